@@ -1,0 +1,118 @@
+//! JSON Web Key Sets (RFC 7517).
+
+use secrecy::{ExposeSecret as _, SecretSlice};
+use serde_json::{Map, Value};
+
+use crate::token::BASE64URL;
+use base64::Engine as _;
+
+/// The keys of a set that have a `kid`.
+#[derive(Debug, Clone, Default)]
+pub struct Jwks {
+    keys: Vec<Jwk>,
+}
+
+/// The text is not a key set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be a JSON object with a list `keys`")]
+pub struct JwksError;
+
+/// What a `kty` is called; keys of different types may share a `kid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyType {
+    Rsa,
+    Ec,
+    Okp,
+    Oct,
+}
+
+/// A key of the set.
+#[derive(Debug, Clone)]
+pub(crate) struct Jwk {
+    kid: String,
+    key_type: KeyType,
+    /// `None`: the key is of this type, but nothing can be verified with it.
+    pub(crate) material: Option<Material>,
+}
+
+/// What is needed to verify with a key.
+#[derive(Debug, Clone)]
+pub(crate) enum Material {
+    /// Modulus and exponent, big-endian.
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    /// Curve name, and the uncompressed point.
+    Ec { curve: Curve, point: Vec<u8> },
+    /// Public key on edwards25519. Ed448 has no well-kept released implementation yet.
+    Ed25519(Vec<u8>),
+    /// Shared secret.
+    Oct(SecretSlice<u8>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Curve {
+    P256,
+    P384,
+    P521,
+}
+
+impl Jwks {
+    /// Reads `{"keys":[…]}`. Keys without `kid` or of an unknown type are passed over, keys that cannot be
+    /// used are refused when a token asks for them.
+    ///
+    /// # Errors
+    /// [`JwksError`] when the text is no such object.
+    pub fn parse(json: &str) -> Result<Self, JwksError> {
+        let set: Map<String, Value> = serde_json::from_str(json).map_err(|_| JwksError)?;
+        let keys = set.get("keys").and_then(Value::as_array).ok_or(JwksError)?;
+        Ok(Self { keys: keys.iter().filter_map(Jwk::read).collect() })
+    }
+
+    /// The first key of this type and id.
+    pub(crate) fn find(&self, key_type: KeyType, kid: &str) -> Option<&Jwk> {
+        self.keys.iter().find(|key| key.key_type == key_type && key.kid == kid)
+    }
+}
+
+impl Jwk {
+    fn read(key: &Value) -> Option<Self> {
+        let text = |name: &str| key.get(name).and_then(Value::as_str);
+        let bytes = |name: &str| text(name).and_then(|text| BASE64URL.decode(text).ok());
+        let (key_type, material) = match text("kty")? {
+            "RSA" => (KeyType::Rsa, bytes("n").zip(bytes("e")).map(|(n, e)| Material::Rsa { n, e })),
+            "EC" => (KeyType::Ec, ec(text("crv"), bytes("x"), bytes("y"))),
+            "OKP" => {
+                let ed25519 = text("crv") == Some("Ed25519");
+                (KeyType::Okp, bytes("x").filter(|_| ed25519).map(Material::Ed25519))
+            }
+            "oct" => (KeyType::Oct, bytes("k").map(|k| Material::Oct(SecretSlice::from(k)))),
+            _ => return None,
+        };
+        Some(Self { kid: text("kid")?.to_owned(), key_type, material })
+    }
+}
+
+/// A point in uncompressed form; coordinates may have lost leading zeros.
+fn ec(curve: Option<&str>, x: Option<Vec<u8>>, y: Option<Vec<u8>>) -> Option<Material> {
+    let (curve, len) = match curve? {
+        "P-256" => (Curve::P256, 32),
+        "P-384" => (Curve::P384, 48),
+        "P-521" => (Curve::P521, 66),
+        _ => return None,
+    };
+    let mut point = vec![4];
+    for coordinate in [x?, y?] {
+        point.extend(std::iter::repeat_n(0, usize::checked_sub(len, coordinate.len())?));
+        point.extend(coordinate);
+    }
+    Some(Material::Ec { curve, point })
+}
+
+impl Material {
+    /// The shared secret, if that is what it is.
+    pub(crate) fn secret(&self) -> Option<&[u8]> {
+        match self {
+            Self::Oct(secret) => Some(secret.expose_secret()),
+            _ => None,
+        }
+    }
+}

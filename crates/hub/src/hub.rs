@@ -1,0 +1,113 @@
+//! All rooms of a node.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    fmt::Write as _,
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use realtime_protocol::Vsn;
+
+use crate::room::{Member, Membership, Room, RoomKey};
+
+/// Independent parts of the table of rooms; a power of two well above the number of cores.
+const SHARDS: usize = 64;
+
+type Shard = Mutex<HashMap<RoomKey, Arc<Mutex<Room>>>>;
+
+/// The rooms of a node, by tenant, audience and topic.
+///
+/// Locks are taken in one order, table before room, and never held across an await.
+#[derive(Debug)]
+pub struct Hub {
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+    next_member: AtomicU64,
+    next_ref: AtomicU64,
+    /// Makes the refs of this node differ from those of any other; the first half of each `phx_ref`.
+    node: u32,
+}
+
+impl Hub {
+    /// A hub without rooms. `node` should be random: it tells the presence refs of nodes apart.
+    #[must_use]
+    pub fn new(node: u32) -> Arc<Self> {
+        Arc::new(Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            next_member: AtomicU64::new(0),
+            next_ref: AtomicU64::new(0),
+            node,
+        })
+    }
+
+    /// Puts a channel into a room, which comes to be if it was not there.
+    ///
+    /// `first` is queued to it before anything that the room sends, with no gap in between.
+    #[must_use]
+    pub fn join(
+        self: &Arc<Self>,
+        key: RoomKey,
+        member: Member,
+        first: impl IntoIterator<Item = Bytes>,
+    ) -> Membership {
+        let id = self.next_member.fetch_add(1, Ordering::Relaxed);
+        let room = {
+            let mut rooms = self.shard(&key).lock();
+            let room = Arc::clone(rooms.entry(key.clone()).or_default());
+            // Inserted while the table is locked: an empty room could otherwise be forgotten in between.
+            let mut members = room.lock();
+            for frame in first {
+                // A closed outbox belongs to a socket that is ending: it leaves again at once.
+                let _ = member.outbox.push(frame);
+            }
+            members.members.insert(id, member);
+            drop(members);
+            room
+        };
+        Membership { hub: Arc::clone(self), key, room, id }
+    }
+
+    /// Gives every member of a room one frame; `encode` as in [`Membership::publish`].
+    pub fn publish(&self, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) {
+        let room = self.shard(key).lock().get(key).map(Arc::clone);
+        if let Some(room) = room {
+            room.lock().fan_out(None, encode);
+        }
+    }
+
+    /// Number of rooms.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// A presence ref that was never used before: 16 characters, as long as the reference's.
+    pub(crate) fn next_phx_ref(&self) -> String {
+        let mut text = String::with_capacity(16);
+        let count = self.next_ref.fetch_add(1, Ordering::Relaxed);
+        let _ = write!(text, "{:06x}{:010x}", self.node & 0xFF_FFFF, count & 0xFF_FFFF_FFFF);
+        text
+    }
+
+    pub(crate) fn forget_if_empty(&self, key: &RoomKey) {
+        let mut rooms = self.shard(key).lock();
+        if rooms.get(key).is_some_and(|room| room.lock().members.is_empty()) {
+            rooms.remove(key);
+        }
+    }
+
+    fn shard(&self, key: &RoomKey) -> &Shard {
+        let hash = self.hasher.hash_one(key) as usize;
+        &self.shards[hash % self.shards.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! PostgreSQL's logical replication messages (`pgoutput`), decoded, and their values as JSON.
+//!
+//! Pure: bytes in, values out; no I/O, no clock, no panic on any input.
+
+mod array;
+mod composite;
+mod decode;
+mod hstore;
+pub mod json;
+pub mod lsn;
+pub mod message;
+mod types;
+
+pub use array::{Element, parse_array};
+pub use decode::{DecodeError, Decoder};
+pub use json::write_json;
+pub use lsn::Lsn;
+pub use types::{TypeInfo, TypeKind, TypeRegistry};
+
+/// A PostgreSQL object identifier (`oid`), as in `pg_class.oid` or `pg_type.oid`.
+pub type Oid = u32;

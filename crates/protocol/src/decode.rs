@@ -1,0 +1,115 @@
+//! Messages from clients (protocol 2.1 to 2.5).
+
+mod binary;
+mod text;
+
+use bytes::Bytes;
+
+use crate::{ErrorCode, Opcode, Ref, Vsn};
+
+/// A message from a client. Payload bytes are slices of the frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientMessage {
+    /// Reference of the join that opened the channel, if the client names it.
+    pub join_ref: Ref,
+    /// Reference for the reply.
+    pub msg_ref: Ref,
+    /// Topic, verbatim.
+    pub topic: Box<str>,
+    /// Event, verbatim.
+    pub event: Box<str>,
+    /// Payload.
+    pub payload: Payload,
+}
+
+impl ClientMessage {
+    /// About how many bytes it holds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let payload = match &self.payload {
+            Payload::Json(bytes) | Payload::Binary(bytes) => bytes.len(),
+            Payload::UserBroadcast(user) => user.body.len() + user.event.len(),
+        };
+        size_of::<Self>() + self.topic.len() + self.event.len() + payload
+    }
+}
+
+/// What a message carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// JSON text of any kind, not only objects.
+    Json(Bytes),
+    /// Raw bytes of a binary push (kind 0).
+    Binary(Bytes),
+    /// A user broadcast (kind 3).
+    UserBroadcast(UserBroadcast),
+}
+
+impl Payload {
+    /// The JSON text, if that is what it carries.
+    #[must_use]
+    pub const fn json(&self) -> Option<&Bytes> {
+        match self {
+            Self::Json(json) => Some(json),
+            _ => None,
+        }
+    }
+}
+
+/// How the body of a user broadcast is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Opaque bytes.
+    Binary,
+    /// JSON text. Not checked.
+    Json,
+}
+
+/// A broadcast in its compact form: event `broadcast` with `{type, event, payload}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserBroadcast {
+    /// The user's event name.
+    pub event: Box<str>,
+    /// What the body is.
+    pub encoding: Encoding,
+    /// The user's payload, untouched.
+    pub body: Bytes,
+}
+
+/// A message that cannot be understood. It is dropped and logged; the socket lives (protocol 2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, or its top level lacks what a message must have.
+    #[error("Not a message of this serializer")]
+    Malformed,
+    /// A JSON value of another kind, or an impossible binary frame.
+    #[error("Not a message of this serializer")]
+    Unexpected,
+}
+
+impl DecodeError {
+    /// Operators' code.
+    #[must_use]
+    pub const fn code(self) -> ErrorCode {
+        match self {
+            Self::Malformed => ErrorCode::MALFORMED_WEBSOCKET_MESSAGE,
+            Self::Unexpected => ErrorCode::UNKNOWN_ERROR_ON_WEBSOCKET_MESSAGE,
+        }
+    }
+}
+
+/// Decodes one WebSocket message.
+///
+/// # Errors
+/// [`DecodeError`] for anything that is no message of this serializer.
+pub fn decode(vsn: Vsn, opcode: Opcode, frame: &Bytes) -> Result<ClientMessage, DecodeError> {
+    match (vsn, opcode) {
+        // Serializer 1.0.0 does not look at the opcode (protocol 2.1).
+        (Vsn::V1, _) => text::decode_v1(frame),
+        (Vsn::V2, Opcode::Text) => text::decode_v2(frame),
+        (Vsn::V2, Opcode::Binary) => binary::decode(frame),
+    }
+}
+
+#[cfg(test)]
+mod tests;

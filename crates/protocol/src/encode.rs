@@ -1,0 +1,211 @@
+//! Messages to clients, as finished WebSocket frames (protocol 2.4, 2.6).
+//!
+//! `payload`, `response`, `state`, `diff` and `data` are JSON text and pass through untouched. Serializer
+//! 1.0.0 never carries a join_ref.
+
+use bytes::Bytes;
+
+use crate::{Encoding, Ref, SystemMessage, UserBroadcast, Vsn, frame::Builder, write_json_string};
+
+const USER_BROADCAST: u8 = 4;
+
+/// Room for an envelope beside topic and payload.
+const ENVELOPE: usize = 96;
+
+/// `phx_reply` with status `ok`.
+#[must_use]
+pub fn reply_ok(vsn: Vsn, join_ref: &Ref, msg_ref: &Ref, topic: &str, response: &[u8]) -> Bytes {
+    reply(vsn, join_ref, msg_ref, topic, "ok", response)
+}
+
+/// `phx_reply` with status `error` and a reason.
+#[must_use]
+pub fn reply_error(vsn: Vsn, join_ref: &Ref, msg_ref: &Ref, topic: &str, reason: &str) -> Bytes {
+    let mut response = b"{\"reason\":".to_vec();
+    write_json_string(&mut response, reason);
+    response.push(b'}');
+    reply(vsn, join_ref, msg_ref, topic, "error", &response)
+}
+
+/// `phx_reply` with any status.
+#[must_use]
+pub fn reply(vsn: Vsn, join_ref: &Ref, msg_ref: &Ref, topic: &str, status: &str, response: &[u8]) -> Bytes {
+    message(vsn, join_ref, msg_ref, topic, "phx_reply", response.len() + 40, |out| {
+        out.extend_from_slice(b"{\"status\":\"");
+        out.extend_from_slice(status.as_bytes());
+        out.extend_from_slice(b"\",\"response\":");
+        out.extend_from_slice(response);
+        out.push(b'}');
+    })
+}
+
+/// `phx_close`: the channel ended. Its ref is the join_ref of the join, null if that had none.
+#[must_use]
+pub fn close(vsn: Vsn, join_ref: &Ref, topic: &str) -> Bytes {
+    message(vsn, join_ref, join_ref, topic, "phx_close", 2, |out| out.extend_from_slice(b"{}"))
+}
+
+/// `system`, pushed by a channel.
+#[must_use]
+pub fn system(vsn: Vsn, join_ref: &Ref, topic: &str, system: &SystemMessage) -> Bytes {
+    let sub_topic = topic.strip_prefix("realtime:").unwrap_or(topic);
+    message(vsn, join_ref, &Ref::null(), topic, "system", 200, |out| system.write(out, sub_topic))
+}
+
+/// `presence_state`, pushed by a channel.
+#[must_use]
+pub fn presence_state(vsn: Vsn, join_ref: &Ref, topic: &str, state: &[u8]) -> Bytes {
+    raw(vsn, join_ref, topic, "presence_state", state)
+}
+
+/// `presence_diff`, for all members of a room.
+#[must_use]
+pub fn presence_diff(vsn: Vsn, topic: &str, diff: &[u8]) -> Bytes {
+    raw(vsn, &Ref::null(), topic, "presence_diff", diff)
+}
+
+/// `broadcast` that came as text: the payload goes on as it is.
+#[must_use]
+pub fn broadcast(vsn: Vsn, topic: &str, payload: &[u8]) -> Bytes {
+    raw(vsn, &Ref::null(), topic, "broadcast", payload)
+}
+
+/// A user broadcast: a binary frame for serializer 2.0.0, an object for 1.0.0 (table 2.4). `meta` is the
+/// JSON text of an object.
+///
+/// `None` when the receiver cannot get it: bytes for 1.0.0, or bytes on a topic or event over 255 bytes.
+#[must_use]
+pub fn user_broadcast(vsn: Vsn, topic: &str, user: &UserBroadcast, meta: Option<&[u8]>) -> Option<Bytes> {
+    if vsn == Vsn::V2
+        && let Some(frame) = binary_user_broadcast(topic, user, meta.unwrap_or_default())
+    {
+        return Some(frame);
+    }
+    // Text carries JSON only; it serves names that are too long for a binary frame too (protocol 15.5).
+    if user.encoding == Encoding::Binary {
+        return None;
+    }
+    let len = user.body.len() + user.event.len() + meta.map_or(0, <[u8]>::len) + 64;
+    Some(message(vsn, &Ref::null(), &Ref::null(), topic, "broadcast", len, |out| {
+        out.extend_from_slice(b"{\"type\":\"broadcast\",\"event\":");
+        write_json_string(out, &user.event);
+        out.extend_from_slice(b",\"payload\":");
+        out.extend_from_slice(&user.body);
+        if let Some(meta) = meta {
+            out.extend_from_slice(b",\"meta\":");
+            out.extend_from_slice(meta);
+        }
+        out.push(b'}');
+    }))
+}
+
+fn binary_user_broadcast(topic: &str, user: &UserBroadcast, meta: &[u8]) -> Option<Bytes> {
+    let lengths = [topic.len(), user.event.len(), meta.len()].map(u8::try_from);
+    let [Ok(topic_len), Ok(event_len), Ok(meta_len)] = lengths else { return None };
+    let encoding = u8::from(user.encoding == Encoding::Json);
+    let mut frame = Builder::new(5 + topic.len() + user.event.len() + meta.len() + user.body.len());
+    let out = frame.out();
+    out.extend_from_slice(&[USER_BROADCAST, topic_len, event_len, meta_len, encoding]);
+    for part in [topic.as_bytes(), user.event.as_bytes(), meta, &user.body] {
+        out.extend_from_slice(part);
+    }
+    Some(frame.binary())
+}
+
+/// `postgres_changes` (protocol 11.1).
+#[must_use]
+pub fn postgres_changes(vsn: Vsn, topic: &str, ids: &[u32], data: &[u8]) -> Bytes {
+    message(
+        vsn,
+        &Ref::null(),
+        &Ref::null(),
+        topic,
+        "postgres_changes",
+        data.len() + 11 * ids.len() + 20,
+        |out| {
+            out.extend_from_slice(b"{\"ids\":[");
+            for (i, id) in ids.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(id.to_string().as_bytes());
+            }
+            out.extend_from_slice(b"],\"data\":");
+            out.extend_from_slice(data);
+            out.push(b'}');
+        },
+    )
+}
+
+/// A row change for a channel that was joined without `config`: the event is the action (protocol 11.2).
+#[must_use]
+pub fn legacy_change(vsn: Vsn, topic: &str, action: &str, data: &[u8]) -> Bytes {
+    raw(vsn, &Ref::null(), topic, action, data)
+}
+
+/// The response to a successful join: each subscription as the client wrote it, and its id (protocol 4.5).
+#[must_use]
+pub fn join_response(subscriptions: &[impl AsRef<str>], ids: &[u32]) -> Vec<u8> {
+    let mut out = b"{\"postgres_changes\":[".to_vec();
+    for (i, (text, id)) in subscriptions.iter().zip(ids).enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        // In front of the closing brace: of two members of one name readers take the last, which is ours.
+        let body = text.as_ref().trim_end().strip_suffix('}').unwrap_or("{").trim_end();
+        out.extend_from_slice(body.as_bytes());
+        if body.trim_start() != "{" {
+            out.push(b',');
+        }
+        out.extend_from_slice(format!("\"id\":{id}}}").as_bytes());
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+fn raw(vsn: Vsn, join_ref: &Ref, topic: &str, event: &str, payload: &[u8]) -> Bytes {
+    message(vsn, join_ref, &Ref::null(), topic, event, payload.len(), |out| out.extend_from_slice(payload))
+}
+
+fn message(
+    vsn: Vsn,
+    join_ref: &Ref,
+    msg_ref: &Ref,
+    topic: &str,
+    event: &str,
+    payload_len: usize,
+    payload: impl FnOnce(&mut Vec<u8>),
+) -> Bytes {
+    let mut frame = Builder::new(payload_len + topic.len() + ENVELOPE);
+    let out = frame.out();
+    match vsn {
+        Vsn::V1 => {
+            out.extend_from_slice(b"{\"topic\":");
+            write_json_string(out, topic);
+            out.extend_from_slice(b",\"event\":");
+            write_json_string(out, event);
+            out.extend_from_slice(b",\"ref\":");
+            out.extend_from_slice(msg_ref.as_json().as_bytes());
+            out.extend_from_slice(b",\"payload\":");
+            payload(out);
+            out.push(b'}');
+        }
+        Vsn::V2 => {
+            out.push(b'[');
+            out.extend_from_slice(join_ref.as_json().as_bytes());
+            out.push(b',');
+            out.extend_from_slice(msg_ref.as_json().as_bytes());
+            out.push(b',');
+            write_json_string(out, topic);
+            out.push(b',');
+            write_json_string(out, event);
+            out.push(b',');
+            payload(out);
+            out.push(b']');
+        }
+    }
+    frame.text()
+}
+
+#[cfg(test)]
+mod tests;

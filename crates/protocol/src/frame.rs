@@ -1,0 +1,110 @@
+//! Finished WebSocket frames from server to client (RFC 6455 5.2): final, unmasked, the same bytes for all.
+
+use bytes::Bytes;
+
+const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
+const CLOSE: u8 = 0x88;
+const PONG: u8 = 0x8A;
+
+/// Longest header: two bytes and a 64-bit length.
+const MAX_HEADER: usize = 10;
+
+/// A frame that is being written. The header goes in front when the length is known, without a copy.
+pub(crate) struct Builder {
+    /// [`MAX_HEADER`] spare bytes, then the payload.
+    buffer: Vec<u8>,
+}
+
+impl Builder {
+    pub(crate) fn new(expected_payload: usize) -> Self {
+        let mut buffer = Vec::with_capacity(MAX_HEADER + expected_payload);
+        buffer.resize(MAX_HEADER, 0);
+        Self { buffer }
+    }
+
+    /// Where the payload is appended.
+    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    pub(crate) fn text(self) -> Bytes {
+        self.finish(TEXT)
+    }
+
+    pub(crate) fn binary(self) -> Bytes {
+        self.finish(BINARY)
+    }
+
+    fn finish(mut self, first: u8) -> Bytes {
+        let len = self.buffer.len() - MAX_HEADER;
+        let mut header = [0; MAX_HEADER];
+        header[0] = first;
+        let used = if len < 126 {
+            header[1] = len as u8;
+            2
+        } else if let Ok(len) = u16::try_from(len) {
+            header[1] = 126;
+            header[2..4].copy_from_slice(&len.to_be_bytes());
+            4
+        } else {
+            header[1] = 127;
+            header[2..10].copy_from_slice(&(len as u64).to_be_bytes());
+            10
+        };
+        let start = MAX_HEADER - used;
+        self.buffer[start..MAX_HEADER].copy_from_slice(&header[..used]);
+        Bytes::from(self.buffer).slice(start..)
+    }
+}
+
+fn with_payload(first: u8, payload: &[u8]) -> Bytes {
+    let mut builder = Builder::new(payload.len());
+    builder.out().extend_from_slice(payload);
+    builder.finish(first)
+}
+
+/// A text frame.
+#[must_use]
+pub fn text(payload: &[u8]) -> Bytes {
+    with_payload(TEXT, payload)
+}
+
+/// A close frame without reason text.
+#[must_use]
+pub fn close(code: u16) -> Bytes {
+    with_payload(CLOSE, &code.to_be_bytes())
+}
+
+/// The answer to a ping; a payload over 125 bytes is cut.
+#[must_use]
+pub fn pong(payload: &[u8]) -> Bytes {
+    with_payload(PONG, payload.get(..125).unwrap_or(payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use tungstenite::protocol::frame::{
+        FrameHeader,
+        coding::{Control, OpCode},
+    };
+
+    use super::*;
+
+    #[test]
+    fn headers_are_those_of_rfc_6455() {
+        for len in [0, 1, 125, 126, 65_535, 65_536, 100_000] {
+            let frame = text(&vec![b'x'; len]);
+            let mut cursor = Cursor::new(&frame);
+            let (header, parsed) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
+            assert_eq!(parsed, len as u64);
+            assert!(header.is_final && header.mask.is_none());
+            assert_eq!(frame.len(), cursor.position() as usize + len);
+        }
+        assert_eq!(&close(1009)[..], [0x88, 2, 0x03, 0xF1]);
+        let header = FrameHeader::parse(&mut Cursor::new(pong(&[1; 200]))).unwrap().unwrap();
+        assert_eq!((header.0.opcode, header.1), (OpCode::Control(Control::Pong), 125));
+    }
+}

@@ -1,0 +1,36 @@
+//! The channel protocol on the wire: frames of serializers 1.0.0 and 2.0.0, join payloads, server messages,
+//! error codes (spec `protocol`).
+//!
+//! Pure: bytes in, values out, and back; no I/O, no clock, no panic on any input.
+
+mod codes;
+mod decode;
+pub mod encode;
+pub mod frame;
+mod join;
+mod json;
+mod push;
+mod reference;
+mod refusal;
+pub mod size;
+mod system;
+mod vsn;
+
+pub use codes::ErrorCode;
+pub use decode::{ClientMessage, DecodeError, Encoding, Payload, UserBroadcast, decode};
+pub use join::{FieldError, JoinPayload, JoinPayloadError, Replay};
+pub use json::write_json_string;
+pub use push::{AccessTokenPush, PresencePush};
+pub use reference::Ref;
+pub use refusal::{HandshakeRefusal, JoinRefusal};
+pub use system::SystemMessage;
+pub use vsn::{UnsupportedVsn, Vsn};
+
+/// Kind of a WebSocket message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opcode {
+    /// Text message. Whether it is UTF-8 is not known yet.
+    Text,
+    /// Binary message.
+    Binary,
+}

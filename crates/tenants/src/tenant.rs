@@ -1,0 +1,83 @@
+//! What is known of a tenant.
+
+use secrecy::SecretString;
+
+/// A tenant: one database and the people who may connect for it (http_and_ops 1.2).
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Unique name; the first label of the host that clients connect to.
+    pub external_id: Box<str>,
+    /// Whether hosts that name no tenant mean this one (spec README, decision 12).
+    pub default: bool,
+    /// Secret of its HS256/384/512 tokens.
+    pub jwt_secret: Option<SecretString>,
+    /// JSON Web Key Set of its other tokens, as JSON text.
+    pub jwt_jwks: Option<Box<str>>,
+    /// Only private channels may be joined.
+    pub private_only: bool,
+    /// No connection is accepted.
+    pub suspend: bool,
+    /// Presence is on for channels that did not ask for it.
+    pub presence_enabled: bool,
+    /// Limits.
+    pub limits: Limits,
+    /// Its database.
+    pub database: DatabaseSettings,
+}
+
+/// A tenant's limits (protocol 9.1). Zero means nothing is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sockets with at least one joined channel.
+    pub max_concurrent_users: u32,
+    /// Joined channels of one socket.
+    pub max_channels_per_client: u32,
+    /// Joins, averaged over up to a minute.
+    pub max_joins_per_second: u32,
+    /// Messages delivered, averaged over up to a minute.
+    pub max_events_per_second: u32,
+    /// Size of one message, in units of 1000 bytes.
+    pub max_payload_size_in_kb: u32,
+}
+
+impl Default for Limits {
+    /// The reference's defaults for new tenants.
+    fn default() -> Self {
+        Self {
+            max_concurrent_users: 200,
+            max_channels_per_client: 100,
+            max_joins_per_second: 100,
+            max_events_per_second: 100,
+            max_payload_size_in_kb: 3000,
+        }
+    }
+}
+
+impl Limits {
+    /// Largest payload of a message in bytes: the setting and 500 bytes for the envelope (protocol 5.2).
+    #[must_use]
+    pub fn max_payload_bytes(&self) -> usize {
+        self.max_payload_size_in_kb as usize * 1000 + 500
+    }
+}
+
+/// Where a tenant's database is and what it is called there.
+#[derive(Debug, Clone)]
+pub struct DatabaseSettings {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Database name.
+    pub name: String,
+    /// Role to log in as; needs REPLICATION.
+    pub user: String,
+    /// Its password.
+    pub password: SecretString,
+    /// Publication whose tables are watched.
+    pub publication: String,
+    /// Base of the replication slot's name.
+    pub slot_name: String,
+    /// Connections for queries, beside the one for replication.
+    pub pool_size: usize,
+}

@@ -1,7 +1,10 @@
 //! The text form of the extension type `hstore`: `"key"=>"value", "other"=>NULL`.
 
-/// The pairs, `None` for NULL. `None` if the text is no hstore.
-pub(crate) fn parse(text: &[u8]) -> Option<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+/// A key and its value, `None` for NULL.
+type Pair = (Vec<u8>, Option<Vec<u8>>);
+
+/// The pairs. `None` if the text is no hstore.
+pub(crate) fn parse(text: &[u8]) -> Option<Vec<Pair>> {
     let mut pairs = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {

@@ -1,0 +1,72 @@
+//! What the database's catalog says of a table and of a role's rights on it. Loaded elsewhere.
+
+use realtime_pgoutput::{Oid, message::ReplicaIdentity};
+
+/// A published table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// `pg_class.oid`.
+    pub oid: Oid,
+    /// Schema, verbatim.
+    pub schema: Box<str>,
+    /// Name, verbatim.
+    pub name: Box<str>,
+    /// Live columns in `attnum` order.
+    pub columns: Vec<Column>,
+    /// The primary key, as indexes into `columns`. Empty if there is none.
+    pub primary_key: Vec<usize>,
+    /// `pg_class.relrowsecurity`.
+    pub row_security: bool,
+    /// Replica identity.
+    pub replica_identity: ReplicaIdentity,
+}
+
+/// A column of a [`Table`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Name, verbatim.
+    pub name: Box<str>,
+    /// `pg_type.oid`.
+    pub type_oid: Oid,
+    /// The type below a domain; the same as `type_oid` for other types.
+    pub base_oid: Oid,
+    /// `pg_type.typname`: what clients see.
+    pub type_name: Box<str>,
+    /// The type's SQL name without modifier: what error texts say.
+    pub sql_type: Box<str>,
+    /// Schema-qualified and quoted type name: what a cast needs.
+    pub cast_type: Box<str>,
+}
+
+/// What a role may see of a [`Table`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleAccess {
+    /// Role.
+    pub role: Box<str>,
+    /// Whether row-level security does not apply to it: superuser, BYPASSRLS, or owner without FORCE.
+    pub bypasses_rls: bool,
+    /// SELECT privilege, by index of `Table::columns`.
+    pub selectable: Vec<bool>,
+}
+
+impl Table {
+    /// Index of a column by its exact name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| &*column.name == name)
+    }
+}
+
+impl RoleAccess {
+    /// Whether the role may read every column of the primary key.
+    #[must_use]
+    pub fn reads_key(&self, table: &Table) -> bool {
+        table.primary_key.iter().all(|column| self.reads(*column))
+    }
+
+    /// Whether the role may read a column.
+    #[must_use]
+    pub fn reads(&self, column: usize) -> bool {
+        self.selectable.get(column).copied().unwrap_or(false)
+    }
+}

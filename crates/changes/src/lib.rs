@@ -1,0 +1,33 @@
+//! Postgres Changes: what clients subscribe to, which row changes match, and what they are sent
+//! (spec `postgres_changes`).
+//!
+//! Pure: no I/O, no clock. [`SubscriptionSpec`] is what a client asked; [`plan`] binds it to a [`Table`] as a
+//! role sees it; the database checks the literals of the plan; [`Engine`] holds the result and turns a row
+//! change into [`Delivery`]s. Conditions that are not evaluated here come back as [`Question`]s for the
+//! database.
+
+mod catalog;
+mod elixir;
+mod engine;
+mod filter;
+mod ids;
+mod like;
+mod params;
+mod payload;
+mod plan;
+mod predicate;
+mod refusal;
+mod time;
+mod value;
+
+pub use catalog::{Column, RoleAccess, Table};
+pub use engine::{
+    Action, Asked, Attachment, Change, ChannelId, Delivery, Engine, Matches, NotAttached, Recipient,
+    SubscriptionKey,
+};
+pub use filter::{Filter, FilterError, Operator};
+pub use ids::assign_ids;
+pub use params::{EventFilter, NamePattern, ParamsError, SubscriptionSpec, legacy_params};
+pub use plan::{LiteralCheck, LiteralKind, Plan, plan};
+pub use predicate::{Predicate, Question};
+pub use refusal::SubscribeRefusal;

@@ -1,0 +1,283 @@
+//! The DATA object that clients are sent (postgres_changes 2.2 to 2.8).
+
+use realtime_pgoutput::{
+    TypeRegistry,
+    json::{write_json, write_json_string},
+    message::{OldTuple, Relation, Tuple, Value},
+};
+
+use crate::{
+    Table,
+    engine::{Action, Change},
+    time::write_timestamp,
+};
+
+/// A change document over this many bytes is trimmed (2.7).
+const MAX_DOCUMENT: usize = 1_048_576;
+
+/// In a trimmed document only values up to this many bytes of JSON remain.
+const MAX_TRIMMED_VALUE: usize = 64;
+
+/// Text takes at most this many bytes of JSON for each of its own.
+const MAX_ESCAPE: usize = 6;
+
+/// About what a column costs in the document beside its name, type and value.
+const COLUMN_OVERHEAD: usize = 60;
+
+/// Which columns a group of subscribers gets, and what follows from it. Shared by all who get the same.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// By index of the table's columns.
+    pub(crate) visible: Vec<bool>,
+    /// Whether the role may read the whole primary key.
+    pub(crate) reads_key: bool,
+    /// The `columns` array.
+    columns_json: Vec<u8>,
+}
+
+impl Shape {
+    pub(crate) fn new(table: &Table, visible: Vec<bool>, reads_key: bool) -> Self {
+        let mut columns_json = vec![b'['];
+        for (column, _) in table.columns.iter().zip(&visible).filter(|(_, visible)| **visible) {
+            if columns_json.len() > 1 {
+                columns_json.push(b',');
+            }
+            columns_json.extend_from_slice(b"{\"name\":");
+            write_json_string(&mut columns_json, column.name.as_bytes());
+            columns_json.extend_from_slice(b",\"type\":");
+            write_json_string(&mut columns_json, column.type_name.as_bytes());
+            columns_json.push(b'}');
+        }
+        columns_json.push(b']');
+        Self { visible, reads_key, columns_json }
+    }
+
+    fn shows(&self, column: usize) -> bool {
+        self.visible.get(column).copied().unwrap_or(false)
+    }
+}
+
+/// How the columns of a relation, as the walsender describes it, correspond to those of the catalog.
+#[derive(Debug, Default)]
+pub(crate) struct Mapping {
+    /// For each column of the relation, that of the table; `None` for one that is gone by now.
+    to_table: Vec<Option<usize>>,
+    /// For each column of the table, that of the relation.
+    to_relation: Vec<Option<usize>>,
+}
+
+impl Mapping {
+    pub(crate) fn new(table: &Table, relation: &Relation) -> Self {
+        let to_table: Vec<Option<usize>> =
+            relation.columns.iter().map(|column| table.column(&column.name)).collect();
+        let mut to_relation = vec![None; table.columns.len()];
+        for (at, column) in to_table.iter().enumerate() {
+            if let Some(slot) = column.and_then(|column| to_relation.get_mut(column)) {
+                *slot = Some(at);
+            }
+        }
+        Self { to_table, to_relation }
+    }
+
+    /// Position in the relation's tuples of a column of the table.
+    pub(crate) fn in_tuple(&self, column: usize) -> Option<usize> {
+        self.to_relation.get(column).copied().flatten()
+    }
+}
+
+/// The error literals of 2.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    NoPrimaryKey,
+    Unauthorized,
+}
+
+impl Refused {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::NoPrimaryKey => "Error 400: Bad Request, no primary key",
+            Self::Unauthorized => "Error 401: Unauthorized",
+        }
+    }
+}
+
+/// DATA for subscribers who may not see the row at all (2.6): no values, no time.
+pub(crate) fn refused(table: &Table, action: Action, refused: Refused) -> Vec<u8> {
+    let mut out = Vec::with_capacity(200);
+    head(&mut out, table, action);
+    out.extend_from_slice(b",\"columns\":[],\"record\":{}");
+    if action == Action::Update {
+        out.extend_from_slice(b",\"old_record\":{}");
+    }
+    out.extend_from_slice(b",\"commit_timestamp\":null,\"errors\":[\"");
+    out.extend_from_slice(refused.text().as_bytes());
+    out.extend_from_slice(b"\"]}");
+    out
+}
+
+/// DATA for subscribers of one shape.
+pub(crate) fn data(
+    table: &Table,
+    mapping: &Mapping,
+    shape: &Shape,
+    change: &Change<'_>,
+    types: &TypeRegistry,
+) -> Vec<u8> {
+    let writer = Writer { table, mapping, shape, change, types, trimmed: is_too_large(table, change, types) };
+    let mut out = Vec::with_capacity(256 + shape.columns_json.len());
+    head(&mut out, table, change.action);
+    out.extend_from_slice(b",\"commit_timestamp\":\"");
+    write_timestamp(&mut out, change.commit_time);
+    out.extend_from_slice(b"\",\"columns\":");
+    out.extend_from_slice(&shape.columns_json);
+    if change.action != Action::Delete {
+        out.extend_from_slice(b",\"record\":");
+        writer.record(&mut out);
+    }
+    if change.action != Action::Insert {
+        out.extend_from_slice(b",\"old_record\":");
+        writer.old_record(&mut out);
+    }
+    out.extend_from_slice(if writer.trimmed {
+        b",\"errors\":[\"Error 413: Payload Too Large\"]}".as_slice()
+    } else {
+        b",\"errors\":null}"
+    });
+    out
+}
+
+fn head(out: &mut Vec<u8>, table: &Table, action: Action) {
+    out.extend_from_slice(b"{\"schema\":");
+    write_json_string(out, table.schema.as_bytes());
+    out.extend_from_slice(b",\"table\":");
+    write_json_string(out, table.name.as_bytes());
+    out.extend_from_slice(b",\"type\":\"");
+    out.extend_from_slice(action.as_str().as_bytes());
+    out.push(b'"');
+}
+
+struct Writer<'a> {
+    table: &'a Table,
+    mapping: &'a Mapping,
+    shape: &'a Shape,
+    change: &'a Change<'a>,
+    types: &'a TypeRegistry,
+    trimmed: bool,
+}
+
+impl Writer<'_> {
+    /// The new row. A value that the update left alone is taken from the old row if that is whole (2.5).
+    fn record(&self, out: &mut Vec<u8>) {
+        let Some(new) = self.change.new else { return out.extend_from_slice(b"{}") };
+        self.object(out, |at| match new.get(at)? {
+            Value::Unchanged => self.change.old_full()?.get(at),
+            value => Some(value),
+        });
+    }
+
+    /// The old row, as far as the replica identity has it (2.4). An update that left the key alone logs no old
+    /// row: the key is that of the new one.
+    fn old_record(&self, out: &mut Vec<u8>) {
+        let identity = |at: usize| self.change.relation.columns.get(at).is_some_and(|column| column.identity);
+        // Whose row-level security hides rows gets of a deleted one no more than its key (3.4).
+        let key_only = self.change.action == Action::Delete && self.table.row_security;
+        let in_key = |at: usize| {
+            let column = self.mapping.to_table.get(at).copied().flatten();
+            column.is_some_and(|column| self.table.primary_key.contains(&column))
+        };
+        self.object(out, |at| {
+            if key_only && !in_key(at) {
+                return None;
+            }
+            match (self.change.old, self.change.new) {
+                (Some(OldTuple::Full(old)), _) => old.get(at),
+                (Some(OldTuple::Key(old)), _) => old.get(at).filter(|_| identity(at)),
+                (None, Some(new)) => new.get(at).filter(|_| identity(at)),
+                (None, None) => None,
+            }
+        });
+    }
+
+    /// An object of the visible columns for which there is a value.
+    fn object<'v>(&self, out: &mut Vec<u8>, value: impl Fn(usize) -> Option<&'v Value>) {
+        out.push(b'{');
+        let start = out.len();
+        for (at, column) in self.change.relation.columns.iter().enumerate() {
+            // A column that is gone from the catalog was readable once; what its rights were nobody knows.
+            if !self
+                .mapping
+                .to_table
+                .get(at)
+                .copied()
+                .flatten()
+                .is_some_and(|column| self.shape.shows(column))
+            {
+                continue;
+            }
+            let Some(value) = value(at) else { continue };
+            let before = out.len();
+            if before > start {
+                out.push(b',');
+            }
+            write_json_string(out, column.name.as_bytes());
+            out.push(b':');
+            let from = out.len();
+            let keep = match value {
+                Value::Null => {
+                    out.extend_from_slice(b"null");
+                    !self.trimmed
+                }
+                Value::Text(text) | Value::Binary(text) => {
+                    write_json(out, column.type_oid, text, self.types);
+                    !self.trimmed || out.len() - from <= MAX_TRIMMED_VALUE
+                }
+                Value::Unchanged => false,
+            };
+            if !keep {
+                out.truncate(before);
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+/// Whether the change is over the limit of 2.7. The exact size is computed only where a bound does not decide.
+fn is_too_large(table: &Table, change: &Change<'_>, types: &TypeRegistry) -> bool {
+    let old = match change.old {
+        Some(OldTuple::Full(old) | OldTuple::Key(old)) => Some(old),
+        None => None,
+    };
+    let raw = |tuple: Option<&Tuple>| -> usize {
+        tuple
+            .into_iter()
+            .flatten()
+            .map(|value| if let Value::Text(text) = value { text.len() } else { 0 })
+            .sum()
+    };
+    let raw = raw(change.new) + raw(old);
+    let fixed: usize =
+        table.columns.iter().map(|column| column.name.len() + COLUMN_OVERHEAD).sum::<usize>() * 2;
+    if raw * MAX_ESCAPE + fixed <= MAX_DOCUMENT {
+        return false;
+    }
+    let mut value_json = Vec::new();
+    let mut size = 200;
+    for (tuple, only_identity) in [(change.new, false), (old, matches!(change.old, Some(OldTuple::Key(_))))] {
+        let Some(tuple) = tuple else { continue };
+        for (column, value) in change.relation.columns.iter().zip(tuple) {
+            if only_identity && !column.identity {
+                continue;
+            }
+            value_json.clear();
+            match value {
+                Value::Text(text) | Value::Binary(text) => {
+                    write_json(&mut value_json, column.type_oid, text, types)
+                }
+                Value::Null => value_json.extend_from_slice(b"null"),
+                Value::Unchanged => continue,
+            }
+            size += value_json.len() + column.name.len() + COLUMN_OVERHEAD;
+        }
+    }
+    size > MAX_DOCUMENT
+}

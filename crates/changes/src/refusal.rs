@@ -1,0 +1,70 @@
+//! Why a subscription is refused (postgres_changes 1.7). `Display` is what the client is told.
+
+/// Why a subscription is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeRefusal {
+    /// E3: no published table is meant. Holds the rendered parameters.
+    #[error(
+        "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the given connect parameters: {0}"
+    )]
+    NoTable(String),
+    /// E4: the database, or a check in its place, refuses the parameters.
+    #[error(
+        "Unable to subscribe to changes with given parameters. An exception happened so please check your connect parameters: {context}. Exception: {error}"
+    )]
+    Database {
+        /// The rendered parameters.
+        context: String,
+        /// The database's error, rendered.
+        error: String,
+    },
+    /// Row-level security is on for the table, and it cannot be checked yet who may see which row.
+    #[error(
+        "Unable to subscribe to changes with given parameters. Row level security is enabled on table {table} and role {role} does not bypass it: changes of such tables cannot be delivered yet"
+    )]
+    RowSecurity {
+        /// Schema and name of the table.
+        table: String,
+        /// Role of the token.
+        role: String,
+    },
+    /// E5, E6: the database cannot be asked at the moment.
+    #[error("{{:error, {0:?}}}")]
+    Unavailable(String),
+}
+
+impl SubscribeRefusal {
+    /// The parameters are refused with an exception of our own making.
+    #[must_use]
+    pub fn raised(context: String, message: &str) -> Self {
+        Self::Database { context, error: format!("ERROR P0001 (raise_exception) {message}") }
+    }
+
+    /// Whether trying again later may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// Operators' code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "UnableToSubscribeToPostgres",
+            _ => "RealtimeDisabledForConfiguration",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// postgres_changes 27
+    #[test]
+    fn the_transient_error_reads_as_the_references() {
+        let refusal = SubscribeRefusal::Unavailable("Too many database timeouts".to_owned());
+        assert_eq!(refusal.to_string(), r#"{:error, "Too many database timeouts"}"#);
+        assert!(refusal.is_transient());
+    }
+}

@@ -1,0 +1,314 @@
+//! Making, starting and stopping the cluster.
+
+use std::{
+    fmt, fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use rand::Rng as _;
+use tokio::{
+    process::{Child, ChildStdin, Command},
+    time::{self, Duration, Instant},
+};
+use tokio_postgres::{Client, NoTls};
+
+use crate::{Error, find, install, owner::Owner};
+
+/// How long the server may take to accept connections.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long it may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often it is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The superuser of the cluster.
+const USER: &str = "postgres";
+
+/// Lines of the server's log in an error.
+const LOG_LINES: usize = 5;
+
+/// Runs the server and stops it when its standard input ends: that is when we stop it, and when we are gone,
+/// however that came about. A shell gives its background jobs no input, hence the third descriptor.
+const SUPERVISOR: &str = r#"
+exec 3<&0
+"$@" </dev/null >>"$LOG" 2>&1 3<&- &
+server=$!
+(cat <&3 >/dev/null; kill -INT $server 2>/dev/null) &
+watcher=$!
+exec 3<&-
+wait $server
+code=$?
+kill $watcher 2>/dev/null
+exit $code
+"#;
+
+/// What is being done; `Display` is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The server programs are being installed.
+    Installing,
+    /// A data directory is being made.
+    Initializing(PathBuf),
+    /// The server is being started.
+    Starting,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Installing => f.write_str("Installing PostgreSQL (once)"),
+            Self::Initializing(dir) => write!(f, "Making a PostgreSQL cluster in {} (once)", dir.display()),
+            Self::Starting => f.write_str("Starting PostgreSQL"),
+        }
+    }
+}
+
+/// How a cluster is to run.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Folder of the server programs; looked for if not given.
+    pub bin_dir: Option<PathBuf>,
+    /// Data directory; made if it is not there.
+    pub data_dir: PathBuf,
+    /// Port; a free one if not given.
+    pub port: Option<u16>,
+    /// Whether the server programs may be installed.
+    pub install: bool,
+    /// Whether data survive a crash of the machine. Tests are faster without.
+    pub durable: bool,
+    /// Further settings, as `name=value`.
+    pub settings: Vec<String>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            bin_dir: None,
+            data_dir: PathBuf::new(),
+            port: None,
+            install: false,
+            durable: true,
+            settings: Vec::new(),
+        }
+    }
+}
+
+/// A running cluster. Dropping it stops the server, [`stop`](Self::stop) also waits for that.
+#[derive(Debug)]
+pub struct Cluster {
+    port: u16,
+    password: String,
+    supervisor: Child,
+    /// Closing it stops the server.
+    lifeline: Option<ChildStdin>,
+}
+
+impl Cluster {
+    /// Starts a server on a data directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`Error`], with a text for people.
+    pub async fn start(options: ClusterOptions, progress: &(dyn Fn(Progress) + Sync)) -> Result<Self, Error> {
+        let bin = match find::bin_dir(options.bin_dir.as_deref())? {
+            Some(bin) => bin,
+            None if options.install => {
+                install::install(progress).await?;
+                find::bin_dir(None)?.ok_or(Error::NotFound { hint: install::HINT })?
+            }
+            None => return Err(Error::NotFound { hint: install::HINT }),
+        };
+        let owner = Owner::choose()?;
+        let data = options.data_dir.join("data");
+        let password = prepare(&options.data_dir, &data, owner, &bin, progress).await?;
+        refuse_running(&data)?;
+        progress(Progress::Starting);
+        let port = options.port.map_or_else(free_port, Ok)?;
+        let log = options.data_dir.join("postgresql.log");
+        let mut supervisor = spawn(&bin, &data, &log, port, owner, &options)?;
+        let lifeline = supervisor.stdin.take();
+        let mut cluster = Self { port, password, supervisor, lifeline };
+        cluster.wait_until_ready(&log).await?;
+        Ok(cluster)
+    }
+
+    /// Address it listens on.
+    #[must_use]
+    pub fn host(&self) -> &'static str {
+        "127.0.0.1"
+    }
+
+    /// Port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its superuser.
+    #[must_use]
+    pub fn user(&self) -> &'static str {
+        USER
+    }
+
+    /// The superuser's password.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// Connection URL of a database, password included.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgresql://{USER}:{}@{}:{}/{database}", self.password, self.host(), self.port)
+    }
+
+    /// Connects as the superuser.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn connect(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Stops the server and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time; it is killed then.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        drop(self.lifeline.take());
+        match time::timeout(STOP_LIMIT, self.supervisor.wait()).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let _ = self.supervisor.kill().await;
+                Err(Error::Program { program: "postgres", detail: "it did not stop in time".to_owned() })
+            }
+        }
+    }
+
+    async fn wait_until_ready(&mut self, log: &Path) -> Result<(), Error> {
+        let limit = Instant::now() + START_LIMIT;
+        loop {
+            if self.connect("postgres").await.is_ok() {
+                return Ok(());
+            }
+            let ended = self.supervisor.try_wait().is_ok_and(|status| status.is_some());
+            if ended || Instant::now() > limit {
+                return Err(Error::NotReady(last_lines(log)));
+            }
+            time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Makes the cluster where there is none; gives the superuser's password.
+async fn prepare(
+    dir: &Path,
+    data: &Path,
+    owner: Owner,
+    bin: &Path,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<String, Error> {
+    let unusable = |path: &Path, error| Error::DataDir { path: path.to_owned(), error };
+    let password_file = dir.join("superuser-password");
+    if data.join("PG_VERSION").exists() {
+        let password = fs::read_to_string(&password_file).map_err(|error| unusable(&password_file, error))?;
+        return Ok(password.trim().to_owned());
+    }
+    progress(Progress::Initializing(data.to_owned()));
+    owner.make_dir(dir).map_err(|error| unusable(dir, error))?;
+    // What an interrupted attempt left behind would make initdb refuse.
+    if data.exists() {
+        fs::remove_dir_all(data).map_err(|error| unusable(data, error))?;
+    }
+    let password: String =
+        rand::rng().sample_iter(rand::distr::Alphanumeric).take(24).map(char::from).collect();
+    fs::write(&password_file, &password).map_err(|error| unusable(&password_file, error))?;
+    owner.give(&password_file).map_err(|error| unusable(&password_file, error))?;
+    let mut initdb = Command::new(bin.join("initdb"));
+    initdb.arg("--pgdata").arg(data).arg("--pwfile").arg(&password_file).args([
+        "--username",
+        USER,
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+        "--no-instructions",
+    ]);
+    owner.run_as(&mut initdb);
+    let failed = |detail: String| Error::Program { program: "initdb", detail };
+    let output = initdb.output().await.map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(password)
+}
+
+/// An error if a live server holds the data directory; what a dead one left behind does not matter.
+fn refuse_running(data: &Path) -> Result<(), Error> {
+    let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return Ok(()) };
+    let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else {
+        return Ok(());
+    };
+    let is_postgres =
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "postgres");
+    if is_postgres {
+        return Err(Error::AlreadyRunning { pid, path: data.to_owned() });
+    }
+    Ok(())
+}
+
+fn free_port() -> Result<u16, Error> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    listener
+        .map(|address| address.port())
+        .map_err(|error| Error::Program { program: "postgres", detail: error.to_string() })
+}
+
+fn spawn(
+    bin: &Path,
+    data: &Path,
+    log: &Path,
+    port: u16,
+    owner: Owner,
+    options: &ClusterOptions,
+) -> Result<Child, Error> {
+    let mut supervisor = Command::new("/bin/sh");
+    supervisor.args(["-c", SUPERVISOR, "supervisor"]).arg(bin.join("postgres")).arg("-D").arg(data);
+    let mut settings = vec![
+        format!("port={port}"),
+        "listen_addresses=127.0.0.1".to_owned(),
+        "unix_socket_directories=".to_owned(),
+        "wal_level=logical".to_owned(),
+        "max_wal_senders=50".to_owned(),
+        "max_replication_slots=50".to_owned(),
+    ];
+    if !options.durable {
+        settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+    }
+    settings.extend(options.settings.iter().cloned());
+    for setting in settings {
+        supervisor.arg("-c").arg(setting);
+    }
+    owner.run_as(&mut supervisor);
+    // A process group of its own: Ctrl-C in a terminal reaches us, and we stop the server when we are done.
+    supervisor
+        .env("LOG", log)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    supervisor.spawn().map_err(|error| Error::Program { program: "postgres", detail: error.to_string() })
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();
+    if lines.is_empty() {
+        return format!("no answer within {} seconds", START_LIMIT.as_secs());
+    }
+    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}

@@ -1,0 +1,177 @@
+//! Questions to the catalog (postgres_changes 7.7).
+
+use realtime_changes::{Column, RoleAccess, Table};
+use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
+use tokio_postgres::{Client, Error, Row};
+
+/// A table of the publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub(crate) oid: Oid,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+}
+
+/// The tables of a publication; none if there is no such publication.
+pub(crate) async fn published(client: &Client, publication: &str) -> Result<Vec<Published>, Error> {
+    const SQL: &str = "select c.oid, n.nspname::text, c.relname::text
+        from pg_catalog.pg_publication_tables p
+        join pg_catalog.pg_namespace n on n.nspname = p.schemaname
+        join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
+        where p.pubname = $1";
+    let rows = client.query(SQL, &[&publication]).await?;
+    rows.iter()
+        .map(|row| Ok(Published { oid: row.try_get(0)?, schema: row.try_get(1)?, name: row.try_get(2)? }))
+        .collect()
+}
+
+/// A table as it is now; types it needs are added to `types`. `None` if it is gone.
+pub(crate) async fn table(
+    client: &Client,
+    oid: Oid,
+    types: &mut TypeRegistry,
+) -> Result<Option<Table>, Error> {
+    const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
+            (select i.indkey::int2[] from pg_catalog.pg_index i
+             where i.indrelid = c.oid and i.indisprimary) as key
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where c.oid = $1";
+    const COLUMNS: &str = "select a.attnum, a.attname::text, a.atttypid, t.typname::text,
+            pg_catalog.format_type(a.atttypid, null),
+            pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname)
+        from pg_catalog.pg_attribute a
+        join pg_catalog.pg_type t on t.oid = a.atttypid
+        join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+        where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+        order by a.attnum";
+    let Some(row) = client.query_opt(TABLE, &[&oid]).await? else { return Ok(None) };
+    let rows = client.query(COLUMNS, &[&oid]).await?;
+    let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
+    load_types(client, types, oids?).await?;
+    let attnums: Result<Vec<i16>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
+    let attnums = attnums?;
+    let columns: Result<Vec<Column>, Error> = rows.iter().map(|row| column(row, types)).collect();
+    let key: Option<Vec<i16>> = row.try_get(4)?;
+    let position = |attnum: &i16| attnums.iter().position(|known| known == attnum);
+    let identity: String = row.try_get(3)?;
+    Ok(Some(Table {
+        oid,
+        schema: row.try_get::<_, String>(0)?.into(),
+        name: row.try_get::<_, String>(1)?.into(),
+        columns: columns?,
+        primary_key: key.unwrap_or_default().iter().filter_map(position).collect(),
+        row_security: row.try_get(2)?,
+        replica_identity: match identity.as_str() {
+            "f" => ReplicaIdentity::Full,
+            "i" => ReplicaIdentity::Index,
+            "n" => ReplicaIdentity::Nothing,
+            _ => ReplicaIdentity::Default,
+        },
+    }))
+}
+
+fn column(row: &Row, types: &TypeRegistry) -> Result<Column, Error> {
+    let type_oid = row.try_get(2)?;
+    Ok(Column {
+        name: row.try_get::<_, String>(1)?.into(),
+        type_oid,
+        base_oid: types.base(type_oid),
+        type_name: row.try_get::<_, String>(3)?.into(),
+        sql_type: row.try_get::<_, String>(4)?.into(),
+        cast_type: row.try_get::<_, String>(5)?.into(),
+    })
+}
+
+/// Adds types, and the types that they are made of, until nothing is missing.
+pub(crate) async fn load_types(
+    client: &Client,
+    types: &mut TypeRegistry,
+    wanted: impl IntoIterator<Item = Oid>,
+) -> Result<(), Error> {
+    const TYPES: &str = "select t.oid, t.typname::text, t.typtype::text, t.typbasetype, t.typelem,
+            t.typcategory = 'A' and t.typelem <> 0 as is_array, coalesce(e.typdelim::text, ','), t.typrelid
+        from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
+        where t.oid = any($1)";
+    const ATTRIBUTES: &str = "select a.attname::text, a.atttypid
+        from pg_catalog.pg_attribute a
+        where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+        order by a.attnum";
+    let mut missing = types.missing(wanted);
+    while !missing.is_empty() {
+        let rows = client.query(TYPES, &[&missing]).await?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let typtype: String = row.try_get(2)?;
+            let kind = match typtype.as_str() {
+                "d" => TypeKind::Domain(row.try_get(3)?),
+                "c" => {
+                    let relation: Oid = row.try_get(7)?;
+                    let attributes = client.query(ATTRIBUTES, &[&relation]).await?;
+                    let attributes: Result<Vec<_>, Error> = attributes
+                        .iter()
+                        .map(|row| Ok((row.try_get::<_, String>(0)?.into(), row.try_get(1)?)))
+                        .collect();
+                    TypeKind::Composite(attributes?)
+                }
+                _ if row.try_get(5)? => {
+                    let delimiter: String = row.try_get(6)?;
+                    let delimiter = delimiter.as_bytes().first().copied().unwrap_or(b',');
+                    TypeKind::Array { element: row.try_get(4)?, delimiter }
+                }
+                _ => TypeKind::Scalar,
+            };
+            found.push(TypeInfo { oid: row.try_get(0)?, name: row.try_get::<_, String>(1)?.into(), kind });
+        }
+        // A type that is gone by now is written as text; asking again would not end.
+        for oid in &missing {
+            if !found.iter().any(|info| info.oid == *oid) {
+                types.insert(TypeInfo { oid: *oid, name: "unknown".into(), kind: TypeKind::Scalar });
+            }
+        }
+        let next: Vec<Oid> = found.iter().map(|info| info.oid).collect();
+        for info in found {
+            types.insert(info);
+        }
+        missing = types.missing(next);
+    }
+    Ok(())
+}
+
+/// What a role may see of a table. `None` if there is no such role; names are exact.
+pub(crate) async fn role_access(client: &Client, role: &str, oid: Oid) -> Result<Option<RoleAccess>, Error> {
+    const SQL: &str = "select
+            r.rolsuper or r.rolbypassrls
+                or (not c.relforcerowsecurity and pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')),
+            (select coalesce(array_agg(
+                    pg_catalog.has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT') order by a.attnum), '{}')
+             from pg_catalog.pg_attribute a
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+        from pg_catalog.pg_roles r, pg_catalog.pg_class c
+        where r.rolname = $1 and c.oid = $2";
+    let Some(row) = client.query_opt(SQL, &[&role, &oid]).await? else { return Ok(None) };
+    Ok(Some(RoleAccess { role: role.into(), bypasses_rls: row.try_get(0)?, selectable: row.try_get(1)? }))
+}
+
+/// Whether a role exists.
+pub(crate) async fn role_exists(client: &Client, role: &str) -> Result<bool, Error> {
+    const SQL: &str = "select exists (select from pg_catalog.pg_roles where rolname = $1)";
+    client.query_one(SQL, &[&role]).await?.try_get(0)
+}
+
+/// Whether the database orders text by its bytes.
+pub(crate) async fn collation_is_c(client: &Client) -> Result<bool, Error> {
+    // The provider and its locale are columns of newer servers only.
+    const SQL: &str = "select coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'), d.datcollate::text,
+            coalesce(to_jsonb(d) ->> 'datlocale', '')
+        from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()";
+    let row = client.query_one(SQL, &[]).await?;
+    let (provider, collate, locale): (String, String, String) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let by_bytes = |name: &str| matches!(name, "C" | "POSIX" | "C.UTF-8" | "C.utf8");
+    Ok(match provider.as_str() {
+        "c" => by_bytes(&collate),
+        "b" => by_bytes(&locale),
+        _ => false,
+    })
+}

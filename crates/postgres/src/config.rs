@@ -1,0 +1,54 @@
+//! Where a tenant's database is.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Settings that make the text form of values the same everywhere (postgres_changes 7.1).
+pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
+     -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8";
+
+/// Where a tenant's database is and what it is called there.
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Role to log in as; needs REPLICATION.
+    pub user: String,
+    /// Its password.
+    pub password: SecretString,
+    /// Database name.
+    pub name: String,
+    /// Publication whose tables are watched.
+    pub publication: String,
+    /// Base of the temporary replication slot's name, at most 49 bytes; a random part is appended.
+    pub slot_name: String,
+    /// Connections for queries, beside the one for replication.
+    pub pool_size: usize,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a query may take.
+    pub statement_timeout: Duration,
+    /// The replication connection ends when nobody has been subscribed for this long.
+    pub idle_stop: Duration,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 5432,
+            user: "postgres".to_owned(),
+            password: SecretString::default(),
+            name: "postgres".to_owned(),
+            publication: "supabase_realtime".to_owned(),
+            slot_name: "supabase_realtime_replication_slot".to_owned(),
+            pool_size: 5,
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
+            idle_stop: Duration::from_secs(600),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! All that talks to a tenant's database: connections, catalog, replication, subscriptions to row changes.
+
+mod catalog;
+mod config;
+mod error;
+mod pool;
+mod questions;
+mod replication;
+mod sqlstate;
+mod subscribe;
+mod tenant;
+mod validate;
+mod worker;
+
+pub use config::DatabaseConfig;
+pub use error::ConnectError;
+pub use tenant::{ChangeSink, Notice, Stats, SubscribeRequest, Subscribed, TenantDatabase};

@@ -1,0 +1,157 @@
+//! What is checked before a channel is subscribed (postgres_changes 1.4, 1.7).
+
+use std::collections::HashMap;
+
+use deadpool_postgres::Pool;
+use realtime_changes::{LiteralCheck, SubscribeRefusal, SubscriptionSpec, plan};
+use realtime_pgoutput::TypeRegistry;
+use tokio_postgres::Client;
+
+use crate::{
+    DatabaseConfig, SubscribeRequest,
+    catalog::{self, Published},
+    pool,
+    validate::{self, Refused},
+};
+
+/// Canonical texts of literals that the database has accepted.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Literals(HashMap<(String, &'static str, String), String>);
+
+impl Literals {
+    /// The canonical text of a literal; asks the database if it is not known.
+    pub(crate) async fn canonical(
+        &mut self,
+        client: &Client,
+        check: &LiteralCheck<'_>,
+    ) -> Result<String, Refused> {
+        let key = (check.cast_type.to_owned(), check.operator, check.literal.to_owned());
+        if let Some(known) = self.0.get(&key) {
+            return Ok(known.clone());
+        }
+        let text = validate::canonical(client, check).await?;
+        self.0.insert(key, text.clone());
+        Ok(text)
+    }
+
+    /// Adds what others have asked.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Number of literals.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The outcome of the checks.
+pub(crate) struct Checked {
+    pub(crate) literals: Literals,
+    pub(crate) notices: Vec<String>,
+}
+
+/// Checks every subscription of a request against the catalog. The first refusal counts.
+pub(crate) async fn check(
+    pool: &Pool,
+    config: &DatabaseConfig,
+    request: &SubscribeRequest,
+) -> Result<Checked, SubscribeRefusal> {
+    let client = pool::get(pool).await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
+    let published =
+        catalog::published(&client, &config.publication).await.map_err(|error| unavailable(&error))?;
+    let mut checks = Checks {
+        client: &client,
+        request,
+        types: TypeRegistry::default(),
+        literals: Literals::default(),
+        role_known: false,
+    };
+    let mut notices = Vec::new();
+    for (_, spec) in &request.subscriptions {
+        let tables: Vec<&Published> =
+            published.iter().filter(|table| spec.matches_name(&table.schema, &table.name)).collect();
+        if tables.is_empty() {
+            return Err(SubscribeRefusal::NoTable(spec.context()));
+        }
+        let mut hidden = Vec::new();
+        for table in &tables {
+            if checks.table(spec, table).await? == Visibility::Hidden {
+                hidden.push(format!("{}.{}", table.schema, table.name));
+            }
+        }
+        if !hidden.is_empty() {
+            notices.push(format!(
+                "Row level security is enabled on {} and role {} does not bypass it: changes of such tables cannot be delivered yet",
+                hidden.join(", "),
+                request.role,
+            ));
+        }
+    }
+    Ok(Checked { literals: checks.literals, notices })
+}
+
+/// Whether a role gets the changes of a table.
+#[derive(Debug, PartialEq, Eq)]
+enum Visibility {
+    Visible,
+    Hidden,
+}
+
+struct Checks<'a> {
+    client: &'a Client,
+    request: &'a SubscribeRequest,
+    types: TypeRegistry,
+    literals: Literals,
+    role_known: bool,
+}
+
+impl Checks<'_> {
+    async fn table(
+        &mut self,
+        spec: &SubscriptionSpec,
+        published: &Published,
+    ) -> Result<Visibility, SubscribeRefusal> {
+        let role = &*self.request.role;
+        if !self.role_known {
+            let exists =
+                catalog::role_exists(self.client, role).await.map_err(|error| unavailable(&error))?;
+            if !exists {
+                let error = format!("ERROR 42704 (undefined_object) role \"{role}\" does not exist");
+                return Err(SubscribeRefusal::Database { context: spec.context(), error });
+            }
+            self.role_known = true;
+        }
+        let table = catalog::table(self.client, published.oid, &mut self.types).await;
+        let access = catalog::role_access(self.client, role, published.oid).await;
+        let (table, access) = match (table, access) {
+            (Ok(Some(table)), Ok(Some(access))) => (table, access),
+            (Err(error), _) | (_, Err(error)) => return Err(unavailable(&error)),
+            // Dropped since it was listed.
+            _ => return Err(SubscribeRefusal::NoTable(spec.context())),
+        };
+        if table.row_security && !access.bypasses_rls {
+            if spec.is_exact() {
+                let table = format!("{}.{}", published.schema, published.name);
+                return Err(SubscribeRefusal::RowSecurity { table, role: role.to_owned() });
+            }
+            return Ok(Visibility::Hidden);
+        }
+        let plan = plan(spec, &table, &access)
+            .map_err(|message| SubscribeRefusal::raised(spec.context(), &message))?;
+        for check in plan.checks() {
+            match self.literals.canonical(self.client, &check).await {
+                Ok(_) => {}
+                Err(Refused::Literal(error)) => {
+                    return Err(SubscribeRefusal::Database { context: spec.context(), error });
+                }
+                Err(Refused::Unavailable(error)) => return Err(unavailable(&error)),
+            }
+        }
+        Ok(Visibility::Visible)
+    }
+}
+
+fn unavailable(error: &tokio_postgres::Error) -> SubscribeRefusal {
+    SubscribeRefusal::Unavailable(pool::describe(error))
+}

@@ -1,0 +1,225 @@
+//! A tenant's database as the rest of the server uses it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use deadpool_postgres::Pool;
+use realtime_changes::{ChannelId, Delivery, SubscribeRefusal, SubscriptionSpec};
+use tokio::{
+    sync::{Mutex, OnceCell, mpsc},
+    time::{self, Duration, Instant},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    ConnectError, DatabaseConfig, pool, subscribe,
+    worker::{Command, Worker},
+};
+
+/// How long a join waits for the database (protocol 4.6).
+const READY_LIMIT: Duration = Duration::from_secs(15);
+
+/// Subscriptions and their ends that may wait for the worker; those who subscribe wait when it is full.
+const COMMANDS: usize = 1024;
+
+/// Where row changes go.
+pub trait ChangeSink: Send + Sync + 'static {
+    /// Hands over a change, in commit order. Must not block.
+    fn deliver(&self, delivery: Delivery);
+    /// Tells a channel what became of its subscription later in life. Must not block.
+    fn notice(&self, channel: ChannelId, notice: Notice);
+}
+
+/// Something a subscribed channel has to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// From now on every commit will be delivered (again).
+    Subscribed,
+    /// Changes may have been missed, or cannot be evaluated any more.
+    Error(String),
+}
+
+/// What a channel wants to watch.
+#[derive(Debug, Clone)]
+pub struct SubscribeRequest {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Role of its token.
+    pub role: Arc<str>,
+    /// Claims of its token, as JSON.
+    pub claims: Arc<str>,
+    /// Subscriptions with the ids that the client knows them by.
+    pub subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
+}
+
+/// A successful subscription.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subscribed {
+    /// What the client should be told beside.
+    pub notices: Vec<String>,
+}
+
+/// Counters of a tenant's database since the server started.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Row changes read from the log.
+    pub rows: AtomicU64,
+    /// Deliveries handed to the sink.
+    pub deliveries: AtomicU64,
+    /// Conditions that the database was asked about.
+    pub questions: AtomicU64,
+    /// Replication sessions started.
+    pub sessions: AtomicU64,
+}
+
+/// Handle of a tenant's database. Cheap to clone; nothing is connected until it is used.
+#[derive(Clone)]
+pub struct TenantDatabase {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: DatabaseConfig,
+    sink: Arc<dyn ChangeSink>,
+    pool: Result<Pool, ConnectError>,
+    ready: AtomicBool,
+    /// When the last attempt to connect ended, and how. Held during an attempt.
+    attempt: Mutex<Option<(Instant, Result<(), ConnectError>)>>,
+    worker: OnceCell<mpsc::Sender<Command>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    stats: Arc<Stats>,
+}
+
+impl TenantDatabase {
+    /// A handle; spawns nothing.
+    #[must_use]
+    pub fn new(config: DatabaseConfig, sink: Arc<dyn ChangeSink>) -> Self {
+        let pool = pool::make(&config);
+        let inner = Inner {
+            config,
+            sink,
+            pool,
+            ready: AtomicBool::new(false),
+            attempt: Mutex::default(),
+            worker: OnceCell::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            stats: Arc::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether the database answered when it was last needed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.inner.stats
+    }
+
+    /// Connects if need be. Those who ask at once share one attempt and its outcome.
+    ///
+    /// # Errors
+    /// [`ConnectError`] after at most 15 seconds.
+    pub async fn ready(&self) -> Result<(), ConnectError> {
+        let asked = Instant::now();
+        let mut attempt = self.inner.attempt.lock().await;
+        if let Some((ended, outcome)) = &*attempt
+            && *ended >= asked
+        {
+            return outcome.clone();
+        }
+        let outcome = match time::timeout(READY_LIMIT, self.probe()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ConnectError::Unreachable("no answer in time".to_owned())),
+        };
+        self.inner.ready.store(outcome.is_ok(), Ordering::Release);
+        *attempt = Some((Instant::now(), outcome.clone()));
+        outcome
+    }
+
+    async fn probe(&self) -> Result<(), ConnectError> {
+        let client = pool::get(self.pool()?).await?;
+        client
+            .simple_query("select 1")
+            .await
+            .map_err(|error| ConnectError::from_code(error.code(), pool::describe(&error)))?;
+        Ok(())
+    }
+
+    fn pool(&self) -> Result<&Pool, ConnectError> {
+        self.inner.pool.as_ref().map_err(Clone::clone)
+    }
+
+    /// Subscribes a channel to row changes: all of its subscriptions or none. Replaces what it had; on an
+    /// error it keeps that. When this returns, every commit that follows will be delivered.
+    ///
+    /// # Errors
+    /// [`SubscribeRefusal`], whose text is for the client.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Subscribed, SubscribeRefusal> {
+        let unavailable = |error: ConnectError| SubscribeRefusal::Unavailable(error.to_string());
+        let pool = self.pool().map_err(unavailable)?;
+        let checked = match subscribe::check(pool, &self.inner.config, &request).await {
+            Ok(checked) => checked,
+            Err(refusal) => {
+                if refusal.is_transient() {
+                    self.inner.ready.store(false, Ordering::Release);
+                }
+                return Err(refusal);
+            }
+        };
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let command = Command::Subscribe { request, literals: checked.literals, reply };
+        let gone = || SubscribeRefusal::Unavailable("Subscriptions are shutting down".to_owned());
+        self.worker(pool).await.send(command).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())??;
+        Ok(Subscribed { notices: checked.notices })
+    }
+
+    /// Ends a channel's subscriptions. Idempotent.
+    pub fn unsubscribe(&self, channel: ChannelId) {
+        let Some(worker) = self.inner.worker.get() else { return };
+        if let Err(mpsc::error::TrySendError::Full(command)) = worker.try_send(Command::Unsubscribe(channel))
+        {
+            // The worker is behind; it must not miss the end.
+            let worker = worker.clone();
+            self.inner.tasks.spawn(async move {
+                let _ = worker.send(command).await;
+            });
+        }
+    }
+
+    /// The worker, started when first needed.
+    async fn worker(&self, pool: &Pool) -> &mpsc::Sender<Command> {
+        let start = async || {
+            let (commands, queue) = mpsc::channel(COMMANDS);
+            let inner = &self.inner;
+            let worker = Worker::new(
+                inner.config.clone(),
+                pool.clone(),
+                Arc::clone(&inner.sink),
+                Arc::clone(&inner.stats),
+            );
+            inner.tasks.spawn(worker.run(queue, inner.stop.clone()));
+            commands
+        };
+        self.inner.worker.get_or_init(start).await
+    }
+
+    /// Ends all connections.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        if let Ok(pool) = &self.inner.pool {
+            pool.close();
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What the whole server shares.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use realtime_auth::{Jwks, Keys, Verifier};
+use realtime_hub::Hub;
+use realtime_postgres::{ChangeSink, DatabaseConfig, TenantDatabase};
+use realtime_tenants::{Registry, Tenant};
+use secrecy::ExposeSecret;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{ConfigError, Settings},
+    routes::Routes,
+    tenant_runtime::{Clock, TenantRuntime},
+};
+
+/// What the whole server shares: settings, tenants, rooms, sockets.
+pub struct App {
+    settings: Settings,
+    registry: Registry,
+    hub: Arc<Hub>,
+    /// Made when a tenant is first asked for.
+    runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
+    databases: Mutex<Vec<TenantDatabase>>,
+    sockets: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl App {
+    /// A server with the tenants of its settings.
+    #[must_use]
+    pub fn new(settings: Settings, stopping: CancellationToken) -> Arc<Self> {
+        let registry = Registry::default();
+        for tenant in &settings.tenants {
+            registry.put(tenant.clone());
+        }
+        Arc::new(Self {
+            settings,
+            registry,
+            hub: Hub::new(rand::random()),
+            runtimes: Mutex::default(),
+            databases: Mutex::default(),
+            sockets: TaskTracker::new(),
+            stopping,
+        })
+    }
+
+    /// The running state of the tenant that a host means (protocol 1.4).
+    #[must_use]
+    pub fn runtime_for_host(&self, host: &str) -> Option<Arc<TenantRuntime>> {
+        self.runtime(&self.registry.resolve(host)?)
+    }
+
+    /// The running state of a tenant. `None` if its keys cannot be used, which is logged.
+    #[must_use]
+    pub fn runtime(&self, tenant: &Arc<Tenant>) -> Option<Arc<TenantRuntime>> {
+        let mut runtimes = self.runtimes.lock();
+        if let Some(runtime) = runtimes.get(&tenant.external_id) {
+            return Some(Arc::clone(runtime));
+        }
+        let verifier = match verifier(tenant, &self.settings) {
+            Ok(verifier) => verifier,
+            Err(error) => {
+                tracing::error!(tenant = &*tenant.external_id, %error, "tenant cannot be served");
+                return None;
+            }
+        };
+        let routes = Arc::new(Routes::default());
+        let sink: Arc<dyn ChangeSink> = Arc::<Routes>::clone(&routes);
+        let database = TenantDatabase::new(database_config(tenant), sink);
+        self.databases.lock().push(database.clone());
+        let runtime = Arc::new(TenantRuntime::new(
+            Arc::clone(tenant),
+            verifier,
+            Arc::clone(&self.hub),
+            routes,
+            Box::new(database),
+            Clock::System,
+            self.settings.channel_error_backoff,
+        ));
+        runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
+        Some(runtime)
+    }
+
+    /// Connects to the databases of all tenants known from the start and goes on trying, so that the first
+    /// client need not wait and the log tells what is wrong before anybody asks.
+    pub fn connect_databases(self: &Arc<Self>) {
+        for tenant in &self.settings.tenants {
+            let Some(runtime) = self.runtime(&Arc::new(tenant.clone())) else { continue };
+            let app = Arc::clone(self);
+            self.sockets.spawn(async move {
+                let work = crate::startup::connect(&runtime);
+                tokio::select! {
+                    () = app.stopping.cancelled() => {}
+                    () = work => {}
+                }
+            });
+        }
+    }
+
+    /// Ends the sockets and the connections to databases; call after [`stopping`](Self::stopping) is cancelled.
+    pub async fn shut_down(&self) {
+        self.sockets.close();
+        self.sockets.wait().await;
+        let databases = std::mem::take(&mut *self.databases.lock());
+        for database in databases {
+            database.shutdown().await;
+        }
+    }
+
+    /// Where the tasks of sockets run.
+    #[must_use]
+    pub fn sockets(&self) -> &TaskTracker {
+        &self.sockets
+    }
+
+    /// Cancelled when the server is going down.
+    #[must_use]
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Pause before a refused connection is answered.
+    #[must_use]
+    pub fn connect_error_backoff(&self) -> Duration {
+        self.settings.connect_error_backoff
+    }
+
+    /// Largest value of a request header, in bytes.
+    #[must_use]
+    pub fn max_header_length(&self) -> usize {
+        self.settings.max_header_length
+    }
+}
+
+fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigError> {
+    let jwks = tenant.jwt_jwks.as_deref().map(Jwks::parse).transpose();
+    let jwks = jwks.map_err(|error| ConfigError::new("jwt_jwks", error))?;
+    let secret = tenant.jwt_secret.as_ref().map(|secret| secret.expose_secret());
+    Ok(Verifier::new(Keys::new(secret, jwks), settings.claim_validators.clone()))
+}
+
+fn database_config(tenant: &Tenant) -> DatabaseConfig {
+    let database = &tenant.database;
+    DatabaseConfig {
+        host: database.host.clone(),
+        port: database.port,
+        user: database.user.clone(),
+        password: database.password.expose_secret().into(),
+        name: database.name.clone(),
+        publication: database.publication.clone(),
+        slot_name: database.slot_name.clone(),
+        pool_size: database.pool_size,
+        ..DatabaseConfig::default()
+    }
+}

@@ -1,0 +1,152 @@
+//! What the server is told by its environment (http_and_ops 5).
+
+mod env;
+pub mod ignored;
+
+use std::{net::IpAddr, time::Duration};
+
+pub use env::{ConfigError, Env};
+use realtime_auth::ClaimValidators;
+use realtime_tenants::{DatabaseSettings, Limits, Tenant};
+use secrecy::SecretString;
+
+/// Tenant secret of a self-hosted server that was given none (http_and_ops 6). Known to everybody.
+pub const WELL_KNOWN_SECRET: &str = "super-secret-jwt-token-with-at-least-32-characters-long";
+
+/// Tenant of a self-hosted server that was given no name.
+pub const DEFAULT_TENANT: &str = "realtime-dev";
+
+/// Longest name PostgreSQL keeps, in bytes, less what a temporary slot's name gets appended.
+const MAX_SLOT_NAME: usize = 63 - 14;
+
+/// How a server runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Address to listen on.
+    pub listen: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Pause before a refused connection is answered.
+    pub connect_error_backoff: Duration,
+    /// Pause before a refused join is answered.
+    pub channel_error_backoff: Duration,
+    /// Claims that every token must carry.
+    pub claim_validators: ClaimValidators,
+    /// Keeps health checks out of the log.
+    pub disable_healthcheck_logging: bool,
+    /// Largest value of a request header, in bytes.
+    pub max_header_length: usize,
+    /// The tenants known from the start.
+    pub tenants: Vec<Tenant>,
+    /// Whether the tenant's secret is the one that everybody knows.
+    pub well_known_secret: bool,
+}
+
+impl Settings {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn from_env(env: &Env<'_>) -> Result<Self, ConfigError> {
+        let secret = env.text("API_JWT_SECRET");
+        let well_known_secret = secret.is_none();
+        let validators = ClaimValidators::parse(
+            &env.text_or("JWT_CLAIM_VALIDATORS", "{}"),
+            env.boolean("JWT_CLAIM_VALIDATORS_LENIENT", false)?,
+        )
+        .map_err(|error| ConfigError::new("JWT_CLAIM_VALIDATORS", error))?;
+        let tenants = if env.boolean("SEED_SELF_HOST", true)? {
+            vec![seeded_tenant(env, secret.unwrap_or_else(|| WELL_KNOWN_SECRET.to_owned()))?]
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            listen: listen_address(env)?,
+            port: env.integer("PORT", 4000)?,
+            connect_error_backoff: Duration::from_millis(env.integer("CONNECT_ERROR_BACKOFF_MS", 2000)?),
+            channel_error_backoff: Duration::from_millis(env.integer("CHANNEL_ERROR_BACKOFF_MS", 5000)?),
+            claim_validators: validators,
+            disable_healthcheck_logging: env.boolean("DISABLE_HEALTHCHECK_LOGGING", false)?,
+            max_header_length: env.integer("MAX_HEADER_LENGTH", 4096)?,
+            tenants,
+            well_known_secret,
+        })
+    }
+}
+
+/// `REALTIME_IP_VERSION`; a dual-stack listener unless told otherwise.
+fn listen_address(env: &Env<'_>) -> Result<IpAddr, ConfigError> {
+    let v4 = IpAddr::from([0, 0, 0, 0]);
+    let v6 = IpAddr::from([0u16; 8]);
+    let default = if ipv6_available() { v6 } else { v4 };
+    env.one_of("REALTIME_IP_VERSION", default, &[("ipv4", v4), ("ipv6", v6)])
+}
+
+/// Whether this machine has IPv6 at all.
+fn ipv6_available() -> bool {
+    std::net::TcpListener::bind((IpAddr::from([0u16; 8]), 0)).is_ok()
+}
+
+/// The one tenant of a self-hosted server (http_and_ops 6): its database is the server's own.
+fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
+    let external_id = env.text_or("SELF_HOST_TENANT_NAME", DEFAULT_TENANT).to_ascii_lowercase();
+    if external_id.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_') {
+        return Err(ConfigError::new("SELF_HOST_TENANT_NAME", "must consist of letters, digits, - and _"));
+    }
+    let jwks = env.text("API_JWT_JWKS");
+    if let Some(jwks) = &jwks {
+        realtime_auth::Jwks::parse(jwks).map_err(|error| ConfigError::new("API_JWT_JWKS", error))?;
+    }
+    if env.boolean("DB_SSL", false)? {
+        return Err(ConfigError::new(
+            "DB_SSL",
+            "is not available yet: connections to the database are unencrypted",
+        ));
+    }
+    let limits = Limits::default();
+    Ok(Tenant {
+        external_id: external_id.into(),
+        default: true,
+        jwt_secret: Some(secret.into()),
+        jwt_jwks: jwks.map(String::into_boxed_str),
+        private_only: false,
+        suspend: false,
+        presence_enabled: false,
+        limits: Limits {
+            max_concurrent_users: env.integer("TENANT_MAX_CONCURRENT_USERS", limits.max_concurrent_users)?,
+            max_channels_per_client: env
+                .integer("TENANT_MAX_CHANNELS_PER_CLIENT", limits.max_channels_per_client)?,
+            max_joins_per_second: env.integer("TENANT_MAX_JOINS_PER_SECOND", limits.max_joins_per_second)?,
+            max_events_per_second: env
+                .integer("TENANT_MAX_EVENTS_PER_SECOND", limits.max_events_per_second)?,
+            max_payload_size_in_kb: limits.max_payload_size_in_kb,
+        },
+        database: DatabaseSettings {
+            host: env.text_or("DB_HOST", "127.0.0.1"),
+            port: env.integer("DB_PORT", 5432)?,
+            name: env.text_or("DB_NAME", "postgres"),
+            user: env.text_or("DB_USER", "supabase_admin"),
+            password: SecretString::from(env.text_or("DB_PASSWORD", "postgres")),
+            publication: "supabase_realtime".to_owned(),
+            slot_name: slot_name(env)?,
+            pool_size: env.integer("DB_POOL_SIZE", 5)?,
+        },
+    })
+}
+
+/// The slot's name with `SLOT_NAME_SUFFIX`, which PostgreSQL must accept.
+fn slot_name(env: &Env<'_>) -> Result<String, ConfigError> {
+    const BASE: &str = "supabase_realtime_replication_slot";
+    let Some(suffix) = env.text("SLOT_NAME_SUFFIX") else { return Ok(BASE.to_owned()) };
+    let name = format!("{BASE}_{suffix}");
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !suffix.chars().all(valid) || name.len() > MAX_SLOT_NAME {
+        let room = MAX_SLOT_NAME - BASE.len() - 1;
+        let problem = format!("must be lower-case letters, digits and _, at most {room} of them");
+        return Err(ConfigError::new("SLOT_NAME_SUFFIX", problem));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! What `realtime dev` shows.
+
+use std::time::Duration;
+
+/// What is needed to use the running server.
+pub(super) struct Ready<'a> {
+    pub(super) port: u16,
+    pub(super) tenant: &'a str,
+    pub(super) token: &'a str,
+    pub(super) database: &'a str,
+    pub(super) table: &'a str,
+    pub(super) took: Duration,
+}
+
+/// A line that tells what is going on.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+pub(super) fn progress(step: &str) {
+    println!("  … {step}");
+}
+
+/// All that a person needs to begin.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+pub(super) fn ready(ready: &Ready<'_>) {
+    println!("{}", render(ready));
+}
+
+fn render(ready: &Ready<'_>) -> String {
+    let Ready { port, tenant, token, database, table, took } = ready;
+    let took = took.as_secs_f32();
+    format!(
+        r#"
+Realtime is ready ({took:.1} s)
+
+  Socket    ws://localhost:{port}/socket/websocket?apikey=TOKEN&vsn=2.0.0   (tenant {tenant})
+  Database  {database}
+  Token     {token}
+
+Watch the table {table}: save this as watch.mjs, then: npm install @supabase/supabase-js ws && node watch.mjs
+
+  import {{ createClient }} from '@supabase/supabase-js'
+  import ws from 'ws'
+
+  const token = '{token}'
+  const supabase = createClient('http://localhost:{port}', token, {{ realtime: {{ transport: ws }} }})
+  supabase
+    .channel('demo')
+    .on('postgres_changes', {{ event: '*', schema: 'public', table: '{table}' }},
+      (change) => console.log(change.eventType, change.new, change.old))
+    .subscribe((status) => console.log(status))
+
+Change a row:
+
+  psql '{database}' -c "insert into {table} (task) values ('Say hello')"
+
+Stop with Ctrl-C; the data stays."#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_what_is_needed() {
+        let text = render(&Ready {
+            port: 4000,
+            tenant: "realtime-dev",
+            token: "a.b.c",
+            database: "postgresql://postgres:pw@127.0.0.1:54330/postgres",
+            table: "todos",
+            took: Duration::from_millis(1234),
+        });
+        insta::assert_snapshot!(text);
+    }
+}

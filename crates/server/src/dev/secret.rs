@@ -1,0 +1,49 @@
+//! The secret that the development server's tokens are signed with.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use rand::Rng as _;
+
+use super::DevError;
+
+const LENGTH: usize = 40;
+
+/// The secret kept in `data_dir`, so that a token stays good over restarts; made at the first start.
+pub(super) fn load_or_make(data_dir: &Path) -> Result<String, DevError> {
+    let path = data_dir.join("jwt-secret");
+    let failed = |error| DevError::DataDir { path: path.clone(), error };
+    // The server's programs run as another user below this directory: it must be allowed to pass through.
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(data_dir).map_err(failed)?;
+    match fs::read_to_string(&path) {
+        Ok(secret) if secret.len() == LENGTH => return Ok(secret),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let secret: String =
+        rand::rng().sample_iter(rand::distr::Alphanumeric).take(LENGTH).map(char::from).collect();
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(&path).and_then(|mut file| file.write_all(secret.as_bytes())).map_err(failed)?;
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = load_or_make(&dir.path().join("new")).unwrap();
+        assert_eq!(first.len(), LENGTH);
+        assert_eq!(load_or_make(&dir.path().join("new")).unwrap(), first);
+        fs::write(dir.path().join("new/jwt-secret"), "cut").unwrap();
+        assert_ne!(load_or_make(&dir.path().join("new")).unwrap(), first);
+    }
+}

@@ -1,0 +1,117 @@
+//! The TCP listener: accepts connections and speaks HTTP/1.1 on them until they end or are upgraded.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+/// Connections that may wait for the accept loop.
+const BACKLOG: i32 = 4096;
+
+/// How long a client may take to send a request's headers. Bounds what a slow-loris attack can hold.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Holds a connection's place among those allowed; travels with the socket after an upgrade.
+#[derive(Debug, Clone)]
+pub struct ConnectionPermit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+
+/// Binds a listener. An IPv6 wildcard address accepts IPv4 too.
+///
+/// # Errors
+/// What the operating system says, for example that the port is taken.
+pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(address, port);
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until `stop`; at most `max_connections` at once, further ones wait in the backlog.
+///
+/// Requests that are being answered when `stop` comes are answered.
+pub async fn serve(listener: TcpListener, router: Router, max_connections: usize, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, permit)) = accepted else { continue };
+        let router = router.clone();
+        let stop = stop.clone();
+        connections.spawn(async move { connection(stream, permit, router, stop).await });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// One connection, as soon as there is a place for it. `None` when accepting failed; the caller tries again.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, ConnectionPermit)> {
+    let permit = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, ConnectionPermit(Arc::new(permit)))),
+        Err(error) => {
+            // A client that went away before we came is its own affair; anything else needs a breath.
+            if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                tracing::warn!(%error, "could not accept a connection");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+            None
+        }
+    }
+}
+
+/// Serves one connection.
+async fn connection(stream: TcpStream, permit: ConnectionPermit, router: Router, stop: CancellationToken) {
+    // Frames are small and written whole: waiting for more would only add delay.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "could not set TCP_NODELAY");
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(permit.clone());
+        router.clone().oneshot(request)
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "http connection ended");
+    }
+}

@@ -1,0 +1,158 @@
+//! `GET /socket/websocket`: the checks of the handshake and the upgrade (protocol 1).
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox};
+use realtime_protocol::{HandshakeRefusal, Vsn};
+use tokio::net::TcpStream;
+
+use super::listener::ConnectionPermit;
+use crate::{
+    app::App,
+    session::{Session, Token},
+    socket,
+    tenant_runtime::TenantRuntime,
+    ws::{
+        handshake::{self, NotAnUpgrade},
+        reader::Reader,
+    },
+};
+
+/// A refused handshake.
+struct Refusal {
+    status: StatusCode,
+    text: Cow<'static, str>,
+    code: &'static str,
+}
+
+impl From<HandshakeRefusal> for Refusal {
+    fn from(refusal: HandshakeRefusal) -> Self {
+        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, text: refusal.text().into(), code: refusal.code().as_str() }
+    }
+}
+
+/// Answers an upgrade request.
+pub async fn websocket(
+    State(app): State<Arc<App>>,
+    Extension(permit): Extension<ConnectionPermit>,
+    mut request: Request,
+) -> Response {
+    if request.method() != http::Method::GET {
+        return StatusCode::BAD_REQUEST.into_response();
+    }
+    // Before everything else and without delay (protocol 1.3).
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let Ok(vsn) = query.vsn() else { return StatusCode::FORBIDDEN.into_response() };
+    let (runtime, token) = match admit(&app, request.headers(), &query) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            tracing::warn!(code = refusal.code, "{}", refusal.text);
+            tokio::time::sleep(app.connect_error_backoff()).await;
+            let json = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
+            let body = serde_json::json!({ "error": refusal.text }).to_string();
+            return (refusal.status, json, body).into_response();
+        }
+    };
+    let accept = match handshake::accept(request.method(), request.headers()) {
+        Ok(accept) => accept,
+        Err(NotAnUpgrade::Method) => return StatusCode::BAD_REQUEST.into_response(),
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, runtime, token, permit));
+    let headers = [
+        (header::CONNECTION, "Upgrade".parse().ok()),
+        (header::UPGRADE, "websocket".parse().ok()),
+        (header::SEC_WEBSOCKET_ACCEPT, Some(accept)),
+    ];
+    let headers: HeaderMap = headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// The checks of protocol 1.6 in their order.
+fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<(Arc<TenantRuntime>, Arc<Token>), Refusal> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let runtime = app.runtime_for_host(host).ok_or(HandshakeRefusal::TenantNotFound)?;
+    let tenant = runtime.tenant();
+    if tenant.suspend {
+        return Err(HandshakeRefusal::RealtimeDisabledForTenant.into());
+    }
+    let header = headers.get("x-api-key").map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let key = header.or(query.apikey.as_deref().map(Cow::Borrowed)).ok_or(HandshakeRefusal::MissingApiKey)?;
+    let token = runtime.verify(&key).map_err(|error| {
+        let (status, text) = error.handshake();
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
+        Refusal { status, text, code: error.code() }
+    })?;
+    if runtime.users().count() >= tenant.limits.max_concurrent_users {
+        return Err(HandshakeRefusal::ConnectionRateLimitReached.into());
+    }
+    Ok((runtime, Arc::new(token)))
+}
+
+/// Waits for the upgrade to be complete and serves the socket.
+async fn serve(
+    app: Arc<App>,
+    upgrade: OnUpgrade,
+    vsn: Vsn,
+    runtime: Arc<TenantRuntime>,
+    token: Arc<Token>,
+    permit: ConnectionPermit,
+) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            tracing::debug!(%error, "upgrade failed");
+            return;
+        }
+    };
+    // Off the HTTP server's layers: what stays is the socket and what was read beyond the request.
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        tracing::error!("upgraded connection is not a TCP stream");
+        return;
+    };
+    let outbox = Arc::new(Outbox::new(DEFAULT_OUTBOX_BYTES));
+    let session = Session::new(vsn, outbox, Arc::clone(&runtime), token);
+    let reader = Reader::new(&parts.read_buf);
+    socket::run(parts.io.into_inner(), reader, session, runtime, app.stopping().clone()).await;
+    drop(permit);
+}
+
+/// The parameters of an upgrade request that mean something (protocol 1.2).
+struct Query {
+    vsn: Option<String>,
+    vsn_repeated: bool,
+    apikey: Option<String>,
+}
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        let mut parsed = Self { vsn: None, vsn_repeated: false, apikey: None };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "vsn" => {
+                    parsed.vsn_repeated |= parsed.vsn.is_some();
+                    parsed.vsn = Some(value.into_owned());
+                }
+                "vsn[]" => parsed.vsn_repeated = true,
+                "apikey" => parsed.apikey = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        parsed
+    }
+
+    fn vsn(&self) -> Result<Vsn, realtime_protocol::UnsupportedVsn> {
+        // A repeated parameter is no version at all.
+        Vsn::negotiate(if self.vsn_repeated { Some("") } else { self.vsn.as_deref() })
+    }
+}

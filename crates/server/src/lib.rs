@@ -1,0 +1,14 @@
+//! The `realtime` server: configuration, command line, HTTP, WebSocket transport, channels.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod dev;
+pub mod http;
+pub mod logging;
+pub mod routes;
+pub mod session;
+pub mod socket;
+pub mod startup;
+pub mod tenant_runtime;
+pub mod ws;

@@ -1,0 +1,79 @@
+//! A joined channel of a socket.
+
+use std::{sync::Arc, time::Duration};
+
+use realtime_auth::Claims;
+use realtime_changes::{ChannelId, SubscriptionSpec};
+use realtime_hub::Membership;
+use realtime_protocol::Ref;
+use tokio::time::Instant;
+
+/// How often a token is verified again while it lasts (protocol 8.5).
+const RECHECK: Duration = Duration::from_secs(300);
+
+/// A verified token. Shared by the channels that use it.
+#[derive(Debug)]
+pub struct Token {
+    /// As the client sent it.
+    pub text: Box<str>,
+    /// Its `role` claim.
+    pub role: Arc<str>,
+    /// All claims, as JSON.
+    pub claims: Arc<str>,
+    /// Expiry in Unix seconds.
+    pub exp: i64,
+}
+
+impl Token {
+    /// Keeps what channels need of a verified token.
+    #[must_use]
+    pub fn new(text: &str, claims: &Claims) -> Self {
+        Self {
+            text: text.into(),
+            role: claims.role().into(),
+            claims: claims.json().into(),
+            exp: claims.exp(),
+        }
+    }
+
+    /// When it has to be verified again: at its expiry, and at the latest after [`RECHECK`].
+    pub(super) fn recheck_at(&self, unix_seconds: u64) -> Instant {
+        let left = u64::try_from(self.exp).unwrap_or(0).saturating_sub(unix_seconds);
+        Instant::now() + RECHECK.min(Duration::from_secs(left))
+    }
+}
+
+/// A joined channel. Dropping it leaves its room; what it watches in the database has to be ended by its owner.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) id: ChannelId,
+    pub(super) topic: Arc<str>,
+    /// The join message's join_ref, null if it had none: `phx_close` and `phx_error` carry it.
+    pub(super) raw_join_ref: Ref,
+    /// The join_ref of the frames the channel pushes: the join's ref where it had no join_ref.
+    pub(super) join_ref: Ref,
+    pub(super) ack: bool,
+    pub(super) to_self: bool,
+    pub(super) presence_key: Box<str>,
+    pub(super) token: Arc<Token>,
+    pub(super) recheck_at: Instant,
+    pub(super) membership: Membership,
+    /// What it watches in the database. Empty for most channels.
+    pub(super) subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
+    /// When a subscription that failed for a passing reason is tried again.
+    pub(super) retry_at: Option<Instant>,
+    /// Counts subscription attempts: the answer to an earlier one means nothing any more.
+    pub(super) attempt: u32,
+}
+
+impl Channel {
+    /// The next moment at which something has to be done for it.
+    pub(super) fn deadline(&self) -> Instant {
+        self.retry_at.map_or(self.recheck_at, |retry| retry.min(self.recheck_at))
+    }
+}
+
+/// What follows `realtime:`, if the topic begins so.
+pub(super) fn sub_topic(topic: &str) -> Option<&str> {
+    topic.strip_prefix("realtime:")
+}

@@ -1,0 +1,274 @@
+//! One socket's protocol: a state machine without I/O (protocol 2 to 8).
+//!
+//! Frames go in, frames come out through the socket's [`Outbox`], slow steps go out as [`Effect`]s and come
+//! back as [`Completion`]s. Nothing here waits. Messages on a topic that is being joined wait in order until
+//! the join is decided; other topics and heartbeats go on.
+
+mod access_token;
+mod channel;
+mod join;
+mod push;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+pub use channel::Token;
+use channel::{Channel, sub_topic};
+use join::Joining;
+use realtime_changes::SubscribeRefusal;
+use realtime_hub::Outbox;
+use realtime_postgres::{ConnectError, SubscribeRequest, Subscribed};
+use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, encode};
+use realtime_tenants::UserSlot;
+use tokio::time::Instant;
+
+use crate::tenant_runtime::TenantRuntime;
+
+/// Bytes of messages that may wait for joins to be decided; beyond it the socket is not read.
+const MAX_WAITING_BYTES: usize = 1_000_000;
+
+/// Joins that may be undecided at once; beyond it the socket is not read.
+const MAX_JOINING: usize = 100;
+
+/// Something the socket's task has to do for its session.
+#[derive(Debug)]
+pub enum Effect {
+    /// Close the socket with this code, after what is queued.
+    Close(u16),
+    /// Queue these frames after a delay, then close the socket if a code is given.
+    SendLater(Duration, Vec<Bytes>, Option<u16>),
+    /// Make sure the database can be reached; answer with [`Completion::Database`].
+    Database(Ticket),
+    /// Subscribe to row changes; answer with [`Completion::Subscribed`].
+    Subscribe(Ticket, Box<SubscribeRequest>),
+}
+
+/// What became of an [`Effect`].
+#[derive(Debug)]
+pub enum Completion {
+    /// Of [`Effect::Database`].
+    Database(Ticket, Result<(), ConnectError>),
+    /// Of [`Effect::Subscribe`].
+    Subscribed(Ticket, Result<Subscribed, SubscribeRefusal>),
+}
+
+/// Which step of which channel an effect belongs to. A step that was overtaken is recognised by its number.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    topic: Arc<str>,
+    step: u32,
+}
+
+/// What the session knows of a topic.
+enum Topic {
+    Joining(Box<Joining>),
+    Joined(Box<Channel>),
+}
+
+/// The protocol state of one socket.
+pub struct Session {
+    vsn: Vsn,
+    outbox: Arc<Outbox>,
+    runtime: Arc<TenantRuntime>,
+    /// The token of the handshake: what a channel uses that brings none.
+    tenant_token: Arc<Token>,
+    topics: HashMap<Arc<str>, Topic>,
+    /// Counts this socket as a user, from its first join on.
+    user: Option<UserSlot>,
+    /// Whether a join ever succeeded: the place as a user is kept from then on.
+    joined_once: bool,
+    next_step: u32,
+    joining: usize,
+    waiting_bytes: usize,
+    shutting_down: bool,
+}
+
+impl Session {
+    /// A session on which nothing is joined.
+    #[must_use]
+    pub fn new(vsn: Vsn, outbox: Arc<Outbox>, runtime: Arc<TenantRuntime>, tenant_token: Arc<Token>) -> Self {
+        Self {
+            vsn,
+            outbox,
+            runtime,
+            tenant_token,
+            topics: HashMap::new(),
+            user: None,
+            joined_once: false,
+            next_step: 0,
+            joining: 0,
+            waiting_bytes: 0,
+            shutting_down: false,
+        }
+    }
+
+    /// Where the session's frames go.
+    #[must_use]
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Whether more messages may be read. False while too much waits for joins to be decided.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        self.waiting_bytes < MAX_WAITING_BYTES && self.joining < MAX_JOINING
+    }
+
+    /// The next moment at which [`tick`](Self::tick) has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let joined = self.topics.values().filter_map(|topic| match topic {
+            Topic::Joined(channel) => Some(channel.deadline()),
+            Topic::Joining(_) => None,
+        });
+        joined.min()
+    }
+
+    /// Refuses joins from now on: the node is going down.
+    pub fn shut_down(&mut self) {
+        self.shutting_down = true;
+    }
+
+    /// Takes one message from the client.
+    ///
+    /// What cannot be understood is dropped, the socket lives (protocol 2.5).
+    pub fn receive(&mut self, opcode: Opcode, frame: Bytes, effects: &mut Vec<Effect>) {
+        match decode(self.vsn, opcode, &frame) {
+            Ok(message) => self.dispatch(message, effects),
+            Err(error) => tracing::debug!(code = error.code().as_str(), %error, "message dropped"),
+        }
+    }
+
+    fn dispatch(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
+        if let Some(Topic::Joining(joining)) = self.topics.get_mut(&*message.topic) {
+            self.waiting_bytes += message.size();
+            joining.waiting.push_back(message);
+            return;
+        }
+        match (&*message.topic, &*message.event) {
+            ("phoenix", "heartbeat") => {
+                self.send(encode::reply_ok(self.vsn, &Ref::null(), &message.msg_ref, "phoenix", b"{}"));
+            }
+            (topic, "phx_join") if sub_topic(topic).is_some() => self.join(message, effects),
+            (_, "phx_leave") => self.leave(&message),
+            (topic, _) => match self.topics.get_mut(topic) {
+                Some(Topic::Joined(_)) => self.push(message, effects),
+                _ => self.send(encode::reply_error(
+                    self.vsn,
+                    &Ref::null(),
+                    &message.msg_ref,
+                    topic,
+                    "unmatched topic",
+                )),
+            },
+        }
+    }
+
+    /// `phx_leave` (protocol 3.3).
+    fn leave(&mut self, message: &ClientMessage) {
+        let Some(Topic::Joined(channel)) = self.topics.get(&*message.topic) else {
+            self.send(encode::reply_ok(self.vsn, &message.join_ref, &message.msg_ref, &message.topic, b"{}"));
+            return;
+        };
+        let stale = !message.join_ref.is_null()
+            && !channel.raw_join_ref.is_null()
+            && message.join_ref != channel.raw_join_ref;
+        if stale {
+            return;
+        }
+        let reply = encode::reply_ok(self.vsn, &channel.join_ref, &message.msg_ref, &channel.topic, b"{}");
+        self.send(reply);
+        self.close_channel(&message.topic);
+    }
+
+    /// Takes the outcome of a slow step.
+    pub fn complete(&mut self, completion: Completion, effects: &mut Vec<Effect>) {
+        match completion {
+            Completion::Database(ticket, result) => self.database_answered(&ticket, result, effects),
+            Completion::Subscribed(ticket, result) => self.subscription_answered(&ticket, result),
+        }
+    }
+
+    /// Does what has become due: tokens that expire, subscriptions to be tried again.
+    pub fn tick(&mut self, effects: &mut Vec<Effect>) {
+        let now = Instant::now();
+        let due: Vec<Arc<str>> = self
+            .topics
+            .iter()
+            .filter(|(_, topic)| matches!(topic, Topic::Joined(channel) if channel.deadline() <= now))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for topic in due {
+            self.recheck_token(&topic, now);
+            self.retry_subscription(&topic, now, effects);
+        }
+    }
+
+    /// Ends all channels: presence leaves are told to others, subscriptions end. For when the socket is gone.
+    pub fn end(&mut self) {
+        for (_, topic) in self.topics.drain() {
+            if let Topic::Joined(channel) = topic {
+                forget(&self.runtime, &channel);
+            }
+        }
+        self.user = None;
+    }
+
+    /// The joined channel of a topic.
+    fn channel_mut(&mut self, topic: &str) -> Option<&mut Channel> {
+        match self.topics.get_mut(topic) {
+            Some(Topic::Joined(channel)) => Some(channel),
+            _ => None,
+        }
+    }
+
+    /// Ends a channel and tells the client (`phx_close`).
+    fn close_channel(&mut self, topic: &str) {
+        if let Some(Topic::Joined(channel)) = self.topics.remove(topic) {
+            forget(&self.runtime, &channel);
+            self.send(encode::close(self.vsn, &channel.raw_join_ref, topic));
+        }
+    }
+
+    /// Ends a channel because of an error: a `system` frame that says why, then `phx_close` (protocol 3.8).
+    fn stop_channel(&mut self, topic: &str, message: &str) {
+        self.system(topic, &SystemMessage::error(message.to_owned()));
+        self.close_channel(topic);
+        tracing::warn!(code = "ChannelShutdown", "{message}");
+    }
+
+    /// Sends a `system` frame on a joined channel.
+    fn system(&mut self, topic: &str, message: &SystemMessage) {
+        if let Some(Topic::Joined(channel)) = self.topics.get(topic) {
+            self.send(encode::system(self.vsn, &channel.join_ref, topic, message));
+        }
+    }
+
+    /// Queues a frame to the client. A closed outbox means that the socket is ending: nothing to do.
+    fn send(&self, frame: Bytes) {
+        let _ = self.outbox.push(frame);
+    }
+
+    fn step(&mut self) -> u32 {
+        self.next_step = self.next_step.wrapping_add(1);
+        self.next_step
+    }
+}
+
+/// Ends what a channel has in the database and in the routes; its room it leaves when dropped.
+fn forget(runtime: &TenantRuntime, channel: &Channel) {
+    if !channel.subscriptions.is_empty() {
+        runtime.routes().close(channel.id);
+        runtime.database().unsubscribe(channel.id);
+    }
+}
+
+/// Messages that wait on a topic that is being joined.
+type Waiting = VecDeque<ClientMessage>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! From settings to a running server, and back down.
+
+use std::{io, sync::Arc, time::Duration};
+
+use rand::Rng as _;
+use tokio::{net::TcpListener, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    config::Settings,
+    http::{self, listener},
+    tenant_runtime::TenantRuntime,
+};
+
+/// Connections of all kinds at once; further ones wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 200_000;
+
+/// How long sockets may take to close before the process ends without them.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause between attempts to reach a database at start: doubles up to the second value, with jitter.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// A server that has its port.
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    stopping: CancellationToken,
+}
+
+impl Server {
+    /// Takes the port.
+    ///
+    /// # Errors
+    /// What the operating system says, for example that the port is taken.
+    pub fn bind(settings: Settings) -> io::Result<Self> {
+        let listener = listener::bind(settings.listen, settings.port)?;
+        let stopping = CancellationToken::new();
+        let app = App::new(settings, stopping.clone());
+        Ok(Self { app, listener, stopping })
+    }
+
+    /// The port that was taken.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.listener.local_addr()?.port())
+    }
+
+    /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        self.app.connect_databases();
+        let router = http::router(Arc::clone(&self.app));
+        let serving =
+            tokio::spawn(listener::serve(self.listener, router, MAX_CONNECTIONS, self.stopping.clone()));
+        stop.await;
+        tracing::info!("stopping");
+        self.stopping.cancel();
+        let ended = time::timeout(SHUTDOWN_LIMIT, async {
+            let _ = serving.await;
+            self.app.shut_down().await;
+        });
+        if ended.await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+/// Tries to reach a tenant's database until it works; says so once, and again when it works.
+pub async fn connect(runtime: &TenantRuntime) {
+    let tenant = runtime.tenant();
+    let mut pause = RETRY.0;
+    let mut failed = false;
+    loop {
+        match runtime.database().ready().await {
+            Ok(()) => {
+                tracing::info!(tenant = &*tenant.external_id, "connected to the tenant's database");
+                return;
+            }
+            Err(error) => {
+                if !failed {
+                    let code = "UnableToConnectToTenantDatabase";
+                    tracing::error!(tenant = &*tenant.external_id, code, %error, "cannot reach the tenant's database, trying on");
+                }
+                failed = true;
+            }
+        }
+        let jitter = rand::rng().random_range(0.5..1.0);
+        time::sleep(pause.mul_f64(jitter)).await;
+        pause = (pause * 2).min(RETRY.1);
+    }
+}

@@ -1,0 +1,154 @@
+//! What the sockets of one tenant share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::RwLock;
+use realtime_auth::{AuthError, Verifier};
+use realtime_changes::{ChannelId, SubscribeRefusal};
+use realtime_hub::Hub;
+use realtime_postgres::{ConnectError, SubscribeRequest, Subscribed, TenantDatabase};
+use realtime_tenants::{Tenant, Users};
+
+use crate::{routes::Routes, session::Token};
+
+/// The tenant's database as sessions see it; a trait so that the state machine can be driven without one.
+pub trait Database: Send + Sync {
+    /// Whether it answered last time it was needed, so that joins need not wait.
+    fn is_ready(&self) -> bool;
+    /// Connects if need be.
+    fn ready(&self) -> BoxFuture<'_, Result<(), ConnectError>>;
+    /// See [`TenantDatabase::subscribe`].
+    fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<Subscribed, SubscribeRefusal>>;
+    /// See [`TenantDatabase::unsubscribe`].
+    fn unsubscribe(&self, channel: ChannelId);
+}
+
+impl Database for TenantDatabase {
+    fn is_ready(&self) -> bool {
+        Self::is_ready(self)
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(Self::ready(self))
+    }
+
+    fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<Subscribed, SubscribeRefusal>> {
+        Box::pin(Self::subscribe(self, request))
+    }
+
+    fn unsubscribe(&self, channel: ChannelId) {
+        Self::unsubscribe(self, channel);
+    }
+}
+
+/// Wall-clock time, which token expiry is about.
+#[derive(Debug)]
+pub enum Clock {
+    /// The machine's.
+    System,
+    /// Stands at a Unix second until it is moved; for tests.
+    Manual(AtomicU64),
+}
+
+impl Clock {
+    /// Seconds since 1970-01-01 00:00:00 UTC.
+    #[must_use]
+    pub fn unix_seconds(&self) -> u64 {
+        match self {
+            Self::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            Self::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What the sockets of one tenant share.
+pub struct TenantRuntime {
+    tenant: RwLock<Arc<Tenant>>,
+    verifier: Verifier,
+    users: Arc<Users>,
+    hub: Arc<Hub>,
+    routes: Arc<Routes>,
+    database: Box<dyn Database>,
+    clock: Clock,
+    channel_error_backoff: Duration,
+}
+
+impl TenantRuntime {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        tenant: Arc<Tenant>,
+        verifier: Verifier,
+        hub: Arc<Hub>,
+        routes: Arc<Routes>,
+        database: Box<dyn Database>,
+        clock: Clock,
+        channel_error_backoff: Duration,
+    ) -> Self {
+        let tenant = RwLock::new(tenant);
+        Self { tenant, verifier, users: Arc::default(), hub, routes, database, clock, channel_error_backoff }
+    }
+
+    /// The tenant's settings as they are now.
+    #[must_use]
+    pub fn tenant(&self) -> Arc<Tenant> {
+        Arc::clone(&self.tenant.read())
+    }
+
+    /// Changes the settings; new joins see them.
+    pub fn set_tenant(&self, tenant: Tenant) {
+        *self.tenant.write() = Arc::new(tenant);
+    }
+
+    /// Verifies a token against the tenant's keys, now.
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify(&self, token: &str) -> Result<Token, AuthError> {
+        let claims = self.verifier.verify(token, self.clock.unix_seconds())?;
+        Ok(Token::new(token, &claims))
+    }
+
+    /// The tenant's users.
+    #[must_use]
+    pub fn users(&self) -> &Arc<Users> {
+        &self.users
+    }
+
+    /// The node's rooms.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Where row changes go.
+    #[must_use]
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    /// The tenant's database.
+    #[must_use]
+    pub fn database(&self) -> &dyn Database {
+        &*self.database
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Pause before a refused join is answered.
+    #[must_use]
+    pub fn channel_error_backoff(&self) -> Duration {
+        self.channel_error_backoff
+    }
+}

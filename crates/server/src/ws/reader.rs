@@ -1,0 +1,218 @@
+//! Reads client frames out of whatever bytes have arrived and puts messages together.
+//!
+//! The header is parsed by `tungstenite`; what differs from its own `WebSocket` is deliberate: no UTF-8 check
+//! (protocol 1.8: bad UTF-8 is only a message that cannot be parsed, the socket lives), payload bytes are
+//! unmasked in place and shared instead of copied, and an idle connection holds no buffer.
+
+use std::io::Cursor;
+
+use bytes::{Bytes, BytesMut};
+use realtime_protocol::Opcode;
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{CloseCode, Control, Data, OpCode},
+};
+
+/// Largest message a client may send, in bytes, whole or re-assembled (protocol 1.8).
+pub const MAX_MESSAGE_BYTES: usize = 5_000_000;
+
+/// Space made for one read when nothing is known of what comes, in bytes.
+const READ_CHUNK: usize = 2048;
+
+/// Most space made for one read, in bytes: a frame that announces megabytes gets memory as they arrive.
+const MAX_READ_CHUNK: usize = 256 * 1024;
+
+/// What a client sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A whole text or binary message.
+    Message(Opcode, Bytes),
+    /// A ping, to be answered with a pong of the same payload.
+    Ping(Bytes),
+    /// A pong. Nothing to do.
+    Pong,
+    /// The client closes; the code to answer with.
+    Close(u16),
+}
+
+/// The client broke RFC 6455 or a limit: the connection ends with [`Violation::close_code`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Malformed or unmasked frame, or frames in an order that means nothing.
+    #[error("WebSocket protocol violation: {0}")]
+    Protocol(&'static str),
+    /// Message larger than [`MAX_MESSAGE_BYTES`].
+    #[error("WebSocket message larger than {MAX_MESSAGE_BYTES} bytes")]
+    TooLarge,
+}
+
+impl Violation {
+    /// Close code to send: 1002 or 1009.
+    #[must_use]
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::Protocol(_) => 1002,
+            Self::TooLarge => 1009,
+        }
+    }
+}
+
+/// Bytes in, [`Event`]s out.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// Bytes not yet consumed. Given back whenever it is empty.
+    buffer: BytesMut,
+    /// Header of the frame whose payload is still arriving.
+    pending: Option<(FrameHeader, usize)>,
+    /// The fragments so far of an unfinished message. Boxed: almost no client ever fragments.
+    fragments: Option<Box<(Opcode, BytesMut)>>,
+}
+
+impl Reader {
+    /// A reader that already holds what the HTTP server read beyond the upgrade request.
+    #[must_use]
+    pub fn new(already_read: &[u8]) -> Self {
+        Self { buffer: BytesMut::from(already_read), ..Self::default() }
+    }
+
+    /// The buffer to append received bytes to, with room for a sensible read.
+    pub fn space(&mut self) -> &mut BytesMut {
+        let missing = self.pending.as_ref().map_or(0, |(_, len)| len.saturating_sub(self.buffer.len()));
+        self.buffer.reserve(missing.clamp(READ_CHUNK, MAX_READ_CHUNK));
+        &mut self.buffer
+    }
+
+    /// Gives the read buffer's memory back if nothing waits in it. To be called before waiting for input.
+    pub fn release(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// The next event, or `None` until more bytes arrive.
+    ///
+    /// # Errors
+    /// [`Violation`]: the connection cannot go on.
+    pub fn next_event(&mut self) -> Result<Option<Event>, Violation> {
+        loop {
+            let (header, len) = match self.pending.take() {
+                Some(pending) => pending,
+                None => match self.header()? {
+                    Some(parsed) => parsed,
+                    None => return Ok(None),
+                },
+            };
+            if self.buffer.len() < len {
+                self.pending = Some((header, len));
+                return Ok(None);
+            }
+            let mut payload = self.buffer.split_to(len);
+            if let Some(mask) = header.mask {
+                unmask(&mut payload, mask);
+            }
+            if let Some(event) = self.frame(&header, payload)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// Parses and checks one header, consuming it.
+    fn header(&mut self) -> Result<Option<(FrameHeader, usize)>, Violation> {
+        let mut cursor = Cursor::new(&self.buffer[..]);
+        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Violation::Protocol("reserved opcode"))?;
+        let Some((header, len)) = parsed else { return Ok(None) };
+        let consumed = usize::try_from(cursor.position()).map_err(|_| Violation::TooLarge)?;
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err(Violation::Protocol("reserved bit set without an extension"));
+        }
+        if header.mask.is_none() {
+            return Err(Violation::Protocol("unmasked client frame"));
+        }
+        let started = self.fragments.as_ref().map_or(0, |fragments| fragments.1.len());
+        match header.opcode {
+            OpCode::Control(_) if !header.is_final => {
+                return Err(Violation::Protocol("fragmented control frame"));
+            }
+            OpCode::Control(_) if len > 125 => {
+                return Err(Violation::Protocol("control frame over 125 bytes"));
+            }
+            OpCode::Control(_) => {}
+            OpCode::Data(Data::Continue) if self.fragments.is_none() => {
+                return Err(Violation::Protocol("continuation of nothing"));
+            }
+            OpCode::Data(Data::Text | Data::Binary) if self.fragments.is_some() => {
+                return Err(Violation::Protocol("message inside a fragmented message"));
+            }
+            OpCode::Data(_) => {}
+        }
+        let len = usize::try_from(len).map_err(|_| Violation::TooLarge)?;
+        if started.saturating_add(len) > MAX_MESSAGE_BYTES {
+            return Err(Violation::TooLarge);
+        }
+        let _ = self.buffer.split_to(consumed);
+        Ok(Some((header, len)))
+    }
+
+    /// Takes one unmasked frame.
+    fn frame(&mut self, header: &FrameHeader, payload: BytesMut) -> Result<Option<Event>, Violation> {
+        let event = match header.opcode {
+            OpCode::Control(Control::Ping) => Event::Ping(payload.freeze()),
+            OpCode::Control(Control::Pong) => Event::Pong,
+            OpCode::Control(_) => Event::Close(close_answer(&payload)?),
+            OpCode::Data(Data::Continue) => {
+                let Some(mut fragments) = self.fragments.take() else {
+                    return Err(Violation::Protocol("continuation of nothing"));
+                };
+                fragments.1.extend_from_slice(&payload);
+                if !header.is_final {
+                    self.fragments = Some(fragments);
+                    return Ok(None);
+                }
+                Event::Message(fragments.0, fragments.1.freeze())
+            }
+            OpCode::Data(data) => {
+                let opcode = if data == Data::Text { Opcode::Text } else { Opcode::Binary };
+                if !header.is_final {
+                    self.fragments = Some(Box::new((opcode, payload)));
+                    return Ok(None);
+                }
+                Event::Message(opcode, payload.freeze())
+            }
+        };
+        Ok(Some(event))
+    }
+}
+
+/// RFC 6455 5.3. Four bytes at a time, which the compiler turns into vector instructions.
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let mut chunks = payload.chunks_exact_mut(4);
+    for chunk in &mut chunks {
+        for (byte, mask) in chunk.iter_mut().zip(mask) {
+            *byte ^= mask;
+        }
+    }
+    for (byte, mask) in chunks.into_remainder().iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+/// RFC 6455 5.5.1 and 7.4: the code a close frame is answered with; 1000 when it named none.
+fn close_answer(payload: &[u8]) -> Result<u16, Violation> {
+    match payload {
+        [] => Ok(1000),
+        [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            if !CloseCode::from(code).is_allowed() {
+                return Err(Violation::Protocol("close code not allowed"));
+            }
+            if std::str::from_utf8(reason).is_err() {
+                return Err(Violation::Protocol("close reason is not UTF-8"));
+            }
+            Ok(code)
+        }
+        [_] => Err(Violation::Protocol("close payload of one byte")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

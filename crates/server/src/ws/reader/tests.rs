@@ -1,0 +1,134 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A client frame as RFC 6455 5.2 lays it out.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut out = vec![first];
+    match payload.len() {
+        len @ 0..=125 => out.push(0x80 | len as u8),
+        len @ 126..=65_535 => {
+            out.push(0x80 | 126);
+            out.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            out.push(0x80 | 127);
+            out.extend((len as u64).to_be_bytes());
+        }
+    }
+    out.extend(MASK);
+    out.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ MASK[i % 4]));
+    out
+}
+
+fn text(payload: &'static [u8]) -> Event {
+    Event::Message(Opcode::Text, Bytes::from_static(payload))
+}
+
+fn all(bytes: &[u8]) -> Result<Vec<Event>, Violation> {
+    let mut reader = Reader::new(bytes);
+    let mut events = Vec::new();
+    while let Some(event) = reader.next_event()? {
+        events.push(event);
+    }
+    Ok(events)
+}
+
+#[test]
+fn messages_and_control_frames_interleave() {
+    let mut bytes = frame(0x01, b"he");
+    bytes.extend(frame(0x89, b"ping"));
+    bytes.extend(frame(0x80, b"llo"));
+    bytes.extend(frame(0x82, &[0xFF]));
+    bytes.extend(frame(0x8A, b""));
+    bytes.extend(frame(0x88, &1001u16.to_be_bytes()));
+    let expected = vec![
+        Event::Ping(Bytes::from_static(b"ping")),
+        text(b"hello"),
+        Event::Message(Opcode::Binary, Bytes::from_static(&[0xFF])),
+        Event::Pong,
+        Event::Close(1001),
+    ];
+    assert_eq!(all(&bytes), Ok(expected));
+}
+
+/// protocol 1.8: the socket does not check UTF-8.
+#[test]
+fn text_that_is_not_utf8_is_a_message() {
+    assert_eq!(all(&frame(0x81, b"\xFF\xFE")), Ok(vec![text(b"\xFF\xFE")]));
+}
+
+#[test]
+fn violations() {
+    let mut unmasked = frame(0x81, b"");
+    unmasked[1] = 0;
+    let cases: [(&str, Vec<u8>); 10] = [
+        ("unmasked", unmasked),
+        ("rsv1", frame(0xC1, b"")),
+        ("reserved data opcode", frame(0x83, b"")),
+        ("reserved control opcode", frame(0x8B, b"")),
+        ("fragmented ping", frame(0x09, b"")),
+        ("long ping", frame(0x89, &[0; 126])),
+        ("continuation of nothing", frame(0x80, b"")),
+        ("text inside a fragmented text", [frame(0x01, b"a"), frame(0x81, b"b")].concat()),
+        ("close of one byte", frame(0x88, b"x")),
+        ("close code 1005", frame(0x88, &1005u16.to_be_bytes())),
+    ];
+    for (name, bytes) in cases {
+        assert_eq!(all(&bytes).map_err(Violation::close_code), Err(1002), "{name}");
+    }
+}
+
+/// protocol 12: 5,000,000 bytes pass, one more does not; fragments count together; refused before they arrive.
+#[test]
+fn message_size_limit() {
+    let largest = vec![b'x'; MAX_MESSAGE_BYTES];
+    assert_eq!(all(&frame(0x81, &largest)), Ok(vec![Event::Message(Opcode::Text, largest.into())]));
+
+    let mut announced = vec![0x81, 0x80 | 127];
+    announced.extend((MAX_MESSAGE_BYTES as u64 + 1).to_be_bytes());
+    announced.extend([0; 4]);
+    assert_eq!(all(&announced), Err(Violation::TooLarge));
+    announced[2..10].fill(0xFF);
+    assert_eq!(all(&announced), Err(Violation::TooLarge));
+
+    let half = vec![b'x'; MAX_MESSAGE_BYTES / 2];
+    let fragments = [frame(0x01, &half), frame(0x00, &half), frame(0x80, b"x")].concat();
+    assert_eq!(all(&fragments), Err(Violation::TooLarge));
+}
+
+#[test]
+fn an_idle_reader_holds_no_memory() {
+    let mut reader = Reader::default();
+    reader.space().extend_from_slice(&frame(0x81, b"x"));
+    assert_eq!(reader.next_event(), Ok(Some(text(b"x"))));
+    reader.release();
+    assert_eq!(reader.buffer.capacity(), 0);
+}
+
+proptest! {
+    #[test]
+    fn never_panics(bytes: Vec<u8>) {
+        let _ = all(&bytes);
+    }
+
+    /// However the network cuts the stream, the events are the same.
+    #[test]
+    fn cuts_do_not_matter(
+        payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..5),
+        cut in 1usize..40,
+    ) {
+        let bytes: Vec<u8> = payloads.iter().flat_map(|payload| frame(0x82, payload)).collect();
+        let mut reader = Reader::default();
+        let mut events = Vec::new();
+        for piece in bytes.chunks(cut) {
+            reader.space().extend_from_slice(piece);
+            while let Some(event) = reader.next_event().unwrap() {
+                events.push(event);
+            }
+            reader.release();
+        }
+        prop_assert_eq!(events, all(&bytes).unwrap());
+    }
+}

@@ -1,0 +1,37 @@
+//! Real PostgreSQL, real server processes and a channel client, for tests and bench. No mocks.
+
+mod pg;
+mod server;
+mod ws;
+
+pub use pg::{TestDb, cluster};
+pub use server::{Server, ServerOptions, Usage};
+pub use ws::{Frame, Refused, Socket, Version};
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+/// Secret of the tokens of test servers.
+pub const SECRET: &str = "a-secret-of-the-tests-with-enough-characters";
+
+/// How long anything that should come may take. Generous: machines are noisy, and what comes comes at once.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A token with these claims.
+#[must_use]
+pub fn sign(claims: &Value) -> String {
+    realtime_auth::sign_hs256(SECRET, &claims.to_string())
+}
+
+/// A token of a role, good for an hour.
+#[must_use]
+pub fn token(role: &str) -> String {
+    sign(&json!({"role": role, "exp": unix_now() + 3600}))
+}

@@ -1,0 +1,138 @@
+//! A PostgreSQL cluster per test process, and a database per test.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::{Context as _, Result};
+use realtime_localpg::{Cluster, ClusterOptions};
+use tokio::sync::OnceCell;
+use tokio_postgres::Client;
+
+static CLUSTER: OnceCell<(Cluster, tempfile::TempDir)> = OnceCell::const_new();
+
+/// The cluster of this process, started when first asked for. It ends with the process.
+///
+/// `REALTIME_PG_BIN` names the folder of the server programs, to test with another version.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn cluster() -> Result<&'static Cluster> {
+    let start = async || {
+        let dir = tempfile::Builder::new().prefix("realtime-test-").tempdir()?;
+        // The server runs as another user if we are root: it must be allowed to pass through.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
+        let options = ClusterOptions {
+            bin_dir: std::env::var_os("REALTIME_PG_BIN").map(Into::into),
+            data_dir: dir.path().join("pg"),
+            install: true,
+            durable: false,
+            settings: vec!["max_connections=300".to_owned()],
+            ..ClusterOptions::default()
+        };
+        let cluster = Cluster::start(options, &|_| {}).await?;
+        // Roles belong to the cluster, not to a database.
+        let client = cluster.connect("postgres").await?;
+        client
+            .batch_execute(
+                "create role anon nologin; create role authenticated nologin;
+                 create role service_role nologin bypassrls;",
+            )
+            .await?;
+        anyhow::Ok((cluster, dir))
+    };
+    Ok(&CLUSTER.get_or_try_init(start).await?.0)
+}
+
+/// A database of its own for one test.
+pub struct TestDb {
+    name: String,
+    client: Client,
+}
+
+impl TestDb {
+    /// A database with an empty publication `supabase_realtime`.
+    ///
+    /// # Errors
+    /// When PostgreSQL does not run or refuses.
+    pub async fn new() -> Result<Self> {
+        let cluster = cluster().await?;
+        let name = format!("test_{:016x}", rand::random::<u64>());
+        let admin = cluster.connect("postgres").await?;
+        admin.batch_execute(&format!("create database {name}")).await?;
+        let client = cluster.connect(&name).await?;
+        client
+            .batch_execute(
+                "create publication supabase_realtime;
+                 grant usage on schema public to anon, authenticated, service_role;",
+            )
+            .await?;
+        Ok(Self { name, client })
+    }
+
+    /// With table `test` of postgres_changes 8, fixture A: all granted to `anon` and `authenticated`, published.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn with_fixture_a() -> Result<Self> {
+        let db = Self::new().await?;
+        db.sql(
+            "create table public.test (id serial primary key, details text, binary_data bytea);
+             grant all on public.test to anon, authenticated;
+             grant all on sequence public.test_id_seq to anon, authenticated;
+             alter publication supabase_realtime add table public.test;",
+        )
+        .await?;
+        Ok(db)
+    }
+
+    /// Name of the database.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A connection as superuser.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Runs statements as superuser.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn sql(&self, statements: &str) -> Result<()> {
+        self.client.batch_execute(statements).await.with_context(|| statements.to_owned())
+    }
+
+    /// A second connection as superuser.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn connect(&self) -> Result<Client> {
+        Ok(cluster().await?.connect(&self.name).await?)
+    }
+
+    /// Connection URL of the superuser.
+    ///
+    /// # Errors
+    /// When PostgreSQL does not run.
+    pub async fn url(&self) -> Result<String> {
+        Ok(cluster().await?.url(&self.name))
+    }
+
+    /// The variables that point a server to this database.
+    ///
+    /// # Errors
+    /// When PostgreSQL does not run.
+    pub async fn env(&self) -> Result<Vec<(String, String)>> {
+        let cluster = cluster().await?;
+        let pairs = [
+            ("DB_HOST", cluster.host().to_owned()),
+            ("DB_PORT", cluster.port().to_string()),
+            ("DB_NAME", self.name.clone()),
+            ("DB_USER", cluster.user().to_owned()),
+            ("DB_PASSWORD", cluster.password().to_owned()),
+        ];
+        Ok(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}

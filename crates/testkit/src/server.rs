@@ -1,0 +1,212 @@
+//! The real server binary, as a process.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    process::{Child, Command},
+    time,
+};
+
+use crate::{PATIENCE, SECRET, Socket, TestDb, Version, token};
+
+/// How a test server differs from the default.
+#[derive(Debug, Clone, Default)]
+pub struct ServerOptions {
+    env: HashMap<String, String>,
+}
+
+impl ServerOptions {
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+}
+
+/// A running server. Killed when dropped.
+pub struct Server {
+    child: Child,
+    port: u16,
+    log: Arc<Mutex<String>>,
+}
+
+/// What a server process has used.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// CPU time in seconds, user and system.
+    pub cpu_seconds: f64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+}
+
+impl Server {
+    /// Starts a server on a test's database, with no back-off delays, and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not serve in time; with its log.
+    pub async fn start(binary: impl AsRef<Path>, db: &TestDb, options: ServerOptions) -> Result<Self> {
+        let mut env: HashMap<String, String> = db.env().await?.into_iter().collect();
+        env.extend(options.env);
+        let server = Self::start_with(binary.as_ref(), env).await?;
+        Ok(server)
+    }
+
+    /// Starts a server with these variables alone.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(binary: &Path, env: HashMap<String, String>) -> Result<Self> {
+        let mut command = Command::new(binary);
+        command
+            .env_clear()
+            .envs([
+                ("PORT", "0"),
+                ("API_JWT_SECRET", SECRET),
+                ("SEED_SELF_HOST", "true"),
+                ("CONNECT_ERROR_BACKOFF_MS", "0"),
+                ("CHANNEL_ERROR_BACKOFF_MS", "0"),
+                ("TENANT_MAX_CONCURRENT_USERS", "100000"),
+                ("LOG_FORMAT", "text"),
+            ])
+            .envs(env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("{}", PathBuf::from(binary).display()))?;
+        let stderr = child.stderr.take().context("no standard error")?;
+        let log = Arc::new(Mutex::new(String::new()));
+        let (announce, announced) = tokio::sync::oneshot::channel();
+        tokio::spawn(follow(stderr, Arc::clone(&log), announce));
+        let port = match time::timeout(PATIENCE, announced).await {
+            Ok(Ok(port)) => port,
+            _ => bail!("the server did not start: {}", read(&log)),
+        };
+        let server = Self { child, port, log };
+        server.wait_until_healthy().await?;
+        Ok(server)
+    }
+
+    async fn wait_until_healthy(&self) -> Result<()> {
+        let healthy = async {
+            while !self.get("/healthcheck").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+                time::sleep(time::Duration::from_millis(20)).await;
+            }
+        };
+        time::timeout(PATIENCE, healthy).await.with_context(|| format!("not healthy: {}", self.log()))
+    }
+
+    /// The whole answer to a GET request.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn get(&self, path: &str) -> Result<String> {
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
+    }
+
+    /// The whole answer to a raw request that closes the connection.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn request(&self, request: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
+        Ok(answer)
+    }
+
+    /// Port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A connected socket with a token of a role.
+    ///
+    /// # Errors
+    /// When the handshake is refused.
+    pub async fn socket(&self, version: Version, role: &str) -> Result<Socket> {
+        Socket::connect(self.port, version, &token(role)).await
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// What the process has used so far.
+    ///
+    /// # Errors
+    /// When `/proc` does not tell.
+    pub fn usage(&self) -> Result<Usage> {
+        let pid = self.pid();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let fields: Vec<&str> = stat.rsplit_once(") ").context("stat")?.1.split(' ').collect();
+        let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("stat")?.parse::<f64>()?) };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse()?;
+        // Linux counts in hundredths of a second for user space, whatever its clock.
+        Ok(Usage { cpu_seconds: (ticks(11)? + ticks(12)?) / 100.0, resident_bytes: kilobytes * 1024 })
+    }
+
+    /// Asks it to stop and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time, or not with success.
+    pub async fn stop(mut self) -> Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGTERM)?;
+        let status = time::timeout(PATIENCE, self.child.wait()).await.context("it did not stop")??;
+        if !status.success() {
+            bail!("it ended with {status}: {}", self.log());
+        }
+        Ok(())
+    }
+}
+
+fn read(log: &Mutex<String>) -> String {
+    log.lock().clone()
+}
+
+/// Collects the log, and tells the port when the server names it.
+async fn follow(
+    stderr: tokio::process::ChildStderr,
+    log: Arc<Mutex<String>>,
+    announce: tokio::sync::oneshot::Sender<u16>,
+) {
+    let mut lines = BufReader::new(stderr).lines();
+    let mut announce = Some(announce);
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Some(port) =
+            line.split_once("serving port=").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+            && let Some(announce) = announce.take()
+        {
+            let _ = announce.send(port);
+        }
+        let mut log = log.lock();
+        log.push_str(&line);
+        log.push('\n');
+    }
+}

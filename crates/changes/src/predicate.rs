@@ -116,6 +116,12 @@ impl Planned {
             });
         }
         let family = Family::of(self.base_oid)?;
+        // A cast to text spells booleans out; a row has them as the output function writes them.
+        let literal = match (family, literal) {
+            (Family::Bool, "true") => "t",
+            (Family::Bool, "false") => "f",
+            _ => literal,
+        };
         let key = || family.key(literal.as_bytes()).map(std::borrow::Cow::into_owned);
         let order = |orders| {
             family

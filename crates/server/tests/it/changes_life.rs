@@ -1,1 +1,170 @@
-//! ...
+//! Subscriptions over time: alterations, lost connections, new tokens (postgres_changes 4, 5).
+
+use anyhow::Result;
+use realtime_testkit::{Version, sign, unix_now};
+use serde_json::{Value, json};
+
+use crate::server;
+
+const TOPIC: &str = "realtime:any";
+
+/// postgres_changes 104 and recording 09: a table is altered while it is watched
+#[tokio::test]
+async fn tables_may_be_altered() -> Result<()> {
+    let (server, db) = server().await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public", "table": "test"}])).await?;
+    let columns = |data: &Value| -> Vec<String> {
+        data["columns"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|c| Some(c["name"].as_str()?.to_owned()))
+            .collect()
+    };
+    db.sql("insert into public.test (details) values ('before')").await?;
+    socket.event(TOPIC, "postgres_changes").await?;
+    db.sql("alter table public.test add column extra int default 3; insert into public.test (details) values ('added')").await?;
+    let data = socket.event(TOPIC, "postgres_changes").await?["data"].clone();
+    assert_eq!(
+        (columns(&data), &data["record"]["extra"]),
+        (["id", "details", "binary_data", "extra"].map(String::from).to_vec(), &json!(3))
+    );
+    db.sql("alter table public.test rename column extra to renamed; alter table public.test drop column binary_data; insert into public.test (details) values ('renamed')").await?;
+    let data = socket.event(TOPIC, "postgres_changes").await?["data"].clone();
+    assert_eq!(columns(&data), ["id", "details", "renamed"]);
+    assert_eq!(data["record"], json!({"id": 3, "details": "renamed", "renamed": 3}));
+    Ok(())
+}
+
+/// A wildcard takes in tables that are published later; privileges and row-level security count from then on.
+#[tokio::test]
+async fn what_is_granted_and_published_later() -> Result<()> {
+    let (server, db) = server().await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public"}])).await?;
+    db.sql(
+        "create table public.later (id int primary key, v text); grant select on public.later to anon;
+         alter publication supabase_realtime add table public.later; insert into public.later values (1, 'a')",
+    )
+    .await?;
+    let change = socket.event(TOPIC, "postgres_changes").await?;
+    assert_eq!(
+        (&change["data"]["table"], &change["data"]["record"]),
+        (&json!("later"), &json!({"id": 1, "v": "a"}))
+    );
+
+    db.sql("revoke select on public.later from anon; grant select (id) on public.later to anon; insert into public.later values (2, 'b')").await?;
+    assert_eq!(socket.event(TOPIC, "postgres_changes").await?["data"]["record"], json!({"id": 2}));
+
+    db.sql(
+        "alter table public.later enable row level security; insert into public.later values (3, 'c'); delete from public.later;
+         insert into public.test (details) values ('mark')",
+    )
+    .await?;
+    assert_eq!(
+        socket.event(TOPIC, "postgres_changes").await?["data"]["table"],
+        "test",
+        "no row of it is sent unchecked"
+    );
+    Ok(())
+}
+
+/// A filter on a column that is dropped ends that subscription alone, and its channel is told.
+#[tokio::test]
+async fn a_filter_whose_column_is_dropped() -> Result<()> {
+    let (server, db) = server().await?;
+    let mut filtered = server.socket(Version::V2, "anon").await?;
+    filtered.watch(TOPIC, json!([{"schema": "public", "table": "test", "filter": "details=eq.x"}])).await?;
+    let mut plain = server.socket(Version::V2, "anon").await?;
+    plain.watch(TOPIC, json!([{"schema": "public", "table": "test"}])).await?;
+    db.sql("alter table public.test drop column details; insert into public.test default values").await?;
+    plain.event(TOPIC, "postgres_changes").await?;
+    let system = filtered.event(TOPIC, "system").await?;
+    assert_eq!(system["status"], "error");
+    assert!(
+        system["message"].as_str().unwrap_or_default().ends_with("invalid column for filter details"),
+        "{system}"
+    );
+    Ok(())
+}
+
+/// Decision 2: a lost connection is told, and then that changes come again; and they do.
+#[tokio::test]
+async fn a_lost_connection_is_told_and_mended() -> Result<()> {
+    let (server, db) = server().await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public"}])).await?;
+    for round in 0..2 {
+        db.sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and backend_type = 'walsender'",
+        )
+        .await?;
+        let gap = socket.event(TOPIC, "system").await?;
+        assert_eq!(gap["status"], "error");
+        assert!(gap["message"].as_str().unwrap_or_default().contains("may have been missed"), "{gap}");
+        assert_eq!(socket.event(TOPIC, "system").await?["message"], "Subscribed to PostgreSQL");
+        db.sql(&format!("insert into public.test (details) values ('{round}')")).await?;
+        let change = socket.event(TOPIC, "postgres_changes").await?;
+        assert_eq!(change["data"]["record"]["details"], json!(round.to_string()));
+    }
+    Ok(())
+}
+
+/// postgres_changes 112: who leaves gets nothing more, and others do.
+#[tokio::test]
+async fn leaving_ends_the_subscription() -> Result<()> {
+    let (server, db) = server().await?;
+    let mut leaver = server.socket(Version::V2, "anon").await?;
+    leaver.watch(TOPIC, json!([{"schema": "public"}])).await?;
+    let mut stayer = server.socket(Version::V2, "anon").await?;
+    stayer.watch(TOPIC, json!([{"schema": "public"}])).await?;
+    leaver.send(Value::Null, json!("l"), TOPIC, "phx_leave", json!({})).await?;
+    leaver.reply("l").await?;
+    leaver.event(TOPIC, "phx_close").await?;
+    db.sql("insert into public.test (details) values ('x')").await?;
+    stayer.event(TOPIC, "postgres_changes").await?;
+    assert!(leaver.settle().await?.is_empty());
+    Ok(())
+}
+
+/// protocol 74 to 76 for public channels, and the second confirmation of 5.6
+#[tokio::test]
+async fn new_tokens() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql("revoke all on public.test from anon").await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public", "table": "test"}])).await?;
+    let push = |token: Value| json!({ "access_token": token });
+    for ignored in [json!("sb_secret_x"), Value::Null, json!(5)] {
+        socket.send(json!("1"), json!("t"), TOPIC, "access_token", push(ignored)).await?;
+    }
+    assert!(socket.settle().await?.is_empty());
+    let token = sign(&json!({"role": "authenticated", "exp": unix_now() + 100}));
+    socket.send(json!("1"), json!("t"), TOPIC, "access_token", push(json!(token))).await?;
+    assert_eq!(socket.event(TOPIC, "system").await?["message"], "Subscribed to PostgreSQL");
+    db.sql("insert into public.test (details) values ('as authenticated')").await?;
+    let change = socket.event(TOPIC, "postgres_changes").await?;
+    assert_eq!(change["data"]["record"]["details"], "as authenticated", "the new role may read");
+
+    socket.send(json!("1"), json!("t"), TOPIC, "access_token", push(json!(""))).await?;
+    let system = socket.event(TOPIC, "system").await?;
+    let expected = json!({"extension": "system", "status": "error", "message": "The token provided is not a valid JWT", "channel": "any"});
+    assert_eq!(system, expected);
+    socket.event(TOPIC, "phx_close").await?;
+    Ok(())
+}
+
+/// protocol 77: a token that expires closes its channel
+#[tokio::test]
+async fn tokens_expire() -> Result<()> {
+    let (server, _db) = server().await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    let token = sign(&json!({"role": "anon", "exp": unix_now() + 2}));
+    socket.join(TOPIC, json!({"config": {}, "access_token": token})).await?;
+    let system = socket.event(TOPIC, "system").await?;
+    assert!(system["message"].as_str().unwrap_or_default().starts_with("Token has expired"), "{system}");
+    socket.event(TOPIC, "phx_close").await?;
+    Ok(())
+}

@@ -394,7 +394,7 @@ impl Watched {
         matches
     }
 
-    /// One delivery per shape, in the order in which shapes were first attached.
+    /// One delivery per shape, in the order in which their first subscriptions were attached.
     fn deliveries(
         &self,
         change: &Change<'_>,
@@ -402,7 +402,9 @@ impl Watched {
         types: &TypeRegistry,
     ) -> Vec<Delivery> {
         let mut groups: Vec<(&Arc<Shape>, Vec<SubscriptionKey>)> = Vec::new();
-        for key in keys {
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        for key in &keys {
             let Some(held) = self.attachments.get(key) else { continue };
             match groups.iter_mut().find(|(shape, _)| Arc::ptr_eq(shape, &held.shape)) {
                 Some((_, keys)) => keys.push(*key),
@@ -413,7 +415,7 @@ impl Watched {
             .into_iter()
             .map(|(shape, keys)| {
                 let data = payload::data(&self.table, &self.mapping, shape, change, types);
-                Delivery { action: change.action, data: data.into(), recipients: self.recipients(keys) }
+                Delivery { action: change.action, data: data.into(), recipients: self.recipients(&keys) }
             })
             .collect()
     }
@@ -425,16 +427,17 @@ impl Watched {
         let why =
             if self.table.primary_key.is_empty() { Refused::NoPrimaryKey } else { Refused::Unauthorized };
         let data = payload::refused(&self.table, action, why).into();
-        Some(Delivery { action, data, recipients: self.recipients(keys.to_vec()) })
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        Some(Delivery { action, data, recipients: self.recipients(&keys) })
     }
 
-    /// Each channel once, with the ids of its subscriptions in the order in which they were attached.
-    fn recipients(&self, mut keys: Vec<SubscriptionKey>) -> Vec<Recipient> {
-        keys.sort_unstable();
+    /// Each channel once, with the ids of its subscriptions in the order of `keys`.
+    fn recipients(&self, keys: &[SubscriptionKey]) -> Vec<Recipient> {
         let mut recipients: Vec<Recipient> = Vec::with_capacity(keys.len());
         let mut places: HashMap<ChannelId, usize> = HashMap::with_capacity(keys.len());
         for key in keys {
-            let Some(Held { attachment, .. }) = self.attachments.get(&key) else { continue };
+            let Some(Held { attachment, .. }) = self.attachments.get(key) else { continue };
             let place = *places.entry(attachment.channel).or_insert(recipients.len());
             match recipients.get_mut(place) {
                 Some(recipient) => recipient.ids.push(attachment.id),

@@ -287,7 +287,8 @@ fn spawn(
         "max_replication_slots=50".to_owned(),
     ];
     if !options.durable {
-        settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+        // Commits stay synchronous: the walsender sends what is flushed, and else that is seldom.
+        settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
     }
     settings.extend(options.settings.iter().cloned());
     for setting in settings {

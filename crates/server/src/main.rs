@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use realtime_server::{
     cli::{Cli, Command, DevArgs, EXIT_CONFIG, TokenArgs},
     config::{self, ConfigError, Env, Settings},
@@ -48,6 +49,7 @@ fn serve(settings: Settings) -> ExitCode {
             "settings without meaning for this server are ignored"
         );
     }
+    raise_descriptor_limit();
     if settings.well_known_secret {
         tracing::warn!("API_JWT_SECRET is not set: tokens are signed with a secret that everybody knows");
     }
@@ -65,6 +67,15 @@ fn serve(settings: Settings) -> ExitCode {
         server.run(stop_signal()).await;
         ExitCode::SUCCESS
     })
+}
+
+/// Every socket is a file descriptor; the usual soft limit of 1024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 fn run_dev(args: &DevArgs) -> ExitCode {

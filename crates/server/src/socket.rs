@@ -142,7 +142,10 @@ impl Socket {
                     self.carry_out()
                 }
                 () = &mut timer => self.on_time(),
-                () = self.stopping.cancelled() => Err(End::Close(CLOSE_RESTART)),
+                () = self.stopping.cancelled() => {
+                    self.session.shut_down();
+                    Err(End::Close(CLOSE_RESTART))
+                }
             };
             if let Err(end) = stepped {
                 return end;

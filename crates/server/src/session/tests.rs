@@ -1,1 +1,397 @@
+//! The session without a socket, driven step by step. What a socket is needed for is tested with the binary.
 
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use futures_util::future::BoxFuture;
+use realtime_auth::{ClaimValidators, Keys, Verifier, sign_hs256};
+use realtime_changes::{ChannelId, SubscribeRefusal};
+use realtime_hub::Hub;
+use realtime_postgres::{SubscribeRequest, Subscribed};
+use realtime_tenants::{DatabaseSettings, Limits, Tenant};
+use serde_json::{Value, json};
+use tokio::time;
+
+use super::*;
+use crate::{
+    routes::Routes,
+    tenant_runtime::{Clock, Database},
+};
+
+const SECRET: &str = "of-the-tests";
+const NOW: u64 = 1_000_000;
+
+/// A database whose answers the test gives itself, as completions.
+struct Scripted {
+    ready: AtomicBool,
+}
+
+impl Database for Arc<Scripted> {
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn subscribe(&self, _: SubscribeRequest) -> BoxFuture<'_, Result<Subscribed, SubscribeRefusal>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn unsubscribe(&self, _: ChannelId) {}
+}
+
+struct Fixture {
+    runtime: Arc<TenantRuntime>,
+    database: Arc<Scripted>,
+}
+
+fn tenant(change: impl FnOnce(&mut Tenant)) -> Tenant {
+    let database = DatabaseSettings {
+        host: String::new(),
+        port: 0,
+        name: String::new(),
+        user: String::new(),
+        password: String::new().into(),
+        publication: String::new(),
+        slot_name: String::new(),
+        pool_size: 1,
+    };
+    let mut tenant = Tenant {
+        external_id: "t".into(),
+        default: true,
+        jwt_secret: None,
+        jwt_jwks: None,
+        private_only: false,
+        suspend: false,
+        presence_enabled: false,
+        limits: Limits::default(),
+        database,
+    };
+    change(&mut tenant);
+    tenant
+}
+
+impl Fixture {
+    fn new(change: impl FnOnce(&mut Tenant)) -> Self {
+        Self::with_backoff(change, Duration::ZERO)
+    }
+
+    fn with_backoff(change: impl FnOnce(&mut Tenant), backoff: Duration) -> Self {
+        let database = Arc::new(Scripted { ready: AtomicBool::new(true) });
+        let runtime = TenantRuntime::new(
+            Arc::new(tenant(change)),
+            Verifier::new(Keys::new(Some(SECRET), None), ClaimValidators::default()),
+            Hub::new(0),
+            Arc::new(Routes::default()),
+            Box::new(Arc::clone(&database)),
+            Clock::Manual(AtomicU64::new(NOW)),
+            backoff,
+        );
+        Self { runtime: Arc::new(runtime), database }
+    }
+
+    fn socket(&self) -> Socket {
+        let token = self.runtime.verify(&token(NOW + 100_000)).unwrap();
+        let session = Session::new(
+            Vsn::V2,
+            Arc::new(Outbox::new(1_000_000)),
+            Arc::clone(&self.runtime),
+            Arc::new(token),
+        );
+        Socket { session, effects: Vec::new() }
+    }
+
+    fn set_time(&self, now: u64) {
+        if let Clock::Manual(clock) = self.runtime.clock() {
+            clock.store(now, Ordering::Relaxed);
+        }
+    }
+}
+
+fn token(exp: u64) -> String {
+    sign_hs256(SECRET, &json!({"role": "anon", "exp": exp}).to_string())
+}
+
+struct Socket {
+    session: Session,
+    effects: Vec<Effect>,
+}
+
+impl Socket {
+    fn send(&mut self, message: Value) -> Vec<Value> {
+        self.session.receive(Opcode::Text, message.to_string().into(), &mut self.effects);
+        self.frames()
+    }
+
+    fn frames(&self) -> Vec<Value> {
+        let mut frames = VecDeque::new();
+        self.session.outbox().take(&mut frames);
+        frames.iter().map(decoded).collect()
+    }
+
+    fn join(&mut self, topic: &str, payload: Value) -> Vec<Value> {
+        self.send(json!(["1", "1", topic, "phx_join", payload]))
+    }
+
+    /// Joins a topic and gives the reason it is refused with, `None` if it is not.
+    fn refusal(&mut self, topic: &str) -> Option<String> {
+        let frames = self.join(topic, json!({"config": {}}));
+        frames[0][4]["response"]["reason"].as_str().map(str::to_owned)
+    }
+
+    fn ticket(&self) -> Ticket {
+        self.effects
+            .iter()
+            .rev()
+            .find_map(|effect| match effect {
+                Effect::Database(ticket) | Effect::Subscribe(ticket, _) => Some(ticket.clone()),
+                _ => None,
+            })
+            .expect("an effect with a ticket")
+    }
+
+    fn complete(&mut self, completion: Completion) -> Vec<Value> {
+        self.session.complete(completion, &mut self.effects);
+        self.frames()
+    }
+}
+
+/// The JSON of a server frame of any length under 64 KiB.
+fn decoded(frame: &Bytes) -> Value {
+    let header = if frame[1] == 126 { 4 } else { 2 };
+    serde_json::from_slice(&frame[header..]).unwrap()
+}
+
+/// protocol 27, the public half
+#[test]
+fn private_only_tenants() {
+    let fixture = Fixture::new(|tenant| tenant.private_only = true);
+    let reason = fixture.socket().refusal("realtime:a");
+    assert_eq!(reason.as_deref(), Some("PrivateOnly: This project only allows private channels"));
+}
+
+/// protocol 35
+#[test]
+fn the_limit_of_channels() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_channels_per_client = 1);
+    let mut socket = fixture.socket();
+    assert_eq!(socket.refusal("realtime:a"), None);
+    assert_eq!(socket.refusal("realtime:b").as_deref(), Some("ChannelRateLimitReached: Too many channels"));
+    assert_eq!(
+        socket.send(json!(["1", "2", "realtime:a", "phx_leave", {}])).len(),
+        2,
+        "the first is unaffected"
+    );
+    assert_eq!(socket.refusal("realtime:a"), None);
+    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_channels_per_client = 2));
+    assert_eq!(socket.refusal("realtime:b"), None);
+}
+
+/// protocol 36
+#[test]
+fn the_limit_of_users() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_concurrent_users = 1);
+    let (mut a, mut b) = (fixture.socket(), fixture.socket());
+    assert_eq!((a.refusal("realtime:a"), a.refusal("realtime:b")), (None, None));
+    let reason = "ConnectionRateLimitReached: Too many connected users";
+    assert_eq!(b.refusal("realtime:a").as_deref(), Some(reason));
+    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_concurrent_users = 2));
+    assert_eq!(b.refusal("realtime:a"), None);
+    assert_eq!(fixture.runtime.users().count(), 2);
+    a.session.end();
+    assert_eq!(fixture.runtime.users().count(), 1, "the place is freed when the socket ends");
+}
+
+/// A join that is refused does not count its socket as a user.
+#[test]
+fn refused_joins_are_no_users() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    assert!(socket.refusal("realtime:").is_some());
+    socket.join("realtime:a", json!({"config": {}, "access_token": "potato"}));
+    assert_eq!(fixture.runtime.users().count(), 0);
+}
+
+/// protocol 38, the form: refusals that close the socket do so after the reply, back-off included.
+#[test]
+fn a_back_off_delays_reply_and_close_together() {
+    let fixture = Fixture::with_backoff(|_| {}, Duration::from_secs(5));
+    let mut socket = fixture.socket();
+    assert!(socket.join("realtime:", json!({})).is_empty());
+    let Some(Effect::SendLater(delay, frames, None)) = socket.effects.pop() else {
+        panic!("a delayed reply")
+    };
+    assert_eq!((delay, frames.len()), (Duration::from_secs(5), 1));
+    assert!(!socket.send(json!([null, "2", "phoenix", "heartbeat", {}])).is_empty(), "the socket goes on");
+}
+
+/// Joins during shutdown (protocol 4.6, step 1)
+#[test]
+fn shutting_down() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    socket.session.shut_down();
+    let reason = socket.refusal("realtime:a");
+    assert_eq!(reason.as_deref(), Some("RealtimeRestarting: Realtime is restarting, please standby"));
+}
+
+/// protocol 39; 3.2: other topics go on, messages on the joining topic wait in order.
+#[test]
+fn joins_wait_for_the_database_and_hold_nothing_else() {
+    let fixture = Fixture::new(|_| {});
+    fixture.database.ready.store(false, Ordering::Relaxed);
+    let mut socket = fixture.socket();
+    assert!(socket.join("realtime:a", json!({"config": {"broadcast": {"ack": true}}})).is_empty());
+    let ticket = socket.ticket();
+    assert!(socket.send(json!(["1", "2", "realtime:a", "broadcast", {}])).is_empty());
+    assert!(socket.send(json!(["3", "3", "realtime:a", "phx_join", {"config": {}}])).is_empty());
+    assert_eq!(socket.send(json!([null, "4", "phoenix", "heartbeat", {}])).len(), 1);
+
+    fixture.database.ready.store(true, Ordering::Relaxed);
+    let frames = socket.complete(Completion::Database(ticket.clone(), Ok(())));
+    let seen: Vec<_> =
+        frames.iter().map(|frame| (frame[3].as_str().unwrap(), frame[1].as_str().unwrap())).collect();
+    assert_eq!(seen, [("phx_reply", "1"), ("phx_reply", "2"), ("phx_reply", "3"), ("phx_close", "1")]);
+    assert!(socket.complete(Completion::Database(ticket, Ok(()))).is_empty(), "an answer counts once");
+}
+
+#[test]
+fn a_database_that_cannot_be_reached_refuses_the_join() {
+    let fixture = Fixture::new(|_| {});
+    fixture.database.ready.store(false, Ordering::Relaxed);
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", json!({"config": {}}));
+    let (ticket, error) = (socket.ticket(), ConnectError::LackOfConnections(String::new()));
+    let frames = socket.complete(Completion::Database(ticket, Err(error)));
+    let reason = "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect";
+    assert_eq!(frames[0][4]["response"]["reason"], reason);
+    assert_eq!(
+        socket.send(json!(["1", "2", "realtime:a", "x", {}]))[0][4]["response"]["reason"],
+        "unmatched topic"
+    );
+}
+
+/// What waits for joins is bounded: the socket is not read further.
+#[test]
+fn waiting_messages_are_bounded() {
+    let fixture = Fixture::new(|_| {});
+    fixture.database.ready.store(false, Ordering::Relaxed);
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", json!({"config": {}}));
+    let ticket = socket.ticket();
+    for _ in 0..3 {
+        assert!(socket.session.wants_input());
+        socket.send(json!(["1", "2", "realtime:a", "broadcast", {"x": "x".repeat(400_000)}]));
+    }
+    assert!(!socket.session.wants_input());
+    fixture.database.ready.store(true, Ordering::Relaxed);
+    socket.complete(Completion::Database(ticket, Ok(())));
+    assert!(socket.session.wants_input());
+}
+
+fn watch() -> Value {
+    json!({"config": {"postgres_changes": [{"schema": "public"}]}})
+}
+
+/// postgres_changes 1.8, E1; an answer to an attempt that was overtaken means nothing.
+#[test]
+fn subscriptions_are_answered_once() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    assert_eq!(socket.join("realtime:a", watch()).len(), 1);
+    let first = socket.ticket();
+    let renewed = sign_hs256(SECRET, &json!({"role": "authenticated", "exp": NOW + 500}).to_string());
+    assert!(
+        socket.send(json!(["1", "2", "realtime:a", "access_token", {"access_token": renewed}])).is_empty()
+    );
+    let Some(Effect::Subscribe(second, request)) = socket.effects.pop() else { panic!("a second attempt") };
+    assert_eq!(&*request.role, "authenticated");
+    assert!(socket.complete(Completion::Subscribed(first, Ok(Subscribed::default()))).is_empty());
+    let frames =
+        socket.complete(Completion::Subscribed(second, Ok(Subscribed { notices: vec!["beware".into()] })));
+    let messages: Vec<_> = frames.iter().map(|frame| frame[4]["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, ["Subscribed to PostgreSQL", "beware"]);
+}
+
+/// postgres_changes 27: a passing trouble is told, and the subscription tried again after 5 to 10 s.
+#[tokio::test(start_paused = true)]
+async fn passing_troubles_are_tried_again() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", watch());
+    let ticket = socket.ticket();
+    let trouble = SubscribeRefusal::Unavailable("Too many database timeouts".into());
+    let frames = socket.complete(Completion::Subscribed(ticket, Err(trouble)));
+    assert_eq!(frames[0][4]["message"], r#"{:error, "Too many database timeouts"}"#);
+    socket.effects.clear();
+    time::advance(Duration::from_millis(4_900)).await;
+    socket.session.tick(&mut socket.effects);
+    assert!(socket.effects.is_empty());
+    time::advance(Duration::from_millis(5_200)).await;
+    socket.session.tick(&mut socket.effects);
+    assert!(matches!(socket.effects[..], [Effect::Subscribe(..)]));
+
+    let ticket = socket.ticket();
+    let refusal = SubscribeRefusal::NoTable("[]".into());
+    socket.complete(Completion::Subscribed(ticket, Err(refusal)));
+    socket.effects.clear();
+    time::advance(Duration::from_secs(60)).await;
+    socket.session.tick(&mut socket.effects);
+    assert!(socket.effects.is_empty(), "what is wrong with the parameters stays wrong");
+}
+
+/// protocol 8.5, 77: tokens are verified again at their expiry.
+#[tokio::test(start_paused = true)]
+async fn expired_tokens_close_their_channel() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    socket.join("realtime:short", json!({"config": {}, "access_token": token(NOW + 20)}));
+    socket.join("realtime:long", json!({"config": {}}));
+    let due = socket.session.deadline().unwrap();
+    assert_eq!(due - time::Instant::now(), Duration::from_secs(20));
+    time::advance(Duration::from_secs(20)).await;
+    fixture.set_time(NOW + 20);
+    socket.session.tick(&mut socket.effects);
+    let frames = socket.frames();
+    assert_eq!(frames[0][4]["message"], "Token has expired 0 seconds ago");
+    assert_eq!((&frames[1][2], &frames[1][3]), (&json!("realtime:short"), &json!("phx_close")));
+    assert_eq!(frames.len(), 2);
+    assert_eq!(socket.session.deadline().unwrap() - time::Instant::now(), Duration::from_secs(280));
+}
+
+/// protocol 46: the size rule
+#[test]
+fn broadcasts_over_the_limit() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_payload_size_in_kb = 1);
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", json!({"config": {"broadcast": {"ack": true, "self": true}}}));
+    let frames = socket.send(json!(["1", "2", "realtime:a", "broadcast", {"payload": "x".repeat(1500)}]));
+    assert_eq!(frames.len(), 1, "it is not delivered");
+    assert_eq!(frames[0][4], json!({"status": "error", "response": "payload_size_exceeded"}));
+    assert_eq!(
+        socket.send(json!(["1", "3", "realtime:a", "broadcast", {"payload": "x".repeat(1400)}])).len(),
+        2
+    );
+}
+
+/// protocol 63, 65
+#[test]
+fn presence_payloads_that_cannot_be_tracked() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_payload_size_in_kb = 1);
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", json!({"config": {}}));
+    let mut track = |payload: Value| {
+        socket.send(json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": payload}]))
+    };
+    let refused = json!({"status": "error", "response": {"reason": "Presence track payload must be a map"}});
+    assert_eq!(track(json!("text"))[0][4], refused);
+    assert_eq!(track(Value::Null)[0][4], refused);
+    assert_eq!(track(json!({"n": 1})).len(), 2, "diff and reply");
+    let frames = track(json!({"n": "x".repeat(2000)}));
+    assert_eq!(frames[0][4]["message"], "Track message size exceeded");
+    assert_eq!(frames.last().unwrap()[3], "phx_close");
+}

@@ -28,7 +28,7 @@ async fn data(socket: &mut Socket) -> Result<Value> {
     Ok(data)
 }
 
-/// postgres_changes 46 to 52, 54, 57: whole payloads, in both serializers
+/// postgres_changes 46 to 52: whole payloads, in both serializers
 #[tokio::test]
 async fn insert_update_delete() -> Result<()> {
     let (server, db) = server().await?;

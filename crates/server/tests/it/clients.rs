@@ -1,1 +1,165 @@
-//! ...
+//! The official clients, unmodified, against the real binary.
+//!
+//! `scripts/test` installs them: npm packages in `clients/js`, a Python environment in `clients/python/.venv`.
+
+use std::{path::PathBuf, process::Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use realtime_testkit::{PATIENCE, Server, TestDb, token};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time,
+};
+
+use crate::server;
+
+/// A program that shows what a user of an official client sees.
+struct Client {
+    child: Child,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../clients").join(name)
+}
+
+impl Client {
+    fn javascript(server: &Server, vsn: &str, subscriptions: &Value) -> Result<Self> {
+        let dir = folder("js");
+        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
+        let url = format!("http://localhost:{}", server.port());
+        let mut command = Command::new("node");
+        command.current_dir(&dir).args(["watch.mjs", &url, &token("anon"), vsn, &subscriptions.to_string()]);
+        Self::start(command)
+    }
+
+    fn python(server: &Server, subscriptions: &Value) -> Result<Self> {
+        let dir = folder("python");
+        let interpreter = dir.join(".venv/bin/python");
+        ensure!(interpreter.exists(), "make clients/python/.venv from requirements.txt, or run scripts/test");
+        let url = format!("ws://localhost:{}", server.port());
+        let mut command = Command::new(interpreter);
+        command.current_dir(&dir).args(["watch.py", &url, &token("anon"), &subscriptions.to_string()]);
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+        let input = child.stdin.take().context("stdin")?;
+        let lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
+        Ok(Self { child, input, lines })
+    }
+
+    /// The value of the next line that has this key.
+    async fn next(&mut self, key: &str) -> Result<Value> {
+        let limit = time::Instant::now() + PATIENCE;
+        loop {
+            let line = time::timeout_at(limit, self.lines.next_line())
+                .await
+                .with_context(|| format!("no {key}"))??;
+            let Some(line) = line else {
+                let mut errors = String::new();
+                if let Some(stderr) = &mut self.child.stderr {
+                    stderr.read_to_string(&mut errors).await?;
+                }
+                anyhow::bail!("the client ended: {errors}");
+            };
+            let mut value: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+            if let Some(found) = value.get_mut(key) {
+                return Ok(found.take());
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Value) -> Result<()> {
+        Ok(self.input.write_all(format!("{command}\n").as_bytes()).await?)
+    }
+
+    /// Waits until the client takes itself for subscribed and the database is being watched.
+    async fn ready(&mut self) -> Result<()> {
+        assert_eq!(self.next("status").await?, "SUBSCRIBED");
+        let system = self.next("system").await?;
+        assert_eq!(
+            (&system["status"], &system["message"]),
+            (&json!("ok"), &json!("Subscribed to PostgreSQL"))
+        );
+        Ok(())
+    }
+}
+
+/// A row is inserted, updated and deleted; what the client shows of it.
+async fn changes(client: &mut Client, db: &TestDb) -> Result<()> {
+    db.sql(
+        "insert into public.test (details, binary_data) values ('hello, é', '\\x00ff');
+         update public.test set details = 'changed'; delete from public.test",
+    )
+    .await?;
+    let change = |kind: &str, new: Value, old: Value| json!({"index": 0, "eventType": kind, "schema": "public", "table": "test", "errors": null, "new": new, "old": old});
+    let row = |details: &str| json!({"id": 1, "details": details, "binary_data": "00ff"});
+    assert_eq!(client.next("change").await?, change("INSERT", row("hello, é"), json!({})));
+    assert_eq!(client.next("change").await?, change("UPDATE", row("changed"), json!({"id": 1})));
+    assert_eq!(client.next("change").await?, change("DELETE", json!({}), json!({"id": 1})));
+    Ok(())
+}
+
+async fn javascript(vsn: &str) -> Result<()> {
+    let (server, db) = server().await?;
+    let every = json!([{"event": "*", "schema": "public", "table": "test"}]);
+    let mut client = Client::javascript(&server, vsn, &every)?;
+    let mut other = Client::javascript(
+        &server,
+        vsn,
+        &json!([{"event": "INSERT", "schema": "public", "table": "test", "filter": "details=eq.no"}]),
+    )?;
+    client.ready().await?;
+    other.ready().await?;
+    changes(&mut client, &db).await?;
+    db.sql("insert into public.test (details) values ('no')").await?;
+    let change = other.next("change").await?;
+    assert_eq!(
+        (&change["eventType"], &change["new"]["details"]),
+        (&json!("INSERT"), &json!("no")),
+        "only what its filter lets through"
+    );
+
+    client.command(json!({"send": "cursor"})).await?;
+    assert_eq!(client.next("sent").await?, "ok");
+    assert_eq!(other.next("broadcast").await?, json!({"event": "cursor", "payload": {"n": 1}}));
+    client.command(json!({"track": {"user": "a"}})).await?;
+    assert_eq!(client.next("tracked").await?, "ok");
+    while other.next("presence").await?.as_array().is_some_and(Vec::is_empty) {}
+    client.command(json!({"leave": true})).await?;
+    assert_eq!(client.next("left").await?, "ok");
+    Ok(())
+}
+
+/// npm `@supabase/supabase-js` with serializer 2.0.0 (postgres_changes 118, 119; protocol 14)
+#[tokio::test]
+async fn javascript_with_serializer_2() -> Result<()> {
+    javascript("2.0.0").await
+}
+
+/// npm `@supabase/supabase-js` with serializer 1.0.0
+#[tokio::test]
+async fn javascript_with_serializer_1() -> Result<()> {
+    javascript("1.0.0").await
+}
+
+/// PyPI `realtime`, which speaks the serializer of its own choice (protocol 14.10)
+#[tokio::test]
+async fn python() -> Result<()> {
+    let (server, db) = server().await?;
+    let every = json!([{"event": "*", "schema": "public", "table": "test"}]);
+    let mut client = Client::python(&server, &every)?;
+    client.ready().await?;
+    changes(&mut client, &db).await?;
+    client.command(json!({"send": "cursor"})).await?;
+    assert_eq!(client.next("broadcast").await?["event"], "cursor");
+    client.command(json!({"track": {"user": "a"}})).await?;
+    while client.next("presence").await?.as_array().is_some_and(Vec::is_empty) {}
+    Ok(())
+}

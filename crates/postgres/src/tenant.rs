@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use deadpool_postgres::Pool;
@@ -20,6 +20,9 @@ use crate::{
 
 /// How long a join waits for the database (protocol 4.6).
 const READY_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long an answer of the database counts: joins ask again after that, all of them one question.
+const READY_LIFE: Duration = Duration::from_secs(30);
 
 /// Subscriptions and their ends that may wait for the worker; those who subscribe wait when it is full.
 const COMMANDS: usize = 1024;
@@ -74,6 +77,39 @@ pub struct Stats {
     pub sessions: AtomicU64,
 }
 
+/// When the database last answered.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    start: Instant,
+    /// Milliseconds after `start` up to which the answer counts; 0 for none.
+    until: AtomicU64,
+}
+
+impl Contact {
+    fn new() -> Self {
+        Self { start: Instant::now(), until: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.now() < self.until.load(Ordering::Acquire)
+    }
+
+    /// It answered.
+    pub(crate) fn made(&self) {
+        let life = u64::try_from(READY_LIFE.as_millis()).unwrap_or(u64::MAX);
+        self.until.store(self.now().saturating_add(life), Ordering::Release);
+    }
+
+    /// It did not.
+    pub(crate) fn lost(&self) {
+        self.until.store(0, Ordering::Release);
+    }
+}
+
 /// Handle of a tenant's database. Cheap to clone; nothing is connected until it is used.
 #[derive(Clone)]
 pub struct TenantDatabase {
@@ -84,7 +120,7 @@ struct Inner {
     config: DatabaseConfig,
     sink: Arc<dyn ChangeSink>,
     pool: Result<Pool, ConnectError>,
-    ready: AtomicBool,
+    contact: Arc<Contact>,
     /// When the last attempt to connect ended, and how. Held during an attempt.
     attempt: Mutex<Option<(Instant, Result<(), ConnectError>)>>,
     worker: OnceCell<mpsc::Sender<Command>>,
@@ -102,7 +138,7 @@ impl TenantDatabase {
             config,
             sink,
             pool,
-            ready: AtomicBool::new(false),
+            contact: Arc::new(Contact::new()),
             attempt: Mutex::default(),
             worker: OnceCell::new(),
             tasks: TaskTracker::new(),
@@ -112,10 +148,10 @@ impl TenantDatabase {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Whether the database answered when it was last needed.
+    /// Whether the database answered a short while ago.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.inner.ready.load(Ordering::Acquire)
+        self.inner.contact.is_fresh()
     }
 
     /// Counters.
@@ -140,7 +176,10 @@ impl TenantDatabase {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::Unreachable("no answer in time".to_owned())),
         };
-        self.inner.ready.store(outcome.is_ok(), Ordering::Release);
+        match outcome {
+            Ok(()) => self.inner.contact.made(),
+            Err(_) => self.inner.contact.lost(),
+        }
         *attempt = Some((Instant::now(), outcome.clone()));
         outcome
     }
@@ -170,7 +209,7 @@ impl TenantDatabase {
             Ok(checked) => checked,
             Err(refusal) => {
                 if refusal.is_transient() {
-                    self.inner.ready.store(false, Ordering::Release);
+                    self.inner.contact.lost();
                 }
                 return Err(refusal);
             }
@@ -206,6 +245,7 @@ impl TenantDatabase {
                 pool.clone(),
                 Arc::clone(&inner.sink),
                 Arc::clone(&inner.stats),
+                Arc::clone(&inner.contact),
             );
             inner.tasks.spawn(worker.run(queue, inner.stop.clone()));
             commands

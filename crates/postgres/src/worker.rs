@@ -23,6 +23,7 @@ use crate::{
     ChangeSink, DatabaseConfig, Notice, Stats, SubscribeRequest,
     replication::{Event, ReplicationError, Session},
     subscribe::Literals,
+    tenant::Contact,
 };
 
 /// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
@@ -48,6 +49,7 @@ pub(crate) struct Worker {
     config: DatabaseConfig,
     sink: Arc<dyn ChangeSink>,
     stats: Arc<Stats>,
+    contact: Arc<Contact>,
     state: State,
     session: Option<Session>,
     /// Attempts in a row that failed.
@@ -63,12 +65,14 @@ impl Worker {
         pool: Pool,
         sink: Arc<dyn ChangeSink>,
         stats: Arc<Stats>,
+        contact: Arc<Contact>,
     ) -> Self {
         Self {
             config,
             state: State::new(pool, Arc::clone(&sink), Arc::clone(&stats)),
             sink,
             stats,
+            contact,
             session: None,
             failures: 0,
             retry_at: Instant::now(),
@@ -90,11 +94,18 @@ impl Worker {
                 biased;
                 () = stop.cancelled() => break,
                 command = commands.recv() => match command {
-                    Some(command) => self.command(command).await,
+                    Some(command) => tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = self.command(command) => {}
+                    },
                     None => break,
                 },
                 event = next(session) => match event {
-                    Ok(event) => self.event(event).await,
+                    // An answer of the database may be long in coming.
+                    Ok(event) => tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = self.event(event) => {}
+                    },
                     Err(error) => self.lost(&error),
                 },
                 () = sleep_until(wake) => self.wake().await,
@@ -142,6 +153,7 @@ impl Worker {
             Ok(session) => {
                 tracing::info!(database = self.config.name, "replication session started");
                 self.stats.sessions.fetch_add(1, Ordering::Relaxed);
+                self.contact.made();
                 self.session = Some(session);
                 self.failures = 0;
                 Ok(())
@@ -163,6 +175,7 @@ impl Worker {
     /// The session broke: what is known of relations is void, and everybody is told that there is a gap.
     fn lost(&mut self, error: &ReplicationError) {
         tracing::warn!(code = "ReplicationConnectionDown", %error, "replication session lost");
+        self.contact.lost();
         self.session = None;
         self.state.forget_relations();
         for channel in self.state.channels() {

@@ -79,6 +79,7 @@ impl App {
             Box::new(database),
             Clock::System,
             self.settings.channel_error_backoff,
+            self.settings.no_channel_timeout,
         ));
         runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
         Some(runtime)

@@ -156,14 +156,18 @@ impl Socket {
     /// The next moment at which something has to be done.
     fn wake_at(&self) -> Instant {
         let delayed = self.delayed.iter().map(|(at, ..)| *at).min();
-        let session = self.session.deadline();
-        [delayed, session].into_iter().flatten().fold(self.heard + IDLE_LIMIT, Instant::min)
+        let (session, abandoned) = (self.session.deadline(), self.session.abandoned_at());
+        [delayed, session, abandoned].into_iter().flatten().fold(self.heard + IDLE_LIMIT, Instant::min)
     }
 
     fn on_time(&mut self) -> Result<(), End> {
         let now = Instant::now();
         if now >= self.heard + IDLE_LIMIT {
             return Err(End::Close(CLOSE_IDLE));
+        }
+        if self.session.abandoned_at().is_some_and(|at| now >= at) {
+            tracing::debug!("socket without channels dropped");
+            return Err(End::Gone);
         }
         let mut i = 0;
         while let Some((at, ..)) = self.delayed.get(i) {

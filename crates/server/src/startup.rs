@@ -13,9 +13,6 @@ use crate::{
     tenant_runtime::TenantRuntime,
 };
 
-/// Connections of all kinds at once; further ones wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 200_000;
-
 /// How long sockets may take to close before the process ends without them.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -27,6 +24,7 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     stopping: CancellationToken,
+    max_connections: usize,
 }
 
 impl Server {
@@ -36,9 +34,9 @@ impl Server {
     /// What the operating system says, for example that the port is taken.
     pub fn bind(settings: Settings) -> io::Result<Self> {
         let listener = listener::bind(settings.listen, settings.port)?;
-        let stopping = CancellationToken::new();
+        let (stopping, max_connections) = (CancellationToken::new(), settings.max_connections);
         let app = App::new(settings, stopping.clone());
-        Ok(Self { app, listener, stopping })
+        Ok(Self { app, listener, stopping, max_connections })
     }
 
     /// The port that was taken.
@@ -54,7 +52,7 @@ impl Server {
         self.app.connect_databases();
         let router = http::router(Arc::clone(&self.app));
         let serving =
-            tokio::spawn(listener::serve(self.listener, router, MAX_CONNECTIONS, self.stopping.clone()));
+            tokio::spawn(listener::serve(self.listener, router, self.max_connections, self.stopping.clone()));
         stop.await;
         tracing::info!("stopping");
         self.stopping.cancel();

@@ -78,11 +78,13 @@ pub struct TenantRuntime {
     database: Box<dyn Database>,
     clock: Clock,
     channel_error_backoff: Duration,
+    no_channel_timeout: Duration,
 }
 
 impl TenantRuntime {
     /// Puts the parts together.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "called once; a builder would say the same in more words")]
     pub fn new(
         tenant: Arc<Tenant>,
         verifier: Verifier,
@@ -91,9 +93,19 @@ impl TenantRuntime {
         database: Box<dyn Database>,
         clock: Clock,
         channel_error_backoff: Duration,
+        no_channel_timeout: Duration,
     ) -> Self {
-        let tenant = RwLock::new(tenant);
-        Self { tenant, verifier, users: Arc::default(), hub, routes, database, clock, channel_error_backoff }
+        Self {
+            tenant: RwLock::new(tenant),
+            verifier,
+            users: Arc::default(),
+            hub,
+            routes,
+            database,
+            clock,
+            channel_error_backoff,
+            no_channel_timeout,
+        }
     }
 
     /// The tenant's settings as they are now.
@@ -150,5 +162,11 @@ impl TenantRuntime {
     #[must_use]
     pub fn channel_error_backoff(&self) -> Duration {
         self.channel_error_backoff
+    }
+
+    /// How long a socket that joined may be without a channel (protocol 9.5).
+    #[must_use]
+    pub fn no_channel_timeout(&self) -> Duration {
+        self.no_channel_timeout
     }
 }

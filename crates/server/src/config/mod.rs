@@ -16,6 +16,9 @@ pub const WELL_KNOWN_SECRET: &str = "super-secret-jwt-token-with-at-least-32-cha
 /// Tenant of a self-hosted server that was given no name.
 pub const DEFAULT_TENANT: &str = "realtime-dev";
 
+/// Connections at once unless set otherwise: far more than descriptors usually allow.
+const MAX_CONNECTIONS: usize = 200_000;
+
 /// Longest name PostgreSQL keeps, in bytes, less what a temporary slot's name gets appended.
 const MAX_SLOT_NAME: usize = 63 - 14;
 
@@ -36,6 +39,10 @@ pub struct Settings {
     pub disable_healthcheck_logging: bool,
     /// Largest value of a request header, in bytes.
     pub max_header_length: usize,
+    /// Connections of all kinds at once; further ones wait.
+    pub max_connections: usize,
+    /// A socket that joined and then has no channel for this long is dropped.
+    pub no_channel_timeout: Duration,
     /// The tenants known from the start.
     pub tenants: Vec<Tenant>,
     /// Whether the tenant's secret is the one that everybody knows.
@@ -68,6 +75,8 @@ impl Settings {
             claim_validators: validators,
             disable_healthcheck_logging: env.boolean("DISABLE_HEALTHCHECK_LOGGING", false)?,
             max_header_length: env.integer("MAX_HEADER_LENGTH", 4096)?,
+            max_connections: env.integer("MAX_CONNECTIONS", MAX_CONNECTIONS)?,
+            no_channel_timeout: Duration::from_millis(env.integer("NO_CHANNEL_TIMEOUT_IN_MS", 600_000)?),
             tenants,
             well_known_secret,
         })

@@ -149,6 +149,7 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         tracing::warn!(code = refusal.code(), "{refusal}");
+        self.abandoned_since = Some(Instant::now());
         if !self.joined_once && self.joining == 0 {
             self.user = None;
         }

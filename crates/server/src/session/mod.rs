@@ -81,6 +81,8 @@ pub struct Session {
     user: Option<UserSlot>,
     /// Whether a join ever succeeded: the place as a user is kept from then on.
     joined_once: bool,
+    /// Since when there is no channel, once a join was tried.
+    abandoned_since: Option<Instant>,
     next_step: u32,
     joining: usize,
     waiting_bytes: usize,
@@ -99,6 +101,7 @@ impl Session {
             topics: HashMap::new(),
             user: None,
             joined_once: false,
+            abandoned_since: None,
             next_step: 0,
             joining: 0,
             waiting_bytes: 0,
@@ -126,6 +129,14 @@ impl Session {
             Topic::Joining(_) => None,
         });
         joined.min()
+    }
+
+    /// When a socket without channels is given up (protocol 9.5): once it has tried to join, and has none.
+    #[must_use]
+    pub fn abandoned_at(&self) -> Option<Instant> {
+        self.abandoned_since
+            .filter(|_| self.topics.is_empty())
+            .map(|since| since + self.runtime.no_channel_timeout())
     }
 
     /// Refuses joins from now on: the node is going down.
@@ -230,6 +241,7 @@ impl Session {
     fn close_channel(&mut self, topic: &str) {
         if let Some(Topic::Joined(channel)) = self.topics.remove(topic) {
             forget(&self.runtime, &channel);
+            self.abandoned_since = Some(Instant::now());
             self.send(encode::close(self.vsn, &channel.raw_join_ref, topic));
         }
     }

@@ -90,6 +90,7 @@ impl Fixture {
             Box::new(Arc::clone(&database)),
             Clock::Manual(AtomicU64::new(NOW)),
             backoff,
+            Duration::from_secs(600),
         );
         Self { runtime: Arc::new(runtime), database }
     }
@@ -227,6 +228,23 @@ fn a_back_off_delays_reply_and_close_together() {
     };
     assert_eq!((delay, frames.len()), (Duration::from_secs(5), 1));
     assert!(!socket.send(json!([null, "2", "phoenix", "heartbeat", {}])).is_empty(), "the socket goes on");
+}
+
+/// protocol 25: a socket that left all its channels is given up; one that never tried to join is not.
+#[tokio::test(start_paused = true)]
+async fn sockets_without_channels_are_given_up() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    socket.send(json!([null, "1", "phoenix", "heartbeat", {}]));
+    assert_eq!(socket.session.abandoned_at(), None);
+    assert_eq!(socket.refusal("realtime:a"), None);
+    assert_eq!(socket.session.abandoned_at(), None);
+    socket.send(json!(["1", "2", "realtime:a", "phx_leave", {}]));
+    let limit = Duration::from_secs(600);
+    assert_eq!(socket.session.abandoned_at(), Some(time::Instant::now() + limit));
+    assert!(socket.refusal("realtime:").is_some());
+    assert_eq!(socket.refusal("realtime:b"), None);
+    assert_eq!(socket.session.abandoned_at(), None);
 }
 
 /// Joins during shutdown (protocol 4.6, step 1)

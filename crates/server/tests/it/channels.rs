@@ -172,10 +172,12 @@ async fn unknown_events_are_not_answered() -> Result<()> {
     Ok(())
 }
 
-/// protocol 25, the first half; 10 channels live side by side on one socket.
+/// protocol 25: 10 channels live side by side on one socket; when all were left the socket is dropped.
 #[tokio::test]
 async fn many_channels_of_one_socket() -> Result<()> {
-    let (server, _db) = server().await?;
+    let db = TestDb::new().await?;
+    let options = realtime_testkit::ServerOptions::default().env("NO_CHANNEL_TIMEOUT_IN_MS", "500");
+    let server = Server::start(BINARY, &db, options).await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
     let mut joins = HashMap::new();
     for n in 0..10 {
@@ -190,6 +192,8 @@ async fn many_channels_of_one_socket() -> Result<()> {
         let close = socket.expect(|frame| frame.event == "phx_close" && frame.topic == *topic).await?;
         assert_eq!(close.join_ref, json!(reference));
     }
+    let gone = tokio::time::timeout(realtime_testkit::PATIENCE, socket.message()).await?;
+    assert!(gone.is_err(), "dropped without a close frame, not {gone:?}");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! 1.0.0 never carries a join_ref.
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 use crate::{Encoding, Ref, SystemMessage, UserBroadcast, Vsn, frame::Builder, write_json_string};
 
@@ -73,7 +74,8 @@ pub fn broadcast(vsn: Vsn, topic: &str, payload: &[u8]) -> Bytes {
 /// A user broadcast: a binary frame for serializer 2.0.0, an object for 1.0.0 (table 2.4). `meta` is the
 /// JSON text of an object.
 ///
-/// `None` when the receiver cannot get it: bytes for 1.0.0, or bytes on a topic or event over 255 bytes.
+/// `None` when the receiver cannot get it: for 1.0.0 bytes and what is no JSON, for 2.0.0 those on a topic or
+/// event over 255 bytes.
 #[must_use]
 pub fn user_broadcast(vsn: Vsn, topic: &str, user: &UserBroadcast, meta: Option<&[u8]>) -> Option<Bytes> {
     if vsn == Vsn::V2
@@ -82,7 +84,8 @@ pub fn user_broadcast(vsn: Vsn, topic: &str, user: &UserBroadcast, meta: Option<
         return Some(frame);
     }
     // Text carries JSON only; it serves names that are too long for a binary frame too (protocol 15.5).
-    if user.encoding == Encoding::Binary {
+    // What claims to be JSON and is not could close our object and forge the rest of the frame.
+    if user.encoding == Encoding::Binary || serde_json::from_slice::<IgnoredAny>(&user.body).is_err() {
         return None;
     }
     let len = user.body.len() + user.event.len() + meta.map_or(0, <[u8]>::len) + 64;

@@ -114,6 +114,15 @@ fn user_broadcasts() {
     assert_eq!(user_broadcast(Vsn::V1, "t", &bytes, None), None);
 }
 
+/// A body that is no JSON must not be able to forge a frame.
+#[test]
+fn bodies_that_are_no_json_do_not_become_text() {
+    for body in [&b"{not json"[..], b"1},\"topic\":\"forged\",\"x\":{\"y\":1", b"", b"\xFF"] {
+        assert_eq!(user_broadcast(Vsn::V1, "t", &user("e", Encoding::Json, body), None), None);
+    }
+    assert!(user_broadcast(Vsn::V1, "t", &user("e", Encoding::Json, b" 5 "), None).is_some());
+}
+
 /// protocol 15.5
 #[test]
 fn names_too_long_for_a_binary_frame_go_as_text() {

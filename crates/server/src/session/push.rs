@@ -1,5 +1,7 @@
 //! Messages on a joined channel (protocol 5).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use realtime_protocol::{ClientMessage, Payload, PresencePush, encode, size};
 
@@ -62,30 +64,28 @@ impl Session {
         let limit = self.runtime.tenant().limits.max_payload_bytes();
         let Some(Topic::Joined(channel)) = self.topics.get(&*message.topic) else { return };
         let push = message.payload.json().map_or(PresencePush::Unknown, PresencePush::parse);
-        let (status, response): (_, &[u8]) = match push {
-            PresencePush::NoEvent => ("ok", b"{}"),
-            PresencePush::Track(tracked) => {
-                if !is_object(&tracked) {
-                    ("error", br#"{"reason":"Presence track payload must be a map"}"#)
-                } else if size::exceeds(&tracked, limit) {
-                    let topic = std::sync::Arc::clone(&channel.topic);
-                    self.stop_channel(&topic, "Track message size exceeded");
-                    return;
-                } else {
-                    // Copied: the tracked object would else keep the whole frame it came in.
-                    channel.membership.track(&channel.presence_key, Bytes::copy_from_slice(&tracked));
-                    ("ok", b"{}")
-                }
+        let (status, response): (_, &[u8]) = match &push {
+            PresencePush::Track(tracked) if !is_object(tracked) => {
+                ("error", br#"{"reason":"Presence track payload must be a map"}"#)
             }
-            PresencePush::Untrack => {
-                channel.membership.untrack();
-                ("ok", b"{}")
+            PresencePush::Track(tracked) if size::exceeds(tracked, limit) => {
+                let topic = Arc::clone(&channel.topic);
+                self.stop_channel(&topic, "Track message size exceeded");
+                return;
             }
+            PresencePush::NoEvent | PresencePush::Track(_) | PresencePush::Untrack => ("ok", b"{}"),
             PresencePush::Unknown => ("error", b"{}"),
         };
-        let frame =
-            encode::reply(self.vsn, &channel.join_ref, &message.msg_ref, &channel.topic, status, response);
-        self.send(frame);
+        let (vsn, msg_ref) = (self.vsn, &message.msg_ref);
+        self.send(encode::reply(vsn, &channel.join_ref, msg_ref, &channel.topic, status, response));
+        match push {
+            // Copied: the tracked object would else keep the whole frame it came in.
+            PresencePush::Track(tracked) if status == "ok" => {
+                channel.membership.track(&channel.presence_key, Bytes::copy_from_slice(&tracked));
+            }
+            PresencePush::Untrack => channel.membership.untrack(),
+            _ => {}
+        }
     }
 }
 

@@ -168,3 +168,30 @@ async fn tokens_expire() -> Result<()> {
     socket.event(TOPIC, "phx_close").await?;
     Ok(())
 }
+
+/// What the publication says counts (docs/differences.md): its column lists and row filters, and the root's
+/// name for partitions; generated columns are not in the log before PostgreSQL 18.
+#[tokio::test]
+async fn publications_choose_rows_columns_and_names() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create table public.part (id int primary key, v text) partition by range (id);
+         create table public.part_1 partition of public.part for values from (0) to (100);
+         create table public.chosen (id int primary key, shown text, kept text, twice int generated always as (id * 2) stored);
+         grant select on public.part, public.chosen to anon;
+         alter publication supabase_realtime add table public.part, public.chosen (id, shown) where (id > 10);
+         alter publication supabase_realtime set (publish_via_partition_root = true);",
+    )
+    .await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    let tables = json!([{"schema": "public", "table": "part"}, {"schema": "public", "table": "chosen"}]);
+    socket.watch(TOPIC, tables).await?;
+    db.sql("insert into public.part values (1, 'a')").await?;
+    let data = socket.event(TOPIC, "postgres_changes").await?["data"].clone();
+    assert_eq!((&data["table"], &data["record"]), (&json!("part"), &json!({"id": 1, "v": "a"})));
+    db.sql("insert into public.chosen values (5, 'no', 'x'), (11, 'yes', 'x')").await?;
+    let data = socket.event(TOPIC, "postgres_changes").await?["data"].clone();
+    assert_eq!(data["record"], json!({"id": 11, "shown": "yes"}));
+    assert_eq!(data["columns"].as_array().map(Vec::len), Some(4));
+    Ok(())
+}

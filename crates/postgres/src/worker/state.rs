@@ -8,7 +8,7 @@ use std::{
 use deadpool_postgres::Pool;
 use realtime_changes::{
     Action, Attachment, Change, ChannelId, Engine, Matches, Plan, Question, RoleAccess, SubscribeRefusal,
-    SubscriptionKey, Table, plan,
+    SubscriptionKey, SubscriptionSpec, Table, plan,
 };
 use realtime_pgoutput::{
     Oid, TypeRegistry,
@@ -166,9 +166,15 @@ impl State {
         let mut watchers = std::mem::take(&mut self.watchers);
         let mut outcome = Ok(());
         for watcher in watchers.values_mut() {
+            let watched = watcher.attached.iter().any(|(attached, _)| *attached == oid);
             watcher.attached.retain(|(attached, _)| *attached != oid);
             match self.bind(oid, &watcher.request).await {
-                Ok(attachments) => self.attach(oid, attachments, watcher),
+                Ok(attachments) => {
+                    if attachments.is_empty() && table.row_security {
+                        self.tell_hidden(&table, &watcher.request, watched);
+                    }
+                    self.attach(oid, attachments, watcher);
+                }
                 Err(error) => {
                     outcome = Err(error);
                     break;
@@ -177,6 +183,17 @@ impl State {
         }
         self.watchers = watchers;
         outcome
+    }
+
+    /// Tells a channel that a table it watched, or asked for by name, is now hidden from it.
+    fn tell_hidden(&self, table: &Table, request: &SubscribeRequest, watched: bool) {
+        let named =
+            |spec: &SubscriptionSpec| spec.is_exact() && spec.matches_name(&table.schema, &table.name);
+        if watched || request.subscriptions.iter().any(|(_, spec)| named(spec)) {
+            let table = format!("{}.{}", table.schema, table.name);
+            let refusal = SubscribeRefusal::RowSecurity { table, role: request.role.to_string() };
+            self.sink.notice(request.channel, Notice::Error(refusal.to_string()));
+        }
     }
 
     /// What a channel watches in a table. A subscription that the table no longer allows is left out, and the

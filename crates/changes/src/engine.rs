@@ -447,6 +447,3 @@ impl Watched {
         recipients
     }
 }
-
-#[cfg(test)]
-mod tests;

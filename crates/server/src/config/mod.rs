@@ -35,8 +35,6 @@ pub struct Settings {
     pub channel_error_backoff: Duration,
     /// Claims that every token must carry.
     pub claim_validators: ClaimValidators,
-    /// Keeps health checks out of the log.
-    pub disable_healthcheck_logging: bool,
     /// Largest value of a request header, in bytes.
     pub max_header_length: usize,
     /// Connections of all kinds at once; further ones wait.
@@ -73,7 +71,6 @@ impl Settings {
             connect_error_backoff: Duration::from_millis(env.integer("CONNECT_ERROR_BACKOFF_MS", 2000)?),
             channel_error_backoff: Duration::from_millis(env.integer("CHANNEL_ERROR_BACKOFF_MS", 5000)?),
             claim_validators: validators,
-            disable_healthcheck_logging: env.boolean("DISABLE_HEALTHCHECK_LOGGING", false)?,
             max_header_length: env.integer("MAX_HEADER_LENGTH", 4096)?,
             max_connections: env.integer("MAX_CONNECTIONS", MAX_CONNECTIONS)?,
             no_channel_timeout: Duration::from_millis(env.integer("NO_CHANNEL_TIMEOUT_IN_MS", 600_000)?),

@@ -262,7 +262,9 @@ impl Session {
         let specs = match parsed {
             Ok(specs) => specs,
             Err(error) => {
-                tracing::warn!(code = "RealtimeDisabledForConfiguration", %error, "subscription refused");
+                // The text repeats what the client sent, which is nobody else's business.
+                tracing::warn!(code = "RealtimeDisabledForConfiguration", "subscription refused");
+                tracing::debug!(%error, "subscription refused");
                 self.system(topic, &SystemMessage::postgres_changes_error(error.to_string()));
                 return;
             }
@@ -316,7 +318,8 @@ impl Session {
                     let delay = Duration::from_millis(rand::rng().random_range(RETRY_MILLIS));
                     channel.retry_at = Some(Instant::now() + delay);
                 }
-                tracing::warn!(code = refusal.code(), error = %refusal, "subscription refused");
+                tracing::warn!(code = refusal.code(), "subscription refused");
+                tracing::debug!(error = %refusal, "subscription refused");
                 self.system(&ticket.topic, &SystemMessage::postgres_changes_error(refusal.to_string()));
             }
         }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
-use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version};
+use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
@@ -42,6 +42,8 @@ enum Filter {
     None,
     /// A distinct `eq` filter each: each row reaches one subscriber
     Distinct,
+    /// Row-level security and distinct claims: each row reaches one subscriber
+    Rls,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
@@ -53,6 +55,14 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
          alter publication supabase_realtime add table public.bench;",
     )
     .await?;
+    if options.filter == Filter::Rls {
+        db.sql(
+            "alter table public.bench enable row level security;
+             create policy own on public.bench to anon
+                using (owner = (select (current_setting('request.jwt.claims')::jsonb ->> 'owner')::int));",
+        )
+        .await?;
+    }
     let server = Server::start(server_binary()?, &db, ServerOptions::default()).await?;
     let sockets: Vec<Socket> = stream::iter(0..options.subscribers)
         .map(|n| subscribe(&server, options.filter, n))
@@ -96,7 +106,8 @@ async fn subscribe(server: &Server, filter: Filter, n: usize) -> Result<Socket> 
     if filter == Filter::Distinct {
         subscription["filter"] = json!(format!("owner=eq.{n}"));
     }
-    let mut socket = server.socket(Version::V2, "anon").await?;
+    let token = sign(&json!({"role": "anon", "owner": n, "exp": unix_now() + 3600}));
+    let mut socket = Socket::connect(server.port(), Version::V2, &token).await?;
     socket.watch(TOPIC, json!([subscription])).await?;
     Ok(socket)
 }
@@ -105,7 +116,7 @@ async fn subscribe(server: &Server, filter: Filter, n: usize) -> Result<Socket> 
 fn expected(options: &Options, n: usize) -> usize {
     match options.filter {
         Filter::None => options.rows,
-        Filter::Distinct => (n..options.rows).step_by(options.subscribers).count(),
+        Filter::Distinct | Filter::Rls => (n..options.rows).step_by(options.subscribers).count(),
     }
 }
 

@@ -117,19 +117,26 @@ pub struct Attachment {
     pub predicate: Predicate,
     /// What the role may see.
     pub access: Arc<RoleAccess>,
+    /// Claims of the token, as JSON: with the role, what row-level security decides by.
+    pub claims: Arc<str>,
     /// Columns to send beside the primary key; `None` for all.
     pub select: Option<Vec<usize>>,
 }
 
-/// Why a subscription cannot be attached.
+/// The table is not known to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotAttached {
-    /// The table is not known to the engine.
-    #[error("Unknown table")]
-    UnknownTable,
-    /// Row-level security is on and the role does not bypass it: rows would go out unchecked.
-    #[error("Row level security is enabled on the table and the role does not bypass it")]
-    RowSecurity,
+#[error("Unknown table")]
+pub struct UnknownTable;
+
+/// Subscriptions that see a row together or not at all: row-level security decides by role and claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarded {
+    /// Role to ask as.
+    pub role: Box<str>,
+    /// Claims to ask with, as JSON.
+    pub claims: Arc<str>,
+    /// The subscriptions.
+    pub keys: Vec<SubscriptionKey>,
 }
 
 /// Which subscriptions a change matches.
@@ -244,12 +251,9 @@ impl Engine {
     /// Attaches a subscription to a table.
     ///
     /// # Errors
-    /// [`NotAttached`] if the table is unknown, or its rows would have to be checked first.
-    pub fn attach(&mut self, oid: Oid, attachment: Attachment) -> Result<SubscriptionKey, NotAttached> {
-        let watched = self.tables.get_mut(&oid).ok_or(NotAttached::UnknownTable)?;
-        if watched.table.row_security && !attachment.access.bypasses_rls {
-            return Err(NotAttached::RowSecurity);
-        }
+    /// [`UnknownTable`].
+    pub fn attach(&mut self, oid: Oid, attachment: Attachment) -> Result<SubscriptionKey, UnknownTable> {
+        let watched = self.tables.get_mut(&oid).ok_or(UnknownTable)?;
         self.next_key += 1;
         let key = SubscriptionKey(self.next_key);
         watched.attach(key, attachment);
@@ -275,16 +279,46 @@ impl Engine {
         self.tables.get(&change.relation.oid).map(|watched| watched.matches(change)).unwrap_or_default()
     }
 
-    /// What to send for a change: `keys` are the subscriptions that matched in the end.
+    /// Those of the subscriptions that may get the row only if row-level security lets them see it, in groups
+    /// that share the answer. Deletes are not checked: there is no row to see any more (3.4).
+    #[must_use]
+    pub fn guarded(&self, change: &Change<'_>, keys: &[SubscriptionKey]) -> Vec<Guarded> {
+        let Some(watched) = self.tables.get(&change.relation.oid) else { return Vec::new() };
+        let mut groups: HashMap<(&str, &str), Guarded> = HashMap::new();
+        for key in keys {
+            let Some(Held { attachment, .. }) = watched.attachments.get(key) else { continue };
+            if watched.is_guarded(change.action, attachment) {
+                let (role, claims) = (&attachment.access.role, &attachment.claims);
+                let group = groups.entry((role, claims)).or_insert_with(|| Guarded {
+                    role: role.clone(),
+                    claims: Arc::clone(claims),
+                    keys: Vec::new(),
+                });
+                group.keys.push(*key);
+            }
+        }
+        groups.into_values().collect()
+    }
+
+    /// What to send for a change: `keys` are the subscriptions that matched in the end, `seen` those of them
+    /// that were found to see the row. Who is guarded and not among `seen` gets nothing.
     #[must_use]
     pub fn deliveries(
         &self,
         change: &Change<'_>,
         matches: &Matches,
         keys: &[SubscriptionKey],
+        seen: &HashSet<SubscriptionKey>,
         types: &TypeRegistry,
     ) -> Vec<Delivery> {
         let Some(watched) = self.tables.get(&change.relation.oid) else { return Vec::new() };
+        let may_see = |key: &&SubscriptionKey| {
+            let held = watched.attachments.get(key);
+            held.is_some_and(|held| {
+                seen.contains(key) || !watched.is_guarded(change.action, &held.attachment)
+            })
+        };
+        let keys: Vec<SubscriptionKey> = keys.iter().filter(may_see).copied().collect();
         let mut deliveries = watched.deliveries(change, keys, types);
         deliveries.extend(watched.refusals(change.action, &matches.refused));
         deliveries
@@ -292,6 +326,11 @@ impl Engine {
 }
 
 impl Watched {
+    /// Whether a subscription may get a change only after a look at what row-level security shows it.
+    fn is_guarded(&self, action: Action, attachment: &Attachment) -> bool {
+        self.table.row_security && !attachment.access.bypasses_rls && action != Action::Delete
+    }
+
     fn attach(&mut self, key: SubscriptionKey, attachment: Attachment) {
         let shape = self.shape(&attachment);
         if !shape.reads_key {
@@ -398,11 +437,10 @@ impl Watched {
     fn deliveries(
         &self,
         change: &Change<'_>,
-        keys: &[SubscriptionKey],
+        mut keys: Vec<SubscriptionKey>,
         types: &TypeRegistry,
     ) -> Vec<Delivery> {
         let mut groups: Vec<(&Arc<Shape>, Vec<SubscriptionKey>)> = Vec::new();
-        let mut keys = keys.to_vec();
         keys.sort_unstable();
         for key in &keys {
             let Some(held) = self.attachments.get(key) else { continue };

@@ -22,8 +22,8 @@ mod value;
 
 pub use catalog::{Column, RoleAccess, Table};
 pub use engine::{
-    Action, Asked, Attachment, Change, ChannelId, Delivery, Engine, Matches, NotAttached, Recipient,
-    SubscriptionKey,
+    Action, Asked, Attachment, Change, ChannelId, Delivery, Engine, Guarded, Matches, Recipient,
+    SubscriptionKey, UnknownTable,
 };
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;

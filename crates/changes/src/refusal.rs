@@ -18,16 +18,6 @@ pub enum SubscribeRefusal {
         /// The database's error, rendered.
         error: String,
     },
-    /// Row-level security is on for the table, and it cannot be checked yet who may see which row.
-    #[error(
-        "Unable to subscribe to changes with given parameters. Row level security is enabled on table {table} and role {role} does not bypass it: changes of such tables cannot be delivered yet"
-    )]
-    RowSecurity {
-        /// Schema and name of the table.
-        table: String,
-        /// Role of the token.
-        role: String,
-    },
     /// E5, E6: the database cannot be asked at the moment.
     #[error("{{:error, {0:?}}}")]
     Unavailable(String),

@@ -1,13 +1,13 @@
 //! The match engine and the payloads, through the crate's public face, on hand-made rows.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use realtime_changes::{
-    Action, Attachment, Change, ChannelId, Column, Delivery, Engine, NotAttached, RoleAccess,
-    SubscriptionKey, SubscriptionSpec, Table, plan,
+    Action, Attachment, Change, ChannelId, Column, Delivery, Engine, RoleAccess, SubscriptionKey,
+    SubscriptionSpec, Table, UnknownTable, plan,
 };
 use realtime_pgoutput::{
     TypeRegistry,
@@ -89,7 +89,7 @@ impl Fixture {
         id: u32,
         spec: Json,
         access: &RoleAccess,
-    ) -> Result<SubscriptionKey, NotAttached> {
+    ) -> Result<SubscriptionKey, UnknownTable> {
         let mut parameters = json!({"schema": "public", "table": "notes"});
         for (name, value) in spec.as_object().unwrap() {
             parameters[name] = value.clone();
@@ -103,6 +103,7 @@ impl Fixture {
             event: spec.event,
             predicate: plan.compile(&literals, true),
             access: Arc::new(access.clone()),
+            claims: format!("{{\"channel\":{channel}}}").into(),
             select: plan.select().map(<[usize]>::to_vec),
         };
         self.engine.attach(OID, attachment)
@@ -116,7 +117,7 @@ impl Fixture {
         let change = self.change(action, new, old);
         let matches = self.engine.matches(&change);
         assert!(matches.asked.is_empty());
-        self.engine.deliveries(&change, &matches, &matches.certain, &TypeRegistry::default())
+        self.engine.deliveries(&change, &matches, &matches.certain, &HashSet::new(), &TypeRegistry::default())
     }
 
     fn insert(&self, new: &Tuple) -> Vec<Delivery> {
@@ -233,17 +234,31 @@ fn refusals_ignore_filters() {
     assert_eq!(data(&keyless.insert(&new)[0])["errors"], json!(["Error 400: Bad Request, no primary key"]));
 }
 
-/// What cannot be checked is not attached, and so never delivered.
+/// postgres_changes 97, 99: who is guarded gets only what it was found to see; deletes are their key alone
 #[test]
 fn row_security_is_never_passed_unchecked() {
     let mut fixture = Fixture::new(|table| table.row_security = true);
-    assert_eq!(fixture.attach(1, 1, json!({}), &access(ALL)), Err(NotAttached::RowSecurity));
+    let guarded: Vec<_> =
+        (1..=3).map(|n| fixture.attach(n % 2, 1, json!({}), &access(ALL)).unwrap()).collect();
     let bypassing = RoleAccess { bypasses_rls: true, ..access(ALL) };
-    fixture.attach(2, 2, json!({}), &bypassing).unwrap();
+    fixture.attach(7, 2, json!({}), &bypassing).unwrap();
     let new = row([Some("1"), Some("x"), None]);
-    assert_eq!(recipients(&fixture.insert(&new)), [(2, vec![2])]);
+    assert_eq!(recipients(&fixture.insert(&new)), [(7, vec![2])], "nobody was found to see it");
+
+    let change = fixture.change(Action::Insert, Some(&new), None);
+    let matches = fixture.engine.matches(&change);
+    let groups = fixture.engine.guarded(&change, &matches.certain);
+    let mut sizes: Vec<usize> = groups.iter().map(|group| group.keys.len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 2], "equal role and claims are one question");
+    let seen = HashSet::from([guarded[1]]);
+    let deliveries =
+        fixture.engine.deliveries(&change, &matches, &matches.certain, &seen, &TypeRegistry::default());
+    assert_eq!(recipients(&deliveries), [(0, vec![1]), (7, vec![2])]);
+
     let deleted = fixture.deliver(Action::Delete, None, Some(&OldTuple::Full(new)));
-    assert_eq!(data(&deleted[0])["old_record"], json!({"id": 1}), "postgres_changes 3.4: the key alone");
+    assert_eq!(data(&deleted[0])["old_record"], json!({"id": 1}));
+    assert_eq!(recipients(&deleted).len(), 3);
 }
 
 /// postgres_changes 58 to 60, 85, 99
@@ -307,7 +322,8 @@ fn questions() {
     let question = &asked.questions[0];
     assert_eq!((question.operator, &*question.literal, &question.value[..]), ("~", "^a", &b"abc"[..]));
     assert_eq!([Some(true), Some(false), None].map(|answer| question.holds(answer)), [false, true, false]);
-    let deliveries = fixture.engine.deliveries(&change, &matches, &[key], &TypeRegistry::default());
+    let deliveries =
+        fixture.engine.deliveries(&change, &matches, &[key], &HashSet::new(), &TypeRegistry::default());
     assert_eq!(recipients(&deliveries), [(1, vec![1])]);
     let failing = row([Some("1"), Some("abc"), Some("0")]);
     assert!(fixture.engine.matches(&fixture.change(Action::Insert, Some(&failing), None)).is_empty());

@@ -10,8 +10,9 @@ mod sqlstate;
 mod subscribe;
 mod tenant;
 mod validate;
+mod visibility;
 mod worker;
 
 pub use config::DatabaseConfig;
 pub use error::ConnectError;
-pub use tenant::{ChangeSink, Notice, Stats, SubscribeRequest, Subscribed, TenantDatabase};
+pub use tenant::{ChangeSink, Notice, Stats, SubscribeRequest, TenantDatabase};

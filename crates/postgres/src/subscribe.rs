@@ -45,18 +45,12 @@ impl Literals {
     }
 }
 
-/// The outcome of the checks.
-pub(crate) struct Checked {
-    pub(crate) literals: Literals,
-    pub(crate) notices: Vec<String>,
-}
-
 /// Checks every subscription of a request against the catalog. The first refusal counts.
 pub(crate) async fn check(
     pool: &Pool,
     config: &DatabaseConfig,
     request: &SubscribeRequest,
-) -> Result<Checked, SubscribeRefusal> {
+) -> Result<Literals, SubscribeRefusal> {
     let client = pool::get(pool).await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
     let published =
         catalog::published(&client, &config.publication).await.map_err(|error| unavailable(&error))?;
@@ -67,35 +61,17 @@ pub(crate) async fn check(
         literals: Literals::default(),
         role_known: false,
     };
-    let mut notices = Vec::new();
     for (_, spec) in &request.subscriptions {
         let tables: Vec<&Published> =
             published.iter().filter(|table| spec.matches_name(&table.schema, &table.name)).collect();
         if tables.is_empty() {
             return Err(SubscribeRefusal::NoTable(spec.context()));
         }
-        let mut hidden = Vec::new();
         for table in &tables {
-            if checks.table(spec, table).await? == Visibility::Hidden {
-                hidden.push(format!("{}.{}", table.schema, table.name));
-            }
-        }
-        if !hidden.is_empty() {
-            notices.push(format!(
-                "Row level security is enabled on {} and role {} does not bypass it: changes of such tables cannot be delivered yet",
-                hidden.join(", "),
-                request.role,
-            ));
+            checks.table(spec, table).await?;
         }
     }
-    Ok(Checked { literals: checks.literals, notices })
-}
-
-/// Whether a role gets the changes of a table.
-#[derive(Debug, PartialEq, Eq)]
-enum Visibility {
-    Visible,
-    Hidden,
+    Ok(checks.literals)
 }
 
 struct Checks<'a> {
@@ -111,7 +87,7 @@ impl Checks<'_> {
         &mut self,
         spec: &SubscriptionSpec,
         published: &Published,
-    ) -> Result<Visibility, SubscribeRefusal> {
+    ) -> Result<(), SubscribeRefusal> {
         let role = &*self.request.role;
         if !self.role_known {
             let exists =
@@ -130,13 +106,6 @@ impl Checks<'_> {
             // Dropped since it was listed.
             _ => return Err(SubscribeRefusal::NoTable(spec.context())),
         };
-        if table.row_security && !access.bypasses_rls {
-            if spec.is_exact() {
-                let table = format!("{}.{}", published.schema, published.name);
-                return Err(SubscribeRefusal::RowSecurity { table, role: role.to_owned() });
-            }
-            return Ok(Visibility::Hidden);
-        }
         let plan = plan(spec, &table, &access)
             .map_err(|message| SubscribeRefusal::raised(spec.context(), &message))?;
         for check in plan.checks() {
@@ -148,7 +117,7 @@ impl Checks<'_> {
                 Err(Refused::Unavailable(error)) => return Err(unavailable(&error)),
             }
         }
-        Ok(Visibility::Visible)
+        Ok(())
     }
 }
 

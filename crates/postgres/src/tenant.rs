@@ -57,13 +57,6 @@ pub struct SubscribeRequest {
     pub subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
 }
 
-/// A successful subscription.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Subscribed {
-    /// What the client should be told beside.
-    pub notices: Vec<String>,
-}
-
 /// Counters of a tenant's database since the server started.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -73,6 +66,8 @@ pub struct Stats {
     pub deliveries: AtomicU64,
     /// Conditions that the database was asked about.
     pub questions: AtomicU64,
+    /// Groups of role and claims whose sight of a row was checked.
+    pub checks: AtomicU64,
     /// Replication sessions started.
     pub sessions: AtomicU64,
 }
@@ -202,11 +197,11 @@ impl TenantDatabase {
     ///
     /// # Errors
     /// [`SubscribeRefusal`], whose text is for the client.
-    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Subscribed, SubscribeRefusal> {
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<(), SubscribeRefusal> {
         let unavailable = |error: ConnectError| SubscribeRefusal::Unavailable(error.to_string());
         let pool = self.pool().map_err(unavailable)?;
-        let checked = match subscribe::check(pool, &self.inner.config, &request).await {
-            Ok(checked) => checked,
+        let literals = match subscribe::check(pool, &self.inner.config, &request).await {
+            Ok(literals) => literals,
             Err(refusal) => {
                 if refusal.is_transient() {
                     self.inner.contact.lost();
@@ -215,11 +210,11 @@ impl TenantDatabase {
             }
         };
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let command = Command::Subscribe { request, literals: checked.literals, reply };
+        let command = Command::Subscribe { request, literals, reply };
         let gone = || SubscribeRefusal::Unavailable("Subscriptions are shutting down".to_owned());
         self.worker(pool).await.send(command).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())??;
-        Ok(Subscribed { notices: checked.notices })
+        Ok(())
     }
 
     /// Ends a channel's subscriptions. Idempotent.

@@ -149,8 +149,15 @@ fn passes(table: &Arc<Table>, filter: &str, canonical: &str, row: Option<&str>) 
     let relation = relation(table);
     let mut engine = Engine::default();
     engine.put_table(Arc::clone(table), &relation);
-    let attachment =
-        Attachment { channel: ChannelId(1), id: 1, event: spec.event, predicate, access, select: None };
+    let attachment = Attachment {
+        channel: ChannelId(1),
+        id: 1,
+        event: spec.event,
+        predicate,
+        access,
+        claims: "{}".into(),
+        select: None,
+    };
     engine.attach(1, attachment).unwrap();
     let text = |text: &str| Value::Text(text.to_owned().into());
     let new = vec![text("1"), row.map_or(Value::Null, text)];

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use realtime_auth::{AuthError, Verifier};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::{ConnectError, SubscribeRequest, Subscribed, TenantDatabase};
+use realtime_postgres::{ConnectError, SubscribeRequest, TenantDatabase};
 use realtime_tenants::{Tenant, Users};
 
 use crate::{routes::Routes, session::Token};
@@ -25,7 +25,7 @@ pub trait Database: Send + Sync {
     /// Connects if need be.
     fn ready(&self) -> BoxFuture<'_, Result<(), ConnectError>>;
     /// See [`TenantDatabase::subscribe`].
-    fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<Subscribed, SubscribeRefusal>>;
+    fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>>;
     /// See [`TenantDatabase::unsubscribe`].
     fn unsubscribe(&self, channel: ChannelId);
 }
@@ -39,7 +39,7 @@ impl Database for TenantDatabase {
         Box::pin(Self::ready(self))
     }
 
-    fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<Subscribed, SubscribeRefusal>> {
+    fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>> {
         Box::pin(Self::subscribe(self, request))
     }
 

@@ -1,14 +1,14 @@
 //! What a worker knows: relations, types, who watches what.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
 use deadpool_postgres::Pool;
 use realtime_changes::{
     Action, Attachment, Change, ChannelId, Engine, Matches, Plan, Question, RoleAccess, SubscribeRefusal,
-    SubscriptionKey, SubscriptionSpec, Table, plan,
+    SubscriptionKey, Table, plan,
 };
 use realtime_pgoutput::{
     Oid, TypeRegistry,
@@ -17,8 +17,10 @@ use realtime_pgoutput::{
 use tokio::time::{self, Duration};
 
 use crate::{
-    ChangeSink, Notice, Stats, SubscribeRequest, catalog, pool, questions, subscribe::Literals,
+    ChangeSink, Notice, Stats, SubscribeRequest, catalog, pool, questions,
+    subscribe::Literals,
     validate::Refused,
+    visibility::{self, Troubled, Verdict},
 };
 
 /// Pause before a database that could not be asked is asked again. Rows must not pass unchecked.
@@ -53,6 +55,7 @@ pub(super) struct State {
     /// Known once the database was asked.
     collation_is_c: Option<bool>,
     commit_time: UnixMicros,
+    troubled: Troubled,
 }
 
 impl State {
@@ -68,6 +71,7 @@ impl State {
             literals: Literals::default(),
             collation_is_c: None,
             commit_time: UnixMicros::default(),
+            troubled: Troubled::default(),
         }
     }
 
@@ -166,15 +170,9 @@ impl State {
         let mut watchers = std::mem::take(&mut self.watchers);
         let mut outcome = Ok(());
         for watcher in watchers.values_mut() {
-            let watched = watcher.attached.iter().any(|(attached, _)| *attached == oid);
             watcher.attached.retain(|(attached, _)| *attached != oid);
             match self.bind(oid, &watcher.request).await {
-                Ok(attachments) => {
-                    if attachments.is_empty() && table.row_security {
-                        self.tell_hidden(&table, &watcher.request, watched);
-                    }
-                    self.attach(oid, attachments, watcher);
-                }
+                Ok(attachments) => self.attach(oid, attachments, watcher),
                 Err(error) => {
                     outcome = Err(error);
                     break;
@@ -183,17 +181,6 @@ impl State {
         }
         self.watchers = watchers;
         outcome
-    }
-
-    /// Tells a channel that a table it watched, or asked for by name, is now hidden from it.
-    fn tell_hidden(&self, table: &Table, request: &SubscribeRequest, watched: bool) {
-        let named =
-            |spec: &SubscriptionSpec| spec.is_exact() && spec.matches_name(&table.schema, &table.name);
-        if watched || request.subscriptions.iter().any(|(_, spec)| named(spec)) {
-            let table = format!("{}.{}", table.schema, table.name);
-            let refusal = SubscribeRefusal::RowSecurity { table, role: request.role.to_string() };
-            self.sink.notice(request.channel, Notice::Error(refusal.to_string()));
-        }
     }
 
     /// What a channel watches in a table. A subscription that the table no longer allows is left out, and the
@@ -208,9 +195,6 @@ impl State {
                 continue;
             }
             let Some(access) = self.access(oid, &request.role).await? else { continue };
-            if table.row_security && !access.bypasses_rls {
-                continue;
-            }
             let plan = match plan(spec, &table, &access) {
                 Ok(plan) => plan,
                 Err(message) => {
@@ -226,6 +210,7 @@ impl State {
                     event: spec.event,
                     predicate: plan.compile(&literals, self.collation_is_c == Some(true)),
                     access,
+                    claims: Arc::clone(&request.claims),
                     select: plan.select().map(<[usize]>::to_vec),
                 }),
                 Err(error) => {
@@ -296,10 +281,66 @@ impl State {
         }
         let mut keys = std::mem::take(&mut matches.certain);
         keys.extend(self.ask(oid, &matches).await);
-        for delivery in self.engine.deliveries(&change, &matches, &keys, &self.types) {
+        let seen = self.seen(oid, &change, &keys).await;
+        for delivery in self.engine.deliveries(&change, &matches, &keys, &seen, &self.types) {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
             self.sink.deliver(delivery);
         }
+    }
+
+    /// Which of the guarded subscriptions see the row. A policy that raises or takes too long hides the row from
+    /// its group alone, whose channels are told, though not for every row.
+    async fn seen(
+        &mut self,
+        oid: Oid,
+        change: &Change<'_>,
+        keys: &[SubscriptionKey],
+    ) -> HashSet<SubscriptionKey> {
+        let mut groups = self.engine.guarded(change, keys);
+        let mut seen = HashSet::new();
+        let Some(table) = self.engine.table(oid).map(Arc::clone) else { return seen };
+        groups.retain(|group| !self.troubled.is_barred(oid, group));
+        if groups.is_empty() {
+            return seen;
+        }
+        let Some(row) = visibility::key(&table, change) else { return seen };
+        self.stats.checks.fetch_add(groups.len() as u64, Ordering::Relaxed);
+        let verdicts = loop {
+            let verdicts = async {
+                let client = pool::get(&self.pool).await?;
+                Ok::<_, Failed>(visibility::check(client, &table, &row, &groups).await?)
+            };
+            match verdicts.await {
+                Ok(verdicts) => break verdicts,
+                Err(error) => {
+                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot check visibility, trying on");
+                    time::sleep(ASK_AGAIN).await;
+                }
+            }
+        };
+        for (group, verdict) in groups.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Seen => seen.extend(&group.keys),
+                Verdict::Hidden => {}
+                Verdict::Failed { error, slow } => {
+                    if self.troubled.note(oid, group, slow) {
+                        tracing::warn!(
+                            code = "RlsPolicyError",
+                            "a policy failed: rows are withheld from its role"
+                        );
+                        let text = format!(
+                            "Row level security could not be evaluated, changes are withheld: {error}"
+                        );
+                        let channels: HashSet<ChannelId> =
+                            group.keys.iter().filter_map(|key| self.engine.channel(oid, *key)).collect();
+                        for channel in channels {
+                            self.sink.notice(channel, Notice::Error(text.clone()));
+                        }
+                    }
+                }
+            }
+        }
+        seen
     }
 
     /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and

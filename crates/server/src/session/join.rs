@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rand::Rng as _;
 use realtime_changes::{SubscriptionSpec, assign_ids, legacy_params};
 use realtime_hub::{Audience, Member, RoomKey};
-use realtime_postgres::{ConnectError, SubscribeRequest, Subscribed};
+use realtime_postgres::{ConnectError, SubscribeRequest};
 use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Payload, Ref, SystemMessage, encode};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -300,19 +300,14 @@ impl Session {
     pub(super) fn subscription_answered(
         &mut self,
         ticket: &Ticket,
-        result: Result<Subscribed, realtime_changes::SubscribeRefusal>,
+        result: Result<(), realtime_changes::SubscribeRefusal>,
     ) {
         let Some(channel) = self.channel_mut(&ticket.topic) else { return };
         if channel.attempt != ticket.step {
             return;
         }
         match result {
-            Ok(subscribed) => {
-                self.system(&ticket.topic, &SystemMessage::subscribed());
-                for notice in subscribed.notices {
-                    self.system(&ticket.topic, &SystemMessage::postgres_changes_error(notice));
-                }
-            }
+            Ok(()) => self.system(&ticket.topic, &SystemMessage::subscribed()),
             Err(refusal) => {
                 if refusal.is_transient() {
                     let delay = Duration::from_millis(rand::rng().random_range(RETRY_MILLIS));

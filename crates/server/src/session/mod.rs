@@ -21,7 +21,7 @@ use channel::{Channel, sub_topic};
 use join::Joining;
 use realtime_changes::SubscribeRefusal;
 use realtime_hub::Outbox;
-use realtime_postgres::{ConnectError, SubscribeRequest, Subscribed};
+use realtime_postgres::{ConnectError, SubscribeRequest};
 use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, encode};
 use realtime_tenants::UserSlot;
 use tokio::time::Instant;
@@ -53,7 +53,7 @@ pub enum Completion {
     /// Of [`Effect::Database`].
     Database(Ticket, Result<(), ConnectError>),
     /// Of [`Effect::Subscribe`].
-    Subscribed(Ticket, Result<Subscribed, SubscribeRefusal>),
+    Subscribed(Ticket, Result<(), SubscribeRefusal>),
 }
 
 /// Which step of which channel an effect belongs to. A step that was overtaken is recognised by its number.

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use realtime_auth::{ClaimValidators, Keys, Verifier, sign_hs256};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::{SubscribeRequest, Subscribed};
+use realtime_postgres::SubscribeRequest;
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use serde_json::{Value, json};
 use tokio::time;
@@ -37,7 +37,7 @@ impl Database for Arc<Scripted> {
         Box::pin(std::future::pending())
     }
 
-    fn subscribe(&self, _: SubscribeRequest) -> BoxFuture<'_, Result<Subscribed, SubscribeRefusal>> {
+    fn subscribe(&self, _: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>> {
         Box::pin(std::future::pending())
     }
 
@@ -328,11 +328,10 @@ fn subscriptions_are_answered_once() {
     );
     let Some(Effect::Subscribe(second, request)) = socket.effects.pop() else { panic!("a second attempt") };
     assert_eq!(&*request.role, "authenticated");
-    assert!(socket.complete(Completion::Subscribed(first, Ok(Subscribed::default()))).is_empty());
-    let frames =
-        socket.complete(Completion::Subscribed(second, Ok(Subscribed { notices: vec!["beware".into()] })));
+    assert!(socket.complete(Completion::Subscribed(first, Ok(()))).is_empty());
+    let frames = socket.complete(Completion::Subscribed(second, Ok(())));
     let messages: Vec<_> = frames.iter().map(|frame| frame[4]["message"].as_str().unwrap()).collect();
-    assert_eq!(messages, ["Subscribed to PostgreSQL", "beware"]);
+    assert_eq!(messages, ["Subscribed to PostgreSQL"]);
 }
 
 /// postgres_changes 27: a passing trouble is told, and the subscription tried again after 5 to 10 s.

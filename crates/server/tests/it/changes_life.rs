@@ -58,17 +58,12 @@ async fn what_is_granted_and_published_later() -> Result<()> {
     assert_eq!(socket.event(TOPIC, "postgres_changes").await?["data"]["record"], json!({"id": 2}));
 
     db.sql(
-        "alter table public.later enable row level security; insert into public.later values (3, 'c'); delete from public.later;
+        "alter table public.later enable row level security; insert into public.later values (3, 'c');
          insert into public.test (details) values ('mark')",
     )
     .await?;
-    assert_eq!(
-        socket.event(TOPIC, "postgres_changes").await?["data"]["table"],
-        "test",
-        "no row of it is sent unchecked"
-    );
-    let told = socket.event(TOPIC, "system").await?;
-    assert!(told["message"].as_str().unwrap_or_default().contains("table public.later"), "{told}");
+    let change = socket.event(TOPIC, "postgres_changes").await?;
+    assert_eq!(change["data"]["table"], "test", "no policy lets the role see the row");
     Ok(())
 }
 

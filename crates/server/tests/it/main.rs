@@ -5,6 +5,7 @@ mod changes_errors;
 mod changes_events;
 mod changes_filters;
 mod changes_life;
+mod changes_rls;
 mod channels;
 mod clients;
 mod command_line;

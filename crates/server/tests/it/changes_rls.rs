@@ -1,0 +1,212 @@
+//! Row-level security on row changes (postgres_changes 3, cases 88, 97 to 102).
+
+use anyhow::Result;
+use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
+use serde_json::{Value, json};
+
+use crate::BINARY;
+
+const TOPIC: &str = "realtime:any";
+
+/// A server, and a table `private.notes` whose rows their owners see; `auth.uid()` as the field has it.
+async fn server() -> Result<(Server, TestDb)> {
+    let db = TestDb::new().await?;
+    db.sql(
+        "create schema private; create schema auth;
+         create function auth.uid() returns uuid language sql stable as
+            $$ select (current_setting('request.jwt.claims', true)::jsonb ->> 'sub')::uuid $$;
+         create table private.notes (id int primary key, owner uuid, body text);
+         alter table private.notes enable row level security;
+         create policy own on private.notes to authenticated using ((select auth.uid()) = owner);
+         grant usage on schema private, auth to anon, authenticated, service_role;
+         grant select on private.notes to anon, authenticated, service_role;
+         alter publication supabase_realtime add table private.notes;",
+    )
+    .await?;
+    let server = Server::start(BINARY, &db, ServerOptions::default()).await?;
+    Ok((server, db))
+}
+
+fn user(n: u8) -> String {
+    format!("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a{n:02x}")
+}
+
+async fn watching(server: &Server, claims: Value, subscription: Value) -> Result<Socket> {
+    let mut claims = claims;
+    claims["exp"] = json!(unix_now() + 3600);
+    let mut socket = Socket::connect(server.port(), Version::V2, &sign(&claims)).await?;
+    socket.watch(TOPIC, json!([subscription])).await?;
+    Ok(socket)
+}
+
+async fn watching_as(server: &Server, n: u8) -> Result<Socket> {
+    let claims = json!({"role": "authenticated", "sub": user(n)});
+    watching(server, claims, json!({"schema": "private", "table": "notes"})).await
+}
+
+async fn next(socket: &mut Socket) -> Result<Value> {
+    Ok(socket.event(TOPIC, "postgres_changes").await?["data"].clone())
+}
+
+async fn insert(db: &TestDb, id: i32, owner: u8) -> Result<()> {
+    db.sql(&format!("insert into private.notes values ({id}, '{}', 'body {id}')", user(owner))).await
+}
+
+/// postgres_changes 97: everybody sees their own rows and no others, whatever the order of the questions
+#[tokio::test]
+async fn policies_decide_who_sees_a_row() -> Result<()> {
+    let (server, db) = server().await?;
+    let mut users = Vec::new();
+    for n in 0..5 {
+        users.push(watching_as(&server, n).await?);
+    }
+    // Two sockets of one user share the answer.
+    let mut twin = watching_as(&server, 3).await?;
+    let mut anon = watching(&server, json!({"role": "anon"}), json!({"schema": "private"})).await?;
+    let mut service =
+        watching(&server, json!({"role": "service_role"}), json!({"schema": "private"})).await?;
+    for id in 0..20 {
+        insert(&db, id, u8::try_from(id % 5)?).await?;
+    }
+    // What a policy shows is what it shows when it is asked: rows are left alone until they were handed over.
+    for id in 0..20 {
+        assert_eq!(next(&mut service).await?["record"]["id"], json!(id));
+    }
+    db.sql(&format!("update private.notes set owner = '{}' where id = 0", user(1))).await?;
+    db.sql("insert into private.notes values (99, null, null)").await?;
+    assert_eq!(next(&mut service).await?["type"], "UPDATE");
+    assert_eq!(next(&mut service).await?["record"]["id"], 99, "who bypasses sees all");
+    for (n, socket) in (0..).zip(users.iter_mut()).chain([(3, &mut twin)]) {
+        for id in (n..20).step_by(5) {
+            let data = next(socket).await?;
+            assert_eq!((&data["type"], &data["record"]["id"]), (&json!("INSERT"), &json!(id)), "user {n}");
+        }
+        if n == 1 {
+            let data = next(socket).await?;
+            assert_eq!(
+                (&data["type"], &data["record"]["owner"]),
+                (&json!("UPDATE"), &json!(user(1))),
+                "the new owner"
+            );
+        }
+        assert!(socket.settle().await?.is_empty(), "user {n} sees nothing else");
+    }
+    assert!(anon.settle().await?.is_empty(), "no policy for the role");
+    Ok(())
+}
+
+/// postgres_changes 99, 100: deletes are not checked and show the key alone, for every role
+#[tokio::test]
+async fn deletes_show_the_key() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql("alter table private.notes replica identity full").await?;
+    let mut owner = watching_as(&server, 1).await?;
+    let mut other = watching_as(&server, 2).await?;
+    let mut service =
+        watching(&server, json!({"role": "service_role"}), json!({"schema": "private"})).await?;
+    insert(&db, 1, 1).await?;
+    assert_eq!(next(&mut owner).await?["type"], "INSERT");
+    assert_eq!(next(&mut service).await?["type"], "INSERT");
+    db.sql("delete from private.notes").await?;
+    for socket in [&mut owner, &mut other, &mut service] {
+        let data = next(socket).await?;
+        assert_eq!((&data["type"], &data["old_record"]), (&json!("DELETE"), &json!({"id": 1})));
+        assert!(data.get("record").is_none());
+    }
+    Ok(())
+}
+
+/// postgres_changes 88, 98: column selection and filters with policies; roles with odd names, keys of any type
+#[tokio::test]
+async fn policies_with_everything_else() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create role \"has-hyphen\" nologin; grant usage on schema private to \"has-hyphen\";
+         create table private.\"odd $realtime$ name\" (a bytea, \"b \"\"c\"\"\" char(5), v text, primary key (a, \"b \"\"c\"\"\"));
+         alter table private.\"odd $realtime$ name\" enable row level security;
+         create policy all_of_it on private.\"odd $realtime$ name\" to \"has-hyphen\" using (v <> 'hidden');
+         grant select on private.\"odd $realtime$ name\" to \"has-hyphen\";
+         alter publication supabase_realtime add table private.\"odd $realtime$ name\";",
+    )
+    .await?;
+    let claims = json!({"role": "has-hyphen", "quote": "it's \"quoted\""});
+    let table = json!({"schema": "private", "table": "odd $realtime$ name"});
+    let mut socket = watching(&server, claims, table).await?;
+    db.sql("insert into private.\"odd $realtime$ name\" values ('\\x00ff', 'ab', 'hidden'), ('\\x01', 'ab', 'shown')").await?;
+    assert_eq!(next(&mut socket).await?["record"], json!({"a": "01", "b \"c\"": "ab   ", "v": "shown"}));
+
+    let mut selective = watching(
+        &server,
+        json!({"role": "authenticated", "sub": user(1)}),
+        json!({"schema": "private", "table": "notes", "filter": "body=match.[13]$", "select": ["body"]}),
+    )
+    .await?;
+    for (id, owner) in [(1, 2), (2, 1), (3, 1)] {
+        insert(&db, id, owner).await?;
+    }
+    assert_eq!(next(&mut selective).await?["record"], json!({"id": 3, "body": "body 3"}));
+    assert!(selective.settle().await?.is_empty());
+    Ok(())
+}
+
+/// postgres_changes 101, 102; decision 1: a policy that raises or sleeps harms only those it is for
+#[tokio::test]
+async fn bad_policies_harm_only_their_own() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create role raising nologin; create role sleeping nologin; create role recursive nologin; create role outside nologin;
+         create policy raising on private.notes to raising using (1 / (id - id) = 1);
+         create policy sleeping on private.notes to sleeping using (pg_sleep(30) is null);
+         create policy recursive on private.notes to recursive using (exists (select from private.notes n where n.id = 1));
+         grant usage on schema private to raising, sleeping, recursive;
+         grant select on private.notes to raising, sleeping, recursive, outside;",
+    )
+    .await?;
+    let mut good = Vec::new();
+    for n in [1, 2, 1] {
+        good.push(watching_as(&server, n).await?);
+    }
+    let mut bad = Vec::new();
+    for role in ["raising", "sleeping", "recursive", "outside"] {
+        bad.push(watching(&server, json!({ "role": role }), json!({"schema": "private"})).await?);
+    }
+    for id in 1..=3 {
+        insert(&db, id, 1).await?;
+    }
+    for id in 1..=3 {
+        for socket in [0, 2] {
+            assert_eq!(next(&mut good[socket]).await?["record"]["id"], json!(id));
+        }
+    }
+    assert!(good[1].settle().await?.is_empty());
+    for (socket, code) in bad.iter_mut().zip(["22012", "57014", "42P17", "42501"]) {
+        let system = socket.event(TOPIC, "system").await?;
+        let message = system["message"].as_str().unwrap_or_default();
+        assert!(message.contains("changes are withheld") && message.contains(code), "{message}");
+        assert!(socket.settle().await?.is_empty(), "told once, and no row");
+    }
+    Ok(())
+}
+
+/// A policy counts from the first row after it was made, changed or dropped.
+#[tokio::test]
+async fn policies_may_change() -> Result<()> {
+    let (server, db) = server().await?;
+    let mut socket = watching_as(&server, 1).await?;
+    insert(&db, 1, 1).await?;
+    assert_eq!(next(&mut socket).await?["record"]["id"], 1);
+    db.sql("drop policy own on private.notes").await?;
+    insert(&db, 2, 1).await?;
+    let mut service =
+        watching(&server, json!({"role": "service_role"}), json!({"schema": "private"})).await?;
+    db.sql("update private.notes set body = 'x' where id = 2").await?;
+    assert_eq!(next(&mut service).await?["record"]["id"], 2);
+    db.sql("create policy all_of_it on private.notes using (true)").await?;
+    insert(&db, 3, 2).await?;
+    assert_eq!(next(&mut socket).await?["record"]["id"], 3, "nobody saw the second");
+    db.sql("alter table private.notes disable row level security; drop policy all_of_it on private.notes")
+        .await?;
+    insert(&db, 4, 2).await?;
+    assert_eq!(next(&mut socket).await?["record"]["id"], 4);
+    Ok(())
+}

@@ -217,16 +217,19 @@ impl Worker {
         };
         match message {
             Message::Begin { commit_time, .. } => self.state.begin(commit_time),
-            Message::Commit { end_lsn, .. } => self.confirm(end_lsn),
+            Message::Commit { end_lsn, .. } => {
+                self.state.flush().await;
+                self.confirm(end_lsn);
+            }
             Message::Relation { relation, .. } => self.state.relation(relation).await,
             Message::Insert { relation, new, .. } => {
-                self.state.change(Action::Insert, relation, Some(&new), None).await;
+                self.state.change(Action::Insert, relation, Some(new), None).await;
             }
             Message::Update { relation, old, new, .. } => {
-                self.state.change(Action::Update, relation, Some(&new), old.as_ref()).await;
+                self.state.change(Action::Update, relation, Some(new), old).await;
             }
             Message::Delete { relation, old, .. } => {
-                self.state.change(Action::Delete, relation, None, Some(&old)).await;
+                self.state.change(Action::Delete, relation, None, Some(old)).await;
             }
             // Truncation is not delivered (2.8); the others carry nothing for subscribers.
             _ => {}

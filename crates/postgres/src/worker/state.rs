@@ -1,5 +1,8 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod sight;
+mod waiting;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
@@ -7,7 +10,7 @@ use std::{
 
 use deadpool_postgres::Pool;
 use realtime_changes::{
-    Action, Attachment, Change, ChannelId, Engine, Matches, Plan, Question, RoleAccess, SubscribeRefusal,
+    Action, Attachment, ChannelId, Engine, Matches, Plan, Question, RoleAccess, SubscribeRefusal,
     SubscriptionKey, Table, plan,
 };
 use realtime_pgoutput::{
@@ -15,16 +18,21 @@ use realtime_pgoutput::{
     message::{OldTuple, Relation, Tuple, UnixMicros},
 };
 use tokio::time::{self, Duration};
+use waiting::Waiting;
 
 use crate::{
-    ChangeSink, Notice, Stats, SubscribeRequest, catalog, pool, questions,
-    subscribe::Literals,
-    validate::Refused,
-    visibility::{self, Troubled, Verdict},
+    ChangeSink, Notice, Stats, SubscribeRequest, catalog, pool, questions, subscribe::Literals,
+    validate::Refused, visibility::Troubled,
 };
 
 /// Pause before a database that could not be asked is asked again. Rows must not pass unchecked.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Changes that are checked together at most.
+const MAX_WAITING: usize = 100;
+
+/// Bytes of changes that wait to be checked at most, give or take one change.
+const MAX_WAITING_BYTES: usize = 1_000_000;
 
 /// Literals kept at most; beyond it they are asked anew.
 const MAX_LITERALS: usize = 100_000;
@@ -56,6 +64,9 @@ pub(super) struct State {
     collation_is_c: Option<bool>,
     commit_time: UnixMicros,
     troubled: Troubled,
+    /// Changes of the transaction at hand that wait to be checked, and those that came after them.
+    waiting: Vec<Waiting>,
+    waiting_bytes: usize,
 }
 
 impl State {
@@ -72,6 +83,8 @@ impl State {
             collation_is_c: None,
             commit_time: UnixMicros::default(),
             troubled: Troubled::default(),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
         }
     }
 
@@ -85,6 +98,9 @@ impl State {
 
     /// Forgets what the walsender has told; a new session tells it again.
     pub(super) fn forget_relations(&mut self) {
+        // What waits belongs to a transaction whose rest is lost: the gap is told.
+        self.waiting.clear();
+        self.waiting_bytes = 0;
         self.engine.clear();
         self.known.clear();
         self.types = TypeRegistry::default();
@@ -110,6 +126,7 @@ impl State {
         request: SubscribeRequest,
         literals: Literals,
     ) -> Result<(), SubscribeRefusal> {
+        self.flush().await;
         if self.literals.len() > MAX_LITERALS {
             self.literals = Literals::default();
         }
@@ -141,6 +158,7 @@ impl State {
     /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a
     /// policy: what was known of the table is asked anew, before any row of it passes.
     pub(super) async fn relation(&mut self, relation: Arc<Relation>) {
+        self.flush().await;
         let oid = relation.oid;
         loop {
             match self.load(Arc::clone(&relation)).await {
@@ -263,84 +281,54 @@ impl State {
         Ok(Ok(literals))
     }
 
-    /// Takes a row change: finds who gets it and hands it over.
+    /// Takes a row change: finds who gets it and hands it over, at once or with others of its transaction.
     pub(super) async fn change(
         &mut self,
         action: Action,
         oid: Oid,
-        new: Option<&Tuple>,
-        old: Option<&OldTuple>,
+        new: Option<Tuple>,
+        old: Option<OldTuple>,
     ) {
         self.stats.rows.fetch_add(1, Ordering::Relaxed);
         // A relation that was not described is no fault of the row's (postgres_changes 124).
         let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) else { return };
-        let change = Change { action, relation: &relation, new, old, commit_time: self.commit_time };
+        let mut waiting = Waiting {
+            action,
+            relation,
+            new,
+            old,
+            commit_time: self.commit_time,
+            matches: Matches::default(),
+            keys: Vec::new(),
+            guarded: Vec::new(),
+        };
+        let change = waiting.change();
         let mut matches = self.engine.matches(&change);
         if matches.is_empty() {
             return;
         }
         let mut keys = std::mem::take(&mut matches.certain);
         keys.extend(self.ask(oid, &matches).await);
-        let seen = self.seen(oid, &change, &keys).await;
-        for delivery in self.engine.deliveries(&change, &matches, &keys, &seen, &self.types) {
-            self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
-            self.sink.deliver(delivery);
+        let mut guarded = self.engine.guarded(&waiting.change(), &keys);
+        guarded.retain(|group| !self.troubled.is_barred(oid, group.into()));
+        (waiting.matches, waiting.keys, waiting.guarded) = (matches, keys, guarded);
+        if self.waiting.is_empty() && waiting.guarded.is_empty() {
+            self.hand_over(&waiting, &HashSet::new());
+            return;
+        }
+        self.waiting_bytes += waiting.size();
+        self.waiting.push(waiting);
+        if self.waiting.len() >= MAX_WAITING || self.waiting_bytes >= MAX_WAITING_BYTES {
+            self.flush().await;
         }
     }
 
-    /// Which of the guarded subscriptions see the row. A policy that raises or takes too long hides the row from
-    /// its group alone, whose channels are told, though not for every row.
-    async fn seen(
-        &mut self,
-        oid: Oid,
-        change: &Change<'_>,
-        keys: &[SubscriptionKey],
-    ) -> HashSet<SubscriptionKey> {
-        let mut groups = self.engine.guarded(change, keys);
-        let mut seen = HashSet::new();
-        let Some(table) = self.engine.table(oid).map(Arc::clone) else { return seen };
-        groups.retain(|group| !self.troubled.is_barred(oid, group));
-        if groups.is_empty() {
-            return seen;
+    fn hand_over(&self, waiting: &Waiting, seen: &HashSet<SubscriptionKey>) {
+        let (change, matches) = (waiting.change(), &waiting.matches);
+        for delivery in self.engine.deliveries(&change, matches, &waiting.keys, seen, &self.types) {
+            self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
+            self.sink.deliver(delivery);
         }
-        let Some(row) = visibility::key(&table, change) else { return seen };
-        self.stats.checks.fetch_add(groups.len() as u64, Ordering::Relaxed);
-        let verdicts = loop {
-            let verdicts = async {
-                let client = pool::get(&self.pool).await?;
-                Ok::<_, Failed>(visibility::check(client, &table, &row, &groups).await?)
-            };
-            match verdicts.await {
-                Ok(verdicts) => break verdicts,
-                Err(error) => {
-                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot check visibility, trying on");
-                    time::sleep(ASK_AGAIN).await;
-                }
-            }
-        };
-        for (group, verdict) in groups.iter().zip(verdicts) {
-            match verdict {
-                Verdict::Seen => seen.extend(&group.keys),
-                Verdict::Hidden => {}
-                Verdict::Failed { error, slow } => {
-                    if self.troubled.note(oid, group, slow) {
-                        tracing::warn!(
-                            code = "RlsPolicyError",
-                            "a policy failed: rows are withheld from its role"
-                        );
-                        let text = format!(
-                            "Row level security could not be evaluated, changes are withheld: {error}"
-                        );
-                        let channels: HashSet<ChannelId> =
-                            group.keys.iter().filter_map(|key| self.engine.channel(oid, *key)).collect();
-                        for channel in channels {
-                            self.sink.notice(channel, Notice::Error(text.clone()));
-                        }
-                    }
-                }
-            }
-        }
-        seen
     }
 
     /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and

@@ -210,3 +210,50 @@ async fn policies_may_change() -> Result<()> {
     assert_eq!(next(&mut socket).await?["record"]["id"], 4);
     Ok(())
 }
+
+/// Rows of a transaction are checked together and still come in order, whatever lies between them.
+#[tokio::test]
+async fn transactions_are_checked_together() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create table private.open (id int primary key); grant select on private.open to authenticated;
+         alter publication supabase_realtime add table private.open;
+         create role picky nologin; grant usage on schema private to picky; grant select on private.notes to picky;
+         create policy picky on private.notes to picky using (100 / (id - 7) is not null);",
+    )
+    .await?;
+    let mut both =
+        watching(&server, json!({"role": "authenticated", "sub": user(1)}), json!({"schema": "private"}))
+            .await?;
+    let mut other = watching_as(&server, 2).await?;
+    let mut picky =
+        watching(&server, json!({"role": "picky"}), json!({"schema": "private", "table": "notes"})).await?;
+    db.sql(&format!(
+        "do $$ begin
+            for n in 1..250 loop
+                insert into private.notes values (n, case when n % 2 = 0 then '{}'::uuid else '{}'::uuid end, '');
+                insert into private.open values (n);
+            end loop;
+        end $$",
+        user(1),
+        user(2),
+    ))
+    .await?;
+    for n in 1..=250 {
+        if n % 2 == 0 {
+            let data = next(&mut both).await?;
+            assert_eq!((&data["table"], &data["record"]["id"]), (&json!("notes"), &json!(n)));
+        } else {
+            assert_eq!(next(&mut other).await?["record"]["id"], json!(n));
+        }
+        let data = next(&mut both).await?;
+        assert_eq!((&data["table"], &data["record"]["id"]), (&json!("open"), &json!(n)));
+    }
+    for n in (1..=250).filter(|n| *n != 7) {
+        assert_eq!(next(&mut picky).await?["record"]["id"], json!(n), "the row that raises is one row");
+    }
+    for socket in [&mut both, &mut other, &mut picky] {
+        assert!(socket.settle().await?.is_empty());
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Changes that wait to be checked.
+
+use std::sync::Arc;
+
+use realtime_changes::{Action, Change, Guarded, Matches, SubscriptionKey};
+use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
+
+/// A change that waits to be checked.
+pub(super) struct Waiting {
+    pub(super) action: Action,
+    pub(super) relation: Arc<Relation>,
+    pub(super) new: Option<Tuple>,
+    pub(super) old: Option<OldTuple>,
+    pub(super) commit_time: UnixMicros,
+    pub(super) matches: Matches,
+    pub(super) keys: Vec<SubscriptionKey>,
+    pub(super) guarded: Vec<Guarded>,
+}
+
+impl Waiting {
+    pub(super) fn change(&self) -> Change<'_> {
+        Change {
+            action: self.action,
+            relation: &self.relation,
+            new: self.new.as_ref(),
+            old: self.old.as_ref(),
+            commit_time: self.commit_time,
+        }
+    }
+
+    /// About how many bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        let tuple = |tuple: &Tuple| -> usize {
+            tuple.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum()
+        };
+        let old = self.old.as_ref().map_or(0, |(OldTuple::Key(old) | OldTuple::Full(old))| tuple(old));
+        size_of::<Self>() + self.new.as_ref().map_or(0, tuple) + old
+    }
+}

@@ -128,13 +128,29 @@ pub struct Attachment {
 #[error("Unknown table")]
 pub struct UnknownTable;
 
-/// Subscriptions that see a row together or not at all: row-level security decides by role and claims.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guarded {
+/// Whom row-level security decides for: a role and its claims. Equal parties of a table are one value, so that
+/// they can be told apart by their address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Party {
     /// Role to ask as.
     pub role: Box<str>,
     /// Claims to ask with, as JSON.
     pub claims: Arc<str>,
+}
+
+impl Party {
+    /// Tells equal parties of a table from others while any of them is held.
+    #[must_use]
+    pub fn address(party: &Arc<Self>) -> usize {
+        Arc::as_ptr(party).addr()
+    }
+}
+
+/// Subscriptions of a party: they see a row together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarded {
+    /// Whom to ask for.
+    pub party: Arc<Party>,
     /// The subscriptions.
     pub keys: Vec<SubscriptionKey>,
 }
@@ -207,6 +223,7 @@ struct Watched {
     /// Those whose role may not read the primary key.
     unauthorized: HashSet<SubscriptionKey>,
     shapes: Vec<Arc<Shape>>,
+    parties: HashSet<Arc<Party>>,
 }
 
 #[derive(Debug)]
@@ -219,6 +236,7 @@ struct ColumnIndex {
 struct Held {
     attachment: Attachment,
     shape: Arc<Shape>,
+    party: Arc<Party>,
 }
 
 impl Engine {
@@ -232,6 +250,7 @@ impl Engine {
             residual: HashSet::new(),
             unauthorized: HashSet::new(),
             shapes: Vec::new(),
+            parties: HashSet::new(),
             table: Arc::clone(&table),
         };
         self.tables.insert(table.oid, watched);
@@ -284,20 +303,20 @@ impl Engine {
     #[must_use]
     pub fn guarded(&self, change: &Change<'_>, keys: &[SubscriptionKey]) -> Vec<Guarded> {
         let Some(watched) = self.tables.get(&change.relation.oid) else { return Vec::new() };
-        let mut groups: HashMap<(&str, &str), Guarded> = HashMap::new();
+        let mut groups: Vec<Guarded> = Vec::new();
+        let mut places: HashMap<usize, usize> = HashMap::new();
         for key in keys {
-            let Some(Held { attachment, .. }) = watched.attachments.get(key) else { continue };
-            if watched.is_guarded(change.action, attachment) {
-                let (role, claims) = (&attachment.access.role, &attachment.claims);
-                let group = groups.entry((role, claims)).or_insert_with(|| Guarded {
-                    role: role.clone(),
-                    claims: Arc::clone(claims),
-                    keys: Vec::new(),
-                });
-                group.keys.push(*key);
+            let Some(held) = watched.attachments.get(key) else { continue };
+            if !watched.is_guarded(change.action, &held.attachment) {
+                continue;
+            }
+            let place = *places.entry(Party::address(&held.party)).or_insert(groups.len());
+            match groups.get_mut(place) {
+                Some(group) => group.keys.push(*key),
+                None => groups.push(Guarded { party: Arc::clone(&held.party), keys: vec![*key] }),
             }
         }
-        groups.into_values().collect()
+        groups
     }
 
     /// What to send for a change: `keys` are the subscriptions that matched in the end, `seen` those of them
@@ -350,7 +369,8 @@ impl Watched {
                 self.residual.insert(key);
             }
         }
-        self.attachments.insert(key, Held { attachment, shape });
+        let party = self.party(&attachment);
+        self.attachments.insert(key, Held { attachment, shape, party });
     }
 
     fn detach(&mut self, key: SubscriptionKey) {
@@ -372,8 +392,23 @@ impl Watched {
                 self.index.remove(&wanted.column);
             }
         }
+        // Held by us and by the set of parties: nobody else has it.
+        if Arc::strong_count(&held.party) == 2 {
+            self.parties.remove(&held.party);
+        }
         drop(held);
         self.shapes.retain(|shape| Arc::strong_count(shape) > 1);
+    }
+
+    /// The one value for this role and these claims.
+    fn party(&mut self, attachment: &Attachment) -> Arc<Party> {
+        let party = Party { role: attachment.access.role.clone(), claims: Arc::clone(&attachment.claims) };
+        if let Some(known) = self.parties.get(&party) {
+            return Arc::clone(known);
+        }
+        let party = Arc::new(party);
+        self.parties.insert(Arc::clone(&party));
+        party
     }
 
     /// What the role may see, cut to what was selected; the primary key always stays.

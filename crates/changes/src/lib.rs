@@ -22,7 +22,7 @@ mod value;
 
 pub use catalog::{Column, RoleAccess, Table};
 pub use engine::{
-    Action, Asked, Attachment, Change, ChannelId, Delivery, Engine, Guarded, Matches, Recipient,
+    Action, Asked, Attachment, Change, ChannelId, Delivery, Engine, Guarded, Matches, Party, Recipient,
     SubscriptionKey, UnknownTable,
 };
 pub use filter::{Filter, FilterError, Operator};

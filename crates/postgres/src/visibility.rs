@@ -8,7 +8,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use realtime_changes::{Change, Guarded, Table};
+use realtime_changes::{Change, Party, Table};
 use realtime_pgoutput::{Oid, message::Value};
 use serde_json::json;
 use tokio::time::Instant;
@@ -50,19 +50,6 @@ pub(crate) struct Failure {
     pub(crate) slow: bool,
 }
 
-/// A group to ask for: a role and its claims.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Party {
-    pub(crate) role: Box<str>,
-    pub(crate) claims: Arc<str>,
-}
-
-impl From<&Guarded> for Party {
-    fn from(group: &Guarded) -> Self {
-        Self { role: group.role.clone(), claims: Arc::clone(&group.claims) }
-    }
-}
-
 /// The texts of a new row's primary key. `None` if the change does not carry it.
 pub(crate) fn key(table: &Table, change: &Change<'_>) -> Option<Vec<String>> {
     let new = change.new?;
@@ -85,7 +72,7 @@ pub(crate) async fn check(
     client: &Client,
     table: &Table,
     keys: &[Vec<String>],
-    parties: &[Party],
+    parties: &[Arc<Party>],
 ) -> Result<Vec<Verdict>, tokio_postgres::Error> {
     let question = question(table);
     let mut verdicts = match ask(client, &question, keys, parties, TOGETHER).await {
@@ -114,7 +101,7 @@ async fn ask_alone(
     client: &Client,
     question: &str,
     keys: &[Vec<String>],
-    party: &Party,
+    party: &Arc<Party>,
 ) -> Result<Verdict, tokio_postgres::Error> {
     match ask(client, question, keys, std::slice::from_ref(party), ALONE).await {
         Ok(mut verdicts) => Ok(verdicts.pop().unwrap_or(Verdict::Rows(Vec::new()))),
@@ -133,7 +120,7 @@ async fn ask_by_row(
     client: &Client,
     question: &str,
     keys: &[Vec<String>],
-    party: &Party,
+    party: &Arc<Party>,
 ) -> Result<Verdict, tokio_postgres::Error> {
     let (mut seen, mut failure, mut failures) = (Vec::with_capacity(keys.len()), None, 0);
     for key in keys {
@@ -158,7 +145,7 @@ async fn ask(
     client: &Client,
     question: &str,
     keys: &[Vec<String>],
-    parties: &[Party],
+    parties: &[Arc<Party>],
     limit: Duration,
 ) -> Result<Vec<Verdict>, tokio_postgres::Error> {
     let parties_json: Vec<_> =
@@ -252,7 +239,7 @@ fn quoted(name: &str) -> String {
 
 /// Groups whose policies failed a short while ago.
 #[derive(Debug, Default)]
-pub(crate) struct Troubled(HashMap<(Oid, Party), Trouble>);
+pub(crate) struct Troubled(HashMap<(Oid, Arc<Party>), Trouble>);
 
 #[derive(Debug)]
 struct Trouble {
@@ -262,15 +249,19 @@ struct Trouble {
 
 impl Troubled {
     /// Whether a group is not to be asked, because its policies took too long.
-    pub(crate) fn is_barred(&self, oid: Oid, party: Party) -> bool {
-        self.0.get(&(oid, party)).is_some_and(|trouble| trouble.barred && trouble.until > Instant::now())
+    pub(crate) fn is_barred(&self, oid: Oid, party: &Arc<Party>) -> bool {
+        !self.0.is_empty()
+            && self
+                .0
+                .get(&(oid, Arc::clone(party)))
+                .is_some_and(|trouble| trouble.barred && trouble.until > Instant::now())
     }
 
     /// Notes a failure; whether the group's channels are to be told.
-    pub(crate) fn note(&mut self, oid: Oid, party: Party, slow: bool) -> bool {
+    pub(crate) fn note(&mut self, oid: Oid, party: &Arc<Party>, slow: bool) -> bool {
         let now = Instant::now();
         self.0.retain(|_, trouble| trouble.until > now);
-        let key = (oid, party);
+        let key = (oid, Arc::clone(party));
         let news = !self.0.contains_key(&key);
         if news || slow {
             self.0.insert(key, Trouble { until: now + BARRED, barred: slow });

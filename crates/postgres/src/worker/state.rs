@@ -310,7 +310,7 @@ impl State {
         let mut keys = std::mem::take(&mut matches.certain);
         keys.extend(self.ask(oid, &matches).await);
         let mut guarded = self.engine.guarded(&waiting.change(), &keys);
-        guarded.retain(|group| !self.troubled.is_barred(oid, group.into()));
+        guarded.retain(|group| !self.troubled.is_barred(oid, &group.party));
         (waiting.matches, waiting.keys, waiting.guarded) = (matches, keys, guarded);
         if self.waiting.is_empty() && waiting.guarded.is_empty() {
             self.hand_over(&waiting, &HashSet::new());

@@ -5,14 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_changes::{ChannelId, Guarded, SubscriptionKey, Table};
+use realtime_changes::{ChannelId, Guarded, Party, SubscriptionKey, Table};
 use realtime_pgoutput::Oid;
 use tokio::time;
 
 use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
 use crate::{
     Notice, pool,
-    visibility::{self, Failure, Party, Verdict},
+    visibility::{self, Failure, Verdict},
 };
 
 impl State {
@@ -40,8 +40,8 @@ impl State {
     /// hides rows from its group alone, whose channels are told, though not for every row.
     async fn look(&mut self, oid: Oid, waiting: &[Waiting], seen: &mut [HashSet<SubscriptionKey>]) {
         let Some(table) = self.engine.table(oid).map(Arc::clone) else { return };
-        let (mut rows, mut keys, mut parties) = (Vec::new(), Vec::new(), Vec::<Party>::new());
-        let mut places: HashMap<Party, usize> = HashMap::new();
+        let (mut rows, mut keys, mut parties) = (Vec::new(), Vec::new(), Vec::<Arc<Party>>::new());
+        let mut places: HashMap<usize, usize> = HashMap::new();
         for (at, change) in waiting.iter().enumerate().filter(|(_, change)| change.relation.oid == oid) {
             let Some(key) = visibility::key(&table, &change.change()).filter(|_| !change.guarded.is_empty())
             else {
@@ -50,8 +50,8 @@ impl State {
             rows.push(at);
             keys.push(key);
             for group in &change.guarded {
-                places.entry(group.into()).or_insert_with(|| {
-                    parties.push(group.into());
+                places.entry(Party::address(&group.party)).or_insert_with(|| {
+                    parties.push(Arc::clone(&group.party));
                     parties.len() - 1
                 });
             }
@@ -64,7 +64,7 @@ impl State {
         for (row, at) in rows.into_iter().enumerate() {
             let (Some(change), Some(seen)) = (waiting.get(at), seen.get_mut(at)) else { continue };
             for group in &change.guarded {
-                match places.get(&group.into()).and_then(|place| verdicts.get(*place)) {
+                match places.get(&Party::address(&group.party)).and_then(|place| verdicts.get(*place)) {
                     Some(Verdict::Rows(rows)) if rows.get(row) == Some(&true) => seen.extend(&group.keys),
                     Some(Verdict::Failed(failure)) => self.withheld(oid, group, failure),
                     _ => {}
@@ -74,7 +74,7 @@ impl State {
     }
 
     /// The verdicts, however long it takes: rows must not pass unchecked.
-    async fn verdicts(&self, table: &Table, keys: &[Vec<String>], parties: &[Party]) -> Vec<Verdict> {
+    async fn verdicts(&self, table: &Table, keys: &[Vec<String>], parties: &[Arc<Party>]) -> Vec<Verdict> {
         loop {
             let verdicts = async {
                 let client = pool::get(&self.pool).await?;
@@ -92,7 +92,7 @@ impl State {
 
     /// Tells the channels of a group that its policies failed, unless they were told a short while ago.
     fn withheld(&mut self, oid: Oid, group: &Guarded, failure: &Failure) {
-        if !self.troubled.note(oid, group.into(), failure.slow) {
+        if !self.troubled.note(oid, &group.party, failure.slow) {
             return;
         }
         tracing::warn!(code = "RlsPolicyError", "a policy failed: rows are withheld from its role");

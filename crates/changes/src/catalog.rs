@@ -17,6 +17,8 @@ pub struct Table {
     pub primary_key: Vec<usize>,
     /// `pg_class.relrowsecurity`.
     pub row_security: bool,
+    /// A table of its own, neither partitioned nor with children: a `ctid` names one of its rows.
+    pub plain: bool,
     /// Replica identity.
     pub replica_identity: ReplicaIdentity,
 }

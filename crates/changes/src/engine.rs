@@ -2,23 +2,21 @@
 //!
 //! Conditions of equality go through a hash index: a row costs what matches it, not what subscribes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+mod party;
+mod watched;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+pub use party::{Candidates, Party, PartyId};
 use realtime_pgoutput::{
     Oid, TypeRegistry,
     message::{OldTuple, Relation, Tuple, UnixMicros, Value},
 };
+use rustc_hash::FxHashMap;
+use watched::Watched;
 
-use crate::{
-    EventFilter, Predicate, Question, RoleAccess, Table,
-    payload::{self, Mapping, Refused, Shape},
-    predicate::{Cell, Outcome},
-    value::Family,
-};
+use crate::{EventFilter, Predicate, Question, RoleAccess, Table, predicate::Cell};
 
 /// What happened to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,33 +126,6 @@ pub struct Attachment {
 #[error("Unknown table")]
 pub struct UnknownTable;
 
-/// Whom row-level security decides for: a role and its claims. Equal parties of a table are one value, so that
-/// they can be told apart by their address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Party {
-    /// Role to ask as.
-    pub role: Box<str>,
-    /// Claims to ask with, as JSON.
-    pub claims: Arc<str>,
-}
-
-impl Party {
-    /// Tells equal parties of a table from others while any of them is held.
-    #[must_use]
-    pub fn address(party: &Arc<Self>) -> usize {
-        Arc::as_ptr(party).addr()
-    }
-}
-
-/// Subscriptions of a party: they see a row together or not at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guarded {
-    /// Whom to ask for.
-    pub party: Arc<Party>,
-    /// The subscriptions.
-    pub keys: Vec<SubscriptionKey>,
-}
-
 /// Which subscriptions a change matches.
 #[derive(Debug, Default)]
 pub struct Matches {
@@ -206,54 +177,15 @@ pub struct Recipient {
 /// Subscriptions by table.
 #[derive(Debug, Default)]
 pub struct Engine {
-    tables: HashMap<Oid, Watched>,
+    tables: FxHashMap<Oid, Watched>,
     next_key: u64,
-}
-
-/// A table and who watches it.
-#[derive(Debug)]
-struct Watched {
-    table: Arc<Table>,
-    mapping: Mapping,
-    attachments: HashMap<SubscriptionKey, Held>,
-    /// By column and key of the wanted value.
-    index: HashMap<usize, ColumnIndex>,
-    /// Those that the index cannot find.
-    residual: HashSet<SubscriptionKey>,
-    /// Those whose role may not read the primary key.
-    unauthorized: HashSet<SubscriptionKey>,
-    shapes: Vec<Arc<Shape>>,
-    parties: HashSet<Arc<Party>>,
-}
-
-#[derive(Debug)]
-struct ColumnIndex {
-    family: Family,
-    keys: HashMap<Vec<u8>, HashSet<SubscriptionKey>>,
-}
-
-#[derive(Debug)]
-struct Held {
-    attachment: Attachment,
-    shape: Arc<Shape>,
-    party: Arc<Party>,
 }
 
 impl Engine {
     /// Makes a table known, or known anew: whatever was attached to it is gone and has to be attached again.
     pub fn put_table(&mut self, table: Arc<Table>, relation: &Relation) {
-        let mapping = Mapping::new(&table, relation);
-        let watched = Watched {
-            mapping,
-            attachments: HashMap::new(),
-            index: HashMap::new(),
-            residual: HashSet::new(),
-            unauthorized: HashSet::new(),
-            shapes: Vec::new(),
-            parties: HashSet::new(),
-            table: Arc::clone(&table),
-        };
-        self.tables.insert(table.oid, watched);
+        let oid = table.oid;
+        self.tables.insert(oid, Watched::new(table, relation));
     }
 
     /// Forgets all tables.
@@ -289,7 +221,7 @@ impl Engine {
     /// The channel of an attachment.
     #[must_use]
     pub fn channel(&self, oid: Oid, key: SubscriptionKey) -> Option<ChannelId> {
-        Some(self.tables.get(&oid)?.attachments.get(&key)?.attachment.channel)
+        self.tables.get(&oid)?.channel(key)
     }
 
     /// Which subscriptions a change matches.
@@ -298,225 +230,32 @@ impl Engine {
         self.tables.get(&change.relation.oid).map(|watched| watched.matches(change)).unwrap_or_default()
     }
 
-    /// Those of the subscriptions that may get the row only if row-level security lets them see it, in groups
-    /// that share the answer. Deletes are not checked: there is no row to see any more (3.4).
+    /// A party of a table.
     #[must_use]
-    pub fn guarded(&self, change: &Change<'_>, keys: &[SubscriptionKey]) -> Vec<Guarded> {
-        let Some(watched) = self.tables.get(&change.relation.oid) else { return Vec::new() };
-        let mut groups: Vec<Guarded> = Vec::new();
-        let mut places: HashMap<usize, usize> = HashMap::new();
-        for key in keys {
-            let Some(held) = watched.attachments.get(key) else { continue };
-            if !watched.is_guarded(change.action, &held.attachment) {
-                continue;
-            }
-            let place = *places.entry(Party::address(&held.party)).or_insert(groups.len());
-            match groups.get_mut(place) {
-                Some(group) => group.keys.push(*key),
-                None => groups.push(Guarded { party: Arc::clone(&held.party), keys: vec![*key] }),
-            }
-        }
-        groups
+    pub fn party(&self, oid: Oid, id: PartyId) -> Option<&Arc<Party>> {
+        self.tables.get(&oid)?.party(id)
     }
 
-    /// What to send for a change: `keys` are the subscriptions that matched in the end, `seen` those of them
-    /// that were found to see the row. Who is guarded and not among `seen` gets nothing.
+    /// Who of the subscriptions that match a change may get it at once, and who only if row-level security shows
+    /// them the row. Deletes are not checked: there is no row to see any more (3.4).
+    #[must_use]
+    pub fn candidates(&self, change: &Change<'_>, keys: &[SubscriptionKey]) -> Candidates {
+        let watched = self.tables.get(&change.relation.oid);
+        watched.map(|watched| watched.candidates(change.action, keys)).unwrap_or_default()
+    }
+
+    /// What to send for a change: `open` are those who get it unchecked, `seen` those who were found to see the
+    /// row. Who is guarded and not among `seen` gets nothing.
     #[must_use]
     pub fn deliveries(
         &self,
         change: &Change<'_>,
         matches: &Matches,
-        keys: &[SubscriptionKey],
-        seen: &HashSet<SubscriptionKey>,
+        open: &[SubscriptionKey],
+        seen: &[SubscriptionKey],
         types: &TypeRegistry,
     ) -> Vec<Delivery> {
-        let Some(watched) = self.tables.get(&change.relation.oid) else { return Vec::new() };
-        let may_see = |key: &&SubscriptionKey| {
-            let held = watched.attachments.get(key);
-            held.is_some_and(|held| {
-                seen.contains(key) || !watched.is_guarded(change.action, &held.attachment)
-            })
-        };
-        let keys: Vec<SubscriptionKey> = keys.iter().filter(may_see).copied().collect();
-        let mut deliveries = watched.deliveries(change, keys, types);
-        deliveries.extend(watched.refusals(change.action, &matches.refused));
-        deliveries
-    }
-}
-
-impl Watched {
-    /// Whether a subscription may get a change only after a look at what row-level security shows it.
-    fn is_guarded(&self, action: Action, attachment: &Attachment) -> bool {
-        self.table.row_security && !attachment.access.bypasses_rls && action != Action::Delete
-    }
-
-    fn attach(&mut self, key: SubscriptionKey, attachment: Attachment) {
-        let shape = self.shape(&attachment);
-        if !shape.reads_key {
-            self.unauthorized.insert(key);
-        }
-        match attachment.predicate.index_keys() {
-            Some(wanted) => {
-                let index = self
-                    .index
-                    .entry(wanted.column)
-                    .or_insert_with(|| ColumnIndex { family: wanted.family, keys: HashMap::new() });
-                for value in wanted.keys {
-                    index.keys.entry(value.to_vec()).or_default().insert(key);
-                }
-            }
-            None => {
-                self.residual.insert(key);
-            }
-        }
-        let party = self.party(&attachment);
-        self.attachments.insert(key, Held { attachment, shape, party });
-    }
-
-    fn detach(&mut self, key: SubscriptionKey) {
-        let Some(held) = self.attachments.remove(&key) else { return };
-        self.residual.remove(&key);
-        self.unauthorized.remove(&key);
-        if let Some(wanted) = held.attachment.predicate.index_keys()
-            && let Some(index) = self.index.get_mut(&wanted.column)
-        {
-            for value in wanted.keys {
-                if let Some(keys) = index.keys.get_mut(value) {
-                    keys.remove(&key);
-                    if keys.is_empty() {
-                        index.keys.remove(value);
-                    }
-                }
-            }
-            if index.keys.is_empty() {
-                self.index.remove(&wanted.column);
-            }
-        }
-        // Held by us and by the set of parties: nobody else has it.
-        if Arc::strong_count(&held.party) == 2 {
-            self.parties.remove(&held.party);
-        }
-        drop(held);
-        self.shapes.retain(|shape| Arc::strong_count(shape) > 1);
-    }
-
-    /// The one value for this role and these claims.
-    fn party(&mut self, attachment: &Attachment) -> Arc<Party> {
-        let party = Party { role: attachment.access.role.clone(), claims: Arc::clone(&attachment.claims) };
-        if let Some(known) = self.parties.get(&party) {
-            return Arc::clone(known);
-        }
-        let party = Arc::new(party);
-        self.parties.insert(Arc::clone(&party));
-        party
-    }
-
-    /// What the role may see, cut to what was selected; the primary key always stays.
-    fn shape(&mut self, attachment: &Attachment) -> Arc<Shape> {
-        let access = &attachment.access;
-        let visible: Vec<bool> = (0..self.table.columns.len())
-            .map(|column| {
-                let selected = attachment.select.as_ref().is_none_or(|select| select.contains(&column));
-                access.reads(column) && (selected || self.table.primary_key.contains(&column))
-            })
-            .collect();
-        let reads_key = access.reads_key(&self.table);
-        let known = self.shapes.iter().find(|shape| shape.visible == visible && shape.reads_key == reads_key);
-        if let Some(shape) = known {
-            return Arc::clone(shape);
-        }
-        let shape = Arc::new(Shape::new(&self.table, visible, reads_key));
-        self.shapes.push(Arc::clone(&shape));
-        shape
-    }
-
-    fn matches(&self, change: &Change<'_>) -> Matches {
-        let mut matches = Matches::default();
-        let cell = |column: usize| self.mapping.in_tuple(column).map_or(Cell::Missing, |at| change.cell(at));
-        let wants = |key: &&SubscriptionKey| {
-            self.attachments.get(key).is_some_and(|held| change.action.wanted_by(held.attachment.event))
-        };
-        let row_change = change.action != Action::Delete;
-        if row_change && self.table.primary_key.is_empty() {
-            matches.refused = self.attachments.keys().filter(wants).copied().collect();
-            return matches;
-        }
-        if row_change {
-            matches.refused = self.unauthorized.iter().filter(wants).copied().collect();
-        }
-        let mut consider = |key: &SubscriptionKey| {
-            let Some(held) = self.attachments.get(key) else { return };
-            // Who may read no column at all gets nothing (spec README, decision 6).
-            let unreadable =
-                if row_change { !held.shape.reads_key } else { !held.shape.visible.contains(&true) };
-            if unreadable || !change.action.wanted_by(held.attachment.event) {
-                return;
-            }
-            match held.attachment.predicate.evaluate(cell) {
-                Outcome::Holds => matches.certain.push(*key),
-                Outcome::Fails => {}
-                Outcome::Depends(questions) => matches.asked.push(Asked { key: *key, questions }),
-            }
-        };
-        self.residual.iter().for_each(&mut consider);
-        for (column, index) in &self.index {
-            let Cell::Text(text) = cell(*column) else { continue };
-            if let Some(keys) = index.family.key(text).and_then(|value| index.keys.get(&*value)) {
-                keys.iter().for_each(&mut consider);
-            }
-        }
-        matches
-    }
-
-    /// One delivery per shape, in the order in which their first subscriptions were attached.
-    fn deliveries(
-        &self,
-        change: &Change<'_>,
-        mut keys: Vec<SubscriptionKey>,
-        types: &TypeRegistry,
-    ) -> Vec<Delivery> {
-        let mut groups: Vec<(&Arc<Shape>, Vec<SubscriptionKey>)> = Vec::new();
-        keys.sort_unstable();
-        for key in &keys {
-            let Some(held) = self.attachments.get(key) else { continue };
-            match groups.iter_mut().find(|(shape, _)| Arc::ptr_eq(shape, &held.shape)) {
-                Some((_, keys)) => keys.push(*key),
-                None => groups.push((&held.shape, vec![*key])),
-            }
-        }
-        groups
-            .into_iter()
-            .map(|(shape, keys)| {
-                let data = payload::data(&self.table, &self.mapping, shape, change, types);
-                Delivery { action: change.action, data: data.into(), recipients: self.recipients(&keys) }
-            })
-            .collect()
-    }
-
-    fn refusals(&self, action: Action, keys: &[SubscriptionKey]) -> Option<Delivery> {
-        if keys.is_empty() {
-            return None;
-        }
-        let why =
-            if self.table.primary_key.is_empty() { Refused::NoPrimaryKey } else { Refused::Unauthorized };
-        let data = payload::refused(&self.table, action, why).into();
-        let mut keys = keys.to_vec();
-        keys.sort_unstable();
-        Some(Delivery { action, data, recipients: self.recipients(&keys) })
-    }
-
-    /// Each channel once, with the ids of its subscriptions in the order of `keys`.
-    fn recipients(&self, keys: &[SubscriptionKey]) -> Vec<Recipient> {
-        let mut recipients: Vec<Recipient> = Vec::with_capacity(keys.len());
-        let mut places: HashMap<ChannelId, usize> = HashMap::with_capacity(keys.len());
-        for key in keys {
-            let Some(Held { attachment, .. }) = self.attachments.get(key) else { continue };
-            let place = *places.entry(attachment.channel).or_insert(recipients.len());
-            match recipients.get_mut(place) {
-                Some(recipient) => recipient.ids.push(attachment.id),
-                None => recipients.push(Recipient { channel: attachment.channel, ids: vec![attachment.id] }),
-            }
-        }
-        recipients
+        let watched = self.tables.get(&change.relation.oid);
+        watched.map(|watched| watched.deliver(change, matches, open, seen, types)).unwrap_or_default()
     }
 }

@@ -12,6 +12,7 @@ mod engine;
 mod filter;
 mod ids;
 mod like;
+mod literal;
 mod params;
 mod payload;
 mod plan;
@@ -22,8 +23,8 @@ mod value;
 
 pub use catalog::{Column, RoleAccess, Table};
 pub use engine::{
-    Action, Asked, Attachment, Change, ChannelId, Delivery, Engine, Guarded, Matches, Party, Recipient,
-    SubscriptionKey, UnknownTable,
+    Action, Asked, Attachment, Candidates, Change, ChannelId, Delivery, Engine, Matches, Party, PartyId,
+    Recipient, SubscriptionKey, UnknownTable,
 };
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;

@@ -5,6 +5,7 @@ use realtime_pgoutput::parse_array;
 use crate::{
     Column, RoleAccess, SubscriptionSpec, Table,
     filter::{Filter, Operator},
+    literal,
     predicate::Predicate,
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Planned {
     pub(crate) filter: Filter,
     pub(crate) cast_type: Box<str>,
     pub(crate) base_oid: u32,
+    /// The literal is known to be in canonical form: the database need not be asked.
+    settled: bool,
 }
 
 /// How the database checks a literal.
@@ -80,7 +83,13 @@ fn bind(filter: &Filter, table: &Table, access: &RoleAccess) -> Result<Planned, 
     if column.base_oid == BYTEA && filter.operator != Operator::In && is_hex(&filter.value) {
         filter.value = format!("\\x{}", filter.value).into();
     }
-    Ok(Planned { column: index, filter, cast_type: column.cast_type.clone(), base_oid: column.base_oid })
+    Ok(Planned {
+        column: index,
+        settled: literal::is_canonical(&filter, column),
+        filter,
+        cast_type: column.cast_type.clone(),
+        base_oid: column.base_oid,
+    })
 }
 
 const BOOL: u32 = 16;
@@ -149,14 +158,15 @@ impl Planned {
 }
 
 impl Plan {
-    /// The literals that the database must check, in the order of the conditions that have one.
+    /// The literals that the database must check, in the order of the conditions that have one. Those that are
+    /// certain to be accepted as they stand are not among them.
     #[must_use]
     pub fn checks(&self) -> Vec<LiteralCheck<'_>> {
-        let check = |planned: &'_ Planned| planned.sql();
         self.conditions
             .iter()
+            .filter(|planned| !planned.settled)
             .filter_map(|planned| {
-                let (operator, kind) = check(planned)?;
+                let (operator, kind) = planned.sql()?;
                 Some(LiteralCheck {
                     cast_type: &planned.cast_type,
                     operator,
@@ -179,7 +189,8 @@ impl Plan {
     pub fn compile(&self, canonical: &[String], collation_is_c: bool) -> Predicate {
         let mut literals = canonical.iter();
         Predicate::new(self.conditions.iter().map(|planned| {
-            let literal = if planned.sql().is_some() { literals.next() } else { None };
+            let asked = planned.sql().is_some() && !planned.settled;
+            let literal = if asked { literals.next() } else { None };
             planned.compile(literal.map_or(&planned.filter.value, |literal| literal.as_str()), collation_is_c)
         }))
     }

@@ -1,7 +1,7 @@
 //! The match engine and the payloads, through the crate's public face, on hand-made rows.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -38,6 +38,7 @@ fn table() -> Table {
         ],
         primary_key: vec![0],
         row_security: false,
+        plain: true,
         replica_identity: ReplicaIdentity::Default,
     }
 }
@@ -117,7 +118,7 @@ impl Fixture {
         let change = self.change(action, new, old);
         let matches = self.engine.matches(&change);
         assert!(matches.asked.is_empty());
-        self.engine.deliveries(&change, &matches, &matches.certain, &HashSet::new(), &TypeRegistry::default())
+        self.engine.deliveries(&change, &matches, &matches.certain, &[], &TypeRegistry::default())
     }
 
     fn insert(&self, new: &Tuple) -> Vec<Delivery> {
@@ -247,13 +248,15 @@ fn row_security_is_never_passed_unchecked() {
 
     let change = fixture.change(Action::Insert, Some(&new), None);
     let matches = fixture.engine.matches(&change);
-    let groups = fixture.engine.guarded(&change, &matches.certain);
-    let mut sizes: Vec<usize> = groups.iter().map(|group| group.keys.len()).collect();
-    sizes.sort_unstable();
-    assert_eq!(sizes, [1, 2], "equal role and claims are one question");
-    let seen = HashSet::from([guarded[1]]);
-    let deliveries =
-        fixture.engine.deliveries(&change, &matches, &matches.certain, &seen, &TypeRegistry::default());
+    let candidates = fixture.engine.candidates(&change, &matches.certain);
+    let mut parties: Vec<_> = candidates.guarded.iter().map(|(party, _)| *party).collect();
+    assert_eq!((candidates.open.len(), parties.len()), (1, 3));
+    parties.dedup();
+    assert_eq!(parties.len(), 2, "equal role and claims are one question");
+    let claims = |id| fixture.engine.party(OID, id).unwrap().claims.to_string();
+    assert_ne!(claims(parties[0]), claims(parties[1]));
+    let types = TypeRegistry::default();
+    let deliveries = fixture.engine.deliveries(&change, &matches, &candidates.open, &[guarded[1]], &types);
     assert_eq!(recipients(&deliveries), [(0, vec![1]), (7, vec![2])]);
 
     let deleted = fixture.deliver(Action::Delete, None, Some(&OldTuple::Full(new)));
@@ -322,8 +325,7 @@ fn questions() {
     let question = &asked.questions[0];
     assert_eq!((question.operator, &*question.literal, &question.value[..]), ("~", "^a", &b"abc"[..]));
     assert_eq!([Some(true), Some(false), None].map(|answer| question.holds(answer)), [false, true, false]);
-    let deliveries =
-        fixture.engine.deliveries(&change, &matches, &[key], &HashSet::new(), &TypeRegistry::default());
+    let deliveries = fixture.engine.deliveries(&change, &matches, &[key], &[], &TypeRegistry::default());
     assert_eq!(recipients(&deliveries), [(1, vec![1])]);
     let failing = row([Some("1"), Some("abc"), Some("0")]);
     assert!(fixture.engine.matches(&fixture.change(Action::Insert, Some(&failing), None)).is_empty());

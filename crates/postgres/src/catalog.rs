@@ -5,20 +5,21 @@ use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaI
 use tokio_postgres::{Client, Error, Row};
 
 /// A table of the publication.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Published {
     pub(crate) oid: Oid,
     pub(crate) schema: String,
     pub(crate) name: String,
 }
 
-/// The tables of a publication; none if there is no such publication.
+/// The tables of a publication, in a fixed order; none if there is no such publication.
 pub(crate) async fn published(client: &Client, publication: &str) -> Result<Vec<Published>, Error> {
     const SQL: &str = "select c.oid, n.nspname::text, c.relname::text
         from pg_catalog.pg_publication_tables p
         join pg_catalog.pg_namespace n on n.nspname = p.schemaname
         join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
-        where p.pubname = $1";
+        where p.pubname = $1
+        order by c.oid";
     let rows = client.query(SQL, &[&publication]).await?;
     rows.iter()
         .map(|row| Ok(Published { oid: row.try_get(0)?, schema: row.try_get(1)?, name: row.try_get(2)? }))
@@ -33,7 +34,8 @@ pub(crate) async fn table(
 ) -> Result<Option<Table>, Error> {
     const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
             (select i.indkey::int2[] from pg_catalog.pg_index i
-             where i.indrelid = c.oid and i.indisprimary) as key
+             where i.indrelid = c.oid and i.indisprimary) as key,
+            c.relkind = 'r' and not c.relhassubclass as plain
         from pg_catalog.pg_class c
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.oid = $1";
@@ -62,6 +64,7 @@ pub(crate) async fn table(
         columns: columns?,
         primary_key: key.unwrap_or_default().iter().filter_map(position).collect(),
         row_security: row.try_get(2)?,
+        plain: row.try_get(5)?,
         replica_identity: match identity.as_str() {
             "f" => ReplicaIdentity::Full,
             "i" => ReplicaIdentity::Index,
@@ -140,17 +143,35 @@ pub(crate) async fn load_types(
 
 /// What a role may see of a table. `None` if there is no such role; names are exact.
 pub(crate) async fn role_access(client: &Client, role: &str, oid: Oid) -> Result<Option<RoleAccess>, Error> {
-    const SQL: &str = "select
+    Ok(role_accesses(client, &[(role, oid)]).await?.pop().flatten())
+}
+
+/// The same for several roles and tables at once, in their order.
+pub(crate) async fn role_accesses(
+    client: &Client,
+    wanted: &[(&str, Oid)],
+) -> Result<Vec<Option<RoleAccess>>, Error> {
+    const SQL: &str = "select w.n,
             r.rolsuper or r.rolbypassrls
                 or (not c.relforcerowsecurity and pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')),
             (select coalesce(array_agg(
                     pg_catalog.has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT') order by a.attnum), '{}')
              from pg_catalog.pg_attribute a
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
-        from pg_catalog.pg_roles r, pg_catalog.pg_class c
-        where r.rolname = $1 and c.oid = $2";
-    let Some(row) = client.query_opt(SQL, &[&role, &oid]).await? else { return Ok(None) };
-    Ok(Some(RoleAccess { role: role.into(), bypasses_rls: row.try_get(0)?, selectable: row.try_get(1)? }))
+        from unnest($1::text[], $2::oid[]) with ordinality w (role, relation, n)
+        join pg_catalog.pg_roles r on r.rolname = w.role
+        join pg_catalog.pg_class c on c.oid = w.relation";
+    let (roles, oids): (Vec<&str>, Vec<Oid>) = wanted.iter().copied().unzip();
+    let mut accesses = vec![None; wanted.len()];
+    for row in client.query(SQL, &[&roles, &oids]).await? {
+        let n: i64 = row.try_get(0)?;
+        let at = usize::try_from(n - 1).unwrap_or(usize::MAX);
+        if let (Some(slot), Some((role, _))) = (accesses.get_mut(at), wanted.get(at)) {
+            let (bypasses_rls, selectable) = (row.try_get(1)?, row.try_get(2)?);
+            *slot = Some(RoleAccess { role: (*role).into(), bypasses_rls, selectable });
+        }
+    }
+    Ok(accesses)
 }
 
 /// Whether a role exists.

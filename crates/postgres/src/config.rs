@@ -23,8 +23,16 @@ pub struct DatabaseConfig {
     pub name: String,
     /// Publication whose tables are watched.
     pub publication: String,
-    /// Base of the temporary replication slot's name, at most 49 bytes; a random part is appended.
+    /// Name of the permanent replication slot, or base of the temporary one's, at most 49 bytes: a random part is
+    /// appended. Lower-case letters, digits and underscores.
     pub slot_name: String,
+    /// The slot is permanent: the log is read from the start of the server on, and a connection that was lost goes on
+    /// where it ended. The server must be told to drop it when it is not wanted any more: it keeps the log from being
+    /// removed.
+    pub durable_slot: bool,
+    /// A slot that keeps more than this many bytes of the log is given up, and the subscribers are told of the gap.
+    /// 0: never.
+    pub max_lag_bytes: u64,
     /// Connections for queries, beside the one for replication.
     pub pool_size: usize,
     /// How long connecting may take.
@@ -45,6 +53,8 @@ impl Default for DatabaseConfig {
             name: "postgres".to_owned(),
             publication: "supabase_realtime".to_owned(),
             slot_name: "supabase_realtime_replication_slot".to_owned(),
+            durable_slot: false,
+            max_lag_bytes: 10_000_000_000,
             pool_size: 5,
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),

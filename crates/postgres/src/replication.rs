@@ -1,4 +1,7 @@
-//! A replication session: a temporary slot and the messages that come through it (postgres_changes 7.1, 7.2).
+//! A replication session: a slot and the messages that come through it (postgres_changes 7.1, 7.2).
+//!
+//! The slot is temporary, of a name that nobody else uses, and ends with the session; or it is permanent, bears the
+//! name of the settings, and the session goes on where the last one ended.
 
 use bytes::Bytes;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
@@ -27,6 +30,13 @@ const MAX_MESSAGE: usize = 256 * 1024 * 1024;
 /// How long making the slot may take beyond connecting: it waits for transactions that are running.
 const SLOT_TIMEOUT: time::Duration = time::Duration::from_secs(20);
 
+/// How often the position is confirmed to the server, if it has moved. What was delivered after the last time comes
+/// again when a permanent slot is resumed by another process.
+const CONFIRM_INTERVAL: time::Duration = time::Duration::from_secs(1);
+
+/// What our replication connections are called in `pg_stat_activity`.
+pub(crate) const APPLICATION_NAME: &str = "realtime_replication";
+
 /// Why a session ended or did not come to be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplicationError {
@@ -42,6 +52,40 @@ pub(crate) enum ReplicationError {
     /// The server ended the stream.
     #[error("The server ended the replication stream")]
     Ended,
+    /// The publication does not exist or has no tables.
+    #[error("The publication has no tables")]
+    NothingPublished,
+    /// Everything else that has to be asked before a session starts.
+    #[error("{0}")]
+    Preparation(String),
+}
+
+impl ReplicationError {
+    /// Whether the server gave this SQLSTATE.
+    fn has_code(&self, code: &str) -> bool {
+        // The library keeps the code as a part of the text only.
+        matches!(self, Self::Wire(PgWireError::Server(text)) if text.contains(&format!("SQLSTATE {code}")))
+    }
+
+    /// Another connection reads the slot.
+    pub(crate) fn is_slot_in_use(&self) -> bool {
+        self.has_code("55006")
+    }
+
+    /// The publication does not exist, or did not when the change that is decoded was made.
+    pub(crate) fn is_publication_missing(&self) -> bool {
+        self.has_code("42704")
+    }
+
+    /// Reading the slot again from where it stands would fail again: its log is gone, it holds a message that we do
+    /// not take, or a publication is missing in its past.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.has_code("55000")
+            || self.has_code("58P01")
+            || self.is_publication_missing()
+            || matches!(self, Self::Decode(_))
+            || matches!(self, Self::Wire(error) if error.is_message_too_large())
+    }
 }
 
 /// What comes through a session.
@@ -57,17 +101,27 @@ pub(crate) enum Event {
 pub(crate) struct Session {
     client: ReplicationClient,
     decoder: Decoder,
+    resumed: bool,
 }
 
 impl Session {
-    /// Connects, makes a temporary slot of a name that nobody else uses, and starts streaming.
-    pub(crate) async fn start(config: &DatabaseConfig) -> Result<Self, ReplicationError> {
+    /// Connects, finds or makes the slot, and starts streaming. `anew`: a permanent slot that is there is dropped first.
+    pub(crate) async fn start(config: &DatabaseConfig, anew: bool) -> Result<Self, ReplicationError> {
         let limit = config.connect_timeout + SLOT_TIMEOUT;
-        time::timeout(limit, Self::open(config)).await.map_err(|_| ReplicationError::Timeout)?
+        time::timeout(limit, Self::open(config, anew)).await.map_err(|_| ReplicationError::Timeout)?
     }
 
-    async fn open(config: &DatabaseConfig) -> Result<Self, ReplicationError> {
-        let slot = format!("{}_{:08x}", config.slot_name, rand::random::<u32>());
+    async fn open(config: &DatabaseConfig, anew: bool) -> Result<Self, ReplicationError> {
+        let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if !config.slot_name.chars().all(valid) {
+            let problem = "The slot's name must consist of lower-case letters, digits and _".to_owned();
+            return Err(ReplicationError::Preparation(problem));
+        }
+        let slot = if config.durable_slot {
+            config.slot_name.clone()
+        } else {
+            format!("{}_{:08x}", config.slot_name, rand::random::<u32>())
+        };
         let replication = ReplicationConfig::new(
             &config.host,
             &config.user,
@@ -78,16 +132,27 @@ impl Session {
         )
         .with_port(config.port)
         .with_options(SESSION_OPTIONS)
-        .with_application_name("realtime_replication")
+        .with_application_name(APPLICATION_NAME)
         .with_buffer_size(BUFFERED_MESSAGES)
+        .with_status_interval(CONFIRM_INTERVAL)
         .with_max_message_size(MAX_MESSAGE);
         let mut client = ReplicationClient::connect_gated(replication).await?;
-        // The older spelling of "no snapshot", which every version since 10 understands.
-        let create = format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT");
-        client.simple_query(&create).await?;
+        let resumed = config.durable_slot && find_slot(&mut client, &slot, anew).await?;
+        if !resumed {
+            let lifetime = if config.durable_slot { "" } else { "TEMPORARY " };
+            // The older spelling of "no snapshot", which every version since 10 understands.
+            let create =
+                format!("CREATE_REPLICATION_SLOT {slot} {lifetime}LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+            client.simple_query(&create).await?;
+        }
         client.start().await?;
         client.wait_started().await?;
-        Ok(Self { client, decoder: Decoder::new(PROTO_VERSION) })
+        Ok(Self { client, decoder: Decoder::new(PROTO_VERSION), resumed })
+    }
+
+    /// Whether it goes on where an earlier session ended, so that nothing is missing in between.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.resumed
     }
 
     /// The next event.
@@ -135,6 +200,23 @@ impl Session {
             tracing::debug!(%error, "replication session ended with an error");
         }
     }
+}
+
+/// Whether there is a permanent slot of this name to go on with. One of another plugin or database is nobody's mistake
+/// but the operator's: making ours will fail and say so.
+async fn find_slot(client: &mut ReplicationClient, slot: &str, anew: bool) -> Result<bool, ReplicationError> {
+    let sql = format!(
+        "select 1 from pg_catalog.pg_replication_slots
+         where slot_name = '{slot}' and plugin = 'pgoutput' and database = current_database()"
+    );
+    if client.simple_query(&sql).await?.is_empty() {
+        return Ok(false);
+    }
+    if anew {
+        client.simple_query(&format!("DROP_REPLICATION_SLOT {slot}")).await?;
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 fn unix(postgres_micros: i64) -> UnixMicros {

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use deadpool_postgres::Pool;
-use realtime_changes::{LiteralCheck, SubscribeRefusal, SubscriptionSpec, plan};
-use realtime_pgoutput::TypeRegistry;
+use realtime_changes::{LiteralCheck, RoleAccess, SubscribeRefusal, SubscriptionSpec, Table, plan};
+use realtime_pgoutput::{Oid, TypeRegistry};
 use tokio_postgres::Client;
 
 use crate::{
-    DatabaseConfig, SubscribeRequest,
+    SubscribeRequest,
     catalog::{self, Published},
     pool,
     validate::{self, Refused},
@@ -19,18 +19,22 @@ use crate::{
 pub(crate) struct Literals(HashMap<(String, &'static str, String), String>);
 
 impl Literals {
+    /// The canonical text of a literal, if it is known.
+    pub(crate) fn get(&self, check: &LiteralCheck<'_>) -> Option<&str> {
+        self.0.get(&literal_key(check)).map(String::as_str)
+    }
+
     /// The canonical text of a literal; asks the database if it is not known.
     pub(crate) async fn canonical(
         &mut self,
         client: &Client,
         check: &LiteralCheck<'_>,
     ) -> Result<String, Refused> {
-        let key = (check.cast_type.to_owned(), check.operator, check.literal.to_owned());
-        if let Some(known) = self.0.get(&key) {
-            return Ok(known.clone());
+        if let Some(known) = self.get(check) {
+            return Ok(known.to_owned());
         }
         let text = validate::canonical(client, check).await?;
-        self.0.insert(key, text.clone());
+        self.0.insert(literal_key(check), text.clone());
         Ok(text)
     }
 
@@ -45,21 +49,25 @@ impl Literals {
     }
 }
 
+fn literal_key(check: &LiteralCheck<'_>) -> (String, &'static str, String) {
+    (check.cast_type.to_owned(), check.operator, check.literal.to_owned())
+}
+
 /// Checks every subscription of a request against the catalog. The first refusal counts.
 pub(crate) async fn check(
     pool: &Pool,
-    config: &DatabaseConfig,
+    publication: &str,
     request: &SubscribeRequest,
 ) -> Result<Literals, SubscribeRefusal> {
     let client = pool::get(pool).await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
-    let published =
-        catalog::published(&client, &config.publication).await.map_err(|error| unavailable(&error))?;
+    let published = catalog::published(&client, publication).await.map_err(|error| unavailable(&error))?;
     let mut checks = Checks {
         client: &client,
         request,
         types: TypeRegistry::default(),
         literals: Literals::default(),
         role_known: false,
+        tables: HashMap::new(),
     };
     for (_, spec) in &request.subscriptions {
         let tables: Vec<&Published> =
@@ -80,6 +88,8 @@ struct Checks<'a> {
     types: TypeRegistry,
     literals: Literals,
     role_known: bool,
+    /// Tables that several subscriptions of the request name.
+    tables: HashMap<Oid, (Table, RoleAccess)>,
 }
 
 impl Checks<'_> {
@@ -98,15 +108,18 @@ impl Checks<'_> {
             }
             self.role_known = true;
         }
-        let table = catalog::table(self.client, published.oid, &mut self.types).await;
-        let access = catalog::role_access(self.client, role, published.oid).await;
-        let (table, access) = match (table, access) {
-            (Ok(Some(table)), Ok(Some(access))) => (table, access),
-            (Err(error), _) | (_, Err(error)) => return Err(unavailable(&error)),
-            // Dropped since it was listed.
-            _ => return Err(SubscribeRefusal::NoTable(spec.context())),
-        };
-        let plan = plan(spec, &table, &access)
+        if !self.tables.contains_key(&published.oid) {
+            let table = catalog::table(self.client, published.oid, &mut self.types).await;
+            let access = catalog::role_access(self.client, role, published.oid).await;
+            match (table, access) {
+                (Ok(Some(table)), Ok(Some(access))) => self.tables.insert(published.oid, (table, access)),
+                (Err(error), _) | (_, Err(error)) => return Err(unavailable(&error)),
+                // Dropped since it was listed.
+                _ => return Err(SubscribeRefusal::NoTable(spec.context())),
+            };
+        }
+        let Some((table, access)) = self.tables.get(&published.oid) else { return Ok(()) };
+        let plan = plan(spec, table, access)
             .map_err(|message| SubscribeRefusal::raised(spec.context(), &message))?;
         for check in plan.checks() {
             match self.literals.canonical(self.client, &check).await {

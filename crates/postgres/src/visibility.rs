@@ -1,42 +1,69 @@
 //! Who sees a row: row-level security, asked of the database itself (postgres_changes 3).
 //!
-//! All groups of role and claims are asked for all rows in one round trip. Each group is asked in a subtransaction
-//! of its own, as its role and with its claims, so that a policy that raises fails nobody else; the transaction is
-//! read only and rolled back, so that nothing of a group stays on the session. One statement per group, never one
-//! for several: PostgreSQL evaluates `(select auth.uid())` once per statement, and the second group would see with
-//! the eyes of the first.
+//! All parties are asked for all rows in one round trip. Each party is asked in a subtransaction of its own, as its
+//! role and with its claims, so that a policy that raises fails nobody else; the transaction is read only and rolled
+//! back, so that nothing of a party stays on the session. One statement per party, never one for several: PostgreSQL
+//! evaluates `(select auth.uid())` once per statement, and the second party would see with the eyes of the first.
+//!
+//! The transaction sees one snapshot. A commit can reach us through the log before it becomes visible to others: then
+//! nothing is concluded from its absence and the question is put again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod question;
+mod snapshot;
+mod troubled;
 
+use std::{sync::Arc, time::Duration};
+
+use question::question;
 use realtime_changes::{Change, Party, Table};
-use realtime_pgoutput::{Oid, message::Value};
-use serde_json::json;
-use tokio::time::Instant;
+use realtime_pgoutput::message::Value;
+use serde::Serialize;
+use snapshot::Snapshot;
+use tokio::time;
 use tokio_postgres::{
     Client,
     error::SqlState,
     types::{ToSql, Type},
 };
+pub(crate) use troubled::Troubled;
 
 use crate::sqlstate;
 
-/// How long the policies of all groups may take together for some rows; then each group is asked alone.
+/// How long the policies of all parties may take together for some rows; then each party is asked alone.
 const TOGETHER: Duration = Duration::from_secs(2);
 
-/// How long the policies of one group may take when it is asked alone.
+/// How long the policies of one party may take when it is asked alone.
 const ALONE: Duration = Duration::from_millis(500);
 
-/// How long a group whose policies took too long is not asked, and how long one that failed is not told again.
-const BARRED: Duration = Duration::from_secs(30);
-
-/// Groups that failed on several rows and are asked again for each row, at most: it may be one row's fault.
+/// Parties that failed on several rows and are asked again for each row, at most: it may be one row's fault.
 const ASK_BY_ROW: usize = 4;
 
-/// What a group sees.
+/// Pauses before a commit that is not visible yet is looked for again: from the first, doubling, to the second.
+const UNSEEN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+
+/// Rows of a table that parties are asked about.
+#[derive(Debug)]
+pub(crate) struct Inquiry<'a> {
+    pub(crate) table: &'a Table,
+    /// Texts of the rows' primary keys.
+    pub(crate) keys: Vec<Vec<String>>,
+    /// The transactions that wrote the rows.
+    pub(crate) xids: Vec<u32>,
+    pub(crate) parties: Vec<Asked>,
+}
+
+/// A party and the rows that concern it, as ascending indexes of [`Inquiry::keys`].
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) party: Arc<Party>,
+    pub(crate) rows: Vec<u32>,
+}
+
+/// What a party sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// For each row, whether it is there for the group.
-    Rows(Vec<bool>),
+    /// The rows that are there for it, in no order.
+    Rows(Vec<u32>),
     /// The policies could not be evaluated.
     Failed(Failure),
 }
@@ -64,233 +91,185 @@ pub(crate) fn key(table: &Table, change: &Change<'_>) -> Option<Vec<String>> {
     table.primary_key.iter().map(text).collect()
 }
 
-/// What each group sees of the rows with these keys, in the order of the groups.
+/// What each party sees of its rows, in the order of the parties.
 ///
 /// # Errors
 /// When the database cannot be asked at all.
 pub(crate) async fn check(
     client: &Client,
-    table: &Table,
-    keys: &[Vec<String>],
-    parties: &[Arc<Party>],
+    inquiry: &Inquiry<'_>,
 ) -> Result<Vec<Verdict>, tokio_postgres::Error> {
-    let question = question(table);
-    let mut verdicts = match ask(client, &question, keys, parties, TOGETHER).await {
+    let check = Check { client, question: &question(inquiry.table), inquiry };
+    let mut verdicts = match check.ask(&inquiry.parties, TOGETHER).await {
         Ok(verdicts) => verdicts,
         Err(error) if error.as_db_error().is_none() => return Err(error),
         // One of them held up all.
         Err(_) => {
-            let mut verdicts = Vec::with_capacity(parties.len());
-            for party in parties {
-                verdicts.push(ask_alone(client, &question, keys, party).await?);
+            let mut verdicts = Vec::with_capacity(inquiry.parties.len());
+            for asked in &inquiry.parties {
+                verdicts.push(check.ask_alone(asked).await?);
             }
             verdicts
         }
     };
     let raising = |verdict: &Verdict| matches!(verdict, Verdict::Failed(failure) if !failure.slow);
-    if keys.len() > 1 && verdicts.iter().filter(|verdict| raising(verdict)).count() <= ASK_BY_ROW {
-        for (party, verdict) in parties.iter().zip(&mut verdicts).filter(|(_, verdict)| raising(verdict)) {
-            *verdict = ask_by_row(client, &question, keys, party).await?;
+    if inquiry.keys.len() > 1 && verdicts.iter().filter(|verdict| raising(verdict)).count() <= ASK_BY_ROW {
+        for (asked, verdict) in
+            inquiry.parties.iter().zip(&mut verdicts).filter(|(_, verdict)| raising(verdict))
+        {
+            *verdict = check.ask_by_row(asked).await?;
         }
     }
     Ok(verdicts)
 }
 
-/// Asks for one group, so that only it can be held up.
-async fn ask_alone(
-    client: &Client,
-    question: &str,
-    keys: &[Vec<String>],
-    party: &Arc<Party>,
-) -> Result<Verdict, tokio_postgres::Error> {
-    match ask(client, question, keys, std::slice::from_ref(party), ALONE).await {
-        Ok(mut verdicts) => Ok(verdicts.pop().unwrap_or(Verdict::Rows(Vec::new()))),
-        Err(error) => match error.as_db_error() {
-            Some(db) => {
-                let slow = *db.code() == SqlState::QUERY_CANCELED;
-                Ok(Verdict::Failed(Failure { error: sqlstate::render(db), slow }))
-            }
-            None => Err(error),
-        },
-    }
+struct Check<'a> {
+    client: &'a Client,
+    question: &'a str,
+    inquiry: &'a Inquiry<'a>,
 }
 
-/// Asks for one group row by row. It has failed only if it fails on every row.
-async fn ask_by_row(
-    client: &Client,
-    question: &str,
-    keys: &[Vec<String>],
-    party: &Arc<Party>,
-) -> Result<Verdict, tokio_postgres::Error> {
-    let (mut seen, mut failure, mut failures) = (Vec::with_capacity(keys.len()), None, 0);
-    for key in keys {
-        match ask_alone(client, question, std::slice::from_ref(key), party).await? {
-            Verdict::Rows(row) => seen.push(row.contains(&true)),
-            Verdict::Failed(failed) => {
-                seen.push(false);
-                failures += 1;
-                failure = Some(failed);
-            }
+/// What the block of [`question`] reads.
+#[derive(Serialize)]
+struct Job<'a> {
+    keys: &'a [Vec<String>],
+    parties: Vec<JobParty<'a>>,
+}
+
+#[derive(Serialize)]
+struct JobParty<'a> {
+    role: &'a str,
+    claims: &'a str,
+    /// Counted from one; left out for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<Vec<u32>>,
+}
+
+impl Check<'_> {
+    /// Asks for one party, so that only it can be held up.
+    async fn ask_alone(&self, asked: &Asked) -> Result<Verdict, tokio_postgres::Error> {
+        match self.ask(std::slice::from_ref(asked), ALONE).await {
+            Ok(mut verdicts) => Ok(verdicts.pop().unwrap_or(Verdict::Rows(Vec::new()))),
+            Err(error) => match error.as_db_error() {
+                Some(db) => {
+                    let slow = *db.code() == SqlState::QUERY_CANCELED;
+                    Ok(Verdict::Failed(Failure { error: sqlstate::render(db), slow }))
+                }
+                None => Err(error),
+            },
         }
     }
-    Ok(match failure {
-        Some(failure) if failures == keys.len() => Verdict::Failed(failure),
-        _ => Verdict::Rows(seen),
-    })
-}
 
-/// Asks for some groups. The five statements travel together; whatever becomes of one, the last ends the
-/// transaction.
-async fn ask(
-    client: &Client,
-    question: &str,
-    keys: &[Vec<String>],
-    parties: &[Arc<Party>],
-    limit: Duration,
-) -> Result<Vec<Verdict>, tokio_postgres::Error> {
-    let parties_json: Vec<_> =
-        parties.iter().map(|party| json!({"role": party.role, "claims": &*party.claims})).collect();
-    let input = json!({"keys": keys, "parties": parties_json}).to_string();
-    let limit = limit.as_millis().to_string();
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&input, Type::TEXT), (&limit, Type::TEXT)];
-    let (begun, given, asked, answer, ended) = tokio::join!(
-        biased;
-        client.batch_execute("begin read only"),
-        client.query_typed(
-            "select set_config('realtime.check', $1, true), set_config('statement_timeout', $2, true)",
-            &parameters,
-        ),
-        client.batch_execute(question),
-        client.query_typed("select current_setting('realtime.verdicts', true)", &[]),
-        client.batch_execute("rollback"),
-    );
-    begun?;
-    given?;
-    asked?;
-    ended?;
-    let verdicts: Option<String> = match answer?.first() {
-        Some(row) => row.try_get(0)?,
-        None => None,
-    };
-    let verdicts: Vec<String> = serde_json::from_str(&verdicts.unwrap_or_default()).unwrap_or_default();
-    // An answer that is missing hides the rows.
-    let verdict = |at: usize| match verdicts.get(at).map(|verdict| verdict.strip_prefix('=').ok_or(verdict)) {
-        Some(Ok(rows)) => Verdict::Rows(rows.bytes().map(|row| row == b'1').collect()),
-        Some(Err(error)) => Verdict::Failed(Failure { error: error.clone(), slow: false }),
-        None => Verdict::Rows(Vec::new()),
-    };
-    Ok((0..parties.len()).map(verdict).collect())
-}
-
-/// The block that asks for every group of the setting `realtime.check` and leaves what it found in
-/// `realtime.verdicts`.
-fn question(table: &Table) -> String {
-    let conditions: Vec<String> = table
-        .primary_key
-        .iter()
-        .enumerate()
-        .filter_map(|(at, column)| {
-            let column = table.columns.get(*column)?;
-            Some(format!("t.{} = (k.value ->> {at})::{}", quoted(&column.name), column.cast_type))
+    /// Asks for one party row by row. It has failed only if it fails on every row.
+    async fn ask_by_row(&self, asked: &Asked) -> Result<Verdict, tokio_postgres::Error> {
+        let (mut seen, mut failure, mut failures) = (Vec::new(), None, 0);
+        for row in &asked.rows {
+            let one = Asked { party: Arc::clone(&asked.party), rows: vec![*row] };
+            match self.ask_alone(&one).await? {
+                Verdict::Rows(rows) => seen.extend(rows),
+                Verdict::Failed(failed) => {
+                    failures += 1;
+                    failure = Some(failed);
+                }
+            }
+        }
+        Ok(match failure {
+            Some(failure) if failures == asked.rows.len() => Verdict::Failed(failure),
+            _ => Verdict::Rows(seen),
         })
-        .collect();
-    // Without a key there is no row to look for.
-    let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" and ") };
-    let relation = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
-    let body = format!(
-        "
-declare
-    job jsonb := current_setting('realtime.check')::jsonb;
-    party jsonb;
-    verdict text;
-    verdicts text[] := '{{}}';
-begin
-    for party in select value from jsonb_array_elements(job -> 'parties') with ordinality order by ordinality loop
-        begin
-            perform set_config('request.jwt.claims', party ->> 'claims', true);
-            perform set_config('role', party ->> 'role', true);
-            select '=' || string_agg(
-                    case when exists (select from {relation} t where {conditions}) then '1' else '0' end,
-                    '' order by k.ordinality)
-                into verdict
-                from jsonb_array_elements(job -> 'keys') with ordinality k;
-        exception when others then
-            verdict := 'ERROR ' || sqlstate || ' ' || sqlerrm;
-        end;
-        perform set_config('role', 'none', true);
-        verdicts := verdicts || verdict;
-    end loop;
-    perform set_config('realtime.verdicts', to_jsonb(verdicts)::text, true);
-end
-"
-    );
-    // Names are anybody's: none may end the quotation.
-    let mut tag = String::from("$realtime$");
-    while body.contains(&tag) {
-        tag.insert(1, '_');
-    }
-    format!("do {tag}{body}{tag}")
-}
-
-/// An identifier, quoted.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Groups whose policies failed a short while ago.
-#[derive(Debug, Default)]
-pub(crate) struct Troubled(HashMap<(Oid, Arc<Party>), Trouble>);
-
-#[derive(Debug)]
-struct Trouble {
-    until: Instant,
-    barred: bool,
-}
-
-impl Troubled {
-    /// Whether a group is not to be asked, because its policies took too long.
-    pub(crate) fn is_barred(&self, oid: Oid, party: &Arc<Party>) -> bool {
-        !self.0.is_empty()
-            && self
-                .0
-                .get(&(oid, Arc::clone(party)))
-                .is_some_and(|trouble| trouble.barred && trouble.until > Instant::now())
     }
 
-    /// Notes a failure; whether the group's channels are to be told.
-    pub(crate) fn note(&mut self, oid: Oid, party: &Arc<Party>, slow: bool) -> bool {
-        let now = Instant::now();
-        self.0.retain(|_, trouble| trouble.until > now);
-        let key = (oid, Arc::clone(party));
-        let news = !self.0.contains_key(&key);
-        if news || slow {
-            self.0.insert(key, Trouble { until: now + BARRED, barred: slow });
+    /// Asks for some parties, in a snapshot that has all commits in question.
+    async fn ask(&self, parties: &[Asked], limit: Duration) -> Result<Vec<Verdict>, tokio_postgres::Error> {
+        let input = self.job(parties);
+        let mut pause = UNSEEN.0;
+        loop {
+            let (snapshot, verdicts) = self.round_trip(&input, parties.len(), limit).await?;
+            if self.inquiry.xids.iter().all(|xid| snapshot.has(*xid)) {
+                return Ok(verdicts);
+            }
+            time::sleep(pause).await;
+            pause = (pause * 2).min(UNSEEN.1);
         }
-        news
+    }
+
+    fn job(&self, parties: &[Asked]) -> String {
+        let all = self.inquiry.keys.len();
+        let party = |asked: &'_ Asked| {
+            let some = asked.rows.len() < all;
+            some.then(|| asked.rows.iter().map(|row| row + 1).collect())
+        };
+        let parties = parties
+            .iter()
+            .map(|asked| JobParty {
+                role: &asked.party.role,
+                claims: &asked.party.claims,
+                rows: party(asked),
+            })
+            .collect();
+        // Texts and numbers can always be written as JSON.
+        serde_json::to_string(&Job { keys: &self.inquiry.keys, parties }).unwrap_or_default()
+    }
+
+    /// The five statements travel together; whatever becomes of one, the last ends the transaction.
+    async fn round_trip(
+        &self,
+        input: &str,
+        parties: usize,
+        limit: Duration,
+    ) -> Result<(Snapshot, Vec<Verdict>), tokio_postgres::Error> {
+        let limit = limit.as_millis().to_string();
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&input, Type::TEXT), (&limit, Type::TEXT)];
+        let (begun, given, asked, answer, ended) = tokio::join!(
+            biased;
+            self.client.batch_execute("begin isolation level repeatable read read only"),
+            self.client.query_typed(
+                "select pg_current_snapshot()::text, set_config('realtime.check', $1, true),
+                    set_config('statement_timeout', $2, true)",
+                &parameters,
+            ),
+            self.client.batch_execute(self.question),
+            self.client.query_typed("select current_setting('realtime.verdicts', true)", &[]),
+            self.client.batch_execute("rollback"),
+        );
+        begun?;
+        let given = given?;
+        asked?;
+        ended?;
+        let snapshot: Option<String> = given.first().map(|row| row.try_get(0)).transpose()?;
+        let snapshot = snapshot.and_then(|text| Snapshot::parse(&text)).unwrap_or_default();
+        let verdicts: Option<String> = match answer?.first() {
+            Some(row) => row.try_get(0)?,
+            None => None,
+        };
+        let verdicts: Vec<String> = serde_json::from_str(&verdicts.unwrap_or_default()).unwrap_or_default();
+        // An answer that is missing hides the rows.
+        Ok((snapshot, (0..parties).map(|at| verdict(verdicts.get(at).map(String::as_str))).collect()))
+    }
+}
+
+/// `=1,5` for rows that are seen, counted from one; anything else is an error's text.
+fn verdict(text: Option<&str>) -> Verdict {
+    match text.map(|text| text.strip_prefix('=').ok_or(text)) {
+        Some(Ok(rows)) => {
+            let row = |text: &str| text.parse::<u32>().ok()?.checked_sub(1);
+            Verdict::Rows(rows.split(',').filter_map(row).collect())
+        }
+        Some(Err(error)) => Verdict::Failed(Failure { error: error.to_owned(), slow: false }),
+        None => Verdict::Rows(Vec::new()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use realtime_pgoutput::message::ReplicaIdentity;
-
     use super::*;
 
     #[test]
-    fn names_cannot_end_the_quotation() {
-        let table = Table {
-            oid: 1,
-            schema: "a\"b".into(),
-            name: "x$realtime$; drop table y".into(),
-            columns: Vec::new(),
-            primary_key: Vec::new(),
-            row_security: true,
-            replica_identity: ReplicaIdentity::Default,
-        };
-        let text = question(&table);
-        assert!(text.starts_with("do $_realtime$") && text.ends_with("$_realtime$"));
-        assert_eq!(text.matches("$_realtime$").count(), 2);
-        assert!(text.contains("\"a\"\"b\".\"x$realtime$; drop table y\""));
-        assert!(text.contains("where false"));
+    fn verdicts_are_read() {
+        assert_eq!(verdict(Some("=1,100,7")), Verdict::Rows(vec![0, 99, 6]));
+        assert_eq!(verdict(Some("=")), Verdict::Rows(Vec::new()));
+        assert_eq!(verdict(None), Verdict::Rows(Vec::new()));
+        let failure = Failure { error: "ERROR 22012 division by zero".to_owned(), slow: false };
+        assert_eq!(verdict(Some("ERROR 22012 division by zero")), Verdict::Failed(failure));
     }
 }

@@ -120,6 +120,7 @@ fn table(type_name: &str, oid: u32) -> Table {
         columns: vec![column("id", 23, "int4"), column("v", oid, type_name)],
         primary_key: vec![0],
         row_security: false,
+        plain: true,
         replica_identity: ReplicaIdentity::Default,
     }
 }

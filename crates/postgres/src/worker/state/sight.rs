@@ -1,29 +1,32 @@
-//! Who sees the changes of a transaction.
+//! Who sees the changes that wait.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_changes::{ChannelId, Guarded, Party, SubscriptionKey, Table};
+use realtime_changes::{ChannelId, Party, PartyId, SubscriptionKey};
 use realtime_pgoutput::Oid;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
 use crate::{
     Notice, pool,
-    visibility::{self, Failure, Verdict},
+    visibility::{self, Asked, Failure, Inquiry, Verdict},
 };
 
 impl State {
-    /// Hands over the changes that wait, in their order, to those who see them. To be called at the end of every
-    /// transaction, and before anything that they were matched with changes.
+    /// Hands over the changes that wait, in their order, to those who see them. To be called when no more are
+    /// expected for now, and before anything that they were matched with changes.
     pub(in crate::worker) async fn flush(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
-        let mut seen: Vec<HashSet<SubscriptionKey>> = vec![HashSet::new(); waiting.len()];
+        let mut seen: Vec<Vec<SubscriptionKey>> = vec![Vec::new(); waiting.len()];
         let mut tables: Vec<Oid> = Vec::new();
-        for change in waiting.iter().filter(|change| !change.guarded.is_empty()) {
+        for change in waiting.iter().filter(|change| !change.candidates.guarded.is_empty()) {
             if !tables.contains(&change.relation.oid) {
                 tables.push(change.relation.oid);
             }
@@ -37,71 +40,109 @@ impl State {
     }
 
     /// Finds which guarded subscriptions see the waiting changes of a table. A policy that raises or takes too long
-    /// hides rows from its group alone, whose channels are told, though not for every row.
-    async fn look(&mut self, oid: Oid, waiting: &[Waiting], seen: &mut [HashSet<SubscriptionKey>]) {
+    /// hides rows from its party alone, whose channels are told, though not for every row.
+    async fn look(&mut self, oid: Oid, waiting: &[Waiting], seen: &mut [Vec<SubscriptionKey>]) {
         let Some(table) = self.engine.table(oid).map(Arc::clone) else { return };
-        let (mut rows, mut keys, mut parties) = (Vec::new(), Vec::new(), Vec::<Arc<Party>>::new());
-        let mut places: HashMap<usize, usize> = HashMap::new();
-        for (at, change) in waiting.iter().enumerate().filter(|(_, change)| change.relation.oid == oid) {
-            let Some(key) = visibility::key(&table, &change.change()).filter(|_| !change.guarded.is_empty())
-            else {
+        let mut inquiry = Inquiry { table: &table, keys: Vec::new(), xids: Vec::new(), parties: Vec::new() };
+        // For each row of the inquiry: which change it is.
+        let mut changes: Vec<usize> = Vec::new();
+        // For each party: its place in the inquiry, unless it is not to be asked.
+        let mut places: HashMap<PartyId, Option<usize>> = HashMap::new();
+        for (at, change) in waiting.iter().enumerate() {
+            if change.relation.oid != oid || change.candidates.guarded.is_empty() {
                 continue;
-            };
-            rows.push(at);
-            keys.push(key);
-            for group in &change.guarded {
-                places.entry(Party::address(&group.party)).or_insert_with(|| {
-                    parties.push(Arc::clone(&group.party));
-                    parties.len() - 1
+            }
+            let Some(key) = visibility::key(&table, &change.change()) else { continue };
+            let row = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+            changes.push(at);
+            inquiry.keys.push(key);
+            if inquiry.xids.last() != Some(&change.xid) {
+                inquiry.xids.push(change.xid);
+            }
+            for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
+                let Some((id, _)) = guarded.first() else { continue };
+                let place = *places.entry(*id).or_insert_with(|| {
+                    let party = self.engine.party(oid, *id)?;
+                    if self.troubled.is_barred(oid, party) {
+                        return None;
+                    }
+                    inquiry.parties.push(Asked { party: Arc::clone(party), rows: Vec::new() });
+                    Some(inquiry.parties.len() - 1)
                 });
+                if let Some(asked) = place.and_then(|place| inquiry.parties.get_mut(place)) {
+                    asked.rows.push(row);
+                }
             }
         }
-        if rows.is_empty() {
+        if inquiry.parties.is_empty() {
             return;
         }
-        self.stats.checks.fetch_add(parties.len() as u64, Ordering::Relaxed);
-        let verdicts = self.verdicts(&table, &keys, &parties).await;
-        for (row, at) in rows.into_iter().enumerate() {
-            let (Some(change), Some(seen)) = (waiting.get(at), seen.get_mut(at)) else { continue };
-            for group in &change.guarded {
-                match places.get(&Party::address(&group.party)).and_then(|place| verdicts.get(*place)) {
-                    Some(Verdict::Rows(rows)) if rows.get(row) == Some(&true) => seen.extend(&group.keys),
-                    Some(Verdict::Failed(failure)) => self.withheld(oid, group, failure),
-                    _ => {}
+        let verdicts = self.verdicts(&inquiry).await;
+        // For each change: which parties see it.
+        let mut sights: Vec<HashSet<usize>> = vec![HashSet::new(); changes.len()];
+        for (place, verdict) in verdicts.iter().enumerate() {
+            let Verdict::Rows(rows) = verdict else { continue };
+            for row in rows {
+                if let Some(sight) = sights.get_mut(*row as usize) {
+                    sight.insert(place);
                 }
+            }
+        }
+        let mut withheld: HashMap<usize, HashSet<ChannelId>> = HashMap::new();
+        for (at, sight) in changes.iter().zip(&sights) {
+            let (Some(change), Some(seen)) = (waiting.get(*at), seen.get_mut(*at)) else { continue };
+            for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
+                let Some(place) = guarded.first().and_then(|(id, _)| *places.get(id)?) else { continue };
+                if sight.contains(&place) {
+                    seen.extend(guarded.iter().map(|(_, key)| *key));
+                } else if matches!(verdicts.get(place), Some(Verdict::Failed(_))) {
+                    let channels = guarded.iter().filter_map(|(_, key)| self.engine.channel(oid, *key));
+                    withheld.entry(place).or_default().extend(channels);
+                }
+            }
+        }
+        for (place, channels) in withheld {
+            if let (Some(asked), Some(Verdict::Failed(failure))) =
+                (inquiry.parties.get(place), verdicts.get(place))
+            {
+                self.withheld(oid, &asked.party, failure, &channels);
             }
         }
     }
 
     /// The verdicts, however long it takes: rows must not pass unchecked.
-    async fn verdicts(&self, table: &Table, keys: &[Vec<String>], parties: &[Arc<Party>]) -> Vec<Verdict> {
-        loop {
+    async fn verdicts(&self, inquiry: &Inquiry<'_>) -> Vec<Verdict> {
+        let started = Instant::now();
+        let verdicts = loop {
             let verdicts = async {
                 let client = pool::get(&self.pool).await?;
-                Ok::<_, Failed>(visibility::check(&client, table, keys, parties).await?)
+                Ok::<_, Failed>(visibility::check(&client, inquiry).await?)
             };
             match verdicts.await {
-                Ok(verdicts) => return verdicts,
+                Ok(verdicts) => break verdicts,
                 Err(error) => {
                     tracing::warn!(code = "UnableToConnectToProject", %error, "cannot check visibility, trying on");
                     time::sleep(ASK_AGAIN).await;
                 }
             }
-        }
+        };
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.stats.check_micros.fetch_add(micros, Ordering::Relaxed);
+        self.stats.check_rounds.fetch_add(1, Ordering::Relaxed);
+        self.stats.checks.fetch_add(inquiry.parties.len() as u64, Ordering::Relaxed);
+        verdicts
     }
 
-    /// Tells the channels of a group that its policies failed, unless they were told a short while ago.
-    fn withheld(&mut self, oid: Oid, group: &Guarded, failure: &Failure) {
-        if !self.troubled.note(oid, &group.party, failure.slow) {
+    /// Tells the channels of a party that its policies failed, unless they were told a short while ago.
+    fn withheld(&mut self, oid: Oid, party: &Arc<Party>, failure: &Failure, channels: &HashSet<ChannelId>) {
+        if !self.troubled.note(oid, party, failure.slow) {
             return;
         }
         tracing::warn!(code = "RlsPolicyError", "a policy failed: rows are withheld from its role");
         let text =
             format!("Row level security could not be evaluated, changes are withheld: {}", failure.error);
-        let channels: HashSet<ChannelId> =
-            group.keys.iter().filter_map(|key| self.engine.channel(oid, *key)).collect();
         for channel in channels {
-            self.sink.notice(channel, Notice::Error(text.clone()));
+            self.sink.notice(*channel, Notice::Error(text.clone()));
         }
     }
 }

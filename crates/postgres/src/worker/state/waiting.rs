@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use realtime_changes::{Action, Change, Guarded, Matches, SubscriptionKey};
+use realtime_changes::{Action, Candidates, Change, Matches};
 use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
+
+use super::Place;
 
 /// A change that waits to be checked.
 pub(super) struct Waiting {
@@ -12,9 +14,10 @@ pub(super) struct Waiting {
     pub(super) new: Option<Tuple>,
     pub(super) old: Option<OldTuple>,
     pub(super) commit_time: UnixMicros,
+    pub(super) xid: u32,
+    pub(super) place: Place,
     pub(super) matches: Matches,
-    pub(super) keys: Vec<SubscriptionKey>,
-    pub(super) guarded: Vec<Guarded>,
+    pub(super) candidates: Candidates,
 }
 
 impl Waiting {
@@ -34,6 +37,7 @@ impl Waiting {
             tuple.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum()
         };
         let old = self.old.as_ref().map_or(0, |(OldTuple::Key(old) | OldTuple::Full(old))| tuple(old));
-        size_of::<Self>() + self.new.as_ref().map_or(0, tuple) + old
+        let candidates = size_of_val(&*self.candidates.open) + size_of_val(&*self.candidates.guarded);
+        size_of::<Self>() + self.new.as_ref().map_or(0, tuple) + old + candidates
     }
 }

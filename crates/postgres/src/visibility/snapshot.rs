@@ -1,0 +1,52 @@
+//! Which transactions a snapshot has.
+
+/// A snapshot of PostgreSQL, of which only the low halves of transaction ids count: the log has no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    /// First id that had not been given out.
+    xmax: u32,
+    /// Those that were running.
+    running: Vec<u32>,
+}
+
+impl Snapshot {
+    /// From `xmin:xmax:xip,xip`, the text form of `pg_snapshot`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (_, xmax, running) = (parts.next()?, parts.next()?, parts.next()?);
+        let running = running.split(',').filter(|xid| !xid.is_empty()).map(low).collect::<Option<_>>()?;
+        Some(Self { xmax: low(xmax)?, running })
+    }
+
+    /// Whether what a transaction committed can be seen, given that it did commit.
+    pub(super) fn has(&self, xid: u32) -> bool {
+        // Ids go round: half of them lie behind, half ahead. `as` keeps the bits, which is what is wanted.
+        #[expect(clippy::cast_possible_wrap, reason = "the sign tells behind from ahead")]
+        let behind = (xid.wrapping_sub(self.xmax) as i32) < 0;
+        behind && !self.running.contains(&xid)
+    }
+}
+
+fn low(xid: &str) -> Option<u32> {
+    let xid: u64 = xid.parse().ok()?;
+    u32::try_from(xid & u64::from(u32::MAX)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_snapshot_has() {
+        let snapshot = Snapshot::parse("740:745:740,742").unwrap();
+        let seen: Vec<u32> = (738..748).filter(|xid| snapshot.has(*xid)).collect();
+        assert_eq!(seen, [738, 739, 741, 743, 744]);
+        assert!(Snapshot::parse("740:745:").unwrap().has(740));
+        // Beyond four thousand million transactions the log's ids start again.
+        let late = Snapshot::parse("8589934590:8589934597:8589934591").unwrap();
+        assert!(late.has(u32::MAX - 1) && !late.has(u32::MAX) && late.has(4) && !late.has(5));
+        for bad in ["", "1:2", "a:b:", "1:2:x"] {
+            assert_eq!(Snapshot::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Tables as the walsender describes them, and what channels watch in them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use realtime_changes::{Attachment, ChannelId, Plan, RoleAccess, SubscribeRefusal, plan};
+use realtime_pgoutput::{Oid, message::Relation};
+use tokio::time;
+
+use super::{ASK_AGAIN, Failed, Known, State};
+use crate::{Notice, SubscribeRequest, catalog, pool, validate::Refused};
+
+impl State {
+    /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a
+    /// policy: what was known of the table is asked anew, before any row of it passes.
+    pub(in crate::worker) async fn relation(&mut self, relation: Arc<Relation>) {
+        self.flush().await;
+        let oid = relation.oid;
+        loop {
+            match self.load(Arc::clone(&relation)).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog, trying on");
+                    time::sleep(ASK_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Asks the catalog for a table and attaches everybody who watches it. To be called again on an error.
+    pub(super) async fn load(&mut self, relation: Arc<Relation>) -> Result<(), Failed> {
+        let oid = relation.oid;
+        let client = pool::get(&self.pool).await?;
+        if self.collation_is_c.is_none() {
+            self.collation_is_c = Some(catalog::collation_is_c(&client).await?);
+        }
+        let table = catalog::table(&client, oid, &mut self.types).await?.map(Arc::new);
+        catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
+            .await?;
+        drop(client);
+        let known = Known { relation: Arc::clone(&relation), table: table.clone(), access: HashMap::new() };
+        self.known.insert(oid, known);
+        let Some(table) = table else { return Ok(()) };
+        self.engine.put_table(Arc::clone(&table), &relation);
+        let mut concerned = Vec::new();
+        for (channel, watcher) in &mut self.watchers {
+            watcher.attached.retain(|(attached, _)| *attached != oid);
+            if watcher.request.names(&table.schema, &table.name) {
+                concerned.push((*channel, Arc::clone(&watcher.request)));
+            }
+        }
+        for (channel, request) in concerned {
+            let attachments = self.bind(oid, &request).await?;
+            self.attach(channel, oid, attachments);
+        }
+        Ok(())
+    }
+
+    /// What a channel watches in a table. A subscription that the table no longer allows is left out, and the
+    /// channel is told.
+    pub(super) async fn bind(
+        &mut self,
+        oid: Oid,
+        request: &SubscribeRequest,
+    ) -> Result<Vec<Attachment>, Failed> {
+        let Some(table) = self.known.get(&oid).and_then(|known| known.table.clone()) else {
+            return Ok(Vec::new());
+        };
+        let mut attachments = Vec::new();
+        for (id, spec) in &request.subscriptions {
+            if !spec.matches_name(&table.schema, &table.name) {
+                continue;
+            }
+            let Some(access) = self.access(oid, &request.role).await? else { continue };
+            let plan = match plan(spec, &table, &access) {
+                Ok(plan) => plan,
+                Err(message) => {
+                    let refusal = SubscribeRefusal::raised(spec.context(), &message);
+                    self.sink.notice(request.channel, Notice::Error(refusal.to_string()));
+                    continue;
+                }
+            };
+            match self.canonical(&plan).await? {
+                Ok(literals) => attachments.push(Attachment {
+                    channel: request.channel,
+                    id: *id,
+                    event: spec.event,
+                    predicate: plan.compile(&literals, self.collation_is_c == Some(true)),
+                    access,
+                    claims: Arc::clone(&request.claims),
+                    select: plan.select().map(<[usize]>::to_vec),
+                }),
+                Err(error) => {
+                    let refusal = SubscribeRefusal::Database { context: spec.context(), error };
+                    self.sink.notice(request.channel, Notice::Error(refusal.to_string()));
+                }
+            }
+        }
+        Ok(attachments)
+    }
+
+    pub(super) fn attach(&mut self, channel: ChannelId, oid: Oid, attachments: Vec<Attachment>) {
+        let Some(watcher) = self.watchers.get_mut(&channel) else { return };
+        for attachment in attachments {
+            match self.engine.attach(oid, attachment) {
+                Ok(key) => watcher.attached.push((oid, key)),
+                Err(error) => tracing::error!(%error, relation = oid, "subscription not attached"),
+            }
+        }
+    }
+
+    /// What a role may see of a table, asked once until the table is described anew.
+    async fn access(&mut self, oid: Oid, role: &Arc<str>) -> Result<Option<Arc<RoleAccess>>, Failed> {
+        if let Some(access) = self.known.get(&oid).and_then(|known| known.access.get(role)) {
+            return Ok(Some(Arc::clone(access)));
+        }
+        let client = pool::get(&self.pool).await?;
+        let Some(access) = catalog::role_access(&client, role, oid).await? else { return Ok(None) };
+        let access = Arc::new(access);
+        if let Some(known) = self.known.get_mut(&oid) {
+            known.access.insert(Arc::clone(role), Arc::clone(&access));
+        }
+        Ok(Some(access))
+    }
+
+    /// The canonical literals of a plan, or why the database refuses one.
+    async fn canonical(&mut self, plan: &Plan) -> Result<Result<Vec<String>, String>, Failed> {
+        let mut literals = Vec::new();
+        for check in plan.checks() {
+            if let Some(known) = self.literals.get(&check) {
+                literals.push(known.to_owned());
+                continue;
+            }
+            let client = pool::get(&self.pool).await?;
+            match self.literals.canonical(&client, &check).await {
+                Ok(literal) => literals.push(literal),
+                Err(Refused::Literal(error)) => return Ok(Err(error)),
+                Err(Refused::Unavailable(error)) => return Err(error.into()),
+            }
+        }
+        Ok(Ok(literals))
+    }
+}

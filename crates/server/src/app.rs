@@ -153,6 +153,9 @@ fn database_config(tenant: &Tenant) -> DatabaseConfig {
         name: database.name.clone(),
         publication: database.publication.clone(),
         slot_name: database.slot_name.clone(),
+        durable_slot: database.durable_slot,
+        max_lag_bytes: database.max_lag_bytes,
+        idle_stop: database.idle_stop,
         pool_size: database.pool_size,
         ..DatabaseConfig::default()
     }

@@ -73,6 +73,9 @@ mod tests {
                 password: "".into(),
                 publication: "supabase_realtime".into(),
                 slot_name: "slot".into(),
+                durable_slot: false,
+                max_lag_bytes: 0,
+                idle_stop: std::time::Duration::ZERO,
                 pool_size: 1,
             },
         }

@@ -1,5 +1,7 @@
 //! What is known of a tenant.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 
 /// A tenant: one database and the people who may connect for it (http_and_ops 1.2).
@@ -76,8 +78,14 @@ pub struct DatabaseSettings {
     pub password: SecretString,
     /// Publication whose tables are watched.
     pub publication: String,
-    /// Base of the replication slot's name.
+    /// Name of the permanent replication slot, or base of the temporary one's.
     pub slot_name: String,
+    /// The slot is permanent: what was committed while the server was away is delivered when it is back.
+    pub durable_slot: bool,
+    /// Bytes of the log that a slot may keep before it is given up; 0 for any number.
+    pub max_lag_bytes: u64,
+    /// The log is not read when nobody has been subscribed for this long, unless the slot is permanent.
+    pub idle_stop: Duration,
     /// Connections for queries, beside the one for replication.
     pub pool_size: usize,
 }

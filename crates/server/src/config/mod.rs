@@ -135,6 +135,9 @@ fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
             password: SecretString::from(env.text_or("DB_PASSWORD", "postgres")),
             publication: "supabase_realtime".to_owned(),
             slot_name: slot_name(env)?,
+            durable_slot: env.boolean("SLOT_DURABLE", false)?,
+            max_lag_bytes: env.integer("MAX_REPLICATION_LAG_MB", 10_000_u64)?.saturating_mul(1_000_000),
+            idle_stop: Duration::from_millis(env.integer("REPLICATION_IDLE_STOP_MS", 600_000)?),
             pool_size: env.integer("DB_POOL_SIZE", 5)?,
         },
     })

@@ -58,6 +58,9 @@ fn tenant(change: impl FnOnce(&mut Tenant)) -> Tenant {
         password: String::new().into(),
         publication: String::new(),
         slot_name: String::new(),
+        durable_slot: false,
+        max_lag_bytes: 0,
+        idle_stop: Duration::ZERO,
         pool_size: 1,
     };
     let mut tenant = Tenant {

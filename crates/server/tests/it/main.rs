@@ -6,6 +6,7 @@ mod changes_events;
 mod changes_filters;
 mod changes_life;
 mod changes_rls;
+mod changes_slot;
 mod channels;
 mod clients;
 mod command_line;

@@ -5,6 +5,7 @@ mod changes_errors;
 mod changes_events;
 mod changes_filters;
 mod changes_life;
+mod changes_random;
 mod changes_rls;
 mod changes_slot;
 mod channels;

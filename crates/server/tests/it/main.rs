@@ -4,6 +4,8 @@
 mod changes_errors;
 mod changes_events;
 mod changes_filters;
+mod changes_golden;
+
 mod changes_life;
 mod changes_rls;
 mod channels;

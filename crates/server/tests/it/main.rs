@@ -5,9 +5,9 @@ mod changes_errors;
 mod changes_events;
 mod changes_filters;
 mod changes_golden;
-
 mod changes_life;
 mod changes_rls;
+mod changes_types;
 mod channels;
 mod clients;
 mod command_line;

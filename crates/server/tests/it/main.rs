@@ -7,6 +7,7 @@ mod changes_filters;
 mod changes_golden;
 mod changes_life;
 mod changes_rls;
+mod changes_tables;
 mod changes_types;
 mod channels;
 mod clients;

@@ -239,6 +239,62 @@ async fn values_are_as_postgresql_writes_them() -> Result<()> {
     compare(&db, &server, "made", &columns, (0..ROWS).map(|_| rows(&mut random)).collect()).await
 }
 
+/// postgres_changes 2.3, 5.1: `json` keeps its text, also what `jsonb` could not hold and would cost others the change
+#[tokio::test]
+async fn json_is_passed_through() -> Result<()> {
+    let (server, db) = crate::server().await?;
+    db.sql(
+        "create table public.texts (id int primary key, j json, a json[]); grant select on public.texts to anon;
+         alter publication supabase_realtime add table public.texts",
+    )
+    .await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public", "table": "texts"}])).await?;
+    let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
+    let texts = [
+        r#"{"a": "\u0000", "a" : 1}"#,
+        r#""\ud800""#,
+        "1e99999",
+        "[\n1\t, 2.50 ]",
+        " null ",
+        "\"\u{2028}\u{7f}\"",
+        &deep,
+    ];
+    for (id, text) in (1..).zip(texts) {
+        db.client()
+            .execute(
+                "insert into public.texts values ($1, $2::text::json, array[$2::text::json, null])",
+                &[&id, &text],
+            )
+            .await?;
+        let record = member(&mut socket, "record").await?;
+        assert_eq!(record, format!(r#"{{"id":{id},"j":{text},"a":[{text},null]}}"#));
+    }
+    Ok(())
+}
+
+/// A database of another encoding: clients get UTF-8, names included.
+#[tokio::test]
+async fn other_encodings() -> Result<()> {
+    let db = TestDb::new().await?;
+    let name = format!("{}_latin1", db.name());
+    db.sql(&format!("create database {name} encoding 'LATIN1' locale 'C' template template0")).await?;
+    let latin = realtime_testkit::cluster().await?.connect(&name).await?;
+    latin
+        .batch_execute(
+            "create table public.\"é\" (id int primary key, \"ü\" text, a text[]); grant select on public.\"é\" to anon;
+             grant usage on schema public to anon; create publication supabase_realtime for table public.\"é\"",
+        )
+        .await?;
+    let server = Server::start(BINARY, &db, ServerOptions::default().env("DB_NAME", &name)).await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public", "table": "é", "filter": "ü=eq.ß"}])).await?;
+    latin.batch_execute("insert into public.\"é\" values (1, 'x', null), (2, 'ß', '{é,ÿ}')").await?;
+    let payload = socket.event(TOPIC, "postgres_changes").await?;
+    assert_eq!(payload["data"]["record"], json!({"id": 2, "ü": "ß", "a": ["é", "ÿ"]}));
+    Ok(())
+}
+
 fn columns(types: impl Iterator<Item = String>) -> Vec<Column> {
     types.enumerate().map(|(at, sql_type)| Column { name: format!("Col {at}"), sql_type }).collect()
 }

@@ -144,6 +144,7 @@ const MADE: &str = r#"
     create domain public.stamp as timestamptz;
     create domain public.doc as jsonb;
     create domain public.hex as bytea;
+    create domain public.ratio as numeric;
     create domain public.words as text[];
     create type public.pair as (n numeric, t text, "Hex" bytea, "at" timestamptz);
     create domain public.checked_pair as public.pair;
@@ -163,6 +164,10 @@ const MADE_COLUMNS: &[(&str, &[&str])] = &[
     ("public.posint2[]", &["array[1, null, 3]::public.posint2[]", "array[[1, 2], [3, 4]]::public.posint2[]"]),
     ("public.stamp", &["'2026-01-02 03:04+01'", "'infinity'"]),
     ("public.doc", &["'{\"a\": [1, {\"b\": null}]}'", "'\"x\"'"]),
+    ("public.hex", &["'\\x00ff'", "convert_to(?, 'UTF8')"]),
+    ("public.hex[]", &["array[convert_to(?, 'UTF8'), null]::public.hex[]"]),
+    ("public.ratio", &["#", "'NaN'", "'-0.0'"]),
+    ("public.ratio[]", &["array[#, 'NaN', null]::public.ratio[]"]),
     ("public.words", &["array[?, ?, null]", "'{}'", "array[[?, ?], [?, ?]]"]),
     ("public.words[]", &["array[array[?, ?]::public.words, array[?]::public.words]"]),
     ("public.pair", &["row(#, ?, '\\x00ff', '2026-01-02Z')", "row(null, null, null, null)", "row('NaN', '', '', 'infinity')"]),
@@ -323,8 +328,8 @@ async fn compare(
         columns.iter().filter(of).map(|column| column.name.clone()).collect()
     };
     // What 2.3 decides otherwise: of columns, not of elements.
-    let numbers = named(&["float4", "float8", "numeric"]);
-    let bytes = named(&["bytea"]);
+    let numbers = named(&["float4", "float8", "numeric", "public.ratio"]);
+    let bytes = named(&["bytea", "public.hex"]);
     let sql = format!(
         r#"select key, ours.value::text, theirs.value::text from jsonb_each($1::text::jsonb) ours full join (
             select key, case

@@ -382,3 +382,51 @@ async fn unchanged_values() -> Result<()> {
     }
     Ok(())
 }
+
+/// postgres_changes 1.4, 2.8: publications of all tables and of schemas; actions that a publication leaves out; tables
+/// that are not logged
+#[tokio::test]
+async fn publications_of_every_kind() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "drop publication supabase_realtime; create publication supabase_realtime for all tables;
+         create schema realtime; grant usage on schema realtime to anon;
+         create table realtime.subscription (id int primary key);
+         create unlogged table public.unlogged (id int primary key);
+         grant select on realtime.subscription, public.unlogged to anon;",
+    )
+    .await?;
+    let mut every = watching(&server, "anon", json!({"schema": "*"})).await?;
+    let mut named = watching(&server, "anon", json!({"schema": "realtime", "table": "subscription"})).await?;
+    db.sql(
+        "insert into realtime.subscription values (1); insert into public.unlogged values (1);
+         create table public.later (id int primary key); grant select on public.later to anon; insert into public.later values (1);
+         insert into public.test (details) values ('last')",
+    )
+    .await?;
+    assert_eq!(brief(&mut every).await?, change("INSERT", "later", json!({"id": 1}), Value::Null));
+    assert_eq!(brief(&mut every).await?.2["details"], "last");
+    assert_eq!(brief(&mut named).await?, change("INSERT", "subscription", json!({"id": 1}), Value::Null));
+
+    db.sql(
+        "alter publication supabase_realtime set (publish = 'update');
+         insert into public.later values (2); update public.later set id = 3 where id = 2; delete from public.later",
+    )
+    .await?;
+    assert_eq!(brief(&mut every).await?, change("UPDATE", "later", json!({"id": 3}), json!({"id": 2})));
+    assert!(every.settle().await?.is_empty());
+
+    if version(&db).await? < 15 {
+        return Ok(());
+    }
+    let (server, db) = crate::server().await?;
+    db.sql("create schema extra; grant usage on schema extra to anon").await?;
+    let mut socket = watching(&server, "anon", json!({"schema": "*"})).await?;
+    db.sql(
+        "alter publication supabase_realtime add tables in schema extra; create table extra.thing (id int primary key);
+         grant select on extra.thing to anon; insert into extra.thing values (1)",
+    )
+    .await?;
+    assert_eq!(brief(&mut socket).await?, change("INSERT", "thing", json!({"id": 1}), Value::Null));
+    Ok(())
+}

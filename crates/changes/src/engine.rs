@@ -65,21 +65,10 @@ pub struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// The whole old row, if the log has it.
-    pub(crate) fn old_full(&self) -> Option<&'a Tuple> {
-        match self.old {
-            Some(OldTuple::Full(old)) => Some(old),
-            _ => None,
-        }
-    }
-
     /// What a filter sees in a column of the tuples (1.6, 2.5, 3.4).
     fn cell(&self, at: usize) -> Cell<'a> {
         let value = match (self.new, self.old) {
-            (Some(new), _) => match new.get(at) {
-                Some(Value::Unchanged) => self.old_full().and_then(|old| old.get(at)),
-                value => value,
-            },
+            (Some(new), _) => new.get(at),
             (None, Some(OldTuple::Full(old))) => old.get(at),
             (None, Some(OldTuple::Key(old))) => {
                 old.get(at).filter(|_| self.relation.columns.get(at).is_some_and(|column| column.identity))

@@ -166,13 +166,10 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// The new row. A value that the update left alone is taken from the old row if that is whole (2.5).
+    /// The new row, without what the update left alone and the log does not have (2.5).
     fn record(&self, out: &mut Vec<u8>) {
         let Some(new) = self.change.new else { return out.extend_from_slice(b"{}") };
-        self.object(out, |at| match new.get(at)? {
-            Value::Unchanged => self.change.old_full()?.get(at),
-            value => Some(value),
-        });
+        self.object(out, |at| new.get(at));
     }
 
     /// The old row, as far as the replica identity has it (2.4). An update that left the key alone logs no old
@@ -262,10 +259,11 @@ fn is_too_large(table: &Table, change: &Change<'_>, types: &TypeRegistry) -> boo
     }
     let mut value_json = Vec::new();
     let mut size = 200;
-    for (tuple, only_identity) in [(change.new, false), (old, matches!(change.old, Some(OldTuple::Key(_))))] {
+    let key_only = matches!(change.old, Some(OldTuple::Key(_)));
+    for (tuple, only_identity, other) in [(change.new, false, old), (old, key_only, None)] {
         let Some(tuple) = tuple else { continue };
-        for (column, value) in change.relation.columns.iter().zip(tuple) {
-            if only_identity && !column.identity {
+        for (at, (column, value)) in change.relation.columns.iter().zip(tuple).enumerate() {
+            if is_taken_from(other, at, value) || (only_identity && !column.identity) {
                 continue;
             }
             value_json.clear();
@@ -280,4 +278,12 @@ fn is_too_large(table: &Table, change: &Change<'_>, types: &TypeRegistry) -> boo
         }
     }
     size > MAX_DOCUMENT
+}
+
+/// Whether a new value is the old row's: the log has it once.
+fn is_taken_from(old: Option<&Tuple>, at: usize, value: &Value) -> bool {
+    match (value, old.and_then(|old| old.get(at))) {
+        (Value::Text(new), Some(Value::Text(old))) => !new.is_empty() && new.as_ptr() == old.as_ptr(),
+        _ => false,
+    }
 }

@@ -160,7 +160,11 @@ impl Decoder {
             new_tag(r)?;
             Some(old)
         };
-        Ok(Message::Update { xid, relation, old, new: tuple(r)? })
+        let mut new = tuple(r)?;
+        if let Some(OldTuple::Key(old) | OldTuple::Full(old)) = &old {
+            fill_unchanged(&mut new, old);
+        }
+        Ok(Message::Update { xid, relation, old, new })
     }
 
     fn truncate(&self, r: &mut Reader) -> Result<Message, DecodeError> {
@@ -250,6 +254,16 @@ fn tuple(r: &mut Reader) -> Result<Tuple, DecodeError> {
         });
     }
     Ok(tuple)
+}
+
+/// Takes values that the update left alone from the old row, where that has them: all under `FULL`, else those of a
+/// key so long that it is TOASTed. What is outside of a key tuple's key stands as NULL, which nothing TOASTed is.
+fn fill_unchanged(new: &mut Tuple, old: &Tuple) {
+    for (new, old) in new.iter_mut().zip(old) {
+        if *new == Value::Unchanged && *old != Value::Null {
+            *new = old.clone();
+        }
+    }
 }
 
 fn flagged(r: &mut Reader) -> Result<Prepared, DecodeError> {

@@ -96,6 +96,8 @@ fn write_made_up(out: &mut Vec<u8>, type_oid: Oid, text: &[u8], types: &TypeRegi
             }
             None => false,
         },
+        // Without attributes `()` is a row of none, not of one that is NULL.
+        TypeKind::Composite(attributes) if attributes.is_empty() && text == b"()" => push(out, b"{}"),
         TypeKind::Composite(attributes) => match parse_row(text) {
             Some(fields) if fields.len() == attributes.len() => {
                 out.push(b'{');

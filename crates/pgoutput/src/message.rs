@@ -57,7 +57,7 @@ pub struct RelationColumn {
 pub enum Value {
     /// SQL NULL; in a key tuple also every column outside the key.
     Null,
-    /// A TOASTed value that the update left alone: not sent.
+    /// A TOASTed value that the update left alone and that the old row does not have either: not sent.
     Unchanged,
     /// Text form, as the type's output function wrote it.
     Text(Bytes),

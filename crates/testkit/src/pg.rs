@@ -25,7 +25,11 @@ pub async fn cluster() -> Result<&'static Cluster> {
             data_dir: dir.path().join("pg"),
             install: true,
             durable: false,
-            settings: vec!["max_connections=300".to_owned()],
+            // A session that sets `synchronous_commit` to `on` waits, once its commit is in the log, for a standby that
+            // never comes: the log has the commit, no snapshot sees it. `pg_cancel_backend` ends the wait.
+            settings: ["max_connections=300", "synchronous_commit=local", "synchronous_standby_names=nobody"]
+                .map(str::to_owned)
+                .to_vec(),
             ..ClusterOptions::default()
         };
         let cluster = Cluster::start(options, &|_| {}).await?;

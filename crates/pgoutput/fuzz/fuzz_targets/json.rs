@@ -9,9 +9,9 @@ const JSON: Oid = 114;
 const JSONB: Oid = 3802;
 
 /// The built-in types that are written in a way of their own, one that is not, and those of [`registry`].
-const TYPES: [Oid; 21] = [
+const TYPES: [Oid; 22] = [
     16, 17, 20, 21, 22, 23, 25, 30, JSON, 700, 701, 1114, 1184, 1700, JSONB, 9000, 9001, 9002, 9003, 9004,
-    9005,
+    9005, 9006,
 ];
 
 fn registry() -> TypeRegistry {
@@ -23,6 +23,7 @@ fn registry() -> TypeRegistry {
         ("domain", TypeKind::Domain(9001)),
         ("hstore", TypeKind::Scalar),
         ("enum", TypeKind::Scalar),
+        ("nothing", TypeKind::Composite(Vec::new())),
     ];
     for (oid, (name, kind)) in (9000..).zip(made_up) {
         types.insert(TypeInfo { oid, name: name.into(), kind });

@@ -73,6 +73,18 @@ fn text(text: &'static str) -> Value {
     Value::Text(Bytes::from_static(text.as_bytes()))
 }
 
+/// postgres_changes 103, 126: what an update left alone is taken from the old row
+#[test]
+fn unchanged_values() {
+    let update = |old: &'static [u8]| match decode(bytes(&[b"U\0\0\0\x01", old, b"N\0\x03uut\0\0\0\x012"])) {
+        Ok(Message::Update { new, .. }) => new,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(update(b""), [Value::Unchanged, Value::Unchanged, text("2")]);
+    assert_eq!(update(b"K\0\x03t\0\0\0\x01knn"), [text("k"), Value::Unchanged, text("2")]);
+    assert_eq!(update(b"O\0\x03t\0\0\0\x01kt\0\0\0\x01vn"), [text("k"), text("v"), text("2")]);
+}
+
 /// postgres_changes 124, 126
 #[test]
 fn rows() {

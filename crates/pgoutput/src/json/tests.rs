@@ -11,6 +11,7 @@ const POSINT: Oid = 9002;
 const PAIR: Oid = 9003;
 const HSTORE: Oid = 9004;
 const NEST: Oid = 9005;
+const NOTHING: Oid = 9006;
 
 fn array_of(oid: Oid) -> Oid {
     oid + 100_000
@@ -38,6 +39,7 @@ fn types() -> TypeRegistry {
     put(POSINT, "posint", TypeKind::Domain(oid::INT4));
     put(PAIR, "pair", TypeKind::Composite(vec![("n".into(), oid::INT4), ("b".into(), oid::BYTEA)]));
     put(HSTORE, "hstore", TypeKind::Scalar);
+    put(NOTHING, "nothing", TypeKind::Composite(vec![]));
     put(NEST, "nest", TypeKind::Composite(vec![("p".into(), PAIR), ("l".into(), array_of(25))]));
     types
 }
@@ -112,6 +114,7 @@ fn every_type_of_the_table() {
         (array_of(BOX), "{(1,2),(3,4);(5,6),(7,8)}", "[\"(1,2),(3,4)\",\"(5,6),(7,8)\"]"),
         (PAIR, "(1,\"\\\\x00\")", "{\"n\":1,\"b\":\"\\\\x00\"}"),
         (PAIR, "(,)", "{\"n\":null,\"b\":null}"),
+        (NOTHING, "()", "{}"),
         (array_of(PAIR), "{\"(1,)\"}", "[{\"n\":1,\"b\":null}]"),
         (NEST, "(\"(2,)\",\"{x,y}\")", "{\"p\":{\"n\":2,\"b\":null},\"l\":[\"x\",\"y\"]}"),
         (HSTORE, "\"a\"=>\"1\", \"b\"=>NULL", "{\"a\":\"1\",\"b\":null}"),

@@ -205,3 +205,50 @@ async fn publications_choose_rows_columns_and_names() -> Result<()> {
     assert_eq!(data["columns"].as_array().map(Vec::len), Some(4));
     Ok(())
 }
+
+/// The log may have a commit before any snapshot sees it: a table is not read from the catalog, nor a row checked,
+/// until it does.
+#[tokio::test]
+#[ignore = "fails: worker::state asks the catalog and visibility::check the policies without waiting for the commit"]
+async fn commits_that_are_not_visible_yet() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create table public.guarded (id int primary key); alter table public.guarded enable row level security;
+         create policy every on public.guarded to anon using (true); grant select on public.guarded to anon;
+         alter publication supabase_realtime add table public.guarded;",
+    )
+    .await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public"}])).await?;
+    db.sql("insert into public.test (details) values ('known'); insert into public.guarded values (1)")
+        .await?;
+    socket.event(TOPIC, "postgres_changes").await?;
+    socket.event(TOPIC, "postgres_changes").await?;
+    for (statements, record) in [
+        ("insert into public.guarded values (2)", json!({"id": 2})),
+        (
+            "alter table public.test add column extra int default 3; insert into public.test (details) values ('x')",
+            json!({"id": 2, "details": "x", "binary_data": null, "extra": 3}),
+        ),
+        (
+            "revoke select on public.test from anon; grant select (id) on public.test to anon; insert into public.test (details) values ('x')",
+            json!({"id": 3}),
+        ),
+    ] {
+        let writer = db.connect().await?;
+        writer.batch_execute("set synchronous_commit = on").await?;
+        let statements = statements.to_owned();
+        let written = tokio::spawn(async move { writer.batch_execute(&statements).await });
+        // Time enough for a check that does not wait to find nothing: no signal tells of it.
+        tokio::time::sleep(tokio::time::Duration::from_millis(300)).await;
+        let release = "select count(pg_cancel_backend(pid)) from pg_stat_activity
+            where datname = current_database() and wait_event = 'SyncRep'";
+        while db.client().query_one(release, &[]).await?.get::<_, i64>(0) == 0 {
+            tokio::time::sleep(tokio::time::Duration::from_millis(100)).await;
+        }
+        written.await??;
+        let data = socket.event(TOPIC, "postgres_changes").await?["data"].clone();
+        assert_eq!(data["record"], record, "{data}");
+    }
+    Ok(())
+}

@@ -1,13 +1,18 @@
 //! The real binary on a real PostgreSQL, seen through sockets. Cases are numbered as in the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod changes_delivery;
 mod changes_errors;
 mod changes_events;
 mod changes_filters;
+mod changes_golden;
 mod changes_life;
 mod changes_random;
 mod changes_rls;
+mod changes_select;
 mod changes_slot;
+mod changes_tables;
+mod changes_types;
 mod channels;
 mod clients;
 mod command_line;

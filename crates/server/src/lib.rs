@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod http;
+pub mod limits;
 pub mod logging;
 pub mod routes;
 pub mod session;

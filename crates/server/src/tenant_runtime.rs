@@ -16,7 +16,11 @@ use realtime_hub::Hub;
 use realtime_postgres::{ConnectError, SubscribeRequest, TenantDatabase};
 use realtime_tenants::{Tenant, Users};
 
-use crate::{routes::Routes, session::Token};
+use crate::{
+    limits::{Meter, Meters},
+    routes::Routes,
+    session::Token,
+};
 
 /// The tenant's database as sessions see it; a trait so that the state machine can be driven without one.
 pub trait Database: Send + Sync {
@@ -73,6 +77,7 @@ pub struct TenantRuntime {
     tenant: RwLock<Arc<Tenant>>,
     verifier: Verifier,
     users: Arc<Users>,
+    meters: Arc<Meters>,
     hub: Arc<Hub>,
     routes: Arc<Routes>,
     database: Box<dyn Database>,
@@ -96,6 +101,7 @@ impl TenantRuntime {
         no_channel_timeout: Duration,
     ) -> Self {
         Self {
+            meters: Arc::new(Meters::new(&tenant.limits)),
             tenant: RwLock::new(tenant),
             verifier,
             users: Arc::default(),
@@ -114,8 +120,9 @@ impl TenantRuntime {
         Arc::clone(&self.tenant.read())
     }
 
-    /// Changes the settings; new joins see them.
+    /// Changes the settings; new joins see them. A limiter whose limit changes begins anew.
     pub fn set_tenant(&self, tenant: Tenant) {
+        self.meters.set_limits(&tenant.limits);
         *self.tenant.write() = Arc::new(tenant);
     }
 
@@ -132,6 +139,19 @@ impl TenantRuntime {
     #[must_use]
     pub fn users(&self) -> &Arc<Users> {
         &self.users
+    }
+
+    /// What is counted and limited per second.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
+    /// Row changes, times the subscriptions that match each (protocol 9.2, 9.4): while it is triggered, row
+    /// changes are not delivered.
+    #[must_use]
+    pub fn db_events(&self) -> &Meter {
+        self.meters.db_events()
     }
 
     /// The node's rooms.

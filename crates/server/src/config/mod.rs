@@ -7,7 +7,9 @@ use std::{net::IpAddr, time::Duration};
 
 pub use env::{ConfigError, Env};
 use realtime_auth::ClaimValidators;
-use realtime_tenants::{DatabaseSettings, Limits, Tenant};
+use realtime_tenants::{
+    CLIENT_PRESENCE_MAX_CALLS, CLIENT_PRESENCE_WINDOW_MS, DatabaseSettings, Limits, Tenant,
+};
 use secrecy::SecretString;
 
 /// Tenant secret of a self-hosted server that was given none (http_and_ops 6). Known to everybody.
@@ -125,7 +127,14 @@ fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
             max_joins_per_second: env.integer("TENANT_MAX_JOINS_PER_SECOND", limits.max_joins_per_second)?,
             max_events_per_second: env
                 .integer("TENANT_MAX_EVENTS_PER_SECOND", limits.max_events_per_second)?,
-            max_payload_size_in_kb: limits.max_payload_size_in_kb,
+            // The environment's defaults stand for what a tenant leaves open.
+            max_client_presence_events_per_window: Some(
+                env.integer("CLIENT_PRESENCE_MAX_CALLS", CLIENT_PRESENCE_MAX_CALLS)?,
+            ),
+            client_presence_window_ms: Some(
+                env.integer("CLIENT_PRESENCE_WINDOW_MS", CLIENT_PRESENCE_WINDOW_MS)?,
+            ),
+            ..limits
         },
         database: DatabaseSettings {
             host: env.text_or("DB_HOST", "127.0.0.1"),

@@ -121,7 +121,7 @@ impl Pass {
     /// Serves the next members. False when all were served.
     fn slice(&mut self, cell: &RoomCell) -> bool {
         let lists = Lists::new(&self.batch);
-        let mut room = cell.room.lock();
+        let room = cell.room.lock();
         let mut served = 0;
         while let Some(slot) = room.slots.get(self.at) {
             if served == SLICE {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use realtime_hub::Kind;
 use realtime_tenants::{Limiter, Limits, Span};
 use tokio::time::Instant;
 
@@ -109,5 +110,18 @@ impl Meters {
     #[must_use]
     pub fn requests(&self) -> &Meter {
         &self.requests
+    }
+}
+
+impl realtime_hub::Meter for Meters {
+    fn delivered(&self, kind: Kind, count: u64) {
+        match kind {
+            Kind::Broadcast => self.events.add(count),
+            Kind::Presence => self.presence.add(count),
+        }
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.events.is_triggered()
     }
 }

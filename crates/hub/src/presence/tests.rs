@@ -89,7 +89,7 @@ proptest! {
         };
         let mut presence = Presence::default();
         let mut known: Option<BTreeSet<String>> = None;
-        let mut apply = |known: &mut Option<BTreeSet<String>>, presence: &mut Presence| {
+        let apply = |known: &mut Option<BTreeSet<String>>, presence: &mut Presence| {
             let Some(told) = diff(presence) else { return };
             let Some(known) = known else { return };
             for left in refs(&told["leaves"]) {

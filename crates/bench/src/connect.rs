@@ -1,13 +1,15 @@
 //! Sockets that connect, join one channel and stay.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version};
-use serde_json::json;
-use tokio::time::{self, Duration};
+use tokio::time::{self, Duration, Instant};
 
-use crate::{report, server_binary};
+use crate::{
+    report,
+    target::Target,
+    wire::{self, Reader, Writer},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -23,45 +25,48 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let db = TestDb::new().await?;
-    let server = Server::start(server_binary()?, &db, ServerOptions::default()).await?;
-    // The first join connects to the database; that is not what is measured.
-    let mut first = join(&server, 0).await?;
-    first.settle().await?;
-    let before = server.usage()?;
-    let started = time::Instant::now();
-    let mut sockets: Vec<Socket> = stream::iter(1..=options.sockets)
-        .map(|n| join(&server, n))
-        .buffer_unordered(options.concurrency)
-        .try_collect()
-        .await?;
-    let elapsed = started.elapsed();
-    let after = server.usage()?;
-    time::sleep(Duration::from_secs(2)).await;
-    let idle_from = server.usage()?;
-    time::sleep(Duration::from_secs(options.idle_seconds)).await;
-    let idle_to = server.usage()?;
-    for socket in &mut sockets {
-        ensure!(socket.settle().await?.is_empty(), "a socket got what it did not ask for");
-    }
-    let heartbeats = server.usage()?;
-
     let count = options.sockets as u64;
     report::heading(&format!("connect: {count} sockets, one public channel each"));
-    report::cpu_per("server CPU per connect and join", after.cpu_seconds - before.cpu_seconds, count);
+    let ideal = Target::ideal(false).await?;
+    let before = ideal.cpu_seconds()?;
+    drop(connect(&ideal, options).await?);
+    let ideal_cpu = ideal.cpu_seconds()? - before;
+    drop(ideal);
+
+    let server = Target::real().await?;
+    let (before, resident) = (server.cpu_seconds()?, server.resident_bytes()?);
+    let started = Instant::now();
+    let mut sockets = connect(&server, options).await?;
+    let elapsed = started.elapsed();
+    let cpu = server.cpu_seconds()? - before;
+    report::cpu_per("server CPU per connect and join", cpu, count);
+    report::cpu_per("ideal server's CPU per connect and join", ideal_cpu, count);
     report::figure("connects and joins", format!("{:.0}", count as f64 / elapsed.as_secs_f64()), "/s");
-    let bytes = idle_from.resident_bytes.saturating_sub(before.resident_bytes) / count.max(1);
-    report::figure("resident memory per idle joined socket", bytes, "bytes");
-    report::figure("resident memory of the server", idle_from.resident_bytes / 1024, "KiB");
-    let idle = (idle_to.cpu_seconds - idle_from.cpu_seconds) / options.idle_seconds.max(1) as f64 * 1e3;
+
+    time::sleep(Duration::from_secs(2)).await;
+    let idle_from = server.cpu_seconds()?;
+    time::sleep(Duration::from_secs(options.idle_seconds)).await;
+    let idle = (server.cpu_seconds()? - idle_from) / options.idle_seconds.max(1) as f64 * 1e3;
+    let memory = |now: u64| now.saturating_sub(resident) / count.max(1);
+    report::figure("resident memory per idle joined socket", memory(server.resident_bytes()?), "bytes");
     report::figure("server CPU while idle", format!("{idle:.2}"), "ms/s");
-    report::cpu_per("server CPU per heartbeat", heartbeats.cpu_seconds - idle_to.cpu_seconds, count);
+    let before = server.cpu_seconds()?;
+    for (reader, writer) in &mut sockets {
+        writer.send(r#"[null,"beat","phoenix","heartbeat",{}]"#).await?;
+        reader.expect("beat").await?;
+    }
+    report::cpu_per("server CPU per heartbeat", server.cpu_seconds()? - before, count);
+    let resident = server.resident_bytes()?;
+    report::figure("resident memory per socket after heartbeats", memory(resident), "bytes");
+    report::figure("resident memory of the server", resident / 1024, "KiB");
     Ok(())
 }
 
-async fn join(server: &Server, n: usize) -> Result<Socket> {
-    let mut socket = server.socket(Version::V2, "anon").await?;
-    let (reply, _) = socket.join(&format!("realtime:room-{n}"), json!({"config": {}})).await?;
-    ensure!(reply["status"] == "ok", "join failed: {reply}");
-    Ok(socket)
+async fn connect(target: &Target, options: &Options) -> Result<Vec<(Reader, Writer)>> {
+    let port = target.port();
+    stream::iter(0..options.sockets)
+        .map(|n| async move { wire::joined(port, &format!("realtime:room-{n}"), "{}").await })
+        .buffer_unordered(options.concurrency)
+        .try_collect()
+        .await
 }

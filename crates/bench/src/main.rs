@@ -6,7 +6,15 @@
 
 mod changes;
 mod connect;
+mod fanout;
+mod hostile;
+mod ideal;
+mod presence;
 mod report;
+mod rest;
+mod rooms;
+mod target;
+mod wire;
 
 use std::path::PathBuf;
 
@@ -27,6 +35,18 @@ enum Scenario {
     Connect(connect::Options),
     /// Subscribers to a table and rows that change: CPU per row, latency from commit to client
     Changes(changes::Options),
+    /// One room, one publisher, many members: CPU per delivery, beside the ideal server's
+    Fanout(fanout::Options),
+    /// Each user in an echo channel and in a channel of six: CPU per delivery, latency
+    Rooms(rooms::Options),
+    /// Users that all come to one room at once: time until all know all, CPU and bytes per user
+    Presence(presence::Options),
+    /// Broadcasts over HTTP: CPU per request, beside the ideal server's
+    Rest(rest::Options),
+    /// Clients that misbehave: latency of the others, memory
+    Hostile(hostile::Options),
+    /// The ideal server itself; prints its port
+    Ideal(ideal::Options),
 }
 
 fn main() -> Result<()> {
@@ -34,10 +54,20 @@ fn main() -> Result<()> {
     // Thousands of sockets need as many descriptors.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+    let runtime = match cli.scenario {
+        Scenario::Ideal(_) => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
+    };
+    runtime.block_on(async {
         match cli.scenario {
             Scenario::Connect(options) => connect::run(&options).await,
             Scenario::Changes(options) => changes::run(&options).await,
+            Scenario::Fanout(options) => fanout::run(&options).await,
+            Scenario::Rooms(options) => rooms::run(&options).await,
+            Scenario::Presence(options) => presence::run(&options).await,
+            Scenario::Rest(options) => rest::run(&options).await,
+            Scenario::Hostile(options) => hostile::run(&options).await,
+            Scenario::Ideal(options) => ideal::serve(options).await,
         }
     })
 }

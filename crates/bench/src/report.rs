@@ -28,3 +28,9 @@ pub(crate) fn latencies(name: &str, histogram: &Histogram<u64>) {
         figure(&format!("{name} {label}"), format!("{:.2}", value.as_secs_f64() * 1e3), "ms");
     }
 }
+
+/// The middle one.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -8,18 +8,26 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use realtime_protocol::Vsn;
 
-use crate::room::{Member, Membership, Room, RoomKey};
+use crate::{
+    fan_out::FanOut,
+    room::{Member, Membership, Meter, RoomCell, RoomKey},
+};
 
 /// Independent parts of the table of rooms; a power of two well above the number of cores.
 const SHARDS: usize = 64;
 
-type Shard = Mutex<HashMap<RoomKey, Arc<Mutex<Room>>>>;
+/// Shortest time between two presence diffs of a room, unless set otherwise: long enough to make one frame of
+/// a rush, too short to notice.
+pub const DEFAULT_PRESENCE_INTERVAL: Duration = Duration::from_millis(50);
+
+type Shard = Mutex<HashMap<RoomKey, Arc<RoomCell>>>;
 
 /// The rooms of a node, by tenant, audience and topic.
 ///
@@ -32,60 +40,80 @@ pub struct Hub {
     next_ref: AtomicU64,
     /// Makes the refs of this node differ from those of any other; the first half of each `phx_ref`.
     node: u32,
+    presence_interval: Duration,
 }
 
 impl Hub {
-    /// A hub without rooms. `node` should be random: it tells the presence refs of nodes apart.
+    /// A hub without rooms. `node` should be random: it tells the presence refs of nodes apart. A change of
+    /// presence is told at once, but for `presence_interval` after the last; then all that gathered is told.
     #[must_use]
-    pub fn new(node: u32) -> Arc<Self> {
+    pub fn new(node: u32, presence_interval: Duration) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             next_member: AtomicU64::new(0),
             next_ref: AtomicU64::new(0),
             node,
+            presence_interval,
         })
     }
 
-    /// Puts a channel into a room, which comes to be if it was not there.
+    /// Puts a channel into a room, which comes to be if it was not there, with `meter` to count for it.
     ///
     /// `first` is queued to it before anything that the room sends, with no gap in between.
     #[must_use]
     pub fn join(
         self: &Arc<Self>,
-        key: RoomKey,
+        key: &RoomKey,
         member: Member,
+        meter: &Arc<dyn Meter>,
         first: impl IntoIterator<Item = Bytes>,
     ) -> Membership {
         let id = self.next_member.fetch_add(1, Ordering::Relaxed);
-        let room = {
-            let mut rooms = self.shard(&key).lock();
-            let room = Arc::clone(rooms.entry(key.clone()).or_default());
-            // Inserted while the table is locked: an empty room could otherwise be forgotten in between.
-            let mut members = room.lock();
-            for frame in first {
-                // A closed outbox belongs to a socket that is ending: it leaves again at once.
-                let _ = member.outbox.push(frame);
+        let mut rooms = self.shard(key).lock();
+        let cell = match rooms.get(key) {
+            Some(cell) => Arc::clone(cell),
+            None => {
+                let cell = Arc::new(RoomCell {
+                    hub: Arc::clone(self),
+                    key: key.clone(),
+                    meter: Arc::clone(meter),
+                    room: Mutex::default(),
+                });
+                rooms.insert(key.clone(), Arc::clone(&cell));
+                cell
             }
-            members.members.insert(id, member);
-            drop(members);
-            room
         };
-        Membership { hub: Arc::clone(self), key, room, id }
+        // Inserted while the table is locked: an empty room could otherwise be forgotten in between.
+        let mut room = cell.room.lock();
+        for frame in first {
+            // A closed outbox belongs to a socket that is ending: it leaves again at once.
+            let _ = member.outbox.queue(frame);
+        }
+        let place = room.insert(id, member);
+        drop(room);
+        drop(rooms);
+        Membership { cell, id, place }
     }
 
-    /// Gives every member of a room one frame; `encode` as in [`Membership::publish`].
-    pub fn publish(&self, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) {
-        let room = self.shard(key).lock().get(key).map(Arc::clone);
-        if let Some(room) = room {
-            room.lock().fan_out(None, encode);
-        }
+    /// Gives every member of a room one frame; `encode` and what is returned as in [`Membership::publish`].
+    pub fn publish(&self, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+        let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
+        cell.publish(encode)
     }
 
     /// Number of rooms.
     #[must_use]
     pub fn rooms(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    pub(crate) fn node(&self) -> u32 {
+        self.node
+    }
+
+    pub(crate) fn presence_interval(&self) -> Duration {
+        self.presence_interval
     }
 
     /// A presence ref that was never used before: 16 characters, as long as the reference's.
@@ -98,7 +126,7 @@ impl Hub {
 
     pub(crate) fn forget_if_empty(&self, key: &RoomKey) {
         let mut rooms = self.shard(key).lock();
-        if rooms.get(key).is_some_and(|room| room.lock().members.is_empty()) {
+        if rooms.get(key).is_some_and(|room| room.room.lock().len() == 0) {
             rooms.remove(key);
         }
     }

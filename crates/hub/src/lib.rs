@@ -1,11 +1,13 @@
 //! Rooms of a node: members, fan-out of ready frames, outboxes, presence.
 
+mod fan_out;
 mod hub;
 mod outbox;
 mod presence;
 mod room;
 
-pub use hub::Hub;
-pub use outbox::{Closed, DEFAULT_OUTBOX_BYTES, Outbox};
+pub use fan_out::FanOut;
+pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
+pub use outbox::{Closed, DEFAULT_OUTBOX_BYTES, Flush, Outbox, Signal, Sink};
 pub use presence::MemberId;
-pub use room::{Audience, Member, Membership, RoomKey};
+pub use room::{Audience, Kind, Member, Membership, Meter, RoomKey};

@@ -1,10 +1,17 @@
-//! The queue of finished frames between those who publish and the one socket that writes.
+//! The queue of finished frames between those who publish and the one socket they go to.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, IoSlice},
+    sync::Arc,
+};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{net::TcpStream, sync::Notify};
+
+use crate::MemberId;
 
 /// Default limit of an outbox, in bytes of queued frames.
 ///
@@ -13,6 +20,9 @@ pub const DEFAULT_OUTBOX_BYTES: usize = 10_000_000;
 
 /// A queue that grew beyond this many slots gives its memory back once it is empty.
 const KEEP_SLOTS: usize = 16;
+
+/// Frames in one vectored write.
+const MAX_SLICES: usize = 64;
 
 /// Why an outbox takes no more frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,14 +33,61 @@ pub enum Closed {
     /// Somebody asked for the socket to be closed with this WebSocket close code.
     #[error("Socket is closing with code {0}")]
     Requested(u16),
+    /// Writing failed: the client is gone.
+    #[error("Connection is gone")]
+    Gone,
+}
+
+/// Something that happened to a socket elsewhere and that its own task has to act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// This member was handed a frame while its tenant had too many (protocol 5.3).
+    TooManyEvents(MemberId),
+    /// The tenant's sockets are to end (protocol 12).
+    Disconnect,
+    /// The node is going down.
+    ShutDown,
+}
+
+/// Where frames are written to.
+pub trait Sink: Send + Sync + fmt::Debug {
+    /// Writes some of the bytes without waiting; [`io::ErrorKind::WouldBlock`] when it would have to.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+impl Sink for TcpStream {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            // The plain call is a little cheaper in the kernel.
+            [slice] => Self::try_write(self, slice),
+            _ => self.try_write_vectored(slices),
+        }
+    }
+}
+
+/// What became of a [`flush`](Outbox::flush).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Nothing is left.
+    Done,
+    /// The rest has to wait until the socket takes more.
+    Blocked,
+    /// Nothing more is to be written but a close frame.
+    Closed(Closed),
 }
 
 /// Frames that wait to be written to one socket.
 ///
-/// Any number of tasks push, without waiting; one task takes. Frames are shared bytes: pushing one to a
-/// thousand outboxes copies nothing. When the limit is hit the outbox closes itself, so a slow reader costs
-/// its own connection, never the publisher's time and never memory without bound; the frames that were
-/// accepted before stay queued.
+/// Any number of tasks push, without waiting. Frames are shared bytes: pushing one to a thousand outboxes
+/// copies nothing. [`send`](Self::send) writes straight to the socket when nothing waits before it; what the
+/// socket does not take at once is queued, and its task woken. All writes happen under the queue's lock, so
+/// frames never mix.
+///
+/// When the limit is hit the outbox closes itself, so a slow reader costs its own connection, never the
+/// publisher's time and never memory without bound.
 #[derive(Debug)]
 pub struct Outbox {
     queue: Mutex<Queue>,
@@ -42,41 +99,161 @@ pub struct Outbox {
 struct Queue {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// The first frame was written in part.
+    partial: bool,
     closed: Option<Closed>,
+    sink: Option<Arc<dyn Sink>>,
+    signals: Vec<Signal>,
+}
+
+impl Queue {
+    /// Appends frames. False if the limit was hit.
+    fn append(&mut self, frame: Bytes, limit: usize) -> bool {
+        if !self.frames.is_empty() && self.bytes + frame.len() > limit {
+            self.closed = Some(Closed::SlowConsumer);
+            return false;
+        }
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+        true
+    }
+
+    /// Drops what was written from the front.
+    fn written(&mut self, mut count: usize) {
+        self.bytes -= count;
+        while let Some(front) = self.frames.front_mut() {
+            if count < front.len() {
+                front.advance(count);
+                self.partial |= count > 0;
+                return;
+            }
+            count -= front.len();
+            self.frames.pop_front();
+            self.partial = false;
+        }
+    }
+
+    fn shrink(&mut self) {
+        if self.frames.is_empty() && self.frames.capacity() > KEEP_SLOTS {
+            self.frames = VecDeque::new();
+        }
+    }
 }
 
 impl Outbox {
-    /// An empty outbox that accepts up to `limit` bytes of queued frames.
+    /// An empty outbox that accepts up to `limit` bytes of queued frames, for a task that takes them.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { queue: Mutex::default(), wake: Notify::new(), limit }
     }
 
-    /// Appends a frame.
+    /// An empty outbox that writes to `sink`.
+    #[must_use]
+    pub fn with_sink(limit: usize, sink: Arc<dyn Sink>) -> Self {
+        let queue = Queue { sink: Some(sink), ..Queue::default() };
+        Self { queue: Mutex::new(queue), ..Self::new(limit) }
+    }
+
+    /// Appends a frame and wakes the socket's task, which writes all that has gathered at once.
     ///
     /// A single frame larger than the limit is accepted when the queue is empty.
     ///
     /// # Errors
     /// [`Closed`] when the outbox takes no more; the frame is dropped.
     pub fn push(&self, frame: Bytes) -> Result<(), Closed> {
-        let mut queue = self.queue.lock();
-        if let Some(closed) = queue.closed {
-            return Err(closed);
-        }
-        if !queue.frames.is_empty() && queue.bytes + frame.len() > self.limit {
-            queue.closed = Some(Closed::SlowConsumer);
-            drop(queue);
-            self.wake.notify_one();
-            return Err(Closed::SlowConsumer);
-        }
-        let was_empty = queue.frames.is_empty();
-        queue.bytes += frame.len();
-        queue.frames.push_back(frame);
-        drop(queue);
+        let was_empty = self.append(frame)?;
         if was_empty {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Appends a frame without waking anybody: for the socket's own task, which flushes before it waits.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn queue(&self, frame: Bytes) -> Result<(), Closed> {
+        self.append(frame).map(drop)
+    }
+
+    /// Appends; tells whether the queue was empty.
+    fn append(&self, frame: Bytes) -> Result<bool, Closed> {
+        let mut queue = self.queue.lock();
+        if let Some(closed) = queue.closed {
+            return Err(closed);
+        }
+        let was_empty = queue.frames.is_empty();
+        if queue.append(frame, self.limit) {
+            return Ok(was_empty);
+        }
+        drop(queue);
+        self.wake.notify_one();
+        Err(Closed::SlowConsumer)
+    }
+
+    /// Gives the socket these frames, in one write: straight away if nothing waits before them, which copies
+    /// and allocates nothing.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn send(&self, frames: &[&Bytes]) -> Result<(), Closed> {
+        let mut queue = self.queue.lock();
+        if let Some(closed) = queue.closed {
+            return Err(closed);
+        }
+        let was_empty = queue.frames.is_empty();
+        let mut written = 0;
+        if was_empty && let Some(sink) = &queue.sink {
+            match write(&**sink, frames.iter().copied()) {
+                Ok(count) => written = count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => {
+                    queue.closed = Some(Closed::Gone);
+                    drop(queue);
+                    self.wake.notify_one();
+                    return Err(Closed::Gone);
+                }
+            }
+        }
+        let mut accepted = true;
+        for frame in frames {
+            if written >= frame.len() {
+                written -= frame.len();
+                continue;
+            }
+            queue.partial |= written > 0;
+            accepted &= queue.append(frame.slice(written..), self.limit);
+            written = 0;
+        }
+        let wake = !accepted || (was_empty && !queue.frames.is_empty());
+        drop(queue);
+        if wake {
+            self.wake.notify_one();
+        }
+        if accepted { Ok(()) } else { Err(Closed::SlowConsumer) }
+    }
+
+    /// Writes what is queued, as much as the socket takes without waiting. For the socket's task.
+    pub fn flush(&self) -> Flush {
+        let mut queue = self.queue.lock();
+        let queue = &mut *queue;
+        loop {
+            match queue.closed {
+                Some(closed @ (Closed::SlowConsumer | Closed::Gone)) => return Flush::Closed(closed),
+                Some(closed) if queue.frames.is_empty() => return Flush::Closed(closed),
+                None if queue.frames.is_empty() => {
+                    queue.shrink();
+                    return Flush::Done;
+                }
+                _ => {}
+            }
+            if !queue.write_some() {
+                return queue
+                    .closed
+                    .filter(|closed| *closed == Closed::Gone)
+                    .map_or(Flush::Blocked, Flush::Closed);
+            }
+        }
     }
 
     /// Asks the socket's task to write what is queued and then close with `code`. The first reason stays.
@@ -89,25 +266,62 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Moves every queued frame to the end of `into`; returns why the outbox is closed, if it is.
+    /// Takes nothing more but `last`; if `rest` is false what is queued is dropped, but for a frame that is
+    /// partly written. [`write_last`](Self::write_last) then writes what remains. For the socket's task.
+    pub fn finish(&self, last: Bytes, rest: bool) {
+        let mut queue = self.queue.lock();
+        queue.closed.get_or_insert(Closed::Gone);
+        if !rest {
+            let keep = usize::from(queue.partial);
+            queue.frames.truncate(keep);
+        }
+        queue.frames.push_back(last);
+        queue.bytes = queue.frames.iter().map(Bytes::len).sum();
+    }
+
+    /// Writes after [`finish`](Self::finish). True when all is written.
     ///
-    /// The bytes taken no longer count against the limit, so the caller must not take again before it has
-    /// written what it took.
+    /// # Errors
+    /// When the connection is gone.
+    pub fn write_last(&self) -> io::Result<bool> {
+        let mut queue = self.queue.lock();
+        let queue = &mut *queue;
+        let Some(sink) = &queue.sink else { return Ok(true) };
+        match write(&**sink, queue.frames.iter()) {
+            Ok(count) => queue.written(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(queue.frames.is_empty())
+    }
+
+    /// Moves every queued frame to the end of `into`; returns why the outbox is closed, if it is. For a
+    /// transport without a sink.
     pub fn take(&self, into: &mut VecDeque<Bytes>) -> Option<Closed> {
         let mut queue = self.queue.lock();
-        if into.is_empty() {
-            std::mem::swap(into, &mut queue.frames);
-        } else {
-            into.append(&mut queue.frames);
-        }
+        into.append(&mut queue.frames);
         queue.bytes = 0;
-        if queue.frames.capacity() > KEEP_SLOTS {
-            queue.frames = VecDeque::new();
-        }
+        queue.shrink();
         queue.closed
     }
 
-    /// Returns when there is, or may be, something to [`take`](Self::take) or the outbox was closed.
+    /// Tells the socket's task something and wakes it.
+    pub fn signal(&self, signal: Signal) {
+        let mut queue = self.queue.lock();
+        if queue.signals.contains(&signal) {
+            return;
+        }
+        queue.signals.push(signal);
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// What was signalled since it was last asked.
+    pub fn take_signals(&self) -> Vec<Signal> {
+        std::mem::take(&mut self.queue.lock().signals)
+    }
+
+    /// Returns when there is, or may be, something to write, to take, or to act on.
     ///
     /// Cancel safe. For one waiting task.
     pub async fn ready(&self) {
@@ -115,61 +329,39 @@ impl Outbox {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn drain(outbox: &Outbox) -> (Vec<Bytes>, Option<Closed>) {
-        let mut frames = VecDeque::new();
-        let closed = outbox.take(&mut frames);
-        (frames.into(), closed)
-    }
-
-    #[test]
-    fn keeps_the_order_of_pushes() {
-        let outbox = Outbox::new(100);
-        outbox.push(Bytes::from_static(b"a")).unwrap();
-        outbox.push(Bytes::from_static(b"b")).unwrap();
-        assert_eq!(drain(&outbox), (vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")], None));
-        assert_eq!(drain(&outbox), (vec![], None));
-    }
-
-    #[test]
-    fn a_slow_consumer_is_closed_and_keeps_what_was_accepted() {
-        let outbox = Outbox::new(4);
-        outbox.push(Bytes::from_static(b"abc")).unwrap();
-        assert_eq!(outbox.push(Bytes::from_static(b"de")), Err(Closed::SlowConsumer));
-        assert_eq!(outbox.push(Bytes::from_static(b"f")), Err(Closed::SlowConsumer));
-        assert_eq!(drain(&outbox), (vec![Bytes::from_static(b"abc")], Some(Closed::SlowConsumer)));
-    }
-
-    #[test]
-    fn one_large_frame_fits_an_empty_outbox() {
-        let outbox = Outbox::new(4);
-        outbox.push(Bytes::from_static(b"larger than four")).unwrap();
-        assert_eq!(drain(&outbox).1, None);
-    }
-
-    #[tokio::test]
-    async fn a_push_wakes_the_waiting_task() {
-        let outbox = std::sync::Arc::new(Outbox::new(100));
-        let waiter = tokio::spawn({
-            let outbox = std::sync::Arc::clone(&outbox);
-            async move {
-                outbox.ready().await;
-                drain(&outbox)
+impl Queue {
+    /// One write of the first frames. False when the socket takes no more, or is gone.
+    fn write_some(&mut self) -> bool {
+        let Some(sink) = &self.sink else { return false };
+        match write(&**sink, self.frames.iter()) {
+            Ok(count) => {
+                self.written(count);
+                true
             }
-        });
-        tokio::task::yield_now().await;
-        outbox.close(1012);
-        assert_eq!(waiter.await.unwrap(), (vec![], Some(Closed::Requested(1012))));
-    }
-
-    #[test]
-    fn the_first_reason_to_close_stays() {
-        let outbox = Outbox::new(1);
-        outbox.close(1012);
-        outbox.close(1000);
-        assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(Closed::Requested(1012)));
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    self.closed = Some(Closed::Gone);
+                }
+                false
+            }
+        }
     }
 }
+
+/// One write of the first [`MAX_SLICES`] frames.
+fn write<'a>(sink: &dyn Sink, mut frames: impl ExactSizeIterator<Item = &'a Bytes>) -> io::Result<usize> {
+    if frames.len() == 1 {
+        let Some(frame) = frames.next() else { return Ok(0) };
+        return sink.try_write(&[IoSlice::new(frame)]);
+    }
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let mut count = 0;
+    for (slice, frame) in slices.iter_mut().zip(frames) {
+        *slice = IoSlice::new(frame);
+        count += 1;
+    }
+    sink.try_write(slices.get(..count).unwrap_or(&slices))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,31 +1,48 @@
 //! Who is present in a room (protocol 5.4, 5.5).
 //!
-//! Invariants: a member has at most one entry; every `phx_ref` is used for one announcement only; the metas
-//! announced in joins minus those announced in leaves are exactly the entries.
+//! Invariants: a channel has at most one entry; every `phx_ref` is used for one entry only; the metas announced
+//! in joins minus those announced in leaves are exactly the entries as announced.
+//!
+//! An entry belongs to its [`Origin`], a channel of one node, and only that node ever changes it. So the state
+//! of several nodes is the union of theirs: a node that is told another's entries sets them, and removes those
+//! of a node that is gone, with no conflict to resolve. Changes of whatever origin gather until
+//! [`take_diff`](Presence::take_diff), which tells the difference between what was announced and what is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 /// Identifies a member of a room; never used twice on a node.
 pub type MemberId = u64;
 
+/// The channel that an entry belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The node's number, as in its refs.
+    pub node: u32,
+    /// The channel's membership there.
+    pub member: MemberId,
+}
+
 /// What was tracked and is announced to others.
-#[derive(Debug, Clone)]
+#[derive(Debug, PartialEq, Eq)]
 struct Entry {
     key: Box<str>,
+    phx_ref: Box<str>,
+    /// The client's object with `phx_ref` (and `phx_ref_prev`) put in: JSON text.
+    meta: Bytes,
     /// The client's object, as it sent it.
     tracked: Bytes,
-    phx_ref: Box<str>,
-    /// `tracked` with `phx_ref` (and `phx_ref_prev`) put in: JSON text.
-    meta: Bytes,
 }
 
 /// A change of presence to tell the members.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Diff {
-    joins: Vec<(Box<str>, Bytes)>,
-    leaves: Vec<(Box<str>, Bytes)>,
+    joins: Vec<Arc<Entry>>,
+    leaves: Vec<Arc<Entry>>,
 }
 
 impl Diff {
@@ -33,9 +50,9 @@ impl Diff {
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut out = b"{\"joins\":".to_vec();
-        write_grouped(&mut out, self.joins.iter().map(|(key, meta)| (&**key, meta)));
+        write_grouped(&mut out, self.joins.iter().map(|entry| &**entry));
         out.extend_from_slice(b",\"leaves\":");
-        write_grouped(&mut out, self.leaves.iter().map(|(key, meta)| (&**key, meta)));
+        write_grouped(&mut out, self.leaves.iter().map(|entry| &**entry));
         out.push(b'}');
         out
     }
@@ -44,45 +61,102 @@ impl Diff {
 /// The presence of one room.
 #[derive(Debug, Default)]
 pub struct Presence {
-    entries: HashMap<MemberId, Entry>,
+    entries: HashMap<Origin, Arc<Entry>>,
+    /// Of the origins that changed since the last diff: what had been announced.
+    changed: HashMap<Origin, Option<Arc<Entry>>>,
+    /// The payload of `presence_state`, until the next diff.
+    state: Option<Bytes>,
 }
 
 impl Presence {
-    /// Makes a member present under `key` with a JSON object of its own, or changes that object.
+    /// Makes a channel present under `key` with a JSON object of its own, or changes that object.
     ///
-    /// `tracked` must be the text of a JSON object; `phx_ref` must never have been used before. `None` when
-    /// the member already tracks an equal object: nothing to announce.
-    pub fn track(&mut self, member: MemberId, key: &str, tracked: Bytes, phx_ref: &str) -> Option<Diff> {
-        let previous = self.entries.get(&member);
-        if previous.is_some_and(|entry| same_json(&entry.tracked, &tracked)) {
+    /// `tracked` must be the text of a JSON object; `phx_ref` must never have been used before. False when the
+    /// channel tracks an equal object already: nothing changes.
+    pub fn track(&mut self, origin: Origin, key: &str, tracked: Bytes, phx_ref: &str) -> bool {
+        let current = self.entries.get(&origin);
+        if current.is_some_and(|entry| same_json(&entry.tracked, &tracked)) {
+            return false;
+        }
+        // Others know nothing of what was never announced.
+        let announced = self.changed.get(&origin).map_or(current, Option::as_ref);
+        let previous = current.and(announced).map(|entry| &*entry.phx_ref);
+        let meta = with_refs(&tracked, phx_ref, previous);
+        let entry = Entry { key: key.into(), phx_ref: phx_ref.into(), meta, tracked };
+        self.set(origin, Some(Arc::new(entry)));
+        true
+    }
+
+    /// Ends a channel's presence. False when it had none.
+    pub fn untrack(&mut self, origin: Origin) -> bool {
+        self.entries.contains_key(&origin) && {
+            self.set(origin, None);
+            true
+        }
+    }
+
+    /// The one way in which entries change.
+    fn set(&mut self, origin: Origin, entry: Option<Arc<Entry>>) {
+        let before = match entry {
+            Some(entry) => self.entries.insert(origin, entry),
+            None => self.entries.remove(&origin),
+        };
+        self.changed.entry(origin).or_insert(before);
+    }
+
+    /// Whether something changed since the last diff.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Everything that changed since the last diff, as one: what came and went in between is not in it. `None`
+    /// when nothing is left to tell.
+    pub fn take_diff(&mut self) -> Option<Diff> {
+        let mut diff = Diff::default();
+        for (origin, announced) in self.changed.drain() {
+            let current = self.entries.get(&origin);
+            if announced.as_ref() == current {
+                continue;
+            }
+            diff.joins.extend(current.map(Arc::clone));
+            diff.leaves.extend(announced);
+        }
+        if diff.joins.is_empty() && diff.leaves.is_empty() {
             return None;
         }
-        let meta = with_refs(&tracked, phx_ref, previous.map(|entry| &*entry.phx_ref));
-        let entry = Entry { key: key.into(), tracked, phx_ref: phx_ref.into(), meta: meta.clone() };
-        let leaves = self.entries.insert(member, entry).map(|old| (old.key, old.meta)).into_iter().collect();
-        Some(Diff { joins: vec![(key.into(), meta)], leaves })
+        self.changed.shrink_to(16);
+        self.state = None;
+        Some(diff)
     }
 
-    /// Ends a member's presence. `None` when it had none.
-    pub fn untrack(&mut self, member: MemberId) -> Option<Diff> {
-        let old = self.entries.remove(&member)?;
-        Some(Diff { joins: Vec::new(), leaves: vec![(old.key, old.meta)] })
-    }
-
-    /// The payload of `presence_state`.
-    #[must_use]
-    pub fn state_json(&self) -> Vec<u8> {
+    /// The payload of `presence_state`: what has been announced. Whoever gets it and every later diff misses
+    /// nothing and is told nothing twice.
+    pub fn state_json(&mut self) -> Bytes {
+        if let Some(state) = &self.state {
+            return state.clone();
+        }
+        let unchanged = self.entries.iter().filter(|(origin, _)| !self.changed.contains_key(origin));
+        let announced = self.changed.values().flatten();
         let mut out = Vec::new();
-        write_grouped(&mut out, self.entries.values().map(|entry| (&*entry.key, &entry.meta)));
-        out
+        write_grouped(&mut out, unchanged.map(|(_, entry)| &**entry).chain(announced.map(|entry| &**entry)));
+        let state = Bytes::from(out);
+        self.state = Some(state.clone());
+        state
+    }
+
+    /// Whether there is nothing to remember.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.changed.is_empty()
     }
 }
 
 /// `{"key":{"metas":[…]},…}`: the metas of one key stand together.
-fn write_grouped<'a>(out: &mut Vec<u8>, metas: impl Iterator<Item = (&'a str, &'a Bytes)>) {
+fn write_grouped<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = &'a Entry>) {
     let mut grouped: BTreeMap<&str, Vec<&Bytes>> = BTreeMap::new();
-    for (key, meta) in metas {
-        grouped.entry(key).or_default().push(meta);
+    for entry in entries {
+        grouped.entry(&entry.key).or_default().push(&entry.meta);
     }
     out.push(b'{');
     for (i, (key, metas)) in grouped.into_iter().enumerate() {
@@ -131,50 +205,4 @@ fn same_json(a: &[u8], b: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn object(text: &'static str) -> Bytes {
-        Bytes::from_static(text.as_bytes())
-    }
-
-    fn parsed(json: &[u8]) -> Value {
-        serde_json::from_slice(json).unwrap()
-    }
-
-    /// protocol 58, 61, 62
-    #[test]
-    fn joins_updates_and_leaves() {
-        let mut presence = Presence::default();
-        assert_eq!(parsed(&presence.state_json()), json!({}));
-
-        let diff = presence.track(1, "u", object(r#"{"a":1}"#), "r1").unwrap();
-        let joined = json!({"u":{"metas":[{"a":1,"phx_ref":"r1"}]}});
-        assert_eq!(parsed(&diff.to_json()), json!({"joins":joined,"leaves":{}}));
-        assert_eq!(parsed(&presence.state_json()), joined);
-
-        assert_eq!(presence.track(1, "u", object(r#"{ "a": 1 }"#), "r2"), None);
-
-        let diff = presence.track(1, "u", object("{}"), "r3").unwrap();
-        let updated = json!({"u":{"metas":[{"phx_ref":"r3","phx_ref_prev":"r1"}]}});
-        assert_eq!(parsed(&diff.to_json()), json!({"joins":updated,"leaves":joined}));
-
-        let diff = presence.untrack(1).unwrap();
-        assert_eq!(parsed(&diff.to_json()), json!({"joins":{},"leaves":updated}));
-        assert_eq!(presence.untrack(1), None);
-        assert!(presence.track(1, "u", object("{}"), "r4").is_some());
-    }
-
-    #[test]
-    fn members_of_one_key_stand_together() {
-        let mut presence = Presence::default();
-        presence.track(1, "k\"1", object(r#"{"n":1}"#), "a");
-        presence.track(2, "k\"1", object(r#"{"n":2}"#), "b");
-        presence.track(3, "other", object(r#"{"phx_ref":"mine"}"#), "c");
-        let state = parsed(&presence.state_json());
-        assert_eq!(state["k\"1"]["metas"].as_array().unwrap().len(), 2);
-        assert_eq!(state["other"], json!({"metas":[{"phx_ref":"c"}]}));
-    }
-}
+mod tests;

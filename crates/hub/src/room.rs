@@ -1,15 +1,17 @@
 //! Rooms: the channels of a node that share a topic.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use realtime_protocol::{Vsn, encode};
+use tokio::time::Instant;
 
 use crate::{
     Outbox,
+    fan_out::FanOut,
     hub::Hub,
-    presence::{Diff, MemberId, Presence},
+    presence::{MemberId, Origin, Presence},
 };
 
 /// Who may meet in a room (protocol 4.1): public and private channels of one name never do.
@@ -41,106 +43,290 @@ pub struct Member {
     pub vsn: Vsn,
 }
 
+/// What kind of frame is delivered; they are counted apart (protocol 9.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `broadcast`: too many stop the channels that receive them.
+    Broadcast,
+    /// `presence_diff`.
+    Presence,
+}
+
+/// Counts what a tenant's rooms deliver.
+pub trait Meter: Send + Sync + fmt::Debug {
+    /// `count` frames of a kind were handed to channels.
+    fn delivered(&self, kind: Kind, count: u64);
+    /// Whether there are too many broadcasts: channels that are handed one then get [`Signal`] to stop.
+    ///
+    /// [`Signal`]: crate::Signal::TooManyEvents
+    fn is_exceeded(&self) -> bool;
+}
+
+/// A room with what never changes of it.
+#[derive(Debug)]
+pub(crate) struct RoomCell {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) key: RoomKey,
+    pub(crate) meter: Arc<dyn Meter>,
+    pub(crate) room: Mutex<Room>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: MemberId,
+    /// The first message that is meant for it: what was published before it came is not.
+    pub(crate) since: u64,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) vsn: Vsn,
+}
+
+/// A message that waits to be fanned out: its frame for each serializer that has members.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) number: u64,
+    pub(crate) kind: Kind,
+    pub(crate) except: Option<MemberId>,
+    frames: [Option<Bytes>; SERIALIZERS],
+}
+
+impl Message {
+    pub(crate) fn frame(&self, vsn: Vsn) -> Option<&Bytes> {
+        self.frames.get(vsn as usize)?.as_ref()
+    }
+}
+
+/// Number of variants of [`Vsn`].
+pub(crate) const SERIALIZERS: usize = ALL.len();
+pub(crate) const ALL: [Vsn; 3] = [Vsn::V1, Vsn::V2, Vsn::V2Text];
+
+/// The state of a room, under its lock.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
-    pub(crate) members: HashMap<MemberId, Member>,
+    /// Members. Free places are used again.
+    pub(crate) slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    /// How many members each serializer has.
+    members: [u32; SERIALIZERS],
+    /// Messages for the next pass over the members.
+    pub(crate) batch: Vec<Message>,
+    /// Number of the next message.
+    next: u64,
+    /// Whether somebody holds a [`FanOut`] for the batch, or is at it.
+    pub(crate) scheduled: bool,
+    pub(crate) presence: Option<Box<RoomPresence>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct RoomPresence {
     presence: Presence,
+    /// When the next diff may be sent.
+    not_before: Option<Instant>,
+    /// Whether a task waits for that moment.
+    pub(crate) waiting: bool,
 }
 
 impl Room {
-    /// Gives every member but `except` one frame, encoded once per serializer that is in the room.
-    ///
-    /// A member whose outbox is closed is passed over: its socket is ending and will leave by itself.
-    pub(crate) fn fan_out(&self, except: Option<MemberId>, mut encode: impl FnMut(Vsn) -> Option<Bytes>) {
-        let mut frames = Frames::default();
-        for (id, member) in &self.members {
-            if Some(*id) == except {
-                continue;
+    pub(crate) fn insert(&mut self, id: MemberId, member: Member) -> u32 {
+        if let Some(count) = self.members.get_mut(member.vsn as usize) {
+            *count += 1;
+        }
+        let slot = Some(Slot { id, since: self.next, outbox: member.outbox, vsn: member.vsn });
+        match self.free.pop() {
+            Some(place) => {
+                if let Some(free) = self.slots.get_mut(place as usize) {
+                    *free = slot;
+                }
+                place
             }
-            if let Some(frame) = frames.get(member.vsn, &mut encode) {
-                let _ = member.outbox.push(frame);
+            None => {
+                // Most rooms are small: no spare places for the first few.
+                if self.slots.len() < 4 {
+                    self.slots.reserve_exact(1);
+                }
+                self.slots.push(slot);
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         }
     }
 
-    fn announce(&self, topic: &str, diff: &Diff) {
-        let json = diff.to_json();
-        self.fan_out(None, |vsn| Some(encode::presence_diff(vsn, topic, &json)));
+    fn remove(&mut self, place: u32) {
+        if let Some(slot) = self.slots.get_mut(place as usize).and_then(Option::take) {
+            if let Some(count) = self.members.get_mut(slot.vsn as usize) {
+                *count -= 1;
+            }
+            self.free.push(place);
+        }
+    }
+
+    fn slot(&self, place: u32) -> Option<&Slot> {
+        self.slots.get(place as usize)?.as_ref()
+    }
+
+    /// Number of members.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn enqueue(&mut self, kind: Kind, except: Option<MemberId>, frames: [Option<Bytes>; SERIALIZERS]) {
+        let number = self.next;
+        self.next += 1;
+        self.batch.push(Message { number, kind, except, frames });
+    }
+
+    /// Turns the changes of presence into a message, if it is time. Else tells when it will be.
+    pub(crate) fn announce(&mut self, cell: &RoomCell) -> Option<Instant> {
+        let state = self.presence.as_deref_mut()?;
+        if !state.presence.has_changes() {
+            if state.presence.is_empty() && !state.waiting {
+                self.presence = None;
+            }
+            return None;
+        }
+        let now = Instant::now();
+        if let Some(at) = state.not_before.filter(|at| *at > now) {
+            return Some(at);
+        }
+        state.not_before = Some(now + cell.hub.presence_interval());
+        let diff = state.presence.take_diff()?.to_json();
+        let frames =
+            encode_for(&self.members, |vsn| Some(encode::presence_diff(vsn, &cell.key.topic, &diff)));
+        self.enqueue(Kind::Presence, None, frames);
+        None
     }
 }
 
-/// One frame per serializer, made when first needed. The inner `None`: there is none for this serializer.
-#[derive(Default)]
-struct Frames {
-    v1: Option<Option<Bytes>>,
-    v2: Option<Option<Bytes>>,
+/// A frame for each serializer that somebody uses.
+fn encode_for(
+    wanted: &[u32; SERIALIZERS],
+    mut encode: impl FnMut(Vsn) -> Option<Bytes>,
+) -> [Option<Bytes>; SERIALIZERS] {
+    let mut frames = [const { None }; SERIALIZERS];
+    for ((frame, count), vsn) in frames.iter_mut().zip(wanted).zip(ALL) {
+        if *count > 0 {
+            *frame = encode(vsn);
+        }
+    }
+    frames
 }
 
-impl Frames {
-    fn get(&mut self, vsn: Vsn, encode: &mut impl FnMut(Vsn) -> Option<Bytes>) -> Option<Bytes> {
-        let slot = match vsn {
-            Vsn::V1 => &mut self.v1,
-            Vsn::V2 => &mut self.v2,
-        };
-        slot.get_or_insert_with(|| encode(vsn)).clone()
+impl RoomCell {
+    /// Queues a message for all members.
+    pub(crate) fn publish(self: &Arc<Self>, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+        let wanted = self.room.lock().members;
+        let frames = encode_for(&wanted, encode);
+        let mut room = self.room.lock();
+        room.enqueue(Kind::Broadcast, None, frames);
+        self.schedule(&mut room)
+    }
+
+    pub(crate) fn schedule(self: &Arc<Self>, room: &mut Room) -> Option<FanOut> {
+        if room.scheduled {
+            return None;
+        }
+        room.scheduled = true;
+        Some(FanOut::new(Arc::clone(self)))
     }
 }
 
 /// A channel's place in a room. Dropping it leaves: presence ends, and an empty room is forgotten.
 #[derive(Debug)]
 pub struct Membership {
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) key: RoomKey,
-    pub(crate) room: Arc<Mutex<Room>>,
+    pub(crate) cell: Arc<RoomCell>,
     pub(crate) id: MemberId,
+    pub(crate) place: u32,
 }
 
 impl Membership {
+    /// Identifies this channel in [`Signal`](crate::Signal)s.
+    #[must_use]
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
     /// Gives every other member, and this one if `to_self`, one frame; `encode` is asked at most once per
     /// serializer and may say that this serializer gets none.
-    pub fn publish(&self, to_self: bool, encode: impl FnMut(Vsn) -> Option<Bytes>) {
-        self.room.lock().fan_out((!to_self).then_some(self.id), encode);
-    }
-
-    /// Makes this channel present, or changes what it announces; tells all members, this one included.
-    /// `tracked` is the text of a JSON object. Does nothing if an equal object is tracked already.
-    pub fn track(&self, key: &str, tracked: Bytes) {
-        let phx_ref = self.hub.next_phx_ref();
-        let mut room = self.room.lock();
-        if let Some(diff) = room.presence.track(self.id, key, tracked, &phx_ref) {
-            room.announce(&self.key.topic, &diff);
+    ///
+    /// This channel's own copy is queued at once; the others get theirs when the [`FanOut`] runs, together
+    /// with what else was published meanwhile. `None`: somebody else is at it.
+    pub fn publish(&self, to_self: bool, mut encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+        let (mut wanted, own) = {
+            let room = self.cell.room.lock();
+            (room.members, room.slot(self.place).map(|slot| (slot.vsn, Arc::clone(&slot.outbox))))
+        };
+        if let Some((vsn, _)) = own
+            && let Some(count) = wanted.get_mut(vsn as usize)
+        {
+            *count = count.saturating_sub(1) + u32::from(to_self);
         }
-    }
-
-    /// Ends this channel's presence, if it had any, and tells all members.
-    pub fn untrack(&self) {
-        let mut room = self.room.lock();
-        if let Some(diff) = room.presence.untrack(self.id) {
-            room.announce(&self.key.topic, &diff);
+        let frames = encode_for(&wanted, &mut encode);
+        if to_self
+            && let Some((vsn, outbox)) = own
+            && let Some(Some(frame)) = frames.get(vsn as usize)
+            && outbox.queue(frame.clone()).is_ok()
+        {
+            self.cell.meter.delivered(Kind::Broadcast, 1);
         }
+        if frames.iter().all(Option::is_none) {
+            return None;
+        }
+        let mut room = self.cell.room.lock();
+        if room.len() < 2 {
+            return None;
+        }
+        room.enqueue(Kind::Broadcast, Some(self.id), frames);
+        self.cell.schedule(&mut room)
     }
 
-    /// Queues a frame made of the room's presence state to this channel; no diff can come between the two.
+    /// Makes this channel present, or changes what it announces; all members will be told, this one included.
+    /// `tracked` is the text of a JSON object. `None` if an equal object is tracked already.
+    pub fn track(&self, key: &str, tracked: Bytes) -> Option<Option<FanOut>> {
+        let phx_ref = self.cell.hub.next_phx_ref();
+        let origin = self.origin();
+        let mut room = self.cell.room.lock();
+        let presence = &mut room.presence.get_or_insert_default().presence;
+        presence.track(origin, key, tracked, &phx_ref).then(|| self.cell.schedule(&mut room))
+    }
+
+    /// Ends this channel's presence, if it had any; all members will be told.
+    pub fn untrack(&self) -> Option<FanOut> {
+        let origin = self.origin();
+        let mut room = self.cell.room.lock();
+        let state = room.presence.as_deref_mut()?;
+        if state.presence.untrack(origin) { self.cell.schedule(&mut room) } else { None }
+    }
+
+    /// Queues a frame made of the room's presence state to this channel. Every later change reaches it as a
+    /// diff.
     pub fn send_presence_state(&self, encode: impl FnOnce(&[u8]) -> Bytes) {
-        let room = self.room.lock();
-        if let Some(member) = room.members.get(&self.id) {
-            let _ = member.outbox.push(encode(&room.presence.state_json()));
-        }
+        let (state, outbox) = {
+            let mut room = self.cell.room.lock();
+            let state = room.presence.as_deref_mut().map(|state| state.presence.state_json());
+            let next = room.next;
+            let Some(Some(slot)) = room.slots.get_mut(self.place as usize) else { return };
+            // Diffs that wait to be fanned out are in the state already.
+            slot.since = next;
+            (state, Arc::clone(&slot.outbox))
+        };
+        let _ = outbox.queue(encode(state.as_deref().unwrap_or(b"{}")));
+    }
+
+    fn origin(&self) -> Origin {
+        Origin { node: self.cell.hub.node(), member: self.id }
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let empty = {
-            let mut room = self.room.lock();
-            room.members.remove(&self.id);
-            if let Some(diff) = room.presence.untrack(self.id) {
-                room.announce(&self.key.topic, &diff);
-            }
-            room.members.is_empty()
-        };
+        let origin = self.origin();
+        let mut room = self.cell.room.lock();
+        room.remove(self.place);
+        let left = room.presence.as_deref_mut().is_some_and(|state| state.presence.untrack(origin));
+        let empty = room.len() == 0;
+        let fan_out = if left && !empty { self.cell.schedule(&mut room) } else { None };
+        drop(room);
         if empty {
-            self.hub.forget_if_empty(&self.key);
+            self.cell.hub.forget_if_empty(&self.cell.key);
         }
+        drop(fan_out);
     }
 }

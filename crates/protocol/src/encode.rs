@@ -71,10 +71,10 @@ pub fn broadcast(vsn: Vsn, topic: &str, payload: &[u8]) -> Bytes {
     raw(vsn, &Ref::null(), topic, "broadcast", payload)
 }
 
-/// A user broadcast: a binary frame for serializer 2.0.0, an object for 1.0.0 (table 2.4). `meta` is the
-/// JSON text of an object.
+/// A user broadcast: a binary frame for serializer 2.0.0, text for the others (table 2.4). `meta` is the JSON
+/// text of an object.
 ///
-/// `None` when the receiver cannot get it: for 1.0.0 bytes and what is no JSON, for 2.0.0 those on a topic or
+/// `None` when the receiver cannot get it: as text bytes and what is no JSON, for 2.0.0 those on a topic or
 /// event over 255 bytes.
 #[must_use]
 pub fn user_broadcast(vsn: Vsn, topic: &str, user: &UserBroadcast, meta: Option<&[u8]>) -> Option<Bytes> {
@@ -193,7 +193,7 @@ fn message(
             payload(out);
             out.push(b'}');
         }
-        Vsn::V2 => {
+        Vsn::V2 | Vsn::V2Text => {
             out.push(b'[');
             out.extend_from_slice(join_ref.as_json().as_bytes());
             out.push(b',');

@@ -82,6 +82,17 @@ pub fn pong(payload: &[u8]) -> Bytes {
     with_payload(PONG, payload.get(..125).unwrap_or(payload))
 }
 
+/// What a finished frame carries. `None` for what is no whole frame of this server.
+#[must_use]
+pub fn payload(frame: &Bytes) -> Option<Bytes> {
+    let header = match frame.get(1)? {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
+    (frame.len() >= header).then(|| frame.slice(header..))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -102,6 +113,7 @@ mod tests {
             assert_eq!(parsed, len as u64);
             assert!(header.is_final && header.mask.is_none());
             assert_eq!(frame.len(), cursor.position() as usize + len);
+            assert_eq!(payload(&frame).unwrap(), vec![b'x'; len]);
         }
         assert_eq!(&close(1009)[..], [0x88, 2, 0x03, 0xF1]);
         let header = FrameHeader::parse(&mut Cursor::new(pong(&[1; 200]))).unwrap().unwrap();

@@ -10,25 +10,43 @@ pub struct SystemMessage {
     extension: &'static str,
     ok: bool,
     message: Cow<'static, str>,
+    /// Whether the payload names the channel.
+    channel: bool,
 }
 
 impl SystemMessage {
     /// Every later commit will reach the channel.
     #[must_use]
     pub const fn subscribed() -> Self {
-        Self { extension: "postgres_changes", ok: true, message: Cow::Borrowed("Subscribed to PostgreSQL") }
+        Self {
+            extension: "postgres_changes",
+            ok: true,
+            message: Cow::Borrowed("Subscribed to PostgreSQL"),
+            channel: true,
+        }
+    }
+
+    /// The tenant's sockets are being closed (protocol 12). The only message without `channel`.
+    #[must_use]
+    pub const fn disconnect() -> Self {
+        Self {
+            extension: "system",
+            ok: true,
+            message: Cow::Borrowed("Server requested disconnect"),
+            channel: false,
+        }
     }
 
     /// A subscription was refused, or changes may have been missed.
     #[must_use]
     pub fn postgres_changes_error(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { extension: "postgres_changes", ok: false, message: message.into() }
+        Self { extension: "postgres_changes", ok: false, message: message.into(), channel: true }
     }
 
     /// The channel is going to be closed.
     #[must_use]
     pub fn error(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { extension: "system", ok: false, message: message.into() }
+        Self { extension: "system", ok: false, message: message.into(), channel: true }
     }
 
     /// Appends the payload; `sub_topic` is the topic without `realtime:`.
@@ -41,8 +59,10 @@ impl SystemMessage {
             b"\",\"status\":\"error\",\"message\":"
         });
         write_json_string(out, &self.message);
-        out.extend_from_slice(b",\"channel\":");
-        write_json_string(out, sub_topic);
+        if self.channel {
+            out.extend_from_slice(b",\"channel\":");
+            write_json_string(out, sub_topic);
+        }
         out.push(b'}');
     }
 }

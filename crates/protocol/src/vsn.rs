@@ -7,6 +7,8 @@ pub enum Vsn {
     V1,
     /// 2.0.x: JSON arrays and binary frames.
     V2,
+    /// 2.0.x over a transport that carries text alone (long-poll, protocol 1.11).
+    V2Text,
 }
 
 /// The version is none that this server speaks; answered with 403 and an empty body.

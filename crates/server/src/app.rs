@@ -36,10 +36,11 @@ impl App {
         for tenant in &settings.tenants {
             registry.put(tenant.clone());
         }
+        let presence_interval = settings.presence_interval;
         Arc::new(Self {
             settings,
             registry,
-            hub: Hub::new(rand::random()),
+            hub: Hub::new(rand::random(), presence_interval),
             runtimes: Mutex::default(),
             databases: Mutex::default(),
             sockets: TaskTracker::new(),
@@ -104,10 +105,27 @@ impl App {
     /// Ends the sockets and the connections to databases; call after [`stopping`](Self::stopping) is cancelled.
     pub async fn shut_down(&self) {
         self.sockets.close();
+        let tenants: Vec<_> = self.runtimes.lock().values().map(|r| Arc::clone(r.sockets())).collect();
+        for sockets in tenants {
+            sockets.shut_down().await;
+        }
         self.sockets.wait().await;
         let databases = std::mem::take(&mut *self.databases.lock());
         for database in databases {
             database.shutdown().await;
+        }
+    }
+
+    /// Ends the sockets of a tenant (protocol 12): each joined channel is told, then closed with code 1012.
+    pub fn disconnect(&self, external_id: &str) {
+        let runtime = self.runtimes.lock().get(external_id).map(Arc::clone);
+        if let Some(runtime) = runtime {
+            tracing::info!(
+                tenant = external_id,
+                sockets = runtime.sockets().len(),
+                "disconnecting all sockets"
+            );
+            runtime.sockets().disconnect();
         }
     }
 

@@ -1,25 +1,24 @@
-//! The I/O of one WebSocket: reads frames into its [`Session`], writes its outbox, keeps its timers.
+//! The I/O of one WebSocket: reads frames into its session, writes its outbox, watches for silence.
 
 use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-    sync::Arc,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use realtime_hub::{Closed, Outbox};
+use realtime_hub::{Closed, Flush, Outbox};
 use realtime_protocol::frame;
 use tokio::{
     net::TcpStream,
+    task,
     time::{self, Instant},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    session::{Completion, Effect, Session},
-    tenant_runtime::TenantRuntime,
+    driver::{Driver, Ending},
     ws::reader::{Event, Reader},
 };
 
@@ -28,9 +27,6 @@ pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Close code of an idle socket (protocol 1.10).
 const CLOSE_IDLE: u16 = 1000;
-
-/// Close code of a server that is going down (protocol 1.10).
-const CLOSE_RESTART: u16 = 1012;
 
 /// Close code of a client that reads slower than its rooms talk: "try again later" (RFC 6455 registry).
 pub const CLOSE_SLOW_CONSUMER: u16 = 1013;
@@ -41,11 +37,17 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a client that was sent a close frame may be silent.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
 
-/// Frames in one vectored write.
-const MAX_SLICES: usize = 64;
-
 /// Reads in a row before other tasks get their turn.
 const READS_PER_TURN: usize = 8;
+
+/// Sockets closed because they read too slowly, since the start.
+static SLOW_CONSUMERS: AtomicU64 = AtomicU64::new(0);
+
+/// Sockets closed because they read too slowly, since the start.
+#[must_use]
+pub fn slow_consumers() -> u64 {
+    SLOW_CONSUMERS.load(Ordering::Relaxed)
+}
 
 /// Why the socket ends.
 enum End {
@@ -59,56 +61,32 @@ enum End {
     TooSlow,
 }
 
-/// Serves one upgraded connection until it ends.
-///
-/// When `stopping` is cancelled the socket is closed with code 1012 (protocol 12).
-pub async fn run(
-    stream: TcpStream,
-    reader: Reader,
-    session: Session,
-    runtime: Arc<TenantRuntime>,
-    stopping: CancellationToken,
-) {
-    let outbox = Arc::clone(session.outbox());
-    let mut socket = Socket {
-        stream,
-        reader,
-        session,
-        outbox,
-        runtime,
-        writing: VecDeque::new(),
-        effects: Vec::new(),
-        running: FuturesUnordered::new(),
-        delayed: Vec::new(),
-        heard: Instant::now(),
-        stopping,
-    };
+impl From<Ending> for End {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Drop => Self::Gone,
+            Ending::Close(code) => Self::Close(code),
+        }
+    }
+}
+
+/// Serves one upgraded connection until it ends. The session's outbox has to write to `stream`.
+pub async fn run(stream: Arc<TcpStream>, reader: Reader, driver: Driver) {
+    let outbox = Arc::clone(driver.outbox());
+    let mut socket = Socket { stream, reader, driver, outbox, heard: Instant::now() };
     let end = socket.serve().await;
     // Channels end before the lingering close: others must not wait for this client's last answer.
-    socket.session.end();
+    socket.driver.end();
     socket.close(end).await;
 }
 
-/// A refusal that waits for its time: when, the frames, and the code to close the socket with after them.
-type Delayed = (Instant, Vec<Bytes>, Option<u16>);
-
 struct Socket {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     reader: Reader,
-    session: Session,
+    driver: Driver,
     outbox: Arc<Outbox>,
-    runtime: Arc<TenantRuntime>,
-    /// Frames taken from the outbox, the first perhaps partly written.
-    writing: VecDeque<Bytes>,
-    /// What the session asked for in the step just made. Empty between steps.
-    effects: Vec<Effect>,
-    /// Slow steps of joins. Empty while idle.
-    running: FuturesUnordered<BoxFuture<'static, Completion>>,
-    /// Refusals that wait for their time, in no order.
-    delayed: Vec<Delayed>,
     /// When the client last sent anything.
     heard: Instant,
-    stopping: CancellationToken,
 }
 
 impl Socket {
@@ -120,32 +98,39 @@ impl Socket {
         let timer = time::sleep_until(self.heard + IDLE_LIMIT);
         tokio::pin!(timer);
         loop {
-            if let Err(end) = self.write() {
-                return end;
-            }
-            let wake = self.wake_at();
+            self.driver.flush();
+            let blocked = match self.outbox.flush() {
+                Flush::Done => false,
+                Flush::Blocked => true,
+                Flush::Closed(Closed::SlowConsumer) => return End::TooSlow,
+                Flush::Closed(Closed::Gone) => return End::Gone,
+                Flush::Closed(Closed::Requested(code)) => return End::Close(code),
+            };
+            let idle_at = self.heard + IDLE_LIMIT;
+            let wake = self.driver.wake_at().map_or(idle_at, |at| at.min(idle_at));
             if wake < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(wake);
             }
             self.reader.release();
-            let input = self.session.wants_input() && self.delayed.len() < MAX_DELAYED;
+            let input = self.driver.wants_input();
             let stepped = tokio::select! {
-                readable = self.stream.readable(), if input => {
-                    if readable.is_err() { Err(End::Gone) } else { self.read() }
-                }
-                () = self.outbox.ready() => Ok(()),
-                writable = self.stream.writable(), if !self.writing.is_empty() => {
-                    writable.map_err(|_| End::Gone)
-                }
-                Some(completion) = self.running.next() => {
-                    self.session.complete(completion, &mut self.effects);
-                    self.carry_out()
-                }
+                readable = self.stream.readable(), if input => match readable {
+                    Err(_) => Err(End::Gone),
+                    Ok(()) => match self.read() {
+                        Ok(true) => {
+                            // More than its share: others first.
+                            self.driver.flush();
+                            task::yield_now().await;
+                            Ok(())
+                        }
+                        Ok(false) => Ok(()),
+                        Err(end) => Err(end),
+                    },
+                },
+                () = self.outbox.ready() => self.driver.signals().map_err(End::from),
+                writable = self.stream.writable(), if blocked => writable.map_err(|_| End::Gone),
+                completion = self.driver.completed() => self.driver.complete(completion).map_err(End::from),
                 () = &mut timer => self.on_time(),
-                () = self.stopping.cancelled() => {
-                    self.session.shut_down();
-                    Err(End::Close(CLOSE_RESTART))
-                }
             };
             if let Err(end) = stepped {
                 return end;
@@ -153,42 +138,15 @@ impl Socket {
         }
     }
 
-    /// The next moment at which something has to be done.
-    fn wake_at(&self) -> Instant {
-        let delayed = self.delayed.iter().map(|(at, ..)| *at).min();
-        let (session, abandoned) = (self.session.deadline(), self.session.abandoned_at());
-        [delayed, session, abandoned].into_iter().flatten().fold(self.heard + IDLE_LIMIT, Instant::min)
-    }
-
     fn on_time(&mut self) -> Result<(), End> {
-        let now = Instant::now();
-        if now >= self.heard + IDLE_LIMIT {
+        if Instant::now() >= self.heard + IDLE_LIMIT {
             return Err(End::Close(CLOSE_IDLE));
         }
-        if self.session.abandoned_at().is_some_and(|at| now >= at) {
-            tracing::debug!("socket without channels dropped");
-            return Err(End::Gone);
-        }
-        let mut i = 0;
-        while let Some((at, ..)) = self.delayed.get(i) {
-            if *at <= now {
-                let (_, frames, close) = self.delayed.swap_remove(i);
-                for frame in frames {
-                    let _ = self.outbox.push(frame);
-                }
-                if let Some(code) = close {
-                    return Err(End::Close(code));
-                }
-            } else {
-                i += 1;
-            }
-        }
-        self.session.tick(&mut self.effects);
-        self.carry_out()
+        Ok(self.driver.on_time()?)
     }
 
-    /// Reads what is there, up to a fair share.
-    fn read(&mut self) -> Result<(), End> {
+    /// Reads what is there, up to a fair share; true if there is more.
+    fn read(&mut self) -> Result<bool, End> {
         for _ in 0..READS_PER_TURN {
             match self.stream.try_read_buf(self.reader.space()) {
                 Ok(0) => return Err(End::Gone),
@@ -196,26 +154,23 @@ impl Socket {
                     self.heard = Instant::now();
                     self.read_events()?;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(_) => return Err(End::Gone),
             }
-            if !self.session.wants_input() {
-                break;
+            if !self.driver.wants_input() {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn read_events(&mut self) -> Result<(), End> {
         loop {
             match self.reader.next_event() {
                 Ok(None) => return Ok(()),
-                Ok(Some(Event::Message(opcode, message))) => {
-                    self.session.receive(opcode, message, &mut self.effects);
-                    self.carry_out()?;
-                }
+                Ok(Some(Event::Message(opcode, message))) => self.driver.receive(opcode, message)?,
                 Ok(Some(Event::Ping(payload))) => {
-                    let _ = self.outbox.push(frame::pong(&payload));
+                    let _ = self.outbox.queue(frame::pong(&payload));
                 }
                 Ok(Some(Event::Pong)) => {}
                 Ok(Some(Event::Close(code))) => return Err(End::Answer(code)),
@@ -227,80 +182,25 @@ impl Socket {
         }
     }
 
-    /// Does what the session asked for.
-    fn carry_out(&mut self) -> Result<(), End> {
-        let mut end = Ok(());
-        for effect in self.effects.drain(..) {
-            match effect {
-                Effect::Close(code) => end = Err(End::Close(code)),
-                Effect::SendLater(delay, frames, close) => {
-                    self.delayed.push((Instant::now() + delay, frames, close));
-                }
-                Effect::Database(ticket) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
-                        Completion::Database(ticket, runtime.database().ready().await)
-                    }));
-                }
-                Effect::Subscribe(ticket, request) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
-                        Completion::Subscribed(ticket, runtime.database().subscribe(*request).await)
-                    }));
-                }
-            }
-        }
-        end
-    }
-
-    /// Writes as much as the socket takes without waiting.
-    fn write(&mut self) -> Result<(), End> {
-        loop {
-            if self.writing.is_empty()
-                && let Some(closed) = self.outbox.take(&mut self.writing)
-                && (self.writing.is_empty() || closed == Closed::SlowConsumer)
-            {
-                return Err(match closed {
-                    Closed::SlowConsumer => End::TooSlow,
-                    Closed::Requested(code) => End::Close(code),
-                });
-            }
-            if self.writing.is_empty() {
-                return Ok(());
-            }
-            match write_some(&self.stream, &mut self.writing) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(End::Gone),
-            }
-        }
-    }
-
     /// Ends the connection as RFC 6455 7.1 has it, within [`CLOSE_LIMIT`].
     async fn close(mut self, end: End) {
-        let (code, answered) = match end {
+        let (code, rest, answered) = match end {
             End::Gone => return,
-            End::Close(code) => {
-                self.outbox.take(&mut self.writing);
-                (code, false)
-            }
-            End::Answer(code) => {
-                self.outbox.take(&mut self.writing);
-                (code, true)
-            }
+            End::Close(code) => (code, true, false),
+            End::Answer(code) => (code, true, true),
             End::TooSlow => {
-                self.writing.truncate(1);
-                (CLOSE_SLOW_CONSUMER, false)
+                SLOW_CONSUMERS.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    code = "SlowConsumer",
+                    "socket closed: it reads slower than its channels talk"
+                );
+                (CLOSE_SLOW_CONSUMER, false, false)
             }
         };
-        self.writing.push_back(frame::close(code));
+        self.outbox.finish(frame::close(code), rest);
         let _ = time::timeout(CLOSE_LIMIT, async {
-            while !self.writing.is_empty() {
+            while !self.outbox.write_last()? {
                 self.stream.writable().await?;
-                match write_some(&self.stream, &mut self.writing) {
-                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                    _ => {}
-                }
             }
             if answered {
                 return Ok(());
@@ -329,27 +229,4 @@ impl Socket {
             }
         }
     }
-}
-
-/// Refusals that may wait at once; beyond it the socket is not read until some were sent.
-const MAX_DELAYED: usize = 64;
-
-/// One vectored write of the first frames; removes what was written.
-fn write_some(stream: &TcpStream, frames: &mut VecDeque<Bytes>) -> io::Result<()> {
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let mut count = 0;
-    for (slice, frame) in slices.iter_mut().zip(frames.iter()) {
-        *slice = IoSlice::new(frame);
-        count += 1;
-    }
-    let mut written = stream.try_write_vectored(slices.get(..count).unwrap_or(&slices))?;
-    while let Some(front) = frames.front_mut() {
-        if written < front.len() {
-            front.advance(written);
-            break;
-        }
-        written -= front.len();
-        frames.pop_front();
-    }
-    Ok(())
 }

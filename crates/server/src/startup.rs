@@ -39,6 +39,12 @@ impl Server {
         Ok(Self { app, listener, stopping, max_connections })
     }
 
+    /// What the server shares.
+    #[must_use]
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
     /// The port that was taken.
     ///
     /// # Errors

@@ -15,8 +15,14 @@ use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
 use realtime_postgres::{ConnectError, SubscribeRequest, TenantDatabase};
 use realtime_tenants::{Tenant, Users};
+use tokio::time::Instant;
 
-use crate::{routes::Routes, session::Token};
+use crate::{
+    limits::{Meter, Meters},
+    routes::Routes,
+    session::Token,
+    sockets::Sockets,
+};
 
 /// The tenant's database as sessions see it; a trait so that the state machine can be driven without one.
 pub trait Database: Send + Sync {
@@ -72,7 +78,14 @@ impl Clock {
 pub struct TenantRuntime {
     tenant: RwLock<Arc<Tenant>>,
     verifier: Verifier,
+    /// Its `external_id`.
+    name: Arc<str>,
+    started: Instant,
     users: Arc<Users>,
+    meters: Arc<Meters>,
+    /// The same, as the hub sees them.
+    hub_meter: Arc<dyn realtime_hub::Meter>,
+    sockets: Arc<Sockets>,
     hub: Arc<Hub>,
     routes: Arc<Routes>,
     database: Box<dyn Database>,
@@ -95,7 +108,14 @@ impl TenantRuntime {
         channel_error_backoff: Duration,
         no_channel_timeout: Duration,
     ) -> Self {
+        let meters = Arc::new(Meters::new(&tenant.limits));
+        let hub_meter: Arc<dyn realtime_hub::Meter> = Arc::<Meters>::clone(&meters);
         Self {
+            name: (&*tenant.external_id).into(),
+            started: Instant::now(),
+            meters,
+            hub_meter,
+            sockets: Arc::default(),
             tenant: RwLock::new(tenant),
             verifier,
             users: Arc::default(),
@@ -114,8 +134,9 @@ impl TenantRuntime {
         Arc::clone(&self.tenant.read())
     }
 
-    /// Changes the settings; new joins see them.
+    /// Changes the settings; new joins see them. A limiter whose limit changes begins anew.
     pub fn set_tenant(&self, tenant: Tenant) {
+        self.meters.set_limits(&tenant.limits);
         *self.tenant.write() = Arc::new(tenant);
     }
 
@@ -132,6 +153,50 @@ impl TenantRuntime {
     #[must_use]
     pub fn users(&self) -> &Arc<Users> {
         &self.users
+    }
+
+    /// What is counted and limited per second.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
+    /// The same, as the hub counts with them.
+    #[must_use]
+    pub fn hub_meter(&self) -> &Arc<dyn realtime_hub::Meter> {
+        &self.hub_meter
+    }
+
+    /// Whether presence is over its limit on average: compared live, not on ticks (protocol 9.3).
+    #[must_use]
+    pub fn too_many_presence_events(&self) -> bool {
+        let presence = self.meters.presence();
+        presence.average() > f64::from(presence.limit())
+    }
+
+    /// The tenant's `external_id`.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Time since the tenant was first asked for: the clock of windows.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The tenant's sockets.
+    #[must_use]
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// Row changes, times the subscriptions that match each (protocol 9.2, 9.4): while it is triggered, row
+    /// changes are not delivered.
+    #[must_use]
+    pub fn db_events(&self) -> &Meter {
+        self.meters.db_events()
     }
 
     /// The node's rooms.

@@ -38,9 +38,21 @@ pub struct Limits {
     pub max_joins_per_second: u32,
     /// Messages delivered, averaged over up to a minute.
     pub max_events_per_second: u32,
+    /// Presence states, changes and diffs, averaged over up to a minute.
+    pub max_presence_events_per_second: u32,
+    /// Presence messages of one channel within its window; `None` means [`CLIENT_PRESENCE_MAX_CALLS`].
+    pub max_client_presence_events_per_window: Option<u32>,
+    /// Length of that window in milliseconds; `None` means [`CLIENT_PRESENCE_WINDOW_MS`].
+    pub client_presence_window_ms: Option<u32>,
     /// Size of one message, in units of 1000 bytes.
     pub max_payload_size_in_kb: u32,
 }
+
+/// Presence messages of one channel within its window, unless a tenant or the environment says otherwise.
+pub const CLIENT_PRESENCE_MAX_CALLS: u32 = 5;
+
+/// Length of that window in milliseconds.
+pub const CLIENT_PRESENCE_WINDOW_MS: u32 = 30_000;
 
 impl Default for Limits {
     /// The reference's defaults for new tenants.
@@ -50,6 +62,9 @@ impl Default for Limits {
             max_channels_per_client: 100,
             max_joins_per_second: 100,
             max_events_per_second: 100,
+            max_presence_events_per_second: 1000,
+            max_client_presence_events_per_window: None,
+            client_presence_window_ms: None,
             max_payload_size_in_kb: 3000,
         }
     }
@@ -60,6 +75,15 @@ impl Limits {
     #[must_use]
     pub fn max_payload_bytes(&self) -> usize {
         self.max_payload_size_in_kb as usize * 1000 + 500
+    }
+
+    /// Presence messages that one channel may send, and within how long. Zero counts as not set.
+    #[must_use]
+    pub fn client_presence(&self) -> (u32, Duration) {
+        let set = |value: Option<u32>, default| value.filter(|value| *value > 0).unwrap_or(default);
+        let window = set(self.client_presence_window_ms, CLIENT_PRESENCE_WINDOW_MS);
+        let calls = set(self.max_client_presence_events_per_window, CLIENT_PRESENCE_MAX_CALLS);
+        (calls, Duration::from_millis(window.into()))
     }
 }
 

@@ -3,15 +3,48 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Audience, Outbox};
+use crate::{Audience, Kind, Outbox, Signal};
 
 fn key(tenant: &str, audience: Audience, topic: &str) -> RoomKey {
     RoomKey { tenant: tenant.into(), audience, topic: topic.into() }
 }
 
+/// Counts, and is exceeded when told so.
+#[derive(Debug, Default)]
+struct Counter {
+    broadcasts: AtomicU64,
+    diffs: AtomicU64,
+    exceeded: std::sync::atomic::AtomicBool,
+}
+
+impl Meter for Counter {
+    fn delivered(&self, kind: Kind, count: u64) {
+        let counter = if kind == Kind::Broadcast { &self.broadcasts } else { &self.diffs };
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.exceeded.load(Ordering::Relaxed)
+    }
+}
+
+fn hub() -> Arc<Hub> {
+    Hub::new(0xABCDEF, Duration::ZERO)
+}
+
 fn enter(hub: &Arc<Hub>, key: &RoomKey, vsn: Vsn) -> (Membership, Arc<Outbox>) {
+    enter_counted(hub, key, vsn, &Arc::new(Counter::default()))
+}
+
+fn enter_counted(
+    hub: &Arc<Hub>,
+    key: &RoomKey,
+    vsn: Vsn,
+    counter: &Arc<Counter>,
+) -> (Membership, Arc<Outbox>) {
     let outbox = Arc::new(Outbox::new(10_000));
-    (hub.join(key.clone(), Member { outbox: Arc::clone(&outbox), vsn }, []), outbox)
+    let meter: Arc<dyn Meter> = Arc::<Counter>::clone(counter);
+    (hub.join(key, Member { outbox: Arc::clone(&outbox), vsn }, &meter, []), outbox)
 }
 
 fn received(outbox: &Outbox) -> Vec<Bytes> {
@@ -39,24 +72,24 @@ fn tag(vsn: Vsn) -> Option<Bytes> {
 /// protocol 41, 44
 #[test]
 fn everybody_but_the_sender_gets_one_shared_frame() {
-    let hub = Hub::new(1);
+    let hub = hub();
     let room = key("t", Audience::Public, "realtime:a");
     let (sender, own) = enter(&hub, &room, Vsn::V2);
     let (_other, others) = enter(&hub, &room, Vsn::V1);
     let (_third, thirds) = enter(&hub, &room, Vsn::V1);
     let mut encoded = 0;
-    sender.publish(false, |vsn| {
+    drop(sender.publish(false, |vsn| {
         encoded += 1;
         tag(vsn)
-    });
+    }));
     assert_eq!(encoded, 1);
     assert_eq!(received(&own).len(), 0);
     let (a, b) = (received(&others), received(&thirds));
     assert_eq!(a[0].as_ptr(), b[0].as_ptr());
 
-    sender.publish(true, tag);
+    drop(sender.publish(true, tag));
     assert_eq!(received(&own), ["2"]);
-    hub.publish(&room, |vsn| if vsn == Vsn::V1 { None } else { tag(vsn) });
+    drop(hub.publish(&room, |vsn| if vsn == Vsn::V1 { None } else { tag(vsn) }));
     assert_eq!(received(&own), ["2"]);
     assert_eq!(received(&others), ["1"]);
 }
@@ -64,20 +97,20 @@ fn everybody_but_the_sender_gets_one_shared_frame() {
 /// protocol 42
 #[test]
 fn rooms_are_separate_by_tenant_audience_and_topic() {
-    let hub = Hub::new(1);
+    let hub = hub();
     let (sender, _) = enter(&hub, &key("t", Audience::Public, "realtime:a"), Vsn::V1);
     let others = [
         enter(&hub, &key("u", Audience::Public, "realtime:a"), Vsn::V1),
         enter(&hub, &key("t", Audience::Private, "realtime:a"), Vsn::V1),
         enter(&hub, &key("t", Audience::Public, "realtime:b"), Vsn::V1),
     ];
-    sender.publish(true, tag);
+    drop(sender.publish(true, tag));
     assert!(others.iter().all(|(_, outbox)| received(outbox).is_empty()));
 }
 
 #[test]
 fn empty_rooms_are_forgotten() {
-    let hub = Hub::new(1);
+    let hub = hub();
     let room = key("t", Audience::Public, "realtime:a");
     let (first, _) = enter(&hub, &room, Vsn::V1);
     let (second, _) = enter(&hub, &room, Vsn::V1);
@@ -90,11 +123,11 @@ fn empty_rooms_are_forgotten() {
 /// protocol 58, 69
 #[test]
 fn presence_is_told_to_all_and_ends_with_the_membership() {
-    let hub = Hub::new(0xABCDEF);
+    let hub = hub();
     let room = key("t", Audience::Public, "realtime:a");
     let (tracker, own) = enter(&hub, &room, Vsn::V2);
     let (watcher, watched) = enter(&hub, &room, Vsn::V1);
-    tracker.track("u", Bytes::from_static(b"{\"n\":1}"));
+    drop(tracker.track("u", Bytes::from_static(b"{\"n\":1}")));
     let state = json!({"u":{"metas":[{"n":1,"phx_ref":"abcdef0000000000"}]}});
     let joined = json!({"joins":state,"leaves":{}});
     assert_eq!(payloads(&own), std::slice::from_ref(&joined));
@@ -105,4 +138,104 @@ fn presence_is_told_to_all_and_ends_with_the_membership() {
 
     drop(tracker);
     assert_eq!(payloads(&watched), [json!({"joins":{},"leaves":state})]);
+}
+
+/// protocol 49
+#[test]
+fn deliveries_are_counted() {
+    let (hub, counter) = (hub(), Arc::new(Counter::default()));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, _own) = enter_counted(&hub, &room, Vsn::V2, &counter);
+    let (_other, _others) = enter_counted(&hub, &room, Vsn::V1, &counter);
+    for _ in 0..5 {
+        drop(sender.publish(true, tag));
+    }
+    assert_eq!(counter.broadcasts.load(Ordering::Relaxed), 10);
+    drop(sender.track("k", Bytes::from_static(b"{}")));
+    assert_eq!(counter.diffs.load(Ordering::Relaxed), 2);
+}
+
+/// protocol 48
+#[test]
+fn those_who_receive_too_much_are_told_to_stop() {
+    let (hub, counter) = (hub(), Arc::new(Counter::default()));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, own) = enter_counted(&hub, &room, Vsn::V2, &counter);
+    let (other, others) = enter_counted(&hub, &room, Vsn::V2, &counter);
+    counter.exceeded.store(true, Ordering::Relaxed);
+    drop(sender.track("k", Bytes::from_static(b"{}")));
+    assert_eq!(others.take_signals(), [], "presence is exempt");
+    received(&others);
+    drop(sender.publish(false, tag));
+    assert_eq!(received(&others), ["2"], "the frame still comes");
+    assert_eq!(others.take_signals(), [Signal::TooManyEvents(other.id())]);
+    assert_eq!(own.take_signals(), []);
+}
+
+#[test]
+fn what_is_published_before_the_fan_out_leaves_together() {
+    let hub = hub();
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, own) = enter(&hub, &room, Vsn::V2);
+    let (second, seconds) = enter(&hub, &room, Vsn::V2);
+    let fan_out = sender.publish(false, tag);
+    assert!(fan_out.is_some());
+    assert!(second.publish(false, tag).is_none(), "the first has it to do");
+    let (_late, lates) = enter(&hub, &room, Vsn::V2);
+    assert!(sender.publish(false, tag).is_none());
+    assert!(received(&seconds).is_empty());
+    drop(fan_out);
+    assert_eq!((received(&own).len(), received(&seconds).len(), received(&lates).len()), (1, 2, 1));
+}
+
+/// A room larger than one task serves in a go, with members that come and leave meanwhile.
+#[tokio::test]
+async fn large_rooms_are_served_in_slices() {
+    let hub = hub();
+    let room = key("t", Audience::Public, "realtime:a");
+    let mut members: Vec<_> = (0..1000).map(|_| enter(&hub, &room, Vsn::V2)).collect();
+    let (sender, _) = enter(&hub, &room, Vsn::V2);
+    for _ in 0..3 {
+        drop(sender.publish(false, tag));
+    }
+    let (gone, _) = members.remove(999);
+    drop(gone);
+    let (_late, lates) = enter(&hub, &room, Vsn::V2);
+    let frames = |outbox: &Outbox| received(outbox).len();
+    let mut counts = vec![0; members.len()];
+    while counts.iter().any(|count| *count < 3) {
+        tokio::task::yield_now().await;
+        for (count, (_, outbox)) in counts.iter_mut().zip(&members) {
+            *count += frames(outbox);
+        }
+    }
+    assert!(counts.iter().all(|count| *count == 3));
+    assert_eq!(frames(&lates), 0, "what was published before it came is not for it");
+}
+
+/// A rush of changes becomes one diff; the first of it is told at once.
+#[tokio::test(start_paused = true)]
+async fn presence_is_announced_in_intervals() {
+    let hub = Hub::new(1, Duration::from_millis(50));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (watcher, watched) = enter(&hub, &room, Vsn::V2);
+    let members: Vec<_> = (0..10).map(|_| enter(&hub, &room, Vsn::V2).0).collect();
+    for member in &members {
+        drop(member.track("k", Bytes::from_static(b"{}")));
+    }
+    let joins = |payload: &Value| payload["joins"]["k"]["metas"].as_array().map_or(0, Vec::len);
+    assert_eq!(payloads(&watched).iter().map(joins).collect::<Vec<_>>(), [1]);
+    watcher.send_presence_state(|state| {
+        let state: Value = serde_json::from_slice(state).unwrap();
+        assert_eq!(state["k"]["metas"].as_array().unwrap().len(), 1, "what was announced");
+        Bytes::new()
+    });
+    received(&watched);
+    tokio::time::sleep(Duration::from_millis(51)).await;
+    assert_eq!(payloads(&watched).iter().map(joins).collect::<Vec<_>>(), [9]);
+    drop(members);
+    tokio::time::sleep(Duration::from_millis(51)).await;
+    let told = payloads(&watched);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["leaves"]["k"]["metas"].as_array().unwrap().len(), 10);
 }

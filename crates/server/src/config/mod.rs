@@ -7,6 +7,7 @@ use std::{net::IpAddr, time::Duration};
 
 pub use env::{ConfigError, Env};
 use realtime_auth::ClaimValidators;
+use realtime_hub::DEFAULT_PRESENCE_INTERVAL;
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use secrecy::SecretString;
 
@@ -41,6 +42,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// A socket that joined and then has no channel for this long is dropped.
     pub no_channel_timeout: Duration,
+    /// Shortest time between two presence diffs of a room; what changes meanwhile is told as one.
+    pub presence_interval: Duration,
     /// The tenants known from the start.
     pub tenants: Vec<Tenant>,
     /// Whether the tenant's secret is the one that everybody knows.
@@ -74,6 +77,10 @@ impl Settings {
             max_header_length: env.integer("MAX_HEADER_LENGTH", 4096)?,
             max_connections: env.integer("MAX_CONNECTIONS", MAX_CONNECTIONS)?,
             no_channel_timeout: Duration::from_millis(env.integer("NO_CHANNEL_TIMEOUT_IN_MS", 600_000)?),
+            presence_interval: Duration::from_millis(env.integer(
+                "PRESENCE_DIFF_INTERVAL_IN_MS",
+                u64::try_from(DEFAULT_PRESENCE_INTERVAL.as_millis()).unwrap_or_default(),
+            )?),
             tenants,
             well_known_secret,
         })
@@ -125,7 +132,11 @@ fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
             max_joins_per_second: env.integer("TENANT_MAX_JOINS_PER_SECOND", limits.max_joins_per_second)?,
             max_events_per_second: env
                 .integer("TENANT_MAX_EVENTS_PER_SECOND", limits.max_events_per_second)?,
-            max_payload_size_in_kb: limits.max_payload_size_in_kb,
+            max_presence_events_per_second: env
+                .integer("TENANT_MAX_PRESENCE_EVENTS_PER_SECOND", limits.max_presence_events_per_second)?,
+            max_client_presence_events_per_window: positive(env.integer("CLIENT_PRESENCE_MAX_CALLS", 0)?),
+            client_presence_window_ms: positive(env.integer("CLIENT_PRESENCE_WINDOW_MS", 0)?),
+            ..limits
         },
         database: DatabaseSettings {
             host: env.text_or("DB_HOST", "127.0.0.1"),
@@ -141,6 +152,11 @@ fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
             pool_size: env.integer("DB_POOL_SIZE", 5)?,
         },
     })
+}
+
+/// Zero counts as not set.
+fn positive(value: u32) -> Option<u32> {
+    Some(value).filter(|value| *value > 0)
 }
 
 /// The slot's name with `SLOT_NAME_SUFFIX`, which PostgreSQL must accept.

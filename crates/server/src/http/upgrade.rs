@@ -10,13 +10,14 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox};
+use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox, Sink};
 use realtime_protocol::{HandshakeRefusal, Vsn};
 use tokio::net::TcpStream;
 
 use super::listener::ConnectionPermit;
 use crate::{
     app::App,
+    driver::Driver,
     session::{Session, Token},
     socket,
     tenant_runtime::TenantRuntime,
@@ -68,7 +69,7 @@ pub async fn websocket(
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, runtime, token, permit));
+    app.sockets().spawn(serve(upgrade, vsn, runtime, token, permit));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
@@ -96,12 +97,14 @@ fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<(Arc<TenantRun
     if runtime.users().count() >= tenant.limits.max_concurrent_users {
         return Err(HandshakeRefusal::ConnectionRateLimitReached.into());
     }
+    if runtime.meters().joins().is_triggered() {
+        return Err(HandshakeRefusal::JoinsRateLimitReached.into());
+    }
     Ok((runtime, Arc::new(token)))
 }
 
 /// Waits for the upgrade to be complete and serves the socket.
 async fn serve(
-    app: Arc<App>,
     upgrade: OnUpgrade,
     vsn: Vsn,
     runtime: Arc<TenantRuntime>,
@@ -120,10 +123,12 @@ async fn serve(
         tracing::error!("upgraded connection is not a TCP stream");
         return;
     };
-    let outbox = Arc::new(Outbox::new(DEFAULT_OUTBOX_BYTES));
+    let stream = Arc::new(parts.io.into_inner());
+    let sink: Arc<dyn Sink> = Arc::<TcpStream>::clone(&stream);
+    let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
     let session = Session::new(vsn, outbox, Arc::clone(&runtime), token);
     let reader = Reader::new(&parts.read_buf);
-    socket::run(parts.io.into_inner(), reader, session, runtime, app.stopping().clone()).await;
+    socket::run(stream, reader, Driver::new(session, runtime)).await;
     drop(permit);
 }
 

@@ -6,6 +6,7 @@ use realtime_auth::Claims;
 use realtime_changes::{ChannelId, SubscriptionSpec};
 use realtime_hub::Membership;
 use realtime_protocol::Ref;
+use realtime_tenants::CallWindow;
 use tokio::time::Instant;
 
 /// How often a token is verified again while it lasts (protocol 8.5).
@@ -55,6 +56,8 @@ pub(super) struct Channel {
     pub(super) ack: bool,
     pub(super) to_self: bool,
     pub(super) presence_key: Box<str>,
+    /// Its presence messages of late.
+    pub(super) presence_calls: CallWindow,
     pub(super) token: Arc<Token>,
     pub(super) recheck_at: Instant,
     pub(super) membership: Membership,

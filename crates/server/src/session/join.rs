@@ -7,6 +7,7 @@ use realtime_changes::{SubscriptionSpec, assign_ids, legacy_params};
 use realtime_hub::{Audience, Member, RoomKey};
 use realtime_postgres::{ConnectError, SubscribeRequest};
 use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Payload, Ref, SystemMessage, encode};
+use realtime_tenants::CallWindow;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -14,6 +15,7 @@ use super::{
     Effect, Session, Ticket, Topic, Waiting,
     channel::{Channel, Token, sub_topic},
     forget,
+    push::TOO_MANY_PRESENCE,
 };
 use crate::routes::Route;
 
@@ -107,6 +109,11 @@ impl Session {
                 return Err(JoinRefusal::ConnectionRateLimitReached);
             }
         }
+        let joins = self.runtime.meters().joins();
+        if joins.is_triggered() {
+            return Err(JoinRefusal::ClientJoinRateLimitReached);
+        }
+        joins.add(1);
         if self.topics.len() >= tenant.limits.max_channels_per_client as usize {
             return Err(JoinRefusal::ChannelRateLimitReached);
         }
@@ -213,12 +220,12 @@ impl Session {
 
         let tenant = self.runtime.tenant();
         let key = RoomKey {
-            tenant: (&*tenant.external_id).into(),
+            tenant: Arc::clone(self.runtime.name()),
             audience: Audience::Public,
             topic: Arc::clone(&topic),
         };
         let member = Member { outbox: Arc::clone(&self.outbox), vsn: self.vsn };
-        let membership = self.runtime.hub().join(key, member, first);
+        let membership = self.runtime.hub().join(&key, member, self.runtime.hub_meter(), first);
         let join_ref = if raw_join_ref.is_null() { msg_ref } else { raw_join_ref.clone() };
         let presence = payload.presence_enabled || tenant.presence_enabled;
         let channel = Channel {
@@ -230,6 +237,7 @@ impl Session {
             to_self: payload.to_self,
             presence_key: payload.presence_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()).into(),
             recheck_at: token.recheck_at(self.runtime.clock().unix_seconds()),
+            presence_calls: CallWindow::default(),
             token,
             membership,
             subscriptions: Vec::new(),
@@ -241,12 +249,20 @@ impl Session {
         if !objects.is_empty() {
             self.watch(&topic, &objects, &ids, legacy, effects);
         }
-        if presence && let Some(Topic::Joined(channel)) = self.topics.get(&topic) {
-            let (vsn, join_ref) = (self.vsn, &channel.join_ref);
-            channel
-                .membership
-                .send_presence_state(|state| encode::presence_state(vsn, join_ref, &topic, state));
+        if presence {
+            self.presence_state(&topic);
         }
+    }
+
+    /// Sends who is present (protocol 5.5).
+    fn presence_state(&mut self, topic: &str) {
+        if self.runtime.too_many_presence_events() {
+            return self.stop_channel(topic, TOO_MANY_PRESENCE);
+        }
+        let Some(Topic::Joined(channel)) = self.topics.get(topic) else { return };
+        let (vsn, join_ref) = (self.vsn, &channel.join_ref);
+        channel.membership.send_presence_state(|state| encode::presence_state(vsn, join_ref, topic, state));
+        self.runtime.meters().presence().add(1);
     }
 
     /// Starts watching the database for what the join asked (postgres_changes 1.3, 1.7): all or nothing.

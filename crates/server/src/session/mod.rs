@@ -20,7 +20,7 @@ pub use channel::Token;
 use channel::{Channel, sub_topic};
 use join::Joining;
 use realtime_changes::SubscribeRefusal;
-use realtime_hub::Outbox;
+use realtime_hub::{FanOut, Outbox, Signal};
 use realtime_postgres::{ConnectError, SubscribeRequest};
 use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, encode};
 use realtime_tenants::UserSlot;
@@ -87,7 +87,12 @@ pub struct Session {
     joining: usize,
     waiting_bytes: usize,
     shutting_down: bool,
+    /// What was published in this step and has to be given to others. Empty between steps.
+    fan_outs: Vec<FanOut>,
 }
+
+/// Close code of a drain: the tenant's sockets are ended, or the node goes down (protocol 1.10, 12).
+const CLOSE_RESTART: u16 = 1012;
 
 impl Session {
     /// A session on which nothing is joined.
@@ -106,6 +111,7 @@ impl Session {
             joining: 0,
             waiting_bytes: 0,
             shutting_down: false,
+            fan_outs: Vec::new(),
         }
     }
 
@@ -139,9 +145,44 @@ impl Session {
             .map(|since| since + self.runtime.no_channel_timeout())
     }
 
-    /// Refuses joins from now on: the node is going down.
-    pub fn shut_down(&mut self) {
-        self.shutting_down = true;
+    /// Gives the members of rooms what was published since the last time.
+    pub fn flush(&mut self) {
+        for fan_out in self.fan_outs.drain(..) {
+            fan_out.run();
+        }
+        if self.fan_outs.capacity() > 16 {
+            self.fan_outs = Vec::new();
+        }
+    }
+
+    /// Acts on what happened elsewhere.
+    pub fn signal(&mut self, signal: Signal, effects: &mut Vec<Effect>) {
+        match signal {
+            Signal::TooManyEvents(member) => {
+                let topic = self.topics.values().find_map(|topic| match topic {
+                    Topic::Joined(channel) if channel.membership.id() == member => Some(&channel.topic),
+                    _ => None,
+                });
+                if let Some(topic) = topic.map(Arc::clone) {
+                    self.stop_channel(&topic, push::TOO_MANY_EVENTS);
+                }
+            }
+            Signal::Disconnect => {
+                for (name, topic) in &self.topics {
+                    if let Topic::Joined(_) = topic {
+                        let frame =
+                            encode::system(self.vsn, &Ref::null(), name, &SystemMessage::disconnect());
+                        self.send(frame);
+                        self.runtime.meters().events().add(1);
+                    }
+                }
+                effects.push(Effect::Close(CLOSE_RESTART));
+            }
+            Signal::ShutDown => {
+                self.shutting_down = true;
+                effects.push(Effect::Close(CLOSE_RESTART));
+            }
+        }
     }
 
     /// Takes one message from the client.
@@ -227,6 +268,7 @@ impl Session {
             }
         }
         self.user = None;
+        self.flush();
     }
 
     /// The joined channel of a topic.
@@ -260,9 +302,9 @@ impl Session {
         }
     }
 
-    /// Queues a frame to the client. A closed outbox means that the socket is ending: nothing to do.
+    /// Queues a frame to the client, to be written when the step is over. A closed outbox means that the socket is ending: nothing to do.
     fn send(&self, frame: Bytes) {
-        let _ = self.outbox.push(frame);
+        let _ = self.outbox.queue(frame);
     }
 
     fn step(&mut self) -> u32 {

@@ -10,6 +10,12 @@ use super::{Effect, Session, Topic};
 /// Answer to a broadcast that is too large (protocol 5.2): the only response that is not an object.
 const TOO_LARGE: &[u8] = b"\"payload_size_exceeded\"";
 
+/// Why a channel is stopped that was handed a frame while its tenant had too many (protocol 5.3).
+pub(super) const TOO_MANY_EVENTS: &str = "Too many messages per second";
+
+/// Why a channel is stopped whose tenant has too many presence events (protocol 5.4).
+pub(super) const TOO_MANY_PRESENCE: &str = "Too many presence messages per second";
+
 impl Session {
     /// Any message but join and leave on a joined topic. Its join_ref does not matter (protocol 3.6).
     pub(super) fn push(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
@@ -17,8 +23,8 @@ impl Session {
             "broadcast" => self.broadcast(message),
             "presence" => self.presence(message),
             "access_token" => self.access_token(&message, effects),
-            // Unknown events are not answered (protocol 3.10).
-            _ => {}
+            // Unknown events are counted but not answered (protocol 3.10).
+            _ => self.runtime.meters().events().add(1),
         }
     }
 
@@ -28,27 +34,20 @@ impl Session {
         let Some(Topic::Joined(channel)) = self.topics.get(&*message.topic) else { return };
         let topic = &channel.topic;
         let too_large = match &message.payload {
-            Payload::Json(payload) if is_object(payload) => {
-                let too_large = size::exceeds(payload, limit);
-                if !too_large {
-                    channel
-                        .membership
-                        .publish(channel.to_self, |vsn| Some(encode::broadcast(vsn, topic, payload)));
-                }
-                too_large
-            }
-            Payload::UserBroadcast(user) => {
-                let too_large = user.external_size() > limit;
-                if !too_large {
-                    channel
-                        .membership
-                        .publish(channel.to_self, |vsn| encode::user_broadcast(vsn, topic, user, None));
-                }
-                too_large
-            }
+            Payload::Json(payload) if is_object(payload) => size::exceeds(payload, limit),
+            Payload::UserBroadcast(user) => user.external_size() > limit,
             // What no receiver could read is not sent (protocol 5.1, 15.4).
             Payload::Json(_) | Payload::Binary(_) => return,
         };
+        self.runtime.meters().events().add(1);
+        if !too_large {
+            let encode = |vsn| match &message.payload {
+                Payload::UserBroadcast(user) => encode::user_broadcast(vsn, topic, user, None),
+                Payload::Json(payload) => Some(encode::broadcast(vsn, topic, payload)),
+                Payload::Binary(_) => None,
+            };
+            self.fan_outs.extend(channel.membership.publish(channel.to_self, encode));
+        }
         if channel.ack {
             let reply = if too_large {
                 encode::reply(self.vsn, &channel.join_ref, &message.msg_ref, topic, "error", TOO_LARGE)
@@ -57,35 +56,50 @@ impl Session {
             };
             self.send(reply);
         }
+        if channel.to_self && !too_large && self.runtime.meters().events().is_triggered() {
+            // It was handed its own message.
+            let topic = Arc::clone(topic);
+            self.stop_channel(&topic, TOO_MANY_EVENTS);
+        }
     }
 
     /// `presence` (protocol 5.4).
     fn presence(&mut self, message: ClientMessage) {
-        let limit = self.runtime.tenant().limits.max_payload_bytes();
-        let Some(Topic::Joined(channel)) = self.topics.get(&*message.topic) else { return };
+        let limits = self.runtime.tenant().limits;
+        let (vsn, now) = (self.vsn, self.runtime.uptime());
+        let Some(Topic::Joined(channel)) = self.topics.get_mut(&*message.topic) else { return };
         let push = message.payload.json().map_or(PresencePush::Unknown, PresencePush::parse);
+        let (calls, window) = limits.client_presence();
+        if push != PresencePush::NoEvent && !channel.presence_calls.allow(now, calls, window) {
+            return self.stop_channel(&message.topic, "Client presence rate limit exceeded");
+        }
         let (status, response): (_, &[u8]) = match &push {
             PresencePush::Track(tracked) if !is_object(tracked) => {
                 ("error", br#"{"reason":"Presence track payload must be a map"}"#)
             }
-            PresencePush::Track(tracked) if size::exceeds(tracked, limit) => {
-                let topic = Arc::clone(&channel.topic);
-                self.stop_channel(&topic, "Track message size exceeded");
-                return;
+            PresencePush::Track(tracked) if size::exceeds(tracked, limits.max_payload_bytes()) => {
+                return self.stop_channel(&message.topic, "Track message size exceeded");
+            }
+            PresencePush::Track(_) if self.runtime.too_many_presence_events() => {
+                return self.stop_channel(&message.topic, TOO_MANY_PRESENCE);
             }
             PresencePush::NoEvent | PresencePush::Track(_) | PresencePush::Untrack => ("ok", b"{}"),
             PresencePush::Unknown => ("error", b"{}"),
         };
-        let (vsn, msg_ref) = (self.vsn, &message.msg_ref);
-        self.send(encode::reply(vsn, &channel.join_ref, msg_ref, &channel.topic, status, response));
+        let reply = encode::reply(vsn, &channel.join_ref, &message.msg_ref, &channel.topic, status, response);
         match push {
             // Copied: the tracked object would else keep the whole frame it came in.
             PresencePush::Track(tracked) if status == "ok" => {
-                channel.membership.track(&channel.presence_key, Bytes::copy_from_slice(&tracked));
+                let tracked = Bytes::copy_from_slice(&tracked);
+                if let Some(fan_out) = channel.membership.track(&channel.presence_key, tracked) {
+                    self.runtime.meters().presence().add(1);
+                    self.fan_outs.extend(fan_out);
+                }
             }
-            PresencePush::Untrack => channel.membership.untrack(),
+            PresencePush::Untrack => self.fan_outs.extend(channel.membership.untrack()),
             _ => {}
         }
+        self.send(reply);
     }
 }
 

@@ -88,7 +88,7 @@ impl Fixture {
         let runtime = TenantRuntime::new(
             Arc::new(tenant(change)),
             Verifier::new(Keys::new(Some(SECRET), None), ClaimValidators::default()),
-            Hub::new(0),
+            Hub::new(0, Duration::ZERO),
             Arc::new(Routes::default()),
             Box::new(Arc::clone(&database)),
             Clock::Manual(AtomicU64::new(NOW)),
@@ -131,7 +131,11 @@ impl Socket {
         self.frames()
     }
 
-    fn frames(&self) -> Vec<Value> {
+    fn frames(&mut self) -> Vec<Value> {
+        for signal in self.session.outbox().take_signals() {
+            self.session.signal(signal, &mut self.effects);
+        }
+        self.session.flush();
         let mut frames = VecDeque::new();
         self.session.outbox().take(&mut frames);
         frames.iter().map(decoded).collect()
@@ -255,7 +259,7 @@ async fn sockets_without_channels_are_given_up() {
 fn shutting_down() {
     let fixture = Fixture::new(|_| {});
     let mut socket = fixture.socket();
-    socket.session.shut_down();
+    socket.session.signal(Signal::ShutDown, &mut socket.effects);
     let reason = socket.refusal("realtime:a");
     assert_eq!(reason.as_deref(), Some("RealtimeRestarting: Realtime is restarting, please standby"));
 }

@@ -1,0 +1,64 @@
+//! What is measured: the server, or the ideal one.
+
+use anyhow::Result;
+use realtime_testkit::{Server, ServerOptions, TestDb};
+
+use crate::{ideal, server_binary};
+
+/// A process that serves.
+pub(crate) enum Target {
+    /// The real server with its database.
+    Real(Box<Server>, #[expect(dead_code, reason = "lives as long as the server")] Box<TestDb>),
+    /// The denominator.
+    Ideal(ideal::Process),
+}
+
+impl Target {
+    /// The server with limits that nothing here reaches. Its connection to the database stands.
+    pub(crate) async fn real() -> Result<Self> {
+        let db = TestDb::new().await?;
+        let server = Server::start(server_binary()?, &db, options()).await?;
+        crate::wire::joined(server.port(), "realtime:first", "{}").await?;
+        Ok(Self::Real(Box::new(server), Box::new(db)))
+    }
+
+    /// The ideal server.
+    pub(crate) async fn ideal(coalesce: bool) -> Result<Self> {
+        Ok(Self::Ideal(ideal::Process::start(coalesce).await?))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Self::Real(server, _) => server.port(),
+            Self::Ideal(process) => process.port,
+        }
+    }
+
+    /// CPU time so far, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        match self {
+            Self::Real(server, _) => ideal::cpu_seconds(server.pid()),
+            Self::Ideal(process) => process.cpu_seconds(),
+        }
+    }
+
+    /// Resident memory in bytes; of the real server alone.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        match self {
+            Self::Real(server, _) => Ok(server.usage()?.resident_bytes),
+            Self::Ideal(_) => Ok(0),
+        }
+    }
+}
+
+/// Limits that nothing here reaches.
+pub(crate) fn options() -> ServerOptions {
+    [
+        "TENANT_MAX_JOINS_PER_SECOND",
+        "TENANT_MAX_EVENTS_PER_SECOND",
+        "TENANT_MAX_PRESENCE_EVENTS_PER_SECOND",
+        "CLIENT_PRESENCE_MAX_CALLS",
+    ]
+    .iter()
+    .fold(ServerOptions::default(), |options, name| options.env(name, "100000000"))
+}

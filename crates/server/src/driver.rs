@@ -1,0 +1,178 @@
+//! What a session needs around it, whatever the transport: its slow steps, its timers, its signals.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use realtime_hub::Outbox;
+use realtime_protocol::Opcode;
+use tokio::time::Instant;
+
+use crate::{
+    session::{Completion, Effect, Session},
+    sockets::SocketGuard,
+    tenant_runtime::TenantRuntime,
+};
+
+/// Refusals that may wait at once; beyond it the socket is not read until some were sent.
+const MAX_DELAYED: usize = 64;
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Without a word.
+    Drop,
+    /// With this WebSocket close code, after what is queued.
+    Close(u16),
+}
+
+/// A refusal that waits for its time: when, the frames, and the code to close the socket with after them.
+type Delayed = (Instant, Vec<Bytes>, Option<u16>);
+
+/// A session and what it waits for.
+///
+/// After any step [`flush`](Self::flush) has to be called, which gives others what was published, and the
+/// outbox has to be written.
+pub struct Driver {
+    session: Session,
+    runtime: Arc<TenantRuntime>,
+    /// What the session asked for in the step just made. Empty between steps.
+    effects: Vec<Effect>,
+    /// Slow steps of joins. Empty while idle.
+    running: FuturesUnordered<BoxFuture<'static, Completion>>,
+    /// Refusals that wait for their time, in no order.
+    delayed: Vec<Delayed>,
+    _guard: SocketGuard,
+}
+
+impl Driver {
+    /// Takes a session into service.
+    #[must_use]
+    pub fn new(session: Session, runtime: Arc<TenantRuntime>) -> Self {
+        let guard = runtime.sockets().enter(session.outbox());
+        let running = FuturesUnordered::new();
+        Self { session, runtime, effects: Vec::new(), running, delayed: Vec::new(), _guard: guard }
+    }
+
+    /// Where frames to the client wait.
+    #[must_use]
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        self.session.outbox()
+    }
+
+    /// Whether messages may be read.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        self.session.wants_input() && self.delayed.len() < MAX_DELAYED
+    }
+
+    /// Takes one message from the client.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub fn receive(&mut self, opcode: Opcode, message: Bytes) -> Result<(), Ending> {
+        self.session.receive(opcode, message, &mut self.effects);
+        self.carry_out()
+    }
+
+    /// Gives the members of rooms what was published.
+    pub fn flush(&mut self) {
+        self.session.flush();
+    }
+
+    /// The next slow step that is done. Cancel safe; pending for ever while there is none.
+    pub async fn completed(&mut self) -> Completion {
+        match self.running.next().await {
+            Some(completion) => completion,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes the outcome of a slow step.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub fn complete(&mut self, completion: Completion) -> Result<(), Ending> {
+        self.session.complete(completion, &mut self.effects);
+        self.carry_out()
+    }
+
+    /// Acts on what others signalled.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub fn signals(&mut self) -> Result<(), Ending> {
+        for signal in self.session.outbox().take_signals() {
+            self.session.signal(signal, &mut self.effects);
+        }
+        self.carry_out()
+    }
+
+    /// The next moment at which [`on_time`](Self::on_time) has something to do.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        let delayed = self.delayed.iter().map(|(at, ..)| *at).min();
+        [delayed, self.session.deadline(), self.session.abandoned_at()].into_iter().flatten().min()
+    }
+
+    /// Does what has become due.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub fn on_time(&mut self) -> Result<(), Ending> {
+        let now = Instant::now();
+        if self.session.abandoned_at().is_some_and(|at| now >= at) {
+            tracing::debug!("socket without channels dropped");
+            return Err(Ending::Drop);
+        }
+        let mut i = 0;
+        while let Some((at, ..)) = self.delayed.get(i) {
+            if *at <= now {
+                let (_, frames, close) = self.delayed.swap_remove(i);
+                for frame in frames {
+                    let _ = self.session.outbox().queue(frame);
+                }
+                if let Some(code) = close {
+                    return Err(Ending::Close(code));
+                }
+            } else {
+                i += 1;
+            }
+        }
+        self.session.tick(&mut self.effects);
+        self.carry_out()
+    }
+
+    /// Ends all channels.
+    pub fn end(&mut self) {
+        self.session.end();
+        self.running.clear();
+        self.delayed.clear();
+    }
+
+    /// Does what the session asked for.
+    fn carry_out(&mut self) -> Result<(), Ending> {
+        let mut end = Ok(());
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Close(code) => end = Err(Ending::Close(code)),
+                Effect::SendLater(delay, frames, close) => {
+                    self.delayed.push((Instant::now() + delay, frames, close));
+                }
+                Effect::Database(ticket) => {
+                    let runtime = Arc::clone(&self.runtime);
+                    self.running.push(Box::pin(async move {
+                        Completion::Database(ticket, runtime.database().ready().await)
+                    }));
+                }
+                Effect::Subscribe(ticket, request) => {
+                    let runtime = Arc::clone(&self.runtime);
+                    self.running.push(Box::pin(async move {
+                        Completion::Subscribed(ticket, runtime.database().subscribe(*request).await)
+                    }));
+                }
+            }
+        }
+        end
+    }
+}

@@ -1,0 +1,127 @@
+//! The limiters of one tenant, on the machine's clock (protocol 9).
+
+use std::time::Duration;
+
+use realtime_hub::Kind;
+use realtime_tenants::{Limiter, Limits, Span};
+use tokio::time::Instant;
+
+/// A [`Limiter`] that knows the time.
+#[derive(Debug)]
+pub struct Meter {
+    limiter: Limiter,
+    origin: Instant,
+}
+
+impl Meter {
+    fn new(span: Span, limit: u32) -> Self {
+        Self { limiter: Limiter::new(span, limit, Duration::ZERO), origin: Instant::now() }
+    }
+
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        self.limiter.add(n, self.origin.elapsed());
+    }
+
+    /// Whether there were too many on average, as of the last tick.
+    pub fn is_triggered(&self) -> bool {
+        self.limiter.is_triggered(self.origin.elapsed())
+    }
+
+    /// The average per second as of the last tick.
+    pub fn average(&self) -> f64 {
+        self.limiter.average(self.origin.elapsed())
+    }
+
+    /// Everything ever counted.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.limiter.total()
+    }
+
+    /// The limit per second.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.limiter.limit()
+    }
+
+    fn set_limit(&self, limit: u32) {
+        self.limiter.set_limit(limit, self.origin.elapsed());
+    }
+}
+
+/// What is counted of a tenant (protocol 9.2).
+#[derive(Debug)]
+pub struct Meters {
+    joins: Meter,
+    events: Meter,
+    presence: Meter,
+    db_events: Meter,
+    requests: Meter,
+}
+
+impl Meters {
+    /// Meters that have counted nothing.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            joins: Meter::new(Span::EVENTS, limits.max_joins_per_second),
+            events: Meter::new(Span::EVENTS, limits.max_events_per_second),
+            presence: Meter::new(Span::EVENTS, limits.max_presence_events_per_second),
+            db_events: Meter::new(Span::EVENTS, limits.max_events_per_second),
+            requests: Meter::new(Span::REQUESTS, limits.max_events_per_second),
+        }
+    }
+
+    /// Takes new limits. A meter whose limit changes begins anew.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.joins.set_limit(limits.max_joins_per_second);
+        self.events.set_limit(limits.max_events_per_second);
+        self.presence.set_limit(limits.max_presence_events_per_second);
+        self.db_events.set_limit(limits.max_events_per_second);
+        self.requests.set_limit(limits.max_events_per_second);
+    }
+
+    /// Attempts to join.
+    #[must_use]
+    pub fn joins(&self) -> &Meter {
+        &self.joins
+    }
+
+    /// Broadcasts accepted and delivered, and unknown events.
+    #[must_use]
+    pub fn events(&self) -> &Meter {
+        &self.events
+    }
+
+    /// Presence states sent, changes made, diffs delivered.
+    #[must_use]
+    pub fn presence(&self) -> &Meter {
+        &self.presence
+    }
+
+    /// Row changes, times the subscriptions that match each.
+    #[must_use]
+    pub fn db_events(&self) -> &Meter {
+        &self.db_events
+    }
+
+    /// HTTP requests.
+    #[must_use]
+    pub fn requests(&self) -> &Meter {
+        &self.requests
+    }
+}
+
+impl realtime_hub::Meter for Meters {
+    fn delivered(&self, kind: Kind, count: u64) {
+        match kind {
+            Kind::Broadcast => self.events.add(count),
+            Kind::Presence => self.presence.add(count),
+        }
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.events.is_triggered()
+    }
+}

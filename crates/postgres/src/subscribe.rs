@@ -53,12 +53,21 @@ fn literal_key(check: &LiteralCheck<'_>) -> (String, &'static str, String) {
     (check.cast_type.to_owned(), check.operator, check.literal.to_owned())
 }
 
+/// A request that was found to be in order.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// The literals of its filters.
+    pub(crate) literals: Literals,
+    /// The published tables that it means, in the order of the publication.
+    pub(crate) tables: Vec<Oid>,
+}
+
 /// Checks every subscription of a request against the catalog. The first refusal counts.
 pub(crate) async fn check(
     pool: &Pool,
     publication: &str,
     request: &SubscribeRequest,
-) -> Result<Literals, SubscribeRefusal> {
+) -> Result<Checked, SubscribeRefusal> {
     let client = pool::get(pool).await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
     let published = catalog::published(&client, publication).await.map_err(|error| unavailable(&error))?;
     let mut checks = Checks {
@@ -79,7 +88,7 @@ pub(crate) async fn check(
             checks.table(spec, table).await?;
         }
     }
-    Ok(checks.literals)
+    Ok(Checked { literals: checks.literals, tables: request.tables(&published) })
 }
 
 struct Checks<'a> {

@@ -7,6 +7,7 @@ use std::sync::{
 
 use deadpool_postgres::Pool;
 use realtime_changes::{ChannelId, Delivery, SubscribeRefusal, SubscriptionSpec};
+use realtime_pgoutput::Oid;
 use tokio::{
     sync::{Mutex, OnceCell, mpsc},
     time::{self, Duration, Instant},
@@ -14,7 +15,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ConnectError, DatabaseConfig, pool, subscribe,
+    ConnectError, DatabaseConfig,
+    catalog::Published,
+    pool, subscribe,
     worker::{Command, Worker},
 };
 
@@ -66,6 +69,12 @@ impl SubscribeRequest {
     /// Whether one of the subscriptions means a table.
     pub(crate) fn names(&self, schema: &str, table: &str) -> bool {
         self.subscriptions.iter().any(|(_, spec)| spec.matches_name(schema, table))
+    }
+
+    /// The published tables that the subscriptions mean.
+    pub(crate) fn tables(&self, published: &[Published]) -> Vec<Oid> {
+        let meant = published.iter().filter(|table| self.names(&table.schema, &table.name));
+        meant.map(|table| table.oid).collect()
     }
 }
 
@@ -224,8 +233,8 @@ impl TenantDatabase {
     pub async fn subscribe(&self, request: SubscribeRequest) -> Result<(), SubscribeRefusal> {
         let unavailable = |error: ConnectError| SubscribeRefusal::Unavailable(error.to_string());
         let pool = self.pool().map_err(unavailable)?;
-        let literals = match subscribe::check(pool, &self.inner.config.publication, &request).await {
-            Ok(literals) => literals,
+        let checked = match subscribe::check(pool, &self.inner.config.publication, &request).await {
+            Ok(checked) => checked,
             Err(refusal) => {
                 match &refusal {
                     SubscribeRefusal::Unavailable(_) => self.inner.contact.lost(),
@@ -239,7 +248,7 @@ impl TenantDatabase {
             }
         };
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let command = Command::Subscribe { request, literals, reply };
+        let command = Command::Subscribe { request, checked, reply };
         let gone = || SubscribeRefusal::Unavailable("Subscriptions are shutting down".to_owned());
         self.worker(pool).await.send(command).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())??;

@@ -18,8 +18,8 @@ use question::question;
 use realtime_changes::{Change, Party, Table};
 use realtime_pgoutput::message::Value;
 use serde::Serialize;
-use snapshot::Snapshot;
-use tokio::time;
+pub(crate) use snapshot::wait_until_visible;
+use snapshot::{Pauses, Snapshot};
 use tokio_postgres::{
     Client,
     error::SqlState,
@@ -37,9 +37,6 @@ const ALONE: Duration = Duration::from_millis(500);
 
 /// Parties that failed on several rows and are asked again for each row, at most: it may be one row's fault.
 const ASK_BY_ROW: usize = 4;
-
-/// Pauses before a commit that is not visible yet is looked for again: from the first, doubling, to the second.
-const UNSEEN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// Rows of a table that parties are asked about.
 #[derive(Debug)]
@@ -182,14 +179,13 @@ impl Check<'_> {
     /// Asks for some parties, in a snapshot that has all commits in question.
     async fn ask(&self, parties: &[Asked], limit: Duration) -> Result<Vec<Verdict>, tokio_postgres::Error> {
         let input = self.job(parties);
-        let mut pause = UNSEEN.0;
+        let mut pauses = Pauses::new();
         loop {
             let (snapshot, verdicts) = self.round_trip(&input, parties.len(), limit).await?;
             if self.inquiry.xids.iter().all(|xid| snapshot.has(*xid)) {
                 return Ok(verdicts);
             }
-            time::sleep(pause).await;
-            pause = (pause * 2).min(UNSEEN.1);
+            pauses.next().await;
         }
     }
 

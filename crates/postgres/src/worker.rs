@@ -27,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     ChangeSink, DatabaseConfig, Notice, Stats, SubscribeRequest, pool,
     replication::{APPLICATION_NAME, Event, ReplicationError, Session},
-    subscribe::Literals,
+    subscribe::Checked,
     tenant::Contact,
 };
 
@@ -62,7 +62,7 @@ pub(crate) enum Command {
     /// Subscribe a channel whose parameters were checked.
     Subscribe {
         request: SubscribeRequest,
-        literals: Literals,
+        checked: Checked,
         reply: oneshot::Sender<Result<(), SubscribeRefusal>>,
     },
     /// Remember a channel whose tables are not there.
@@ -230,8 +230,8 @@ impl Worker {
                     self.look_later();
                 }
             }
-            Command::Subscribe { request, literals, reply } => {
-                let outcome = self.subscribe(request, literals).await;
+            Command::Subscribe { request, checked, reply } => {
+                let outcome = self.subscribe(request, checked).await;
                 let subscribed = outcome.is_ok();
                 // Who asked may have gone by now; the channel's end follows as a command of its own.
                 if reply.send(outcome).is_err() && subscribed {
@@ -245,13 +245,13 @@ impl Worker {
     async fn subscribe(
         &mut self,
         request: SubscribeRequest,
-        literals: Literals,
+        checked: Checked,
     ) -> Result<(), SubscribeRefusal> {
         if self.running.is_none() {
             self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
         }
         self.idle_since = None;
-        self.state.add(request, literals).await
+        self.state.add(request, checked).await
     }
 
     async fn connect(&mut self) -> Result<(), ReplicationError> {

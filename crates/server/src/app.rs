@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{ConfigError, Settings},
+    limits::Meters,
     routes::Routes,
     tenant_runtime::{Clock, TenantRuntime},
 };
@@ -68,7 +69,7 @@ impl App {
                 return None;
             }
         };
-        let routes = Arc::new(Routes::default());
+        let routes = Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits))));
         let sink: Arc<dyn ChangeSink> = Arc::<Routes>::clone(&routes);
         let database = TenantDatabase::new(database_config(tenant), sink);
         self.databases.lock().push(database.clone());

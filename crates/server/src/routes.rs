@@ -15,6 +15,8 @@ use realtime_hub::Outbox;
 use realtime_postgres::{ChangeSink, Notice};
 use realtime_protocol::{Ref, SystemMessage, Vsn, encode};
 
+use crate::limits::Meters;
+
 /// Where one joined channel's row changes go, and what their frames look like.
 #[derive(Debug)]
 pub struct Route {
@@ -31,13 +33,26 @@ pub struct Route {
 }
 
 /// The routes of one tenant's channels that watch the database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Routes {
     routes: RwLock<HashMap<ChannelId, Arc<Route>>>,
     next: AtomicU64,
+    meters: Arc<Meters>,
 }
 
 impl Routes {
+    /// No routes; what goes through them is counted by `meters`.
+    #[must_use]
+    pub fn new(meters: Arc<Meters>) -> Self {
+        Self { routes: RwLock::default(), next: AtomicU64::new(0), meters }
+    }
+
+    /// What counts the tenant's events.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
     /// A channel id that was never used.
     pub fn next_channel(&self) -> ChannelId {
         ChannelId(self.next.fetch_add(1, Ordering::Relaxed))
@@ -57,6 +72,8 @@ impl Routes {
 impl ChangeSink for Routes {
     /// Queues one frame per recipient; recipients whose frames are equal share one.
     fn deliver(&self, delivery: Delivery) {
+        let ids: usize = delivery.recipients.iter().map(|recipient| recipient.ids.len()).sum();
+        self.meters.db_events().add(ids as u64);
         let routes = self.routes.read();
         let mut frames: HashMap<FrameKey<'_>, Bytes> = HashMap::new();
         for recipient in &delivery.recipients {
@@ -73,6 +90,10 @@ impl ChangeSink for Routes {
             // A closed outbox belongs to a socket that is ending: it will unsubscribe by itself.
             let _ = route.outbox.push(frame.clone());
         }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.meters.db_events().is_triggered()
     }
 
     fn notice(&self, channel: ChannelId, notice: Notice) {

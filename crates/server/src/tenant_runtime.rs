@@ -108,7 +108,7 @@ impl TenantRuntime {
         channel_error_backoff: Duration,
         no_channel_timeout: Duration,
     ) -> Self {
-        let meters = Arc::new(Meters::new(&tenant.limits));
+        let meters = Arc::clone(routes.meters());
         let hub_meter: Arc<dyn realtime_hub::Meter> = Arc::<Meters>::clone(&meters);
         Self {
             name: (&*tenant.external_id).into(),

@@ -1,5 +1,42 @@
 //! Which transactions a snapshot has.
 
+use std::time::Duration;
+
+use tokio::time;
+use tokio_postgres::Client;
+
+/// Pauses before a commit that is not visible yet is looked for again: from the first, doubling, to the second.
+const UNSEEN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+
+/// The pauses between looks at a commit that is not visible yet.
+#[derive(Debug)]
+pub(super) struct Pauses(Duration);
+
+impl Pauses {
+    pub(super) fn new() -> Self {
+        Self(UNSEEN.0)
+    }
+
+    pub(super) async fn next(&mut self) {
+        time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(UNSEEN.1);
+    }
+}
+
+/// Waits until everybody can see what a transaction has committed. The log has a commit a little earlier, and much
+/// earlier where commits wait for standbys.
+pub(crate) async fn wait_until_visible(client: &Client, xid: u32) -> Result<(), tokio_postgres::Error> {
+    let mut pauses = Pauses::new();
+    loop {
+        let row = client.query_one("select pg_catalog.pg_current_snapshot()::text", &[]).await?;
+        let text: String = row.try_get(0)?;
+        if Snapshot::parse(&text).unwrap_or_default().has(xid) {
+            return Ok(());
+        }
+        pauses.next().await;
+    }
+}
+
 /// A snapshot of PostgreSQL, of which only the low halves of transaction ids count: the log has no more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Snapshot {

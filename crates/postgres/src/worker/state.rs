@@ -19,7 +19,10 @@ use tokio::time::Duration;
 use waiting::Waiting;
 
 use crate::{
-    ChangeSink, Notice, Stats, SubscribeRequest, catalog::Published, pool, subscribe::Literals,
+    ChangeSink, Notice, Stats, SubscribeRequest,
+    catalog::Published,
+    pool,
+    subscribe::{Checked, Literals},
     visibility::Troubled,
 };
 
@@ -37,6 +40,8 @@ const LIMITED: &str =
 struct Watcher {
     request: Arc<SubscribeRequest>,
     attached: Vec<(Oid, SubscriptionKey)>,
+    /// The published tables that it knows itself to watch.
+    tables: Vec<Oid>,
 }
 
 /// A table that the walsender has described.
@@ -60,6 +65,8 @@ pub(super) struct State {
     known: HashMap<Oid, Known>,
     /// The publication's tables as they were last seen, in order.
     published: Vec<Published>,
+    /// Watchers may know of other tables than these.
+    differs: bool,
     watchers: HashMap<ChannelId, Watcher>,
     /// Channels whose subscription found no table: they are subscribed when one appears.
     vain: HashMap<ChannelId, Arc<SubscribeRequest>>,
@@ -98,6 +105,7 @@ impl State {
             types: TypeRegistry::default(),
             known: HashMap::new(),
             published: Vec::new(),
+            differs: false,
             watchers: HashMap::new(),
             vain: HashMap::new(),
             literals: Literals::default(),
@@ -174,13 +182,13 @@ impl State {
     pub(super) async fn add(
         &mut self,
         request: SubscribeRequest,
-        literals: Literals,
+        checked: Checked,
     ) -> Result<(), SubscribeRefusal> {
         self.flush().await;
         if self.literals.len() > MAX_LITERALS {
             self.literals = Literals::default();
         }
-        self.literals.extend(literals);
+        self.literals.extend(checked.literals);
         let request = Arc::new(request);
         let watched: Vec<Oid> = self
             .known
@@ -195,8 +203,9 @@ impl State {
             attachments.push((oid, bound.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?));
         }
         let channel = request.channel;
+        self.differs |= checked.tables != request.tables(&self.published);
         self.remove(channel);
-        self.watchers.insert(channel, Watcher { request, attached: Vec::new() });
+        self.watchers.insert(channel, Watcher { request, attached: Vec::new(), tables: checked.tables });
         for (oid, attachments) in attachments {
             self.attach(channel, oid, attachments);
         }

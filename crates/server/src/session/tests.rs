@@ -16,6 +16,7 @@ use tokio::time;
 
 use super::*;
 use crate::{
+    limits::Meters,
     routes::Routes,
     tenant_runtime::{Clock, Database},
 };
@@ -85,11 +86,13 @@ impl Fixture {
 
     fn with_backoff(change: impl FnOnce(&mut Tenant), backoff: Duration) -> Self {
         let database = Arc::new(Scripted { ready: AtomicBool::new(true) });
+        let tenant = Arc::new(tenant(change));
+        let meters = Arc::new(Meters::new(&tenant.limits));
         let runtime = TenantRuntime::new(
-            Arc::new(tenant(change)),
+            tenant,
             Verifier::new(Keys::new(Some(SECRET), None), ClaimValidators::default()),
             Hub::new(0, Duration::ZERO),
-            Arc::new(Routes::default()),
+            Arc::new(Routes::new(meters)),
             Box::new(Arc::clone(&database)),
             Clock::Manual(AtomicU64::new(NOW)),
             backoff,

@@ -1,10 +1,12 @@
 //! Subscriptions over time: alterations, lost connections, new tokens (postgres_changes 4, 5).
 
 use anyhow::Result;
-use realtime_testkit::{Version, sign, unix_now};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
 
-use crate::server;
+use tokio::time::{self, Duration};
+
+use crate::{BINARY, server};
 
 const TOPIC: &str = "realtime:any";
 
@@ -209,7 +211,6 @@ async fn publications_choose_rows_columns_and_names() -> Result<()> {
 /// The log may have a commit before any snapshot sees it: a table is not read from the catalog, nor a row checked,
 /// until it does.
 #[tokio::test]
-#[ignore = "fails: worker::state asks the catalog and visibility::check the policies without waiting for the commit"]
 async fn commits_that_are_not_visible_yet() -> Result<()> {
     let (server, db) = server().await?;
     db.sql(
@@ -250,5 +251,54 @@ async fn commits_that_are_not_visible_yet() -> Result<()> {
         let data = socket.event(TOPIC, "postgres_changes").await?["data"].clone();
         assert_eq!(data["record"], record, "{data}");
     }
+    Ok(())
+}
+
+/// postgres_changes 54, 56: changes are counted per subscription; when there are too many they are dropped, which is
+/// told, and told again when they come again
+#[tokio::test]
+async fn too_many_changes() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "10");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public"}])).await?;
+    // Counts are looked at every five seconds: until then all pass.
+    db.sql("insert into public.test (details) select 'early' from generate_series(1, 150)").await?;
+    for _ in 0..150 {
+        assert_eq!(socket.event(TOPIC, "postgres_changes").await?["data"]["record"]["details"], "early");
+    }
+    let mut told = None;
+    let limited = async {
+        while told.is_none() {
+            db.sql("insert into public.test (details) values ('more')").await?;
+            let system = |frame: &realtime_testkit::Frame| frame.event == "system";
+            told = socket.settle().await?.into_iter().find(system);
+            time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(())
+    };
+    time::timeout(PATIENCE, limited).await??;
+    let told = told.map(|frame| frame.payload).unwrap_or_default();
+    assert_eq!(told["status"], "error");
+    assert!(told["message"].as_str().unwrap_or_default().contains("Too many postgres changes"), "{told}");
+    db.sql("insert into public.test (details) values ('dropped')").await?;
+    assert!(socket.settle().await?.is_empty(), "told once");
+    let mended = |frame: &realtime_testkit::Frame| {
+        frame.event == "system" && frame.payload["message"] == "Subscribed to PostgreSQL"
+    };
+    // 150 in the first of several counts of five seconds are ten a second for fifteen seconds.
+    let mut keep = async || {
+        loop {
+            if let Some(frame) = socket.settle().await?.into_iter().find(mended) {
+                return anyhow::Ok(frame);
+            }
+            time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    time::timeout(5 * PATIENCE, keep()).await??;
+    db.sql("insert into public.test (details) values ('late')").await?;
+    assert_eq!(socket.event(TOPIC, "postgres_changes").await?["data"]["record"]["details"], "late");
+    assert!(server.log().contains("MessagePerSecondRateLimitReached"));
     Ok(())
 }

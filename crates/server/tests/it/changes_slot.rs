@@ -249,6 +249,7 @@ async fn a_permanent_slot_goes_on_where_it_ended() -> Result<()> {
     insert(&db, "anew").await?;
     assert_eq!(details(&mut socket).await?, "anew");
     server.stop().await?;
+    until(&db, &active, 0).await?;
     db.sql(&format!("select pg_drop_replication_slot('{slot}')")).await
 }
 

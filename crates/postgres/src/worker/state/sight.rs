@@ -5,14 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_changes::{ChannelId, Party, PartyId, SubscriptionKey};
+use realtime_changes::{ChannelId, PartyId, SubscriptionKey};
 use realtime_pgoutput::Oid;
 use tokio::time::{self, Instant};
 
 use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
 use crate::{
     Notice, pool,
-    visibility::{self, Asked, Failure, Inquiry, Verdict},
+    visibility::{self, Asked, Inquiry, Verdict},
 };
 
 impl State {
@@ -48,6 +48,7 @@ impl State {
         let mut changes: Vec<usize> = Vec::new();
         // For each party: its place in the inquiry, unless it is not to be asked.
         let mut places: HashMap<PartyId, Option<usize>> = HashMap::new();
+        let mut withheld: HashMap<PartyId, HashSet<ChannelId>> = HashMap::new();
         for (at, change) in waiting.iter().enumerate() {
             if change.relation.oid != oid || change.candidates.guarded.is_empty() {
                 continue;
@@ -74,39 +75,45 @@ impl State {
                 }
             }
         }
-        if inquiry.parties.is_empty() {
-            return;
-        }
-        let verdicts = self.verdicts(&inquiry).await;
+        let verdicts = if inquiry.parties.is_empty() { Vec::new() } else { self.verdicts(&inquiry).await };
         // For each change: which parties see it.
         let mut sights: Vec<HashSet<usize>> = vec![HashSet::new(); changes.len()];
-        for (place, verdict) in verdicts.iter().enumerate() {
-            let Verdict::Rows(rows) = verdict else { continue };
-            for row in rows {
-                if let Some(sight) = sights.get_mut(*row as usize) {
-                    sight.insert(place);
+        for (place, (asked, verdict)) in inquiry.parties.iter().zip(&verdicts).enumerate() {
+            match verdict {
+                Verdict::Rows(rows) => {
+                    for row in rows {
+                        if let Some(sight) = sights.get_mut(*row as usize) {
+                            sight.insert(place);
+                        }
+                    }
+                    for channel in self.troubled.mended(oid, &asked.party) {
+                        self.sink.notice(channel, Notice::Subscribed);
+                    }
+                }
+                Verdict::Failed(failure) => {
+                    tracing::warn!(
+                        code = "RlsPolicyError",
+                        "a policy failed: rows are withheld from its role"
+                    );
+                    self.troubled.failed(oid, &asked.party, failure);
                 }
             }
         }
-        let mut withheld: HashMap<usize, HashSet<ChannelId>> = HashMap::new();
         for (at, sight) in changes.iter().zip(&sights) {
             let (Some(change), Some(seen)) = (waiting.get(*at), seen.get_mut(*at)) else { continue };
             for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
-                let Some(place) = guarded.first().and_then(|(id, _)| *places.get(id)?) else { continue };
-                if sight.contains(&place) {
+                let Some((id, _)) = guarded.first() else { continue };
+                let place = places.get(id).copied().flatten();
+                if place.is_some_and(|place| sight.contains(&place)) {
                     seen.extend(guarded.iter().map(|(_, key)| *key));
-                } else if matches!(verdicts.get(place), Some(Verdict::Failed(_))) {
+                } else if place.is_none_or(|place| matches!(verdicts.get(place), Some(Verdict::Failed(_)))) {
                     let channels = guarded.iter().filter_map(|(_, key)| self.engine.channel(oid, *key));
-                    withheld.entry(place).or_default().extend(channels);
+                    withheld.entry(*id).or_default().extend(channels);
                 }
             }
         }
-        for (place, channels) in withheld {
-            if let (Some(asked), Some(Verdict::Failed(failure))) =
-                (inquiry.parties.get(place), verdicts.get(place))
-            {
-                self.withheld(oid, &asked.party, failure, &channels);
-            }
+        for (id, channels) in withheld {
+            self.withheld(oid, id, &channels);
         }
     }
 
@@ -134,15 +141,15 @@ impl State {
     }
 
     /// Tells the channels of a party that its policies failed, unless they were told a short while ago.
-    fn withheld(&mut self, oid: Oid, party: &Arc<Party>, failure: &Failure, channels: &HashSet<ChannelId>) {
-        if !self.troubled.note(oid, party, failure.slow) {
-            return;
+    fn withheld(&mut self, oid: Oid, party: PartyId, channels: &HashSet<ChannelId>) {
+        let Some(party) = self.engine.party(oid, party) else { return };
+        let Some((untold, error)) = self.troubled.untold(oid, party, channels) else { return };
+        if !untold.is_empty() {
+            tracing::warn!(code = "RlsPolicyError", "a policy failed: rows are withheld from its role");
         }
-        tracing::warn!(code = "RlsPolicyError", "a policy failed: rows are withheld from its role");
-        let text =
-            format!("Row level security could not be evaluated, changes are withheld: {}", failure.error);
-        for channel in channels {
-            self.sink.notice(*channel, Notice::Error(text.clone()));
+        let text = format!("Row level security could not be evaluated, changes are withheld: {error}");
+        for channel in untold {
+            self.sink.notice(channel, Notice::Error(text.clone()));
         }
     }
 }

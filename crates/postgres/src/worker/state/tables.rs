@@ -7,7 +7,7 @@ use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time;
 
 use super::{ASK_AGAIN, Failed, Known, State};
-use crate::{Notice, SubscribeRequest, catalog, pool, validate::Refused};
+use crate::{Notice, SubscribeRequest, catalog, pool, validate::Refused, visibility};
 
 impl State {
     /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a
@@ -30,6 +30,10 @@ impl State {
     pub(super) async fn load(&mut self, relation: Arc<Relation>) -> Result<(), Failed> {
         let oid = relation.oid;
         let client = pool::get(&self.pool).await?;
+        // The transaction that is being read may have altered the table.
+        if let Some(transaction) = &self.transaction {
+            visibility::wait_until_visible(&client, transaction.xid).await?;
+        }
         if self.collation_is_c.is_none() {
             self.collation_is_c = Some(catalog::collation_is_c(&client).await?);
         }

@@ -17,6 +17,9 @@ use crate::{report, server_binary};
 
 const TOPIC: &str = "realtime:bench";
 
+/// How long the server has to take in the first row.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Longest a row may take to arrive before the run is given up.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -25,10 +28,16 @@ pub(crate) struct Options {
     /// Subscribers, one socket each
     #[arg(long, default_value_t = 1)]
     subscribers: usize,
+    /// Subscriptions of each subscriber, all on one channel
+    #[arg(long, default_value_t = 1)]
+    per_channel: usize,
     /// Rows to insert
     #[arg(long, default_value_t = 2000)]
     rows: usize,
-    /// Rows per second; 0 inserts as fast as the database takes them, in transactions of 100
+    /// Rows per transaction
+    #[arg(long, default_value_t = 100)]
+    batch: usize,
+    /// Transactions per second; 0 for as many as the database takes
     #[arg(long, default_value_t = 0)]
     rate: usize,
     /// What the subscribers ask for
@@ -44,15 +53,23 @@ enum Filter {
     Distinct,
     /// Row-level security and distinct claims: each row reaches one subscriber
     Rls,
+    /// Another table: rows are read and discarded, but for one that ends the run
+    Other,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    ensure!(options.subscribers > 0 && options.rows > 0, "nothing to do");
+    ensure!(options.subscribers > 0 && options.rows > 0 && options.batch > 0, "nothing to do");
+    ensure!(
+        options.per_channel == 1 || options.filter == Filter::Distinct,
+        "only distinct filters can be several"
+    );
     let db = TestDb::new().await?;
     db.sql(
         "create table public.bench (id bigserial primary key, owner int not null, body text not null, sent_at bigint not null);
          grant select on public.bench to anon;
-         alter publication supabase_realtime add table public.bench;",
+         create table public.bench_end (id bigint primary key, sent_at bigint not null);
+         grant select on public.bench_end to anon;
+         alter publication supabase_realtime add table public.bench, public.bench_end;",
     )
     .await?;
     if options.filter == Filter::Rls {
@@ -63,14 +80,22 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         )
         .await?;
     }
-    let server = Server::start(server_binary()?, &db, ServerOptions::default()).await?;
+    let server_options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "1000000000");
+    let server = Server::start(server_binary()?, &db, server_options).await?;
+    let subscribing = time::Instant::now();
+    let before = server.usage()?.cpu_seconds;
     let sockets: Vec<Socket> = stream::iter(0..options.subscribers)
-        .map(|n| subscribe(&server, options.filter, n))
+        .map(|n| subscribe(&server, options, n))
         .buffered(16)
         .try_collect()
         .await?;
 
-    let before = (server.usage()?.cpu_seconds, database_cpu()?);
+    let (subscribed, subscribe_cpu) = (subscribing.elapsed(), server.usage()?.cpu_seconds - before);
+    // The first row makes the table known and attaches the subscriptions: that is not what is measured.
+    db.sql("insert into public.bench (owner, body, sent_at) values (-1, 'first', 0)").await?;
+    time::sleep(SETTLE).await;
+    let postmaster = postmaster(&db).await?;
+    let before = (server.usage()?.cpu_seconds, database_cpu(postmaster)?);
     let started = time::Instant::now();
     let mut readers = JoinSet::new();
     for (n, socket) in sockets.into_iter().enumerate() {
@@ -85,13 +110,18 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         latencies.add(&seen)?;
     }
     let elapsed = started.elapsed();
-    let after = (server.usage()?.cpu_seconds, database_cpu()?);
+    let after = (server.usage()?.cpu_seconds, database_cpu(postmaster)?);
+    let resident = server.usage()?.resident_bytes;
 
     let (rows, deliveries) = (options.rows as u64, deliveries);
     report::heading(&format!(
-        "changes: {} subscribers, filter {:?}, {rows} rows, rate {}",
-        options.subscribers, options.filter, options.rate
+        "changes: {} subscribers of {}, filter {:?}, {rows} rows, {} a transaction, rate {}",
+        options.subscribers, options.per_channel, options.filter, options.batch, options.rate
     ));
+    let subscriptions = (options.subscribers * options.per_channel) as u64;
+    report::cpu_per("server CPU per subscription", subscribe_cpu, subscriptions);
+    report::figure("subscriptions", format!("{:.0}", subscriptions as f64 / subscribed.as_secs_f64()), "/s");
+    report::figure("resident memory of the server", resident / 1024, "KiB");
     report::cpu_per("server CPU per row", after.0 - before.0, rows);
     report::cpu_per("server CPU per delivery", after.0 - before.0, deliveries);
     report::cpu_per("database CPU per row, inserting included", after.1 - before.1, rows);
@@ -101,20 +131,27 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn subscribe(server: &Server, filter: Filter, n: usize) -> Result<Socket> {
-    let mut subscription = json!({"event": "INSERT", "schema": "public", "table": "bench"});
-    if filter == Filter::Distinct {
-        subscription["filter"] = json!(format!("owner=eq.{n}"));
-    }
+async fn subscribe(server: &Server, options: &Options, n: usize) -> Result<Socket> {
+    let table = if options.filter == Filter::Other { "bench_end" } else { "bench" };
+    let subscription = |n: usize| {
+        let mut subscription = json!({"event": "INSERT", "schema": "public", "table": table});
+        if options.filter == Filter::Distinct {
+            subscription["filter"] = json!(format!("owner=eq.{n}"));
+        }
+        subscription
+    };
+    let subscriptions: Vec<Value> =
+        (0..options.per_channel).map(|k| subscription(n + k * options.subscribers)).collect();
     let token = sign(&json!({"role": "anon", "owner": n, "exp": unix_now() + 3600}));
     let mut socket = Socket::connect(server.port(), Version::V2, &token).await?;
-    socket.watch(TOPIC, json!([subscription])).await?;
+    socket.watch(TOPIC, json!(subscriptions)).await?;
     Ok(socket)
 }
 
 /// How many of the rows subscriber `n` gets: rows go round the owners.
 fn expected(options: &Options, n: usize) -> usize {
     match options.filter {
+        Filter::Other => 1,
         Filter::None => options.rows,
         Filter::Distinct | Filter::Rls => (n..options.rows).step_by(options.subscribers).count(),
     }
@@ -124,13 +161,16 @@ fn expected(options: &Options, n: usize) -> usize {
 async fn read(mut socket: Socket, expected: usize) -> Result<Histogram<u64>> {
     let mut seen = Histogram::new(3)?;
     let mut last = 0;
-    for _ in 0..expected {
+    while seen.len() < expected as u64 {
         let payload = time::timeout(LIMIT, socket.event(TOPIC, "postgres_changes"))
             .await
             .context("rows are missing")??;
         let record: &Value = &payload["data"]["record"];
         let (id, sent_at) =
             (record["id"].as_u64().context("id")?, record["sent_at"].as_u64().context("sent_at")?);
+        if sent_at == 0 {
+            continue;
+        }
         ensure!(id > last, "rows are out of order");
         last = id;
         seen.record(unix_micros().saturating_sub(sent_at))?;
@@ -140,8 +180,8 @@ async fn read(mut socket: Socket, expected: usize) -> Result<Histogram<u64>> {
 
 /// Inserts the rows; `sent_at` is taken just before the statement that commits.
 async fn insert(db: &TestDb, options: &Options) -> Result<()> {
-    let owners = options.subscribers as i64;
-    let batch = if options.rate == 0 { 100 } else { 1 };
+    let owners = i64::try_from(options.subscribers * options.per_channel)?;
+    let batch = options.batch;
     let sql = "insert into public.bench (owner, body, sent_at)
         select n % $3, repeat('x', 100), $4 from generate_series($1::bigint, $2::bigint) n";
     let statement = db.client().prepare(sql).await?;
@@ -159,22 +199,38 @@ async fn insert(db: &TestDb, options: &Options) -> Result<()> {
         db.client().execute(&statement, &[first, last_row, owners, now]).await?;
         next = last + 1;
     }
+    if options.filter == Filter::Other {
+        let now = i64::try_from(unix_micros())?;
+        db.client().execute("insert into public.bench_end values (1, $1)", &[&now]).await?;
+    }
     Ok(())
 }
 
-/// CPU time of all PostgreSQL processes of this machine, in seconds.
-fn database_cpu() -> Result<f64> {
-    let mut ticks = 0;
+/// Process id of the database's postmaster: the parent of the process that serves us.
+async fn postmaster(db: &TestDb) -> Result<u32> {
+    let backend: i32 = db.client().query_one("select pg_backend_pid()", &[]).await?.try_get(0)?;
+    let stat = stat(&backend.to_string())?;
+    Ok(stat.get(1).context("stat")?.parse()?)
+}
+
+/// CPU time of the database's processes, those that have ended included, in seconds.
+fn database_cpu(postmaster: u32) -> Result<f64> {
+    let number = |stat: &[String], at: usize| stat.get(at).and_then(|field| field.parse::<u64>().ok());
+    let own = stat(&postmaster.to_string())?;
+    let mut ticks: u64 = (11..15).filter_map(|at| number(&own, at)).sum();
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some((name, rest)) = stat.rsplit_once(") ") else { continue };
-        if name.ends_with("(postgres") {
-            let fields: Vec<&str> = rest.split(' ').collect();
-            ticks +=
-                fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+        let Ok(stat) = stat(&entry.file_name().to_string_lossy()) else { continue };
+        if number(&stat, 1) == Some(u64::from(postmaster)) {
+            ticks += (11..13).filter_map(|at| number(&stat, at)).sum::<u64>();
         }
     }
     Ok(ticks as f64 / 100.0)
+}
+
+/// The fields of a process's `stat` after its name.
+fn stat(pid: &str) -> Result<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(stat.rsplit_once(") ").context("stat")?.1.split(' ').map(str::to_owned).collect())
 }
 
 fn unix_micros() -> u64 {

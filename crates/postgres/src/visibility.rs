@@ -220,8 +220,10 @@ impl Check<'_> {
             biased;
             self.client.batch_execute("begin isolation level repeatable read read only"),
             self.client.query_typed(
+                // One plan serves all parties: planning for each would cost more than looking.
                 "select pg_current_snapshot()::text, set_config('realtime.check', $1, true),
-                    set_config('statement_timeout', $2, true)",
+                    set_config('statement_timeout', $2, true),
+                    set_config('plan_cache_mode', 'force_generic_plan', true)",
                 &parameters,
             ),
             self.client.batch_execute(self.question),

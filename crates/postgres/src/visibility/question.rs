@@ -9,6 +9,8 @@ use realtime_changes::Table;
 /// a place costs a quarter of a descent of the key's index, and it needs no operator that row-level security trusts
 /// (`numeric` has none: its index would not be used at all). Where that cannot be done, each party looks for the keys:
 /// in tables that are partitioned or have children, whose places repeat, and where our own role does not see all rows.
+///
+/// Settings are made by assignment, which the language evaluates without a query of its own.
 pub(super) fn question(table: &Table) -> String {
     let conditions: Vec<String> = table
         .primary_key
@@ -50,6 +52,7 @@ declare
     wanted int[];
     looked_at tid[];
     verdict text;
+    ignored text;
     verdicts text[] := '{{}}';
 begin{places}
     for party in select value from jsonb_array_elements(job -> 'parties') with ordinality order by ordinality loop
@@ -60,8 +63,8 @@ begin{places}
                 wanted := array(select jsonb_array_elements_text(party -> 'rows')::int);
                 looked_at := array(select places[n] from unnest(wanted) n);
             end if;
-            perform set_config('request.jwt.claims', party ->> 'claims', true);
-            perform set_config('role', party ->> 'role', true);
+            ignored := set_config('request.jwt.claims', party ->> 'claims', true);
+            ignored := set_config('role', party ->> 'role', true);
             -- A place is a system column: rights on some columns do not reach it.
             if places is not null and has_table_privilege({oid}::oid, 'SELECT') then
                 select string_agg(array_position(places, t.ctid)::text, ',')
@@ -79,7 +82,7 @@ begin{places}
         exception when others then
             verdict := 'ERROR ' || sqlstate || ' ' || sqlerrm;
         end;
-        perform set_config('role', 'none', true);
+        ignored := set_config('role', 'none', true);
         verdicts := verdicts || verdict;
     end loop;
     perform set_config('realtime.verdicts', to_jsonb(verdicts)::text, true);

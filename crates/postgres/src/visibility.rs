@@ -57,12 +57,22 @@ pub(crate) struct Asked {
 }
 
 /// What a party sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
     /// The rows that are there for it, in no order.
-    Rows(Vec<u32>),
-    /// The policies could not be evaluated.
-    Failed(Failure),
+    pub(crate) seen: Vec<u32>,
+    /// The rows for which the policies could not be evaluated, and why.
+    pub(crate) failed: Option<(Failure, Vec<u32>)>,
+}
+
+impl Verdict {
+    fn failed(failure: Failure, asked: &Asked) -> Self {
+        Self { seen: Vec::new(), failed: Some((failure, asked.rows.clone())) }
+    }
+
+    fn raised(&self) -> bool {
+        self.failed.as_ref().is_some_and(|(failure, _)| !failure.slow)
+    }
 }
 
 /// Why policies could not be evaluated.
@@ -109,10 +119,9 @@ pub(crate) async fn check(
             verdicts
         }
     };
-    let raising = |verdict: &Verdict| matches!(verdict, Verdict::Failed(failure) if !failure.slow);
-    if inquiry.keys.len() > 1 && verdicts.iter().filter(|verdict| raising(verdict)).count() <= ASK_BY_ROW {
+    if inquiry.keys.len() > 1 && verdicts.iter().filter(|verdict| verdict.raised()).count() <= ASK_BY_ROW {
         for (asked, verdict) in
-            inquiry.parties.iter().zip(&mut verdicts).filter(|(_, verdict)| raising(verdict))
+            inquiry.parties.iter().zip(&mut verdicts).filter(|(_, verdict)| verdict.raised())
         {
             *verdict = check.ask_by_row(asked).await?;
         }
@@ -146,34 +155,29 @@ impl Check<'_> {
     /// Asks for one party, so that only it can be held up.
     async fn ask_alone(&self, asked: &Asked) -> Result<Verdict, tokio_postgres::Error> {
         match self.ask(std::slice::from_ref(asked), ALONE).await {
-            Ok(mut verdicts) => Ok(verdicts.pop().unwrap_or(Verdict::Rows(Vec::new()))),
+            Ok(mut verdicts) => Ok(verdicts.pop().unwrap_or_default()),
             Err(error) => match error.as_db_error() {
                 Some(db) => {
                     let slow = *db.code() == SqlState::QUERY_CANCELED;
-                    Ok(Verdict::Failed(Failure { error: sqlstate::render(db), slow }))
+                    Ok(Verdict::failed(Failure { error: sqlstate::render(db), slow }, asked))
                 }
                 None => Err(error),
             },
         }
     }
 
-    /// Asks for one party row by row. It has failed only if it fails on every row.
+    /// Asks for one party row by row.
     async fn ask_by_row(&self, asked: &Asked) -> Result<Verdict, tokio_postgres::Error> {
-        let (mut seen, mut failure, mut failures) = (Vec::new(), None, 0);
+        let mut all = Verdict::default();
         for row in &asked.rows {
             let one = Asked { party: Arc::clone(&asked.party), rows: vec![*row] };
-            match self.ask_alone(&one).await? {
-                Verdict::Rows(rows) => seen.extend(rows),
-                Verdict::Failed(failed) => {
-                    failures += 1;
-                    failure = Some(failed);
-                }
+            let verdict = self.ask_alone(&one).await?;
+            all.seen.extend(verdict.seen);
+            if let Some((failure, failed)) = verdict.failed {
+                all.failed.get_or_insert((failure, Vec::new())).1.extend(failed);
             }
         }
-        Ok(match failure {
-            Some(failure) if failures == asked.rows.len() => Verdict::Failed(failure),
-            _ => Verdict::Rows(seen),
-        })
+        Ok(all)
     }
 
     /// Asks for some parties, in a snapshot that has all commits in question.
@@ -181,7 +185,7 @@ impl Check<'_> {
         let input = self.job(parties);
         let mut pauses = Pauses::new();
         loop {
-            let (snapshot, verdicts) = self.round_trip(&input, parties.len(), limit).await?;
+            let (snapshot, verdicts) = self.round_trip(&input, parties, limit).await?;
             if self.inquiry.xids.iter().all(|xid| snapshot.has(*xid)) {
                 return Ok(verdicts);
             }
@@ -211,7 +215,7 @@ impl Check<'_> {
     async fn round_trip(
         &self,
         input: &str,
-        parties: usize,
+        parties: &[Asked],
         limit: Duration,
     ) -> Result<(Snapshot, Vec<Verdict>), tokio_postgres::Error> {
         let limit = limit.as_millis().to_string();
@@ -220,10 +224,13 @@ impl Check<'_> {
             biased;
             self.client.batch_execute("begin isolation level repeatable read read only"),
             self.client.query_typed(
-                // One plan serves all parties: planning for each would cost more than looking.
+                // One plan serves all parties: planning for each would cost more than looking. And it must look at the
+                // places: a scan of the table, which seems cheaper for a small one, would run the policies on every
+                // row, and fail for rows that nobody asked about.
                 "select pg_current_snapshot()::text, set_config('realtime.check', $1, true),
                     set_config('statement_timeout', $2, true),
-                    set_config('plan_cache_mode', 'force_generic_plan', true)",
+                    set_config('plan_cache_mode', 'force_generic_plan', true),
+                    set_config('random_page_cost', '0', true), set_config('jit', 'off', true)",
                 &parameters,
             ),
             self.client.batch_execute(self.question),
@@ -242,19 +249,20 @@ impl Check<'_> {
         };
         let verdicts: Vec<String> = serde_json::from_str(&verdicts.unwrap_or_default()).unwrap_or_default();
         // An answer that is missing hides the rows.
-        Ok((snapshot, (0..parties).map(|at| verdict(verdicts.get(at).map(String::as_str))).collect()))
+        let verdict = |(at, asked): (usize, &Asked)| verdict(verdicts.get(at).map(String::as_str), asked);
+        Ok((snapshot, parties.iter().enumerate().map(verdict).collect()))
     }
 }
 
 /// `=1,5` for rows that are seen, counted from one; anything else is an error's text.
-fn verdict(text: Option<&str>) -> Verdict {
+fn verdict(text: Option<&str>, asked: &Asked) -> Verdict {
     match text.map(|text| text.strip_prefix('=').ok_or(text)) {
         Some(Ok(rows)) => {
             let row = |text: &str| text.parse::<u32>().ok()?.checked_sub(1);
-            Verdict::Rows(rows.split(',').filter_map(row).collect())
+            Verdict { seen: rows.split(',').filter_map(row).collect(), failed: None }
         }
-        Some(Err(error)) => Verdict::Failed(Failure { error: error.to_owned(), slow: false }),
-        None => Verdict::Rows(Vec::new()),
+        Some(Err(error)) => Verdict::failed(Failure { error: error.to_owned(), slow: false }, asked),
+        None => Verdict::default(),
     }
 }
 
@@ -264,10 +272,13 @@ mod tests {
 
     #[test]
     fn verdicts_are_read() {
-        assert_eq!(verdict(Some("=1,100,7")), Verdict::Rows(vec![0, 99, 6]));
-        assert_eq!(verdict(Some("=")), Verdict::Rows(Vec::new()));
-        assert_eq!(verdict(None), Verdict::Rows(Vec::new()));
+        let party = Arc::new(Party { role: "anon".into(), claims: "{}".into() });
+        let asked = Asked { party, rows: vec![3, 4] };
+        assert_eq!(verdict(Some("=1,100,7"), &asked).seen, [0, 99, 6]);
+        assert_eq!(verdict(Some("="), &asked), Verdict::default());
+        assert_eq!(verdict(None, &asked), Verdict::default());
         let failure = Failure { error: "ERROR 22012 division by zero".to_owned(), slow: false };
-        assert_eq!(verdict(Some("ERROR 22012 division by zero")), Verdict::Failed(failure));
+        let failed = verdict(Some("ERROR 22012 division by zero"), &asked);
+        assert_eq!(failed, Verdict { seen: Vec::new(), failed: Some((failure, vec![3, 4])) });
     }
 }

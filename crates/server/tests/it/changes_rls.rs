@@ -252,6 +252,8 @@ async fn transactions_are_checked_together() -> Result<()> {
     for n in (1..=250).filter(|n| *n != 7) {
         assert_eq!(next(&mut picky).await?["record"]["id"], json!(n), "the row that raises is one row");
     }
+    let system = picky.event(TOPIC, "system").await?;
+    assert!(system["message"].as_str().unwrap_or_default().contains("division by zero"), "{system}");
     for socket in [&mut both, &mut other, &mut picky] {
         assert!(socket.settle().await?.is_empty());
     }

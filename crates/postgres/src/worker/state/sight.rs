@@ -7,6 +7,7 @@ use std::{
 
 use realtime_changes::{ChannelId, PartyId, SubscriptionKey};
 use realtime_pgoutput::Oid;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::{self, Instant};
 
 use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
@@ -14,6 +15,13 @@ use crate::{
     Notice, pool,
     visibility::{self, Asked, Inquiry, Verdict},
 };
+
+/// What parties see of a row, by their places in an inquiry.
+#[derive(Debug, Clone, Default)]
+struct Sight {
+    seen_by: FxHashSet<usize>,
+    failed_for: FxHashSet<usize>,
+}
 
 impl State {
     /// Hands over the changes that wait, in their order, to those who see them. To be called when no more are
@@ -47,7 +55,7 @@ impl State {
         // For each row of the inquiry: which change it is.
         let mut changes: Vec<usize> = Vec::new();
         // For each party: its place in the inquiry, unless it is not to be asked.
-        let mut places: HashMap<PartyId, Option<usize>> = HashMap::new();
+        let mut places: FxHashMap<PartyId, Option<usize>> = FxHashMap::default();
         let mut withheld: HashMap<PartyId, HashSet<ChannelId>> = HashMap::new();
         for (at, change) in waiting.iter().enumerate() {
             if change.relation.oid != oid || change.candidates.guarded.is_empty() {
@@ -76,26 +84,24 @@ impl State {
             }
         }
         let verdicts = if inquiry.parties.is_empty() { Vec::new() } else { self.verdicts(&inquiry).await };
-        // For each change: which parties see it.
-        let mut sights: Vec<HashSet<usize>> = vec![HashSet::new(); changes.len()];
+        // For each row: which parties see it, and for which it could not be told.
+        let mut sights: Vec<Sight> = vec![Sight::default(); changes.len()];
         for (place, (asked, verdict)) in inquiry.parties.iter().zip(&verdicts).enumerate() {
-            match verdict {
-                Verdict::Rows(rows) => {
-                    for row in rows {
-                        if let Some(sight) = sights.get_mut(*row as usize) {
-                            sight.insert(place);
-                        }
-                    }
-                    for channel in self.troubled.mended(oid, &asked.party) {
-                        self.sink.notice(channel, Notice::Subscribed);
-                    }
+            for row in &verdict.seen {
+                if let Some(sight) = sights.get_mut(*row as usize) {
+                    sight.seen_by.insert(place);
                 }
-                Verdict::Failed(failure) => {
-                    tracing::warn!(
-                        code = "RlsPolicyError",
-                        "a policy failed: rows are withheld from its role"
-                    );
-                    self.troubled.failed(oid, &asked.party, failure);
+            }
+            let Some((failure, rows)) = &verdict.failed else {
+                for channel in self.troubled.mended(oid, &asked.party) {
+                    self.sink.notice(channel, Notice::Subscribed);
+                }
+                continue;
+            };
+            self.troubled.failed(oid, &asked.party, failure);
+            for row in rows {
+                if let Some(sight) = sights.get_mut(*row as usize) {
+                    sight.failed_for.insert(place);
                 }
             }
         }
@@ -104,9 +110,9 @@ impl State {
             for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
                 let Some((id, _)) = guarded.first() else { continue };
                 let place = places.get(id).copied().flatten();
-                if place.is_some_and(|place| sight.contains(&place)) {
+                if place.is_some_and(|place| sight.seen_by.contains(&place)) {
                     seen.extend(guarded.iter().map(|(_, key)| *key));
-                } else if place.is_none_or(|place| matches!(verdicts.get(place), Some(Verdict::Failed(_)))) {
+                } else if place.is_none_or(|place| sight.failed_for.contains(&place)) {
                     let channels = guarded.iter().filter_map(|(_, key)| self.engine.channel(oid, *key));
                     withheld.entry(*id).or_default().extend(channels);
                 }

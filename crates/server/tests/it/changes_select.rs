@@ -17,12 +17,15 @@ fn table(select: Option<Value>) -> Value {
     table
 }
 
-/// The text of the next frame and what is in it.
+/// How long the frame of the next change is, and its payload.
 async fn text(socket: &mut Socket) -> Result<(usize, Value)> {
     loop {
         if let Message::Text(text) = socket.message().await? {
             let frame: Value = serde_json::from_str(&text)?;
-            return Ok((text.len(), frame[4].clone()));
+            // A channel may be told at any time that it is subscribed, to more than before.
+            if frame[3] == "postgres_changes" {
+                return Ok((text.len(), frame[4].clone()));
+            }
         }
     }
 }

@@ -19,6 +19,11 @@ async fn next(socket: &mut Socket) -> Result<Value> {
     Ok(socket.event(TOPIC, "postgres_changes").await?["data"].clone())
 }
 
+/// Whether no further change has come. A channel may be told at any time that it is subscribed, to more than before.
+async fn is_quiet(socket: &mut Socket) -> Result<bool> {
+    Ok(socket.settle().await?.iter().all(|frame| frame.event != "postgres_changes"))
+}
+
 /// Type, table, record and old record of the next change.
 async fn brief(socket: &mut Socket) -> Result<(String, String, Value, Value)> {
     let data = next(socket).await?;
@@ -74,7 +79,7 @@ async fn partitions_by_leaf() -> Result<()> {
     for expected in &expected[..2] {
         assert_eq!(brief(&mut low).await?, *expected);
     }
-    assert!(low.settle().await?.is_empty());
+    assert!(is_quiet(&mut low).await?);
     Ok(())
 }
 
@@ -107,7 +112,7 @@ async fn partitions_by_root() -> Result<()> {
         change("UPDATE", "part", json!({"id": 150, "v": "c", "n": 5}), json!({"id": 150}))
     );
     assert_eq!(brief(&mut hidden).await?, change("DELETE", "part", Value::Null, json!({"id": 1})));
-    assert!(hidden.settle().await?.is_empty(), "deletes are all that is seen without a policy");
+    assert!(is_quiet(&mut hidden).await?, "deletes are all that is seen without a policy");
     Ok(())
 }
 
@@ -154,7 +159,7 @@ async fn row_filters_and_column_lists() -> Result<()> {
     ] {
         assert_eq!(brief(&mut listed).await?, expected);
     }
-    assert!(unmet.settle().await?.is_empty(), "a column that is not published matches nothing");
+    assert!(is_quiet(&mut unmet).await?, "a column that is not published matches nothing");
     Ok(())
 }
 
@@ -187,7 +192,7 @@ async fn generated_columns() -> Result<()> {
         assert_eq!(next(&mut filtered).await?["record"]["id"], 2);
         assert_eq!(next(&mut filtered).await?["record"], json!({"id": 3, "n": 4, "twice": 8}));
     }
-    assert!(filtered.settle().await?.is_empty(), "what is not in the log matches nothing");
+    assert!(is_quiet(&mut filtered).await?, "what is not in the log matches nothing");
     Ok(())
 }
 
@@ -414,7 +419,7 @@ async fn publications_of_every_kind() -> Result<()> {
     )
     .await?;
     assert_eq!(brief(&mut every).await?, change("UPDATE", "later", json!({"id": 3}), json!({"id": 2})));
-    assert!(every.settle().await?.is_empty());
+    assert!(is_quiet(&mut every).await?);
 
     if version(&db).await? < 15 {
         return Ok(());

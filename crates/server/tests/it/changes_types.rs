@@ -369,6 +369,10 @@ async fn member(socket: &mut Socket, name: &str) -> Result<String> {
     loop {
         if let Message::Text(text) = socket.message().await? {
             let frame: Vec<&RawValue> = serde_json::from_str(&text)?;
+            // A channel may be told at any time that it is subscribed, to more than before.
+            if frame.get(3).is_none_or(|event| event.get() != "\"postgres_changes\"") {
+                continue;
+            }
             let payload: std::collections::HashMap<&str, &RawValue> =
                 serde_json::from_str(frame.get(4).context("payload")?.get())?;
             let data: std::collections::HashMap<&str, &RawValue> =

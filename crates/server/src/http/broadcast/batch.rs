@@ -1,0 +1,241 @@
+//! `POST /api/broadcast`: any number of messages on any topics.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use realtime_protocol::{encode, size, write_json_string};
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
+use uuid::Uuid;
+
+use super::{RATE_EXCEEDED, authorize_write, deliver, media_type, read_body, room};
+use crate::{
+    http::answers::{bad_request, json as answer, message},
+    session::Token,
+    tenant_runtime::TenantRuntime,
+};
+
+const BLANK: &str = "can't be blank";
+const INVALID: &str = "is invalid";
+const TOO_LARGE: &str = "Payload size exceeds tenant limit";
+
+/// A message that may be sent.
+struct Message<'a> {
+    topic: String,
+    event: String,
+    /// JSON text of an object.
+    payload: &'a [u8],
+    private: bool,
+    id: Option<Uuid>,
+}
+
+/// A message as it came, nothing checked.
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    topic: Option<&'a RawValue>,
+    #[serde(borrow)]
+    event: Option<&'a RawValue>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow)]
+    private: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    messages: Option<&'a RawValue>,
+}
+
+/// Answers a batch: everything or nothing is delivered, but for private topics without permission.
+pub async fn batch(
+    Extension(runtime): Extension<Arc<TenantRuntime>>,
+    Extension(token): Extension<Arc<Token>>,
+    request: Request,
+) -> Response {
+    let tenant = runtime.tenant();
+    if tenant.suspend {
+        return message(StatusCode::FORBIDDEN, "Tenant is suspended");
+    }
+    let json = media_type(request.headers()).as_deref() == Some("application/json");
+    let body = match read_body(request.into_body()).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    // A body of another type is not read at all.
+    let body: &[u8] = if json && !body.is_empty() { &body } else { b"{}" };
+    let messages = match parse(body, tenant.limits.max_payload_bytes()) {
+        Ok(messages) => messages,
+        Err(Refusal::NotJson) => return bad_request(),
+        Err(Refusal::Errors(errors)) => {
+            let errors = json!({ "errors": { "messages": errors } });
+            return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
+        }
+    };
+    let (mean, max) = (runtime.meters().events().average(), f64::from(runtime.meters().events().limit()));
+    if mean > max {
+        return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);
+    }
+    if messages.len() as f64 + mean > max {
+        let text = "Too many messages to broadcast, please reduce the batch size";
+        return message(StatusCode::TOO_MANY_REQUESTS, text);
+    }
+    send(&runtime, &token, &messages);
+    StatusCode::ACCEPTED.into_response()
+}
+
+/// Public messages go first, in order; then private ones, one question per topic.
+fn send(runtime: &TenantRuntime, token: &Token, messages: &[Message<'_>]) {
+    let mut fan_outs = Vec::new();
+    for message in messages.iter().filter(|message| !message.private) {
+        publish(runtime, message, &mut fan_outs);
+    }
+    let mut topics: Vec<&str> = Vec::new();
+    for message in messages.iter().filter(|message| message.private) {
+        if !topics.contains(&&*message.topic) {
+            topics.push(&message.topic);
+        }
+    }
+    for topic in topics {
+        if let Err(refusal) = authorize_write(runtime, token, topic) {
+            tracing::debug!(reason = refusal.text, "private messages skipped");
+            continue;
+        }
+        for message in messages.iter().filter(|message| message.private && message.topic == topic) {
+            publish(runtime, message, &mut fan_outs);
+        }
+    }
+    deliver(fan_outs);
+}
+
+fn publish(runtime: &TenantRuntime, message: &Message<'_>, fan_outs: &mut Vec<realtime_hub::FanOut>) {
+    let mut payload = b"{\"type\":\"broadcast\",\"event\":".to_vec();
+    write_json_string(&mut payload, &message.event);
+    payload.extend_from_slice(b",\"payload\":");
+    payload.extend_from_slice(message.payload);
+    if let Some(id) = message.id {
+        payload.extend_from_slice(format!(",\"meta\":{{\"id\":\"{id}\"}}").as_bytes());
+    }
+    payload.push(b'}');
+    let key = room(runtime, &message.topic, message.private);
+    runtime.meters().events().add(1);
+    fan_outs.extend(runtime.hub().publish(&key, |vsn| Some(encode::broadcast(vsn, &key.topic, &payload))));
+}
+
+/// Why nothing is delivered.
+enum Refusal {
+    NotJson,
+    /// Value of `errors.messages`.
+    Errors(Value),
+}
+
+fn parse(body: &[u8], max_payload: usize) -> Result<Vec<Message<'_>>, Refusal> {
+    let whole = |text: &'static str| Refusal::Errors(json!([text]));
+    let messages = match serde_json::from_slice::<Body<'_>>(body) {
+        Ok(body) => body.messages,
+        Err(error) if error.is_data() => None,
+        Err(_) => return Err(Refusal::NotJson),
+    };
+    let messages = messages.ok_or_else(|| whole(BLANK))?;
+    let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).map_err(|_| whole(INVALID))?;
+    if messages.is_empty() {
+        return Err(whole(BLANK));
+    }
+    let mut parsed = Vec::with_capacity(messages.len());
+    let mut errors = Vec::with_capacity(messages.len());
+    for raw in messages {
+        let raw: Raw<'_> = serde_json::from_str(raw.get()).map_err(|_| whole(INVALID))?;
+        let mut problems = Map::new();
+        let message = check(&raw, max_payload, &mut problems);
+        errors.push(Value::Object(problems));
+        parsed.extend(message);
+    }
+    if parsed.len() == errors.len() { Ok(parsed) } else { Err(Refusal::Errors(Value::Array(errors))) }
+}
+
+/// The message, if there is nothing wrong with it; else what is wrong, by field.
+fn check<'a>(raw: &Raw<'a>, max_payload: usize, problems: &mut Map<String, Value>) -> Option<Message<'a>> {
+    let mut fail = |field: &str, text: &str| {
+        problems.insert(field.to_owned(), json!([text]));
+    };
+    let topic = name(raw.topic).map_err(|text| fail("topic", text));
+    let event = name(raw.event).map_err(|text| fail("event", text));
+    let payload = match raw.payload.map(|payload| payload.get().as_bytes()) {
+        None => Err(fail("payload", BLANK)),
+        Some(payload) if payload.first() != Some(&b'{') => Err(fail("payload", INVALID)),
+        Some(payload) if size::exceeds(payload, max_payload) => Err(fail("payload", TOO_LARGE)),
+        Some(payload) => Ok(payload),
+    };
+    let private = match raw.private.map(RawValue::get) {
+        None | Some("false" | "\"false\"" | "\"0\"") => Ok(false),
+        Some("true" | "\"true\"" | "\"1\"") => Ok(true),
+        Some(_) => Err(fail("private", INVALID)),
+    };
+    let id = match raw.id.map(|id| serde_json::from_str::<Uuid>(id.get())) {
+        None => Ok(None),
+        Some(Ok(id)) => Ok(Some(id)),
+        Some(Err(_)) => Err(fail("id", INVALID)),
+    };
+    match (topic, event, payload, private, id) {
+        (Ok(topic), Ok(event), Ok(payload), Ok(private), Ok(id)) => {
+            Some(Message { topic, event, payload, private, id })
+        }
+        _ => None,
+    }
+}
+
+/// A string that is not blank.
+fn name(raw: Option<&RawValue>) -> Result<String, &'static str> {
+    let text: String = serde_json::from_str(raw.ok_or(BLANK)?.get()).map_err(|_| INVALID)?;
+    if text.trim().is_empty() { Err(BLANK) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(body: &str) -> Value {
+        match parse(body.as_bytes(), 100) {
+            Err(Refusal::Errors(errors)) => errors,
+            Err(Refusal::NotJson) => json!("not JSON"),
+            Ok(_) => Value::Null,
+        }
+    }
+
+    /// http_and_ops 42, 43; recording 15
+    #[test]
+    fn what_is_wrong_is_told_by_message_and_field() {
+        assert_eq!(errors("{bad"), json!("not JSON"));
+        for (body, told) in [
+            ("{}", json!([BLANK])),
+            ("[1]", json!([BLANK])),
+            (r#"{"messages":[]}"#, json!([BLANK])),
+            (r#"{"messages":"x"}"#, json!([INVALID])),
+            (r#"{"messages":[1]}"#, json!([INVALID])),
+            (r#"{"messages":[{}]}"#, json!([{"event":[BLANK],"payload":[BLANK],"topic":[BLANK]}])),
+            (r#"{"messages":[{"topic":"x","event":"e","payload":"str"}]}"#, json!([{"payload":[INVALID]}])),
+            (r#"{"messages":[{"topic":5,"event":"e","payload":{}}]}"#, json!([{"topic":[INVALID]}])),
+            (
+                r#"{"messages":[{"topic":"x","event":"e","payload":{},"private":"yes"}]}"#,
+                json!([{"private":[INVALID]}]),
+            ),
+            (
+                r#"{"messages":[{"topic":"x","event":"e","payload":{}},{"topic":" ","event":"e","payload":{},"id":"x"}]}"#,
+                json!([{}, {"topic":[BLANK],"id":[INVALID]}]),
+            ),
+            (r#"{"messages":[{"topic":"x","event":"e","payload":{},"private":null}]}"#, Value::Null),
+        ] {
+            assert_eq!(errors(body), told, "{body}");
+        }
+        let large = json!({"messages": [{"topic": "x", "event": "e", "payload": {"x": "y".repeat(100)}}]});
+        assert_eq!(errors(&large.to_string()), json!([{"payload":[TOO_LARGE]}]));
+    }
+}

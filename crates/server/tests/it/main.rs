@@ -1,6 +1,7 @@
 //! The real binary on a real PostgreSQL, seen through sockets. Cases are numbered as in the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod broadcast;
 mod changes_errors;
 mod changes_events;
 mod changes_filters;
@@ -9,7 +10,11 @@ mod changes_rls;
 mod channels;
 mod clients;
 mod command_line;
+mod drain;
 mod handshake;
+mod limits;
+mod presence;
+mod rest;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

@@ -139,12 +139,8 @@ enum Refusal {
 
 fn parse(body: &[u8], max_payload: usize) -> Result<Vec<Message<'_>>, Refusal> {
     let whole = |text: &'static str| Refusal::Errors(json!([text]));
-    let messages = match serde_json::from_slice::<Body<'_>>(body) {
-        Ok(body) => body.messages,
-        Err(error) if error.is_data() => None,
-        Err(_) => return Err(Refusal::NotJson),
-    };
-    let messages = messages.ok_or_else(|| whole(BLANK))?;
+    let body: &RawValue = serde_json::from_slice(body).map_err(|_| Refusal::NotJson)?;
+    let messages = object::<Body<'_>>(body).and_then(|body| body.messages).ok_or_else(|| whole(BLANK))?;
     let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).map_err(|_| whole(INVALID))?;
     if messages.is_empty() {
         return Err(whole(BLANK));
@@ -152,13 +148,18 @@ fn parse(body: &[u8], max_payload: usize) -> Result<Vec<Message<'_>>, Refusal> {
     let mut parsed = Vec::with_capacity(messages.len());
     let mut errors = Vec::with_capacity(messages.len());
     for raw in messages {
-        let raw: Raw<'_> = serde_json::from_str(raw.get()).map_err(|_| whole(INVALID))?;
+        let raw: Raw<'_> = object(raw).ok_or_else(|| whole(INVALID))?;
         let mut problems = Map::new();
         let message = check(&raw, max_payload, &mut problems);
         errors.push(Value::Object(problems));
         parsed.extend(message);
     }
     if parsed.len() == errors.len() { Ok(parsed) } else { Err(Refusal::Errors(Value::Array(errors))) }
+}
+
+/// What an object holds. `None` for anything else: a list would fill the fields by position.
+fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+    raw.get().starts_with('{').then(|| serde_json::from_str(raw.get()).ok())?
 }
 
 /// The message, if there is nothing wrong with it; else what is wrong, by field.
@@ -220,6 +221,7 @@ mod tests {
             (r#"{"messages":[]}"#, json!([BLANK])),
             (r#"{"messages":"x"}"#, json!([INVALID])),
             (r#"{"messages":[1]}"#, json!([INVALID])),
+            (r#"{"messages":[["x","e",{}]]}"#, json!([INVALID])),
             (r#"{"messages":[{}]}"#, json!([{"event":[BLANK],"payload":[BLANK],"topic":[BLANK]}])),
             (r#"{"messages":[{"topic":"x","event":"e","payload":"str"}]}"#, json!([{"payload":[INVALID]}])),
             (r#"{"messages":[{"topic":5,"event":"e","payload":{}}]}"#, json!([{"topic":[INVALID]}])),

@@ -241,7 +241,7 @@ async fn serve(mut driver: Driver, mut commands: mpsc::Receiver<Command>) {
                 None => break,
             },
             () = outbox.ready() => driver.signals(),
-            completion = driver.completed() => driver.complete(completion),
+            event = driver.event() => event,
             () = time::sleep_until(wake) => {
                 if Instant::now() >= abandoned {
                     break;

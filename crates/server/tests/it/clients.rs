@@ -248,11 +248,10 @@ async fn all_clients_in_one_channel() -> Result<()> {
     }
 
     let mut present = json!({});
-    for tracker in 0..clients.len() {
-        let name = clients[tracker].0;
-        clients[tracker].2.command(json!({ "track": name })).await?;
-        assert_eq!(clients[tracker].2.next("tracked").await?, "ok", "{name}");
-        present[name] = json!([name]);
+    for (name, _, client) in &mut clients {
+        client.command(json!({ "track": name })).await?;
+        assert_eq!(client.next("tracked").await?, "ok", "{name}");
+        present[*name] = json!([name]);
     }
     for (name, _, client) in &mut clients {
         client.sees(&present).await.context(*name)?;

@@ -13,6 +13,7 @@ mod command_line;
 mod drain;
 mod handshake;
 mod limits;
+mod longpoll;
 mod presence;
 mod rest;
 

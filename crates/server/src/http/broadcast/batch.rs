@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 use uuid::Uuid;
 
-use super::{RATE_EXCEEDED, authorize_write, deliver, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, authorize_write, media_type, read_body, room};
 use crate::{
     http::answers::{bad_request, json as answer, message},
     session::Token,
@@ -88,15 +88,15 @@ pub async fn batch(
         let text = "Too many messages to broadcast, please reduce the batch size";
         return message(StatusCode::TOO_MANY_REQUESTS, text);
     }
-    send(&runtime, &token, &messages);
+    publish_all(&runtime, &token, &messages).deliver().await;
     StatusCode::ACCEPTED.into_response()
 }
 
 /// Public messages go first, in order; then private ones, one question per topic.
-fn send(runtime: &TenantRuntime, token: &Token, messages: &[Message<'_>]) {
-    let mut fan_outs = Vec::new();
+fn publish_all(runtime: &TenantRuntime, token: &Token, messages: &[Message<'_>]) -> Published {
+    let mut published = Published::default();
     for message in messages.iter().filter(|message| !message.private) {
-        publish(runtime, message, &mut fan_outs);
+        publish(runtime, message, &mut published);
     }
     let mut topics: Vec<&str> = Vec::new();
     for message in messages.iter().filter(|message| message.private) {
@@ -110,13 +110,13 @@ fn send(runtime: &TenantRuntime, token: &Token, messages: &[Message<'_>]) {
             continue;
         }
         for message in messages.iter().filter(|message| message.private && message.topic == topic) {
-            publish(runtime, message, &mut fan_outs);
+            publish(runtime, message, &mut published);
         }
     }
-    deliver(fan_outs);
+    published
 }
 
-fn publish(runtime: &TenantRuntime, message: &Message<'_>, fan_outs: &mut Vec<realtime_hub::FanOut>) {
+fn publish(runtime: &TenantRuntime, message: &Message<'_>, published: &mut Published) {
     let mut payload = b"{\"type\":\"broadcast\",\"event\":".to_vec();
     write_json_string(&mut payload, &message.event);
     payload.extend_from_slice(b",\"payload\":");
@@ -126,8 +126,7 @@ fn publish(runtime: &TenantRuntime, message: &Message<'_>, fan_outs: &mut Vec<re
     }
     payload.push(b'}');
     let key = room(runtime, &message.topic, message.private);
-    runtime.meters().events().add(1);
-    fan_outs.extend(runtime.hub().publish(&key, |vsn| Some(encode::broadcast(vsn, &key.topic, &payload))));
+    published.add(runtime, &key, |vsn| Some(encode::broadcast(vsn, &key.topic, &payload)));
 }
 
 /// Why nothing is delivered.
@@ -164,33 +163,31 @@ fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
 
 /// The message, if there is nothing wrong with it; else what is wrong, by field.
 fn check<'a>(raw: &Raw<'a>, max_payload: usize, problems: &mut Map<String, Value>) -> Option<Message<'a>> {
-    let mut fail = |field: &str, text: &str| {
-        problems.insert(field.to_owned(), json!([text]));
-    };
-    let topic = name(raw.topic).map_err(|text| fail("topic", text));
-    let event = name(raw.event).map_err(|text| fail("event", text));
-    let payload = match raw.payload.map(|payload| payload.get().as_bytes()) {
-        None => Err(fail("payload", BLANK)),
-        Some(payload) if payload.first() != Some(&b'{') => Err(fail("payload", INVALID)),
-        Some(payload) if size::exceeds(payload, max_payload) => Err(fail("payload", TOO_LARGE)),
-        Some(payload) => Ok(payload),
-    };
+    let topic = keep("topic", name(raw.topic), problems);
+    let event = keep("event", name(raw.event), problems);
+    let payload = keep("payload", payload(raw.payload, max_payload), problems);
     let private = match raw.private.map(RawValue::get) {
         None | Some("false" | "\"false\"" | "\"0\"") => Ok(false),
         Some("true" | "\"true\"" | "\"1\"") => Ok(true),
-        Some(_) => Err(fail("private", INVALID)),
+        Some(_) => Err(INVALID),
     };
-    let id = match raw.id.map(|id| serde_json::from_str::<Uuid>(id.get())) {
-        None => Ok(None),
-        Some(Ok(id)) => Ok(Some(id)),
-        Some(Err(_)) => Err(fail("id", INVALID)),
-    };
-    match (topic, event, payload, private, id) {
-        (Ok(topic), Ok(event), Ok(payload), Ok(private), Ok(id)) => {
-            Some(Message { topic, event, payload, private, id })
-        }
-        _ => None,
+    let private = keep("private", private, problems);
+    let id = raw.id.map(|id| serde_json::from_str::<Uuid>(id.get())).transpose();
+    let id = keep("id", id.map_err(|_| INVALID), problems);
+    Some(Message { topic: topic?, event: event?, payload: payload?, private: private?, id: id? })
+}
+
+/// The value of a field; what is wrong with it is noted.
+fn keep<T>(field: &str, value: Result<T, &'static str>, problems: &mut Map<String, Value>) -> Option<T> {
+    value.map_err(|text| problems.insert(field.to_owned(), json!([text]))).ok()
+}
+
+fn payload(raw: Option<&RawValue>, max: usize) -> Result<&[u8], &'static str> {
+    let payload = raw.ok_or(BLANK)?.get().as_bytes();
+    if payload.first() != Some(&b'{') {
+        return Err(INVALID);
     }
+    if size::exceeds(payload, max) { Err(TOO_LARGE) } else { Ok(payload) }
 }
 
 /// A string that is not blank.

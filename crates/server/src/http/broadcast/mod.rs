@@ -9,7 +9,8 @@ use axum::{body::Body, response::Response};
 pub use batch::batch;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use realtime_hub::{Audience, FanOut, RoomKey};
+use realtime_hub::{Audience, Congestion, FanOut, RoomKey};
+use realtime_protocol::Vsn;
 pub use single::{check_content_type, single};
 use tokio::time::{self, Duration};
 
@@ -48,9 +49,28 @@ fn room(runtime: &TenantRuntime, topic: &str, private: bool) -> RoomKey {
     }
 }
 
-/// Gives the members of rooms what was published.
-fn deliver(fan_outs: Vec<FanOut>) {
-    fan_outs.into_iter().for_each(FanOut::run);
+/// What a request published.
+#[derive(Default)]
+struct Published {
+    fan_outs: Vec<FanOut>,
+    congestions: Vec<Congestion>,
+}
+
+impl Published {
+    /// Queues a frame for the members of a room.
+    fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) {
+        runtime.meters().events().add(1);
+        self.fan_outs.extend(runtime.hub().publish(key, encode));
+        self.congestions.extend(runtime.hub().congestion(key));
+    }
+
+    /// Gives it to them. The request is answered when rooms that could not keep up have done so.
+    async fn deliver(self) {
+        self.fan_outs.into_iter().for_each(FanOut::run);
+        for congestion in self.congestions {
+            congestion.over().await;
+        }
+    }
 }
 
 /// Reads a body within its limits.

@@ -13,7 +13,7 @@ use http::StatusCode;
 use realtime_protocol::{Encoding, UserBroadcast, encode, size};
 use serde_json::{json, value::RawValue};
 
-use super::{RATE_EXCEEDED, authorize_write, deliver, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, authorize_write, media_type, read_body, room};
 use crate::{
     http::answers::{bad_request, json as answer, message},
     session::Token,
@@ -74,9 +74,9 @@ pub async fn single(
     }
     let user = UserBroadcast { event: event.into(), encoding, body };
     let key = room(&runtime, &topic, private);
-    events.add(1);
-    let encode = |vsn| encode::user_broadcast(vsn, &key.topic, &user, None);
-    deliver(runtime.hub().publish(&key, encode).into_iter().collect());
+    let mut published = Published::default();
+    published.add(&runtime, &key, |vsn| encode::user_broadcast(vsn, &key.topic, &user, None));
+    published.deliver().await;
     StatusCode::ACCEPTED.into_response()
 }
 

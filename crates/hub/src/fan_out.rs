@@ -20,6 +20,9 @@ const SLICE: usize = 64;
 /// Rooms up to this size are served by whoever publishes; larger ones by a task that yields after each slice.
 const INLINE: usize = 256;
 
+/// Passes in a row by whoever publishes: what others go on publishing is not its work for ever.
+const INLINE_PASSES: usize = 4;
+
 /// Somebody has to give the members of a room what was published. Runs when dropped, at the latest.
 #[derive(Debug)]
 #[must_use = "run it once everything that belongs together is published"]
@@ -39,8 +42,10 @@ impl FanOut {
 impl Drop for FanOut {
     fn drop(&mut self) {
         let Some(cell) = self.0.take() else { return };
+        let mut passes = 0;
         while let Some(mut pass) = Pass::begin(&cell) {
-            if pass.members > INLINE
+            passes += 1;
+            if (pass.members > INLINE || passes > INLINE_PASSES)
                 && let Ok(runtime) = Handle::try_current()
             {
                 runtime.spawn(serve(cell, pass));
@@ -112,8 +117,10 @@ impl Pass {
             return None;
         }
         let batch = std::mem::take(&mut room.batch);
+        room.batch_bytes = 0;
         let members = room.len();
         drop(room);
+        cell.taken.notify_waiters();
         let stop = cell.meter.is_exceeded();
         Some(Self { batch, at: 0, members, stop, broadcasts: 0, diffs: 0 })
     }

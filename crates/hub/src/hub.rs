@@ -14,10 +14,11 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use realtime_protocol::Vsn;
+use tokio::sync::Notify;
 
 use crate::{
     fan_out::FanOut,
-    room::{Member, Membership, Meter, RoomCell, RoomKey},
+    room::{Congestion, Member, Membership, Meter, RoomCell, RoomKey},
 };
 
 /// Independent parts of the table of rooms; a power of two well above the number of cores.
@@ -79,6 +80,7 @@ impl Hub {
                     key: key.clone(),
                     meter: Arc::clone(meter),
                     room: Mutex::default(),
+                    taken: Notify::new(),
                 });
                 rooms.insert(key.clone(), Arc::clone(&cell));
                 cell
@@ -100,6 +102,13 @@ impl Hub {
     pub fn publish(&self, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
         let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
         cell.publish(encode)
+    }
+
+    /// Whether more waits in a room than should; see [`Membership::congestion`].
+    #[must_use]
+    pub fn congestion(&self, key: &RoomKey) -> Option<Congestion> {
+        let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
+        cell.congestion()
     }
 
     /// Number of rooms.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use realtime_protocol::{Vsn, encode};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Outbox,
@@ -69,6 +69,39 @@ pub(crate) struct RoomCell {
     pub(crate) key: RoomKey,
     pub(crate) meter: Arc<dyn Meter>,
     pub(crate) room: Mutex<Room>,
+    /// Told when a batch is taken.
+    pub(crate) taken: Notify,
+}
+
+/// Bytes of messages that may wait for the next pass over a room's members. Whoever publishes more has to wait.
+const MAX_BATCH_BYTES: usize = 4_000_000;
+
+/// Messages that may wait, of whatever size.
+const MAX_BATCH: usize = 4_096;
+
+/// More was published in a room than its members could be given: publishers have to wait.
+#[derive(Debug)]
+pub struct Congestion(Arc<RoomCell>);
+
+impl Congestion {
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !self.0.room.lock().is_congested()
+    }
+
+    /// Returns when it is over. Cancel safe.
+    pub async fn over(&self) {
+        loop {
+            let taken = self.0.taken.notified();
+            tokio::pin!(taken);
+            taken.as_mut().enable();
+            if self.is_over() {
+                return;
+            }
+            taken.await;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -109,6 +142,7 @@ pub(crate) struct Room {
     members: [u32; SERIALIZERS],
     /// Messages for the next pass over the members.
     pub(crate) batch: Vec<Message>,
+    pub(crate) batch_bytes: usize,
     /// Number of the next message.
     next: u64,
     /// Whether somebody holds a [`FanOut`] for the batch, or is at it.
@@ -170,7 +204,12 @@ impl Room {
     fn enqueue(&mut self, kind: Kind, except: Option<MemberId>, frames: [Option<Bytes>; SERIALIZERS]) {
         let number = self.next;
         self.next += 1;
+        self.batch_bytes += frames.iter().flatten().map(Bytes::len).sum::<usize>();
         self.batch.push(Message { number, kind, except, frames });
+    }
+
+    fn is_congested(&self) -> bool {
+        self.batch_bytes > MAX_BATCH_BYTES || self.batch.len() > MAX_BATCH
     }
 
     /// Turns the changes of presence into a message, if it is time. Else tells when it will be.
@@ -217,6 +256,10 @@ impl RoomCell {
         let mut room = self.room.lock();
         room.enqueue(Kind::Broadcast, None, frames);
         self.schedule(&mut room)
+    }
+
+    pub(crate) fn congestion(self: &Arc<Self>) -> Option<Congestion> {
+        self.room.lock().is_congested().then(|| Congestion(Arc::clone(self)))
     }
 
     pub(crate) fn schedule(self: &Arc<Self>, room: &mut Room) -> Option<FanOut> {
@@ -275,6 +318,12 @@ impl Membership {
         }
         room.enqueue(Kind::Broadcast, Some(self.id), frames);
         self.cell.schedule(&mut room)
+    }
+
+    /// Whether more waits in the room than should; then this channel should not publish before it is over.
+    #[must_use]
+    pub fn congestion(&self) -> Option<Congestion> {
+        self.cell.congestion()
     }
 
     /// Makes this channel present, or changes what it announces; all members will be told, this one included.

@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{ConfigError, Settings},
+    http::longpoll::LongPolls,
     limits::Meters,
     routes::Routes,
     tenant_runtime::{Clock, TenantRuntime},
@@ -26,6 +27,7 @@ pub struct App {
     runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
     databases: Mutex<Vec<TenantDatabase>>,
     sockets: TaskTracker,
+    long_polls: LongPolls,
     stopping: CancellationToken,
 }
 
@@ -45,6 +47,7 @@ impl App {
             runtimes: Mutex::default(),
             databases: Mutex::default(),
             sockets: TaskTracker::new(),
+            long_polls: LongPolls::default(),
             stopping,
         })
     }
@@ -134,6 +137,12 @@ impl App {
     #[must_use]
     pub fn sockets(&self) -> &TaskTracker {
         &self.sockets
+    }
+
+    /// The sessions of the long-poll transport.
+    #[must_use]
+    pub fn long_polls(&self) -> &LongPolls {
+        &self.long_polls
     }
 
     /// Cancelled when the server is going down.

@@ -80,21 +80,19 @@ impl Driver {
         self.session.flush();
     }
 
-    /// The next slow step that is done. Cancel safe; pending for ever while there is none.
-    pub async fn completed(&mut self) -> Completion {
-        match self.running.next().await {
-            Some(completion) => completion,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Takes the outcome of a slow step.
+    /// Waits for a slow step, or for a room to keep up, and goes on with it. Cancel safe; pending for ever while
+    /// there is neither.
     ///
     /// # Errors
     /// When the session ends.
-    pub fn complete(&mut self, completion: Completion) -> Result<(), Ending> {
-        self.session.complete(completion, &mut self.effects);
-        self.carry_out()
+    pub async fn event(&mut self) -> Result<(), Ending> {
+        tokio::select! {
+            Some(completion) = self.running.next() => {
+                self.session.complete(completion, &mut self.effects);
+                self.carry_out()
+            }
+            () = self.session.relieved() => Ok(()),
+        }
     }
 
     /// Acts on what others signalled.

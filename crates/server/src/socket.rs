@@ -13,7 +13,6 @@ use realtime_hub::{Closed, Flush, Outbox};
 use realtime_protocol::frame;
 use tokio::{
     net::TcpStream,
-    task,
     time::{self, Instant},
 };
 
@@ -39,6 +38,10 @@ const QUIET_LIMIT: Duration = Duration::from_secs(1);
 
 /// Reads in a row before other tasks get their turn.
 const READS_PER_TURN: usize = 8;
+
+/// How long a socket rests that had more to read than one turn takes. A client that sends all it can takes its
+/// turn 200 times a second, some tens of thousands of small messages: the rest of the machine is for others.
+const REST: Duration = Duration::from_millis(5);
 
 /// Sockets closed because they read too slowly, since the start.
 static SLOW_CONSUMERS: AtomicU64 = AtomicU64::new(0);
@@ -73,7 +76,7 @@ impl From<Ending> for End {
 /// Serves one upgraded connection until it ends. The session's outbox has to write to `stream`.
 pub async fn run(stream: Arc<TcpStream>, reader: Reader, driver: Driver) {
     let outbox = Arc::clone(driver.outbox());
-    let mut socket = Socket { stream, reader, driver, outbox, heard: Instant::now() };
+    let mut socket = Socket { stream, reader, driver, outbox, heard: Instant::now(), resting: None };
     let end = socket.serve().await;
     // Channels end before the lingering close: others must not wait for this client's last answer.
     socket.driver.end();
@@ -87,6 +90,8 @@ struct Socket {
     outbox: Arc<Outbox>,
     /// When the client last sent anything.
     heard: Instant,
+    /// It sent more than its share: not read before this.
+    resting: Option<Instant>,
 }
 
 impl Socket {
@@ -107,29 +112,20 @@ impl Socket {
                 Flush::Closed(Closed::Requested(code)) => return End::Close(code),
             };
             let idle_at = self.heard + IDLE_LIMIT;
-            let wake = self.driver.wake_at().map_or(idle_at, |at| at.min(idle_at));
+            let wake =
+                [self.driver.wake_at(), self.resting].into_iter().flatten().fold(idle_at, Instant::min);
             if wake < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(wake);
             }
             self.reader.release();
-            let input = self.driver.wants_input();
+            let input = self.driver.wants_input() && self.resting.is_none();
             let stepped = tokio::select! {
-                readable = self.stream.readable(), if input => match readable {
-                    Err(_) => Err(End::Gone),
-                    Ok(()) => match self.read() {
-                        Ok(true) => {
-                            // More than its share: others first.
-                            self.driver.flush();
-                            task::yield_now().await;
-                            Ok(())
-                        }
-                        Ok(false) => Ok(()),
-                        Err(end) => Err(end),
-                    },
-                },
+                readable = self.stream.readable(), if input => {
+                    if readable.is_err() { Err(End::Gone) } else { self.read() }
+                }
                 () = self.outbox.ready() => self.driver.signals().map_err(End::from),
                 writable = self.stream.writable(), if blocked => writable.map_err(|_| End::Gone),
-                completion = self.driver.completed() => self.driver.complete(completion).map_err(End::from),
+                event = self.driver.event() => event.map_err(End::from),
                 () = &mut timer => self.on_time(),
             };
             if let Err(end) = stepped {
@@ -139,14 +135,18 @@ impl Socket {
     }
 
     fn on_time(&mut self) -> Result<(), End> {
-        if Instant::now() >= self.heard + IDLE_LIMIT {
+        let now = Instant::now();
+        if self.resting.is_some_and(|until| until <= now) {
+            self.resting = None;
+        }
+        if now >= self.heard + IDLE_LIMIT {
             return Err(End::Close(CLOSE_IDLE));
         }
         Ok(self.driver.on_time()?)
     }
 
-    /// Reads what is there, up to a fair share; true if there is more.
-    fn read(&mut self) -> Result<bool, End> {
+    /// Reads what is there, up to a fair share; rests if there is more.
+    fn read(&mut self) -> Result<(), End> {
         for _ in 0..READS_PER_TURN {
             match self.stream.try_read_buf(self.reader.space()) {
                 Ok(0) => return Err(End::Gone),
@@ -154,14 +154,15 @@ impl Socket {
                     self.heard = Instant::now();
                     self.read_events()?;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(_) => return Err(End::Gone),
             }
             if !self.driver.wants_input() {
-                return Ok(false);
+                return Ok(());
             }
         }
-        Ok(true)
+        self.resting = Some(Instant::now() + REST);
+        Ok(())
     }
 
     fn read_events(&mut self) -> Result<(), End> {

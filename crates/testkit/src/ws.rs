@@ -261,6 +261,7 @@ impl Socket {
         loop {
             match self.message().await? {
                 Message::Text(text) => return self.decode(&text),
+                Message::Binary(frame) => return user_broadcast(&frame),
                 Message::Close(_) => bail!("the server closed the socket"),
                 _ => {}
             }
@@ -316,4 +317,25 @@ impl Socket {
             payload: field("payload", 4).context("payload")?,
         })
     }
+}
+
+/// A binary frame of kind 4 (protocol 2.3). Its payload shows the encoding, and bytes as numbers.
+fn user_broadcast(frame: &[u8]) -> Result<Frame> {
+    let [4, topic, event, meta, encoding, rest @ ..] = frame else { bail!("not of kind 4: {frame:?}") };
+    let (topic, rest) = rest.split_at_checked((*topic).into()).context("topic")?;
+    let (event, rest) = rest.split_at_checked((*event).into()).context("event")?;
+    let (meta, body) = rest.split_at_checked((*meta).into()).context("metadata")?;
+    let body = if *encoding == 1 { serde_json::from_slice(body)? } else { json!(body) };
+    let event = std::str::from_utf8(event)?;
+    let mut payload = json!({"type": "broadcast", "event": event, "payload": body, "encoding": encoding});
+    if !meta.is_empty() {
+        payload["meta"] = serde_json::from_slice(meta)?;
+    }
+    Ok(Frame {
+        join_ref: Value::Null,
+        msg_ref: Value::Null,
+        topic: std::str::from_utf8(topic)?.to_owned(),
+        event: "broadcast".to_owned(),
+        payload,
+    })
 }

@@ -239,3 +239,22 @@ async fn presence_is_announced_in_intervals() {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0]["leaves"]["k"]["metas"].as_array().unwrap().len(), 10);
 }
+
+/// What waits for a pass is bounded: publishers are told to wait, and told when it is over.
+#[tokio::test]
+async fn rooms_that_cannot_keep_up_hold_their_publishers() {
+    let hub = hub();
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, _) = enter(&hub, &room, Vsn::V2);
+    let (_other, _) = enter(&hub, &room, Vsn::V2);
+    let fan_out = sender.publish(false, |_| Some(vec![0; 3_000_000].into()));
+    assert!(sender.congestion().is_none());
+    drop(sender.publish(false, |_| Some(vec![0; 3_000_000].into())));
+    let congestion = sender.congestion().unwrap();
+    assert!(!congestion.is_over() && hub.congestion(&room).is_some());
+    let waiting = tokio::spawn(async move { congestion.over().await });
+    tokio::task::yield_now().await;
+    drop(fan_out);
+    waiting.await.unwrap();
+    assert!(sender.congestion().is_none());
+}

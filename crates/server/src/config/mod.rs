@@ -124,7 +124,7 @@ fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
         jwt_jwks: jwks.map(String::into_boxed_str),
         private_only: false,
         suspend: false,
-        presence_enabled: false,
+        presence_enabled: env.boolean("TENANT_PRESENCE_ENABLED", false)?,
         limits: Limits {
             max_concurrent_users: env.integer("TENANT_MAX_CONCURRENT_USERS", limits.max_concurrent_users)?,
             max_channels_per_client: env

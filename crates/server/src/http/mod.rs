@@ -1,6 +1,11 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
+mod answers;
+mod broadcast;
 pub mod listener;
+pub mod longpoll;
+mod request_id;
+mod tenant_api;
 mod upgrade;
 
 use std::sync::Arc;
@@ -8,7 +13,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
-    middleware::{self, Next},
+    middleware::{self, Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
@@ -16,33 +21,46 @@ use http::{StatusCode, header};
 
 use crate::app::App;
 
-/// All routes of the server (http_and_ops 0.1).
+/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/healthcheck", get(healthcheck))
+    let sockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
         .route("/realtime/v1/websocket", any(upgrade::websocket))
-        .fallback(not_found)
+        .route("/socket/longpoll", any(longpoll::longpoll))
+        .route("/realtime/v1/longpoll", any(longpoll::longpoll));
+    let api = tenant_api(&app);
+    Router::new()
+        .route("/healthcheck", get(healthcheck))
+        .nest("/api", api.clone())
+        .nest("/realtime/v1/api", api)
+        .fallback(answers::not_found)
+        .layer(from_fn(request_id::layer))
+        .merge(sockets)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), refuse_long_headers))
         .with_state(app)
+}
+
+/// The tenant's routes; layers run from the last to the first.
+fn tenant_api(app: &Arc<App>) -> Router<Arc<App>> {
+    let admit = || from_fn_with_state(Arc::clone(app), tenant_api::admit);
+    let batch = Router::new()
+        .route("/broadcast", any(broadcast::batch))
+        .layer(from_fn(tenant_api::authenticate))
+        .layer(admit())
+        .layer(from_fn(tenant_api::cors));
+    let single = Router::new()
+        .route("/broadcast/{topic}/events/{event}", any(broadcast::single))
+        .layer(from_fn(tenant_api::authenticate))
+        .layer(admit())
+        .layer(from_fn(broadcast::check_content_type))
+        .layer(from_fn(tenant_api::cors));
+    let ping = Router::new().route("/ping", get(tenant_api::ping)).layer(admit());
+    batch.merge(single).merge(ping)
 }
 
 /// Liveness only: touches nothing (http_and_ops 3).
 async fn healthcheck() -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ok").into_response()
-}
-
-async fn not_found(request: Request) -> Response {
-    let wants_json = request
-        .headers()
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/json"));
-    if wants_json {
-        let json = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
-        return (StatusCode::NOT_FOUND, json, "\"Not Found\"").into_response();
-    }
-    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], "Not Found").into_response()
 }
 
 /// A header value over `MAX_HEADER_LENGTH` is answered with 431 (http_and_ops 0).

@@ -28,10 +28,18 @@ use crate::{
 };
 
 /// A refused handshake.
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     text: Cow<'static, str>,
     code: &'static str,
+}
+
+impl Refusal {
+    /// Logs it and lets the client wait for the answer (protocol 1.6).
+    pub(super) async fn delay(&self, app: &App) {
+        tracing::warn!(code = self.code, "{}", self.text);
+        tokio::time::sleep(app.connect_error_backoff()).await;
+    }
 }
 
 impl From<HandshakeRefusal> for Refusal {
@@ -56,8 +64,7 @@ pub async fn websocket(
     let (runtime, token) = match admit(&app, request.headers(), &query) {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            tracing::warn!(code = refusal.code, "{}", refusal.text);
-            tokio::time::sleep(app.connect_error_backoff()).await;
+            refusal.delay(&app).await;
             let json = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
             let body = serde_json::json!({ "error": refusal.text }).to_string();
             return (refusal.status, json, body).into_response();
@@ -80,7 +87,11 @@ pub async fn websocket(
 }
 
 /// The checks of protocol 1.6 in their order.
-fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<(Arc<TenantRuntime>, Arc<Token>), Refusal> {
+pub(super) fn admit(
+    app: &App,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<(Arc<TenantRuntime>, Arc<Token>), Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let runtime = app.runtime_for_host(host).ok_or(HandshakeRefusal::TenantNotFound)?;
     let tenant = runtime.tenant();
@@ -133,15 +144,17 @@ async fn serve(
 }
 
 /// The parameters of an upgrade request that mean something (protocol 1.2).
-struct Query {
+pub(super) struct Query {
     vsn: Option<String>,
     vsn_repeated: bool,
     apikey: Option<String>,
+    /// Session of the long-poll transport.
+    pub(super) token: Option<String>,
 }
 
 impl Query {
-    fn parse(query: &str) -> Self {
-        let mut parsed = Self { vsn: None, vsn_repeated: false, apikey: None };
+    pub(super) fn parse(query: &str) -> Self {
+        let mut parsed = Self { vsn: None, vsn_repeated: false, apikey: None, token: None };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "vsn" => {
@@ -149,6 +162,7 @@ impl Query {
                     parsed.vsn = Some(value.into_owned());
                 }
                 "vsn[]" => parsed.vsn_repeated = true,
+                "token" => parsed.token = Some(value.into_owned()),
                 "apikey" => parsed.apikey = Some(value.into_owned()),
                 _ => {}
             }
@@ -156,7 +170,7 @@ impl Query {
         parsed
     }
 
-    fn vsn(&self) -> Result<Vsn, realtime_protocol::UnsupportedVsn> {
+    pub(super) fn vsn(&self) -> Result<Vsn, realtime_protocol::UnsupportedVsn> {
         // A repeated parameter is no version at all.
         Vsn::negotiate(if self.vsn_repeated { Some("") } else { self.vsn.as_deref() })
     }

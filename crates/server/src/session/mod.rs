@@ -20,7 +20,7 @@ pub use channel::Token;
 use channel::{Channel, sub_topic};
 use join::Joining;
 use realtime_changes::SubscribeRefusal;
-use realtime_hub::{FanOut, Outbox, Signal};
+use realtime_hub::{Congestion, FanOut, Outbox, Signal};
 use realtime_postgres::{ConnectError, SubscribeRequest};
 use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, encode};
 use realtime_tenants::UserSlot;
@@ -89,6 +89,8 @@ pub struct Session {
     shutting_down: bool,
     /// What was published in this step and has to be given to others. Empty between steps.
     fan_outs: Vec<FanOut>,
+    /// A room that could not keep up with what was published. The socket is not read meanwhile.
+    congestion: Option<Congestion>,
 }
 
 /// Close code of a drain: the tenant's sockets are ended, or the node goes down (protocol 1.10, 12).
@@ -112,6 +114,7 @@ impl Session {
             waiting_bytes: 0,
             shutting_down: false,
             fan_outs: Vec::new(),
+            congestion: None,
         }
     }
 
@@ -121,10 +124,21 @@ impl Session {
         &self.outbox
     }
 
-    /// Whether more messages may be read. False while too much waits for joins to be decided.
+    /// Whether more messages may be read. False while too much waits for joins to be decided or for rooms to
+    /// keep up.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        self.waiting_bytes < MAX_WAITING_BYTES && self.joining < MAX_JOINING
+        self.waiting_bytes < MAX_WAITING_BYTES && self.joining < MAX_JOINING && self.congestion.is_none()
+    }
+
+    /// Returns when a room that could not keep up has done so; pending for ever while there is none. Cancel
+    /// safe.
+    pub async fn relieved(&mut self) {
+        match &self.congestion {
+            Some(congestion) => congestion.over().await,
+            None => std::future::pending().await,
+        }
+        self.congestion = None;
     }
 
     /// The next moment at which [`tick`](Self::tick) has something to do.
@@ -262,6 +276,7 @@ impl Session {
 
     /// Ends all channels: presence leaves are told to others, subscriptions end. For when the socket is gone.
     pub fn end(&mut self) {
+        self.congestion = None;
         for (_, topic) in self.topics.drain() {
             if let Topic::Joined(channel) = topic {
                 forget(&self.runtime, &channel);

@@ -46,7 +46,12 @@ impl Session {
                 Payload::Json(payload) => Some(encode::broadcast(vsn, topic, payload)),
                 Payload::Binary(_) => None,
             };
-            self.fan_outs.extend(channel.membership.publish(channel.to_self, encode));
+            let fan_out = channel.membership.publish(channel.to_self, encode);
+            if fan_out.is_none() {
+                // Somebody else is at it and may be slower than this client.
+                self.congestion = channel.membership.congestion();
+            }
+            self.fan_outs.extend(fan_out);
         }
         if channel.ack {
             let reply = if too_large {

@@ -5,7 +5,7 @@
 use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{PATIENCE, Server, TestDb, token};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, token};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -13,7 +13,7 @@ use tokio::{
     time,
 };
 
-use crate::server;
+use crate::{BINARY, server};
 
 /// A program that shows what a user of an official client sees.
 struct Client {
@@ -44,6 +44,38 @@ impl Client {
         let mut command = Command::new(interpreter);
         command.current_dir(&dir).args(["watch.py", &url, &token("anon"), &subscriptions.to_string()]);
         Self::start(command)
+    }
+
+    /// A program of `clients/js` that talks in the channel `talk`; presence has the key `key`.
+    fn talk(server: &Server, program: &[&str], key: &str, vsn: Option<&str>) -> Result<Self> {
+        let dir = folder("js");
+        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
+        let url = format!("http://localhost:{}", server.port());
+        let mut command = Command::new("node");
+        command.current_dir(&dir).args(program).args([&url, &token("anon"), key]).args(vsn);
+        Self::start(command)
+    }
+
+    fn talk_python(server: &Server, key: &str) -> Result<Self> {
+        let dir = folder("python");
+        let interpreter = dir.join(".venv/bin/python");
+        ensure!(interpreter.exists(), "make clients/python/.venv from requirements.txt, or run scripts/test");
+        let url = format!("ws://localhost:{}", server.port());
+        let mut command = Command::new(interpreter);
+        command.current_dir(&dir).args(["talk.py", &url, &token("anon"), key]);
+        Self::start(command)
+    }
+
+    /// Waits until this is present, and nobody else.
+    async fn sees(&mut self, who: &Value) -> Result<()> {
+        let mut last = Value::Null;
+        loop {
+            let seen = self.next("presence").await.with_context(|| format!("last saw {last}, not {who}"))?;
+            if seen == *who {
+                return Ok(());
+            }
+            last = seen;
+        }
     }
 
     fn start(mut command: Command) -> Result<Self> {
@@ -187,5 +219,81 @@ async fn python() -> Result<()> {
     assert_eq!(client.next("broadcast").await?["event"], "cursor");
     client.command(json!({"track": {"user": "a"}})).await?;
     while client.next("presence").await?.as_array().is_some_and(Vec::is_empty) {}
+    Ok(())
+}
+
+/// Every official client in one channel: what each says reaches each other, as text, over HTTP and, where both
+/// ends can, as bytes; all see who is present. supabase-js newest in both serializers, supabase-js 2.39, PyPI
+/// `realtime`, npm `phoenix` over a WebSocket and over long-poll. (protocol 1.11, 41, 44, 45, 58, 61, 69)
+#[tokio::test]
+async fn all_clients_in_one_channel() -> Result<()> {
+    let db = TestDb::new().await?;
+    // Old clients do not ask for presence.
+    let options = ServerOptions::default().env("TENANT_PRESENCE_ENABLED", "true");
+    let server = Server::start(BINARY, &db, options).await?;
+    let newest = "@supabase/supabase-js";
+    // Clients by name; the second value tells who speaks bytes.
+    let mut clients = vec![
+        ("newest", true, Client::talk(&server, &["talk.mjs", newest], "newest", Some("2.0.0"))?),
+        ("second", true, Client::talk(&server, &["talk.mjs", newest], "second", None)?),
+        ("newest-v1", false, Client::talk(&server, &["talk.mjs", newest], "newest-v1", Some("1.0.0"))?),
+        ("v2.39", false, Client::talk(&server, &["talk.mjs", "supabase-js-2.39"], "v2.39", None)?),
+        ("python", false, Client::talk_python(&server, "python")?),
+        ("phoenix", false, Client::talk(&server, &["phoenix.mjs", "websocket"], "phoenix", None)?),
+        ("longpoll", false, Client::talk(&server, &["phoenix.mjs", "longpoll"], "longpoll", None)?),
+    ];
+    for (name, _, client) in &mut clients {
+        assert_eq!(client.next("status").await.context(*name)?, "SUBSCRIBED", "{name}");
+    }
+
+    for speaker in 0..clients.len() {
+        let name = clients[speaker].0;
+        let payload = json!({"from": name, "text": "hello, é"});
+        clients[speaker].2.command(json!({ "send": payload })).await?;
+        assert_eq!(clients[speaker].2.next("sent").await?, "ok", "{name}");
+        for (listener, (to, _, client)) in clients.iter_mut().enumerate() {
+            if listener != speaker {
+                let heard = client.next("broadcast").await.with_context(|| format!("{name} to {to}"))?;
+                assert_eq!(heard, json!({"event": "text", "payload": payload}), "{name} to {to}");
+            }
+        }
+    }
+
+    for speaker in [0, 1] {
+        clients[speaker].2.command(json!({"bytes": [0, 255, 7]})).await?;
+        assert_eq!(clients[speaker].2.next("sent").await?, "ok");
+        let heard = clients[1 - speaker].2.next("broadcast").await?;
+        assert_eq!(heard, json!({"event": "bytes", "payload": {"bytes": [0, 255, 7]}}));
+    }
+
+    clients[0].2.command(json!({"rest": {"n": 1}})).await?;
+    for (name, _, client) in &mut clients {
+        // Who does not speak bytes was not told of them.
+        let heard = client.next("broadcast").await.with_context(|| format!("over HTTP to {name}"))?;
+        assert_eq!(heard, json!({"event": "rest", "payload": {"n": 1}}), "{name}");
+    }
+
+    let mut present = json!({});
+    for (name, _, client) in &mut clients {
+        client.command(json!({ "track": name })).await?;
+        assert_eq!(client.next("tracked").await?, "ok", "{name}");
+        present[*name] = json!([name]);
+    }
+    for (name, _, client) in &mut clients {
+        client.sees(&present).await.context(*name)?;
+    }
+    let mut gone = clients.remove(0);
+    gone.2.command(json!({"untrack": true})).await?;
+    assert_eq!(gone.2.next("untracked").await?, "ok");
+    present.as_object_mut().context("object")?.remove("newest");
+    for (name, _, client) in &mut clients {
+        client.sees(&present).await.context(*name)?;
+    }
+    // A client that ends without a word is gone for the others.
+    drop(clients.remove(0));
+    present.as_object_mut().context("object")?.remove("second");
+    for (name, _, client) in &mut clients {
+        client.sees(&present).await.context(*name)?;
+    }
     Ok(())
 }

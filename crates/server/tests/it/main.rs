@@ -1,6 +1,7 @@
 //! The real binary on a real PostgreSQL, seen through sockets. Cases are numbered as in the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod broadcast;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;
@@ -16,7 +17,12 @@ mod changes_types;
 mod channels;
 mod clients;
 mod command_line;
+mod drain;
 mod handshake;
+mod limits;
+mod longpoll;
+mod presence;
+mod rest;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

@@ -1,0 +1,61 @@
+//! Answers that several routes share.
+
+use axum::{
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+/// Content type of JSON answers (http_and_ops 0).
+pub const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json; charset=utf-8");
+
+/// Content type of answers for people.
+const HTML: (header::HeaderName, &str) = (header::CONTENT_TYPE, "text/html; charset=utf-8");
+
+/// A JSON answer.
+pub fn json(status: StatusCode, body: &Value) -> Response {
+    (status, [JSON], body.to_string()).into_response()
+}
+
+/// `{"message": …}`.
+pub fn message(status: StatusCode, text: &str) -> Response {
+    json(status, &serde_json::json!({ "message": text }))
+}
+
+/// Of a request that cannot be read.
+pub fn bad_request() -> Response {
+    (StatusCode::BAD_REQUEST, [HTML], "Bad Request").into_response()
+}
+
+/// Of a route that does not exist: the phrase, as JSON for those who ask for it.
+pub async fn not_found(request: Request) -> Response {
+    let wants_json = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("application/json"));
+    if wants_json {
+        return (StatusCode::NOT_FOUND, [JSON], "\"Not Found\"").into_response();
+    }
+    (StatusCode::NOT_FOUND, [HTML], "Not Found").into_response()
+}
+
+/// A header as text; what is no text counts as absent.
+pub fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The answer to a browser's preflight: any origin, the headers it asked for.
+pub fn preflight(headers: &HeaderMap, methods: &'static str) -> Response {
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let allowed =
+        asked.unwrap_or(HeaderValue::from_static("authorization, apikey, content-type, x-client-info"));
+    let answer = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods)),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, allowed),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600")),
+    ];
+    (StatusCode::OK, answer).into_response()
+}

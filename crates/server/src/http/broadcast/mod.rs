@@ -1,0 +1,96 @@
+//! Broadcasts over HTTP (http_and_ops 2.5 to 2.7).
+
+mod batch;
+mod single;
+
+use std::sync::Arc;
+
+use axum::{body::Body, response::Response};
+pub use batch::batch;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use realtime_hub::{Audience, Congestion, FanOut, RoomKey};
+use realtime_protocol::Vsn;
+pub use single::{check_content_type, single};
+use tokio::time::{self, Duration};
+
+use super::answers::{bad_request, message, text};
+use crate::{session::Token, tenant_runtime::TenantRuntime};
+
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 8_000_000;
+
+/// How long a client may take to send it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Answer when there are more events than the tenant may have.
+const RATE_EXCEEDED: &str = "You have exceeded your rate limit";
+
+/// Why somebody may not write to a private topic.
+struct WriteRefusal {
+    status: StatusCode,
+    text: &'static str,
+}
+
+/// Whether the bearer of a token may write to a private topic.
+///
+/// The one place where writes over HTTP are authorized. Policies are not asked yet: nobody may write what
+/// nobody has allowed.
+fn authorize_write(_runtime: &TenantRuntime, _token: &Token, _topic: &str) -> Result<(), WriteRefusal> {
+    Err(WriteRefusal { status: StatusCode::FORBIDDEN, text: "Unauthorized" })
+}
+
+/// The room of a topic that was named without its prefix.
+fn room(runtime: &TenantRuntime, topic: &str, private: bool) -> RoomKey {
+    RoomKey {
+        tenant: Arc::clone(runtime.name()),
+        audience: if private { Audience::Private } else { Audience::Public },
+        topic: format!("realtime:{topic}").into(),
+    }
+}
+
+/// What a request published.
+#[derive(Default)]
+struct Published {
+    fan_outs: Vec<FanOut>,
+    congestions: Vec<Congestion>,
+}
+
+impl Published {
+    /// Queues a frame for the members of a room.
+    fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) {
+        runtime.meters().events().add(1);
+        self.fan_outs.extend(runtime.hub().publish(key, encode));
+        self.congestions.extend(runtime.hub().congestion(key));
+    }
+
+    /// Gives it to them. The request is answered when rooms that could not keep up have done so.
+    async fn deliver(self) {
+        self.fan_outs.into_iter().for_each(FanOut::run);
+        for congestion in self.congestions {
+            congestion.over().await;
+        }
+    }
+}
+
+/// Reads a body within its limits.
+async fn read_body(body: Body) -> Result<Bytes, Response> {
+    match time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) => {
+            let too_large = std::error::Error::source(&error)
+                .is_some_and(|source| source.to_string().contains("length limit"));
+            if too_large {
+                return Err(message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
+            }
+            Err(bad_request())
+        }
+        Err(_) => Err(message(StatusCode::REQUEST_TIMEOUT, "Request Timeout")),
+    }
+}
+
+/// The media type of a request's body, without parameters, in lower case.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = text(headers, header::CONTENT_TYPE)?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}

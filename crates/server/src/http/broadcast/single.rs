@@ -1,0 +1,107 @@
+//! `POST /api/broadcast/:topic/events/:event`: one message, whose payload is the body.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Path, Request},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::StatusCode;
+use realtime_protocol::{Encoding, UserBroadcast, encode, size};
+use serde_json::{json, value::RawValue};
+
+use super::{Published, RATE_EXCEEDED, authorize_write, media_type, read_body, room};
+use crate::{
+    http::answers::{bad_request, json as answer, message},
+    session::Token,
+    tenant_runtime::TenantRuntime,
+};
+
+/// Refuses other content types, before the tenant is looked for.
+pub async fn check_content_type(request: Request, next: Next) -> Response {
+    match media_type(request.headers()).as_deref() {
+        None | Some("application/json" | "application/octet-stream") => next.run(request).await,
+        Some(_) => {
+            let text = "Unsupported Media Type. Use application/json or application/octet-stream";
+            answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!({ "error": text }))
+        }
+    }
+}
+
+/// Answers one message.
+pub async fn single(
+    Extension(runtime): Extension<Arc<TenantRuntime>>,
+    Extension(token): Extension<Arc<Token>>,
+    Path((topic, event)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let tenant = runtime.tenant();
+    if tenant.suspend {
+        return message(StatusCode::FORBIDDEN, "Tenant is suspended");
+    }
+    let media_type = media_type(request.headers());
+    let query = request.uri().query().unwrap_or_default();
+    let private = form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "private" && matches!(&*value, "true" | "1"));
+    let body = match read_body(request.into_body()).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let max = tenant.limits.max_payload_bytes();
+    let (encoding, body, too_large) = match media_type.as_deref() {
+        // One byte of version and five of header, as the reference counts binaries.
+        Some("application/octet-stream") => (Encoding::Binary, body.clone(), body.len() + 6 > max),
+        Some(_) => match payload(&body) {
+            Some(payload) => (Encoding::Json, payload.clone(), size::exceeds(&payload, max)),
+            None => return bad_request(),
+        },
+        // Without a content type the body is not read.
+        None => (Encoding::Json, Bytes::from_static(b"{}"), false),
+    };
+    if too_large {
+        let errors = json!({ "errors": { "payload": ["Payload size exceeds tenant limit"] } });
+        return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
+    }
+    let events = runtime.meters().events();
+    if events.average() >= f64::from(events.limit()) {
+        return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);
+    }
+    if private && let Err(refusal) = authorize_write(&runtime, &token, &topic) {
+        return message(refusal.status, refusal.text);
+    }
+    let user = UserBroadcast { event: event.into(), encoding, body };
+    let key = room(&runtime, &topic, private);
+    let mut published = Published::default();
+    published.add(&runtime, &key, |vsn| encode::user_broadcast(vsn, &key.topic, &user, None));
+    published.deliver().await;
+    StatusCode::ACCEPTED.into_response()
+}
+
+/// The payload that a JSON body means: itself if it is an object, else wrapped. `None` for what is no JSON.
+fn payload(body: &Bytes) -> Option<Bytes> {
+    if body.is_empty() {
+        return Some(Bytes::from_static(b"{}"));
+    }
+    let json: &RawValue = serde_json::from_slice(body).ok()?;
+    if json.get().starts_with('{') {
+        return Some(body.slice_ref(json.get().as_bytes()));
+    }
+    Some(format!("{{\"_json\":{}}}", json.get()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_that_are_no_objects_are_wrapped() {
+        let payload = |text: &'static str| payload(&Bytes::from_static(text.as_bytes()));
+        assert_eq!(payload(" {\"a\": 1}\n").unwrap(), "{\"a\": 1}");
+        assert_eq!(payload("").unwrap(), "{}");
+        assert_eq!(payload("[1]").unwrap(), "{\"_json\":[1]}");
+        assert_eq!(payload("{bad"), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! What the tenant's HTTP routes have in common: which tenant, how often, who (http_and_ops 2.1 to 2.4).
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use super::answers::{message, not_found, preflight, text};
+use crate::{app::App, session::Token, tenant_runtime::TenantRuntime};
+
+/// Adds CORS headers to the answers to browsers, and answers their preflights.
+pub async fn cors(request: Request, next: Next) -> Response {
+    if request.method() == Method::OPTIONS {
+        return preflight(request.headers(), "POST, OPTIONS");
+    }
+    if request.method() != Method::POST {
+        return not_found(request).await;
+    }
+    let origin = request.headers().contains_key(header::ORIGIN);
+    let mut response = next.run(request).await;
+    if origin {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    response
+}
+
+/// Finds the tenant, counts the request, and refuses it if there are too many; hands the tenant on as an
+/// extension.
+pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let host = text(request.headers(), header::HOST).unwrap_or_default();
+    let Some(runtime) = app.runtime_for_host(host) else {
+        return message(StatusCode::UNAUTHORIZED, "Tenant not found in database");
+    };
+    let requests = runtime.meters().requests();
+    requests.add(1);
+    let mean = requests.average() as u64;
+    let max = u64::from(requests.limit());
+    let mut response = if mean >= max {
+        message(StatusCode::TOO_MANY_REQUESTS, "Too many requests")
+    } else {
+        request.extensions_mut().insert(runtime);
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert("x-rate-rolling", mean.into());
+    headers.insert("x-rate-limit", max.into());
+    headers.insert("x-rate-limit-remaining", max.saturating_sub(mean).into());
+    response
+}
+
+/// Verifies the caller's token, from `Authorization: Bearer` or else `apikey`; hands it on as an extension.
+pub async fn authenticate(
+    Extension(runtime): Extension<Arc<TenantRuntime>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let verified = token(request.headers()).map(|token| runtime.verify(token));
+    match verified {
+        Some(Ok(token)) => {
+            request.extensions_mut().insert(Arc::<Token>::new(token));
+            next.run(request).await
+        }
+        refused => {
+            if let Some(Err(error)) = refused {
+                tracing::warn!(tenant = &**runtime.name(), code = error.code(), %error, "request refused");
+            }
+            message(StatusCode::UNAUTHORIZED, "Unauthorized").into_response()
+        }
+    }
+}
+
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let bearer = text(headers, header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    });
+    bearer.or_else(|| text(headers, "apikey"))
+}
+
+/// `GET /api/ping`.
+pub async fn ping() -> Response {
+    message(StatusCode::OK, "Success")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// http_and_ops 36, 37
+    #[test]
+    fn where_tokens_come_from() {
+        let found = |pairs: &[(&'static str, &'static str)]| {
+            let headers: HeaderMap = pairs
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+                .collect();
+            token(&headers).map(str::to_owned)
+        };
+        assert_eq!(found(&[("authorization", "Bearer a"), ("apikey", "b")]).as_deref(), Some("a"));
+        assert_eq!(found(&[("authorization", "bearer a")]).as_deref(), Some("a"));
+        assert_eq!(found(&[("authorization", "Basic a"), ("apikey", "b")]).as_deref(), Some("b"));
+        assert_eq!(found(&[("authorization", "a"), ("apikey", "b")]).as_deref(), Some("b"));
+        assert_eq!(found(&[("authorization", ""), ("apikey", "b")]).as_deref(), Some("b"));
+        assert_eq!(found(&[("x-api-key", "a")]), None);
+        assert_eq!(found(&[("authorization", "malformed")]), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! Limits per second (protocol 9), with their ticks of five seconds.
+
+use anyhow::Result;
+use realtime_testkit::{PATIENCE, Server, ServerOptions, Socket, TestDb, Version, token};
+use serde_json::{Value, json};
+use tokio::time::{self, Duration};
+
+use crate::BINARY;
+
+/// protocol 8, 37
+#[tokio::test]
+async fn joins_per_second() -> Result<()> {
+    let db = TestDb::new().await?;
+    let options = ServerOptions::default().env("TENANT_MAX_JOINS_PER_SECOND", "2");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    for n in 0..40 {
+        assert_eq!(socket.join(&format!("realtime:{n}"), json!({"config": {}})).await?.0["status"], "ok");
+    }
+    let url = format!("ws://localhost:{}/socket/websocket?apikey={}", server.port(), token("anon"));
+    let refused = async {
+        loop {
+            if let Err(refused) = Socket::try_connect(&url, &[], Version::V1).await? {
+                return anyhow::Ok(refused);
+            }
+            time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let refused = time::timeout(PATIENCE, refused).await??;
+    assert_eq!((refused.status, &*refused.body), (429, r#"{"error":"Too many joins per second"}"#));
+
+    let (reply, _) = socket.join("realtime:more", json!({"config": {}})).await?;
+    let reason = "ClientJoinRateLimitReached: Too many joins per second";
+    assert_eq!(reply, json!({"status": "error", "response": {"reason": reason}}));
+    assert_eq!(socket.close_code().await?, 1001);
+    Ok(())
+}
+
+/// protocol 48: whoever is handed a message is stopped; a sender that hears nothing is not.
+#[tokio::test]
+async fn events_per_second() -> Result<()> {
+    let db = TestDb::new().await?;
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "5");
+    let server = Server::start(BINARY, &db, options).await?;
+    let topic = "realtime:room";
+    let mut sender = server.socket(Version::V2, "anon").await?;
+    let mut own = server.socket(Version::V1, "anon").await?;
+    let mut other = server.socket(Version::V2, "anon").await?;
+    sender.join(topic, json!({"config": {"broadcast": {"ack": true}}})).await?;
+    own.join(topic, json!({"config": {"broadcast": {"self": true}}})).await?;
+    other.join(topic, json!({"config": {}})).await?;
+    for _ in 0..50 {
+        sender.send(Value::Null, Value::Null, topic, "broadcast", json!({"n": 1})).await?;
+    }
+    other.settle().await?;
+    own.settle().await?;
+    let stopped = async {
+        loop {
+            sender.send(Value::Null, Value::Null, topic, "broadcast", json!({"n": 2})).await?;
+            sender.settle().await?;
+            let frames = other.settle().await?;
+            if let Some(at) = frames.iter().position(|frame| frame.event == "system") {
+                return anyhow::Ok((at, frames));
+            }
+            time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let (at, frames) = time::timeout(PATIENCE, stopped).await??;
+    assert_eq!(frames[at - 1].event, "broadcast", "what was being delivered still came");
+    assert_eq!(
+        frames[at].payload,
+        json!({"extension": "system", "status": "error", "message": "Too many messages per second", "channel": "room"})
+    );
+    assert_eq!(frames[at + 1].event, "phx_close");
+    own.event(topic, "phx_close").await?;
+    sender.send(Value::Null, json!("last"), topic, "broadcast", json!({})).await?;
+    assert_eq!(sender.reply("last").await?["status"], "ok", "the sender heard nothing and goes on");
+    // It may join again; its own message stops it again.
+    own.join(topic, json!({"config": {"broadcast": {"self": true}}})).await?;
+    own.send(Value::Null, Value::Null, topic, "broadcast", json!({"n": 3})).await?;
+    own.event(topic, "broadcast").await?;
+    assert_eq!(own.event(topic, "system").await?["message"], "Too many messages per second");
+    Ok(())
+}

@@ -120,6 +120,29 @@ impl App {
         }
     }
 
+    /// The running state of every tenant that was asked for, by name.
+    #[must_use]
+    pub fn runtimes(&self) -> Vec<Arc<TenantRuntime>> {
+        let mut runtimes: Vec<_> = self.runtimes.lock().values().map(Arc::clone).collect();
+        runtimes.sort_by(|a, b| a.tenant().external_id.cmp(&b.tenant().external_id));
+        runtimes
+    }
+
+    /// Whether a token may read the metrics (http_and_ops 3).
+    #[must_use]
+    pub fn may_read_metrics(&self, token: &str) -> bool {
+        let Some(secret) = &self.settings.metrics_secret else { return false };
+        let keys = Keys::new(Some(secret.expose_secret()), None);
+        let verifier = Verifier::new(keys, self.settings.claim_validators.clone());
+        verifier.verify_any(token, Clock::System.unix_seconds()).is_ok()
+    }
+
+    /// Where the node is.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        self.settings.region.as_deref()
+    }
+
     /// Ends the sockets of a tenant (protocol 12): each joined channel is told, then closed with code 1012.
     pub fn disconnect(&self, external_id: &str) {
         let runtime = self.runtimes.lock().get(external_id).map(Arc::clone);

@@ -8,6 +8,7 @@ pub mod driver;
 pub mod http;
 pub mod limits;
 pub mod logging;
+pub mod metrics;
 pub mod routes;
 pub mod session;
 pub mod socket;

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use realtime_auth::{AuthError, Verifier};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::{ConnectError, SubscribeRequest, TenantDatabase};
+use realtime_postgres::{ConnectError, Stats, SubscribeRequest, TenantDatabase};
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
 
@@ -34,6 +34,10 @@ pub trait Database: Send + Sync {
     fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>>;
     /// See [`TenantDatabase::unsubscribe`].
     fn unsubscribe(&self, channel: ChannelId);
+    /// Counters, if there are any.
+    fn stats(&self) -> Option<&Stats> {
+        None
+    }
 }
 
 impl Database for TenantDatabase {
@@ -51,6 +55,10 @@ impl Database for TenantDatabase {
 
     fn unsubscribe(&self, channel: ChannelId) {
         Self::unsubscribe(self, channel);
+    }
+
+    fn stats(&self) -> Option<&Stats> {
+        Some(Self::stats(self))
     }
 }
 

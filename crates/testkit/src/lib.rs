@@ -27,7 +27,13 @@ pub fn unix_now() -> u64 {
 /// A token with these claims.
 #[must_use]
 pub fn sign(claims: &Value) -> String {
-    realtime_auth::sign_hs256(SECRET, &claims.to_string())
+    sign_with(SECRET, claims)
+}
+
+/// A token with these claims, signed with another secret.
+#[must_use]
+pub fn sign_with(secret: &str, claims: &Value) -> String {
+    realtime_auth::sign_hs256(secret, &claims.to_string())
 }
 
 /// A token of a role, good for an hour.

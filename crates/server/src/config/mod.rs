@@ -44,6 +44,10 @@ pub struct Settings {
     pub no_channel_timeout: Duration,
     /// Shortest time between two presence diffs of a room; what changes meanwhile is told as one.
     pub presence_interval: Duration,
+    /// Secret of the tokens that may read the metrics; nobody may without one.
+    pub metrics_secret: Option<SecretString>,
+    /// Where the node is, as a label of metrics.
+    pub region: Option<String>,
     /// The tenants known from the start.
     pub tenants: Vec<Tenant>,
     /// Whether the tenant's secret is the one that everybody knows.
@@ -81,6 +85,8 @@ impl Settings {
                 "PRESENCE_DIFF_INTERVAL_IN_MS",
                 u64::try_from(DEFAULT_PRESENCE_INTERVAL.as_millis()).unwrap_or_default(),
             )?),
+            metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
+            region: env.text("REGION"),
             tenants,
             well_known_secret,
         })

@@ -4,6 +4,7 @@ mod answers;
 mod broadcast;
 pub mod listener;
 pub mod longpoll;
+mod metrics;
 mod request_id;
 mod tenant_api;
 mod upgrade;
@@ -31,6 +32,7 @@ pub fn router(app: Arc<App>) -> Router {
     let api = tenant_api(&app);
     Router::new()
         .route("/healthcheck", get(healthcheck))
+        .route("/metrics", get(metrics::metrics))
         .nest("/api", api.clone())
         .nest("/realtime/v1/api", api)
         .fallback(answers::not_found)

@@ -253,6 +253,29 @@ async fn a_permanent_slot_goes_on_where_it_ended() -> Result<()> {
     db.sql(&format!("select pg_drop_replication_slot('{slot}')")).await
 }
 
+/// postgres_changes 110: what cannot be prepared is tried again until it can
+#[tokio::test]
+async fn a_slot_that_cannot_be_made() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    let suffix = db.name().trim_start_matches("test_")[..8].to_owned();
+    let slot = format!("supabase_realtime_replication_slot_{suffix}");
+    // The name is taken by a slot that is not ours to read.
+    db.sql(&format!("select pg_create_physical_replication_slot('{slot}')")).await?;
+    let options = ServerOptions::default().env("SLOT_DURABLE", "true").env("SLOT_NAME_SUFFIX", &suffix);
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.join(TOPIC, json!({"config": {"postgres_changes": [{"schema": "public"}]}})).await?;
+    assert!(told(&mut socket, "error").await?.starts_with("{:error, "));
+    db.sql(&format!("select pg_drop_replication_slot('{slot}')")).await?;
+    while socket.event(TOPIC, "system").await?["status"] != "ok" {}
+    insert(&db, "at last").await?;
+    assert_eq!(details(&mut socket).await?, "at last");
+    server.stop().await?;
+    let active = format!("select count(*) from pg_replication_slots where slot_name = '{slot}' and active");
+    until(&db, &active, 0).await?;
+    db.sql(&format!("select pg_drop_replication_slot('{slot}')")).await
+}
+
 /// postgres_changes 111: a permanent slot that a dead connection of ours still holds is taken from it
 #[tokio::test]
 async fn a_slot_in_use_is_taken_over() -> Result<()> {

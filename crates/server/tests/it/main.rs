@@ -21,6 +21,7 @@ mod drain;
 mod handshake;
 mod limits;
 mod longpoll;
+mod metrics;
 mod presence;
 mod rest;
 

@@ -27,6 +27,10 @@ pub struct DatabaseConfig {
     pub slot_name: String,
     /// Connections for queries, beside the one for replication.
     pub pool_size: usize,
+    /// Further connections, for the policies of private topics, replay and partitions (`db_pool`).
+    pub policy_pool_size: usize,
+    /// Half of the time that a question to policies waits for a connection (`db_queue_target`).
+    pub queue_target: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long a query may take.
@@ -46,6 +50,8 @@ impl Default for DatabaseConfig {
             publication: "supabase_realtime".to_owned(),
             slot_name: "supabase_realtime_replication_slot".to_owned(),
             pool_size: 5,
+            policy_pool_size: 2,
+            queue_target: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             idle_stop: Duration::from_secs(600),

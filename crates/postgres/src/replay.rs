@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// tenant_database 63, 65; protocol 80
+    /// tenant_database 63, 65
     #[test]
     fn parameters() {
         let limit = |replay: Value| ReplayParams::parse(&replay).unwrap().map(|params| params.limit);

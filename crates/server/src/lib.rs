@@ -6,6 +6,7 @@ pub mod config;
 pub mod dev;
 pub mod http;
 pub mod logging;
+pub mod migrate;
 pub mod routes;
 pub mod session;
 pub mod socket;

@@ -12,7 +12,7 @@ use crate::support::{may_read, may_write, one, policy, ready, request, with_clai
 const USER: &str = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a01";
 const OTHER: &str = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a02";
 
-/// tenant_database 1 to 3; protocol 51, 53
+/// tenant_database 1 to 3
 #[tokio::test]
 async fn policies_decide_and_nothing_is_stored() -> Result<()> {
     let (db, database) = ready().await?;
@@ -34,7 +34,7 @@ async fn policies_decide_and_nothing_is_stored() -> Result<()> {
     Ok(())
 }
 
-/// tenant_database 4; protocol 54
+/// tenant_database 4
 #[tokio::test]
 async fn policies_see_the_subject() -> Result<()> {
     let (db, database) = ready().await?;
@@ -49,7 +49,7 @@ async fn policies_see_the_subject() -> Result<()> {
     Ok(())
 }
 
-/// tenant_database 5; protocol 54
+/// tenant_database 5
 #[tokio::test]
 async fn policies_see_the_role() -> Result<()> {
     let (db, database) = ready().await?;
@@ -90,7 +90,7 @@ async fn extensions_and_directions_are_independent() -> Result<()> {
     Ok(())
 }
 
-/// tenant_database 20; protocol 52
+/// tenant_database 20
 #[tokio::test]
 async fn a_role_that_bypasses_policies_needs_none() -> Result<()> {
     let (_db, database) = ready().await?;

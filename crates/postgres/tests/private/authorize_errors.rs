@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{may_read, may_write, policy, ready, ready_with, request, with_claims};
 
-/// tenant_database 8; protocol 55
+/// tenant_database 8
 #[tokio::test]
 async fn a_policy_that_raises() -> Result<()> {
     let (db, database) = ready().await?;
@@ -39,7 +39,7 @@ async fn a_policy_that_raises() -> Result<()> {
     Ok(())
 }
 
-/// tenant_database 9; protocol 54
+/// tenant_database 9
 #[tokio::test]
 async fn a_role_that_does_not_exist() -> Result<()> {
     let (_db, database) = ready().await?;

@@ -23,7 +23,7 @@ async fn events(database: &TenantDatabase, params: ReplayParams) -> Result<Vec<S
     Ok(messages.into_iter().map(|message| message.event.unwrap_or_default().into()).collect())
 }
 
-/// tenant_database 63, 64; protocol 79
+/// tenant_database 63, 64
 #[tokio::test]
 async fn the_newest_of_the_topic() -> Result<()> {
     let (db, database) = ready().await?;

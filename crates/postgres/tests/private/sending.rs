@@ -83,7 +83,7 @@ async fn policies_see_topic_and_claims() -> Result<()> {
     Ok(())
 }
 
-/// tenant_database 37, 45; protocol 82
+/// tenant_database 37, 45
 #[tokio::test]
 async fn a_trigger_of_the_owner_broadcasts_whatever_policies_say() -> Result<()> {
     let (db, _database) = ready().await?;

@@ -10,6 +10,7 @@ mod channels;
 mod clients;
 mod command_line;
 mod handshake;
+mod migrate;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

@@ -30,12 +30,14 @@ impl Private {
 impl TenantDatabase {
     /// Asks the policies what may be read of a private topic. Those who ask the same at once share the answer.
     ///
-    /// Cancel safe. Takes at most 10 s of waiting for a connection and 15 s of asking.
+    /// Connects if need be. Cancel safe. Takes at most 15 s of connecting, 10 s of waiting for a connection and
+    /// 15 s of asking.
     ///
     /// # Errors
     /// [`AuthorizeError`]: nothing may be read then.
     pub async fn authorize_read(&self, request: &AuthorizeRequest) -> Result<ReadVerdict, AuthorizeError> {
-        self.private().authorizer.read(request).await
+        self.connected().await?;
+        self.noted(self.private().authorizer.read(request).await)
     }
 
     /// Asks the policies what may be written to a private topic; otherwise as
@@ -44,18 +46,34 @@ impl TenantDatabase {
     /// # Errors
     /// [`AuthorizeError`]: nothing may be written then, and it should be asked again next time.
     pub async fn authorize_write(&self, request: &AuthorizeRequest) -> Result<WriteVerdict, AuthorizeError> {
-        self.private().authorizer.write(request).await
+        self.connected().await?;
+        self.noted(self.private().authorizer.write(request).await)
+    }
+
+    /// Connects if need be, so that a database that is down is not tried by each question on its own.
+    async fn connected(&self) -> Result<(), ConnectError> {
+        if self.is_ready() { Ok(()) } else { self.ready().await }
+    }
+
+    /// Asks the next one to connect anew if this one found the database gone.
+    fn noted<V>(&self, answer: Result<V, AuthorizeError>) -> Result<V, AuthorizeError> {
+        if let Err(AuthorizeError::Unavailable(_)) = &answer {
+            self.lost();
+        }
+        answer
     }
 
     /// The latest private broadcasts of a topic, oldest first. Whoever gets them must be allowed to read it.
     ///
     /// # Errors
-    /// [`ReplayError::Failed`], after at most 10 s of waiting for a connection and 5 s of asking.
+    /// [`ReplayError::Failed`], after at most 15 s of connecting, 10 s of waiting for a connection and 5 s of
+    /// asking.
     pub async fn replay(
         &self,
         topic: &str,
         params: ReplayParams,
     ) -> Result<Vec<ReplayedMessage>, ReplayError> {
+        self.connected().await.map_err(|error| ReplayError::Failed(error.to_string()))?;
         replay::replay(&self.private().pool, topic, params, SystemTime::now()).await
     }
 

@@ -192,8 +192,7 @@ impl TenantDatabase {
         match outcome {
             Ok(()) => self.inner.contact.made(),
             Err(_) => {
-                self.inner.contact.lost();
-                self.inner.has_room.store(false, Ordering::Relaxed);
+                self.lost();
                 self.inner.failures.lock().failed(Instant::now());
             }
         }
@@ -213,6 +212,12 @@ impl TenantDatabase {
             self.inner.has_room.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The database did not answer: whoever comes next connects anew.
+    pub(crate) fn lost(&self) {
+        self.inner.contact.lost();
+        self.inner.has_room.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn config(&self) -> &DatabaseConfig {

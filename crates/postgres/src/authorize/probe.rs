@@ -1,12 +1,16 @@
 //! The questions as statements. All statements of a question travel together; whatever becomes of one, the
 //! last ends the transaction, so that nothing is stored and nothing of the role stays on the session.
+//!
+//! Statements that policies play a part in are never prepared: a function that a user declared immutable and that
+//! is not would be evaluated into the plan, and the second user would be judged with the claims of the first.
 
 use std::time::SystemTime;
 
+use deadpool_postgres::Object;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio_postgres::{
-    Client, Error,
+    Error, Statement,
     error::SqlState,
     types::{ToSql, Type},
 };
@@ -74,9 +78,15 @@ fn check_role(request: &AuthorizeRequest) -> Result<(), AuthorizeError> {
     Ok(())
 }
 
+/// The statement for the settings; prepared on the first use of a connection.
+async fn prepare_settings(client: &Object) -> Result<Statement, AuthorizeError> {
+    let types = [const { Type::TEXT }; 5];
+    client.prepare_typed_cached(SETTINGS, &types).await.map_err(|error| AuthorizeError::of(&error))
+}
+
 /// Asks what may be read.
 pub(super) async fn read(
-    client: &Client,
+    client: &Object,
     request: &AuthorizeRequest,
     now: SystemTime,
 ) -> Result<ReadVerdict, AuthorizeError> {
@@ -84,19 +94,18 @@ pub(super) async fn read(
     let ids = [uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string()];
     let sub = subject(&request.claims);
     let row = if request.presence { TWO_ROWS } else { ROW };
-    let row_parameters: [(&(dyn ToSql + Sync), Type); 4] = [
-        (&ids[0], Type::TEXT),
-        (&ids[1], Type::TEXT),
-        (&&*request.topic, Type::TEXT),
-        (&now, Type::TIMESTAMP),
-    ];
+    let row_types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMP];
+    let row =
+        client.prepare_typed_cached(row, &row_types).await.map_err(|error| AuthorizeError::of(&error))?;
+    let row_parameters: [&(dyn ToSql + Sync); 4] = [&ids[0], &ids[1], &&*request.topic, &now];
+    let settings = prepare_settings(client).await?;
     let seen_parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&ids[0], Type::TEXT), (&ids[1], Type::TEXT), (&now, Type::TIMESTAMP)];
     let (begun, written, set, seen, ended) = tokio::join!(
         biased;
         client.batch_execute("begin"),
-        client.query_typed(row, &row_parameters),
-        settings(client, request, &sub),
+        client.execute(&row, &row_parameters),
+        set(client, &settings, request, &sub),
         client.query_typed(SEEN, &seen_parameters),
         client.batch_execute(END),
     );
@@ -113,19 +122,20 @@ pub(super) async fn read(
 
 /// Asks what may be written.
 pub(super) async fn write(
-    client: &Client,
+    client: &Object,
     request: &AuthorizeRequest,
     now: SystemTime,
 ) -> Result<WriteVerdict, AuthorizeError> {
     check_role(request)?;
     let sub = subject(&request.claims);
+    let settings = prepare_settings(client).await?;
     let broadcast = write_row(client, request, "broadcast", &now);
     let (begun, set, broadcast, presence, ended) = if request.presence {
         let presence = write_row(client, request, "presence", &now);
         let (begun, set, marked, broadcast, undone, presence, ended) = tokio::join!(
             biased;
             client.batch_execute("begin"),
-            settings(client, request, &sub),
+            set(client, &settings, request, &sub),
             client.batch_execute("savepoint realtime_probe"),
             broadcast,
             client.batch_execute("rollback to savepoint realtime_probe"),
@@ -137,7 +147,7 @@ pub(super) async fn write(
         let (begun, set, broadcast, ended) = tokio::join!(
             biased;
             client.batch_execute("begin"),
-            settings(client, request, &sub),
+            set(client, &settings, request, &sub),
             broadcast,
             client.batch_execute(END),
         );
@@ -154,20 +164,19 @@ pub(super) async fn write(
     Ok(WriteVerdict { broadcast, presence })
 }
 
-async fn settings(client: &Client, request: &AuthorizeRequest, sub: &Option<String>) -> Result<(), Error> {
+async fn set(
+    client: &Object,
+    settings: &Statement,
+    request: &AuthorizeRequest,
+    sub: &Option<String>,
+) -> Result<(), Error> {
     let AuthorizeRequest { role, topic, claims, headers, .. } = request;
-    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
-        (&&**role, Type::TEXT),
-        (&&**topic, Type::TEXT),
-        (&&**claims, Type::TEXT),
-        (sub, Type::TEXT),
-        (&&**headers, Type::TEXT),
-    ];
-    client.query_typed(SETTINGS, &parameters).await.map(drop)
+    let parameters: [&(dyn ToSql + Sync); 5] = [&&**role, &&**topic, &&**claims, sub, &&**headers];
+    client.query(settings, &parameters).await.map(drop)
 }
 
 async fn write_row(
-    client: &Client,
+    client: &Object,
     request: &AuthorizeRequest,
     extension: &str,
     now: &SystemTime,

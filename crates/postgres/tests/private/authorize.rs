@@ -205,3 +205,68 @@ async fn a_change_of_policies_is_seen_by_the_next_question() -> Result<()> {
     assert!(!database.authorize_write(&request).await?.broadcast);
     Ok(())
 }
+
+/// A function declared immutable that is not is no reason to take one user for another.
+#[tokio::test]
+async fn users_are_not_mistaken_for_one_another() -> Result<()> {
+    let (db, database) = crate::support::ready_with(|config| realtime_postgres::DatabaseConfig {
+        policy_pool_size: 1,
+        ..config
+    })
+    .await?;
+    db.sql(&format!(
+        "create function public.wrongly_immutable() returns text language sql immutable as
+            $$ select current_setting('request.jwt.claim.sub', true) $$;
+         create policy r on realtime.messages for select to authenticated
+            using (public.wrongly_immutable() = '{USER}');
+         create policy w on realtime.messages for insert to authenticated
+            with check (public.wrongly_immutable() = '{USER}')"
+    ))
+    .await?;
+    for _ in 0..10 {
+        for (sub, allowed) in [(USER, true), (OTHER, false)] {
+            let request = with_claims(json!({"role": "authenticated", "sub": sub}));
+            assert_eq!(database.authorize_read(&request).await?, may_read(allowed, allowed));
+            assert_eq!(database.authorize_write(&request).await?, may_write(allowed, allowed));
+        }
+    }
+    Ok(())
+}
+
+/// A check is about its own rows: policies are not evaluated for those of others, however many there are.
+#[tokio::test]
+async fn policies_see_no_rows_of_others() -> Result<()> {
+    let (db, database) = ready().await?;
+    db.sql(
+        "insert into realtime.messages (topic, extension)
+            select 'secret', 'broadcast' from generate_series(1, 1000);
+         create function public.only_mine(topic text) returns boolean language plpgsql as $$ begin
+            if topic <> 'T' then raise exception 'seen'; end if;
+            return true;
+         end $$;
+         create policy r on realtime.messages for select to authenticated using (public.only_mine(topic));",
+    )
+    .await?;
+    assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+    Ok(())
+}
+
+/// Connections that have asked before go on when the table is made anew.
+#[tokio::test]
+async fn the_table_may_be_made_anew() -> Result<()> {
+    let (db, database) = crate::support::ready_with(|config| realtime_postgres::DatabaseConfig {
+        policy_pool_size: 1,
+        ..config
+    })
+    .await?;
+    let service = request("service_role");
+    assert!(database.authorize_read(&service).await?.broadcast);
+    db.sql("drop table realtime.messages").await?;
+    let error = database.authorize_read(&service).await.unwrap_err();
+    assert!(error.to_string().contains("42P01"), "{error}");
+    let report = database.set_up_schema(std::time::SystemTime::now(), false).await?;
+    assert_eq!(report.failed, Vec::<String>::new());
+    assert!(database.authorize_read(&service).await?.broadcast);
+    assert!(database.authorize_write(&service).await?.broadcast);
+    Ok(())
+}

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::join_all;
-use realtime_postgres::{ConnectError, DatabaseConfig};
+use realtime_postgres::{AuthorizeError, ConnectError, DatabaseConfig};
 use realtime_testkit::TestDb;
 
-use crate::support::{config, one, open};
+use crate::support::{config, may_read, one, open, ready, request, until};
 
 /// tenant_database 72
 #[tokio::test]
@@ -87,5 +87,43 @@ async fn first_callers_share_a_connection() -> Result<()> {
     let connections = "select count(*) from pg_stat_activity
         where datname = current_database() and application_name like 'realtime%'";
     assert_eq!(one::<i64>(&db, connections).await?, 1);
+    Ok(())
+}
+
+/// Questions to a database that is down share the attempts to connect, and their limit.
+#[tokio::test]
+async fn questions_do_not_hammer_either() -> Result<()> {
+    let db = TestDb::new().await?;
+    let database = open(DatabaseConfig { port: 1, ..config(&db).await? });
+    let request = request("authenticated");
+    for _ in 0..3 {
+        let answers = join_all((0..10).map(|_| database.authorize_write(&request))).await;
+        for answer in answers {
+            assert!(matches!(answer, Err(AuthorizeError::Unavailable(ConnectError::Unreachable(_)))));
+        }
+    }
+    let limited = Err(AuthorizeError::Unavailable(ConnectError::RateLimited));
+    assert_eq!(database.authorize_read(&request).await, limited);
+    Ok(())
+}
+
+/// Connections that were ended are made anew.
+///
+/// tenant_database 74
+#[tokio::test]
+async fn pools_survive_the_end_of_their_connections() -> Result<()> {
+    let (db, database) = ready().await?;
+    let service = request("service_role");
+    for _ in 0..3 {
+        assert_eq!(database.authorize_read(&service).await?, may_read(true, true));
+        db.sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and application_name like 'realtime%'",
+        )
+        .await?;
+        let gone = "select count(*) = 0 from pg_stat_activity
+            where datname = current_database() and application_name like 'realtime%'";
+        until(&db, gone).await?;
+    }
     Ok(())
 }

@@ -70,6 +70,19 @@ async fn one_that_fails_does_not_stop_the_others() -> Result<()> {
     Ok(())
 }
 
+/// Any number of nodes may look after a database at once.
+#[tokio::test]
+async fn many_nodes_at_once() -> Result<()> {
+    let (db, database) = ready().await?;
+    let now = SystemTime::now() + DAY * 20;
+    let runs = futures_util::future::join_all((0..8).map(|_| database.maintain(now, true))).await;
+    for done in runs {
+        assert_eq!(done?.problems, Vec::<String>::new());
+    }
+    assert_eq!(all::<i32>(&db, DAYS).await?, (19..=23).collect::<Vec<_>>());
+    Ok(())
+}
+
 /// Where there is no table there is nothing to do.
 #[tokio::test]
 async fn a_database_without_messages() -> Result<()> {

@@ -11,6 +11,9 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::{ConnectError, DatabaseConfig, config::SESSION_OPTIONS};
 
+/// How long a peer may be silent that should answer: beyond it the connection counts as broken.
+const PEER_LIMIT: Duration = Duration::from_secs(30);
+
 /// How to log in, under a name that operators see in `pg_stat_activity`.
 pub(crate) fn settings(config: &DatabaseConfig, application: &str) -> tokio_postgres::Config {
     let mut postgres = tokio_postgres::Config::new();
@@ -21,6 +24,8 @@ pub(crate) fn settings(config: &DatabaseConfig, application: &str) -> tokio_post
         .password(config.password.expose_secret())
         .dbname(&config.name)
         .connect_timeout(config.connect_timeout)
+        .keepalives_idle(PEER_LIMIT)
+        .tcp_user_timeout(PEER_LIMIT)
         .application_name(application)
         .options(format!("{SESSION_OPTIONS} -c statement_timeout={}", config.statement_timeout.as_millis()));
     postgres

@@ -187,7 +187,7 @@ impl TenantDatabase {
         }
         let outcome = match time::timeout(READY_LIMIT, self.probe()).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ConnectError::Unreachable("no answer in time".to_owned())),
+            Err(_) => Err(ConnectError::Initializing),
         };
         match outcome {
             Ok(()) => self.inner.contact.made(),

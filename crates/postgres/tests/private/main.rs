@@ -9,4 +9,5 @@ mod replay;
 mod retention;
 mod schema;
 mod sending;
+mod stream;
 mod support;

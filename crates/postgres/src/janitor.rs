@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use rand::Rng as _;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use crate::{
     ConnectError, DatabaseConfig,
@@ -119,7 +119,13 @@ pub(crate) async fn maintain(
 /// The partitions that exist.
 pub(crate) async fn children(client: &Client) -> Result<Vec<Child>, tokio_postgres::Error> {
     let rows = client.query(CHILDREN, &[]).await?;
-    rows.iter().map(|row| Ok(Child { name: row.try_get(0)?, bounds: row.try_get(1)? })).collect()
+    let child = |row: &Row| {
+        // A partition that another node drops at this moment has no bounds any more.
+        let bounds: Option<String> = row.try_get(1)?;
+        let name = row.try_get(0)?;
+        Ok(bounds.map(|bounds| Child { name, bounds }))
+    };
+    rows.iter().filter_map(|row| child(row).transpose()).collect()
 }
 
 /// Runs until it is dropped: the first time at once, without deleting.

@@ -198,3 +198,39 @@ fn other_relations_are_not_messages() {
     }
     assert!(MessageColumns::of(&relation("realtime", "messages", &COLUMNS)).is_some());
 }
+
+/// Whatever is in a row, it is judged.
+#[test]
+fn any_bytes_are_judged() {
+    use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let columns = columns();
+    let samples: [&[u8]; 8] = [
+        b"t",
+        b"\\x0g",
+        b"\\x00",
+        b"2026-11-22 03:36:56",
+        b"-9999-99-99",
+        b"\xff\xfe",
+        b"\x01{}",
+        ID.as_bytes(),
+    ];
+    for _ in 0..20_000 {
+        let row: Tuple = (0..random.random_range(0..10))
+            .map(|_| {
+                let mut bytes = samples.choose(&mut random).map_or(Vec::new(), |sample| sample.to_vec());
+                if random.random_bool(0.3) {
+                    bytes.truncate(random.random_range(0..=bytes.len()));
+                }
+                match random.random_range(0..4) {
+                    0 => Value::Null,
+                    1 => Value::Binary(bytes.into()),
+                    _ => Value::Text(bytes.into()),
+                }
+            })
+            .collect();
+        let _ = columns.message(&row, random.random_range(0..40));
+    }
+}

@@ -3,15 +3,25 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use realtime_postgres::{DatabaseConfig, JanitorSettings, Maintenance};
+use realtime_postgres::{DatabaseConfig, JanitorSettings, Maintenance, TenantDatabase};
 use realtime_testkit::TestDb;
 
-use crate::support::{Log, all, config, one, open, ready, until};
+use crate::support::{Log, all, config, one, open, ready_at, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Days of the partitions, counted from today, as PostgreSQL sees them.
-const DAYS: &str = "select to_date(right(relname, 10), 'YYYY_MM_DD') - (now() at time zone 'utc')::date
+/// Noon of a day far from that of the test's run.
+fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + DAY * 25_733 + DAY / 2
+}
+
+/// A database that was set up at [`noon`].
+async fn ready() -> Result<(TestDb, TenantDatabase)> {
+    ready_at(noon(), |config| config).await
+}
+
+/// Days of the partitions, counted from that of [`noon`], as PostgreSQL sees them.
+const DAYS: &str = "select to_date(right(relname, 10), 'YYYY_MM_DD') - date '2040-06-15'
     from pg_inherits join pg_class c on c.oid = inhrelid
     where inhparent = 'realtime.messages'::regclass and relname ~ '^messages_\\d' order by 1";
 
@@ -19,15 +29,14 @@ const DAYS: &str = "select to_date(right(relname, 10), 'YYYY_MM_DD') - (now() at
 #[tokio::test]
 async fn old_days_go_and_new_days_come() -> Result<()> {
     let (db, database) = ready().await?;
-    // Not near midnight: the test would see another day than the server.
-    let now = SystemTime::now();
+    let now = noon();
     for days in 2..=10 {
         database.maintain(now - DAY * days, false).await?;
     }
     assert_eq!(all::<i32>(&db, DAYS).await?, (-11..=3).collect::<Vec<_>>());
     db.sql(
         "insert into realtime.messages (topic, extension, inserted_at)
-         select 'T', 'broadcast', (now() at time zone 'utc')::date - n from generate_series(0, 11) n;
+         select 'T', 'broadcast', date '2040-06-15' - n from generate_series(0, 11) n;
          create table realtime.messages_rest partition of realtime.messages default;",
     )
     .await?;
@@ -47,21 +56,16 @@ async fn old_days_go_and_new_days_come() -> Result<()> {
 #[tokio::test]
 async fn one_that_fails_does_not_stop_the_others() -> Result<()> {
     let (db, database) = ready().await?;
-    let now = SystemTime::now();
+    let now = noon();
     for days in 5..=6 {
         database.maintain(now - DAY * days, false).await?;
     }
-    let (oldest, tomorrow): (String, String) = (
-        one(&db, "select min(inhrelid::regclass::text) from pg_inherits where inhparent = 'realtime.messages'::regclass").await?,
-        one(&db, "select to_char(now() at time zone 'utc' + interval '1 day', '\"messages_\"YYYY_MM_DD')").await?,
-    );
-    db.sql(&format!(
-        "create view public.of_mine as select * from {oldest};
-         drop table realtime.{tomorrow};
-         create table realtime.blocking partition of realtime.messages for values
-            from (((now() at time zone 'utc')::date + 1)::timestamp + interval '1 hour')
-            to (((now() at time zone 'utc')::date + 1)::timestamp + interval '2 hours');"
-    ))
+    db.sql(
+        "create view public.of_mine as select * from realtime.messages_2040_06_09;
+         drop table realtime.messages_2040_06_16;
+         create table realtime.blocking partition of realtime.messages
+            for values from ('2040-06-16 01:00') to ('2040-06-16 02:00');",
+    )
     .await?;
     let done = database.maintain(now, true).await?;
     let codes: Vec<_> = done.problems.iter().filter_map(|problem| problem.split(':').next()).collect();
@@ -74,7 +78,7 @@ async fn one_that_fails_does_not_stop_the_others() -> Result<()> {
 #[tokio::test]
 async fn many_nodes_at_once() -> Result<()> {
     let (db, database) = ready().await?;
-    let now = SystemTime::now() + DAY * 20;
+    let now = noon() + DAY * 20;
     let runs = futures_util::future::join_all((0..8).map(|_| database.maintain(now, true))).await;
     for done in runs {
         assert_eq!(done?.problems, Vec::<String>::new());
@@ -100,7 +104,7 @@ async fn a_database_without_messages() -> Result<()> {
 async fn the_timer() -> Result<()> {
     let (db, database) = ready().await?;
     let (log, _guard) = Log::listen();
-    let now = SystemTime::now();
+    let now = noon();
     for days in [3, 9] {
         database.maintain(now - DAY * days, false).await?;
     }
@@ -137,7 +141,7 @@ async fn until_logged(log: &Log) -> Result<()> {
 #[tokio::test]
 async fn deletion_can_be_turned_off() -> Result<()> {
     let (db, database) = ready().await?;
-    let now = SystemTime::now();
+    let now = noon();
     database.maintain(now - DAY * 9, false).await?;
     let settings = JanitorSettings {
         delete: false,

@@ -54,6 +54,14 @@ pub async fn ready() -> Result<(TestDb, TenantDatabase)> {
 pub async fn ready_with(
     change: impl FnOnce(DatabaseConfig) -> DatabaseConfig,
 ) -> Result<(TestDb, TenantDatabase)> {
+    ready_at(SystemTime::now(), change).await
+}
+
+/// The same, set up at some time.
+pub async fn ready_at(
+    now: SystemTime,
+    change: impl FnOnce(DatabaseConfig) -> DatabaseConfig,
+) -> Result<(TestDb, TenantDatabase)> {
     let db = TestDb::new().await?;
     db.sql(
         "create schema auth;
@@ -65,7 +73,7 @@ pub async fn ready_with(
     )
     .await?;
     let database = open(change(config(&db).await?));
-    let report = database.set_up_schema(SystemTime::now(), false).await?;
+    let report = database.set_up_schema(now, false).await?;
     assert_eq!(report.failed, Vec::<String>::new());
     Ok((db, database))
 }

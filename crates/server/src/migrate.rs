@@ -17,6 +17,9 @@ pub struct Outcome {
 /// Sets up one database after the other; one that fails does not stop the others.
 pub async fn run(settings: &Settings) -> Outcome {
     let mut outcome = Outcome { text: String::new(), complete: true };
+    if settings.tenants.is_empty() {
+        outcome.text.push_str("There is no tenant whose database could be set up");
+    }
     for tenant in &settings.tenants {
         let database = TenantDatabase::new(database_config(tenant), Arc::new(Routes::default()));
         let place = &tenant.database;

@@ -46,6 +46,20 @@ impl ReadVerdict {
     pub fn may_join(&self) -> bool {
         self.broadcast || self.presence == Some(true)
     }
+
+    /// Message of the `system` frame with which a channel ends whose new token reads less than `before`: less than
+    /// something, or nothing at all. `None` if it goes on; what was not asked does not count.
+    #[must_use]
+    pub fn refresh_refusal(&self, before: Self, topic: &str) -> Option<String> {
+        let lost_presence = before.presence == Some(true) && self.presence == Some(false);
+        if !self.may_join() {
+            Some(format!("You do not have permissions to read from this Channel topic: {topic}"))
+        } else if (before.broadcast && !self.broadcast) || lost_presence {
+            Some(format!("You no longer have permission to read from this Channel topic: {topic}"))
+        } else {
+            None
+        }
+    }
 }
 
 /// Who may write.
@@ -55,4 +69,33 @@ pub struct WriteVerdict {
     pub broadcast: bool,
     /// Whether presence may be tracked; false if that was not asked.
     pub presence: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refreshed_tokens() {
+        let verdict = |broadcast, presence| ReadVerdict { broadcast, presence };
+        let judge = |before: ReadVerdict, now: ReadVerdict| {
+            now.refresh_refusal(before, "T").map(|text| text.contains("no longer"))
+        };
+        let all = verdict(true, Some(true));
+        assert_eq!(judge(all, all), None);
+        assert_eq!(judge(all, verdict(true, Some(false))), Some(true));
+        assert_eq!(judge(all, verdict(false, Some(true))), Some(true));
+        assert_eq!(judge(all, verdict(false, Some(false))), Some(false));
+        assert_eq!(judge(all, verdict(true, None)), None);
+        assert_eq!(judge(verdict(true, None), verdict(false, None)), Some(false));
+        assert_eq!(judge(verdict(false, Some(true)), all), None);
+        assert_eq!(
+            verdict(false, None).refresh_refusal(all, "T").as_deref(),
+            Some("You do not have permissions to read from this Channel topic: T")
+        );
+        assert_eq!(
+            verdict(false, Some(true)).refresh_refusal(all, "T").as_deref(),
+            Some("You no longer have permission to read from this Channel topic: T")
+        );
+    }
 }

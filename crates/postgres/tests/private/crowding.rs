@@ -8,7 +8,7 @@ use realtime_postgres::{AuthorizeError, AuthorizeRequest, DatabaseConfig, Tenant
 use realtime_testkit::TestDb;
 use serde_json::json;
 
-use crate::support::{Log, may_read, one, ready_with, until, with_claims};
+use crate::support::{Log, may_read, may_write, one, ready_with, until, with_claims};
 
 /// Policies wait for a lock that the test holds.
 const WAITING: &str = "
@@ -118,5 +118,61 @@ async fn waiting_is_shared() -> Result<()> {
     }
     busy.await??;
     assert_eq!(database.stats().policies.probes.load(Ordering::Relaxed), 2);
+    Ok(())
+}
+
+/// Many users at once on few connections, some of whom give up in the middle: each of the others gets the answer
+/// to its own question.
+#[tokio::test]
+async fn answers_are_not_mixed_up() -> Result<()> {
+    let (db, database) = ready_with(|config| DatabaseConfig { policy_pool_size: 2, ..config }).await?;
+    db.sql(
+        "create function public.even() returns boolean language sql stable as
+            $$ select (current_setting('request.jwt.claims')::jsonb ->> 'n')::int % 2 = 0 $$;
+         create policy r on realtime.messages for select using (public.even());
+         create policy w on realtime.messages for insert with check (not public.even());",
+    )
+    .await?;
+    let asking: Vec<_> = (0..400)
+        .map(|n| {
+            let database = database.clone();
+            tokio::spawn(async move {
+                if n % 3 == 0 {
+                    let verdict = database.authorize_write(&distinct(n)).await?;
+                    anyhow::ensure!(verdict == may_write(n % 2 == 1, n % 2 == 1), "{n}: {verdict:?}");
+                } else {
+                    let verdict = database.authorize_read(&distinct(n)).await?;
+                    anyhow::ensure!(verdict == may_read(n % 2 == 0, n % 2 == 0), "{n}: {verdict:?}");
+                }
+                anyhow::Ok(())
+            })
+        })
+        .collect();
+    let given_up = async {
+        for (n, asking) in asking.iter().enumerate().filter(|(n, _)| n % 5 == 0) {
+            asking.abort();
+            // Lets the questions go on in between, so that some are given up while they are under way.
+            if n % 10 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    given_up.await;
+    let mut answered = 0;
+    for asking in asking {
+        match asking.await {
+            Ok(answer) => {
+                answer?;
+                answered += 1;
+            }
+            Err(error) => assert!(error.is_cancelled()),
+        }
+    }
+    assert!(answered >= 320, "{answered}");
+    let busy = "select count(*) = 0 from pg_stat_activity
+        where datname = current_database() and application_name = 'realtime_connect' and state <> 'idle'";
+    until(&db, busy).await?;
+    let stored = "select count(*) from realtime.messages";
+    assert_eq!(one::<i64>(&db, stored).await?, 0);
     Ok(())
 }

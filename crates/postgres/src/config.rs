@@ -35,6 +35,10 @@ pub struct DatabaseConfig {
     pub max_lag_bytes: u64,
     /// Connections for queries, beside the one for replication.
     pub pool_size: usize,
+    /// Further connections, for the policies of private topics, replay and partitions (`db_pool`).
+    pub policy_pool_size: usize,
+    /// Half of the time that a question to policies waits for a connection (`db_queue_target`).
+    pub queue_target: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long a query may take.
@@ -56,6 +60,8 @@ impl Default for DatabaseConfig {
             durable_slot: false,
             max_lag_bytes: 10_000_000_000,
             pool_size: 5,
+            policy_pool_size: 2,
+            queue_target: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             idle_stop: Duration::from_secs(600),

@@ -2,15 +2,22 @@
 
 use tokio_postgres::error::SqlState;
 
-/// Why the tenant's database cannot be reached, with the text that joins are refused with (protocol 4.6).
+/// Why the tenant's database cannot be reached, with the texts that joins and requests are refused with
+/// (protocol 4.6, tenant_database 3.5).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// No connection, or no login.
     #[error("Cannot connect to the database: {0}")]
     Unreachable(String),
-    /// The server accepts no more connections.
-    #[error("Database can't accept more connections: {0}")]
+    /// The server accepts no more connections, or has no room for ours.
+    #[error("{0}")]
     LackOfConnections(String),
+    /// Connecting failed three times within five seconds; it is not tried again until these are past.
+    #[error("Too many connection attempts against the tenant database")]
+    RateLimited,
+    /// The connection is being made, for longer than anybody waits.
+    #[error("The connection to the database is being initialized")]
+    Initializing,
 }
 
 impl ConnectError {
@@ -24,6 +31,12 @@ impl ConnectError {
             Self::LackOfConnections(_) => {
                 "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect"
             }
+            Self::RateLimited => {
+                "DatabaseConnectionRateLimitReached: Too many database connections attempts per second"
+            }
+            Self::Initializing => {
+                "InitializingProjectConnection: Realtime is initializing the project connection"
+            }
         }
     }
 
@@ -33,6 +46,19 @@ impl ConnectError {
         match self {
             Self::Unreachable(_) => "UnableToConnectToProject",
             Self::LackOfConnections(_) => "DatabaseLackOfConnections",
+            Self::RateLimited => "DatabaseConnectionRateLimitReached",
+            Self::Initializing => "InitializingProjectConnection",
+        }
+    }
+
+    /// Status and text of a refused private broadcast over HTTP.
+    #[must_use]
+    pub const fn http(&self) -> (u16, &'static str) {
+        match self {
+            Self::Unreachable(_) => (422, "Tenant database unavailable"),
+            Self::LackOfConnections(_) => (422, "Tenant database has too many connections"),
+            Self::RateLimited => (422, "Connect rate limit reached"),
+            Self::Initializing => (422, "Tenant database initializing"),
         }
     }
 
@@ -42,6 +68,23 @@ impl ConnectError {
             Self::LackOfConnections(detail)
         } else {
             Self::Unreachable(detail)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_begin_with_their_code() {
+        for error in [
+            ConnectError::Unreachable("x".into()),
+            ConnectError::LackOfConnections("x".into()),
+            ConnectError::RateLimited,
+            ConnectError::Initializing,
+        ] {
+            assert!(error.join_reason().starts_with(&format!("{}: ", error.code())), "{error}");
         }
     }
 }

@@ -1,11 +1,23 @@
-//! All that talks to a tenant's database: connections, catalog, replication, subscriptions to row changes.
+//! All that talks to a tenant's database: connections, schema, catalog, replication, subscriptions to row changes,
+//! policies of private topics, replay.
 
+mod authorize;
+mod breaker;
+mod broadcast;
+mod budget;
 mod catalog;
 mod config;
 mod error;
+mod janitor;
+mod partitions;
+mod policy_pool;
 mod pool;
+mod private;
+mod publication;
 mod questions;
+mod replay;
 mod replication;
+mod schema;
 mod sqlstate;
 mod subscribe;
 mod tenant;
@@ -13,6 +25,11 @@ mod validate;
 mod visibility;
 mod worker;
 
+pub use authorize::{AuthorizeError, AuthorizeRequest, Latency, PolicyStats, ReadVerdict, WriteVerdict};
+pub use broadcast::{DatabaseBroadcast, MessageColumns, NotBroadcast};
 pub use config::DatabaseConfig;
 pub use error::ConnectError;
+pub use janitor::{JanitorSettings, Maintenance};
+pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage};
+pub use schema::{Origin, SchemaError, SchemaReport};
 pub use tenant::{ChangeSink, Notice, Stats, SubscribeRequest, TenantDatabase};

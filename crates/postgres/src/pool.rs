@@ -1,18 +1,21 @@
 //! The connections for queries.
 
+use std::time::Duration;
+
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
 use secrecy::ExposeSecret as _;
-use tokio_postgres::NoTls;
+use tokio::time;
+use tokio_postgres::{Client, NoTls};
 
 use crate::{ConnectError, DatabaseConfig, config::SESSION_OPTIONS};
 
-/// Makes a pool; nothing is connected yet.
-///
-/// # Errors
-/// [`ConnectError`] for settings that no pool can be made of.
-pub(crate) fn make(config: &DatabaseConfig) -> Result<Pool, ConnectError> {
+/// How long a peer may be silent that should answer: beyond it the connection counts as broken.
+const PEER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How to log in, under a name that operators see in `pg_stat_activity`.
+pub(crate) fn settings(config: &DatabaseConfig, application: &str) -> tokio_postgres::Config {
     let mut postgres = tokio_postgres::Config::new();
     postgres
         .host(&config.host)
@@ -21,15 +24,41 @@ pub(crate) fn make(config: &DatabaseConfig) -> Result<Pool, ConnectError> {
         .password(config.password.expose_secret())
         .dbname(&config.name)
         .connect_timeout(config.connect_timeout)
-        .application_name("realtime")
+        .keepalives_idle(PEER_LIMIT)
+        .tcp_user_timeout(PEER_LIMIT)
+        .application_name(application)
         .options(format!("{SESSION_OPTIONS} -c statement_timeout={}", config.statement_timeout.as_millis()));
-    let manager =
-        Manager::from_config(postgres, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    postgres
+}
+
+/// Makes the pool for row changes; nothing is connected yet.
+///
+/// # Errors
+/// [`ConnectError`] for settings that no pool can be made of.
+pub(crate) fn make(config: &DatabaseConfig) -> Result<Pool, ConnectError> {
+    make_named(config, "realtime", config.pool_size, config.connect_timeout)
+}
+
+/// Makes a pool whose connections bear a name, and for which nobody waits longer than `wait`.
+///
+/// # Errors
+/// As [`make`].
+pub(crate) fn make_named(
+    config: &DatabaseConfig,
+    application: &str,
+    size: usize,
+    wait: Duration,
+) -> Result<Pool, ConnectError> {
+    let manager = Manager::from_config(
+        settings(config, application),
+        NoTls,
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
     Pool::builder(manager)
-        .max_size(config.pool_size.max(1))
+        .max_size(size.max(1))
         .runtime(Runtime::Tokio1)
         .timeouts(Timeouts {
-            wait: Some(config.connect_timeout),
+            wait: Some(wait),
             create: Some(config.connect_timeout),
             recycle: Some(config.connect_timeout),
         })
@@ -46,6 +75,27 @@ pub(crate) async fn get(pool: &Pool) -> Result<Object, ConnectError> {
         PoolError::Backend(backend) => ConnectError::from_code(backend.code(), describe(backend)),
         _ => ConnectError::Unreachable(error.to_string()),
     })
+}
+
+/// A connection of its own, which ends when the client is dropped.
+///
+/// # Errors
+/// [`ConnectError`] when there is none to be had in time.
+pub(crate) async fn connect(config: &DatabaseConfig, application: &str) -> Result<Client, ConnectError> {
+    let settings = settings(config, application);
+    let connecting = settings.connect(NoTls);
+    let (client, connection) = match time::timeout(config.connect_timeout, connecting).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) => return Err(ConnectError::from_code(error.code(), describe(&error))),
+        Err(_) => return Err(ConnectError::Unreachable("no answer in time".to_owned())),
+    };
+    tokio::spawn(async move {
+        // The client is told too, by the statement that fails.
+        if let Err(error) = connection.await {
+            tracing::debug!(error = describe(&error), "connection ended");
+        }
+    });
+    Ok(client)
 }
 
 /// An error with its causes; the library's own text often says no more than that there was one.

@@ -42,10 +42,15 @@ fn condition(code: &str) -> &'static str {
     CONDITIONS.iter().find(|(known, _)| *known == code).map_or("unknown_condition", |(_, name)| name)
 }
 
+/// Severity, code, condition and message of an error: what may be logged. Its detail may quote rows.
+pub(crate) fn summary(error: &DbError) -> String {
+    let code = error.code().code();
+    format!("ERROR {code} ({}) {}", condition(code), error.message())
+}
+
 /// An error in the form that clients see: severity, code, condition and message, then what else is known.
 pub(crate) fn render(error: &DbError) -> String {
-    let code = error.code().code();
-    let mut text = format!("ERROR {code} ({}) {}", condition(code), error.message());
+    let mut text = summary(error);
     let fields = [
         ("table", error.table()),
         ("column", error.column()),

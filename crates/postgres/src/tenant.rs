@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use deadpool_postgres::Pool;
@@ -15,9 +15,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ConnectError, DatabaseConfig,
+    ConnectError, DatabaseConfig, PolicyStats,
+    breaker::ConnectLimit,
+    budget,
     catalog::Published,
-    pool, subscribe,
+    pool,
+    private::Private,
+    subscribe,
     worker::{Command, Worker},
 };
 
@@ -99,6 +103,8 @@ pub struct Stats {
     pub lag_bytes: AtomicU64,
     /// Replication sessions started.
     pub sessions: AtomicU64,
+    /// Questions to the policies of private topics.
+    pub policies: PolicyStats,
 }
 
 /// When the database last answered.
@@ -147,6 +153,11 @@ struct Inner {
     contact: Arc<Contact>,
     /// When the last attempt to connect ended, and how. Held during an attempt.
     attempt: Mutex<Option<(Instant, Result<(), ConnectError>)>>,
+    /// Attempts that failed lately.
+    failures: parking_lot::Mutex<ConnectLimit>,
+    /// Whether there was room for all connections since contact was last lost.
+    has_room: AtomicBool,
+    private: Private,
     worker: OnceCell<mpsc::Sender<Command>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -158,7 +169,11 @@ impl TenantDatabase {
     #[must_use]
     pub fn new(config: DatabaseConfig, sink: Arc<dyn ChangeSink>) -> Self {
         let pool = pool::make(&config);
+        let stats = Arc::default();
         let inner = Inner {
+            private: Private::new(&config, &stats),
+            failures: parking_lot::Mutex::default(),
+            has_room: AtomicBool::new(false),
             config,
             sink,
             pool,
@@ -167,7 +182,7 @@ impl TenantDatabase {
             worker: OnceCell::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            stats: Arc::default(),
+            stats,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -196,13 +211,19 @@ impl TenantDatabase {
         {
             return outcome.clone();
         }
+        if self.inner.failures.lock().is_reached(asked) {
+            return Err(ConnectError::RateLimited);
+        }
         let outcome = match time::timeout(READY_LIMIT, self.probe()).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ConnectError::Unreachable("no answer in time".to_owned())),
+            Err(_) => Err(ConnectError::Initializing),
         };
         match outcome {
             Ok(()) => self.inner.contact.made(),
-            Err(_) => self.inner.contact.lost(),
+            Err(_) => {
+                self.lost();
+                self.inner.failures.lock().failed(Instant::now());
+            }
         }
         // A permanent slot is read whether or not anybody is subscribed: what it keeps must not grow.
         if outcome.is_ok() && self.inner.config.durable_slot {
@@ -214,11 +235,41 @@ impl TenantDatabase {
 
     async fn probe(&self) -> Result<(), ConnectError> {
         let client = pool::get(self.pool()?).await?;
-        client
-            .simple_query("select 1")
-            .await
-            .map_err(|error| ConnectError::from_code(error.code(), pool::describe(&error)))?;
+        if self.inner.has_room.load(Ordering::Relaxed) {
+            client
+                .simple_query("select 1")
+                .await
+                .map_err(|error| ConnectError::from_code(error.code(), pool::describe(&error)))?;
+        } else {
+            budget::check(&client, &self.inner.config).await?;
+            self.inner.has_room.store(true, Ordering::Relaxed);
+        }
         Ok(())
+    }
+
+    /// The database did not answer: whoever comes next connects anew.
+    pub(crate) fn lost(&self) {
+        self.inner.contact.lost();
+        self.inner.has_room.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn config(&self) -> &DatabaseConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn private(&self) -> &Private {
+        &self.inner.private
+    }
+
+    /// Runs something until the end of this handle.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.inner.stop.clone();
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 
     fn pool(&self) -> Result<&Pool, ConnectError> {
@@ -292,6 +343,7 @@ impl TenantDatabase {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.inner.private.close();
         if let Ok(pool) = &self.inner.pool {
             pool.close();
         }

@@ -194,7 +194,8 @@ fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigErro
     Ok(Verifier::new(Keys::new(secret, jwks), settings.claim_validators.clone()))
 }
 
-fn database_config(tenant: &Tenant) -> DatabaseConfig {
+/// Where a tenant's database is, in the words of the crate that talks to it.
+pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
     let database = &tenant.database;
     DatabaseConfig {
         host: database.host.clone(),

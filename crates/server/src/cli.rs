@@ -29,6 +29,8 @@ pub enum Command {
     Dev(DevArgs),
     /// Print a token for a tenant that uses API_JWT_SECRET
     Token(TokenArgs),
+    /// Set the databases up for private topics, print what changed, and exit
+    Migrate,
     /// Read the settings, print them without secrets, and exit
     CheckConfig,
 }

@@ -9,6 +9,7 @@ pub mod http;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+pub mod migrate;
 pub mod routes;
 pub mod session;
 pub mod socket;

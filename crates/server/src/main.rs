@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use realtime_server::{
     cli::{Cli, Command, DevArgs, EXIT_CONFIG, TokenArgs},
     config::{self, ConfigError, Env, Settings},
-    dev, logging,
+    dev, logging, migrate,
     startup::Server,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +23,10 @@ fn main() -> ExitCode {
         },
         Command::Dev(args) => run_dev(&args),
         Command::Token(args) => token(&args),
+        Command::Migrate => match settings() {
+            Ok(settings) => run_migrate(&settings),
+            Err(error) => wrong_config(&error),
+        },
         Command::CheckConfig => match settings() {
             Ok(settings) => {
                 print(&format!("{settings:#?}"));
@@ -91,6 +95,14 @@ fn run_dev(args: &DevArgs) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+    })
+}
+
+fn run_migrate(settings: &Settings) -> ExitCode {
+    run(async {
+        let outcome = migrate::run(settings).await;
+        print(outcome.text.trim_end());
+        if outcome.complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     })
 }
 

@@ -22,6 +22,7 @@ mod handshake;
 mod limits;
 mod longpoll;
 mod metrics;
+mod migrate;
 mod presence;
 mod rest;
 

@@ -1,0 +1,135 @@
+//! Questions that several ask at once are put once.
+//!
+//! A question is shared by all who ask it before it is put. Who asks while it is being answered gets a new
+//! one: an answer never dates from before its question, so whoever asks after a policy has changed sees that.
+
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+/// The questions that wait to be put, each with the place where its answer will be.
+pub(super) struct Flights<K, V> {
+    waiting: Mutex<HashMap<K, Arc<OnceCell<V>>>>,
+}
+
+impl<K, V> Default for Flights<K, V> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default() }
+    }
+}
+
+/// A place on a flight. Leaving the last place cancels the flight.
+pub(super) struct Seat<'a, K: Hash + Eq, V> {
+    flights: &'a Flights<K, V>,
+    key: K,
+    answer: Arc<OnceCell<V>>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
+    /// Number of questions that wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
+    /// The answer to a question. `put` is run by one of those who share it, or by another if that one is
+    /// cancelled; it calls [`Seat::depart`] when the question is put.
+    ///
+    /// Cancel safe: the question is put for the others.
+    pub(super) async fn ask(&self, key: &K, put: impl AsyncFnOnce(&Seat<'_, K, V>) -> V) -> V {
+        let answer = Arc::clone(self.waiting.lock().entry(key.clone()).or_default());
+        let seat = Seat { flights: self, key: key.clone(), answer };
+        let run = async || {
+            // Those who are about to ask the same get in.
+            tokio::task::yield_now().await;
+            put(&seat).await
+        };
+        seat.answer.get_or_init(run).await.clone()
+    }
+}
+
+impl<K: Hash + Eq, V> Seat<'_, K, V> {
+    /// From now on nobody else gets in.
+    pub(super) fn depart(&self) {
+        let mut waiting = self.flights.waiting.lock();
+        if waiting.get(&self.key).is_some_and(|answer| Arc::ptr_eq(answer, &self.answer)) {
+            waiting.remove(&self.key);
+        }
+    }
+}
+
+impl<K: Hash + Eq, V> Drop for Seat<'_, K, V> {
+    fn drop(&mut self) {
+        let mut waiting = self.flights.waiting.lock();
+        // One is the table's, one is ours. Nobody gets a third while the table is locked.
+        let last = Arc::strong_count(&self.answer) <= 2;
+        if last && waiting.get(&self.key).is_some_and(|answer| Arc::ptr_eq(answer, &self.answer)) {
+            waiting.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        time::Duration,
+    };
+
+    use tokio::{sync::Notify, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_ask_at_once_share() {
+        let flights = Flights::default();
+        let put = AtomicU32::new(0);
+        let ask = |key: u32| {
+            let (flights, put) = (&flights, &put);
+            async move {
+                flights
+                    .ask(&key, async |seat: &Seat<'_, _, _>| {
+                        seat.depart();
+                        put.fetch_add(1, Ordering::Relaxed)
+                    })
+                    .await
+            }
+        };
+        let answers = futures_util::future::join_all([1, 2, 1, 1, 2].map(ask)).await;
+        assert_eq!(put.load(Ordering::Relaxed), 2);
+        assert_eq!((answers[0], answers[1]), (answers[2], answers[4]));
+        assert_eq!(ask(1).await, 2, "answered questions are put anew");
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_asks_after_the_departure_gets_a_later_answer() {
+        let (flights, departed, answer) = (Flights::default(), Notify::new(), Notify::new());
+        let first = flights.ask(&1, async |seat: &Seat<'_, _, _>| {
+            seat.depart();
+            departed.notify_one();
+            answer.notified().await;
+            "early"
+        });
+        let second = async {
+            departed.notified().await;
+            let late = flights.ask(&1, async |_: &Seat<'_, _, _>| "late").await;
+            answer.notify_one();
+            late
+        };
+        assert_eq!(tokio::join!(first, second), ("early", "late"));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_asker_harms_nobody() {
+        let flights = Flights::default();
+        let never = flights.ask(&1, async |_: &Seat<'_, _, _>| std::future::pending().await);
+        let first = timeout(Duration::from_millis(20), never);
+        let second = flights.ask(&1, async |_: &Seat<'_, _, _>| 7);
+        let (first, second) = tokio::join!(first, second);
+        assert!(first.is_err());
+        assert_eq!(second, 7);
+        assert_eq!(flights.len(), 0, "nothing is left behind");
+    }
+}

@@ -1,0 +1,218 @@
+//! Messages that a joining channel has missed (tenant_database 6, protocol 10.1).
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::time;
+use tokio_postgres::{
+    Client, Row,
+    error::SqlState,
+    types::{ToSql, Type},
+};
+
+use crate::{policy_pool::PolicyPool, pool};
+
+/// Messages where the client names no number, and at most.
+const LIMIT: i64 = 25;
+
+/// Last millisecond of the year 9999.
+const LAST_MILLISECOND: i64 = 253_402_300_799_999;
+
+/// First millisecond of the year 0.
+const FIRST_MILLISECOND: i64 = -62_167_219_200_000;
+
+/// How far the clocks of others may be ahead.
+const AHEAD: Duration = Duration::from_secs(60);
+
+/// How long the query may take.
+const QUERY_LIMIT: Duration = Duration::from_secs(5);
+
+/// The newest messages first. Nobody's policies matter: that the topic may be read was settled before.
+const QUERY: &str = "select id::text, event, payload::text, binary_payload from realtime.messages
+    where topic = $1 and private and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
+    order by inserted_at desc limit $4";
+
+/// The same where an older set-up knows no binary payloads.
+const QUERY_WITHOUT_BINARY: &str = "select id::text, event, payload::text, null::bytea from realtime.messages
+    where topic = $1 and private and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
+    order by inserted_at desc limit $4";
+
+/// What to replay: `config.broadcast.replay` of a join, found valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayParams {
+    since: SystemTime,
+    limit: i64,
+}
+
+impl ReplayParams {
+    /// Judges what a client sent. `None` if that is no object, which asks for nothing.
+    ///
+    /// # Errors
+    /// [`ReplayError::InvalidParams`] for `since` or `limit` that are no integers, or out of range.
+    pub fn parse(replay: &Value) -> Option<Result<Self, ReplayError>> {
+        let replay = replay.as_object()?;
+        let integer = |name: &str| match replay.get(name) {
+            None => Ok(None),
+            Some(value) => value.as_i64().map(Some).ok_or(ReplayError::InvalidParams),
+        };
+        let parse = || {
+            let since = integer("since")?.ok_or(ReplayError::InvalidParams)?;
+            if !(FIRST_MILLISECOND..=LAST_MILLISECOND).contains(&since) {
+                return Err(ReplayError::InvalidParams);
+            }
+            let distance = Duration::from_millis(since.unsigned_abs());
+            let epoch = SystemTime::UNIX_EPOCH;
+            let since = if since < 0 { epoch.checked_sub(distance) } else { epoch.checked_add(distance) };
+            let limit = integer("limit")?.unwrap_or(LIMIT).clamp(1, LIMIT);
+            Ok(Self { since: since.ok_or(ReplayError::InvalidParams)?, limit })
+        };
+        Some(parse())
+    }
+}
+
+/// Why nothing is replayed. `Display` is the `reason` of the refused join.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The parameters.
+    #[error("UnableToReplayMessages: Replay params are not valid")]
+    InvalidParams,
+    /// The database; its words are for the log.
+    #[error("UnableToReplayMessages: Realtime was unable to replay messages")]
+    Failed(String),
+}
+
+impl ReplayError {
+    /// Operators' code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        "UnableToReplayMessages"
+    }
+}
+
+/// What a stored message carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageBody {
+    /// JSON text as PostgreSQL writes it; `null` where a row has neither payload.
+    Json(Bytes),
+    /// Any bytes, perhaps none.
+    Binary(Bytes),
+}
+
+/// A stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayedMessage {
+    /// Id of the row, as a UUID's text.
+    pub id: Box<str>,
+    /// Event; a row of other origin may have none.
+    pub event: Option<Box<str>>,
+    /// Payload.
+    pub body: MessageBody,
+}
+
+/// The latest private broadcasts of a topic, oldest first.
+///
+/// # Errors
+/// [`ReplayError::Failed`]
+pub(crate) async fn replay(
+    pool: &PolicyPool,
+    topic: &str,
+    params: ReplayParams,
+    now: SystemTime,
+) -> Result<Vec<ReplayedMessage>, ReplayError> {
+    let client = pool.get().await.map_err(|error| ReplayError::Failed(error.to_string()))?;
+    let query = async {
+        match query(&client, QUERY, topic, params, now).await {
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
+                query(&client, QUERY_WITHOUT_BINARY, topic, params, now).await
+            }
+            result => result,
+        }
+    };
+    let mut rows = match time::timeout(QUERY_LIMIT, query).await {
+        Ok(rows) => rows.map_err(|error| ReplayError::Failed(pool::describe(&error)))?,
+        Err(_) => {
+            drop(deadpool_postgres::Object::take(client));
+            return Err(ReplayError::Failed("no answer in time".to_owned()));
+        }
+    };
+    rows.reverse();
+    rows.iter()
+        .map(message)
+        .collect::<Result<_, _>>()
+        .map_err(|error| ReplayError::Failed(pool::describe(&error)))
+}
+
+async fn query(
+    client: &Client,
+    query: &str,
+    topic: &str,
+    params: ReplayParams,
+    now: SystemTime,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let until = now + AHEAD;
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&topic, Type::TEXT),
+        (&params.since, Type::TIMESTAMP),
+        (&until, Type::TIMESTAMP),
+        (&params.limit, Type::INT8),
+    ];
+    client.query_typed(query, &parameters).await
+}
+
+fn message(row: &Row) -> Result<ReplayedMessage, tokio_postgres::Error> {
+    let body = match row.try_get::<_, Option<&[u8]>>(3)? {
+        Some(bytes) => MessageBody::Binary(Bytes::copy_from_slice(bytes)),
+        None => {
+            let json = row.try_get::<_, Option<&str>>(2)?.unwrap_or("null");
+            MessageBody::Json(Bytes::copy_from_slice(json.as_bytes()))
+        }
+    };
+    Ok(ReplayedMessage {
+        id: row.try_get::<_, &str>(0)?.into(),
+        event: row.try_get::<_, Option<&str>>(1)?.map(Into::into),
+        body,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// tenant_database 63, 65
+    #[test]
+    fn parameters() {
+        let limit = |replay: Value| ReplayParams::parse(&replay).unwrap().map(|params| params.limit);
+        assert_eq!(limit(json!({"since": 0})), Ok(25));
+        assert_eq!(limit(json!({"since": 0, "limit": 30})), Ok(25));
+        assert_eq!(limit(json!({"since": 0, "limit": 0})), Ok(1));
+        assert_eq!(limit(json!({"since": 0, "limit": -9})), Ok(1));
+        assert_eq!(limit(json!({"since": 253_402_300_799_999_i64, "limit": 7})), Ok(7));
+        for bad in [
+            json!({}),
+            json!({"since": "x"}),
+            json!({"since": 1.5}),
+            json!({"since": null}),
+            json!({"since": 253_402_300_800_000_i64}),
+            json!({"since": u64::MAX}),
+            json!({"since": -62_167_219_200_001_i64}),
+            json!({"since": 0, "limit": "x"}),
+            json!({"since": 0, "limit": null}),
+            json!({"since": 0, "limit": 2.0}),
+        ] {
+            assert_eq!(limit(bad.clone()), Err(ReplayError::InvalidParams), "{bad}");
+        }
+        for nothing in [json!(true), json!("x"), json!([1]), json!(null)] {
+            assert_eq!(ReplayParams::parse(&nothing), None);
+        }
+    }
+
+    #[test]
+    fn times_are_milliseconds() {
+        let since = |since: i64| ReplayParams::parse(&json!({"since": since})).unwrap().unwrap().since;
+        assert_eq!(since(1_500), SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
+        assert_eq!(since(-1), SystemTime::UNIX_EPOCH - Duration::from_millis(1));
+    }
+}

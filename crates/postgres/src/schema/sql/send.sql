@@ -1,0 +1,21 @@
+create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+returns void
+language plpgsql volatile
+as $body$
+declare
+    row_id constant uuid := pg_catalog.gen_random_uuid();
+    body jsonb := payload;
+begin
+    -- Only an object can take the key: anything else without it ends as a warning.
+    if not (body operator(pg_catalog.?) 'id') then
+        body := pg_catalog.jsonb_set(body, '{id}', pg_catalog.to_jsonb(row_id));
+    end if;
+    -- Policies that test realtime.topic() must see this topic.
+    perform pg_catalog.set_config('realtime.topic', topic, true);
+    insert into realtime.messages (id, topic, extension, event, private, payload)
+    values (row_id, topic, 'broadcast', event, private, body);
+exception when others then
+    -- The caller's transaction must not fail because nobody could be told.
+    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
+end
+$body$;

@@ -1,0 +1,174 @@
+//! Policies that cannot be evaluated (tenant_database 3.5).
+
+use std::time::Duration;
+
+use anyhow::Result;
+use realtime_postgres::{AuthorizeError, DatabaseConfig};
+use serde_json::json;
+
+use crate::support::{may_read, may_write, policy, ready, ready_with, request, with_claims};
+
+/// tenant_database 8
+#[tokio::test]
+async fn a_policy_that_raises() -> Result<()> {
+    let (db, database) = ready().await?;
+    db.sql(
+        "create function public.raises() returns boolean language plpgsql as
+            $$ begin raise exception 'no way'; end $$;
+         create policy r on realtime.messages for select to authenticated using (public.raises());
+         create policy w on realtime.messages for insert to authenticated with check (public.raises());",
+    )
+    .await?;
+    let request = request("authenticated");
+    for _ in 0..2 {
+        let error = database.authorize_read(&request).await.unwrap_err();
+        assert_eq!(error, AuthorizeError::RlsPolicy("ERROR P0001 (raise_exception) no way".to_owned()));
+        assert_eq!(
+            error.join_reason("T"),
+            "Unauthorized: You do not have permissions to read from this Channel topic: T"
+        );
+        assert_eq!(error.code(), "RlsPolicyError");
+        let error = database.authorize_write(&request).await.unwrap_err();
+        assert!(matches!(error, AuthorizeError::RlsPolicy(_)), "{error:?}");
+    }
+    // Others are not harmed.
+    assert_eq!(
+        database.authorize_read(&crate::support::request("service_role")).await?,
+        may_read(true, true)
+    );
+    Ok(())
+}
+
+/// tenant_database 9
+#[tokio::test]
+async fn a_role_that_does_not_exist() -> Result<()> {
+    let (_db, database) = ready().await?;
+    for role in ["potato", "", "NONE", "none", "authenticated; select 1"] {
+        let read = database.authorize_read(&request(role)).await;
+        let write = database.authorize_write(&request(role)).await;
+        let expected = format!("ERROR 22023 (invalid_parameter_value) role \"{role}\" does not exist");
+        assert_eq!(read, Err(AuthorizeError::RlsPolicy(expected.clone())));
+        assert_eq!(write, Err(AuthorizeError::RlsPolicy(expected)));
+    }
+    Ok(())
+}
+
+/// A role without rights on the table may write nothing, and cannot be asked what it may read.
+#[tokio::test]
+async fn a_role_without_rights() -> Result<()> {
+    let (db, database) = ready().await?;
+    policy(&db, "select", &["broadcast"]).await?;
+    db.sql("revoke all on realtime.messages from authenticated").await?;
+    let request = request("authenticated");
+    let error = database.authorize_read(&request).await.unwrap_err();
+    assert!(matches!(&error, AuthorizeError::RlsPolicy(text) if text.contains("42501")), "{error:?}");
+    assert_eq!(database.authorize_write(&request).await?, may_write(false, false));
+    Ok(())
+}
+
+/// Claims and headers that are no good for policies fail their own question only.
+#[tokio::test]
+async fn claims_that_policies_cannot_read() -> Result<()> {
+    let (db, database) = ready().await?;
+    db.sql(
+        "create policy r on realtime.messages for select to authenticated
+         using (current_setting('request.jwt.claims')::jsonb ->> 'a' is null)",
+    )
+    .await?;
+    let bad = with_claims(json!({"role": "authenticated", "a": "\u{0}"}));
+    let error = database.authorize_read(&bad).await.unwrap_err();
+    assert!(matches!(&error, AuthorizeError::RlsPolicy(_)), "{error:?}");
+    let mut bad = request("authenticated");
+    bad.topic = "a\u{0}b".into();
+    let error = database.authorize_read(&bad).await.unwrap_err();
+    assert!(matches!(&error, AuthorizeError::RlsPolicy(_)), "{error:?}");
+    assert!(database.authorize_read(&request("authenticated")).await?.broadcast);
+    Ok(())
+}
+
+/// tenant_database 10
+#[tokio::test]
+async fn a_policy_that_takes_too_long() -> Result<()> {
+    let (db, database) =
+        ready_with(|config| DatabaseConfig { statement_timeout: Duration::from_millis(300), ..config })
+            .await?;
+    db.sql(
+        "create function public.slow() returns boolean language sql as $$ select pg_sleep(60) is null $$;
+         create policy r on realtime.messages for select to authenticated using (public.slow());
+         create policy w on realtime.messages for insert to authenticated with check (public.slow());",
+    )
+    .await?;
+    let expected = "ERROR 57014 (query_canceled) canceling statement due to statement timeout";
+    let read = database.authorize_read(&request("authenticated")).await.unwrap_err();
+    assert_eq!(read, AuthorizeError::QueryCanceled(expected.to_owned()));
+    assert_eq!(read.join_reason("T"), format!("QueryCanceled: {expected}"));
+    let write = database.authorize_write(&request("authenticated")).await.unwrap_err();
+    assert_eq!(write, AuthorizeError::QueryCanceled(expected.to_owned()));
+    Ok(())
+}
+
+/// tenant_database 11
+#[tokio::test]
+async fn no_partition_for_today() -> Result<()> {
+    let (db, database) = ready().await?;
+    policy(&db, "select", &["broadcast"]).await?;
+    policy(&db, "insert", &["broadcast"]).await?;
+    let partitions: Vec<String> = crate::support::all(
+        &db,
+        "select inhrelid::regclass::text from pg_inherits where inhparent = 'realtime.messages'::regclass",
+    )
+    .await?;
+    assert_eq!(partitions.len(), 5);
+    db.sql(&format!("drop table {}", partitions.join(", "))).await?;
+    for error in [
+        database.authorize_read(&request("authenticated")).await.unwrap_err(),
+        database.authorize_write(&request("authenticated")).await.unwrap_err(),
+    ] {
+        assert!(matches!(&error, AuthorizeError::MissingPartition(_)), "{error:?}");
+    }
+    Ok(())
+}
+
+/// A user's own check on the table is no missing partition.
+#[tokio::test]
+async fn a_check_of_the_users() -> Result<()> {
+    let (db, database) = ready().await?;
+    db.sql("alter table realtime.messages add constraint mine check (topic <> 'T')").await?;
+    let error = database.authorize_read(&request("authenticated")).await.unwrap_err();
+    assert!(matches!(&error, AuthorizeError::RlsPolicy(_)), "{error:?}");
+    Ok(())
+}
+
+/// The connection ends in the insert, in the select and in the insert of the write check.
+///
+/// tenant_database 12
+#[tokio::test]
+async fn the_connection_ends_during_the_check() -> Result<()> {
+    let (db, database) = ready().await?;
+    db.sql(
+        "create function public.kill() returns boolean language plpgsql security definer as
+            $$ begin perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(60); return true; end $$;
+         create function public.kill_trigger() returns trigger language plpgsql security definer as
+            $$ begin perform public.kill(); return new; end $$;
+         create policy r on realtime.messages for select to authenticated using (public.kill());
+         create policy w on realtime.messages for insert to authenticated with check (public.kill());",
+    )
+    .await?;
+    let request = request("authenticated");
+    let in_select = database.authorize_read(&request).await.unwrap_err();
+    let in_write = database.authorize_write(&request).await.unwrap_err();
+    db.sql("create trigger t before insert on realtime.messages for each row execute function public.kill_trigger()")
+        .await?;
+    let in_insert = database.authorize_read(&request).await.unwrap_err();
+    for error in [in_select, in_write, in_insert] {
+        assert!(matches!(&error, AuthorizeError::Unavailable(_)), "{error:?}");
+        assert_eq!(
+            error.join_reason("T"),
+            "UnableToConnectToProject: Realtime was unable to connect to the project database"
+        );
+    }
+    // New connections take the place of those that ended.
+    db.sql("drop trigger t on realtime.messages; drop policy r on realtime.messages").await?;
+    assert_eq!(database.authorize_read(&request).await?, may_read(false, false));
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! Private topics against real PostgreSQL: set-up, policies, sending, replay, retention, connections.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod authorize;
+mod authorize_errors;
+mod crowding;
+mod life;
+mod replay;
+mod retention;
+mod schema;
+mod sending;
+mod stream;
+mod support;

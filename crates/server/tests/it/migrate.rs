@@ -1,0 +1,65 @@
+//! `realtime migrate` as operators meet it.
+
+use anyhow::Result;
+use realtime_testkit::TestDb;
+use tokio::process::Command;
+
+use crate::BINARY;
+
+async fn migrate(db: &TestDb, further: &[(&str, &str)]) -> Result<(Option<i32>, Vec<String>)> {
+    let output = Command::new(BINARY)
+        .arg("migrate")
+        .env_clear()
+        .envs(db.env().await?)
+        .envs(further.iter().copied())
+        .output()
+        .await?;
+    let lines = String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect();
+    Ok((output.status.code(), lines))
+}
+
+#[tokio::test]
+async fn prints_what_changed() -> Result<()> {
+    let db = TestDb::new().await?;
+    let (code, lines) = migrate(&db, &[]).await?;
+    assert_eq!(code, Some(0), "{lines:#?}");
+    assert!(lines[0].starts_with(&format!("Tenant realtime-dev: database {} at 127.0.0.1:", db.name())));
+    assert_eq!(lines[1], "  Create schema realtime");
+    assert_eq!(
+        lines.last().map(String::as_str),
+        Some("  Create publication supabase_realtime_messages_publication")
+    );
+    assert_eq!(lines.len(), 18, "{lines:#?}");
+    db.sql("select realtime.send('{}', 'e', 'T')").await?;
+    let (code, lines) = migrate(&db, &[]).await?;
+    assert_eq!((code, &lines[1..]), (Some(0), &["  Nothing to change".to_owned()][..]));
+    // By hand, roles that came later get their rights, too.
+    db.sql("revoke all on realtime.messages from anon; revoke usage on schema realtime from anon").await?;
+    let (_, lines) = migrate(&db, &[]).await?;
+    assert_eq!(lines[1], "  Grant anon the use of schema realtime and of its messages");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tells_what_it_could_not_do() -> Result<()> {
+    let db = TestDb::new().await?;
+    db.sql(&format!("create role lesser_{0} login password 'x'", db.name())).await?;
+    let user = format!("lesser_{}", db.name());
+    let (code, lines) = migrate(&db, &[("DB_USER", &user), ("DB_PASSWORD", "x")]).await?;
+    assert_eq!(code, Some(1));
+    let expected = format!(
+        "  Failed, nothing was changed: MigrationsFailedToRun: Create schema realtime: db error: ERROR: permission denied \
+         for database {}",
+        db.name()
+    );
+    assert_eq!(&lines[1..], &[expected]);
+    let (code, lines) = migrate(&db, &[("DB_PORT", "1")]).await?;
+    assert_eq!(code, Some(1));
+    assert!(
+        lines[1].starts_with("  Failed, nothing was changed: Cannot connect to the database"),
+        "{lines:?}"
+    );
+    let (code, _) = migrate(&db, &[("DB_PORT", "x")]).await?;
+    assert_eq!(code, Some(64));
+    Ok(())
+}

@@ -7,7 +7,14 @@ use realtime_localpg::{Cluster, ClusterOptions};
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 
-static CLUSTER: OnceCell<(Cluster, tempfile::TempDir)> = OnceCell::const_new();
+/// A running cluster and where its data are.
+struct Running {
+    cluster: Cluster,
+    /// Removed with the cluster.
+    _dir: tempfile::TempDir,
+}
+
+static CLUSTER: OnceCell<Running> = OnceCell::const_new();
 
 /// The cluster of this process, started when first asked for. It ends with the process.
 ///
@@ -16,40 +23,43 @@ static CLUSTER: OnceCell<(Cluster, tempfile::TempDir)> = OnceCell::const_new();
 /// # Errors
 /// When it cannot be started.
 pub async fn cluster() -> Result<&'static Cluster> {
-    let start = async || {
-        let dir = tempfile::Builder::new().prefix("realtime-test-").tempdir()?;
-        // The server runs as another user if we are root: it must be allowed to pass through.
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
-        let options = ClusterOptions {
-            bin_dir: std::env::var_os("REALTIME_PG_BIN").map(Into::into),
-            data_dir: dir.path().join("pg"),
-            install: true,
-            durable: false,
-            // A session that sets `synchronous_commit` to `on` waits, once its commit is in the log, for a standby that
-            // never comes: the log has the commit, no snapshot sees it. `pg_cancel_backend` ends the wait.
-            settings: ["max_connections=300", "synchronous_commit=local", "synchronous_standby_names=nobody"]
-                .map(str::to_owned)
-                .to_vec(),
-            ..ClusterOptions::default()
-        };
-        let cluster = Cluster::start(options, &|_| {}).await?;
-        // Roles belong to the cluster, not to a database.
-        let client = cluster.connect("postgres").await?;
-        client
-            .batch_execute(
-                "create role anon nologin; create role authenticated nologin;
-                 create role service_role nologin bypassrls;",
-            )
-            .await?;
-        anyhow::Ok((cluster, dir))
+    Ok(&CLUSTER.get_or_try_init(start).await?.cluster)
+}
+
+async fn start() -> Result<Running> {
+    let dir = tempfile::Builder::new().prefix("realtime-test-").tempdir()?;
+    // The server runs as another user if we are root: it must be allowed to pass through.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
+    let options = ClusterOptions {
+        bin_dir: std::env::var_os("REALTIME_PG_BIN").map(Into::into),
+        data_dir: dir.path().join("pg"),
+        install: true,
+        durable: false,
+        // A session that sets `synchronous_commit` to `on` waits, once its commit is in the log, for a standby that
+        // never comes: the log has the commit, no snapshot sees it. `pg_cancel_backend` ends the wait.
+        settings: ["max_connections=300", "synchronous_commit=local", "synchronous_standby_names=nobody"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..ClusterOptions::default()
     };
-    Ok(&CLUSTER.get_or_try_init(start).await?.0)
+    let cluster = Cluster::start(options, &|_| {}).await?;
+    // Roles belong to the cluster, not to a database.
+    let client = cluster.connect("postgres").await?;
+    client
+        .batch_execute(
+            "create role anon nologin; create role authenticated nologin;
+             create role service_role nologin bypassrls;",
+        )
+        .await?;
+    Ok(Running { cluster, _dir: dir })
 }
 
 /// A database of its own for one test.
 pub struct TestDb {
     name: String,
     client: Client,
+    /// The cluster, if it is nobody else's.
+    own: Option<Box<Running>>,
 }
 
 impl TestDb {
@@ -58,7 +68,20 @@ impl TestDb {
     /// # Errors
     /// When PostgreSQL does not run or refuses.
     pub async fn new() -> Result<Self> {
-        let cluster = cluster().await?;
+        Self::of(cluster().await?).await
+    }
+
+    /// The same on a cluster of its own, where nobody else writes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn alone() -> Result<Self> {
+        let own = Box::new(start().await?);
+        let db = Self::of(&own.cluster).await?;
+        Ok(Self { own: Some(own), ..db })
+    }
+
+    async fn of(cluster: &Cluster) -> Result<Self> {
         let name = format!("test_{:016x}", rand::random::<u64>());
         let admin = cluster.connect("postgres").await?;
         admin.batch_execute(&format!("create database {name}")).await?;
@@ -69,7 +92,7 @@ impl TestDb {
                  grant usage on schema public to anon, authenticated, service_role;",
             )
             .await?;
-        Ok(Self { name, client })
+        Ok(Self { name, client, own: None })
     }
 
     /// With table `test` of postgres_changes 8, fixture A: all granted to `anon` and `authenticated`, published.
@@ -78,14 +101,29 @@ impl TestDb {
     /// As [`new`](Self::new).
     pub async fn with_fixture_a() -> Result<Self> {
         let db = Self::new().await?;
-        db.sql(
+        db.make_fixture_a().await?;
+        Ok(db)
+    }
+
+    /// Makes table `test` of fixture A.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn make_fixture_a(&self) -> Result<()> {
+        self.sql(
             "create table public.test (id serial primary key, details text, binary_data bytea);
              grant all on public.test to anon, authenticated;
              grant all on sequence public.test_id_seq to anon, authenticated;
              alter publication supabase_realtime add table public.test;",
         )
-        .await?;
-        Ok(db)
+        .await
+    }
+
+    async fn cluster(&self) -> Result<&Cluster> {
+        match &self.own {
+            Some(own) => Ok(&own.cluster),
+            None => cluster().await,
+        }
     }
 
     /// Name of the database.
@@ -113,7 +151,7 @@ impl TestDb {
     /// # Errors
     /// When the server refuses.
     pub async fn connect(&self) -> Result<Client> {
-        Ok(cluster().await?.connect(&self.name).await?)
+        Ok(self.cluster().await?.connect(&self.name).await?)
     }
 
     /// Connection URL of the superuser.
@@ -121,7 +159,7 @@ impl TestDb {
     /// # Errors
     /// When PostgreSQL does not run.
     pub async fn url(&self) -> Result<String> {
-        Ok(cluster().await?.url(&self.name))
+        Ok(self.cluster().await?.url(&self.name))
     }
 
     /// The variables that point a server to this database.
@@ -129,7 +167,7 @@ impl TestDb {
     /// # Errors
     /// When PostgreSQL does not run.
     pub async fn env(&self) -> Result<Vec<(String, String)>> {
-        let cluster = cluster().await?;
+        let cluster = self.cluster().await?;
         let pairs = [
             ("DB_HOST", cluster.host().to_owned()),
             ("DB_PORT", cluster.port().to_string()),

@@ -340,7 +340,10 @@ async fn a_slot_too_far_behind_is_given_up() -> Result<()> {
 /// Nothing is asked while the log stands still.
 #[tokio::test]
 async fn an_idle_server_asks_nothing() -> Result<()> {
-    let (server, db) = server().await?;
+    // The log is the cluster's, not the database's.
+    let db = TestDb::alone().await?;
+    db.make_fixture_a().await?;
+    let server = Server::start(BINARY, &db, ServerOptions::default()).await?;
     let mut socket = watching(&server, json!({"schema": "public"})).await?;
     insert(&db, "1").await?;
     assert_eq!(details(&mut socket).await?, "1");

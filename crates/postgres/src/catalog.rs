@@ -1,8 +1,16 @@
 //! Questions to the catalog (postgres_changes 7.7).
 
+use deadpool_postgres::ClientWrapper as Client;
+use deadpool_postgres::ClientWrapper as Client;
 use realtime_changes::{Column, RoleAccess, Table};
 use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Error, Row, types::ToSql};
+
+/// The rows of a query, which is prepared once on each connection.
+async fn rows(client: &Client, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+    let statement = client.prepare_cached(sql).await?;
+    client.query(&statement, parameters).await
+}
 
 /// A table of the publication.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +28,7 @@ pub(crate) async fn published(client: &Client, publication: &str) -> Result<Vec<
         join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
         where p.pubname = $1
         order by c.oid";
-    let rows = client.query(SQL, &[&publication]).await?;
+    let rows = rows(client, SQL, &[&publication]).await?;
     rows.iter()
         .map(|row| Ok(Published { oid: row.try_get(0)?, schema: row.try_get(1)?, name: row.try_get(2)? }))
         .collect()
@@ -47,8 +55,10 @@ pub(crate) async fn table(
         join pg_catalog.pg_namespace n on n.oid = t.typnamespace
         where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
         order by a.attnum";
-    let Some(row) = client.query_opt(TABLE, &[&oid]).await? else { return Ok(None) };
-    let rows = client.query(COLUMNS, &[&oid]).await?;
+    let parameters: [&(dyn ToSql + Sync); 1] = [&oid];
+    let (table, rows) =
+        tokio::try_join!(rows(client, TABLE, &parameters), rows(client, COLUMNS, &parameters))?;
+    let Some(row) = table.first() else { return Ok(None) };
     let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
     load_types(client, types, oids?).await?;
     let attnums: Result<Vec<i16>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
@@ -102,7 +112,7 @@ pub(crate) async fn load_types(
         order by a.attnum";
     let mut missing = types.missing(wanted);
     while !missing.is_empty() {
-        let rows = client.query(TYPES, &[&missing]).await?;
+        let rows = rows(client, TYPES, &[&missing]).await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {
             let typtype: String = row.try_get(2)?;
@@ -110,7 +120,7 @@ pub(crate) async fn load_types(
                 "d" => TypeKind::Domain(row.try_get(3)?),
                 "c" => {
                     let relation: Oid = row.try_get(7)?;
-                    let attributes = client.query(ATTRIBUTES, &[&relation]).await?;
+                    let attributes = self::rows(client, ATTRIBUTES, &[&relation]).await?;
                     let attributes: Result<Vec<_>, Error> = attributes
                         .iter()
                         .map(|row| Ok((row.try_get::<_, String>(0)?.into(), row.try_get(1)?)))
@@ -163,7 +173,7 @@ pub(crate) async fn role_accesses(
         join pg_catalog.pg_class c on c.oid = w.relation";
     let (roles, oids): (Vec<&str>, Vec<Oid>) = wanted.iter().copied().unzip();
     let mut accesses = vec![None; wanted.len()];
-    for row in client.query(SQL, &[&roles, &oids]).await? {
+    for row in rows(client, SQL, &[&roles, &oids]).await? {
         let n: i64 = row.try_get(0)?;
         let at = usize::try_from(n - 1).unwrap_or(usize::MAX);
         if let (Some(slot), Some((role, _))) = (accesses.get_mut(at), wanted.get(at)) {
@@ -177,7 +187,10 @@ pub(crate) async fn role_accesses(
 /// Whether a role exists.
 pub(crate) async fn role_exists(client: &Client, role: &str) -> Result<bool, Error> {
     const SQL: &str = "select exists (select from pg_catalog.pg_roles where rolname = $1)";
-    client.query_one(SQL, &[&role]).await?.try_get(0)
+    match rows(client, SQL, &[&role]).await?.first() {
+        Some(row) => row.try_get(0),
+        None => Ok(false),
+    }
 }
 
 /// Whether the database orders text by its bytes.

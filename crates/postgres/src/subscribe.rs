@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::{ClientWrapper as Client, Pool};
 use realtime_changes::{LiteralCheck, RoleAccess, SubscribeRefusal, SubscriptionSpec, Table, plan};
 use realtime_pgoutput::{Oid, TypeRegistry};
-use tokio_postgres::Client;
 
 use crate::{
     SubscribeRequest,
@@ -69,13 +68,17 @@ pub(crate) async fn check(
     request: &SubscribeRequest,
 ) -> Result<Checked, SubscribeRefusal> {
     let client = pool::get(pool).await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
-    let published = catalog::published(&client, publication).await.map_err(|error| unavailable(&error))?;
+    let (published, role_exists) = tokio::try_join!(
+        catalog::published(&client, publication),
+        catalog::role_exists(&client, &request.role)
+    )
+    .map_err(|error| unavailable(&error))?;
     let mut checks = Checks {
         client: &client,
         request,
         types: TypeRegistry::default(),
         literals: Literals::default(),
-        role_known: false,
+        role_exists,
         tables: HashMap::new(),
     };
     for (_, spec) in &request.subscriptions {
@@ -96,7 +99,7 @@ struct Checks<'a> {
     request: &'a SubscribeRequest,
     types: TypeRegistry,
     literals: Literals,
-    role_known: bool,
+    role_exists: bool,
     /// Tables that several subscriptions of the request name.
     tables: HashMap<Oid, (Table, RoleAccess)>,
 }
@@ -108,19 +111,16 @@ impl Checks<'_> {
         published: &Published,
     ) -> Result<(), SubscribeRefusal> {
         let role = &*self.request.role;
-        if !self.role_known {
-            let exists =
-                catalog::role_exists(self.client, role).await.map_err(|error| unavailable(&error))?;
-            if !exists {
-                let error = format!("ERROR 42704 (undefined_object) role \"{role}\" does not exist");
-                return Err(SubscribeRefusal::Database { context: spec.context(), error });
-            }
-            self.role_known = true;
+        if !self.role_exists {
+            let error = format!("ERROR 42704 (undefined_object) role \"{role}\" does not exist");
+            return Err(SubscribeRefusal::Database { context: spec.context(), error });
         }
         if !self.tables.contains_key(&published.oid) {
-            let table = catalog::table(self.client, published.oid, &mut self.types).await;
-            let access = catalog::role_access(self.client, role, published.oid).await;
-            match (table, access) {
+            let found = tokio::join!(
+                catalog::table(self.client, published.oid, &mut self.types),
+                catalog::role_access(self.client, role, published.oid),
+            );
+            match found {
                 (Ok(Some(table)), Ok(Some(access))) => self.tables.insert(published.oid, (table, access)),
                 (Err(error), _) | (_, Err(error)) => return Err(unavailable(&error)),
                 // Dropped since it was listed.

@@ -1,7 +1,6 @@
 //! Questions to the catalog (postgres_changes 7.7).
 
 use deadpool_postgres::ClientWrapper as Client;
-use deadpool_postgres::ClientWrapper as Client;
 use realtime_changes::{Column, RoleAccess, Table};
 use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
 use tokio_postgres::{Error, Row, types::ToSql};

@@ -48,7 +48,10 @@ pub(crate) async fn table(
     let Some(row) = client.query_opt(TABLE, &[&oid]).await? else { return Ok(None) };
     let rows = client.query(COLUMNS, &[&oid]).await?;
     let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
-    load_types(client, types, oids?).await?;
+    // A composite may have been altered since; of the other kinds nothing that matters can be.
+    let oids = oids?;
+    types.forget_composites(oids.iter().copied());
+    load_types(client, types, oids).await?;
     let attnums: Result<Vec<i16>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
     let attnums = attnums?;
     let columns: Result<Vec<Column>, Error> = rows.iter().map(|row| column(row, types)).collect();

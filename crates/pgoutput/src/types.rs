@@ -1,6 +1,6 @@
 //! What must be known of a type to write its values as JSON.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::Oid;
 
@@ -67,16 +67,31 @@ impl TypeRegistry {
     /// Which of `wanted`, and of the types they are made of, are not known.
     #[must_use]
     pub fn missing(&self, wanted: impl IntoIterator<Item = Oid>) -> Vec<Oid> {
-        let mut seen = std::collections::HashSet::new();
-        let mut missing = Vec::new();
+        let unknown = |oid: &Oid| !self.types.contains_key(oid);
+        self.made_of(wanted).into_iter().filter(unknown).collect()
+    }
+
+    /// Forgets those of `wanted`, and of the types they are made of, whose definition can change: composites.
+    pub fn forget_composites(&mut self, wanted: impl IntoIterator<Item = Oid>) {
+        for oid in self.made_of(wanted) {
+            if matches!(self.get(oid).map(|info| &info.kind), Some(TypeKind::Composite(_))) {
+                self.types.remove(&oid);
+            }
+        }
+    }
+
+    /// Types and, as far as it is known, what they are made of; each once.
+    fn made_of(&self, wanted: impl IntoIterator<Item = Oid>) -> Vec<Oid> {
+        let mut seen = HashSet::new();
+        let mut found = Vec::new();
         let mut pending: Vec<Oid> = wanted.into_iter().collect();
         while let Some(oid) = pending.pop() {
             if !seen.insert(oid) {
                 continue;
             }
+            found.push(oid);
             match self.get(oid).map(|info| &info.kind) {
-                None => missing.push(oid),
-                Some(TypeKind::Scalar) => {}
+                None | Some(TypeKind::Scalar) => {}
                 Some(TypeKind::Domain(base)) => pending.push(*base),
                 Some(TypeKind::Array { element, .. }) => pending.push(*element),
                 Some(TypeKind::Composite(attributes)) => {
@@ -84,7 +99,7 @@ impl TypeRegistry {
                 }
             }
         }
-        missing
+        found
     }
 }
 
@@ -111,5 +126,20 @@ mod tests {
         types.insert(TypeInfo { oid: 9003, name: "e".into(), kind: TypeKind::Domain(23) });
         assert_eq!(types.base(9002), 23);
         assert_eq!(types.base(23), 23);
+    }
+
+    #[test]
+    fn composites_can_be_forgotten() {
+        let mut types = TypeRegistry::default();
+        let mut put = |oid, kind| types.insert(TypeInfo { oid, name: "t".into(), kind });
+        put(1, TypeKind::Array { element: 2, delimiter: b',' });
+        put(2, TypeKind::Composite(vec![("a".into(), 3), ("b".into(), 4)]));
+        put(3, TypeKind::Domain(5));
+        put(4, TypeKind::Scalar);
+        put(5, TypeKind::Composite(vec![]));
+        put(6, TypeKind::Composite(vec![]));
+        types.forget_composites([1]);
+        let known: Vec<Oid> = (1..=6).filter(|oid| types.get(*oid).is_some()).collect();
+        assert_eq!(known, [1, 3, 4, 6]);
     }
 }

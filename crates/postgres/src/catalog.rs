@@ -59,7 +59,10 @@ pub(crate) async fn table(
         tokio::try_join!(rows(client, TABLE, &parameters), rows(client, COLUMNS, &parameters))?;
     let Some(row) = table.first() else { return Ok(None) };
     let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
-    load_types(client, types, oids?).await?;
+    // A composite may have been altered since; of the other kinds nothing that matters can be.
+    let oids = oids?;
+    types.forget_composites(oids.iter().copied());
+    load_types(client, types, oids).await?;
     let attnums: Result<Vec<i16>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
     let attnums = attnums?;
     let columns: Result<Vec<Column>, Error> = rows.iter().map(|row| column(row, types)).collect();

@@ -435,3 +435,29 @@ async fn publications_of_every_kind() -> Result<()> {
     assert_eq!(brief(&mut socket).await?, change("INSERT", "thing", json!({"id": 1}), Value::Null));
     Ok(())
 }
+
+/// A composite type that is altered is known anew with the next description of a table that has it. Labels of enums
+/// need not be known.
+#[tokio::test]
+async fn altered_types() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create type public.pair as (n int, t text); create type public.mood as enum ('a');
+         create table public.typed (id int primary key, p public.pair, ps public.pair[], m public.mood);
+         grant select on public.typed to anon; alter publication supabase_realtime add table public.typed;",
+    )
+    .await?;
+    let mut socket = watching(&server, "anon", json!({"schema": "public", "table": "typed"})).await?;
+    db.sql(r#"insert into public.typed values (1, '(1,a)', '{"(1,a)"}', 'a')"#).await?;
+    let pair = json!({"n": 1, "t": "a"});
+    assert_eq!(next(&mut socket).await?["record"], json!({"id": 1, "p": pair, "ps": [pair], "m": "a"}));
+    db.sql("alter type public.mood add value 'b'").await?;
+    db.sql(
+        r#"alter type public.pair drop attribute n, add attribute x int; alter type public.pair rename attribute t to "T";
+         grant select on public.typed to authenticated; insert into public.typed values (2, '(a,2)', '{"(a,3)"}', 'b')"#,
+    )
+    .await?;
+    let record = next(&mut socket).await?["record"].clone();
+    assert_eq!(record, json!({"id": 2, "p": {"T": "a", "x": 2}, "ps": [{"T": "a", "x": 3}], "m": "b"}));
+    Ok(())
+}

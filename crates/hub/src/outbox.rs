@@ -30,10 +30,7 @@ pub enum Closed {
     /// The socket reads slower than its rooms talk: the byte limit was hit.
     #[error("Outbox is full")]
     SlowConsumer,
-    /// Somebody asked for the socket to be closed with this WebSocket close code.
-    #[error("Socket is closing with code {0}")]
-    Requested(u16),
-    /// Writing failed: the client is gone.
+    /// Writing failed, or the socket is ending.
     #[error("Connection is gone")]
     Gone,
 }
@@ -238,32 +235,17 @@ impl Outbox {
         let mut queue = self.queue.lock();
         let queue = &mut *queue;
         loop {
-            match queue.closed {
-                Some(closed @ (Closed::SlowConsumer | Closed::Gone)) => return Flush::Closed(closed),
-                Some(closed) if queue.frames.is_empty() => return Flush::Closed(closed),
-                None if queue.frames.is_empty() => {
-                    queue.shrink();
-                    return Flush::Done;
-                }
-                _ => {}
+            if let Some(closed) = queue.closed {
+                return Flush::Closed(closed);
+            }
+            if queue.frames.is_empty() {
+                queue.shrink();
+                return Flush::Done;
             }
             if !queue.write_some() {
-                return queue
-                    .closed
-                    .filter(|closed| *closed == Closed::Gone)
-                    .map_or(Flush::Blocked, Flush::Closed);
+                return queue.closed.map_or(Flush::Blocked, Flush::Closed);
             }
         }
-    }
-
-    /// Asks the socket's task to write what is queued and then close with `code`. The first reason stays.
-    pub fn close(&self, code: u16) {
-        let mut queue = self.queue.lock();
-        if queue.closed.is_none() {
-            queue.closed = Some(Closed::Requested(code));
-        }
-        drop(queue);
-        self.wake.notify_one();
     }
 
     /// Takes nothing more but `last`; if `rest` is false what is queued is dropped, but for a frame that is

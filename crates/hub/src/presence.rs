@@ -99,7 +99,10 @@ impl Presence {
     fn set(&mut self, origin: Origin, entry: Option<Arc<Entry>>) {
         let before = match entry {
             Some(entry) => self.entries.insert(origin, entry),
-            None => self.entries.remove(&origin),
+            None => {
+                self.state = None;
+                self.entries.remove(&origin)
+            }
         };
         self.changed.entry(origin).or_insert(before);
     }
@@ -130,14 +133,16 @@ impl Presence {
         Some(diff)
     }
 
-    /// The payload of `presence_state`: what has been announced. Whoever gets it and every later diff misses
-    /// nothing and is told nothing twice.
+    /// The payload of `presence_state`: what has been announced and is not gone. Whoever gets it and every later
+    /// diff misses nothing and is told of no join twice; the first diff may tell that somebody left whom the
+    /// state no longer had.
     pub fn state_json(&mut self) -> Bytes {
         if let Some(state) = &self.state {
             return state.clone();
         }
         let unchanged = self.entries.iter().filter(|(origin, _)| !self.changed.contains_key(origin));
-        let announced = self.changed.values().flatten();
+        let still_there = self.changed.iter().filter(|(origin, _)| self.entries.contains_key(origin));
+        let announced = still_there.filter_map(|(_, announced)| announced.as_ref());
         let mut out = Vec::new();
         write_grouped(&mut out, unchanged.map(|(_, entry)| &**entry).chain(announced.map(|entry| &**entry)));
         let state = Bytes::from(out);

@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     driver::{Driver, Ending},
+    http::listener::ConnectionPermit,
     ws::reader::{Event, Reader},
 };
 
@@ -73,14 +74,25 @@ impl From<Ending> for End {
     }
 }
 
-/// Serves one upgraded connection until it ends. The session's outbox has to write to `stream`.
-pub async fn run(stream: Arc<TcpStream>, reader: Reader, driver: Driver) {
+/// Serves one upgraded connection until it ends. The session's outbox has to write to `stream`; `permit` is
+/// held as long.
+///
+/// No `async fn`: its arguments would stay in the future beside what they are moved into, for each socket.
+pub fn run(
+    stream: Arc<TcpStream>,
+    reader: Reader,
+    driver: Driver,
+    permit: ConnectionPermit,
+) -> impl Future<Output = ()> + Send {
     let outbox = Arc::clone(driver.outbox());
-    let mut socket = Socket { stream, reader, driver, outbox, heard: Instant::now(), resting: None };
-    let end = socket.serve().await;
-    // Channels end before the lingering close: others must not wait for this client's last answer.
-    socket.driver.end();
-    socket.close(end).await;
+    let mut socket =
+        Socket { stream, reader, driver, outbox, heard: Instant::now(), resting: None, _permit: permit };
+    async move {
+        let end = socket.serve().await;
+        // Channels end before the lingering close: others must not wait for this client's last answer.
+        socket.driver.end();
+        socket.close(end).await;
+    }
 }
 
 struct Socket {
@@ -92,6 +104,7 @@ struct Socket {
     heard: Instant,
     /// It sent more than its share: not read before this.
     resting: Option<Instant>,
+    _permit: ConnectionPermit,
 }
 
 impl Socket {
@@ -109,7 +122,6 @@ impl Socket {
                 Flush::Blocked => true,
                 Flush::Closed(Closed::SlowConsumer) => return End::TooSlow,
                 Flush::Closed(Closed::Gone) => return End::Gone,
-                Flush::Closed(Closed::Requested(code)) => return End::Close(code),
             };
             let idle_at = self.heard + IDLE_LIMIT;
             let wake =
@@ -184,7 +196,7 @@ impl Socket {
     }
 
     /// Ends the connection as RFC 6455 7.1 has it, within [`CLOSE_LIMIT`].
-    async fn close(mut self, end: End) {
+    async fn close(&mut self, end: End) {
         let (code, rest, answered) = match end {
             End::Gone => return,
             End::Close(code) => (code, true, false),

@@ -5,7 +5,7 @@ mod server;
 mod ws;
 
 pub use pg::{TestDb, cluster};
-pub use server::{Answer, Server, ServerOptions, Usage};
+pub use server::{Answer, Server, ServerOptions, Usage, http};
 pub use ws::{Frame, Refused, Socket, Version};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -63,6 +63,38 @@ impl Answer {
     }
 }
 
+/// The answer to a request on a connection of its own.
+///
+/// # Errors
+/// When there is none.
+pub async fn http(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer> {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        request.push_str("Host: localhost\r\n");
+    }
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(&[request.as_bytes(), body].concat()).await?;
+    let mut answer = Vec::new();
+    time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.context("no answer")??;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("status")?.parse()?;
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    Ok(Answer { status, headers, body: body.to_owned() })
+}
+
 /// What a server process has used.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
@@ -149,10 +181,10 @@ impl Server {
         Ok(answer)
     }
 
-    /// The answer to a request on a connection of its own.
+    /// As [`http`] on this server.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no answer.
     pub async fn http(
         &self,
         method: &str,
@@ -160,25 +192,7 @@ impl Server {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            request.push_str("Host: localhost\r\n");
-        }
-        for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
-        }
-        request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-        stream.write_all(&[request.as_bytes(), body].concat()).await?;
-        let mut answer = Vec::new();
-        time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.context("no answer")??;
-        let answer = String::from_utf8_lossy(&answer);
-        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("status")?.parse()?;
-        let headers = lines.filter_map(|line| line.split_once(": "));
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        Ok(Answer { status, headers, body: body.to_owned() })
+        http(self.port, method, path, headers, body).await
     }
 
     /// Port it listens on.

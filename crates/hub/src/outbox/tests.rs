@@ -101,13 +101,12 @@ fn a_slow_consumer_is_closed_and_only_a_frame_begun_is_ended() {
 fn what_was_accepted_before_a_close_is_written() {
     let (outbox, pipe) = piped(100);
     outbox.push(A).unwrap();
-    outbox.close(1012);
-    outbox.close(1000);
-    assert_eq!(outbox.push(B), Err(Closed::Requested(1012)), "the first reason stays");
-    assert_eq!(outbox.flush(), Flush::Blocked);
+    outbox.finish(Bytes::from_static(b"close"), true);
+    assert_eq!(outbox.push(B), Err(Closed::Gone));
+    assert!(!outbox.write_last().unwrap());
     pipe.allow(100);
-    assert_eq!(outbox.flush(), Flush::Closed(Closed::Requested(1012)));
-    assert_eq!(pipe.received(), b"aaaa");
+    assert!(outbox.write_last().unwrap());
+    assert_eq!(pipe.received(), b"aaaaclose");
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub async fn websocket(
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    app.sockets().spawn(serve(upgrade, vsn, runtime, token, permit));
+    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, runtime, token, permit));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
@@ -114,8 +114,9 @@ pub(super) fn admit(
     Ok((runtime, Arc::new(token)))
 }
 
-/// Waits for the upgrade to be complete and serves the socket.
+/// Waits for the upgrade to be complete and starts the socket.
 async fn serve(
+    app: Arc<App>,
     upgrade: OnUpgrade,
     vsn: Vsn,
     runtime: Arc<TenantRuntime>,
@@ -139,8 +140,8 @@ async fn serve(
     let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
     let session = Session::new(vsn, outbox, Arc::clone(&runtime), token);
     let reader = Reader::new(&parts.read_buf);
-    socket::run(stream, reader, Driver::new(session, runtime)).await;
-    drop(permit);
+    // A task of its own: this one is larger than what a socket needs for the rest of its life.
+    app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime), permit));
 }
 
 /// The parameters of an upgrade request that mean something (protocol 1.2).

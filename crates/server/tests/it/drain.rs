@@ -53,7 +53,7 @@ impl Inside {
     }
 }
 
-/// protocol 6, 91, 93
+/// protocol 6, 91, 93, http_and_ops 44
 #[tokio::test]
 async fn each_channel_is_told_before_the_socket_closes() -> Result<()> {
     let db = TestDb::new().await?;
@@ -89,6 +89,15 @@ async fn each_channel_is_told_before_the_socket_closes() -> Result<()> {
     let refused = Socket::try_connect(&url, &[], Version::V1).await?.err();
     let Some(Refused { status, body, .. }) = refused else { panic!("connected") };
     assert_eq!((status, &*body), (403, r#"{"error":"Realtime was disabled for this tenant"}"#));
+    let bearer = format!("Bearer {}", token("anon"));
+    for (path, body) in [
+        ("/api/broadcast", r#"{"messages":[{"topic":"0","event":"e","payload":{}}]}"#),
+        ("/api/broadcast/0/events/e", "{}"),
+    ] {
+        let headers = [("Authorization", &*bearer), ("Content-Type", "application/json")];
+        let answer = realtime_testkit::http(server.port, "POST", path, &headers, body.as_bytes()).await?;
+        assert_eq!((answer.status, &*answer.body), (403, r#"{"message":"Tenant is suspended"}"#));
+    }
     server.stop().await
 }
 

@@ -36,7 +36,7 @@ async fn joins_per_second() -> Result<()> {
     Ok(())
 }
 
-/// protocol 48: whoever is handed a message is stopped; a sender that hears nothing is not.
+/// protocol 48, http_and_ops 45, 53: whoever is handed a message is stopped; a sender that hears nothing is not.
 #[tokio::test]
 async fn events_per_second() -> Result<()> {
     let db = TestDb::new().await?;
@@ -75,6 +75,18 @@ async fn events_per_second() -> Result<()> {
     own.event(topic, "phx_close").await?;
     sender.send(Value::Null, json!("last"), topic, "broadcast", json!({})).await?;
     assert_eq!(sender.reply("last").await?["status"], "ok", "the sender heard nothing and goes on");
+    for (path, body) in [
+        ("/api/broadcast", r#"{"messages":[{"topic":"room","event":"e","payload":{}}]}"#),
+        ("/api/broadcast/room/events/e", "{}"),
+    ] {
+        let bearer = format!("Bearer {}", token("anon"));
+        let headers = [("Authorization", &*bearer), ("Content-Type", "application/json")];
+        let answer = server.http("POST", path, &headers, body.as_bytes()).await?;
+        assert_eq!(
+            (answer.status, &*answer.body),
+            (429, r#"{"message":"You have exceeded your rate limit"}"#)
+        );
+    }
     // It may join again; its own message stops it again.
     own.join(topic, json!({"config": {"broadcast": {"self": true}}})).await?;
     own.send(Value::Null, Value::Null, topic, "broadcast", json!({"n": 3})).await?;

@@ -102,6 +102,7 @@ pub(crate) struct Session {
     client: ReplicationClient,
     decoder: Decoder,
     resumed: bool,
+    start: Lsn,
 }
 
 impl Session {
@@ -137,22 +138,30 @@ impl Session {
         .with_status_interval(CONFIRM_INTERVAL)
         .with_max_message_size(MAX_MESSAGE);
         let mut client = ReplicationClient::connect_gated(replication).await?;
-        let resumed = config.durable_slot && find_slot(&mut client, &slot, anew).await?;
-        if !resumed {
+        let found = if config.durable_slot { find_slot(&mut client, &slot, anew).await? } else { None };
+        let mut start = found;
+        if found.is_none() {
             let lifetime = if config.durable_slot { "" } else { "TEMPORARY " };
             // The older spelling of "no snapshot", which every version since 10 understands.
             let create =
                 format!("CREATE_REPLICATION_SLOT {slot} {lifetime}LOGICAL pgoutput NOEXPORT_SNAPSHOT");
-            client.simple_query(&create).await?;
+            let made = client.simple_query(&create).await?;
+            start = made.first().and_then(|row| lsn(row.get(1)?.as_deref()?));
         }
         client.start().await?;
         client.wait_started().await?;
-        Ok(Self { client, decoder: Decoder::new(PROTO_VERSION), resumed })
+        let (decoder, resumed) = (Decoder::new(PROTO_VERSION), found.is_some());
+        Ok(Self { client, decoder, resumed, start: start.unwrap_or_default() })
     }
 
     /// Whether it goes on where an earlier session ended, so that nothing is missing in between.
     pub(crate) fn is_resumed(&self) -> bool {
         self.resumed
+    }
+
+    /// Where it begins: everything before it has been delivered, or is nobody's.
+    pub(crate) fn start_position(&self) -> Lsn {
+        self.start
     }
 
     /// The next event.
@@ -202,23 +211,58 @@ impl Session {
     }
 }
 
-/// Whether there is a permanent slot of this name to go on with. One of another plugin or database is nobody's mistake
-/// but the operator's: making ours will fail and say so.
-async fn find_slot(client: &mut ReplicationClient, slot: &str, anew: bool) -> Result<bool, ReplicationError> {
+/// Where a permanent slot of this name stands, if there is one to go on with. One of another plugin or database is the
+/// operator's affair: making ours will fail and say so.
+async fn find_slot(
+    client: &mut ReplicationClient,
+    slot: &str,
+    anew: bool,
+) -> Result<Option<Lsn>, ReplicationError> {
     let sql = format!(
-        "select 1 from pg_catalog.pg_replication_slots
+        "select confirmed_flush_lsn from pg_catalog.pg_replication_slots
          where slot_name = '{slot}' and plugin = 'pgoutput' and database = current_database()"
     );
-    if client.simple_query(&sql).await?.is_empty() {
-        return Ok(false);
-    }
+    let rows = client.simple_query(&sql).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
     if anew {
         client.simple_query(&format!("DROP_REPLICATION_SLOT {slot}")).await?;
-        return Ok(false);
+        return Ok(None);
     }
-    Ok(true)
+    Ok(Some(row.first().and_then(|value| lsn(value.as_deref()?)).unwrap_or_default()))
+}
+
+/// A position as the server writes it, `16/B374D848`.
+fn lsn(text: &[u8]) -> Option<Lsn> {
+    let (high, low) = std::str::from_utf8(text).ok()?.split_once('/')?;
+    let (high, low) = (u64::from_str_radix(high, 16).ok()?, u64::from_str_radix(low, 16).ok()?);
+    Some(Lsn((high << 32) | low))
 }
 
 fn unix(postgres_micros: i64) -> UnixMicros {
     UnixMicros(postgres_micros.saturating_add(POSTGRES_EPOCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read() {
+        assert_eq!(lsn(b"16/B374D848"), Some(Lsn(0x16_B374_D848)));
+        for bad in [&b""[..], b"16", b"16/", b"x/1", b"\xff/1"] {
+            assert_eq!(lsn(bad), None);
+        }
+    }
+
+    #[test]
+    fn what_lasts() {
+        let server = |text: &str| ReplicationError::Wire(PgWireError::Server(text.to_owned()));
+        let busy = server("replication slot \"x\" is active for PID 1 (SQLSTATE 55006)");
+        assert!(busy.is_slot_in_use() && !busy.is_lasting());
+        let missing = server("publication \"x\" does not exist (SQLSTATE 42704)");
+        assert!(missing.is_publication_missing() && missing.is_lasting());
+        let large = PgWireError::MessageTooLarge { payload_bytes: 2, limit_bytes: 1 };
+        assert!(ReplicationError::Wire(large).is_lasting());
+        assert!(!ReplicationError::Ended.is_lasting() && !ReplicationError::Timeout.is_lasting());
+    }
 }

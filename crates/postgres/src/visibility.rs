@@ -22,7 +22,7 @@ pub(crate) use snapshot::wait_until_visible;
 use snapshot::{Pauses, Snapshot};
 use tokio_postgres::{
     Client,
-    error::SqlState,
+    error::{DbError, SqlState},
     types::{ToSql, Type},
 };
 pub(crate) use troubled::Troubled;
@@ -34,6 +34,9 @@ const TOGETHER: Duration = Duration::from_secs(2);
 
 /// How long the policies of one party may take when it is asked alone.
 const ALONE: Duration = Duration::from_millis(500);
+
+/// Parties of one round trip.
+const PARTIES: usize = 1000;
 
 /// Parties that failed on several rows and are asked again for each row, at most: it may be one row's fault.
 const ASK_BY_ROW: usize = 4;
@@ -107,18 +110,19 @@ pub(crate) async fn check(
     inquiry: &Inquiry<'_>,
 ) -> Result<Vec<Verdict>, tokio_postgres::Error> {
     let check = Check { client, question: &question(inquiry.table), inquiry };
-    let mut verdicts = match check.ask(&inquiry.parties, TOGETHER).await {
-        Ok(verdicts) => verdicts,
-        Err(error) if error.as_db_error().is_none() => return Err(error),
-        // One of them held up all.
-        Err(_) => {
-            let mut verdicts = Vec::with_capacity(inquiry.parties.len());
-            for asked in &inquiry.parties {
-                verdicts.push(check.ask_alone(asked).await?);
+    let mut verdicts = Vec::with_capacity(inquiry.parties.len());
+    for parties in inquiry.parties.chunks(PARTIES) {
+        match check.ask(parties, TOGETHER).await {
+            Ok(some) => verdicts.extend(some),
+            Err(error) if error.as_db_error().is_none_or(is_passing) => return Err(error),
+            // One of them held up all.
+            Err(_) => {
+                for asked in parties {
+                    verdicts.push(check.ask_alone(asked).await?);
+                }
             }
-            verdicts
         }
-    };
+    }
     if inquiry.keys.len() > 1 && verdicts.iter().filter(|verdict| verdict.raised()).count() <= ASK_BY_ROW {
         for (asked, verdict) in
             inquiry.parties.iter().zip(&mut verdicts).filter(|(_, verdict)| verdict.raised())
@@ -157,11 +161,11 @@ impl Check<'_> {
         match self.ask(std::slice::from_ref(asked), ALONE).await {
             Ok(mut verdicts) => Ok(verdicts.pop().unwrap_or_default()),
             Err(error) => match error.as_db_error() {
-                Some(db) => {
+                Some(db) if !is_passing(db) => {
                     let slow = *db.code() == SqlState::QUERY_CANCELED;
                     Ok(Verdict::failed(Failure { error: sqlstate::render(db), slow }, asked))
                 }
-                None => Err(error),
+                _ => Err(error),
             },
         }
     }
@@ -218,8 +222,11 @@ impl Check<'_> {
         parties: &[Asked],
         limit: Duration,
     ) -> Result<(Snapshot, Vec<Verdict>), tokio_postgres::Error> {
+        // Who waits for a lock is not slow: that limit is reached first.
+        let locks = (limit / 2).as_millis().to_string();
         let limit = limit.as_millis().to_string();
-        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&input, Type::TEXT), (&limit, Type::TEXT)];
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&input, Type::TEXT), (&limit, Type::TEXT), (&locks, Type::TEXT)];
         let (begun, given, asked, answer, ended) = tokio::join!(
             biased;
             self.client.batch_execute("begin isolation level repeatable read read only"),
@@ -230,7 +237,8 @@ impl Check<'_> {
                 "select pg_current_snapshot()::text, set_config('realtime.check', $1, true),
                     set_config('statement_timeout', $2, true),
                     set_config('plan_cache_mode', 'force_generic_plan', true),
-                    set_config('random_page_cost', '0', true), set_config('jit', 'off', true)",
+                    set_config('random_page_cost', '0', true), set_config('jit', 'off', true),
+                    set_config('lock_timeout', $3, true)",
                 &parameters,
             ),
             self.client.batch_execute(self.question),
@@ -252,6 +260,15 @@ impl Check<'_> {
         let verdict = |(at, asked): (usize, &Asked)| verdict(verdicts.get(at).map(String::as_str), asked);
         Ok((snapshot, parties.iter().enumerate().map(verdict).collect()))
     }
+}
+
+/// Whether an error is nobody's policy's fault: the server is going down or out of something, or a lock is held that
+/// others wait for too. The question is put again.
+fn is_passing(error: &DbError) -> bool {
+    let code = error.code();
+    let class = code.code().get(..2).unwrap_or_default();
+    *code == SqlState::LOCK_NOT_AVAILABLE
+        || (matches!(class, "08" | "53" | "57" | "58") && *code != SqlState::QUERY_CANCELED)
 }
 
 /// `=1,5` for rows that are seen, counted from one; anything else is an error's text.

@@ -272,10 +272,12 @@ impl Worker {
                     &self.tasks,
                 );
                 let now = Instant::now();
+                let start = session.start_position();
+                lag.confirmed(start);
                 self.running = Some(Running {
                     session,
                     lag,
-                    reached: Lsn(0),
+                    reached: start,
                     log_end: Lsn(0),
                     refresh_at: Some(now + REFRESH),
                     refreshed: now,
@@ -519,9 +521,7 @@ impl Worker {
 
     /// Everything up to the last transaction that came whole was handed over.
     fn confirm_reached(&self) {
-        if let Some(running) = &self.running
-            && running.reached > Lsn(0)
-        {
+        if let Some(running) = &self.running {
             running.confirm(running.reached);
         }
     }

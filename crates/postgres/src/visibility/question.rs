@@ -79,8 +79,11 @@ begin{places}
                         and exists (select from {relation} t where {conditions});
             end if;
             verdict := '=' || coalesce(verdict, '');
-        exception when others then
-            verdict := 'ERROR ' || sqlstate || ' ' || sqlerrm;
+        exception
+            when lock_not_available then
+                raise;
+            when others then
+                verdict := 'ERROR ' || sqlstate || ' ' || sqlerrm;
         end;
         ignored := set_config('role', 'none', true);
         verdicts := verdicts || verdict;

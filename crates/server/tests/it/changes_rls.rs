@@ -260,3 +260,67 @@ async fn transactions_are_checked_together() -> Result<()> {
     }
     Ok(())
 }
+
+/// Who waits for a lock is not slow: rows wait too, nobody is told of a failure, and nothing is lost.
+#[tokio::test]
+async fn locked_tables_hold_rows_up() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create table private.members (uid uuid primary key); grant select on private.members to authenticated;
+         create table private.posts (id int primary key); grant select on private.posts to authenticated;
+         alter table private.posts enable row level security;
+         create policy members on private.posts to authenticated
+            using (exists (select from private.members where uid = auth.uid()));
+         alter publication supabase_realtime add table private.posts;",
+    )
+    .await?;
+    db.sql(&format!("insert into private.members values ('{}')", user(1))).await?;
+    let claims = |n| json!({"role": "authenticated", "sub": user(n)});
+    let posts = json!({"schema": "private", "table": "posts"});
+    let mut member = watching(&server, claims(1), posts.clone()).await?;
+    let mut stranger = watching(&server, claims(2), posts).await?;
+    db.sql("insert into private.posts values (1)").await?;
+    assert_eq!(next(&mut member).await?["record"]["id"], 1);
+    let migration = db.connect().await?;
+    migration.batch_execute("begin; lock table private.members in access exclusive mode").await?;
+    db.sql("insert into private.posts values (2)").await?;
+    // Longer than policies may take.
+    tokio::time::sleep(tokio::time::Duration::from_secs(4)).await;
+    assert!(member.settle().await?.is_empty(), "it is not known yet who sees it");
+    migration.batch_execute("commit").await?;
+    assert_eq!(next(&mut member).await?["record"]["id"], 2);
+    assert!(stranger.settle().await?.is_empty());
+    Ok(())
+}
+
+/// Tables without places of their own: partitioned and published by their root, or with children.
+#[tokio::test]
+async fn partitioned_tables() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create table private.parts (id numeric, part int, owner uuid, primary key (id, part)) partition by list (part);
+         create table private.part_1 partition of private.parts for values in (1);
+         create table private.part_2 partition of private.parts for values in (2);
+         alter table private.parts enable row level security;
+         create policy own on private.parts to authenticated using ((select auth.uid()) = owner);
+         grant select on private.parts to authenticated;
+         alter publication supabase_realtime set (publish_via_partition_root = true);
+         alter publication supabase_realtime add table private.parts;",
+    )
+    .await?;
+    let parts = json!({"schema": "private", "table": "parts"});
+    let mut one = watching(&server, json!({"role": "authenticated", "sub": user(1)}), parts.clone()).await?;
+    let mut two = watching(&server, json!({"role": "authenticated", "sub": user(2)}), parts).await?;
+    for (id, part, owner) in [("1.5", 1, 1), ("1.5", 2, 2), ("2", 1, 2), ("3", 2, 1)] {
+        db.sql(&format!("insert into private.parts values ({id}, {part}, '{}')", user(owner))).await?;
+    }
+    for (socket, rows) in [(&mut one, [(1.5, 1), (3.0, 2)]), (&mut two, [(1.5, 2), (2.0, 1)])] {
+        for (id, part) in rows {
+            let data = next(socket).await?;
+            let record = &data["record"];
+            assert_eq!((record["id"].as_f64(), record["part"].as_i64()), (Some(id), Some(part)), "{data}");
+        }
+        assert!(socket.settle().await?.is_empty());
+    }
+    Ok(())
+}

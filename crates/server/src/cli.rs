@@ -44,9 +44,9 @@ pub struct DevArgs {
     /// Port of the server
     #[arg(long, env = "PORT", default_value_t = 4000)]
     pub port: u16,
-    /// Port of the private PostgreSQL
-    #[arg(long, env = "REALTIME_DEV_PG_PORT", default_value_t = 54330)]
-    pub pg_port: u16,
+    /// Port of the private PostgreSQL; 15432, or a free one if that is taken
+    #[arg(long, env = "REALTIME_DEV_PG_PORT")]
+    pub pg_port: Option<u16>,
     /// Folder of PostgreSQL's server programs (initdb, postgres); found or installed if not given
     #[arg(long, env = "REALTIME_PG_BIN", value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,

@@ -66,7 +66,7 @@ mod tests {
             port: 4000,
             tenant: "realtime-dev",
             token: "a.b.c",
-            database: "postgresql://postgres:pw@127.0.0.1:54330/postgres",
+            database: "postgresql://postgres:pw@127.0.0.1:15432/postgres",
             table: "todos",
             took: Duration::from_millis(1234),
         });

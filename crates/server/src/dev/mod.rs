@@ -22,6 +22,9 @@ use crate::{
 /// Database of the private cluster that is watched.
 const DATABASE: &str = "postgres";
 
+/// Port of the private PostgreSQL if nobody else has it: below those that connections are given by chance.
+const PG_PORT: u16 = 15432;
+
 /// Lifetime of the printed token: long enough to play with.
 const TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -66,7 +69,7 @@ pub async fn run(args: &DevArgs, stop: impl Future<Output = ()>) -> Result<(), D
     let options = ClusterOptions {
         bin_dir: args.pg_bin.clone(),
         data_dir: data_dir.join("postgres"),
-        port: Some(args.pg_port),
+        port: args.pg_port.or_else(usual_port),
         install: true,
         ..ClusterOptions::default()
     };
@@ -119,6 +122,11 @@ fn bind(args: &DevArgs, cluster: &Cluster, secret: &str) -> Result<Server, DevEr
     };
     let settings = Settings::from_env(&Env::new(&lookup))?;
     Server::bind(settings).map_err(|error| DevError::Listen { port: args.port, error })
+}
+
+/// The usual port, unless it is taken.
+fn usual_port() -> Option<u16> {
+    std::net::TcpListener::bind(("127.0.0.1", PG_PORT)).is_ok().then_some(PG_PORT)
 }
 
 /// A token for the role `anon`.

@@ -158,11 +158,26 @@ impl Outbox {
     /// # Errors
     /// [`Closed`] when the outbox takes no more; the frame is dropped.
     pub fn push(&self, frame: Bytes) -> Result<(), Closed> {
-        let was_empty = self.append(frame)?;
+        self.push_gauged(frame).map(drop)
+    }
+
+    /// The same; tells whether the outbox is more than half full now, for a publisher that can wait.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_gauged(&self, frame: Bytes) -> Result<bool, Closed> {
+        let (was_empty, bytes) = self.append(frame)?;
         if was_empty {
             self.wake.notify_one();
         }
-        Ok(())
+        Ok(bytes > self.limit / 2)
+    }
+
+    /// Whether the outbox is at most a quarter full, or takes nothing any more.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.closed.is_some() || queue.bytes <= self.limit / 4
     }
 
     /// Appends a frame without waking anybody: for the socket's own task, which flushes before it waits.
@@ -173,15 +188,15 @@ impl Outbox {
         self.append(frame).map(drop)
     }
 
-    /// Appends; tells whether the queue was empty.
-    fn append(&self, frame: Bytes) -> Result<bool, Closed> {
+    /// Appends; tells whether the queue was empty, and how many bytes it has now.
+    fn append(&self, frame: Bytes) -> Result<(bool, usize), Closed> {
         let mut queue = self.queue.lock();
         if let Some(closed) = queue.closed {
             return Err(closed);
         }
         let was_empty = queue.frames.is_empty();
         if queue.append(frame, self.limit) {
-            return Ok(was_empty);
+            return Ok((was_empty, queue.bytes));
         }
         drop(queue);
         self.wake.notify_one();

@@ -43,6 +43,7 @@ exec 3<&-
 wait $server
 code=$?
 kill $watcher 2>/dev/null
+[ -z "$REMOVE" ] || rm -rf "$REMOVE"
 exit $code
 "#;
 
@@ -80,6 +81,8 @@ pub struct ClusterOptions {
     pub install: bool,
     /// Whether data survive a crash of the machine. Tests are faster without.
     pub durable: bool,
+    /// Whether the data are removed when the server stops, however this process ended.
+    pub ephemeral: bool,
     /// Further settings, as `name=value`.
     pub settings: Vec<String>,
 }
@@ -92,6 +95,7 @@ impl Default for ClusterOptions {
             port: None,
             install: false,
             durable: true,
+            ephemeral: false,
             settings: Vec::new(),
         }
     }
@@ -298,6 +302,7 @@ fn spawn(
     // A process group of its own: Ctrl-C in a terminal reaches us, and we stop the server when we are done.
     supervisor
         .env("LOG", log)
+        .env("REMOVE", if options.ephemeral { data.as_os_str() } else { "".as_ref() })
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

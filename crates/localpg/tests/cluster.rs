@@ -72,3 +72,20 @@ async fn a_wrong_folder_is_named() {
     let error = Cluster::start(options, &|_| {}).await.unwrap_err();
     assert_eq!(error.to_string(), "/nowhere does not hold PostgreSQL's server programs (initdb, postgres)");
 }
+
+/// Nothing is left of a cluster that nobody wants any more, even if nobody stopped it.
+#[tokio::test]
+async fn an_ephemeral_cluster_takes_its_data_with_it() {
+    let dir = dir();
+    let options = ClusterOptions { ephemeral: true, ..options(dir.path()) };
+    let data = options.data_dir.join("data");
+    let cluster = Cluster::start(options, &|_| {}).await.unwrap();
+    assert!(data.join("PG_VERSION").exists());
+    drop(cluster);
+    let gone = async {
+        while data.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+}

@@ -1,8 +1,11 @@
 //! A tenant's database as the rest of the server uses it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use deadpool_postgres::Pool;
@@ -40,6 +43,11 @@ pub trait ChangeSink: Send + Sync + 'static {
     fn deliver(&self, delivery: Delivery);
     /// Tells a channel what became of its subscription later in life. Must not block.
     fn notice(&self, channel: ChannelId, notice: Notice);
+    /// A wait for receivers that have fallen behind, if there are any: bounded, so that nobody can hold up the others
+    /// for long. Asked for after every message of the log.
+    fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        None
+    }
     /// Whether there are too many changes for the tenant: those that come are dropped, and the channels told
     /// (postgres_changes 4.3). Asked for every row that somebody wants.
     fn is_limited(&self) -> bool {

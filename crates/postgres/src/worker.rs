@@ -185,11 +185,18 @@ impl Worker {
             Work::TooFar => self.too_far_behind().await,
             Work::Command(command) => self.command(command).await,
             Work::Wake => self.wake().await,
-            Work::Event(Ok(event)) => self.event(event).await,
+            Work::Event(Ok(event)) => {
+                self.event(event).await;
+                self.state.relieve().await;
+            }
             Work::Event(Err(error)) => self.lost(&error),
             Work::Flush => {
                 self.state.flush().await;
                 self.confirm_reached();
+                // Nothing was there before the question; a lag would show by the next event.
+                if let Some(running) = &self.running {
+                    running.lag.caught_up(true);
+                }
             }
         }
     }
@@ -473,7 +480,7 @@ impl Worker {
 
     async fn event(&mut self, event: Event) {
         let message = match event {
-            Event::Idle(position) => return self.idle(position).await,
+            Event::Idle(position) => return self.idle(position),
             Event::Message(message) => message,
         };
         if let Some(running) = &self.running {
@@ -505,17 +512,18 @@ impl Worker {
         }
     }
 
-    /// The server has read its log up to a position. In the middle of a transaction that says nothing.
-    async fn idle(&mut self, position: Lsn) {
+    /// The server has read its log up to a position. In the middle of a transaction that says nothing. It says so after
+    /// every transaction when there is no other: what waits goes on waiting for company.
+    fn idle(&mut self, position: Lsn) {
         if self.state.is_reading() {
             return;
         }
-        self.state.flush().await;
-        if let Some(running) = &mut self.running {
-            running.reached = running.reached.max(position);
-            running.grown(position);
+        let Some(running) = &mut self.running else { return };
+        running.reached = running.reached.max(position);
+        running.grown(position);
+        if !self.state.is_due() {
             running.lag.caught_up(true);
-            running.confirm(running.reached);
+            self.confirm_reached();
         }
     }
 

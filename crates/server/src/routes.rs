@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,11 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use realtime_changes::{ChannelId, Delivery};
 use realtime_hub::Outbox;
 use realtime_postgres::{ChangeSink, Notice};
 use realtime_protocol::{Ref, SystemMessage, Vsn, encode};
+use tokio::time::{self, Duration, Instant};
 
 use crate::limits::Meters;
 
@@ -30,6 +32,36 @@ pub struct Route {
     pub join_ref: Ref,
     /// Joined without `config`: changes come as events INSERT, UPDATE, DELETE (protocol 11.2).
     pub legacy: bool,
+    /// How long the tenant's changes still wait for this channel's socket.
+    pub patience: Patience,
+}
+
+/// How long others wait for a receiver that has fallen behind: a while once, then a tenth of the time. Who reads slower
+/// than that is closed as a slow consumer when its outbox is full.
+#[derive(Debug)]
+pub struct Patience(Mutex<(Duration, Instant)>);
+
+/// Longest wait for one receiver.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pause between looks at receivers that have fallen behind.
+const LOOK: Duration = Duration::from_millis(2);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Mutex::new((PATIENCE, Instant::now())))
+    }
+}
+
+impl Patience {
+    /// Takes a pause out of what is left. False if there is nothing left.
+    fn spend(&self, pause: Duration) -> bool {
+        let mut left = self.0.lock();
+        let now = Instant::now();
+        let regained = left.0 + (now - left.1) / 10;
+        *left = (regained.min(PATIENCE).saturating_sub(pause), now);
+        regained > pause
+    }
 }
 
 /// The routes of one tenant's channels that watch the database.
@@ -38,13 +70,15 @@ pub struct Routes {
     routes: RwLock<HashMap<ChannelId, Arc<Route>>>,
     next: AtomicU64,
     meters: Arc<Meters>,
+    /// Those whose outboxes are more than half full.
+    behind: Mutex<Vec<Arc<Route>>>,
 }
 
 impl Routes {
     /// No routes; what goes through them is counted by `meters`.
     #[must_use]
     pub fn new(meters: Arc<Meters>) -> Self {
-        Self { routes: RwLock::default(), next: AtomicU64::new(0), meters }
+        Self { routes: RwLock::default(), next: AtomicU64::new(0), meters, behind: Mutex::default() }
     }
 
     /// What counts the tenant's events.
@@ -88,8 +122,29 @@ impl ChangeSink for Routes {
                 }
             });
             // A closed outbox belongs to a socket that is ending: it will unsubscribe by itself.
-            let _ = route.outbox.push(frame.clone());
+            if route.outbox.push_gauged(frame.clone()) == Ok(true) {
+                let mut behind = self.behind.lock();
+                if !behind.iter().any(|known| Arc::ptr_eq(known, route)) {
+                    behind.push(Arc::clone(route));
+                }
+            }
         }
+    }
+
+    fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        if self.behind.lock().is_empty() {
+            return None;
+        }
+        Some(Box::pin(async {
+            let mut behind = std::mem::take(&mut *self.behind.lock());
+            loop {
+                behind.retain(|route| !route.outbox.has_room() && route.patience.spend(LOOK));
+                if behind.is_empty() {
+                    return;
+                }
+                time::sleep(LOOK).await;
+            }
+        }))
     }
 
     fn is_limited(&self) -> bool {
@@ -114,4 +169,20 @@ struct FrameKey<'a> {
     legacy: bool,
     topic: &'a str,
     ids: &'a [u32],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_and_comes_back_slowly() {
+        let patience = Patience::default();
+        let spend = |seconds| patience.spend(Duration::from_secs(seconds));
+        assert!(spend(6) && !spend(6) && !spend(1));
+        time::advance(Duration::from_secs(20)).await;
+        assert!(spend(1) && !spend(3));
+        time::advance(Duration::from_secs(1000)).await;
+        assert!(spend(9) && !spend(2));
+    }
 }

@@ -35,6 +35,8 @@ async fn start() -> Result<Running> {
         data_dir: dir.path().join("pg"),
         install: true,
         durable: false,
+        // The cluster of a process is never dropped.
+        ephemeral: true,
         // A session that sets `synchronous_commit` to `on` waits, once its commit is in the log, for a standby that
         // never comes: the log has the commit, no snapshot sees it. `pg_cancel_backend` ends the wait.
         settings: ["max_connections=300", "synchronous_commit=local", "synchronous_standby_names=nobody"]

@@ -17,7 +17,7 @@ use super::{
     forget,
     push::TOO_MANY_PRESENCE,
 };
-use crate::routes::Route;
+use crate::routes::{Patience, Route};
 
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
 const CLOSE_GOING_AWAY: u16 = 1001;
@@ -290,7 +290,17 @@ impl Session {
         let Some(channel) = self.channel_mut(topic) else { return };
         channel.subscriptions = ids.iter().copied().zip(specs.into_iter().map(Arc::new)).collect();
         let join_ref = channel.join_ref.clone();
-        routes.open(channel.id, Arc::new(Route { outbox, vsn, topic: Arc::clone(topic), join_ref, legacy }));
+        routes.open(
+            channel.id,
+            Arc::new(Route {
+                outbox,
+                vsn,
+                topic: Arc::clone(topic),
+                join_ref,
+                legacy,
+                patience: Patience::default(),
+            }),
+        );
         self.subscribe(topic, effects);
     }
 

@@ -302,3 +302,24 @@ async fn too_many_changes() -> Result<()> {
     assert!(server.log().contains("MessagePerSecondRateLimitReached"));
     Ok(())
 }
+
+/// More than an outbox holds, all at once: the log is not read faster than who reads on takes it, for a while.
+#[tokio::test]
+async fn a_burst_that_no_outbox_holds() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut slow = server.socket(Version::V2, "anon").await?;
+    slow.watch(TOPIC, json!([{"schema": "public"}])).await?;
+    let rows = 30_000;
+    db.sql(&format!(
+        "insert into public.test (details) select repeat('x', 1000) from generate_series(1, {rows})"
+    ))
+    .await?;
+    // Long enough for everything to be on its way.
+    time::sleep(Duration::from_secs(2)).await;
+    for id in 1..=rows {
+        assert_eq!(slow.event(TOPIC, "postgres_changes").await?["data"]["record"]["id"], id);
+    }
+    Ok(())
+}

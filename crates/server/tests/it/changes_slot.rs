@@ -314,8 +314,10 @@ async fn a_slot_in_use_is_taken_over() -> Result<()> {
 #[tokio::test]
 async fn a_slot_too_far_behind_is_given_up() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
-    let server =
-        Server::start(BINARY, &db, ServerOptions::default().env("MAX_REPLICATION_LAG_MB", "1")).await?;
+    let options = ServerOptions::default()
+        .env("MAX_REPLICATION_LAG_MB", "1")
+        .env("TENANT_MAX_EVENTS_PER_SECOND", "1000000");
+    let server = Server::start(BINARY, &db, options).await?;
     // A policy so slow that a transaction takes half a minute to check, but not so slow as to be cut off.
     db.sql(
         "alter table public.test enable row level security;

@@ -53,6 +53,7 @@ impl State {
         if running {
             self.revive().await?;
             self.recheck_rights().await?;
+            self.recheck_types().await?;
         }
         Ok(if self.published.is_empty() { Refreshed::Unpublished } else { Refreshed::Published })
     }
@@ -122,6 +123,23 @@ impl State {
                 self.load(relation).await?;
             }
         }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Asks again what composite types are made of: they are altered without their tables being touched.
+    async fn recheck_types(&mut self) -> Result<(), Failed> {
+        let columns = self.known.values().flat_map(|known| &known.relation.columns);
+        let wanted: Vec<Oid> = columns.map(|column| column.type_oid).collect();
+        let mut types = self.types.clone();
+        types.forget_composites(wanted.iter().copied());
+        if types.missing(wanted.iter().copied()).is_empty() {
+            return Ok(());
+        }
+        let client = pool::get(&self.pool).await?;
+        catalog::load_types(&client, &mut types, wanted).await?;
+        self.types = types;
         Ok(())
     }
 }

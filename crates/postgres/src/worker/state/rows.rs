@@ -117,6 +117,13 @@ impl State {
         }
     }
 
+    /// Waits for receivers that have fallen behind.
+    pub(in crate::worker) async fn relieve(&self) {
+        if let Some(relief) = self.sink.relieve() {
+            relief.await;
+        }
+    }
+
     pub(super) fn hand_over(&mut self, waiting: &Waiting, seen: &[SubscriptionKey]) {
         let (change, matches) = (waiting.change(), &waiting.matches);
         for delivery in self.engine.deliveries(&change, matches, &waiting.candidates.open, seen, &self.types)

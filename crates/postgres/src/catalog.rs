@@ -195,6 +195,23 @@ pub(crate) async fn role_exists(client: &Client, role: &str) -> Result<bool, Err
     }
 }
 
+/// Whether somebody has written a function and declared it immutable. PostgreSQL evaluates such a function when it plans:
+/// one that reads the claims all the same gives every user of the plan the claims of the first.
+pub(crate) async fn has_immutable_functions(client: &Client) -> Result<bool, Error> {
+    const SQL: &str = "select exists (
+            select from pg_catalog.pg_proc p
+            join pg_catalog.pg_language l on l.oid = p.prolang
+            where p.provolatile = 'i' and l.lanname not in ('c', 'internal')
+                and p.oid >= 16384
+                and not exists (
+                    select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'))";
+    match rows(client, SQL, &[]).await?.first() {
+        Some(row) => row.try_get(0),
+        None => Ok(true),
+    }
+}
+
 /// Whether the database orders text by its bytes.
 pub(crate) async fn collation_is_c(client: &Client) -> Result<bool, Error> {
     // The provider and its locale are columns of newer servers only.

@@ -50,6 +50,8 @@ pub(crate) struct Inquiry<'a> {
     /// The transactions that wrote the rows.
     pub(crate) xids: Vec<u32>,
     pub(crate) parties: Vec<Asked>,
+    /// Whether a plan may serve several parties. Not where it could carry the claims of one over to the next.
+    pub(crate) shares_plans: bool,
 }
 
 /// A party and the rows that concern it, as ascending indexes of [`Inquiry::keys`].
@@ -225,18 +227,19 @@ impl Check<'_> {
         // Who waits for a lock is not slow: that limit is reached first.
         let locks = (limit / 2).as_millis().to_string();
         let limit = limit.as_millis().to_string();
-        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&input, Type::TEXT), (&limit, Type::TEXT), (&locks, Type::TEXT)];
+        let plans = if self.inquiry.shares_plans { "force_generic_plan" } else { "force_custom_plan" };
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+            [(&input, Type::TEXT), (&limit, Type::TEXT), (&locks, Type::TEXT), (&plans, Type::TEXT)];
         let (begun, given, asked, answer, ended) = tokio::join!(
             biased;
             self.client.batch_execute("begin isolation level repeatable read read only"),
             self.client.query_typed(
-                // One plan serves all parties: planning for each would cost more than looking. And it must look at the
+                // One plan serves all parties: planning for each costs as much as looking. And it must look at the
                 // places: a scan of the table, which seems cheaper for a small one, would run the policies on every
                 // row, and fail for rows that nobody asked about.
                 "select pg_current_snapshot()::text, set_config('realtime.check', $1, true),
                     set_config('statement_timeout', $2, true),
-                    set_config('plan_cache_mode', 'force_generic_plan', true),
+                    set_config('plan_cache_mode', $4, true),
                     set_config('random_page_cost', '0', true), set_config('jit', 'off', true),
                     set_config('lock_timeout', $3, true)",
                 &parameters,

@@ -73,6 +73,8 @@ pub(super) struct State {
     literals: Literals,
     /// Known once the database was asked.
     collation_is_c: Option<bool>,
+    /// Whether plans of policies may serve several roles and claims.
+    shares_plans: bool,
     /// The transaction that is being read, if one is.
     transaction: Option<Transaction>,
     /// The last row that was handed over, or that nobody wanted. What comes again up to here has been delivered.
@@ -110,6 +112,7 @@ impl State {
             vain: HashMap::new(),
             literals: Literals::default(),
             collation_is_c: None,
+            shares_plans: false,
             transaction: None,
             handed: Place::default(),
             troubled: Troubled::default(),

@@ -325,3 +325,32 @@ async fn partitioned_tables() -> Result<()> {
     }
     Ok(())
 }
+
+/// A function that reads the claims and was declared immutable is evaluated when a statement is planned: no plan may
+/// serve two users then.
+#[tokio::test]
+async fn functions_wrongly_declared_immutable() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql("alter function auth.uid() immutable; insert into private.notes values (0, null, 'described')")
+        .await?;
+    let mut users = Vec::new();
+    for n in 0..5 {
+        users.push(watching_as(&server, n).await?);
+    }
+    db.sql(&format!(
+        "insert into private.notes select n, ('{{{}}}'::uuid[])[n % 5 + 1], 'x' from generate_series(1, 50) n",
+        (0..5).map(user).collect::<Vec<_>>().join(",")
+    ))
+    .await?;
+    for (n, socket) in (0..).zip(&mut users) {
+        for id in (1..=50).filter(|id| id % 5 == n) {
+            let data = next(socket).await?;
+            assert_eq!(
+                (&data["record"]["id"], &data["record"]["owner"]),
+                (&json!(id), &json!(user(u8::try_from(n)?)))
+            );
+        }
+        assert!(socket.settle().await?.is_empty(), "user {n} sees nothing else");
+    }
+    Ok(())
+}

@@ -31,6 +31,7 @@ impl State {
         self.flush().await;
         let client = pool::get(&self.pool).await?;
         let published = catalog::published(&client, &self.publication).await?;
+        self.shares_plans = !catalog::has_immutable_functions(&client).await?;
         if published != self.published {
             self.published = published;
             self.differs = true;

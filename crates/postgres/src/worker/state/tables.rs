@@ -37,6 +37,7 @@ impl State {
         if self.collation_is_c.is_none() {
             self.collation_is_c = Some(catalog::collation_is_c(&client).await?);
         }
+        self.shares_plans = !catalog::has_immutable_functions(&client).await?;
         let table = catalog::table(&client, oid, &mut self.types).await?.map(Arc::new);
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;

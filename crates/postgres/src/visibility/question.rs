@@ -10,7 +10,7 @@ use realtime_changes::Table;
 /// (`numeric` has none: its index would not be used at all). Where that cannot be done, each party looks for the keys:
 /// in tables that are partitioned or have children, whose places repeat, and where our own role does not see all rows.
 ///
-/// Settings are made by assignment, which the language evaluates without a query of its own.
+/// Settings are made by assignment, which the language evaluates without a query of its own, and so are parties fetched.
 pub(super) fn question(table: &Table) -> String {
     let conditions: Vec<String> = table
         .primary_key
@@ -47,6 +47,7 @@ pub(super) fn question(table: &Table) -> String {
         "
 declare
     job jsonb := current_setting('realtime.check')::jsonb;
+    parties jsonb := job -> 'parties';
     party jsonb;
     places tid[];
     wanted int[];
@@ -55,7 +56,8 @@ declare
     ignored text;
     verdicts text[] := '{{}}';
 begin{places}
-    for party in select value from jsonb_array_elements(job -> 'parties') with ordinality order by ordinality loop
+    for at in 0 .. jsonb_array_length(parties) - 1 loop
+        party := parties -> at;
         begin
             wanted := null;
             looked_at := places;

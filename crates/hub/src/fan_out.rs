@@ -203,15 +203,18 @@ impl<'a> Lists<'a> {
 
     /// Sends a member what is meant for it; how many broadcasts and diffs that were.
     fn send(&self, slot: &Slot) -> (u64, u64) {
-        let all =
-            self.batch.iter().all(|message| message.number >= slot.since && message.except != Some(slot.id));
+        let all = slot.is_plain()
+            && self
+                .batch
+                .iter()
+                .all(|message| message.number >= slot.since && message.except != Some(slot.id));
         if all {
             return self.frames.get(slot.vsn as usize).map_or((0, 0), |list| list.send(slot));
         }
-        // A sender, or a member that has just come.
+        // A sender, a member that has just come, or one that may not see everything.
         let mut list = List::default();
         for message in self.batch {
-            if message.number >= slot.since && message.except != Some(slot.id) {
+            if slot.wants(message) {
                 list.push(message, slot.vsn);
             }
         }

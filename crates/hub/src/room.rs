@@ -41,6 +41,43 @@ pub struct Member {
     pub outbox: Arc<Outbox>,
     /// How they are written.
     pub vsn: Vsn,
+    /// Which frames it may see.
+    pub sight: Sight,
+    /// Messages that it has seen already: they are not delivered to it.
+    pub replayed: Box<[MessageId]>,
+}
+
+impl Member {
+    /// One that may see everything, and has seen nothing.
+    #[must_use]
+    pub fn new(outbox: Arc<Outbox>, vsn: Vsn) -> Self {
+        Self { outbox, vsn, sight: Sight::ALL, replayed: Box::default() }
+    }
+}
+
+/// Identifies a message that is stored in the database: its row's UUID.
+pub type MessageId = u128;
+
+/// What a member of a room may see (protocol 6, delivery filters).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// Frames of [`Kind::Broadcast`].
+    pub broadcasts: bool,
+    /// Frames of [`Kind::Presence`].
+    pub presence: bool,
+}
+
+impl Sight {
+    /// Everything, as in public rooms.
+    pub const ALL: Self = Self { broadcasts: true, presence: true };
+
+    /// Whether frames of a kind may be seen.
+    pub(crate) const fn sees(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Broadcast => self.broadcasts,
+            Kind::Presence => self.presence,
+        }
+    }
 }
 
 /// What kind of frame is delivered; they are counted apart (protocol 9.2).
@@ -111,6 +148,23 @@ pub(crate) struct Slot {
     pub(crate) since: u64,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) vsn: Vsn,
+    pub(crate) sight: Sight,
+    replayed: Box<[MessageId]>,
+}
+
+impl Slot {
+    /// Whether every message of now and later is meant for it, whoever sends it.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.sight == Sight::ALL && self.replayed.is_empty()
+    }
+
+    /// Whether a message is meant for it.
+    pub(crate) fn wants(&self, message: &Message) -> bool {
+        message.number >= self.since
+            && message.except != Some(self.id)
+            && self.sight.sees(message.kind)
+            && message.id.is_none_or(|id| !self.replayed.contains(&id))
+    }
 }
 
 /// A message that waits to be fanned out: its frame for each serializer that has members.
@@ -119,6 +173,7 @@ pub(crate) struct Message {
     pub(crate) number: u64,
     pub(crate) kind: Kind,
     pub(crate) except: Option<MemberId>,
+    id: Option<MessageId>,
     frames: [Option<Bytes>; SERIALIZERS],
 }
 
@@ -164,7 +219,14 @@ impl Room {
         if let Some(count) = self.members.get_mut(member.vsn as usize) {
             *count += 1;
         }
-        let slot = Some(Slot { id, since: self.next, outbox: member.outbox, vsn: member.vsn });
+        let slot = Some(Slot {
+            id,
+            since: self.next,
+            outbox: member.outbox,
+            vsn: member.vsn,
+            sight: member.sight,
+            replayed: member.replayed,
+        });
         match self.free.pop() {
             Some(place) => {
                 if let Some(free) = self.slots.get_mut(place as usize) {
@@ -201,11 +263,17 @@ impl Room {
         self.slots.len() - self.free.len()
     }
 
-    fn enqueue(&mut self, kind: Kind, except: Option<MemberId>, frames: [Option<Bytes>; SERIALIZERS]) {
+    fn enqueue(
+        &mut self,
+        kind: Kind,
+        except: Option<MemberId>,
+        id: Option<MessageId>,
+        frames: [Option<Bytes>; SERIALIZERS],
+    ) {
         let number = self.next;
         self.next += 1;
         self.batch_bytes += frames.iter().flatten().map(Bytes::len).sum::<usize>();
-        self.batch.push(Message { number, kind, except, frames });
+        self.batch.push(Message { number, kind, except, id, frames });
     }
 
     fn is_congested(&self) -> bool {
@@ -229,7 +297,7 @@ impl Room {
         let diff = state.presence.take_diff()?.to_json();
         let frames =
             encode_for(&self.members, |vsn| Some(encode::presence_diff(vsn, &cell.key.topic, &diff)));
-        self.enqueue(Kind::Presence, None, frames);
+        self.enqueue(Kind::Presence, None, None, frames);
         None
     }
 }
@@ -250,11 +318,15 @@ fn encode_for(
 
 impl RoomCell {
     /// Queues a message for all members.
-    pub(crate) fn publish(self: &Arc<Self>, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+    pub(crate) fn publish(
+        self: &Arc<Self>,
+        id: Option<MessageId>,
+        encode: impl FnMut(Vsn) -> Option<Bytes>,
+    ) -> Option<FanOut> {
         let wanted = self.room.lock().members;
         let frames = encode_for(&wanted, encode);
         let mut room = self.room.lock();
-        room.enqueue(Kind::Broadcast, None, frames);
+        room.enqueue(Kind::Broadcast, None, id, frames);
         self.schedule(&mut room)
     }
 
@@ -290,11 +362,14 @@ impl Membership {
     /// serializer and may say that this serializer gets none.
     ///
     /// This channel's own copy is queued at once; the others get theirs when the [`FanOut`] runs, together
-    /// with what else was published meanwhile. `None`: somebody else is at it.
-    pub fn publish(&self, to_self: bool, mut encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+    /// with what else was published meanwhile. `None`: somebody else is at it. A channel that may not see
+    /// broadcasts gets no copy.
+    pub fn publish(&self, mut to_self: bool, mut encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
         let (mut wanted, own) = {
             let room = self.cell.room.lock();
-            (room.members, room.slot(self.place).map(|slot| (slot.vsn, Arc::clone(&slot.outbox))))
+            let slot = room.slot(self.place);
+            to_self &= slot.is_some_and(|slot| slot.sight.broadcasts);
+            (room.members, slot.map(|slot| (slot.vsn, Arc::clone(&slot.outbox))))
         };
         if let Some((vsn, _)) = own
             && let Some(count) = wanted.get_mut(vsn as usize)
@@ -316,8 +391,16 @@ impl Membership {
         if room.len() < 2 {
             return None;
         }
-        room.enqueue(Kind::Broadcast, Some(self.id), frames);
+        room.enqueue(Kind::Broadcast, Some(self.id), None, frames);
         self.cell.schedule(&mut room)
+    }
+
+    /// Changes what this channel may see, from the next frame on.
+    pub fn set_sight(&self, sight: Sight) {
+        let mut room = self.cell.room.lock();
+        if let Some(Some(slot)) = room.slots.get_mut(self.place as usize) {
+            slot.sight = sight;
+        }
     }
 
     /// Whether more waits in the room than should; then this channel should not publish before it is over.

@@ -128,9 +128,9 @@ impl Pass {
     /// Serves the next members. False when all were served.
     fn slice(&mut self, cell: &RoomCell) -> bool {
         let lists = Lists::new(&self.batch);
-        let room = cell.room.lock();
+        let mut room = cell.room.lock();
         let mut served = 0;
-        while let Some(slot) = room.slots.get(self.at) {
+        while let Some(slot) = room.slots.get_mut(self.at) {
             if served == SLICE {
                 MutexGuard::unlock_fair(room);
                 return true;
@@ -202,7 +202,10 @@ impl<'a> Lists<'a> {
     }
 
     /// Sends a member what is meant for it; how many broadcasts and diffs that were.
-    fn send(&self, slot: &Slot) -> (u64, u64) {
+    fn send(&self, slot: &mut Slot) -> (u64, u64) {
+        if slot.hold(self.batch) {
+            return (0, 0);
+        }
         let all = slot.is_plain()
             && self
                 .batch

@@ -43,15 +43,16 @@ pub struct Member {
     pub vsn: Vsn,
     /// Which frames it may see.
     pub sight: Sight,
-    /// Messages that it has seen already: they are not delivered to it.
-    pub replayed: Box<[MessageId]>,
+    /// Broadcasts are kept for it, nothing is sent before [`Membership::open`]: for a channel that is still told what
+    /// was said before it came.
+    pub hold: bool,
 }
 
 impl Member {
-    /// One that may see everything, and has seen nothing.
+    /// One that may see everything, from now on.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>, vsn: Vsn) -> Self {
-        Self { outbox, vsn, sight: Sight::ALL, replayed: Box::default() }
+        Self { outbox, vsn, sight: Sight::ALL, hold: false }
     }
 }
 
@@ -149,13 +150,42 @@ pub(crate) struct Slot {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) vsn: Vsn,
     pub(crate) sight: Sight,
+    /// Messages that it has seen already: they are not delivered to it.
     replayed: Box<[MessageId]>,
+    held: Option<Box<Held>>,
+}
+
+/// Bytes of broadcasts that are kept for a channel, and their number.
+const MAX_HELD: (usize, usize) = (4_000_000, 4_096);
+
+/// Broadcasts that are kept for a channel.
+#[derive(Debug, Default)]
+struct Held {
+    frames: Vec<(Option<MessageId>, Bytes)>,
+    bytes: usize,
+    /// There were too many.
+    overflown: bool,
 }
 
 impl Slot {
     /// Whether every message of now and later is meant for it, whoever sends it.
     pub(crate) fn is_plain(&self) -> bool {
-        self.sight == Sight::ALL && self.replayed.is_empty()
+        self.sight == Sight::ALL && self.replayed.is_empty() && self.held.is_none()
+    }
+
+    /// Keeps what is meant for it, if it is not to be sent yet. Presence is not kept: its state follows.
+    pub(crate) fn hold(&mut self, batch: &[Message]) -> bool {
+        let Some(mut held) = self.held.take() else { return false };
+        for message in batch.iter().filter(|message| message.kind == Kind::Broadcast && self.wants(message)) {
+            let Some(frame) = message.frame(self.vsn) else { continue };
+            held.bytes += frame.len();
+            held.overflown |= held.bytes > MAX_HELD.0 || held.frames.len() >= MAX_HELD.1;
+            if !held.overflown {
+                held.frames.push((message.id, frame.clone()));
+            }
+        }
+        self.held = Some(held);
+        true
     }
 
     /// Whether a message is meant for it.
@@ -225,7 +255,8 @@ impl Room {
             outbox: member.outbox,
             vsn: member.vsn,
             sight: member.sight,
-            replayed: member.replayed,
+            replayed: Box::default(),
+            held: member.hold.then(Box::default),
         });
         match self.free.pop() {
             Some(place) => {
@@ -393,6 +424,29 @@ impl Membership {
         }
         room.enqueue(Kind::Broadcast, Some(self.id), None, frames);
         self.cell.schedule(&mut room)
+    }
+
+    /// Begins to send to a channel that was held: `first`, then the broadcasts that were kept for it, but for those of
+    /// `replayed`, which it never gets again; then whatever comes. With no gap in between, unless it returns false:
+    /// more had come than is kept.
+    pub fn open(&self, first: impl IntoIterator<Item = Bytes>, replayed: Box<[MessageId]>) -> bool {
+        let mut room = self.cell.room.lock();
+        let Some(Some(slot)) = room.slots.get_mut(self.place as usize) else { return true };
+        for frame in first {
+            let _ = slot.outbox.queue(frame);
+        }
+        let held = slot.held.take().unwrap_or_default();
+        let mut delivered = 0;
+        for (id, frame) in held.frames {
+            let seen = id.is_some_and(|id| replayed.contains(&id));
+            if !seen && slot.outbox.queue(frame).is_ok() {
+                delivered += 1;
+            }
+        }
+        slot.replayed = replayed;
+        drop(room);
+        self.cell.meter.delivered(Kind::Broadcast, delivered);
+        !held.overflown
     }
 
     /// Changes what this channel may see, from the next frame on.

@@ -93,3 +93,88 @@ impl ChangeSink for DatabaseSink {
         self.routes.is_limited()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, time::Duration};
+
+    use realtime_hub::{Member, Meter, Outbox};
+    use realtime_protocol::Vsn;
+    use realtime_tenants::Limits;
+    use tokio::time;
+
+    use super::*;
+
+    fn message(private: bool, body: MessageBody) -> DatabaseBroadcast {
+        DatabaseBroadcast {
+            id: uuid::Uuid::nil().to_string().into(),
+            topic: "a".into(),
+            event: "e".into(),
+            private,
+            body,
+            inserted_at: realtime_pgoutput::message::UnixMicros(0),
+        }
+    }
+
+    /// tenant_database 42, 48; protocol 49: one room only; each counts once and per receiver; none above the limit
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_counted_and_limited() {
+        let meters = Arc::new(Meters::new(&Limits { max_events_per_second: 1, ..Limits::default() }));
+        let hub = Hub::new(0, Duration::ZERO);
+        let sink =
+            DatabaseSink::new(Arc::new(Routes::new(Arc::clone(&meters))), Arc::clone(&hub), "t".into());
+        let meter: Arc<dyn Meter> = Arc::<Meters>::clone(&meters);
+        let join = |audience, vsn| {
+            let key = RoomKey { tenant: "t".into(), audience, topic: "realtime:a".into() };
+            let outbox = Arc::new(Outbox::new(100_000));
+            (hub.join(&key, Member::new(Arc::clone(&outbox), vsn), &meter, []), outbox)
+        };
+        let members = [
+            join(Audience::Private, Vsn::V2),
+            join(Audience::Private, Vsn::V1),
+            join(Audience::Public, Vsn::V2),
+        ];
+        let received = |expected: [usize; 3]| {
+            for ((_, outbox), expected) in members.iter().zip(expected) {
+                let mut frames = VecDeque::new();
+                outbox.take(&mut frames);
+                assert_eq!(frames.len(), expected);
+            }
+        };
+        assert!(sink.broadcast(message(true, MessageBody::Json("{}".into()))).is_none());
+        received([0, 0, 0]);
+        sink.committed();
+        received([1, 1, 0]);
+        assert_eq!(meters.events().total(), 3);
+        sink.broadcast(message(false, MessageBody::Binary("x".into())));
+        sink.committed();
+        received([0, 0, 1]);
+        sink.broadcast(message(true, MessageBody::Binary("x".into())));
+        sink.committed();
+        received([1, 0, 0]);
+
+        meters.events().add(100);
+        time::advance(Duration::from_secs(5)).await;
+        sink.broadcast(message(true, MessageBody::Json("{}".into())));
+        sink.committed();
+        received([0, 0, 0]);
+    }
+
+    /// What a room cannot take is waited for.
+    #[tokio::test]
+    async fn a_room_that_cannot_keep_up_is_waited_for() {
+        let meters = Arc::new(Meters::new(&Limits { max_events_per_second: 1_000_000, ..Limits::default() }));
+        let hub = Hub::new(0, Duration::ZERO);
+        let sink =
+            DatabaseSink::new(Arc::new(Routes::new(Arc::clone(&meters))), Arc::clone(&hub), "t".into());
+        let meter: Arc<dyn Meter> = meters;
+        let key = RoomKey { tenant: "t".into(), audience: Audience::Public, topic: "realtime:a".into() };
+        let outbox = Arc::new(Outbox::new(100_000_000));
+        let members: Vec<_> =
+            (0..300).map(|_| hub.join(&key, Member::new(Arc::clone(&outbox), Vsn::V2), &meter, [])).collect();
+        let large = MessageBody::Json(format!("\"{}\"", "x".repeat(1_000_000)).into());
+        let relief = (0..10).find_map(|_| sink.broadcast(message(false, large.clone())));
+        relief.expect("it never ends").await;
+        drop(members);
+    }
+}

@@ -278,15 +278,42 @@ fn members_see_what_they_may() {
     assert_eq!(received(&outbox), [Bytes::from_static(b"2")]);
 }
 
+/// A channel that is held for too long has a gap, and is told.
+#[test]
+fn what_is_held_is_bounded() {
+    let hub = hub();
+    let room = key("t", Audience::Private, "realtime:a");
+    let outbox = Arc::new(Outbox::new(100_000));
+    let member = Member { hold: true, ..Member::new(Arc::clone(&outbox), Vsn::V2) };
+    let meter: Arc<dyn Meter> = Arc::new(Counter::default());
+    let membership = hub.join(&room, member, &meter, []);
+    for _ in 0..4_097 {
+        drop(hub.publish(&room, tag));
+    }
+    assert!(!membership.open([], Box::default()));
+    drop(hub.publish(&room, tag));
+    assert_eq!(received(&outbox).len(), 4_097);
+}
+
 /// protocol 10.1: a stored message that was replayed does not come again
 #[test]
 fn replayed_messages_come_once() {
     let hub = hub();
     let room = key("t", Audience::Private, "realtime:a");
     let outbox = Arc::new(Outbox::new(10_000));
-    let member = Member { replayed: [7, 9].into(), ..Member::new(Arc::clone(&outbox), Vsn::V2) };
-    let meter: Arc<dyn Meter> = Arc::new(Counter::default());
-    let _membership = hub.join(&room, member, &meter, []);
+    let member = Member { hold: true, ..Member::new(Arc::clone(&outbox), Vsn::V2) };
+    let counter = Arc::new(Counter::default());
+    let meter: Arc<dyn Meter> = Arc::<Counter>::clone(&counter);
+    let membership = hub.join(&room, member, &meter, []);
+    // Said while stored messages are being read: one is among them, one is not, one is not stored at all.
+    for id in [7, 6] {
+        drop(hub.publish_stored(&room, id, tag));
+    }
+    drop(hub.publish(&room, tag));
+    assert!(received(&outbox).is_empty());
+    assert!(membership.open([Bytes::from_static(b"first")], [7, 9].into()));
+    assert_eq!(received(&outbox), ["first", "2", "2"]);
+    assert_eq!(counter.broadcasts.load(Ordering::Relaxed), 2);
     for (id, frames) in [(7, 0), (8, 1), (9, 0), (8, 1)] {
         drop(hub.publish_stored(&room, id, tag));
         assert_eq!(received(&outbox).len(), frames, "{id}");

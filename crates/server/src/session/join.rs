@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use realtime_changes::{assign_ids, legacy_params};
-use realtime_hub::{Audience, Member, RoomKey, Sight};
+use realtime_hub::{Audience, Member, Membership, RoomKey, Sight};
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
 };
@@ -24,6 +25,9 @@ use super::{
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
 const CLOSE_GOING_AWAY: u16 = 1001;
 
+/// Why a channel is stopped that was told too much while messages that it had missed were looked for.
+const TOO_MANY_MEANWHILE: &str = "Too many messages came while stored messages were read";
+
 /// A join that waits for the database.
 pub(super) struct Joining {
     step: u32,
@@ -36,6 +40,8 @@ pub(super) struct Joining {
     replaced: Option<Ref>,
     /// What may be read of a private topic, once the policies have said it.
     read: Option<ReadVerdict>,
+    /// Its place in the room while messages that it has missed are looked for: what is said meanwhile is kept.
+    membership: Option<Membership>,
     /// Messages that the client has missed, oldest first.
     replayed: Vec<ReplayedMessage>,
     pub(super) waiting: Waiting,
@@ -62,6 +68,7 @@ impl Session {
             token,
             replaced: replaced.clone(),
             read: None,
+            membership: None,
             replayed: Vec::new(),
             waiting: Waiting::new(),
         };
@@ -225,9 +232,11 @@ impl Session {
             Ok((read, Some(params))) => {
                 let topic: Box<str> = topic.into();
                 joining.read = Some(read);
+                let membership = self.enter(&ticket.topic, Some(read), true, Vec::new());
                 let step = self.step();
                 if let Some(joining) = self.joining_mut(ticket) {
                     joining.step = step;
+                    joining.membership = Some(membership);
                 }
                 let ticket = Ticket { topic: Arc::clone(&ticket.topic), step };
                 effects.push(Effect::Replay(ticket, topic, params));
@@ -286,9 +295,33 @@ impl Session {
         self.release(waiting, effects);
     }
 
+    /// Enters the room of a topic: a private one for those whom the policies let in. `first` is sent before anything
+    /// else.
+    fn enter(
+        &self,
+        topic: &Arc<str>,
+        read: Option<ReadVerdict>,
+        hold: bool,
+        first: Vec<Bytes>,
+    ) -> Membership {
+        let key = RoomKey {
+            tenant: Arc::clone(self.runtime.name()),
+            audience: if read.is_some() { Audience::Private } else { Audience::Public },
+            topic: Arc::clone(topic),
+        };
+        let member = Member {
+            outbox: Arc::clone(&self.outbox),
+            vsn: self.vsn,
+            sight: read.map_or(Sight::ALL, policies::sight),
+            hold,
+        };
+        self.runtime.hub().join(&key, member, self.runtime.hub_meter(), first)
+    }
+
     /// The join succeeded: replies, enters the room, and starts what was asked for (order of protocol 4.7).
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
-        let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, read, replayed, .. } = joining;
+        let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
+        let Joining { read, replayed, membership, .. } = joining;
         let legacy = payload.legacy;
         let (objects, echo) = if legacy {
             let object = legacy_params(sub_topic(&topic).unwrap_or_default());
@@ -306,18 +339,13 @@ impl Session {
         first.extend(replay::frames(self.vsn, &join_ref, &topic, &replayed));
 
         let tenant = self.runtime.tenant();
-        let key = RoomKey {
-            tenant: Arc::clone(self.runtime.name()),
-            audience: if read.is_some() { Audience::Private } else { Audience::Public },
-            topic: Arc::clone(&topic),
+        let (membership, whole) = match membership {
+            Some(membership) => {
+                let whole = membership.open(first, replay::ids(&replayed));
+                (membership, whole)
+            }
+            None => (self.enter(&topic, read, false, first), true),
         };
-        let member = Member {
-            outbox: Arc::clone(&self.outbox),
-            vsn: self.vsn,
-            sight: read.map_or(Sight::ALL, policies::sight),
-            replayed: replay::ids(&replayed),
-        };
-        let membership = self.runtime.hub().join(&key, member, self.runtime.hub_meter(), first);
         let presence = payload.presence_enabled || tenant.presence_enabled;
         let channel = Channel {
             id: self.runtime.routes().next_channel(),
@@ -343,6 +371,9 @@ impl Session {
             self.attendance = self.runtime.database().attend();
         }
         self.topics.insert(Arc::clone(&topic), Topic::Joined(Box::new(channel)));
+        if !whole {
+            return self.stop_channel(&topic, TOO_MANY_MEANWHILE);
+        }
         if !objects.is_empty() {
             self.watch(&topic, &objects, &ids, legacy, effects);
         }

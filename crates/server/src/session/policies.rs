@@ -179,7 +179,11 @@ impl Session {
         error: &AuthorizeError,
         effects: &mut Vec<Effect>,
     ) {
-        warn(error);
+        if question == Question::Write && matches!(error, AuthorizeError::Unavailable(_)) {
+            tracing::warn!(code = "UnableToHandleBroadcast", %error, "policies could not be asked");
+        } else {
+            warn(error);
+        }
         let policies = self.channel_mut(topic).and_then(|channel| channel.policies.as_mut());
         let Some(policies) = policies else { return };
         let mut rest = Waiting::new();

@@ -614,3 +614,49 @@ async fn publications_come_and_go() -> Result<()> {
     socket.event("realtime:any", "postgres_changes").await?;
     Ok(())
 }
+
+/// protocol 50; tenant_database 25, 67: without the database public topics go on, private ones wait for better times
+#[tokio::test]
+async fn the_database_is_away() -> Result<()> {
+    let (server, db) = server().await?;
+    let (mut public, public_ref) =
+        joined(&server, Version::V2, "anon", "a", json!({"config": {"broadcast": loud()}})).await?;
+    let (mut asked, asked_ref) = member(&server, "authenticated", "room-1").await?;
+    assert_eq!(push(&mut asked, &asked_ref, "room-1", "broadcast", hello(1)).await?["status"], "ok");
+    let (mut fresh, fresh_ref) = member(&server, "authenticated", "room-2").await?;
+    let admin = realtime_testkit::cluster().await?.connect("postgres").await?;
+    let away = format!(
+        "alter database {0} with allow_connections false;
+         select pg_terminate_backend(pid) from pg_stat_activity where datname = '{0}' and application_name like 'realtime%'",
+        db.name()
+    );
+    admin.batch_execute(&away).await?;
+
+    assert_eq!(push(&mut public, &public_ref, "a", "broadcast", hello(2)).await?["status"], "ok");
+    let track = json!({"type": "presence", "event": "track", "payload": {}});
+    let refused = json!({"status": "error", "response": {}});
+    fresh.send(json!(fresh_ref), json!("x"), "realtime:room-2", "broadcast", hello(3)).await?;
+    // Its answer follows the broadcast's, if there is one.
+    assert_eq!(push(&mut fresh, &fresh_ref, "room-2", "presence", track).await?, refused);
+    assert!(fresh.settle().await?.is_empty(), "neither delivered nor answered");
+    assert!(server.log().contains("UnableToHandleBroadcast"));
+    let reason = refusal(&mut fresh, "room-3", private(json!({}), false)).await?;
+    let unreachable = "UnableToConnectToProject: Realtime was unable to connect to the project database";
+    let limited = "DatabaseConnectionRateLimitReached: Too many database connections attempts per second";
+    assert!(reason == unreachable || reason == limited, "{reason}");
+    assert_eq!(push(&mut asked, &asked_ref, "room-1", "broadcast", hello(4)).await?["status"], "ok");
+
+    admin.batch_execute(&format!("alter database {} with allow_connections true", db.name())).await?;
+    let back = async {
+        let mut n = 10;
+        loop {
+            n += 1;
+            fresh.send(json!(fresh_ref), Value::Null, "realtime:room-2", "broadcast", hello(n)).await?;
+            if !fresh.settle().await?.is_empty() {
+                return anyhow::Ok(());
+            }
+            time::sleep(time::Duration::from_millis(100)).await;
+        }
+    };
+    time::timeout(PATIENCE, back).await.context("never delivered again")?
+}

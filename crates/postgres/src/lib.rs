@@ -27,7 +27,7 @@ mod validate;
 mod visibility;
 mod worker;
 
-pub use attendance::Attendance;
+pub use attendance::{Attendance, Replication};
 pub use authorize::{AuthorizeError, AuthorizeRequest, Latency, PolicyStats, ReadVerdict, WriteVerdict};
 pub use broadcast::{DatabaseBroadcast, MessageColumns, NotBroadcast};
 pub use config::DatabaseConfig;

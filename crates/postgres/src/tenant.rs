@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Attendance, ConnectError, DatabaseBroadcast, DatabaseConfig, PolicyStats,
+    Attendance, ConnectError, DatabaseBroadcast, DatabaseConfig, PolicyStats, Replication,
     attendance::Attendees,
     breaker::ConnectLimit,
     budget,
@@ -370,15 +370,15 @@ impl TenantDatabase {
         attendance
     }
 
-    /// Whether every broadcast that is written to the database from now on reaches the sink.
+    /// Whether broadcasts from the database arrive, and how many gaps there have been.
     #[must_use]
-    pub fn is_replicating(&self) -> bool {
-        self.inner.attendees.is_replicating()
+    pub fn replication(&self) -> Replication {
+        self.inner.attendees.replication()
     }
 
-    /// Returns when that is so. Cancel safe.
-    pub async fn replicating(&self) {
-        self.inner.attendees.replicating().await;
+    /// Returns when that is no longer so. Cancel safe.
+    pub async fn replication_differs(&self, from: Replication) {
+        self.inner.attendees.differs(from).await;
     }
 
     /// The worker, started when first needed.

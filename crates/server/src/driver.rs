@@ -181,11 +181,11 @@ impl Driver {
                         Completion::Replayed(ticket, runtime.database().replay(topic, params).await)
                     }));
                 }
-                Effect::AwaitReplication => {
+                Effect::WatchReplication(from) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
-                        runtime.database().replicating().await;
-                        Completion::Replicating
+                        runtime.database().replication_differs(from).await;
+                        Completion::ReplicationDiffers
                     }));
                 }
                 Effect::Subscribe(ticket, request) => {

@@ -15,7 +15,7 @@ use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
-    ReplayedMessage, Stats, SubscribeRequest, TenantDatabase, WriteVerdict,
+    ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase, WriteVerdict,
 };
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
@@ -53,10 +53,10 @@ pub trait Database: Send + Sync {
     ) -> BoxFuture<'_, Result<Vec<ReplayedMessage>, ReplayError>>;
     /// See [`TenantDatabase::attend`].
     fn attend(&self) -> Option<Attendance>;
-    /// Whether broadcasts from the database arrive.
-    fn is_replicating(&self) -> bool;
-    /// Returns when they do.
-    fn replicating(&self) -> BoxFuture<'_, ()>;
+    /// See [`TenantDatabase::replication`].
+    fn replication(&self) -> Replication;
+    /// See [`TenantDatabase::replication_differs`].
+    fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()>;
     /// Counters, if there are any.
     fn stats(&self) -> Option<&Stats> {
         None
@@ -106,12 +106,12 @@ impl Database for TenantDatabase {
         Some(Self::attend(self))
     }
 
-    fn is_replicating(&self) -> bool {
-        Self::is_replicating(self)
+    fn replication(&self) -> Replication {
+        Self::replication(self)
     }
 
-    fn replicating(&self) -> BoxFuture<'_, ()> {
-        Box::pin(Self::replicating(self))
+    fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()> {
+        Box::pin(Self::replication_differs(self, from))
     }
 
     fn stats(&self) -> Option<&Stats> {

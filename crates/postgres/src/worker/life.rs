@@ -35,8 +35,8 @@ const TOO_FAR_BEHIND: &str =
 impl Worker {
     /// Ends the session, if there is one; what the walsender has told is void then.
     pub(super) async fn stop_session(&mut self) {
-        self.attendees.set_replicating(false);
         if let Some(running) = self.running.take() {
+            self.attendees.ended(self.config.durable_slot && !self.anew);
             running.session.stop().await;
         }
         self.state.forget_relations();
@@ -60,7 +60,8 @@ impl Worker {
                     &self.tasks,
                 );
                 let now = Instant::now();
-                self.attendees.set_replicating(publications.iter().any(|name| name == publication::NAME));
+                let arrives = publications.iter().any(|name| name == publication::NAME);
+                self.attendees.begun(arrives, session.is_resumed());
                 self.running = Some(Running {
                     session,
                     publications,
@@ -153,9 +154,9 @@ impl Worker {
         tracing::warn!(code = "ReplicationConnectionDown", %error, "replication session lost");
         self.contact.lost();
         self.running = None;
-        self.attendees.set_replicating(false);
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();
+        self.attendees.ended(self.config.durable_slot && !self.anew);
         if !self.config.durable_slot || self.anew {
             self.state.tell_all(&Notice::Error(GAP.to_owned()));
             self.gap_told = true;

@@ -9,7 +9,7 @@ use realtime_protocol::Ref;
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
 
-use super::{Waiting, policies::Policies};
+use super::{Waiting, policies::Policies, ready::Ready};
 
 /// How often a token is verified again while it lasts (protocol 8.5).
 const RECHECK: Duration = Duration::from_secs(300);
@@ -67,8 +67,8 @@ pub(super) struct Channel {
     pub(super) presence: bool,
     /// What is known of its permissions. `None` for public channels, which need none.
     pub(super) policies: Option<Box<Policies>>,
-    /// When it is given up unless it was told by then that broadcasts from the database arrive.
-    pub(super) ready_by: Option<Instant>,
+    /// What it was told of broadcasts from the database.
+    pub(super) ready: Ready,
     /// What it watches in the database. Empty for most channels.
     pub(super) subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
     /// When a subscription that failed for a passing reason is tried again.
@@ -85,7 +85,7 @@ impl Channel {
 
     /// The next moment at which something has to be done for it.
     pub(super) fn deadline(&self) -> Instant {
-        let others = [self.retry_at, self.ready_by];
+        let others = [self.retry_at, self.ready.deadline()];
         others.into_iter().flatten().fold(self.recheck_at, Instant::min)
     }
 }

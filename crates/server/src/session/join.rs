@@ -19,6 +19,7 @@ use super::{
     forget,
     policies::{self, Policies},
     push::TOO_MANY_PRESENCE,
+    ready::Ready,
     replay,
 };
 
@@ -361,7 +362,7 @@ impl Session {
             membership,
             presence,
             policies: read.map(|read| Box::new(Policies::new(read))),
-            ready_by: None,
+            ready: Ready::Unasked,
             subscriptions: Vec::new(),
             retry_at: None,
             attempt: 0,
@@ -378,7 +379,7 @@ impl Session {
             self.watch(&topic, &objects, &ids, legacy, effects);
         }
         if payload.replication_ready {
-            self.await_replication(&topic, effects);
+            self.ask_replication(&topic, effects);
         }
         if presence && read.is_none_or(|read| read.presence == Some(true)) {
             self.presence_state(&topic);

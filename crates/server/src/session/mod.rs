@@ -27,7 +27,7 @@ use realtime_changes::SubscribeRefusal;
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
-    ReplayedMessage, SubscribeRequest, WriteVerdict,
+    ReplayedMessage, Replication, SubscribeRequest, WriteVerdict,
 };
 use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, encode};
 use realtime_tenants::UserSlot;
@@ -58,8 +58,8 @@ pub enum Effect {
     AuthorizeWrite(Ticket, Box<AuthorizeRequest>),
     /// Look for stored messages of a topic, named without `realtime:`; answer with [`Completion::Replayed`].
     Replay(Ticket, Box<str>, ReplayParams),
-    /// Wait until broadcasts from the database arrive; answer with [`Completion::Replicating`].
-    AwaitReplication,
+    /// Watch whether broadcasts from the database arrive; answer with [`Completion::ReplicationDiffers`].
+    WatchReplication(Replication),
 }
 
 /// What became of an [`Effect`].
@@ -75,8 +75,8 @@ pub enum Completion {
     Write(Ticket, Result<WriteVerdict, AuthorizeError>),
     /// Of [`Effect::Replay`].
     Replayed(Ticket, Result<Vec<ReplayedMessage>, ReplayError>),
-    /// Of [`Effect::AwaitReplication`].
-    Replicating,
+    /// Of [`Effect::WatchReplication`]: it is no longer so.
+    ReplicationDiffers,
 }
 
 /// Which step of which channel an effect belongs to. A step that was overtaken is recognised by its number.
@@ -108,8 +108,8 @@ pub struct Session {
     joined_once: bool,
     /// Keeps broadcasts from the database coming, from the first channel on.
     attendance: Option<Attendance>,
-    /// Whether an [`Effect::AwaitReplication`] is out.
-    awaiting_replication: bool,
+    /// Whether an [`Effect::WatchReplication`] is out.
+    watching_replication: bool,
     /// Since when there is no channel, once a join was tried.
     abandoned_since: Option<Instant>,
     next_step: u32,
@@ -147,7 +147,7 @@ impl Session {
             user: None,
             joined_once: false,
             attendance: None,
-            awaiting_replication: false,
+            watching_replication: false,
             abandoned_since: None,
             next_step: 0,
             joining: 0,
@@ -326,7 +326,7 @@ impl Session {
             },
             Completion::Write(ticket, result) => self.write_answered(&ticket, result, effects),
             Completion::Replayed(ticket, result) => self.replay_answered(&ticket, result, effects),
-            Completion::Replicating => self.replication_answered(effects),
+            Completion::ReplicationDiffers => self.replication_differs(effects),
         }
         self.release_orphans(effects);
     }

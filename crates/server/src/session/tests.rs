@@ -30,6 +30,7 @@ const NOW: u64 = 1_000_000;
 struct Scripted {
     ready: AtomicBool,
     replicating: AtomicBool,
+    gaps: AtomicU64,
 }
 
 impl Database for Arc<Scripted> {
@@ -67,11 +68,11 @@ impl Database for Arc<Scripted> {
         None
     }
 
-    fn is_replicating(&self) -> bool {
-        self.replicating.load(Ordering::Relaxed)
+    fn replication(&self) -> Replication {
+        Replication::new(self.replicating.load(Ordering::Relaxed), self.gaps.load(Ordering::Relaxed))
     }
 
-    fn replicating(&self) -> BoxFuture<'_, ()> {
+    fn replication_differs(&self, _: Replication) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
 }
@@ -116,8 +117,11 @@ impl Fixture {
     }
 
     fn with_backoff(change: impl FnOnce(&mut Tenant), backoff: Duration) -> Self {
-        let database =
-            Arc::new(Scripted { ready: AtomicBool::new(true), replicating: AtomicBool::new(false) });
+        let database = Arc::new(Scripted {
+            ready: AtomicBool::new(true),
+            replicating: AtomicBool::new(false),
+            gaps: AtomicU64::new(0),
+        });
         let tenant = Arc::new(tenant(change));
         let meters = Arc::new(Meters::new(&tenant.limits));
         let runtime = TenantRuntime::new(

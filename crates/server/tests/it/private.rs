@@ -462,9 +462,10 @@ async fn the_connection_lives_with_its_listeners() -> Result<()> {
             where datname = current_database()",
     )
     .await?;
-    listener.event("realtime:any", "system").await?;
-    let told = listener.event("realtime:any", "system").await?;
-    assert_eq!(told["status"], "ok");
+    for topic in ["realtime:any", "realtime:room-1"] {
+        assert_eq!(listener.event(topic, "system").await?["status"], "error", "{topic}");
+        assert_eq!(listener.event(topic, "system").await?["status"], "ok", "{topic}");
+    }
     db.sql("select realtime.send('{\"n\": 2}', 'e', 'room-1')").await?;
     assert_eq!(listener.event("realtime:room-1", "broadcast").await?["payload"]["n"], 2);
     drop(listener);

@@ -401,16 +401,17 @@ async fn who_asks_is_told_that_broadcasts_arrive() {
         "channel": "a"});
     let (mut early, mut never) = (fixture.socket(), fixture.socket());
     assert_eq!(early.join("realtime:a", ready.clone()).len(), 1);
-    assert!(matches!(early.effects[..], [Effect::AwaitReplication]));
+    assert!(matches!(early.effects[..], [Effect::WatchReplication(_)]));
     early.join("realtime:b", ready.clone());
     assert_eq!(early.effects.len(), 1, "one is enough");
     never.join("realtime:a", ready.clone());
 
     fixture.database.replicating.store(true, Ordering::Relaxed);
-    let frames = early.complete(Completion::Replicating);
+    let frames = early.complete(Completion::ReplicationDiffers);
     assert_eq!(frames.len(), 2);
     assert!(frames.iter().any(|frame| frame[4] == told && frame[0] == "1"));
-    assert!(early.complete(Completion::Replicating).is_empty(), "told once");
+    assert!(early.complete(Completion::ReplicationDiffers).is_empty(), "told once");
+    assert_eq!(early.effects.len(), 3, "watched on");
     let mut late = fixture.socket();
     let frames = late.join("realtime:a", ready);
     assert_eq!((frames.len(), &frames[1][4]), (2, &told));
@@ -423,4 +424,37 @@ async fn who_asks_is_told_that_broadcasts_arrive() {
     assert_eq!(events(&frames), ["system", "phx_close"]);
     early.session.tick(&mut early.effects);
     assert!(early.frames().is_empty());
+}
+
+/// spec README, decision 2: a gap is told, then that it is over, by those who asked alone
+#[test]
+fn gaps_are_told_to_those_who_asked() {
+    let fixture = Fixture::new(|_| {});
+    let (replicating, gaps) = (&fixture.database.replicating, &fixture.database.gaps);
+    replicating.store(true, Ordering::Relaxed);
+    let mut socket = fixture.socket();
+    assert_eq!(
+        socket.join("realtime:a", json!({"config": {"broadcast": {"replication_ready": true}}})).len(),
+        2
+    );
+    socket.join("realtime:b", json!({"config": {}}));
+    let differs = |socket: &mut Socket| {
+        let frames = socket.complete(Completion::ReplicationDiffers);
+        assert!(frames.iter().all(|frame| frame[2] == "realtime:a"));
+        frames.iter().map(|frame| frame[4]["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // A permanent slot goes on where it ended: nothing is missing.
+    replicating.store(false, Ordering::Relaxed);
+    assert!(differs(&mut socket).is_empty());
+    replicating.store(true, Ordering::Relaxed);
+    assert!(differs(&mut socket).is_empty());
+
+    replicating.store(false, Ordering::Relaxed);
+    gaps.store(1, Ordering::Relaxed);
+    assert_eq!(differs(&mut socket), ["error"]);
+    assert!(differs(&mut socket).is_empty());
+    replicating.store(true, Ordering::Relaxed);
+    assert_eq!(differs(&mut socket), ["ok"]);
+    gaps.store(3, Ordering::Relaxed);
+    assert_eq!(differs(&mut socket), ["error", "ok"], "too quick to be seen in between");
 }

@@ -207,14 +207,14 @@ async fn insert(db: &TestDb, options: &Options) -> Result<()> {
 }
 
 /// Process id of the database's postmaster: the parent of the process that serves us.
-async fn postmaster(db: &TestDb) -> Result<u32> {
+pub(crate) async fn postmaster(db: &TestDb) -> Result<u32> {
     let backend: i32 = db.client().query_one("select pg_backend_pid()", &[]).await?.try_get(0)?;
     let stat = stat(&backend.to_string())?;
     Ok(stat.get(1).context("stat")?.parse()?)
 }
 
 /// CPU time of the database's processes, those that have ended included, in seconds.
-fn database_cpu(postmaster: u32) -> Result<f64> {
+pub(crate) fn database_cpu(postmaster: u32) -> Result<f64> {
     let number = |stat: &[String], at: usize| stat.get(at).and_then(|field| field.parse::<u64>().ok());
     let own = stat(&postmaster.to_string())?;
     let mut ticks: u64 = (11..15).filter_map(|at| number(&own, at)).sum();

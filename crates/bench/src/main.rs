@@ -9,6 +9,7 @@ mod connect;
 mod fanout;
 mod hostile;
 mod ideal;
+mod joins;
 mod presence;
 mod report;
 mod rest;
@@ -35,6 +36,8 @@ enum Scenario {
     Connect(connect::Options),
     /// Subscribers to a table and rows that change: CPU per row, latency from commit to client
     Changes(changes::Options),
+    /// Users that join private channels, each judged by policies: joins per second, CPU and queries per join
+    Joins(joins::Options),
     /// One room, one publisher, many members: CPU per delivery, beside the ideal server's
     Fanout(fanout::Options),
     /// Each user in an echo channel and in a channel of six: CPU per delivery, latency
@@ -62,6 +65,7 @@ fn main() -> Result<()> {
         match cli.scenario {
             Scenario::Connect(options) => connect::run(&options).await,
             Scenario::Changes(options) => changes::run(&options).await,
+            Scenario::Joins(options) => joins::run(&options).await,
             Scenario::Fanout(options) => fanout::run(&options).await,
             Scenario::Rooms(options) => rooms::run(&options).await,
             Scenario::Presence(options) => presence::run(&options).await,

@@ -29,6 +29,11 @@ pub(crate) struct Reader {
 
 /// Connects and upgrades.
 pub(crate) async fn connect(port: u16) -> Result<(Reader, Writer)> {
+    connect_as(port, &token("anon")).await
+}
+
+/// The same with a token.
+pub(crate) async fn connect_as(port: u16, token: &str) -> Result<(Reader, Writer)> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.set_nodelay(true)?;
     let (stream, writer) = stream.into_split();
@@ -37,7 +42,7 @@ pub(crate) async fn connect(port: u16) -> Result<(Reader, Writer)> {
     let request = format!(
         "GET /socket/websocket?apikey={}&vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        token("anon")
+        token
     );
     writer.0.write_all(request.as_bytes()).await?;
     let answer = async {

@@ -128,9 +128,9 @@ impl Pass {
     /// Serves the next members. False when all were served.
     fn slice(&mut self, cell: &RoomCell) -> bool {
         let lists = Lists::new(&self.batch);
-        let room = cell.room.lock();
+        let mut room = cell.room.lock();
         let mut served = 0;
-        while let Some(slot) = room.slots.get(self.at) {
+        while let Some(slot) = room.slots.get_mut(self.at) {
             if served == SLICE {
                 MutexGuard::unlock_fair(room);
                 return true;
@@ -202,16 +202,22 @@ impl<'a> Lists<'a> {
     }
 
     /// Sends a member what is meant for it; how many broadcasts and diffs that were.
-    fn send(&self, slot: &Slot) -> (u64, u64) {
-        let all =
-            self.batch.iter().all(|message| message.number >= slot.since && message.except != Some(slot.id));
+    fn send(&self, slot: &mut Slot) -> (u64, u64) {
+        if slot.hold(self.batch) {
+            return (0, 0);
+        }
+        let all = slot.is_plain()
+            && self
+                .batch
+                .iter()
+                .all(|message| message.number >= slot.since && message.except != Some(slot.id));
         if all {
             return self.frames.get(slot.vsn as usize).map_or((0, 0), |list| list.send(slot));
         }
-        // A sender, or a member that has just come.
+        // A sender, a member that has just come, or one that may not see everything.
         let mut list = List::default();
         for message in self.batch {
-            if message.number >= slot.since && message.except != Some(slot.id) {
+            if slot.wants(message) {
                 list.push(message, slot.vsn);
             }
         }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::{
     fan_out::FanOut,
-    room::{Congestion, Member, Membership, Meter, RoomCell, RoomKey},
+    room::{Congestion, Member, Membership, MessageId, Meter, RoomCell, RoomKey},
 };
 
 /// Independent parts of the table of rooms; a power of two well above the number of cores.
@@ -101,7 +101,18 @@ impl Hub {
     /// Gives every member of a room one frame; `encode` and what is returned as in [`Membership::publish`].
     pub fn publish(&self, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
         let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
-        cell.publish(encode)
+        cell.publish(None, encode)
+    }
+
+    /// The same for a message that is stored in the database: those who have seen it already do not get it.
+    pub fn publish_stored(
+        &self,
+        key: &RoomKey,
+        id: MessageId,
+        encode: impl FnMut(Vsn) -> Option<Bytes>,
+    ) -> Option<FanOut> {
+        let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
+        cell.publish(Some(id), encode)
     }
 
     /// Whether more waits in a room than should; see [`Membership::congestion`].

@@ -10,4 +10,4 @@ pub use fan_out::FanOut;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
 pub use outbox::{Closed, DEFAULT_OUTBOX_BYTES, Flush, Outbox, Signal, Sink};
 pub use presence::MemberId;
-pub use room::{Audience, Congestion, Kind, Member, Membership, Meter, RoomKey};
+pub use room::{Audience, Congestion, Kind, Member, Membership, MessageId, Meter, RoomKey, Sight};

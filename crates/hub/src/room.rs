@@ -41,6 +41,44 @@ pub struct Member {
     pub outbox: Arc<Outbox>,
     /// How they are written.
     pub vsn: Vsn,
+    /// Which frames it may see.
+    pub sight: Sight,
+    /// Broadcasts are kept for it, nothing is sent before [`Membership::open`]: for a channel that is still told what
+    /// was said before it came.
+    pub hold: bool,
+}
+
+impl Member {
+    /// One that may see everything, from now on.
+    #[must_use]
+    pub fn new(outbox: Arc<Outbox>, vsn: Vsn) -> Self {
+        Self { outbox, vsn, sight: Sight::ALL, hold: false }
+    }
+}
+
+/// Identifies a message that is stored in the database: its row's UUID.
+pub type MessageId = u128;
+
+/// What a member of a room may see (protocol 6, delivery filters).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// Frames of [`Kind::Broadcast`].
+    pub broadcasts: bool,
+    /// Frames of [`Kind::Presence`].
+    pub presence: bool,
+}
+
+impl Sight {
+    /// Everything, as in public rooms.
+    pub const ALL: Self = Self { broadcasts: true, presence: true };
+
+    /// Whether frames of a kind may be seen.
+    pub(crate) const fn sees(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Broadcast => self.broadcasts,
+            Kind::Presence => self.presence,
+        }
+    }
 }
 
 /// What kind of frame is delivered; they are counted apart (protocol 9.2).
@@ -111,6 +149,52 @@ pub(crate) struct Slot {
     pub(crate) since: u64,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) vsn: Vsn,
+    pub(crate) sight: Sight,
+    /// Messages that it has seen already: they are not delivered to it.
+    replayed: Box<[MessageId]>,
+    held: Option<Box<Held>>,
+}
+
+/// Bytes of broadcasts that are kept for a channel, and their number.
+const MAX_HELD: (usize, usize) = (4_000_000, 4_096);
+
+/// Broadcasts that are kept for a channel.
+#[derive(Debug, Default)]
+struct Held {
+    frames: Vec<(Option<MessageId>, Bytes)>,
+    bytes: usize,
+    /// There were too many.
+    overflown: bool,
+}
+
+impl Slot {
+    /// Whether every message of now and later is meant for it, whoever sends it.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.sight == Sight::ALL && self.replayed.is_empty() && self.held.is_none()
+    }
+
+    /// Keeps what is meant for it, if it is not to be sent yet. Presence is not kept: its state follows.
+    pub(crate) fn hold(&mut self, batch: &[Message]) -> bool {
+        let Some(mut held) = self.held.take() else { return false };
+        for message in batch.iter().filter(|message| message.kind == Kind::Broadcast && self.wants(message)) {
+            let Some(frame) = message.frame(self.vsn) else { continue };
+            held.bytes += frame.len();
+            held.overflown |= held.bytes > MAX_HELD.0 || held.frames.len() >= MAX_HELD.1;
+            if !held.overflown {
+                held.frames.push((message.id, frame.clone()));
+            }
+        }
+        self.held = Some(held);
+        true
+    }
+
+    /// Whether a message is meant for it.
+    pub(crate) fn wants(&self, message: &Message) -> bool {
+        message.number >= self.since
+            && message.except != Some(self.id)
+            && self.sight.sees(message.kind)
+            && message.id.is_none_or(|id| !self.replayed.contains(&id))
+    }
 }
 
 /// A message that waits to be fanned out: its frame for each serializer that has members.
@@ -119,6 +203,7 @@ pub(crate) struct Message {
     pub(crate) number: u64,
     pub(crate) kind: Kind,
     pub(crate) except: Option<MemberId>,
+    id: Option<MessageId>,
     frames: [Option<Bytes>; SERIALIZERS],
 }
 
@@ -164,7 +249,15 @@ impl Room {
         if let Some(count) = self.members.get_mut(member.vsn as usize) {
             *count += 1;
         }
-        let slot = Some(Slot { id, since: self.next, outbox: member.outbox, vsn: member.vsn });
+        let slot = Some(Slot {
+            id,
+            since: self.next,
+            outbox: member.outbox,
+            vsn: member.vsn,
+            sight: member.sight,
+            replayed: Box::default(),
+            held: member.hold.then(Box::default),
+        });
         match self.free.pop() {
             Some(place) => {
                 if let Some(free) = self.slots.get_mut(place as usize) {
@@ -201,11 +294,17 @@ impl Room {
         self.slots.len() - self.free.len()
     }
 
-    fn enqueue(&mut self, kind: Kind, except: Option<MemberId>, frames: [Option<Bytes>; SERIALIZERS]) {
+    fn enqueue(
+        &mut self,
+        kind: Kind,
+        except: Option<MemberId>,
+        id: Option<MessageId>,
+        frames: [Option<Bytes>; SERIALIZERS],
+    ) {
         let number = self.next;
         self.next += 1;
         self.batch_bytes += frames.iter().flatten().map(Bytes::len).sum::<usize>();
-        self.batch.push(Message { number, kind, except, frames });
+        self.batch.push(Message { number, kind, except, id, frames });
     }
 
     fn is_congested(&self) -> bool {
@@ -229,7 +328,7 @@ impl Room {
         let diff = state.presence.take_diff()?.to_json();
         let frames =
             encode_for(&self.members, |vsn| Some(encode::presence_diff(vsn, &cell.key.topic, &diff)));
-        self.enqueue(Kind::Presence, None, frames);
+        self.enqueue(Kind::Presence, None, None, frames);
         None
     }
 }
@@ -250,11 +349,15 @@ fn encode_for(
 
 impl RoomCell {
     /// Queues a message for all members.
-    pub(crate) fn publish(self: &Arc<Self>, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+    pub(crate) fn publish(
+        self: &Arc<Self>,
+        id: Option<MessageId>,
+        encode: impl FnMut(Vsn) -> Option<Bytes>,
+    ) -> Option<FanOut> {
         let wanted = self.room.lock().members;
         let frames = encode_for(&wanted, encode);
         let mut room = self.room.lock();
-        room.enqueue(Kind::Broadcast, None, frames);
+        room.enqueue(Kind::Broadcast, None, id, frames);
         self.schedule(&mut room)
     }
 
@@ -290,11 +393,14 @@ impl Membership {
     /// serializer and may say that this serializer gets none.
     ///
     /// This channel's own copy is queued at once; the others get theirs when the [`FanOut`] runs, together
-    /// with what else was published meanwhile. `None`: somebody else is at it.
-    pub fn publish(&self, to_self: bool, mut encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+    /// with what else was published meanwhile. `None`: somebody else is at it. A channel that may not see
+    /// broadcasts gets no copy.
+    pub fn publish(&self, mut to_self: bool, mut encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
         let (mut wanted, own) = {
             let room = self.cell.room.lock();
-            (room.members, room.slot(self.place).map(|slot| (slot.vsn, Arc::clone(&slot.outbox))))
+            let slot = room.slot(self.place);
+            to_self &= slot.is_some_and(|slot| slot.sight.broadcasts);
+            (room.members, slot.map(|slot| (slot.vsn, Arc::clone(&slot.outbox))))
         };
         if let Some((vsn, _)) = own
             && let Some(count) = wanted.get_mut(vsn as usize)
@@ -316,8 +422,39 @@ impl Membership {
         if room.len() < 2 {
             return None;
         }
-        room.enqueue(Kind::Broadcast, Some(self.id), frames);
+        room.enqueue(Kind::Broadcast, Some(self.id), None, frames);
         self.cell.schedule(&mut room)
+    }
+
+    /// Begins to send to a channel that was held: `first`, then the broadcasts that were kept for it, but for those of
+    /// `replayed`, which it never gets again; then whatever comes. With no gap in between, unless it returns false:
+    /// more had come than is kept.
+    pub fn open(&self, first: impl IntoIterator<Item = Bytes>, replayed: Box<[MessageId]>) -> bool {
+        let mut room = self.cell.room.lock();
+        let Some(Some(slot)) = room.slots.get_mut(self.place as usize) else { return true };
+        for frame in first {
+            let _ = slot.outbox.queue(frame);
+        }
+        let held = slot.held.take().unwrap_or_default();
+        let mut delivered = 0;
+        for (id, frame) in held.frames {
+            let seen = id.is_some_and(|id| replayed.contains(&id));
+            if !seen && slot.outbox.queue(frame).is_ok() {
+                delivered += 1;
+            }
+        }
+        slot.replayed = replayed;
+        drop(room);
+        self.cell.meter.delivered(Kind::Broadcast, delivered);
+        !held.overflown
+    }
+
+    /// Changes what this channel may see, from the next frame on.
+    pub fn set_sight(&self, sight: Sight) {
+        let mut room = self.cell.room.lock();
+        if let Some(Some(slot)) = room.slots.get_mut(self.place as usize) {
+            slot.sight = sight;
+        }
     }
 
     /// Whether more waits in the room than should; then this channel should not publish before it is over.

@@ -33,6 +33,13 @@ pub(crate) async fn published(client: &Client, publication: &str) -> Result<Vec<
         .collect()
 }
 
+/// Which of these publications exist, in alphabetical order.
+pub(crate) async fn publications(client: &Client, names: &[&str]) -> Result<Vec<String>, Error> {
+    const SQL: &str =
+        "select pubname::text from pg_catalog.pg_publication where pubname = any($1) order by 1";
+    client.query(SQL, &[&names]).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
 /// A table as it is now; types it needs are added to `types`. `None` if it is gone.
 pub(crate) async fn table(
     client: &Client,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::JanitorSettings;
+
 /// Settings that make the text form of values the same everywhere (postgres_changes 7.1).
 pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
      -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8";
@@ -45,6 +47,9 @@ pub struct DatabaseConfig {
     pub statement_timeout: Duration,
     /// The replication connection ends when nobody has been subscribed for this long.
     pub idle_stop: Duration,
+    /// On its first use the database is set up for private topics, and its partitions are looked after from then
+    /// on; `None`: neither.
+    pub prepare: Option<JanitorSettings>,
 }
 
 impl Default for DatabaseConfig {
@@ -65,6 +70,7 @@ impl Default for DatabaseConfig {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             idle_stop: Duration::from_secs(600),
+            prepare: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! All that talks to a tenant's database: connections, schema, catalog, replication, subscriptions to row changes,
 //! policies of private topics, replay.
 
+mod attendance;
 mod authorize;
 mod breaker;
 mod broadcast;
@@ -12,6 +13,7 @@ mod janitor;
 mod partitions;
 mod policy_pool;
 mod pool;
+mod prepare;
 mod private;
 mod publication;
 mod questions;
@@ -25,6 +27,7 @@ mod validate;
 mod visibility;
 mod worker;
 
+pub use attendance::{Attendance, Replication};
 pub use authorize::{AuthorizeError, AuthorizeRequest, Latency, PolicyStats, ReadVerdict, WriteVerdict};
 pub use broadcast::{DatabaseBroadcast, MessageColumns, NotBroadcast};
 pub use config::DatabaseConfig;
@@ -32,4 +35,4 @@ pub use error::ConnectError;
 pub use janitor::{JanitorSettings, Maintenance};
 pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage};
 pub use schema::{Origin, SchemaError, SchemaReport};
-pub use tenant::{ChangeSink, Notice, Stats, SubscribeRequest, TenantDatabase};
+pub use tenant::{ChangeSink, Notice, Relief, Stats, SubscribeRequest, TenantDatabase};

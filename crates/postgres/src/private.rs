@@ -52,7 +52,11 @@ impl TenantDatabase {
 
     /// Connects if need be, so that a database that is down is not tried by each question on its own.
     async fn connected(&self) -> Result<(), ConnectError> {
-        if self.is_ready() { Ok(()) } else { self.ready().await }
+        if !self.is_ready() {
+            self.ready().await?;
+        }
+        self.prepared().await;
+        Ok(())
     }
 
     /// Asks the next one to connect anew if this one found the database gone.

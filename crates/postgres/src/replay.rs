@@ -28,15 +28,16 @@ const AHEAD: Duration = Duration::from_secs(60);
 /// How long the query may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(5);
 
-/// The newest messages first. Nobody's policies matter: that the topic may be read was settled before.
+/// The newest messages first; those of one transaction, which are of one time, by their place in the table.
+/// Nobody's policies matter: that the topic may be read was settled before.
 const QUERY: &str = "select id::text, event, payload::text, binary_payload from realtime.messages
     where topic = $1 and private and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
-    order by inserted_at desc limit $4";
+    order by inserted_at desc, ctid desc limit $4";
 
 /// The same where an older set-up knows no binary payloads.
 const QUERY_WITHOUT_BINARY: &str = "select id::text, event, payload::text, null::bytea from realtime.messages
     where topic = $1 and private and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
-    order by inserted_at desc limit $4";
+    order by inserted_at desc, ctid desc limit $4";
 
 /// What to replay: `config.broadcast.replay` of a join, found valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

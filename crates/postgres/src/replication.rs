@@ -52,7 +52,7 @@ pub(crate) enum ReplicationError {
     /// The server ended the stream.
     #[error("The server ended the replication stream")]
     Ended,
-    /// The publication does not exist or has no tables.
+    /// The publication does not exist or has no tables, and broadcasts are not published or not wanted.
     #[error("The publication has no tables")]
     NothingPublished,
     /// Everything else that has to be asked before a session starts.
@@ -106,13 +106,23 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Connects, finds or makes the slot, and starts streaming. `anew`: a permanent slot that is there is dropped first.
-    pub(crate) async fn start(config: &DatabaseConfig, anew: bool) -> Result<Self, ReplicationError> {
+    /// Connects, finds or makes the slot, and starts streaming what these publications publish. `anew`: a permanent slot that is there is dropped first.
+    pub(crate) async fn start(
+        config: &DatabaseConfig,
+        publications: &[String],
+        anew: bool,
+    ) -> Result<Self, ReplicationError> {
         let limit = config.connect_timeout + SLOT_TIMEOUT;
-        time::timeout(limit, Self::open(config, anew)).await.map_err(|_| ReplicationError::Timeout)?
+        time::timeout(limit, Self::open(config, publications, anew))
+            .await
+            .map_err(|_| ReplicationError::Timeout)?
     }
 
-    async fn open(config: &DatabaseConfig, anew: bool) -> Result<Self, ReplicationError> {
+    async fn open(
+        config: &DatabaseConfig,
+        publications: &[String],
+        anew: bool,
+    ) -> Result<Self, ReplicationError> {
         let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if !config.slot_name.chars().all(valid) {
             let problem = "The slot's name must consist of lower-case letters, digits and _".to_owned();
@@ -129,7 +139,7 @@ impl Session {
             config.password.expose_secret(),
             &config.name,
             &slot,
-            config.publication.as_str(),
+            publications.to_vec(),
         )
         .with_port(config.port)
         .with_options(SESSION_OPTIONS)

@@ -12,17 +12,19 @@ use deadpool_postgres::Pool;
 use realtime_changes::{ChannelId, Delivery, SubscribeRefusal, SubscriptionSpec};
 use realtime_pgoutput::Oid;
 use tokio::{
-    sync::{Mutex, OnceCell, mpsc},
+    sync::{Mutex, OnceCell, mpsc, watch},
     time::{self, Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ConnectError, DatabaseConfig, PolicyStats,
+    Attendance, ConnectError, DatabaseBroadcast, DatabaseConfig, PolicyStats, Replication,
+    attendance::Attendees,
     breaker::ConnectLimit,
     budget,
     catalog::Published,
     pool,
+    prepare::Preparation,
     private::Private,
     subscribe,
     worker::{Command, Worker},
@@ -48,12 +50,26 @@ pub trait ChangeSink: Send + Sync + 'static {
     fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
         None
     }
+    /// Hands over a broadcast from the database, in commit order. Must not block; what is returned is done when
+    /// more can be taken, and nothing is read before.
+    fn broadcast(&self, _message: DatabaseBroadcast) -> Option<Relief> {
+        None
+    }
+    /// Largest broadcast in bytes, the allowance of 500 included.
+    fn max_broadcast_bytes(&self) -> usize {
+        usize::MAX
+    }
+    /// A transaction is over: what waits for others may go. Must not block.
+    fn committed(&self) {}
     /// Whether there are too many changes for the tenant: those that come are dropped, and the channels told
     /// (postgres_changes 4.3). Asked for every row that somebody wants.
     fn is_limited(&self) -> bool {
         false
     }
 }
+
+/// Done when a sink can take more. Cancel safe.
+pub type Relief = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Something a subscribed channel has to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +182,9 @@ struct Inner {
     /// Whether there was room for all connections since contact was last lost.
     has_room: AtomicBool,
     private: Private,
+    attendees: Arc<Attendees>,
+    /// Whether the set-up of the database was tried, if there is to be one.
+    prepared: watch::Sender<Preparation>,
     worker: OnceCell<mpsc::Sender<Command>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -180,6 +199,7 @@ impl TenantDatabase {
         let stats = Arc::default();
         let inner = Inner {
             private: Private::new(&config, &stats),
+            prepared: watch::Sender::new(Preparation::first(&config)),
             failures: parking_lot::Mutex::default(),
             has_room: AtomicBool::new(false),
             config,
@@ -187,6 +207,7 @@ impl TenantDatabase {
             pool,
             contact: Arc::new(Contact::new()),
             attempt: Mutex::default(),
+            attendees: Arc::default(),
             worker: OnceCell::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -233,6 +254,9 @@ impl TenantDatabase {
                 self.inner.failures.lock().failed(Instant::now());
             }
         }
+        if outcome.is_ok() {
+            self.prepare();
+        }
         // A permanent slot is read whether or not anybody is subscribed: what it keeps must not grow.
         if outcome.is_ok() && self.inner.config.durable_slot {
             self.worker(self.pool()?).await;
@@ -259,6 +283,14 @@ impl TenantDatabase {
     pub(crate) fn lost(&self) {
         self.inner.contact.lost();
         self.inner.has_room.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn attendees(&self) -> &Attendees {
+        &self.inner.attendees
+    }
+
+    pub(crate) fn preparation(&self) -> &watch::Sender<Preparation> {
+        &self.inner.prepared
     }
 
     pub(crate) fn config(&self) -> &DatabaseConfig {
@@ -327,6 +359,33 @@ impl TenantDatabase {
         }
     }
 
+    /// Keeps broadcasts from the database coming to the sink, as long as what is returned lives; they begin to come
+    /// as soon as the database can be reached and publishes them. Call it within a runtime.
+    #[must_use]
+    pub fn attend(&self) -> Attendance {
+        let attendance = self.inner.attendees.enter();
+        if self.inner.worker.get().is_none() {
+            let database = self.clone();
+            self.spawn(async move {
+                if let Ok(pool) = database.pool() {
+                    database.worker(pool).await;
+                }
+            });
+        }
+        attendance
+    }
+
+    /// Whether broadcasts from the database arrive, and how many gaps there have been.
+    #[must_use]
+    pub fn replication(&self) -> Replication {
+        self.inner.attendees.replication()
+    }
+
+    /// Returns when that is no longer so. Cancel safe.
+    pub async fn replication_differs(&self, from: Replication) {
+        self.inner.attendees.differs(from).await;
+    }
+
     /// The worker, started when first needed.
     async fn worker(&self, pool: &Pool) -> &mpsc::Sender<Command> {
         let start = async || {
@@ -339,6 +398,8 @@ impl TenantDatabase {
                 Arc::clone(&inner.stats),
                 Arc::clone(&inner.contact),
                 inner.tasks.clone(),
+                Arc::clone(&inner.attendees),
+                inner.prepared.subscribe(),
             );
             inner.tasks.spawn(worker.run(queue, inner.stop.clone()));
             commands

@@ -8,54 +8,36 @@
 //! transactions that came in while the last answer was awaited.
 
 mod lag;
+mod life;
 mod state;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use deadpool_postgres::Pool;
 use lag::LagWatch;
-use rand::Rng as _;
 use realtime_changes::{Action, ChannelId, SubscribeRefusal};
 use realtime_pgoutput::{Lsn, message::Message};
 use state::{Refreshed, State};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{self, Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ChangeSink, DatabaseConfig, Notice, Stats, SubscribeRequest, pool,
-    replication::{APPLICATION_NAME, Event, ReplicationError, Session},
+    ChangeSink, DatabaseConfig, Stats, SubscribeRequest,
+    attendance::Attendees,
+    prepare::Preparation,
+    replication::{Event, ReplicationError, Session},
     subscribe::Checked,
     tenant::Contact,
 };
 
-/// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-
 /// How soon after a commit, at the earliest, the publication and the rights of roles are looked at again.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// How often a publication without tables is looked for while somebody wants it.
-const LOOK_FOR_TABLES: Duration = Duration::from_secs(2);
-
-/// How often tables that somebody waits for are looked for while there is no session that would tell of commits.
-const LOOK_FOR_VAIN: Duration = Duration::from_secs(30);
-
 /// How often it is looked whether there are few enough changes again.
 const RELENT: Duration = Duration::from_secs(1);
-
-/// Attempts at a permanent slot that another connection reads; then that connection is ended, if it is one of ours
-/// that the server has not noticed to be dead.
-const SLOT_ATTEMPTS: u32 = 3;
-
-/// What channels are told when their stream broke.
-const GAP: &str = "The connection to the database was lost: changes may have been missed";
-
-/// What channels are told when the slot was given up.
-const TOO_FAR_BEHIND: &str =
-    "Too far behind the database, the replication slot was given up: changes have been missed";
 
 /// A request to the worker.
 pub(crate) enum Command {
@@ -85,6 +67,9 @@ pub(crate) struct Worker {
     retry_at: Instant,
     /// The permanent slot cannot be read any further: it has to be made anew.
     anew: bool,
+    /// Those who may get broadcasts.
+    attendees: Arc<Attendees>,
+    preparation: watch::Receiver<Preparation>,
     /// The publication had no tables when it was last looked at.
     unpublished: bool,
     /// The channels were told of the gap that the lack of a session makes.
@@ -96,6 +81,8 @@ pub(crate) struct Worker {
 /// A session and how far it has come.
 struct Running {
     session: Session,
+    /// The publications that it reads.
+    publications: Vec<String>,
     lag: LagWatch,
     /// End of the last transaction that came whole.
     reached: Lsn,
@@ -122,6 +109,7 @@ impl Running {
 }
 
 impl Worker {
+    #[expect(clippy::too_many_arguments, reason = "called once; a builder would say the same in more words")]
     pub(crate) fn new(
         config: DatabaseConfig,
         pool: Pool,
@@ -129,6 +117,8 @@ impl Worker {
         stats: Arc<Stats>,
         contact: Arc<Contact>,
         tasks: TaskTracker,
+        attendees: Arc<Attendees>,
+        preparation: watch::Receiver<Preparation>,
     ) -> Self {
         Self {
             state: State::new(pool.clone(), sink, Arc::clone(&stats), config.publication.clone()),
@@ -137,6 +127,8 @@ impl Worker {
             stats,
             contact,
             tasks,
+            attendees,
+            preparation,
             running: None,
             failures: 0,
             retry_at: Instant::now(),
@@ -149,6 +141,7 @@ impl Worker {
 
     /// Works until stopped, or until nobody can send commands any more.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+        let attendees = Arc::clone(&self.attendees);
         loop {
             let wake = self.wake_at();
             let too_far = self.running.as_ref().map(|running| running.lag.exceeded()).unwrap_or_default();
@@ -162,6 +155,7 @@ impl Worker {
                     Some(command) => Work::Command(command),
                     None => break,
                 },
+                () = attendees.changed() => Work::Attendance,
                 () = sleep_until(wake) => Work::Wake,
                 event = next(session) => Work::Event(event),
                 // Only when no event was there: what waits is asked about with as many others as possible.
@@ -175,15 +169,14 @@ impl Worker {
                 () = self.work(work) => {}
             }
         }
-        if let Some(running) = self.running.take() {
-            running.session.stop().await;
-        }
+        self.stop_session().await;
     }
 
     async fn work(&mut self, work: Work) {
         match work {
             Work::TooFar => self.too_far_behind().await,
             Work::Command(command) => self.command(command).await,
+            Work::Attendance => self.attendance(),
             Work::Wake => self.wake().await,
             Work::Event(Ok(event)) => {
                 self.event(event).await;
@@ -203,7 +196,33 @@ impl Worker {
 
     /// Whether a session is wanted.
     fn wants_session(&self) -> bool {
-        !self.state.is_empty() || self.config.durable_slot
+        !self.state.is_empty() || self.config.durable_slot || self.may_hear()
+    }
+
+    /// Whether there is somebody for broadcasts, and perhaps broadcasts.
+    fn may_hear(&self) -> bool {
+        self.attendees.is_any() && self.state.has_messages() != Some(false)
+    }
+
+    /// Somebody has come for broadcasts, or nobody is there for them any more, or they may be published now.
+    fn attendance(&mut self) {
+        let now = Instant::now();
+        match &mut self.running {
+            Some(running) => {
+                running.refresh_at.get_or_insert(running.refreshed + REFRESH);
+            }
+            None => {
+                self.state.forget_publications();
+                if self.failures == 0 {
+                    self.retry_at = now;
+                }
+            }
+        }
+        if self.wants_session() {
+            self.idle_since = None;
+        } else if self.running.is_some() {
+            self.idle_since.get_or_insert(now);
+        }
     }
 
     /// The next moment at which something has to be done.
@@ -261,148 +280,6 @@ impl Worker {
         self.state.add(request, checked).await
     }
 
-    async fn connect(&mut self) -> Result<(), ReplicationError> {
-        match self.start().await {
-            Ok(session) => {
-                tracing::info!(
-                    database = self.config.name,
-                    resumed = session.is_resumed(),
-                    "replication session started"
-                );
-                self.stats.sessions.fetch_add(1, Ordering::Relaxed);
-                self.contact.made();
-                self.state.start(session.is_resumed());
-                let lag = LagWatch::start(
-                    self.pool.clone(),
-                    Arc::clone(&self.stats),
-                    self.config.max_lag_bytes,
-                    &self.tasks,
-                );
-                let now = Instant::now();
-                let start = session.start_position();
-                lag.confirmed(start);
-                self.running = Some(Running {
-                    session,
-                    lag,
-                    reached: start,
-                    log_end: Lsn(0),
-                    refresh_at: Some(now + REFRESH),
-                    refreshed: now,
-                });
-                (self.failures, self.anew) = (0, false);
-                Ok(())
-            }
-            Err(ReplicationError::NothingPublished) => {
-                self.look_later();
-                Err(ReplicationError::NothingPublished)
-            }
-            Err(error) => {
-                let code = if error.is_slot_in_use() {
-                    "ReplicationSlotBeingUsed"
-                } else {
-                    "StartReplicationFailed"
-                };
-                tracing::warn!(code, %error, "cannot start a replication session");
-                if error.is_slot_in_use() && self.failures >= SLOT_ATTEMPTS {
-                    self.end_other_reader().await;
-                }
-                self.anew |= self.config.durable_slot && error.is_lasting();
-                self.back_off();
-                Err(error)
-            }
-        }
-    }
-
-    async fn start(&mut self) -> Result<Session, ReplicationError> {
-        let refreshed = self.state.refresh(false).await;
-        match refreshed.map_err(|error| ReplicationError::Preparation(error.to_string()))? {
-            Refreshed::Published => self.unpublished = false,
-            Refreshed::Unpublished => {
-                self.unpublished = true;
-                return Err(ReplicationError::NothingPublished);
-            }
-        }
-        Session::start(&self.config, self.anew).await
-    }
-
-    /// Ends a connection of ours that still holds the slot.
-    async fn end_other_reader(&self) {
-        const SQL: &str = "select pg_catalog.pg_terminate_backend(a.pid)
-            from pg_catalog.pg_replication_slots s
-            join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
-            where s.slot_name = $1 and a.application_name = $2";
-        let ended = async {
-            let client = pool::get(&self.pool).await.map_err(|error| error.to_string())?;
-            let slot = &self.config.slot_name;
-            client.execute(SQL, &[slot, &APPLICATION_NAME]).await.map_err(|error| pool::describe(&error))
-        };
-        match ended.await {
-            Ok(0) => {}
-            Ok(_) => {
-                tracing::warn!(code = "ReplicationSlotBeingUsed", "ended the connection that held the slot")
-            }
-            Err(error) => {
-                tracing::warn!(code = "PgStatActivityQueryFailed", %error, "cannot end the connection that holds the slot");
-            }
-        }
-    }
-
-    fn back_off(&mut self) {
-        let ceiling = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(RETRY.1);
-        self.failures = self.failures.saturating_add(1);
-        self.retry_at = Instant::now() + ceiling.mul_f64(rand::rng().random_range(0.1..1.0));
-    }
-
-    /// There is nothing to connect for: looks again in a while.
-    fn look_later(&mut self) {
-        let pause = if self.unpublished { LOOK_FOR_TABLES } else { LOOK_FOR_VAIN };
-        self.retry_at = Instant::now() + pause;
-    }
-
-    /// The session broke: what is known of relations is void. Unless a permanent slot is read, which goes on where it
-    /// ended, everybody is told that there is a gap.
-    fn lost(&mut self, error: &ReplicationError) {
-        tracing::warn!(code = "ReplicationConnectionDown", %error, "replication session lost");
-        self.contact.lost();
-        self.running = None;
-        self.state.forget_relations();
-        self.anew |= self.config.durable_slot && error.is_lasting();
-        if !self.config.durable_slot || self.anew {
-            self.state.tell_all(&Notice::Error(GAP.to_owned()));
-            self.gap_told = true;
-        }
-        self.back_off();
-    }
-
-    /// The slot keeps more of the log than it may.
-    async fn too_far_behind(&mut self) {
-        tracing::error!(code = "ReplicationSlotLagTooHigh", "replication slot given up: too far behind");
-        if let Some(running) = self.running.take() {
-            running.session.stop().await;
-        }
-        self.state.forget_relations();
-        self.state.tell_all(&Notice::Error(TOO_FAR_BEHIND.to_owned()));
-        self.gap_told = true;
-        self.anew = self.config.durable_slot;
-        self.retry_at = Instant::now();
-    }
-
-    /// The publication has no tables any more. The channels were told.
-    async fn unpublished(&mut self) {
-        tracing::warn!(
-            code = "RealtimeDisabledForConfiguration",
-            "replication session ended: the publication has no tables"
-        );
-        if let Some(running) = self.running.take() {
-            running.session.stop().await;
-        }
-        self.state.forget_relations();
-        self.unpublished = true;
-        // A permanent slot could not be read past the time without a publication.
-        self.anew = self.config.durable_slot;
-        self.look_later();
-    }
-
     /// Does what has become due.
     async fn wake(&mut self) {
         self.state.relent();
@@ -422,9 +299,10 @@ impl Worker {
         }
         if running.refresh_at.is_some_and(|at| at <= now) {
             running.refresh_at = None;
-            match self.state.refresh(true).await {
-                Ok(Refreshed::Unpublished) => return self.unpublished().await,
-                Ok(Refreshed::Published) => {}
+            match self.state.refresh(Some(&running.publications)).await {
+                Ok(Refreshed::Differs) => return self.restart().await,
+                Ok(Refreshed::Unpublished) if !self.hears() => return self.unpublished().await,
+                Ok(Refreshed::Published | Refreshed::Unpublished) => {}
                 Err(error) => {
                     tracing::warn!(code = "CheckOidsError", %error, "cannot read the publication");
                 }
@@ -434,48 +312,6 @@ impl Worker {
                 running.refreshed = Instant::now();
             }
         }
-    }
-
-    /// Tries to start a session, or looks for tables that somebody waits for.
-    async fn come_back(&mut self) {
-        if !self.wants_session() {
-            let refreshed = self.state.refresh(false).await;
-            self.unpublished = matches!(refreshed, Ok(Refreshed::Unpublished));
-            if !self.state.can_revive() {
-                return self.look_later();
-            }
-        }
-        // Refused attempts are logged where they fail.
-        let _ = self.resume().await;
-    }
-
-    /// Starts a session and tells those who have waited for it what became of their stream.
-    async fn resume(&mut self) -> Result<(), ReplicationError> {
-        let told = self.gap_told || self.unpublished;
-        self.connect().await?;
-        let Some(running) = &mut self.running else { return Ok(()) };
-        if self.state.has_vain() {
-            running.refresh_at = Some(Instant::now());
-        }
-        let resumed = running.session.is_resumed();
-        // Nothing is missing before a publication came to be.
-        if !resumed && !told {
-            self.state.tell_all(&Notice::Error(GAP.to_owned()));
-        }
-        if !resumed || told {
-            self.state.confirm_all();
-        }
-        self.gap_told = false;
-        Ok(())
-    }
-
-    async fn end_idle(&mut self) {
-        tracing::info!(database = self.config.name, "replication session ended: nobody is subscribed");
-        if let Some(running) = self.running.take() {
-            running.session.stop().await;
-        }
-        self.state.forget_relations();
-        self.look_later();
     }
 
     async fn event(&mut self, event: Event) {
@@ -499,6 +335,7 @@ impl Worker {
             }
             Message::Relation { relation, .. } => self.state.relation(relation).await,
             Message::Insert { relation, new, .. } => {
+                self.state.broadcast(relation, &new).await;
                 self.state.change(Action::Insert, relation, Some(new), None).await;
             }
             Message::Update { relation, old, new, .. } => {
@@ -537,6 +374,7 @@ impl Worker {
 
 /// What the worker does next.
 enum Work {
+    Attendance,
     TooFar,
     Command(Command),
     Wake,

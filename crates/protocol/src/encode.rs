@@ -71,6 +71,32 @@ pub fn broadcast(vsn: Vsn, topic: &str, payload: &[u8]) -> Bytes {
     raw(vsn, &Ref::null(), topic, "broadcast", payload)
 }
 
+/// A stored JSON message that is sent to a channel that has missed it, as text to both serializers (table 2.4).
+/// `payload` and `meta` are JSON text that need not be checked; a row may have no event.
+#[must_use]
+pub fn replayed(
+    vsn: Vsn,
+    join_ref: &Ref,
+    topic: &str,
+    event: Option<&str>,
+    payload: &[u8],
+    meta: &[u8],
+) -> Bytes {
+    let len = payload.len() + event.map_or(4, str::len) + meta.len() + 64;
+    message(vsn, join_ref, &Ref::null(), topic, "broadcast", len, |out| {
+        out.extend_from_slice(b"{\"type\":\"broadcast\",\"event\":");
+        match event {
+            Some(event) => write_json_string(out, event),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"payload\":");
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b",\"meta\":");
+        out.extend_from_slice(meta);
+        out.push(b'}');
+    })
+}
+
 /// A user broadcast: a binary frame for serializer 2.0.0, text for the others (table 2.4). `meta` is the JSON
 /// text of an object.
 ///

@@ -26,6 +26,17 @@ impl SystemMessage {
         }
     }
 
+    /// Broadcasts from the database will reach the channel.
+    #[must_use]
+    pub const fn replication_established() -> Self {
+        Self {
+            extension: "system",
+            ok: true,
+            message: Cow::Borrowed("Replication connection established"),
+            channel: true,
+        }
+    }
+
     /// The tenant's sockets are being closed (protocol 12). The only message without `channel`.
     #[must_use]
     pub const fn disconnect() -> Self {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_hub::Hub;
-use realtime_postgres::{ChangeSink, DatabaseConfig, TenantDatabase};
+use realtime_postgres::{DatabaseConfig, TenantDatabase};
 use realtime_tenants::{Registry, Tenant};
 use secrecy::ExposeSecret;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,6 +15,7 @@ use crate::{
     http::longpoll::LongPolls,
     limits::Meters,
     routes::Routes,
+    sink::DatabaseSink,
     tenant_runtime::{Clock, TenantRuntime},
 };
 
@@ -73,8 +74,11 @@ impl App {
             }
         };
         let routes = Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits))));
-        let sink: Arc<dyn ChangeSink> = Arc::<Routes>::clone(&routes);
-        let database = TenantDatabase::new(database_config(tenant), sink);
+        let name: Arc<str> = (&*tenant.external_id).into();
+        let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
+        let mut config = database_config(tenant);
+        config.prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
+        let database = TenantDatabase::new(config, Arc::new(sink));
         self.databases.lock().push(database.clone());
         let runtime = Arc::new(TenantRuntime::new(
             Arc::clone(tenant),

@@ -163,6 +163,31 @@ impl Driver {
                         Completion::Database(ticket, runtime.database().ready().await)
                     }));
                 }
+                Effect::AuthorizeRead(ticket, request) => {
+                    let runtime = Arc::clone(&self.runtime);
+                    self.running.push(Box::pin(async move {
+                        Completion::Read(ticket, runtime.database().authorize_read(*request).await)
+                    }));
+                }
+                Effect::AuthorizeWrite(ticket, request) => {
+                    let runtime = Arc::clone(&self.runtime);
+                    self.running.push(Box::pin(async move {
+                        Completion::Write(ticket, runtime.database().authorize_write(*request).await)
+                    }));
+                }
+                Effect::Replay(ticket, topic, params) => {
+                    let runtime = Arc::clone(&self.runtime);
+                    self.running.push(Box::pin(async move {
+                        Completion::Replayed(ticket, runtime.database().replay(topic, params).await)
+                    }));
+                }
+                Effect::WatchReplication(from) => {
+                    let runtime = Arc::clone(&self.runtime);
+                    self.running.push(Box::pin(async move {
+                        runtime.database().replication_differs(from).await;
+                        Completion::ReplicationDiffers
+                    }));
+                }
                 Effect::Subscribe(ticket, request) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {

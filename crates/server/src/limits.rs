@@ -1,6 +1,9 @@
 //! The limiters of one tenant, on the machine's clock (protocol 9).
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use realtime_hub::Kind;
 use realtime_tenants::{Limiter, Limits, Span};
@@ -58,6 +61,8 @@ pub struct Meters {
     presence: Meter,
     db_events: Meter,
     requests: Meter,
+    /// Largest payload, its allowance included.
+    max_payload_bytes: AtomicUsize,
 }
 
 impl Meters {
@@ -70,6 +75,7 @@ impl Meters {
             presence: Meter::new(Span::EVENTS, limits.max_presence_events_per_second),
             db_events: Meter::new(Span::EVENTS, limits.max_events_per_second),
             requests: Meter::new(Span::REQUESTS, limits.max_events_per_second),
+            max_payload_bytes: AtomicUsize::new(limits.max_payload_bytes()),
         }
     }
 
@@ -80,6 +86,13 @@ impl Meters {
         self.presence.set_limit(limits.max_presence_events_per_second);
         self.db_events.set_limit(limits.max_events_per_second);
         self.requests.set_limit(limits.max_events_per_second);
+        self.max_payload_bytes.store(limits.max_payload_bytes(), Ordering::Relaxed);
+    }
+
+    /// Largest payload in bytes, its allowance included (protocol 5.2).
+    #[must_use]
+    pub fn max_payload_bytes(&self) -> usize {
+        self.max_payload_bytes.load(Ordering::Relaxed)
     }
 
     /// Attempts to join.

@@ -68,6 +68,30 @@ const METRICS: &[Metric] = &[
     ("realtime_changes_check_seconds", Kind::Counter, "Time that these questions took", |tenant| {
         stat(tenant, |stats| &stats.check_micros).map(|micros| micros / 1e6)
     }),
+    ("realtime_policies_asked", Kind::Counter, "Questions to the policies of private topics", |tenant| {
+        stat(tenant, |stats| &stats.policies.asked)
+    }),
+    (
+        "realtime_policies_probes",
+        Kind::Counter,
+        "Round trips to the database for them: equal questions share one",
+        |tenant| stat(tenant, |stats| &stats.policies.probes),
+    ),
+    ("realtime_policies_statements", Kind::Counter, "Statements in these round trips", |tenant| {
+        stat(tenant, |stats| &stats.policies.statements)
+    }),
+    (
+        "realtime_policies_crowded",
+        Kind::Counter,
+        "Questions that found no connection in time, or were not put for that reason",
+        |tenant| stat(tenant, |stats| &stats.policies.crowded),
+    ),
+    ("realtime_policies_read_seconds", Kind::Counter, "Time that checks of reading took", |tenant| {
+        tenant.database().stats().map(|stats| stats.policies.read.micros() as f64 / 1e6)
+    }),
+    ("realtime_policies_write_seconds", Kind::Counter, "Time that checks of writing took", |tenant| {
+        tenant.database().stats().map(|stats| stats.policies.write.micros() as f64 / 1e6)
+    }),
     ("realtime_replication_sessions", Kind::Counter, "Replication sessions started", |tenant| {
         stat(tenant, |stats| &stats.sessions)
     }),

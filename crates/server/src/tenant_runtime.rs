@@ -13,7 +13,10 @@ use parking_lot::RwLock;
 use realtime_auth::{AuthError, Verifier};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::{ConnectError, Stats, SubscribeRequest, TenantDatabase};
+use realtime_postgres::{
+    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
+    ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase, WriteVerdict,
+};
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
 
@@ -34,6 +37,26 @@ pub trait Database: Send + Sync {
     fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>>;
     /// See [`TenantDatabase::unsubscribe`].
     fn unsubscribe(&self, channel: ChannelId);
+    /// See [`TenantDatabase::authorize_read`].
+    fn authorize_read(&self, request: AuthorizeRequest)
+    -> BoxFuture<'_, Result<ReadVerdict, AuthorizeError>>;
+    /// See [`TenantDatabase::authorize_write`].
+    fn authorize_write(
+        &self,
+        request: AuthorizeRequest,
+    ) -> BoxFuture<'_, Result<WriteVerdict, AuthorizeError>>;
+    /// See [`TenantDatabase::replay`].
+    fn replay(
+        &self,
+        topic: Box<str>,
+        params: ReplayParams,
+    ) -> BoxFuture<'_, Result<Vec<ReplayedMessage>, ReplayError>>;
+    /// See [`TenantDatabase::attend`].
+    fn attend(&self) -> Option<Attendance>;
+    /// See [`TenantDatabase::replication`].
+    fn replication(&self) -> Replication;
+    /// See [`TenantDatabase::replication_differs`].
+    fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()>;
     /// Counters, if there are any.
     fn stats(&self) -> Option<&Stats> {
         None
@@ -55,6 +78,40 @@ impl Database for TenantDatabase {
 
     fn unsubscribe(&self, channel: ChannelId) {
         Self::unsubscribe(self, channel);
+    }
+
+    fn authorize_read(
+        &self,
+        request: AuthorizeRequest,
+    ) -> BoxFuture<'_, Result<ReadVerdict, AuthorizeError>> {
+        Box::pin(async move { Self::authorize_read(self, &request).await })
+    }
+
+    fn authorize_write(
+        &self,
+        request: AuthorizeRequest,
+    ) -> BoxFuture<'_, Result<WriteVerdict, AuthorizeError>> {
+        Box::pin(async move { Self::authorize_write(self, &request).await })
+    }
+
+    fn replay(
+        &self,
+        topic: Box<str>,
+        params: ReplayParams,
+    ) -> BoxFuture<'_, Result<Vec<ReplayedMessage>, ReplayError>> {
+        Box::pin(async move { Self::replay(self, &topic, params).await })
+    }
+
+    fn attend(&self) -> Option<Attendance> {
+        Some(Self::attend(self))
+    }
+
+    fn replication(&self) -> Replication {
+        Self::replication(self)
+    }
+
+    fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()> {
+        Box::pin(Self::replication_differs(self, from))
     }
 
     fn stats(&self) -> Option<&Stats> {

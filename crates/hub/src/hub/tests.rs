@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Audience, Kind, Outbox, Signal};
+use crate::{Audience, Kind, Outbox, Sight, Signal};
 
 fn key(tenant: &str, audience: Audience, topic: &str) -> RoomKey {
     RoomKey { tenant: tenant.into(), audience, topic: topic.into() }
@@ -44,7 +44,7 @@ fn enter_counted(
 ) -> (Membership, Arc<Outbox>) {
     let outbox = Arc::new(Outbox::new(10_000));
     let meter: Arc<dyn Meter> = Arc::<Counter>::clone(counter);
-    (hub.join(key, Member { outbox: Arc::clone(&outbox), vsn }, &meter, []), outbox)
+    (hub.join(key, Member::new(Arc::clone(&outbox), vsn), &meter, []), outbox)
 }
 
 fn received(outbox: &Outbox) -> Vec<Bytes> {
@@ -257,4 +257,67 @@ async fn rooms_that_cannot_keep_up_hold_their_publishers() {
     drop(fan_out);
     waiting.await.unwrap();
     assert!(sender.congestion().is_none());
+}
+
+/// protocol 67, 6: who may not see broadcasts or presence does not, until that changes.
+#[test]
+fn members_see_what_they_may() {
+    let hub = hub();
+    let room = key("t", Audience::Private, "realtime:a");
+    let (speaker, _) = enter(&hub, &room, Vsn::V2);
+    let (listener, outbox) = enter(&hub, &room, Vsn::V2);
+    listener.set_sight(Sight { broadcasts: false, presence: true });
+    drop(speaker.publish(false, tag));
+    assert!(listener.publish(true, tag).is_some(), "its own is for the others alone");
+    assert!(received(&outbox).is_empty());
+    drop(speaker.track("k", Bytes::from_static(b"{}")));
+    assert_eq!(received(&outbox).len(), 1, "presence goes on");
+    listener.set_sight(Sight { broadcasts: true, presence: false });
+    drop(speaker.untrack());
+    drop(speaker.publish(false, tag));
+    assert_eq!(received(&outbox), [Bytes::from_static(b"2")]);
+}
+
+/// A channel that is held for too long has a gap, and is told.
+#[test]
+fn what_is_held_is_bounded() {
+    let hub = hub();
+    let room = key("t", Audience::Private, "realtime:a");
+    let outbox = Arc::new(Outbox::new(100_000));
+    let member = Member { hold: true, ..Member::new(Arc::clone(&outbox), Vsn::V2) };
+    let meter: Arc<dyn Meter> = Arc::new(Counter::default());
+    let membership = hub.join(&room, member, &meter, []);
+    for _ in 0..4_097 {
+        drop(hub.publish(&room, tag));
+    }
+    assert!(!membership.open([], Box::default()));
+    drop(hub.publish(&room, tag));
+    assert_eq!(received(&outbox).len(), 4_097);
+}
+
+/// protocol 10.1: a stored message that was replayed does not come again
+#[test]
+fn replayed_messages_come_once() {
+    let hub = hub();
+    let room = key("t", Audience::Private, "realtime:a");
+    let outbox = Arc::new(Outbox::new(10_000));
+    let member = Member { hold: true, ..Member::new(Arc::clone(&outbox), Vsn::V2) };
+    let counter = Arc::new(Counter::default());
+    let meter: Arc<dyn Meter> = Arc::<Counter>::clone(&counter);
+    let membership = hub.join(&room, member, &meter, []);
+    // Said while stored messages are being read: one is among them, one is not, one is not stored at all.
+    for id in [7, 6] {
+        drop(hub.publish_stored(&room, id, tag));
+    }
+    drop(hub.publish(&room, tag));
+    assert!(received(&outbox).is_empty());
+    assert!(membership.open([Bytes::from_static(b"first")], [7, 9].into()));
+    assert_eq!(received(&outbox), ["first", "2", "2"]);
+    assert_eq!(counter.broadcasts.load(Ordering::Relaxed), 2);
+    for (id, frames) in [(7, 0), (8, 1), (9, 0), (8, 1)] {
+        drop(hub.publish_stored(&room, id, tag));
+        assert_eq!(received(&outbox).len(), frames, "{id}");
+    }
+    drop(hub.publish(&room, tag));
+    assert_eq!(received(&outbox).len(), 1, "what is not stored has no id");
 }

@@ -1,5 +1,6 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod messages;
 mod refresh;
 mod rows;
 mod sight;
@@ -19,7 +20,7 @@ use tokio::time::Duration;
 use waiting::Waiting;
 
 use crate::{
-    ChangeSink, Notice, Stats, SubscribeRequest,
+    ChangeSink, MessageColumns, Notice, Stats, SubscribeRequest,
     catalog::Published,
     pool,
     subscribe::{Checked, Literals},
@@ -60,6 +61,12 @@ pub(super) struct State {
     sink: Arc<dyn ChangeSink>,
     stats: Arc<Stats>,
     publication: String,
+    /// Which of the publications exist: that of row changes and that of messages. `None`: not looked at yet.
+    publications: Option<Vec<String>>,
+    /// `realtime.messages` and its partitions, as the walsender has described them.
+    messages: HashMap<Oid, MessageColumns>,
+    /// The last message that was handed over.
+    broadcast: Place,
     engine: Engine,
     types: TypeRegistry,
     known: HashMap<Oid, Known>,
@@ -103,6 +110,9 @@ impl State {
             sink,
             stats,
             publication,
+            publications: None,
+            messages: HashMap::new(),
+            broadcast: Place::default(),
             engine: Engine::default(),
             types: TypeRegistry::default(),
             known: HashMap::new(),
@@ -151,6 +161,7 @@ impl State {
         self.waiting_bytes = 0;
         self.transaction = None;
         self.engine.clear();
+        self.messages.clear();
         self.known.clear();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {
@@ -162,6 +173,7 @@ impl State {
     pub(super) fn start(&mut self, resumed: bool) {
         if !resumed {
             self.handed = Place::default();
+            self.broadcast = Place::default();
         }
     }
 

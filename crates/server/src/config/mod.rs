@@ -8,6 +8,7 @@ use std::{net::IpAddr, time::Duration};
 pub use env::{ConfigError, Env};
 use realtime_auth::ClaimValidators;
 use realtime_hub::DEFAULT_PRESENCE_INTERVAL;
+use realtime_postgres::JanitorSettings;
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use secrecy::SecretString;
 
@@ -44,6 +45,10 @@ pub struct Settings {
     pub no_channel_timeout: Duration,
     /// Shortest time between two presence diffs of a room; what changes meanwhile is told as one.
     pub presence_interval: Duration,
+    /// Whether databases are set up for private topics on their first use, and looked after.
+    pub prepare_databases: bool,
+    /// When stored messages are looked after.
+    pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
     pub metrics_secret: Option<SecretString>,
     /// Where the node is, as a label of metrics.
@@ -85,12 +90,29 @@ impl Settings {
                 "PRESENCE_DIFF_INTERVAL_IN_MS",
                 u64::try_from(DEFAULT_PRESENCE_INTERVAL.as_millis()).unwrap_or_default(),
             )?),
+            prepare_databases: env.boolean("PREPARE_DATABASES", true)?,
+            janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             region: env.text("REGION"),
             tenants,
             well_known_secret,
         })
     }
+}
+
+/// `RUN_JANITOR` and `JANITOR_…` (tenant_database 5). Partitions are made in any case.
+fn janitor(env: &Env<'_>) -> Result<JanitorSettings, ConfigError> {
+    let default = JanitorSettings::default();
+    let millis = |name: &str, default: Duration| {
+        let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
+        env.integer(name, default).map(Duration::from_millis)
+    };
+    Ok(JanitorSettings {
+        delete: env.boolean("RUN_JANITOR", default.delete)?,
+        run_after: millis("JANITOR_RUN_AFTER_IN_MS", default.run_after)?,
+        every: millis("JANITOR_SCHEDULE_TIMER_IN_MS", default.every)?.max(Duration::from_secs(1)),
+        randomize: env.boolean("JANITOR_SCHEDULE_RANDOMIZE", default.randomize)?,
+    })
 }
 
 /// `REALTIME_IP_VERSION`; a dual-stack listener unless told otherwise.

@@ -39,9 +39,14 @@ fn everything_can_be_set() {
         ("SLOT_NAME_SUFFIX", "blue_2"),
         ("TENANT_MAX_CONCURRENT_USERS", "7"),
         ("CHANNEL_ERROR_BACKOFF_MS", "0"),
+        ("PREPARE_DATABASES", "false"),
+        ("RUN_JANITOR", "false"),
+        ("JANITOR_SCHEDULE_TIMER_IN_MS", "60000"),
     ])
     .unwrap();
     assert!(settings.listen.is_ipv4());
+    assert!(!settings.prepare_databases);
+    assert_eq!((settings.janitor.delete, settings.janitor.every), (false, Duration::from_secs(60)));
     assert!(!settings.well_known_secret);
     let [tenant] = &settings.tenants[..] else { panic!("one tenant expected") };
     assert_eq!(&*tenant.external_id, "home");

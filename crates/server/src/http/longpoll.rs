@@ -31,6 +31,7 @@ use tokio::{
 
 use super::{
     answers::{self, text},
+    policy_headers,
     upgrade::{Query, admit},
 };
 use crate::{app::App, driver::Driver, session::Session, ws::reader::MAX_MESSAGE_BYTES};
@@ -121,7 +122,8 @@ async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response
     }
     let vsn = if vsn == Vsn::V2 { Vsn::V2Text } else { vsn };
     let outbox = Arc::new(Outbox::new(DEFAULT_OUTBOX_BYTES));
-    let session = Session::new(vsn, outbox, Arc::clone(&runtime), token);
+    let session =
+        Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers::of_handshake(headers));
     let app_of_task = Arc::clone(app);
     app.sockets().spawn(async move {
         serve(Driver::new(session, runtime), commands).await;

@@ -5,6 +5,7 @@ mod broadcast;
 pub mod listener;
 pub mod longpoll;
 mod metrics;
+mod policy_headers;
 mod request_id;
 mod tenant_api;
 mod upgrade;

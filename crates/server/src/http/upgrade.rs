@@ -14,7 +14,7 @@ use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox, Sink};
 use realtime_protocol::{HandshakeRefusal, Vsn};
 use tokio::net::TcpStream;
 
-use super::listener::ConnectionPermit;
+use super::{listener::ConnectionPermit, policy_headers};
 use crate::{
     app::App,
     driver::Driver,
@@ -76,7 +76,8 @@ pub async fn websocket(
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, runtime, token, permit));
+    let policy_headers = policy_headers::of_handshake(request.headers());
+    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, runtime, token, policy_headers, permit));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
@@ -121,6 +122,7 @@ async fn serve(
     vsn: Vsn,
     runtime: Arc<TenantRuntime>,
     token: Arc<Token>,
+    policy_headers: Arc<str>,
     permit: ConnectionPermit,
 ) {
     let upgraded = match upgrade.await {
@@ -138,7 +140,7 @@ async fn serve(
     let stream = Arc::new(parts.io.into_inner());
     let sink: Arc<dyn Sink> = Arc::<TcpStream>::clone(&stream);
     let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
-    let session = Session::new(vsn, outbox, Arc::clone(&runtime), token);
+    let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
     let reader = Reader::new(&parts.read_buf);
     // A task of its own: this one is larger than what a socket needs for the rest of its life.
     app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime), permit));

@@ -6,7 +6,7 @@ use realtime_auth::AuthError;
 use realtime_protocol::{AccessTokenPush, ClientMessage};
 use tokio::time::Instant;
 
-use super::{Effect, Session, Topic};
+use super::{Effect, Session, Topic, policies::Question};
 
 impl Session {
     /// `access_token`: a new token for the channel. Never answered.
@@ -25,7 +25,15 @@ impl Session {
                     channel.token = Arc::new(token);
                     channel.recheck_at = recheck_at;
                 }
-                self.subscribe(&topic, effects);
+                let Some(channel) = self.channel_mut(&topic) else { return };
+                match &mut channel.policies {
+                    // Not told before the policies have judged it.
+                    Some(policies) => {
+                        policies.write = None;
+                        self.ask(&topic, Question::Refresh, None, effects);
+                    }
+                    None => self.subscribe(&topic, effects),
+                }
             }
             Err(error) => self.token_refused(&topic, &error),
         }

@@ -9,6 +9,8 @@ use realtime_protocol::Ref;
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
 
+use super::{Waiting, policies::Policies, ready::Ready};
+
 /// How often a token is verified again while it lasts (protocol 8.5).
 const RECHECK: Duration = Duration::from_secs(300);
 
@@ -61,6 +63,12 @@ pub(super) struct Channel {
     pub(super) token: Arc<Token>,
     pub(super) recheck_at: Instant,
     pub(super) membership: Membership,
+    /// Whether presence was asked for when it was joined.
+    pub(super) presence: bool,
+    /// What is known of its permissions. `None` for public channels, which need none.
+    pub(super) policies: Option<Box<Policies>>,
+    /// What it was told of broadcasts from the database.
+    pub(super) ready: Ready,
     /// What it watches in the database. Empty for most channels.
     pub(super) subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
     /// When a subscription that failed for a passing reason is tried again.
@@ -70,9 +78,15 @@ pub(super) struct Channel {
 }
 
 impl Channel {
+    /// Where what comes on the topic has to wait, while it must.
+    pub(super) fn waiting(&mut self) -> Option<&mut Waiting> {
+        self.policies.as_mut().filter(|policies| policies.is_asking()).map(|policies| &mut policies.waiting)
+    }
+
     /// The next moment at which something has to be done for it.
     pub(super) fn deadline(&self) -> Instant {
-        self.retry_at.map_or(self.recheck_at, |retry| retry.min(self.recheck_at))
+        let others = [self.retry_at, self.ready.deadline()];
+        others.into_iter().flatten().fold(self.recheck_at, Instant::min)
     }
 }
 

@@ -1,29 +1,33 @@
 //! Joining a channel (protocol 3.1, 3.5, 4; postgres_changes 1.1, 1.2, 1.8).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use rand::Rng as _;
-use realtime_changes::{SubscriptionSpec, assign_ids, legacy_params};
-use realtime_hub::{Audience, Member, RoomKey};
-use realtime_postgres::{ConnectError, SubscribeRequest};
-use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Payload, Ref, SystemMessage, encode};
+use bytes::Bytes;
+use realtime_changes::{assign_ids, legacy_params};
+use realtime_hub::{Audience, Member, Membership, RoomKey, Sight};
+use realtime_postgres::{
+    AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
+};
+use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Payload, Ref, encode};
 use realtime_tenants::CallWindow;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
     Effect, Session, Ticket, Topic, Waiting,
     channel::{Channel, Token, sub_topic},
     forget,
+    policies::{self, Policies},
     push::TOO_MANY_PRESENCE,
+    ready::Ready,
+    replay,
 };
-use crate::routes::{Patience, Route};
 
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
 const CLOSE_GOING_AWAY: u16 = 1001;
 
-/// A subscription that failed for a passing reason is tried again after this many milliseconds (1.7, E5, E6).
-const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
+/// Why a channel is stopped that was told too much while messages that it had missed were looked for.
+const TOO_MANY_MEANWHILE: &str = "Too many messages came while stored messages were read";
 
 /// A join that waits for the database.
 pub(super) struct Joining {
@@ -35,6 +39,12 @@ pub(super) struct Joining {
     token: Arc<Token>,
     /// join_ref of the channel that this join replaced; it is told after the reply.
     replaced: Option<Ref>,
+    /// What may be read of a private topic, once the policies have said it.
+    read: Option<ReadVerdict>,
+    /// Its place in the room while messages that it has missed are looked for: what is said meanwhile is kept.
+    membership: Option<Membership>,
+    /// Messages that the client has missed, oldest first.
+    replayed: Vec<ReplayedMessage>,
     pub(super) waiting: Waiting,
 }
 
@@ -58,6 +68,9 @@ impl Session {
             payload,
             token,
             replaced: replaced.clone(),
+            read: None,
+            membership: None,
+            replayed: Vec::new(),
             waiting: Waiting::new(),
         };
         match self.admit(&topic, &message.payload) {
@@ -70,6 +83,15 @@ impl Session {
                     &refusal,
                     effects,
                 );
+            }
+            Ok((payload, token)) if payload.private => {
+                let step = self.step();
+                let presence = payload.presence_enabled || self.runtime.tenant().presence_enabled;
+                let request = self.question(&topic, &token, presence);
+                let joining = joining(payload, token, step);
+                self.joining += 1;
+                self.topics.insert(Arc::clone(&topic), Topic::Joining(Box::new(joining)));
+                effects.push(Effect::AuthorizeRead(Ticket { topic, step }, request));
             }
             Ok((payload, token)) if self.runtime.database().is_ready() => {
                 let joining = joining(payload, token, 0);
@@ -118,11 +140,7 @@ impl Session {
             return Err(JoinRefusal::ChannelRateLimitReached);
         }
         let token = self.channel_token(&payload)?;
-        if payload.private {
-            // Policies are not asked yet: nobody may read what nobody has allowed.
-            return Err(JoinRefusal::Unauthorized(sub_topic(topic).unwrap_or_default().into()));
-        }
-        if payload.replay.is_some() {
+        if !payload.private && payload.replay.is_some() {
             return Err(JoinRefusal::ReplayOnPublicChannel);
         }
         Ok((payload, token))
@@ -181,30 +199,130 @@ impl Session {
         result: Result<(), ConnectError>,
         effects: &mut Vec<Effect>,
     ) {
-        match self.topics.get(&ticket.topic) {
-            Some(Topic::Joining(joining)) if joining.step == ticket.step => {}
-            _ => return,
+        let refusal = |error: ConnectError| JoinRefusal::Other {
+            reason: error.join_reason().into(),
+            code: error.code(),
+        };
+        if self.joining_mut(ticket).is_some() {
+            self.decided(ticket, result.map_err(refusal), effects);
         }
+    }
+
+    /// The policies have said what may be read: the join is decided, or missed messages are looked for.
+    pub(super) fn join_read_answered(
+        &mut self,
+        ticket: &Ticket,
+        result: Result<ReadVerdict, AuthorizeError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(joining) = self.joining_mut(ticket) else { return };
+        let topic = sub_topic(&joining.topic).unwrap_or_default();
+        let unauthorized = || JoinRefusal::Unauthorized(topic.into());
+        let replay = joining.payload.replay.as_ref().and_then(|replay| ReplayParams::parse(&replay.0));
+        let outcome = match (result, replay) {
+            (Err(error), _) => {
+                policies::warn(&error);
+                Err(JoinRefusal::Other { reason: error.join_reason(topic), code: error.code() })
+            }
+            (Ok(read), _) if !read.may_join() => Err(unauthorized()),
+            (Ok(read), Some(_)) if !read.broadcast => Err(unauthorized()),
+            (Ok(_), Some(Err(error))) => Err(unable_to_replay(&error)),
+            (Ok(read), replay) => Ok((read, replay.and_then(Result::ok))),
+        };
+        match outcome {
+            Ok((read, Some(params))) => {
+                let topic: Box<str> = topic.into();
+                joining.read = Some(read);
+                let membership = self.enter(&ticket.topic, Some(read), true, Vec::new());
+                let step = self.step();
+                if let Some(joining) = self.joining_mut(ticket) {
+                    joining.step = step;
+                    joining.membership = Some(membership);
+                }
+                let ticket = Ticket { topic: Arc::clone(&ticket.topic), step };
+                effects.push(Effect::Replay(ticket, topic, params));
+            }
+            Ok((read, None)) => {
+                joining.read = Some(read);
+                self.decided(ticket, Ok(()), effects);
+            }
+            Err(refusal) => self.decided(ticket, Err(refusal), effects),
+        }
+    }
+
+    /// The messages that a joining channel has missed.
+    pub(super) fn replay_answered(
+        &mut self,
+        ticket: &Ticket,
+        result: Result<Vec<ReplayedMessage>, ReplayError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(joining) = self.joining_mut(ticket) else { return };
+        let outcome = match result {
+            Ok(messages) => {
+                joining.replayed = messages;
+                Ok(())
+            }
+            Err(error) => {
+                if let ReplayError::Failed(detail) = &error {
+                    tracing::warn!(code = error.code(), error = detail, "cannot read stored messages");
+                }
+                Err(unable_to_replay(&error))
+            }
+        };
+        self.decided(ticket, outcome, effects);
+    }
+
+    /// The join that a ticket belongs to.
+    fn joining_mut(&mut self, ticket: &Ticket) -> Option<&mut Joining> {
+        match self.topics.get_mut(&ticket.topic) {
+            Some(Topic::Joining(joining)) if joining.step == ticket.step => Some(joining),
+            _ => None,
+        }
+    }
+
+    /// Ends a join, and takes what has waited for that.
+    fn decided(&mut self, ticket: &Ticket, outcome: Result<(), JoinRefusal>, effects: &mut Vec<Effect>) {
         let Some(Topic::Joining(mut joining)) = self.topics.remove(&ticket.topic) else { return };
         self.joining -= 1;
         let waiting = std::mem::take(&mut joining.waiting);
-        match result {
+        match outcome {
             Ok(()) => self.joined(*joining, effects),
-            Err(error) => {
-                let refusal = JoinRefusal::Other { reason: error.join_reason().into(), code: error.code() };
+            Err(refusal) => {
                 let (topic, replaced) = (&joining.topic, joining.replaced.as_ref());
                 self.refuse(topic, &joining.raw_join_ref, &joining.msg_ref, replaced, &refusal, effects);
             }
         }
-        for message in waiting {
-            self.waiting_bytes -= message.size();
-            self.dispatch(message, effects);
-        }
+        self.release(waiting, effects);
+    }
+
+    /// Enters the room of a topic: a private one for those whom the policies let in. `first` is sent before anything
+    /// else.
+    fn enter(
+        &self,
+        topic: &Arc<str>,
+        read: Option<ReadVerdict>,
+        hold: bool,
+        first: Vec<Bytes>,
+    ) -> Membership {
+        let key = RoomKey {
+            tenant: Arc::clone(self.runtime.name()),
+            audience: if read.is_some() { Audience::Private } else { Audience::Public },
+            topic: Arc::clone(topic),
+        };
+        let member = Member {
+            outbox: Arc::clone(&self.outbox),
+            vsn: self.vsn,
+            sight: read.map_or(Sight::ALL, policies::sight),
+            hold,
+        };
+        self.runtime.hub().join(&key, member, self.runtime.hub_meter(), first)
     }
 
     /// The join succeeded: replies, enters the room, and starts what was asked for (order of protocol 4.7).
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
         let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
+        let Joining { read, replayed, membership, .. } = joining;
         let legacy = payload.legacy;
         let (objects, echo) = if legacy {
             let object = legacy_params(sub_topic(&topic).unwrap_or_default());
@@ -218,15 +336,17 @@ impl Session {
         let mut first = vec![encode::reply_ok(self.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
         first.extend(replaced.map(|old| encode::close(self.vsn, &old, &topic)));
 
-        let tenant = self.runtime.tenant();
-        let key = RoomKey {
-            tenant: Arc::clone(self.runtime.name()),
-            audience: Audience::Public,
-            topic: Arc::clone(&topic),
-        };
-        let member = Member { outbox: Arc::clone(&self.outbox), vsn: self.vsn };
-        let membership = self.runtime.hub().join(&key, member, self.runtime.hub_meter(), first);
         let join_ref = if raw_join_ref.is_null() { msg_ref } else { raw_join_ref.clone() };
+        first.extend(replay::frames(self.vsn, &join_ref, &topic, &replayed));
+
+        let tenant = self.runtime.tenant();
+        let (membership, whole) = match membership {
+            Some(membership) => {
+                let whole = membership.open(first, replay::ids(&replayed));
+                (membership, whole)
+            }
+            None => (self.enter(&topic, read, false, first), true),
+        };
         let presence = payload.presence_enabled || tenant.presence_enabled;
         let channel = Channel {
             id: self.runtime.routes().next_channel(),
@@ -240,16 +360,28 @@ impl Session {
             presence_calls: CallWindow::default(),
             token,
             membership,
+            presence,
+            policies: read.map(|read| Box::new(Policies::new(read))),
+            ready: Ready::Unasked,
             subscriptions: Vec::new(),
             retry_at: None,
             attempt: 0,
         };
         self.joined_once = true;
+        if self.attendance.is_none() {
+            self.attendance = self.runtime.database().attend();
+        }
         self.topics.insert(Arc::clone(&topic), Topic::Joined(Box::new(channel)));
+        if !whole {
+            return self.stop_channel(&topic, TOO_MANY_MEANWHILE);
+        }
         if !objects.is_empty() {
             self.watch(&topic, &objects, &ids, legacy, effects);
         }
-        if presence {
+        if payload.replication_ready {
+            self.ask_replication(&topic, effects);
+        }
+        if presence && read.is_none_or(|read| read.presence == Some(true)) {
             self.presence_state(&topic);
         }
     }
@@ -264,92 +396,8 @@ impl Session {
         channel.membership.send_presence_state(|state| encode::presence_state(vsn, join_ref, topic, state));
         self.runtime.meters().presence().add(1);
     }
+}
 
-    /// Starts watching the database for what the join asked (postgres_changes 1.3, 1.7): all or nothing.
-    fn watch(
-        &mut self,
-        topic: &Arc<str>,
-        objects: &[Map<String, Value>],
-        ids: &[u32],
-        legacy: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let parsed: Result<Vec<_>, _> = objects.iter().map(SubscriptionSpec::parse).collect();
-        let specs = match parsed {
-            Ok(specs) => specs,
-            Err(error) => {
-                // The text repeats what the client sent, which is nobody else's business.
-                tracing::warn!(code = "RealtimeDisabledForConfiguration", "subscription refused");
-                tracing::debug!(%error, "subscription refused");
-                self.system(topic, &SystemMessage::postgres_changes_error(error.to_string()));
-                return;
-            }
-        };
-        let (vsn, outbox) = (self.vsn, Arc::clone(&self.outbox));
-        let routes = Arc::clone(self.runtime.routes());
-        let Some(channel) = self.channel_mut(topic) else { return };
-        channel.subscriptions = ids.iter().copied().zip(specs.into_iter().map(Arc::new)).collect();
-        let join_ref = channel.join_ref.clone();
-        routes.open(
-            channel.id,
-            Arc::new(Route {
-                outbox,
-                vsn,
-                topic: Arc::clone(topic),
-                join_ref,
-                legacy,
-                patience: Patience::default(),
-            }),
-        );
-        self.subscribe(topic, effects);
-    }
-
-    /// Asks the database for what the channel watches, with its token as it is now.
-    pub(super) fn subscribe(&mut self, topic: &Arc<str>, effects: &mut Vec<Effect>) {
-        let step = self.step();
-        let Some(channel) = self.channel_mut(topic) else { return };
-        if channel.subscriptions.is_empty() {
-            return;
-        }
-        channel.attempt = step;
-        channel.retry_at = None;
-        let request = SubscribeRequest {
-            channel: channel.id,
-            role: Arc::clone(&channel.token.role),
-            claims: Arc::clone(&channel.token.claims),
-            subscriptions: channel.subscriptions.clone(),
-        };
-        effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, Box::new(request)));
-    }
-
-    /// Tells the client what became of its subscription.
-    pub(super) fn subscription_answered(
-        &mut self,
-        ticket: &Ticket,
-        result: Result<(), realtime_changes::SubscribeRefusal>,
-    ) {
-        let Some(channel) = self.channel_mut(&ticket.topic) else { return };
-        if channel.attempt != ticket.step {
-            return;
-        }
-        match result {
-            Ok(()) => self.system(&ticket.topic, &SystemMessage::subscribed()),
-            Err(refusal) => {
-                if refusal.is_transient() {
-                    let delay = Duration::from_millis(rand::rng().random_range(RETRY_MILLIS));
-                    channel.retry_at = Some(Instant::now() + delay);
-                }
-                tracing::warn!(code = refusal.code(), "subscription refused");
-                tracing::debug!(error = %refusal, "subscription refused");
-                self.system(&ticket.topic, &SystemMessage::postgres_changes_error(refusal.to_string()));
-            }
-        }
-    }
-
-    /// Tries a failed subscription again if it is time.
-    pub(super) fn retry_subscription(&mut self, topic: &Arc<str>, now: Instant, effects: &mut Vec<Effect>) {
-        if self.channel_mut(topic).is_some_and(|channel| channel.retry_at.is_some_and(|at| at <= now)) {
-            self.subscribe(topic, effects);
-        }
-    }
+fn unable_to_replay(error: &ReplayError) -> JoinRefusal {
+    JoinRefusal::Other { reason: error.to_string().into(), code: error.code() }
 }

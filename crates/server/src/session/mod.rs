@@ -7,7 +7,11 @@
 mod access_token;
 mod channel;
 mod join;
+mod policies;
 mod push;
+mod ready;
+mod replay;
+mod watch;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,7 +25,10 @@ use channel::{Channel, sub_topic};
 use join::Joining;
 use realtime_changes::SubscribeRefusal;
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
-use realtime_postgres::{ConnectError, SubscribeRequest};
+use realtime_postgres::{
+    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
+    ReplayedMessage, Replication, SubscribeRequest, WriteVerdict,
+};
 use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, encode};
 use realtime_tenants::UserSlot;
 use tokio::time::Instant;
@@ -45,6 +52,14 @@ pub enum Effect {
     Database(Ticket),
     /// Subscribe to row changes; answer with [`Completion::Subscribed`].
     Subscribe(Ticket, Box<SubscribeRequest>),
+    /// Ask what may be read of a private topic; answer with [`Completion::Read`].
+    AuthorizeRead(Ticket, Box<AuthorizeRequest>),
+    /// Ask what may be written to a private topic; answer with [`Completion::Write`].
+    AuthorizeWrite(Ticket, Box<AuthorizeRequest>),
+    /// Look for stored messages of a topic, named without `realtime:`; answer with [`Completion::Replayed`].
+    Replay(Ticket, Box<str>, ReplayParams),
+    /// Watch whether broadcasts from the database arrive; answer with [`Completion::ReplicationDiffers`].
+    WatchReplication(Replication),
 }
 
 /// What became of an [`Effect`].
@@ -54,6 +69,14 @@ pub enum Completion {
     Database(Ticket, Result<(), ConnectError>),
     /// Of [`Effect::Subscribe`].
     Subscribed(Ticket, Result<(), SubscribeRefusal>),
+    /// Of [`Effect::AuthorizeRead`].
+    Read(Ticket, Result<ReadVerdict, AuthorizeError>),
+    /// Of [`Effect::AuthorizeWrite`].
+    Write(Ticket, Result<WriteVerdict, AuthorizeError>),
+    /// Of [`Effect::Replay`].
+    Replayed(Ticket, Result<Vec<ReplayedMessage>, ReplayError>),
+    /// Of [`Effect::WatchReplication`]: it is no longer so.
+    ReplicationDiffers,
 }
 
 /// Which step of which channel an effect belongs to. A step that was overtaken is recognised by its number.
@@ -76,17 +99,25 @@ pub struct Session {
     runtime: Arc<TenantRuntime>,
     /// The token of the handshake: what a channel uses that brings none.
     tenant_token: Arc<Token>,
+    /// Headers of the handshake that policies see, as a JSON object.
+    headers: Arc<str>,
     topics: HashMap<Arc<str>, Topic>,
     /// Counts this socket as a user, from its first join on.
     user: Option<UserSlot>,
     /// Whether a join ever succeeded: the place as a user is kept from then on.
     joined_once: bool,
+    /// Keeps broadcasts from the database coming, from the first channel on.
+    attendance: Option<Attendance>,
+    /// Whether an [`Effect::WatchReplication`] is out.
+    watching_replication: bool,
     /// Since when there is no channel, once a join was tried.
     abandoned_since: Option<Instant>,
     next_step: u32,
     joining: usize,
     waiting_bytes: usize,
     shutting_down: bool,
+    /// What waited on channels that were closed in this step. Empty between steps.
+    orphans: Waiting,
     /// What was published in this step and has to be given to others. Empty between steps.
     fan_outs: Vec<FanOut>,
     /// A room that could not keep up with what was published. The socket is not read meanwhile.
@@ -99,20 +130,30 @@ const CLOSE_RESTART: u16 = 1012;
 impl Session {
     /// A session on which nothing is joined.
     #[must_use]
-    pub fn new(vsn: Vsn, outbox: Arc<Outbox>, runtime: Arc<TenantRuntime>, tenant_token: Arc<Token>) -> Self {
+    pub fn new(
+        vsn: Vsn,
+        outbox: Arc<Outbox>,
+        runtime: Arc<TenantRuntime>,
+        tenant_token: Arc<Token>,
+        headers: Arc<str>,
+    ) -> Self {
         Self {
             vsn,
             outbox,
             runtime,
             tenant_token,
+            headers,
             topics: HashMap::new(),
             user: None,
             joined_once: false,
+            attendance: None,
+            watching_replication: false,
             abandoned_since: None,
             next_step: 0,
             joining: 0,
             waiting_bytes: 0,
             shutting_down: false,
+            orphans: Waiting::new(),
             fan_outs: Vec::new(),
             congestion: None,
         }
@@ -197,6 +238,7 @@ impl Session {
                 effects.push(Effect::Close(CLOSE_RESTART));
             }
         }
+        self.release_orphans(effects);
     }
 
     /// Takes one message from the client.
@@ -207,12 +249,34 @@ impl Session {
             Ok(message) => self.dispatch(message, effects),
             Err(error) => tracing::debug!(code = error.code().as_str(), %error, "message dropped"),
         }
+        self.release_orphans(effects);
+    }
+
+    /// Takes messages that have waited.
+    fn release(&mut self, waiting: Waiting, effects: &mut Vec<Effect>) {
+        for message in waiting {
+            self.waiting_bytes -= message.size();
+            self.dispatch(message, effects);
+        }
+    }
+
+    /// Takes what waited on channels that are closed now.
+    fn release_orphans(&mut self, effects: &mut Vec<Effect>) {
+        while !self.orphans.is_empty() {
+            let orphans = std::mem::take(&mut self.orphans);
+            self.release(orphans, effects);
+        }
     }
 
     fn dispatch(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
-        if let Some(Topic::Joining(joining)) = self.topics.get_mut(&*message.topic) {
+        let queue = match self.topics.get_mut(&*message.topic) {
+            Some(Topic::Joining(joining)) => Some(&mut joining.waiting),
+            Some(Topic::Joined(channel)) => channel.waiting(),
+            None => None,
+        };
+        if let Some(queue) = queue {
             self.waiting_bytes += message.size();
-            joining.waiting.push_back(message);
+            queue.push_back(message);
             return;
         }
         match (&*message.topic, &*message.event) {
@@ -256,7 +320,15 @@ impl Session {
         match completion {
             Completion::Database(ticket, result) => self.database_answered(&ticket, result, effects),
             Completion::Subscribed(ticket, result) => self.subscription_answered(&ticket, result),
+            Completion::Read(ticket, result) => match self.topics.get(&ticket.topic) {
+                Some(Topic::Joining(_)) => self.join_read_answered(&ticket, result, effects),
+                _ => self.channel_read_answered(&ticket, result, effects),
+            },
+            Completion::Write(ticket, result) => self.write_answered(&ticket, result, effects),
+            Completion::Replayed(ticket, result) => self.replay_answered(&ticket, result, effects),
+            Completion::ReplicationDiffers => self.replication_differs(effects),
         }
+        self.release_orphans(effects);
     }
 
     /// Does what has become due: tokens that expire, subscriptions to be tried again.
@@ -271,7 +343,9 @@ impl Session {
         for topic in due {
             self.recheck_token(&topic, now);
             self.retry_subscription(&topic, now, effects);
+            self.give_up_replication(&topic, now);
         }
+        self.release_orphans(effects);
     }
 
     /// Ends all channels: presence leaves are told to others, subscriptions end. For when the socket is gone.
@@ -283,6 +357,7 @@ impl Session {
             }
         }
         self.user = None;
+        self.attendance = None;
         self.flush();
     }
 
@@ -296,8 +371,9 @@ impl Session {
 
     /// Ends a channel and tells the client (`phx_close`).
     fn close_channel(&mut self, topic: &str) {
-        if let Some(Topic::Joined(channel)) = self.topics.remove(topic) {
+        if let Some(Topic::Joined(mut channel)) = self.topics.remove(topic) {
             forget(&self.runtime, &channel);
+            self.orphans.extend(channel.policies.take().map(|policies| policies.waiting).unwrap_or_default());
             self.abandoned_since = Some(Instant::now());
             self.send(encode::close(self.vsn, &channel.raw_join_ref, topic));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use realtime_protocol::{ClientMessage, Payload, PresencePush, encode, size};
 
-use super::{Effect, Session, Topic};
+use super::{Effect, Session, Topic, policies::Question};
 
 /// Answer to a broadcast that is too large (protocol 5.2): the only response that is not an object.
 const TOO_LARGE: &[u8] = b"\"payload_size_exceeded\"";
@@ -16,20 +16,26 @@ pub(super) const TOO_MANY_EVENTS: &str = "Too many messages per second";
 /// Why a channel is stopped whose tenant has too many presence events (protocol 5.4).
 pub(super) const TOO_MANY_PRESENCE: &str = "Too many presence messages per second";
 
+/// Why a channel is stopped whose client says too much about presence (protocol 5.4).
+pub(super) const TOO_MANY_CALLS: &str = "Client presence rate limit exceeded";
+
+/// Answer to a broadcast that the policies deny (spec README, decision 7).
+const UNAUTHORIZED: &[u8] = br#"{"reason":"unauthorized"}"#;
+
 impl Session {
     /// Any message but join and leave on a joined topic. Its join_ref does not matter (protocol 3.6).
     pub(super) fn push(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
         match &*message.event {
-            "broadcast" => self.broadcast(message),
-            "presence" => self.presence(message),
+            "broadcast" => self.broadcast(message, effects),
+            "presence" => self.presence(message, effects),
             "access_token" => self.access_token(&message, effects),
             // Unknown events are counted but not answered (protocol 3.10).
             _ => self.runtime.meters().events().add(1),
         }
     }
 
-    /// `broadcast` (protocol 5.1, 5.2).
-    fn broadcast(&mut self, message: ClientMessage) {
+    /// `broadcast` (protocol 5.1, 5.2). On a private channel the policies are asked before the first.
+    fn broadcast(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
         let limit = self.runtime.tenant().limits.max_payload_bytes();
         let Some(Topic::Joined(channel)) = self.topics.get(&*message.topic) else { return };
         let topic = &channel.topic;
@@ -39,6 +45,22 @@ impl Session {
             // What no receiver could read is not sent (protocol 5.1, 15.4).
             Payload::Json(_) | Payload::Binary(_) => return,
         };
+        if let Some(policies) = &channel.policies {
+            match policies.write.map(|write| write.broadcast) {
+                Some(true) => {}
+                Some(false) => {
+                    if channel.ack {
+                        let (join_ref, msg_ref) = (&channel.join_ref, &message.msg_ref);
+                        self.send(encode::reply(self.vsn, join_ref, msg_ref, topic, "error", UNAUTHORIZED));
+                    }
+                    return;
+                }
+                None => {
+                    let topic = Arc::clone(topic);
+                    return self.ask(&topic, Question::Write, Some(message), effects);
+                }
+            }
+        }
         self.runtime.meters().events().add(1);
         if !too_large {
             let encode = |vsn| match &message.payload {
@@ -68,20 +90,38 @@ impl Session {
         }
     }
 
-    /// `presence` (protocol 5.4).
-    fn presence(&mut self, message: ClientMessage) {
+    /// `presence` (protocol 5.4). On a private channel the policies are asked before the first track.
+    fn presence(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
         let limits = self.runtime.tenant().limits;
         let (vsn, now) = (self.vsn, self.runtime.uptime());
         let Some(Topic::Joined(channel)) = self.topics.get_mut(&*message.topic) else { return };
         let push = message.payload.json().map_or(PresencePush::Unknown, PresencePush::parse);
+        let unknown = channel.policies.as_ref().and_then(|policies| {
+            if policies.read.presence.is_none() {
+                Some(Question::Presence)
+            } else {
+                policies.write.is_none().then_some(Question::Write)
+            }
+        });
+        if let (Some(question), PresencePush::Track(tracked)) = (unknown, &push)
+            && is_object(tracked)
+        {
+            let topic = Arc::clone(&channel.topic);
+            return self.ask(&topic, question, Some(message), effects);
+        }
+        let denied = channel
+            .policies
+            .as_ref()
+            .is_some_and(|policies| policies.write.is_some_and(|write| !write.presence));
         let (calls, window) = limits.client_presence();
         if push != PresencePush::NoEvent && !channel.presence_calls.allow(now, calls, window) {
-            return self.stop_channel(&message.topic, "Client presence rate limit exceeded");
+            return self.stop_channel(&message.topic, TOO_MANY_CALLS);
         }
         let (status, response): (_, &[u8]) = match &push {
             PresencePush::Track(tracked) if !is_object(tracked) => {
                 ("error", br#"{"reason":"Presence track payload must be a map"}"#)
             }
+            PresencePush::Track(_) if denied => ("error", b"{}"),
             PresencePush::Track(tracked) if size::exceeds(tracked, limits.max_payload_bytes()) => {
                 return self.stop_channel(&message.topic, "Track message size exceeded");
             }

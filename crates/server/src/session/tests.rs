@@ -21,12 +21,16 @@ use crate::{
     tenant_runtime::{Clock, Database},
 };
 
+mod private;
+
 const SECRET: &str = "of-the-tests";
 const NOW: u64 = 1_000_000;
 
 /// A database whose answers the test gives itself, as completions.
 struct Scripted {
     ready: AtomicBool,
+    replicating: AtomicBool,
+    gaps: AtomicU64,
 }
 
 impl Database for Arc<Scripted> {
@@ -43,6 +47,34 @@ impl Database for Arc<Scripted> {
     }
 
     fn unsubscribe(&self, _: ChannelId) {}
+
+    fn authorize_read(&self, _: AuthorizeRequest) -> BoxFuture<'_, Result<ReadVerdict, AuthorizeError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn authorize_write(&self, _: AuthorizeRequest) -> BoxFuture<'_, Result<WriteVerdict, AuthorizeError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn replay(
+        &self,
+        _: Box<str>,
+        _: ReplayParams,
+    ) -> BoxFuture<'_, Result<Vec<ReplayedMessage>, ReplayError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn attend(&self) -> Option<Attendance> {
+        None
+    }
+
+    fn replication(&self) -> Replication {
+        Replication::new(self.replicating.load(Ordering::Relaxed), self.gaps.load(Ordering::Relaxed))
+    }
+
+    fn replication_differs(&self, _: Replication) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 struct Fixture {
@@ -85,7 +117,11 @@ impl Fixture {
     }
 
     fn with_backoff(change: impl FnOnce(&mut Tenant), backoff: Duration) -> Self {
-        let database = Arc::new(Scripted { ready: AtomicBool::new(true) });
+        let database = Arc::new(Scripted {
+            ready: AtomicBool::new(true),
+            replicating: AtomicBool::new(false),
+            gaps: AtomicU64::new(0),
+        });
         let tenant = Arc::new(tenant(change));
         let meters = Arc::new(Meters::new(&tenant.limits));
         let runtime = TenantRuntime::new(
@@ -108,6 +144,7 @@ impl Fixture {
             Arc::new(Outbox::new(1_000_000)),
             Arc::clone(&self.runtime),
             Arc::new(token),
+            "{}".into(),
         );
         Socket { session, effects: Vec::new() }
     }
@@ -159,7 +196,11 @@ impl Socket {
             .iter()
             .rev()
             .find_map(|effect| match effect {
-                Effect::Database(ticket) | Effect::Subscribe(ticket, _) => Some(ticket.clone()),
+                Effect::Database(ticket)
+                | Effect::Subscribe(ticket, _)
+                | Effect::AuthorizeRead(ticket, _)
+                | Effect::AuthorizeWrite(ticket, _)
+                | Effect::Replay(ticket, ..) => Some(ticket.clone()),
                 _ => None,
             })
             .expect("an effect with a ticket")

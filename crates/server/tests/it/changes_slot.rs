@@ -15,6 +15,14 @@ async fn watching(server: &Server, subscription: Value) -> Result<Socket> {
     Ok(socket)
 }
 
+/// A server that leaves the database as it is, so that nothing but row changes keeps a slot.
+async fn server_of_row_changes() -> Result<(Server, TestDb)> {
+    let db = TestDb::with_fixture_a().await?;
+    let options = ServerOptions::default().env("PREPARE_DATABASES", "false");
+    let server = Server::start(BINARY, &db, options).await?;
+    Ok((server, db))
+}
+
 async fn details(socket: &mut Socket) -> Result<String> {
     let change = socket.event(TOPIC, "postgres_changes").await?;
     Ok(change["data"]["record"]["details"].as_str().unwrap_or_default().to_owned())
@@ -87,7 +95,7 @@ async fn the_publication_is_altered() -> Result<()> {
 /// postgres_changes 107: a publication is dropped and made again; the slot goes and comes with it
 #[tokio::test]
 async fn the_publication_is_dropped() -> Result<()> {
-    let (server, db) = server().await?;
+    let (server, db) = server_of_row_changes().await?;
     let mut socket = watching(&server, json!({"schema": "public", "table": "test"})).await?;
     db.sql("drop publication supabase_realtime").await?;
     assert!(told(&mut socket, "error").await?.contains("Please check Realtime is enabled"));
@@ -112,7 +120,7 @@ async fn the_publication_is_dropped() -> Result<()> {
 /// postgres_changes 108: no slot while nothing is published; who asked too early is subscribed when there is a table
 #[tokio::test]
 async fn the_publication_comes_later() -> Result<()> {
-    let (server, db) = server().await?;
+    let (server, db) = server_of_row_changes().await?;
     db.sql("alter publication supabase_realtime drop table public.test").await?;
     let mut early = server.socket(Version::V2, "anon").await?;
     let payload = json!({"config": {"postgres_changes": [{"schema": "public", "table": "test"}]}});
@@ -170,7 +178,7 @@ async fn roles_may_change() -> Result<()> {
     Ok(())
 }
 
-/// postgres_changes 112, 114: one slot per tenant, and none when its last subscriber has been gone for a while
+/// postgres_changes 112, 114: one slot per tenant, and none when its last user has been gone for a while
 #[tokio::test]
 async fn the_slot_ends_with_the_last_subscriber() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
@@ -332,8 +340,17 @@ async fn a_slot_too_far_behind_is_given_up() -> Result<()> {
     told(&mut socket, "ok").await?;
     // What came before it is gone with the slot.
     while socket.settle().await?.iter().any(|frame| frame.event == "postgres_changes") {}
-    insert(&db, "mark").await?;
-    assert_eq!(details(&mut socket).await?, "mark");
+    // Tests beside this one fill the log, too: the slot may be given up once more.
+    let marked = async {
+        loop {
+            insert(&db, "mark").await?;
+            let frames = socket.settle().await?;
+            if frames.iter().any(|frame| frame.payload["data"]["record"]["details"] == "mark") {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    time::timeout(PATIENCE, marked).await.context("rows do not come again")??;
     until(&db, SLOTS, 1).await?;
     assert!(server.log().contains("ReplicationSlotLagTooHigh"));
     Ok(())
@@ -363,5 +380,6 @@ async fn an_idle_server_asks_nothing() -> Result<()> {
             time::sleep(Duration::from_secs(3)).await;
         }
     };
-    time::timeout(2 * PATIENCE, quiet).await.context("it goes on asking")?
+    // Tests beside this one write to the same log.
+    time::timeout(6 * PATIENCE, quiet).await.context("it goes on asking")?
 }

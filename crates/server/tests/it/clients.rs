@@ -66,6 +66,41 @@ impl Client {
         Self::start(command)
     }
 
+    /// `clients/js/private.mjs` with a token of a role.
+    fn private(
+        server: &Server,
+        vsn: &str,
+        role: &str,
+        topic: &str,
+        broadcast: &Value,
+        presence: bool,
+    ) -> Result<Self> {
+        let dir = folder("js");
+        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
+        let url = format!("http://localhost:{}", server.port());
+        let mut command = Command::new("node");
+        command.current_dir(&dir).arg("private.mjs");
+        command.args([
+            &url,
+            &token("anon"),
+            vsn,
+            &token(role),
+            topic,
+            &broadcast.to_string(),
+            &presence.to_string(),
+        ]);
+        Self::start(command)
+    }
+
+    /// The status that follows, with the error's text.
+    async fn status(&mut self) -> Result<(String, Value)> {
+        let limit = time::Instant::now() + PATIENCE;
+        let line = time::timeout_at(limit, self.lines.next_line()).await.context("no status")??;
+        let value: Value = serde_json::from_str(&line.context("the client ended")?)?;
+        let status = value["status"].as_str().with_context(|| format!("no status: {value}"))?;
+        Ok((status.to_owned(), value["error"].clone()))
+    }
+
     /// Waits until this is present, and nobody else.
     async fn sees(&mut self, who: &Value) -> Result<()> {
         let mut last = Value::Null;
@@ -296,4 +331,95 @@ async fn all_clients_in_one_channel() -> Result<()> {
         client.sees(&present).await.context(*name)?;
     }
     Ok(())
+}
+
+/// The official JavaScript client in private channels, with one serializer: joins and writes allowed and denied,
+/// policies for presence alone, broadcasts from the database, replay, a token that reads less.
+async fn private_channels(vsn: &str) -> Result<()> {
+    let (server, db) = crate::private::server().await?;
+    let quiet = json!({});
+    let loud = json!({"ack": true, "self": true});
+    let mut denied = Client::private(&server, vsn, "anon", "room-1", &quiet, false)?;
+    let (status, error) = denied.status().await?;
+    let reason = "Unauthorized: You do not have permissions to read from this Channel topic: room-1";
+    assert_eq!(status, "CHANNEL_ERROR");
+    assert!(error.as_str().is_some_and(|error| error.contains(reason)), "{error}");
+    drop(denied);
+
+    let mut writer = Client::private(&server, vsn, "authenticated", "room-1", &loud, false)?;
+    let mut reader = Client::private(&server, vsn, "authenticated", "ro-1", &loud, false)?;
+    let mut present = Client::private(&server, vsn, "authenticated", "presence-1", &loud, true)?;
+    let ready = json!({"replication_ready": true});
+    let mut listener = Client::private(&server, vsn, "authenticated", "room-1", &ready, false)?;
+    for client in [&mut writer, &mut reader, &mut present, &mut listener] {
+        assert_eq!(client.status().await?.0, "SUBSCRIBED");
+    }
+    assert_eq!(listener.next("system").await?["message"], "Replication connection established");
+    writer.command(json!({"send": {"n": 1}})).await?;
+    let heard = json!({"event": "text", "payload": {"n": 1}, "meta": null});
+    assert_eq!(writer.next("broadcast").await?, heard);
+    assert_eq!(writer.next("sent").await?, "ok");
+    reader.command(json!({"send": {"n": 1}})).await?;
+    assert_eq!(reader.next("sent").await?, "error", "it is told, not left to time out");
+    present.command(json!({"track": "me"})).await?;
+    while present.next("presence").await? != 1 {}
+    present.command(json!({"send": {"n": 1}})).await?;
+    assert_eq!(present.next("sent").await?, "error");
+
+    assert_eq!(listener.next("broadcast").await?, heard);
+    db.sql(
+        "create table public.bc (id int primary key, v text);
+         create function public.tell() returns trigger language plpgsql security definer as $$ begin
+            perform realtime.broadcast_changes('room-1', tg_op, tg_op, tg_table_name, tg_table_schema, new, old);
+            return null; end $$;
+         create trigger t after insert or update or delete on public.bc
+            for each row execute function public.tell();
+         insert into public.bc values (1, 'x'); update public.bc set v = 'y'; delete from public.bc;
+         select realtime.send('{\"n\": 2}', 'sent', 'room-1');
+         select realtime.send_binary('\\x07ff', 'bytes', 'room-1');",
+    )
+    .await?;
+    let (x, y) = (json!({"id": 1, "v": "x"}), json!({"id": 1, "v": "y"}));
+    for (event, record, old) in
+        [("INSERT", &x, &Value::Null), ("UPDATE", &y, &x), ("DELETE", &Value::Null, &y)]
+    {
+        let seen = listener.next("broadcast").await?;
+        assert_eq!((&seen["event"], &seen["payload"]["operation"]), (&json!(event), &json!(event)));
+        assert_eq!((&seen["payload"]["record"], &seen["payload"]["old_record"]), (record, old));
+        assert_eq!(seen["payload"]["id"], seen["meta"]["id"]);
+    }
+    let sent = listener.next("broadcast").await?;
+    assert_eq!((&sent["event"], &sent["payload"]["n"]), (&json!("sent"), &json!(2)));
+    if vsn == "2.0.0" {
+        let bytes = listener.next("broadcast").await?;
+        assert_eq!((&bytes["event"], &bytes["payload"]), (&json!("bytes"), &json!({"bytes": [7, 255]})));
+    }
+
+    let since = (realtime_testkit::unix_now() - 600) * 1000;
+    let replay = json!({"replay": {"since": since, "limit": 10}});
+    let mut late = Client::private(&server, vsn, "authenticated", "room-1", &replay, false)?;
+    for event in ["INSERT", "UPDATE", "DELETE", "sent"] {
+        let seen = late.next("broadcast").await?;
+        assert_eq!((&seen["event"], &seen["meta"]["replayed"]), (&json!(event), &json!(true)));
+    }
+
+    writer.command(json!({"auth": token("anon")})).await?;
+    let system = writer.next("system").await?;
+    let text = "You do not have permissions to read from this Channel topic: room-1";
+    assert_eq!((&system["status"], &system["message"]), (&json!("error"), &json!(text)));
+    assert_eq!(writer.next("status").await?, "CLOSED");
+    Ok(())
+}
+
+/// npm `@supabase/supabase-js` in private channels, serializer 2.0.0 (protocol 51 to 53, 57, 71, 79, 81, 82, 83;
+/// tenant_database 20, 26, 30, 42 to 45, 66)
+#[tokio::test]
+async fn javascript_in_private_channels() -> Result<()> {
+    private_channels("2.0.0").await
+}
+
+/// The same with serializer 1.0.0, which carries no bytes
+#[tokio::test]
+async fn javascript_in_private_channels_with_serializer_1() -> Result<()> {
+    private_channels("1.0.0").await
 }

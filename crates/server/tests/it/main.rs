@@ -24,6 +24,7 @@ mod longpoll;
 mod metrics;
 mod migrate;
 mod presence;
+mod private;
 mod rest;
 
 use anyhow::Result;

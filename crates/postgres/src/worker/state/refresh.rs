@@ -11,7 +11,7 @@ use super::{Failed, State};
 use crate::{
     Notice, SubscribeRequest,
     catalog::{self, Published},
-    pool, subscribe,
+    pool, publication, subscribe,
 };
 
 /// What was found.
@@ -21,15 +21,28 @@ pub(in crate::worker) enum Refreshed {
     Published,
     /// The publication is gone, or has no tables.
     Unpublished,
+    /// Other publications exist than those that the session reads. Nothing else was looked at.
+    Differs,
 }
 
 impl State {
     /// Looks which tables are published and tells the channels for which that makes a difference. Subscriptions stay
-    /// as they are: they say what is wanted, not what there is. `running`: whether there is a session. Without one
-    /// nobody is told to be subscribed.
-    pub(in crate::worker) async fn refresh(&mut self, running: bool) -> Result<Refreshed, Failed> {
+    /// as they are: they say what is wanted, not what there is. `reading`: the publications that the session
+    /// reads, if there is one. Without one nobody is told to be subscribed.
+    pub(in crate::worker) async fn refresh(
+        &mut self,
+        reading: Option<&[String]>,
+    ) -> Result<Refreshed, Failed> {
         self.flush().await;
         let client = pool::get(&self.pool).await?;
+        let names = [&*self.publication, publication::NAME];
+        let publications = catalog::publications(&client, &names).await?;
+        let differs = reading.is_some_and(|reading| *reading != *publications);
+        self.publications = Some(publications);
+        if differs {
+            return Ok(Refreshed::Differs);
+        }
+        let running = reading.is_some();
         let published = catalog::published(&client, &self.publication).await?;
         self.shares_plans = !catalog::has_immutable_functions(&client).await?;
         if published != self.published {

@@ -27,6 +27,7 @@ impl State {
     /// is so after the next [`flush`](Self::flush).
     pub(in crate::worker) fn commit(&mut self) -> bool {
         self.transaction = None;
+        self.sink.committed();
         self.waiting.is_empty()
     }
 

@@ -14,6 +14,7 @@ impl State {
     /// policy: what was known of the table is asked anew, before any row of it passes.
     pub(in crate::worker) async fn relation(&mut self, relation: Arc<Relation>) {
         self.flush().await;
+        self.describe_messages(&relation);
         let oid = relation.oid;
         loop {
             match self.load(Arc::clone(&relation)).await {
@@ -26,6 +27,11 @@ impl State {
         }
     }
 
+    /// Whether rows of a table are changes that may be watched, as far as is known.
+    fn publishes(&self, oid: Oid) -> bool {
+        self.published.iter().any(|table| table.oid == oid)
+    }
+
     /// Asks the catalog for a table and attaches everybody who watches it. To be called again on an error.
     pub(super) async fn load(&mut self, relation: Arc<Relation>) -> Result<(), Failed> {
         let oid = relation.oid;
@@ -33,6 +39,18 @@ impl State {
         // The transaction that is being read may have altered the table.
         if let Some(transaction) = &self.transaction {
             visibility::wait_until_visible(&client, transaction.xid).await?;
+        }
+        if !self.publishes(oid) {
+            // Just added, or of the publication of messages.
+            self.published = catalog::published(&client, &self.publication).await?;
+            self.differs = true;
+            if !self.publishes(oid) {
+                if !self.messages.contains_key(&oid) {
+                    let (schema, table) = (&relation.schema, &relation.name);
+                    tracing::warn!("Unexpected relation on schema '{schema}' and table '{table}'");
+                }
+                return Ok(());
+            }
         }
         if self.collation_is_c.is_none() {
             self.collation_is_c = Some(catalog::collation_is_c(&client).await?);

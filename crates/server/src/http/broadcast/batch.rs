@@ -13,9 +13,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 use uuid::Uuid;
 
-use super::{Published, RATE_EXCEEDED, authorize_write, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, Writer, media_type, read_body, room};
 use crate::{
-    http::answers::{bad_request, json as answer, message},
+    http::{
+        answers::{bad_request, json as answer, message},
+        policy_headers,
+    },
     session::Token,
     tenant_runtime::TenantRuntime,
 };
@@ -66,6 +69,7 @@ pub async fn batch(
         return message(StatusCode::FORBIDDEN, "Tenant is suspended");
     }
     let json = media_type(request.headers()).as_deref() == Some("application/json");
+    let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
     let body = match read_body(request.into_body()).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
@@ -88,16 +92,17 @@ pub async fn batch(
         let text = "Too many messages to broadcast, please reduce the batch size";
         return message(StatusCode::TOO_MANY_REQUESTS, text);
     }
-    publish_all(&runtime, &token, &messages).deliver().await;
+    publish_all(&runtime, &writer, &messages).await;
     StatusCode::ACCEPTED.into_response()
 }
 
 /// Public messages go first, in order; then private ones, one question per topic.
-fn publish_all(runtime: &TenantRuntime, token: &Token, messages: &[Message<'_>]) -> Published {
+async fn publish_all(runtime: &TenantRuntime, writer: &Writer, messages: &[Message<'_>]) {
     let mut published = Published::default();
     for message in messages.iter().filter(|message| !message.private) {
         publish(runtime, message, &mut published);
     }
+    published.deliver().await;
     let mut topics: Vec<&str> = Vec::new();
     for message in messages.iter().filter(|message| message.private) {
         if !topics.contains(&&*message.topic) {
@@ -105,15 +110,16 @@ fn publish_all(runtime: &TenantRuntime, token: &Token, messages: &[Message<'_>])
         }
     }
     for topic in topics {
-        if let Err(refusal) = authorize_write(runtime, token, topic) {
+        if let Err(refusal) = writer.may_write(runtime, topic).await {
             tracing::debug!(reason = refusal.text, "private messages skipped");
             continue;
         }
+        let mut published = Published::default();
         for message in messages.iter().filter(|message| message.private && message.topic == topic) {
             publish(runtime, message, &mut published);
         }
+        published.deliver().await;
     }
-    published
 }
 
 fn publish(runtime: &TenantRuntime, message: &Message<'_>, published: &mut Published) {

@@ -10,6 +10,7 @@ pub use batch::batch;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use realtime_hub::{Audience, Congestion, FanOut, RoomKey};
+use realtime_postgres::AuthorizeRequest;
 use realtime_protocol::Vsn;
 pub use single::{check_content_type, single};
 use tokio::time::{self, Duration};
@@ -32,12 +33,35 @@ struct WriteRefusal {
     text: &'static str,
 }
 
-/// Whether the bearer of a token may write to a private topic.
-///
-/// The one place where writes over HTTP are authorized. Policies are not asked yet: nobody may write what
-/// nobody has allowed.
-fn authorize_write(_runtime: &TenantRuntime, _token: &Token, _topic: &str) -> Result<(), WriteRefusal> {
-    Err(WriteRefusal { status: StatusCode::FORBIDDEN, text: "Unauthorized" })
+/// Who wants to write.
+struct Writer {
+    token: Arc<Token>,
+    /// The request's headers, as a JSON object.
+    headers: Arc<str>,
+}
+
+impl Writer {
+    /// Whether they may write to a private topic: the one place where writes over HTTP are authorized. Asked anew
+    /// for each request (http_and_ops 2.5, 2.7).
+    async fn may_write(&self, runtime: &TenantRuntime, topic: &str) -> Result<(), WriteRefusal> {
+        let request = AuthorizeRequest {
+            role: Arc::clone(&self.token.role),
+            claims: Arc::clone(&self.token.claims),
+            topic: topic.into(),
+            headers: Arc::clone(&self.headers),
+            presence: true,
+        };
+        match runtime.database().authorize_write(request).await {
+            Ok(verdict) if verdict.broadcast => Ok(()),
+            Ok(_) => Err(WriteRefusal { status: StatusCode::FORBIDDEN, text: "Unauthorized" }),
+            Err(error) => {
+                tracing::warn!(tenant = &**runtime.name(), code = error.code(), %error, "policies could not be evaluated");
+                let (status, text) = error.http();
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Err(WriteRefusal { status, text })
+            }
+        }
+    }
 }
 
 /// The room of a topic that was named without its prefix.

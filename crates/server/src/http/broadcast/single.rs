@@ -13,9 +13,12 @@ use http::StatusCode;
 use realtime_protocol::{Encoding, UserBroadcast, encode, size};
 use serde_json::{json, value::RawValue};
 
-use super::{Published, RATE_EXCEEDED, authorize_write, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, Writer, media_type, read_body, room};
 use crate::{
-    http::answers::{bad_request, json as answer, message},
+    http::{
+        answers::{bad_request, json as answer, message},
+        policy_headers,
+    },
     session::Token,
     tenant_runtime::TenantRuntime,
 };
@@ -46,6 +49,7 @@ pub async fn single(
     let query = request.uri().query().unwrap_or_default();
     let private = form_urlencoded::parse(query.as_bytes())
         .any(|(name, value)| name == "private" && matches!(&*value, "true" | "1"));
+    let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
     let body = match read_body(request.into_body()).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
@@ -69,7 +73,7 @@ pub async fn single(
     if events.average() >= f64::from(events.limit()) {
         return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);
     }
-    if private && let Err(refusal) = authorize_write(&runtime, &token, &topic) {
+    if private && let Err(refusal) = writer.may_write(&runtime, &topic).await {
         return message(refusal.status, refusal.text);
     }
     let user = UserBroadcast { event: event.into(), encoding, body };

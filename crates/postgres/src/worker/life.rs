@@ -1,0 +1,247 @@
+//! The life of a worker's session: how it begins, ends, breaks and comes again, and what channels are told.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use rand::Rng as _;
+use realtime_pgoutput::Lsn;
+use tokio::time::{Duration, Instant};
+
+use super::{REFRESH, Running, Worker, lag::LagWatch, state::Refreshed};
+use crate::{
+    Notice, pool, prepare, publication,
+    replication::{APPLICATION_NAME, ReplicationError, Session},
+};
+
+/// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// How often a publication without tables is looked for while somebody wants it.
+const LOOK_FOR_TABLES: Duration = Duration::from_secs(2);
+
+/// How often tables that somebody waits for are looked for while there is no session that would tell of commits.
+const LOOK_FOR_VAIN: Duration = Duration::from_secs(30);
+
+/// Attempts at a permanent slot that another connection reads; then that connection is ended, if it is one of ours
+/// that the server has not noticed to be dead.
+const SLOT_ATTEMPTS: u32 = 3;
+
+/// What channels are told when their stream broke.
+const GAP: &str = "The connection to the database was lost: changes may have been missed";
+
+/// What channels are told when the slot was given up.
+const TOO_FAR_BEHIND: &str =
+    "Too far behind the database, the replication slot was given up: changes have been missed";
+
+impl Worker {
+    /// Ends the session, if there is one; what the walsender has told is void then.
+    pub(super) async fn stop_session(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.attendees.ended(self.config.durable_slot && !self.anew);
+            running.session.stop().await;
+        }
+        self.state.forget_relations();
+    }
+
+    async fn connect(&mut self) -> Result<(), ReplicationError> {
+        match self.start().await {
+            Ok((session, publications)) => {
+                tracing::info!(
+                    database = self.config.name,
+                    resumed = session.is_resumed(),
+                    "replication session started"
+                );
+                self.stats.sessions.fetch_add(1, Ordering::Relaxed);
+                self.contact.made();
+                self.state.start(session.is_resumed());
+                let lag = LagWatch::start(
+                    self.pool.clone(),
+                    Arc::clone(&self.stats),
+                    self.config.max_lag_bytes,
+                    &self.tasks,
+                );
+                let now = Instant::now();
+                let start = session.start_position();
+                lag.confirmed(start);
+                let arrives = publications.iter().any(|name| name == publication::NAME);
+                self.attendees.begun(arrives, session.is_resumed());
+                self.running = Some(Running {
+                    session,
+                    publications,
+                    lag,
+                    reached: start,
+                    log_end: Lsn(0),
+                    refresh_at: Some(now + REFRESH),
+                    refreshed: now,
+                });
+                (self.failures, self.anew) = (0, false);
+                Ok(())
+            }
+            Err(ReplicationError::NothingPublished) => {
+                self.look_later();
+                Err(ReplicationError::NothingPublished)
+            }
+            Err(error) => {
+                let code = if error.is_slot_in_use() {
+                    "ReplicationSlotBeingUsed"
+                } else {
+                    "StartReplicationFailed"
+                };
+                tracing::warn!(code, %error, "cannot start a replication session");
+                if error.is_slot_in_use() && self.failures >= SLOT_ATTEMPTS {
+                    self.end_other_reader().await;
+                }
+                self.anew |= self.config.durable_slot && error.is_lasting();
+                self.back_off();
+                Err(error)
+            }
+        }
+    }
+
+    /// A session, and the publications that it reads.
+    async fn start(&mut self) -> Result<(Session, Vec<String>), ReplicationError> {
+        // A publication that comes later would need another session.
+        prepare::over(&mut self.preparation).await;
+        let refreshed = self.state.refresh(None).await;
+        let refreshed = refreshed.map_err(|error| ReplicationError::Preparation(error.to_string()))?;
+        self.unpublished = refreshed == Refreshed::Unpublished;
+        let publications = self.state.publications().unwrap_or_default().to_vec();
+        if self.unpublished && !self.hears() {
+            return Err(ReplicationError::NothingPublished);
+        }
+        Ok((Session::start(&self.config, &publications, self.anew).await?, publications))
+    }
+
+    /// Whether broadcasts are published, and somebody is there for them.
+    pub(super) fn hears(&self) -> bool {
+        self.attendees.is_any() && self.state.has_messages() == Some(true)
+    }
+
+    /// Ends a connection of ours that still holds the slot.
+    async fn end_other_reader(&self) {
+        const SQL: &str = "select pg_catalog.pg_terminate_backend(a.pid)
+            from pg_catalog.pg_replication_slots s
+            join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
+            where s.slot_name = $1 and a.application_name = $2";
+        let ended = async {
+            let client = pool::get(&self.pool).await.map_err(|error| error.to_string())?;
+            let slot = &self.config.slot_name;
+            client.execute(SQL, &[slot, &APPLICATION_NAME]).await.map_err(|error| pool::describe(&error))
+        };
+        match ended.await {
+            Ok(0) => {}
+            Ok(_) => {
+                tracing::warn!(code = "ReplicationSlotBeingUsed", "ended the connection that held the slot")
+            }
+            Err(error) => {
+                tracing::warn!(code = "PgStatActivityQueryFailed", %error, "cannot end the connection that holds the slot");
+            }
+        }
+    }
+
+    pub(super) fn back_off(&mut self) {
+        let ceiling = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(RETRY.1);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Instant::now() + ceiling.mul_f64(rand::rng().random_range(0.1..1.0));
+    }
+
+    /// There is nothing to connect for: looks again in a while.
+    pub(super) fn look_later(&mut self) {
+        let pause = if self.unpublished { LOOK_FOR_TABLES } else { LOOK_FOR_VAIN };
+        self.retry_at = Instant::now() + pause;
+    }
+
+    /// The session broke: what is known of relations is void. Unless a permanent slot is read, which goes on where it
+    /// ended, everybody is told that there is a gap.
+    pub(super) fn lost(&mut self, error: &ReplicationError) {
+        tracing::warn!(code = "ReplicationConnectionDown", %error, "replication session lost");
+        self.contact.lost();
+        self.running = None;
+        self.state.forget_relations();
+        self.anew |= self.config.durable_slot && error.is_lasting();
+        self.attendees.ended(self.config.durable_slot && !self.anew);
+        if !self.config.durable_slot || self.anew {
+            self.state.tell_all(&Notice::Error(GAP.to_owned()));
+            self.gap_told = true;
+        }
+        self.back_off();
+    }
+
+    /// The slot keeps more of the log than it may.
+    pub(super) async fn too_far_behind(&mut self) {
+        tracing::error!(code = "ReplicationSlotLagTooHigh", "replication slot given up: too far behind");
+        self.stop_session().await;
+        self.state.tell_all(&Notice::Error(TOO_FAR_BEHIND.to_owned()));
+        self.gap_told = true;
+        self.anew = self.config.durable_slot;
+        self.retry_at = Instant::now();
+    }
+
+    /// The publication has no tables any more. The channels were told.
+    pub(super) async fn unpublished(&mut self) {
+        tracing::warn!(
+            code = "RealtimeDisabledForConfiguration",
+            "replication session ended: the publication has no tables"
+        );
+        self.stop_session().await;
+        self.unpublished = true;
+        // A permanent slot could not be read past the time without a publication.
+        self.anew = self.config.durable_slot;
+        self.look_later();
+    }
+
+    /// A session reads the publications that existed when it began: others need another one. What is committed in
+    /// between is missing, as the channels are told whose tables were published already.
+    pub(super) async fn restart(&mut self) {
+        tracing::info!(database = self.config.name, "replication session ended: publications came or went");
+        let main = &self.config.publication;
+        let reads = self.running.as_ref().is_some_and(|running| running.publications.contains(main));
+        let exists = self.state.publications().is_some_and(|names| names.contains(main));
+        self.unpublished = !(reads && exists);
+        self.stop_session().await;
+        // Refused attempts are logged where they fail.
+        let _ = self.resume().await;
+    }
+
+    /// Tries to start a session, or looks for what somebody waits for.
+    pub(super) async fn come_back(&mut self) {
+        if self.state.is_empty() && !self.config.durable_slot {
+            prepare::over(&mut self.preparation).await;
+            let refreshed = self.state.refresh(None).await;
+            if refreshed.is_err() && self.attendees.is_any() {
+                return self.back_off();
+            }
+            self.unpublished = matches!(refreshed, Ok(Refreshed::Unpublished));
+            if !self.state.can_revive() && !self.hears() {
+                return self.look_later();
+            }
+        }
+        // Refused attempts are logged where they fail.
+        let _ = self.resume().await;
+    }
+
+    /// Starts a session and tells those who have waited for it what became of their stream.
+    pub(super) async fn resume(&mut self) -> Result<(), ReplicationError> {
+        let told = self.gap_told || self.unpublished;
+        self.connect().await?;
+        let Some(running) = &mut self.running else { return Ok(()) };
+        if self.state.has_vain() {
+            running.refresh_at = Some(Instant::now());
+        }
+        let resumed = running.session.is_resumed();
+        // Nothing is missing before a publication came to be.
+        if !resumed && !told {
+            self.state.tell_all(&Notice::Error(GAP.to_owned()));
+        }
+        if !resumed || told {
+            self.state.confirm_all();
+        }
+        self.gap_told = false;
+        Ok(())
+    }
+
+    pub(super) async fn end_idle(&mut self) {
+        tracing::info!(database = self.config.name, "replication session ended: nobody needs it");
+        self.stop_session().await;
+        self.look_later();
+    }
+}

@@ -1,0 +1,54 @@
+//! Broadcasts from the database: rows of `realtime.messages` (tenant_database 4.2).
+
+use realtime_pgoutput::{
+    Oid,
+    message::{Relation, Tuple},
+};
+
+use super::State;
+use crate::{MessageColumns, publication};
+
+impl State {
+    /// The publications that exist, of those that a session reads. `None`: not looked at yet.
+    pub(in crate::worker) fn publications(&self) -> Option<&[String]> {
+        self.publications.as_deref()
+    }
+
+    /// Whether messages are published, as far as is known.
+    pub(in crate::worker) fn has_messages(&self) -> Option<bool> {
+        self.publications.as_ref().map(|names| names.iter().any(|name| name == publication::NAME))
+    }
+
+    /// What is known of publications may be wrong.
+    pub(in crate::worker) fn forget_publications(&mut self) {
+        self.publications = None;
+    }
+
+    /// Remembers the columns of messages.
+    pub(super) fn describe_messages(&mut self, relation: &Relation) {
+        if let Some(columns) = MessageColumns::of(relation) {
+            self.messages.insert(relation.oid, columns);
+        }
+    }
+
+    /// Hands an inserted row over, if it is a message. To be called before the row is taken as a change. Returns
+    /// when the next one can be taken.
+    pub(in crate::worker) async fn broadcast(&mut self, oid: Oid, row: &Tuple) {
+        let (Some(columns), Some(transaction)) = (self.messages.get(&oid), &self.transaction) else { return };
+        let place = (transaction.place.0, transaction.place.1 + 1);
+        if place <= self.broadcast {
+            return;
+        }
+        self.broadcast = place;
+        match columns.message(row, self.sink.max_broadcast_bytes()) {
+            Ok(message) => {
+                if let Some(relief) = self.sink.broadcast(message) {
+                    relief.await;
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(code = "UnableToBroadcastChanges", "UnableToBroadcastChanges: {reason}");
+            }
+        }
+    }
+}

@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use tokio::time::{self, Duration};
+use tokio::{
+    sync::watch,
+    time::{self, Duration},
+};
 
 use crate::{DatabaseConfig, SchemaError, TenantDatabase};
 
@@ -27,9 +30,9 @@ impl Preparation {
     }
 }
 
-/// Returns when the set-up is over, or has taken too long. Cancel safe.
-pub(crate) async fn over(preparation: &mut tokio::sync::watch::Receiver<Preparation>) {
-    let over = preparation.wait_for(|preparation| *preparation == Preparation::Over);
+/// Returns when no set-up is under way, or it has taken too long. Cancel safe.
+pub(crate) async fn over(preparation: &mut watch::Receiver<Preparation>) {
+    let over = preparation.wait_for(|preparation| *preparation != Preparation::Running);
     // An error means that the handle is gone, with all that could be waited for.
     let _ = time::timeout(LIMIT, over).await;
 }

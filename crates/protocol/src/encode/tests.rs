@@ -42,6 +42,11 @@ fn every_message_in_both_serializers() {
     {"topic":"realtime:a","event":"phx_reply","ref":"2","payload":{"status":"error","response":{"reason":"unmatched \"topic\""}}}
     ["1","2","realtime:a","phx_reply",{"status":"error","response":{"reason":"unmatched \"topic\""}}]
     "#);
+    let meta = br#"{"id":"i","replayed":true}"#;
+    insta::assert_snapshot!(both(|vsn| replayed(vsn, &one(), topic, Some("e"), b"{\"n\": 1}", meta)), @r#"
+    {"topic":"realtime:a","event":"broadcast","ref":null,"payload":{"type":"broadcast","event":"e","payload":{"n": 1},"meta":{"id":"i","replayed":true}}}
+    ["1",null,"realtime:a","broadcast",{"type":"broadcast","event":"e","payload":{"n": 1},"meta":{"id":"i","replayed":true}}]
+    "#);
     insta::assert_snapshot!(both(|vsn| close(vsn, &one(), topic)), @r#"
     {"topic":"realtime:a","event":"phx_close","ref":"1","payload":{}}
     ["1","1","realtime:a","phx_close",{}]

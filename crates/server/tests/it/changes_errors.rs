@@ -88,7 +88,7 @@ async fn no_subscription_no_confirmation() -> Result<()> {
     Ok(())
 }
 
-/// postgres_changes 8 to 15
+/// protocol 88; postgres_changes 8 to 15
 #[tokio::test]
 async fn parameters_that_cannot_be_used() -> Result<()> {
     let (server, _db) = server().await?;
@@ -112,7 +112,7 @@ async fn parameters_that_cannot_be_used() -> Result<()> {
     Ok(())
 }
 
-/// postgres_changes 16, 17, 55
+/// protocol 88; postgres_changes 16, 17, 55
 #[tokio::test]
 async fn tables_that_are_not_published() -> Result<()> {
     let (server, db) = server().await?;
@@ -140,7 +140,7 @@ async fn tables_that_are_not_published() -> Result<()> {
     Ok(())
 }
 
-/// postgres_changes 18 to 25
+/// protocol 88; postgres_changes 18 to 25
 #[tokio::test]
 async fn filters_that_the_database_refuses() -> Result<()> {
     let (server, db) = server().await?;

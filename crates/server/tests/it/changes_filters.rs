@@ -36,7 +36,7 @@ fn kinds(changes: &[Value]) -> Vec<&str> {
     changes.iter().filter_map(|change| change["type"].as_str()).collect()
 }
 
-/// postgres_changes 67: every operator delivers insert, update and delete of a matching row
+/// protocol 87, postgres_changes 67: every operator delivers insert, update and delete of a matching row
 #[tokio::test]
 async fn every_operator_delivers_what_matches() -> Result<()> {
     let (server, db) = server().await?;

@@ -155,6 +155,25 @@ async fn new_tokens() -> Result<()> {
     Ok(())
 }
 
+/// protocol 78: a token whose key is not known closes its channel, and the key is named
+#[tokio::test]
+async fn tokens_of_unknown_keys() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    let options = ServerOptions::default().env("API_JWT_JWKS", r#"{"keys":[]}"#);
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.join(TOPIC, json!({"config": {}})).await?;
+    // {"alg":"RS256","kid":"lost"} . {"role":"anon","exp":4102444800}
+    let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6Imxvc3QifQ.eyJyb2xlIjoiYW5vbiIsImV4cCI6NDEwMjQ0NDgwMH0.c2ln";
+    socket.send(json!("1"), json!("t"), TOPIC, "access_token", json!({ "access_token": token })).await?;
+    let system = socket.event(TOPIC, "system").await?;
+    let text = "Failed to generate JWT signer for key ID (kid) \"lost\", check your JWT secret or JWKS configuration";
+    assert_eq!((&system["status"], &system["message"]), (&json!("error"), &json!(text)));
+    socket.event(TOPIC, "phx_close").await?;
+    assert!(socket.settle().await?.is_empty(), "and no phx_error");
+    Ok(())
+}
+
 /// protocol 77: a token that expires closes its channel
 #[tokio::test]
 async fn tokens_expire() -> Result<()> {

@@ -13,8 +13,10 @@ const shown = (payload) => {
   return payload
 }
 
-const supabase = createClient(url, key, { realtime: { transport: ws, vsn } })
-await supabase.realtime.setAuth(token)
+// The client asks for the token whenever it joins: one that is only told to it would be replaced by the key.
+let current = token
+const supabase = createClient(url, key, { accessToken: async () => current, realtime: { transport: ws, vsn } })
+await supabase.realtime.setAuth()
 const channel = supabase.channel(topic, { config: { private: true, broadcast: JSON.parse(broadcast) } })
 channel.on('broadcast', { event: '*' }, ({ event, payload, meta }) => print({ broadcast: { event, payload: shown(payload), meta: meta ?? null } }))
 if (presence === 'true') channel.on('presence', { event: 'sync' }, () => print({ presence: Object.keys(channel.presenceState()).length }))
@@ -32,7 +34,10 @@ process.stdin.on('data', async (text) => {
     const { send, track, auth } = JSON.parse(line)
     if (send) print({ sent: await channel.send({ type: 'broadcast', event: 'text', payload: send }) })
     if (track) print({ tracked: await channel.track({ user: track }) })
-    if (auth) await supabase.realtime.setAuth(auth)
+    if (auth) {
+      current = auth
+      await supabase.realtime.setAuth()
+    }
   }
 })
 process.stdin.on('end', () => process.exit(0))

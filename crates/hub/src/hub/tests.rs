@@ -94,7 +94,7 @@ fn everybody_but_the_sender_gets_one_shared_frame() {
     assert_eq!(received(&others), ["1"]);
 }
 
-/// protocol 42
+/// protocol 42; tenant_database 23, 24
 #[test]
 fn rooms_are_separate_by_tenant_audience_and_topic() {
     let hub = hub();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use realtime_auth::{ClaimValidators, Keys, Verifier, sign_hs256};
+use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, sign_hs256};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
 use realtime_postgres::SubscribeRequest;
@@ -126,7 +126,10 @@ impl Fixture {
         let meters = Arc::new(Meters::new(&tenant.limits));
         let runtime = TenantRuntime::new(
             tenant,
-            Verifier::new(Keys::new(Some(SECRET), None), ClaimValidators::default()),
+            Verifier::new(
+                Keys::new(Some(SECRET), Jwks::parse(r#"{"keys":[]}"#).ok()),
+                ClaimValidators::default(),
+            ),
             Hub::new(0, Duration::ZERO),
             Arc::new(Routes::new(meters)),
             Box::new(Arc::clone(&database)),

@@ -472,13 +472,14 @@ async fn the_connection_lives_with_its_listeners() -> Result<()> {
     walsenders(0).await
 }
 
-/// tenant_database 47: too large is dropped, the rest goes on
+/// tenant_database 47, 56: too large is dropped, the rest goes on
 #[tokio::test]
 async fn large_messages() -> Result<()> {
     let (server, db) = server().await?;
     let mut socket = listening(&server, Version::V2, "room-1", true).await?;
     db.sql(
-        "select realtime.send(jsonb_build_object('x', repeat('x', 3000600)), 'large', 'room-1');
+        "select realtime.send(jsonb_build_object('x', repeat('x', 10000000)), 'huge', 'room-1') from generate_series(1, 5);
+         select realtime.send(jsonb_build_object('x', repeat('x', 3000600)), 'large', 'room-1');
          select realtime.send(jsonb_build_object('x', repeat('x', 2000000)), 'fits', 'room-1');",
     )
     .await?;

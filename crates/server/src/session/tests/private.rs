@@ -296,6 +296,31 @@ fn new_tokens_are_judged() {
     assert_eq!(events(&frames), ["broadcast"], "a gain counts");
 }
 
+/// protocol 78: a token of a key that is not known
+#[test]
+fn tokens_of_unknown_keys() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    socket.join_private(json!({}), BOTH);
+    // Header `{"alg":"RS256","kid":"k1"}`, claims `{"role":"anon","exp":9999999999}`, no signature worth the name.
+    let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsxIn0.eyJyb2xlIjoiYW5vbiIsImV4cCI6OTk5OTk5OTk5OX0.AAAA";
+    let frames = socket.send(json!(["1", "9", "realtime:a", "access_token", {"access_token": token}]));
+    let text =
+        "Failed to generate JWT signer for key ID (kid) \"k1\", check your JWT secret or JWKS configuration";
+    assert_eq!((&frames[0][3], &frames[0][4]["message"]), (&json!("system"), &json!(text)));
+    assert_eq!(events(&frames)[1..], ["phx_close"]);
+}
+
+/// tenant_database 19
+#[test]
+fn private_channels_need_a_topic() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    let frames = socket.join("realtime:", config(json!({}), false));
+    assert_eq!(reason(&frames), "TopicNameRequired: You must provide a topic name");
+    assert!(socket.effects.is_empty());
+}
+
 /// protocol 71, 76: a token that is already used is no change, nor are keys
 #[test]
 fn tokens_that_change_nothing() {

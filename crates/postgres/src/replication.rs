@@ -67,6 +67,19 @@ impl ReplicationError {
         matches!(self, Self::Wire(PgWireError::Server(text)) if text.contains(&format!("SQLSTATE {code}")))
     }
 
+    /// Operators' code (http_and_ops 10).
+    pub(crate) fn code(&self) -> &'static str {
+        if self.is_slot_in_use() {
+            "ReplicationSlotBeingUsed"
+        } else if self.has_code("53300") {
+            "ReplicationMaxWalSendersReached"
+        } else if matches!(self, Self::Timeout) {
+            "ReplicationConnectionTimeout"
+        } else {
+            "StartReplicationFailed"
+        }
+    }
+
     /// Another connection reads the slot.
     pub(crate) fn is_slot_in_use(&self) -> bool {
         self.has_code("55006")
@@ -261,6 +274,23 @@ mod tests {
         assert_eq!(lsn(b"16/B374D848"), Some(Lsn(0x16_B374_D848)));
         for bad in [&b""[..], b"16", b"16/", b"x/1", b"\xff/1"] {
             assert_eq!(lsn(bad), None);
+        }
+    }
+
+    /// tenant_database 54, 55
+    #[test]
+    fn operators_codes() {
+        let server = |text: &str| ReplicationError::Wire(PgWireError::Server(text.to_owned()));
+        for (error, code) in [
+            (server("slot \"x\" is active for PID 1 (SQLSTATE 55006)"), "ReplicationSlotBeingUsed"),
+            (
+                server("number of requested standby connections exceeds max_wal_senders (SQLSTATE 53300)"),
+                "ReplicationMaxWalSendersReached",
+            ),
+            (ReplicationError::Timeout, "ReplicationConnectionTimeout"),
+            (ReplicationError::Ended, "StartReplicationFailed"),
+        ] {
+            assert_eq!(error.code(), code);
         }
     }
 

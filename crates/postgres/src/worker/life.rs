@@ -81,12 +81,7 @@ impl Worker {
                 Err(ReplicationError::NothingPublished)
             }
             Err(error) => {
-                let code = if error.is_slot_in_use() {
-                    "ReplicationSlotBeingUsed"
-                } else {
-                    "StartReplicationFailed"
-                };
-                tracing::warn!(code, %error, "cannot start a replication session");
+                tracing::warn!(code = error.code(), %error, "cannot start a replication session");
                 if error.is_slot_in_use() && self.failures >= SLOT_ATTEMPTS {
                     self.end_other_reader().await;
                 }

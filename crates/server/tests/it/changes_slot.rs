@@ -261,7 +261,7 @@ async fn a_permanent_slot_goes_on_where_it_ended() -> Result<()> {
     db.sql(&format!("select pg_drop_replication_slot('{slot}')")).await
 }
 
-/// postgres_changes 110: what cannot be prepared is tried again until it can
+/// postgres_changes 110, tenant_database 53: what cannot be prepared is tried again until it can
 #[tokio::test]
 async fn a_slot_that_cannot_be_made() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;

@@ -488,7 +488,7 @@ async fn large_messages() -> Result<()> {
     Ok(())
 }
 
-/// http_and_ops 44, 46; tenant_database 3.5: private broadcasts over HTTP
+/// http_and_ops 44, 46, 52; tenant_database 3.5: private broadcasts over HTTP
 #[tokio::test]
 async fn over_http() -> Result<()> {
     let (server, _db) = server().await?;

@@ -38,10 +38,14 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
 
 /// Reads in a row before other tasks get their turn.
-const READS_PER_TURN: usize = 8;
+const READS_PER_TURN: usize = 2;
 
-/// How long a socket rests that had more to read than one turn takes. A client that sends all it can takes its
-/// turn 200 times a second, some tens of thousands of small messages: the rest of the machine is for others.
+/// Turns in a row with more to read than they take, before the socket rests between them: a burst of some tens of
+/// kilobytes is read without delay.
+const FULL_TURNS: u8 = 8;
+
+/// How long it rests. A client that sends all it can takes its turn 200 times a second, some thousands of small
+/// messages: the rest of the machine is for others.
 const REST: Duration = Duration::from_millis(5);
 
 /// Sockets closed because they read too slowly, since the start.
@@ -85,8 +89,16 @@ pub fn run(
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
     let outbox = Arc::clone(driver.outbox());
-    let mut socket =
-        Socket { stream, reader, driver, outbox, heard: Instant::now(), resting: None, _permit: permit };
+    let mut socket = Socket {
+        stream,
+        reader,
+        driver,
+        outbox,
+        heard: Instant::now(),
+        full_turns: 0,
+        resting: None,
+        _permit: permit,
+    };
     async move {
         let end = socket.serve().await;
         // Channels end before the lingering close: others must not wait for this client's last answer.
@@ -102,6 +114,8 @@ struct Socket {
     outbox: Arc<Outbox>,
     /// When the client last sent anything.
     heard: Instant,
+    /// Turns in a row with more to read than they took.
+    full_turns: u8,
     /// It sent more than its share: not read before this.
     resting: Option<Instant>,
     _permit: ConnectionPermit,
@@ -130,6 +144,10 @@ impl Socket {
                 timer.as_mut().reset(wake);
             }
             self.reader.release();
+            if self.full_turns > 0 && self.resting.is_none() {
+                // There is more to read, after those who wait for their turn.
+                tokio::task::yield_now().await;
+            }
             let input = self.driver.wants_input() && self.resting.is_none();
             let stepped = tokio::select! {
                 readable = self.stream.readable(), if input => {
@@ -166,14 +184,20 @@ impl Socket {
                     self.heard = Instant::now();
                     self.read_events()?;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.full_turns = 0;
+                    return Ok(());
+                }
                 Err(_) => return Err(End::Gone),
             }
             if !self.driver.wants_input() {
                 return Ok(());
             }
         }
-        self.resting = Some(Instant::now() + REST);
+        self.full_turns = self.full_turns.saturating_add(1);
+        if self.full_turns > FULL_TURNS {
+            self.resting = Some(Instant::now() + REST);
+        }
         Ok(())
     }
 

@@ -304,7 +304,11 @@ impl Worker {
                 Ok(Refreshed::Unpublished) if !self.hears() => return self.unpublished().await,
                 Ok(Refreshed::Published | Refreshed::Unpublished) => {}
                 Err(error) => {
-                    tracing::warn!(code = "CheckOidsError", %error, "cannot read the publication");
+                    tracing::warn!(code = "CheckOidsError", %error, "cannot read the publication, trying again");
+                    // What there was to see has not been seen: no further commit need follow it.
+                    if let Some(running) = &mut self.running {
+                        running.refresh_at = Some(Instant::now() + REFRESH);
+                    }
                 }
             }
             self.confirm_reached();

@@ -134,7 +134,8 @@ impl State {
         }
         for oid in altered {
             if let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) {
-                self.load(relation).await?;
+                // Until it has worked: a table that is known anew has nobody attached to it yet.
+                self.relation(relation).await;
             }
         }
         Ok(())

@@ -33,7 +33,7 @@ impl State {
     }
 
     /// Asks the catalog for a table and attaches everybody who watches it. To be called again on an error.
-    pub(super) async fn load(&mut self, relation: Arc<Relation>) -> Result<(), Failed> {
+    async fn load(&mut self, relation: Arc<Relation>) -> Result<(), Failed> {
         let oid = relation.oid;
         let client = pool::get(&self.pool).await?;
         // The transaction that is being read may have altered the table.

@@ -2,9 +2,9 @@
 // Usage: node phoenix.mjs TRANSPORT URL TOKEN KEY
 import { LongPoll, Presence, Socket } from 'phoenix'
 import ws from 'ws'
+import { commands, print } from './lines.mjs'
 
 const [transport, url, token, key] = process.argv.slice(2)
-const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
 // Where the client looks for what browsers have.
 global.WebSocket = ws
 
@@ -38,18 +38,9 @@ const done = (push, name) => new Promise((resolve) => {
   push.receive('ok', () => resolve('ok')).receive('error', () => resolve('error')).receive('timeout', () => resolve('timeout'))
 }).then((result) => print({ [name]: result }))
 
-process.stdin.setEncoding('utf8')
-let buffer = ''
-process.stdin.on('data', async (text) => {
-  buffer += text
-  const lines = buffer.split('\n')
-  buffer = lines.pop()
-  for (const line of lines) {
-    const { send, track, untrack, leave } = JSON.parse(line)
-    if (send) await done(channel.push('broadcast', { type: 'broadcast', event: 'text', payload: send }), 'sent')
-    if (track) await done(channel.push('presence', { type: 'presence', event: 'track', payload: { user: track } }), 'tracked')
-    if (untrack) await done(channel.push('presence', { type: 'presence', event: 'untrack' }), 'untracked')
-    if (leave) await done(channel.leave(), 'left')
-  }
+commands(async ({ send, track, untrack, leave }) => {
+  if (send) await done(channel.push('broadcast', { type: 'broadcast', event: 'text', payload: send }), 'sent')
+  if (track) await done(channel.push('presence', { type: 'presence', event: 'track', payload: { user: track } }), 'tracked')
+  if (untrack) await done(channel.push('presence', { type: 'presence', event: 'untrack' }), 'untracked')
+  if (leave) await done(channel.leave(), 'left')
 })
-process.stdin.on('end', () => process.exit(0))

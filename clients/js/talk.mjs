@@ -1,17 +1,10 @@
 // Talks in a channel with an official client and prints one JSON object a line: what its user would see.
 // Usage: node talk.mjs PACKAGE URL TOKEN KEY [VSN]
 import ws from 'ws'
+import { commands, print, shown } from './lines.mjs'
 
 const [name, url, token, key, vsn] = process.argv.slice(2)
 const { createClient } = await import(name)
-const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
-
-// Bytes have no JSON: shown as numbers.
-const shown = (payload) => {
-  if (payload instanceof ArrayBuffer) return { bytes: [...new Uint8Array(payload)] }
-  if (ArrayBuffer.isView(payload)) return { bytes: [...payload] }
-  return payload
-}
 
 // The old client finds `ws` by itself, and never opens a transport that it is given.
 const realtime = name.includes('2.39') ? {} : { transport: ws, ...(vsn ? { vsn } : {}) }
@@ -24,24 +17,14 @@ channel.on('presence', { event: 'sync' }, () => {
 })
 channel.subscribe((status, error) => print({ status, error: error?.message ?? null }))
 
-// Commands come as JSON objects, one a line; the end of input ends the program.
-process.stdin.setEncoding('utf8')
-let buffer = ''
-process.stdin.on('data', async (text) => {
-  buffer += text
-  const lines = buffer.split('\n')
-  buffer = lines.pop()
-  for (const line of lines) {
-    const { send, bytes, rest, track, untrack } = JSON.parse(line)
-    if (send) print({ sent: await channel.send({ type: 'broadcast', event: 'text', payload: send }) })
-    if (bytes) print({ sent: await channel.send({ type: 'broadcast', event: 'bytes', payload: new Uint8Array(bytes).buffer }) })
-    if (rest) {
-      // A channel that is not joined sends over HTTP.
-      const other = createClient(url, token, { realtime }).channel('talk')
-      print({ sent: await (other.httpSend ? other.httpSend('rest', rest) : other.send({ type: 'broadcast', event: 'rest', payload: rest })) })
-    }
-    if (track) print({ tracked: await channel.track({ user: track }) })
-    if (untrack) print({ untracked: await channel.untrack() })
+commands(async ({ send, bytes, rest, track, untrack }) => {
+  if (send) print({ sent: await channel.send({ type: 'broadcast', event: 'text', payload: send }) })
+  if (bytes) print({ sent: await channel.send({ type: 'broadcast', event: 'bytes', payload: new Uint8Array(bytes).buffer }) })
+  if (rest) {
+    // A channel that is not joined sends over HTTP.
+    const other = createClient(url, token, { realtime }).channel('talk')
+    print({ sent: await (other.httpSend ? other.httpSend('rest', rest) : other.send({ type: 'broadcast', event: 'rest', payload: rest })) })
   }
+  if (track) print({ tracked: await channel.track({ user: track }) })
+  if (untrack) print({ untracked: await channel.untrack() })
 })
-process.stdin.on('end', () => process.exit(0))

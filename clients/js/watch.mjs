@@ -2,9 +2,9 @@
 // Usage: node watch.mjs URL TOKEN VSN SUBSCRIPTIONS
 import { createClient } from '@supabase/supabase-js'
 import ws from 'ws'
+import { commands, print } from './lines.mjs'
 
 const [url, token, vsn, subscriptions] = process.argv.slice(2)
-const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
 
 const supabase = createClient(url, token, { realtime: { transport: ws, vsn } })
 const channel = supabase.channel('clients')
@@ -19,18 +19,8 @@ channel.on('broadcast', { event: '*' }, (message) => print({ broadcast: { event:
 channel.on('presence', { event: 'sync' }, () => print({ presence: Object.keys(channel.presenceState()) }))
 channel.subscribe((status, error) => print({ status, error: error?.message ?? null }))
 
-// Commands come as JSON objects, one a line; the end of input ends the program.
-process.stdin.setEncoding('utf8')
-let buffer = ''
-process.stdin.on('data', async (text) => {
-  buffer += text
-  const lines = buffer.split('\n')
-  buffer = lines.pop()
-  for (const line of lines) {
-    const command = JSON.parse(line)
-    if (command.send) print({ sent: await channel.send({ type: 'broadcast', event: command.send, payload: { n: 1 } }) })
-    if (command.track) print({ tracked: await channel.track(command.track) })
-    if (command.leave) print({ left: await supabase.removeChannel(channel) })
-  }
+commands(async (command) => {
+  if (command.send) print({ sent: await channel.send({ type: 'broadcast', event: command.send, payload: { n: 1 } }) })
+  if (command.track) print({ tracked: await channel.track(command.track) })
+  if (command.leave) print({ left: await supabase.removeChannel(channel) })
 })
-process.stdin.on('end', () => process.exit(0))

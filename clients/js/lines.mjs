@@ -1,0 +1,23 @@
+// What the test clients share: JSON objects, one a line, in and out.
+
+export const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
+
+// Bytes have no JSON: shown as numbers.
+export const shown = (payload) => {
+  if (payload instanceof ArrayBuffer) return { bytes: [...new Uint8Array(payload)] }
+  if (ArrayBuffer.isView(payload)) return { bytes: [...payload] }
+  return payload
+}
+
+// Hands each command over, one after the other within what has come at once; the end of input ends the program.
+export const commands = (handle) => {
+  process.stdin.setEncoding('utf8')
+  let buffer = ''
+  process.stdin.on('data', async (text) => {
+    buffer += text
+    const lines = buffer.split('\n')
+    buffer = lines.pop()
+    for (const line of lines) await handle(JSON.parse(line))
+  })
+  process.stdin.on('end', () => process.exit(0))
+}

@@ -43,9 +43,10 @@ fn settings() -> Result<Settings, ConfigError> {
 
 fn serve(settings: Settings) -> ExitCode {
     let env = |name: &str| std::env::var(name).ok();
-    if let Err(error) = logging::init(&Env::new(&env)) {
-        return wrong_config(&error);
-    }
+    let _traces = match logging::init(&Env::new(&env)) {
+        Ok(guard) => guard,
+        Err(error) => return wrong_config(&error),
+    };
     let ignored = config::ignored::present(|name| std::env::var_os(name).is_some());
     if !ignored.is_empty() {
         tracing::info!(
@@ -84,9 +85,10 @@ fn raise_descriptor_limit() {
 
 fn run_dev(args: &DevArgs) -> ExitCode {
     let env = |name: &str| std::env::var(name).ok();
-    if let Err(error) = logging::init_for_people(&Env::new(&env)) {
-        return wrong_config(&error);
-    }
+    let _traces = match logging::init_for_people(&Env::new(&env)) {
+        Ok(guard) => guard,
+        Err(error) => return wrong_config(&error),
+    };
     run(async {
         match dev::run(args, stop_signal()).await {
             Ok(()) => ExitCode::SUCCESS,

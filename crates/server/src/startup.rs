@@ -24,7 +24,6 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     stopping: CancellationToken,
-    max_connections: usize,
 }
 
 impl Server {
@@ -34,9 +33,9 @@ impl Server {
     /// What the operating system says, for example that the port is taken.
     pub fn bind(settings: Settings) -> io::Result<Self> {
         let listener = listener::bind(settings.listen, settings.port)?;
-        let (stopping, max_connections) = (CancellationToken::new(), settings.max_connections);
+        let stopping = CancellationToken::new();
         let app = App::new(settings, stopping.clone());
-        Ok(Self { app, listener, stopping, max_connections })
+        Ok(Self { app, listener, stopping })
     }
 
     /// What the server shares.
@@ -56,15 +55,19 @@ impl Server {
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         self.app.connect_databases();
+        let pushing = self.app.push_metrics();
         let router = http::router(Arc::clone(&self.app));
-        let serving =
-            tokio::spawn(listener::serve(self.listener, router, self.max_connections, self.stopping.clone()));
+        let places = Arc::clone(self.app.places());
+        let serving = tokio::spawn(listener::serve(self.listener, router, places, self.stopping.clone()));
         stop.await;
         tracing::info!("stopping");
         self.stopping.cancel();
         let ended = time::timeout(SHUTDOWN_LIMIT, async {
             let _ = serving.await;
             self.app.shut_down().await;
+            if let Some(pushing) = pushing {
+                pushing.abort();
+            }
         });
         if ended.await.is_err() {
             tracing::warn!("some connections did not end in time");

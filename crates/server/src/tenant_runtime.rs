@@ -15,13 +15,14 @@ use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
-    ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase, WriteVerdict,
+    ReplayedMessage, Replication, SubscribeRequest, TenantDatabase, WriteVerdict,
 };
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
 
 use crate::{
     limits::{Meter, Meters},
+    metrics::TenantMetrics,
     routes::Routes,
     session::Token,
     sockets::Sockets,
@@ -57,10 +58,6 @@ pub trait Database: Send + Sync {
     fn replication(&self) -> Replication;
     /// See [`TenantDatabase::replication_differs`].
     fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()>;
-    /// Counters, if there are any.
-    fn stats(&self) -> Option<&Stats> {
-        None
-    }
 }
 
 impl Database for TenantDatabase {
@@ -112,10 +109,6 @@ impl Database for TenantDatabase {
 
     fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()> {
         Box::pin(Self::replication_differs(self, from))
-    }
-
-    fn stats(&self) -> Option<&Stats> {
-        Some(Self::stats(self))
     }
 }
 
@@ -178,9 +171,9 @@ impl TenantRuntime {
         Self {
             name: (&*tenant.external_id).into(),
             started: Instant::now(),
+            sockets: Arc::new(Sockets::new(Arc::clone(meters.metrics()))),
             meters,
             hub_meter,
-            sockets: Arc::default(),
             tenant: RwLock::new(tenant),
             verifier,
             users: Arc::default(),
@@ -224,6 +217,12 @@ impl TenantRuntime {
     #[must_use]
     pub fn meters(&self) -> &Arc<Meters> {
         &self.meters
+    }
+
+    /// What is counted of the tenant.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<TenantMetrics> {
+        self.meters.metrics()
     }
 
     /// The same, as the hub counts with them.

@@ -37,6 +37,7 @@ impl Worker {
     pub(super) async fn stop_session(&mut self) {
         if let Some(running) = self.running.take() {
             self.attendees.ended(self.config.durable_slot && !self.anew);
+            self.stats.sessions_ended.add(1);
             running.session.stop().await;
         }
         self.state.forget_relations();
@@ -82,6 +83,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(code = error.code(), %error, "cannot start a replication session");
+                self.stats.session_failures.add(1);
                 if error.is_slot_in_use() && self.failures >= SLOT_ATTEMPTS {
                     self.end_other_reader().await;
                 }
@@ -150,6 +152,7 @@ impl Worker {
     pub(super) fn lost(&mut self, error: &ReplicationError) {
         tracing::warn!(code = "ReplicationConnectionDown", %error, "replication session lost");
         self.contact.lost();
+        self.stats.sessions_lost.add(1);
         self.running = None;
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();

@@ -2,10 +2,12 @@
 
 mod env;
 pub mod ignored;
+mod operations;
 
 use std::{net::IpAddr, time::Duration};
 
 pub use env::{ConfigError, Env};
+pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_hub::DEFAULT_PRESENCE_INTERVAL;
 use realtime_postgres::JanitorSettings;
@@ -53,6 +55,8 @@ pub struct Settings {
     pub metrics_secret: Option<SecretString>,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
+    /// How the server is watched.
+    pub operations: Operations,
     /// The tenants known from the start.
     pub tenants: Vec<Tenant>,
     /// Whether the tenant's secret is the one that everybody knows.
@@ -94,6 +98,7 @@ impl Settings {
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             region: env.text("REGION"),
+            operations: Operations::from_env(env)?,
             tenants,
             well_known_secret,
         })

@@ -10,7 +10,10 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::answers::{message, not_found, preflight, text};
+use super::{
+    answers::{message, not_found, preflight, text},
+    request_log,
+};
 use crate::{app::App, session::Token, tenant_runtime::TenantRuntime};
 
 /// Adds CORS headers to the answers to browsers, and answers their preflights.
@@ -36,6 +39,7 @@ pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next
     let Some(runtime) = app.runtime_for_host(host) else {
         return message(StatusCode::UNAUTHORIZED, "Tenant not found in database");
     };
+    request_log::is_for(&runtime);
     let requests = runtime.meters().requests();
     requests.add(1);
     let mean = requests.average() as u64;

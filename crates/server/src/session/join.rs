@@ -119,7 +119,7 @@ impl Session {
         let (payload, problems) = JoinPayload::parse(raw)
             .map_err(|error| JoinRefusal::UnknownErrorOnChannel(error.to_string().into()))?;
         for problem in problems {
-            tracing::warn!(code = "InvalidJoinPayload", %problem, "join payload field ignored");
+            tracing::warn!(tenant = &**self.runtime.name(), code = "InvalidJoinPayload", %problem, "join payload field ignored");
         }
         let tenant = self.runtime.tenant();
         if tenant.private_only && !payload.private {
@@ -173,7 +173,8 @@ impl Session {
         refusal: &JoinRefusal,
         effects: &mut Vec<Effect>,
     ) {
-        tracing::warn!(code = refusal.code(), "{refusal}");
+        tracing::warn!(tenant = &**self.runtime.name(), code = refusal.code(), "{refusal}");
+        self.runtime.metrics().node().joined(self.transport, false);
         self.abandoned_since = Some(Instant::now());
         if !self.joined_once && self.joining == 0 {
             self.user = None;
@@ -215,13 +216,14 @@ impl Session {
         result: Result<ReadVerdict, AuthorizeError>,
         effects: &mut Vec<Effect>,
     ) {
+        let tenant = Arc::clone(self.runtime.name());
         let Some(joining) = self.joining_mut(ticket) else { return };
         let topic = sub_topic(&joining.topic).unwrap_or_default();
         let unauthorized = || JoinRefusal::Unauthorized(topic.into());
         let replay = joining.payload.replay.as_ref().and_then(|replay| ReplayParams::parse(&replay.0));
         let outcome = match (result, replay) {
             (Err(error), _) => {
-                policies::warn(&error);
+                policies::warn(&tenant, &error);
                 Err(JoinRefusal::Other { reason: error.join_reason(topic), code: error.code() })
             }
             (Ok(read), _) if !read.may_join() => Err(unauthorized()),
@@ -265,7 +267,12 @@ impl Session {
             }
             Err(error) => {
                 if let ReplayError::Failed(detail) = &error {
-                    tracing::warn!(code = error.code(), error = detail, "cannot read stored messages");
+                    tracing::warn!(
+                        tenant = &**self.runtime.name(),
+                        code = error.code(),
+                        error = detail,
+                        "cannot read stored messages"
+                    );
                 }
                 Err(unable_to_replay(&error))
             }
@@ -323,6 +330,7 @@ impl Session {
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
         let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
         let Joining { read, replayed, membership, .. } = joining;
+        self.runtime.metrics().node().joined(self.transport, true);
         let legacy = payload.legacy;
         let (objects, echo) = if legacy {
             let object = legacy_params(sub_topic(&topic).unwrap_or_default());

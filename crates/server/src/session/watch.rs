@@ -30,7 +30,8 @@ impl Session {
             Ok(specs) => specs,
             Err(error) => {
                 // The text repeats what the client sent, which is nobody else's business.
-                tracing::warn!(code = "RealtimeDisabledForConfiguration", "subscription refused");
+                let tenant = &**self.runtime.name();
+                tracing::warn!(tenant, code = "RealtimeDisabledForConfiguration", "subscription refused");
                 tracing::debug!(%error, "subscription refused");
                 self.system(topic, &SystemMessage::postgres_changes_error(error.to_string()));
                 return;
@@ -90,7 +91,8 @@ impl Session {
                     let delay = Duration::from_millis(rand::rng().random_range(RETRY_MILLIS));
                     channel.retry_at = Some(Instant::now() + delay);
                 }
-                tracing::warn!(code = refusal.code(), "subscription refused");
+                let tenant = &**self.runtime.name();
+                tracing::warn!(tenant, code = refusal.code(), "subscription refused");
                 tracing::debug!(error = %refusal, "subscription refused");
                 self.system(&ticket.topic, &SystemMessage::postgres_changes_error(refusal.to_string()));
             }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub presence_interval: Duration,
     /// Whether databases are set up for private topics on their first use, and looked after.
     pub prepare_databases: bool,
+    /// A replication connection is given up when the server was not heard on it for this long; zero for never.
+    pub replication_watchdog: Duration,
     /// When stored messages are looked after.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
@@ -91,6 +93,7 @@ impl Settings {
                 u64::try_from(DEFAULT_PRESENCE_INTERVAL.as_millis()).unwrap_or_default(),
             )?),
             prepare_databases: env.boolean("PREPARE_DATABASES", true)?,
+            replication_watchdog: Duration::from_millis(env.integer("REPLICATION_WATCHDOG_MS", 300_000)?),
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             region: env.text("REGION"),

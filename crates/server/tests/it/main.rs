@@ -14,6 +14,7 @@ mod changes_select;
 mod changes_slot;
 mod changes_tables;
 mod changes_types;
+mod changes_watchdog;
 mod channels;
 mod clients;
 mod command_line;

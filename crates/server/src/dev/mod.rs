@@ -81,6 +81,7 @@ pub async fn run(args: &DevArgs, stop: impl Future<Output = ()>) -> Result<(), D
             port: args.port,
             tenant: DEFAULT_TENANT,
             token: &token(&secret),
+            secret: &secret,
             database: &cluster.url(DATABASE),
             table: sample::TABLE,
             took: started.elapsed(),

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, sign_hs256};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::SubscribeRequest;
+use realtime_postgres::{ChangeSink as _, Notice, SubscribeRequest};
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use serde_json::{Value, json};
 use tokio::time;
@@ -33,6 +33,8 @@ struct Scripted {
     ready: AtomicBool,
     replicating: AtomicBool,
     gaps: AtomicU64,
+    /// How many channels have ended what they watched.
+    unsubscribed: AtomicU64,
 }
 
 impl Database for Arc<Scripted> {
@@ -48,7 +50,9 @@ impl Database for Arc<Scripted> {
         Box::pin(std::future::pending())
     }
 
-    fn unsubscribe(&self, _: ChannelId) {}
+    fn unsubscribe(&self, _: ChannelId) {
+        self.unsubscribed.fetch_add(1, Ordering::Relaxed);
+    }
 
     fn authorize_read(&self, _: AuthorizeRequest) -> BoxFuture<'_, Result<ReadVerdict, AuthorizeError>> {
         Box::pin(std::future::pending())
@@ -123,6 +127,7 @@ impl Fixture {
             ready: AtomicBool::new(true),
             replicating: AtomicBool::new(false),
             gaps: AtomicU64::new(0),
+            unsubscribed: AtomicU64::new(0),
         });
         let tenant = Arc::new(tenant(change));
         let meters = Arc::new(Meters::new(&tenant.limits));
@@ -304,12 +309,11 @@ fn watch() -> Value {
 }
 
 /// postgres_changes 1.8, E1; an answer to an attempt that was overtaken means nothing.
-#[test]
-fn subscriptions_are_answered_once() {
+#[tokio::test(start_paused = true)]
+async fn subscriptions_are_answered_once() {
     let fixture = Fixture::new(|_| {});
     let mut socket = fixture.socket();
-    assert_eq!(socket.join("realtime:a", watch()).len(), 1);
-    let first = socket.ticket();
+    let first = joined_unwatched(&mut socket).await;
     let renewed = sign_hs256(SECRET, &json!({"role": "authenticated", "exp": NOW + 500}).to_string());
     assert!(
         socket.send(json!(["1", "2", "realtime:a", "access_token", {"access_token": renewed}])).is_empty()
@@ -318,8 +322,55 @@ fn subscriptions_are_answered_once() {
     assert_eq!(&*request.role, "authenticated");
     assert!(socket.complete(Completion::Subscribed(first, Ok(()))).is_empty());
     let frames = socket.complete(Completion::Subscribed(second, Ok(())));
-    let messages: Vec<_> = frames.iter().map(|frame| frame[4]["message"].as_str().unwrap()).collect();
-    assert_eq!(messages, ["Subscribed to PostgreSQL"]);
+    assert_eq!(messages(&frames), ["Subscribed to PostgreSQL"]);
+}
+
+fn messages(frames: &[Value]) -> Vec<&str> {
+    frames.iter().filter_map(|frame| frame[4]["message"].as_str()).collect()
+}
+
+/// Joins a channel whose subscription takes too long to be waited for.
+async fn joined_unwatched(socket: &mut Socket) -> Ticket {
+    assert!(socket.join("realtime:a", watch()).is_empty());
+    let ticket = socket.ticket();
+    time::advance(Duration::from_secs(3)).await;
+    socket.session.tick(&mut socket.effects);
+    let frames = socket.frames();
+    assert_eq!((frames.len(), &frames[0][4]["status"]), (1, &json!("ok")));
+    ticket
+}
+
+/// spec README, decision 3: who is told that the join has succeeded gets every change from then on, and none before.
+#[test]
+fn joins_are_answered_when_they_are_watched() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    assert!(socket.join("realtime:a", watch()).is_empty());
+    let Some(Effect::Subscribe(ticket, request)) = socket.effects.pop() else { panic!("a subscription") };
+    // The database knows of the channel already.
+    fixture.runtime.routes().notice(request.channel, Notice::Error("early".into()));
+    assert!(socket.frames().is_empty());
+    // What comes on the topic meanwhile waits; heartbeats do not.
+    assert!(socket.send(json!(["1", "2", "realtime:a", "unknown", {}])).is_empty());
+    assert_eq!(socket.send(json!([null, "3", "phoenix", "heartbeat", {}])).len(), 1);
+    let frames = socket.complete(Completion::Subscribed(ticket, Ok(())));
+    assert_eq!(frames[0][3], "phx_reply");
+    assert_eq!(messages(&frames), ["early", "Subscribed to PostgreSQL"]);
+    fixture.runtime.routes().notice(request.channel, Notice::Error("late".into()));
+    assert_eq!(messages(&socket.frames()), ["late"]);
+}
+
+/// A subscription ends with its socket, whether the join was answered or not.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_watched_for_who_is_gone() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    joined_unwatched(&mut socket).await;
+    for topic in ["realtime:b", "realtime:c"] {
+        assert!(socket.join(topic, watch()).is_empty());
+    }
+    socket.session.end();
+    assert_eq!(fixture.database.unsubscribed.load(Ordering::Relaxed), 3);
 }
 
 /// postgres_changes 27: a passing trouble is told, and the subscription tried again after 5 to 10 s.
@@ -331,7 +382,8 @@ async fn passing_troubles_are_tried_again() {
     let ticket = socket.ticket();
     let trouble = SubscribeRefusal::Unavailable("Too many database timeouts".into());
     let frames = socket.complete(Completion::Subscribed(ticket, Err(trouble)));
-    assert_eq!(frames[0][4]["message"], r#"{:error, "Too many database timeouts"}"#);
+    assert_eq!(frames[0][4]["status"], "ok", "the channel is good for all else");
+    assert_eq!(frames[1][4]["message"], r#"{:error, "Too many database timeouts"}"#);
     socket.effects.clear();
     time::advance(Duration::from_millis(4_900)).await;
     socket.session.tick(&mut socket.effects);

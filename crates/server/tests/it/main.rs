@@ -26,6 +26,7 @@ mod metrics;
 mod migrate;
 mod presence;
 mod private;
+mod quick_start;
 mod rest;
 
 use anyhow::Result;

@@ -17,6 +17,7 @@ mod changes_types;
 mod channels;
 mod clients;
 mod command_line;
+mod database_tls;
 mod drain;
 mod handshake;
 mod limits;

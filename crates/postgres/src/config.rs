@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use realtime_tls::Route;
 use secrecy::SecretString;
 
 use crate::JanitorSettings;
@@ -17,6 +18,8 @@ pub struct DatabaseConfig {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether encrypted, what its server has to prove, over which addresses.
+    pub route: Route,
     /// Role to log in as; needs REPLICATION.
     pub user: String,
     /// Its password.
@@ -60,6 +63,7 @@ impl Default for DatabaseConfig {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 5432,
+            route: Route::default(),
             user: "postgres".to_owned(),
             password: SecretString::default(),
             name: "postgres".to_owned(),

@@ -9,6 +9,7 @@ use realtime_pgoutput::{
     DecodeError, Decoder, Lsn,
     message::{Message, UnixMicros},
 };
+use realtime_tls::{DialError, Relay, TlsMode};
 use secrecy::ExposeSecret as _;
 use tokio::time;
 
@@ -46,6 +47,9 @@ pub(crate) enum ReplicationError {
     /// The connection or the server.
     #[error(transparent)]
     Wire(#[from] PgWireError),
+    /// No connection, or none that may be trusted.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// A message that is not of the protocol.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -157,15 +161,16 @@ impl Session {
         } else {
             format!("{}_{:08x}", config.slot_name, rand::random::<u32>())
         };
+        let (host, port) = reach(config).await?;
         let replication = ReplicationConfig::new(
-            &config.host,
+            &host,
             &config.user,
             config.password.expose_secret(),
             &config.name,
             &slot,
             publications.to_vec(),
         )
-        .with_port(config.port)
+        .with_port(port)
         .with_options(SESSION_OPTIONS)
         .with_application_name(APPLICATION_NAME)
         .with_buffer_size(BUFFERED_MESSAGES)
@@ -271,6 +276,21 @@ impl Session {
             tracing::debug!(%error, "replication session ended with an error");
         }
     }
+}
+
+/// Where the library is to connect: to the server itself, or to a connection that we have made because it is to be
+/// encrypted or to go to certain addresses.
+async fn reach(config: &DatabaseConfig) -> Result<(String, u16), ReplicationError> {
+    if config.route.is_direct() {
+        return Ok((config.host.clone(), config.port));
+    }
+    if config.route.tls.mode() == TlsMode::Disable {
+        let address = config.route.resolve(&config.host, config.port).await?;
+        return Ok((address.ip().to_string(), address.port()));
+    }
+    let stream = config.route.dial(&config.host, config.port).await?;
+    let relay = Relay::open(stream).map_err(DialError::Io)?;
+    Ok((relay.host().display().to_string(), relay.port()))
 }
 
 /// Where a permanent slot of this name stands, if there is one to go on with. One of another plugin or database is the

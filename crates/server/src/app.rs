@@ -205,6 +205,7 @@ pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
     DatabaseConfig {
         host: database.host.clone(),
         port: database.port,
+        route: database.route.clone(),
         user: database.user.clone(),
         password: database.password.expose_secret().into(),
         name: database.name.clone(),

@@ -109,6 +109,8 @@ fn bind(args: &DevArgs, cluster: &Cluster, secret: &str) -> Result<Server, DevEr
         ("DB_NAME", DATABASE.to_owned()),
         ("DB_USER", cluster.user().to_owned()),
         ("DB_PASSWORD", cluster.password().to_owned()),
+        ("DB_SSL_MODE", "disable".to_owned()),
+        ("DB_IP_VERSION", "ipv4".to_owned()),
         ("PORT", args.port.to_string()),
         ("SEED_SELF_HOST", "true".to_owned()),
         ("SELF_HOST_TENANT_NAME", DEFAULT_TENANT.to_owned()),

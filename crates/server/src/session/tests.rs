@@ -92,6 +92,7 @@ fn tenant(change: impl FnOnce(&mut Tenant)) -> Tenant {
     let database = DatabaseSettings {
         host: String::new(),
         port: 0,
+        route: realtime_tls::Route::default(),
         name: String::new(),
         user: String::new(),
         password: String::new().into(),

@@ -18,6 +18,7 @@ mod changes_watchdog;
 mod channels;
 mod clients;
 mod command_line;
+mod database_tls;
 mod drain;
 mod handshake;
 mod limits;

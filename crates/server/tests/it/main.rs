@@ -23,6 +23,7 @@ mod limits;
 mod longpoll;
 mod metrics;
 mod migrate;
+mod openapi;
 mod presence;
 mod private;
 mod rest;

@@ -25,6 +25,7 @@ mod limits;
 mod longpoll;
 mod metrics;
 mod migrate;
+mod openapi;
 mod presence;
 mod private;
 mod quick_start;

@@ -8,13 +8,17 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 
-use super::answers::text;
+use super::{answers::text, openapi::shapes::MetricsAnswers};
 use crate::{
     app::App,
     metrics::{self, Part},
 };
 
 /// All metrics, for who bears a token of `METRICS_JWT_SECRET`.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Operations", summary = "What operators watch", security(("metrics" = [])),
+    responses(MetricsAnswers)
+)]
 pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     if !may_read(&app, &headers) {
         return StatusCode::FORBIDDEN.into_response();

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
     answers::{message, not_found, preflight, text},
+    openapi::shapes::Ping,
     request_log,
 };
 use crate::{app::App, session::Token, tenant_runtime::TenantRuntime};
@@ -87,6 +88,13 @@ fn token(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// `GET /api/ping`.
+#[utoipa::path(
+    get,
+    path = "/api/ping",
+    tag = "Operations",
+    summary = "Whether the tenant is served",
+    responses(Ping)
+)]
 pub async fn ping() -> Response {
     message(StatusCode::OK, "Success")
 }

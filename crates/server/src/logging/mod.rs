@@ -54,7 +54,7 @@ fn start(env: &Env<'_>, format: Format, default: &'static str) -> Result<Guard, 
         .collect();
     let lines = Lines::new(format, common, Box::new(sink::standard_error));
     let traces = traces::start(env)?;
-    let (traces, guard) = traces.map(|(layer, guard)| (layer, guard)).unzip();
+    let (traces, guard) = traces.unzip();
     tracing_subscriber::registry()
         .with(Contexts)
         .with(Counting)

@@ -12,13 +12,18 @@ use crate::metrics::errors::ErrorCounts;
 
 /// What is logged while `work` runs.
 fn logged(format: Format, work: impl FnOnce()) -> Vec<String> {
+    let (subscriber, written) = subscriber(format);
+    tracing::subscriber::with_default(subscriber, work);
+    written.lock().clone()
+}
+
+/// A subscriber, and where it writes.
+fn subscriber(format: Format) -> (impl tracing::Subscriber + Send + Sync, Arc<Mutex<Vec<String>>>) {
     let written = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&written);
     let common = vec![("region", "eu".to_owned())];
     let lines = Lines::new(format, common, Box::new(move |line| sink.lock().push(line.to_owned())));
-    let subscriber = Registry::default().with(Contexts).with(Counting).with(lines);
-    tracing::subscriber::with_default(subscriber, work);
-    written.lock().clone()
+    (Registry::default().with(Contexts).with(Counting).with(lines), written)
 }
 
 #[test]
@@ -70,6 +75,33 @@ fn a_flood_is_left_out_but_counted() {
     });
     assert_eq!(lines.len(), 10 + 1 + 100);
     assert_eq!(before(&ErrorCounts::global().all()) - counted, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_left_out_is_told_once_the_flood_is_over() {
+    let flood = |tenant: &'static str, lines: usize| {
+        for _ in 0..lines {
+            tracing::warn!(tenant, code = "SlowConsumer", "closed");
+        }
+    };
+    let (subscriber, written) = subscriber(Format::Json);
+    let _default = tracing::subscriber::set_default(subscriber);
+    flood("goes on", 15);
+    flood("has gone", 12);
+    tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    flood("goes on", 1);
+    let told: Vec<_> = written
+        .lock()
+        .iter()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| !line["suppressed"].is_null())
+        .map(|line| (line["external_id"].as_str().unwrap().to_owned(), line["suppressed"].as_u64().unwrap()))
+        .collect();
+    assert!(
+        told.contains(&("has gone".to_owned(), 2)) && told.contains(&("goes on".to_owned(), 5)),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2);
 }
 
 #[test]

@@ -100,7 +100,6 @@ impl Session {
             // The text repeats what the client sent, which is nobody else's business.
             let tenant = &**self.runtime.name();
             tracing::warn!(tenant, code = "RealtimeDisabledForConfiguration", "subscription refused");
-            tracing::debug!(%error, "subscription refused");
             self.system(topic, &SystemMessage::postgres_changes_error(error.to_string()));
         }
     }
@@ -142,7 +141,6 @@ impl Session {
                 }
                 let tenant = &**self.runtime.name();
                 tracing::warn!(tenant, code = refusal.code(), "subscription refused");
-                tracing::debug!(error = %refusal, "subscription refused");
                 self.system(&ticket.topic, &SystemMessage::postgres_changes_error(refusal.to_string()));
             }
         }

@@ -273,6 +273,9 @@ const looks = async (browser) => {
   await page.keyboard.press('Escape')
   await ask({ stop: true })
   await eventually('it reconnects', () => text(page, '#status'), /^Reconnecting \(/)
+  await ask({ start: true })
+  await eventually('it is back', () => text(page, '#status'), `Connected to ${url}`)
+  await eventually('with its rows', () => text(page, '#fact-table'), 'public.todos')
   await phone.close()
 }
 

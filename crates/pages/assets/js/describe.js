@@ -57,8 +57,12 @@ export const fromLogger = (kind, message, data, time, secrets) => {
   if (/\bheartbeat\b/.test(text) && !/timeout/.test(text)) return null
   if (kind === 'receive' && /\bphoenix phx_reply\b/.test(text)) return null
   const category = CATEGORIES[kind] ?? 'error'
-  const sent = kind === 'push' ? 'sent ' : kind === 'receive' ? 'received ' : ''
-  return entry('client', category, time, `${sent}${text}`, plain(data), secrets)
+  if (kind !== 'push' && kind !== 'receive') return entry('client', category, time, text, plain(data), secrets)
+  // `topic event (refs)`, and before it the status of an answer; topics may have spaces.
+  const event = /(\S+)(?: \([^)]*\))?$/.exec(text)?.[1] ?? text
+  const status = event === 'phx_reply' ? ` ${text.split(' ', 1)}` : ''
+  const label = `${kind === 'push' ? 'sent' : 'received'} ${event}${status}`
+  return entry('client', category, time, label, { message: text, payload: data }, secrets, { brief: (shown) => shown.payload })
 }
 
 // Events of the browser have no enumerable properties of their own.

@@ -55,7 +55,9 @@ test('events become readable entries', () => {
   assert.equal(fromLogger('push', 'phoenix heartbeat (null, 3)', {}, 0, []), null)
   assert.equal(fromLogger('receive', 'ok phoenix phx_reply (3)', {}, 0, []), null)
   assert.equal(fromLogger('transport', 'heartbeat timeout. Attempting to re-establish connection', undefined, 0, []).category, 'transport')
-  assert.equal(fromLogger('push', 'realtime:a phx_join (1, 1)', {}, 0, []).label, 'sent realtime:a phx_join (1, 1)')
+  assert.equal(fromLogger('push', 'realtime:a phx_join (1, 1)', {}, 0, []).label, 'sent phx_join')
+  const reply = fromLogger('receive', 'ok realtime:a b phx_reply (1)', { status: 'ok' }, 0, [])
+  assert.deepEqual([reply.label, reply.summary, reply.payload.message], ['received phx_reply ok', '{"status":"ok"}', 'ok realtime:a b phx_reply (1)'])
 })
 
 test('failures are explained', async () => {

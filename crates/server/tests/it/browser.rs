@@ -73,8 +73,9 @@ async fn the_inspector() -> Result<()> {
         .env("REGION", "eu-west-2")
         .env("TENANT_MAX_EVENTS_PER_SECOND", "100000")
         .env("CLIENT_PRESENCE_MAX_CALLS", "100");
-    let mut server = Some(Server::start(BINARY, &db, options).await?);
-    let url = format!("http://localhost:{}", server.as_ref().context("server")?.port());
+    let mut server = Some(Server::start(BINARY, &db, options.clone()).await?);
+    let port = server.as_ref().context("server")?.port();
+    let url = format!("http://localhost:{port}");
     let user = sign(&json!({
         "role": "authenticated", "sub": "2f6a", "email": "ann@example.com", "exp": unix_now() + 3600,
     }));
@@ -82,6 +83,10 @@ async fn the_inspector() -> Result<()> {
     scenario("inspector.mjs", &[&url, &token("anon"), &user, &expired], async |asked| {
         if let Some(statements) = asked["sql"].as_str() {
             db.sql(statements).await
+        } else if asked["start"] == true {
+            let options = options.clone().env("PORT", &port.to_string());
+            server = Some(Server::start(BINARY, &db, options).await?);
+            Ok(())
         } else {
             server.take().context("no server")?.stop().await
         }

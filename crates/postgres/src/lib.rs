@@ -37,4 +37,4 @@ pub use janitor::{JanitorSettings, Maintenance};
 pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage};
 pub use schema::{Origin, SchemaError, SchemaReport};
 pub use stats::{PolicyStats, Stats};
-pub use tenant::{ChangeSink, Notice, Relief, SubscribeRequest, TenantDatabase};
+pub use tenant::{ChangeSink, Health, Notice, Relief, SubscribeRequest, TenantDatabase};

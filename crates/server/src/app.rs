@@ -18,6 +18,7 @@ use crate::{
     metrics::Metrics,
     routes::Routes,
     sink::DatabaseSink,
+    status::Status,
     tenant_runtime::{Clock, TenantRuntime},
 };
 
@@ -31,6 +32,7 @@ pub struct App {
     databases: Mutex<Vec<TenantDatabase>>,
     sockets: TaskTracker,
     long_polls: LongPolls,
+    status: Status,
     stopping: CancellationToken,
     metrics: Metrics,
     /// Values of the labels `host` and `id` of metrics.
@@ -50,6 +52,7 @@ impl App {
         let presence_interval = settings.presence_interval;
         let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self {
+            status: Status::new(settings.region.as_deref()),
             settings,
             registry,
             hub: Hub::new(rand::random(), presence_interval),
@@ -220,6 +223,12 @@ impl App {
             );
             runtime.sockets().disconnect();
         }
+    }
+
+    /// What the pages tell of this node.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
     }
 
     /// Where the tasks of sockets run.

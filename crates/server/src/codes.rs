@@ -1,5 +1,7 @@
 //! Operators' codes: what each means and what to do about it (http_and_ops 10). `docs/operations.md` is made of this.
 
+use std::fmt::Write as _;
+
 /// A code that lines of the log, labels of metrics and refused joins carry.
 #[derive(Debug)]
 pub struct Code {
@@ -13,6 +15,16 @@ pub struct Code {
 
 const fn code(name: &'static str, meaning: &'static str, remedy: &'static str) -> Code {
     Code { name, meaning, remedy }
+}
+
+/// The codes as a table in Markdown.
+#[must_use]
+pub fn table() -> String {
+    let mut text = String::from("| code | when | what to do |\n| --- | --- | --- |\n");
+    for Code { name, meaning, remedy } in CODES {
+        let _ = writeln!(text, "| `{name}` | {meaning} | {remedy} |");
+    }
+    text
 }
 
 /// Nothing for the operator.
@@ -67,7 +79,6 @@ pub static CODES: &[Code] = &[
     code("StartReplicationFailed", "A replication session could not begin", "Read the error: often `wal_level`, or the role's REPLICATION"),
     code("TenantNotFound", "The host names no tenant", "Compare the host with the tenants' names"),
     code("TopicNameRequired", "A join to `realtime:` with nothing after it", CLIENT),
-    code("Unauthorized", "Policies deny reading a private topic", "None, unless they should not"),
     code("UnableCheckoutConnection", "The metadata database gave no connection in time", "See how busy it is"),
     code("UnableToBroadcastChanges", "A stored message cannot be delivered: it is malformed, too large, or there are too many", "Mend what inserts into `realtime.messages`"),
     code("UnableToConnectToProject", "A tenant's database did not answer a question", "See whether it is up"),
@@ -75,6 +86,7 @@ pub static CODES: &[Code] = &[
     code("UnableToHandleBroadcast", "Policies could not be asked whether a message may be sent", "See whether the database is up"),
     code("UnableToReplayMessages", "Stored messages could not be read for a join", "Read the error"),
     code("UnableToSubscribeToPostgres", "A subscription to row changes could not begin, or its filter raised an error", "See whether the database is up, and the filter"),
+    code("Unauthorized", "Policies deny reading a private topic", "None, unless they should not"),
     code("UnexpectedMessageReceived", "The replication session told of a table that nobody publishes", "None"),
     code("UnknownErrorOnChannel", "A join was not understood", CLIENT),
     code("UnknownErrorOnWebSocketMessage", "A message is not one of its serializer", CLIENT),

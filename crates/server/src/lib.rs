@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod codes;
 pub mod config;
 pub mod dev;
 pub mod driver;
@@ -16,5 +17,6 @@ mod sink;
 pub mod socket;
 pub mod sockets;
 pub mod startup;
+pub mod status;
 pub mod tenant_runtime;
 pub mod ws;

@@ -10,6 +10,7 @@ use crate::{
     app::App,
     config::Settings,
     http::{self, listener},
+    status,
     tenant_runtime::TenantRuntime,
 };
 
@@ -56,6 +57,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         self.app.connect_databases();
         let pushing = self.app.push_metrics();
+        self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
         let places = Arc::clone(self.app.places());
         let serving = tokio::spawn(listener::serve(self.listener, router, places, self.stopping.clone()));

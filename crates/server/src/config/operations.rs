@@ -6,6 +6,9 @@ use secrecy::SecretString;
 
 use super::{ConfigError, Env};
 
+/// Shortest time between two pushes, and for one.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// How a server is watched.
 #[derive(Debug, Clone)]
 pub struct Operations {
@@ -15,8 +18,6 @@ pub struct Operations {
     pub log_healthchecks: bool,
     /// Tokens that may not read the metrics, though they are good.
     pub metrics_blocklist: Vec<SecretString>,
-    /// How often numbers that have to be gathered are gathered, at most.
-    pub poll_rate: Duration,
     /// Where metrics are pushed to.
     pub pusher: Option<Pusher>,
 }
@@ -43,50 +44,47 @@ impl Operations {
     ///
     /// # Errors
     /// The first that cannot be used.
-    pub fn from_env(env: &Env<'_>) -> Result<Self, ConfigError> {
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         Ok(Self {
-            request_id_baggage_key: env.text_or("REQUEST_ID_BAGGAGE_KEY", "request-id"),
-            log_healthchecks: !env.boolean("DISABLE_HEALTHCHECK_LOGGING", false)?,
+            request_id_baggage_key: env.required("REQUEST_ID_BAGGAGE_KEY")?,
+            log_healthchecks: !env.boolean("DISABLE_HEALTHCHECK_LOGGING")?,
             metrics_blocklist: list(env, "METRICS_TOKEN_BLOCKLIST").map(SecretString::from).collect(),
-            poll_rate: Duration::from_millis(env.integer("PROM_POLL_RATE", 5_000)?),
             pusher: pusher(env)?,
         })
     }
 }
 
 /// The entries of a list with commas; empty ones mean nothing.
-fn list(env: &Env<'_>, name: &str) -> impl Iterator<Item = String> {
+fn list(env: &Env, name: &str) -> impl Iterator<Item = String> {
     let text = env.text(name).unwrap_or_default();
     let entries: Vec<_> = text.split(',').map(|entry| entry.trim().to_owned()).collect();
     entries.into_iter().filter(|entry| !entry.is_empty())
 }
 
-fn pusher(env: &Env<'_>) -> Result<Option<Pusher>, ConfigError> {
-    if !env.boolean("METRICS_PUSHER_ENABLED", false)? {
+fn pusher(env: &Env) -> Result<Option<Pusher>, ConfigError> {
+    if !env.boolean("METRICS_PUSHER_ENABLED")? {
         return Ok(None);
     }
-    let url = env.text("METRICS_PUSHER_URL").ok_or_else(|| {
-        ConfigError::new("METRICS_PUSHER_URL", "must be set when METRICS_PUSHER_ENABLED is")
-    })?;
-    let url: reqwest::Url = url.parse().map_err(|error| ConfigError::new("METRICS_PUSHER_URL", error))?;
+    let wrong = |problem: &str| env.wrong("METRICS_PUSHER_URL", problem);
+    let url =
+        env.text("METRICS_PUSHER_URL").ok_or_else(|| wrong("must be set when METRICS_PUSHER_ENABLED is"))?;
+    // The address may have a password in it, so the error says no more.
+    let url: reqwest::Url = url.parse().map_err(|_| wrong("must be the address of a page"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(ConfigError::new("METRICS_PUSHER_URL", "must begin with http:// or https://"));
+        return Err(wrong("must begin with http:// or https://"));
     }
-    let user = env.text_or("METRICS_PUSHER_USER", "realtime");
-    let millis = |name: &str, default: u64| {
-        env.integer(name, default).map(|millis| Duration::from_millis(millis.max(1)))
-    };
     let extra_labels: Vec<String> = list(env, "METRICS_PUSHER_EXTRA_LABELS").collect();
-    if let Some(wrong) = extra_labels.iter().find(|label| !label.contains('=')) {
-        let problem = format!("must be name=value,name=value, not {wrong:?}");
-        return Err(ConfigError::new("METRICS_PUSHER_EXTRA_LABELS", problem));
+    if let Some(label) = extra_labels.iter().find(|label| !label.contains('=')) {
+        let problem = format!("must be name=value,name=value, not {label:?}");
+        return Err(env.wrong("METRICS_PUSHER_EXTRA_LABELS", problem));
     }
+    let user = env.required("METRICS_PUSHER_USER")?;
     Ok(Some(Pusher {
         url,
         auth: env.text("METRICS_PUSHER_AUTH").map(|password| (user, SecretString::from(password))),
-        interval: millis("METRICS_PUSHER_INTERVAL_MS", 30_000)?,
-        timeout: millis("METRICS_PUSHER_TIMEOUT_MS", 15_000)?,
-        compress: env.boolean("METRICS_PUSHER_COMPRESS", true)?,
+        interval: env.millis("METRICS_PUSHER_INTERVAL_MS")?.max(SHORTEST),
+        timeout: env.millis("METRICS_PUSHER_TIMEOUT_MS")?.max(SHORTEST),
+        compress: env.boolean("METRICS_PUSHER_COMPRESS")?,
         extra_labels,
     }))
 }
@@ -139,7 +137,10 @@ mod tests {
                 vec![enabled, ("METRICS_PUSHER_URL", "http://push"), ("METRICS_PUSHER_EXTRA_LABELS", "a")],
                 "METRICS_PUSHER_EXTRA_LABELS",
             ),
-            (vec![("PROM_POLL_RATE", "5s")], "PROM_POLL_RATE"),
+            (
+                vec![enabled, ("METRICS_PUSHER_URL", "http://push"), ("METRICS_PUSHER_INTERVAL_MS", "5s")],
+                "METRICS_PUSHER_INTERVAL_MS",
+            ),
         ] {
             assert_eq!(read(&variables).unwrap_err().name, name);
         }

@@ -31,7 +31,7 @@ pub struct Guard(#[expect(dead_code, reason = "held for its drop")] Option<trace
 ///
 /// # Errors
 /// [`ConfigError`] when a setting is no known word.
-pub fn init(env: &Env<'_>) -> Result<Guard, ConfigError> {
+pub fn init(env: &Env) -> Result<Guard, ConfigError> {
     let terminal = std::io::stderr().is_terminal();
     let json = env.one_of("LOG_FORMAT", !terminal, &[("json", true), ("text", false)])?;
     let format = if json { Format::Json } else { Format::Text { color: terminal } };
@@ -42,11 +42,11 @@ pub fn init(env: &Env<'_>) -> Result<Guard, ConfigError> {
 ///
 /// # Errors
 /// As [`init`].
-pub fn init_for_people(env: &Env<'_>) -> Result<Guard, ConfigError> {
+pub fn init_for_people(env: &Env) -> Result<Guard, ConfigError> {
     start(env, Format::Text { color: std::io::stderr().is_terminal() }, "warn")
 }
 
-fn start(env: &Env<'_>, format: Format, default: &'static str) -> Result<Guard, ConfigError> {
+fn start(env: &Env, format: Format, default: &'static str) -> Result<Guard, ConfigError> {
     let level = level(env, default)?;
     let common = [("region", "REGION"), ("cluster", "CLUSTER")]
         .into_iter()
@@ -65,7 +65,7 @@ fn start(env: &Env<'_>, format: Format, default: &'static str) -> Result<Guard, 
 }
 
 /// The reference's level names; those that have no counterpart mean the nearest.
-fn level(env: &Env<'_>, default: &'static str) -> Result<&'static str, ConfigError> {
+fn level(env: &Env, default: &'static str) -> Result<&'static str, ConfigError> {
     let words = [
         ("emergency", "error"),
         ("alert", "error"),

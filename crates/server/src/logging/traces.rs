@@ -15,7 +15,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
     propagation::{BaggagePropagator, TraceContextPropagator},
-    trace::SdkTracerProvider,
+    trace::{Sampler, SdkTracerProvider},
 };
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -45,25 +45,27 @@ type AnyLayer<S> = Box<dyn Layer<S> + Send + Sync>;
 ///
 /// # Errors
 /// [`ConfigError`] when a setting is no known word or no usable address.
-pub(super) fn start<S>(env: &Env<'_>) -> Result<Option<(AnyLayer<S>, Guard)>, ConfigError>
+pub(super) fn start<S>(env: &Env) -> Result<Option<(AnyLayer<S>, Guard)>, ConfigError>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
 {
     let wanted = env.one_of("OTEL_TRACES_EXPORTER", false, &[("none", false), ("otlp", true)])?;
-    if !wanted || env.boolean("OTEL_SDK_DISABLED", false)? {
+    if !wanted || env.boolean("OTEL_SDK_DISABLED")? {
         return Ok(None);
     }
+    let endpoint = env.required("OTEL_EXPORTER_OTLP_ENDPOINT")?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
         .build()
-        .map_err(|error| ConfigError::new("OTEL_EXPORTER_OTLP_ENDPOINT", error))?;
-    let mut resource = Resource::builder();
-    if env.text("OTEL_SERVICE_NAME").is_none() {
-        resource = resource.with_service_name("realtime");
-    }
-    let provider =
-        SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
+        .map_err(|error| env.wrong("OTEL_EXPORTER_OTLP_ENDPOINT", error))?;
+    let resource = Resource::builder().with_service_name(env.required("OTEL_SERVICE_NAME")?).build();
+    let provider = SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource)
+        .with_sampler(sampler(env)?)
+        .build();
     global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
         Box::new(BaggagePropagator::new()),
@@ -76,6 +78,22 @@ where
     let layer = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
     ENABLED.store(true, Ordering::Relaxed);
     Ok(Some((layer.with_filter(ours).boxed(), Guard(provider))))
+}
+
+/// Which traces are sent.
+fn sampler(env: &Env) -> Result<Sampler, ConfigError> {
+    let name = "OTEL_TRACES_SAMPLER_ARG";
+    let ratio = env.required(name)?.trim().parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    let ratio = ratio.ok_or_else(|| env.wrong(name, "must be a number from 0 to 1"))?;
+    let by_parent = |root: Sampler| Sampler::ParentBased(Box::new(root));
+    Ok(match &*env.required("OTEL_TRACES_SAMPLER")? {
+        "always_on" => Sampler::AlwaysOn,
+        "always_off" => Sampler::AlwaysOff,
+        "traceidratio" => Sampler::TraceIdRatioBased(ratio),
+        "parentbased_always_off" => by_parent(Sampler::AlwaysOff),
+        "parentbased_traceidratio" => by_parent(Sampler::TraceIdRatioBased(ratio)),
+        _ => by_parent(Sampler::AlwaysOn),
+    })
 }
 
 /// Makes a span part of the trace that a request says it belongs to.

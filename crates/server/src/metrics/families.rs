@@ -1,5 +1,7 @@
 //! Every metric there is: its name, what it tells, its labels. `docs/operations.md` is made of this.
 
+use std::fmt::Write as _;
+
 /// What a metric's numbers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -36,6 +38,16 @@ pub struct Family {
     pub help: &'static str,
     /// What a unit of the name is in what is kept: 1000 for milliseconds of which microseconds are kept.
     pub scale: f64,
+}
+
+/// All metrics as a table in Markdown.
+#[must_use]
+pub fn table() -> String {
+    let mut text = String::from("| metric | type | labels | what it tells |\n| --- | --- | --- | --- |\n");
+    for Family { name, kind, labels, help, .. } in ALL {
+        let _ = writeln!(text, "| `{name}` | {} | {} | {help} |", kind.as_str(), labels.join(", "));
+    }
+    text
 }
 
 macro_rules! families {

@@ -4,6 +4,7 @@ mod collector;
 mod http;
 mod life;
 mod log;
+mod page;
 mod push;
 mod traces;
 

@@ -88,6 +88,7 @@ pub static CODES: &[Code] = &[
     code("UnableToSubscribeToPostgres", "A subscription to row changes could not begin, or its filter raised an error", "See whether the database is up, and the filter"),
     code("Unauthorized", "Policies deny reading a private topic", "None, unless they should not"),
     code("UnexpectedMessageReceived", "The replication session told of a table that nobody publishes", "None"),
+    code("UnknownError", "An error that has no code of its own", "Read the text"),
     code("UnknownErrorOnChannel", "A join was not understood", CLIENT),
     code("UnknownErrorOnWebSocketMessage", "A message is not one of its serializer", CLIENT),
     code("UnprocessableEntity", "A tenant that somebody wanted to write is not valid", CLIENT),

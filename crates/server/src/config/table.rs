@@ -7,16 +7,6 @@ use super::setting::{Group, Setting, boolean, integer, json, path, secret, text,
 const LEVELS: &[&str] =
     &["emergency", "alert", "critical", "error", "warning", "warn", "notice", "info", "debug", "trace"];
 
-/// Words of `OTEL_TRACES_SAMPLER`.
-const SAMPLERS: &[&str] = &[
-    "always_on",
-    "always_off",
-    "traceidratio",
-    "parentbased_always_on",
-    "parentbased_always_off",
-    "parentbased_traceidratio",
-];
-
 /// Words of `DB_SSL_MODE`.
 const TLS_MODES: &[&str] = &["disable", "prefer", "require", "verify-ca", "verify-full"];
 
@@ -106,7 +96,7 @@ pub const GROUPS: &[Group] = &[
         words("OTEL_TRACES_EXPORTER", "exporter", "none", &["none", "otlp"], "Send traces of requests by OpenTelemetry's protocol over HTTP. Other `OTEL_…` variables of the standard, as for headers and batches, are read from the environment alone"),
         boolean("OTEL_SDK_DISABLED", "disabled", "false", "Send none all the same"),
         text("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint", "http://localhost:4318", "Where to; `/v1/traces` is appended"),
-        words("OTEL_TRACES_SAMPLER", "sampler", "parentbased_always_on", SAMPLERS, "Which traces are sent"),
+        text("OTEL_TRACES_SAMPLER", "sampler", "parentbased_always_on", "Which traces are sent: `always_on`, `always_off` or `traceidratio`, or one of these with `parentbased_` before it"),
         text("OTEL_TRACES_SAMPLER_ARG", "sampler_arg", "1.0", "Share of the traces that the samplers with a ratio send"),
         text("OTEL_SERVICE_NAME", "service_name", "realtime", "Name of the service in traces"),
     ]},

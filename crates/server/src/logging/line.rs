@@ -92,8 +92,7 @@ fn json(now: Timestamp, level: Level, fields: &Fields, common: &Common) -> Strin
 
 fn text(now: Timestamp, level: Level, fields: &Fields, common: &Common, color: bool) -> String {
     let (name, code) = level_name(level);
-    // A line break in a value must not look like another line.
-    let message = message(fields).replace(['\n', '\r'], " ");
+    let message = one_line(&message(fields));
     // Writing to a string does not fail.
     let mut line = String::new();
     let _ = match color {
@@ -102,8 +101,7 @@ fn text(now: Timestamp, level: Level, fields: &Fields, common: &Common, color: b
     };
     for (name, value) in &fields.others {
         let _ = match value {
-            Value::Text(text) if is_plain(text) => write!(line, " {name}={text}"),
-            Value::Text(text) => write!(line, " {name}={text:?}"),
+            Value::Text(text) => write!(line, " {name}={}", one_line(text)),
             Value::Integer(n) => write!(line, " {name}={n}"),
             Value::Float(x) => write!(line, " {name}={x}"),
             Value::Boolean(b) => write!(line, " {name}={b}"),
@@ -122,7 +120,7 @@ fn text(now: Timestamp, level: Level, fields: &Fields, common: &Common, color: b
     line
 }
 
-/// Whether a value needs no quotes.
-fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'=')
+/// Without control characters: a line break in a value must not look like another line, nor move the cursor.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

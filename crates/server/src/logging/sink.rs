@@ -76,6 +76,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Contexts {
 fn fields<S: Subscriber + for<'a> LookupSpan<'a>>(event: &Event<'_>, context: &Context<'_, S>) -> Fields {
     let mut fields = Fields::default();
     event.record(&mut fields);
+    let metadata = event.metadata();
+    if fields.code.is_none() && *metadata.level() == Level::ERROR && is_ours(metadata.target()) {
+        fields.code = Some(NO_CODE.to_owned());
+    }
     for span in context.event_scope(event).into_iter().flatten() {
         if let Some(about) = span.extensions().get::<About>() {
             fields.tenant = fields.tenant.or_else(|| about.tenant.clone());
@@ -85,13 +89,22 @@ fn fields<S: Subscriber + for<'a> LookupSpan<'a>>(event: &Event<'_>, context: &C
     fields
 }
 
+/// Code of an error of ours that has none of its own.
+const NO_CODE: &str = "UnknownError";
+
+/// Whether an event is from this server, and not from a library.
+fn is_ours(target: &str) -> bool {
+    target == "realtime" || target.starts_with("realtime_")
+}
+
 /// Counts what carries a code.
 pub(super) struct Counting;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Counting {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
-        if *metadata.level() > Level::WARN || metadata.fields().field("code").is_none() {
+        let level = *metadata.level();
+        if level > Level::WARN || (level == Level::WARN && metadata.fields().field("code").is_none()) {
             return;
         }
         let fields = fields(event, &context);

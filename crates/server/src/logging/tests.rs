@@ -57,6 +57,20 @@ fn a_line_has_the_code_the_tenant_and_the_request() {
 }
 
 #[test]
+fn an_error_has_a_code_whatever_it_is() {
+    let lines = logged(Format::Text { color: false }, || {
+        tracing::error!("no code");
+        tracing::error!(target: "somebody_else", "no code");
+        tracing::warn!("no code");
+    });
+    let messages: Vec<_> = lines.iter().map(|line| line.split_once(' ').unwrap().1.trim_end()).collect();
+    assert_eq!(
+        messages,
+        ["error UnknownError: no code region=eu", "error no code region=eu", "warning no code region=eu"]
+    );
+}
+
+#[test]
 fn a_flood_is_left_out_but_counted() {
     let before = |all: &[(String, String, u64)]| {
         let flood =

@@ -85,15 +85,14 @@ fn sampler(env: &Env) -> Result<Sampler, ConfigError> {
     let name = "OTEL_TRACES_SAMPLER_ARG";
     let ratio = env.required(name)?.trim().parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
     let ratio = ratio.ok_or_else(|| env.wrong(name, "must be a number from 0 to 1"))?;
-    let by_parent = |root: Sampler| Sampler::ParentBased(Box::new(root));
-    Ok(match &*env.required("OTEL_TRACES_SAMPLER")? {
+    let name = env.required("OTEL_TRACES_SAMPLER")?;
+    let root = match name.trim_start_matches("parentbased_") {
         "always_on" => Sampler::AlwaysOn,
         "always_off" => Sampler::AlwaysOff,
         "traceidratio" => Sampler::TraceIdRatioBased(ratio),
-        "parentbased_always_off" => by_parent(Sampler::AlwaysOff),
-        "parentbased_traceidratio" => by_parent(Sampler::TraceIdRatioBased(ratio)),
-        _ => by_parent(Sampler::AlwaysOn),
-    })
+        _ => return Err(env.wrong("OTEL_TRACES_SAMPLER", format!("must be a sampler, not {name:?}"))),
+    };
+    Ok(if name.starts_with("parentbased_") { Sampler::ParentBased(Box::new(root)) } else { root })
 }
 
 /// Makes a span part of the trace that a request says it belongs to.

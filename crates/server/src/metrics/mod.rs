@@ -9,6 +9,8 @@ mod exposition;
 pub mod families;
 mod host;
 pub mod push;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,

@@ -29,6 +29,9 @@ const form = async (page) => {
   await page.goto(`${url}/inspector?channel=room_a`)
   assert.equal(new URL(page.url()).pathname, '/')
   assert.equal(await page.title(), 'Inspector - Supabase Realtime')
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Enter')
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the first key skips the header')
   await page.click('#connect')
   assert.equal(await text(page, '#host-error'), "can't be blank")
   assert.equal(await text(page, '#token-error'), "can't be blank")
@@ -56,8 +59,8 @@ const form = async (page) => {
   assert.equal(await isVisible(page, '#this-server'), false)
 }
 
-// Tokens of users stay out of the address, and in this browser.
-const user = async (page) => {
+// Tokens of users stay out of the address, and in this browser; channels are joined with them.
+const user = async (page, joins) => {
   await page.goto(`${url}/?${new URLSearchParams({ host: url, token })}`)
   await page.click('#user-fold summary')
   const use = async (jwt) => {
@@ -73,6 +76,9 @@ const user = async (page) => {
   await use(userToken)
   assert.deepEqual([await text(page, '#user-subject'), await text(page, '#user-role'), await isVisible(page, '#user-expired')], ['ann@example.com', 'authenticated', false])
   assert.ok(!page.url().includes(userToken) && page.url().includes(token))
+  await connect(page)
+  assert.equal(joins.at(-1).access_token, userToken)
+  assert.ok(joins.address.includes(`apikey=${token}`) && !joins.address.includes(userToken))
   await page.reload()
   await eventually('the user is remembered', () => text(page, '#user-brief'), 'ann@example.com')
   await page.goto(`${url}/?host=http://other.example`)
@@ -289,7 +295,7 @@ await run(async (browser) => {
       if (typeof payload === 'string' && payload.includes('phx_join')) joins.push(JSON.parse(payload)[4])
     })
   })
-  for (const part of [form, user, (page) => rows(page, joins), (page) => channel(context, page), log, failures]) await part(page)
+  for (const part of [form, (page) => user(page, joins), (page) => rows(page, joins), (page) => channel(context, page), log, failures]) await part(page)
   await context.close()
   await looks(browser)
 })

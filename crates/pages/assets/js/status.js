@@ -19,8 +19,8 @@ const nodeCard = (node) => {
   const status = worst(node)
   const facts = make('span', { class: 'node-facts' },
     make('span', { text: 'Region' }), make('span', { text: place(node.region) }),
-    make('span', { text: 'Version' }), make('span', { class: 'mono', text: node.version }),
-    make('span', { text: 'Up for' }), make('span', { class: 'uptime' }))
+    make('span', { text: 'Version' }), make('span', { class: 'mono', text: node.version }))
+  if (node.uptime_seconds !== null) facts.append(make('span', { text: 'Up for' }), make('span', { class: 'uptime' }))
   if (databases) {
     const tone = node.databases.failing === 0 ? 'ok' : node.databases.connected === 0 ? 'unreachable' : 'slow'
     facts.append(make('span', { text: 'Databases' }), make('span', { 'data-status': tone, text: databases }))
@@ -57,10 +57,10 @@ const drawNodes = () => {
   const found = nodes(report, get('region-filter').value, get('node-order').value)
   const elements = found.map((node) => {
     const isOpen = opened.has(node.id)
-    const key = JSON.stringify([{ ...node, uptime_seconds: 0 }, isOpen && report.pairs.map(({ age_seconds, ...pair }) => pair)])
+    const key = JSON.stringify([{ ...node, uptime_seconds: node.uptime_seconds === null }, isOpen && report.pairs.map(({ age_seconds, ...pair }) => pair)])
     let card = cards.get(node.id)
     if (card?.key !== key) card = { key, element: nodeCard(node) }
-    card.element.querySelector('.uptime').textContent = duration(node.uptime_seconds)
+    if (node.uptime_seconds !== null) card.element.querySelector('.uptime').textContent = duration(node.uptime_seconds)
     cards.set(node.id, card)
     return card.element
   })

@@ -98,6 +98,23 @@ const user = async (page, joins) => {
   await page.fill('#password', 'secret')
   await page.click('#sign-in')
   await eventually('sign-in fails', () => text(page, '#user-error'), /Not signed in: the host answered 404/)
+  // What a gateway would answer; that the request is right is what is tested here.
+  const asked = []
+  await page.route(`${url}/auth/v1/token**`, async (route) => {
+    const request = route.request()
+    asked.push([request.method(), new URL(request.url()).search, request.headers().apikey, request.postDataJSON()])
+    const good = request.postDataJSON().password === 'secret'
+    await route.fulfill(good ? { json: { access_token: userToken } } : { status: 400, json: { error_description: 'Invalid login credentials' } })
+  })
+  await page.fill('#password', 'guess')
+  await page.press('#password', 'Enter')
+  await eventually('a wrong password', () => text(page, '#user-error'), 'Not signed in: Invalid login credentials')
+  await page.fill('#password', 'secret')
+  await page.click('#sign-in')
+  await eventually('signed in', () => text(page, '#user-subject'), 'ann@example.com')
+  assert.deepEqual(asked.at(-1), ['POST', '?grant_type=password', token, { email: 'ann@example.com', password: 'secret' }])
+  await page.click('#sign-out')
+  assert.equal(await page.inputValue('#password'), '')
 }
 
 // Rows of each kind, with a filter and columns.
@@ -226,6 +243,15 @@ const failures = async (page) => {
   await open({ private_channel: 'true' })
   await page.click('#connect')
   await eventually('no policy', () => text(page, '#status'), /You do not have permissions to read from this Channel topic: room_a/)
+  // A policy for those who are signed in lets the user in, who may not write.
+  await ask({ sql: 'create policy reads on realtime.messages for select to authenticated using (true)' })
+  await page.click('#user-fold summary')
+  await page.fill('#jwt', userToken)
+  await page.click('#use-jwt')
+  await connect(page, 'the user is let in')
+  await page.click('#send')
+  await eventually('but may not write', () => text(page, '#send-error'), 'the server refused it')
+  await page.click('#sign-out')
   await open({ enable_db_changes: 'true', table: 'nowhere' })
   await page.click('#connect')
   await eventually('no table', () => text(page, '#status'), /Unable to subscribe to changes/)

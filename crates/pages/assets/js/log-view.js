@@ -96,7 +96,7 @@ export class LogView {
     const held = this.#journal.held(this.#categories)
     const searching = this.#query.trim() !== ''
     get('matches').textContent = searching ? `${shown} ${shown === 1 ? 'match' : 'matches'}` : ''
-    get('pause').setAttribute('aria-pressed', String(paused))
+    get('pause').classList.toggle('on', paused)
     get('pause').textContent = paused ? `Resume${held ? `, ${held} new` : ''}` : 'Pause'
     get('export').disabled = shown === 0
     get('empty').hidden = shown > 0

@@ -41,7 +41,10 @@ const nodeCard = (node) => {
 }
 
 const peerTable = (node) => {
-  const cell = (pair) => make('td', { 'data-status': pair?.status ?? 'loading', text: pair?.status === 'ok' || pair?.status === 'slow' ? milliseconds(pair.latency_ms) : LABELS[pair?.status ?? 'loading'] })
+  const cell = (pair) => {
+    if (!pair) return make('td', { 'data-status': 'loading', text: '–' })
+    return make('td', { 'data-status': pair.status, text: ['ok', 'slow'].includes(pair.status) ? milliseconds(pair.latency_ms) : LABELS[pair.status] })
+  }
   const rows = peers(report, node.id).map((peer) =>
     make('tr', {}, make('th', { scope: 'row' }, make('span', { class: 'mono', text: peer.id }), ' ', make('small', { text: peer.id === node.id ? 'itself' : peer.region })), cell(peer.out), cell(peer.in)))
   return make('div', { class: 'peers' }, make('table', { 'aria-label': `Latencies of ${node.id}` },
@@ -73,10 +76,11 @@ const drawNodes = () => {
 }
 
 const drawRegions = () => {
-  const names = [...new Set(report.regions.map((region) => region.from))]
+  const names = [...new Set(report.nodes.map((node) => node.region))].sort()
   const cell = (from, to) => {
     const way = report.regions.find((region) => region.from === from && region.to === to)
-    return make('td', { 'data-status': way?.status ?? 'loading' }, milliseconds(way?.latency_ms), make('small', { text: LABELS[way?.status ?? 'loading'] }))
+    if (!way) return make('td', { 'data-status': 'loading', text: '–' })
+    return make('td', { 'data-status': way.status }, milliseconds(way.latency_ms), make('small', { text: LABELS[way.status] }))
   }
   get('regions').replaceChildren(
     make('caption', { class: 'sr-only', text: 'Mean latency from the row to the column' }),

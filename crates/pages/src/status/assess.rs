@@ -26,6 +26,10 @@ impl View {
         for from in &self.nodes {
             for to in &self.nodes {
                 let probe = probes.get(&(&*from.id, &*to.id)).copied();
+                // Not every node tells how it answers itself.
+                if probe.is_none() && from.id == to.id {
+                    continue;
+                }
                 pairs.push(PairReport {
                     from: from.id.clone(),
                     to: to.id.clone(),
@@ -112,7 +116,7 @@ fn of_node(incoming: &[Status], outgoing: &[Status]) -> Status {
         || count(outgoing, Status::Stale) > 0
     {
         Status::Slow
-    } else if most(outgoing, Status::Loading) {
+    } else if outgoing.is_empty() || most(outgoing, Status::Loading) {
         Status::Loading
     } else {
         Status::Ok

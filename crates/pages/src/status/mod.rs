@@ -85,9 +85,9 @@ pub struct Report {
     pub status: Status,
     /// Nodes.
     pub nodes: Vec<NodeReport>,
-    /// Every ordered pair of nodes.
+    /// Every ordered pair of nodes; of a node and itself only if that is known.
     pub pairs: Vec<PairReport>,
-    /// Every ordered pair of regions.
+    /// Every ordered pair of regions that has pairs of nodes.
     pub regions: Vec<RegionReport>,
 }
 

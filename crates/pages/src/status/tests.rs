@@ -87,6 +87,16 @@ fn what_was_never_seen_is_loading_and_then_stale() {
     assert_eq!(View::default().assess().status, Status::Loading);
 }
 
+#[test]
+fn nodes_need_not_tell_of_themselves() {
+    let mut view = three(Vec::new());
+    view.probes.retain(|probe| probe.from != probe.to);
+    let report = view.assess();
+    assert_eq!((statuses(&report), report.pairs.len()), (vec![Status::Ok; 3], 6));
+    let alone = View { nodes: vec![node("a", "x")], probes: Vec::new() };
+    assert_eq!((alone.assess().status, alone.assess().regions.len()), (Status::Loading, 0));
+}
+
 /// http_and_ops 62
 #[test]
 fn regions_average_what_was_answered() {

@@ -15,7 +15,7 @@ mod users;
 
 pub use cipher::{CipherError, Ciphers, Ciphertext};
 pub use convert::{MAX_SLOT_NAME, TenantTemplate, UnusableTenant};
-pub use directory::{Directory, DirectoryOptions, TenantChange};
+pub use directory::{Directory, DirectoryOptions, STALE_LIMIT, TenantChange};
 pub use fields::{ExtensionFields, Field, FieldErrors, TenantFields};
 pub use flags::{FeatureFlag, FlagFields, GCM_BACKFILL};
 pub use limiter::{CallWindow, Limiter, Span, Window};

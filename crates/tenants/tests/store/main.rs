@@ -1,4 +1,5 @@
 //! The metadata database, on a real PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod crud;
 mod directory;

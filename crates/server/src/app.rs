@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_hub::Hub;
 use realtime_postgres::{DatabaseConfig, TenantDatabase};
@@ -26,8 +26,9 @@ pub struct App {
     hub: Arc<Hub>,
     /// Made when a tenant is first asked for.
     runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
-    databases: Mutex<Vec<TenantDatabase>>,
     sockets: TaskTracker,
+    /// Connections to databases that are ending.
+    endings: TaskTracker,
     long_polls: LongPolls,
     stopping: CancellationToken,
 }
@@ -46,8 +47,8 @@ impl App {
             registry,
             hub: Hub::new(rand::random(), presence_interval),
             runtimes: Mutex::default(),
-            databases: Mutex::default(),
             sockets: TaskTracker::new(),
+            endings: TaskTracker::new(),
             long_polls: LongPolls::default(),
             stopping,
         })
@@ -56,17 +57,28 @@ impl App {
     /// The running state of the tenant that a host means (protocol 1.4).
     #[must_use]
     pub fn runtime_for_host(&self, host: &str) -> Option<Arc<TenantRuntime>> {
-        self.runtime(&self.registry.resolve(host)?)
+        self.runtime_of(|| self.registry.resolve(host))
     }
 
-    /// The running state of a tenant. `None` if its keys cannot be used, which is logged.
+    /// The running state of a tenant. `None` if there is none of that name, or its keys cannot be used.
     #[must_use]
-    pub fn runtime(&self, tenant: &Arc<Tenant>) -> Option<Arc<TenantRuntime>> {
+    pub fn runtime(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
+        self.runtime_of(|| self.registry.get(external_id))
+    }
+
+    /// The running state of the tenant that `find` finds, made if need be. `find` is called under the lock under which
+    /// records are followed, so that nothing is made of a record that is not in force any more. `None` also if its keys
+    /// cannot be used, which is logged.
+    pub(crate) fn runtime_of(
+        &self,
+        find: impl FnOnce() -> Option<Arc<Tenant>>,
+    ) -> Option<Arc<TenantRuntime>> {
         let mut runtimes = self.runtimes.lock();
+        let tenant = find()?;
         if let Some(runtime) = runtimes.get(&tenant.external_id) {
             return Some(Arc::clone(runtime));
         }
-        let verifier = match verifier(tenant, &self.settings) {
+        let verifier = match self.verifier(&tenant) {
             Ok(verifier) => verifier,
             Err(error) => {
                 tracing::error!(tenant = &*tenant.external_id, %error, "tenant cannot be served");
@@ -76,16 +88,13 @@ impl App {
         let routes = Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits))));
         let name: Arc<str> = (&*tenant.external_id).into();
         let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
-        let mut config = database_config(tenant);
-        config.prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
-        let database = TenantDatabase::new(config, Arc::new(sink));
-        self.databases.lock().push(database.clone());
+        let database = TenantDatabase::new(self.prepared(database_config(&tenant)), Arc::new(sink));
         let runtime = Arc::new(TenantRuntime::new(
-            Arc::clone(tenant),
+            Arc::clone(&tenant),
             verifier,
             Arc::clone(&self.hub),
             routes,
-            Box::new(database),
+            Arc::new(database),
             Clock::System,
             self.settings.channel_error_backoff,
             self.settings.no_channel_timeout,
@@ -94,16 +103,36 @@ impl App {
         Some(runtime)
     }
 
+    /// With the set-up on first use, if there is to be one.
+    pub(crate) fn prepared(&self, config: DatabaseConfig) -> DatabaseConfig {
+        let prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
+        DatabaseConfig { prepare, ..config }
+    }
+
+    pub(crate) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {
+        self.runtimes.lock()
+    }
+
+    pub(crate) fn endings(&self) -> &TaskTracker {
+        &self.endings
+    }
+
+    /// What a tenant's tokens are verified with.
+    pub(crate) fn verifier(&self, tenant: &Tenant) -> Result<Verifier, ConfigError> {
+        verifier(tenant, &self.settings)
+    }
+
     /// Connects to the databases of all tenants known from the start and goes on trying, so that the first
     /// client need not wait and the log tells what is wrong before anybody asks.
     pub fn connect_databases(self: &Arc<Self>) {
         for tenant in &self.settings.tenants {
-            let Some(runtime) = self.runtime(&Arc::new(tenant.clone())) else { continue };
+            let Some(runtime) = self.runtime(&tenant.external_id) else { continue };
             let app = Arc::clone(self);
             self.sockets.spawn(async move {
                 let work = crate::startup::connect(&runtime);
                 tokio::select! {
                     () = app.stopping.cancelled() => {}
+                    () = runtime.retired().cancelled() => {}
                     () = work => {}
                 }
             });
@@ -113,15 +142,16 @@ impl App {
     /// Ends the sockets and the connections to databases; call after [`stopping`](Self::stopping) is cancelled.
     pub async fn shut_down(&self) {
         self.sockets.close();
-        let tenants: Vec<_> = self.runtimes.lock().values().map(|r| Arc::clone(r.sockets())).collect();
-        for sockets in tenants {
-            sockets.shut_down().await;
+        let runtimes = self.runtimes();
+        for runtime in &runtimes {
+            runtime.sockets().shut_down().await;
         }
         self.sockets.wait().await;
-        let databases = std::mem::take(&mut *self.databases.lock());
-        for database in databases {
-            database.shutdown().await;
+        for runtime in &runtimes {
+            runtime.database().shutdown().await;
         }
+        self.endings.close();
+        self.endings.wait().await;
     }
 
     /// The running state of every tenant that was asked for, by name.
@@ -145,19 +175,6 @@ impl App {
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         self.settings.region.as_deref()
-    }
-
-    /// Ends the sockets of a tenant (protocol 12): each joined channel is told, then closed with code 1012.
-    pub fn disconnect(&self, external_id: &str) {
-        let runtime = self.runtimes.lock().get(external_id).map(Arc::clone);
-        if let Some(runtime) = runtime {
-            tracing::info!(
-                tenant = external_id,
-                sockets = runtime.sockets().len(),
-                "disconnecting all sockets"
-            );
-            runtime.sockets().disconnect();
-        }
     }
 
     /// Where the tasks of sockets run.

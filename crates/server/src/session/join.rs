@@ -17,7 +17,7 @@ use super::{
     Effect, Session, Ticket, Topic, Waiting,
     channel::{Channel, Token, sub_topic},
     forget,
-    policies::{self, Policies},
+    policies::{self, Policies, Question},
     push::TOO_MANY_PRESENCE,
     ready::Ready,
     replay,
@@ -45,6 +45,8 @@ pub(super) struct Joining {
     membership: Option<Membership>,
     /// Messages that the client has missed, oldest first.
     replayed: Vec<ReplayedMessage>,
+    /// The database was replaced meanwhile: what its policies have said has to be asked of the next.
+    pub(super) judge_anew: bool,
     pub(super) waiting: Waiting,
 }
 
@@ -71,6 +73,7 @@ impl Session {
             read: None,
             membership: None,
             replayed: Vec::new(),
+            judge_anew: false,
             waiting: Waiting::new(),
         };
         match self.admit(&topic, &message.payload) {
@@ -322,7 +325,7 @@ impl Session {
     /// The join succeeded: replies, enters the room, and starts what was asked for (order of protocol 4.7).
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
         let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
-        let Joining { read, replayed, membership, .. } = joining;
+        let Joining { read, replayed, membership, judge_anew, .. } = joining;
         let legacy = payload.legacy;
         let (objects, echo) = if legacy {
             let object = legacy_params(sub_topic(&topic).unwrap_or_default());
@@ -380,6 +383,9 @@ impl Session {
         }
         if payload.replication_ready {
             self.ask_replication(&topic, effects);
+        }
+        if judge_anew && read.is_some() {
+            self.ask(&topic, Question::Refresh, None, effects);
         }
         if presence && read.is_none_or(|read| read.presence == Some(true)) {
             self.presence_state(&topic);

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, sign_hs256};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::SubscribeRequest;
+use realtime_postgres::{DatabaseConfig, SchemaError, SchemaReport, SubscribeRequest};
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use serde_json::{Value, json};
 use tokio::time;
@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod private;
+mod replaced;
 
 const SECRET: &str = "of-the-tests";
 const NOW: u64 = 1_000_000;
@@ -73,6 +74,22 @@ impl Database for Arc<Scripted> {
     }
 
     fn replication_differs(&self, _: Replication) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn succeed(&self, _: DatabaseConfig, _: bool) -> Arc<dyn Database> {
+        Arc::new(Self::clone(self))
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn set_up_schema(&self, _: bool) -> BoxFuture<'_, Result<SchemaReport, SchemaError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn drop_slots(&self) -> BoxFuture<'_, Result<Vec<String>, ConnectError>> {
         Box::pin(std::future::pending())
     }
 }
@@ -132,7 +149,7 @@ impl Fixture {
             ),
             Hub::new(0, Duration::ZERO),
             Arc::new(Routes::new(meters)),
-            Box::new(Arc::clone(&database)),
+            Arc::new(Arc::clone(&database)),
             Clock::Manual(AtomicU64::new(NOW)),
             backoff,
             Duration::from_secs(600),
@@ -242,7 +259,7 @@ fn the_limit_of_channels() {
         "the first is unaffected"
     );
     assert_eq!(socket.refusal("realtime:a"), None);
-    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_channels_per_client = 2));
+    fixture.runtime.set_tenant(Arc::new(tenant(|tenant| tenant.limits.max_channels_per_client = 2)));
     assert_eq!(socket.refusal("realtime:b"), None);
 }
 
@@ -254,7 +271,7 @@ fn the_limit_of_users() {
     assert_eq!((a.refusal("realtime:a"), a.refusal("realtime:b")), (None, None));
     let reason = "ConnectionRateLimitReached: Too many connected users";
     assert_eq!(b.refusal("realtime:a").as_deref(), Some(reason));
-    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_concurrent_users = 2));
+    fixture.runtime.set_tenant(Arc::new(tenant(|tenant| tenant.limits.max_concurrent_users = 2)));
     assert_eq!(b.refusal("realtime:a"), None);
     assert_eq!(fixture.runtime.users().count(), 2);
     a.session.end();

@@ -44,7 +44,7 @@ impl Inside {
         let runtime = self.app.runtime_for_host("realtime-dev").unwrap();
         let mut tenant = (*runtime.tenant()).clone();
         change(&mut tenant);
-        runtime.set_tenant(tenant);
+        drop(self.app.follow("realtime-dev", Some(&Arc::new(tenant))));
     }
 
     async fn stop(self) -> Result<()> {
@@ -66,7 +66,7 @@ async fn each_channel_is_told_before_the_socket_closes() -> Result<()> {
         }
         let mut idle = server.socket(version).await?;
         idle.settle().await?;
-        server.app.disconnect("realtime-dev");
+        server.app.disconnect(&server.app.runtime("realtime-dev").unwrap());
         let mut topics = Vec::new();
         for _ in 0..10 {
             let frame = socket.frame().await?;

@@ -247,6 +247,12 @@ impl TenantDatabase {
         self.inner.contact.is_made() && !self.inner.stop.is_cancelled()
     }
 
+    /// Whether the set-up on first use is over, or there is to be none.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        *self.inner.prepared.borrow() == Preparation::Over
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> &Stats {

@@ -1,16 +1,25 @@
 //! What the whole server shares.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use parking_lot::{Mutex, MutexGuard};
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_hub::Hub;
 use realtime_postgres::{DatabaseConfig, TenantDatabase};
-use realtime_tenants::{Registry, Tenant};
+use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant};
 use secrecy::ExposeSecret;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admin::Admin,
     config::{ConfigError, Settings},
     http::longpoll::LongPolls,
     limits::Meters,
@@ -22,75 +31,129 @@ use crate::{
 /// What the whole server shares: settings, tenants, rooms, sockets.
 pub struct App {
     settings: Settings,
+    /// The tenants of the configuration, if they are kept nowhere else.
     registry: Registry,
+    /// The tenants of the metadata database, if there is one.
+    directory: Option<Arc<Directory>>,
+    admin: Admin,
     hub: Arc<Hub>,
     /// Made when a tenant is first asked for.
     runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
+    /// Counts the records that were followed. Changes under the lock of the runtimes.
+    followed: AtomicU64,
     sockets: TaskTracker,
     /// Connections to databases that are ending.
     endings: TaskTracker,
     long_polls: LongPolls,
+    started: DateTime,
     stopping: CancellationToken,
 }
 
 impl App {
-    /// A server with the tenants of its settings.
-    #[must_use]
-    pub fn new(settings: Settings, stopping: CancellationToken) -> Arc<Self> {
+    /// A server with the tenants of its settings, or of its metadata database. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] for a metadata database that no connection can ever be made to.
+    pub fn new(settings: Settings, stopping: CancellationToken) -> Result<Arc<Self>, StoreError> {
         let registry = Registry::default();
-        for tenant in &settings.tenants {
-            registry.put(tenant.clone());
-        }
+        let directory = match &settings.metadata {
+            Some(metadata) => {
+                Some(Directory::new(Store::new(metadata.config.clone())?, metadata.options.clone()))
+            }
+            None => {
+                for tenant in &settings.tenants {
+                    registry.put(tenant.clone());
+                }
+                None
+            }
+        };
         let presence_interval = settings.presence_interval;
-        Arc::new(Self {
+        Ok(Arc::new(Self {
+            admin: Admin::new(&settings.admin, &settings.claim_validators),
             settings,
             registry,
+            directory,
             hub: Hub::new(rand::random(), presence_interval),
             runtimes: Mutex::default(),
+            followed: AtomicU64::new(0),
             sockets: TaskTracker::new(),
             endings: TaskTracker::new(),
             long_polls: LongPolls::default(),
+            started: TimeZone::UTC.to_datetime(Timestamp::now()),
             stopping,
-        })
+        }))
     }
 
-    /// The running state of the tenant that a host means (protocol 1.4).
+    /// How the server runs.
     #[must_use]
-    pub fn runtime_for_host(&self, host: &str) -> Option<Arc<TenantRuntime>> {
-        self.runtime_of(|| self.registry.resolve(host))
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
-    /// The running state of a tenant. `None` if there is none of that name, or its keys cannot be used.
+    /// The tenants of the configuration; none if there is a metadata database.
     #[must_use]
-    pub fn runtime(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
-        self.runtime_of(|| self.registry.get(external_id))
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
-    /// The running state of the tenant that `find` finds, made if need be. `find` is called under the lock under which
-    /// records are followed, so that nothing is made of a record that is not in force any more. `None` also if its keys
-    /// cannot be used, which is logged.
+    /// The tenants of the metadata database, if there is one.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Arc<Directory>> {
+        self.directory.as_ref()
+    }
+
+    /// Who may administer tenants, and one change after the other.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// The tenant that hosts mean which name none, if there is a metadata database.
+    pub(crate) fn default_tenant(&self) -> Option<&str> {
+        self.settings.metadata.as_ref()?.options.template.default_tenant.as_deref()
+    }
+
+    /// Records that were followed so far.
+    pub(crate) fn followed(&self) -> u64 {
+        self.followed.load(Ordering::Acquire)
+    }
+
+    /// One more record is followed. Call it with the runtimes locked.
+    pub(crate) fn count_followed(&self) {
+        self.followed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The running state of a tenant, made if need be and if its record is `in_force` still: that is asked under the
+    /// lock under which records are followed, so that nothing is made of a tenant that has just gone. `None` if its
+    /// keys cannot be used, which is logged.
+    ///
+    /// # Errors
+    /// [`Stale`]: the record has to be looked up anew.
     pub(crate) fn runtime_of(
         &self,
-        find: impl FnOnce() -> Option<Arc<Tenant>>,
-    ) -> Option<Arc<TenantRuntime>> {
+        tenant: &Arc<Tenant>,
+        in_force: impl FnOnce() -> bool,
+    ) -> Result<Option<Arc<TenantRuntime>>, Stale> {
         let mut runtimes = self.runtimes.lock();
-        let tenant = find()?;
         if let Some(runtime) = runtimes.get(&tenant.external_id) {
-            return Some(Arc::clone(runtime));
+            return Ok(Some(Arc::clone(runtime)));
         }
-        let verifier = match self.verifier(&tenant) {
+        if !in_force() {
+            return Err(Stale);
+        }
+        let verifier = match self.verifier(tenant) {
             Ok(verifier) => verifier,
             Err(error) => {
                 tracing::error!(tenant = &*tenant.external_id, %error, "tenant cannot be served");
-                return None;
+                return Ok(None);
             }
         };
         let routes = Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits))));
         let name: Arc<str> = (&*tenant.external_id).into();
         let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
-        let database = TenantDatabase::new(self.prepared(database_config(&tenant)), Arc::new(sink));
+        let database = TenantDatabase::new(self.prepared(database_config(tenant)), Arc::new(sink));
         let runtime = Arc::new(TenantRuntime::new(
-            Arc::clone(&tenant),
+            Arc::clone(tenant),
             verifier,
             Arc::clone(&self.hub),
             routes,
@@ -100,7 +163,7 @@ impl App {
             self.settings.no_channel_timeout,
         ));
         runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
-        Some(runtime)
+        Ok(Some(runtime))
     }
 
     /// With the set-up on first use, if there is to be one.
@@ -122,17 +185,22 @@ impl App {
         verifier(tenant, &self.settings)
     }
 
-    /// Connects to the databases of all tenants known from the start and goes on trying, so that the first
-    /// client need not wait and the log tells what is wrong before anybody asks.
+    /// Connects to the databases of the tenants known from the start and goes on trying, so that the first client need
+    /// not wait and the log tells what is wrong before anybody asks.
     pub fn connect_databases(self: &Arc<Self>) {
         for tenant in &self.settings.tenants {
-            let Some(runtime) = self.runtime(&tenant.external_id) else { continue };
             let app = Arc::clone(self);
+            let external_id = tenant.external_id.clone();
             self.sockets.spawn(async move {
-                let work = crate::startup::connect(&runtime);
+                let work = async {
+                    let Some(runtime) = app.runtime(&external_id).await else { return };
+                    tokio::select! {
+                        () = runtime.retired().cancelled() => {}
+                        () = crate::startup::connect(&runtime) => {}
+                    }
+                };
                 tokio::select! {
                     () = app.stopping.cancelled() => {}
-                    () = runtime.retired().cancelled() => {}
                     () = work => {}
                 }
             });
@@ -171,6 +239,12 @@ impl App {
         verifier.verify_any(token, Clock::System.unix_seconds()).is_ok()
     }
 
+    /// When the server started, in UTC.
+    #[must_use]
+    pub fn started(&self) -> DateTime {
+        self.started
+    }
+
     /// Where the node is.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
@@ -207,6 +281,10 @@ impl App {
         self.settings.max_header_length
     }
 }
+
+/// The record is not in force any more.
+#[derive(Debug)]
+pub(crate) struct Stale;
 
 fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigError> {
     let jwks = tenant.jwt_jwks.as_deref().map(Jwks::parse).transpose();

@@ -1,5 +1,6 @@
 //! The `realtime` server: configuration, command line, HTTP, WebSocket transport, channels.
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
@@ -11,8 +12,10 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod migrate;
+mod resolve;
 pub mod routes;
 pub mod session;
+pub mod set_up;
 mod sink;
 pub mod socket;
 pub mod sockets;

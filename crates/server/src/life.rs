@@ -86,6 +86,7 @@ impl App {
     /// run here, or whose record it follows already. Call it within a runtime.
     pub fn follow(&self, external_id: &str, tenant: Option<&Arc<Tenant>>) -> Ending {
         let mut runtimes = self.lock_runtimes();
+        self.count_followed();
         let Some(runtime) = runtimes.get(external_id).map(Arc::clone) else { return Ending::default() };
         let verifier = tenant.map(|tenant| (tenant, self.verifier(tenant)));
         let (tenant, verifier) = match verifier {

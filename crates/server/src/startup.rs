@@ -35,7 +35,7 @@ impl Server {
     pub fn bind(settings: Settings) -> io::Result<Self> {
         let listener = listener::bind(settings.listen, settings.port)?;
         let (stopping, max_connections) = (CancellationToken::new(), settings.max_connections);
-        let app = App::new(settings, stopping.clone());
+        let app = App::new(settings, stopping.clone()).map_err(io::Error::other)?;
         Ok(Self { app, listener, stopping, max_connections })
     }
 
@@ -56,6 +56,13 @@ impl Server {
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         self.app.connect_databases();
+        let following = Arc::clone(&self.app);
+        self.app.sockets().spawn(async move {
+            tokio::select! {
+                () = following.stopping().cancelled() => {}
+                () = following.follow_changes() => {}
+            }
+        });
         let router = http::router(Arc::clone(&self.app));
         let serving =
             tokio::spawn(listener::serve(self.listener, router, self.max_connections, self.stopping.clone()));

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,8 +15,7 @@ use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, ReadVerdict, ReplayError,
-    ReplayParams, ReplayedMessage, Replication, SchemaError, SchemaReport, Stats, SubscribeRequest,
-    TenantDatabase, WriteVerdict,
+    ReplayParams, ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase, WriteVerdict,
 };
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
@@ -67,14 +66,14 @@ pub trait Database: Send + Sync {
     fn is_connected(&self) -> bool {
         self.is_ready()
     }
+    /// See [`TenantDatabase::is_prepared`].
+    fn is_prepared(&self) -> bool {
+        true
+    }
     /// See [`TenantDatabase::succeed`].
     fn succeed(&self, config: DatabaseConfig, come_back: bool) -> Arc<dyn Database>;
     /// See [`TenantDatabase::shutdown`].
     fn shutdown(&self) -> BoxFuture<'_, ()>;
-    /// See [`TenantDatabase::set_up_schema`].
-    fn set_up_schema(&self, grant: bool) -> BoxFuture<'_, Result<SchemaReport, SchemaError>>;
-    /// See [`TenantDatabase::drop_slots`].
-    fn drop_slots(&self) -> BoxFuture<'_, Result<Vec<String>, ConnectError>>;
 }
 
 impl Database for TenantDatabase {
@@ -136,20 +135,16 @@ impl Database for TenantDatabase {
         Self::is_connected(self)
     }
 
+    fn is_prepared(&self) -> bool {
+        Self::is_prepared(self)
+    }
+
     fn succeed(&self, config: DatabaseConfig, come_back: bool) -> Arc<dyn Database> {
         Arc::new(Self::succeed(self, config, come_back))
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(Self::shutdown(self))
-    }
-
-    fn set_up_schema(&self, grant: bool) -> BoxFuture<'_, Result<SchemaReport, SchemaError>> {
-        Box::pin(Self::set_up_schema(self, SystemTime::now(), grant))
-    }
-
-    fn drop_slots(&self) -> BoxFuture<'_, Result<Vec<String>, ConnectError>> {
-        Box::pin(Self::drop_slots(self))
     }
 }
 
@@ -196,6 +191,10 @@ pub struct TenantRuntime {
     channel_error_backoff: Duration,
     no_channel_timeout: Duration,
     retired: CancellationToken,
+    /// Its database was set up at least once.
+    set_up: AtomicBool,
+    /// That is under way because an administrator asked.
+    setting_up: AtomicBool,
 }
 
 impl TenantRuntime {
@@ -230,6 +229,8 @@ impl TenantRuntime {
             channel_error_backoff,
             no_channel_timeout,
             retired: CancellationToken::new(),
+            set_up: AtomicBool::new(false),
+            setting_up: AtomicBool::new(false),
         }
     }
 
@@ -339,6 +340,22 @@ impl TenantRuntime {
     /// Says that the tenant is gone: nothing that goes on by itself should.
     pub fn retire(&self) {
         self.retired.cancel();
+    }
+
+    /// Says that its database was set up.
+    pub fn set_up(&self) {
+        self.set_up.store(true, Ordering::Release);
+    }
+
+    /// Whether its database is known to have been set up.
+    #[must_use]
+    pub fn is_set_up(&self) -> bool {
+        self.set_up.load(Ordering::Acquire)
+    }
+
+    /// Whether that is under way because an administrator asked.
+    pub(crate) fn setting_up(&self) -> &AtomicBool {
+        &self.setting_up
     }
 
     /// Cancelled when the tenant is gone.

@@ -20,7 +20,7 @@ pub use fields::{ExtensionFields, Field, FieldErrors, TenantFields};
 pub use flags::{FeatureFlag, FlagFields, GCM_BACKFILL};
 pub use limiter::{CallWindow, Limiter, Span, Window};
 pub use record::{ENCRYPTED_SETTINGS, ExtensionRecord, POSTGRES_CDC_RLS, TenantRecord};
-pub use registry::Registry;
+pub use registry::{Registry, host_label};
 pub use store::{
     APPLICATION, MetadataConfig, SCHEMA, Store, StoreClient, StoreError, TenantDefaults, Updated,
 };

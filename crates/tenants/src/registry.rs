@@ -24,11 +24,19 @@ impl Registry {
         self.tenants.read().get(external_id).map(Arc::clone)
     }
 
+    /// All tenants, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Tenant>> {
+        let mut tenants: Vec<_> = self.tenants.read().values().map(Arc::clone).collect();
+        tenants.sort_by(|a, b| a.external_id.cmp(&b.external_id));
+        tenants
+    }
+
     /// The tenant that a request's host means (protocol 1.4): the one named by its first label, else the
     /// only default tenant, else none. `host` may carry a port and is matched in lower case.
     #[must_use]
     pub fn resolve(&self, host: &str) -> Option<Arc<Tenant>> {
-        let label = first_label(host).to_ascii_lowercase();
+        let label = host_label(host);
         let tenants = self.tenants.read();
         if let Some(tenant) = tenants.get(label.as_str()) {
             return Some(Arc::clone(tenant));
@@ -41,13 +49,15 @@ impl Registry {
     }
 }
 
-/// The text before the first dot, or all of it, without the port.
-fn first_label(host: &str) -> &str {
+/// The name of a tenant in a request's host: the text before the first dot, or all of it, without the port, in lower
+/// case.
+#[must_use]
+pub fn host_label(host: &str) -> String {
     let host = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or(v6),
         None => host.split(':').next().unwrap_or(host),
     };
-    host.split('.').next().unwrap_or(host)
+    host.split('.').next().unwrap_or(host).to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -2,15 +2,10 @@
 
 /// Settings of its virtual machine, its build and its own clustering.
 const IGNORED: &[&str] = &[
-    "APP_NAME",
     "BROADCAST_POOL_SIZE",
     "CLUSTER_STRATEGIES",
     "CONNECT_PARTITION_SLOTS",
-    "DB_AFTER_CONNECT_QUERY",
-    "DB_ENC_KEY",
-    "DB_ENC_KEY_GCM",
     "DB_QUEUE_INTERVAL",
-    "DB_QUEUE_TARGET",
     "DISABLE_HEALTHCHECK_LOGGING",
     "DNS_NODES",
     "ERL_AFLAGS",
@@ -27,7 +22,6 @@ const IGNORED: &[&str] = &[
     "MAX_GEN_RPC_CLIENTS",
     "MIGRATION_PARTITION_SLOTS",
     "MUSTER_SCOPE_SHARDS",
-    "NODE_NAME",
     "NUM_ACCEPTORS",
     "POSTGRES_CDC_SCOPE_SHARDS",
     "PRESENCE_POOL_SIZE",

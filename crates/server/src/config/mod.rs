@@ -1,11 +1,15 @@
 //! What the server is told by its environment (http_and_ops 5).
 
+mod admin;
 mod env;
 pub mod ignored;
+mod metadata;
 
 use std::{net::IpAddr, time::Duration};
 
+pub use admin::AdminSettings;
 pub use env::{ConfigError, Env};
+pub use metadata::MetadataSettings;
 use realtime_auth::ClaimValidators;
 use realtime_hub::DEFAULT_PRESENCE_INTERVAL;
 use realtime_postgres::JanitorSettings;
@@ -51,6 +55,12 @@ pub struct Settings {
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
     pub metrics_secret: Option<SecretString>,
+    /// Who may administer tenants.
+    pub admin: AdminSettings,
+    /// The metadata database, if tenants are kept in one.
+    pub metadata: Option<MetadataSettings>,
+    /// What the node is called.
+    pub node: String,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
     /// The tenants known from the start.
@@ -72,11 +82,10 @@ impl Settings {
             env.boolean("JWT_CLAIM_VALIDATORS_LENIENT", false)?,
         )
         .map_err(|error| ConfigError::new("JWT_CLAIM_VALIDATORS", error))?;
-        let tenants = if env.boolean("SEED_SELF_HOST", true)? {
-            vec![seeded_tenant(env, secret.unwrap_or_else(|| WELL_KNOWN_SECRET.to_owned()))?]
-        } else {
-            Vec::new()
-        };
+        let seed = env.boolean("SEED_SELF_HOST", true)?;
+        let seeded = seeded_tenant(env, secret.unwrap_or_else(|| WELL_KNOWN_SECRET.to_owned()))?;
+        let metadata = MetadataSettings::from_env(env, &seeded, seed)?;
+        let tenants = if seed { vec![seeded] } else { Vec::new() };
         Ok(Self {
             listen: listen_address(env)?,
             port: env.integer("PORT", 4000)?,
@@ -93,11 +102,21 @@ impl Settings {
             prepare_databases: env.boolean("PREPARE_DATABASES", true)?,
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
+            admin: AdminSettings::from_env(env),
+            metadata,
+            node: node_name(env),
             region: env.text("REGION"),
             tenants,
             well_known_secret,
         })
     }
+}
+
+/// What the node is called: `<NODE_NAME or APP_NAME>@<POD_IP or the host's name>` (http_and_ops 8).
+fn node_name(env: &Env<'_>) -> String {
+    let name = env.text("NODE_NAME").or_else(|| env.text("APP_NAME"));
+    let host = env.text("POD_IP").or_else(|| nix::unistd::gethostname().ok()?.into_string().ok());
+    format!("{}@{}", name.as_deref().unwrap_or("realtime"), host.as_deref().unwrap_or("localhost"))
 }
 
 /// `RUN_JANITOR` and `JANITOR_…` (tenant_database 5). Partitions are made in any case.

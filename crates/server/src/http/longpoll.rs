@@ -104,7 +104,7 @@ fn answer(body: &Value) -> Response {
 /// Opens a session, with the checks of a handshake; their texts are lost on the way (protocol 1.11).
 async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response {
     let Ok(vsn) = query.vsn() else { return answer(&json!({"status": 403})) };
-    let Admitted { runtime, era, token } = match admit(app, headers, query) {
+    let Admitted { runtime, era, token } = match admit(app, headers, query).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(app).await;

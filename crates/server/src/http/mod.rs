@@ -1,5 +1,6 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
+mod admin;
 mod answers;
 mod broadcast;
 pub mod listener;
@@ -23,7 +24,8 @@ use http::{StatusCode, header};
 
 use crate::app::App;
 
-/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
+/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
+/// they keep to themselves: the administration of tenants.
 pub fn router(app: Arc<App>) -> Router {
     let sockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
@@ -34,7 +36,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
-        .nest("/api", api.clone())
+        .nest("/api", api.clone().merge(admin::routes(&app)))
         .nest("/realtime/v1/api", api)
         .fallback(answers::not_found)
         .layer(from_fn(request_id::layer))

@@ -62,7 +62,7 @@ pub async fn websocket(
     // Before everything else and without delay (protocol 1.3).
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let Ok(vsn) = query.vsn() else { return StatusCode::FORBIDDEN.into_response() };
-    let admitted = match admit(&app, request.headers(), &query) {
+    let admitted = match admit(&app, request.headers(), &query).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(&app).await;
@@ -97,9 +97,9 @@ pub(super) struct Admitted {
 }
 
 /// The checks of protocol 1.6 in their order.
-pub(super) fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
+pub(super) async fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let runtime = app.runtime_for_host(host).ok_or(HandshakeRefusal::TenantNotFound)?;
+    let runtime = app.runtime_for_host(host).await.ok_or(HandshakeRefusal::TenantNotFound)?;
     // Before anything that may change is looked at.
     let era = runtime.sockets().era();
     let tenant = runtime.tenant();

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, sign_hs256};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::{DatabaseConfig, SchemaError, SchemaReport, SubscribeRequest};
+use realtime_postgres::{DatabaseConfig, SubscribeRequest};
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use serde_json::{Value, json};
 use tokio::time;
@@ -83,14 +83,6 @@ impl Database for Arc<Scripted> {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
-    }
-
-    fn set_up_schema(&self, _: bool) -> BoxFuture<'_, Result<SchemaReport, SchemaError>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn drop_slots(&self) -> BoxFuture<'_, Result<Vec<String>, ConnectError>> {
-        Box::pin(std::future::pending())
     }
 }
 

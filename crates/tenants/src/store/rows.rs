@@ -78,7 +78,7 @@ pub(super) async fn get(
 pub(super) async fn insert(client: &impl GenericClient, record: &TenantRecord) -> Result<(), StoreError> {
     let places: Vec<_> = (1..=COLUMNS.len()).map(|at| format!("${at}")).collect();
     let statement = format!("insert into tenants ({}) values ({})", COLUMNS.join(", "), places.join(", "));
-    with_values(record, async |values| client.execute(&statement, values).await).await?;
+    client.execute(&statement, &references(&values(record))).await?;
     insert_extensions(client, record).await
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn update(
     let sets: Vec<_> =
         COLUMNS.iter().enumerate().skip(2).map(|(at, column)| format!("{column} = ${}", at + 1)).collect();
     let statement = format!("update tenants set {} where id = $1 and external_id = $2", sets.join(", "));
-    with_values(record, async |values| client.execute(&statement, values).await).await?;
+    client.execute(&statement, &references(&values(record))).await?;
     if extensions {
         client
             .execute("delete from extensions where tenant_external_id = $1", &[&record.external_id])
@@ -127,38 +127,42 @@ async fn insert_extensions(client: &impl GenericClient, record: &TenantRecord) -
     Ok(())
 }
 
-/// Calls with the values of [`COLUMNS`].
-async fn with_values<T>(record: &TenantRecord, call: impl AsyncFnOnce(&[&(dyn ToSql + Sync)]) -> T) -> T {
-    let jwt_secret = record.jwt_secret.as_ref().map(Ciphertext::as_str);
-    let feature_flags = Value::Object(record.feature_flags.clone());
-    call(&[
-        &record.id,
-        &record.external_id,
-        &record.name,
-        &jwt_secret,
-        &record.jwt_jwks,
-        &record.postgres_cdc_default,
-        &record.max_concurrent_users,
-        &record.max_events_per_second,
-        &record.max_bytes_per_second,
-        &record.max_channels_per_client,
-        &record.max_joins_per_second,
-        &record.max_presence_events_per_second,
-        &record.max_payload_size_in_kb,
-        &record.max_client_presence_events_per_window,
-        &record.client_presence_window_ms,
-        &record.suspend,
-        &record.notify_private_alpha,
-        &record.private_only,
-        &record.presence_enabled,
-        &record.migrations_ran,
-        &record.broadcast_adapter,
-        &feature_flags,
-        &record.gcm_migrated_at,
-        &record.inserted_at,
-        &record.updated_at,
-    ])
-    .await
+/// A value of a statement. Not borrowed from the record by a closure, so that whoever writes can be a task of its own.
+type OwnValue = Box<dyn ToSql + Send + Sync>;
+
+/// The values of [`COLUMNS`].
+fn values(record: &TenantRecord) -> Vec<OwnValue> {
+    vec![
+        Box::new(record.id),
+        Box::new(record.external_id.clone()),
+        Box::new(record.name.clone()),
+        Box::new(record.jwt_secret.as_ref().map(|secret| secret.as_str().to_owned())),
+        Box::new(record.jwt_jwks.clone()),
+        Box::new(record.postgres_cdc_default.clone()),
+        Box::new(record.max_concurrent_users),
+        Box::new(record.max_events_per_second),
+        Box::new(record.max_bytes_per_second),
+        Box::new(record.max_channels_per_client),
+        Box::new(record.max_joins_per_second),
+        Box::new(record.max_presence_events_per_second),
+        Box::new(record.max_payload_size_in_kb),
+        Box::new(record.max_client_presence_events_per_window),
+        Box::new(record.client_presence_window_ms),
+        Box::new(record.suspend),
+        Box::new(record.notify_private_alpha),
+        Box::new(record.private_only),
+        Box::new(record.presence_enabled),
+        Box::new(record.migrations_ran),
+        Box::new(record.broadcast_adapter.clone()),
+        Box::new(Value::Object(record.feature_flags.clone())),
+        Box::new(record.gcm_migrated_at),
+        Box::new(record.inserted_at),
+        Box::new(record.updated_at),
+    ]
+}
+
+fn references(values: &[OwnValue]) -> Vec<&(dyn ToSql + Sync)> {
+    values.iter().map(|value| -> &(dyn ToSql + Sync) { &**value }).collect()
 }
 
 fn tenant(row: &Row) -> Result<TenantRecord, tokio_postgres::Error> {

@@ -108,11 +108,6 @@ impl App {
         &self.admin
     }
 
-    /// The tenant that hosts mean which name none, if there is a metadata database.
-    pub(crate) fn default_tenant(&self) -> Option<&str> {
-        self.settings.metadata.as_ref()?.options.template.default_tenant.as_deref()
-    }
-
     /// Records that were followed so far.
     pub(crate) fn followed(&self) -> u64 {
         self.followed.load(Ordering::Acquire)
@@ -166,10 +161,10 @@ impl App {
         Ok(Some(runtime))
     }
 
-    /// With the set-up on first use, if there is to be one.
+    /// With what the server's settings say of all databases: above all the set-up on first use.
     pub(crate) fn prepared(&self, config: DatabaseConfig) -> DatabaseConfig {
         let prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
-        DatabaseConfig { prepare, ..config }
+        DatabaseConfig { prepare, silence_limit: self.settings.replication_watchdog, ..config }
     }
 
     pub(crate) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {
@@ -299,6 +294,7 @@ pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
     DatabaseConfig {
         host: database.host.clone(),
         port: database.port,
+        route: database.route.clone(),
         user: database.user.clone(),
         password: database.password.expose_secret().into(),
         name: database.name.clone(),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use realtime_tenants::{Tenant, host_label};
+use realtime_tenants::{StoreError, Tenant};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::{app::App, tenant_runtime::TenantRuntime};
@@ -13,38 +13,14 @@ impl App {
     /// The running state of the tenant that a host means: the one named by its first label, else the default one, if
     /// there is one.
     pub async fn runtime_for_host(&self, host: &str) -> Option<Arc<TenantRuntime>> {
-        if self.directory().is_none() {
-            return self.runtime_of(&self.registry().resolve(host)?, || true).ok()?;
-        }
-        let label = host_label(host);
-        if let Some(runtime) = self.runtime(&label).await {
-            return Some(runtime);
-        }
-        match self.default_tenant() {
-            Some(default) if default != label => self.runtime(default).await,
-            _ => None,
-        }
-    }
-
-    /// The running state of a tenant, made if need be. `None` if there is none of that name, or it cannot be served.
-    ///
-    /// While the metadata database is away, what runs already goes on.
-    pub async fn runtime(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
         let Some(directory) = self.directory() else {
-            return self.runtime_of(&self.registry().get(external_id)?, || true).ok()?;
+            return self.runtime_of(&self.registry().resolve(host)?, || true).ok()?;
         };
         loop {
             let followed = self.followed();
-            let tenant = match directory.get(external_id).await {
-                Ok(tenant) => tenant?,
-                Err(error) => {
-                    let running = self.lock_runtimes().get(external_id).map(Arc::clone);
-                    tracing::error!(
-                        tenant = external_id, code = error.code(), %error, running = running.is_some(),
-                        "the tenant cannot be looked up"
-                    );
-                    return running;
-                }
+            let tenant = match directory.resolve_cached(host) {
+                Some(tenant) => tenant,
+                None => looked_up(host, directory.resolve(host).await)?,
             };
             if let Ok(runtime) = self.runtime_of(&tenant, || self.followed() == followed) {
                 return runtime;
@@ -52,9 +28,18 @@ impl App {
         }
     }
 
-    /// The record of a tenant as sockets are served with it.
-    pub async fn tenant(&self, external_id: &str) -> Option<Arc<Tenant>> {
-        Some(self.runtime(external_id).await?.tenant())
+    /// The running state of a tenant, made if need be. `None` if there is none of that name, or it cannot be served.
+    pub async fn runtime(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
+        let Some(directory) = self.directory() else {
+            return self.runtime_of(&self.registry().get(external_id)?, || true).ok()?;
+        };
+        loop {
+            let followed = self.followed();
+            let tenant = looked_up(external_id, directory.get(external_id).await)?;
+            if let Ok(runtime) = self.runtime_of(&tenant, || self.followed() == followed) {
+                return runtime;
+            }
+        }
     }
 
     /// Follows what happens to tenants of the metadata database, through this node or others, for ever.
@@ -77,4 +62,12 @@ impl App {
             }
         }
     }
+}
+
+/// What became of a question to the directory. It answers for tenants that it knows while the database does not.
+fn looked_up(name: &str, answer: Result<Option<Arc<Tenant>>, StoreError>) -> Option<Arc<Tenant>> {
+    answer.unwrap_or_else(|error| {
+        tracing::error!(tenant = name, code = error.code(), %error, "the tenant cannot be looked up");
+        None
+    })
 }

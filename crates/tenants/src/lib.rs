@@ -15,12 +15,12 @@ mod users;
 
 pub use cipher::{CipherError, Ciphers, Ciphertext};
 pub use convert::{MAX_SLOT_NAME, TenantTemplate, UnusableTenant};
-pub use directory::{Directory, DirectoryOptions, TenantChange};
+pub use directory::{Directory, DirectoryOptions, STALE_LIMIT, TenantChange};
 pub use fields::{ExtensionFields, Field, FieldErrors, TenantFields};
 pub use flags::{FeatureFlag, FlagFields, GCM_BACKFILL};
 pub use limiter::{CallWindow, Limiter, Span, Window};
 pub use record::{ENCRYPTED_SETTINGS, ExtensionRecord, POSTGRES_CDC_RLS, TenantRecord};
-pub use registry::{Registry, host_label};
+pub use registry::Registry;
 pub use store::{
     APPLICATION, MetadataConfig, SCHEMA, Store, StoreClient, StoreError, TenantDefaults, Updated,
 };

@@ -36,7 +36,7 @@ impl Registry {
     /// only default tenant, else none. `host` may carry a port and is matched in lower case.
     #[must_use]
     pub fn resolve(&self, host: &str) -> Option<Arc<Tenant>> {
-        let label = host_label(host);
+        let label = first_label(host).to_ascii_lowercase();
         let tenants = self.tenants.read();
         if let Some(tenant) = tenants.get(label.as_str()) {
             return Some(Arc::clone(tenant));
@@ -49,15 +49,13 @@ impl Registry {
     }
 }
 
-/// The name of a tenant in a request's host: the text before the first dot, or all of it, without the port, in lower
-/// case.
-#[must_use]
-pub fn host_label(host: &str) -> String {
+/// The text before the first dot, or all of it, without the port.
+pub(crate) fn first_label(host: &str) -> &str {
     let host = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or(v6),
         None => host.split(':').next().unwrap_or(host),
     };
-    host.split('.').next().unwrap_or(host).to_ascii_lowercase()
+    host.split('.').next().unwrap_or(host)
 }
 
 #[cfg(test)]
@@ -78,6 +76,7 @@ mod tests {
             database: DatabaseSettings {
                 host: "localhost".into(),
                 port: 5432,
+                route: realtime_tls::Route::default(),
                 name: "postgres".into(),
                 user: "postgres".into(),
                 password: "".into(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use realtime_tls::Route;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A tenant: one database and the people who may connect for it (http_and_ops 1.2).
@@ -94,6 +95,8 @@ pub struct DatabaseSettings {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether encrypted, what its server has to prove, over which addresses.
+    pub route: Route,
     /// Database name.
     pub name: String,
     /// Role to log in as; needs REPLICATION.
@@ -120,6 +123,7 @@ impl PartialEq for DatabaseSettings {
         let Self {
             host,
             port,
+            route,
             name,
             user,
             password,
@@ -130,7 +134,10 @@ impl PartialEq for DatabaseSettings {
             idle_stop,
             pool_size,
         } = self;
-        (host, port, name, user) == (&other.host, &other.port, &other.name, &other.user)
+        let same_route =
+            (route.tls.mode(), route.ip_version) == (other.route.tls.mode(), other.route.ip_version);
+        same_route
+            && (host, port, name, user) == (&other.host, &other.port, &other.name, &other.user)
             && password.expose_secret() == other.password.expose_secret()
             && (publication, slot_name, durable_slot)
                 == (&other.publication, &other.slot_name, &other.durable_slot)

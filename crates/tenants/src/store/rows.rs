@@ -1,6 +1,8 @@
 //! Tenants as rows.
 
 use deadpool_postgres::GenericClient;
+use std::collections::HashMap;
+
 use jiff::civil::DateTime;
 use serde_json::{Map, Value};
 use tokio_postgres::{Row, types::ToSql};
@@ -42,12 +44,34 @@ pub(super) async fn list(client: &impl GenericClient) -> Result<Vec<TenantRecord
         client.query("select * from tenants where external_id is not null order by external_id", &[]).await?;
     let extensions =
         client.query("select * from extensions order by tenant_external_id, inserted_at, type", &[]).await?;
+    joined(&tenants, &extensions)
+}
+
+pub(super) async fn get_many(
+    client: &impl GenericClient,
+    external_ids: &[&str],
+) -> Result<Vec<TenantRecord>, StoreError> {
+    let tenants = client.query("select * from tenants where external_id = any($1)", &[&external_ids]).await?;
+    let extensions = client
+        .query(
+            "select * from extensions where tenant_external_id = any($1)
+             order by tenant_external_id, inserted_at, type",
+            &[&external_ids],
+        )
+        .await?;
+    joined(&tenants, &extensions)
+}
+
+fn joined(tenants: &[Row], extensions: &[Row]) -> Result<Vec<TenantRecord>, StoreError> {
     let mut records = tenants.iter().map(tenant).collect::<Result<Vec<_>, _>>()?;
-    for row in &extensions {
+    let mut places = HashMap::with_capacity(records.len());
+    for (at, record) in records.iter().enumerate() {
+        places.insert(record.external_id.clone(), at);
+    }
+    for row in extensions {
         let owner: Option<&str> = row.try_get("tenant_external_id")?;
-        let Some(owner) = owner else { continue };
-        // The database sorts by its own collation.
-        if let Some(record) = records.iter_mut().find(|record| record.external_id == owner) {
+        let record = owner.and_then(|owner| records.get_mut(*places.get(owner)?));
+        if let Some(record) = record {
             record.extensions.push(extension(row)?);
         }
     }

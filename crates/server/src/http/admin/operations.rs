@@ -19,9 +19,9 @@ use crate::{
 pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreError> {
     match app.directory() {
         None => Ok(app.registry().get(external_id).is_some()),
-        Some(directory) => match directory.cached(external_id) {
-            Some(_) => Ok(true),
-            None => Ok(directory.store().get(external_id).await?.is_some()),
+        Some(directory) => match directory.get(external_id).await {
+            Ok(Some(_)) => Ok(true),
+            Ok(None) | Err(_) => Ok(directory.store().get(external_id).await?.is_some()),
         },
     }
 }

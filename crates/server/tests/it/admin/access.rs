@@ -72,14 +72,18 @@ async fn administrators_alone() -> Result<()> {
 #[tokio::test]
 async fn tenants_of_the_configuration() -> Result<()> {
     let db = TestDb::new().await?;
-    let options = ServerOptions::default().env("REGION", "eu-west-2").env("NODE_NAME", "one").env("POD_IP", "::1");
+    let options =
+        ServerOptions::default().env("REGION", "eu-west-2").env("NODE_NAME", "one").env("POD_IP", "::1");
     let server = Server::start(BINARY, &db, options).await?;
     let bearer = format!("Bearer {}", sign(&json!({})));
     let admin = [("Authorization", &*bearer), ("Content-Type", "application/json")];
     let shown = server.http("GET", "/api/tenants/realtime-dev", &admin, b"").await?;
     assert_eq!((shown.status, shown.header("content-type")), (200, "application/json; charset=utf-8"));
     let tenant = data(&shown)?;
-    assert_eq!((&tenant["external_id"], &tenant["max_events_per_second"]), (&json!("realtime-dev"), &json!(100)));
+    assert_eq!(
+        (&tenant["external_id"], &tenant["max_events_per_second"]),
+        (&json!("realtime-dev"), &json!(100))
+    );
     assert_eq!(tenant["extensions"][0]["settings"]["publication"], "supabase_realtime");
     assert!(!shown.body.contains("db_") && !shown.body.contains("secret"), "{}", shown.body);
     let list = server.http("GET", "/api/tenants", &admin, b"").await?;

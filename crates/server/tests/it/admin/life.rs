@@ -53,7 +53,10 @@ async fn changes_reach_those_who_are_connected() -> Result<()> {
     assert!(!before.is_empty());
 
     // Nobody notices.
-    served.admin.change("t", json!({"name": "other", "max_channels_per_client": 50, "jwt_secret": TENANT_SECRET})).await?;
+    served
+        .admin
+        .change("t", json!({"name": "other", "max_channels_per_client": 50, "jwt_secret": TENANT_SECRET}))
+        .await?;
     let same = extension(&served.db).await?;
     served.admin.change("t", json!({"extensions": [same]})).await?;
     assert_eq!(served.socket.settle().await?, []);
@@ -121,7 +124,11 @@ async fn another_database() -> Result<()> {
 
     served.admin.change("t", json!({"extensions": [extension(&next).await?]})).await?;
     let told = served.socket.event("realtime:w", "system").await?;
-    assert_eq!((&told["extension"], &told["status"]), (&json!("postgres_changes"), &json!("error")), "{told}");
+    assert_eq!(
+        (&told["extension"], &told["status"]),
+        (&json!("postgres_changes"), &json!("error")),
+        "{told}"
+    );
     served.ended(&before).await?;
     let told = served.socket.event("realtime:private", "system").await?;
     assert_eq!(told["status"], "error", "no policy lets anybody in there: {told}");
@@ -150,7 +157,8 @@ async fn a_tenant_is_removed() -> Result<()> {
     let mut socket = admin.socket("t", TENANT_SECRET).await?;
     socket.watch("realtime:w", json!([{"event": "*", "schema": "public", "table": "test"}])).await?;
     let slots = || async {
-        let sql = "select slot_name::text from pg_replication_slots where database = current_database() order by 1";
+        let sql =
+            "select slot_name::text from pg_replication_slots where database = current_database() order by 1";
         let rows = db.client().query(sql, &[]).await?;
         Ok::<_, anyhow::Error>(rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>())
     };

@@ -6,7 +6,9 @@ mod operations;
 mod tenants;
 
 use anyhow::{Context as _, Result};
-use realtime_testkit::{Answer, PATIENCE, Server, ServerOptions, Socket, TestDb, Version, sign, sign_with, unix_now};
+use realtime_testkit::{
+    Answer, PATIENCE, Server, ServerOptions, Socket, TestDb, Version, sign, sign_with, unix_now,
+};
 use serde_json::{Value, json};
 use tokio::time::{self, Duration};
 

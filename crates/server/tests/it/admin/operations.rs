@@ -81,7 +81,12 @@ async fn health() -> Result<()> {
     socket.event("realtime:a", "system").await?;
     let health = admin.health("t").await?;
     assert_eq!(
-        (&health["healthy"], &health["db_connected"], &health["replication_connected"], &health["connected_cluster"]),
+        (
+            &health["healthy"],
+            &health["db_connected"],
+            &health["replication_connected"],
+            &health["connected_cluster"]
+        ),
         (&json!(true), &json!(true), &json!(true), &json!(1)),
         "{health}"
     );

@@ -26,7 +26,11 @@ async fn made_shown_changed_and_removed() -> Result<()> {
     let extension = extension(&db).await?;
     let body = json!({"external_id": "t1", "name": "ignored", "jwt_secret": TENANT_SECRET, "extensions": [extension]});
     let made = admin.post(body.clone()).await?;
-    assert_eq!((made.status, made.header("content-type")), (201, "application/json; charset=utf-8"), "{made:?}");
+    assert_eq!(
+        (made.status, made.header("content-type")),
+        (201, "application/json; charset=utf-8"),
+        "{made:?}"
+    );
     let tenant = data(&made)?;
     let id = tenant["id"].as_str().context("id")?;
     assert_eq!(made.header("location"), format!("/api/tenants/{id}"));
@@ -59,7 +63,8 @@ async fn made_shown_changed_and_removed() -> Result<()> {
         }],
     });
     assert_eq!(tenant, expected);
-    let order = ["\"id\"", "external_id", "\"name\"", "max_concurrent", "inserted_at", "extensions", "private_only"];
+    let order =
+        ["\"id\"", "external_id", "\"name\"", "max_concurrent", "inserted_at", "extensions", "private_only"];
     let places: Vec<_> = order.iter().map(|key| made.body.find(key)).collect();
     assert!(places.is_sorted() && places.iter().all(Option::is_some), "{}", made.body);
     assert_eq!(data(&admin.get("/api/tenants/t1").await?)?, tenant);
@@ -81,7 +86,10 @@ async fn made_shown_changed_and_removed() -> Result<()> {
         .post(json!({"external_id": "t1", "max_client_presence_events_per_window": 42, "client_presence_window_ms": "5000"}))
         .await?;
     let shown = data(&changed)?;
-    assert_eq!((&shown["max_client_presence_events_per_window"], &shown["client_presence_window_ms"]), (&json!(42), &json!(5000)));
+    assert_eq!(
+        (&shown["max_client_presence_events_per_window"], &shown["client_presence_window_ms"]),
+        (&json!(42), &json!(5000))
+    );
     assert_eq!(data(&admin.get("/api/tenants/t1").await?)?, shown);
 
     // New by its path.
@@ -90,7 +98,10 @@ async fn made_shown_changed_and_removed() -> Result<()> {
         .await?;
     assert_eq!(put.status, 201, "{put:?}");
     let put = data(&put)?;
-    assert_eq!((&put["external_id"], &put["name"], &put["extensions"].as_array().map(Vec::len)), (&json!("t0"), &json!("t0"), &Some(1)));
+    assert_eq!(
+        (&put["external_id"], &put["name"], &put["extensions"].as_array().map(Vec::len)),
+        (&json!("t0"), &json!("t0"), &Some(1))
+    );
     let names = |answer: Answer| -> Result<Vec<Value>> {
         let Value::Array(tenants) = data(&answer)? else { anyhow::bail!("no list") };
         Ok(tenants.into_iter().map(|mut tenant| tenant["external_id"].take()).collect())
@@ -127,20 +138,26 @@ async fn fields_and_settings() -> Result<()> {
     assert_eq!(made.status, 201, "{made:?}");
     let settings = |answer: &Answer| Ok::<_, anyhow::Error>(data(answer)?["extensions"][0].take());
     let first = settings(&made)?;
-    assert_eq!((&first["type"], &first["settings"]["subcriber_pool_size"]), (&json!("postgres_cdc_rls"), &json!(3)));
+    assert_eq!(
+        (&first["type"], &first["settings"]["subcriber_pool_size"]),
+        (&json!("postgres_cdc_rls"), &json!(3))
+    );
     extension["settings"]["postgres_changes_pool"] = json!(10);
     let second = settings(&admin.put("t", json!({"extensions": [extension]})).await?)?;
     assert_eq!(second["settings"]["subcriber_pool_size"], 10);
     assert!(second["settings"].get("postgres_changes_pool").is_none());
 
-    let shown = data(&admin.put("t", json!({"presence_enabled": true, "name": "A name", "unknown": 1})).await?)?;
+    let shown =
+        data(&admin.put("t", json!({"presence_enabled": true, "name": "A name", "unknown": 1})).await?)?;
     assert_eq!((&shown["presence_enabled"], &shown["name"]), (&json!(true), &json!("A name")));
     assert_eq!(data(&admin.get("/api/tenants/t").await?)?, shown);
     let mut socket = admin.socket("t", TENANT_SECRET).await?;
     assert_eq!(socket.join("realtime:a", json!({"config": {}})).await?.0["status"], "ok");
     assert_eq!(socket.event("realtime:a", "presence_state").await?, json!({}), "as the tenant has it");
     // PATCH is the same as PUT.
-    let patched = admin.request("PATCH", "/api/tenants/t", Some(&json!({"tenant": {"max_events_per_second": 0}}))).await?;
+    let patched = admin
+        .request("PATCH", "/api/tenants/t", Some(&json!({"tenant": {"max_events_per_second": 0}})))
+        .await?;
     assert_eq!(data(&patched)?["max_events_per_second"], 0);
     let ping = admin.server.http("GET", "/api/ping", &[("Host", "t")], b"").await?;
     assert_eq!((ping.status, ping.header("x-rate-limit")), (429, "0"), "http_and_ops 34");
@@ -155,7 +172,11 @@ async fn what_is_refused() -> Result<()> {
     let (admin, db) = (Admin::start().await?, TestDb::new().await?);
     let extension = extension(&db).await?;
     let refused = |answer: Answer| -> Result<Value> {
-        assert_eq!((answer.status, answer.header("content-type")), (422, "application/json; charset=utf-8"), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (422, "application/json; charset=utf-8"),
+            "{answer:?}"
+        );
         let mut body: Value = serde_json::from_str(&answer.body)?;
         Ok(body["errors"].take())
     };
@@ -171,7 +192,8 @@ async fn what_is_refused() -> Result<()> {
     let mut bad = extension.clone();
     bad["settings"]["db_port"] = json!(5432);
     bad["settings"].as_object_mut().context("settings")?.remove("db_password");
-    let both = json!({"extensions": [{}, {"settings": ["db_password can't be blank", "db_port is invalid"]}]});
+    let both =
+        json!({"extensions": [{}, {"settings": ["db_password can't be blank", "db_port is invalid"]}]});
     let tenant = json!({"jwt_secret": "s", "extensions": [{"type": "other", "settings": {}}, bad]});
     assert_eq!(refused(admin.put("t", tenant).await?)?, both);
     let count = admin.metadata.client().query_one("select count(*) from _realtime.tenants", &[]).await?;

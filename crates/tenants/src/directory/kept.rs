@@ -153,6 +153,10 @@ impl Memory {
         self.nobodies.clear();
     }
 
+    pub(super) fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
+        self.tenants.get(name)?.tenant.clone()
+    }
+
     pub(super) fn record(&self, name: &str) -> Option<Arc<TenantRecord>> {
         self.tenants.get(name).map(|kept| Arc::clone(&kept.record))
     }

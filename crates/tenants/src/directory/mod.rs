@@ -166,6 +166,12 @@ impl Directory {
         }
     }
 
+    /// The tenant of this name as it was when last asked for, however long ago.
+    #[must_use]
+    pub fn latest(&self, external_id: &str) -> Option<Arc<Tenant>> {
+        self.memory.read().tenant(external_id)
+    }
+
     /// The tenant of this name; as [`resolve`](Self::resolve).
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 
 use tokio::{sync::mpsc, task::JoinHandle, time};
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::AsyncMessage;
 
 use super::{APPLICATION, CHANNEL, Store, StoreError, error::describe, pool};
 
@@ -55,8 +55,8 @@ impl Store {
     /// Listens for what is changed from now on, on a connection of its own.
     pub(crate) async fn listen(&self) -> Result<Listener, StoreError> {
         let config = self.config();
-        let connecting = pool::settings(config, APPLICATION);
-        let connecting = connecting.connect(NoTls);
+        let settings = pool::settings(config, APPLICATION);
+        let connecting = config.route.connect(&settings);
         let (client, mut connection) = match time::timeout(config.connect_timeout, connecting).await {
             Ok(connected) => connected?,
             Err(_) => return Err(StoreError::Timeout("no connection in time".to_owned())),

@@ -11,6 +11,7 @@ mod listen;
 mod pool;
 mod rows;
 mod schema;
+mod seed;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 pub(crate) use listen::{Listener, News};
+pub use seed::{Seed, SeedPlace, Seeded};
 use uuid::Uuid;
 
 use crate::{Ciphers, Field, TenantFields, TenantRecord};
@@ -142,7 +144,7 @@ impl Store {
         &self,
         external_id: &str,
         now: DateTime,
-        edit: impl FnOnce(&mut TenantRecord) -> Result<(), StoreError>,
+        edit: impl FnOnce(&mut TenantRecord) -> Result<(), StoreError> + Send,
     ) -> Result<Updated, StoreError> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;

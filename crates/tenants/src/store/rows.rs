@@ -102,7 +102,7 @@ pub(super) async fn get(
 pub(super) async fn insert(client: &impl GenericClient, record: &TenantRecord) -> Result<(), StoreError> {
     let places: Vec<_> = (1..=COLUMNS.len()).map(|at| format!("${at}")).collect();
     let statement = format!("insert into tenants ({}) values ({})", COLUMNS.join(", "), places.join(", "));
-    client.execute(&statement, &references(&values(record))).await?;
+    execute(client, &statement, record).await?;
     insert_extensions(client, record).await
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn update(
     let sets: Vec<_> =
         COLUMNS.iter().enumerate().skip(2).map(|(at, column)| format!("{column} = ${}", at + 1)).collect();
     let statement = format!("update tenants set {} where id = $1 and external_id = $2", sets.join(", "));
-    client.execute(&statement, &references(&values(record))).await?;
+    execute(client, &statement, record).await?;
     if extensions {
         client
             .execute("delete from extensions where tenant_external_id = $1", &[&record.external_id])
@@ -151,16 +151,15 @@ async fn insert_extensions(client: &impl GenericClient, record: &TenantRecord) -
     Ok(())
 }
 
-/// A value of a statement. Not borrowed from the record by a closure, so that whoever writes can be a task of its own.
-type OwnValue = Box<dyn ToSql + Send + Sync>;
-
 /// The values of [`COLUMNS`].
-fn values(record: &TenantRecord) -> Vec<OwnValue> {
+fn values(record: &TenantRecord) -> Vec<Box<dyn ToSql + Sync + Send>> {
+    let jwt_secret = record.jwt_secret.as_ref().map(|secret| secret.as_str().to_owned());
+    let feature_flags = Value::Object(record.feature_flags.clone());
     vec![
         Box::new(record.id),
         Box::new(record.external_id.clone()),
         Box::new(record.name.clone()),
-        Box::new(record.jwt_secret.as_ref().map(|secret| secret.as_str().to_owned())),
+        Box::new(jwt_secret),
         Box::new(record.jwt_jwks.clone()),
         Box::new(record.postgres_cdc_default.clone()),
         Box::new(record.max_concurrent_users),
@@ -178,15 +177,23 @@ fn values(record: &TenantRecord) -> Vec<OwnValue> {
         Box::new(record.presence_enabled),
         Box::new(record.migrations_ran),
         Box::new(record.broadcast_adapter.clone()),
-        Box::new(Value::Object(record.feature_flags.clone())),
+        Box::new(feature_flags),
         Box::new(record.gcm_migrated_at),
         Box::new(record.inserted_at),
         Box::new(record.updated_at),
     ]
 }
 
-fn references(values: &[OwnValue]) -> Vec<&(dyn ToSql + Sync)> {
-    values.iter().map(|value| -> &(dyn ToSql + Sync) { &**value }).collect()
+/// Runs a statement with the values of [`COLUMNS`].
+async fn execute(
+    client: &impl GenericClient,
+    statement: &str,
+    record: &TenantRecord,
+) -> Result<(), StoreError> {
+    let values = values(record);
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| &**value as _).collect();
+    client.execute(statement, &values).await?;
+    Ok(())
 }
 
 fn tenant(row: &Row) -> Result<TenantRecord, tokio_postgres::Error> {

@@ -6,4 +6,5 @@ mod directory;
 mod flags;
 mod schema;
 mod secrets;
+mod seed;
 mod support;

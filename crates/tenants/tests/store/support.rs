@@ -66,6 +66,7 @@ pub fn template(default_tenant: Option<&str>) -> TenantTemplate {
         database: DatabaseSettings {
             host: String::new(),
             port: 0,
+            route: realtime_tls::Route::default(),
             name: String::new(),
             user: String::new(),
             password: "".into(),

@@ -1,20 +1,13 @@
 //! What the whole server shares.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use parking_lot::{Mutex, MutexGuard};
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_hub::Hub;
 use realtime_postgres::{DatabaseConfig, TenantDatabase};
-use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant};
+use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
 use secrecy::ExposeSecret;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -31,16 +24,11 @@ use crate::{
 /// What the whole server shares: settings, tenants, rooms, sockets.
 pub struct App {
     settings: Settings,
-    /// The tenants of the configuration, if they are kept nowhere else.
-    registry: Registry,
-    /// The tenants of the metadata database, if there is one.
-    directory: Option<Arc<Directory>>,
+    tenants: Tenants,
     admin: Admin,
     hub: Arc<Hub>,
     /// Made when a tenant is first asked for.
     runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
-    /// Counts the records that were followed. Changes under the lock of the runtimes.
-    followed: AtomicU64,
     sockets: TaskTracker,
     /// Connections to databases that are ending.
     endings: TaskTracker,
@@ -55,27 +43,26 @@ impl App {
     /// # Errors
     /// [`StoreError`] for a metadata database that no connection can ever be made to.
     pub fn new(settings: Settings, stopping: CancellationToken) -> Result<Arc<Self>, StoreError> {
-        let registry = Registry::default();
-        let directory = match &settings.metadata {
+        let tenants = match &settings.metadata {
             Some(metadata) => {
-                Some(Directory::new(Store::new(metadata.config.clone())?, metadata.options.clone()))
+                let store = Store::new(metadata.config.clone())?;
+                Tenants::Stored(Directory::new(store, metadata.options.clone()))
             }
             None => {
+                let registry = Registry::default();
                 for tenant in &settings.tenants {
                     registry.put(tenant.clone());
                 }
-                None
+                Tenants::Configured(registry)
             }
         };
         let presence_interval = settings.presence_interval;
         Ok(Arc::new(Self {
             admin: Admin::new(&settings.admin, &settings.claim_validators),
             settings,
-            registry,
-            directory,
+            tenants,
             hub: Hub::new(rand::random(), presence_interval),
             runtimes: Mutex::default(),
-            followed: AtomicU64::new(0),
             sockets: TaskTracker::new(),
             endings: TaskTracker::new(),
             long_polls: LongPolls::default(),
@@ -90,16 +77,10 @@ impl App {
         &self.settings
     }
 
-    /// The tenants of the configuration; none if there is a metadata database.
+    /// Where tenants come from.
     #[must_use]
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// The tenants of the metadata database, if there is one.
-    #[must_use]
-    pub fn directory(&self) -> Option<&Arc<Directory>> {
-        self.directory.as_ref()
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
     /// Who may administer tenants, and one change after the other.
@@ -108,39 +89,20 @@ impl App {
         &self.admin
     }
 
-    /// Records that were followed so far.
-    pub(crate) fn followed(&self) -> u64 {
-        self.followed.load(Ordering::Acquire)
-    }
-
-    /// One more record is followed. Call it with the runtimes locked.
-    pub(crate) fn count_followed(&self) {
-        self.followed.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The running state of a tenant, made if need be and if its record is `in_force` still: that is asked under the
-    /// lock under which records are followed, so that nothing is made of a tenant that has just gone. `None` if its
-    /// keys cannot be used, which is logged.
-    ///
-    /// # Errors
-    /// [`Stale`]: the record has to be looked up anew.
-    pub(crate) fn runtime_of(
-        &self,
-        tenant: &Arc<Tenant>,
-        in_force: impl FnOnce() -> bool,
-    ) -> Result<Option<Arc<TenantRuntime>>, Stale> {
+    /// The running state of a tenant, made if need be of the record that is in force: that is looked up under the lock
+    /// under which records are followed, so that nothing is made of a tenant that has just gone. `None` if there is none
+    /// known, or its keys cannot be used, which is logged.
+    pub(crate) fn runtime_of(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
         let mut runtimes = self.runtimes.lock();
-        if let Some(runtime) = runtimes.get(&tenant.external_id) {
-            return Ok(Some(Arc::clone(runtime)));
+        if let Some(runtime) = runtimes.get(external_id) {
+            return Some(Arc::clone(runtime));
         }
-        if !in_force() {
-            return Err(Stale);
-        }
+        let tenant = &self.tenants.latest(external_id)?;
         let verifier = match self.verifier(tenant) {
             Ok(verifier) => verifier,
             Err(error) => {
                 tracing::error!(tenant = &*tenant.external_id, %error, "tenant cannot be served");
-                return Ok(None);
+                return None;
             }
         };
         let routes = Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits))));
@@ -158,7 +120,7 @@ impl App {
             self.settings.no_channel_timeout,
         ));
         runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
-        Ok(Some(runtime))
+        Some(runtime)
     }
 
     /// With what the server's settings say of all databases: above all the set-up on first use.
@@ -276,10 +238,6 @@ impl App {
         self.settings.max_header_length
     }
 }
-
-/// The record is not in force any more.
-#[derive(Debug)]
-pub(crate) struct Stale;
 
 fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigError> {
     let jwks = tenant.jwt_jwks.as_deref().map(Jwks::parse).transpose();

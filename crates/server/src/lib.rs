@@ -10,6 +10,7 @@ pub mod http;
 pub mod life;
 pub mod limits;
 pub mod logging;
+mod metadata;
 pub mod metrics;
 pub mod migrate;
 mod resolve;

@@ -3,8 +3,9 @@
 //! [`SideEffects`] says what a change asks for; it compares two records, so it does not matter who made the change, on
 //! which node, or how this node learned of it: following twice is following once. [`App::follow`] does it. Invariants:
 //!
-//! - Records are followed under the lock of the runtimes, one after the other, and a runtime is made under the same lock
-//!   from a record that is still the one in force ([`App::runtime_of`]): nobody revives a tenant that has just gone.
+//! - Records are followed under the lock of the runtimes, and which record is in force is looked up under that lock, not
+//!   before: however changes overtake one another on their way here, what runs ends up with the last. A runtime is made
+//!   in the same way ([`App::runtime_of`]): nobody revives a tenant that has just gone.
 //! - Order within a change: settings and verifier, then the database's handle, then the signals to sockets. So a socket
 //!   that acts on its signal sees the new state, and one that was admitted by the old state is ended
 //!   ([`Era`](crate::sockets::Era)).
@@ -82,13 +83,13 @@ impl Ending {
 }
 
 impl App {
-    /// Makes what runs follow a tenant's record; without one the tenant is gone. Does nothing for a tenant that does not
-    /// run here, or whose record it follows already. Call it within a runtime.
-    pub fn follow(&self, external_id: &str, tenant: Option<&Arc<Tenant>>) -> Ending {
+    /// Makes what runs follow a tenant's record that has changed; if there is none any more, the tenant is gone. Does
+    /// nothing for a tenant that does not run here, or whose record it follows already. Call it within a runtime.
+    pub fn follow(&self, external_id: &str) -> Ending {
         let mut runtimes = self.lock_runtimes();
-        self.count_followed();
         let Some(runtime) = runtimes.get(external_id).map(Arc::clone) else { return Ending::default() };
-        let verifier = tenant.map(|tenant| (tenant, self.verifier(tenant)));
+        let latest = self.tenants().latest(external_id);
+        let verifier = latest.as_ref().map(|tenant| (tenant, self.verifier(tenant)));
         let (tenant, verifier) = match verifier {
             Some((tenant, Ok(verifier))) => (tenant, verifier),
             gone => {

@@ -1,6 +1,4 @@
 //! Which tenant is meant, and what runs of it (protocol 1.4, http_and_ops 2.1).
-//!
-//! Tenants are those of the metadata database, if there is one, else those of the configuration.
 
 use std::sync::Arc;
 
@@ -11,50 +9,33 @@ use crate::{app::App, tenant_runtime::TenantRuntime};
 
 impl App {
     /// The running state of the tenant that a host means: the one named by its first label, else the default one, if
-    /// there is one.
+    /// there is one. `None` if there is none, or it cannot be served.
     pub async fn runtime_for_host(&self, host: &str) -> Option<Arc<TenantRuntime>> {
-        let Some(directory) = self.directory() else {
-            return self.runtime_of(&self.registry().resolve(host)?, || true).ok()?;
+        let tenant = match self.tenants().resolve_cached(host) {
+            Some(tenant) => tenant,
+            None => looked_up(host, self.tenants().resolve(host).await)?,
         };
-        loop {
-            let followed = self.followed();
-            let tenant = match directory.resolve_cached(host) {
-                Some(tenant) => tenant,
-                None => looked_up(host, directory.resolve(host).await)?,
-            };
-            if let Ok(runtime) = self.runtime_of(&tenant, || self.followed() == followed) {
-                return runtime;
-            }
-        }
+        self.runtime_of(&tenant.external_id)
     }
 
     /// The running state of a tenant, made if need be. `None` if there is none of that name, or it cannot be served.
     pub async fn runtime(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
-        let Some(directory) = self.directory() else {
-            return self.runtime_of(&self.registry().get(external_id)?, || true).ok()?;
-        };
-        loop {
-            let followed = self.followed();
-            let tenant = looked_up(external_id, directory.get(external_id).await)?;
-            if let Ok(runtime) = self.runtime_of(&tenant, || self.followed() == followed) {
-                return runtime;
-            }
-        }
+        let tenant = looked_up(external_id, self.tenants().get(external_id).await)?;
+        self.runtime_of(&tenant.external_id)
     }
 
     /// Follows what happens to tenants of the metadata database, through this node or others, for ever.
     pub async fn follow_changes(&self) {
-        let Some(directory) = self.directory() else { return };
+        let Some(directory) = self.tenants().directory() else { return };
         let mut changes = directory.changes();
         loop {
             match changes.recv().await {
-                // Ends go on by themselves.
-                Ok(change) => drop(self.follow(&change.external_id, change.tenant.as_ref())),
+                // What is known by now counts, not what was known when this was told. Ends go on by themselves.
+                Ok(change) => drop(self.follow(&change.external_id)),
                 Err(RecvError::Lagged(_)) => {
                     for runtime in self.runtimes() {
-                        let name = runtime.name();
-                        if let Ok(tenant) = directory.get(name).await {
-                            drop(self.follow(name, tenant.as_ref()));
+                        if self.tenants().get(runtime.name()).await.is_ok() {
+                            drop(self.follow(runtime.name()));
                         }
                     }
                 }
@@ -64,7 +45,7 @@ impl App {
     }
 }
 
-/// What became of a question to the directory. It answers for tenants that it knows while the database does not.
+/// What became of a question to the directory, which answers for tenants that it knows while the database does not.
 fn looked_up(name: &str, answer: Result<Option<Arc<Tenant>>, StoreError>) -> Option<Arc<Tenant>> {
     answer.unwrap_or_else(|error| {
         tracing::error!(tenant = name, code = error.code(), %error, "the tenant cannot be looked up");

@@ -48,7 +48,7 @@ pub async fn is_done(app: &Arc<App>, runtime: &Arc<TenantRuntime>) -> bool {
     if !app.settings().prepare_databases || runtime.is_set_up() || runtime.database().is_prepared() {
         return true;
     }
-    if let Some(directory) = app.directory()
+    if let Some(directory) = app.tenants().directory()
         && let Ok(Some(record)) = directory.store().get(runtime.name()).await
         && record.migrations_ran.is_some_and(|count| count > 0)
     {
@@ -89,7 +89,7 @@ pub fn leave(app: &App, record: &TenantRecord) {
 
 fn tenant(app: &App, record: &TenantRecord) -> Option<Tenant> {
     let template = &app.settings().metadata.as_ref()?.options.template;
-    record.tenant(app.directory()?.store().ciphers(), template).ok()
+    record.tenant(app.tenants().directory()?.store().ciphers(), template).ok()
 }
 
 /// A handle for one piece of work, on a connection of its own.
@@ -120,7 +120,7 @@ async fn run(tenant: &Tenant) -> Option<SchemaReport> {
 
 /// Writes down that a database was set up, where tenants are kept.
 async fn note(app: &App, external_id: &str, report: &SchemaReport) {
-    let Some(directory) = app.directory() else { return };
+    let Some(directory) = app.tenants().directory() else { return };
     let count = match report.origin {
         Origin::Supabase(Some(migrations)) => i32::try_from(migrations).unwrap_or(i32::MAX),
         Origin::Ours | Origin::Supabase(None) => OURS,

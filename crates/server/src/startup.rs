@@ -10,6 +10,7 @@ use crate::{
     app::App,
     config::Settings,
     http::{self, listener},
+    metadata,
     tenant_runtime::TenantRuntime,
 };
 
@@ -55,14 +56,8 @@ impl Server {
 
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
     pub async fn run(self, stop: impl Future<Output = ()>) {
+        metadata::begin(&self.app).await;
         self.app.connect_databases();
-        let following = Arc::clone(&self.app);
-        self.app.sockets().spawn(async move {
-            tokio::select! {
-                () = following.stopping().cancelled() => {}
-                () = following.follow_changes() => {}
-            }
-        });
         let router = http::router(Arc::clone(&self.app));
         let serving =
             tokio::spawn(listener::serve(self.listener, router, self.max_connections, self.stopping.clone()));

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use realtime_tenants::{Ciphers, DirectoryOptions, MetadataConfig, Tenant, TenantDefaults, TenantTemplate};
+use realtime_tenants::{
+    Ciphers, DirectoryOptions, MetadataConfig, Seed, SeedPlace, Tenant, TenantDefaults, TenantTemplate,
+};
+use realtime_tls::TlsMode;
 use secrecy::SecretString;
 
-use super::{ConfigError, Env};
+use super::{ConfigError, Env, WELL_KNOWN_SECRET};
 
 /// The metadata database and how its tenants are kept in memory.
 #[derive(Debug, Clone)]
@@ -14,20 +17,18 @@ pub struct MetadataSettings {
     pub config: MetadataConfig,
     /// How its tenants are kept.
     pub options: DirectoryOptions,
+    /// The tenant that is made of the environment when the server starts, if there is to be one.
+    pub seed: Option<Seed>,
 }
 
 impl MetadataSettings {
     /// Reads the settings; `None` without a key to encrypt with (`DB_ENC_KEY`, `DB_ENC_KEY_GCM`): then the tenants are
     /// those of the configuration. `model` is the tenant of the configuration, whose settings stand for what records do
-    /// not say; `default`: hosts that name no tenant mean it.
+    /// not say; `seed`: it is made in the database, and hosts that name no tenant mean it.
     ///
     /// # Errors
     /// [`ConfigError`] for a setting that cannot be used.
-    pub(super) fn from_env(
-        env: &Env<'_>,
-        model: &Tenant,
-        default: bool,
-    ) -> Result<Option<Self>, ConfigError> {
+    pub(super) fn from_env(env: &Env<'_>, model: &Tenant, seed: bool) -> Result<Option<Self>, ConfigError> {
         let keys = ["DB_ENC_KEY", "DB_ENC_KEY_GCM"].map(|name| env.text(name).map(SecretString::from));
         if keys.iter().all(Option::is_none) {
             return Ok(None);
@@ -51,6 +52,7 @@ impl MetadataSettings {
         let config = MetadataConfig {
             host: database.host.clone(),
             port: database.port,
+            route: database.route.clone(),
             name: database.name.clone(),
             user: database.user.clone(),
             password: database.password.clone(),
@@ -67,9 +69,31 @@ impl MetadataSettings {
                 limits: model.limits,
                 database: database.clone(),
                 slot_name_suffix: env.text("SLOT_NAME_SUFFIX"),
-                default_tenant: default.then(|| model.external_id.clone()),
+                default_tenant: seed.then(|| model.external_id.clone()),
             },
         };
-        Ok(Some(Self { config, options }))
+        let seed = if seed { Some(Self::seed(env, model)?) } else { None };
+        Ok(Some(Self { config, options, seed }))
+    }
+
+    fn seed(env: &Env<'_>, model: &Tenant) -> Result<Seed, ConfigError> {
+        let database = &model.database;
+        let jwt_jwks = env.text("API_JWT_JWKS").map(|jwks| serde_json::from_str(&jwks)).transpose();
+        Ok(Seed {
+            external_id: model.external_id.to_string(),
+            jwt_secret: env.text("API_JWT_SECRET").map(SecretString::from),
+            fallback_secret: WELL_KNOWN_SECRET.into(),
+            jwt_jwks: jwt_jwks.map_err(|error| ConfigError::new("API_JWT_JWKS", error))?,
+            presence_enabled: model.presence_enabled,
+            place: SeedPlace {
+                host: database.host.clone(),
+                port: database.port,
+                name: database.name.clone(),
+                user: database.user.clone(),
+                password: database.password.clone(),
+                publication: database.publication.clone(),
+                ssl_enforced: database.route.tls.mode() != TlsMode::Disable,
+            },
+        })
     }
 }

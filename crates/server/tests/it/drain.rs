@@ -8,7 +8,7 @@ use realtime_server::{
     config::{Env, Settings},
     startup,
 };
-use realtime_tenants::Tenant;
+use realtime_tenants::{Tenant, Tenants};
 use realtime_testkit::{Refused, SECRET, Socket, TestDb, Version, token};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -40,11 +40,12 @@ impl Inside {
         Socket::connect(self.port, version, &token("anon")).await
     }
 
-    async fn change(&self, change: impl FnOnce(&mut Tenant)) {
-        let runtime = self.app.runtime("realtime-dev").await.unwrap();
-        let mut tenant = (*runtime.tenant()).clone();
+    fn change(&self, change: impl FnOnce(&mut Tenant)) {
+        let Tenants::Configured(registry) = self.app.tenants() else { panic!("of the configuration") };
+        let mut tenant = (*registry.get("realtime-dev").unwrap()).clone();
         change(&mut tenant);
-        drop(self.app.follow("realtime-dev", Some(&Arc::new(tenant))));
+        registry.put(tenant);
+        drop(self.app.follow("realtime-dev"));
     }
 
     async fn stop(self) -> Result<()> {
@@ -84,7 +85,7 @@ async fn each_channel_is_told_before_the_socket_closes() -> Result<()> {
         assert_eq!(socket.close_code().await?, 1012);
         assert_eq!(idle.close_code().await?, 1012);
     }
-    server.change(|tenant| tenant.suspend = true).await;
+    server.change(|tenant| tenant.suspend = true);
     let url = format!("ws://localhost:{}/socket/websocket?apikey={}", server.port, token("anon"));
     let refused = Socket::try_connect(&url, &[], Version::V1).await?.err();
     let Some(Refused { status, body, .. }) = refused else { panic!("connected") };
@@ -106,12 +107,10 @@ async fn each_channel_is_told_before_the_socket_closes() -> Result<()> {
 async fn other_changes_disturb_nobody() -> Result<()> {
     let db = TestDb::new().await?;
     let server = Inside::start(&db).await?;
-    server
-        .change(|tenant| {
-            tenant.limits.max_concurrent_users = 1;
-            tenant.limits.max_channels_per_client = 2;
-        })
-        .await;
+    server.change(|tenant| {
+        tenant.limits.max_concurrent_users = 1;
+        tenant.limits.max_channels_per_client = 2;
+    });
     let mut first = server.socket(Version::V2).await?;
     let mut second = server.socket(Version::V2).await?;
     for topic in ["realtime:a", "realtime:b"] {
@@ -122,12 +121,10 @@ async fn other_changes_disturb_nobody() -> Result<()> {
     assert_eq!(first.join("realtime:c", json!({"config": {}})).await?.0["response"], too_many);
     let too_many = json!({"reason": "ConnectionRateLimitReached: Too many connected users"});
     assert_eq!(second.join("realtime:a", json!({"config": {}})).await?.0["response"], too_many);
-    server
-        .change(|tenant| {
-            tenant.limits.max_concurrent_users = 2;
-            tenant.limits.max_channels_per_client = 3;
-        })
-        .await;
+    server.change(|tenant| {
+        tenant.limits.max_concurrent_users = 2;
+        tenant.limits.max_channels_per_client = 3;
+    });
     assert_eq!(first.join("realtime:c", json!({"config": {}})).await?.0["status"], "ok");
     assert_eq!(second.join("realtime:a", json!({"config": {}})).await?.0["status"], "ok");
     assert_eq!(first.settle().await?, [], "no frame for what was there");
@@ -139,7 +136,7 @@ async fn other_changes_disturb_nobody() -> Result<()> {
 async fn presence_for_all_channels_of_a_tenant() -> Result<()> {
     let db = TestDb::new().await?;
     let server = Inside::start(&db).await?;
-    server.change(|tenant| tenant.presence_enabled = true).await;
+    server.change(|tenant| tenant.presence_enabled = true);
     let mut socket = server.socket(Version::V1).await?;
     socket.join("realtime:a", json!({"config": {}})).await?;
     assert_eq!(socket.event("realtime:a", "presence_state").await?, json!({}));

@@ -16,7 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderMap, Method, StatusCode, header};
-use realtime_tenants::StoreError;
+use realtime_tenants::{StoreError, Tenants};
 use serde::{Deserialize, Serialize};
 use view::TenantView;
 
@@ -110,10 +110,14 @@ impl Page {
 /// `GET /api/tenants`.
 async fn list(State(app): State<Arc<App>>, page: Result<Query<Page>, QueryRejection>) -> Response {
     let Ok(Query(page)) = page else { return super::answers::bad_request() };
-    let Some(directory) = app.directory() else {
-        let tenants = page.of(app.registry().all(), |tenant| &tenant.external_id);
-        let views: Vec<_> = tenants.iter().map(|tenant| TenantView::of_configuration(&app, tenant)).collect();
-        return data(StatusCode::OK, views);
+    let directory = match app.tenants() {
+        Tenants::Stored(directory) => directory,
+        Tenants::Configured(registry) => {
+            let tenants = page.of(registry.all(), |tenant| &tenant.external_id);
+            let views: Vec<_> =
+                tenants.iter().map(|tenant| TenantView::of_configuration(&app, tenant)).collect();
+            return data(StatusCode::OK, views);
+        }
     };
     match directory.store().list().await {
         Ok(records) => {
@@ -128,11 +132,14 @@ async fn list(State(app): State<Arc<App>>, page: Result<Query<Page>, QueryReject
 
 /// `GET /api/tenants/:tenant_id`.
 async fn show(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
-    let Some(directory) = app.directory() else {
-        return match app.registry().get(&external_id) {
-            Some(tenant) => data(StatusCode::OK, TenantView::of_configuration(&app, &tenant)),
-            None => no_such_tenant(&external_id),
-        };
+    let directory = match app.tenants() {
+        Tenants::Stored(directory) => directory,
+        Tenants::Configured(registry) => {
+            return match registry.get(&external_id) {
+                Some(tenant) => data(StatusCode::OK, TenantView::of_configuration(&app, &tenant)),
+                None => no_such_tenant(&external_id),
+            };
+        }
     };
     match directory.store().get(&external_id).await {
         Ok(Some(record)) => data(StatusCode::OK, TenantView::of_record(&record)),

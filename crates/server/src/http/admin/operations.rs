@@ -17,12 +17,10 @@ use crate::{
 
 /// Whether there is a tenant of this name, usable or not.
 pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreError> {
-    match app.directory() {
-        None => Ok(app.registry().get(external_id).is_some()),
-        Some(directory) => match directory.get(external_id).await {
-            Ok(Some(_)) => Ok(true),
-            Ok(None) | Err(_) => Ok(directory.store().get(external_id).await?.is_some()),
-        },
+    match (app.tenants().get(external_id).await, app.tenants().directory()) {
+        (Ok(Some(_)), _) => Ok(true),
+        (_, Some(directory)) => Ok(directory.store().get(external_id).await?.is_some()),
+        (_, None) => Ok(false),
     }
 }
 

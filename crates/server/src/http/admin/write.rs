@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use realtime_tenants::{Directory, FieldErrors, StoreError, Tenant, TenantFields, TenantRecord};
+use realtime_tenants::{Directory, FieldErrors, StoreError, TenantFields, TenantRecord};
 use serde_json::{Map, Value};
 
 use super::{super::answers::message, body, data, unavailable, view::TenantView};
@@ -52,7 +52,7 @@ impl IntoResponse for Refusal {
 
 /// `POST /api/tenants`.
 pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Response {
-    let Some(directory) = app.directory().map(Arc::clone) else { return no_store() };
+    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
     let tenant = match body::tenant(request).await {
         Ok(tenant) => tenant,
         Err(refusal) => return refusal,
@@ -79,7 +79,7 @@ pub(super) async fn put(
     Path(external_id): Path<String>,
     request: Request,
 ) -> Response {
-    let Some(directory) = app.directory().map(Arc::clone) else { return no_store() };
+    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
     let tenant = match body::tenant(request).await {
         Ok(tenant) => tenant,
         Err(refusal) => return refusal,
@@ -93,7 +93,7 @@ pub(super) async fn put(
 
 /// `DELETE /api/tenants/:tenant_id`.
 pub(super) async fn delete(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
-    let Some(directory) = app.directory().map(Arc::clone) else { return no_store() };
+    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
     detached(&app, remove(Arc::clone(&app), directory, external_id)).await
 }
 
@@ -133,7 +133,7 @@ async fn upsert(
             return Err(FieldErrors::of("extensions", "can't be blank").into());
         }
         let record = directory.create(&external_id, &fields).await?;
-        drop(app.follow(&external_id, served(&app, &directory, &record).as_ref()));
+        drop(app.follow(&external_id));
         drop(turn);
         return Ok(created(&app, &record).await);
     }
@@ -141,7 +141,7 @@ async fn upsert(
         return Err(FieldErrors::of("external_id", "can't be changed").into());
     }
     let updated = directory.update(&external_id, &fields).await?;
-    let ending = app.follow(&external_id, served(&app, &directory, &updated.after).as_ref());
+    let ending = app.follow(&external_id);
     drop(turn);
     ending.wait(&external_id, DATABASE_LIMIT).await;
     Ok(answer(StatusCode::OK, &updated.after))
@@ -159,19 +159,13 @@ async fn created(app: &Arc<App>, record: &TenantRecord) -> Response {
 async fn remove(app: Arc<App>, directory: Arc<Directory>, external_id: String) -> Result<Response, Refusal> {
     let turn = app.admin().changing().await;
     let record = directory.delete(&external_id).await?;
-    let ending = app.follow(&external_id, None);
+    let ending = app.follow(&external_id);
     drop(turn);
     ending.wait(&external_id, DATABASE_LIMIT).await;
     if let Some(record) = record {
         set_up::leave(&app, &record);
     }
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// What sockets are served with; `None` if the record cannot be used, which the directory has logged.
-fn served(app: &App, directory: &Directory, record: &TenantRecord) -> Option<Arc<Tenant>> {
-    let template = &app.settings().metadata.as_ref()?.options.template;
-    record.tenant(directory.store().ciphers(), template).ok().map(Arc::new)
 }
 
 fn answer(status: StatusCode, record: &TenantRecord) -> Response {

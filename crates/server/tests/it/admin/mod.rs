@@ -30,7 +30,6 @@ impl Admin {
 
     async fn start_with(options: ServerOptions) -> Result<Self> {
         let metadata = TestDb::new().await?;
-        metadata.sql(SCHEMA).await?;
         let options = ServerOptions::default()
             .env("DB_ENC_KEY", "1234567890123456")
             .env("SEED_SELF_HOST", "false")

@@ -79,13 +79,14 @@ impl Meters {
         }
     }
 
-    /// Takes new limits. A meter whose limit changes begins anew.
+    /// Takes new limits. A meter whose limit changes begins anew, but that of requests (http_and_ops 1.4).
     pub fn set_limits(&self, limits: &Limits) {
         self.joins.set_limit(limits.max_joins_per_second);
         self.events.set_limit(limits.max_events_per_second);
         self.presence.set_limit(limits.max_presence_events_per_second);
         self.db_events.set_limit(limits.max_events_per_second);
-        self.requests.set_limit(limits.max_events_per_second);
+        // The average of requests is compared with the limit as it is: nothing has to begin anew.
+        self.requests.limiter.adjust_limit(limits.max_events_per_second);
         self.max_payload_bytes.store(limits.max_payload_bytes(), Ordering::Relaxed);
     }
 

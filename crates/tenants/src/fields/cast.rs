@@ -181,7 +181,8 @@ impl ExtensionFields {
 
 fn check_database(settings: &Map<String, Value>, errors: &mut FieldErrors) {
     let mut problem = |name: &str, problem: &str| errors.add("settings", &format!("{name} {problem}"));
-    for name in ["region"].iter().chain(&ENCRYPTED_SETTINGS) {
+    // The password first, as the reference lists them.
+    for name in ENCRYPTED_SETTINGS.iter().rev().chain(&["region"]) {
         match settings.get(*name) {
             None | Some(Value::Null) => problem(name, BLANK),
             Some(Value::String(value)) => match *name {

@@ -66,7 +66,7 @@ fn databases_must_be_complete() {
         cast(json!({"extensions": entries})).unwrap_err(),
         json!({"extensions": [
             {},
-            {"settings": ["db_port is invalid", "db_password can't be blank", "db_pool is invalid"]},
+            {"settings": ["db_password can't be blank", "db_port is invalid", "db_pool is invalid"]},
             {"type": ["can't be blank"], "settings": ["is invalid"]},
         ]})
     );

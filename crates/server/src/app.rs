@@ -18,6 +18,7 @@ use crate::{
     limits::Meters,
     routes::Routes,
     sink::DatabaseSink,
+    status::Status,
     tenant_runtime::{Clock, TenantRuntime},
 };
 
@@ -33,6 +34,7 @@ pub struct App {
     /// Connections to databases that are ending.
     endings: TaskTracker,
     long_polls: LongPolls,
+    status: Status,
     started: DateTime,
     stopping: CancellationToken,
 }
@@ -58,6 +60,7 @@ impl App {
         };
         let presence_interval = settings.presence_interval;
         Ok(Arc::new(Self {
+            status: Status::new(settings.region.as_deref()),
             admin: Admin::new(&settings.admin, &settings.claim_validators),
             settings,
             tenants,
@@ -209,6 +212,12 @@ impl App {
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         self.settings.region.as_deref()
+    }
+
+    /// What the pages tell of this node.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
     }
 
     /// Where the tasks of sockets run.

@@ -21,6 +21,9 @@ const TOUCH: Duration = Duration::from_secs(3600);
 /// so or takes too long; it goes on by itself then.
 pub async fn begin(app: &Arc<App>) {
     let Some(directory) = app.tenants().directory().map(Arc::clone) else { return };
+    if app.settings().metadata.as_ref().is_some_and(|metadata| metadata.gcm_without_key) {
+        tracing::warn!("DB_ENC_WRITE_GCM means nothing without DB_ENC_KEY_GCM");
+    }
     let (ready, is_ready) = oneshot::channel();
     let (keeping, stop) = (Arc::clone(app), app.stopping().clone());
     app.sockets().spawn(async move {

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     config::Settings,
     http::{self, listener},
-    metadata,
+    metadata, status,
     tenant_runtime::TenantRuntime,
 };
 
@@ -58,6 +58,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         metadata::begin(&self.app).await;
         self.app.connect_databases();
+        self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
         let serving =
             tokio::spawn(listener::serve(self.listener, router, self.max_connections, self.stopping.clone()));

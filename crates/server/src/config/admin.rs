@@ -17,11 +17,11 @@ pub struct AdminSettings {
 
 impl AdminSettings {
     /// Reads `API_JWT_SECRET`, `API_JWT_SECRET_NEXT` and `API_TOKEN_BLOCKLIST`.
-    pub(super) fn from_env(env: &Env<'_>) -> Self {
+    pub(super) fn from_env(env: &Env) -> Self {
         let secrets = ["API_JWT_SECRET", "API_JWT_SECRET_NEXT"];
         Self {
             secrets: secrets.iter().filter_map(|name| env.text(name)).map(SecretString::from).collect(),
-            blocklist: Blocklist::parse(&env.text_or("API_TOKEN_BLOCKLIST", "")),
+            blocklist: Blocklist::parse(&env.text("API_TOKEN_BLOCKLIST").unwrap_or_default()),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod broadcast;
+mod browser;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;
@@ -24,6 +25,7 @@ mod drain;
 mod handshake;
 mod limits;
 mod longpoll;
+mod metadata;
 mod metrics;
 mod migrate;
 mod openapi;

@@ -122,6 +122,9 @@ impl App {
             self.settings.channel_error_backoff,
             self.settings.no_channel_timeout,
         ));
+        if tenant.suspend {
+            drop(self.end(runtime.database()));
+        }
         runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
         Some(runtime)
     }

@@ -166,7 +166,8 @@ impl App {
         runtime.replace_database(self.prepared(database_config(&runtime.tenant())), true)
     }
 
-    fn end(&self, database: Arc<dyn Database>) -> Ending {
+    /// Shuts a handle down, in the background.
+    pub(crate) fn end(&self, database: Arc<dyn Database>) -> Ending {
         Ending(Some(self.endings().spawn(async move { database.shutdown().await })))
     }
 

@@ -81,6 +81,9 @@ pub async fn connect(runtime: &TenantRuntime) {
     let mut pause = RETRY.0;
     let mut failed = false;
     loop {
+        if runtime.tenant().suspend {
+            return;
+        }
         match runtime.database().ready().await {
             Ok(()) => {
                 tracing::info!(tenant = &*tenant.external_id, "connected to the tenant's database");

@@ -2,6 +2,7 @@
 
 use axum::{extract::Request, response::Response};
 use http::StatusCode;
+use realtime_auth::Jwks;
 use realtime_tenants::FieldErrors;
 use serde_json::{Map, Value, json};
 
@@ -39,8 +40,14 @@ pub(super) async fn tenant(request: Request) -> Result<Map<String, Value>, Respo
     }
 }
 
-/// What is too large, and what PostgreSQL's text cannot hold.
-pub(super) fn check_sizes(tenant: &Map<String, Value>) -> Result<(), FieldErrors> {
+/// A name that a tenant can have. Others are not even looked for.
+pub(super) fn is_name(external_id: &str) -> bool {
+    !external_id.trim().is_empty() && external_id.len() <= 255 && !external_id.contains('\0')
+}
+
+/// What is too large, what PostgreSQL's text cannot hold, and keys that no token could be verified with: a tenant that
+/// had them could not be served any more.
+pub(super) fn check(tenant: &Map<String, Value>) -> Result<(), FieldErrors> {
     let mut errors = FieldErrors::default();
     for (field, limit) in LIMITS {
         if let Some(value) = tenant.get(field) {
@@ -50,6 +57,19 @@ pub(super) fn check_sizes(tenant: &Map<String, Value>) -> Result<(), FieldErrors
                 errors.add(field, "is invalid");
             }
         }
+    }
+    if let Some(jwks @ Value::Object(_)) = tenant.get("jwt_jwks")
+        && !errors.to_json().as_object().is_some_and(|told| told.contains_key("jwt_jwks"))
+        && Jwks::parse(&jwks.to_string()).is_err()
+    {
+        errors.add("jwt_jwks", "is invalid");
+    }
+    if tenant
+        .get("external_id")
+        .and_then(Value::as_str)
+        .is_some_and(|name| !name.is_empty() && name.trim().is_empty())
+    {
+        errors.add("external_id", "can't be blank");
     }
     if let Some(Value::Array(extensions)) = tenant.get("extensions") {
         let too_large = extensions.len() > MAX_EXTENSIONS
@@ -112,7 +132,7 @@ mod tests {
 
     #[test]
     fn sizes_are_limited() {
-        let refused = |tenant: Value| check_sizes(&object(tenant)).unwrap_err().to_json();
+        let refused = |tenant: Value| check(&object(tenant)).unwrap_err().to_json();
         assert_eq!(
             refused(json!({"name": "x".repeat(256), "external_id": "a\0", "jwt_jwks": {"a\0": 1}})),
             json!({
@@ -121,11 +141,14 @@ mod tests {
                 "jwt_jwks": ["is invalid"],
             })
         );
+        assert_eq!(
+            refused(json!({"external_id": " ", "jwt_jwks": {"keys": {}}})),
+            json!({"external_id": ["can't be blank"], "jwt_jwks": ["is invalid"]})
+        );
+        assert!(check(&object(json!({"jwt_jwks": {"keys": []}}))).is_ok());
         assert!(refused(json!({"extensions": vec![json!({}); 17]}))["extensions"].is_array());
         assert!(refused(json!({"extensions": [{"x": "y".repeat(70_000)}]}))["extensions"].is_array());
-        assert!(
-            check_sizes(&object(json!({"name": "x".repeat(255), "extensions": [1, {"a": null}]}))).is_ok()
-        );
+        assert!(check(&object(json!({"name": "x".repeat(255), "extensions": [1, {"a": null}]}))).is_ok());
     }
 
     #[test]
@@ -184,7 +207,7 @@ mod tests {
         fn any_body_is_read_or_refused(pairs in proptest::collection::vec((key(), any_json()), 0..8)) {
             let mut tenant: Map<String, Value> = pairs.into_iter().collect();
             drop_incomplete_extensions(&mut tenant);
-            if let Err(errors) = check_sizes(&tenant) {
+            if let Err(errors) = check(&tenant) {
                 prop_assert!(!errors.is_empty());
             }
             if let Err(errors) = TenantFields::cast(&tenant) {

@@ -141,6 +141,9 @@ async fn show(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> R
             };
         }
     };
+    if !body::is_name(&external_id) {
+        return no_such_tenant(&external_id);
+    }
     match directory.store().get(&external_id).await {
         Ok(Some(record)) => data(StatusCode::OK, TenantView::of_record(&record)),
         Ok(None) => no_such_tenant(&external_id),

@@ -9,7 +9,7 @@ use axum::{
 use http::StatusCode;
 use realtime_tenants::StoreError;
 
-use super::{no_such_tenant, unavailable};
+use super::{body::is_name, no_such_tenant, unavailable};
 use crate::{
     app::App,
     life::{DATABASE_LIMIT, RELOAD_LIMIT},
@@ -17,6 +17,9 @@ use crate::{
 
 /// Whether there is a tenant of this name, usable or not.
 pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreError> {
+    if !is_name(external_id) {
+        return Ok(false);
+    }
     match (app.tenants().get(external_id).await, app.tenants().directory()) {
         (Ok(Some(_)), _) => Ok(true),
         (_, Some(directory)) => Ok(directory.store().get(external_id).await?.is_some()),

@@ -45,6 +45,8 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Fields(errors) => body::unprocessable(&errors),
+            // Removed by another node at this moment.
+            Self::Store(StoreError::NotFound { .. }) => message(StatusCode::NOT_FOUND, "not found"),
             Self::Store(error) => unavailable(&error),
         }
     }
@@ -58,7 +60,7 @@ pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Respo
         Err(refusal) => return refusal,
     };
     // The shape of the body comes before everything else, also for a tenant that exists.
-    let external_id = match body::check_sizes(&tenant).and_then(|()| TenantFields::cast(&tenant)) {
+    let external_id = match body::check(&tenant).and_then(|()| TenantFields::cast(&tenant)) {
         Ok(fields) => match fields.external_id {
             Some(external_id) => external_id,
             None => return body::unprocessable(&FieldErrors::of("external_id", "can't be blank")),
@@ -84,8 +86,10 @@ pub(super) async fn put(
         Ok(tenant) => tenant,
         Err(refusal) => return refusal,
     };
-    let name = Map::from_iter([("external_id".to_owned(), Value::from(&*external_id))]);
-    if let Err(errors) = body::check_sizes(&name).and_then(|()| body::check_sizes(&tenant)) {
+    if !body::is_name(&external_id) {
+        return body::unprocessable(&FieldErrors::of("external_id", "is invalid"));
+    }
+    if let Err(errors) = body::check(&tenant) {
         return body::unprocessable(&errors);
     }
     detached(&app, upsert(Arc::clone(&app), directory, external_id, tenant)).await
@@ -94,6 +98,9 @@ pub(super) async fn put(
 /// `DELETE /api/tenants/:tenant_id`.
 pub(super) async fn delete(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
+    if !body::is_name(&external_id) {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     detached(&app, remove(Arc::clone(&app), directory, external_id)).await
 }
 

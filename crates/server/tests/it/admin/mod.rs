@@ -15,16 +15,16 @@ use tokio::time::{self, Duration};
 use crate::BINARY;
 
 /// Secret of the tokens of the tenants that the tests make.
-const TENANT_SECRET: &str = "a1d99c8b-91b6-47b2-8f3c-aa7d9a9ad20f";
+pub(crate) const TENANT_SECRET: &str = "a1d99c8b-91b6-47b2-8f3c-aa7d9a9ad20f";
 
 /// A server with a metadata database in which there is no tenant yet.
-struct Admin {
-    server: Server,
+pub(crate) struct Admin {
+    pub(crate) server: Server,
     metadata: TestDb,
 }
 
 impl Admin {
-    async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         Self::start_with(ServerOptions::default()).await
     }
 
@@ -74,7 +74,7 @@ impl Admin {
     }
 
     /// Changes a tenant.
-    async fn change(&self, external_id: &str, fields: Value) -> Result<()> {
+    pub(crate) async fn change(&self, external_id: &str, fields: Value) -> Result<()> {
         let answer = self.put(external_id, fields).await?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
         Ok(())
@@ -100,7 +100,7 @@ impl Admin {
     }
 }
 
-fn tenant_token(secret: &str) -> String {
+pub(crate) fn tenant_token(secret: &str) -> String {
     sign_with(secret, &json!({"role": "anon", "exp": unix_now() + 3600}))
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Parts {
 impl Parts {
     /// Cleans a token (protocol 8.1) and takes it apart.
     pub(crate) fn of(token: &str) -> Result<Self, AuthError> {
-        let cleaned = clean(token).ok_or(AuthError::Malformed)?;
+        let cleaned = clean(token)?;
         let (signed, signature) = cleaned.rsplit_once('.').ok_or(AuthError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(AuthError::Malformed)?;
         let decode = |part: &str| BASE64URL.decode(part).map_err(|_| AuthError::Malformed);
@@ -46,13 +46,15 @@ impl Parts {
     }
 }
 
-/// A token as it is meant (protocol 8.1): percent-decoded, without white space. `None` if that is no text.
-#[must_use]
-pub fn clean(token: &str) -> Option<String> {
-    let decoded: Cow<'_, str> = percent_decode_str(token).decode_utf8().ok()?;
+/// A token as it is meant: percent-decoded, without white space (protocol 8.1).
+///
+/// # Errors
+/// [`AuthError::Malformed`] for what is no text.
+pub fn clean(token: &str) -> Result<String, AuthError> {
+    let decoded: Cow<'_, str> = percent_decode_str(token).decode_utf8().map_err(|_| AuthError::Malformed)?;
     let mut cleaned = decoded.into_owned();
     cleaned.retain(|c| !c.is_whitespace());
-    Some(cleaned)
+    Ok(cleaned)
 }
 
 /// Whether a token is a gateway's API key (`sb_…`): ignored wherever a JWT is expected (protocol 4.4).

@@ -1,4 +1,10 @@
 //! The sockets of one tenant, to reach them all.
+//!
+//! A socket is admitted first, by the tenant's settings and keys at that time, and gets its place later, when its
+//! upgrade is through. What ends the tenant's sockets in between must not miss it: an [`Era`] is taken before the
+//! settings are looked at, [`Sockets::disconnect`] begins another after they were changed, and a socket whose era is
+//! over when it gets its place is ended like those that were there. So no socket outlives a change of keys that it
+//! was not checked against.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -24,6 +30,7 @@ pub struct Sockets {
 struct Inner {
     outboxes: HashMap<u64, Arc<Outbox>>,
     next: u64,
+    era: u64,
     shutting_down: bool,
     /// When the last one ended, or when it began without any.
     vacant_since: Option<Instant>,
@@ -35,6 +42,10 @@ impl Default for Sockets {
     }
 }
 
+/// The time between two ends of all sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Era(u64);
+
 impl Sockets {
     /// No sockets yet.
     #[must_use]
@@ -43,14 +54,23 @@ impl Sockets {
         Self { inner: Mutex::new(inner), metrics }
     }
 
-    /// Adds a socket until the guard is dropped.
+    /// The era of a socket that is to be admitted. Take it before looking at what admits it.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, outbox: &Arc<Outbox>) -> SocketGuard {
+    pub fn era(&self) -> Era {
+        Era(self.inner.lock().era)
+    }
+
+    /// Adds a socket that was admitted in an era, until the guard is dropped.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, outbox: &Arc<Outbox>, era: Era) -> SocketGuard {
         let mut inner = self.inner.lock();
         let id = inner.next;
         inner.next += 1;
         inner.outboxes.insert(id, Arc::clone(outbox));
         inner.vacant_since = None;
+        if era.0 != inner.era {
+            outbox.signal(Signal::Disconnect);
+        }
         if inner.shutting_down {
             outbox.signal(Signal::ShutDown);
         }
@@ -82,10 +102,24 @@ impl Sockets {
         self.inner.lock().outboxes.values().map(|outbox| outbox.bytes_written()).sum()
     }
 
-    /// Ends the sockets that there are: each joined channel is told, then the socket is closed with code 1012.
+    /// Ends the sockets that there are, and those admitted before: each joined channel is told, then the socket is
+    /// closed with code 1012. Call it after what admits them was changed.
     pub fn disconnect(&self) {
-        for outbox in self.outboxes() {
+        let outboxes: Vec<_> = {
+            let mut inner = self.inner.lock();
+            inner.era += 1;
+            inner.outboxes.values().map(Arc::clone).collect()
+        };
+        for outbox in outboxes {
             outbox.signal(Signal::Disconnect);
+        }
+    }
+
+    /// Tells all sockets that the tenant's database has another handle. Call it after that is so: who comes later
+    /// uses the new one by itself.
+    pub fn database_replaced(&self, elsewhere: bool) {
+        for outbox in self.outboxes() {
+            outbox.signal(Signal::DatabaseReplaced { elsewhere });
         }
     }
 
@@ -125,5 +159,24 @@ impl Drop for SocketGuard {
         if inner.outboxes.is_empty() {
             inner.vacant_since = Some(Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_admitted_before_the_end_is_ended_too() {
+        let sockets = Arc::new(Sockets::default());
+        let outbox = || Arc::new(Outbox::new(1000));
+        let (there, late, next) = (outbox(), outbox(), outbox());
+        let _first = sockets.enter(&there, sockets.era());
+        let era = sockets.era();
+        sockets.disconnect();
+        let _second = sockets.enter(&late, era);
+        let _third = sockets.enter(&next, sockets.era());
+        let signals = [there, late, next].map(|outbox| outbox.take_signals());
+        assert_eq!(signals, [vec![Signal::Disconnect], vec![Signal::Disconnect], vec![]]);
     }
 }

@@ -32,7 +32,7 @@ use tokio::{
 use super::{
     answers::{self, text},
     policy_headers,
-    upgrade::{Query, admit},
+    upgrade::{Admitted, Query, admit},
 };
 use crate::{app::App, driver::Driver, metrics::Transport, session::Session, ws::reader::MAX_MESSAGE_BYTES};
 
@@ -104,8 +104,8 @@ fn answer(body: &Value) -> Response {
 /// Opens a session, with the checks of a handshake; their texts are lost on the way (protocol 1.11).
 async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response {
     let Ok(vsn) = query.vsn() else { return answer(&json!({"status": 403})) };
-    let admitted = admit(app, headers, query, Transport::LongPoll, vsn);
-    let (runtime, token) = match admitted {
+    let admitted = admit(app, headers, query, Transport::LongPoll, vsn).await;
+    let Admitted { runtime, era, token } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(app).await;
@@ -128,7 +128,7 @@ async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response
             .over(Transport::LongPoll);
     let app_of_task = Arc::clone(app);
     app.sockets().spawn(async move {
-        serve(Driver::new(session, runtime), commands).await;
+        serve(Driver::new(session, runtime, era), commands).await;
         app_of_task.long_polls().0.lock().remove(&id);
     });
     answer(&json!({"status": 410, "token": BASE64_URL_SAFE_NO_PAD.encode(id), "messages": []}))

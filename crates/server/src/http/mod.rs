@@ -1,5 +1,6 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
+mod admin;
 mod answers;
 mod broadcast;
 mod limits;
@@ -31,7 +32,8 @@ use crate::app::App;
 /// Smallest answer that is compressed, in bytes: it fits into one packet anyway.
 const MIN_COMPRESSED: u64 = 1_024;
 
-/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
+/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
+/// they keep to themselves: the administration of tenants.
 pub fn router(app: Arc<App>) -> Router {
     let websockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
@@ -47,7 +49,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/metrics/{region}", get(metrics::of_region))
         .merge(swagger::router())
-        .nest("/api", api.clone())
+        .nest("/api", api.clone().merge(admin::routes(&app)))
         .nest("/realtime/v1/api", api)
         .merge(pages::routes())
         .merge(sockets);

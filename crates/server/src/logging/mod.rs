@@ -84,7 +84,6 @@ fn level(env: &Env, default: &'static str) -> Result<&'static str, ConfigError> 
 /// Of this server's own lines and the warnings of libraries: those know no better than to print what they handle.
 fn filter(level: &str) -> EnvFilter {
     let libraries = if level == "error" { "error" } else { "warn" };
-    let own = ["server", "postgres", "hub", "tenants", "auth", "changes", "pgoutput", "protocol", "localpg"];
-    let own: String = own.iter().map(|name| format!(",realtime_{name}={level}")).collect();
-    EnvFilter::new(format!("{libraries},realtime={level},pgwire_replication=off{own}"))
+    // A prefix: all crates of this server begin so.
+    EnvFilter::new(format!("{libraries},realtime={level},pgwire_replication=off"))
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 fn app() -> Arc<App> {
-    App::new(Settings::from_env(&Env::new(&|_| None)).unwrap(), CancellationToken::new())
+    App::new(Settings::from_env(&Env::new(&|_| None)).unwrap(), CancellationToken::new()).unwrap()
 }
 
 /// The value of a sample, if it is shown.
@@ -24,10 +24,10 @@ fn value(text: &str, name: &str) -> Option<f64> {
 #[tokio::test(start_paused = true)]
 async fn vacant_tenants_are_left_out() {
     let app = app();
-    let runtime = app.runtime_for_host("realtime-dev").unwrap();
+    let runtime = app.runtime_for_host("realtime-dev").await.unwrap();
     runtime.meters().joins().add(3);
     let outbox = Arc::new(Outbox::new(1000));
-    let guard = runtime.sockets().enter(&outbox);
+    let guard = runtime.sockets().enter(&outbox, runtime.sockets().era());
     time::advance(Duration::from_secs(6_000)).await;
     assert_eq!(value(&render(&app, Part::All), "realtime_channel_joins"), Some(3.0), "it has a socket");
     drop(guard);
@@ -37,7 +37,7 @@ async fn vacant_tenants_are_left_out() {
     let text = render(&app, Part::All);
     assert!(!text.contains("tenant="), "{text}");
     assert_eq!(value(&text, "realtime_channel_global_joins"), Some(3.0));
-    let _guard = runtime.sockets().enter(&outbox);
+    let _guard = runtime.sockets().enter(&outbox, runtime.sockets().era());
     runtime.meters().joins().add(1);
     assert_eq!(value(&render(&app, Part::All), "realtime_channel_joins"), Some(4.0), "it goes on");
 }
@@ -68,10 +68,10 @@ fn what_was_counted_outlives_who_counts() {
 #[tokio::test]
 async fn bytes_written_never_fall() {
     let app = app();
-    let runtime = app.runtime_for_host("realtime-dev").unwrap();
+    let runtime = app.runtime_for_host("realtime-dev").await.unwrap();
     let written = |app: &Arc<App>| value(&render(app, Part::All), "realtime_channel_output_bytes");
     let outbox = Arc::new(Outbox::new(1000));
-    let guard = runtime.sockets().enter(&outbox);
+    let guard = runtime.sockets().enter(&outbox, runtime.sockets().era());
     outbox.push(bytes::Bytes::from_static(b"12345")).unwrap();
     assert_eq!(written(&app), Some(0.0), "it waits");
     outbox.take(&mut std::collections::VecDeque::new());

@@ -181,39 +181,46 @@ impl Directory {
     pub async fn get(&self, external_id: &str) -> Answer {
         let now = Instant::now();
         let known = self.memory.read().look_up(external_id, now);
-        let stale = match known {
+        // What is answered if the database does not.
+        let before = match known {
             Known::Fresh(tenant) => return Ok(tenant),
             Known::Nobody => return Ok(None),
-            Known::Stale(tenant, age) if age < STALE_LIMIT => {
-                if self.failed.lock().is_some_and(|at| now - at < PAUSE_AFTER_FAILURE) {
-                    return Ok(tenant);
-                }
-                Some(tenant)
-            }
-            Known::Stale(..) => None,
-            Known::Unknown => {
-                if external_id.is_empty() || external_id.len() > LONGEST_NAME || external_id.contains('\0') {
-                    return Ok(None);
-                }
-                self.may_ask_for_unknown(now)?;
-                None
-            }
+            Known::Stale(tenant, age) => Some(tenant).filter(|_| age < STALE_LIMIT),
+            Known::WasNobody => Some(None),
+            Known::Unknown => None,
         };
-        match (self.fly(external_id).await, stale) {
-            (Err(error), Some(stale)) => {
+        if let Some(before) = &before
+            && self.failed.lock().is_some_and(|at| now - at < PAUSE_AFTER_FAILURE)
+        {
+            return Ok(before.clone());
+        }
+        let known = before.as_ref().is_some_and(Option::is_some);
+        let may_ask = if known { Ok(()) } else { self.may_ask_for_unknown(external_id, now) };
+        let answer = match may_ask {
+            Ok(()) => self.fly(external_id).await,
+            Err(refusal) => refusal,
+        };
+        match (answer, before) {
+            (Err(StoreError::Flooded), Some(before)) => Ok(before),
+            (Err(error), Some(before)) => {
                 tracing::warn!(
                     tenant = external_id,
                     code = error.code(),
                     %error,
                     "tenant is served as it was: the metadata database does not answer"
                 );
-                Ok(stale)
+                Ok(before)
             }
             (answer, _) => answer,
         }
     }
 
-    fn may_ask_for_unknown(&self, now: Instant) -> Result<(), StoreError> {
+    /// # Errors
+    /// What is answered without asking.
+    fn may_ask_for_unknown(&self, external_id: &str, now: Instant) -> Result<(), Answer> {
+        if external_id.is_empty() || external_id.len() > LONGEST_NAME || external_id.contains('\0') {
+            return Err(Ok(None));
+        }
         let mut bucket = self.unknown.lock();
         if bucket.take(now) {
             return Ok(());
@@ -221,7 +228,7 @@ impl Directory {
         if bucket.warn(now) {
             tracing::warn!(code = StoreError::Flooded.code(), "too many unknown tenants are asked for");
         }
-        Err(StoreError::Flooded)
+        Err(Err(StoreError::Flooded))
     }
 
     /// Asks the database, together with all who ask for the same. Cancel safe: another of them goes on.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod broadcast;
+mod browser;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;

@@ -195,3 +195,6 @@ impl Ciphers {
         Ok(sealed)
     }
 }
+
+#[cfg(test)]
+mod tests;

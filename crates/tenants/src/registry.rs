@@ -42,7 +42,7 @@ impl Registry {
 }
 
 /// The text before the first dot, or all of it, without the port.
-fn first_label(host: &str) -> &str {
+pub(crate) fn first_label(host: &str) -> &str {
     let host = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or(v6),
         None => host.split(':').next().unwrap_or(host),

@@ -151,6 +151,24 @@ impl App {
         self.settings.region.as_deref()
     }
 
+    /// Rooms with members, on this node.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.hub.rooms()
+    }
+
+    /// Rooms of a tenant with members, on this node.
+    #[must_use]
+    pub fn rooms_of(&self, external_id: &str) -> usize {
+        self.hub.rooms_of(external_id)
+    }
+
+    /// How the server runs.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Ends the sockets of a tenant (protocol 12): each joined channel is told, then closed with code 1012.
     pub fn disconnect(&self, external_id: &str) {
         let runtime = self.runtimes.lock().get(external_id).map(Arc::clone);

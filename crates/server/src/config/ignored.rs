@@ -33,7 +33,6 @@ const IGNORED: &[&str] = &[
     "PRESENCE_POOL_SIZE",
     "RLIMIT_NOFILE",
     "RPC_TIMEOUT",
-    "SECRET_KEY_BASE",
     "USERS_SCOPE_SHARDS",
     "WEBSOCKET_MAX_HEAP_SIZE",
 ];

@@ -1,10 +1,12 @@
 //! What the server is told by its environment (http_and_ops 5).
 
+mod dashboard;
 mod env;
 pub mod ignored;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env};
 use realtime_auth::ClaimValidators;
 use realtime_hub::DEFAULT_PRESENCE_INTERVAL;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
     pub metrics_secret: Option<SecretString>,
+    /// Who may see the dashboard.
+    pub dashboard: DashboardSettings,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
     /// The tenants known from the start.
@@ -97,6 +101,7 @@ impl Settings {
             replication_watchdog: Duration::from_millis(env.integer("REPLICATION_WATCHDOG_MS", 300_000)?),
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
+            dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
             tenants,
             well_known_secret,

@@ -1,6 +1,6 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
-mod answers;
+pub(crate) mod answers;
 mod broadcast;
 pub mod listener;
 pub mod longpoll;
@@ -24,7 +24,7 @@ use axum::{
 };
 use http::{StatusCode, header};
 
-use crate::app::App;
+use crate::{app::App, dashboard};
 
 /// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
 pub fn router(app: Arc<App>) -> Router {
@@ -41,6 +41,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
         .merge(swagger::router())
+        .merge(dashboard::router(&app))
         .nest("/api", api.clone())
         .nest("/realtime/v1/api", api)
         .merge(pages::routes())

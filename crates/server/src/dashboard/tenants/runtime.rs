@@ -1,0 +1,59 @@
+//! What runs of a tenant on this node.
+
+use std::sync::atomic::Ordering;
+
+use maud::{Markup, html};
+
+use super::{Known, path_of};
+use crate::{
+    app::App,
+    dashboard::{
+        Page, source,
+        view::{
+            parts::{facts, form, plain, state},
+            units,
+        },
+    },
+};
+
+/// Its connections, its users, and the buttons that end connections.
+pub fn section(app: &App, page: &Page, known: &Known) -> Markup {
+    let external_id = known.external_id();
+    let Some(runtime) = source::running(app, external_id) else {
+        return html! { p.dim { "Nothing runs on this node: nobody has used it since the server started." } };
+    };
+    let database = runtime.database();
+    let replicates = database.is_replicating();
+    let mut rows = vec![
+        ("Node", plain(app.status().node())),
+        ("Database connection", state(database.is_ready(), "up", "down")),
+        ("Replication", state(replicates, "up", "down")),
+        ("Broadcasts from the database", state(database.replication().arrives, "arriving", "not arriving")),
+        ("Users (sockets with a channel)", plain(units::count(u64::from(runtime.users().count())))),
+        ("Sockets", plain(units::count(runtime.sockets().len() as u64))),
+        ("Rooms", plain(units::count(app.rooms_of(external_id) as u64))),
+        ("Channels that watch row changes", plain(units::count(runtime.routes().len() as u64))),
+        ("Joins, events, presence, row changes a second", plain(rates(&runtime))),
+    ];
+    if let Some(stats) = database.stats() {
+        let lag = stats.lag_bytes.load(Ordering::Relaxed);
+        rows.push(("Rows read from the log", plain(units::count(stats.rows.load(Ordering::Relaxed)))));
+        rows.push(("Not handed over yet", plain(units::bytes(lag))));
+    }
+    let path = path_of(external_id);
+    html! {
+        (facts(&rows))
+        div.forms {
+            (form(page, &format!("{path}/end-database"), &html! {}, "Stop database connection"))
+            (form(page, &format!("{path}/end-replication"), &html! {}, "Stop replication and changes"))
+        }
+        p.dim { "What is stopped starts again when it is next used: at once for those who watch rows." }
+    }
+}
+
+/// Averages over up to a minute, each with its limit.
+fn rates(runtime: &crate::tenant_runtime::TenantRuntime) -> String {
+    let meters = runtime.meters();
+    let all = [meters.joins(), meters.events(), meters.presence(), meters.db_events()];
+    all.map(|meter| format!("{:.1} of {}", meter.average(), meter.limit())).join(", ")
+}

@@ -37,14 +37,14 @@ pub struct DashboardSettings {
 
 impl DashboardSettings {
     /// `DASHBOARD_…`, `CF_…` and `SECRET_KEY_BASE`.
-    pub(super) fn from_env(env: &Env<'_>) -> Result<Self, ConfigError> {
+    pub(super) fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let or_random = |name: &str| SecretString::from(env.text(name).unwrap_or_else(random));
         let zta = env.one_of("DASHBOARD_AUTH", false, &[("basic_auth", false), ("zta", true)])?;
         let access = if zta {
             let domain = env.text("CF_TEAM_DOMAIN");
             let domain = domain
                 .ok_or_else(|| ConfigError::new("CF_TEAM_DOMAIN", "is needed by DASHBOARD_AUTH=zta"))?;
-            DashboardAccess::Zta { team: team(&domain)?, audience: env.text("CF_ACCESS_AUD") }
+            DashboardAccess::Zta { team: team(env, &domain)?, audience: env.text("CF_ACCESS_AUD") }
         } else {
             DashboardAccess::Basic {
                 user: or_random("DASHBOARD_USER"),
@@ -57,7 +57,7 @@ impl DashboardSettings {
 
 /// The origin that a domain means. Keys that come unprotected would let anybody in: plain HTTP is for this machine
 /// alone.
-fn team(domain: &str) -> Result<String, ConfigError> {
+fn team(env: &Env, domain: &str) -> Result<String, ConfigError> {
     let (scheme, host) = domain.trim_end_matches('/').split_once("://").unwrap_or(("https", domain));
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let local = name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -65,7 +65,7 @@ fn team(domain: &str) -> Result<String, ConfigError> {
     match scheme {
         "https" if valid => Ok(format!("https://{host}")),
         "http" if valid && local => Ok(format!("http://{host}")),
-        _ => Err(ConfigError::new("CF_TEAM_DOMAIN", "must be a domain, as team.cloudflareaccess.com")),
+        _ => Err(env.wrong("CF_TEAM_DOMAIN", "must be a domain, as team.cloudflareaccess.com")),
     }
 }
 

@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
-use realtime_tenants::{Directory, Tenant};
+use realtime_tenants::{Directory, Tenant, Tenants};
 
-use crate::{app::App, tenant_runtime::TenantRuntime};
+use crate::{app::App, life::DATABASE_LIMIT, tenant_runtime::TenantRuntime};
 
 /// The tenants of the metadata database, if there is one.
-pub fn directory(_app: &App) -> Option<&Arc<Directory>> {
-    None
+pub fn directory(app: &App) -> Option<&Arc<Directory>> {
+    app.tenants().directory()
 }
 
-/// The tenants of the configuration, by name.
+/// The tenants of the configuration, by name; none if there is a metadata database.
 pub fn configured(app: &App) -> Vec<Arc<Tenant>> {
-    let mut tenants: Vec<_> = app.settings().tenants.iter().cloned().map(Arc::new).collect();
+    let mut tenants = match app.tenants() {
+        Tenants::Stored(_) => Vec::new(),
+        Tenants::Configured(registry) => registry.all(),
+    };
     tenants.sort_by(|a, b| a.external_id.cmp(&b.external_id));
     tenants
 }
@@ -30,12 +33,14 @@ pub async fn served(app: &App, external_id: &str) -> Result<Arc<Tenant>, String>
 
 /// What runs of a tenant on this node.
 pub fn running(app: &App, external_id: &str) -> Option<Arc<TenantRuntime>> {
-    app.runtimes().into_iter().find(|runtime| *runtime.tenant().external_id == *external_id)
+    app.runtimes().into_iter().find(|runtime| **runtime.name() == *external_id)
 }
 
 /// Ends a tenant's connections to its database; sockets stay. False if there is nothing to end.
 pub async fn end_database(app: &App, external_id: &str) -> bool {
-    end_replication(app, external_id).await
+    let Some(ending) = app.end_database(external_id) else { return false };
+    ending.wait(external_id, DATABASE_LIMIT).await;
+    true
 }
 
 /// Ends a tenant's replication session, which comes again when it is needed. False if there is nothing to end.

@@ -130,6 +130,7 @@ fn keys_have_their_lengths() {
     // Without its key the newer form cannot be asked for.
     let ciphers = Ciphers::new(Some(&LEGACY_KEY.into()), None, true).unwrap();
     assert!(!ciphers.writes_gcm() && ciphers.encrypt("x").unwrap().is_legacy());
+    assert!(Ciphers::new(None, Some(&GCM_KEY.into()), false).unwrap().writes_gcm());
 }
 
 #[test]

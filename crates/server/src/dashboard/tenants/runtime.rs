@@ -24,11 +24,16 @@ pub fn section(app: &App, page: &Page, known: &Known) -> Markup {
     };
     let database = runtime.database();
     let replicates = database.is_replicating();
+    // Without anybody who watches or listens there is nothing to read the log for.
+    let watched = runtime.users().count() > 0;
     let mut rows = vec![
         ("Node", plain(app.status().node())),
-        ("Database connection", state(database.is_ready(), "up", "down")),
-        ("Replication", state(replicates, "up", "down")),
-        ("Broadcasts from the database", state(database.replication().arrives, "arriving", "not arriving")),
+        ("Database connection", state(database.is_connected(), "up", "down")),
+        ("Replication", needed(replicates, watched, "up", "down")),
+        (
+            "Broadcasts from the database",
+            needed(database.replication().arrives, watched && replicates, "arriving", "not arriving"),
+        ),
         ("Users (sockets with a channel)", plain(units::count(u64::from(runtime.users().count())))),
         ("Sockets", plain(units::count(runtime.sockets().len() as u64))),
         ("Rooms", plain(units::count(app.rooms_of(external_id) as u64))),
@@ -48,6 +53,15 @@ pub fn section(app: &App, page: &Page, known: &Known) -> Markup {
             (form(page, &format!("{path}/end-replication"), &html! {}, "Stop replication and changes"))
         }
         p.dim { "What is stopped starts again when it is next used: at once for those who watch rows." }
+    }
+}
+
+/// A state that is only bad if somebody needs the other one.
+fn needed(good: bool, needed: bool, yes: &str, no: &str) -> Markup {
+    if good || needed {
+        state(good, yes, no)
+    } else {
+        html! { span.tag { (no) ", nobody needs it" } }
     }
 }
 

@@ -214,6 +214,18 @@ impl App {
         self.settings.region.as_deref()
     }
 
+    /// Rooms with members, on this node.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.hub.rooms()
+    }
+
+    /// Rooms of a tenant with members, on this node.
+    #[must_use]
+    pub fn rooms_of(&self, external_id: &str) -> usize {
+        self.hub.rooms_of(external_id)
+    }
+
     /// What the pages tell of this node.
     #[must_use]
     pub fn status(&self) -> &Status {

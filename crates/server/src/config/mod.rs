@@ -1,6 +1,7 @@
 //! What the server is told: by its environment, by a file, by files with secrets (http_and_ops 5).
 
 mod admin;
+mod dashboard;
 mod env;
 mod file;
 pub mod ignored;
@@ -15,6 +16,7 @@ mod tenants;
 use std::{net::IpAddr, time::Duration};
 
 pub use admin::AdminSettings;
+pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env, Found, Origin};
 pub use metadata::MetadataSettings;
 use realtime_auth::ClaimValidators;
@@ -65,6 +67,8 @@ pub struct Settings {
     pub metadata: Option<MetadataSettings>,
     /// What the node is called.
     pub node: String,
+    /// Who may see the dashboard.
+    pub dashboard: DashboardSettings,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
     /// The tenants known from the start.
@@ -105,6 +109,7 @@ impl Settings {
             admin: AdminSettings::from_env(env),
             metadata: tenants.metadata,
             node: node_name(env),
+            dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,

@@ -89,6 +89,14 @@ pub const GROUPS: &[Group] = &[
         integer("JANITOR_SCHEDULE_TIMER_IN_MS", "janitor_schedule_ms", "14400000", "milliseconds", "How often, from then on"),
         boolean("JANITOR_SCHEDULE_RANDOMIZE", "janitor_randomize", "true", "Add up to an hour to both, so that not all servers do it at once"),
     ]},
+    Group { table: "dashboard", title: "Dashboard", settings: &[
+        words("DASHBOARD_AUTH", "auth", "basic_auth", &["basic_auth", "zta"], "Who may see `/admin/dashboard`: who knows a name and a password, or whom Cloudflare Access lets through"),
+        secret("DASHBOARD_USER", "user", "", "The name; a random one if not set, so that nobody gets in"),
+        secret("DASHBOARD_PASSWORD", "password", "", "The password; a random one if not set"),
+        text("CF_TEAM_DOMAIN", "cf_team_domain", "", "Domain of the team at Cloudflare Access, as `team.cloudflareaccess.com`; needed by `zta`"),
+        text("CF_ACCESS_AUD", "cf_access_aud", "", "AUD tag of the application at Cloudflare Access: tokens for others are refused. Any application of the team may come in if not set"),
+        secret("SECRET_KEY_BASE", "secret_key_base", "", "What the dashboard's forms are sealed with; the same on all nodes behind one address, random if not set"),
+    ]},
     Group { table: "log", title: "Logs", settings: &[
         words("LOG_LEVEL", "level", "info", LEVELS, "What is logged, on standard error"),
         words("LOG_FORMAT", "format", "", &["json", "text"], "One JSON object a line, or text; text on a terminal and JSON elsewhere, if not set"),

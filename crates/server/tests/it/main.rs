@@ -20,6 +20,7 @@ mod changes_watchdog;
 mod channels;
 mod clients;
 mod command_line;
+mod dashboard;
 mod database_tls;
 mod drain;
 mod handshake;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub use config::{MetadataConfig, TenantDefaults};
 use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
+pub(crate) use error::describe;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 pub(crate) use listen::{Listener, News};
 pub use seed::{Seed, SeedPlace, Seeded};

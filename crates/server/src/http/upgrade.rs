@@ -28,6 +28,9 @@ use crate::{
     },
 };
 
+/// What those are told whose tenant cannot be looked up (http_and_ops 2.8).
+pub(super) const NOT_KNOWN: &str = "Error connecting to Realtime";
+
 /// A refused handshake.
 pub(super) struct Refusal {
     status: StatusCode,
@@ -99,7 +102,12 @@ pub(super) struct Admitted {
 /// The checks of protocol 1.6 in their order.
 pub(super) async fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let runtime = app.runtime_for_host(host).await.ok_or(HandshakeRefusal::TenantNotFound)?;
+    let runtime = app.runtime_for_host(host).await.map_err(|_| Refusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        text: NOT_KNOWN.into(),
+        code: "ErrorConnectingToWebsocket",
+    })?;
+    let runtime = runtime.ok_or(HandshakeRefusal::TenantNotFound)?;
     // Before anything that may change is looked at.
     let era = runtime.sockets().era();
     let tenant = runtime.tenant();

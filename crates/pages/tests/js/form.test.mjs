@@ -35,6 +35,9 @@ test('the address has the form and makes it again', () => {
   assert.equal(toQuery({ ...form, jwt: 'secret', user: 'secret' }).includes('secret'), false)
   assert.equal(fromQuery('?project=abc&token=t').host, 'https://abc.supabase.co')
   assert.equal(fromQuery('?project=abc&host=localhost:1').host, 'http://localhost:1')
+  // What `realtime dev` prints.
+  const dev = fromQuery('?host=http%3A%2F%2Flocalhost%3A4000&channel=demo&token=a.b.c&enable_presence=true&enable_db_changes=true&schema=public&table=todos')
+  assert.deepEqual(dev, { ...DEFAULTS, host: 'http://localhost:4000', channel: 'demo', token: 'a.b.c', presence: true, changes: true, table: 'todos' })
   assert.equal(fromQuery('?event=banana&log_level=banana').event, '*')
   assert.deepEqual(fromQuery('?select= id, ,name,id').select, ['id', 'name'])
 })

@@ -10,4 +10,5 @@ mod retention;
 mod schema;
 mod sending;
 mod stream;
+mod succession;
 mod support;

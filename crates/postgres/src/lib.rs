@@ -20,6 +20,7 @@ mod questions;
 mod replay;
 mod replication;
 mod schema;
+mod slots;
 mod sqlstate;
 mod subscribe;
 mod tenant;

@@ -1,5 +1,7 @@
 //! A tenant's database as the rest of the server uses it.
 
+mod succession;
+
 use std::{
     pin::Pin,
     sync::{
@@ -165,6 +167,11 @@ impl Contact {
         self.now() < self.until.load(Ordering::Acquire)
     }
 
+    /// Whether it answered when last asked, however long ago.
+    fn is_made(&self) -> bool {
+        self.until.load(Ordering::Acquire) > 0
+    }
+
     /// It answered.
     pub(crate) fn made(&self) {
         let life = u64::try_from(READY_LIFE.as_millis()).unwrap_or(u64::MAX);
@@ -208,6 +215,8 @@ struct Inner {
     has_room: AtomicBool,
     private: Private,
     attendees: Arc<Attendees>,
+    /// Under which number this handle speaks to them.
+    reign: u64,
     /// Whether the set-up of the database was tried, if there is to be one.
     prepared: watch::Sender<Preparation>,
     worker: OnceCell<mpsc::Sender<Command>>,
@@ -220,8 +229,17 @@ impl TenantDatabase {
     /// A handle; spawns nothing.
     #[must_use]
     pub fn new(config: DatabaseConfig, sink: Arc<dyn ChangeSink>) -> Self {
+        Self::with(config, sink, Arc::default(), Arc::default(), 0)
+    }
+
+    fn with(
+        config: DatabaseConfig,
+        sink: Arc<dyn ChangeSink>,
+        stats: Arc<Stats>,
+        attendees: Arc<Attendees>,
+        reign: u64,
+    ) -> Self {
         let pool = pool::make(&config);
-        let stats = Arc::default();
         let inner = Inner {
             private: Private::new(&config, &stats),
             prepared: watch::Sender::new(Preparation::first(&config)),
@@ -232,7 +250,8 @@ impl TenantDatabase {
             pool,
             contact: Arc::new(Contact::new()),
             attempt: Mutex::default(),
-            attendees: Arc::default(),
+            attendees,
+            reign,
             worker: OnceCell::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -244,7 +263,19 @@ impl TenantDatabase {
     /// Whether the database answered a short while ago.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.inner.contact.is_fresh()
+        self.inner.contact.is_fresh() && !self.inner.stop.is_cancelled()
+    }
+
+    /// Whether the database answered when it was last needed, however long ago.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.inner.contact.is_made() && !self.inner.stop.is_cancelled()
+    }
+
+    /// Whether the set-up on first use is over, or there is to be none.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        *self.inner.prepared.borrow() == Preparation::Over
     }
 
     /// Whether it answers.
@@ -274,7 +305,16 @@ impl TenantDatabase {
         if self.inner.failures.lock().is_reached(asked) {
             return Err(ConnectError::RateLimited);
         }
-        let outcome = match time::timeout(READY_LIMIT, self.probe()).await {
+        let probe = async {
+            tokio::select! {
+                biased;
+                () = self.inner.stop.cancelled() => {
+                    Err(ConnectError::Unreachable("The connection was ended".to_owned()))
+                }
+                outcome = self.probe() => outcome,
+            }
+        };
+        let outcome = match time::timeout(READY_LIMIT, probe).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::Initializing),
         };
@@ -430,23 +470,13 @@ impl TenantDatabase {
                 Arc::clone(&inner.contact),
                 inner.tasks.clone(),
                 Arc::clone(&inner.attendees),
+                inner.reign,
                 inner.prepared.subscribe(),
             );
             inner.tasks.spawn(worker.run(queue, inner.stop.clone()));
             commands
         };
         self.inner.worker.get_or_init(start).await
-    }
-
-    /// Ends all connections.
-    pub async fn shutdown(&self) {
-        self.inner.stop.cancel();
-        self.inner.tasks.close();
-        self.inner.tasks.wait().await;
-        self.inner.private.close();
-        if let Ok(pool) = &self.inner.pool {
-            pool.close();
-        }
     }
 }
 

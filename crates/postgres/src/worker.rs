@@ -69,6 +69,8 @@ pub(crate) struct Worker {
     anew: bool,
     /// Those who may get broadcasts.
     attendees: Arc<Attendees>,
+    /// Under which number this worker's handle speaks to them.
+    reign: u64,
     preparation: watch::Receiver<Preparation>,
     /// The publication had no tables when it was last looked at.
     unpublished: bool,
@@ -118,6 +120,7 @@ impl Worker {
         contact: Arc<Contact>,
         tasks: TaskTracker,
         attendees: Arc<Attendees>,
+        reign: u64,
         preparation: watch::Receiver<Preparation>,
     ) -> Self {
         Self {
@@ -128,6 +131,7 @@ impl Worker {
             contact,
             tasks,
             attendees,
+            reign,
             preparation,
             running: None,
             failures: 0,

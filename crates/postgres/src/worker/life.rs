@@ -36,7 +36,7 @@ impl Worker {
     /// Ends the session, if there is one; what the walsender has told is void then.
     pub(super) async fn stop_session(&mut self) {
         if let Some(running) = self.running.take() {
-            self.attendees.ended(self.config.durable_slot && !self.anew);
+            self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
             running.session.stop().await;
         }
         self.state.forget_relations();
@@ -63,7 +63,7 @@ impl Worker {
                 let start = session.start_position();
                 lag.confirmed(start);
                 let arrives = publications.iter().any(|name| name == publication::NAME);
-                self.attendees.begun(arrives, session.is_resumed());
+                self.attendees.begun(self.reign, arrives, session.is_resumed());
                 self.running = Some(Running {
                     session,
                     publications,
@@ -157,7 +157,7 @@ impl Worker {
         self.running = None;
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();
-        self.attendees.ended(self.config.durable_slot && !self.anew);
+        self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
         if !self.config.durable_slot || self.anew {
             self.state.tell_all(&Notice::Error(GAP.to_owned()));
             self.gap_told = true;

@@ -1,8 +1,10 @@
 //! What the server is told: by its environment, by a file, by files with secrets (http_and_ops 5).
 
+mod admin;
 mod env;
 mod file;
 pub mod ignored;
+mod metadata;
 pub mod reference;
 mod setting;
 mod show;
@@ -12,7 +14,9 @@ mod tenants;
 
 use std::{net::IpAddr, time::Duration};
 
+pub use admin::AdminSettings;
 pub use env::{ConfigError, Env, Found, Origin};
+pub use metadata::MetadataSettings;
 use realtime_auth::ClaimValidators;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
@@ -55,6 +59,12 @@ pub struct Settings {
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
     pub metrics_secret: Option<SecretString>,
+    /// Who may administer tenants.
+    pub admin: AdminSettings,
+    /// The metadata database, if tenants are kept in one.
+    pub metadata: Option<MetadataSettings>,
+    /// What the node is called.
+    pub node: String,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
     /// The tenants known from the start.
@@ -92,6 +102,9 @@ impl Settings {
                 randomize: env.boolean("JANITOR_SCHEDULE_RANDOMIZE")?,
             },
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
+            admin: AdminSettings::from_env(env),
+            metadata: tenants.metadata,
+            node: node_name(env),
             region: env.text("REGION"),
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,
@@ -100,6 +113,13 @@ impl Settings {
         table::all().try_for_each(|(_, setting)| env::check(env, setting))?;
         Ok(settings)
     }
+}
+
+/// What the node is called: `<NODE_NAME or APP_NAME>@<POD_IP or the host's name>` (http_and_ops 8).
+fn node_name(env: &Env) -> String {
+    let name = env.text("NODE_NAME").or_else(|| env.text("APP_NAME")).unwrap_or_default();
+    let host = env.text("POD_IP").or_else(|| nix::unistd::gethostname().ok()?.into_string().ok());
+    format!("{name}@{}", host.as_deref().unwrap_or("localhost"))
 }
 
 /// `REALTIME_IP_VERSION`; a dual-stack listener unless told otherwise.

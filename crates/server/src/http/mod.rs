@@ -1,5 +1,6 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
+mod admin;
 mod answers;
 mod broadcast;
 pub mod listener;
@@ -26,7 +27,8 @@ use http::{StatusCode, header};
 
 use crate::app::App;
 
-/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
+/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
+/// they keep to themselves: the administration of tenants.
 pub fn router(app: Arc<App>) -> Router {
     let websockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
@@ -41,7 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
         .merge(swagger::router())
-        .nest("/api", api.clone())
+        .nest("/api", api.clone().merge(admin::routes(&app)))
         .nest("/realtime/v1/api", api)
         .merge(pages::routes())
         .fallback(answers::not_found)

@@ -1,6 +1,7 @@
 //! The real binary on a real PostgreSQL, seen through sockets. Cases are numbered as in the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod admin;
 mod broadcast;
 mod browser;
 mod changes_delivery;
@@ -24,6 +25,7 @@ mod drain;
 mod handshake;
 mod limits;
 mod longpoll;
+mod metadata;
 mod metrics;
 mod migrate;
 mod openapi;

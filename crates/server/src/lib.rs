@@ -17,4 +17,5 @@ pub mod socket;
 pub mod sockets;
 pub mod startup;
 pub mod tenant_runtime;
+pub mod transport;
 pub mod ws;

@@ -10,12 +10,13 @@ pub mod table;
 mod tenant_entry;
 mod tenants;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use env::{ConfigError, Env, Found, Origin};
 use realtime_auth::ClaimValidators;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
+use realtime_tls::Certificate;
 use secrecy::SecretString;
 pub use setting::{Group, Kind, Setting};
 pub use show::effective;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub listen: IpAddr,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Certificate to serve with, if connections are encrypted.
+    pub certificate: Option<Arc<Certificate>>,
     /// Pause before a refused connection is answered.
     pub connect_error_backoff: Duration,
     /// Pause before a refused join is answered.
@@ -74,6 +77,7 @@ impl Settings {
         let settings = Self {
             listen: listen_address(env)?,
             port: env.integer("PORT")?,
+            certificate: certificate(env)?,
             connect_error_backoff: env.millis("CONNECT_ERROR_BACKOFF_MS")?,
             channel_error_backoff: env.millis("CHANNEL_ERROR_BACKOFF_MS")?,
             claim_validators: validators,
@@ -96,6 +100,20 @@ impl Settings {
         // What was not read above, because others read it or nobody does under these settings.
         table::all().try_for_each(|(_, setting)| env::check(env, setting))?;
         Ok(settings)
+    }
+}
+
+/// `TLS_CERT_FILE` and `TLS_KEY_FILE`.
+fn certificate(env: &Env) -> Result<Option<Arc<Certificate>>, ConfigError> {
+    match (env.text("TLS_CERT_FILE"), env.text("TLS_KEY_FILE")) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            let loaded = Certificate::load(certificate.into(), key.into());
+            let wrong = |error| env.wrong("TLS_CERT_FILE", format!("cannot be used: {error}"));
+            Ok(Some(Arc::new(loaded.map_err(wrong)?)))
+        }
+        (Some(_), None) => Err(env.wrong("TLS_CERT_FILE", "needs TLS_KEY_FILE")),
+        (None, Some(_)) => Err(env.wrong("TLS_KEY_FILE", "needs TLS_CERT_FILE")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The real binary on a real PostgreSQL, seen through sockets. Cases are numbered as in the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod authority;
 mod broadcast;
 mod changes_delivery;
 mod changes_errors;
@@ -21,6 +22,7 @@ mod database_tls;
 mod drain;
 mod handshake;
 mod limits;
+mod listener;
 mod longpoll;
 mod metrics;
 mod migrate;

@@ -77,6 +77,7 @@ impl App {
         let name: Arc<str> = (&*tenant.external_id).into();
         let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
         let mut config = database_config(tenant);
+        config.silence_limit = self.settings.replication_watchdog;
         config.prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
         let database = TenantDatabase::new(config, Arc::new(sink));
         self.databases.lock().push(database.clone());

@@ -52,6 +52,8 @@ pub struct Settings {
     pub presence_interval: Duration,
     /// Whether databases are set up for private topics on their first use, and looked after.
     pub prepare_databases: bool,
+    /// A replication connection is given up when the server was not heard on it for this long; zero for never.
+    pub replication_watchdog: Duration,
     /// When stored messages are looked after.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
@@ -86,6 +88,7 @@ impl Settings {
             no_channel_timeout: env.millis("NO_CHANNEL_TIMEOUT_IN_MS")?,
             presence_interval: env.millis("PRESENCE_DIFF_INTERVAL_IN_MS")?,
             prepare_databases: env.boolean("PREPARE_DATABASES")?,
+            replication_watchdog: env.millis("REPLICATION_WATCHDOG_MS")?,
             janitor: JanitorSettings {
                 delete: env.boolean("RUN_JANITOR")?,
                 run_after: env.millis("JANITOR_RUN_AFTER_IN_MS")?,

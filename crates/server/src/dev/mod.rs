@@ -85,6 +85,7 @@ pub async fn run(
             port: args.port,
             tenant: DEFAULT_TENANT,
             token: &token(&secret),
+            secret: &secret,
             database: &cluster.url(DATABASE),
             table: sample::TABLE,
             took: started.elapsed(),

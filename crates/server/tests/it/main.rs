@@ -15,6 +15,7 @@ mod changes_select;
 mod changes_slot;
 mod changes_tables;
 mod changes_types;
+mod changes_watchdog;
 mod channels;
 mod clients;
 mod command_line;
@@ -26,8 +27,10 @@ mod listener;
 mod longpoll;
 mod metrics;
 mod migrate;
+mod openapi;
 mod presence;
 mod private;
+mod quick_start;
 mod rest;
 
 use anyhow::Result;

@@ -77,9 +77,7 @@ impl Server {
         let stopping = self.stopping.clone();
         let serving =
             tokio::spawn(listener::serve(self.listener, router, self.max_connections, acceptor, stopping));
-        if let Some(certificate) = certificate {
-            tokio::spawn(self.stopping.clone().run_until_cancelled_owned(follow(certificate)));
-        }
+        tokio::spawn(self.stopping.clone().run_until_cancelled_owned(follow(certificate)));
         stop.await;
         tracing::info!("stopping");
         self.stopping.cancel();
@@ -93,14 +91,21 @@ impl Server {
     }
 }
 
-/// Takes a new certificate into use when its files have changed: on SIGHUP, or when they are looked at.
-async fn follow(certificate: Arc<Certificate>) {
+/// Takes a new certificate into use when its files have changed: on SIGHUP, or when they are looked at. Without a
+/// certificate SIGHUP asks for nothing, and does not end the process as it would by itself.
+async fn follow(certificate: Option<Arc<Certificate>>) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
             tracing::error!(%error, "cannot listen for SIGHUP: the certificate is not read again");
             return;
         }
+    };
+    let Some(certificate) = certificate else {
+        while hangup.recv().await.is_some() {
+            tracing::info!("there is no certificate to read again");
+        }
+        return;
     };
     let mut failed = false;
     loop {

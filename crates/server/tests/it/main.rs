@@ -21,7 +21,9 @@ mod clients;
 mod command_line;
 mod database_tls;
 mod drain;
+mod examples;
 mod handshake;
+mod least_privilege;
 mod limits;
 mod listener;
 mod longpoll;
@@ -32,6 +34,7 @@ mod presence;
 mod private;
 mod quick_start;
 mod rest;
+mod supabase_compose;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

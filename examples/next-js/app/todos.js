@@ -3,6 +3,10 @@
 import { useEffect, useState } from 'react'
 import { createClient } from '@supabase/supabase-js'
 
+// One client for the page, however often its parts are mounted.
+let client
+const realtime = (url, token) => (client ??= createClient(url, token))
+
 // What a change makes of the list, newest first. Changes may have been in the list already: they are merged by key.
 const apply = (todos, change) => {
   const id = change.eventType === 'DELETE' ? change.old.id : change.new.id
@@ -21,7 +25,7 @@ export function Todos({ initial, url, token }) {
   const [task, setTask] = useState('')
 
   useEffect(() => {
-    const supabase = createClient(url, token)
+    const supabase = realtime(url, token)
     const channel = supabase
       .channel('todos')
       .on('postgres_changes', { event: '*', schema: 'public', table: 'todos' }, (change) =>

@@ -35,4 +35,4 @@ pub use error::ConnectError;
 pub use janitor::{JanitorSettings, Maintenance};
 pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage};
 pub use schema::{Origin, SchemaError, SchemaReport};
-pub use tenant::{ChangeSink, Notice, Relief, Stats, SubscribeRequest, TenantDatabase};
+pub use tenant::{ChangeSink, Health, Notice, Relief, Stats, SubscribeRequest, TenantDatabase};

@@ -16,6 +16,7 @@ use crate::{
     limits::Meters,
     routes::Routes,
     sink::DatabaseSink,
+    status::Status,
     tenant_runtime::{Clock, TenantRuntime},
 };
 
@@ -29,6 +30,7 @@ pub struct App {
     databases: Mutex<Vec<TenantDatabase>>,
     sockets: TaskTracker,
     long_polls: LongPolls,
+    status: Status,
     stopping: CancellationToken,
 }
 
@@ -42,6 +44,7 @@ impl App {
         }
         let presence_interval = settings.presence_interval;
         Arc::new(Self {
+            status: Status::new(settings.region.as_deref()),
             settings,
             registry,
             hub: Hub::new(rand::random(), presence_interval),
@@ -159,6 +162,12 @@ impl App {
             );
             runtime.sockets().disconnect();
         }
+    }
+
+    /// What the pages tell of this node.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
     }
 
     /// Where the tasks of sockets run.

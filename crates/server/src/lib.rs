@@ -16,6 +16,7 @@ mod sink;
 pub mod socket;
 pub mod sockets;
 pub mod startup;
+pub mod status;
 pub mod tenant_runtime;
 pub mod transport;
 pub mod ws;

@@ -16,6 +16,7 @@ use crate::{
     app::App,
     config::Settings,
     http::{self, listener},
+    status,
     tenant_runtime::TenantRuntime,
 };
 
@@ -72,6 +73,7 @@ impl Server {
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         self.app.connect_databases();
+        self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
         let (certificate, acceptor) = self.tls.unzip();
         let stopping = self.stopping.clone();

@@ -6,6 +6,7 @@ pub mod listener;
 pub mod longpoll;
 mod metrics;
 mod openapi;
+mod pages;
 mod policy_headers;
 mod request_id;
 mod swagger;
@@ -27,9 +28,12 @@ use crate::app::App;
 
 /// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
 pub fn router(app: Arc<App>) -> Router {
-    let sockets = Router::new()
+    let websockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
         .route("/realtime/v1/websocket", any(upgrade::websocket))
+        .layer(from_fn(pages::let_pages_read_refusals));
+    let sockets = Router::new()
+        .merge(websockets)
         .route("/socket/longpoll", any(longpoll::longpoll))
         .route("/realtime/v1/longpoll", any(longpoll::longpoll));
     let api = tenant_api(&app);
@@ -39,6 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(swagger::router())
         .nest("/api", api.clone())
         .nest("/realtime/v1/api", api)
+        .merge(pages::routes())
         .fallback(answers::not_found)
         .layer(from_fn(request_id::layer))
         .merge(sockets)

@@ -3,6 +3,7 @@
 
 mod authority;
 mod broadcast;
+mod browser;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;

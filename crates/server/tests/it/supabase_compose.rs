@@ -20,6 +20,23 @@ const VARIABLES: &[(&str, &str)] = &[
     ("DISABLE_HEALTHCHECK_LOGGING", "true"),
 ];
 
+/// The variables of our own compose file are settings.
+#[test]
+fn the_compose_file_sets_what_there_is() {
+    let file = include_str!("../../../../docker/compose.yaml");
+    let service = file.split("\n  realtime:\n").nth(1).unwrap();
+    let names: Vec<_> = service
+        .lines()
+        .filter_map(|line| line.trim().split_once(": "))
+        .map(|(name, _)| name)
+        .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        .collect();
+    assert!(names.contains(&"DB_PASSWORD"), "{names:?}");
+    for name in names {
+        assert!(realtime_server::config::table::find(name).is_some(), "{name}");
+    }
+}
+
 /// Its environment starts the server, which names what means nothing to it once; the gateway's host reaches the tenant.
 #[tokio::test]
 async fn the_environment_of_the_compose_file() -> Result<()> {

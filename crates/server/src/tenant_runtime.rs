@@ -67,6 +67,14 @@ pub trait Database: Send + Sync {
     fn stats(&self) -> Option<&Stats> {
         None
     }
+    /// See [`TenantDatabase::is_replicating`].
+    fn is_replicating(&self) -> bool {
+        false
+    }
+    /// See [`TenantDatabase::end_replication`].
+    fn end_replication(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
+    }
     /// See [`TenantDatabase::is_connected`].
     fn is_connected(&self) -> bool {
         self.is_ready()
@@ -138,6 +146,14 @@ impl Database for TenantDatabase {
 
     fn stats(&self) -> Option<&Stats> {
         Some(Self::stats(self))
+    }
+
+    fn is_replicating(&self) -> bool {
+        Self::is_replicating(self)
+    }
+
+    fn end_replication(&self) -> BoxFuture<'_, bool> {
+        Box::pin(Self::end_replication(self))
     }
 
     fn is_connected(&self) -> bool {

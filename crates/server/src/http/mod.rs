@@ -1,7 +1,7 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
 mod admin;
-mod answers;
+pub(crate) mod answers;
 mod broadcast;
 pub mod listener;
 pub mod longpoll;
@@ -25,7 +25,7 @@ use axum::{
 };
 use http::{StatusCode, header};
 
-use crate::app::App;
+use crate::{app::App, dashboard};
 
 /// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
 /// they keep to themselves: the administration of tenants.
@@ -43,6 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
         .merge(swagger::router())
+        .merge(dashboard::router(&app))
         .nest("/api", api.clone().merge(admin::routes(&app)))
         .nest("/realtime/v1/api", api)
         .merge(pages::routes())

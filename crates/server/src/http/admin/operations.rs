@@ -9,7 +9,11 @@ use axum::{
 use http::StatusCode;
 use realtime_tenants::StoreError;
 
-use super::{body::is_name, no_such_tenant, unavailable};
+use super::{
+    body::is_name,
+    document::{Missing, Refused},
+    no_such_tenant, unavailable,
+};
 use crate::{
     app::App,
     life::{DATABASE_LIMIT, RELOAD_LIMIT},
@@ -28,6 +32,12 @@ pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreEr
 }
 
 /// Ends a tenant's connections to its database, and its sockets.
+#[utoipa::path(
+    post, path = "/api/tenants/{tenant_id}/reload", operation_id = "reload_tenant", tag = "Tenants",
+    summary = "End the sockets and the connections to the database", security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses((status = 204, description = "Done, or nothing ran"), Missing, Refused)
+)]
 pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     match exists(&app, &external_id).await {
         Ok(true) => {}
@@ -41,6 +51,12 @@ pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<
 }
 
 /// Ends a tenant's connections to its database.
+#[utoipa::path(
+    post, path = "/api/tenants/{tenant_id}/shutdown", operation_id = "shutdown_tenant", tag = "Tenants",
+    summary = "End the connections to the database", security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses((status = 204, description = "Done, or nothing ran"), Missing, Refused)
+)]
 pub(super) async fn shutdown(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     match exists(&app, &external_id).await {
         Ok(true) => {}

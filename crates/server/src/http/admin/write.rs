@@ -13,7 +13,13 @@ use http::{HeaderValue, StatusCode, header};
 use realtime_tenants::{Directory, FieldErrors, StoreError, TenantFields, TenantRecord};
 use serde_json::{Map, Value};
 
-use super::{super::answers::message, body, data, unavailable, view::TenantView};
+use super::{
+    super::{answers::message, openapi::shapes::Message},
+    body, data,
+    document::{Refused, TenantBody, Written},
+    unavailable,
+    view::TenantView,
+};
 use crate::{app::App, life::DATABASE_LIMIT, set_up};
 
 /// Answer where tenants are those of the configuration.
@@ -53,6 +59,10 @@ impl IntoResponse for Refusal {
 }
 
 /// `POST /api/tenants`.
+#[utoipa::path(
+    post, path = "/api/tenants", operation_id = "create_tenant", tag = "Tenants", summary = "Make or change a tenant",
+    security(("administrator" = [])), request_body = TenantBody, responses(Written, Refused)
+)]
 pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Response {
     let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
     let tenant = match body::tenant(request).await {
@@ -76,6 +86,12 @@ pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Respo
 }
 
 /// `PUT` and `PATCH /api/tenants/:tenant_id`.
+#[utoipa::path(
+    method(put, patch), path = "/api/tenants/{tenant_id}", operation_id = "update_tenant", tag = "Tenants",
+    summary = "Change a tenant, or make it", security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    request_body = TenantBody, responses(Written, Refused)
+)]
 pub(super) async fn put(
     State(app): State<Arc<App>>,
     Path(external_id): Path<String>,
@@ -96,6 +112,18 @@ pub(super) async fn put(
 }
 
 /// `DELETE /api/tenants/:tenant_id`.
+#[utoipa::path(
+    delete, path = "/api/tenants/{tenant_id}", operation_id = "delete_tenant", tag = "Tenants",
+    summary = "Remove a tenant",
+    description = "Its sockets end, and its replication slots are dropped.",
+    security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses(
+        (status = 204, description = "There is no such tenant now"),
+        (status = 501, description = "The tenants are those of the configuration", body = Message),
+        Refused,
+    )
+)]
 pub(super) async fn delete(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
     if !body::is_name(&external_id) {

@@ -19,6 +19,7 @@ pub use config::{MetadataConfig, TenantDefaults};
 use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+pub use listen::Operation;
 pub(crate) use listen::{Listener, News};
 pub use seed::{Seed, SeedPlace, Seeded};
 use uuid::Uuid;

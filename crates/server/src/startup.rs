@@ -16,7 +16,7 @@ use crate::{
     app::App,
     config::Settings,
     http::{self, listener},
-    status,
+    metadata, status,
     tenant_runtime::TenantRuntime,
 };
 
@@ -52,7 +52,7 @@ impl Server {
         };
         let tls = settings.certificate.as_ref().map(accept).transpose()?;
         let (stopping, max_connections) = (CancellationToken::new(), settings.max_connections);
-        let app = App::new(settings, stopping.clone());
+        let app = App::new(settings, stopping.clone()).map_err(io::Error::other)?;
         Ok(Self { app, listener, stopping, max_connections, tls })
     }
 
@@ -72,6 +72,7 @@ impl Server {
 
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
     pub async fn run(self, stop: impl Future<Output = ()>) {
+        metadata::begin(&self.app).await;
         self.app.connect_databases();
         self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
@@ -132,6 +133,9 @@ pub async fn connect(runtime: &TenantRuntime) {
     let mut pause = RETRY.0;
     let mut failed = false;
     loop {
+        if runtime.tenant().suspend {
+            return;
+        }
         match runtime.database().ready().await {
             Ok(()) => {
                 tracing::info!(tenant = &*tenant.external_id, "connected to the tenant's database");

@@ -1,8 +1,11 @@
 //! What the server is told: by its environment, by a file, by files with secrets (http_and_ops 5).
 
+mod admin;
+mod dashboard;
 mod env;
 mod file;
 pub mod ignored;
+mod metadata;
 pub mod reference;
 mod setting;
 mod show;
@@ -12,7 +15,10 @@ mod tenants;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+pub use admin::AdminSettings;
+pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env, Found, Origin};
+pub use metadata::MetadataSettings;
 use realtime_auth::ClaimValidators;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
@@ -58,6 +64,14 @@ pub struct Settings {
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
     pub metrics_secret: Option<SecretString>,
+    /// Who may administer tenants.
+    pub admin: AdminSettings,
+    /// The metadata database, if tenants are kept in one.
+    pub metadata: Option<MetadataSettings>,
+    /// What the node is called.
+    pub node: String,
+    /// Who may see the dashboard.
+    pub dashboard: DashboardSettings,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
     /// The tenants known from the start.
@@ -96,6 +110,10 @@ impl Settings {
                 randomize: env.boolean("JANITOR_SCHEDULE_RANDOMIZE")?,
             },
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
+            admin: AdminSettings::from_env(env),
+            metadata: tenants.metadata,
+            node: node_name(env),
+            dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,
@@ -104,6 +122,13 @@ impl Settings {
         table::all().try_for_each(|(_, setting)| env::check(env, setting))?;
         Ok(settings)
     }
+}
+
+/// What the node is called: `<NODE_NAME or APP_NAME>@<POD_IP or the host's name>` (http_and_ops 8).
+fn node_name(env: &Env) -> String {
+    let name = env.text("NODE_NAME").or_else(|| env.text("APP_NAME")).unwrap_or_default();
+    let host = env.text("POD_IP").or_else(|| nix::unistd::gethostname().ok()?.into_string().ok());
+    format!("{name}@{}", host.as_deref().unwrap_or("localhost"))
 }
 
 /// `TLS_CERT_FILE` and `TLS_KEY_FILE`.

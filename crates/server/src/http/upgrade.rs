@@ -21,6 +21,7 @@ use crate::{
     driver::Driver,
     session::{Session, Token},
     socket,
+    sockets::Era,
     tenant_runtime::TenantRuntime,
     transport::{TlsSocket, Transport},
     ws::{
@@ -28,6 +29,9 @@ use crate::{
         reader::Reader,
     },
 };
+
+/// What those are told whose tenant cannot be looked up (http_and_ops 2.8).
+pub(super) const NOT_KNOWN: &str = "Error connecting to Realtime";
 
 /// A refused handshake.
 pub(super) struct Refusal {
@@ -63,7 +67,7 @@ pub async fn websocket(
     // Before everything else and without delay (protocol 1.3).
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let Ok(vsn) = query.vsn() else { return StatusCode::FORBIDDEN.into_response() };
-    let (runtime, token) = match admit(&app, request.headers(), &query) {
+    let admitted = match admit(&app, request.headers(), &query).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(&app).await;
@@ -79,7 +83,7 @@ pub async fn websocket(
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let policy_headers = policy_headers::of_handshake(request.headers());
-    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, runtime, token, policy_headers, permit));
+    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, admitted, policy_headers, permit));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
@@ -89,14 +93,25 @@ pub async fn websocket(
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
+/// A client that passed the checks.
+pub(super) struct Admitted {
+    pub(super) runtime: Arc<TenantRuntime>,
+    /// When it passed them.
+    pub(super) era: Era,
+    pub(super) token: Arc<Token>,
+}
+
 /// The checks of protocol 1.6 in their order.
-pub(super) fn admit(
-    app: &App,
-    headers: &HeaderMap,
-    query: &Query,
-) -> Result<(Arc<TenantRuntime>, Arc<Token>), Refusal> {
+pub(super) async fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let runtime = app.runtime_for_host(host).ok_or(HandshakeRefusal::TenantNotFound)?;
+    let runtime = app.runtime_for_host(host).await.map_err(|_| Refusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        text: NOT_KNOWN.into(),
+        code: "ErrorConnectingToWebsocket",
+    })?;
+    let runtime = runtime.ok_or(HandshakeRefusal::TenantNotFound)?;
+    // Before anything that may change is looked at.
+    let era = runtime.sockets().era();
     let tenant = runtime.tenant();
     if tenant.suspend {
         return Err(HandshakeRefusal::RealtimeDisabledForTenant.into());
@@ -114,7 +129,7 @@ pub(super) fn admit(
     if runtime.meters().joins().is_triggered() {
         return Err(HandshakeRefusal::JoinsRateLimitReached.into());
     }
-    Ok((runtime, Arc::new(token)))
+    Ok(Admitted { runtime, era, token: Arc::new(token) })
 }
 
 /// Waits for the upgrade to be complete and starts the socket.
@@ -122,8 +137,7 @@ async fn serve(
     app: Arc<App>,
     upgrade: OnUpgrade,
     vsn: Vsn,
-    runtime: Arc<TenantRuntime>,
-    token: Arc<Token>,
+    admitted: Admitted,
     policy_headers: Arc<str>,
     permit: ConnectionPermit,
 ) {
@@ -134,7 +148,7 @@ async fn serve(
             return;
         }
     };
-    let start = Start { app, vsn, runtime, token, policy_headers, permit };
+    let start = Start { app, vsn, admitted, policy_headers, permit };
     // Off the HTTP server's layers: what stays is the socket and what was read beyond the request.
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => return start.socket(parts.io.into_inner(), &parts.read_buf),
@@ -152,8 +166,7 @@ async fn serve(
 struct Start {
     app: Arc<App>,
     vsn: Vsn,
-    runtime: Arc<TenantRuntime>,
-    token: Arc<Token>,
+    admitted: Admitted,
     policy_headers: Arc<str>,
     permit: ConnectionPermit,
 }
@@ -161,14 +174,15 @@ struct Start {
 impl Start {
     /// Starts a socket on a connection.
     fn socket<T: Transport>(self, stream: T, already_read: &[u8]) {
-        let Self { app, vsn, runtime, token, policy_headers, permit } = self;
+        let Self { app, vsn, admitted, policy_headers, permit } = self;
+        let Admitted { runtime, era, token } = admitted;
         let stream = Arc::new(stream);
         let sink: Arc<dyn Sink> = Arc::<T>::clone(&stream);
         let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
         let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
         let reader = Reader::new(already_read);
         // A task of its own: the one so far is larger than what a socket needs for the rest of its life.
-        app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime), permit));
+        app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime, era), permit));
     }
 }
 

@@ -65,6 +65,7 @@ async fn every_mode_of_tls() -> Result<()> {
                 ("DB_SSL_CA_CERT", ca),
                 ("DB_HOST", "localhost"),
                 ("DB_IP_VERSION", "ipv4"),
+                ("DB_ENC_KEY", "1234567890123456"),
             ],
             true,
         ),
@@ -79,6 +80,13 @@ async fn every_mode_of_tls() -> Result<()> {
         assert_eq!(change["data"]["record"]["details"].as_str().map(str::len), Some(100_000));
         let expected = [("realtime".to_owned(), ssl), ("realtime_replication".to_owned(), ssl)];
         assert_eq!(encrypted(&db).await?, expected, "{variables:?}");
+        if variables.iter().any(|(name, _)| *name == "DB_ENC_KEY") {
+            let query = "select count(*) filter (where ssl) > 0, count(*) filter (where not ssl)
+                from pg_stat_activity join pg_stat_ssl using (pid)
+                where application_name = 'supabase_mt_realtime'";
+            let row = db.client().query_one(query, &[]).await?;
+            assert_eq!((row.get::<_, bool>(0), row.get::<_, i64>(1)), (true, 0), "the metadata database");
+        }
         drop(socket);
         server.stop().await?;
     }

@@ -1,6 +1,7 @@
 //! The real binary on a real PostgreSQL, seen through sockets. Cases are numbered as in the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod admin;
 mod authority;
 mod broadcast;
 mod browser;
@@ -20,6 +21,7 @@ mod changes_watchdog;
 mod channels;
 mod clients;
 mod command_line;
+mod dashboard;
 mod database_tls;
 mod drain;
 mod examples;
@@ -28,6 +30,7 @@ mod least_privilege;
 mod limits;
 mod listener;
 mod longpoll;
+mod metadata;
 mod metrics;
 mod migrate;
 mod openapi;

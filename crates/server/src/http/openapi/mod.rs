@@ -15,7 +15,7 @@ use utoipa::{
     },
 };
 
-use super::{answers, broadcast, tenant_api};
+use super::{admin, answers, broadcast, tenant_api};
 
 /// Prefix that gateways put before the API.
 const GATEWAY: &str = "/realtime/v1";
@@ -74,6 +74,12 @@ impl Modify for Security {
                     "The same token, for clients that cannot set `Authorization`.",
                 ))),
             ),
+            (
+                "administrator",
+                bearer(
+                    "A token signed with `API_JWT_SECRET` or `API_JWT_SECRET_NEXT`, without the role of a client.",
+                ),
+            ),
             ("metrics", bearer("A token signed with `METRICS_JWT_SECRET`.")),
         ] {
             components.add_security_scheme(name, scheme);
@@ -101,6 +107,7 @@ pub async fn document(OriginalUri(uri): OriginalUri, request: Request) -> Respon
 
 fn render(server: &str) -> serde_json::Result<String> {
     let mut document = Document::openapi();
+    document.merge(admin::Document::openapi());
     document.servers = Some(vec![ServerBuilder::new().url(server).build()]);
     document.to_pretty_json()
 }

@@ -505,3 +505,23 @@ impl TenantDatabase {
         self.inner.worker.get_or_init(start).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_contact_grows_old_but_a_failure_stays() {
+        let contact = Contact::new();
+        assert_eq!(contact.health(), Health::Idle);
+        contact.made();
+        assert_eq!(contact.health(), Health::Connected);
+        time::advance(READY_LIFE).await;
+        assert_eq!(contact.health(), Health::Idle);
+        contact.lost();
+        time::advance(READY_LIFE * 10).await;
+        assert_eq!(contact.health(), Health::Failing);
+        contact.made();
+        assert_eq!(contact.health(), Health::Connected);
+    }
+}

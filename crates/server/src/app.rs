@@ -273,6 +273,7 @@ fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigErro
 /// Where a tenant's database is, in the words of the crate that talks to it.
 pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
     let database = &tenant.database;
+    let usual = DatabaseConfig::default();
     DatabaseConfig {
         host: database.host.clone(),
         port: database.port,
@@ -286,6 +287,8 @@ pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
         max_lag_bytes: database.max_lag_bytes,
         idle_stop: database.idle_stop,
         pool_size: database.pool_size,
-        ..DatabaseConfig::default()
+        policy_pool_size: database.policy_pool_size.unwrap_or(usual.policy_pool_size),
+        queue_target: database.queue_target.unwrap_or(usual.queue_target),
+        ..usual
     }
 }

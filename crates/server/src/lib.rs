@@ -24,4 +24,5 @@ pub mod sockets;
 pub mod startup;
 pub mod status;
 pub mod tenant_runtime;
+pub mod transport;
 pub mod ws;

@@ -84,7 +84,7 @@ impl Status {
             id: self.node.clone(),
             region: self.region.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime: self.started.elapsed(),
+            uptime: Some(self.started.elapsed()),
             databases,
         };
         let probe = self.probe.lock().map(|(at, latency)| Probe {

@@ -115,6 +115,11 @@ pub struct DatabaseSettings {
     pub idle_stop: Duration,
     /// Connections for queries, beside the one for replication.
     pub pool_size: usize,
+    /// Further connections, for the policies of private topics and stored messages (`db_pool`); `None` for the usual
+    /// number.
+    pub policy_pool_size: Option<usize>,
+    /// Half of the time that a question to policies waits for one of them (`db_queue_target`); `None` for the usual.
+    pub queue_target: Option<Duration>,
 }
 
 impl PartialEq for DatabaseSettings {
@@ -133,6 +138,8 @@ impl PartialEq for DatabaseSettings {
             max_lag_bytes,
             idle_stop,
             pool_size,
+            policy_pool_size,
+            queue_target,
         } = self;
         let same_route =
             (route.tls.mode(), route.ip_version) == (other.route.tls.mode(), other.route.ip_version);
@@ -143,5 +150,6 @@ impl PartialEq for DatabaseSettings {
                 == (&other.publication, &other.slot_name, &other.durable_slot)
             && (max_lag_bytes, idle_stop, pool_size)
                 == (&other.max_lag_bytes, &other.idle_stop, &other.pool_size)
+            && (policy_pool_size, queue_target) == (&other.policy_pool_size, &other.queue_target)
     }
 }

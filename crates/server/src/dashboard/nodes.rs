@@ -27,7 +27,7 @@ pub async fn page(State(app): State<Arc<App>>, page: Page) -> Markup {
                 maybe(node.region.as_deref()),
                 yes(node.id == status.node()),
                 plain(&node.version),
-                plain(units::span(node.uptime)),
+                maybe(node.uptime.map(units::span).as_deref()),
             ]
         })
         .collect();

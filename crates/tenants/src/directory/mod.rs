@@ -24,7 +24,7 @@ use flood::Bucket;
 use kept::{Known, Memory};
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::{OnceCell, broadcast},
+    sync::{OnceCell, Semaphore, broadcast},
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
@@ -89,6 +89,7 @@ pub struct Directory {
     flags: flags::Kept,
     backfills: backfill::UnderWay,
     backfill_tasks: TaskTracker,
+    backfill_turn: Arc<Semaphore>,
     changes: broadcast::Sender<TenantChange>,
 }
 
@@ -108,6 +109,7 @@ impl Directory {
             flags: flags::Kept::default(),
             backfills: backfill::UnderWay::default(),
             backfill_tasks: TaskTracker::new(),
+            backfill_turn: Arc::new(Semaphore::new(1)),
             changes,
         })
     }

@@ -96,6 +96,15 @@ impl Store {
         rows::list(&self.client().await?).await
     }
 
+    /// The first `limit` tenants whose names come after another, in the order of their bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<TenantRecord>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        rows::page(&self.client().await?, after, limit).await
+    }
+
     /// The tenant of this name.
     ///
     /// # Errors

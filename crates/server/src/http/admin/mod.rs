@@ -102,10 +102,13 @@ struct Page {
 }
 
 impl Page {
+    fn limit(&self) -> usize {
+        self.limit.map_or(usize::MAX, |limit| limit.min(MAX_PAGE))
+    }
+
     fn of<T>(&self, all: Vec<T>, external_id: impl Fn(&T) -> &str) -> Vec<T> {
-        let limit = self.limit.map_or(usize::MAX, |limit| limit.min(MAX_PAGE));
         let after = |tenant: &T| self.after.as_deref().is_none_or(|after| external_id(tenant) > after);
-        all.into_iter().filter(after).take(limit).collect()
+        all.into_iter().filter(after).take(self.limit()).collect()
     }
 }
 
@@ -134,13 +137,10 @@ async fn list(State(app): State<Arc<App>>, page: Result<Query<Page>, QueryReject
             return data(StatusCode::OK, views);
         }
     };
-    match directory.store().list().await {
-        Ok(records) => {
-            let mut records = records;
-            records.sort_by(|a, b| a.external_id.cmp(&b.external_id));
-            let records = page.of(records, |record| &record.external_id);
-            data(StatusCode::OK, records.iter().map(TenantView::of_record).collect::<Vec<_>>())
-        }
+    // What no name can have comes after nothing.
+    let after = page.after.as_deref().filter(|after| !after.contains('\0'));
+    match directory.store().page(after, page.limit()).await {
+        Ok(records) => data(StatusCode::OK, records.iter().map(TenantView::of_record).collect::<Vec<_>>()),
         Err(error) => unavailable(&error),
     }
 }

@@ -15,6 +15,7 @@ async fn watchers_ask_again() {
     let mut socket = fixture.socket();
     socket.join("realtime:a", watch());
     let first = socket.ticket();
+    socket.complete(Completion::Subscribed(first.clone(), Ok(())));
     socket.join("realtime:b", json!({"config": {}}));
     let told = replaced(&mut socket, false);
     assert_eq!(told.len(), 1, "only who watches: {told:?}");

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::{
     super::{answers::message, openapi::shapes::Message},
     body, data,
-    document::{Refused, TenantBody, Written},
+    document::{NewTenantBody, Refused, TenantBody, Written},
     unavailable,
     view::TenantView,
 };
@@ -61,7 +61,7 @@ impl IntoResponse for Refusal {
 /// `POST /api/tenants`.
 #[utoipa::path(
     post, path = "/api/tenants", operation_id = "create_tenant", tag = "Tenants", summary = "Make or change a tenant",
-    security(("administrator" = [])), request_body = TenantBody, responses(Written, Refused)
+    security(("administrator" = [])), request_body = NewTenantBody, responses(Written, Refused)
 )]
 pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Response {
     let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };

@@ -117,6 +117,8 @@ pub(crate) struct Contact {
     until: AtomicU64,
     /// It did not answer when it was last needed.
     failing: AtomicBool,
+    /// Whether a replication session runs.
+    replicating: AtomicBool,
 }
 
 /// Whether a database answers.
@@ -132,7 +134,12 @@ pub enum Health {
 
 impl Contact {
     fn new() -> Self {
-        Self { start: Instant::now(), until: AtomicU64::new(0), failing: AtomicBool::new(false) }
+        Self {
+            start: Instant::now(),
+            until: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            replicating: AtomicBool::new(false),
+        }
     }
 
     fn now(&self) -> u64 {
@@ -141,6 +148,11 @@ impl Contact {
 
     fn is_fresh(&self) -> bool {
         self.now() < self.until.load(Ordering::Acquire)
+    }
+
+    /// Whether a replication session runs.
+    pub(crate) fn replicates(&self, runs: bool) {
+        self.replicating.store(runs, Ordering::Relaxed);
     }
 
     /// Whether it answered when last asked, however long ago.
@@ -398,6 +410,20 @@ impl TenantDatabase {
         self.worker(pool).await.send(command).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())??;
         Ok(())
+    }
+
+    /// Whether row changes and broadcasts are read from the log right now.
+    #[must_use]
+    pub fn is_replicating(&self) -> bool {
+        self.inner.contact.replicating.load(Ordering::Relaxed)
+    }
+
+    /// Ends the replication session, if there is one; those who need it get another one, and are told of the gap as when
+    /// the connection breaks. False if there was none.
+    pub async fn end_replication(&self) -> bool {
+        let Some(worker) = self.inner.worker.get().filter(|_| self.is_replicating()) else { return false };
+        let (reply, ended) = tokio::sync::oneshot::channel();
+        worker.send(Command::EndSession(reply)).await.is_ok() && ended.await.is_ok()
     }
 
     /// Ends a channel's subscriptions. Idempotent.

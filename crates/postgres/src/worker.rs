@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Wait(SubscribeRequest),
     /// End a channel's subscriptions.
     Unsubscribe(ChannelId),
+    /// End the session, because an operator says so.
+    EndSession(oneshot::Sender<()>),
 }
 
 /// The worker of one tenant's database.
@@ -250,6 +252,10 @@ impl Worker {
                 if !self.wants_session() && self.idle_since.is_none() {
                     self.idle_since = Some(Instant::now());
                 }
+            }
+            Command::EndSession(reply) => {
+                self.end_by_order().await;
+                let _ = reply.send(());
             }
             Command::Wait(request) => {
                 self.state.wait(request);

@@ -276,6 +276,18 @@ impl App {
         self.settings.region.as_deref()
     }
 
+    /// Rooms with members, on this node.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.hub.rooms()
+    }
+
+    /// Rooms of a tenant with members, on this node.
+    #[must_use]
+    pub fn rooms_of(&self, external_id: &str) -> usize {
+        self.hub.rooms_of(external_id)
+    }
+
     /// What the pages tell of this node.
     #[must_use]
     pub fn status(&self) -> &Status {
@@ -327,6 +339,7 @@ fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigErro
 /// Where a tenant's database is, in the words of the crate that talks to it.
 pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
     let database = &tenant.database;
+    let usual = DatabaseConfig::default();
     DatabaseConfig {
         tenant: tenant.external_id.clone(),
         host: database.host.clone(),
@@ -341,6 +354,8 @@ pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
         max_lag_bytes: database.max_lag_bytes,
         idle_stop: database.idle_stop,
         pool_size: database.pool_size,
-        ..DatabaseConfig::default()
+        policy_pool_size: database.policy_pool_size.unwrap_or(usual.policy_pool_size),
+        queue_target: database.queue_target.unwrap_or(usual.queue_target),
+        ..usual
     }
 }

@@ -138,7 +138,6 @@ async fn stop_signal() {
 /// terminal that was closed, or by a script that wants a reload (http_and_ops 64).
 fn ignore_other_signals() {
     let signals = [
-        ("SIGHUP", SignalKind::hangup()),
         ("SIGUSR1", SignalKind::user_defined1()),
         ("SIGUSR2", SignalKind::user_defined2()),
         ("SIGALRM", SignalKind::alarm()),

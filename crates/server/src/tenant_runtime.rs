@@ -63,6 +63,14 @@ pub trait Database: Send + Sync {
     fn health(&self) -> Health {
         Health::Idle
     }
+    /// See [`TenantDatabase::is_replicating`].
+    fn is_replicating(&self) -> bool {
+        false
+    }
+    /// See [`TenantDatabase::end_replication`].
+    fn end_replication(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
+    }
     /// See [`TenantDatabase::is_connected`].
     fn is_connected(&self) -> bool {
         self.is_ready()
@@ -132,6 +140,13 @@ impl Database for TenantDatabase {
         Self::health(self)
     }
 
+    fn is_replicating(&self) -> bool {
+        Self::is_replicating(self)
+    }
+
+    fn end_replication(&self) -> BoxFuture<'_, bool> {
+        Box::pin(Self::end_replication(self))
+    }
     fn is_connected(&self) -> bool {
         Self::is_connected(self)
     }
@@ -352,6 +367,11 @@ impl TenantRuntime {
     /// Says that its database was set up.
     pub fn set_up(&self) {
         self.set_up.store(true, Ordering::Release);
+    }
+
+    /// Says that it may have another database, of which that is not known.
+    pub fn forget_set_up(&self) {
+        self.set_up.store(false, Ordering::Release);
     }
 
     /// Whether its database is known to have been set up.

@@ -1,6 +1,7 @@
 //! What the server is told: by its environment, by a file, by files with secrets (http_and_ops 5).
 
 mod admin;
+mod dashboard;
 mod env;
 mod file;
 pub mod ignored;
@@ -13,15 +14,17 @@ pub mod table;
 mod tenant_entry;
 mod tenants;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use admin::AdminSettings;
+pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env, Found, Origin};
 pub use metadata::MetadataSettings;
 pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
+use realtime_tls::Certificate;
 use secrecy::SecretString;
 pub use setting::{Group, Kind, Setting};
 pub use show::effective;
@@ -39,6 +42,8 @@ pub struct Settings {
     pub listen: IpAddr,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Certificate to serve with, if connections are encrypted.
+    pub certificate: Option<Arc<Certificate>>,
     /// Pause before a refused connection is answered.
     pub connect_error_backoff: Duration,
     /// Pause before a refused join is answered.
@@ -67,6 +72,8 @@ pub struct Settings {
     pub metadata: Option<MetadataSettings>,
     /// What the node is called.
     pub node: String,
+    /// Who may see the dashboard.
+    pub dashboard: DashboardSettings,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
     /// How the server is watched.
@@ -90,6 +97,7 @@ impl Settings {
         let settings = Self {
             listen: listen_address(env)?,
             port: env.integer("PORT")?,
+            certificate: certificate(env)?,
             connect_error_backoff: env.millis("CONNECT_ERROR_BACKOFF_MS")?,
             channel_error_backoff: env.millis("CHANNEL_ERROR_BACKOFF_MS")?,
             claim_validators: validators,
@@ -109,6 +117,7 @@ impl Settings {
             admin: AdminSettings::from_env(env),
             metadata: tenants.metadata,
             node: node_name(env),
+            dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
             operations: Operations::from_env(env)?,
             well_known_secret: tenants.well_known_secret,
@@ -125,6 +134,20 @@ fn node_name(env: &Env) -> String {
     let name = env.text("NODE_NAME").or_else(|| env.text("APP_NAME")).unwrap_or_default();
     let host = env.text("POD_IP").or_else(|| nix::unistd::gethostname().ok()?.into_string().ok());
     format!("{name}@{}", host.as_deref().unwrap_or("localhost"))
+}
+
+/// `TLS_CERT_FILE` and `TLS_KEY_FILE`.
+fn certificate(env: &Env) -> Result<Option<Arc<Certificate>>, ConfigError> {
+    match (env.text("TLS_CERT_FILE"), env.text("TLS_KEY_FILE")) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            let loaded = Certificate::load(certificate.into(), key.into());
+            let wrong = |error| env.wrong("TLS_CERT_FILE", format!("cannot be used: {error}"));
+            Ok(Some(Arc::new(loaded.map_err(wrong)?)))
+        }
+        (Some(_), None) => Err(env.wrong("TLS_CERT_FILE", "needs TLS_KEY_FILE")),
+        (None, Some(_)) => Err(env.wrong("TLS_KEY_FILE", "needs TLS_CERT_FILE")),
+    }
 }
 
 /// `REALTIME_IP_VERSION`; a dual-stack listener unless told otherwise.

@@ -16,6 +16,8 @@ pub const GROUPS: &[Group] = &[
     Group { table: "server", title: "Listener", settings: &[
         integer("PORT", "port", "4000", "", "Port to listen on; 0 takes a free one"),
         words("REALTIME_IP_VERSION", "ip_version", "", &["ipv4", "ipv6"], "Family of the address to listen on; IPv6, which takes IPv4 too, where the machine has it"),
+        path("TLS_CERT_FILE", "tls_cert_file", "PEM file with the certificate to serve with, and those that lead to its authority: connections are then encrypted. Read again on SIGHUP, and within a minute of a change"),
+        path("TLS_KEY_FILE", "tls_key_file", "PEM file with its private key"),
         integer("MAX_CONNECTIONS", "max_connections", "200000", "", "Connections of all kinds at once; further ones wait"),
         integer("MAX_HEADER_LENGTH", "max_header_length", "4096", "bytes", "Largest value of a request header"),
         integer("NO_CHANNEL_TIMEOUT_IN_MS", "no_channel_timeout_ms", "600000", "milliseconds", "A socket that joined and then has no channel for this long is dropped"),
@@ -89,6 +91,14 @@ pub const GROUPS: &[Group] = &[
         integer("JANITOR_RUN_AFTER_IN_MS", "janitor_run_after_ms", "600000", "milliseconds", "How long after the first use of a database its partitions are looked after again"),
         integer("JANITOR_SCHEDULE_TIMER_IN_MS", "janitor_schedule_ms", "14400000", "milliseconds", "How often, from then on"),
         boolean("JANITOR_SCHEDULE_RANDOMIZE", "janitor_randomize", "true", "Add up to an hour to both, so that not all servers do it at once"),
+    ]},
+    Group { table: "dashboard", title: "Dashboard", settings: &[
+        words("DASHBOARD_AUTH", "auth", "basic_auth", &["basic_auth", "zta"], "Who may see `/admin/dashboard`: who knows a name and a password, or whom Cloudflare Access lets through"),
+        secret("DASHBOARD_USER", "user", "", "The name; a random one if not set, so that nobody gets in"),
+        secret("DASHBOARD_PASSWORD", "password", "", "The password; a random one if not set"),
+        text("CF_TEAM_DOMAIN", "cf_team_domain", "", "Domain of the team at Cloudflare Access, as `team.cloudflareaccess.com`; needed by `zta`"),
+        text("CF_ACCESS_AUD", "cf_access_aud", "", "AUD tag of the application at Cloudflare Access: tokens for others are refused. Any application of the team may come in if not set"),
+        secret("SECRET_KEY_BASE", "secret_key_base", "", "What the dashboard's forms are sealed with; the same on all nodes behind one address, random if not set"),
     ]},
     Group { table: "log", title: "Logs", settings: &[
         words("LOG_LEVEL", "level", "info", LEVELS, "What is logged, on standard error"),

@@ -34,7 +34,9 @@ use super::{
     policy_headers,
     upgrade::{Admitted, Query, admit},
 };
-use crate::{app::App, driver::Driver, metrics::Transport, session::Session, ws::reader::MAX_MESSAGE_BYTES};
+use crate::{
+    app::App, driver::Driver, metrics::TransportKind, session::Session, ws::reader::MAX_MESSAGE_BYTES,
+};
 
 /// How long a poll waits for something to tell.
 const POLL: Duration = Duration::from_secs(10);
@@ -104,7 +106,7 @@ fn answer(body: &Value) -> Response {
 /// Opens a session, with the checks of a handshake; their texts are lost on the way (protocol 1.11).
 async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response {
     let Ok(vsn) = query.vsn() else { return answer(&json!({"status": 403})) };
-    let admitted = admit(app, headers, query, Transport::LongPoll, vsn).await;
+    let admitted = admit(app, headers, query, TransportKind::LongPoll, vsn).await;
     let Admitted { runtime, era, token } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
@@ -125,7 +127,7 @@ async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response
     let outbox = Arc::new(Outbox::new(DEFAULT_OUTBOX_BYTES));
     let session =
         Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers::of_handshake(headers))
-            .over(Transport::LongPoll);
+            .over(TransportKind::LongPoll);
     let app_of_task = Arc::clone(app);
     app.sockets().spawn(async move {
         serve(Driver::new(session, runtime, era), commands).await;

@@ -1,7 +1,7 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
 mod admin;
-mod answers;
+pub(crate) mod answers;
 mod broadcast;
 mod limits;
 pub mod listener;
@@ -27,7 +27,7 @@ use axum::{
 use http::header;
 use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 
-use crate::app::App;
+use crate::{app::App, dashboard};
 
 /// Smallest answer that is compressed, in bytes: it fits into one packet anyway.
 const MIN_COMPRESSED: u64 = 1_024;
@@ -49,6 +49,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/metrics/{region}", get(metrics::of_region))
         .merge(swagger::router())
+        .merge(dashboard::router(&app))
         .nest("/api", api.clone().merge(admin::routes(&app)))
         .nest("/realtime/v1/api", api)
         .merge(pages::routes())

@@ -10,7 +10,7 @@ use realtime_postgres::Stats;
 use tokio::time::Instant;
 
 use super::{
-    Exposition, MessageType, RESULTS, SERIALIZERS, TenantMetrics, Transport, errors::ErrorCounts,
+    Exposition, MessageType, RESULTS, SERIALIZERS, TenantMetrics, TransportKind, errors::ErrorCounts,
     families as f, families::Family, host,
 };
 use crate::{app::App, logging, socket, tenant_runtime::TenantRuntime};
@@ -116,14 +116,14 @@ fn global(out: &mut Exposition, app: &App, shown: &[Shown], errors: &[(String, S
     out.family(&f::CONNECTIONS_MAX).add(&[], max as f64);
     let node = app.metrics().node();
     let mut family = out.family(&f::CHANNEL_JOINED);
-    for (transport, results) in Transport::ALL.iter().zip(&node.joined) {
+    for (transport, results) in TransportKind::ALL.iter().zip(&node.joined) {
         for (result, count) in RESULTS.iter().zip(results) {
             family.add(&[result, transport.as_str(), ENDPOINT], count.get() as f64);
         }
     }
     out.family(&f::HANDLED_IN).histogram(&[ENDPOINT], &node.handled_in.snapshot());
     let mut family = out.family(&f::SOCKET_CONNECTED);
-    for (transport, results) in Transport::ALL.iter().zip(&node.connected) {
+    for (transport, results) in TransportKind::ALL.iter().zip(&node.connected) {
         for (result, serializers) in RESULTS.iter().zip(results) {
             for (serializer, seen) in SERIALIZERS.iter().zip(serializers) {
                 family.histogram(&[result, transport.as_str(), ENDPOINT, serializer], &seen.snapshot());

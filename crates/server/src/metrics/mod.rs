@@ -60,7 +60,7 @@ impl MessageType {
 
 /// How a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Transport {
+pub enum TransportKind {
     /// A WebSocket.
     #[default]
     WebSocket,
@@ -68,7 +68,7 @@ pub enum Transport {
     LongPoll,
 }
 
-impl Transport {
+impl TransportKind {
     const ALL: [Self; 2] = [Self::WebSocket, Self::LongPoll];
 
     fn as_str(self) -> &'static str {
@@ -109,19 +109,25 @@ impl Default for NodeMetrics {
 
 impl NodeMetrics {
     /// A join was decided.
-    pub fn joined(&self, transport: Transport, succeeded: bool) {
+    pub fn joined(&self, transport: TransportKind, succeeded: bool) {
         let [ok, error] = match transport {
-            Transport::WebSocket => &self.joined[0],
-            Transport::LongPoll => &self.joined[1],
+            TransportKind::WebSocket => &self.joined[0],
+            TransportKind::LongPoll => &self.joined[1],
         };
         if succeeded { ok } else { error }.add(1);
     }
 
     /// A handshake was decided, not counting the pause before a refusal.
-    pub fn connected(&self, transport: Transport, succeeded: bool, vsn: Vsn, took: tokio::time::Duration) {
+    pub fn connected(
+        &self,
+        transport: TransportKind,
+        succeeded: bool,
+        vsn: Vsn,
+        took: tokio::time::Duration,
+    ) {
         let [ok, error] = match transport {
-            Transport::WebSocket => &self.connected[0],
-            Transport::LongPoll => &self.connected[1],
+            TransportKind::WebSocket => &self.connected[0],
+            TransportKind::LongPoll => &self.connected[1],
         };
         let [v1, v2] = if succeeded { ok } else { error };
         if vsn == Vsn::V1 { v1 } else { v2 }.record_time(took);

@@ -24,7 +24,7 @@ fn value(text: &str, name: &str) -> Option<f64> {
 #[tokio::test(start_paused = true)]
 async fn vacant_tenants_are_left_out() {
     let app = app();
-    let runtime = app.runtime_for_host("realtime-dev").await.unwrap();
+    let runtime = app.runtime_for_host("realtime-dev").await.unwrap().unwrap();
     runtime.meters().joins().add(3);
     let outbox = Arc::new(Outbox::new(1000));
     let guard = runtime.sockets().enter(&outbox, runtime.sockets().era());
@@ -68,7 +68,7 @@ fn what_was_counted_outlives_who_counts() {
 #[tokio::test]
 async fn bytes_written_never_fall() {
     let app = app();
-    let runtime = app.runtime_for_host("realtime-dev").await.unwrap();
+    let runtime = app.runtime_for_host("realtime-dev").await.unwrap().unwrap();
     let written = |app: &Arc<App>| value(&render(app, Part::All), "realtime_channel_output_bytes");
     let outbox = Arc::new(Outbox::new(1000));
     let guard = runtime.sockets().enter(&outbox, runtime.sockets().era());

@@ -33,7 +33,7 @@ use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, 
 use realtime_tenants::UserSlot;
 use tokio::time::Instant;
 
-use crate::{metrics::Transport, tenant_runtime::TenantRuntime};
+use crate::{metrics::TransportKind, tenant_runtime::TenantRuntime};
 
 /// Bytes of messages that may wait for joins to be decided; beyond it the socket is not read.
 const MAX_WAITING_BYTES: usize = 1_000_000;
@@ -105,7 +105,7 @@ impl Topic {
 /// The protocol state of one socket.
 pub struct Session {
     vsn: Vsn,
-    transport: Transport,
+    transport: TransportKind,
     outbox: Arc<Outbox>,
     runtime: Arc<TenantRuntime>,
     /// The token of the handshake: what a channel uses that brings none.
@@ -150,7 +150,7 @@ impl Session {
     ) -> Self {
         Self {
             vsn,
-            transport: Transport::WebSocket,
+            transport: TransportKind::WebSocket,
             outbox,
             runtime,
             tenant_token,
@@ -173,7 +173,7 @@ impl Session {
 
     /// The same on another transport than a WebSocket: a label of metrics.
     #[must_use]
-    pub fn over(mut self, transport: Transport) -> Self {
+    pub fn over(mut self, transport: TransportKind) -> Self {
         self.transport = transport;
         self
     }

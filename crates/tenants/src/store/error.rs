@@ -130,7 +130,7 @@ impl From<deadpool_postgres::PoolError> for StoreError {
 }
 
 /// An error with its causes; the library's own text often says no more than that there was one.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

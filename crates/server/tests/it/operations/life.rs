@@ -21,7 +21,7 @@ async fn only_the_signals_to_stop_stop() -> Result<()> {
         let topic = format!("realtime:{}", signal.as_str());
         assert_eq!(socket.join(&topic, json!({"config": {}})).await?.0["status"], "ok", "{signal}");
     }
-    line(&server, |line| line.contains("SIGHUP")).await?;
+    line(&server, |line| line.contains("SIGUSR1")).await?;
     kill(pid, Signal::SIGTERM)?;
     assert_eq!(socket.close_code().await?, 1012);
     Ok(())

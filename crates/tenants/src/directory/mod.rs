@@ -28,9 +28,10 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::{
-    Field, Store, StoreError, Tenant, TenantFields, TenantRecord, TenantTemplate, Updated,
+    Field, Operation, Store, StoreError, Tenant, TenantFields, TenantRecord, TenantTemplate, Updated,
     registry::first_label,
 };
 
@@ -91,6 +92,9 @@ pub struct Directory {
     backfill_tasks: TaskTracker,
     backfill_turn: Arc<Semaphore>,
     changes: broadcast::Sender<TenantChange>,
+    operations: broadcast::Sender<(Operation, Box<str>)>,
+    /// Which of the nodes this is, among those that listen.
+    node: Uuid,
 }
 
 impl Directory {
@@ -111,6 +115,8 @@ impl Directory {
             backfill_tasks: TaskTracker::new(),
             backfill_turn: Arc::new(Semaphore::new(1)),
             changes,
+            operations: broadcast::channel(CHANGES).0,
+            node: Uuid::new_v4(),
         })
     }
 
@@ -125,6 +131,20 @@ impl Directory {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<TenantChange> {
         self.changes.subscribe()
+    }
+
+    /// What administrators want done with what runs of tenants, as they told other nodes.
+    #[must_use]
+    pub fn operations(&self) -> broadcast::Receiver<(Operation, Box<str>)> {
+        self.operations.subscribe()
+    }
+
+    /// Tells all other nodes what an administrator wants done with what runs of a tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tell_operation(&self, operation: Operation, external_id: &str) -> Result<(), StoreError> {
+        self.store.tell_operation(self.node, operation, external_id).await
     }
 
     /// The tenant that a request's host means (protocol 1.4), if that is known without asking: the one named by

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realtime_tenants::StoreError;
+use realtime_tenants::{Operation, StoreError};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::{app::App, tenant_runtime::TenantRuntime};
@@ -42,6 +42,23 @@ impl App {
                         }
                     }
                 }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+impl App {
+    /// Does with what runs here what administrators told other nodes, for ever.
+    pub async fn follow_operations(&self) {
+        let Some(directory) = self.tenants().directory() else { return };
+        let mut operations = directory.operations();
+        loop {
+            match operations.recv().await {
+                // Ends go on by themselves.
+                Ok((Operation::Reload, external_id)) => drop(self.reload(&external_id)),
+                Ok((Operation::Shutdown, external_id)) => drop(self.end_database(&external_id)),
+                Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             }
         }

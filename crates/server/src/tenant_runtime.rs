@@ -372,6 +372,11 @@ impl TenantRuntime {
         self.set_up.store(true, Ordering::Release);
     }
 
+    /// Says that it may have another database, of which that is not known.
+    pub fn forget_set_up(&self) {
+        self.set_up.store(false, Ordering::Release);
+    }
+
     /// Whether its database is known to have been set up.
     #[must_use]
     pub fn is_set_up(&self) -> bool {

@@ -1,12 +1,12 @@
 //! What is known of a tenant.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use realtime_tls::Route;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A tenant: one database and the people who may connect for it (http_and_ops 1.2).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tenant {
     /// Unique name; the first label of the host that clients connect to.
     pub external_id: Box<str>,
@@ -26,6 +26,23 @@ pub struct Tenant {
     pub limits: Limits,
     /// Its database.
     pub database: DatabaseSettings,
+}
+
+impl fmt::Debug for Tenant {
+    /// Without the key set, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenant")
+            .field("external_id", &self.external_id)
+            .field("default", &self.default)
+            .field("jwt_secret", &self.jwt_secret)
+            .field("jwt_jwks", &self.jwt_jwks.is_some())
+            .field("private_only", &self.private_only)
+            .field("suspend", &self.suspend)
+            .field("presence_enabled", &self.presence_enabled)
+            .field("limits", &self.limits)
+            .field("database", &self.database)
+            .finish()
+    }
 }
 
 /// A tenant's limits (protocol 9.1). Zero means nothing is allowed.

@@ -66,8 +66,18 @@ fn without_a_seed_there_is_no_tenant() {
 
 #[test]
 fn secrets_do_not_print() {
-    let text = format!("{:?}", settings(&[("API_JWT_SECRET", "s3cret"), ("DB_PASSWORD", "pa55")]).unwrap());
-    assert!(!text.contains("s3cret") && !text.contains("pa55"), "{text}");
+    let jwks = r#"{"keys":[{"kty":"oct","kid":"a","k":"c2VjcmV0LWtleQ"}]}"#;
+    let secrets = [
+        ("API_JWT_SECRET", "s3cret"),
+        ("DB_PASSWORD", "pa55"),
+        ("API_JWT_JWKS", jwks),
+        ("DB_ENC_KEY", "1234567890123456"),
+        ("SEED_SELF_HOST", "true"),
+    ];
+    let text = format!("{:?}", settings(&secrets).unwrap());
+    for secret in ["s3cret", "pa55", "c2VjcmV0", "12345678901"] {
+        assert!(!text.contains(secret), "{text}");
+    }
 }
 
 #[test]

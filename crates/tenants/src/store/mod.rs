@@ -20,6 +20,7 @@ use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
 pub(crate) use error::describe;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+pub use listen::Operation;
 pub(crate) use listen::{Listener, News};
 pub use seed::{Seed, SeedPlace, Seeded};
 use uuid::Uuid;

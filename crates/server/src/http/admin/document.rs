@@ -55,6 +55,23 @@ impl Modify for Patch {
         "db_password": "of the role", "ssl_enforced": false
     }}]
 }}))]
+pub(super) struct NewTenantBody {
+    tenant: NewTenant,
+}
+
+/// A tenant by its name. A new one needs its extension, and `jwt_secret` or `jwt_jwks`.
+#[derive(ToSchema)]
+struct NewTenant {
+    /// Its name, which never changes: the first label of the host that its clients connect to.
+    #[schema(min_length = 1, max_length = 255, pattern = r"\S")]
+    external_id: String,
+    #[serde(flatten)]
+    fields: TenantChange,
+}
+
+/// What is said of the tenant that the path names.
+#[derive(ToSchema)]
+#[schema(example = json!({"tenant": {"max_concurrent_users": 500, "private_only": true}}))]
 pub(super) struct TenantBody {
     tenant: TenantChange,
 }
@@ -62,9 +79,6 @@ pub(super) struct TenantBody {
 /// Fields of a tenant; those that are not given stay as they are, or get their defaults.
 #[derive(ToSchema)]
 struct TenantChange {
-    /// Its name, which never changes: the first label of the host that its clients connect to.
-    #[schema(max_length = 255)]
-    external_id: Option<String>,
     /// A name for people; that of a new tenant is its `external_id`.
     name: Option<String>,
     /// Secret of its clients' tokens. It or `jwt_jwks` is needed; never shown.
@@ -73,14 +87,19 @@ struct TenantChange {
     /// JSON Web Key Set of its clients' tokens.
     jwt_jwks: Option<KeySet>,
     /// Sockets with a joined channel.
+    #[schema(nullable = false)]
     max_concurrent_users: Option<i32>,
     /// Channels of one socket.
+    #[schema(nullable = false)]
     max_channels_per_client: Option<i32>,
     /// Messages, row changes and HTTP requests a second.
+    #[schema(nullable = false)]
     max_events_per_second: Option<i32>,
     /// Joins a second.
+    #[schema(nullable = false)]
     max_joins_per_second: Option<i32>,
     /// Kept, and enforced by nobody.
+    #[schema(nullable = false)]
     max_bytes_per_second: Option<i32>,
     /// Presence messages a second.
     max_presence_events_per_second: Option<i32>,
@@ -91,14 +110,19 @@ struct TenantChange {
     /// That window in milliseconds.
     client_presence_window_ms: Option<i32>,
     /// Presence is on for channels that do not ask for it.
+    #[schema(nullable = false)]
     presence_enabled: Option<bool>,
     /// No connection is accepted.
+    #[schema(nullable = false)]
     suspend: Option<bool>,
     /// Only private channels may be joined.
+    #[schema(nullable = false)]
     private_only: Option<bool>,
     /// Feature flags that it has otherwise than others.
+    #[schema(nullable = false)]
     feature_flags: Option<BTreeMap<String, bool>>,
     /// Its database. Needed for a new tenant; given once more, they replace those that are there.
+    #[schema(nullable = false)]
     extensions: Option<Vec<ExtensionChange>>,
 }
 
@@ -120,24 +144,29 @@ struct ExtensionChange {
 /// Where a tenant's database is.
 #[derive(ToSchema)]
 struct ExtensionSettings {
+    #[schema(min_length = 1)]
     region: String,
+    #[schema(min_length = 1)]
     db_host: String,
     /// As text.
-    #[schema(example = "5432")]
+    #[schema(example = "5432", pattern = "^[0-9]{1,5}$")]
     db_port: String,
+    #[schema(min_length = 1)]
     db_name: String,
+    #[schema(min_length = 1)]
     db_user: String,
     /// Never shown.
-    #[schema(write_only)]
+    #[schema(write_only, min_length = 1)]
     db_password: String,
-    #[schema(default = "supabase_realtime")]
+    #[schema(default = "supabase_realtime", nullable = false)]
     publication: Option<String>,
-    #[schema(default = "supabase_realtime_replication_slot")]
+    #[schema(default = "supabase_realtime_replication_slot", nullable = false)]
     slot_name: Option<String>,
     /// Connections to it are encrypted.
-    #[schema(default = true)]
+    #[schema(default = true, nullable = false)]
     ssl_enforced: Option<bool>,
     /// Connections for row changes; spelled so.
+    #[schema(nullable = false)]
     subcriber_pool_size: Option<i32>,
 }
 

@@ -117,7 +117,7 @@ impl Page {
     get, path = "/api/tenants", operation_id = "list_tenants", tag = "Tenants", summary = "All tenants, by name",
     security(("administrator" = [])),
     params(
-        ("limit" = Option<usize>, Query, maximum = 1000, description = "Tenants at most; all, if not given"),
+        ("limit" = Option<u32>, Query, description = "Tenants at most; more than 1000 count as 1000. All, if not given"),
         ("after" = Option<String>, Query, description = "Those whose `external_id` comes after this one"),
     ),
     responses(

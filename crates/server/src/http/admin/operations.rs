@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
-use realtime_tenants::StoreError;
+use realtime_tenants::{Operation, StoreError};
 
 use super::{
     body::is_name,
@@ -31,6 +31,14 @@ pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreEr
     }
 }
 
+/// Tells the other nodes. This one does its part in any case.
+async fn tell(app: &App, operation: Operation, external_id: &str) {
+    let Some(directory) = app.tenants().directory() else { return };
+    if let Err(error) = directory.tell_operation(operation, external_id).await {
+        tracing::error!(tenant = external_id, code = error.code(), %error, "other nodes could not be told");
+    }
+}
+
 /// Ends a tenant's connections to its database, and its sockets.
 #[utoipa::path(
     post, path = "/api/tenants/{tenant_id}/reload", operation_id = "reload_tenant", tag = "Tenants",
@@ -44,6 +52,8 @@ pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
+    tracing::info!(tenant = external_id, "tenant reloaded");
+    tell(&app, Operation::Reload, &external_id).await;
     if let Some(ending) = app.reload(&external_id) {
         ending.wait(&external_id, RELOAD_LIMIT).await;
     }
@@ -63,6 +73,8 @@ pub(super) async fn shutdown(State(app): State<Arc<App>>, Path(external_id): Pat
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
+    tracing::info!(tenant = external_id, "tenant's database shut down");
+    tell(&app, Operation::Shutdown, &external_id).await;
     if let Some(ending) = app.end_database(&external_id) {
         ending.wait(&external_id, DATABASE_LIMIT).await;
     }

@@ -10,13 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use realtime_tenants::{Directory, FieldErrors, StoreError, TenantFields, TenantRecord};
+use realtime_tenants::{Directory, Field, FieldErrors, StoreError, TenantFields, TenantRecord};
 use serde_json::{Map, Value};
 
 use super::{
     super::{answers::message, openapi::shapes::Message},
     body, data,
-    document::{Refused, TenantBody, Written},
+    document::{NewTenantBody, Refused, TenantBody, Written},
     unavailable,
     view::TenantView,
 };
@@ -61,7 +61,7 @@ impl IntoResponse for Refusal {
 /// `POST /api/tenants`.
 #[utoipa::path(
     post, path = "/api/tenants", operation_id = "create_tenant", tag = "Tenants", summary = "Make or change a tenant",
-    security(("administrator" = [])), request_body = TenantBody, responses(Written, Refused)
+    security(("administrator" = [])), request_body = NewTenantBody, responses(Written, Refused)
 )]
 pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Response {
     let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
@@ -170,14 +170,23 @@ async fn upsert(
         let record = directory.create(&external_id, &fields).await?;
         drop(app.follow(&external_id));
         drop(turn);
+        tracing::info!(tenant = external_id, "tenant made");
         return Ok(created(&app, &record).await);
     }
     if fields.external_id.as_ref().is_some_and(|other| *other != external_id) {
         return Err(FieldErrors::of("external_id", "can't be changed").into());
     }
     let updated = directory.update(&external_id, &fields).await?;
+    if updated.changed.contains(&Field::Extensions) && fields.migrations_ran.is_none() {
+        // Of another database it is not known that it was set up.
+        let unknown = TenantFields { migrations_ran: Some(Some(0)), ..TenantFields::default() };
+        directory.update(&external_id, &unknown).await?;
+    }
     let ending = app.follow(&external_id);
     drop(turn);
+    if !updated.changed.is_empty() {
+        tracing::info!(tenant = external_id, changed = ?updated.changed, "tenant changed");
+    }
     ending.wait(&external_id, DATABASE_LIMIT).await;
     Ok(answer(StatusCode::OK, &updated.after))
 }
@@ -198,6 +207,7 @@ async fn remove(app: Arc<App>, directory: Arc<Directory>, external_id: String) -
     drop(turn);
     ending.wait(&external_id, DATABASE_LIMIT).await;
     if let Some(record) = record {
+        tracing::info!(tenant = external_id, "tenant removed");
         set_up::leave(&app, &record);
     }
     Ok(StatusCode::NO_CONTENT.into_response())

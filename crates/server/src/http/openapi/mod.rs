@@ -43,7 +43,7 @@ const GATEWAY: &str = "/realtime/v1";
         (name = "Broadcast", description = "Messages to those who have joined a topic"),
         (name = "Operations", description = "For those who run the server"),
     ),
-    modifiers(&Security)
+    modifiers(&Security, &Bodies)
 )]
 struct Document;
 
@@ -83,6 +83,19 @@ impl Modify for Security {
             ("metrics", bearer("A token signed with `METRICS_JWT_SECRET`.")),
         ] {
             components.add_security_scheme(name, scheme);
+        }
+    }
+}
+
+/// Bodies of several types count as required unless told otherwise, and a message may go without a payload.
+struct Bodies;
+
+impl Modify for Bodies {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let single = document.paths.paths.get_mut("/api/broadcast/{topic}/events/{event}");
+        let body = single.and_then(|path| path.post.as_mut()?.request_body.as_mut());
+        if let Some(openapi::RefOr::T(body)) = body {
+            body.required = Some(openapi::Required::False);
         }
     }
 }

@@ -1,9 +1,6 @@
 //! What a change of a tenant does to those who are connected.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 

@@ -137,6 +137,10 @@ async fn stop_signal() {
 /// Signals that mean nothing to a server, and would end it if nobody took them: sockets are not to be lost by a
 /// terminal that was closed, or by a script that wants a reload (http_and_ops 64).
 fn ignore_other_signals() {
+    // Taken by whoever reads certificates again, but not before that has begun: until then it must not end the process.
+    if let Err(error) = signal(SignalKind::hangup()) {
+        tracing::warn!(%error, signal = "SIGHUP", "signal cannot be ignored");
+    }
     let signals = [
         ("SIGUSR1", SignalKind::user_defined1()),
         ("SIGUSR2", SignalKind::user_defined2()),

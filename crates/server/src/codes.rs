@@ -33,7 +33,7 @@ const CLIENT: &str = "The client's to mend";
 /// All codes that this server tells, in alphabetical order.
 #[rustfmt::skip]
 pub static CODES: &[Code] = &[
-    code("CertificateNotReloaded", "The certificate of the listener could not be read again; the one in use stays", "Mend the files"),
+    code("CertificateNotReloaded", "The listener's certificate has changed, and cannot be used; the one in use stays", "Read the error, and mend the files"),
     code("ChannelRateLimitReached", "A socket wanted more channels than its tenant allows", "Have clients leave channels, or raise `max_channels_per_client`"),
     code("ChannelShutdown", "A channel was closed by the server; the text is what its client was told", "Read the text"),
     code("CheckOidsError", "The catalog of a tenant's database could not be read; it is tried again", "See whether the database answers"),

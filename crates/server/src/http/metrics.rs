@@ -27,6 +27,12 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
 }
 
 /// Those of the nodes of a region: nothing if there is none.
+#[utoipa::path(
+    get, path = "/metrics/{region}", operation_id = "metrics_of_region", tag = "Operations",
+    summary = "What operators watch, of a region's nodes", security(("metrics" = [])),
+    params(("region" = String, Path, description = "As `REGION` has it; nothing comes of one without nodes")),
+    responses(MetricsAnswers)
+)]
 pub(super) async fn of_region(
     State(app): State<Arc<App>>,
     Path(region): Path<String>,

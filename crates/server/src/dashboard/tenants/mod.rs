@@ -31,6 +31,9 @@ use crate::app::App;
 /// What is said of an unknown tenant.
 const NOT_FOUND: &str = "Tenant not found";
 
+/// Tenants that are shown at once; to find one among more is what the search is for.
+const SHOWN: usize = 500;
+
 /// What one looks for.
 #[derive(Debug, Default, Deserialize)]
 pub struct Search {
@@ -168,7 +171,7 @@ pub async fn list(State(app): State<Arc<App>>, page: Page, Query(search): Query<
     };
     let text = search.search.trim();
     let found: Vec<&Known> = tenants.iter().filter(|tenant| tenant.matches(text)).collect();
-    let rows: Vec<Vec<Markup>> = found.iter().map(|tenant| row(&app, tenant)).collect();
+    let rows: Vec<Vec<Markup>> = found.iter().take(SHOWN).map(|tenant| row(&app, tenant)).collect();
     let heads = ["Name", "For people", "State", "Private only", "Users here", "Sockets here"];
     let body = html! {
         @if source::directory(&app).is_none() {
@@ -188,6 +191,7 @@ pub async fn list(State(app): State<Arc<App>>, page: Page, Query(search): Query<
         }
         section {
             h2 { (found.len()) " of " (tenants.len()) }
+            @if found.len() > SHOWN { p.dim { "The first " (SHOWN) " are shown." } }
             (table("Tenants", &heads, &rows, "No tenant has such a name."))
         }
     };

@@ -32,6 +32,7 @@ const GATEWAY: &str = "/realtime/v1";
     paths(
         super::healthcheck,
         super::metrics::metrics,
+        super::metrics::of_region,
         tenant_api::ping,
         broadcast::batch,
         broadcast::single,

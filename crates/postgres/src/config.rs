@@ -14,6 +14,8 @@ pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=post
 /// Where a tenant's database is and what it is called there.
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
+    /// Whose database it is, for logs.
+    pub tenant: Box<str>,
     /// Host name or address.
     pub host: String,
     /// TCP port.
@@ -61,6 +63,7 @@ pub struct DatabaseConfig {
 impl Default for DatabaseConfig {
     fn default() -> Self {
         Self {
+            tenant: Box::default(),
             host: "127.0.0.1".to_owned(),
             port: 5432,
             route: Route::default(),
@@ -80,5 +83,12 @@ impl Default for DatabaseConfig {
             silence_limit: Duration::from_secs(300),
             prepare: None,
         }
+    }
+}
+
+impl DatabaseConfig {
+    /// What lines of background tasks are told apart by.
+    pub(crate) fn span(&self) -> tracing::Span {
+        tracing::error_span!("database", tenant = &*self.tenant)
     }
 }

@@ -6,6 +6,7 @@ mod env;
 mod file;
 pub mod ignored;
 mod metadata;
+mod operations;
 pub mod reference;
 mod setting;
 mod show;
@@ -19,6 +20,7 @@ pub use admin::AdminSettings;
 pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env, Found, Origin};
 pub use metadata::MetadataSettings;
+pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
@@ -74,6 +76,8 @@ pub struct Settings {
     pub dashboard: DashboardSettings,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
+    /// How the server is watched.
+    pub operations: Operations,
     /// The tenants known from the start.
     pub tenants: Vec<Tenant>,
     /// Whether the secret of a tenant is the one that everybody knows.
@@ -115,6 +119,7 @@ impl Settings {
             node: node_name(env),
             dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
+            operations: Operations::from_env(env)?,
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,
         };

@@ -34,6 +34,7 @@ mod metadata;
 mod metrics;
 mod migrate;
 mod openapi;
+mod operations;
 mod presence;
 mod private;
 mod quick_start;

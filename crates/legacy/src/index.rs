@@ -21,12 +21,15 @@ pub(crate) const PREFIX: &str = "realtime:";
 /// Those who joined one topic, each under a number of its own.
 pub type Members<M> = FxHashMap<u64, M>;
 
+/// The topics of each value of a column.
+type Values = HashMap<Box<str>, Vec<Arc<str>>>;
+
 /// Who joined which topic.
 #[derive(Debug)]
 pub struct TopicIndex<M> {
     topics: HashMap<Arc<str>, Members<M>>,
     /// By `schema:table:column` and value.
-    columns: HashMap<Box<str>, HashMap<Box<str>, Vec<Arc<str>>>>,
+    columns: HashMap<Box<str>, Values>,
     /// `.eq.` means the same as `=eq.`.
     dotted: bool,
     next: u64,

@@ -114,20 +114,24 @@ impl Plan {
         Some((&column.member, text))
     }
 
-    /// Calls `give` for every topic of a change that somebody joined, in the order of legacy 2.2. `row` is the new row, the
-    /// old one of a DELETE, and nothing of a TRUNCATE.
-    pub fn topics<M>(
-        &mut self,
-        index: &TopicIndex<M>,
-        event: Event,
-        row: Option<&Tuple>,
-        mut give: impl FnMut(&Arc<str>, &Members<M>),
-    ) {
+    /// Looks up which columns are watched, if that may have changed since the last time.
+    pub fn refresh<M>(&mut self, index: &TopicIndex<M>) {
         if self.generation != index.generation() {
             self.generation = index.generation();
             let watched = self.columns.iter().enumerate().filter(|(_, column)| index.watches(&column.key));
             self.watched = watched.map(|(at, _)| at).collect();
         }
+    }
+
+    /// Calls `give` for every topic of a change that somebody joined, in the order of legacy 2.2. `row` is the new row, the
+    /// old one of a DELETE, and nothing of a TRUNCATE. To be [refreshed](Self::refresh) before.
+    pub fn topics<M>(
+        &self,
+        index: &TopicIndex<M>,
+        event: Event,
+        row: Option<&Tuple>,
+        mut give: impl FnMut(&Arc<str>, &Members<M>),
+    ) {
         let allowed = &self.allowed[event as usize];
         let whole = [
             (allowed.schema, &*self.schema_topic),

@@ -23,8 +23,9 @@ impl Entry {
     }
 
     fn allows<const N: usize>(&self, names: [&str; N], event: Event) -> bool {
-        let part = |(part, name): (&Box<str>, &str)| **part == *"*" || **part == *name;
-        self.parts.len() == N && self.events[event as usize] && self.parts.iter().zip(names).all(part)
+        let part = |(part, name): (&str, &str)| part == "*" || part == name;
+        let mut parts = self.parts.iter().map(|part| &**part).zip(names);
+        self.parts.len() == N && self.events[event as usize] && parts.all(part)
     }
 }
 

@@ -1,6 +1,6 @@
 //! From the messages of the log to changes.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use realtime_pgoutput::{
     Oid,
@@ -29,6 +29,7 @@ pub struct Change<'a> {
     event: Event,
     new: Option<&'a Tuple>,
     old: Option<&'a OldTuple>,
+    payload: OnceCell<Vec<u8>>,
 }
 
 impl Stream {
@@ -108,6 +109,7 @@ impl Stream {
             event,
             new,
             old,
+            payload: OnceCell::new(),
         })
     }
 }
@@ -132,20 +134,24 @@ impl Change<'_> {
         (&relation.schema, &relation.name)
     }
 
-    /// Its JSON, the payload of every frame about it.
+    /// Its JSON, the payload of every frame about it; made when first asked for.
     #[must_use]
-    pub fn payload(&self) -> Vec<u8> {
-        payload::change(self.plan, self.profile, self.commit_timestamp, self.event, self.new, self.old)
+    pub fn payload(&self) -> &[u8] {
+        self.payload.get_or_init(|| {
+            payload::change(self.plan, self.profile, self.commit_timestamp, self.event, self.new, self.old)
+        })
     }
 
-    /// Calls `give` for each of its topics that somebody joined.
-    pub fn topics<M>(&mut self, index: &TopicIndex<M>, give: impl FnMut(&Arc<str>, &Members<M>)) {
+    /// Calls `give` for each of its topics that somebody joined, with what [`payload`](Self::payload) says.
+    pub fn publish<M>(&mut self, index: &TopicIndex<M>, mut give: impl FnMut(&[u8], &Arc<str>, &Members<M>)) {
         let row = match (self.new, self.old) {
             (Some(new), _) => Some(new),
             (None, Some(OldTuple::Key(old) | OldTuple::Full(old))) => Some(old),
             (None, None) => None,
         };
-        self.plan.topics(index, self.event, row, give);
+        self.plan.refresh(index);
+        let change = &*self;
+        change.plan.topics(index, change.event, row, |topic, members| give(change.payload(), topic, members));
     }
 }
 

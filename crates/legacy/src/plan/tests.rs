@@ -30,6 +30,7 @@ fn text(text: &str) -> Value {
 /// The joined topics that a row is published to, sorted, each as often as it is.
 fn hits(plan: &mut Plan, index: &TopicIndex<()>, event: Event, row: Option<&Tuple>) -> Vec<String> {
     let mut hits = Vec::new();
+    plan.refresh(index);
     plan.topics(index, event, row, |topic, members| {
         assert!(!members.is_empty());
         hits.push(topic.to_string());

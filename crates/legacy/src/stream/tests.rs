@@ -45,7 +45,7 @@ fn payloads(profile: Profile, full: bool, messages: Vec<Message>) -> Vec<serde_j
     for message in [begin, mood, relation(full)].into_iter().chain(messages) {
         stream.take(&message, |change| {
             assert_eq!(change.table(), ("public", "todos"));
-            payloads.push(serde_json::from_slice(&change.payload()).unwrap());
+            payloads.push(serde_json::from_slice(change.payload()).unwrap());
         });
     }
     payloads

@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{ConfigError, Settings},
     http::longpoll::LongPolls,
+    legacy::Legacy,
     limits::Meters,
     routes::Routes,
     sink::DatabaseSink,
@@ -29,6 +30,7 @@ pub struct App {
     databases: Mutex<Vec<TenantDatabase>>,
     sockets: TaskTracker,
     long_polls: LongPolls,
+    legacy: Option<Arc<Legacy>>,
     stopping: CancellationToken,
 }
 
@@ -41,6 +43,7 @@ impl App {
             registry.put(tenant.clone());
         }
         let presence_interval = settings.presence_interval;
+        let legacy = settings.legacy.clone().map(Legacy::new);
         Arc::new(Self {
             settings,
             registry,
@@ -49,6 +52,7 @@ impl App {
             databases: Mutex::default(),
             sockets: TaskTracker::new(),
             long_polls: LongPolls::default(),
+            legacy,
             stopping,
         })
     }
@@ -80,7 +84,7 @@ impl App {
         config.prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
         let database = TenantDatabase::new(config, Arc::new(sink));
         self.databases.lock().push(database.clone());
-        let runtime = Arc::new(TenantRuntime::new(
+        let runtime = TenantRuntime::new(
             Arc::clone(tenant),
             verifier,
             Arc::clone(&self.hub),
@@ -89,7 +93,8 @@ impl App {
             Clock::System,
             self.settings.channel_error_backoff,
             self.settings.no_channel_timeout,
-        ));
+        );
+        let runtime = Arc::new(runtime.with_legacy(self.legacy.clone()));
         runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
         Some(runtime)
     }
@@ -97,6 +102,13 @@ impl App {
     /// Connects to the databases of all tenants known from the start and goes on trying, so that the first
     /// client need not wait and the log tells what is wrong before anybody asks.
     pub fn connect_databases(self: &Arc<Self>) {
+        if let (Some(legacy), Some(tenant)) = (&self.legacy, self.settings.tenants.first()) {
+            legacy.start(database_config(tenant));
+            if legacy.settings().pure && legacy.streams() {
+                // The rest is for clients of the second generation, should there be any.
+                return;
+            }
+        }
         for tenant in &self.settings.tenants {
             let Some(runtime) = self.runtime(&Arc::new(tenant.clone())) else { continue };
             let app = Arc::clone(self);
@@ -118,6 +130,9 @@ impl App {
             sockets.shut_down().await;
         }
         self.sockets.wait().await;
+        if let Some(legacy) = &self.legacy {
+            legacy.shut_down().await;
+        }
         let databases = std::mem::take(&mut *self.databases.lock());
         for database in databases {
             database.shutdown().await;
@@ -139,6 +154,18 @@ impl App {
         let keys = Keys::new(Some(secret.expose_secret()), None);
         let verifier = Verifier::new(keys, self.settings.claim_validators.clone());
         verifier.verify_any(token, Clock::System.unix_seconds()).is_ok()
+    }
+
+    /// What serves the first generation, if it is served.
+    #[must_use]
+    pub fn legacy(&self) -> Option<&Arc<Legacy>> {
+        self.legacy.as_ref()
+    }
+
+    /// How long a socket's client may be silent.
+    #[must_use]
+    pub fn idle_limit(&self) -> Duration {
+        self.settings.idle_limit
     }
 
     /// Where the node is.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod dev;
 pub mod driver;
 pub mod http;
+pub mod legacy;
 pub mod limits;
 pub mod logging;
 pub mod metrics;

@@ -22,7 +22,7 @@ use crate::{
     ws::reader::{Event, Reader},
 };
 
-/// A client that sends nothing for this long is gone (protocol 1.8).
+/// A client that sends nothing for this long is gone, unless set otherwise (protocol 1.8).
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Close code of an idle socket (protocol 1.10).
@@ -86,6 +86,7 @@ pub fn run(
     stream: Arc<TcpStream>,
     reader: Reader,
     driver: Driver,
+    idle_limit: Duration,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
     let outbox = Arc::clone(driver.outbox());
@@ -94,6 +95,7 @@ pub fn run(
         reader,
         driver,
         outbox,
+        idle_limit,
         heard: Instant::now(),
         full_turns: 0,
         resting: None,
@@ -112,6 +114,8 @@ struct Socket {
     reader: Reader,
     driver: Driver,
     outbox: Arc<Outbox>,
+    /// How long the client may be silent.
+    idle_limit: Duration,
     /// When the client last sent anything.
     heard: Instant,
     /// Turns in a row with more to read than they took.
@@ -127,7 +131,7 @@ impl Socket {
         if let Err(end) = self.read_events() {
             return end;
         }
-        let timer = time::sleep_until(self.heard + IDLE_LIMIT);
+        let timer = time::sleep_until(self.heard + self.idle_limit);
         tokio::pin!(timer);
         loop {
             self.driver.flush();
@@ -137,7 +141,7 @@ impl Socket {
                 Flush::Closed(Closed::SlowConsumer) => return End::TooSlow,
                 Flush::Closed(Closed::Gone) => return End::Gone,
             };
-            let idle_at = self.heard + IDLE_LIMIT;
+            let idle_at = self.heard + self.idle_limit;
             let wake =
                 [self.driver.wake_at(), self.resting].into_iter().flatten().fold(idle_at, Instant::min);
             if wake < timer.deadline() || timer.is_elapsed() {
@@ -169,7 +173,7 @@ impl Socket {
         if self.resting.is_some_and(|until| until <= now) {
             self.resting = None;
         }
-        if now >= self.heard + IDLE_LIMIT {
+        if now >= self.heard + self.idle_limit {
             return Err(End::Close(CLOSE_IDLE));
         }
         Ok(self.driver.on_time()?)

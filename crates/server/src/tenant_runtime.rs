@@ -21,6 +21,7 @@ use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
 
 use crate::{
+    legacy::Legacy,
     limits::{Meter, Meters},
     routes::Routes,
     session::Token,
@@ -157,6 +158,8 @@ pub struct TenantRuntime {
     clock: Clock,
     channel_error_backoff: Duration,
     no_channel_timeout: Duration,
+    /// What serves the first generation, if it is served.
+    legacy: Option<Arc<Legacy>>,
 }
 
 impl TenantRuntime {
@@ -190,7 +193,29 @@ impl TenantRuntime {
             clock,
             channel_error_backoff,
             no_channel_timeout,
+            legacy: None,
         }
+    }
+
+    /// Serves joins without `config` as the first generation did.
+    #[must_use]
+    pub fn with_legacy(self, legacy: Option<Arc<Legacy>>) -> Self {
+        Self { legacy, ..self }
+    }
+
+    /// What serves the first generation, if it is served.
+    #[must_use]
+    pub fn legacy(&self) -> Option<&Arc<Legacy>> {
+        self.legacy.as_ref()
+    }
+
+    /// Verifies a token as servers of the first generation did (legacy 1.2), now.
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify_first_generation(&self, token: &str) -> Result<Token, AuthError> {
+        let claims = self.verifier.verify_first_generation(token, self.clock.unix_seconds())?;
+        Ok(Token::new(token, &claims))
     }
 
     /// The tenant's settings as they are now.

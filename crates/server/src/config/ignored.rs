@@ -40,7 +40,10 @@ const IGNORED: &[&str] = &[
 
 /// Which of the ignored variables are set, in alphabetical order, for one line at start.
 pub fn present(is_set: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    IGNORED.iter().copied().filter(|name| is_set(name)).collect()
+    let mut names: Vec<_> = IGNORED.iter().chain(super::legacy::IGNORED).copied().collect();
+    names.retain(|name| is_set(name));
+    names.sort_unstable();
+    names
 }
 
 #[cfg(test)]

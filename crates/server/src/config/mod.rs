@@ -2,10 +2,12 @@
 
 mod env;
 pub mod ignored;
+pub mod legacy;
 
 use std::{net::IpAddr, time::Duration};
 
 pub use env::{ConfigError, Env};
+pub use legacy::{LegacyEngine, LegacySettings, WebhookSettings};
 use realtime_auth::ClaimValidators;
 use realtime_hub::DEFAULT_PRESENCE_INTERVAL;
 use realtime_postgres::JanitorSettings;
@@ -57,6 +59,10 @@ pub struct Settings {
     pub tenants: Vec<Tenant>,
     /// Whether the tenant's secret is the one that everybody knows.
     pub well_known_secret: bool,
+    /// How long a socket's client may be silent.
+    pub idle_limit: Duration,
+    /// How the first generation is served, if it is.
+    pub legacy: Option<LegacySettings>,
 }
 
 impl Settings {
@@ -65,6 +71,25 @@ impl Settings {
     /// # Errors
     /// The first setting that cannot be used.
     pub fn from_env(env: &Env<'_>) -> Result<Self, ConfigError> {
+        let legacy = legacy::read(env)?;
+        let overlay = legacy::overlay(env, legacy.as_ref())?;
+        let lookup = |name: &str| overlay.get(name).or_else(|| env.text(name));
+        let mut settings = Self::from_second_generation(&Env::new(&lookup))?;
+        settings.idle_limit = legacy::socket_timeout(env)?;
+        if let Some(legacy) = legacy.as_ref().filter(|legacy| legacy.engine == LegacyEngine::Rls) {
+            for tenant in &mut settings.tenants {
+                tenant.database.publication = legacy.publications.first().cloned().unwrap_or_default();
+                if let Some(slot) = &legacy.slot {
+                    tenant.database.slot_name.clone_from(slot);
+                    tenant.database.durable_slot = true;
+                }
+            }
+        }
+        settings.legacy = legacy;
+        Ok(settings)
+    }
+
+    fn from_second_generation(env: &Env<'_>) -> Result<Self, ConfigError> {
         let secret = env.text("API_JWT_SECRET");
         let well_known_secret = secret.is_none();
         let validators = ClaimValidators::parse(
@@ -96,6 +121,8 @@ impl Settings {
             region: env.text("REGION"),
             tenants,
             well_known_secret,
+            idle_limit: crate::socket::IDLE_LIMIT,
+            legacy: None,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod broadcast;
+mod first_generation;
 pub mod listener;
 pub mod longpoll;
 mod metrics;
@@ -25,6 +26,9 @@ use crate::app::App;
 
 /// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
 pub fn router(app: Arc<App>) -> Router {
+    if app.legacy().is_some_and(|legacy| legacy.settings().pure) {
+        return first_generation::router(app);
+    }
     let sockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
         .route("/realtime/v1/websocket", any(upgrade::websocket))

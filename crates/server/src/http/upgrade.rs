@@ -18,6 +18,7 @@ use super::{listener::ConnectionPermit, policy_headers};
 use crate::{
     app::App,
     driver::Driver,
+    legacy::Legacy,
     session::{Session, Token},
     socket,
     tenant_runtime::TenantRuntime,
@@ -65,6 +66,9 @@ pub async fn websocket(
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(&app).await;
+            if app.legacy().is_some_and(|legacy| legacy.settings().pure) {
+                return StatusCode::FORBIDDEN.into_response();
+            }
             let json = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
             let body = serde_json::json!({ "error": refusal.text }).to_string();
             return (refusal.status, json, body).into_response();
@@ -99,20 +103,46 @@ pub(super) fn admit(
     if tenant.suspend {
         return Err(HandshakeRefusal::RealtimeDisabledForTenant.into());
     }
-    let header = headers.get("x-api-key").map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let key = header.or(query.apikey.as_deref().map(Cow::Borrowed)).ok_or(HandshakeRefusal::MissingApiKey)?;
-    let token = runtime.verify(&key).map_err(|error| {
-        let (status, text) = error.handshake();
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
-        Refusal { status, text, code: error.code() }
-    })?;
+    let token = match runtime.legacy() {
+        Some(legacy) if !legacy.settings().secure => Arc::clone(legacy.anonymous()),
+        legacy => Arc::new(token(&runtime, legacy, headers, query)?),
+    };
     if runtime.users().count() >= tenant.limits.max_concurrent_users {
         return Err(HandshakeRefusal::ConnectionRateLimitReached.into());
     }
     if runtime.meters().joins().is_triggered() {
         return Err(HandshakeRefusal::JoinsRateLimitReached.into());
     }
-    Ok((runtime, Arc::new(token)))
+    Ok((runtime, token))
+}
+
+/// The token that a client brings, verified. Where the first generation is served, `token` is a place for it too, and no
+/// claim has to be there (legacy 1.2).
+fn token(
+    runtime: &TenantRuntime,
+    legacy: Option<&Arc<Legacy>>,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Token, Refusal> {
+    let header = headers.get("x-api-key").map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let apikey = query.apikey.as_deref().map(Cow::Borrowed);
+    let param = query.token.as_deref().filter(|_| legacy.is_some()).map(Cow::Borrowed);
+    let token_first = legacy.is_some_and(|legacy| legacy.settings().profile.token_first);
+    let key = if token_first { param.or(apikey).or(header) } else { header.or(apikey).or(param) };
+    let key = key.ok_or(HandshakeRefusal::MissingApiKey)?;
+    let verified = runtime.verify(&key).or_else(|error| match legacy {
+        Some(_) => runtime.verify_first_generation(&key).inspect(|token| {
+            if token.exp == i64::MAX {
+                tracing::info!(code = "TokenWithoutExpiry", "a token was accepted that never expires");
+            }
+        }),
+        None => Err(error),
+    });
+    verified.map_err(|error| {
+        let (status, text) = error.handshake();
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
+        Refusal { status, text, code: error.code() }
+    })
 }
 
 /// Waits for the upgrade to be complete and starts the socket.
@@ -143,7 +173,7 @@ async fn serve(
     let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
     let reader = Reader::new(&parts.read_buf);
     // A task of its own: this one is larger than what a socket needs for the rest of its life.
-    app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime), permit));
+    app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime), app.idle_limit(), permit));
 }
 
 /// The parameters of an upgrade request that mean something (protocol 1.2).

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     Effect, Session, Ticket, Topic, Waiting,
     channel::{Channel, Token, sub_topic},
-    forget,
+    first_generation, forget,
     policies::{self, Policies},
     push::TOO_MANY_PRESENCE,
     ready::Ready,
@@ -58,6 +58,11 @@ impl Session {
                 forget(&self.runtime, &channel);
                 Some(channel.raw_join_ref.clone())
             }
+            // Nothing is told: old clients would take it to be of the new channel.
+            Some(Topic::First(channel)) => {
+                channel.forget(&self.runtime);
+                None
+            }
             _ => None,
         };
         let joining = |payload, token, step| Joining {
@@ -83,6 +88,9 @@ impl Session {
                     &refusal,
                     effects,
                 );
+            }
+            Ok((payload, token)) if payload.legacy && self.runtime.legacy().is_some() => {
+                self.join_first(topic, &message, token, effects);
             }
             Ok((payload, token)) if payload.private => {
                 let step = self.step();
@@ -110,7 +118,10 @@ impl Session {
     /// The checks that need no database, in the order of protocol 4.6.
     fn admit(&mut self, topic: &str, payload: &Payload) -> Result<(JoinPayload, Arc<Token>), JoinRefusal> {
         if sub_topic(topic).is_none_or(str::is_empty) {
-            return Err(JoinRefusal::TopicNameRequired);
+            return Err(match self.runtime.legacy() {
+                Some(_) => first_generation::no_sub_topic(),
+                None => JoinRefusal::TopicNameRequired,
+            });
         }
         if self.shutting_down {
             return Err(JoinRefusal::RealtimeRestarting);
@@ -139,7 +150,10 @@ impl Session {
         if self.topics.len() >= tenant.limits.max_channels_per_client as usize {
             return Err(JoinRefusal::ChannelRateLimitReached);
         }
-        let token = self.channel_token(&payload)?;
+        let token = match self.runtime.legacy().map(Arc::clone) {
+            Some(legacy) if payload.legacy => self.first_token(&legacy, topic, &payload)?,
+            _ => self.channel_token(&payload)?,
+        };
         if !payload.private && payload.replay.is_some() {
             return Err(JoinRefusal::ReplayOnPublicChannel);
         }

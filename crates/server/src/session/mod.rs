@@ -6,6 +6,7 @@
 
 mod access_token;
 mod channel;
+mod first_generation;
 mod join;
 mod policies;
 mod push;
@@ -22,6 +23,7 @@ use std::{
 use bytes::Bytes;
 pub use channel::Token;
 use channel::{Channel, sub_topic};
+use first_generation::FirstChannel;
 use join::Joining;
 use realtime_changes::SubscribeRefusal;
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
@@ -90,6 +92,8 @@ pub struct Ticket {
 enum Topic {
     Joining(Box<Joining>),
     Joined(Box<Channel>),
+    /// Joined without `config`, where the first generation is served.
+    First(Box<FirstChannel>),
 }
 
 /// The protocol state of one socket.
@@ -187,6 +191,7 @@ impl Session {
     pub fn deadline(&self) -> Option<Instant> {
         let joined = self.topics.values().filter_map(|topic| match topic {
             Topic::Joined(channel) => Some(channel.deadline()),
+            Topic::First(channel) => channel.deadline(),
             Topic::Joining(_) => None,
         });
         joined.min()
@@ -272,7 +277,7 @@ impl Session {
         let queue = match self.topics.get_mut(&*message.topic) {
             Some(Topic::Joining(joining)) => Some(&mut joining.waiting),
             Some(Topic::Joined(channel)) => channel.waiting(),
-            None => None,
+            Some(Topic::First(_)) | None => None,
         };
         if let Some(queue) = queue {
             self.waiting_bytes += message.size();
@@ -287,6 +292,7 @@ impl Session {
             (_, "phx_leave") => self.leave(&message),
             (topic, _) => match self.topics.get_mut(topic) {
                 Some(Topic::Joined(_)) => self.push(message, effects),
+                Some(Topic::First(_)) => self.first_push(&message, effects),
                 _ => self.send(encode::reply_error(
                     self.vsn,
                     &Ref::null(),
@@ -300,6 +306,9 @@ impl Session {
 
     /// `phx_leave` (protocol 3.3).
     fn leave(&mut self, message: &ClientMessage) {
+        if let Some(Topic::First(_)) = self.topics.get(&*message.topic) {
+            return self.leave_first(message);
+        }
         let Some(Topic::Joined(channel)) = self.topics.get(&*message.topic) else {
             self.send(encode::reply_ok(self.vsn, &message.join_ref, &message.msg_ref, &message.topic, b"{}"));
             return;
@@ -319,7 +328,10 @@ impl Session {
     pub fn complete(&mut self, completion: Completion, effects: &mut Vec<Effect>) {
         match completion {
             Completion::Database(ticket, result) => self.database_answered(&ticket, result, effects),
-            Completion::Subscribed(ticket, result) => self.subscription_answered(&ticket, result),
+            Completion::Subscribed(ticket, result) => match self.topics.get(&ticket.topic) {
+                Some(Topic::First(_)) => self.first_answered(&ticket, result),
+                _ => self.subscription_answered(&ticket, result),
+            },
             Completion::Read(ticket, result) => match self.topics.get(&ticket.topic) {
                 Some(Topic::Joining(_)) => self.join_read_answered(&ticket, result, effects),
                 _ => self.channel_read_answered(&ticket, result, effects),
@@ -337,10 +349,15 @@ impl Session {
         let due: Vec<Arc<str>> = self
             .topics
             .iter()
-            .filter(|(_, topic)| matches!(topic, Topic::Joined(channel) if channel.deadline() <= now))
+            .filter(|(_, topic)| match topic {
+                Topic::Joined(channel) => channel.deadline() <= now,
+                Topic::First(channel) => channel.deadline().is_some_and(|at| at <= now),
+                Topic::Joining(_) => false,
+            })
             .map(|(name, _)| Arc::clone(name))
             .collect();
         for topic in due {
+            self.tick_first(&topic, now, effects);
             self.recheck_token(&topic, now);
             self.retry_subscription(&topic, now, effects);
             self.give_up_replication(&topic, now);
@@ -352,8 +369,10 @@ impl Session {
     pub fn end(&mut self) {
         self.congestion = None;
         for (_, topic) in self.topics.drain() {
-            if let Topic::Joined(channel) = topic {
-                forget(&self.runtime, &channel);
+            match topic {
+                Topic::Joined(channel) => forget(&self.runtime, &channel),
+                Topic::First(channel) => channel.forget(&self.runtime),
+                Topic::Joining(_) => {}
             }
         }
         self.user = None;

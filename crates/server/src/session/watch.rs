@@ -49,6 +49,7 @@ impl Session {
                 topic: Arc::clone(topic),
                 join_ref,
                 legacy,
+                quiet: false,
                 patience: Patience::default(),
             }),
         );

@@ -150,8 +150,14 @@ pub fn overlay(env: &Env<'_>, settings: Option<&LegacySettings>) -> Result<Overl
     }
     overlay.fill(env, "DB_HOST", "localhost");
     overlay.fill(env, "DB_USER", "postgres");
-    // TLS was used if the database offered it.
+    // TLS was used if the database offered it; the engine RLS asked for it.
+    let mode = match (env.text("DB_SSL").as_deref(), settings.engine) {
+        (Some("false"), _) => "disable",
+        (Some(_), LegacyEngine::Rls) => "require",
+        (_, _) => "prefer",
+    };
     overlay.put("DB_SSL", "false");
+    overlay.fill(env, "DB_SSL_MODE", mode);
     if let Some(version) = env.text("REALTIME_IP_VERSION") {
         overlay.put("REALTIME_IP_VERSION", version.to_ascii_lowercase());
     }

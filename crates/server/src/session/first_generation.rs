@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{Effect, Session, Ticket, Token, Topic, channel::sub_topic};
 use crate::{
     legacy::{Legacy, Place},
-    routes::{Patience, Route},
+    routes::{Gate, Patience, Route},
     tenant_runtime::TenantRuntime,
 };
 
@@ -139,7 +139,7 @@ impl Session {
         self.joined_once = true;
         let has_role = channel.token.as_ref().is_some_and(|token| !token.role.is_empty());
         if legacy.streams() {
-            self.answer_join(&channel, &message.msg_ref);
+            self.answer_first(&channel, &message.msg_ref);
             let route = self.first_route(&channel);
             channel.watching = Watching::Topic { _place: legacy.enter(route) };
         } else if has_role && let Some(spec) = spec(&topic, legacy.settings().profile.dotted_filter) {
@@ -151,7 +151,7 @@ impl Session {
             };
         } else {
             // Who nothing can be shown to hears nothing, and is not told.
-            self.answer_join(&channel, &message.msg_ref);
+            self.answer_first(&channel, &message.msg_ref);
         }
         self.topics.insert(Arc::clone(&topic), Topic::First(Box::new(channel)));
         self.subscribe_first(&topic, effects);
@@ -259,7 +259,7 @@ impl Session {
         }
         let Some(msg_ref) = unanswered else { return };
         let Some(Topic::First(channel)) = self.topics.get(&ticket.topic) else { return };
-        self.answer_join(channel, &msg_ref);
+        self.answer_first(channel, &msg_ref);
         // Not before: what was committed earlier would come before the answer.
         self.runtime.routes().open(channel.id, self.first_route(channel));
     }
@@ -282,7 +282,7 @@ impl Session {
         effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, Box::new(request)));
     }
 
-    fn answer_join(&self, channel: &FirstChannel, msg_ref: &Ref) {
+    fn answer_first(&self, channel: &FirstChannel, msg_ref: &Ref) {
         self.send(encode::reply_ok(self.vsn, &channel.raw_join_ref, msg_ref, &channel.topic, b"{}"));
     }
 
@@ -295,6 +295,7 @@ impl Session {
             legacy: true,
             quiet: true,
             patience: Patience::default(),
+            gate: Gate::open(),
         })
     }
 

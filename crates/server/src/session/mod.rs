@@ -25,7 +25,7 @@ pub use channel::Token;
 use channel::{Channel, sub_topic};
 use first_generation::FirstChannel;
 use join::Joining;
-use realtime_changes::SubscribeRefusal;
+use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
@@ -94,6 +94,17 @@ enum Topic {
     Joined(Box<Channel>),
     /// Joined without `config`, where the first generation is served.
     First(Box<FirstChannel>),
+}
+
+impl Topic {
+    /// The next moment at which something has to be done for it.
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Joining(joining) => joining.watching.as_ref().map(|watching| watching.reply_by),
+            Self::Joined(channel) => Some(channel.deadline()),
+            Self::First(channel) => channel.deadline(),
+        }
+    }
 }
 
 /// The protocol state of one socket.
@@ -189,12 +200,7 @@ impl Session {
     /// The next moment at which [`tick`](Self::tick) has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let joined = self.topics.values().filter_map(|topic| match topic {
-            Topic::Joined(channel) => Some(channel.deadline()),
-            Topic::First(channel) => channel.deadline(),
-            Topic::Joining(_) => None,
-        });
-        joined.min()
+        self.topics.values().filter_map(Topic::deadline).min()
     }
 
     /// When a socket without channels is given up (protocol 9.5): once it has tried to join, and has none.
@@ -330,7 +336,7 @@ impl Session {
             Completion::Database(ticket, result) => self.database_answered(&ticket, result, effects),
             Completion::Subscribed(ticket, result) => match self.topics.get(&ticket.topic) {
                 Some(Topic::First(_)) => self.first_answered(&ticket, result),
-                _ => self.subscription_answered(&ticket, result),
+                _ => self.subscription_answered(&ticket, result, effects),
             },
             Completion::Read(ticket, result) => match self.topics.get(&ticket.topic) {
                 Some(Topic::Joining(_)) => self.join_read_answered(&ticket, result, effects),
@@ -349,14 +355,14 @@ impl Session {
         let due: Vec<Arc<str>> = self
             .topics
             .iter()
-            .filter(|(_, topic)| match topic {
-                Topic::Joined(channel) => channel.deadline() <= now,
-                Topic::First(channel) => channel.deadline().is_some_and(|at| at <= now),
-                Topic::Joining(_) => false,
-            })
+            .filter(|(_, topic)| topic.deadline().is_some_and(|at| at <= now))
             .map(|(name, _)| Arc::clone(name))
             .collect();
         for topic in due {
+            if let Some(Topic::Joining(_)) = self.topics.get(&topic) {
+                self.answer_join(&topic, effects);
+                continue;
+            }
             self.tick_first(&topic, now, effects);
             self.recheck_token(&topic, now);
             self.retry_subscription(&topic, now, effects);
@@ -372,7 +378,11 @@ impl Session {
             match topic {
                 Topic::Joined(channel) => forget(&self.runtime, &channel),
                 Topic::First(channel) => channel.forget(&self.runtime),
-                Topic::Joining(_) => {}
+                Topic::Joining(joining) => {
+                    if let Some(watching) = joining.watching {
+                        unwatch(&self.runtime, watching.id);
+                    }
+                }
             }
         }
         self.user = None;
@@ -426,9 +436,13 @@ impl Session {
 /// Ends what a channel has in the database and in the routes; its room it leaves when dropped.
 fn forget(runtime: &TenantRuntime, channel: &Channel) {
     if !channel.subscriptions.is_empty() {
-        runtime.routes().close(channel.id);
-        runtime.database().unsubscribe(channel.id);
+        unwatch(runtime, channel.id);
     }
+}
+
+fn unwatch(runtime: &TenantRuntime, channel: ChannelId) {
+    runtime.routes().close(channel);
+    runtime.database().unsubscribe(channel);
 }
 
 /// Messages that wait on a topic that is being joined.

@@ -21,7 +21,7 @@ pub use config_file::{ConfigFile, ConfigFileError};
 pub use event::Event;
 pub use index::{Members, TopicIndex};
 pub use plan::Plan;
-pub use profile::Profile;
+pub use profile::{Profile, StarEvents};
 pub use restrictions::Restrictions;
 pub use stream::{Change, Stream};
 pub use type_names::builtin_type_name;

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -34,6 +34,8 @@ pub struct Route {
     pub legacy: bool,
     /// A channel of the first generation, which knows no `system` frames.
     pub quiet: bool,
+    /// Whether the client may need the event `*` (legacy 2.5).
+    pub star: AtomicBool,
     /// How long the tenant's changes still wait for this channel's socket.
     pub patience: Patience,
     /// Keeps frames back until the join was answered.

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use realtime_legacy::{ConfigFile, Profile, parse_headers};
+use realtime_legacy::{ConfigFile, Profile, StarEvents, parse_headers};
 use secrecy::SecretString;
 
 use super::{ConfigError, Env};
@@ -239,9 +239,10 @@ fn replication_mode(env: &Env<'_>) -> Result<LegacyEngine, ConfigError> {
 
 fn profile(env: &Env<'_>) -> Result<Profile, ConfigError> {
     let names = [("v0.10", Profile::V0_10), ("v0.22", Profile::V0_22), ("v1.0", Profile::V0_22)];
-    let profile = env.one_of("LEGACY_PROFILE", Profile::V0_22, &names)?;
+    let profile = env.one_of("LEGACY_PROFILE", Profile::ANY, &names)?;
+    let stars = [("true", StarEvents::Always), ("false", StarEvents::Never), ("auto", StarEvents::Auto)];
     Ok(Profile {
-        star_events: env.boolean("LEGACY_STAR_EVENTS", profile.star_events)?,
+        star_events: env.one_of("LEGACY_STAR_EVENTS", profile.star_events, &stars)?,
         dotted_filter: env.boolean("LEGACY_DOTTED_FILTER", profile.dotted_filter)?,
         iso_timestamps: env.boolean("LEGACY_ISO_TIMESTAMPS", profile.iso_timestamps)?,
         errors_key: env.boolean("LEGACY_ERRORS_KEY", profile.errors_key)?,

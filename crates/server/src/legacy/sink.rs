@@ -69,28 +69,29 @@ impl LogSink for StreamSink {
 }
 
 impl Legacy {
-    /// Queues a change to everybody who joined one of its topics: one frame for each of them, or two with the event `*`.
+    /// Queues a change to everybody who joined one of its topics: one frame for each of them, and before it perhaps one with
+    /// the event `*`.
     fn deliver(&self, change: &mut Change<'_>) {
         self.counters.changes.fetch_add(1, Ordering::Relaxed);
         let topics = self.topics.read();
         if topics.is_empty() {
             return;
         }
-        let (event, star) = (change.event().as_str(), self.settings.profile.star_events);
+        let event = change.event().as_str();
         let mut queued = 0;
         change.publish(&topics, |payload, topic, members| {
             let frame = |vsn, event| encode::legacy_change(vsn, topic, event, payload);
             let mut frames = Frames::default();
             for route in members.values() {
-                let frames = frames
-                    .of(route.vsn)
-                    .get_or_insert_with(|| (star.then(|| frame(route.vsn, "*")), frame(route.vsn, event)));
-                if let Some(star) = &frames.0 {
+                let (star, own) = frames.of(route.vsn);
+                if route.star.load(Ordering::Relaxed) {
+                    let star = star.get_or_insert_with(|| frame(route.vsn, "*"));
                     // Closed outboxes belong to sockets that are ending: they leave by themselves.
                     let _ = route.outbox.push(star.clone());
                     queued += 1;
                 }
-                if route.outbox.push_gauged(frames.1.clone()) == Ok(true) {
+                let own = own.get_or_insert_with(|| frame(route.vsn, event));
+                if route.outbox.push_gauged(own.clone()) == Ok(true) {
                     self.behind.add(route);
                 }
                 queued += 1;
@@ -100,12 +101,13 @@ impl Legacy {
     }
 }
 
-/// The frames of one change and topic, by serializer: perhaps one of the event `*`, and one of the change's own.
+/// The frames of one change and topic, by serializer: one of the event `*`, and one of the change's own. Made when somebody
+/// gets them.
 #[derive(Default)]
-struct Frames([Option<(Option<Bytes>, Bytes)>; 3]);
+struct Frames([(Option<Bytes>, Option<Bytes>); 3]);
 
 impl Frames {
-    fn of(&mut self, vsn: Vsn) -> &mut Option<(Option<Bytes>, Bytes)> {
+    fn of(&mut self, vsn: Vsn) -> &mut (Option<Bytes>, Option<Bytes>) {
         let [v1, v2, v2_text] = &mut self.0;
         match vsn {
             Vsn::V1 => v1,

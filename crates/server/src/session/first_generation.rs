@@ -4,12 +4,19 @@
 //! upon which old clients join again. The stream engine gives them everything that is published to their topic; the other
 //! engine is that of the second generation, whose subscription is made before the join is answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::Rng as _;
 use realtime_changes::{
     ChannelId, EventFilter, Filter, NamePattern, Operator, SubscribeRefusal, SubscriptionSpec,
 };
+use realtime_legacy::StarEvents;
 use realtime_postgres::SubscribeRequest;
 use realtime_protocol::{AccessTokenPush, ClientMessage, JoinPayload, JoinRefusal, Ref, encode};
 use tokio::time::Instant;
@@ -49,7 +56,7 @@ enum Watching {
     /// Nothing: a topic or a token that nothing is delivered to.
     Nothing,
     /// A topic of the stream engine, until this is dropped.
-    Topic { _place: Place },
+    Topic { route: Arc<Route>, _place: Place },
     /// A subscription to row changes.
     Rows {
         spec: Arc<SubscriptionSpec>,
@@ -140,8 +147,13 @@ impl Session {
         let has_role = channel.token.as_ref().is_some_and(|token| !token.role.is_empty());
         if legacy.streams() {
             self.answer_first(&channel, &message.msg_ref);
-            let route = self.first_route(&channel);
-            channel.watching = Watching::Topic { _place: legacy.enter(route) };
+            let star = match legacy.settings().profile.star_events {
+                StarEvents::Never => false,
+                StarEvents::Always => true,
+                StarEvents::Auto => may_need_stars(message),
+            };
+            let route = self.first_route(&channel, star);
+            channel.watching = Watching::Topic { _place: legacy.enter(Arc::clone(&route)), route };
         } else if has_role && let Some(spec) = spec(&topic, legacy.settings().profile.dotted_filter) {
             channel.watching = Watching::Rows {
                 spec: Arc::new(spec),
@@ -161,6 +173,14 @@ impl Session {
     pub(super) fn first_push(&mut self, message: &ClientMessage, effects: &mut Vec<Effect>) {
         if &*message.event != "access_token" {
             return;
+        }
+        if let Some(legacy) = self.runtime.legacy()
+            && legacy.settings().profile.star_events == StarEvents::Auto
+            && let Some(Topic::First(channel)) = self.topics.get(&*message.topic)
+            && let Watching::Topic { route, .. } = &channel.watching
+        {
+            // Clients that know this event understand `*` by themselves.
+            route.star.store(false, Ordering::Relaxed);
         }
         let push = message.payload.json().map(|payload| AccessTokenPush::parse(payload));
         let Some(AccessTokenPush::Token(text)) = push else { return };
@@ -261,7 +281,7 @@ impl Session {
         let Some(Topic::First(channel)) = self.topics.get(&ticket.topic) else { return };
         self.answer_first(channel, &msg_ref);
         // Not before: what was committed earlier would come before the answer.
-        self.runtime.routes().open(channel.id, self.first_route(channel));
+        self.runtime.routes().open(channel.id, self.first_route(channel, false));
     }
 
     /// Asks the database for what a channel watches, with its token as it is now.
@@ -286,7 +306,7 @@ impl Session {
         self.send(encode::reply_ok(self.vsn, &channel.raw_join_ref, msg_ref, &channel.topic, b"{}"));
     }
 
-    fn first_route(&self, channel: &FirstChannel) -> Arc<Route> {
+    fn first_route(&self, channel: &FirstChannel, star: bool) -> Arc<Route> {
         Arc::new(Route {
             outbox: Arc::clone(&self.outbox),
             vsn: self.vsn,
@@ -294,6 +314,7 @@ impl Session {
             join_ref: Ref::null(),
             legacy: true,
             quiet: true,
+            star: AtomicBool::new(star),
             patience: Patience::default(),
             gate: Gate::open(),
         })
@@ -328,6 +349,16 @@ impl Session {
             None => None,
         }
     }
+}
+
+/// Whether a client may be one for which the event `*` was made, and is none that it harms. Those for Python join without a
+/// reference, the last ones for JavaScript with a join_ref or a `user_token`.
+fn may_need_stars(join: &ClientMessage) -> bool {
+    let user_token = || {
+        let payload = join.payload.json().and_then(|payload| JoinPayload::parse(payload).ok());
+        payload.is_some_and(|(payload, _)| payload.user_token.is_some())
+    };
+    !join.msg_ref.is_null() && join.join_ref.is_null() && !user_token()
 }
 
 /// What a topic means to the second generation's engine (legacy 2.3). The value of a filter is taken as it stands.

@@ -1,6 +1,9 @@
 //! Watching the database for a channel (postgres_changes 1.3, 1.7, 1.8).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use rand::Rng as _;
 use realtime_changes::{
@@ -84,6 +87,7 @@ impl Session {
             join_ref,
             legacy: payload.legacy,
             quiet: false,
+            star: AtomicBool::new(false),
             patience: Patience::default(),
             gate: Gate::shut(),
         });

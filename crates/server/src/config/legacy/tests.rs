@@ -38,7 +38,7 @@ fn the_old_environment_is_understood() {
     let legacy = settings.legacy.unwrap();
     assert_eq!((legacy.engine, legacy.pure, legacy.secure), (LegacyEngine::Stream, true, false));
     assert_eq!(legacy.slot.as_deref(), Some("realtime_1"));
-    assert_eq!((legacy.profile, legacy.max_lag_bytes), (Profile::V0_22, 0));
+    assert_eq!((legacy.profile, legacy.max_lag_bytes), (Profile::ANY, 0));
     assert_eq!(legacy.publications, ["supabase_realtime"]);
     assert!(!legacy.file.restrictions.allow_nothing() && !legacy.expose_metrics);
 }
@@ -82,7 +82,10 @@ fn profiles_and_their_switches() {
     let with =
         |name, value| legacy(&[("JWT_SECRET", "x"), ("LEGACY_PROFILE", "v0.10"), (name, value)]).profile;
     assert_eq!(with("X", ""), Profile::V0_10);
-    assert_eq!(with("LEGACY_STAR_EVENTS", "false"), Profile { star_events: false, ..Profile::V0_10 });
+    assert_eq!(
+        with("LEGACY_STAR_EVENTS", "false"),
+        Profile { star_events: StarEvents::Never, ..Profile::V0_10 }
+    );
 }
 
 #[test]

@@ -96,6 +96,20 @@ async fn join(socket: &mut Socket, topic: &str) -> Result<()> {
     Ok(())
 }
 
+/// Drops a permanent slot once nobody reads it any more.
+async fn drop_slot(db: &TestDb, name: &str) -> Result<()> {
+    let sql = "select pg_drop_replication_slot(slot_name) from pg_replication_slots
+        where slot_name = $1 and not active";
+    let limit = time::Instant::now() + PATIENCE;
+    while db.client().query(sql, &[&name]).await?.is_empty() {
+        if time::Instant::now() > limit {
+            bail!("slot {name} is still read");
+        }
+        time::sleep(time::Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
 fn token(claims: &Value) -> String {
     realtime_auth::sign_hs256(SECRET, &claims.to_string())
 }

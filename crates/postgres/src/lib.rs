@@ -37,4 +37,4 @@ pub use janitor::{JanitorSettings, Maintenance};
 pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink};
 pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage};
 pub use schema::{Origin, SchemaError, SchemaReport};
-pub use tenant::{ChangeSink, Notice, Relief, Stats, SubscribeRequest, TenantDatabase};
+pub use tenant::{ChangeSink, Health, Notice, Relief, Stats, SubscribeRequest, TenantDatabase};

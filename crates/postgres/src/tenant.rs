@@ -137,11 +137,24 @@ pub(crate) struct Contact {
     start: Instant,
     /// Milliseconds after `start` up to which the answer counts; 0 for none.
     until: AtomicU64,
+    /// It did not answer when it was last needed.
+    failing: AtomicBool,
+}
+
+/// Whether a database answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nobody has asked for a while.
+    Idle,
+    /// It answered a short while ago.
+    Connected,
+    /// It did not answer when it was last needed.
+    Failing,
 }
 
 impl Contact {
     fn new() -> Self {
-        Self { start: Instant::now(), until: AtomicU64::new(0) }
+        Self { start: Instant::now(), until: AtomicU64::new(0), failing: AtomicBool::new(false) }
     }
 
     fn now(&self) -> u64 {
@@ -156,11 +169,23 @@ impl Contact {
     pub(crate) fn made(&self) {
         let life = u64::try_from(READY_LIFE.as_millis()).unwrap_or(u64::MAX);
         self.until.store(self.now().saturating_add(life), Ordering::Release);
+        self.failing.store(false, Ordering::Release);
     }
 
     /// It did not.
     pub(crate) fn lost(&self) {
         self.until.store(0, Ordering::Release);
+        self.failing.store(true, Ordering::Release);
+    }
+
+    fn health(&self) -> Health {
+        if self.failing.load(Ordering::Acquire) {
+            Health::Failing
+        } else if self.is_fresh() {
+            Health::Connected
+        } else {
+            Health::Idle
+        }
     }
 }
 
@@ -220,6 +245,12 @@ impl TenantDatabase {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.inner.contact.is_fresh()
+    }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.inner.contact.health()
     }
 
     /// Counters.

@@ -17,6 +17,7 @@ use crate::{
     limits::Meters,
     routes::Routes,
     sink::DatabaseSink,
+    status::Status,
     tenant_runtime::{Clock, TenantRuntime},
 };
 
@@ -31,6 +32,7 @@ pub struct App {
     sockets: TaskTracker,
     long_polls: LongPolls,
     legacy: Option<Arc<Legacy>>,
+    status: Status,
     stopping: CancellationToken,
 }
 
@@ -45,6 +47,7 @@ impl App {
         let presence_interval = settings.presence_interval;
         let legacy = settings.legacy.clone().map(Legacy::new);
         Arc::new(Self {
+            status: Status::new(settings.region.as_deref()),
             settings,
             registry,
             hub: Hub::new(rand::random(), presence_interval),
@@ -186,6 +189,12 @@ impl App {
             );
             runtime.sockets().disconnect();
         }
+    }
+
+    /// What the pages tell of this node.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
     }
 
     /// Where the tasks of sockets run.

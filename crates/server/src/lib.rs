@@ -17,5 +17,6 @@ mod sink;
 pub mod socket;
 pub mod sockets;
 pub mod startup;
+pub mod status;
 pub mod tenant_runtime;
 pub mod ws;

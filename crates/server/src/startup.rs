@@ -10,6 +10,7 @@ use crate::{
     app::App,
     config::Settings,
     http::{self, listener},
+    status,
     tenant_runtime::TenantRuntime,
 };
 
@@ -56,6 +57,7 @@ impl Server {
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         self.app.connect_databases();
+        self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
         let serving =
             tokio::spawn(listener::serve(self.listener, router, self.max_connections, self.stopping.clone()));

@@ -14,8 +14,8 @@ use realtime_auth::{AuthError, Verifier};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
 use realtime_postgres::{
-    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
-    ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase, WriteVerdict,
+    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, Health, ReadVerdict, ReplayError,
+    ReplayParams, ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase, WriteVerdict,
 };
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
@@ -58,6 +58,10 @@ pub trait Database: Send + Sync {
     fn replication(&self) -> Replication;
     /// See [`TenantDatabase::replication_differs`].
     fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()>;
+    /// See [`TenantDatabase::health`].
+    fn health(&self) -> Health {
+        Health::Idle
+    }
     /// Counters, if there are any.
     fn stats(&self) -> Option<&Stats> {
         None
@@ -113,6 +117,10 @@ impl Database for TenantDatabase {
 
     fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()> {
         Box::pin(Self::replication_differs(self, from))
+    }
+
+    fn health(&self) -> Health {
+        Self::health(self)
     }
 
     fn stats(&self) -> Option<&Stats> {

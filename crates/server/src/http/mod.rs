@@ -6,8 +6,11 @@ mod first_generation;
 pub mod listener;
 pub mod longpoll;
 mod metrics;
+mod openapi;
+mod pages;
 mod policy_headers;
 mod request_id;
+mod swagger;
 mod tenant_api;
 mod upgrade;
 
@@ -29,17 +32,22 @@ pub fn router(app: Arc<App>) -> Router {
     if app.legacy().is_some_and(|legacy| legacy.settings().pure) {
         return first_generation::router(app);
     }
-    let sockets = Router::new()
+    let websockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
         .route("/realtime/v1/websocket", any(upgrade::websocket))
+        .layer(from_fn(pages::let_pages_read_refusals));
+    let sockets = Router::new()
+        .merge(websockets)
         .route("/socket/longpoll", any(longpoll::longpoll))
         .route("/realtime/v1/longpoll", any(longpoll::longpoll));
     let api = tenant_api(&app);
     Router::new()
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
+        .merge(swagger::router())
         .nest("/api", api.clone())
         .nest("/realtime/v1/api", api)
+        .merge(pages::routes())
         .fallback(answers::not_found)
         .layer(from_fn(request_id::layer))
         .merge(sockets)
@@ -62,10 +70,16 @@ fn tenant_api(app: &Arc<App>) -> Router<Arc<App>> {
         .layer(from_fn(broadcast::check_content_type))
         .layer(from_fn(tenant_api::cors));
     let ping = Router::new().route("/ping", get(tenant_api::ping)).layer(admit());
-    batch.merge(single).merge(ping)
+    let document = Router::new().route("/openapi", get(openapi::document));
+    batch.merge(single).merge(ping).merge(document)
 }
 
 /// Liveness only: touches nothing (http_and_ops 3).
+#[utoipa::path(
+    get, path = "/healthcheck", tag = "Operations", summary = "Whether the server runs",
+    responses((status = 200, description = "It does", content_type = "text/plain; charset=utf-8", body = String,
+               example = json!("ok")))
+)]
 async fn healthcheck() -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ok").into_response()
 }

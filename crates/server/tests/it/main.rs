@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod broadcast;
+mod browser;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;
@@ -26,6 +27,7 @@ mod limits;
 mod longpoll;
 mod metrics;
 mod migrate;
+mod openapi;
 mod presence;
 mod private;
 mod quick_start;

@@ -6,7 +6,7 @@ use crate::config::Settings;
 fn settings(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     let lookup =
         |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-    Settings::from_env(&Env::new(&lookup))
+    Settings::from_env(&Env::read(&lookup, None)?)
 }
 
 fn legacy(variables: &[(&str, &str)]) -> LegacySettings {

@@ -26,7 +26,7 @@ fn reply(topic: &str, reference: Value, status: &str, response: Value) -> Value 
 #[tokio::test]
 async fn frames_have_four_keys() -> Result<()> {
     let db = users().await?;
-    let server = streaming(&db, &[]).await?;
+    let server = streaming(&db, &[("LEGACY_PROFILE", "v1.0")]).await?;
     let mut socket = socket(&server).await?;
     send(&mut socket, "realtime:*", "phx_join", json!({}), json!("1")).await?;
     assert_eq!(next(&mut socket).await?, reply("realtime:*", json!("1"), "ok", json!({})));
@@ -74,7 +74,7 @@ async fn frames_have_four_keys() -> Result<()> {
 #[tokio::test]
 async fn a_second_join_replaces_the_first() -> Result<()> {
     let db = users().await?;
-    let server = streaming(&db, &[]).await?;
+    let server = streaming(&db, &[("LEGACY_PROFILE", "v1.0")]).await?;
     let mut socket = socket(&server).await?;
     for reference in ["1", "2"] {
         send(&mut socket, "realtime:*", "phx_join", json!({}), json!(reference)).await?;

@@ -1,0 +1,116 @@
+//! All settings. Parsing, `check-config`, `--help`, the configuration file and `docs/configuration.md` follow from this
+//! table: a new setting is one line here, and the place that reads it.
+
+use super::setting::{Group, Setting, boolean, integer, json, path, secret, text, words};
+
+/// Words of `LOG_LEVEL`.
+const LEVELS: &[&str] =
+    &["emergency", "alert", "critical", "error", "warning", "warn", "notice", "info", "debug", "trace"];
+
+/// Words of `DB_SSL_MODE`.
+const TLS_MODES: &[&str] = &["disable", "prefer", "require", "verify-ca", "verify-full"];
+
+/// All settings, in the order of the reference.
+#[rustfmt::skip]
+pub const GROUPS: &[Group] = &[
+    Group { table: "server", title: "Listener", settings: &[
+        integer("PORT", "port", "4000", "", "Port to listen on; 0 takes a free one"),
+        words("REALTIME_IP_VERSION", "ip_version", "", &["ipv4", "ipv6"], "Family of the address to listen on; IPv6, which takes IPv4 too, where the machine has it"),
+        integer("MAX_CONNECTIONS", "max_connections", "200000", "", "Connections of all kinds at once; further ones wait"),
+        integer("MAX_HEADER_LENGTH", "max_header_length", "4096", "bytes", "Largest value of a request header"),
+        integer("NO_CHANNEL_TIMEOUT_IN_MS", "no_channel_timeout_ms", "600000", "milliseconds", "A socket that joined and then has no channel for this long is dropped"),
+        integer("CONNECT_ERROR_BACKOFF_MS", "connect_error_backoff_ms", "2000", "milliseconds", "Pause before a refused connection is answered"),
+        integer("CHANNEL_ERROR_BACKOFF_MS", "channel_error_backoff_ms", "5000", "milliseconds", "Pause before a refused join is answered"),
+        text("REGION", "region", "", "Where the node is, as a label of metrics"),
+    ]},
+    Group { table: "auth", title: "Tokens", settings: &[
+        secret("API_JWT_SECRET", "jwt_secret", "", "Secret of the clients' tokens (HS256, HS384, HS512) of the tenant that the environment describes; a well-known one, with a warning, if there is none"),
+        secret("API_JWT_JWKS", "jwks", "", "JSON Web Key Set of that tenant, for RS, ES and EdDSA tokens"),
+        json("JWT_CLAIM_VALIDATORS", "claim_validators", "{}", "Claims that every token must carry, with their values"),
+        boolean("JWT_CLAIM_VALIDATORS_LENIENT", "claim_validators_lenient", "false", "A token may lack a claim of the validators, as with Supabase Realtime"),
+        secret("METRICS_JWT_SECRET", "metrics_jwt_secret", "", "Secret of the tokens that may read `/metrics`; nobody may without one"),
+    ]},
+    Group { table: "self_host", title: "The tenant of a self-hosted server", settings: &[
+        boolean("SEED_SELF_HOST", "seed", "true", "The environment describes a tenant, whose database is that of `DB_HOST` and so on; false by default where the file has `[[tenants]]`"),
+        text("SELF_HOST_TENANT_NAME", "tenant", "realtime-dev", "Its name; hosts that name no other tenant mean it"),
+    ]},
+    Group { table: "limits", title: "Limits of tenants that have none of their own", settings: &[
+        integer("TENANT_MAX_CONCURRENT_USERS", "max_concurrent_users", "200", "", "Sockets with a joined channel"),
+        integer("TENANT_MAX_CHANNELS_PER_CLIENT", "max_channels_per_client", "100", "", "Joined channels of one socket"),
+        integer("TENANT_MAX_JOINS_PER_SECOND", "max_joins_per_second", "100", "", "Joins, averaged over up to a minute"),
+        integer("TENANT_MAX_EVENTS_PER_SECOND", "max_events_per_second", "100", "", "Messages delivered, averaged over up to a minute"),
+        integer("TENANT_MAX_PRESENCE_EVENTS_PER_SECOND", "max_presence_events_per_second", "1000", "", "Presence messages, averaged over up to a minute"),
+        integer("CLIENT_PRESENCE_MAX_CALLS", "client_presence_max_calls", "5", "", "Presence messages of one channel within its window"),
+        integer("CLIENT_PRESENCE_WINDOW_MS", "client_presence_window_ms", "30000", "milliseconds", "Length of that window"),
+    ]},
+    Group { table: "presence", title: "Presence", settings: &[
+        boolean("TENANT_PRESENCE_ENABLED", "enabled", "false", "Send the presence state to clients that do not ask for it, as supabase-js 2.39"),
+        integer("PRESENCE_DIFF_INTERVAL_IN_MS", "diff_interval_ms", "50", "milliseconds", "Shortest time between two presence diffs of a channel"),
+    ]},
+    Group { table: "database", title: "Database", settings: &[
+        text("DB_HOST", "host", "127.0.0.1", "Host name or address"),
+        integer("DB_PORT", "port", "5432", "", "Port"),
+        text("DB_NAME", "name", "postgres", "Name of the database"),
+        text("DB_USER", "user", "supabase_admin", "Role to log in as; needs REPLICATION"),
+        secret("DB_PASSWORD", "password", "postgres", "Its password"),
+        boolean("DB_SSL", "ssl", "false", "Encrypt connections; with `DB_SSL_CA_CERT` the server has to prove its name too"),
+        path("DB_SSL_CA_CERT", "ssl_ca_cert", "PEM file of the authorities that sign the server's certificate; those that the system trusts if a mode that verifies has none"),
+        words("DB_SSL_MODE", "ssl_mode", "", TLS_MODES, "The same said exactly, as PostgreSQL's own clients have it; overrides `DB_SSL`"),
+        words("DB_IP_VERSION", "ip_version", "", &["ipv4", "ipv6"], "Use only addresses of this family; all, if not set"),
+        integer("DB_POOL_SIZE", "pool_size", "5", "", "Connections for queries, beside those for replication and for policies"),
+        text("DB_PUBLICATION", "publication", "supabase_realtime", "Publication whose tables are watched"),
+    ]},
+    Group { table: "replication", title: "Replication", settings: &[
+        text("SLOT_NAME_SUFFIX", "slot_name_suffix", "", "Appended to the name of the replication slot"),
+        boolean("SLOT_DURABLE", "slot_durable", "false", "A permanent slot: what was committed while the server was away is delivered when it is back"),
+        integer("MAX_REPLICATION_LAG_MB", "max_lag_mb", "10000", "megabytes", "How much of the log a slot may keep before it is given up; 0 for any amount"),
+        integer("REPLICATION_IDLE_STOP_MS", "idle_stop_ms", "600000", "milliseconds", "How long the log is read after the last subscriber or listener has gone"),
+        integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "A replication connection on which the database was not heard for this long is made anew; 0 for never"),
+    ]},
+    Group { table: "messages", title: "Private topics and stored messages", settings: &[
+        boolean("PREPARE_DATABASES", "prepare_databases", "true", "Set databases up for private topics on first use, and look after partitions"),
+        boolean("RUN_JANITOR", "run_janitor", "true", "Drop partitions of messages older than 72 hours"),
+        integer("JANITOR_RUN_AFTER_IN_MS", "janitor_run_after_ms", "600000", "milliseconds", "How long after the first use of a database its partitions are looked after again"),
+        integer("JANITOR_SCHEDULE_TIMER_IN_MS", "janitor_schedule_ms", "14400000", "milliseconds", "How often, from then on"),
+        boolean("JANITOR_SCHEDULE_RANDOMIZE", "janitor_randomize", "true", "Add up to an hour to both, so that not all servers do it at once"),
+    ]},
+    Group { table: "legacy", title: "The first generation", settings: &[
+        words("LEGACY_MODE", "mode", "", &["off", "rls", "stream"], "How channels that are joined without `config` are served: as by the second generation, as by the first with row-level security, or everything to everybody. A server that has `JWT_SECRET` or `SECURE_CHANNELS` and no `API_JWT_SECRET` is one of the first generation by itself"),
+        words("LEGACY_PROFILE", "profile", "", &["v0.10", "v0.22", "v1.0"], "Which servers are emulated; if not set, what serves most clients"),
+        words("LEGACY_STAR_EVENTS", "star_events", "", &["true", "false", "auto"], "Send every change with the event `*` first; `auto`: to clients that may need it"),
+        boolean("LEGACY_DOTTED_FILTER", "dotted_filter", "", "`column.eq.value` means the same as `column=eq.value`"),
+        boolean("LEGACY_ISO_TIMESTAMPS", "iso_timestamps", "", "Timestamps in the form of ISO 8601"),
+        boolean("LEGACY_ERRORS_KEY", "errors_key", "", "Changes have the key `errors`"),
+        integer("LEGACY_RESUME_DELAY_MS", "resume_delay_ms", "3000", "milliseconds", "How long after the start a permanent slot is read that was there before: clients come back meanwhile"),
+        secret("JWT_SECRET", "jwt_secret", "", "Secret of the clients' tokens"),
+        text("SECURE_CHANNELS", "secure_channels", "", "`false`: ask clients for no token"),
+        words("REPLICATION_MODE", "replication_mode", "STREAM", &["STREAM", "RLS"], "Engine of a server of the first generation"),
+        text("PUBLICATIONS", "publications", "[\"supabase_realtime\"]", "Publications that are read, as a JSON array"),
+        text("SLOT_NAME", "slot_name", "", "Name of a permanent replication slot; a temporary one without"),
+        boolean("TEMPORARY_SLOT", "temporary_slot", "false", "The slot is temporary in spite of its name, in the mode RLS"),
+        text("SOCKET_TIMEOUT", "socket_timeout_ms", "60000", "Milliseconds that any client may be silent, or `infinity`"),
+        path("CONFIGURATION_FILE", "configuration_file", "JSON file that says what is broadcast, and the webhooks"),
+        boolean("EXPOSE_METRICS", "expose_metrics", "false", "Serve `/metrics` without a token, on a server of the first generation"),
+        secret("WEBHOOK_HEADERS", "webhook_headers", "", "Headers of webhooks, as `name=value:name2=value2`"),
+        secret("WEBHOOK_SECRET", "webhook_secret", "", "Key that webhooks are signed with, as standardwebhooks.com has it; unsigned without one"),
+        integer("WEBHOOK_TIMEOUT_MS", "webhook_timeout_ms", "5000", "milliseconds", "How long a webhook may take to answer"),
+        integer("WEBHOOK_RETRIES", "webhook_retries", "0", "", "Attempts after the first that failed"),
+        integer("WEBHOOK_RETRY_DELAY_MS", "webhook_retry_delay_ms", "1000", "milliseconds", "Pause before the first of them; it doubles, to a minute"),
+        integer("WEBHOOK_MAX_BODY_BYTES", "webhook_max_body_bytes", "64000000", "bytes", "Largest body; a larger transaction is not posted"),
+    ]},
+    Group { table: "log", title: "Logs", settings: &[
+        words("LOG_LEVEL", "level", "info", LEVELS, "What is logged, on standard error"),
+        words("LOG_FORMAT", "format", "", &["json", "text"], "One JSON object a line, or text; text on a terminal and JSON elsewhere, if not set"),
+    ]},
+];
+
+/// The setting of a variable, and its group.
+#[must_use]
+pub fn find(name: &str) -> Option<(&'static Group, &'static Setting)> {
+    all().find(|(_, setting)| setting.name == name)
+}
+
+/// All settings with their groups.
+pub fn all() -> impl Iterator<Item = (&'static Group, &'static Setting)> {
+    GROUPS.iter().flat_map(|group| group.settings.iter().map(move |setting| (group, setting)))
+}

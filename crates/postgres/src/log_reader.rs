@@ -190,6 +190,7 @@ impl<S: LogSink> Reader<S> {
 
     /// A session, as soon as there is something to read.
     async fn connect(&mut self, pool: &Pool) -> Result<Session, ReplicationError> {
+        self.config.database.old_server = slot::is_old(pool).await?;
         let database = &self.config.database;
         let missing = slot::missing_publications(pool, &self.config.publications).await?;
         if !missing.is_empty() {

@@ -17,6 +17,13 @@ pub(super) async fn missing_publications(
     Ok(wanted.iter().filter(|name| !found.contains(name)).cloned().collect())
 }
 
+/// Whether the server is older than version 14.
+pub(super) async fn is_old(pool: &Pool) -> Result<bool, ReplicationError> {
+    const SQL: &str = "select pg_catalog.current_setting('server_version_num')::int4 < 140000";
+    let client = pool::get(pool).await.map_err(preparation)?;
+    client.query_one(SQL, &[]).await.and_then(|row| row.try_get(0)).map_err(query)
+}
+
 /// How many bytes of the log a permanent slot of ours keeps. `None`: there is none.
 pub(super) async fn kept_bytes(pool: &Pool, slot: &str) -> Result<Option<u64>, ReplicationError> {
     const SQL: &str = "select pg_catalog.pg_wal_lsn_diff(

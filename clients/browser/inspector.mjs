@@ -29,6 +29,9 @@ const form = async (page) => {
   await page.goto(`${url}/inspector?channel=room_a`)
   assert.equal(new URL(page.url()).pathname, '/')
   assert.equal(await page.title(), 'Inspector - Supabase Realtime')
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Enter')
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the first key skips the header')
   await page.click('#connect')
   assert.equal(await text(page, '#host-error'), "can't be blank")
   assert.equal(await text(page, '#token-error'), "can't be blank")
@@ -56,8 +59,8 @@ const form = async (page) => {
   assert.equal(await isVisible(page, '#this-server'), false)
 }
 
-// Tokens of users stay out of the address, and in this browser.
-const user = async (page) => {
+// Tokens of users stay out of the address, and in this browser; channels are joined with them.
+const user = async (page, joins) => {
   await page.goto(`${url}/?${new URLSearchParams({ host: url, token })}`)
   await page.click('#user-fold summary')
   const use = async (jwt) => {
@@ -73,6 +76,9 @@ const user = async (page) => {
   await use(userToken)
   assert.deepEqual([await text(page, '#user-subject'), await text(page, '#user-role'), await isVisible(page, '#user-expired')], ['ann@example.com', 'authenticated', false])
   assert.ok(!page.url().includes(userToken) && page.url().includes(token))
+  await connect(page)
+  assert.equal(joins.at(-1).access_token, userToken)
+  assert.ok(joins.address.includes(`apikey=${token}`) && !joins.address.includes(userToken))
   await page.reload()
   await eventually('the user is remembered', () => text(page, '#user-brief'), 'ann@example.com')
   await page.goto(`${url}/?host=http://other.example`)
@@ -80,8 +86,13 @@ const user = async (page) => {
   await page.goto(`${url}/?host=${encodeURIComponent(url)}`)
   await eventually('the user is back', () => text(page, '#user-brief'), 'ann@example.com')
   await page.click('#share')
-  const shared = await page.evaluate(() => navigator.clipboard.readText())
-  assert.ok(shared.startsWith(url) && !shared.includes(userToken))
+  const copied = () => page.evaluate(() => navigator.clipboard.readText())
+  await eventually('a link', copied, /^http:\/\/localhost/)
+  assert.ok(!(await copied()).includes(userToken))
+  await page.click('#copy-code')
+  await eventually('a program', copied, /^import /)
+  const code = await copied()
+  assert.ok(code.includes(`createClient("${url}", "${token}")`) && code.includes('setAuth(userToken)') && !code.includes(userToken))
   await page.click('#clear-saved')
   assert.equal(await text(page, '#user-brief'), 'anonymous')
   assert.equal(await page.evaluate(() => localStorage.getItem('realtime.inspector')), null)
@@ -92,6 +103,23 @@ const user = async (page) => {
   await page.fill('#password', 'secret')
   await page.click('#sign-in')
   await eventually('sign-in fails', () => text(page, '#user-error'), /Not signed in: the host answered 404/)
+  // What a gateway would answer; that the request is right is what is tested here.
+  const asked = []
+  await page.route(`${url}/auth/v1/token**`, async (route) => {
+    const request = route.request()
+    asked.push([request.method(), new URL(request.url()).search, request.headers().apikey, request.postDataJSON()])
+    const good = request.postDataJSON().password === 'secret'
+    await route.fulfill(good ? { json: { access_token: userToken } } : { status: 400, json: { error_description: 'Invalid login credentials' } })
+  })
+  await page.fill('#password', 'guess')
+  await page.press('#password', 'Enter')
+  await eventually('a wrong password', () => text(page, '#user-error'), 'Not signed in: Invalid login credentials')
+  await page.fill('#password', 'secret')
+  await page.click('#sign-in')
+  await eventually('signed in', () => text(page, '#user-subject'), 'ann@example.com')
+  assert.deepEqual(asked.at(-1), ['POST', '?grant_type=password', token, { email: 'ann@example.com', password: 'secret' }])
+  await page.click('#sign-out')
+  assert.equal(await page.inputValue('#password'), '')
 }
 
 // Rows of each kind, with a filter and columns.
@@ -220,6 +248,15 @@ const failures = async (page) => {
   await open({ private_channel: 'true' })
   await page.click('#connect')
   await eventually('no policy', () => text(page, '#status'), /You do not have permissions to read from this Channel topic: room_a/)
+  // A policy for those who are signed in lets the user in, who may not write.
+  await ask({ sql: 'create policy reads on realtime.messages for select to authenticated using (true)' })
+  await page.click('#user-fold summary')
+  await page.fill('#jwt', userToken)
+  await page.click('#use-jwt')
+  await connect(page, 'the user is let in')
+  await page.click('#send')
+  await eventually('but may not write', () => text(page, '#send-error'), 'the server refused it')
+  await page.click('#sign-out')
   await open({ enable_db_changes: 'true', table: 'nowhere' })
   await page.click('#connect')
   await eventually('no table', () => text(page, '#status'), /Unable to subscribe to changes/)
@@ -289,7 +326,7 @@ await run(async (browser) => {
       if (typeof payload === 'string' && payload.includes('phx_join')) joins.push(JSON.parse(payload)[4])
     })
   })
-  for (const part of [form, user, (page) => rows(page, joins), (page) => channel(context, page), log, failures]) await part(page)
+  for (const part of [form, (page) => user(page, joins), (page) => rows(page, joins), (page) => channel(context, page), log, failures]) await part(page)
   await context.close()
   await looks(browser)
 })

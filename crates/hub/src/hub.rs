@@ -128,6 +128,13 @@ impl Hub {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// Number of rooms of a tenant. Looks at all rooms.
+    #[must_use]
+    pub fn rooms_of(&self, tenant: &str) -> usize {
+        let of_shard = |shard: &Shard| shard.lock().keys().filter(|key| &*key.tenant == tenant).count();
+        self.shards.iter().map(of_shard).sum()
+    }
+
     pub(crate) fn node(&self) -> u32 {
         self.node
     }

@@ -42,6 +42,12 @@ pub enum Signal {
     TooManyEvents(MemberId),
     /// The tenant's sockets are to end (protocol 12).
     Disconnect,
+    /// The tenant's database is reached through another handle: what channels watched in it has to be asked for again.
+    /// `elsewhere`: it may be another database, so what its policies have said is void too.
+    DatabaseReplaced {
+        /// Whether it may be another database.
+        elsewhere: bool,
+    },
     /// The node is going down.
     ShutDown,
 }
@@ -53,6 +59,15 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the operating system says.
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Writes what the sink has taken and keeps, for one that cannot write all it takes: encrypted records, say. False
+    /// if something has to wait until the socket takes more.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn try_drain(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 impl Sink for TcpStream {
@@ -214,10 +229,11 @@ impl Outbox {
             return Err(closed);
         }
         let was_empty = queue.frames.is_empty();
-        let mut written = 0;
+        let (mut written, mut drained) = (0, true);
         if was_empty && let Some(sink) = &queue.sink {
-            match write(&**sink, frames.iter().copied()) {
-                Ok(count) => written = count,
+            let direct = write(&**sink, frames.iter().copied());
+            match direct.and_then(|count| Ok((count, sink.try_drain()?))) {
+                Ok(taken) => (written, drained) = taken,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => {
                     queue.closed = Some(Closed::Gone);
@@ -237,7 +253,7 @@ impl Outbox {
             accepted &= queue.append(frame.slice(written..), self.limit);
             written = 0;
         }
-        let wake = !accepted || (was_empty && !queue.frames.is_empty());
+        let wake = !accepted || (was_empty && !(queue.frames.is_empty() && drained));
         drop(queue);
         if wake {
             self.wake.notify_one();
@@ -255,7 +271,7 @@ impl Outbox {
             }
             if queue.frames.is_empty() {
                 queue.shrink();
-                return Flush::Done;
+                return queue.drain();
             }
             if !queue.write_some() {
                 return queue.closed.map_or(Flush::Blocked, Flush::Closed);
@@ -289,7 +305,7 @@ impl Outbox {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        Ok(queue.frames.is_empty())
+        Ok(queue.frames.is_empty() && queue.sink.as_ref().map_or(Ok(true), |sink| sink.try_drain())?)
     }
 
     /// Moves every queued frame to the end of `into`; returns why the outbox is closed, if it is. For a
@@ -327,6 +343,18 @@ impl Outbox {
 }
 
 impl Queue {
+    /// Writes what the sink keeps.
+    fn drain(&mut self) -> Flush {
+        match self.sink.as_ref().map_or(Ok(true), |sink| sink.try_drain()) {
+            Ok(true) => Flush::Done,
+            Ok(false) => Flush::Blocked,
+            Err(_) => {
+                self.closed = Some(Closed::Gone);
+                Flush::Closed(Closed::Gone)
+            }
+        }
+    }
+
     /// One write of the first frames. False when the socket takes no more, or is gone.
     fn write_some(&mut self) -> bool {
         let Some(sink) = &self.sink else { return false };

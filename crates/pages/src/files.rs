@@ -22,12 +22,14 @@ macro_rules! files {
 }
 
 files![
+    "css/dashboard.css",
     "css/inspector.css",
     "css/site.css",
     "css/status.css",
     "favicon.svg",
     "js/appearance.js",
     "js/connection.js",
+    "js/dashboard.js",
     "js/describe.js",
     "js/dom.js",
     "js/explain.js",

@@ -11,14 +11,12 @@ use std::{
 
 use realtime_hub::{Closed, Flush, Outbox};
 use realtime_protocol::frame;
-use tokio::{
-    net::TcpStream,
-    time::{self, Instant},
-};
+use tokio::time::{self, Instant};
 
 use crate::{
     driver::{Driver, Ending},
     http::listener::ConnectionPermit,
+    transport::Transport,
     ws::reader::{Event, Reader},
 };
 
@@ -82,8 +80,8 @@ impl From<Ending> for End {
 /// held as long.
 ///
 /// No `async fn`: its arguments would stay in the future beside what they are moved into, for each socket.
-pub fn run(
-    stream: Arc<TcpStream>,
+pub fn run<T: Transport>(
+    stream: Arc<T>,
     reader: Reader,
     driver: Driver,
     idle_limit: Duration,
@@ -109,8 +107,8 @@ pub fn run(
     }
 }
 
-struct Socket {
-    stream: Arc<TcpStream>,
+struct Socket<T> {
+    stream: Arc<T>,
     reader: Reader,
     driver: Driver,
     outbox: Arc<Outbox>,
@@ -125,7 +123,7 @@ struct Socket {
     _permit: ConnectionPermit,
 }
 
-impl Socket {
+impl<T: Transport> Socket<T> {
     async fn serve(&mut self) -> End {
         // Frames that came with the upgrade request wait for no further read.
         if let Err(end) = self.read_events() {
@@ -249,6 +247,7 @@ impl Socket {
             self.await_close().await
         })
         .await;
+        self.stream.end();
     }
 
     /// Reads and drops what the client sent before it saw our close frame, until it answers or goes: closing

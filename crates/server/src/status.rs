@@ -60,13 +60,31 @@ impl Status {
         &self.site
     }
 
+    /// Short id of this node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// How long it has been running.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The nodes of the cluster.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Node> {
+        self.view(Databases::default()).nodes
+    }
+
     /// What is known of the cluster: this node alone.
     fn view(&self, databases: Databases) -> View {
         let node = Node {
             id: self.node.clone(),
             region: self.region.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime: self.started.elapsed(),
+            uptime: Some(self.started.elapsed()),
             databases,
         };
         let probe = self.probe.lock().map(|(at, latency)| Probe {
@@ -94,9 +112,11 @@ pub fn report(app: &App) -> Bytes {
     bytes
 }
 
-/// Whether a database is looked after: it is the server's own, or somebody is connected who may need it.
+/// Whether a database is looked after: it is the server's own, or somebody is connected who may need it. Connections to
+/// that of a suspended tenant are ended on purpose.
 fn is_kept(runtime: &TenantRuntime) -> bool {
-    runtime.tenant().default || !runtime.sockets().is_empty()
+    let tenant = runtime.tenant();
+    !tenant.suspend && (tenant.default || !runtime.sockets().is_empty())
 }
 
 fn databases(runtimes: &[Arc<TenantRuntime>]) -> Databases {

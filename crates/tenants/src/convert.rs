@@ -1,6 +1,10 @@
 //! From a record to the tenant that the server works with.
 
+use realtime_tls::{Route, Tls};
+use std::time::Duration;
+
 use secrecy::ExposeSecret as _;
+use serde_json::Value;
 
 use crate::{CipherError, Ciphers, DatabaseSettings, Limits, Tenant, TenantRecord};
 
@@ -31,7 +35,8 @@ pub enum UnusableTenant {
 pub struct TenantTemplate {
     /// Limits where the record has none.
     pub limits: Limits,
-    /// Settings that records do not have; its place and names are not used.
+    /// Settings that records do not have. Place and names are not used; of the route only the addresses, but for the
+    /// default tenant, whose database is the one that the settings name.
     pub database: DatabaseSettings,
     /// Appended to the names of slots, after an underscore (`SLOT_NAME_SUFFIX`).
     pub slot_name_suffix: Option<String>,
@@ -105,16 +110,30 @@ impl TenantRecord {
         if slot_name.is_empty() || slot_name.len() > MAX_SLOT_NAME || !slot_name.chars().all(valid) {
             return Err(UnusableTenant::Setting("slot_name"));
         }
-        let size = |setting: &str| extension.integer(setting).and_then(|size| size.try_into().ok());
+        let route = if template.default_tenant.as_deref() == Some(&*self.external_id) {
+            template.database.route.clone()
+        } else {
+            let plain = extension.settings.get("ssl_enforced") == Some(&Value::Bool(false));
+            let tls = if plain { Tls::disable() } else { Tls::require() };
+            Route { tls, ip_version: template.database.route.ip_version }
+        };
+        let positive = |setting: &str| extension.integer(setting).filter(|value| *value > 0);
+        let size = |setting: &str| positive(setting).and_then(|size| size.try_into().ok());
+        let millis = |setting: &str| positive(setting).and_then(|millis| millis.try_into().ok());
         Ok(DatabaseSettings {
             host: clear("db_host")?,
             port: clear("db_port")?.trim().parse().map_err(|_| UnusableTenant::Setting("db_port"))?,
+            route,
             name: clear("db_name")?,
             user: clear("db_user")?,
             password: secret("db_password")?,
             publication: extension.text("publication").unwrap_or("supabase_realtime").to_owned(),
             slot_name,
             pool_size: size("subcriber_pool_size").unwrap_or(template.database.pool_size),
+            policy_pool_size: size("db_pool").or(template.database.policy_pool_size),
+            queue_target: millis("db_queue_target")
+                .map(Duration::from_millis)
+                .or(template.database.queue_target),
             ..template.database.clone()
         })
     }

@@ -14,6 +14,7 @@ export class Connection {
   #channel
   // Set once this connection is none of the page's any more: what still comes of it is not shown.
   #over = false
+  // Whether the socket is open now, and whether the channel ever was joined.
   #opened = false
   #joined = false
   #explaining = false
@@ -34,7 +35,8 @@ export class Connection {
       workerUrl: '/worker.js',
     })
     hooks.state('connecting', 'Connecting')
-    this.#join()
+    // The join must carry the token: policies of private channels are asked with it.
+    this.#client.setAuth().then(() => this.#over || this.#join())
   }
 
   #join() {
@@ -79,7 +81,7 @@ export class Connection {
     this.#hooks.rtt(null)
     this.#hooks.table(null)
     this.#hooks.online(null)
-    if (this.#joined || this.#opened) {
+    if (this.#opened) {
       this.#opened = false
       this.#hooks.state('connecting', `Reconnecting (${reasonOf(event)})`)
     } else {
@@ -87,19 +89,22 @@ export class Connection {
     }
   }
 
-  // The socket was never open: browsers do not tell why, so the host is asked.
+  // The socket did not open: browsers do not tell why, so the host is asked.
   async #explain() {
     if (this.#explaining) return
     this.#explaining = true
-    const { text, final } = await explain(this.#form.host, this.#form.token, {
-      fetch: (...request) => fetch(...request),
-      secure: location.protocol === 'https:',
-    })
+    const { text, final } = await explain(this.#form.host, this.#form.token, { fetch: (...request) => fetch(...request), page: location })
     this.#explaining = false
-    if (this.#over || this.#opened || this.#joined) return
+    if (this.#over || this.#opened) return
     this.#add(describe.status, 'not connected', text)
-    this.#hooks.state('failed', final ? text : `${text} Trying again.`)
-    if (final) this.#client.disconnect()
+    if (final) {
+      this.#client.disconnect()
+      this.#hooks.state('failed', text)
+    } else if (this.#joined) {
+      this.#hooks.state('connecting', `Reconnecting (${text})`)
+    } else {
+      this.#hooks.state('failed', `${text} Trying again.`)
+    }
   }
 
   #status(status, error) {
@@ -147,7 +152,7 @@ export class Connection {
   }
 
   get isJoined() {
-    return !this.#over && this.#channel.state === 'joined' && this.#client.isConnected()
+    return !this.#over && this.#channel?.state === 'joined' && this.#client.isConnected()
   }
 
   // Sends a broadcast; what went wrong, or `null`.

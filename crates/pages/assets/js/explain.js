@@ -29,8 +29,10 @@ const readError = (body) => {
   }
 }
 
-// Asks the host why. `fetch` and the page's protocol are handed in, so that tests need no network.
-export const explain = async (host, token, { fetch, secure, timeout = 5000 }) => {
+const isLocal = ({ hostname }) => /^(localhost|127\.[\d.]+|\[::1\]|.+\.localhost)$/.test(hostname)
+
+// Asks the host why. `fetch` and the page's address are handed in, so that tests need no network.
+export const explain = async (host, token, { fetch, page, timeout = 5000 }) => {
   const query = new URLSearchParams({ apikey: token, vsn: '2.0.0' })
   let address
   try {
@@ -49,8 +51,11 @@ export const explain = async (host, token, { fetch, secure, timeout = 5000 }) =>
     await fetch(new URL('/', host), { ...options(), mode: 'no-cors' })
     return { text: `${host} answers, but does not let this page read why it refused. Check the token.`, final: false }
   } catch {
-    const mixed = secure && address.protocol === 'http:' && !['localhost', '127.0.0.1', '[::1]'].includes(address.hostname)
-    const hint = mixed ? ' Pages over HTTPS may not connect to hosts over HTTP.' : ' Is it running, and is the address right?'
+    const hint = isLocal(address) && !isLocal(page)
+      ? ' Is it running, and may this page connect to this computer? The browser asks once.'
+      : page.protocol === 'https:' && address.protocol === 'http:' && !isLocal(address)
+        ? ' Pages over HTTPS may not connect to hosts over HTTP.'
+        : ' Is it running, and is the address right?'
     return { text: `${host} cannot be reached.${hint}`, final: false }
   }
 }

@@ -3,8 +3,10 @@ import { copy, get, make, toast } from './dom.js'
 import { GROUPS, visible } from './journal.js'
 import { pieces } from './search.js'
 
-// Between two drawings, so that a flood of events does not keep the page from everything else.
+// Between two drawings, in milliseconds, and at least this many times what the last one took: a flood of events does
+// not keep the page from everything else.
 const PAUSE = 60
+const SHARE = 3
 
 const time = (millis) => {
   const date = new Date(millis)
@@ -22,6 +24,7 @@ export class LogView {
   #query = ''
   #rows = new Map()
   #scheduled = false
+  #took = 0
   #cleared = false
   // Entries after this one are new to the eye.
   #seen = 0
@@ -53,10 +56,11 @@ export class LogView {
     setTimeout(() => {
       this.#scheduled = false
       this.draw()
-    }, PAUSE)
+    }, Math.max(PAUSE, SHARE * this.#took))
   }
 
   draw() {
+    const begun = performance.now()
     const { entries } = this.#journal
     const found = visible(entries, this.#categories, this.#query)
     const list = get('log')
@@ -74,13 +78,17 @@ export class LogView {
         if (entry.id > this.#seen) row.element.classList.add('new')
         this.#rows.set(entry.id, row)
       }
-      marked(row.event, entry.label, label)
-      marked(row.summary, entry.summary, summary)
+      if (row.query !== this.#query) {
+        marked(row.event, entry.label, label)
+        marked(row.summary, entry.summary, summary)
+        row.query = this.#query
+      }
       if (row.element === place) place = place.nextElementSibling
       else list.insertBefore(row.element, place)
     }
     this.#seen = Math.max(this.#seen, entries[0]?.id ?? 0)
     this.#tell(found.length, entries.length)
+    this.#took = performance.now() - begun
   }
 
   #tell(shown, all) {
@@ -88,7 +96,7 @@ export class LogView {
     const held = this.#journal.held(this.#categories)
     const searching = this.#query.trim() !== ''
     get('matches').textContent = searching ? `${shown} ${shown === 1 ? 'match' : 'matches'}` : ''
-    get('pause').setAttribute('aria-pressed', String(paused))
+    get('pause').classList.toggle('on', paused)
     get('pause').textContent = paused ? `Resume${held ? `, ${held} new` : ''}` : 'Pause'
     get('export').disabled = shown === 0
     get('empty').hidden = shown > 0

@@ -19,8 +19,8 @@ const nodeCard = (node) => {
   const status = worst(node)
   const facts = make('span', { class: 'node-facts' },
     make('span', { text: 'Region' }), make('span', { text: place(node.region) }),
-    make('span', { text: 'Version' }), make('span', { class: 'mono', text: node.version }),
-    make('span', { text: 'Up for' }), make('span', { class: 'uptime' }))
+    make('span', { text: 'Version' }), make('span', { class: 'mono', text: node.version }))
+  if (node.uptime_seconds !== null) facts.append(make('span', { text: 'Up for' }), make('span', { class: 'uptime' }))
   if (databases) {
     const tone = node.databases.failing === 0 ? 'ok' : node.databases.connected === 0 ? 'unreachable' : 'slow'
     facts.append(make('span', { text: 'Databases' }), make('span', { 'data-status': tone, text: databases }))
@@ -41,7 +41,10 @@ const nodeCard = (node) => {
 }
 
 const peerTable = (node) => {
-  const cell = (pair) => make('td', { 'data-status': pair?.status ?? 'loading', text: pair?.status === 'ok' || pair?.status === 'slow' ? milliseconds(pair.latency_ms) : LABELS[pair?.status ?? 'loading'] })
+  const cell = (pair) => {
+    if (!pair) return make('td', { 'data-status': 'loading', text: '–' })
+    return make('td', { 'data-status': pair.status, text: ['ok', 'slow'].includes(pair.status) ? milliseconds(pair.latency_ms) : LABELS[pair.status] })
+  }
   const rows = peers(report, node.id).map((peer) =>
     make('tr', {}, make('th', { scope: 'row' }, make('span', { class: 'mono', text: peer.id }), ' ', make('small', { text: peer.id === node.id ? 'itself' : peer.region })), cell(peer.out), cell(peer.in)))
   return make('div', { class: 'peers' }, make('table', { 'aria-label': `Latencies of ${node.id}` },
@@ -57,10 +60,10 @@ const drawNodes = () => {
   const found = nodes(report, get('region-filter').value, get('node-order').value)
   const elements = found.map((node) => {
     const isOpen = opened.has(node.id)
-    const key = JSON.stringify([{ ...node, uptime_seconds: 0 }, isOpen && report.pairs.map(({ age_seconds, ...pair }) => pair)])
+    const key = JSON.stringify([{ ...node, uptime_seconds: node.uptime_seconds === null }, isOpen && report.pairs.map(({ age_seconds, ...pair }) => pair)])
     let card = cards.get(node.id)
     if (card?.key !== key) card = { key, element: nodeCard(node) }
-    card.element.querySelector('.uptime').textContent = duration(node.uptime_seconds)
+    if (node.uptime_seconds !== null) card.element.querySelector('.uptime').textContent = duration(node.uptime_seconds)
     cards.set(node.id, card)
     return card.element
   })
@@ -73,10 +76,11 @@ const drawNodes = () => {
 }
 
 const drawRegions = () => {
-  const names = [...new Set(report.regions.map((region) => region.from))]
+  const names = [...new Set(report.nodes.map((node) => node.region))].sort()
   const cell = (from, to) => {
     const way = report.regions.find((region) => region.from === from && region.to === to)
-    return make('td', { 'data-status': way?.status ?? 'loading' }, milliseconds(way?.latency_ms), make('small', { text: LABELS[way?.status ?? 'loading'] }))
+    if (!way) return make('td', { 'data-status': 'loading', text: '–' })
+    return make('td', { 'data-status': way.status }, milliseconds(way.latency_ms), make('small', { text: LABELS[way.status] }))
   }
   get('regions').replaceChildren(
     make('caption', { class: 'sr-only', text: 'Mean latency from the row to the column' }),

@@ -26,10 +26,14 @@ impl View {
         for from in &self.nodes {
             for to in &self.nodes {
                 let probe = probes.get(&(&*from.id, &*to.id)).copied();
+                // Not every node tells how it answers itself.
+                if probe.is_none() && from.id == to.id {
+                    continue;
+                }
                 pairs.push(PairReport {
                     from: from.id.clone(),
                     to: to.id.clone(),
-                    status: way(probe, from.uptime.min(to.uptime)),
+                    status: way(probe, [from.uptime, to.uptime].into_iter().flatten().min()),
                     latency_ms: probe.and_then(|probe| probe.latency).map(millis),
                     age_seconds: probe.map(|probe| probe.age.as_secs()),
                 });
@@ -73,10 +77,11 @@ impl super::Databases {
     }
 }
 
-/// A pair that was never heard of is loading while one of the two is too young for it, and stale after.
-fn way(probe: Option<&Probe>, together: Duration) -> Status {
+/// A pair that was never heard of is loading while one of the two is too young for it, and stale after. `youngest` is the
+/// age of the younger one, if an age is known.
+fn way(probe: Option<&Probe>, youngest: Option<Duration>) -> Status {
     match probe {
-        None if together <= STALE => Status::Loading,
+        None if youngest.is_some_and(|age| age <= STALE) => Status::Loading,
         None => Status::Stale,
         Some(probe) if probe.age > STALE => Status::Stale,
         Some(Probe { latency: None, .. }) => Status::Unreachable,
@@ -92,7 +97,7 @@ fn report(node: &Node, pairs: &[PairReport]) -> NodeReport {
         id: node.id.clone(),
         region: node.region.clone(),
         version: node.version.clone(),
-        uptime_seconds: node.uptime.as_secs(),
+        uptime_seconds: node.uptime.map(|uptime| uptime.as_secs()),
         status: of_node(&incoming, &outgoing),
         databases: node.databases,
     }
@@ -111,7 +116,7 @@ fn of_node(incoming: &[Status], outgoing: &[Status]) -> Status {
         || count(outgoing, Status::Stale) > 0
     {
         Status::Slow
-    } else if most(outgoing, Status::Loading) {
+    } else if outgoing.is_empty() || most(outgoing, Status::Loading) {
         Status::Loading
     } else {
         Status::Ok

@@ -32,9 +32,9 @@ pub struct Node {
     pub region: Option<String>,
     /// Version of the server.
     pub version: String,
-    /// Time since its start.
-    pub uptime: Duration,
-    /// The databases it keeps connections to.
+    /// Time since its start, if that is known here.
+    pub uptime: Option<Duration>,
+    /// The databases it keeps connections to; none if that is not known here.
     pub databases: Databases,
 }
 
@@ -85,9 +85,9 @@ pub struct Report {
     pub status: Status,
     /// Nodes.
     pub nodes: Vec<NodeReport>,
-    /// Every ordered pair of nodes.
+    /// Every ordered pair of nodes; of a node and itself only if that is known.
     pub pairs: Vec<PairReport>,
-    /// Every ordered pair of regions.
+    /// Every ordered pair of regions that has pairs of nodes.
     pub regions: Vec<RegionReport>,
 }
 
@@ -100,8 +100,8 @@ pub struct NodeReport {
     pub region: Option<String>,
     /// Version of the server.
     pub version: String,
-    /// Seconds since its start.
-    pub uptime_seconds: u64,
+    /// Seconds since its start, if that is known.
+    pub uptime_seconds: Option<u64>,
     /// How it is.
     pub status: Status,
     /// Its databases.

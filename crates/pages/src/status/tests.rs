@@ -5,7 +5,7 @@ fn node(id: &str, region: &str) -> Node {
         id: id.to_owned(),
         region: (!region.is_empty()).then(|| region.to_owned()),
         version: "1.0.0".to_owned(),
-        uptime: Duration::from_secs(600),
+        uptime: Some(Duration::from_secs(600)),
         databases: Databases::default(),
     }
 }
@@ -78,11 +78,23 @@ fn what_was_never_seen_is_loading_and_then_stale() {
     let mut view = three(Vec::new());
     view.probes.retain(|probe| probe.from != "c");
     assert_eq!(view.assess().nodes[2].status, Status::Stale);
-    view.nodes[2].uptime = Duration::from_secs(30);
+    view.nodes[2].uptime = Some(Duration::from_secs(30));
     assert_eq!(view.assess().nodes[2].status, Status::Loading);
-    view.nodes[2].uptime = Duration::from_secs(31);
+    view.nodes[2].uptime = Some(Duration::from_secs(31));
+    assert_eq!(way(&view.assess(), "c", "a"), Status::Stale);
+    view.nodes[2].uptime = None;
     assert_eq!(way(&view.assess(), "c", "a"), Status::Stale);
     assert_eq!(View::default().assess().status, Status::Loading);
+}
+
+#[test]
+fn nodes_need_not_tell_of_themselves() {
+    let mut view = three(Vec::new());
+    view.probes.retain(|probe| probe.from != probe.to);
+    let report = view.assess();
+    assert_eq!((statuses(&report), report.pairs.len()), (vec![Status::Ok; 3], 6));
+    let alone = View { nodes: vec![node("a", "x")], probes: Vec::new() };
+    assert_eq!((alone.assess().status, alone.assess().regions.len()), (Status::Loading, 0));
 }
 
 /// http_and_ops 62

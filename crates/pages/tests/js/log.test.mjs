@@ -68,13 +68,15 @@ test('failures are explained', async () => {
   assert.equal(explainAnswer(503, '').final, false)
   assert.match(explainAnswer(400, 'not an upgrade').text, /WebSocket could not be opened/)
   const down = async () => { throw new TypeError('Failed to fetch') }
-  assert.match((await explain('http://localhost:1', 't', { fetch: down })).text, /cannot be reached/)
-  assert.match((await explain('http://a.example', 't', { fetch: down, secure: true })).text, /HTTPS may not/)
-  assert.equal((await explain('nonsense', 't', { fetch: down })).final, true)
+  const why = (host, fetch, page = 'http://localhost:4000/') => explain(host, 't', { fetch, page: new URL(page) })
+  assert.match((await why('http://localhost:1', down)).text, /cannot be reached\. Is it running, and is the address right/)
+  assert.match((await why('http://localhost:1', down, 'https://a.example')).text, /may this page connect to this computer/)
+  assert.match((await why('http://a.example', down, 'https://b.example')).text, /HTTPS may not/)
+  assert.equal((await why('nonsense', down)).final, true)
   const opaque = async (_, options) => options.mode === 'no-cors' ? {} : down()
-  assert.match((await explain('http://a.example', 't', { fetch: opaque })).text, /does not let this page read why/)
+  assert.match((await why('http://a.example', opaque)).text, /does not let this page read why/)
   const asked = []
   const fine = async (address) => { asked.push(String(address)); return { status: 401, text: async () => '' } }
-  assert.equal((await explain('http://a.example:1', 'k&k', { fetch: fine })).final, true)
+  assert.equal((await explain('http://a.example:1', 'k&k', { fetch: fine, page: new URL('http://b.example') })).final, true)
   assert.deepEqual(asked, ['http://a.example:1/realtime/v1/websocket?apikey=k%26k&vsn=2.0.0'])
 })

@@ -1,9 +1,12 @@
 //! What the server is told: by its environment, by a file, by files with secrets (http_and_ops 5).
 
+mod admin;
+mod dashboard;
 mod env;
 mod file;
 pub mod ignored;
 pub mod legacy;
+mod metadata;
 pub mod reference;
 mod setting;
 mod show;
@@ -11,13 +14,17 @@ pub mod table;
 mod tenant_entry;
 mod tenants;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+pub use admin::AdminSettings;
+pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env, Found, Origin};
 pub use legacy::{LegacyEngine, LegacySettings, WebhookSettings};
+pub use metadata::MetadataSettings;
 use realtime_auth::ClaimValidators;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
+use realtime_tls::Certificate;
 use secrecy::SecretString;
 pub use setting::{Group, Kind, Setting};
 pub use show::effective;
@@ -35,6 +42,8 @@ pub struct Settings {
     pub listen: IpAddr,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Certificate to serve with, if connections are encrypted.
+    pub certificate: Option<Arc<Certificate>>,
     /// Pause before a refused connection is answered.
     pub connect_error_backoff: Duration,
     /// Pause before a refused join is answered.
@@ -57,6 +66,14 @@ pub struct Settings {
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
     pub metrics_secret: Option<SecretString>,
+    /// Who may administer tenants.
+    pub admin: AdminSettings,
+    /// The metadata database, if tenants are kept in one.
+    pub metadata: Option<MetadataSettings>,
+    /// What the node is called.
+    pub node: String,
+    /// Who may see the dashboard.
+    pub dashboard: DashboardSettings,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
     /// The tenants known from the start.
@@ -84,6 +101,7 @@ impl Settings {
         let settings = Self {
             listen: listen_address(env)?,
             port: env.integer("PORT")?,
+            certificate: certificate(env)?,
             connect_error_backoff: env.millis("CONNECT_ERROR_BACKOFF_MS")?,
             channel_error_backoff: env.millis("CHANNEL_ERROR_BACKOFF_MS")?,
             claim_validators: validators,
@@ -100,6 +118,10 @@ impl Settings {
                 randomize: env.boolean("JANITOR_SCHEDULE_RANDOMIZE")?,
             },
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
+            admin: AdminSettings::from_env(env),
+            metadata: tenants.metadata,
+            node: node_name(env),
+            dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,
@@ -109,6 +131,27 @@ impl Settings {
         // What was not read above, because others read it or nobody does under these settings.
         table::all().try_for_each(|(_, setting)| env::check(env, setting))?;
         Ok(settings)
+    }
+}
+
+/// What the node is called: `<NODE_NAME or APP_NAME>@<POD_IP or the host's name>` (http_and_ops 8).
+fn node_name(env: &Env) -> String {
+    let name = env.text("NODE_NAME").or_else(|| env.text("APP_NAME")).unwrap_or_default();
+    let host = env.text("POD_IP").or_else(|| nix::unistd::gethostname().ok()?.into_string().ok());
+    format!("{name}@{}", host.as_deref().unwrap_or("localhost"))
+}
+
+/// `TLS_CERT_FILE` and `TLS_KEY_FILE`.
+fn certificate(env: &Env) -> Result<Option<Arc<Certificate>>, ConfigError> {
+    match (env.text("TLS_CERT_FILE"), env.text("TLS_KEY_FILE")) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            let loaded = Certificate::load(certificate.into(), key.into());
+            let wrong = |error| env.wrong("TLS_CERT_FILE", format!("cannot be used: {error}"));
+            Ok(Some(Arc::new(loaded.map_err(wrong)?)))
+        }
+        (Some(_), None) => Err(env.wrong("TLS_CERT_FILE", "needs TLS_KEY_FILE")),
+        (None, Some(_)) => Err(env.wrong("TLS_KEY_FILE", "needs TLS_CERT_FILE")),
     }
 }
 

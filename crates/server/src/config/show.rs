@@ -23,12 +23,27 @@ pub fn effective(env: &Env, settings: &Settings) -> String {
         }
         text.push('\n');
     }
+    match &settings.metadata {
+        Some(metadata) => {
+            let config = &metadata.config;
+            let _ = writeln!(
+                text,
+                "# tenants are those of the metadata database {} of {}:{}, written with {}",
+                config.name,
+                config.host,
+                config.port,
+                if config.ciphers.writes_gcm() { "AES-256-GCM" } else { "AES-128-ECB" }
+            );
+        }
+        None => text.push_str("# tenants are those of the configuration: there is no metadata database\n"),
+    }
     for tenant in &settings.tenants {
+        let seeded = if settings.metadata.is_some() { ", made at the start" } else { "" };
         let database = &tenant.database;
         let default = if tenant.default { ", default" } else { "" };
         let _ = writeln!(
             text,
-            "# tenant {}{default}: database {} of {}:{} as {}, TLS {}",
+            "# tenant {}{seeded}{default}: database {} of {}:{} as {}, TLS {}",
             tenant.external_id,
             database.name,
             database.host,
@@ -37,7 +52,7 @@ pub fn effective(env: &Env, settings: &Settings) -> String {
             database.route.tls.mode()
         );
     }
-    if settings.tenants.is_empty() {
+    if settings.tenants.is_empty() && settings.metadata.is_none() {
         text.push_str("# no tenants\n");
     }
     if !env.ignored().is_empty() {

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::{
     WELL_KNOWN_SECRET,
     env::{ConfigError, Env},
+    metadata::{self, MetadataSettings},
     tenant_entry::{DatabaseEntry, LimitsEntry, TenantEntry},
 };
 
@@ -19,9 +20,10 @@ const MAX_SLOT_NAME: usize = 63 - 14;
 /// Name of a replication slot, without suffix.
 const SLOT: &str = "supabase_realtime_replication_slot";
 
-/// The tenants, and whether one has the secret that everybody knows.
+/// The tenants, the database that keeps them, and whether one has the secret that everybody knows.
 pub(super) struct Tenants {
     pub(super) tenants: Vec<Tenant>,
+    pub(super) metadata: Option<MetadataSettings>,
     pub(super) well_known_secret: bool,
 }
 
@@ -31,17 +33,29 @@ pub(super) fn all(env: &Env) -> Result<Tenants, ConfigError> {
     let database = database(env)?;
     let limits = limits(env)?;
     let presence_enabled = env.boolean("TENANT_PRESENCE_ENABLED")?;
-    let mut tenants = Vec::new();
+    let ciphers = metadata::ciphers(env)?;
     let seed = env.boolean("SEED_SELF_HOST")?;
-    let seed = seed && (env.found("SEED_SELF_HOST").is_some() || env.tenants().is_empty());
+    // Somebody who keeps tenants in a database has to ask for another one: it could have a secret that everybody knows.
+    let asked = env.found("SEED_SELF_HOST").is_some();
+    let seed = seed && (asked || (env.tenants().is_empty() && ciphers.is_none()));
+    let mut tenants = Vec::new();
     if seed {
         tenants.push(seeded(env, limits, database.clone(), presence_enabled)?);
+    }
+    if let (Some(_), Some(entry)) = (&ciphers, env.tenants().first()) {
+        let problem =
+            "cannot be beside a metadata database, which keeps the tenants; set METADATA_DATABASE to false";
+        return Err(entry.wrong("external_id", problem));
     }
     for entry in env.tenants() {
         tenants.push(of_file(entry, limits, &database, presence_enabled)?);
         reject_doubles(entry, &tenants)?;
     }
-    Ok(Tenants { tenants, well_known_secret: seed && env.text("API_JWT_SECRET").is_none() })
+    let metadata = ciphers
+        .map(|ciphers| MetadataSettings::read(env, ciphers, limits, &database, tenants.first()))
+        .transpose()?;
+    let well_known_secret = seed && env.text("API_JWT_SECRET").is_none();
+    Ok(Tenants { tenants, metadata, well_known_secret })
 }
 
 /// The one tenant of a self-hosted server (http_and_ops 6): its database is the server's own.
@@ -179,6 +193,8 @@ fn database(env: &Env) -> Result<DatabaseSettings, ConfigError> {
         max_lag_bytes: env.integer::<u64>("MAX_REPLICATION_LAG_MB")?.saturating_mul(1_000_000),
         idle_stop: env.millis("REPLICATION_IDLE_STOP_MS")?,
         pool_size: env.integer("DB_POOL_SIZE")?,
+        policy_pool_size: None,
+        queue_target: None,
     })
 }
 
@@ -205,6 +221,8 @@ fn own_database(
         max_lag_bytes: entry.max_lag_mb.map_or(database.max_lag_bytes, |mb| mb.saturating_mul(1_000_000)),
         idle_stop: entry.idle_stop_ms.map_or(database.idle_stop, std::time::Duration::from_millis),
         pool_size: entry.pool_size.unwrap_or(database.pool_size),
+        policy_pool_size: database.policy_pool_size,
+        queue_target: database.queue_target,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
-mod answers;
+mod admin;
+pub(crate) mod answers;
 mod broadcast;
 mod first_generation;
 pub mod listener;
@@ -25,9 +26,10 @@ use axum::{
 };
 use http::{StatusCode, header};
 
-use crate::app::App;
+use crate::{app::App, dashboard};
 
-/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
+/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
+/// they keep to themselves: the administration of tenants.
 pub fn router(app: Arc<App>) -> Router {
     if app.legacy().is_some_and(|legacy| legacy.settings().pure) {
         return first_generation::router(app);
@@ -45,7 +47,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
         .merge(swagger::router())
-        .nest("/api", api.clone())
+        .merge(dashboard::router(&app))
+        .nest("/api", api.clone().merge(admin::routes(&app)))
         .nest("/realtime/v1/api", api)
         .merge(pages::routes())
         .fallback(answers::not_found)

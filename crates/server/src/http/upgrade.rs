@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox, Sink};
 use realtime_protocol::{HandshakeRefusal, Vsn};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::{listener::ConnectionPermit, policy_headers};
 use crate::{
@@ -21,12 +22,17 @@ use crate::{
     legacy::Legacy,
     session::{Session, Token},
     socket,
+    sockets::Era,
     tenant_runtime::TenantRuntime,
+    transport::{TlsSocket, Transport},
     ws::{
         handshake::{self, NotAnUpgrade},
         reader::Reader,
     },
 };
+
+/// What those are told whose tenant cannot be looked up (http_and_ops 2.8).
+pub(super) const NOT_KNOWN: &str = "Error connecting to Realtime";
 
 /// A refused handshake.
 pub(super) struct Refusal {
@@ -62,7 +68,7 @@ pub async fn websocket(
     // Before everything else and without delay (protocol 1.3).
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let Ok(vsn) = query.vsn() else { return StatusCode::FORBIDDEN.into_response() };
-    let (runtime, token) = match admit(&app, request.headers(), &query) {
+    let admitted = match admit(&app, request.headers(), &query).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(&app).await;
@@ -81,7 +87,7 @@ pub async fn websocket(
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let policy_headers = policy_headers::of_handshake(request.headers());
-    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, runtime, token, policy_headers, permit));
+    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, admitted, policy_headers, permit));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
@@ -91,14 +97,25 @@ pub async fn websocket(
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
+/// A client that passed the checks.
+pub(super) struct Admitted {
+    pub(super) runtime: Arc<TenantRuntime>,
+    /// When it passed them.
+    pub(super) era: Era,
+    pub(super) token: Arc<Token>,
+}
+
 /// The checks of protocol 1.6 in their order.
-pub(super) fn admit(
-    app: &App,
-    headers: &HeaderMap,
-    query: &Query,
-) -> Result<(Arc<TenantRuntime>, Arc<Token>), Refusal> {
+pub(super) async fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let runtime = app.runtime_for_host(host).ok_or(HandshakeRefusal::TenantNotFound)?;
+    let runtime = app.runtime_for_host(host).await.map_err(|_| Refusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        text: NOT_KNOWN.into(),
+        code: "ErrorConnectingToWebsocket",
+    })?;
+    let runtime = runtime.ok_or(HandshakeRefusal::TenantNotFound)?;
+    // Before anything that may change is looked at.
+    let era = runtime.sockets().era();
     let tenant = runtime.tenant();
     if tenant.suspend {
         return Err(HandshakeRefusal::RealtimeDisabledForTenant.into());
@@ -113,7 +130,7 @@ pub(super) fn admit(
     if runtime.meters().joins().is_triggered() {
         return Err(HandshakeRefusal::JoinsRateLimitReached.into());
     }
-    Ok((runtime, token))
+    Ok(Admitted { runtime, era, token })
 }
 
 /// The token that a client brings, verified. Where the first generation is served, `token` is a place for it too, and no
@@ -150,8 +167,7 @@ async fn serve(
     app: Arc<App>,
     upgrade: OnUpgrade,
     vsn: Vsn,
-    runtime: Arc<TenantRuntime>,
-    token: Arc<Token>,
+    admitted: Admitted,
     policy_headers: Arc<str>,
     permit: ConnectionPermit,
 ) {
@@ -162,18 +178,43 @@ async fn serve(
             return;
         }
     };
+    let start = Start { app, vsn, admitted, policy_headers, permit };
     // Off the HTTP server's layers: what stays is the socket and what was read beyond the request.
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        tracing::error!("upgraded connection is not a TCP stream");
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return start.socket(parts.io.into_inner(), &parts.read_buf),
+        Err(upgraded) => upgraded,
+    };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() else {
+        tracing::error!("upgraded connection is of no known kind");
         return;
     };
-    let stream = Arc::new(parts.io.into_inner());
-    let sink: Arc<dyn Sink> = Arc::<TcpStream>::clone(&stream);
-    let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
-    let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
-    let reader = Reader::new(&parts.read_buf);
-    // A task of its own: this one is larger than what a socket needs for the rest of its life.
-    app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime), app.idle_limit(), permit));
+    let (tcp, session) = parts.io.into_inner().into_inner();
+    start.socket(TlsSocket::new(tcp, session), &parts.read_buf);
+}
+
+/// What a socket is started with.
+struct Start {
+    app: Arc<App>,
+    vsn: Vsn,
+    admitted: Admitted,
+    policy_headers: Arc<str>,
+    permit: ConnectionPermit,
+}
+
+impl Start {
+    /// Starts a socket on a connection.
+    fn socket<T: Transport>(self, stream: T, already_read: &[u8]) {
+        let Self { app, vsn, admitted, policy_headers, permit } = self;
+        let Admitted { runtime, era, token } = admitted;
+        let stream = Arc::new(stream);
+        let sink: Arc<dyn Sink> = Arc::<T>::clone(&stream);
+        let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
+        let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
+        let reader = Reader::new(already_read);
+        // A task of its own: the one so far is larger than what a socket needs for the rest of its life.
+        let driver = Driver::new(session, runtime, era);
+        app.sockets().spawn(socket::run(stream, reader, driver, app.idle_limit(), permit));
+    }
 }
 
 /// The parameters of an upgrade request that mean something (protocol 1.2).

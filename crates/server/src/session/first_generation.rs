@@ -79,6 +79,34 @@ impl FirstChannel {
         [self.recheck_at, retry_at].into_iter().flatten().min()
     }
 
+    /// The database has another handle, which knows of no subscriptions: a channel asks again, at a time of its own; at
+    /// once if its join is not answered yet. An answer that is still out is void.
+    pub(super) fn watch_again(&mut self, step: u32, effects: &mut Vec<Effect>) {
+        let Watching::Rows { attempt, unanswered, retry_at, .. } = &mut self.watching else { return };
+        *attempt = step;
+        if unanswered.is_none() {
+            let delay = Duration::from_millis(rand::rng().random_range(RETRY_MILLIS));
+            *retry_at = Some(Instant::now() + delay);
+        } else {
+            effects.extend(self.subscription());
+        }
+    }
+
+    /// The question for what it watches, with its token as it is now.
+    fn subscription(&self) -> Option<Effect> {
+        let (Watching::Rows { spec, attempt, .. }, Some(token)) = (&self.watching, &self.token) else {
+            return None;
+        };
+        let request = SubscribeRequest {
+            channel: self.id,
+            role: Arc::clone(&token.role),
+            claims: Arc::clone(&token.claims),
+            subscriptions: vec![(SUBSCRIPTION, Arc::clone(spec))],
+        };
+        let ticket = Ticket { topic: Arc::clone(&self.topic), step: *attempt };
+        Some(Effect::Subscribe(ticket, Box::new(request)))
+    }
+
     /// Ends what it watches.
     pub(super) fn forget(&self, runtime: &TenantRuntime) {
         if let Watching::Rows { .. } = &self.watching {
@@ -288,18 +316,10 @@ impl Session {
     fn subscribe_first(&mut self, topic: &Arc<str>, effects: &mut Vec<Effect>) {
         let step = self.step();
         let Some(channel) = self.first_mut(topic) else { return };
-        let (Watching::Rows { spec, attempt, .. }, Some(token)) = (&mut channel.watching, &channel.token)
-        else {
-            return;
-        };
-        *attempt = step;
-        let request = SubscribeRequest {
-            channel: channel.id,
-            role: Arc::clone(&token.role),
-            claims: Arc::clone(&token.claims),
-            subscriptions: vec![(SUBSCRIPTION, Arc::clone(spec))],
-        };
-        effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, Box::new(request)));
+        if let Watching::Rows { attempt, .. } = &mut channel.watching {
+            *attempt = step;
+            effects.extend(channel.subscription());
+        }
     }
 
     fn answer_first(&self, channel: &FirstChannel, msg_ref: &Ref) {

@@ -1,6 +1,8 @@
 //! The real binary on a real PostgreSQL, seen through sockets. Cases are numbered as in the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod admin;
+mod authority;
 mod broadcast;
 mod browser;
 mod changes_delivery;
@@ -19,12 +21,17 @@ mod changes_watchdog;
 mod channels;
 mod clients;
 mod command_line;
+mod dashboard;
 mod database_tls;
 mod drain;
+mod examples;
 mod handshake;
+mod least_privilege;
 mod legacy;
 mod limits;
+mod listener;
 mod longpoll;
+mod metadata;
 mod metrics;
 mod migrate;
 mod openapi;
@@ -32,6 +39,7 @@ mod presence;
 mod private;
 mod quick_start;
 mod rest;
+mod supabase_compose;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

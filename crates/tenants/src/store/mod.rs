@@ -3,18 +3,26 @@
 //! A store only asks and answers. What is kept of the answers, for how long, and who is told of changes is up to
 //! the [`Directory`](crate::Directory).
 
+mod backfill;
 mod config;
 mod error;
 mod flags;
+mod listen;
 mod pool;
 mod rows;
+mod schema;
+mod seed;
 
 use std::sync::Arc;
 
 pub use config::{MetadataConfig, TenantDefaults};
 use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
+pub(crate) use error::describe;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+pub use listen::Operation;
+pub(crate) use listen::{Listener, News};
+pub use seed::{Seed, SeedPlace, Seeded};
 use uuid::Uuid;
 
 use crate::{Ciphers, Field, TenantFields, TenantRecord};
@@ -89,12 +97,30 @@ impl Store {
         rows::list(&self.client().await?).await
     }
 
+    /// The first `limit` tenants whose names come after another, in the order of their bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<TenantRecord>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        rows::page(&self.client().await?, after, limit).await
+    }
+
     /// The tenant of this name.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, external_id: &str) -> Result<Option<TenantRecord>, StoreError> {
         rows::get(&self.client().await?, external_id, false).await
+    }
+
+    /// The tenants of these names, those that there are, in any order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get_many(&self, external_ids: &[Box<str>]) -> Result<Vec<TenantRecord>, StoreError> {
+        let names: Vec<&str> = external_ids.iter().map(|name| &**name).collect();
+        rows::get_many(&self.client().await?, &names).await
     }
 
     /// Makes a tenant. Its name for people is its `external_id`, whatever is given (http_and_ops 1.3); limits that
@@ -129,7 +155,7 @@ impl Store {
         &self,
         external_id: &str,
         now: DateTime,
-        edit: impl FnOnce(&mut TenantRecord) -> Result<(), StoreError>,
+        edit: impl FnOnce(&mut TenantRecord) -> Result<(), StoreError> + Send,
     ) -> Result<Updated, StoreError> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;

@@ -1,0 +1,82 @@
+//! `POST /api/tenants/:tenant_id/reload` and `/shutdown` (http_and_ops 1.4).
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use realtime_tenants::{Operation, StoreError};
+
+use super::{
+    body::is_name,
+    document::{Missing, Refused},
+    no_such_tenant, unavailable,
+};
+use crate::{
+    app::App,
+    life::{DATABASE_LIMIT, RELOAD_LIMIT},
+};
+
+/// Whether there is a tenant of this name, usable or not.
+pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreError> {
+    if !is_name(external_id) {
+        return Ok(false);
+    }
+    match (app.tenants().get(external_id).await, app.tenants().directory()) {
+        (Ok(Some(_)), _) => Ok(true),
+        (_, Some(directory)) => Ok(directory.store().get(external_id).await?.is_some()),
+        (_, None) => Ok(false),
+    }
+}
+
+/// Tells the other nodes. This one does its part in any case.
+async fn tell(app: &App, operation: Operation, external_id: &str) {
+    let Some(directory) = app.tenants().directory() else { return };
+    if let Err(error) = directory.tell_operation(operation, external_id).await {
+        tracing::error!(tenant = external_id, code = error.code(), %error, "other nodes could not be told");
+    }
+}
+
+/// Ends a tenant's connections to its database, and its sockets.
+#[utoipa::path(
+    post, path = "/api/tenants/{tenant_id}/reload", operation_id = "reload_tenant", tag = "Tenants",
+    summary = "End the sockets and the connections to the database", security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses((status = 204, description = "Done, or nothing ran"), Missing, Refused)
+)]
+pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
+    match exists(&app, &external_id).await {
+        Ok(true) => {}
+        Ok(false) => return no_such_tenant(&external_id),
+        Err(error) => return unavailable(&error),
+    }
+    tracing::info!(tenant = external_id, "tenant reloaded");
+    tell(&app, Operation::Reload, &external_id).await;
+    if let Some(ending) = app.reload(&external_id) {
+        ending.wait(&external_id, RELOAD_LIMIT).await;
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// Ends a tenant's connections to its database.
+#[utoipa::path(
+    post, path = "/api/tenants/{tenant_id}/shutdown", operation_id = "shutdown_tenant", tag = "Tenants",
+    summary = "End the connections to the database", security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses((status = 204, description = "Done, or nothing ran"), Missing, Refused)
+)]
+pub(super) async fn shutdown(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
+    match exists(&app, &external_id).await {
+        Ok(true) => {}
+        Ok(false) => return no_such_tenant(&external_id),
+        Err(error) => return unavailable(&error),
+    }
+    tracing::info!(tenant = external_id, "tenant's database shut down");
+    tell(&app, Operation::Shutdown, &external_id).await;
+    if let Some(ending) = app.end_database(&external_id) {
+        ending.wait(&external_id, DATABASE_LIMIT).await;
+    }
+    StatusCode::NO_CONTENT.into_response()
+}

@@ -116,6 +116,8 @@ struct Queue {
     closed: Option<Closed>,
     sink: Option<Arc<dyn Sink>>,
     signals: Vec<Signal>,
+    /// Bytes that left, since the start.
+    written: u64,
 }
 
 impl Queue {
@@ -133,6 +135,7 @@ impl Queue {
     /// Drops what was written from the front.
     fn written(&mut self, mut count: usize) {
         self.bytes -= count;
+        self.written += count as u64;
         while let Some(front) = self.frames.front_mut() {
             if count < front.len() {
                 front.advance(count);
@@ -233,7 +236,10 @@ impl Outbox {
         if was_empty && let Some(sink) = &queue.sink {
             let direct = write(&**sink, frames.iter().copied());
             match direct.and_then(|count| Ok((count, sink.try_drain()?))) {
-                Ok(taken) => (written, drained) = taken,
+                Ok(taken) => {
+                    (written, drained) = taken;
+                    queue.written += written as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => {
                     queue.closed = Some(Closed::Gone);
@@ -313,9 +319,16 @@ impl Outbox {
     pub fn take(&self, into: &mut VecDeque<Bytes>) -> Option<Closed> {
         let mut queue = self.queue.lock();
         into.append(&mut queue.frames);
+        queue.written += queue.bytes as u64;
         queue.bytes = 0;
         queue.shrink();
         queue.closed
+    }
+
+    /// Bytes that were written, or taken, since the start.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.queue.lock().written
     }
 
     /// Tells the socket's task something and wakes it.

@@ -182,9 +182,13 @@ impl<T: Transport> Socket<T> {
         for _ in 0..READS_PER_TURN {
             match self.stream.try_read_buf(self.reader.space()) {
                 Ok(0) => return Err(End::Gone),
-                Ok(_) => {
+                Ok(count) => {
                     self.heard = Instant::now();
-                    self.read_events()?;
+                    let handled = self.read_events();
+                    let metrics = self.driver.metrics();
+                    metrics.input_bytes.add(count as u64);
+                    metrics.node().handled_in.record_time(self.heard.elapsed());
+                    handled?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.full_turns = 0;
@@ -214,7 +218,9 @@ impl<T: Transport> Socket<T> {
                 Ok(Some(Event::Pong)) => {}
                 Ok(Some(Event::Close(code))) => return Err(End::Answer(code)),
                 Err(violation) => {
-                    tracing::debug!(error = %violation, "websocket violation");
+                    let tenant = self.driver.tenant();
+                    let code = "MalformedWebSocketMessage";
+                    tracing::warn!(tenant, code, error = %violation, "websocket violation");
                     return Err(End::Close(violation.close_code()));
                 }
             }
@@ -230,6 +236,7 @@ impl<T: Transport> Socket<T> {
             End::TooSlow => {
                 SLOW_CONSUMERS.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
+                    tenant = self.driver.tenant(),
                     code = "SlowConsumer",
                     "socket closed: it reads slower than its channels talk"
                 );

@@ -34,7 +34,6 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     stopping: CancellationToken,
-    max_connections: usize,
     /// With what it encrypts connections, if it does.
     tls: Option<(Arc<Certificate>, TlsAcceptor)>,
 }
@@ -51,9 +50,9 @@ impl Server {
             io::Result::Ok((Arc::clone(certificate), acceptor))
         };
         let tls = settings.certificate.as_ref().map(accept).transpose()?;
-        let (stopping, max_connections) = (CancellationToken::new(), settings.max_connections);
+        let stopping = CancellationToken::new();
         let app = App::new(settings, stopping.clone()).map_err(io::Error::other)?;
-        Ok(Self { app, listener, stopping, max_connections, tls })
+        Ok(Self { app, listener, stopping, tls })
     }
 
     /// What the server shares.
@@ -74,12 +73,13 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         metadata::begin(&self.app).await;
         self.app.connect_databases();
+        let pushing = self.app.push_metrics();
         self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
         let (certificate, acceptor) = self.tls.unzip();
         let stopping = self.stopping.clone();
-        let serving =
-            tokio::spawn(listener::serve(self.listener, router, self.max_connections, acceptor, stopping));
+        let places = Arc::clone(self.app.places());
+        let serving = tokio::spawn(listener::serve(self.listener, router, places, acceptor, stopping));
         tokio::spawn(self.stopping.clone().run_until_cancelled_owned(follow(certificate)));
         stop.await;
         tracing::info!("stopping");
@@ -87,6 +87,9 @@ impl Server {
         let ended = time::timeout(SHUTDOWN_LIMIT, async {
             let _ = serving.await;
             self.app.shut_down().await;
+            if let Some(pushing) = pushing {
+                pushing.abort();
+            }
         });
         if ended.await.is_err() {
             tracing::warn!("some connections did not end in time");

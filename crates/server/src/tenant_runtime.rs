@@ -15,8 +15,7 @@ use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Health, ReadVerdict,
-    ReplayError, ReplayParams, ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase,
-    WriteVerdict,
+    ReplayError, ReplayParams, ReplayedMessage, Replication, SubscribeRequest, TenantDatabase, WriteVerdict,
 };
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     legacy::Legacy,
     limits::{Meter, Meters},
+    metrics::TenantMetrics,
     routes::Routes,
     session::Token,
     sockets::Sockets,
@@ -63,10 +63,6 @@ pub trait Database: Send + Sync {
     /// See [`TenantDatabase::health`].
     fn health(&self) -> Health {
         Health::Idle
-    }
-    /// Counters, if there are any.
-    fn stats(&self) -> Option<&Stats> {
-        None
     }
     /// See [`TenantDatabase::is_replicating`].
     fn is_replicating(&self) -> bool {
@@ -143,10 +139,6 @@ impl Database for TenantDatabase {
 
     fn health(&self) -> Health {
         Self::health(self)
-    }
-
-    fn stats(&self) -> Option<&Stats> {
-        Some(Self::stats(self))
     }
 
     fn is_replicating(&self) -> bool {
@@ -244,9 +236,9 @@ impl TenantRuntime {
         Self {
             name: (&*tenant.external_id).into(),
             started: Instant::now(),
+            sockets: Arc::new(Sockets::new(Arc::clone(meters.metrics()))),
             meters,
             hub_meter,
-            sockets: Arc::default(),
             tenant: RwLock::new(tenant),
             verifier: RwLock::new(Arc::new(verifier)),
             users: Arc::default(),
@@ -322,6 +314,12 @@ impl TenantRuntime {
     #[must_use]
     pub fn meters(&self) -> &Arc<Meters> {
         &self.meters
+    }
+
+    /// What is counted of the tenant.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<TenantMetrics> {
+        self.meters.metrics()
     }
 
     /// The same, as the hub counts with them.

@@ -38,6 +38,7 @@ impl Worker {
         self.contact.replicates(false);
         if let Some(running) = self.running.take() {
             self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
+            self.stats.sessions_ended.add(1);
             running.session.stop().await;
         }
         self.state.forget_relations();
@@ -84,6 +85,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(code = error.code(), %error, "cannot start a replication session");
+                self.stats.session_failures.add(1);
                 if error.is_slot_in_use() && self.failures >= SLOT_ATTEMPTS {
                     self.end_other_reader().await;
                 }
@@ -157,6 +159,7 @@ impl Worker {
         tracing::warn!(code, %error, "replication session lost");
         self.contact.lost();
         self.contact.replicates(false);
+        self.stats.sessions_lost.add(1);
         self.running = None;
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();

@@ -7,6 +7,7 @@ mod file;
 pub mod ignored;
 pub mod legacy;
 mod metadata;
+mod operations;
 pub mod reference;
 mod setting;
 mod show;
@@ -21,6 +22,7 @@ pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env, Found, Origin};
 pub use legacy::{LegacyEngine, LegacySettings, WebhookSettings};
 pub use metadata::MetadataSettings;
+pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
@@ -76,6 +78,8 @@ pub struct Settings {
     pub dashboard: DashboardSettings,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
+    /// How the server is watched.
+    pub operations: Operations,
     /// The tenants known from the start.
     pub tenants: Vec<Tenant>,
     /// Whether the secret of a tenant is the one that everybody knows.
@@ -123,6 +127,7 @@ impl Settings {
             node: node_name(env),
             dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
+            operations: Operations::from_env(env)?,
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,
             idle_limit: legacy::socket_timeout(env)?,

@@ -1,19 +1,23 @@
 //! The HTTP side of a server that is nothing but of the first generation (legacy 1.1).
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::Ordering},
+};
 
 use axum::{
     Router,
     extract::State,
-    middleware,
     response::{Html, IntoResponse as _, Response},
     routing::{any, get},
 };
-use http::{StatusCode, header};
-use prometheus::{Gauge, Registry, TextEncoder};
+use http::header;
 
-use super::{answers, healthcheck, refuse_long_headers, upgrade};
-use crate::{app::App, legacy::Legacy, metrics};
+use super::{for_all, healthcheck, upgrade};
+use crate::{
+    app::App,
+    metrics::{self, Part},
+};
 
 /// What is shown to who opens the server in a browser.
 const PAGE: &str = "<!doctype html>
@@ -31,49 +35,36 @@ pub(super) fn router(app: Arc<App>) -> Router {
     if app.legacy().is_some_and(|legacy| legacy.settings().expose_metrics) {
         router = router.route("/metrics", get(metrics));
     }
-    router
-        .fallback(answers::not_found)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), refuse_long_headers))
-        .with_state(app)
+    for_all(router, &app).with_state(app)
 }
 
-/// All metrics, to everybody, and those that the first generation had.
+/// Those metrics that the first generation had, and all others, to everybody.
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = metrics::render(&app).and_then(|text| Ok(text + &own(&app)?));
-    match text {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "cannot render metrics");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
+    let text = own(&app) + &metrics::render(&app, Part::All);
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
-fn own(app: &App) -> prometheus::Result<String> {
-    let registry = Registry::new();
-    let put = |name: &str, help: &str, value: u64| {
-        let gauge = Gauge::new(name, help)?;
-        gauge.set(value as f64);
-        registry.register(Box::new(gauge))
+fn own(app: &App) -> String {
+    let mut text = String::new();
+    let mut put = |name: &str, help: &str, value: u64| {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
     };
     let sockets: usize = app.runtimes().iter().map(|tenant| tenant.sockets().len()).sum();
-    put("realtime_active_websocket_connection_total", "Sockets", sockets as u64)?;
-    if let Some(legacy) = app.legacy() {
-        let of = |counter: fn(&Legacy) -> u64| counter(legacy);
-        let channels = of(|legacy| legacy.counters().channels.load(Ordering::Relaxed));
-        put("realtime_active_websocket_topic_total", "Joined channels", channels)?;
-        let changes = of(|legacy| legacy.counters().changes.load(Ordering::Relaxed));
-        put("realtime_stream_changes", "Row changes read from the log", changes)?;
-        let frames = of(|legacy| legacy.counters().frames.load(Ordering::Relaxed));
-        put("realtime_stream_frames", "Frames queued to sockets", frames)?;
-        let sent = of(|legacy| legacy.counters().webhooks_sent.load(Ordering::Relaxed));
-        put("realtime_webhooks_sent", "Webhooks answered with success", sent)?;
-        let failed = of(|legacy| legacy.counters().webhooks_failed.load(Ordering::Relaxed));
-        put("realtime_webhooks_failed", "Webhooks given up", failed)?;
-        if let Some(stats) = legacy.reader_stats() {
-            let lag = stats.lag_bytes.load(Ordering::Relaxed);
-            put("realtime_stream_lag_bytes", "Bytes of the log that were not handed over yet", lag)?;
-        }
+    put("realtime_active_websocket_connection_total", "Sockets", sockets as u64);
+    let Some(legacy) = app.legacy() else { return text };
+    let counters = legacy.counters();
+    for (name, help, counter) in [
+        ("realtime_active_websocket_topic_total", "Joined channels", &counters.channels),
+        ("realtime_stream_changes", "Row changes read from the log", &counters.changes),
+        ("realtime_stream_frames", "Frames queued to sockets", &counters.frames),
+        ("realtime_webhooks_sent", "Webhooks answered with success", &counters.webhooks_sent),
+        ("realtime_webhooks_failed", "Webhooks given up", &counters.webhooks_failed),
+    ] {
+        put(name, help, counter.load(Ordering::Relaxed));
     }
-    TextEncoder::new().encode_to_string(&registry.gather())
+    if let Some(stats) = legacy.reader_stats() {
+        let lag = stats.lag_bytes.load(Ordering::Relaxed);
+        put("realtime_stream_lag_bytes", "Bytes of the log that were not handed over yet", lag);
+    }
+    text
 }

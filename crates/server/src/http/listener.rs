@@ -55,7 +55,7 @@ pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until `stop`; at most `max_connections` at once, further ones wait in the backlog.
+/// Accepts connections until `stop`; at most as many at once as there are places, further ones wait in the backlog.
 ///
 /// Requests that are being answered when `stop` comes are answered.
 ///
@@ -63,11 +63,10 @@ pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    max_connections: usize,
+    places: Arc<Semaphore>,
     tls: Option<TlsAcceptor>,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {

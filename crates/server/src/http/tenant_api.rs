@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use super::{
     answers::{message, not_found, preflight, text},
     openapi::shapes::Ping,
+    request_log,
     upgrade::NOT_KNOWN,
 };
 use crate::{app::App, session::Token, tenant_runtime::TenantRuntime};
@@ -42,6 +43,7 @@ pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next
         Ok(None) => return message(StatusCode::UNAUTHORIZED, "Tenant not found in database"),
         Err(_) => return message(StatusCode::INTERNAL_SERVER_ERROR, NOT_KNOWN),
     };
+    request_log::is_for(&runtime);
     let requests = runtime.meters().requests();
     requests.add(1);
     let mean = requests.average() as u64;

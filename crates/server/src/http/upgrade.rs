@@ -12,14 +12,15 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox, Sink};
 use realtime_protocol::{HandshakeRefusal, Vsn};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::server::TlsStream;
 
-use super::{listener::ConnectionPermit, policy_headers};
+use super::{listener::ConnectionPermit, policy_headers, request_log};
 use crate::{
     app::App,
     driver::Driver,
     legacy::Legacy,
+    metrics,
     session::{Session, Token},
     socket,
     sockets::Era,
@@ -39,12 +40,20 @@ pub(super) struct Refusal {
     status: StatusCode,
     text: Cow<'static, str>,
     code: &'static str,
+    /// `external_id` of the tenant, if there is one.
+    tenant: Option<Arc<str>>,
 }
 
 impl Refusal {
+    /// Of a tenant.
+    fn of(mut self, runtime: &TenantRuntime) -> Self {
+        self.tenant = Some(Arc::clone(runtime.name()));
+        self
+    }
+
     /// Logs it and lets the client wait for the answer (protocol 1.6).
     pub(super) async fn delay(&self, app: &App) {
-        tracing::warn!(code = self.code, "{}", self.text);
+        tracing::warn!(tenant = self.tenant.as_deref(), code = self.code, "{}", self.text);
         tokio::time::sleep(app.connect_error_backoff()).await;
     }
 }
@@ -52,7 +61,7 @@ impl Refusal {
 impl From<HandshakeRefusal> for Refusal {
     fn from(refusal: HandshakeRefusal) -> Self {
         let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, text: refusal.text().into(), code: refusal.code().as_str() }
+        Self { status, text: refusal.text().into(), code: refusal.code().as_str(), tenant: None }
     }
 }
 
@@ -68,7 +77,7 @@ pub async fn websocket(
     // Before everything else and without delay (protocol 1.3).
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let Ok(vsn) = query.vsn() else { return StatusCode::FORBIDDEN.into_response() };
-    let admitted = match admit(&app, request.headers(), &query).await {
+    let admitted = match admit(&app, request.headers(), &query, metrics::Transport::WebSocket, vsn).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(&app).await;
@@ -105,30 +114,47 @@ pub(super) struct Admitted {
     pub(super) token: Arc<Token>,
 }
 
+/// The checks of protocol 1.6, timed.
+pub(super) async fn admit(
+    app: &App,
+    headers: &HeaderMap,
+    query: &Query,
+    transport: metrics::Transport,
+    vsn: Vsn,
+) -> Result<Admitted, Refusal> {
+    let started = Instant::now();
+    let admitted = check(app, headers, query).await;
+    app.metrics().node().connected(transport, admitted.is_ok(), vsn, started.elapsed());
+    admitted
+}
+
 /// The checks of protocol 1.6 in their order.
-pub(super) async fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
+async fn check(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let runtime = app.runtime_for_host(host).await.map_err(|_| Refusal {
         status: StatusCode::INTERNAL_SERVER_ERROR,
         text: NOT_KNOWN.into(),
         code: "ErrorConnectingToWebsocket",
+        tenant: None,
     })?;
     let runtime = runtime.ok_or(HandshakeRefusal::TenantNotFound)?;
+    request_log::is_for(&runtime);
     // Before anything that may change is looked at.
     let era = runtime.sockets().era();
     let tenant = runtime.tenant();
+    let refuse = |refusal: HandshakeRefusal| Refusal::from(refusal).of(&runtime);
     if tenant.suspend {
-        return Err(HandshakeRefusal::RealtimeDisabledForTenant.into());
+        return Err(refuse(HandshakeRefusal::RealtimeDisabledForTenant));
     }
     let token = match runtime.legacy() {
         Some(legacy) if !legacy.settings().secure => Arc::clone(legacy.anonymous()),
         legacy => Arc::new(token(&runtime, legacy, headers, query)?),
     };
     if runtime.users().count() >= tenant.limits.max_concurrent_users {
-        return Err(HandshakeRefusal::ConnectionRateLimitReached.into());
+        return Err(refuse(HandshakeRefusal::ConnectionRateLimitReached));
     }
     if runtime.meters().joins().is_triggered() {
-        return Err(HandshakeRefusal::JoinsRateLimitReached.into());
+        return Err(refuse(HandshakeRefusal::JoinsRateLimitReached));
     }
     Ok(Admitted { runtime, era, token })
 }
@@ -146,7 +172,7 @@ fn token(
     let param = query.token.as_deref().filter(|_| legacy.is_some()).map(Cow::Borrowed);
     let token_first = legacy.is_some_and(|legacy| legacy.settings().profile.token_first);
     let key = if token_first { param.or(apikey).or(header) } else { header.or(apikey).or(param) };
-    let key = key.ok_or(HandshakeRefusal::MissingApiKey)?;
+    let key = key.ok_or_else(|| Refusal::from(HandshakeRefusal::MissingApiKey).of(runtime))?;
     let verified = runtime.verify(&key).or_else(|error| match legacy {
         Some(_) => runtime.verify_first_generation(&key).inspect(|token| {
             if token.exp == i64::MAX {
@@ -158,7 +184,7 @@ fn token(
     verified.map_err(|error| {
         let (status, text) = error.handshake();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
-        Refusal { status, text, code: error.code() }
+        Refusal { status, text, code: error.code(), tenant: Some(Arc::clone(runtime.name())) }
     })
 }
 

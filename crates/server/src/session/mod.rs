@@ -35,7 +35,7 @@ use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, 
 use realtime_tenants::UserSlot;
 use tokio::time::Instant;
 
-use crate::tenant_runtime::TenantRuntime;
+use crate::{metrics::Transport, tenant_runtime::TenantRuntime};
 
 /// Bytes of messages that may wait for joins to be decided; beyond it the socket is not read.
 const MAX_WAITING_BYTES: usize = 1_000_000;
@@ -110,6 +110,7 @@ impl Topic {
 /// The protocol state of one socket.
 pub struct Session {
     vsn: Vsn,
+    transport: Transport,
     outbox: Arc<Outbox>,
     runtime: Arc<TenantRuntime>,
     /// The token of the handshake: what a channel uses that brings none.
@@ -154,6 +155,7 @@ impl Session {
     ) -> Self {
         Self {
             vsn,
+            transport: Transport::WebSocket,
             outbox,
             runtime,
             tenant_token,
@@ -172,6 +174,13 @@ impl Session {
             fan_outs: Vec::new(),
             congestion: None,
         }
+    }
+
+    /// The same on another transport than a WebSocket: a label of metrics.
+    #[must_use]
+    pub fn over(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
     }
 
     /// Where the session's frames go.
@@ -259,7 +268,10 @@ impl Session {
     pub fn receive(&mut self, opcode: Opcode, frame: Bytes, effects: &mut Vec<Effect>) {
         match decode(self.vsn, opcode, &frame) {
             Ok(message) => self.dispatch(message, effects),
-            Err(error) => tracing::debug!(code = error.code().as_str(), %error, "message dropped"),
+            Err(error) => {
+                let tenant = &**self.runtime.name();
+                tracing::warn!(tenant, code = error.code().as_str(), %error, "message dropped");
+            }
         }
         self.release_orphans(effects);
     }
@@ -413,7 +425,7 @@ impl Session {
     fn stop_channel(&mut self, topic: &str, message: &str) {
         self.system(topic, &SystemMessage::error(message.to_owned()));
         self.close_channel(topic);
-        tracing::warn!(code = "ChannelShutdown", "{message}");
+        tracing::warn!(tenant = &**self.runtime.name(), code = "ChannelShutdown", "{message}");
     }
 
     /// Sends a `system` frame on a joined channel.

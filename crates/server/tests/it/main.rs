@@ -35,6 +35,7 @@ mod metadata;
 mod metrics;
 mod migrate;
 mod openapi;
+mod operations;
 mod presence;
 mod private;
 mod quick_start;

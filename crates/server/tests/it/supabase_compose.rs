@@ -46,12 +46,17 @@ async fn the_environment_of_the_compose_file() -> Result<()> {
     let log = server.log();
     let ignored: Vec<_> = log.lines().filter(|line| line.contains("are ignored")).collect();
     assert_eq!(ignored.len(), 1, "{log}");
-    for name in ["APP_NAME", "DNS_NODES", "ERL_AFLAGS", "RLIMIT_NOFILE", "SECRET_KEY_BASE"] {
+    for name in ["DNS_NODES", "ERL_AFLAGS", "RLIMIT_NOFILE"] {
         assert!(ignored[0].contains(name), "{name}: {}", ignored[0]);
     }
     let host = "realtime-dev.supabase-realtime:4000";
     let answer = server.http("HEAD", "/api/ping", &[("Host", host)], b"").await?;
     assert_eq!((answer.status, &*answer.body), (200, ""));
+    // The container asks for its health with the token that is in every browser.
+    let bearer = format!("Bearer {}", token("anon"));
+    let path = "/api/tenants/realtime-dev/health";
+    let answer = server.http("HEAD", path, &[("Authorization", &bearer)], b"").await?;
+    assert_eq!((answer.status, &*answer.body), (200, ""), "{}", server.log());
     // The gateway moves the key from the query to a header.
     let url = format!("ws://127.0.0.1:{}/socket/websocket?vsn=1.0.0", server.port());
     let headers = [("host", host), ("x-api-key", &*token("anon"))];

@@ -44,11 +44,10 @@ pub fn section(app: &App, page: &Page, known: &Known) -> Markup {
         ("Presence events a second", rate(runtime.meters().presence())),
         ("Row changes a second", rate(runtime.meters().db_events())),
     ];
-    if let Some(stats) = database.stats() {
-        let lag = stats.lag_bytes.load(Ordering::Relaxed);
-        rows.push(("Rows read from the log", plain(units::count(stats.rows.load(Ordering::Relaxed)))));
-        rows.push(("Not handed over yet", plain(units::bytes(lag))));
-    }
+    let stats = &runtime.metrics().database;
+    let lag = stats.lag_bytes.load(Ordering::Relaxed);
+    rows.push(("Rows read from the log", plain(units::count(stats.rows.load(Ordering::Relaxed)))));
+    rows.push(("Not handed over yet", plain(units::bytes(lag))));
     let path = path_of(external_id);
     html! {
         (facts(&rows))

@@ -137,7 +137,8 @@ fn publish(runtime: &TenantRuntime, message: &Message<'_>, published: &mut Publi
     }
     payload.push(b'}');
     let key = room(runtime, &message.topic, message.private);
-    published.add(runtime, &key, |vsn| Some(encode::broadcast(vsn, &key.topic, &payload)));
+    published
+        .add(runtime, &key, message.payload.len(), |vsn| Some(encode::broadcast(vsn, &key.topic, &payload)));
 }
 
 /// Why nothing is delivered.

@@ -16,7 +16,7 @@ pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
 
 use super::answers::{bad_request, message, text};
-use crate::{session::Token, tenant_runtime::TenantRuntime};
+use crate::{metrics::MessageType, session::Token, tenant_runtime::TenantRuntime};
 
 /// Largest body of a request, in bytes.
 const MAX_BODY: usize = 8_000_000;
@@ -86,8 +86,15 @@ struct Published {
 
 impl Published {
     /// Queues a frame for the members of a room.
-    fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) {
+    fn add(
+        &mut self,
+        runtime: &TenantRuntime,
+        key: &RoomKey,
+        payload_bytes: usize,
+        encode: impl FnMut(Vsn) -> Option<Bytes>,
+    ) {
         runtime.meters().events().add(1);
+        runtime.metrics().payload(MessageType::Broadcast, payload_bytes);
         self.fan_outs.extend(runtime.hub().publish(key, encode));
         self.congestions.extend(runtime.hub().congestion(key));
     }

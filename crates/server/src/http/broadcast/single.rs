@@ -94,7 +94,8 @@ pub async fn single(
     let user = UserBroadcast { event: event.into(), encoding, body };
     let key = room(&runtime, &topic, private);
     let mut published = Published::default();
-    published.add(&runtime, &key, |vsn| encode::user_broadcast(vsn, &key.topic, &user, None));
+    published
+        .add(&runtime, &key, user.body.len(), |vsn| encode::user_broadcast(vsn, &key.topic, &user, None));
     published.deliver().await;
     StatusCode::ACCEPTED.into_response()
 }

@@ -31,6 +31,14 @@ impl Claims {
         &self.json
     }
 
+    /// The claims of a token of the first generation, which has to have none: without `role` it stands for no role (the
+    /// empty name), without `exp` it never expires.
+    pub(crate) fn of_first_generation(claims: Map<String, Value>, text: String) -> Self {
+        let role = claims.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let exp = claims.get("exp").and_then(rounded).unwrap_or(i64::MAX);
+        Self { role, exp, json: with_whole_seconds(claims, text) }
+    }
+
     /// Checks the claims that every token for a tenant must have.
     pub(crate) fn of_tenant(claims: Map<String, Value>, text: String, now: u64) -> Result<Self, AuthError> {
         let (Some(role), Some(exp)) = (claims.get("role"), claims.get("exp")) else {

@@ -88,6 +88,19 @@ impl Verifier {
         Claims::of_tenant(parts.claims, parts.claims_text, now)
     }
 
+    /// Verifies a token as servers of the first generation did (legacy 1.2): its header must say that it is a JWT, and no
+    /// claim has to be there; those that are there must be right.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn verify_first_generation(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
+        let parts = self.verified(token, now)?;
+        if parts.header.get("typ").and_then(Value::as_str) != Some("JWT") {
+            return Err(AuthError::Malformed);
+        }
+        Ok(Claims::of_first_generation(parts.claims, parts.claims_text))
+    }
+
     /// Verifies a token that needs no claim, as those for administration and metrics (http_and_ops 0.2).
     /// The claims come back as a JSON object.
     ///

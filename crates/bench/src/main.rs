@@ -10,6 +10,7 @@ mod fanout;
 mod hostile;
 mod ideal;
 mod joins;
+mod legacy;
 mod presence;
 mod report;
 mod rest;
@@ -36,6 +37,8 @@ enum Scenario {
     Connect(connect::Options),
     /// Subscribers to a table and rows that change: CPU per row, latency from commit to client
     Changes(changes::Options),
+    /// The first generation: topics of values, and rows that change: CPU per row
+    Legacy(legacy::Options),
     /// Users that join private channels, each judged by policies: joins per second, CPU and queries per join
     Joins(joins::Options),
     /// One room, one publisher, many members: CPU per delivery, beside the ideal server's
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
         match cli.scenario {
             Scenario::Connect(options) => connect::run(&options).await,
             Scenario::Changes(options) => changes::run(&options).await,
+            Scenario::Legacy(options) => legacy::run(&options).await,
             Scenario::Joins(options) => joins::run(&options).await,
             Scenario::Fanout(options) => fanout::run(&options).await,
             Scenario::Rooms(options) => rooms::run(&options).await,

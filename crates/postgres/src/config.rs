@@ -55,6 +55,8 @@ pub struct DatabaseConfig {
     /// The replication connection is given up, and made anew, when nothing has been heard from the server for this
     /// long: it speaks at least ten times as often. At least 5 ms. 0: never.
     pub silence_limit: Duration,
+    /// The server is older than version 14: it is not asked for what it does not know.
+    pub old_server: bool,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
     /// on; `None`: neither.
     pub prepare: Option<JanitorSettings>,
@@ -81,6 +83,7 @@ impl Default for DatabaseConfig {
             statement_timeout: Duration::from_secs(10),
             idle_stop: Duration::from_secs(600),
             silence_limit: Duration::from_secs(300),
+            old_server: false,
             prepare: None,
         }
     }

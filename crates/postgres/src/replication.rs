@@ -9,7 +9,7 @@ use realtime_pgoutput::{
     DecodeError, Decoder, Lsn,
     message::{Message, UnixMicros},
 };
-use realtime_tls::{DialError, Relay, TlsMode};
+use realtime_tls::{DialError, Edit, Relay, TlsMode};
 use secrecy::ExposeSecret as _;
 use tokio::time;
 
@@ -195,7 +195,12 @@ impl Session {
             start = made.first().and_then(|row| lsn(row.get(1)?.as_deref()?));
         }
         if !sign_of_life.is_zero() {
-            let set = format!("set wal_sender_timeout = {}", sign_of_life.as_millis());
+            // Before version 12 it is the operator's alone: half a minute, if he has not changed it.
+            let set = format!(
+                "select pg_catalog.set_config(name, '{}', false) from pg_catalog.pg_settings
+                 where name = 'wal_sender_timeout' and context = 'user'",
+                sign_of_life.as_millis()
+            );
             client.simple_query(&set).await?;
         }
         client.start().await?;
@@ -281,16 +286,22 @@ impl Session {
 /// Where the library is to connect: to the server itself, or to a connection that we have made because it is to be
 /// encrypted or to go to certain addresses.
 async fn reach(config: &DatabaseConfig) -> Result<(String, u16), ReplicationError> {
-    if config.route.is_direct() {
+    if config.route.is_direct() && !config.old_server {
         return Ok((config.host.clone(), config.port));
     }
-    if config.route.tls.mode() == TlsMode::Disable {
+    if !config.old_server && config.route.tls.mode() == TlsMode::Disable {
         let address = config.route.resolve(&config.host, config.port).await?;
         return Ok((address.ip().to_string(), address.port()));
     }
     let stream = config.route.dial(&config.host, config.port).await?;
-    let relay = Relay::open(stream).map_err(DialError::Io)?;
+    let edit = config.old_server.then_some(without_messages as Edit);
+    let relay = Relay::open_edited(stream, edit).map_err(DialError::Io)?;
     Ok((relay.host().display().to_string(), relay.port()))
+}
+
+/// The library asks for the messages of `pg_logical_emit_message`, which servers before version 14 refuse.
+fn without_messages(query: &str) -> Option<String> {
+    query.starts_with("START_REPLICATION ").then(|| query.replacen(", messages 'true'", "", 1))
 }
 
 /// Where a permanent slot of this name stands, if there is one to go on with. One of another plugin or database is the
@@ -327,6 +338,14 @@ fn unix(postgres_micros: i64) -> UnixMicros {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_servers_are_asked_for_less() {
+        let query = "START_REPLICATION SLOT s LOGICAL 0/0 (proto_version '1', publication_names 'p', messages 'true')";
+        let expected = "START_REPLICATION SLOT s LOGICAL 0/0 (proto_version '1', publication_names 'p')";
+        assert_eq!(without_messages(query).as_deref(), Some(expected));
+        assert_eq!(without_messages("select 1, messages 'true'"), None);
+    }
 
     #[test]
     fn positions_are_read() {

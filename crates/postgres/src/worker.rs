@@ -7,7 +7,7 @@
 //! Changes that row-level security has to be asked about are asked together: those of a transaction, and of the
 //! transactions that came in while the last answer was awaited.
 
-mod lag;
+pub(crate) mod lag;
 mod life;
 mod state;
 

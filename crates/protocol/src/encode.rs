@@ -46,6 +46,12 @@ pub fn close(vsn: Vsn, join_ref: &Ref, topic: &str) -> Bytes {
     message(vsn, join_ref, join_ref, topic, "phx_close", 2, |out| out.extend_from_slice(b"{}"))
 }
 
+/// `phx_error`: the channel broke; clients join it again. Its ref as that of [`close`].
+#[must_use]
+pub fn error(vsn: Vsn, join_ref: &Ref, topic: &str) -> Bytes {
+    message(vsn, join_ref, join_ref, topic, "phx_error", 2, |out| out.extend_from_slice(b"{}"))
+}
+
 /// `system`, pushed by a channel.
 #[must_use]
 pub fn system(vsn: Vsn, join_ref: &Ref, topic: &str, system: &SystemMessage) -> Bytes {

@@ -16,6 +16,7 @@ use crate::{
     admin::Admin,
     config::{ConfigError, Settings},
     http::longpoll::LongPolls,
+    legacy::Legacy,
     limits::Meters,
     metrics::Metrics,
     routes::Routes,
@@ -36,6 +37,7 @@ pub struct App {
     /// Connections to databases that are ending.
     endings: TaskTracker,
     long_polls: LongPolls,
+    legacy: Option<Arc<Legacy>>,
     status: Status,
     started: DateTime,
     stopping: CancellationToken,
@@ -66,6 +68,7 @@ impl App {
             }
         };
         let presence_interval = settings.presence_interval;
+        let legacy = settings.legacy.clone().map(Legacy::new);
         let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
         Ok(Arc::new(Self {
             status: Status::new(settings.region.as_deref()),
@@ -77,6 +80,7 @@ impl App {
             sockets: TaskTracker::new(),
             endings: TaskTracker::new(),
             long_polls: LongPolls::default(),
+            legacy,
             started: TimeZone::UTC.to_datetime(Timestamp::now()),
             stopping,
             metrics: Metrics::default(),
@@ -151,7 +155,7 @@ impl App {
         let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
         let config = self.prepared(database_config(tenant));
         let database = TenantDatabase::with_stats(config, Arc::new(sink), stats);
-        let runtime = Arc::new(TenantRuntime::new(
+        let runtime = TenantRuntime::new(
             Arc::clone(tenant),
             verifier,
             Arc::clone(&self.hub),
@@ -160,7 +164,8 @@ impl App {
             Clock::System,
             self.settings.channel_error_backoff,
             self.settings.no_channel_timeout,
-        ));
+        );
+        let runtime = Arc::new(runtime.with_legacy(self.legacy.clone()));
         if tenant.suspend {
             drop(self.end(runtime.database()));
         }
@@ -190,6 +195,13 @@ impl App {
     /// Connects to the databases of the tenants known from the start and goes on trying, so that the first client need
     /// not wait and the log tells what is wrong before anybody asks.
     pub fn connect_databases(self: &Arc<Self>) {
+        if let (Some(legacy), Some(tenant)) = (&self.legacy, self.settings.tenants.first()) {
+            legacy.start(database_config(tenant));
+            if legacy.settings().pure && legacy.streams() {
+                // The rest is for clients of the second generation, should there be any.
+                return;
+            }
+        }
         for tenant in &self.settings.tenants {
             let app = Arc::clone(self);
             let external_id = tenant.external_id.clone();
@@ -223,6 +235,9 @@ impl App {
             runtime.sockets().shut_down().await;
         }
         self.sockets.wait().await;
+        if let Some(legacy) = &self.legacy {
+            legacy.shut_down().await;
+        }
         for runtime in &runtimes {
             runtime.database().shutdown().await;
         }
@@ -250,6 +265,18 @@ impl App {
         let keys = Keys::new(Some(secret.expose_secret()), None);
         let verifier = Verifier::new(keys, self.settings.claim_validators.clone());
         verifier.verify_any(token, Clock::System.unix_seconds()).is_ok()
+    }
+
+    /// What serves the first generation, if it is served.
+    #[must_use]
+    pub fn legacy(&self) -> Option<&Arc<Legacy>> {
+        self.legacy.as_ref()
+    }
+
+    /// How long a socket's client may be silent.
+    #[must_use]
+    pub fn idle_limit(&self) -> Duration {
+        self.settings.idle_limit
     }
 
     /// Member of the `baggage` header that names a request.

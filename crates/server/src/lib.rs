@@ -9,6 +9,7 @@ pub mod dashboard;
 pub mod dev;
 pub mod driver;
 pub mod http;
+pub mod legacy;
 pub mod life;
 pub mod limits;
 pub mod logging;

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -32,6 +32,10 @@ pub struct Route {
     pub join_ref: Ref,
     /// Joined without `config`: changes come as events INSERT, UPDATE, DELETE (protocol 11.2).
     pub legacy: bool,
+    /// A channel of the first generation, which knows no `system` frames.
+    pub quiet: bool,
+    /// Whether the client may need the event `*` (legacy 2.5).
+    pub star: AtomicBool,
     /// How long the tenant's changes still wait for this channel's socket.
     pub patience: Patience,
     /// Keeps frames back until the join was answered.
@@ -74,6 +78,12 @@ impl Gate {
     #[must_use]
     pub fn shut() -> Self {
         Self(Mutex::new(Some(Vec::new())))
+    }
+
+    /// A gate that keeps nothing.
+    #[must_use]
+    pub fn open() -> Self {
+        Self(Mutex::new(None))
     }
 
     /// Keeps a frame if the gate is shut, and tells whether it keeps much; else gives it back.
@@ -124,21 +134,51 @@ impl Patience {
     }
 }
 
+/// Receivers whose outboxes are more than half full.
+#[derive(Debug, Default)]
+pub struct Behind(Mutex<Vec<Arc<Route>>>);
+
+impl Behind {
+    /// Adds one, once.
+    pub fn add(&self, route: &Arc<Route>) {
+        let mut behind = self.0.lock();
+        if !behind.iter().any(|known| Arc::ptr_eq(known, route)) {
+            behind.push(Arc::clone(route));
+        }
+    }
+
+    /// A wait for them, if there are any, for as long as each deserves.
+    pub fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        if self.0.lock().is_empty() {
+            return None;
+        }
+        Some(Box::pin(async {
+            let mut behind = std::mem::take(&mut *self.0.lock());
+            loop {
+                behind.retain(|route| !route.has_room() && route.patience.spend(LOOK));
+                if behind.is_empty() {
+                    return;
+                }
+                time::sleep(LOOK).await;
+            }
+        }))
+    }
+}
+
 /// The routes of one tenant's channels that watch the database.
 #[derive(Debug)]
 pub struct Routes {
     routes: RwLock<HashMap<ChannelId, Arc<Route>>>,
     next: AtomicU64,
     meters: Arc<Meters>,
-    /// Those whose outboxes are more than half full.
-    behind: Mutex<Vec<Arc<Route>>>,
+    behind: Behind,
 }
 
 impl Routes {
     /// No routes; what goes through them is counted by `meters`.
     #[must_use]
     pub fn new(meters: Arc<Meters>) -> Self {
-        Self { routes: RwLock::default(), next: AtomicU64::new(0), meters, behind: Mutex::default() }
+        Self { routes: RwLock::default(), next: AtomicU64::new(0), meters, behind: Behind::default() }
     }
 
     /// What counts the tenant's events.
@@ -196,28 +236,13 @@ impl ChangeSink for Routes {
             });
             // A closed outbox belongs to a socket that is ending: it will unsubscribe by itself.
             if route.push(frame.clone()) == Ok(true) {
-                let mut behind = self.behind.lock();
-                if !behind.iter().any(|known| Arc::ptr_eq(known, route)) {
-                    behind.push(Arc::clone(route));
-                }
+                self.behind.add(route);
             }
         }
     }
 
     fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
-        if self.behind.lock().is_empty() {
-            return None;
-        }
-        Some(Box::pin(async {
-            let mut behind = std::mem::take(&mut *self.behind.lock());
-            loop {
-                behind.retain(|route| !route.has_room() && route.patience.spend(LOOK));
-                if behind.is_empty() {
-                    return;
-                }
-                time::sleep(LOOK).await;
-            }
-        }))
+        self.behind.relieve()
     }
 
     fn is_limited(&self) -> bool {
@@ -226,7 +251,7 @@ impl ChangeSink for Routes {
 
     fn notice(&self, channel: ChannelId, notice: Notice) {
         let route = self.routes.read().get(&channel).map(Arc::clone);
-        let Some(route) = route else { return };
+        let Some(route) = route.filter(|route| !route.quiet) else { return };
         let message = match notice {
             Notice::Subscribed => SystemMessage::subscribed(),
             Notice::Error(text) => SystemMessage::postgres_changes_error(text),

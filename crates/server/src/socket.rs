@@ -20,7 +20,7 @@ use crate::{
     ws::reader::{Event, Reader},
 };
 
-/// A client that sends nothing for this long is gone (protocol 1.8).
+/// A client that sends nothing for this long is gone, unless set otherwise (protocol 1.8).
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Close code of an idle socket (protocol 1.10).
@@ -84,6 +84,7 @@ pub fn run<T: Transport>(
     stream: Arc<T>,
     reader: Reader,
     driver: Driver,
+    idle_limit: Duration,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
     let outbox = Arc::clone(driver.outbox());
@@ -92,6 +93,7 @@ pub fn run<T: Transport>(
         reader,
         driver,
         outbox,
+        idle_limit,
         heard: Instant::now(),
         full_turns: 0,
         resting: None,
@@ -110,6 +112,8 @@ struct Socket<T> {
     reader: Reader,
     driver: Driver,
     outbox: Arc<Outbox>,
+    /// How long the client may be silent.
+    idle_limit: Duration,
     /// When the client last sent anything.
     heard: Instant,
     /// Turns in a row with more to read than they took.
@@ -125,7 +129,7 @@ impl<T: Transport> Socket<T> {
         if let Err(end) = self.read_events() {
             return end;
         }
-        let timer = time::sleep_until(self.heard + IDLE_LIMIT);
+        let timer = time::sleep_until(self.heard + self.idle_limit);
         tokio::pin!(timer);
         loop {
             self.driver.flush();
@@ -135,7 +139,7 @@ impl<T: Transport> Socket<T> {
                 Flush::Closed(Closed::SlowConsumer) => return End::TooSlow,
                 Flush::Closed(Closed::Gone) => return End::Gone,
             };
-            let idle_at = self.heard + IDLE_LIMIT;
+            let idle_at = self.heard + self.idle_limit;
             let wake =
                 [self.driver.wake_at(), self.resting].into_iter().flatten().fold(idle_at, Instant::min);
             if wake < timer.deadline() || timer.is_elapsed() {
@@ -167,7 +171,7 @@ impl<T: Transport> Socket<T> {
         if self.resting.is_some_and(|until| until <= now) {
             self.resting = None;
         }
-        if now >= self.heard + IDLE_LIMIT {
+        if now >= self.heard + self.idle_limit {
             return Err(End::Close(CLOSE_IDLE));
         }
         Ok(self.driver.on_time()?)

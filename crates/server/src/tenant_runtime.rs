@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    legacy::Legacy,
     limits::{Meter, Meters},
     metrics::TenantMetrics,
     routes::Routes,
@@ -206,6 +207,8 @@ pub struct TenantRuntime {
     clock: Clock,
     channel_error_backoff: Duration,
     no_channel_timeout: Duration,
+    /// What serves the first generation, if it is served.
+    legacy: Option<Arc<Legacy>>,
     retired: CancellationToken,
     /// Its database was set up at least once.
     set_up: AtomicBool,
@@ -244,10 +247,33 @@ impl TenantRuntime {
             clock,
             channel_error_backoff,
             no_channel_timeout,
+            legacy: None,
             retired: CancellationToken::new(),
             set_up: AtomicBool::new(false),
             setting_up: AtomicBool::new(false),
         }
+    }
+
+    /// Serves joins without `config` as the first generation did.
+    #[must_use]
+    pub fn with_legacy(self, legacy: Option<Arc<Legacy>>) -> Self {
+        Self { legacy, ..self }
+    }
+
+    /// What serves the first generation, if it is served.
+    #[must_use]
+    pub fn legacy(&self) -> Option<&Arc<Legacy>> {
+        self.legacy.as_ref()
+    }
+
+    /// Verifies a token as servers of the first generation did (legacy 1.2), now.
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify_first_generation(&self, token: &str) -> Result<Token, AuthError> {
+        let verifier = Arc::clone(&self.verifier.read());
+        let claims = verifier.verify_first_generation(token, self.clock.unix_seconds())?;
+        Ok(Token::new(token, &claims))
     }
 
     /// The tenant's settings as they are now.

@@ -265,6 +265,14 @@ impl Server {
         Ok(Usage { cpu_seconds: (ticks(11)? + ticks(12)?) / 100.0, resident_bytes: kilobytes * 1024 })
     }
 
+    /// Kills it, as `kill -9` does, and waits for its end.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// Asks it to stop and waits for its end.
     ///
     /// # Errors

@@ -13,5 +13,5 @@ mod verify;
 pub use certificate::Certificate;
 pub use dial::{DialError, Stream};
 pub use mode::{Tls, TlsError, TlsMode};
-pub use relay::Relay;
+pub use relay::{Edit, Relay};
 pub use route::{IpVersion, PgStream, Route};

@@ -316,3 +316,52 @@ proptest! {
         let _ = verifier(None).verify(&sign_hs256(SECRET, &claims), NOW);
     }
 }
+
+/// legacy 3, 5, 6, 7, 8
+#[test]
+fn tokens_of_the_first_generation() {
+    let validators = |lenient| ClaimValidators::parse(r#"{"iss": "me", "aud": "you"}"#, lenient).unwrap();
+    let with = |validators| Verifier::new(Keys::new(Some(SECRET), None), validators);
+    let verify = |claims: Value| {
+        with(ClaimValidators::default())
+            .verify_first_generation(&sign_hs256(SECRET, &claims.to_string()), NOW)
+    };
+    let none = verify(json!({})).unwrap();
+    assert_eq!((none.role(), none.exp(), none.json()), ("", i64::MAX, "{}"));
+    let some = verify(json!({"role": "anon", "exp": NOW + 1})).unwrap();
+    assert_eq!((some.role(), some.exp()), ("anon", NOW as i64 + 1));
+    assert_eq!(verify(json!({"exp": NOW})), Err(AuthError::Expired(0)));
+    assert_eq!(verify(json!({"exp": NOW - 1})), Err(AuthError::Expired(1)));
+    assert_eq!(verify(json!([])), Err(AuthError::Malformed));
+
+    let good = |alg: &str, algorithm| {
+        token(&json!({"alg": alg, "typ": "JWT"}), hmac_sign(algorithm, SECRET.as_bytes()))
+    };
+    for (alg, algorithm) in
+        [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
+    {
+        let token = good(alg, algorithm);
+        assert!(verifier(None).verify_first_generation(&token, NOW).is_ok());
+        let dot = token.find('.').unwrap();
+        let spaced = format!("{}\n %20{}\t", &token[..dot], &token[dot..]);
+        assert!(verifier(None).verify_first_generation(&spaced, NOW).is_ok());
+    }
+    for header in
+        [json!({"alg": "HS256"}), json!({"typ": "JWT"}), json!({"alg": "HS1", "typ": "JWT"}), json!([])]
+    {
+        let token = token(&header, hmac_sign(hmac::HMAC_SHA256, SECRET.as_bytes()));
+        assert!(verifier(None).verify_first_generation(&token, NOW).is_err(), "{header}");
+    }
+    for bad in ["", "a.b", "a.b.c", "a.b.c.d"] {
+        assert!(verifier(None).verify_first_generation(bad, NOW).is_err());
+    }
+
+    let validated = |claims: Value, lenient| {
+        with(validators(lenient))
+            .verify_first_generation(&sign_hs256(SECRET, &claims.to_string()), NOW)
+            .is_ok()
+    };
+    assert!(validated(json!({"iss": "me", "aud": "you", "more": 1}), true));
+    assert!(!validated(json!({"iss": "them", "aud": "you"}), true));
+    assert!(validated(json!({"aud": "you"}), true) && !validated(json!({"aud": "you"}), false));
+}

@@ -20,7 +20,7 @@ use crate::{Stats, pool};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches a session for as long as it is held.
-pub(super) struct LagWatch {
+pub(crate) struct LagWatch {
     progress: Arc<Progress>,
     exceeded: CancellationToken,
     _stop: DropGuard,
@@ -37,7 +37,7 @@ struct Progress {
 
 impl LagWatch {
     /// Starts watching. `limit` in bytes; 0 for none.
-    pub(super) fn start(pool: Pool, stats: Arc<Stats>, limit: u64, tasks: &TaskTracker) -> Self {
+    pub(crate) fn start(pool: Pool, stats: Arc<Stats>, limit: u64, tasks: &TaskTracker) -> Self {
         let stop = CancellationToken::new();
         let progress = Arc::new(Progress::default());
         let exceeded = CancellationToken::new();
@@ -53,17 +53,17 @@ impl LagWatch {
     }
 
     /// Cancelled when the limit was exceeded.
-    pub(super) fn exceeded(&self) -> CancellationToken {
+    pub(crate) fn exceeded(&self) -> CancellationToken {
         self.exceeded.clone()
     }
 
     /// Everything before a position was handed over.
-    pub(super) fn confirmed(&self, position: Lsn) {
+    pub(crate) fn confirmed(&self, position: Lsn) {
         self.progress.confirmed.fetch_max(position.0, Ordering::Relaxed);
     }
 
     /// Whether nothing is waiting.
-    pub(super) fn caught_up(&self, caught_up: bool) {
+    pub(crate) fn caught_up(&self, caught_up: bool) {
         self.progress.caught_up.store(caught_up, Ordering::Relaxed);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     file::{self, TenantEntry},
-    ignored,
+    ignored, legacy,
     setting::{Kind, Setting},
     table,
 };
@@ -46,6 +46,8 @@ pub enum Origin {
     File(String),
     /// A file that the configuration file names.
     FileOfFile(PathBuf),
+    /// What a server of the first generation did.
+    FirstGeneration,
 }
 
 impl Display for Origin {
@@ -54,6 +56,7 @@ impl Display for Origin {
             Self::Environment => f.write_str("environment"),
             Self::EnvironmentFile(path) | Self::FileOfFile(path) => path.display().fmt(f),
             Self::File(place) => f.write_str(place),
+            Self::FirstGeneration => f.write_str("as in the first generation"),
         }
     }
 }
@@ -77,6 +80,12 @@ pub struct Env {
 impl Env {
     /// What `lookup` gives: the process's environment, or a table in tests. An empty value counts as not set.
     pub fn new(lookup: &dyn Fn(&str) -> Option<String>) -> Self {
+        let mut env = Self::given(lookup);
+        legacy::translate(&mut env.values);
+        env
+    }
+
+    fn given(lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let found = |name| Some((name, Found { value: set(name)?, origin: Origin::Environment }));
         Self {
@@ -91,7 +100,7 @@ impl Env {
     /// # Errors
     /// [`ConfigError`] for a file that cannot be read or that has something unknown in it.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>, config: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut env = Self::new(lookup);
+        let mut env = Self::given(lookup);
         let secrets = table::all().filter(|(_, setting)| setting.kind == Kind::Secret);
         for (_, setting) in secrets {
             let name = format!("{}_FILE", setting.name);
@@ -111,6 +120,7 @@ impl Env {
             }
             env.tenants = file.tenants;
         }
+        legacy::translate(&mut env.values);
         Ok(env)
     }
 

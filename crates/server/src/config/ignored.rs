@@ -11,7 +11,7 @@ pub enum Why {
     Mechanism,
     /// What it is about is not there, or not yet.
     Absent,
-    /// The first generation read it; something else says it now.
+    /// The first generation read it, for a mechanism that works otherwise here.
     Dead,
 }
 
@@ -27,7 +27,7 @@ impl Why {
             Self::Cluster => "About the reference's own way of clustering",
             Self::Mechanism => "About a mechanism that works otherwise here",
             Self::Absent => "About something that is not there, or not yet",
-            Self::Dead => "Of the first generation; settings of tenants now",
+            Self::Dead => "Of the first generation, about a mechanism that works otherwise here",
         }
     }
 }
@@ -46,8 +46,13 @@ pub const IGNORED: &[(&str, Why)] = &[
     ("DB_HOST_REPLICA_SJC", Cluster),
     ("DB_MASTER_REGION", Cluster),
     ("DB_QUEUE_INTERVAL", Mechanism),
+    ("DB_RECONNECT_BACKOFF_MAX", Dead),
+    ("DB_RECONNECT_BACKOFF_MIN", Dead),
     ("DB_REPLICA_HOST", Cluster),
     ("DB_REPLICA_POOL_SIZE", Cluster),
+    ("DB_RETRY_INITIAL_DELAY", Dead),
+    ("DB_RETRY_JITTER", Dead),
+    ("DB_RETRY_MAXIMUM_DELAY", Dead),
     ("DNS_NODES", Cluster),
     ("ENABLE_ERL_CRASH_DUMP", Machine),
     ("ERL_AFLAGS", Machine),
@@ -74,14 +79,15 @@ pub const IGNORED: &[(&str, Why)] = &[
     ("JANITOR_CHILDREN_TIMEOUT", Mechanism),
     ("JANITOR_CHUNK_SIZE", Mechanism),
     ("JANITOR_MAX_CHILDREN", Mechanism),
-    ("JWT_SECRET", Dead),
     ("LOGFLARE_API_KEY", Absent),
     ("LOGFLARE_LOGGER_BACKEND_URL", Absent),
     ("LOGFLARE_SOURCE_ID", Absent),
     ("LOGS_ENGINE", Absent),
     ("LOG_THROTTLE_JANITOR_INTERVAL_IN_MS", Mechanism),
+    ("MAX_CHANGES", Dead),
     ("MAX_GEN_RPC_CALL_CLIENTS", Cluster),
     ("MAX_GEN_RPC_CLIENTS", Cluster),
+    ("MAX_RECORD_BYTES", Dead),
     ("MEASURE_TRAFFIC_INTERVAL_IN_MS", Mechanism),
     ("METRICS_CLEANER_SCHEDULE_TIMER_IN_MS", Mechanism),
     ("METRICS_RPC_TIMEOUT_IN_MS", Cluster),
@@ -96,11 +102,11 @@ pub const IGNORED: &[(&str, Why)] = &[
     ("PROM_POLL_RATE", Mechanism),
     ("REBALANCE_CHECK_INTERVAL_IN_MS", Cluster),
     ("REGION_MAPPING", Cluster),
+    ("REPLICATION_POLL_INTERVAL", Dead),
     ("RLIMIT_NOFILE", Machine),
     ("RPC_TIMEOUT", Cluster),
-    ("SECURE_CHANNELS", Dead),
-    ("SLOT_NAME", Dead),
-    ("SOCKET_TIMEOUT", Dead),
+    ("SESSION_SECRET_KEY_BASE", Dead),
+    ("SUBSCRIPTION_SYNC_INTERVAL", Dead),
     ("USERS_SCOPE_SHARDS", Cluster),
     ("WEBSOCKET_MAX_HEAP_SIZE", Machine),
 ];

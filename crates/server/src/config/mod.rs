@@ -5,6 +5,7 @@ mod dashboard;
 mod env;
 mod file;
 pub mod ignored;
+pub mod legacy;
 mod metadata;
 mod operations;
 pub mod reference;
@@ -19,6 +20,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 pub use admin::AdminSettings;
 pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env, Found, Origin};
+pub use legacy::{LegacyEngine, LegacySettings, WebhookSettings};
 pub use metadata::MetadataSettings;
 pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
@@ -82,6 +84,10 @@ pub struct Settings {
     pub tenants: Vec<Tenant>,
     /// Whether the secret of a tenant is the one that everybody knows.
     pub well_known_secret: bool,
+    /// How long a socket's client may be silent.
+    pub idle_limit: Duration,
+    /// How the first generation is served, if it is.
+    pub legacy: Option<LegacySettings>,
 }
 
 impl Settings {
@@ -93,7 +99,9 @@ impl Settings {
         let lenient = env.boolean("JWT_CLAIM_VALIDATORS_LENIENT")?;
         let validators = ClaimValidators::parse(&env.required("JWT_CLAIM_VALIDATORS")?, lenient)
             .map_err(|error| env.wrong("JWT_CLAIM_VALIDATORS", error))?;
-        let tenants = tenants::all(env)?;
+        let legacy = legacy::read(env)?;
+        let mut tenants = tenants::all(env)?;
+        legacy::adjust(legacy.as_ref(), &mut tenants.tenants);
         let settings = Self {
             listen: listen_address(env)?,
             port: env.integer("PORT")?,
@@ -122,6 +130,8 @@ impl Settings {
             operations: Operations::from_env(env)?,
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,
+            idle_limit: legacy::socket_timeout(env)?,
+            legacy,
         };
         // What was not read above, because others read it or nobody does under these settings.
         table::all().try_for_each(|(_, setting)| env::check(env, setting))?;

@@ -3,6 +3,7 @@
 mod admin;
 pub(crate) mod answers;
 mod broadcast;
+mod first_generation;
 mod limits;
 pub mod listener;
 pub mod longpoll;
@@ -35,6 +36,9 @@ const MIN_COMPRESSED: u64 = 1_024;
 /// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
 /// they keep to themselves: the administration of tenants.
 pub fn router(app: Arc<App>) -> Router {
+    if app.legacy().is_some_and(|legacy| legacy.settings().pure) {
+        return first_generation::router(app);
+    }
     let websockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
         .route("/realtime/v1/websocket", any(upgrade::websocket))

@@ -19,6 +19,7 @@ use super::{listener::ConnectionPermit, policy_headers, request_log};
 use crate::{
     app::App,
     driver::Driver,
+    legacy::Legacy,
     metrics::TransportKind,
     session::{Session, Token},
     socket,
@@ -80,6 +81,9 @@ pub async fn websocket(
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(&app).await;
+            if app.legacy().is_some_and(|legacy| legacy.settings().pure) {
+                return StatusCode::FORBIDDEN.into_response();
+            }
             let json = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
             let body = serde_json::json!({ "error": refusal.text }).to_string();
             return (refusal.status, json, body).into_response();
@@ -142,22 +146,46 @@ async fn check(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted
     if tenant.suspend {
         return Err(refuse(HandshakeRefusal::RealtimeDisabledForTenant));
     }
-    let header = headers.get("x-api-key").map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let key = header
-        .or(query.apikey.as_deref().map(Cow::Borrowed))
-        .ok_or_else(|| refuse(HandshakeRefusal::MissingApiKey))?;
-    let token = runtime.verify(&key).map_err(|error| {
-        let (status, text) = error.handshake();
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
-        Refusal { status, text, code: error.code(), tenant: Some(Arc::clone(runtime.name())) }
-    })?;
+    let token = match runtime.legacy() {
+        Some(legacy) if !legacy.settings().secure => Arc::clone(legacy.anonymous()),
+        legacy => Arc::new(token(&runtime, legacy, headers, query)?),
+    };
     if runtime.users().count() >= tenant.limits.max_concurrent_users {
         return Err(refuse(HandshakeRefusal::ConnectionRateLimitReached));
     }
     if runtime.meters().joins().is_triggered() {
         return Err(refuse(HandshakeRefusal::JoinsRateLimitReached));
     }
-    Ok(Admitted { runtime, era, token: Arc::new(token) })
+    Ok(Admitted { runtime, era, token })
+}
+
+/// The token that a client brings, verified. Where the first generation is served, `token` is a place for it too, and no
+/// claim has to be there (legacy 1.2).
+fn token(
+    runtime: &TenantRuntime,
+    legacy: Option<&Arc<Legacy>>,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Token, Refusal> {
+    let header = headers.get("x-api-key").map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let apikey = query.apikey.as_deref().map(Cow::Borrowed);
+    let param = query.token.as_deref().filter(|_| legacy.is_some()).map(Cow::Borrowed);
+    let token_first = legacy.is_some_and(|legacy| legacy.settings().profile.token_first);
+    let key = if token_first { param.or(apikey).or(header) } else { header.or(apikey).or(param) };
+    let key = key.ok_or_else(|| Refusal::from(HandshakeRefusal::MissingApiKey).of(runtime))?;
+    let verified = runtime.verify(&key).or_else(|error| match legacy {
+        Some(_) => runtime.verify_first_generation(&key).inspect(|token| {
+            if token.exp == i64::MAX {
+                tracing::info!(code = "TokenWithoutExpiry", "a token was accepted that never expires");
+            }
+        }),
+        None => Err(error),
+    });
+    verified.map_err(|error| {
+        let (status, text) = error.handshake();
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
+        Refusal { status, text, code: error.code(), tenant: Some(Arc::clone(runtime.name())) }
+    })
 }
 
 /// Waits for the upgrade to be complete and starts the socket.
@@ -210,7 +238,8 @@ impl Start {
         let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
         let reader = Reader::new(already_read);
         // A task of its own: the one so far is larger than what a socket needs for the rest of its life.
-        app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime, era), permit));
+        let driver = Driver::new(session, runtime, era);
+        app.sockets().spawn(socket::run(stream, reader, driver, app.idle_limit(), permit));
     }
 }
 

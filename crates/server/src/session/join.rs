@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     Effect, Session, Ticket, Topic, Waiting,
     channel::{Channel, Token, sub_topic},
-    forget,
+    first_generation, forget,
     policies::{self, Policies, Question},
     push::TOO_MANY_PRESENCE,
     ready::Ready,
@@ -80,6 +80,11 @@ impl Session {
                 forget(&self.runtime, &channel);
                 Some(channel.raw_join_ref.clone())
             }
+            // Nothing is told: old clients would take it to be of the new channel.
+            Some(Topic::First(channel)) => {
+                channel.forget(&self.runtime);
+                None
+            }
             _ => None,
         };
         let joining = |payload, token, step| Joining {
@@ -108,6 +113,9 @@ impl Session {
                     effects,
                 );
             }
+            Ok((payload, token)) if payload.legacy && self.runtime.legacy().is_some() => {
+                self.join_first(topic, &message, token, effects);
+            }
             Ok((payload, token)) if payload.private => {
                 let step = self.step();
                 let presence = payload.presence_enabled || self.runtime.tenant().presence_enabled;
@@ -134,7 +142,10 @@ impl Session {
     /// The checks that need no database, in the order of protocol 4.6.
     fn admit(&mut self, topic: &str, payload: &Payload) -> Result<(JoinPayload, Arc<Token>), JoinRefusal> {
         if sub_topic(topic).is_none_or(str::is_empty) {
-            return Err(JoinRefusal::TopicNameRequired);
+            return Err(match self.runtime.legacy() {
+                Some(_) => first_generation::no_sub_topic(),
+                None => JoinRefusal::TopicNameRequired,
+            });
         }
         if self.shutting_down {
             return Err(JoinRefusal::RealtimeRestarting);
@@ -163,7 +174,10 @@ impl Session {
         if self.topics.len() >= tenant.limits.max_channels_per_client as usize {
             return Err(JoinRefusal::ChannelRateLimitReached);
         }
-        let token = self.channel_token(&payload)?;
+        let token = match self.runtime.legacy().map(Arc::clone) {
+            Some(legacy) if payload.legacy => self.first_token(&legacy, topic, &payload)?,
+            _ => self.channel_token(&payload)?,
+        };
         if !payload.private && payload.replay.is_some() {
             return Err(JoinRefusal::ReplayOnPublicChannel);
         }

@@ -6,6 +6,7 @@
 
 mod access_token;
 mod channel;
+mod first_generation;
 mod join;
 mod policies;
 mod push;
@@ -22,6 +23,7 @@ use std::{
 use bytes::Bytes;
 pub use channel::Token;
 use channel::{Channel, sub_topic};
+use first_generation::FirstChannel;
 use join::Joining;
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
@@ -90,6 +92,8 @@ pub struct Ticket {
 enum Topic {
     Joining(Box<Joining>),
     Joined(Box<Channel>),
+    /// Joined without `config`, where the first generation is served.
+    First(Box<FirstChannel>),
 }
 
 impl Topic {
@@ -98,6 +102,7 @@ impl Topic {
         match self {
             Self::Joining(joining) => joining.watching.as_ref().map(|watching| watching.reply_by),
             Self::Joined(channel) => Some(channel.deadline()),
+            Self::First(channel) => channel.deadline(),
         }
     }
 }
@@ -291,7 +296,7 @@ impl Session {
         let queue = match self.topics.get_mut(&*message.topic) {
             Some(Topic::Joining(joining)) => Some(&mut joining.waiting),
             Some(Topic::Joined(channel)) => channel.waiting(),
-            None => None,
+            Some(Topic::First(_)) | None => None,
         };
         if let Some(queue) = queue {
             self.waiting_bytes += message.size();
@@ -306,6 +311,7 @@ impl Session {
             (_, "phx_leave") => self.leave(&message),
             (topic, _) => match self.topics.get_mut(topic) {
                 Some(Topic::Joined(_)) => self.push(message, effects),
+                Some(Topic::First(_)) => self.first_push(&message, effects),
                 _ => self.send(encode::reply_error(
                     self.vsn,
                     &Ref::null(),
@@ -319,6 +325,9 @@ impl Session {
 
     /// `phx_leave` (protocol 3.3).
     fn leave(&mut self, message: &ClientMessage) {
+        if let Some(Topic::First(_)) = self.topics.get(&*message.topic) {
+            return self.leave_first(message);
+        }
         let Some(Topic::Joined(channel)) = self.topics.get(&*message.topic) else {
             self.send(encode::reply_ok(self.vsn, &message.join_ref, &message.msg_ref, &message.topic, b"{}"));
             return;
@@ -338,7 +347,10 @@ impl Session {
     pub fn complete(&mut self, completion: Completion, effects: &mut Vec<Effect>) {
         match completion {
             Completion::Database(ticket, result) => self.database_answered(&ticket, result, effects),
-            Completion::Subscribed(ticket, result) => self.subscription_answered(&ticket, result, effects),
+            Completion::Subscribed(ticket, result) => match self.topics.get(&ticket.topic) {
+                Some(Topic::First(_)) => self.first_answered(&ticket, result),
+                _ => self.subscription_answered(&ticket, result, effects),
+            },
             Completion::Read(ticket, result) => match self.topics.get(&ticket.topic) {
                 Some(Topic::Joining(_)) => self.join_read_answered(&ticket, result, effects),
                 _ => self.channel_read_answered(&ticket, result, effects),
@@ -364,6 +376,7 @@ impl Session {
                 self.answer_join(&topic, effects);
                 continue;
             }
+            self.tick_first(&topic, now, effects);
             self.recheck_token(&topic, now);
             self.retry_subscription(&topic, now, effects);
             self.give_up_replication(&topic, now);
@@ -377,6 +390,7 @@ impl Session {
         for (_, topic) in self.topics.drain() {
             match topic {
                 Topic::Joined(channel) => forget(&self.runtime, &channel),
+                Topic::First(channel) => channel.forget(&self.runtime),
                 Topic::Joining(joining) => {
                     if let Some(watching) = joining.watching {
                         unwatch(&self.runtime, watching.id);

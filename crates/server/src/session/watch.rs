@@ -1,6 +1,9 @@
 //! Watching the database for a channel (postgres_changes 1.3, 1.7, 1.8).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use rand::Rng as _;
 use realtime_changes::{
@@ -87,6 +90,8 @@ impl Session {
             topic: Arc::clone(topic),
             join_ref,
             legacy: payload.legacy,
+            quiet: false,
+            star: AtomicBool::new(false),
             patience: Patience::default(),
             gate: Gate::shut(),
         });
@@ -161,6 +166,10 @@ impl Session {
                 Some(Topic::Joining(joining)) => {
                     joining.judge_anew |= elsewhere;
                     effects.extend(joining.watch_again(&topic, step));
+                    continue;
+                }
+                Some(Topic::First(channel)) => {
+                    channel.watch_again(step, effects);
                     continue;
                 }
                 None => continue,

@@ -27,6 +27,7 @@ mod drain;
 mod examples;
 mod handshake;
 mod least_privilege;
+mod legacy;
 mod limits;
 mod listener;
 mod longpoll;

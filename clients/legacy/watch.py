@@ -1,0 +1,34 @@
+"""Watches topics with a first-generation client and prints one JSON object a line: what its user would see.
+
+Usage: python watch.py URL TOPICS EVENTS; runs with realtime 0.0.4 and 1.0. The client does not tell whether a join
+succeeded.
+"""
+
+import asyncio
+import json
+import sys
+
+# The client takes the current loop for granted.
+asyncio.set_event_loop(asyncio.new_event_loop())
+
+from realtime.connection import Socket  # noqa: E402
+
+url, topics, events = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+
+
+def listener(topic, bound):
+    def show(payload):
+        kept = {key: payload.get(key) for key in ("type", "schema", "table", "record", "old_record")}
+        print(json.dumps({"change": {"topic": topic, "bound": bound, **kept}}), flush=True)
+
+    return show
+
+
+socket = Socket(url)
+socket.connect()
+for topic in topics:
+    channel = socket.set_channel(topic)
+    channel.join()
+    for bound in events:
+        channel.on(bound, listener(topic, bound))
+socket.listen()

@@ -1,0 +1,345 @@
+//! Reads a database's log for somebody who wants all of it: every published change, in commit order, whoever listens.
+//!
+//! Unlike [`TenantDatabase`](crate::TenantDatabase) it asks nobody's rights and knows no subscriptions. A position is
+//! confirmed when everything before it was handed over, which may take longer than the reading; of a permanent slot,
+//! what was handed over does not come again while this reader lives, whatever becomes of its connections.
+
+mod seen;
+mod slot;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use deadpool_postgres::Pool;
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use rand::Rng as _;
+use realtime_pgoutput::{Lsn, message::Message};
+use seen::{Seen, Sight};
+use tokio::time::{self, Duration, Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    DatabaseConfig, Stats, pool,
+    replication::{Event, ReplicationError, Session},
+    worker::lag::LagWatch,
+};
+
+/// Pause after a lost or refused connection: doubles from the first to the second, with jitter.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// Longest pause between looks for publications that are missing.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Transactions that may be read beyond the first that was not handed over yet. Then the log is not read further.
+const MAX_PENDING: usize = 1024;
+
+/// What the reader's connections for queries are called in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "realtime_log_reader";
+
+/// What a transaction waits for after it was read: its position is confirmed when this is done.
+pub type HandOver = BoxFuture<'static, ()>;
+
+/// Where the log goes.
+pub trait LogSink: Send + 'static {
+    /// A connection begins. It describes tables and types anew; a transaction that the last one broke off in comes
+    /// again, or never.
+    fn session_begins(&mut self);
+    /// A message, in the order of the log. `again`: a row that was handed over already, by a connection that broke off in
+    /// the middle of its transaction.
+    fn message(&mut self, message: &Message, again: bool);
+    /// A transaction is complete that ends at this position. `None`: everything of it is handed over.
+    fn committed(&mut self, end: Lsn) -> Option<HandOver>;
+    /// A wait for receivers that have fallen behind, if there are any. Asked for after every message.
+    fn relieve(&mut self) -> Option<BoxFuture<'_, ()>> {
+        None
+    }
+}
+
+/// What is read, and how.
+#[derive(Debug, Clone)]
+pub struct LogReaderConfig {
+    /// The database; its slot, and whether that is permanent.
+    pub database: DatabaseConfig,
+    /// The publications. All of them must exist: the reader waits until they do.
+    pub publications: Vec<String>,
+    /// When a permanent slot is found at the start, it is read this long after: clients that the last server lost come
+    /// back before what was committed meanwhile is past.
+    pub resume_delay: Duration,
+}
+
+/// A reader of a database's log. It goes on until it is shut down.
+#[derive(Debug)]
+pub struct LogReader {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    stats: Arc<Stats>,
+}
+
+impl LogReader {
+    /// Starts reading. Call it within a runtime.
+    #[must_use]
+    pub fn start(config: LogReaderConfig, sink: impl LogSink) -> Self {
+        let reader =
+            Self { stop: CancellationToken::new(), tasks: TaskTracker::new(), stats: Arc::default() };
+        let work = Reader {
+            resume_at: Instant::now() + config.resume_delay,
+            config,
+            sink,
+            stats: Arc::clone(&reader.stats),
+            tasks: reader.tasks.clone(),
+            seen: Seen::default(),
+            pending: FuturesOrdered::new(),
+            failures: 0,
+            anew: false,
+            missing_told: false,
+        };
+        reader.tasks.spawn(work.run(reader.stop.clone()));
+        reader
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Ends the reading; what was handed over is confirmed.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// The task's state.
+struct Reader<S> {
+    config: LogReaderConfig,
+    sink: S,
+    stats: Arc<Stats>,
+    tasks: TaskTracker,
+    seen: Seen,
+    /// Transactions that were read and are not handed over, with the positions at which they end.
+    pending: FuturesOrdered<BoxFuture<'static, Lsn>>,
+    /// Attempts in a row that came to nothing.
+    failures: u32,
+    /// The permanent slot cannot be read any further: it has to be made anew.
+    anew: bool,
+    /// When a permanent slot that is there may be read.
+    resume_at: Instant,
+    /// It was logged that publications are missing.
+    missing_told: bool,
+}
+
+/// Why a connection ended that the server did not end.
+enum End {
+    /// The reader is being shut down.
+    Stopped,
+    /// The slot keeps more of the log than it may.
+    TooFar,
+}
+
+/// What comes next while a session runs.
+enum Next {
+    End(End),
+    HandedOver(Lsn),
+    Event(Result<Event, ReplicationError>),
+}
+
+impl<S: LogSink> Reader<S> {
+    async fn run(mut self, stop: CancellationToken) {
+        let pool = match pool::make_named(
+            &self.config.database,
+            APPLICATION_NAME,
+            2,
+            self.config.database.connect_timeout,
+        ) {
+            Ok(pool) => pool,
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "the log cannot be read");
+                return;
+            }
+        };
+        loop {
+            let session = tokio::select! {
+                () = stop.cancelled() => break,
+                session = self.connect(&pool) => session,
+            };
+            let ended = match session {
+                Ok(session) => self.read(session, &pool, &stop).await,
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok(End::Stopped) => break,
+                Ok(End::TooFar) => {
+                    tracing::error!(
+                        code = "ReplicationSlotLagTooHigh",
+                        "replication slot given up: too far behind"
+                    );
+                    self.anew = self.config.database.durable_slot;
+                }
+                Err(error) => {
+                    let pause = self.failed(&error);
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = time::sleep(pause) => {}
+                    }
+                }
+            }
+        }
+        pool.close();
+    }
+
+    /// A session, as soon as there is something to read.
+    async fn connect(&mut self, pool: &Pool) -> Result<Session, ReplicationError> {
+        self.config.database.old_server = slot::is_old(pool).await?;
+        let database = &self.config.database;
+        let missing = slot::missing_publications(pool, &self.config.publications).await?;
+        if !missing.is_empty() {
+            if !std::mem::replace(&mut self.missing_told, true) {
+                let code = "RealtimeDisabledForConfiguration";
+                tracing::warn!(
+                    code,
+                    missing = missing.join(", "),
+                    "publications do not exist: waiting for them"
+                );
+            }
+            return Err(ReplicationError::NothingPublished);
+        }
+        self.missing_told = false;
+        if database.durable_slot
+            && !self.anew
+            && let Some(kept) = slot::kept_bytes(pool, &database.slot_name).await?
+        {
+            if database.max_lag_bytes > 0 && kept > database.max_lag_bytes {
+                tracing::error!(
+                    code = "ReplicationSlotLagTooHigh",
+                    kept,
+                    "replication slot given up: too far behind"
+                );
+                self.anew = true;
+            } else {
+                time::sleep_until(self.resume_at).await;
+            }
+        }
+        Session::start(database, &self.config.publications, self.anew).await
+    }
+
+    /// Logs why there is no session; returns how long to wait before the next attempt.
+    fn failed(&mut self, error: &ReplicationError) -> Duration {
+        let longest = if matches!(error, ReplicationError::NothingPublished) {
+            LOOK
+        } else {
+            tracing::warn!(code = error.code(), %error, "the log is not being read, trying again");
+            RETRY.1
+        };
+        self.anew |= self.config.database.durable_slot && error.is_lasting();
+        let ceiling = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        ceiling.mul_f64(rand::rng().random_range(0.5..1.0))
+    }
+
+    /// Reads until the session ends.
+    async fn read(
+        &mut self,
+        mut session: Session,
+        pool: &Pool,
+        stop: &CancellationToken,
+    ) -> Result<End, ReplicationError> {
+        self.anew = false;
+        self.stats.sessions.fetch_add(1, Ordering::Relaxed);
+        let database = &self.config.database;
+        let (resumed, start) = (session.is_resumed(), session.start_position());
+        tracing::info!(database = database.name, resumed, position = %start, "reading the log");
+        if !resumed {
+            self.seen = Seen::default();
+        }
+        self.sink.session_begins();
+        let limit = database.max_lag_bytes;
+        let lag = LagWatch::start(pool.clone(), Arc::clone(&self.stats), limit, &self.tasks);
+        lag.confirmed(start);
+        let too_far = lag.exceeded();
+        // Everything before it was read, and is handed over unless something is pending.
+        let mut reached = start;
+        loop {
+            let may_read = self.pending.len() < MAX_PENDING;
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => Next::End(End::Stopped),
+                () = too_far.cancelled() => Next::End(End::TooFar),
+                Some(end) = self.pending.next() => Next::HandedOver(end),
+                event = session.next(), if may_read => Next::Event(event),
+            };
+            let handed = match next {
+                Next::End(end) => {
+                    session.stop().await;
+                    return Ok(end);
+                }
+                Next::HandedOver(end) => Some(end),
+                Next::Event(event) => {
+                    match event? {
+                        Event::Idle(position) if !self.seen.is_reading() => {
+                            self.failures = 0;
+                            reached = reached.max(position);
+                            lag.caught_up(self.pending.is_empty());
+                        }
+                        Event::Idle(_) => {}
+                        Event::Message(message) => {
+                            lag.caught_up(false);
+                            reached = self.take(&message).unwrap_or(reached);
+                        }
+                    }
+                    None
+                }
+            };
+            let confirmed = if self.pending.is_empty() { Some(reached) } else { handed };
+            if let Some(confirmed) = confirmed {
+                session.confirm(confirmed);
+                lag.confirmed(confirmed);
+            }
+            if let Some(relief) = self.sink.relieve() {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = too_far.cancelled() => {}
+                    () = relief => {}
+                }
+            }
+        }
+    }
+
+    /// Hands a message over. Returns the position at which a transaction ends, if one does.
+    fn take(&mut self, message: &Message) -> Option<Lsn> {
+        match (self.seen.see(message), message) {
+            (Sight::New, Message::Commit { end_lsn, .. }) => {
+                self.failures = 0;
+                let end = *end_lsn;
+                let hand_over = self.sink.committed(end);
+                if hand_over.is_some() || !self.pending.is_empty() {
+                    self.pending.push_back(Box::pin(async move {
+                        if let Some(hand_over) = hand_over {
+                            hand_over.await;
+                        }
+                        end
+                    }));
+                }
+                Some(end)
+            }
+            (Sight::Passed, Message::Commit { end_lsn, .. }) => Some(*end_lsn),
+            (Sight::Passed, _) => None,
+            (sight, message) => {
+                if is_row(message) {
+                    self.stats.rows.fetch_add(1, Ordering::Relaxed);
+                }
+                self.sink.message(message, sight == Sight::Again);
+                None
+            }
+        }
+    }
+}
+
+/// Whether a message is of rows.
+fn is_row(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } | Message::Truncate { .. }
+    )
+}

@@ -1,0 +1,126 @@
+//! What a reader has handed over, so that nothing comes twice when another connection goes on.
+
+use realtime_pgoutput::{Lsn, message::Message};
+
+use super::is_row;
+
+/// Whether a message was seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// No, or it is of no row and told by every connection.
+    New,
+    /// It is of a row that was handed over, in a transaction that was not complete.
+    Again,
+    /// It belongs to a transaction that was handed over.
+    Passed,
+}
+
+/// The place that was reached. Commits are read in the order of their positions.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Commit position of the last transaction that came whole.
+    whole: Lsn,
+    /// Commit position of the transaction that came in part, and how many rows of it.
+    part: (Lsn, u64),
+    /// The transaction that is being read.
+    reading: Option<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    commit: Lsn,
+    passed: bool,
+    /// Rows that have come by this connection.
+    rows: u64,
+}
+
+impl Seen {
+    /// Whether a transaction is being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Judges a message and remembers it.
+    pub(super) fn see(&mut self, message: &Message) -> Sight {
+        match message {
+            Message::Begin { final_lsn, .. } => {
+                let passed = *final_lsn <= self.whole;
+                self.reading = Some(Reading { commit: *final_lsn, passed, rows: 0 });
+            }
+            Message::Commit { .. } => {
+                let Some(reading) = self.reading.take() else { return Sight::New };
+                if reading.passed {
+                    return Sight::Passed;
+                }
+                self.whole = reading.commit;
+            }
+            row if is_row(row) => {
+                let Some(reading) = &mut self.reading else { return Sight::New };
+                if reading.passed {
+                    return Sight::Passed;
+                }
+                reading.rows += 1;
+                if self.part.0 != reading.commit {
+                    self.part = (reading.commit, 0);
+                }
+                if reading.rows <= self.part.1 {
+                    return Sight::Again;
+                }
+                self.part.1 = reading.rows;
+            }
+            _ => return Sight::New,
+        }
+        if self.reading.as_ref().is_some_and(|reading| reading.passed) { Sight::Passed } else { Sight::New }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use realtime_pgoutput::message::UnixMicros;
+
+    use super::*;
+
+    fn begin(commit: u64) -> Message {
+        Message::Begin { final_lsn: Lsn(commit), commit_time: UnixMicros(0), xid: 1 }
+    }
+
+    fn row() -> Message {
+        Message::Insert { xid: None, relation: 1, new: Vec::new() }
+    }
+
+    fn commit(commit: u64) -> Message {
+        let (commit_lsn, end_lsn) = (Lsn(commit), Lsn(commit + 1));
+        Message::Commit { flags: 0, commit_lsn, end_lsn, commit_time: UnixMicros(0) }
+    }
+
+    fn see(seen: &mut Seen, messages: Vec<Message>) -> String {
+        let of = |message| match seen.see(message) {
+            Sight::New => 'n',
+            Sight::Again => 'a',
+            Sight::Passed => 'p',
+        };
+        messages.iter().map(of).collect()
+    }
+
+    #[test]
+    fn what_comes_again_is_known() {
+        let mut seen = Seen::default();
+        assert_eq!(see(&mut seen, vec![begin(10), row(), row(), commit(10)]), "nnnn");
+        assert_eq!(see(&mut seen, vec![begin(20), row(), row()]), "nnn");
+        assert!(seen.is_reading());
+        // Another connection goes on before both.
+        let again = vec![begin(10), row(), row(), commit(10), begin(20), row(), row(), row(), commit(20)];
+        assert_eq!(see(&mut seen, again), "ppppnaann");
+        assert!(!seen.is_reading());
+        assert_eq!(see(&mut seen, vec![begin(20), row(), row(), row(), commit(20)]), "ppppp");
+        assert_eq!(see(&mut seen, vec![begin(30), row(), commit(30)]), "nnn");
+    }
+
+    #[test]
+    fn a_transaction_that_breaks_off_twice() {
+        let mut seen = Seen::default();
+        assert_eq!(see(&mut seen, vec![begin(10), row(), row(), row()]), "nnnn");
+        assert_eq!(see(&mut seen, vec![begin(10), row()]), "na");
+        assert_eq!(see(&mut seen, vec![begin(10), row(), row(), row(), row(), commit(10)]), "naaann");
+    }
+}

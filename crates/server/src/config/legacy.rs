@@ -1,0 +1,258 @@
+//! Settings of the first generation (legacy 5.3, 9.3).
+//!
+//! A server that is started with the environment of a first-generation server, and with nothing that only the second
+//! knows, behaves as one: `JWT_SECRET` or `SECURE_CHANNELS`, and no `API_JWT_SECRET`. Its variables are then translated to
+//! those that the rest of the settings read. `LEGACY_MODE` chooses by hand.
+
+use std::{collections::HashMap, time::Duration};
+
+use realtime_legacy::{ConfigFile, Profile, StarEvents, parse_headers};
+use realtime_tenants::Tenant;
+use secrecy::SecretString;
+
+use super::{
+    ConfigError, Env,
+    env::{Found, Origin},
+};
+
+/// Which engine serves joins without `config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LegacyEngine {
+    /// That of the second generation, as the reference has it: every subscriber gets what its role may see.
+    Rls,
+    /// Every change goes to everybody who joined a topic of it.
+    Stream,
+}
+
+/// How the first generation is served.
+#[derive(Debug, Clone)]
+pub struct LegacySettings {
+    /// The engine.
+    pub engine: LegacyEngine,
+    /// Nothing but the first generation is wanted: its answers, and none of the HTTP API.
+    pub pure: bool,
+    /// Which versions are emulated.
+    pub profile: Profile,
+    /// Tokens are asked for.
+    pub secure: bool,
+    /// Publications that the stream engine reads.
+    pub publications: Vec<String>,
+    /// The permanent replication slot; `None`: a temporary one.
+    pub slot: Option<String>,
+    /// Bytes of the log that the slot may keep before it is given up; 0 for any number.
+    pub max_lag_bytes: u64,
+    /// How long after the start a permanent slot is read that was there before.
+    pub resume_delay: Duration,
+    /// What is broadcast, and the webhooks.
+    pub file: ConfigFile,
+    /// How webhooks are posted.
+    pub webhooks: WebhookSettings,
+    /// Whether `/metrics` is there, without a token.
+    pub expose_metrics: bool,
+}
+
+/// How webhooks are posted (legacy 6).
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Headers beside `content-type`.
+    pub headers: Vec<(String, String)>,
+    /// Longest time for an answer.
+    pub timeout: Duration,
+    /// Attempts after the first that failed.
+    pub retries: u32,
+    /// Pause before the first of them; it doubles.
+    pub retry_delay: Duration,
+    /// Key of signatures; without one nothing is signed.
+    pub secret: Option<SecretString>,
+    /// Largest body in bytes. A transaction with a larger one is not posted.
+    pub max_body: usize,
+}
+
+/// Whether the settings are those of a first-generation server.
+fn is_pure(is_set: impl Fn(&str) -> bool) -> bool {
+    let any = |names: &[&str]| names.iter().any(|name| is_set(name));
+    !is_set("LEGACY_MODE")
+        && any(&["JWT_SECRET", "SECURE_CHANNELS"])
+        && !any(&["API_JWT_SECRET", "API_JWT_JWKS"])
+}
+
+/// Puts what a first-generation server did in place of what its environment means otherwise, and into the gaps that it
+/// leaves; nothing if the first generation is not served.
+pub(super) fn translate(values: &mut HashMap<&'static str, Found>) {
+    let pure = is_pure(|name| values.contains_key(name));
+    let served = values.get("LEGACY_MODE").map_or(pure, |mode| mode.value != "off");
+    let text = |values: &HashMap<_, Found>, name| values.get(name).map(|found: &Found| found.value.clone());
+    let put = |values: &mut HashMap<_, _>, name, value: String| {
+        values.insert(name, Found { value, origin: Origin::FirstGeneration });
+    };
+    if served && !values.contains_key("API_JWT_SECRET") {
+        match text(values, "JWT_SECRET") {
+            Some(secret) => put(values, "API_JWT_SECRET", secret),
+            // Nobody is asked for a token; one for the second generation's channels is not believed.
+            None if pure => {
+                let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+                put(values, "API_JWT_SECRET", secret);
+            }
+            None => {}
+        }
+    }
+    if !pure {
+        return;
+    }
+    put(values, "SEED_SELF_HOST", "true".to_owned());
+    // TLS was used if the database offered it; the engine RLS asked for it.
+    let rls = text(values, "REPLICATION_MODE").is_some_and(|mode| mode == "RLS");
+    let ssl_mode = match text(values, "DB_SSL").as_deref() {
+        Some("false") => "disable",
+        Some(_) if rls => "require",
+        _ => "prefer",
+    };
+    put(values, "DB_SSL", "false".to_owned());
+    for name in ["REALTIME_IP_VERSION", "DB_IP_VERSION"] {
+        if let Some(version) = text(values, name) {
+            put(values, name, version.to_ascii_lowercase());
+        }
+    }
+    for (name, value) in [
+        ("DB_SSL_MODE", ssl_mode),
+        ("DB_HOST", "localhost"),
+        ("DB_USER", "postgres"),
+        ("JWT_CLAIM_VALIDATORS_LENIENT", "true"),
+        // There were no limits.
+        ("TENANT_MAX_CONCURRENT_USERS", "200000"),
+        ("TENANT_MAX_CHANNELS_PER_CLIENT", "1000"),
+        ("TENANT_MAX_JOINS_PER_SECOND", "2500"),
+        ("TENANT_MAX_EVENTS_PER_SECOND", "10000"),
+        // It made nothing in the database.
+        ("PREPARE_DATABASES", "false"),
+        ("MAX_REPLICATION_LAG_MB", "0"),
+    ] {
+        if !values.contains_key(name) {
+            put(values, name, value.to_owned());
+        }
+    }
+}
+
+/// The settings of the first generation, if it is served.
+///
+/// # Errors
+/// The first setting that cannot be used.
+pub(super) fn read(env: &Env) -> Result<Option<LegacySettings>, ConfigError> {
+    let given = |name: &str| env.found(name).is_some_and(|found| found.origin != Origin::FirstGeneration);
+    let pure = is_pure(given);
+    let modes = [("STREAM", LegacyEngine::Stream), ("RLS", LegacyEngine::Rls)];
+    let mode = env.one_of("REPLICATION_MODE", LegacyEngine::Stream, &modes)?;
+    let engines = [("off", None), ("rls", Some(LegacyEngine::Rls)), ("stream", Some(LegacyEngine::Stream))];
+    let Some(engine) = env.one_of("LEGACY_MODE", pure.then_some(mode), &engines)? else { return Ok(None) };
+    // Anything but `false` asks for tokens.
+    let secure = env.text("SECURE_CHANNELS").as_deref() != Some("false");
+    if secure && pure && env.text("JWT_SECRET").is_none() {
+        return Err(env.wrong("JWT_SECRET", "must be set unless SECURE_CHANNELS is false"));
+    }
+    let publications = publications(env)?;
+    if engine == LegacyEngine::Rls && publications.len() != 1 {
+        return Err(env.wrong("PUBLICATIONS", "must name one publication in the mode RLS"));
+    }
+    Ok(Some(LegacySettings {
+        engine,
+        pure,
+        profile: profile(env)?,
+        secure,
+        publications,
+        slot: slot(env, engine)?,
+        max_lag_bytes: env.integer::<u64>("MAX_REPLICATION_LAG_MB")?.saturating_mul(1_000_000),
+        resume_delay: env.millis("LEGACY_RESUME_DELAY_MS")?,
+        file: file(env)?,
+        webhooks: webhooks(env)?,
+        expose_metrics: pure && env.boolean("EXPOSE_METRICS")?,
+    }))
+}
+
+/// Has tenants read what the engine RLS is told to read.
+pub(super) fn adjust(legacy: Option<&LegacySettings>, tenants: &mut [Tenant]) {
+    let Some(legacy) = legacy.filter(|legacy| legacy.pure && legacy.engine == LegacyEngine::Rls) else {
+        return;
+    };
+    for tenant in tenants {
+        tenant.database.publication = legacy.publications.first().cloned().unwrap_or_default();
+        if let Some(slot) = &legacy.slot {
+            tenant.database.slot_name.clone_from(slot);
+            tenant.database.durable_slot = true;
+        }
+    }
+}
+
+/// `SOCKET_TIMEOUT`: how long a client may be silent.
+///
+/// # Errors
+/// When it is neither a number of milliseconds nor `infinity`.
+pub(super) fn socket_timeout(env: &Env) -> Result<Duration, ConfigError> {
+    /// Longer than a machine runs, and short enough for any clock.
+    const INFINITY: Duration = Duration::from_secs(30 * 365 * 86_400);
+    let text = env.required("SOCKET_TIMEOUT")?;
+    match text.parse() {
+        _ if text == "infinity" => Ok(INFINITY),
+        Ok(millis) if millis > 0 => Ok(Duration::from_millis(millis).min(INFINITY)),
+        _ => Err(env.wrong("SOCKET_TIMEOUT", format!("must be milliseconds or infinity, not {text:?}"))),
+    }
+}
+
+fn profile(env: &Env) -> Result<Profile, ConfigError> {
+    let names = [("v0.10", Profile::V0_10), ("v0.22", Profile::V0_22), ("v1.0", Profile::V0_22)];
+    let profile = env.one_of("LEGACY_PROFILE", Profile::ANY, &names)?;
+    let stars = [("true", StarEvents::Always), ("false", StarEvents::Never), ("auto", StarEvents::Auto)];
+    let switch = |name, default| match env.found(name) {
+        Some(_) => env.boolean(name),
+        None => Ok(default),
+    };
+    Ok(Profile {
+        star_events: env.one_of("LEGACY_STAR_EVENTS", profile.star_events, &stars)?,
+        dotted_filter: switch("LEGACY_DOTTED_FILTER", profile.dotted_filter)?,
+        iso_timestamps: switch("LEGACY_ISO_TIMESTAMPS", profile.iso_timestamps)?,
+        errors_key: switch("LEGACY_ERRORS_KEY", profile.errors_key)?,
+        ..profile
+    })
+}
+
+/// `PUBLICATIONS`, a JSON array of names.
+fn publications(env: &Env) -> Result<Vec<String>, ConfigError> {
+    let names: Option<Vec<String>> = serde_json::from_str(&env.required("PUBLICATIONS")?).ok();
+    names
+        .filter(|names| !names.is_empty())
+        .ok_or_else(|| env.wrong("PUBLICATIONS", "must be a JSON array of names"))
+}
+
+/// `SLOT_NAME`, in lower case as PostgreSQL has it; a temporary slot without one.
+fn slot(env: &Env, engine: LegacyEngine) -> Result<Option<String>, ConfigError> {
+    let temporary = env.boolean("TEMPORARY_SLOT")? && engine == LegacyEngine::Rls;
+    let Some(name) = env.text("SLOT_NAME").filter(|_| !temporary) else { return Ok(None) };
+    let name = name.to_ascii_lowercase();
+    if name.len() > 63 || name.contains(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+        return Err(env.wrong("SLOT_NAME", "must be letters, digits and _, at most 63 of them"));
+    }
+    Ok(Some(name))
+}
+
+/// What `CONFIGURATION_FILE` says; everything is broadcast without one.
+fn file(env: &Env) -> Result<ConfigFile, ConfigError> {
+    const NAME: &str = "CONFIGURATION_FILE";
+    let Some(path) = env.text(NAME) else { return Ok(ConfigFile::default()) };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| env.wrong(NAME, format!("{path} cannot be read: {error}")))?;
+    ConfigFile::parse(&text).map_err(|error| env.wrong(NAME, format!("{path} {error}")))
+}
+
+fn webhooks(env: &Env) -> Result<WebhookSettings, ConfigError> {
+    let headers = env.text("WEBHOOK_HEADERS").and_then(|text| parse_headers(&text)).unwrap_or_default();
+    Ok(WebhookSettings {
+        headers,
+        timeout: env.millis("WEBHOOK_TIMEOUT_MS")?,
+        retries: env.integer("WEBHOOK_RETRIES")?,
+        retry_delay: env.millis("WEBHOOK_RETRY_DELAY_MS")?,
+        secret: env.text("WEBHOOK_SECRET").map(SecretString::from),
+        max_body: env.integer("WEBHOOK_MAX_BODY_BYTES")?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! The HTTP side of a server that is nothing but of the first generation (legacy 1.1).
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::Ordering},
+};
+
+use axum::{
+    Router,
+    extract::State,
+    response::{Html, IntoResponse as _, Response},
+    routing::{any, get},
+};
+use http::header;
+
+use super::{for_all, healthcheck, upgrade};
+use crate::{
+    app::App,
+    metrics::{self, Part},
+};
+
+/// What is shown to who opens the server in a browser.
+const PAGE: &str = "<!doctype html>
+<html lang=\"en\"><meta charset=\"utf-8\"><title>Realtime</title>
+<body><h1>Realtime</h1><p>The server runs. Clients connect to <code>/socket</code>.</p></body></html>
+";
+
+/// Its routes: sockets, a page, and perhaps metrics.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new()
+        .route("/", get(|| async { Html(PAGE) }))
+        .route("/healthcheck", get(healthcheck))
+        .route("/socket/websocket", any(upgrade::websocket))
+        .route("/realtime/v1/websocket", any(upgrade::websocket));
+    if app.legacy().is_some_and(|legacy| legacy.settings().expose_metrics) {
+        router = router.route("/metrics", get(metrics));
+    }
+    for_all(router, &app).with_state(app)
+}
+
+/// Those metrics that the first generation had, and all others, to everybody.
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let text = own(&app) + &metrics::render(&app, Part::All);
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
+fn own(app: &App) -> String {
+    let mut text = String::new();
+    let mut put = |name: &str, help: &str, value: u64| {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+    };
+    let sockets: usize = app.runtimes().iter().map(|tenant| tenant.sockets().len()).sum();
+    put("realtime_active_websocket_connection_total", "Sockets", sockets as u64);
+    let Some(legacy) = app.legacy() else { return text };
+    let counters = legacy.counters();
+    for (name, help, counter) in [
+        ("realtime_active_websocket_topic_total", "Joined channels", &counters.channels),
+        ("realtime_stream_changes", "Row changes read from the log", &counters.changes),
+        ("realtime_stream_frames", "Frames queued to sockets", &counters.frames),
+        ("realtime_webhooks_sent", "Webhooks answered with success", &counters.webhooks_sent),
+        ("realtime_webhooks_failed", "Webhooks given up", &counters.webhooks_failed),
+    ] {
+        put(name, help, counter.load(Ordering::Relaxed));
+    }
+    if let Some(stats) = legacy.reader_stats() {
+        let lag = stats.lag_bytes.load(Ordering::Relaxed);
+        put("realtime_stream_lag_bytes", "Bytes of the log that were not handed over yet", lag);
+    }
+    text
+}

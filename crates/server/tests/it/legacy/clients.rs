@@ -1,0 +1,320 @@
+//! Clients of the first generation, unmodified, against the real binary.
+//!
+//! `scripts/test` installs them: npm packages in `clients/legacy/js`, Python environments in
+//! `clients/legacy/python-0.0.4/.venv` and `clients/legacy/python-1.0/.venv`.
+
+use std::{path::PathBuf, process::Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use realtime_testkit::{PATIENCE, Server, TestDb};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::{self, Duration},
+};
+
+use super::{SECRET, logged, now, server, streaming, token};
+
+/// Topics of the four kinds.
+const TOPICS: [&str; 4] =
+    ["realtime:*", "realtime:public", "realtime:public:users", "realtime:public:users:id=eq.99"];
+
+/// The old README's command line for the server, as far as it is the same for all databases.
+const README: [(&str, &str); 3] =
+    [("JWT_SECRET", "SOMETHING_SUPER_SECRET"), ("SECURE_CHANNELS", "false"), ("SLOT_NAME", "readme")];
+
+/// A program that shows what a user of an old client sees.
+struct Client {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../clients/legacy").join(name)
+}
+
+impl Client {
+    fn start(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+        let lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
+        Ok(Self { child, lines })
+    }
+
+    fn node(arguments: &[&str]) -> Result<Self> {
+        let dir = folder("js");
+        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/legacy/js, or scripts/test");
+        let mut command = Command::new("node");
+        command.current_dir(&dir).args(arguments);
+        Self::start(command)
+    }
+
+    /// `realtime-js-0.9` or `realtime-js-1.7`, joined.
+    async fn javascript(
+        server: &Server,
+        library: &str,
+        topics: &[&str],
+        events: &Value,
+        params: &Value,
+    ) -> Result<Self> {
+        let url = format!("ws://localhost:{}/socket", server.port());
+        let (topics_text, events, params) =
+            (json!(topics).to_string(), events.to_string(), params.to_string());
+        let mut client = Self::node(&["watch.cjs", library, &url, &topics_text, &events, &params])?;
+        let mut joined = Vec::new();
+        for _ in topics {
+            joined.push(client.next("joined").await?);
+        }
+        joined.sort_by_key(Value::to_string);
+        let mut topics = topics.to_vec();
+        topics.sort_unstable();
+        assert_eq!(joined, topics);
+        Ok(client)
+    }
+
+    /// `python-0.0.4` or `python-1.0`, joined, on a server that exposes its metrics.
+    async fn python(server: &Server, version: &str, topics: &[&str], events: &Value) -> Result<Self> {
+        let interpreter = folder(version).join(".venv/bin/python");
+        ensure!(
+            interpreter.exists(),
+            "make clients/legacy/{version}/.venv from requirements.txt, or run scripts/test"
+        );
+        let url = format!("ws://localhost:{}/socket/websocket", server.port());
+        let mut command = Command::new(interpreter);
+        command.current_dir(folder("")).args([
+            "watch.py",
+            &url,
+            &json!(topics).to_string(),
+            &events.to_string(),
+        ]);
+        let client = Self::start(command)?;
+        let line = format!("realtime_active_websocket_topic_total {}\n", topics.len());
+        let joined = async {
+            while !server.http("GET", "/metrics", &[], b"").await?.body.contains(&line) {
+                time::sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(())
+        };
+        time::timeout(PATIENCE, joined).await.context("not joined")??;
+        Ok(client)
+    }
+
+    /// The value of the next line that has this key.
+    async fn next(&mut self, key: &str) -> Result<Value> {
+        let limit = time::Instant::now() + PATIENCE;
+        loop {
+            let line = time::timeout_at(limit, self.lines.next_line())
+                .await
+                .with_context(|| format!("no {key}"))??;
+            let Some(line) = line else {
+                let mut errors = String::new();
+                if let Some(stderr) = &mut self.child.stderr {
+                    stderr.read_to_string(&mut errors).await?;
+                }
+                anyhow::bail!("the client ended: {errors}");
+            };
+            let mut value: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+            ensure!(value.get("refused").is_none() && value.get("timeout").is_none(), "{value}");
+            if let Some(found) = value.get_mut(key) {
+                return Ok(found.take());
+            }
+        }
+    }
+
+    /// The changes that are seen up to that of the row -1 on `realtime:*`, as `topic bound type id`, sorted.
+    async fn changes(&mut self) -> Result<Vec<String>> {
+        let mut changes = Vec::new();
+        loop {
+            let change = self.next("change").await?;
+            let row = if change["type"] == "DELETE" { &change["old_record"] } else { &change["record"] };
+            let id = row["id"].as_i64().or_else(|| row["id"].as_str()?.parse().ok()).context("id")?;
+            if id == -1 && change["topic"] == "realtime:*" {
+                changes.sort();
+                return Ok(changes);
+            }
+            if id != -1 {
+                let text = |key: &str| change[key].as_str().unwrap_or_default().to_owned();
+                changes.push(format!("{} {} {} {id}", text("topic"), text("bound"), text("type")));
+            }
+        }
+    }
+}
+
+async fn users() -> Result<TestDb> {
+    let db = TestDb::new().await?;
+    db.sql(
+        "create table users (id bigint primary key, name text, active boolean);
+         alter publication supabase_realtime add table users",
+    )
+    .await?;
+    Ok(db)
+}
+
+/// One of each, of row 99 and of another; then the row that ends the listening.
+async fn write(db: &TestDb) -> Result<()> {
+    for statement in [
+        "insert into users values (99, 'a', true)",
+        "insert into users values (1, 'b', true)",
+        "update users set name = 'c' where id = 99",
+        "delete from users where id = 1",
+        "delete from users where id = 99",
+        "insert into users values (-1, 'end', false)",
+    ] {
+        db.sql(statement).await?;
+    }
+    // The next who writes begins anew.
+    db.sql("delete from users").await
+}
+
+/// What [`write`] shows on topics to listeners that are bound to the types.
+fn everything(topics: &[&str]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for topic in topics {
+        let filtered = topic.ends_with("eq.99");
+        for (event, id) in [("INSERT", 99), ("INSERT", 1), ("UPDATE", 99), ("DELETE", 1), ("DELETE", 99)] {
+            if !filtered || id == 99 {
+                lines.push(format!("{topic} {event} {event} {id}"));
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// The same to listeners that are bound to `*`.
+fn stars(topics: &[&str]) -> Vec<String> {
+    let mut lines = everything(topics);
+    for line in &mut lines {
+        let (topic, rest) = line.split_once(' ').unwrap();
+        let (_, rest) = rest.split_once(' ').unwrap();
+        *line = format!("{topic} * {rest}");
+    }
+    lines.sort();
+    lines
+}
+
+/// legacy 47
+#[tokio::test]
+async fn javascript() -> Result<()> {
+    let db = users().await?;
+    let types = json!(["INSERT", "UPDATE", "DELETE"]);
+    let star = json!(["*"]);
+    let without = streaming(&db, &[("LEGACY_STAR_EVENTS", "false")]).await?;
+    let secured = [("SECURE_CHANNELS", "true"), ("JWT_SECRET", SECRET), ("LEGACY_PROFILE", "v0.10")];
+    let with = streaming(&db, &secured).await?;
+    let either = streaming(&db, &[]).await?;
+    let token = token(&json!({"exp": now() + 1000}));
+    for (library, param) in [("realtime-js-0.9", "token"), ("realtime-js-1.7", "apikey")] {
+        let (none, some) = (json!({}), json!({param: token}));
+        let mut typed = Client::javascript(&without, library, &TOPICS, &types, &none).await?;
+        let mut starred = Client::javascript(&with, library, &TOPICS, &star, &some).await?;
+        let mut by_itself = Client::javascript(&either, library, &TOPICS, &star, &none).await?;
+        let events = json!({"realtime:*": ["*", "INSERT"]});
+        let mut deaf = Client::javascript(&without, library, &["realtime:*"], &events, &none).await?;
+        write(&db).await?;
+        assert_eq!(typed.changes().await?, everything(&TOPICS), "{library}");
+        assert_eq!(starred.changes().await?, stars(&TOPICS), "{library}");
+        assert_eq!(by_itself.changes().await?, stars(&TOPICS), "{library}");
+        let heard = deaf.changes().await?;
+        // The old library hears nothing of `*` unless the server says it.
+        let heard_stars = heard.iter().filter(|line| line.contains(" * ")).count();
+        assert_eq!(heard_stars, if library == "realtime-js-0.9" { 0 } else { 5 }, "{heard:?}");
+    }
+    Ok(())
+}
+
+/// legacy 48
+#[tokio::test]
+async fn python() -> Result<()> {
+    let db = users().await?;
+    let types = json!(["INSERT", "UPDATE", "DELETE"]);
+    let env = [("EXPOSE_METRICS", "true")];
+    for version in ["python-0.0.4", "python-1.0"] {
+        let typed_server = streaming(&db, &env).await?;
+        let star_server = if version == "python-0.0.4" {
+            streaming(&db, &[env[0], ("LEGACY_PROFILE", "v0.10")]).await?
+        } else {
+            streaming(&db, &env).await?
+        };
+        let mut typed = Client::python(&typed_server, version, &TOPICS, &types).await?;
+        let mut starred = Client::python(&star_server, version, &TOPICS, &json!(["*"])).await?;
+        write(&db).await?;
+        assert_eq!(typed.changes().await?, everything(&TOPICS), "{version}");
+        assert_eq!(starred.changes().await?, stars(&TOPICS), "{version}");
+    }
+    Ok(())
+}
+
+/// legacy 48: a client that says nothing but its heartbeats stays.
+#[tokio::test]
+async fn python_stays_connected() -> Result<()> {
+    let db = users().await?;
+    // The client's heartbeats come every five seconds: the limit is scaled down with them, from a minute.
+    let server = streaming(&db, &[("EXPOSE_METRICS", "true"), ("SOCKET_TIMEOUT", "7000")]).await?;
+    let topic = "realtime:public:users";
+    let mut client = Client::python(&server, "python-0.0.4", &[topic], &json!(["UPDATE"])).await?;
+    db.sql("insert into users values (1, 'a', true)").await?;
+    time::sleep(Duration::from_secs(12)).await;
+    db.sql("update users set name = 'b'").await?;
+    assert_eq!(client.next("change").await?["record"]["name"], "b");
+    Ok(())
+}
+
+/// legacy 49
+#[tokio::test]
+async fn supabase_js() -> Result<()> {
+    let db = users().await?;
+    let server = streaming(&db, &[("SECURE_CHANNELS", "true"), ("JWT_SECRET", SECRET)]).await?;
+    let url = format!("http://localhost:{}", server.port());
+    let token = token(&json!({"role": "anon", "exp": now() + 1000}));
+    let mut table = Client::node(&["supabase.cjs", &url, &token, "users", "UPDATE", "DELETE", "INSERT"])?;
+    let mut row = Client::node(&["supabase.cjs", &url, &token, "users:id=eq.2", "*"])?;
+    let mut all = Client::node(&["supabase.cjs", &url, &token, "*", "*"])?;
+    for client in [&mut table, &mut row, &mut all] {
+        client.next("joined").await?;
+    }
+    db.sql("insert into users values (1, 'a', true), (2, 'b', false); update users set active = false")
+        .await?;
+    let mut update = table.next("change").await?;
+    while update["type"] != "UPDATE" {
+        update = table.next("change").await?;
+    }
+    assert_eq!(
+        update,
+        json!({"bound": "UPDATE", "type": "UPDATE", "schema": "public", "table": "users", "errors": null,
+            "record": {"id": 1, "name": "a", "active": false}, "old_record": {}})
+    );
+    assert_eq!(row.next("change").await?["record"], json!({"id": 2, "name": "b", "active": false}));
+    assert_eq!(all.next("change").await?["record"], json!({"id": 1, "name": "a", "active": true}));
+    db.sql("delete from users where id = 1").await?;
+    let mut delete = table.next("change").await?;
+    while delete["type"] != "DELETE" {
+        delete = table.next("change").await?;
+    }
+    assert_eq!(delete["old_record"], json!({"id": 1, "name": null, "active": null}));
+    Ok(())
+}
+
+/// The environment of the old README's `docker run`, and the four subscriptions of its JavaScript example.
+#[tokio::test]
+async fn the_readme_of_the_old_server() -> Result<()> {
+    let db = users().await?;
+    let server = server(&db, &README).await?;
+    logged(&server, "reading the log").await?;
+    let topics = ["realtime:public:users:id.eq.99", "realtime:public:users", "realtime:public", "realtime:*"];
+    let events = json!({topics[0]: ["*"], topics[1]: ["INSERT"], topics[2]: ["UPDATE"], topics[3]: ["*"]});
+    let none = json!({});
+    let mut client = Client::javascript(&server, "realtime-js-0.9", &topics, &events, &none).await?;
+    write(&db).await?;
+    let mut expected: Vec<String> = stars(&[topics[0], topics[3]]);
+    let typed = everything(&topics[1..3]);
+    let wanted = |line: &&String| {
+        line.starts_with("realtime:public:users INSERT") || line.starts_with("realtime:public UPDATE")
+    };
+    expected.extend(typed.iter().filter(wanted).cloned());
+    expected.sort();
+    assert_eq!(client.changes().await?, expected);
+    server.stop().await?;
+    super::drop_slot(&db, "readme").await
+}

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use realtime_auth::{Jwks, Keys, Verifier};
+use realtime_cluster::Cluster;
 use realtime_hub::Hub;
 use realtime_postgres::{DatabaseConfig, TenantDatabase};
 use realtime_tenants::{Registry, Tenant};
@@ -24,6 +25,8 @@ pub struct App {
     settings: Settings,
     registry: Registry,
     hub: Arc<Hub>,
+    /// Other nodes, if there can be any.
+    cluster: Option<Cluster>,
     /// Made when a tenant is first asked for.
     runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
     databases: Mutex<Vec<TenantDatabase>>,
@@ -40,11 +43,13 @@ impl App {
         for tenant in &settings.tenants {
             registry.put(tenant.clone());
         }
-        let presence_interval = settings.presence_interval;
+        let hub = Hub::new(rand::random(), settings.presence_interval);
+        let cluster = settings.cluster.clone().map(|config| Cluster::new(config, &hub));
         Arc::new(Self {
             settings,
             registry,
-            hub: Hub::new(rand::random(), presence_interval),
+            hub,
+            cluster,
             runtimes: Mutex::default(),
             databases: Mutex::default(),
             sockets: TaskTracker::new(),
@@ -80,7 +85,7 @@ impl App {
         config.prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
         let database = TenantDatabase::new(config, Arc::new(sink));
         self.databases.lock().push(database.clone());
-        let runtime = Arc::new(TenantRuntime::new(
+        let runtime = TenantRuntime::new(
             Arc::clone(tenant),
             verifier,
             Arc::clone(&self.hub),
@@ -89,7 +94,8 @@ impl App {
             Clock::System,
             self.settings.channel_error_backoff,
             self.settings.no_channel_timeout,
-        ));
+        );
+        let runtime = Arc::new(runtime.among_others(self.cluster.clone()));
         runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
         Some(runtime)
     }
@@ -122,6 +128,9 @@ impl App {
         for database in databases {
             database.shutdown().await;
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.leave().await;
+        }
     }
 
     /// The running state of every tenant that was asked for, by name.
@@ -139,6 +148,12 @@ impl App {
         let keys = Keys::new(Some(secret.expose_secret()), None);
         let verifier = Verifier::new(keys, self.settings.claim_validators.clone());
         verifier.verify_any(token, Clock::System.unix_seconds()).is_ok()
+    }
+
+    /// Other nodes, if there can be any.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
     }
 
     /// Where the node is.

@@ -160,13 +160,17 @@ impl Driver {
                 Effect::Database(ticket) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
-                        Completion::Database(ticket, runtime.database().ready().await)
+                        let ready = runtime.database().ready().await;
+                        runtime.hear_others().await;
+                        Completion::Database(ticket, ready)
                     }));
                 }
                 Effect::AuthorizeRead(ticket, request) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
-                        Completion::Read(ticket, runtime.database().authorize_read(*request).await)
+                        let read = runtime.database().authorize_read(*request);
+                        let (read, ()) = tokio::join!(read, runtime.hear_others());
+                        Completion::Read(ticket, read)
                     }));
                 }
                 Effect::AuthorizeWrite(ticket, request) => {

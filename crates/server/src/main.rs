@@ -65,6 +65,9 @@ fn serve(settings: Settings) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
+        if let Err(error) = server.join_others().await {
+            return wrong_config(&ConfigError::new("NATS_URL", error));
+        }
         if let Ok(port) = server.port() {
             tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "serving");
         }

@@ -4,7 +4,8 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering};
 
-use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Counter, CounterVec, Gauge, GaugeVec, Opts, Registry, TextEncoder};
+use realtime_cluster::Cluster;
 use realtime_postgres::Stats;
 
 use crate::{app::App, tenant_runtime::TenantRuntime};
@@ -22,6 +23,9 @@ type Metric = (&'static str, Kind, &'static str, fn(&TenantRuntime) -> Option<f6
 const METRICS: &[Metric] = &[
     ("realtime_connections_connected", Kind::Gauge, "Sockets with a joined channel", |tenant| {
         Some(f64::from(tenant.users().count()))
+    }),
+    ("realtime_connections_connected_cluster", Kind::Gauge, "The same on all nodes", |tenant| {
+        Some(f64::from(tenant.users().total()))
     }),
     ("realtime_channel_joins", Kind::Counter, "Attempts to join", |tenant| {
         Some(tenant.meters().joins().total() as f64)
@@ -135,6 +139,17 @@ pub fn render(app: &App) -> prometheus::Result<String> {
                     metric.get_metric_with_label_values(&[&*tenant.external_id])?.set(value);
                 }
             }
+        }
+    }
+    for (name, grows, help, value) in app.cluster().map(Cluster::metrics).unwrap_or_default() {
+        if grows {
+            let metric = Counter::with_opts(Opts::new(name, help))?;
+            metric.inc_by(value);
+            registry.register(Box::new(metric))?;
+        } else {
+            let metric = Gauge::with_opts(Opts::new(name, help))?;
+            metric.set(value);
+            registry.register(Box::new(metric))?;
         }
     }
     TextEncoder::new().encode_to_string(&registry.gather())

@@ -1,5 +1,6 @@
 //! What the server is told by its environment (http_and_ops 5).
 
+mod cluster;
 mod env;
 pub mod ignored;
 
@@ -7,6 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 pub use env::{ConfigError, Env};
 use realtime_auth::ClaimValidators;
+use realtime_cluster::NatsConfig;
 use realtime_hub::DEFAULT_PRESENCE_INTERVAL;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
@@ -53,6 +55,10 @@ pub struct Settings {
     pub metrics_secret: Option<SecretString>,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
+    /// What people call this node.
+    pub node_name: String,
+    /// How it finds others; alone without.
+    pub cluster: Option<NatsConfig>,
     /// The tenants known from the start.
     pub tenants: Vec<Tenant>,
     /// Whether the tenant's secret is the one that everybody knows.
@@ -94,6 +100,8 @@ impl Settings {
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             region: env.text("REGION"),
+            node_name: cluster::node_name(env),
+            cluster: cluster::cluster(env)?,
             tenants,
             well_known_secret,
         })

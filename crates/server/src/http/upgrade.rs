@@ -106,7 +106,7 @@ pub(super) fn admit(
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
         Refusal { status, text, code: error.code() }
     })?;
-    if runtime.users().count() >= tenant.limits.max_concurrent_users {
+    if runtime.users().total() >= tenant.limits.max_concurrent_users {
         return Err(HandshakeRefusal::ConnectionRateLimitReached.into());
     }
     if runtime.meters().joins().is_triggered() {

@@ -24,6 +24,7 @@ pub use channel::Token;
 use channel::{Channel, sub_topic};
 use join::Joining;
 use realtime_changes::SubscribeRefusal;
+use realtime_cluster::Interest;
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
@@ -108,6 +109,8 @@ pub struct Session {
     joined_once: bool,
     /// Keeps broadcasts from the database coming, from the first channel on.
     attendance: Option<Attendance>,
+    /// Keeps what is said on other nodes coming.
+    interest: Option<Interest>,
     /// Whether an [`Effect::WatchReplication`] is out.
     watching_replication: bool,
     /// Since when there is no channel, once a join was tried.
@@ -140,6 +143,7 @@ impl Session {
         Self {
             vsn,
             outbox,
+            interest: runtime.interest(),
             runtime,
             tenant_token,
             headers,
@@ -359,6 +363,7 @@ impl Session {
         self.user = None;
         self.attendance = None;
         self.flush();
+        self.interest = None;
     }
 
     /// The joined channel of a topic.

@@ -16,6 +16,7 @@ mod changes_tables;
 mod changes_types;
 mod channels;
 mod clients;
+mod cluster;
 mod command_line;
 mod drain;
 mod handshake;

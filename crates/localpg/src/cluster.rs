@@ -28,6 +28,10 @@ const POLL: Duration = Duration::from_millis(50);
 /// The superuser of the cluster.
 const USER: &str = "postgres";
 
+/// Names of the certificate and the key in the data directory.
+const CERTIFICATE: &str = "server.crt";
+const KEY: &str = "server.key";
+
 /// Lines of the server's log in an error.
 const LOG_LINES: usize = 5;
 
@@ -85,6 +89,8 @@ pub struct ClusterOptions {
     pub ephemeral: bool,
     /// Further settings, as `name=value`.
     pub settings: Vec<String>,
+    /// A certificate and its key, in PEM form: the server then accepts encrypted connections beside plain ones.
+    pub tls: Option<(String, String)>,
 }
 
 impl Default for ClusterOptions {
@@ -97,6 +103,7 @@ impl Default for ClusterOptions {
             durable: true,
             ephemeral: false,
             settings: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -129,6 +136,12 @@ impl Cluster {
         let data = options.data_dir.join("data");
         let password = prepare(&options.data_dir, &data, owner, &bin, progress).await?;
         refuse_running(&data)?;
+        if let Some((certificate, key)) = &options.tls {
+            for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
+                let path = data.join(name);
+                owner.write_private(&path, text).map_err(|error| Error::DataDir { path, error })?;
+            }
+        }
         progress(Progress::Starting);
         let port = options.port.map_or_else(free_port, Ok)?;
         let log = options.data_dir.join("postgresql.log");
@@ -293,6 +306,10 @@ fn spawn(
     if !options.durable {
         // Commits stay synchronous: the walsender sends what is flushed, and else that is seldom.
         settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
+    }
+    if options.tls.is_some() {
+        settings.push("ssl=on".to_owned());
+        settings.extend([format!("ssl_cert_file={CERTIFICATE}"), format!("ssl_key_file={KEY}")]);
     }
     settings.extend(options.settings.iter().cloned());
     for setting in settings {

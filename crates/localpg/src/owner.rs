@@ -28,6 +28,13 @@ impl Owner {
         self.give(dir)
     }
 
+    /// Writes a file that only this user can read.
+    pub(crate) fn write_private(self, path: &Path, text: &str) -> io::Result<()> {
+        fs::write(path, text)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        self.give(path)
+    }
+
     /// Hands a file or directory over to this user.
     pub(crate) fn give(self, path: &Path) -> io::Result<()> {
         match self.0 {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use realtime_tls::Route;
 use secrecy::SecretString;
 
 use crate::JanitorSettings;
@@ -17,6 +18,8 @@ pub struct DatabaseConfig {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether encrypted, what its server has to prove, over which addresses.
+    pub route: Route,
     /// Role to log in as; needs REPLICATION.
     pub user: String,
     /// Its password.
@@ -47,6 +50,9 @@ pub struct DatabaseConfig {
     pub statement_timeout: Duration,
     /// The replication connection ends when nobody has been subscribed for this long.
     pub idle_stop: Duration,
+    /// The replication connection is given up, and made anew, when nothing has been heard from the server for this
+    /// long: it speaks at least ten times as often. At least 5 ms. 0: never.
+    pub silence_limit: Duration,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
     /// on; `None`: neither.
     pub prepare: Option<JanitorSettings>,
@@ -57,6 +63,7 @@ impl Default for DatabaseConfig {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 5432,
+            route: Route::default(),
             user: "postgres".to_owned(),
             password: SecretString::default(),
             name: "postgres".to_owned(),
@@ -70,6 +77,7 @@ impl Default for DatabaseConfig {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             idle_stop: Duration::from_secs(600),
+            silence_limit: Duration::from_secs(300),
             prepare: None,
         }
     }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
-};
+use deadpool_postgres::{Object, Pool, PoolError, Runtime, Timeouts};
 use secrecy::ExposeSecret as _;
 use tokio::time;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use crate::{ConnectError, DatabaseConfig, config::SESSION_OPTIONS};
 
@@ -49,12 +47,7 @@ pub(crate) fn make_named(
     size: usize,
     wait: Duration,
 ) -> Result<Pool, ConnectError> {
-    let manager = Manager::from_config(
-        settings(config, application),
-        NoTls,
-        ManagerConfig { recycling_method: RecyclingMethod::Fast },
-    );
-    Pool::builder(manager)
+    Pool::builder(config.route.manager(settings(config, application)))
         .max_size(size.max(1))
         .runtime(Runtime::Tokio1)
         .timeouts(Timeouts {
@@ -83,7 +76,7 @@ pub(crate) async fn get(pool: &Pool) -> Result<Object, ConnectError> {
 /// [`ConnectError`] when there is none to be had in time.
 pub(crate) async fn connect(config: &DatabaseConfig, application: &str) -> Result<Client, ConnectError> {
     let settings = settings(config, application);
-    let connecting = settings.connect(NoTls);
+    let connecting = config.route.connect(&settings);
     let (client, connection) = match time::timeout(config.connect_timeout, connecting).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => return Err(ConnectError::from_code(error.code(), describe(&error))),

@@ -9,6 +9,7 @@ use realtime_pgoutput::{
     DecodeError, Decoder, Lsn,
     message::{Message, UnixMicros},
 };
+use realtime_tls::{DialError, Relay, TlsMode};
 use secrecy::ExposeSecret as _;
 use tokio::time;
 
@@ -34,6 +35,9 @@ const SLOT_TIMEOUT: time::Duration = time::Duration::from_secs(20);
 /// again when a permanent slot is resumed by another process.
 const CONFIRM_INTERVAL: time::Duration = time::Duration::from_secs(1);
 
+/// Signs of life that the server owes us within the time after which it is given up.
+const SIGNS_OF_LIFE: u32 = 5;
+
 /// What our replication connections are called in `pg_stat_activity`.
 pub(crate) const APPLICATION_NAME: &str = "realtime_replication";
 
@@ -43,12 +47,18 @@ pub(crate) enum ReplicationError {
     /// The connection or the server.
     #[error(transparent)]
     Wire(#[from] PgWireError),
+    /// No connection, or none that may be trusted.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// A message that is not of the protocol.
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// No slot in time.
     #[error("Replication connection timed out during initialization")]
     Timeout,
+    /// Nothing came for so long that the server must have hung, or the way to it is cut.
+    #[error("The server has not been heard for {0:?}")]
+    Silence(time::Duration),
     /// The server ended the stream.
     #[error("The server ended the replication stream")]
     Ended,
@@ -75,6 +85,8 @@ impl ReplicationError {
             "ReplicationMaxWalSendersReached"
         } else if matches!(self, Self::Timeout) {
             "ReplicationConnectionTimeout"
+        } else if matches!(self, Self::Silence(_)) {
+            "ReplicationConnectionWatchdogTimeout"
         } else {
             "StartReplicationFailed"
         }
@@ -116,6 +128,9 @@ pub(crate) struct Session {
     decoder: Decoder,
     resumed: bool,
     start: Lsn,
+    /// When the server was last heard.
+    heard: time::Instant,
+    silence_limit: time::Duration,
 }
 
 impl Session {
@@ -146,20 +161,28 @@ impl Session {
         } else {
             format!("{}_{:08x}", config.slot_name, rand::random::<u32>())
         };
+        let (host, port) = reach(config).await?;
         let replication = ReplicationConfig::new(
-            &config.host,
+            &host,
             &config.user,
             config.password.expose_secret(),
             &config.name,
             &slot,
             publications.to_vec(),
         )
-        .with_port(config.port)
+        .with_port(port)
         .with_options(SESSION_OPTIONS)
         .with_application_name(APPLICATION_NAME)
         .with_buffer_size(BUFFERED_MESSAGES)
         .with_status_interval(CONFIRM_INTERVAL)
         .with_max_message_size(MAX_MESSAGE);
+        // The server asks for a sign of life when it has had none for half of the time that we let it wait for one: what
+        // we send unasked must be rarer than that, or it has no reason to speak.
+        let sign_of_life = config.silence_limit / SIGNS_OF_LIFE;
+        let replication = match config.silence_limit {
+            time::Duration::ZERO => replication,
+            _ => replication.with_wakeup_interval(sign_of_life),
+        };
         let mut client = ReplicationClient::connect_gated(replication).await?;
         let found = if config.durable_slot { find_slot(&mut client, &slot, anew).await? } else { None };
         let mut start = found;
@@ -171,10 +194,16 @@ impl Session {
             let made = client.simple_query(&create).await?;
             start = made.first().and_then(|row| lsn(row.get(1)?.as_deref()?));
         }
+        if !sign_of_life.is_zero() {
+            let set = format!("set wal_sender_timeout = {}", sign_of_life.as_millis());
+            client.simple_query(&set).await?;
+        }
         client.start().await?;
         client.wait_started().await?;
         let (decoder, resumed) = (Decoder::new(PROTO_VERSION), found.is_some());
-        Ok(Self { client, decoder, resumed, start: start.unwrap_or_default() })
+        let start = start.unwrap_or_default();
+        let silence_limit = config.silence_limit;
+        Ok(Self { client, decoder, resumed, start, heard: time::Instant::now(), silence_limit })
     }
 
     /// Whether it goes on where an earlier session ended, so that nothing is missing in between.
@@ -192,7 +221,7 @@ impl Session {
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Event, ReplicationError> {
         loop {
-            let event = self.client.recv().await?.ok_or(ReplicationError::Ended)?;
+            let event = self.heard().await?;
             return Ok(match event {
                 ReplicationEvent::XLogData { data, .. } => Event::Message(self.decode(data)?),
                 ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
@@ -217,6 +246,21 @@ impl Session {
         }
     }
 
+    /// What comes next from the server, which may not be silent for too long.
+    async fn heard(&mut self) -> Result<ReplicationEvent, ReplicationError> {
+        let event = self.client.recv();
+        let event = if self.silence_limit.is_zero() {
+            event.await
+        } else {
+            // What has come already counts, however late we look.
+            let limit = self.heard + self.silence_limit;
+            let silence = |_| ReplicationError::Silence(self.silence_limit);
+            time::timeout_at(limit, event).await.map_err(silence)?
+        };
+        self.heard = time::Instant::now();
+        event?.ok_or(ReplicationError::Ended)
+    }
+
     fn decode(&mut self, data: Bytes) -> Result<Message, DecodeError> {
         self.decoder.decode(data)
     }
@@ -232,6 +276,21 @@ impl Session {
             tracing::debug!(%error, "replication session ended with an error");
         }
     }
+}
+
+/// Where the library is to connect: to the server itself, or to a connection that we have made because it is to be
+/// encrypted or to go to certain addresses.
+async fn reach(config: &DatabaseConfig) -> Result<(String, u16), ReplicationError> {
+    if config.route.is_direct() {
+        return Ok((config.host.clone(), config.port));
+    }
+    if config.route.tls.mode() == TlsMode::Disable {
+        let address = config.route.resolve(&config.host, config.port).await?;
+        return Ok((address.ip().to_string(), address.port()));
+    }
+    let stream = config.route.dial(&config.host, config.port).await?;
+    let relay = Relay::open(stream).map_err(DialError::Io)?;
+    Ok((relay.host().display().to_string(), relay.port()))
 }
 
 /// Where a permanent slot of this name stands, if there is one to go on with. One of another plugin or database is the
@@ -288,6 +347,10 @@ mod tests {
                 "ReplicationMaxWalSendersReached",
             ),
             (ReplicationError::Timeout, "ReplicationConnectionTimeout"),
+            (
+                ReplicationError::Silence(time::Duration::from_secs(300)),
+                "ReplicationConnectionWatchdogTimeout",
+            ),
             (ReplicationError::Ended, "StartReplicationFailed"),
         ] {
             assert_eq!(error.code(), code);

@@ -82,6 +82,7 @@ impl App {
         let name: Arc<str> = (&*tenant.external_id).into();
         let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
         let mut config = database_config(tenant);
+        config.silence_limit = self.settings.replication_watchdog;
         config.prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
         let database = TenantDatabase::new(config, Arc::new(sink));
         self.databases.lock().push(database.clone());
@@ -219,6 +220,7 @@ pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
     DatabaseConfig {
         host: database.host.clone(),
         port: database.port,
+        route: database.route.clone(),
         user: database.user.clone(),
         password: database.password.expose_secret().into(),
         name: database.name.clone(),

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use realtime_changes::{ChannelId, Delivery};
-use realtime_hub::Outbox;
+use realtime_hub::{Closed, Outbox};
 use realtime_postgres::{ChangeSink, Notice};
 use realtime_protocol::{Ref, SystemMessage, Vsn, encode};
 use tokio::time::{self, Duration, Instant};
@@ -34,6 +34,66 @@ pub struct Route {
     pub legacy: bool,
     /// How long the tenant's changes still wait for this channel's socket.
     pub patience: Patience,
+    /// Keeps frames back until the join was answered.
+    pub gate: Gate,
+}
+
+impl Route {
+    /// Queues a frame. Whether the receiver has fallen behind; an error if its socket is ending.
+    fn push(&self, frame: Bytes) -> Result<bool, Closed> {
+        match self.gate.keep(frame) {
+            Ok(behind) => Ok(behind),
+            Err(frame) => self.outbox.push_gauged(frame),
+        }
+    }
+
+    /// Whether the receiver keeps up.
+    fn has_room(&self) -> bool {
+        self.gate.has_room() && self.outbox.has_room()
+    }
+
+    /// The join was answered: sends what was kept, and everything that follows.
+    pub fn open(&self) {
+        let mut kept = self.gate.0.lock();
+        for frame in kept.take().unwrap_or_default() {
+            // A closed outbox belongs to a socket that is ending.
+            let _ = self.outbox.push(frame);
+        }
+    }
+}
+
+/// Frames of a channel whose join was not answered yet, in order.
+#[derive(Debug)]
+pub struct Gate(Mutex<Option<Vec<Bytes>>>);
+
+/// Bytes of frames that a gate keeps before the tenant's changes wait for it to open.
+const GATE_ROOM: usize = 256 * 1024;
+
+impl Gate {
+    /// A gate that keeps everything until it is opened.
+    #[must_use]
+    pub fn shut() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+
+    /// Keeps a frame if the gate is shut, and tells whether it keeps much; else gives it back.
+    fn keep(&self, frame: Bytes) -> Result<bool, Bytes> {
+        match &mut *self.0.lock() {
+            Some(kept) => {
+                kept.push(frame);
+                Ok(size(kept) > GATE_ROOM)
+            }
+            None => Err(frame),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.lock().as_ref().is_none_or(|kept| size(kept) <= GATE_ROOM)
+    }
+}
+
+fn size(frames: &[Bytes]) -> usize {
+    frames.iter().map(Bytes::len).sum()
 }
 
 /// How long others wait for a receiver that has fallen behind: a while once, then a tenth of the time. Who reads slower
@@ -122,7 +182,7 @@ impl ChangeSink for Routes {
                 }
             });
             // A closed outbox belongs to a socket that is ending: it will unsubscribe by itself.
-            if route.outbox.push_gauged(frame.clone()) == Ok(true) {
+            if route.push(frame.clone()) == Ok(true) {
                 let mut behind = self.behind.lock();
                 if !behind.iter().any(|known| Arc::ptr_eq(known, route)) {
                     behind.push(Arc::clone(route));
@@ -138,7 +198,7 @@ impl ChangeSink for Routes {
         Some(Box::pin(async {
             let mut behind = std::mem::take(&mut *self.behind.lock());
             loop {
-                behind.retain(|route| !route.outbox.has_room() && route.patience.spend(LOOK));
+                behind.retain(|route| !route.has_room() && route.patience.spend(LOOK));
                 if behind.is_empty() {
                     return;
                 }
@@ -158,7 +218,7 @@ impl ChangeSink for Routes {
             Notice::Subscribed => SystemMessage::subscribed(),
             Notice::Error(text) => SystemMessage::postgres_changes_error(text),
         };
-        let _ = route.outbox.push(encode::system(route.vsn, &route.join_ref, &route.topic, &message));
+        let _ = route.push(encode::system(route.vsn, &route.join_ref, &route.topic, &message));
     }
 }
 

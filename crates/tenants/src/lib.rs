@@ -1,11 +1,28 @@
-//! Tenants: their settings, limits and counters, and which one a host name means.
+//! Tenants: their settings, limits and counters, which one a host name means, and the database that keeps them.
 
+mod cipher;
+mod convert;
+mod directory;
+mod fields;
+mod flags;
 mod limiter;
+mod phash2;
+mod record;
 mod registry;
+mod store;
 mod tenant;
 mod users;
 
+pub use cipher::{CipherError, Ciphers, Ciphertext};
+pub use convert::{MAX_SLOT_NAME, TenantTemplate, UnusableTenant};
+pub use directory::{Directory, DirectoryOptions, TenantChange};
+pub use fields::{ExtensionFields, Field, FieldErrors, TenantFields};
+pub use flags::{FeatureFlag, FlagFields, GCM_BACKFILL};
 pub use limiter::{CallWindow, Limiter, Span, Window};
+pub use record::{ENCRYPTED_SETTINGS, ExtensionRecord, POSTGRES_CDC_RLS, TenantRecord};
 pub use registry::Registry;
+pub use store::{
+    APPLICATION, MetadataConfig, SCHEMA, Store, StoreClient, StoreError, TenantDefaults, Updated,
+};
 pub use tenant::{CLIENT_PRESENCE_MAX_CALLS, CLIENT_PRESENCE_WINDOW_MS, DatabaseSettings, Limits, Tenant};
 pub use users::{UserSlot, Users};

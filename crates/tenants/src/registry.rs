@@ -68,6 +68,7 @@ mod tests {
             database: DatabaseSettings {
                 host: "localhost".into(),
                 port: 5432,
+                route: realtime_tls::Route::default(),
                 name: "postgres".into(),
                 user: "postgres".into(),
                 password: "".into(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use realtime_tls::Route;
 use secrecy::SecretString;
 
 /// A tenant: one database and the people who may connect for it (http_and_ops 1.2).
@@ -94,6 +95,8 @@ pub struct DatabaseSettings {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether encrypted, what its server has to prove, over which addresses.
+    pub route: Route,
     /// Database name.
     pub name: String,
     /// Role to log in as; needs REPLICATION.

@@ -22,8 +22,9 @@ use crate::PATIENCE;
 
 /// A running NATS server. Killed when dropped.
 pub struct Nats {
-    _child: Child,
+    child: Child,
     port: u16,
+    arguments: Vec<String>,
     _dir: tempfile::TempDir,
 }
 
@@ -33,6 +34,24 @@ impl Nats {
     /// # Errors
     /// When `nats-server` is not installed or does not start.
     pub async fn start(arguments: &[&str]) -> Result<Self> {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let (child, port, dir) = Self::run(&arguments).await?;
+        Ok(Self { child, port, arguments, _dir: dir })
+    }
+
+    /// Kills it and starts it again on the same port.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.child.kill().await?;
+        let mut arguments = vec!["-p".to_owned(), self.port.to_string()];
+        arguments.extend(self.arguments.iter().cloned());
+        (self.child, self.port, self._dir) = Self::run(&arguments).await?;
+        Ok(())
+    }
+
+    async fn run(arguments: &[String]) -> Result<(Child, u16, tempfile::TempDir)> {
         let dir = tempfile::Builder::new().prefix("realtime-nats-").tempdir()?;
         let binary = ["/usr/sbin/nats-server", "/usr/local/bin/nats-server"]
             .into_iter()
@@ -49,7 +68,7 @@ impl Nats {
             .spawn()
             .with_context(|| format!("{binary}: is it installed?"))?;
         let port = time::timeout(PATIENCE, announced(dir.path())).await.context("NATS did not start")??;
-        Ok(Self { _child: child, port, _dir: dir })
+        Ok((child, port, dir))
     }
 
     /// The port of clients.

@@ -23,10 +23,10 @@ static CLUSTER: OnceCell<Running> = OnceCell::const_new();
 /// # Errors
 /// When it cannot be started.
 pub async fn cluster() -> Result<&'static Cluster> {
-    Ok(&CLUSTER.get_or_try_init(start).await?.cluster)
+    Ok(&CLUSTER.get_or_try_init(|| start(None)).await?.cluster)
 }
 
-async fn start() -> Result<Running> {
+async fn start(tls: Option<(String, String)>) -> Result<Running> {
     let dir = tempfile::Builder::new().prefix("realtime-test-").tempdir()?;
     // The server runs as another user if we are root: it must be allowed to pass through.
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
@@ -42,6 +42,7 @@ async fn start() -> Result<Running> {
         settings: ["max_connections=300", "synchronous_commit=local", "synchronous_standby_names=nobody"]
             .map(str::to_owned)
             .to_vec(),
+        tls,
         ..ClusterOptions::default()
     };
     let cluster = Cluster::start(options, &|_| {}).await?;
@@ -78,7 +79,20 @@ impl TestDb {
     /// # Errors
     /// As [`new`](Self::new).
     pub async fn alone() -> Result<Self> {
-        let own = Box::new(start().await?);
+        Self::on(start(None).await?).await
+    }
+
+    /// The same on a cluster that accepts encrypted connections beside plain ones, with a certificate and its key in
+    /// PEM form.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn with_tls(certificate: String, key: String) -> Result<Self> {
+        Self::on(start(Some((certificate, key))).await?).await
+    }
+
+    async fn on(running: Running) -> Result<Self> {
+        let own = Box::new(running);
         let db = Self::of(&own.cluster).await?;
         Ok(Self { own: Some(own), ..db })
     }

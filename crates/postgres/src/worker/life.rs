@@ -148,7 +148,11 @@ impl Worker {
     /// The session broke: what is known of relations is void. Unless a permanent slot is read, which goes on where it
     /// ended, everybody is told that there is a gap.
     pub(super) fn lost(&mut self, error: &ReplicationError) {
-        tracing::warn!(code = "ReplicationConnectionDown", %error, "replication session lost");
+        let code = match error {
+            ReplicationError::Silence(_) => error.code(),
+            _ => "ReplicationConnectionDown",
+        };
+        tracing::warn!(code, %error, "replication session lost");
         self.contact.lost();
         self.running = None;
         self.state.forget_relations();

@@ -4,7 +4,7 @@ mod cluster;
 mod env;
 pub mod ignored;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub use env::{ConfigError, Env};
 use realtime_auth::ClaimValidators;
@@ -12,6 +12,7 @@ use realtime_cluster::NatsConfig;
 use realtime_hub::DEFAULT_PRESENCE_INTERVAL;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
+use realtime_tls::{IpVersion, Route, Tls};
 use secrecy::SecretString;
 
 /// Tenant secret of a self-hosted server that was given none (http_and_ops 6). Known to everybody.
@@ -49,6 +50,8 @@ pub struct Settings {
     pub presence_interval: Duration,
     /// Whether databases are set up for private topics on their first use, and looked after.
     pub prepare_databases: bool,
+    /// A replication connection is given up when the server was not heard on it for this long; zero for never.
+    pub replication_watchdog: Duration,
     /// When stored messages are looked after.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
@@ -97,6 +100,7 @@ impl Settings {
                 u64::try_from(DEFAULT_PRESENCE_INTERVAL.as_millis()).unwrap_or_default(),
             )?),
             prepare_databases: env.boolean("PREPARE_DATABASES", true)?,
+            replication_watchdog: Duration::from_millis(env.integer("REPLICATION_WATCHDOG_MS", 300_000)?),
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             region: env.text("REGION"),
@@ -146,12 +150,6 @@ fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
     if let Some(jwks) = &jwks {
         realtime_auth::Jwks::parse(jwks).map_err(|error| ConfigError::new("API_JWT_JWKS", error))?;
     }
-    if env.boolean("DB_SSL", false)? {
-        return Err(ConfigError::new(
-            "DB_SSL",
-            "is not available yet: connections to the database are unencrypted",
-        ));
-    }
     let limits = Limits::default();
     Ok(Tenant {
         external_id: external_id.into(),
@@ -177,6 +175,7 @@ fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
         database: DatabaseSettings {
             host: env.text_or("DB_HOST", "127.0.0.1"),
             port: env.integer("DB_PORT", 5432)?,
+            route: route(env)?,
             name: env.text_or("DB_NAME", "postgres"),
             user: env.text_or("DB_USER", "supabase_admin"),
             password: SecretString::from(env.text_or("DB_PASSWORD", "postgres")),
@@ -188,6 +187,26 @@ fn seeded_tenant(env: &Env<'_>, secret: String) -> Result<Tenant, ConfigError> {
             pool_size: env.integer("DB_POOL_SIZE", 5)?,
         },
     })
+}
+
+/// `DB_SSL`, `DB_SSL_CA_CERT`, `DB_SSL_MODE` and `DB_IP_VERSION`.
+fn route(env: &Env<'_>) -> Result<Route, ConfigError> {
+    let ca_file = env.text("DB_SSL_CA_CERT").map(PathBuf::from);
+    let ssl = env.boolean("DB_SSL", false)?;
+    let wrong = |name, error: &dyn std::fmt::Display| ConfigError::new(name, error);
+    let tls = match env.text("DB_SSL_MODE") {
+        Some(mode) => {
+            let mode = mode.parse().map_err(|error: String| wrong("DB_SSL_MODE", &error))?;
+            Tls::new(mode, ca_file.as_deref())
+        }
+        None => Tls::of_variables(ssl, ca_file.as_deref()),
+    };
+    let tls = tls.map_err(|error| wrong("DB_SSL_CA_CERT", &format_args!("cannot be used: {error}")))?;
+    let ip_version = match env.text("DB_IP_VERSION") {
+        Some(version) => version.parse().map_err(|error: String| wrong("DB_IP_VERSION", &error))?,
+        None => IpVersion::Any,
+    };
+    Ok(Route { tls, ip_version })
 }
 
 /// Zero counts as not set.

@@ -83,7 +83,7 @@ fn wrong_settings_are_one_readable_line() {
     ] {
         assert_eq!(settings(&[(name, value)]).unwrap_err().to_string(), expected);
     }
-    for (name, value) in [("JWT_CLAIM_VALIDATORS", "[]"), ("API_JWT_JWKS", "{"), ("DB_SSL", "true")] {
+    for (name, value) in [("JWT_CLAIM_VALIDATORS", "[]"), ("API_JWT_JWKS", "{"), ("DB_SSL_MODE", "on")] {
         let error = settings(&[(name, value)]).unwrap_err();
         assert_eq!(error.name, name);
         assert_eq!(error.to_string().lines().count(), 1, "{error}");

@@ -7,6 +7,7 @@ pub(super) struct Ready<'a> {
     pub(super) port: u16,
     pub(super) tenant: &'a str,
     pub(super) token: &'a str,
+    pub(super) secret: &'a str,
     pub(super) database: &'a str,
     pub(super) table: &'a str,
     pub(super) took: Duration,
@@ -25,7 +26,7 @@ pub(super) fn ready(ready: &Ready<'_>) {
 }
 
 fn render(ready: &Ready<'_>) -> String {
-    let Ready { port, tenant, token, database, table, took } = ready;
+    let Ready { port, tenant, token, secret, database, table, took } = ready;
     let took = took.as_secs_f32();
     format!(
         r#"
@@ -34,6 +35,7 @@ Realtime is ready ({took:.1} s)
   Socket    ws://localhost:{port}/socket/websocket?apikey=TOKEN&vsn=2.0.0   (tenant {tenant})
   Database  {database}
   Token     {token}
+  Secret    {secret}   (signs tokens, as API_JWT_SECRET)
 
 Watch the table {table}: save this as watch.mjs, then: npm install @supabase/supabase-js ws && node watch.mjs
 
@@ -66,6 +68,7 @@ mod tests {
             port: 4000,
             tenant: "realtime-dev",
             token: "a.b.c",
+            secret: "s3cret",
             database: "postgresql://postgres:pw@127.0.0.1:15432/postgres",
             table: "todos",
             took: Duration::from_millis(1234),

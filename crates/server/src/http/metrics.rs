@@ -8,9 +8,14 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 
+use super::openapi::shapes::MetricsAnswers;
 use crate::{app::App, metrics};
 
 /// All metrics, for who bears a token of `METRICS_JWT_SECRET`.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Operations", summary = "What operators watch", security(("metrics" = [])),
+    responses(MetricsAnswers)
+)]
 pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let token = headers
         .get(header::AUTHORIZATION)

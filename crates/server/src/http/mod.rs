@@ -5,8 +5,10 @@ mod broadcast;
 pub mod listener;
 pub mod longpoll;
 mod metrics;
+mod openapi;
 mod policy_headers;
 mod request_id;
+mod swagger;
 mod tenant_api;
 mod upgrade;
 
@@ -34,6 +36,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
+        .merge(swagger::router())
         .nest("/api", api.clone())
         .nest("/realtime/v1/api", api)
         .fallback(answers::not_found)
@@ -58,10 +61,16 @@ fn tenant_api(app: &Arc<App>) -> Router<Arc<App>> {
         .layer(from_fn(broadcast::check_content_type))
         .layer(from_fn(tenant_api::cors));
     let ping = Router::new().route("/ping", get(tenant_api::ping)).layer(admit());
-    batch.merge(single).merge(ping)
+    let document = Router::new().route("/openapi", get(openapi::document));
+    batch.merge(single).merge(ping).merge(document)
 }
 
 /// Liveness only: touches nothing (http_and_ops 3).
+#[utoipa::path(
+    get, path = "/healthcheck", tag = "Operations", summary = "Whether the server runs",
+    responses((status = 200, description = "It does", content_type = "text/plain; charset=utf-8", body = String,
+               example = json!("ok")))
+)]
 async fn healthcheck() -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ok").into_response()
 }

@@ -10,7 +10,10 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::answers::{message, not_found, preflight, text};
+use super::{
+    answers::{message, not_found, preflight, text},
+    openapi::shapes::Ping,
+};
 use crate::{app::App, session::Token, tenant_runtime::TenantRuntime};
 
 /// Adds CORS headers to the answers to browsers, and answers their preflights.
@@ -83,6 +86,13 @@ fn token(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// `GET /api/ping`.
+#[utoipa::path(
+    get,
+    path = "/api/ping",
+    tag = "Operations",
+    summary = "Whether the tenant is served",
+    responses(Ping)
+)]
 pub async fn ping() -> Response {
     message(StatusCode::OK, "Success")
 }

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use realtime_changes::{assign_ids, legacy_params};
 use realtime_hub::{Audience, Member, Membership, RoomKey, Sight};
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
 };
 use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Payload, Ref, encode};
 use realtime_tenants::CallWindow;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
@@ -21,6 +19,7 @@ use super::{
     push::TOO_MANY_PRESENCE,
     ready::Ready,
     replay,
+    watch::{Wanted, Watching},
 };
 
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
@@ -45,7 +44,16 @@ pub(super) struct Joining {
     membership: Option<Membership>,
     /// Messages that the client has missed, oldest first.
     replayed: Vec<ReplayedMessage>,
+    /// What it will watch: everything else is decided, the reply waits for this.
+    pub(super) watching: Option<Watching>,
     pub(super) waiting: Waiting,
+}
+
+impl Joining {
+    /// The join_ref of the frames that the channel will push: the join's ref where it had no join_ref.
+    fn join_ref(&self) -> Ref {
+        if self.raw_join_ref.is_null() { self.msg_ref.clone() } else { self.raw_join_ref.clone() }
+    }
 }
 
 impl Session {
@@ -71,6 +79,7 @@ impl Session {
             read: None,
             membership: None,
             replayed: Vec::new(),
+            watching: None,
             waiting: Waiting::new(),
         };
         match self.admit(&topic, &message.payload) {
@@ -95,7 +104,7 @@ impl Session {
             }
             Ok((payload, token)) if self.runtime.database().is_ready() && self.hears_others() => {
                 let joining = joining(payload, token, 0);
-                self.joined(joining, effects);
+                self.accepted(joining, effects);
             }
             Ok((payload, token)) => {
                 let step = self.step();
@@ -279,7 +288,7 @@ impl Session {
     }
 
     /// The join that a ticket belongs to.
-    fn joining_mut(&mut self, ticket: &Ticket) -> Option<&mut Joining> {
+    pub(super) fn joining_mut(&mut self, ticket: &Ticket) -> Option<&mut Joining> {
         match self.topics.get_mut(&ticket.topic) {
             Some(Topic::Joining(joining)) if joining.step == ticket.step => Some(joining),
             _ => None,
@@ -292,12 +301,36 @@ impl Session {
         self.joining -= 1;
         let waiting = std::mem::take(&mut joining.waiting);
         match outcome {
-            Ok(()) => self.joined(*joining, effects),
+            Ok(()) => self.accepted(*joining, effects),
             Err(refusal) => {
                 let (topic, replaced) = (&joining.topic, joining.replaced.as_ref());
                 self.refuse(topic, &joining.raw_join_ref, &joining.msg_ref, replaced, &refusal, effects);
             }
         }
+        self.release(waiting, effects);
+    }
+
+    /// The join succeeds. It is answered when what it wants to watch is watched.
+    fn accepted(&mut self, mut joining: Joining, effects: &mut Vec<Effect>) {
+        let Joining { topic, payload, token, .. } = &joining;
+        let topic = Arc::clone(topic);
+        match self.begin_watch(&topic, joining.join_ref(), payload, token, effects) {
+            Some(watching) => {
+                joining.step = watching.attempt;
+                joining.watching = Some(watching);
+                self.joining += 1;
+                self.topics.insert(topic, Topic::Joining(Box::new(joining)));
+            }
+            None => self.joined(joining, effects),
+        }
+    }
+
+    /// Answers a join that has waited for what it watches, perhaps in vain.
+    pub(super) fn answer_join(&mut self, topic: &str, effects: &mut Vec<Effect>) {
+        let Some(Topic::Joining(mut joining)) = self.topics.remove(topic) else { return };
+        self.joining -= 1;
+        let waiting = std::mem::take(&mut joining.waiting);
+        self.joined(*joining, effects);
         self.release(waiting, effects);
     }
 
@@ -326,22 +359,13 @@ impl Session {
 
     /// The join succeeded: replies, enters the room, and starts what was asked for (order of protocol 4.7).
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
+        let join_ref = joining.join_ref();
         let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
-        let Joining { read, replayed, membership, .. } = joining;
-        let legacy = payload.legacy;
-        let (objects, echo) = if legacy {
-            let object = legacy_params(sub_topic(&topic).unwrap_or_default());
-            let text = Value::Object(object.clone()).to_string().into_boxed_str();
-            (vec![object], vec![text])
-        } else {
-            (payload.postgres_changes.clone(), payload.postgres_changes_text.clone())
-        };
-        let ids = assign_ids(&objects);
-        let response = encode::join_response(&echo, &ids);
+        let Joining { read, replayed, membership, watching, .. } = joining;
+        let wanted = Wanted::of(&topic, &payload);
+        let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(self.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
         first.extend(replaced.map(|old| encode::close(self.vsn, &old, &topic)));
-
-        let join_ref = if raw_join_ref.is_null() { msg_ref } else { raw_join_ref.clone() };
         first.extend(replay::frames(self.vsn, &join_ref, &topic, &replayed));
 
         let tenant = self.runtime.tenant();
@@ -354,7 +378,9 @@ impl Session {
         };
         let presence = payload.presence_enabled || tenant.presence_enabled;
         let channel = Channel {
-            id: self.runtime.routes().next_channel(),
+            id: watching
+                .as_ref()
+                .map_or_else(|| self.runtime.routes().next_channel(), |watching| watching.id),
             topic: Arc::clone(&topic),
             raw_join_ref,
             join_ref,
@@ -368,9 +394,12 @@ impl Session {
             presence,
             policies: read.map(|read| Box::new(Policies::new(read))),
             ready: Ready::Unasked,
-            subscriptions: Vec::new(),
+            subscriptions: watching
+                .as_ref()
+                .map(|watching| watching.subscriptions.clone())
+                .unwrap_or_default(),
             retry_at: None,
-            attempt: 0,
+            attempt: watching.as_ref().map_or(0, |watching| watching.attempt),
         };
         self.joined_once = true;
         if self.attendance.is_none() {
@@ -380,8 +409,15 @@ impl Session {
         if !whole {
             return self.stop_channel(&topic, TOO_MANY_MEANWHILE);
         }
-        if !objects.is_empty() {
-            self.watch(&topic, &objects, &ids, legacy, effects);
+        match watching {
+            Some(Watching { route, attempt, outcome, .. }) => {
+                route.open();
+                if let Some(outcome) = outcome {
+                    let ticket = Ticket { topic: Arc::clone(&topic), step: attempt };
+                    self.subscription_answered(&ticket, outcome, effects);
+                }
+            }
+            None => self.refuse_watch(&topic, &wanted),
         }
         if payload.replication_ready {
             self.ask_replication(&topic, effects);

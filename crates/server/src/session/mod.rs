@@ -23,7 +23,7 @@ use bytes::Bytes;
 pub use channel::Token;
 use channel::{Channel, sub_topic};
 use join::Joining;
-use realtime_changes::SubscribeRefusal;
+use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_cluster::Interest;
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
 use realtime_postgres::{
@@ -91,6 +91,16 @@ pub struct Ticket {
 enum Topic {
     Joining(Box<Joining>),
     Joined(Box<Channel>),
+}
+
+impl Topic {
+    /// The next moment at which something has to be done for it.
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Joining(joining) => joining.watching.as_ref().map(|watching| watching.reply_by),
+            Self::Joined(channel) => Some(channel.deadline()),
+        }
+    }
 }
 
 /// The protocol state of one socket.
@@ -189,11 +199,7 @@ impl Session {
     /// The next moment at which [`tick`](Self::tick) has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let joined = self.topics.values().filter_map(|topic| match topic {
-            Topic::Joined(channel) => Some(channel.deadline()),
-            Topic::Joining(_) => None,
-        });
-        joined.min()
+        self.topics.values().filter_map(Topic::deadline).min()
     }
 
     /// When a socket without channels is given up (protocol 9.5): once it has tried to join, and has none.
@@ -323,7 +329,7 @@ impl Session {
     pub fn complete(&mut self, completion: Completion, effects: &mut Vec<Effect>) {
         match completion {
             Completion::Database(ticket, result) => self.database_answered(&ticket, result, effects),
-            Completion::Subscribed(ticket, result) => self.subscription_answered(&ticket, result),
+            Completion::Subscribed(ticket, result) => self.subscription_answered(&ticket, result, effects),
             Completion::Read(ticket, result) => match self.topics.get(&ticket.topic) {
                 Some(Topic::Joining(_)) => self.join_read_answered(&ticket, result, effects),
                 _ => self.channel_read_answered(&ticket, result, effects),
@@ -341,10 +347,14 @@ impl Session {
         let due: Vec<Arc<str>> = self
             .topics
             .iter()
-            .filter(|(_, topic)| matches!(topic, Topic::Joined(channel) if channel.deadline() <= now))
+            .filter(|(_, topic)| topic.deadline().is_some_and(|at| at <= now))
             .map(|(name, _)| Arc::clone(name))
             .collect();
         for topic in due {
+            if let Some(Topic::Joining(_)) = self.topics.get(&topic) {
+                self.answer_join(&topic, effects);
+                continue;
+            }
             self.recheck_token(&topic, now);
             self.retry_subscription(&topic, now, effects);
             self.give_up_replication(&topic, now);
@@ -356,8 +366,13 @@ impl Session {
     pub fn end(&mut self) {
         self.congestion = None;
         for (_, topic) in self.topics.drain() {
-            if let Topic::Joined(channel) = topic {
-                forget(&self.runtime, &channel);
+            match topic {
+                Topic::Joined(channel) => forget(&self.runtime, &channel),
+                Topic::Joining(joining) => {
+                    if let Some(watching) = joining.watching {
+                        unwatch(&self.runtime, watching.id);
+                    }
+                }
             }
         }
         self.user = None;
@@ -412,9 +427,13 @@ impl Session {
 /// Ends what a channel has in the database and in the routes; its room it leaves when dropped.
 fn forget(runtime: &TenantRuntime, channel: &Channel) {
     if !channel.subscriptions.is_empty() {
-        runtime.routes().close(channel.id);
-        runtime.database().unsubscribe(channel.id);
+        unwatch(runtime, channel.id);
     }
+}
+
+fn unwatch(runtime: &TenantRuntime, channel: ChannelId) {
+    runtime.routes().close(channel);
+    runtime.database().unsubscribe(channel);
 }
 
 /// Messages that wait on a topic that is being joined.

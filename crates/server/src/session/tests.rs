@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, sign_hs256};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::SubscribeRequest;
+use realtime_postgres::{ChangeSink as _, Notice, SubscribeRequest};
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use serde_json::{Value, json};
 use tokio::time;
@@ -21,6 +21,8 @@ use crate::{
     tenant_runtime::{Clock, Database},
 };
 
+mod limits;
+mod presence;
 mod private;
 
 const SECRET: &str = "of-the-tests";
@@ -31,6 +33,8 @@ struct Scripted {
     ready: AtomicBool,
     replicating: AtomicBool,
     gaps: AtomicU64,
+    /// How many channels have ended what they watched.
+    unsubscribed: AtomicU64,
 }
 
 impl Database for Arc<Scripted> {
@@ -46,7 +50,9 @@ impl Database for Arc<Scripted> {
         Box::pin(std::future::pending())
     }
 
-    fn unsubscribe(&self, _: ChannelId) {}
+    fn unsubscribe(&self, _: ChannelId) {
+        self.unsubscribed.fetch_add(1, Ordering::Relaxed);
+    }
 
     fn authorize_read(&self, _: AuthorizeRequest) -> BoxFuture<'_, Result<ReadVerdict, AuthorizeError>> {
         Box::pin(std::future::pending())
@@ -86,6 +92,7 @@ fn tenant(change: impl FnOnce(&mut Tenant)) -> Tenant {
     let database = DatabaseSettings {
         host: String::new(),
         port: 0,
+        route: realtime_tls::Route::default(),
         name: String::new(),
         user: String::new(),
         password: String::new().into(),
@@ -121,6 +128,7 @@ impl Fixture {
             ready: AtomicBool::new(true),
             replicating: AtomicBool::new(false),
             gaps: AtomicU64::new(0),
+            unsubscribed: AtomicU64::new(0),
         });
         let tenant = Arc::new(tenant(change));
         let meters = Arc::new(Meters::new(&tenant.limits));
@@ -221,56 +229,6 @@ fn decoded(frame: &Bytes) -> Value {
     serde_json::from_slice(&frame[header..]).unwrap()
 }
 
-/// protocol 27, the public half
-#[test]
-fn private_only_tenants() {
-    let fixture = Fixture::new(|tenant| tenant.private_only = true);
-    let reason = fixture.socket().refusal("realtime:a");
-    assert_eq!(reason.as_deref(), Some("PrivateOnly: This project only allows private channels"));
-}
-
-/// protocol 35
-#[test]
-fn the_limit_of_channels() {
-    let fixture = Fixture::new(|tenant| tenant.limits.max_channels_per_client = 1);
-    let mut socket = fixture.socket();
-    assert_eq!(socket.refusal("realtime:a"), None);
-    assert_eq!(socket.refusal("realtime:b").as_deref(), Some("ChannelRateLimitReached: Too many channels"));
-    assert_eq!(
-        socket.send(json!(["1", "2", "realtime:a", "phx_leave", {}])).len(),
-        2,
-        "the first is unaffected"
-    );
-    assert_eq!(socket.refusal("realtime:a"), None);
-    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_channels_per_client = 2));
-    assert_eq!(socket.refusal("realtime:b"), None);
-}
-
-/// protocol 36
-#[test]
-fn the_limit_of_users() {
-    let fixture = Fixture::new(|tenant| tenant.limits.max_concurrent_users = 1);
-    let (mut a, mut b) = (fixture.socket(), fixture.socket());
-    assert_eq!((a.refusal("realtime:a"), a.refusal("realtime:b")), (None, None));
-    let reason = "ConnectionRateLimitReached: Too many connected users";
-    assert_eq!(b.refusal("realtime:a").as_deref(), Some(reason));
-    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_concurrent_users = 2));
-    assert_eq!(b.refusal("realtime:a"), None);
-    assert_eq!(fixture.runtime.users().count(), 2);
-    a.session.end();
-    assert_eq!(fixture.runtime.users().count(), 1, "the place is freed when the socket ends");
-}
-
-/// A join that is refused does not count its socket as a user.
-#[test]
-fn refused_joins_are_no_users() {
-    let fixture = Fixture::new(|_| {});
-    let mut socket = fixture.socket();
-    assert!(socket.refusal("realtime:").is_some());
-    socket.join("realtime:a", json!({"config": {}, "access_token": "potato"}));
-    assert_eq!(fixture.runtime.users().count(), 0);
-}
-
 /// protocol 38, the form: refusals that close the socket do so after the reply, back-off included.
 #[test]
 fn a_back_off_delays_reply_and_close_together() {
@@ -347,35 +305,16 @@ fn a_database_that_cannot_be_reached_refuses_the_join() {
     );
 }
 
-/// What waits for joins is bounded: the socket is not read further.
-#[test]
-fn waiting_messages_are_bounded() {
-    let fixture = Fixture::new(|_| {});
-    fixture.database.ready.store(false, Ordering::Relaxed);
-    let mut socket = fixture.socket();
-    socket.join("realtime:a", json!({"config": {}}));
-    let ticket = socket.ticket();
-    for _ in 0..3 {
-        assert!(socket.session.wants_input());
-        socket.send(json!(["1", "2", "realtime:a", "broadcast", {"x": "x".repeat(400_000)}]));
-    }
-    assert!(!socket.session.wants_input());
-    fixture.database.ready.store(true, Ordering::Relaxed);
-    socket.complete(Completion::Database(ticket, Ok(())));
-    assert!(socket.session.wants_input());
-}
-
 fn watch() -> Value {
     json!({"config": {"postgres_changes": [{"schema": "public"}]}})
 }
 
 /// postgres_changes 1.8, E1; an answer to an attempt that was overtaken means nothing.
-#[test]
-fn subscriptions_are_answered_once() {
+#[tokio::test(start_paused = true)]
+async fn subscriptions_are_answered_once() {
     let fixture = Fixture::new(|_| {});
     let mut socket = fixture.socket();
-    assert_eq!(socket.join("realtime:a", watch()).len(), 1);
-    let first = socket.ticket();
+    let first = joined_unwatched(&mut socket).await;
     let renewed = sign_hs256(SECRET, &json!({"role": "authenticated", "exp": NOW + 500}).to_string());
     assert!(
         socket.send(json!(["1", "2", "realtime:a", "access_token", {"access_token": renewed}])).is_empty()
@@ -384,8 +323,55 @@ fn subscriptions_are_answered_once() {
     assert_eq!(&*request.role, "authenticated");
     assert!(socket.complete(Completion::Subscribed(first, Ok(()))).is_empty());
     let frames = socket.complete(Completion::Subscribed(second, Ok(())));
-    let messages: Vec<_> = frames.iter().map(|frame| frame[4]["message"].as_str().unwrap()).collect();
-    assert_eq!(messages, ["Subscribed to PostgreSQL"]);
+    assert_eq!(messages(&frames), ["Subscribed to PostgreSQL"]);
+}
+
+fn messages(frames: &[Value]) -> Vec<&str> {
+    frames.iter().filter_map(|frame| frame[4]["message"].as_str()).collect()
+}
+
+/// Joins a channel whose subscription takes too long to be waited for.
+async fn joined_unwatched(socket: &mut Socket) -> Ticket {
+    assert!(socket.join("realtime:a", watch()).is_empty());
+    let ticket = socket.ticket();
+    time::advance(Duration::from_secs(3)).await;
+    socket.session.tick(&mut socket.effects);
+    let frames = socket.frames();
+    assert_eq!((frames.len(), &frames[0][4]["status"]), (1, &json!("ok")));
+    ticket
+}
+
+/// spec README, decision 3: who is told that the join has succeeded gets every change from then on, and none before.
+#[test]
+fn joins_are_answered_when_they_are_watched() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    assert!(socket.join("realtime:a", watch()).is_empty());
+    let Some(Effect::Subscribe(ticket, request)) = socket.effects.pop() else { panic!("a subscription") };
+    // The database knows of the channel already.
+    fixture.runtime.routes().notice(request.channel, Notice::Error("early".into()));
+    assert!(socket.frames().is_empty());
+    // What comes on the topic meanwhile waits; heartbeats do not.
+    assert!(socket.send(json!(["1", "2", "realtime:a", "unknown", {}])).is_empty());
+    assert_eq!(socket.send(json!([null, "3", "phoenix", "heartbeat", {}])).len(), 1);
+    let frames = socket.complete(Completion::Subscribed(ticket, Ok(())));
+    assert_eq!(frames[0][3], "phx_reply");
+    assert_eq!(messages(&frames), ["early", "Subscribed to PostgreSQL"]);
+    fixture.runtime.routes().notice(request.channel, Notice::Error("late".into()));
+    assert_eq!(messages(&socket.frames()), ["late"]);
+}
+
+/// A subscription ends with its socket, whether the join was answered or not.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_watched_for_who_is_gone() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    joined_unwatched(&mut socket).await;
+    for topic in ["realtime:b", "realtime:c"] {
+        assert!(socket.join(topic, watch()).is_empty());
+    }
+    socket.session.end();
+    assert_eq!(fixture.database.unsubscribed.load(Ordering::Relaxed), 3);
 }
 
 /// postgres_changes 27: a passing trouble is told, and the subscription tried again after 5 to 10 s.
@@ -397,7 +383,8 @@ async fn passing_troubles_are_tried_again() {
     let ticket = socket.ticket();
     let trouble = SubscribeRefusal::Unavailable("Too many database timeouts".into());
     let frames = socket.complete(Completion::Subscribed(ticket, Err(trouble)));
-    assert_eq!(frames[0][4]["message"], r#"{:error, "Too many database timeouts"}"#);
+    assert_eq!(frames[0][4]["status"], "ok", "the channel is good for all else");
+    assert_eq!(frames[1][4]["message"], r#"{:error, "Too many database timeouts"}"#);
     socket.effects.clear();
     time::advance(Duration::from_millis(4_900)).await;
     socket.session.tick(&mut socket.effects);
@@ -432,121 +419,6 @@ async fn expired_tokens_close_their_channel() {
     assert_eq!((&frames[1][2], &frames[1][3]), (&json!("realtime:short"), &json!("phx_close")));
     assert_eq!(frames.len(), 2);
     assert_eq!(socket.session.deadline().unwrap() - time::Instant::now(), Duration::from_secs(280));
-}
-
-/// protocol 46: the size rule
-#[test]
-fn broadcasts_over_the_limit() {
-    let fixture = Fixture::new(|tenant| tenant.limits.max_payload_size_in_kb = 1);
-    let mut socket = fixture.socket();
-    socket.join("realtime:a", json!({"config": {"broadcast": {"ack": true, "self": true}}}));
-    let frames = socket.send(json!(["1", "2", "realtime:a", "broadcast", {"payload": "x".repeat(1500)}]));
-    assert_eq!(frames.len(), 1, "it is not delivered");
-    assert_eq!(frames[0][4], json!({"status": "error", "response": "payload_size_exceeded"}));
-    assert_eq!(
-        socket.send(json!(["1", "3", "realtime:a", "broadcast", {"payload": "x".repeat(1400)}])).len(),
-        2
-    );
-}
-
-/// protocol 63, 65
-#[test]
-fn presence_payloads_that_cannot_be_tracked() {
-    let fixture = Fixture::new(|tenant| tenant.limits.max_payload_size_in_kb = 1);
-    let mut socket = fixture.socket();
-    socket.join("realtime:a", json!({"config": {}}));
-    let mut track = |payload: Value| {
-        socket.send(json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": payload}]))
-    };
-    let refused = json!({"status": "error", "response": {"reason": "Presence track payload must be a map"}});
-    assert_eq!(track(json!("text"))[0][4], refused);
-    assert_eq!(track(Value::Null)[0][4], refused);
-    assert_eq!(track(json!({"n": 1})).len(), 2, "diff and reply");
-    let frames = track(json!({"n": "x".repeat(2000)}));
-    assert_eq!(frames[0][4]["message"], "Track message size exceeded");
-    assert_eq!(frames.last().unwrap()[3], "phx_close");
-}
-
-/// protocol 24, 49: accepted, delivered and unknown events are counted.
-#[tokio::test]
-async fn what_counts_as_events_and_joins() {
-    let fixture = Fixture::new(|_| {});
-    let to_self = json!({"config": {"broadcast": {"self": true}}});
-    let (mut a, mut b) = (fixture.socket(), fixture.socket());
-    a.join("realtime:a", to_self.clone());
-    b.join("realtime:a", to_self);
-    for _ in 0..5 {
-        assert_eq!(a.send(json!(["1", null, "realtime:a", "broadcast", {}])).len(), 1);
-        assert_eq!(b.frames().len(), 1);
-    }
-    let meters = fixture.runtime.meters();
-    assert_eq!((meters.events().total(), meters.joins().total()), (15, 2));
-    assert!(a.send(json!(["1", "2", "realtime:a", "foo", {}])).is_empty());
-    assert_eq!((meters.events().total(), meters.db_events().total()), (16, 0));
-}
-
-/// protocol 68
-#[tokio::test]
-async fn what_counts_as_presence_events() {
-    let fixture = Fixture::new(|_| {});
-    let present = json!({"config": {"presence": {"enabled": true}}});
-    let (mut a, mut b) = (fixture.socket(), fixture.socket());
-    let track = json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": {"n": 1}}]);
-    a.join("realtime:a", present.clone());
-    a.send(track.clone());
-    b.join("realtime:a", present);
-    b.send(track.clone());
-    assert_eq!(fixture.runtime.meters().presence().total(), 7);
-    b.send(track);
-    b.send(json!(["1", "3", "realtime:a", "presence", {"event": "untrack"}]));
-    assert_eq!(fixture.runtime.meters().presence().total(), 9, "an untrack counts as its two diffs");
-    assert_eq!(fixture.runtime.meters().events().total(), 0);
-}
-
-/// protocol 64: a tenant's own window; zero means the default.
-#[tokio::test(start_paused = true)]
-async fn presence_calls_within_a_window() {
-    let fixture = Fixture::new(|tenant| {
-        tenant.limits.max_client_presence_events_per_window = Some(2);
-        tenant.limits.client_presence_window_ms = Some(1000);
-    });
-    let call = json!(["1", "2", "realtime:a", "presence", {"event": "untrack"}]);
-    let mut socket = fixture.socket();
-    socket.join("realtime:a", json!({"config": {}}));
-    for _ in 0..2 {
-        socket.send(call.clone());
-        socket.send(call.clone());
-        time::advance(Duration::from_millis(1001)).await;
-    }
-    socket.send(call.clone());
-    socket.send(call.clone());
-    let frames = socket.send(call.clone());
-    assert_eq!(frames[0][4]["message"], "Client presence rate limit exceeded");
-    assert_eq!((frames.len(), &frames[1][3]), (2, &json!("phx_close")), "no reply");
-
-    let fixture = Fixture::new(|tenant| tenant.limits.max_client_presence_events_per_window = Some(0));
-    let mut socket = fixture.socket();
-    socket.join("realtime:a", json!({"config": {}}));
-    for _ in 0..5 {
-        assert_eq!(socket.send(call.clone())[0][4]["status"], "ok");
-    }
-    assert_eq!(socket.send(call)[0][3], "system");
-}
-
-/// protocol 5.4: a tenant with too many presence events stops who tracks and who wants the state.
-#[tokio::test(start_paused = true)]
-async fn presence_of_a_tenant_is_limited() {
-    let fixture = Fixture::new(|tenant| tenant.limits.max_presence_events_per_second = 1);
-    let mut socket = fixture.socket();
-    socket.join("realtime:a", json!({"config": {}}));
-    fixture.runtime.meters().presence().add(11);
-    time::advance(Duration::from_secs(5)).await;
-    let frames = socket.send(json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": {}}]));
-    assert_eq!(frames[0][4]["message"], "Too many presence messages per second");
-    assert_eq!((frames.len(), &frames[1][3]), (2, &json!("phx_close")));
-    let frames = socket.join("realtime:a", json!({"config": {"presence": {"enabled": true}}}));
-    let events: Vec<_> = frames.iter().map(|frame| frame[3].as_str().unwrap()).collect();
-    assert_eq!(events, ["phx_reply", "system", "phx_close"]);
 }
 
 /// protocol 91: without a socket; with one in the integration tests.

@@ -3,56 +3,105 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::Rng as _;
-use realtime_changes::SubscriptionSpec;
+use realtime_changes::{
+    ChannelId, ParamsError, SubscribeRefusal, SubscriptionSpec, assign_ids, legacy_params,
+};
 use realtime_postgres::SubscribeRequest;
-use realtime_protocol::SystemMessage;
+use realtime_protocol::{JoinPayload, Ref, SystemMessage};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::{Effect, Session, Ticket};
-use crate::routes::{Patience, Route};
+use super::{
+    Effect, Session, Ticket,
+    channel::{Token, sub_topic},
+};
+use crate::routes::{Gate, Patience, Route};
 
 /// A subscription that failed for a passing reason is tried again after this many milliseconds (1.7, E5, E6).
 const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
 
+/// How long a join waits for its subscription. A database that takes longer leaves the client its own patience, which
+/// is ten seconds: it is told by a `system` frame later on.
+const REPLY_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a channel will watch whose join is not answered yet.
+pub(super) struct Watching {
+    pub(super) id: ChannelId,
+    pub(super) subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
+    pub(super) route: Arc<Route>,
+    pub(super) attempt: u32,
+    /// When the join is answered at the latest.
+    pub(super) reply_by: Instant,
+    pub(super) outcome: Option<Result<(), SubscribeRefusal>>,
+}
+
+/// What a join asks for, as the client wrote it.
+pub(super) struct Wanted {
+    pub(super) objects: Vec<Map<String, Value>>,
+    /// The same as text, for the reply.
+    pub(super) echo: Vec<Box<str>>,
+    pub(super) ids: Vec<u32>,
+}
+
+impl Wanted {
+    pub(super) fn of(topic: &str, payload: &JoinPayload) -> Self {
+        let (objects, echo) = if payload.legacy {
+            let object = legacy_params(sub_topic(topic).unwrap_or_default());
+            let text = Value::Object(object.clone()).to_string().into_boxed_str();
+            (vec![object], vec![text])
+        } else {
+            (payload.postgres_changes.clone(), payload.postgres_changes_text.clone())
+        };
+        let ids = assign_ids(&objects);
+        Self { objects, echo, ids }
+    }
+
+    /// # Errors
+    /// What the client is told: all or nothing is watched.
+    fn specs(&self) -> Result<Vec<SubscriptionSpec>, ParamsError> {
+        self.objects.iter().map(SubscriptionSpec::parse).collect()
+    }
+}
+
 impl Session {
-    /// Starts watching the database for what the join asked (postgres_changes 1.3, 1.7): all or nothing.
-    pub(super) fn watch(
+    /// Asks the database for what a join wants to watch, so that its reply can mean that no change is missed from then
+    /// on. `None` if there is nothing to ask for (postgres_changes 1.3, 1.7).
+    pub(super) fn begin_watch(
         &mut self,
         topic: &Arc<str>,
-        objects: &[Map<String, Value>],
-        ids: &[u32],
-        legacy: bool,
+        join_ref: Ref,
+        payload: &JoinPayload,
+        token: &Token,
         effects: &mut Vec<Effect>,
-    ) {
-        let parsed: Result<Vec<_>, _> = objects.iter().map(SubscriptionSpec::parse).collect();
-        let specs = match parsed {
-            Ok(specs) => specs,
-            Err(error) => {
-                // The text repeats what the client sent, which is nobody else's business.
-                tracing::warn!(code = "RealtimeDisabledForConfiguration", "subscription refused");
-                tracing::debug!(%error, "subscription refused");
-                self.system(topic, &SystemMessage::postgres_changes_error(error.to_string()));
-                return;
-            }
-        };
-        let (vsn, outbox) = (self.vsn, Arc::clone(&self.outbox));
-        let routes = Arc::clone(self.runtime.routes());
-        let Some(channel) = self.channel_mut(topic) else { return };
-        channel.subscriptions = ids.iter().copied().zip(specs.into_iter().map(Arc::new)).collect();
-        let join_ref = channel.join_ref.clone();
-        routes.open(
-            channel.id,
-            Arc::new(Route {
-                outbox,
-                vsn,
-                topic: Arc::clone(topic),
-                join_ref,
-                legacy,
-                patience: Patience::default(),
-            }),
-        );
-        self.subscribe(topic, effects);
+    ) -> Option<Watching> {
+        let wanted = Wanted::of(topic, payload);
+        let specs = wanted.specs().ok().filter(|specs| !specs.is_empty())?;
+        let (id, attempt) = (self.runtime.routes().next_channel(), self.step());
+        let route = Arc::new(Route {
+            outbox: Arc::clone(&self.outbox),
+            vsn: self.vsn,
+            topic: Arc::clone(topic),
+            join_ref,
+            legacy: payload.legacy,
+            patience: Patience::default(),
+            gate: Gate::shut(),
+        });
+        self.runtime.routes().open(id, Arc::clone(&route));
+        let subscriptions: Vec<_> = wanted.ids.into_iter().zip(specs.into_iter().map(Arc::new)).collect();
+        let request = request(id, token, subscriptions.clone());
+        effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step: attempt }, request));
+        let reply_by = Instant::now() + REPLY_LIMIT;
+        Some(Watching { id, subscriptions, route, attempt, reply_by, outcome: None })
+    }
+
+    /// Tells a client why nothing of what it wanted is watched.
+    pub(super) fn refuse_watch(&mut self, topic: &str, wanted: &Wanted) {
+        if let Err(error) = wanted.specs() {
+            // The text repeats what the client sent, which is nobody else's business.
+            tracing::warn!(code = "RealtimeDisabledForConfiguration", "subscription refused");
+            tracing::debug!(%error, "subscription refused");
+            self.system(topic, &SystemMessage::postgres_changes_error(error.to_string()));
+        }
     }
 
     /// Asks the database for what the channel watches, with its token as it is now.
@@ -64,21 +113,21 @@ impl Session {
         }
         channel.attempt = step;
         channel.retry_at = None;
-        let request = SubscribeRequest {
-            channel: channel.id,
-            role: Arc::clone(&channel.token.role),
-            claims: Arc::clone(&channel.token.claims),
-            subscriptions: channel.subscriptions.clone(),
-        };
-        effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, Box::new(request)));
+        let request = request(channel.id, &channel.token, channel.subscriptions.clone());
+        effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, request));
     }
 
     /// Tells the client what became of its subscription.
     pub(super) fn subscription_answered(
         &mut self,
         ticket: &Ticket,
-        result: Result<(), realtime_changes::SubscribeRefusal>,
+        result: Result<(), SubscribeRefusal>,
+        effects: &mut Vec<Effect>,
     ) {
+        if let Some(watching) = self.joining_mut(ticket).and_then(|joining| joining.watching.as_mut()) {
+            watching.outcome = Some(result);
+            return self.answer_join(&ticket.topic, effects);
+        }
         let Some(channel) = self.channel_mut(&ticket.topic) else { return };
         if channel.attempt != ticket.step {
             return;
@@ -103,4 +152,13 @@ impl Session {
             self.subscribe(topic, effects);
         }
     }
+}
+
+fn request(
+    channel: ChannelId,
+    token: &Token,
+    subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
+) -> Box<SubscribeRequest> {
+    let (role, claims) = (Arc::clone(&token.role), Arc::clone(&token.claims));
+    Box::new(SubscribeRequest { channel, role, claims, subscriptions })
 }

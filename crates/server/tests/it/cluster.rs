@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod faults;
+mod history;
 mod presence;
 
 use anyhow::Result;

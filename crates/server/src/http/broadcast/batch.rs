@@ -18,6 +18,7 @@ use super::{Published, RATE_EXCEEDED, Writer, media_type, read_body, room};
 use crate::{
     http::{
         answers::{bad_request, json as answer, message},
+        openapi::shapes::{BatchAnswers, BroadcastBatch},
         policy_headers,
     },
     session::Token,
@@ -60,6 +61,10 @@ struct Body<'a> {
 }
 
 /// Answers a batch: everything or nothing is delivered, but for private topics without permission.
+#[utoipa::path(
+    post, path = "/api/broadcast", operation_id = "broadcast_batch", tag = "Broadcast", summary = "Send messages to topics",
+    security(("tenant" = []), ("apikey" = [])), request_body = BroadcastBatch, responses(BatchAnswers)
+)]
 pub async fn batch(
     Extension(runtime): Extension<Arc<TenantRuntime>>,
     Extension(token): Extension<Arc<Token>>,

@@ -6,12 +6,12 @@ mod single;
 use std::sync::Arc;
 
 use axum::{body::Body, response::Response};
-pub use batch::batch;
+pub use batch::{__path_batch, batch};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use realtime_hub::{Audience, Congestion, FanOut, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
-pub use single::{check_content_type, single};
+pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
 
 use super::answers::{bad_request, message, text};

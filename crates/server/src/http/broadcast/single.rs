@@ -18,6 +18,7 @@ use super::{Published, RATE_EXCEEDED, Writer, media_type, read_body, room};
 use crate::{
     http::{
         answers::{bad_request, json as answer, message},
+        openapi::shapes::{self, SingleAnswers},
         policy_headers,
     },
     session::Token,
@@ -36,6 +37,20 @@ pub async fn check_content_type(request: Request, next: Next) -> Response {
 }
 
 /// Answers one message.
+#[utoipa::path(
+    post, path = "/api/broadcast/{topic}/events/{event}", operation_id = "broadcast_single", tag = "Broadcast",
+    summary = "Send one message to a topic", security(("tenant" = []), ("apikey" = [])),
+    params(
+        ("topic" = String, Path, description = "Name of the channel, without `realtime:` before it"),
+        ("event" = String, Path, description = "What receivers listen for"),
+        ("private" = Option<bool>, Query, description = "Whether it is for members of the private channel of that name"),
+    ),
+    request_body(description = "The payload, as JSON or as bytes", content(
+        (serde_json::Map<String, serde_json::Value> = "application/json", example = json!({"text": "hello"})),
+        (shapes::Bytes = "application/octet-stream"),
+    )),
+    responses(SingleAnswers)
+)]
 pub async fn single(
     Extension(runtime): Extension<Arc<TenantRuntime>>,
     Extension(token): Extension<Arc<Token>>,

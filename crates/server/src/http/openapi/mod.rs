@@ -1,0 +1,130 @@
+//! `GET /api/openapi` (http_and_ops 3): what the HTTP API takes and gives, grown from the handlers.
+
+pub mod shapes;
+
+use axum::{
+    extract::{OriginalUri, Request},
+    response::{IntoResponse as _, Response},
+};
+use http::{StatusCode, header};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        self, ServerBuilder,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use super::{answers, broadcast, tenant_api};
+
+/// Prefix that gateways put before the API.
+const GATEWAY: &str = "/realtime/v1";
+
+/// The document without its servers, which depend on who asks.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Realtime",
+        description = "Broadcasts over HTTP, and the administration of tenants. Which tenant a request of clients \
+                       means is told by the first label of its host.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        super::healthcheck,
+        super::metrics::metrics,
+        tenant_api::ping,
+        broadcast::batch,
+        broadcast::single,
+    ),
+    components(schemas(
+        shapes::Message, shapes::Problems, shapes::UnsupportedMediaType, shapes::WrongSingle
+    )),
+    tags(
+        (name = "Broadcast", description = "Messages to those who have joined a topic"),
+        (name = "Operations", description = "For those who run the server"),
+    ),
+    modifiers(&Security)
+)]
+struct Document;
+
+/// The ways to say who one is.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let bearer = |text: &str| {
+            let scheme = HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .bearer_format("JWT")
+                .description(Some(text));
+            SecurityScheme::Http(scheme.build())
+        };
+        let components = document.components.get_or_insert_default();
+        for (name, scheme) in [
+            (
+                "tenant",
+                bearer(
+                    "A token of the tenant: signed with its secret or a key of its set, with the claims `role` and `exp`.",
+                ),
+            ),
+            (
+                "apikey",
+                SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+                    "apikey",
+                    "The same token, for clients that cannot set `Authorization`.",
+                ))),
+            ),
+            ("metrics", bearer("A token signed with `METRICS_JWT_SECRET`.")),
+        ] {
+            components.add_security_scheme(name, scheme);
+        }
+    }
+}
+
+/// The document as JSON, with the server that the request came to.
+pub async fn document(OriginalUri(uri): OriginalUri, request: Request) -> Response {
+    let headers = request.headers();
+    let host = answers::text(headers, header::HOST).filter(|host| is_host(host)).unwrap_or("localhost");
+    let scheme = match answers::text(headers, "x-forwarded-proto") {
+        Some("https") => "https",
+        _ => "http",
+    };
+    let prefix = if uri.path().starts_with(GATEWAY) { GATEWAY } else { "" };
+    match render(&format!("{scheme}://{host}{prefix}")) {
+        Ok(json) => ([answers::JSON], json).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot write the OpenAPI document");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+fn render(server: &str) -> serde_json::Result<String> {
+    let mut document = Document::openapi();
+    document.servers = Some(vec![ServerBuilder::new().url(server).build()]);
+    document.to_pretty_json()
+}
+
+/// Whether the text is a host with an optional port, and so cannot turn a URL into another.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// http_and_ops 57: what clients are generated from changes only on purpose
+    #[test]
+    fn the_document() {
+        insta::assert_snapshot!(render("http://localhost:4000").unwrap());
+    }
+
+    #[test]
+    fn hosts_that_are_none_are_not_repeated() {
+        assert!(is_host("abc.example:4000") && is_host("[::1]:4000") && is_host("a_b"));
+        for bad in ["", "a/b", "a@b", "a b", "a?b", "é"] {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+}

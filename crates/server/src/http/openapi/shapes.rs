@@ -1,0 +1,177 @@
+//! Shapes of bodies and answers, for the OpenAPI document alone: handlers read bodies in pieces and write answers as
+//! bytes, so nothing here is ever made.
+#![allow(dead_code, reason = "described, never made")]
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use utoipa::{IntoResponses, ToSchema};
+use uuid::Uuid;
+
+/// A sentence about the outcome.
+#[derive(ToSchema)]
+#[schema(example = json!({"message": "Unauthorized"}))]
+pub struct Message {
+    /// For people, and stable enough to compare with.
+    message: String,
+}
+
+/// What is wrong, by field; lists of objects have a list of such objects.
+#[derive(ToSchema)]
+#[schema(example = json!({"errors": {"payload": ["Payload size exceeds tenant limit"]}}))]
+pub struct Problems {
+    errors: BTreeMap<String, Value>,
+}
+
+/// A content type that is not read.
+#[derive(ToSchema)]
+#[schema(example = json!({
+    "error": "Unsupported Media Type. Use application/json or application/octet-stream"
+}))]
+pub struct UnsupportedMediaType {
+    error: String,
+}
+
+/// Any number of messages on any topics.
+#[derive(ToSchema)]
+pub struct BroadcastBatch {
+    /// In the order in which they are delivered; public ones go before private ones.
+    #[schema(min_items = 1)]
+    messages: Vec<BroadcastMessage>,
+}
+
+/// A message.
+#[derive(ToSchema)]
+#[schema(example = json!({"topic": "room:1", "event": "greet", "payload": {"text": "hello"}, "private": false}))]
+pub struct BroadcastMessage {
+    /// Name of the channel, without `realtime:` before it.
+    #[schema(min_length = 1, pattern = r"\S")]
+    topic: String,
+    /// What receivers listen for.
+    #[schema(min_length = 1, pattern = r"\S")]
+    event: String,
+    /// For the receivers.
+    payload: Map<String, Value>,
+    /// Whether it is for members of the private channel of that name; the policies on `realtime.messages` decide.
+    #[schema(default = false)]
+    private: Option<bool>,
+    /// Told to the receivers as `meta.id`.
+    id: Option<Uuid>,
+}
+
+/// Bytes, as they are.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct Bytes(Vec<u8>);
+
+/// Answers of the tenant's routes before the handler has its turn.
+#[derive(IntoResponses)]
+pub enum Ping {
+    /// The tenant is served
+    #[response(status = 200, example = json!({"message": "Success"}))]
+    Success(Message),
+    /// The host names no tenant
+    #[response(status = 401, example = json!({"message": "Tenant not found in database"}))]
+    Unknown(Message),
+    /// More requests than `max_events_per_second`, averaged over a minute
+    #[response(
+        status = 429,
+        headers(
+            ("x-rate-rolling" = i64, description = "Requests per second, averaged over a minute"),
+            ("x-rate-limit" = i64, description = "How many there may be"),
+            ("x-rate-limit-remaining" = i64, description = "How many more there may be"),
+        ),
+        example = json!({"message": "Too many requests"})
+    )]
+    Crowded(Message),
+}
+
+/// Answers to a batch.
+#[derive(IntoResponses)]
+pub enum BatchAnswers {
+    /// Delivered. Messages to private topics that the token may not write to are left out in silence
+    #[response(status = 202)]
+    Accepted,
+    /// The body is no JSON
+    #[response(status = 400, content_type = "text/html", example = json!("Bad Request"))]
+    Unreadable(String),
+    /// No token, or none that is good; or the host names no tenant
+    #[response(status = 401, example = json!({"message": "Unauthorized"}))]
+    Unauthorized(Message),
+    /// The tenant is suspended
+    #[response(status = 403, example = json!({"message": "Tenant is suspended"}))]
+    Suspended(Message),
+    /// The body did not come in time
+    #[response(status = 408, example = json!({"message": "Request Timeout"}))]
+    Late(Message),
+    /// The body has more than 8,000,000 bytes
+    #[response(status = 413, example = json!({"message": "Request Entity Too Large"}))]
+    TooLarge(Message),
+    /// Something is wrong with a message; nothing was delivered
+    #[response(status = 422, example = json!({"errors": {"messages": [{}, {"topic": ["can't be blank"]}]}}))]
+    Wrong(Problems),
+    /// More requests or messages than `max_events_per_second`
+    #[response(
+        status = 429,
+        example = json!({"message": "Too many messages to broadcast, please reduce the batch size"})
+    )]
+    Crowded(Message),
+}
+
+/// Answers to a single message.
+#[derive(IntoResponses)]
+pub enum SingleAnswers {
+    /// Delivered
+    #[response(status = 202)]
+    Accepted,
+    /// The body is no JSON
+    #[response(status = 400, content_type = "text/html", example = json!("Bad Request"))]
+    Unreadable(String),
+    /// No token, or none that is good; or the host names no tenant
+    #[response(status = 401, example = json!({"message": "Unauthorized"}))]
+    Unauthorized(Message),
+    /// No permission to write to the private topic; or the tenant is suspended
+    #[response(status = 403, example = json!({"message": "Unauthorized"}))]
+    Denied(Message),
+    /// The body did not come in time
+    #[response(status = 408, example = json!({"message": "Request Timeout"}))]
+    Late(Message),
+    /// The body has more than 8,000,000 bytes
+    #[response(status = 413, example = json!({"message": "Request Entity Too Large"}))]
+    TooLarge(Message),
+    /// A body of another type
+    #[response(status = 415)]
+    WrongType(UnsupportedMediaType),
+    /// The payload is larger than `max_payload_size_in_kb` allows; or the policies could not be asked, which is told
+    /// as `{"message": …}`
+    #[response(status = 422)]
+    Wrong(WrongSingle),
+    /// More requests or messages than `max_events_per_second`; or no connection to ask the policies was free
+    #[response(status = 429, example = json!({"message": "You have exceeded your rate limit"}))]
+    Crowded(Message),
+    /// The policies could not be asked
+    #[response(status = 500, example = json!({"message": "Unable to authorize broadcast"}))]
+    Failed(Message),
+}
+
+/// What is wrong with a single message, or with its private topic.
+#[derive(ToSchema)]
+#[schema(example = json!({"message": "RLS policy error"}))]
+#[serde(untagged)]
+pub enum WrongSingle {
+    /// The message.
+    Problems(Problems),
+    /// The topic.
+    Message(Message),
+}
+
+/// Answers to who asks for metrics.
+#[derive(IntoResponses)]
+pub enum MetricsAnswers {
+    /// Metrics in the text format of Prometheus
+    #[response(status = 200, content_type = "text/plain; charset=utf-8")]
+    Metrics(String),
+    /// No token, or none that is good
+    #[response(status = 403)]
+    Refused,
+}

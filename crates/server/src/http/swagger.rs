@@ -1,0 +1,84 @@
+//! `GET /swaggerui` (http_and_ops 0.1): the OpenAPI document to read and to try. Everything is in the binary.
+
+use std::{
+    io::Read as _,
+    sync::{Arc, LazyLock},
+};
+
+use axum::{
+    Router,
+    extract::Path,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, StatusCode, header};
+use utoipa_swagger_ui::Config;
+
+use super::answers;
+
+/// Of the files, which change with the version of the server only.
+const CACHE: (header::HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=3600");
+
+/// Swagger UI sets styles on its elements; scripts come from here only.
+const POLICY: (header::HeaderName, &str) = (
+    header::CONTENT_SECURITY_POLICY,
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+const PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Swagger UI - Realtime</title>
+<link rel="stylesheet" href="swaggerui/swagger-ui.css">
+<link rel="icon" type="image/png" href="swaggerui/favicon-32x32.png">
+</head>
+<body>
+<noscript>Swagger UI needs JavaScript. The document itself is at <a href="api/openapi">api/openapi</a>.</noscript>
+<div id="swagger-ui"></div>
+<script src="swaggerui/swagger-ui-bundle.js"></script>
+<script src="swaggerui/start.js"></script>
+</body>
+</html>
+"#;
+
+/// `validatorUrl`: the document is nobody else's business.
+const START: &str = "SwaggerUIBundle({ url: 'api/openapi', dom_id: '#swagger-ui', deepLinking: true, \
+                     validatorUrl: null, tryItOutEnabled: true, persistAuthorization: false });\n";
+
+/// What Swagger UI's own start page would need; it is not served, but files are looked up with it.
+static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/api/openapi")));
+
+/// The page and its files.
+pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/swaggerui", get(page)).route("/swaggerui/{file}", get(file))
+}
+
+async fn page() -> Response {
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), POLICY], PAGE).into_response()
+}
+
+async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    if name == "start.js" {
+        return ([(header::CONTENT_TYPE, "text/javascript"), CACHE], START).into_response();
+    }
+    let found = utoipa_swagger_ui::serve(&name, Arc::clone(&CONFIG)).ok().flatten();
+    // Its own pages are not ours, and nothing is served that is not used.
+    let Some(found) = found.filter(|_| !name.ends_with(".html")) else {
+        return (StatusCode::NOT_FOUND, "Not Found").into_response();
+    };
+    let kind = [(header::CONTENT_TYPE, found.content_type), (header::VARY, "accept-encoding".to_owned())];
+    if !found.gzpipped {
+        return (kind, [CACHE], found.bytes.into_owned()).into_response();
+    }
+    if answers::text(&headers, header::ACCEPT_ENCODING).is_some_and(|accepted| accepted.contains("gzip")) {
+        return (kind, [CACHE, (header::CONTENT_ENCODING, "gzip")], found.bytes.into_owned()).into_response();
+    }
+    let mut plain = Vec::new();
+    match flate2::read::GzDecoder::new(&*found.bytes).read_to_end(&mut plain) {
+        Ok(_) => (kind, [CACHE], plain).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

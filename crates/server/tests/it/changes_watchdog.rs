@@ -1,0 +1,73 @@
+//! A replication connection on which the server is not heard any more.
+
+use anyhow::{Context as _, Result, ensure};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version};
+use serde_json::json;
+use tokio::{
+    process::Command,
+    time::{self, Duration},
+};
+
+use crate::BINARY;
+
+const TOPIC: &str = "realtime:any";
+
+/// A walsender that does nothing, for as long as it is held.
+struct Stopped(i32);
+
+impl Stopped {
+    async fn of(db: &TestDb) -> Result<Self> {
+        let sql =
+            "select active_pid from pg_replication_slots where database = current_database() and active";
+        let pid: i32 = db.client().query_one(sql, &[]).await?.get(0);
+        ensure!(
+            Command::new("kill").args(["-STOP", &pid.to_string()]).status().await?.success(),
+            "kill -STOP"
+        );
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        std::process::Command::new("kill").args(["-CONT", &self.0.to_string()]).status().ok();
+    }
+}
+
+/// tenant_database 59: subscribers are told of the gap, and what is committed after that reaches them.
+#[tokio::test]
+async fn a_hung_walsender_is_left() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    let options = ServerOptions::default().env("REPLICATION_WATCHDOG_MS", "3000");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch(TOPIC, json!([{"schema": "public", "table": "test"}])).await?;
+
+    // Silence of the log is no silence of the server.
+    time::sleep(Duration::from_secs(4)).await;
+    db.sql("insert into public.test (details) values ('heard')").await?;
+    let change = socket.event(TOPIC, "postgres_changes").await?;
+    assert_eq!(change["data"]["record"]["details"], "heard");
+
+    let stopped = Stopped::of(&db).await?;
+    db.sql("insert into public.test (details) values ('missed')").await?;
+    let told = socket.event(TOPIC, "system").await?;
+    assert_eq!(told["status"], "error", "{told}");
+    let told = socket.event(TOPIC, "system").await?;
+    assert_eq!(told["status"], "ok", "{told}");
+    db.sql("insert into public.test (details) values ('after')").await?;
+    let change = socket.event(TOPIC, "postgres_changes").await?;
+    assert_eq!(change["data"]["record"]["details"], "after");
+    assert!(server.log().contains("ReplicationConnectionWatchdogTimeout"), "{}", server.log());
+
+    // The old one goes as soon as it can, and its slot with it.
+    drop(stopped);
+    let one = async {
+        let sql = "select count(*) from pg_replication_slots where database = current_database()";
+        while db.client().query_one(sql, &[]).await?.get::<_, i64>(0) != 1 {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    time::timeout(PATIENCE, one).await.context("the old slot stays")?
+}

@@ -1,0 +1,158 @@
+//! `docs/quick-start.md`, followed to the letter: its programs, its commands, and what it says they show.
+
+use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use realtime_testkit::PATIENCE;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time,
+};
+
+use crate::BINARY;
+
+const PAGE: &str = include_str!("../../../../docs/quick-start.md");
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// A fenced block: the words after the fence, and the text.
+struct Block {
+    kind: String,
+    label: String,
+    text: String,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let mut found = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let (kind, label) = info.split_once(' ').unwrap_or((info, ""));
+        let text: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
+        found.push(Block { kind: kind.to_owned(), label: label.to_owned(), text: text.join("\n") + "\n" });
+    }
+    found
+}
+
+/// Who follows the page.
+struct Reader {
+    folder: tempfile::TempDir,
+    env: HashMap<&'static str, String>,
+    programs: HashMap<String, Lines<BufReader<ChildStdout>>>,
+    children: Vec<Child>,
+    last: String,
+}
+
+impl Reader {
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new("bash");
+        command.current_dir(self.folder.path()).envs(&self.env).args(["-c", line]).kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, line: &str) -> Result<()> {
+        let done =
+            time::timeout(PATIENCE, self.command(line).output()).await.with_context(|| line.to_owned())??;
+        ensure!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+        Ok(())
+    }
+
+    /// A line that starts a program runs beside all that follows.
+    async fn shell(&mut self, line: &str) -> Result<()> {
+        let Some((before, after)) = line.split_once("node ") else { return self.run(line).await };
+        let name = after.split(' ').next().unwrap_or_default();
+        let line = format!("{before} exec node {after}");
+        let mut child = self.command(&line).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().context("stdout")?;
+        self.programs.insert(name.to_owned(), BufReader::new(output).lines());
+        self.children.push(child);
+        self.last = name.to_owned();
+        Ok(())
+    }
+
+    /// What a program shows next; `…` stands for the rest of a line.
+    async fn shows(&mut self, label: &str, text: &str) -> Result<()> {
+        let name = if label.is_empty() { &self.last } else { label };
+        let lines = self.programs.get_mut(name).with_context(|| format!("{name} was not started"))?;
+        for expected in text.lines() {
+            let line = time::timeout(PATIENCE, lines.next_line()).await;
+            let line = line.with_context(|| format!("{name} does not show {expected:?}"))??;
+            let line = line.with_context(|| format!("{name} ended before {expected:?}"))?;
+            let same = match expected.strip_suffix('…') {
+                Some(beginning) => line.starts_with(beginning),
+                None => line.trim_end() == expected,
+            };
+            ensure!(same, "{name} shows {line:?}, not {expected:?}");
+        }
+        Ok(())
+    }
+
+    async fn follow(&mut self, block: &Block) -> Result<()> {
+        match block.kind.as_str() {
+            "js" => Ok(fs::write(self.folder.path().join(&block.label), &block.text)?),
+            "sql" => {
+                fs::write(self.folder.path().join("block.sql"), &block.text)?;
+                self.run(r#"psql "$DATABASE" --set ON_ERROR_STOP=1 --file block.sql"#).await
+            }
+            "sh" => {
+                for line in block.text.lines() {
+                    self.shell(line).await?;
+                }
+                Ok(())
+            }
+            "text" => self.shows(&block.label, &block.text).await,
+            // Where the page tells what a test prepares.
+            "console" => Ok(()),
+            other => bail!("a block of an unknown kind, {other:?}"),
+        }
+    }
+}
+
+/// `realtime dev` in a folder of its own, and what it prints.
+async fn dev(folder: &Path) -> Result<(Child, HashMap<&'static str, String>)> {
+    let free = || anyhow::Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+    let (port, pg_port) = (free()?, free()?);
+    let mut command = Command::new(BINARY);
+    command.args(["dev", "--pg-port", &pg_port.to_string(), "--port", &port.to_string()]);
+    command.arg("--data-dir").arg(folder);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
+    let mut env = HashMap::from([("URL", format!("http://localhost:{port}"))]);
+    let names = [("Token", "TOKEN"), ("Database", "DATABASE"), ("Secret", "API_JWT_SECRET")];
+    while env.len() <= names.len() {
+        let line = time::timeout(PATIENCE, lines.next_line()).await.context("not ready")??;
+        let line = line.context("it ended")?;
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (Some(first), Some(value)) = (words.first(), words.get(1)) else { continue };
+        if let Some((_, variable)) = names.iter().find(|(name, _)| name == first) {
+            env.insert(*variable, (*value).to_owned());
+        }
+    }
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok((child, env))
+}
+
+#[tokio::test]
+async fn the_page_is_true() -> Result<()> {
+    let modules = Path::new(ROOT).join("clients/js/node_modules");
+    ensure!(modules.exists(), "run `npm ci` in clients/js, or scripts/test");
+    let data = tempfile::tempdir()?;
+    // PostgreSQL may run as another user.
+    fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755))?;
+    let (mut server, mut env) = dev(&data.path().join("dev")).await?;
+    let binaries = Path::new(BINARY).parent().context("no folder")?.display().to_string();
+    env.insert("PATH", format!("{binaries}:{}", std::env::var("PATH")?));
+    let folder = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(modules, folder.path().join("node_modules"))?;
+    let mut reader =
+        Reader { folder, env, programs: HashMap::new(), children: Vec::new(), last: String::new() };
+    for (number, block) in blocks(PAGE).iter().enumerate() {
+        let block_name = || format!("block {number}: {}", block.text);
+        reader.follow(block).await.with_context(block_name)?;
+    }
+    // So that it takes its PostgreSQL with it.
+    let pid = server.id().context("it ended")?;
+    Command::new("kill").args(["-INT", &pid.to_string()]).status().await?;
+    time::timeout(PATIENCE, server.wait()).await??;
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! From a record to the tenant that the server works with.
+
+use secrecy::ExposeSecret as _;
+
+use crate::{CipherError, Ciphers, DatabaseSettings, Limits, Tenant, TenantRecord};
+
+/// Longest name of a slot, in bytes: less than PostgreSQL keeps by what a temporary slot's name gets appended.
+pub const MAX_SLOT_NAME: usize = 63 - 14;
+
+/// Why a record is no tenant that could be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableTenant {
+    /// It has no extension of type `postgres_cdc_rls`.
+    #[error("It has no database: no extension of type postgres_cdc_rls")]
+    NoDatabase,
+    /// A value that is kept encrypted cannot be read.
+    #[error("{setting}: {error}")]
+    Cipher {
+        /// Its name.
+        setting: &'static str,
+        /// Why not.
+        error: CipherError,
+    },
+    /// A setting of its database is missing or makes no sense.
+    #[error("{0} is missing or makes no sense")]
+    Setting(&'static str),
+}
+
+/// What the server's own settings say about every tenant.
+#[derive(Debug, Clone)]
+pub struct TenantTemplate {
+    /// Limits where the record has none.
+    pub limits: Limits,
+    /// Settings that records do not have; its place and names are not used.
+    pub database: DatabaseSettings,
+    /// Appended to the names of slots, after an underscore (`SLOT_NAME_SUFFIX`).
+    pub slot_name_suffix: Option<String>,
+    /// The tenant that is meant by hosts which name none (spec README, decision 12).
+    pub default_tenant: Option<Box<str>>,
+}
+
+impl TenantRecord {
+    /// The tenant that the server works with. Limits below zero mean zero.
+    ///
+    /// # Errors
+    /// [`UnusableTenant`] when it cannot be served.
+    pub fn tenant(&self, ciphers: &Ciphers, template: &TenantTemplate) -> Result<Tenant, UnusableTenant> {
+        let jwt_secret = self
+            .decrypt_jwt_secret(ciphers)
+            .map_err(|error| UnusableTenant::Cipher { setting: "jwt_secret", error })?;
+        Ok(Tenant {
+            external_id: self.external_id.as_str().into(),
+            default: template.default_tenant.as_deref() == Some(&*self.external_id),
+            jwt_secret,
+            jwt_jwks: self.jwt_jwks.as_ref().map(|jwks| jwks.to_string().into()),
+            private_only: self.private_only,
+            suspend: self.suspend,
+            presence_enabled: self.presence_enabled,
+            limits: self.limits(&template.limits),
+            database: self.database_settings(ciphers, template)?,
+        })
+    }
+
+    fn limits(&self, default: &Limits) -> Limits {
+        let count = |value: i32| u32::try_from(value).unwrap_or_default();
+        let positive = |value: Option<i32>| value.map(count).filter(|value| *value > 0);
+        Limits {
+            max_concurrent_users: count(self.max_concurrent_users),
+            max_channels_per_client: count(self.max_channels_per_client),
+            max_joins_per_second: count(self.max_joins_per_second),
+            max_events_per_second: count(self.max_events_per_second),
+            max_presence_events_per_second: self
+                .max_presence_events_per_second
+                .map_or(default.max_presence_events_per_second, count),
+            max_client_presence_events_per_window: positive(self.max_client_presence_events_per_window)
+                .or(default.max_client_presence_events_per_window),
+            client_presence_window_ms: positive(self.client_presence_window_ms)
+                .or(default.client_presence_window_ms),
+            max_payload_size_in_kb: self.max_payload_size_in_kb.map_or(default.max_payload_size_in_kb, count),
+        }
+    }
+
+    fn database_settings(
+        &self,
+        ciphers: &Ciphers,
+        template: &TenantTemplate,
+    ) -> Result<DatabaseSettings, UnusableTenant> {
+        let extension = self.database().ok_or(UnusableTenant::NoDatabase)?;
+        let secret = |setting: &'static str| {
+            let value = extension.decrypt(setting, ciphers);
+            let value = value.map_err(|error| UnusableTenant::Cipher { setting, error })?;
+            value.ok_or(UnusableTenant::Setting(setting))
+        };
+        let clear = |setting: &'static str| {
+            let value = secret(setting)?.expose_secret().to_owned();
+            if value.is_empty() { Err(UnusableTenant::Setting(setting)) } else { Ok(value) }
+        };
+        let mut slot_name =
+            extension.text("slot_name").unwrap_or("supabase_realtime_replication_slot").to_owned();
+        if let Some(suffix) = &template.slot_name_suffix {
+            slot_name.push('_');
+            slot_name.push_str(suffix);
+        }
+        let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if slot_name.is_empty() || slot_name.len() > MAX_SLOT_NAME || !slot_name.chars().all(valid) {
+            return Err(UnusableTenant::Setting("slot_name"));
+        }
+        let size = |setting: &str| extension.integer(setting).and_then(|size| size.try_into().ok());
+        Ok(DatabaseSettings {
+            host: clear("db_host")?,
+            port: clear("db_port")?.trim().parse().map_err(|_| UnusableTenant::Setting("db_port"))?,
+            name: clear("db_name")?,
+            user: clear("db_user")?,
+            password: secret("db_password")?,
+            publication: extension.text("publication").unwrap_or("supabase_realtime").to_owned(),
+            slot_name,
+            pool_size: size("subcriber_pool_size").unwrap_or(template.database.pool_size),
+            ..template.database.clone()
+        })
+    }
+}

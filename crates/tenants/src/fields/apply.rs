@@ -1,0 +1,156 @@
+//! What fields make of a record.
+
+use jiff::civil::DateTime;
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{ExtensionFields, Field, TenantFields};
+use crate::{
+    CipherError, Ciphers, Ciphertext, ExtensionRecord, TenantRecord,
+    record::{ENCRYPTED_SETTINGS, POSTGRES_CDC_RLS},
+};
+
+impl TenantFields {
+    /// Puts the fields that were given into a record. A secret that is the same in clear keeps its ciphertext,
+    /// and extensions that are the same keep their rows, so that nothing seems changed that is not.
+    ///
+    /// # Errors
+    /// When a secret cannot be encrypted; the record is not complete then.
+    pub(crate) fn apply(
+        &self,
+        record: &mut TenantRecord,
+        ciphers: &Ciphers,
+        now: DateTime,
+    ) -> Result<(), CipherError> {
+        set(&mut record.name, self.name.as_ref());
+        set(&mut record.jwt_jwks, self.jwt_jwks.as_ref());
+        set(&mut record.postgres_cdc_default, self.postgres_cdc_default.as_ref());
+        set(&mut record.max_concurrent_users, self.max_concurrent_users.as_ref());
+        set(&mut record.max_events_per_second, self.max_events_per_second.as_ref());
+        set(&mut record.max_bytes_per_second, self.max_bytes_per_second.as_ref());
+        set(&mut record.max_channels_per_client, self.max_channels_per_client.as_ref());
+        set(&mut record.max_joins_per_second, self.max_joins_per_second.as_ref());
+        set(&mut record.max_presence_events_per_second, self.max_presence_events_per_second.as_ref());
+        set(&mut record.max_payload_size_in_kb, self.max_payload_size_in_kb.as_ref());
+        let calls = self.max_client_presence_events_per_window.as_ref();
+        set(&mut record.max_client_presence_events_per_window, calls);
+        set(&mut record.client_presence_window_ms, self.client_presence_window_ms.as_ref());
+        set(&mut record.suspend, self.suspend.as_ref());
+        set(&mut record.private_only, self.private_only.as_ref());
+        set(&mut record.presence_enabled, self.presence_enabled.as_ref());
+        set(&mut record.migrations_ran, self.migrations_ran.as_ref());
+        set(&mut record.broadcast_adapter, self.broadcast_adapter.as_ref());
+        set(&mut record.feature_flags, self.feature_flags.as_ref());
+        if let Some(secret) = &self.jwt_secret {
+            let old = record.jwt_secret.take();
+            record.jwt_secret = match secret {
+                Some(secret) => Some(keep_or_encrypt(old, secret.expose_secret(), ciphers)?),
+                None => None,
+            };
+        }
+        if let Some(extensions) = &self.extensions
+            && !same_extensions(&record.extensions, extensions, ciphers)
+        {
+            record.extensions = extensions
+                .iter()
+                .map(|extension| extension.encrypt(ciphers, now))
+                .collect::<Result<_, _>>()?;
+        }
+        if record.has_legacy_ciphertext() {
+            record.gcm_migrated_at = None;
+        }
+        Ok(())
+    }
+}
+
+impl ExtensionFields {
+    fn encrypt(&self, ciphers: &Ciphers, now: DateTime) -> Result<ExtensionRecord, CipherError> {
+        let mut settings = self.settings.clone();
+        if self.kind == POSTGRES_CDC_RLS {
+            for name in ENCRYPTED_SETTINGS {
+                if let Some(Value::String(plain)) = settings.get_mut(name) {
+                    ciphers.encrypt(plain)?.as_str().clone_into(plain);
+                }
+            }
+        }
+        let kind = self.kind.clone();
+        Ok(ExtensionRecord { id: Uuid::new_v4(), kind, settings, inserted_at: now, updated_at: now })
+    }
+}
+
+fn set<T: Clone>(value: &mut T, given: Option<&T>) {
+    if let Some(given) = given {
+        value.clone_from(given);
+    }
+}
+
+fn keep_or_encrypt(old: Option<Ciphertext>, new: &str, ciphers: &Ciphers) -> Result<Ciphertext, CipherError> {
+    match old {
+        Some(old) if ciphers.decrypt(&old).is_ok_and(|old| old.expose_secret() == new) => Ok(old),
+        _ => ciphers.encrypt(new),
+    }
+}
+
+/// An extension's type and settings, secrets in clear; `None` if one cannot be decrypted.
+fn clear(record: &ExtensionRecord, ciphers: &Ciphers) -> Option<ExtensionFields> {
+    let mut settings = record.settings.clone();
+    for name in ENCRYPTED_SETTINGS {
+        if let Some(plain) = record.decrypt(name, ciphers).ok()? {
+            settings.insert(name.to_owned(), plain.expose_secret().into());
+        }
+    }
+    Some(ExtensionFields { kind: record.kind.clone(), settings })
+}
+
+fn all_clear(records: &[ExtensionRecord], ciphers: &Ciphers) -> Option<Vec<ExtensionFields>> {
+    records.iter().map(|record| clear(record, ciphers)).collect()
+}
+
+/// In any order: a tenant has one extension of a type at most.
+fn same_extensions(old: &[ExtensionRecord], new: &[ExtensionFields], ciphers: &Ciphers) -> bool {
+    let Some(old) = all_clear(old, ciphers) else { return false };
+    old.len() == new.len() && old.iter().all(|old| new.contains(old))
+}
+
+pub(super) fn differing(before: &TenantRecord, after: &TenantRecord, ciphers: &Ciphers) -> Vec<Field> {
+    let clear = |secret: &Ciphertext| ciphers.decrypt(secret).ok();
+    let same_secret = match (&before.jwt_secret, &after.jwt_secret) {
+        (Some(before), Some(after)) if before != after => match (clear(before), clear(after)) {
+            (Some(before), Some(after)) => before.expose_secret() == after.expose_secret(),
+            _ => false,
+        },
+        (before, after) => before.is_some() == after.is_some(),
+    };
+    let same_extensions = before.extensions == after.extensions
+        || all_clear(&after.extensions, ciphers)
+            .is_some_and(|after| same_extensions(&before.extensions, &after, ciphers));
+    let windows = (before.client_presence_window_ms, after.client_presence_window_ms);
+    let calls = (before.max_client_presence_events_per_window, after.max_client_presence_events_per_window);
+    let checks = [
+        (Field::Name, before.name == after.name),
+        (Field::JwtSecret, same_secret),
+        (Field::JwtJwks, before.jwt_jwks == after.jwt_jwks),
+        (Field::PostgresCdcDefault, before.postgres_cdc_default == after.postgres_cdc_default),
+        (Field::MaxConcurrentUsers, before.max_concurrent_users == after.max_concurrent_users),
+        (Field::MaxEventsPerSecond, before.max_events_per_second == after.max_events_per_second),
+        (Field::MaxBytesPerSecond, before.max_bytes_per_second == after.max_bytes_per_second),
+        (Field::MaxChannelsPerClient, before.max_channels_per_client == after.max_channels_per_client),
+        (Field::MaxJoinsPerSecond, before.max_joins_per_second == after.max_joins_per_second),
+        (
+            Field::MaxPresenceEventsPerSecond,
+            before.max_presence_events_per_second == after.max_presence_events_per_second,
+        ),
+        (Field::MaxPayloadSizeInKb, before.max_payload_size_in_kb == after.max_payload_size_in_kb),
+        (Field::MaxClientPresenceEventsPerWindow, calls.0 == calls.1),
+        (Field::ClientPresenceWindowMs, windows.0 == windows.1),
+        (Field::Suspend, before.suspend == after.suspend),
+        (Field::PrivateOnly, before.private_only == after.private_only),
+        (Field::PresenceEnabled, before.presence_enabled == after.presence_enabled),
+        (Field::MigrationsRan, before.migrations_ran == after.migrations_ran),
+        (Field::BroadcastAdapter, before.broadcast_adapter == after.broadcast_adapter),
+        (Field::FeatureFlags, before.feature_flags == after.feature_flags),
+        (Field::Extensions, same_extensions),
+    ];
+    checks.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect()
+}

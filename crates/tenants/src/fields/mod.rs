@@ -1,0 +1,112 @@
+//! What is told of a tenant when it is made or changed (http_and_ops 1.3).
+
+mod apply;
+mod cast;
+
+use std::fmt;
+
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+pub use cast::FieldErrors;
+
+use crate::{Ciphers, TenantRecord};
+
+/// Fields of a tenant that somebody gave. The outer `None` means that a field was not given, an inner one that it
+/// shall have no value.
+#[derive(Debug, Clone, Default)]
+pub struct TenantFields {
+    /// Unique name. Told at creation only.
+    pub external_id: Option<String>,
+    /// Name for people.
+    pub name: Option<Option<String>>,
+    /// Secret of its tokens, in clear.
+    pub jwt_secret: Option<Option<SecretString>>,
+    /// JSON Web Key Set.
+    pub jwt_jwks: Option<Option<Value>>,
+    /// Extension that serves row changes.
+    pub postgres_cdc_default: Option<Option<String>>,
+    /// See [`TenantRecord`], as all that follow.
+    pub max_concurrent_users: Option<i32>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub max_events_per_second: Option<i32>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub max_bytes_per_second: Option<i32>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub max_channels_per_client: Option<i32>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub max_joins_per_second: Option<i32>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub max_presence_events_per_second: Option<Option<i32>>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub max_payload_size_in_kb: Option<Option<i32>>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub max_client_presence_events_per_window: Option<Option<i32>>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub client_presence_window_ms: Option<Option<i32>>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub suspend: Option<bool>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub private_only: Option<bool>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub presence_enabled: Option<bool>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub migrations_ran: Option<Option<i32>>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub broadcast_adapter: Option<Option<String>>,
+    #[expect(missing_docs, reason = "see TenantRecord")]
+    pub feature_flags: Option<Map<String, Value>>,
+    /// All its extensions; those that it has already are replaced.
+    pub extensions: Option<Vec<ExtensionFields>>,
+}
+
+/// An extension that somebody gave, with its secrets in clear.
+#[derive(Clone, PartialEq)]
+pub struct ExtensionFields {
+    /// Column `type`.
+    pub kind: String,
+    /// Its settings, defaults filled in.
+    pub settings: Map<String, Value>,
+}
+
+impl fmt::Debug for ExtensionFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.settings.keys().collect();
+        f.debug_struct("ExtensionFields").field("kind", &self.kind).field("settings", &names).finish()
+    }
+}
+
+/// A field of a tenant, as what an update changed is told in.
+#[expect(missing_docs, reason = "the fields of TenantRecord")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Field {
+    Name,
+    JwtSecret,
+    JwtJwks,
+    PostgresCdcDefault,
+    MaxConcurrentUsers,
+    MaxEventsPerSecond,
+    MaxBytesPerSecond,
+    MaxChannelsPerClient,
+    MaxJoinsPerSecond,
+    MaxPresenceEventsPerSecond,
+    MaxPayloadSizeInKb,
+    MaxClientPresenceEventsPerWindow,
+    ClientPresenceWindowMs,
+    Suspend,
+    PrivateOnly,
+    PresenceEnabled,
+    MigrationsRan,
+    BroadcastAdapter,
+    FeatureFlags,
+    Extensions,
+}
+
+impl Field {
+    /// The fields that two states of a tenant differ in. Secrets are compared in clear, so that one which was only
+    /// encrypted anew is no difference; nor are the ids and times of rows.
+    #[must_use]
+    pub fn differing(before: &TenantRecord, after: &TenantRecord, ciphers: &Ciphers) -> Vec<Self> {
+        apply::differing(before, after, ciphers)
+    }
+}

@@ -1,0 +1,217 @@
+//! The metadata database: schema `_realtime` with tenants, their extensions and feature flags (http_and_ops 7).
+//!
+//! A store only asks and answers. What is kept of the answers, for how long, and who is told of changes is up to
+//! the [`Directory`](crate::Directory).
+
+mod config;
+mod error;
+mod flags;
+mod pool;
+mod rows;
+
+use std::sync::Arc;
+
+pub use config::{MetadataConfig, TenantDefaults};
+use deadpool_postgres::{GenericClient, Object, Pool};
+pub use error::StoreError;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use uuid::Uuid;
+
+use crate::{Ciphers, Field, TenantFields, TenantRecord};
+
+/// Schema of the metadata.
+pub const SCHEMA: &str = "_realtime";
+
+/// Name of the connections in `pg_stat_activity`.
+pub const APPLICATION: &str = "supabase_mt_realtime";
+
+/// Channel of NOTIFY on which nodes tell each other which tenant or flag changed.
+pub(crate) const CHANNEL: &str = "realtime_metadata";
+
+/// A connection of a store's pool; given back when dropped.
+pub type StoreClient = Object;
+
+/// The metadata database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    config: MetadataConfig,
+}
+
+/// What an update did.
+#[derive(Debug, Clone)]
+pub struct Updated {
+    /// The record as it was.
+    pub before: TenantRecord,
+    /// The record as it is.
+    pub after: TenantRecord,
+    /// What differs; empty if nothing did, and nothing was written then.
+    pub changed: Vec<Field>,
+}
+
+impl Store {
+    /// A store on a database. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] for settings that no pool can be made of.
+    pub fn new(config: MetadataConfig) -> Result<Self, StoreError> {
+        let pool = pool::make(&config)?;
+        Ok(Self(Arc::new(Inner { pool, config })))
+    }
+
+    /// Its keys.
+    #[must_use]
+    pub fn ciphers(&self) -> &Ciphers {
+        &self.0.config.ciphers
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn config(&self) -> &MetadataConfig {
+        &self.0.config
+    }
+
+    /// A connection, for what this type has no words for: pages for operators.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is none to be had in time.
+    pub async fn client(&self) -> Result<StoreClient, StoreError> {
+        Ok(self.0.pool.get().await?)
+    }
+
+    /// All tenants, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list(&self) -> Result<Vec<TenantRecord>, StoreError> {
+        rows::list(&self.client().await?).await
+    }
+
+    /// The tenant of this name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get(&self, external_id: &str) -> Result<Option<TenantRecord>, StoreError> {
+        rows::get(&self.client().await?, external_id, false).await
+    }
+
+    /// Makes a tenant. Its name for people is its `external_id`, whatever is given (http_and_ops 1.3); limits that
+    /// are not given are those of [`TenantDefaults`].
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`], [`StoreError::KeyRequired`], or anything else; nothing was written then.
+    pub async fn create(&self, external_id: &str, fields: &TenantFields) -> Result<TenantRecord, StoreError> {
+        let now = now();
+        let mut record = self.blank(external_id, now);
+        fields.apply(&mut record, self.ciphers(), now)?;
+        record.name = Some(external_id.to_owned());
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        rows::insert(&transaction, &record).await?;
+        notify(&transaction, external_id).await?;
+        transaction.commit().await?;
+        Ok(record)
+    }
+
+    /// Changes the fields that are given. The name itself never changes.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::KeyRequired`], or anything else; nothing was written then.
+    pub async fn update(&self, external_id: &str, fields: &TenantFields) -> Result<Updated, StoreError> {
+        let now = now();
+        self.edit(external_id, now, |record| Ok(fields.apply(record, self.ciphers(), now)?)).await
+    }
+
+    /// Changes a record while nobody else can.
+    async fn edit(
+        &self,
+        external_id: &str,
+        now: DateTime,
+        edit: impl FnOnce(&mut TenantRecord) -> Result<(), StoreError>,
+    ) -> Result<Updated, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        let found = rows::get(&transaction, external_id, true).await?;
+        let before = found.ok_or(StoreError::NotFound { what: "tenant" })?;
+        let mut after = before.clone();
+        edit(&mut after)?;
+        let changed = Field::differing(&before, &after, self.ciphers());
+        if changed.is_empty() {
+            return Ok(Updated { after: before.clone(), before, changed });
+        }
+        after.updated_at = now;
+        rows::update(&transaction, &after, changed.contains(&Field::Extensions)).await?;
+        notify(&transaction, external_id).await?;
+        transaction.commit().await?;
+        Ok(Updated { before, after, changed })
+    }
+
+    /// Removes a tenant, and tells what it was; `None` if there was none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete(&self, external_id: &str) -> Result<Option<TenantRecord>, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        let Some(record) = rows::get(&transaction, external_id, true).await? else { return Ok(None) };
+        rows::delete(&transaction, external_id).await?;
+        notify(&transaction, external_id).await?;
+        transaction.commit().await?;
+        Ok(Some(record))
+    }
+
+    /// A new tenant with nothing said about it.
+    fn blank(&self, external_id: &str, now: DateTime) -> TenantRecord {
+        let defaults = &self.0.config.defaults;
+        TenantRecord {
+            id: Uuid::new_v4(),
+            external_id: external_id.to_owned(),
+            name: None,
+            jwt_secret: None,
+            jwt_jwks: None,
+            postgres_cdc_default: Some(crate::POSTGRES_CDC_RLS.to_owned()),
+            max_concurrent_users: defaults.max_concurrent_users,
+            max_events_per_second: defaults.max_events_per_second,
+            max_bytes_per_second: defaults.max_bytes_per_second,
+            max_channels_per_client: defaults.max_channels_per_client,
+            max_joins_per_second: defaults.max_joins_per_second,
+            max_presence_events_per_second: Some(defaults.max_presence_events_per_second),
+            max_payload_size_in_kb: Some(3000),
+            max_client_presence_events_per_window: None,
+            client_presence_window_ms: None,
+            suspend: false,
+            notify_private_alpha: false,
+            private_only: false,
+            presence_enabled: false,
+            migrations_ran: Some(0),
+            broadcast_adapter: Some("gen_rpc".to_owned()),
+            feature_flags: serde_json::Map::new(),
+            gcm_migrated_at: None,
+            inserted_at: now,
+            updated_at: now,
+            extensions: Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.0.config).finish()
+    }
+}
+
+/// Now in UTC, in whole seconds as the columns keep it.
+fn now() -> DateTime {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    TimeZone::UTC.to_datetime(now)
+}
+
+/// Tells all nodes that a tenant changed, when the transaction commits.
+async fn notify(client: &impl GenericClient, external_id: &str) -> Result<(), StoreError> {
+    client
+        .execute("select pg_catalog.pg_notify($1, $2)", &[&CHANNEL, &format!("tenant {external_id}")])
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! The connections.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use secrecy::ExposeSecret as _;
+use tokio_postgres::NoTls;
+
+use super::{APPLICATION, MetadataConfig, SCHEMA, StoreError};
+
+/// How long a peer may be silent that should answer: beyond it the connection counts as broken.
+const PEER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How to log in, under a name that operators see in `pg_stat_activity`.
+pub(crate) fn settings(config: &MetadataConfig, application: &str) -> tokio_postgres::Config {
+    let mut postgres = tokio_postgres::Config::new();
+    postgres
+        .host(&config.host)
+        .port(config.port)
+        .user(&config.user)
+        .password(config.password.expose_secret())
+        .dbname(&config.name)
+        .connect_timeout(config.connect_timeout)
+        .keepalives_idle(PEER_LIMIT)
+        .tcp_user_timeout(PEER_LIMIT)
+        .application_name(application)
+        .options(format!(
+            "-c search_path={SCHEMA} -c TimeZone=UTC -c statement_timeout={} -c lock_timeout={} \
+             -c idle_in_transaction_session_timeout=60000",
+            config.statement_timeout.as_millis(),
+            config.statement_timeout.as_millis(),
+        ));
+    postgres
+}
+
+/// Makes the pool; nothing is connected yet.
+pub(super) fn make(config: &MetadataConfig) -> Result<Pool, StoreError> {
+    let manager = Manager::from_config(
+        settings(config, APPLICATION),
+        NoTls,
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
+    let mut pool = Pool::builder(manager)
+        .max_size(config.pool_size.max(1))
+        .runtime(Runtime::Tokio1)
+        .timeouts(Timeouts {
+            wait: Some(config.wait),
+            create: Some(config.connect_timeout),
+            recycle: Some(config.connect_timeout),
+        });
+    if let Some(query) = config.after_connect.clone() {
+        pool = pool.post_create(Hook::async_fn(move |client, _| {
+            let query = query.clone();
+            Box::pin(async move { client.batch_execute(&query).await.map_err(HookError::Backend) })
+        }));
+    }
+    pool.build().map_err(|error| StoreError::Unreachable(error.to_string()))
+}

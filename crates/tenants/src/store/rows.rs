@@ -1,0 +1,214 @@
+//! Tenants as rows.
+
+use deadpool_postgres::GenericClient;
+use jiff::civil::DateTime;
+use serde_json::{Map, Value};
+use tokio_postgres::{Row, types::ToSql};
+
+use super::StoreError;
+use crate::{Ciphertext, ExtensionRecord, TenantRecord};
+
+/// Every column, in the order in which [`values`] gives them.
+const COLUMNS: [&str; 25] = [
+    "id",
+    "external_id",
+    "name",
+    "jwt_secret",
+    "jwt_jwks",
+    "postgres_cdc_default",
+    "max_concurrent_users",
+    "max_events_per_second",
+    "max_bytes_per_second",
+    "max_channels_per_client",
+    "max_joins_per_second",
+    "max_presence_events_per_second",
+    "max_payload_size_in_kb",
+    "max_client_presence_events_per_window",
+    "client_presence_window_ms",
+    "suspend",
+    "notify_private_alpha",
+    "private_only",
+    "presence_enabled",
+    "migrations_ran",
+    "broadcast_adapter",
+    "feature_flags",
+    "gcm_migrated_at",
+    "inserted_at",
+    "updated_at",
+];
+
+pub(super) async fn list(client: &impl GenericClient) -> Result<Vec<TenantRecord>, StoreError> {
+    let tenants =
+        client.query("select * from tenants where external_id is not null order by external_id", &[]).await?;
+    let extensions =
+        client.query("select * from extensions order by tenant_external_id, inserted_at, type", &[]).await?;
+    let mut records = tenants.iter().map(tenant).collect::<Result<Vec<_>, _>>()?;
+    for row in &extensions {
+        let owner: Option<&str> = row.try_get("tenant_external_id")?;
+        let Some(owner) = owner else { continue };
+        // The database sorts by its own collation.
+        if let Some(record) = records.iter_mut().find(|record| record.external_id == owner) {
+            record.extensions.push(extension(row)?);
+        }
+    }
+    Ok(records)
+}
+
+pub(super) async fn get(
+    client: &impl GenericClient,
+    external_id: &str,
+    lock: bool,
+) -> Result<Option<TenantRecord>, StoreError> {
+    let lock = if lock { " for update" } else { "" };
+    let row = client
+        .query_opt(&format!("select * from tenants where external_id = $1{lock}"), &[&external_id])
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut record = tenant(&row)?;
+    let extensions = client
+        .query(
+            "select * from extensions where tenant_external_id = $1 order by inserted_at, type",
+            &[&external_id],
+        )
+        .await?;
+    record.extensions = extensions.iter().map(extension).collect::<Result<_, _>>()?;
+    Ok(Some(record))
+}
+
+pub(super) async fn insert(client: &impl GenericClient, record: &TenantRecord) -> Result<(), StoreError> {
+    let places: Vec<_> = (1..=COLUMNS.len()).map(|at| format!("${at}")).collect();
+    let statement = format!("insert into tenants ({}) values ({})", COLUMNS.join(", "), places.join(", "));
+    with_values(record, async |values| client.execute(&statement, values).await).await?;
+    insert_extensions(client, record).await
+}
+
+/// Writes all columns of a record, and its extensions if told so.
+pub(super) async fn update(
+    client: &impl GenericClient,
+    record: &TenantRecord,
+    extensions: bool,
+) -> Result<(), StoreError> {
+    let sets: Vec<_> =
+        COLUMNS.iter().enumerate().skip(2).map(|(at, column)| format!("{column} = ${}", at + 1)).collect();
+    let statement = format!("update tenants set {} where id = $1 and external_id = $2", sets.join(", "));
+    with_values(record, async |values| client.execute(&statement, values).await).await?;
+    if extensions {
+        client
+            .execute("delete from extensions where tenant_external_id = $1", &[&record.external_id])
+            .await?;
+        insert_extensions(client, record).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn delete(client: &impl GenericClient, external_id: &str) -> Result<(), StoreError> {
+    client.execute("delete from tenants where external_id = $1", &[&external_id]).await?;
+    Ok(())
+}
+
+async fn insert_extensions(client: &impl GenericClient, record: &TenantRecord) -> Result<(), StoreError> {
+    for extension in &record.extensions {
+        let settings = Value::Object(extension.settings.clone());
+        client
+            .execute(
+                "insert into extensions (id, type, settings, tenant_external_id, inserted_at, updated_at)
+                 values ($1, $2, $3, $4, $5, $6)",
+                &[
+                    &extension.id,
+                    &extension.kind,
+                    &settings,
+                    &record.external_id,
+                    &extension.inserted_at,
+                    &extension.updated_at,
+                ],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// Calls with the values of [`COLUMNS`].
+async fn with_values<T>(record: &TenantRecord, call: impl AsyncFnOnce(&[&(dyn ToSql + Sync)]) -> T) -> T {
+    let jwt_secret = record.jwt_secret.as_ref().map(Ciphertext::as_str);
+    let feature_flags = Value::Object(record.feature_flags.clone());
+    call(&[
+        &record.id,
+        &record.external_id,
+        &record.name,
+        &jwt_secret,
+        &record.jwt_jwks,
+        &record.postgres_cdc_default,
+        &record.max_concurrent_users,
+        &record.max_events_per_second,
+        &record.max_bytes_per_second,
+        &record.max_channels_per_client,
+        &record.max_joins_per_second,
+        &record.max_presence_events_per_second,
+        &record.max_payload_size_in_kb,
+        &record.max_client_presence_events_per_window,
+        &record.client_presence_window_ms,
+        &record.suspend,
+        &record.notify_private_alpha,
+        &record.private_only,
+        &record.presence_enabled,
+        &record.migrations_ran,
+        &record.broadcast_adapter,
+        &feature_flags,
+        &record.gcm_migrated_at,
+        &record.inserted_at,
+        &record.updated_at,
+    ])
+    .await
+}
+
+fn tenant(row: &Row) -> Result<TenantRecord, tokio_postgres::Error> {
+    let flag = |name: &str| row.try_get::<_, Option<bool>>(name).map(Option::unwrap_or_default);
+    let jwt_secret: Option<String> = row.try_get("jwt_secret")?;
+    Ok(TenantRecord {
+        id: row.try_get("id")?,
+        external_id: row.try_get("external_id")?,
+        name: row.try_get("name")?,
+        jwt_secret: jwt_secret.map(Ciphertext::new),
+        // What is JSON's null in the column is no key set.
+        jwt_jwks: row.try_get::<_, Option<Value>>("jwt_jwks")?.filter(|jwks| !jwks.is_null()),
+        postgres_cdc_default: row.try_get("postgres_cdc_default")?,
+        max_concurrent_users: row.try_get("max_concurrent_users")?,
+        max_events_per_second: row.try_get("max_events_per_second")?,
+        max_bytes_per_second: row.try_get("max_bytes_per_second")?,
+        max_channels_per_client: row.try_get("max_channels_per_client")?,
+        max_joins_per_second: row.try_get("max_joins_per_second")?,
+        max_presence_events_per_second: row.try_get("max_presence_events_per_second")?,
+        max_payload_size_in_kb: row.try_get("max_payload_size_in_kb")?,
+        max_client_presence_events_per_window: row.try_get("max_client_presence_events_per_window")?,
+        client_presence_window_ms: row.try_get("client_presence_window_ms")?,
+        suspend: flag("suspend")?,
+        notify_private_alpha: flag("notify_private_alpha")?,
+        private_only: flag("private_only")?,
+        presence_enabled: flag("presence_enabled")?,
+        migrations_ran: row.try_get("migrations_ran")?,
+        broadcast_adapter: row.try_get("broadcast_adapter")?,
+        feature_flags: object(row, "feature_flags")?,
+        gcm_migrated_at: row.try_get::<_, Option<DateTime>>("gcm_migrated_at")?,
+        inserted_at: row.try_get("inserted_at")?,
+        updated_at: row.try_get("updated_at")?,
+        extensions: Vec::new(),
+    })
+}
+
+fn extension(row: &Row) -> Result<ExtensionRecord, tokio_postgres::Error> {
+    Ok(ExtensionRecord {
+        id: row.try_get("id")?,
+        kind: row.try_get::<_, Option<String>>("type")?.unwrap_or_default(),
+        settings: object(row, "settings")?,
+        inserted_at: row.try_get("inserted_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+/// An object; anything else in the column counts as an empty one.
+fn object(row: &Row, column: &str) -> Result<Map<String, Value>, tokio_postgres::Error> {
+    Ok(match row.try_get::<_, Option<Value>>(column)? {
+        Some(Value::Object(object)) => object,
+        _ => Map::new(),
+    })
+}

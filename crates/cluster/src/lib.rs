@@ -5,6 +5,7 @@
 //! - [`track`]: what one node knows of another's state, and how it is mended (pure; the invariants stand there).
 //! - `outgoing`: the numbered streams of what this node says.
 //! - `incoming`: what others say about a tenant that this node has sockets of.
+//! - [`stream`]: one node reads a tenant's database for all.
 //! - `node`: the connection, and the tasks around it.
 //!
 //! Subjects, failures and what is promised at each: `docs/cluster.md`.
@@ -14,6 +15,7 @@ mod incoming;
 pub mod members;
 mod node;
 mod outgoing;
+pub mod stream;
 mod subjects;
 pub mod track;
 pub mod wire;

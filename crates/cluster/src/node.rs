@@ -24,6 +24,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use life::MARGIN;
+
 use crate::{
     config::NatsConfig,
     incoming::{Asks, Incoming, TenantSide},
@@ -39,18 +41,20 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// This node among others.
 #[derive(Clone)]
-pub struct Cluster(Arc<Inner>);
+pub struct Cluster(pub(crate) Arc<Inner>);
 
-struct Inner {
-    config: NatsConfig,
-    subjects: Subjects,
+pub(crate) struct Inner {
+    pub(crate) config: NatsConfig,
+    pub(crate) subjects: Subjects,
     hub: Arc<Hub>,
-    id: u32,
+    pub(crate) id: u32,
     token: u64,
-    client: OnceLock<Client>,
+    pub(crate) client: OnceLock<Client>,
     connected: watch::Sender<bool>,
     /// Whether there ever was a connection.
     was_connected: AtomicBool,
+    /// Whether it was told that there is none to be had.
+    refused: AtomicBool,
     /// When the connection was lost.
     lost_at: Mutex<Option<Instant>>,
     /// Told when the connection stands anew.
@@ -60,8 +64,8 @@ struct Inner {
     incoming: RwLock<HashMap<Arc<str>, Arc<Incoming>>>,
     asks: Asks,
     latencies: Mutex<Latencies>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
     counts: Counts,
 }
 
@@ -131,6 +135,7 @@ impl Cluster {
             client: OnceLock::new(),
             connected: watch::Sender::new(false),
             was_connected: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             lost_at: Mutex::default(),
             resumed: Notify::new(),
             outgoing: Outgoing::new(id),
@@ -177,6 +182,30 @@ impl Cluster {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         *self.0.connected.borrow()
+    }
+
+    /// How long the connection to NATS has been lost.
+    #[must_use]
+    pub fn lost_for(&self) -> Option<Duration> {
+        (*self.0.lost_at.lock()).filter(|_| !self.is_connected()).map(|at| at.elapsed())
+    }
+
+    /// How long a node that says nothing is believed to be there.
+    #[must_use]
+    pub fn node_timeout(&self) -> Duration {
+        self.0.config.node_timeout
+    }
+
+    /// Whether other nodes are heard.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        !self.0.members.lock().nodes().is_empty()
+    }
+
+    /// First part of all subjects: what tells clusters apart.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.0.config.prefix
     }
 
     /// All nodes that are heard, this one first, then by name.
@@ -265,12 +294,12 @@ impl Inner {
         }
     }
 
-    fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         *self.connected.borrow()
     }
 
     /// Publishes, if there is a connection. A failure shows as a gap to those who miss it.
-    async fn publish(&self, subject: String, message: Bytes) {
+    pub(crate) async fn publish(&self, subject: String, message: Bytes) {
         let Some(client) = self.client.get().filter(|_| self.is_connected()) else { return };
         self.counts.sent.fetch_add(1, Ordering::Relaxed);
         self.counts.sent_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
@@ -288,10 +317,15 @@ impl Inner {
         self.counts.received_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
     }
 
-    fn malformed(&self, error: wire::Malformed) {
+    pub(crate) fn malformed(&self, error: wire::Malformed) {
         if self.counts.malformed.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!(code = "RpcError", %error, "message from another node dropped; further ones are counted");
         }
+    }
+
+    /// Largest message that NATS takes; 0 before the first connection.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.client.get().map_or(0, |client| client.server_info().max_payload)
     }
 
     fn interests(&self) -> Vec<Arc<Incoming>> {

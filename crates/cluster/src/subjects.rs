@@ -5,6 +5,8 @@
 //! | `PREFIX.nodes` | all nodes, of whatever version | heartbeats |
 //! | `PREFIX.VERSION.t.TENANT` | nodes with sockets of the tenant | envelopes |
 //! | `PREFIX.VERSION.n.NODE` | one node | questions, answers, pings |
+//! | `PREFIX.VERSION.c.TENANT` | nodes that follow | the stream of the tenant's database |
+//! | `PREFIX.VERSION.o.TENANT` | the node that reads the database | how far the others have come |
 
 use std::fmt::Write as _;
 
@@ -30,6 +32,16 @@ impl Subjects {
 
     pub(crate) fn node(&self, id: u32) -> String {
         format!("{}.{WIRE_VERSION}.n.{id:08x}", self.prefix)
+    }
+
+    /// What followers of a tenant's stream say to its owner.
+    pub(crate) fn owner(&self, tenant: &str) -> String {
+        format!("{}.{WIRE_VERSION}.o.{}", self.prefix, token(tenant))
+    }
+
+    /// The stream of a tenant's database.
+    pub(crate) fn changes(&self, tenant: &str) -> String {
+        format!("{}.{WIRE_VERSION}.c.{}", self.prefix, token(tenant))
     }
 
     /// Where nobody listens: the server's answer to a question there tells that it has read all that was sent before.

@@ -1,11 +1,11 @@
 //! Where a tenant's database is.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use realtime_tls::Route;
 use secrecy::SecretString;
 
-use crate::JanitorSettings;
+use crate::{JanitorSettings, Sharing};
 
 /// Settings that make the text form of values the same everywhere (postgres_changes 7.1).
 pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
@@ -53,6 +53,8 @@ pub struct DatabaseConfig {
     /// The replication connection is given up, and made anew, when nothing has been heard from the server for this
     /// long: it speaks at least ten times as often. At least 5 ms. 0: never.
     pub silence_limit: Duration,
+    /// The other nodes: one of them reads the database for all.
+    pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
     /// on; `None`: neither.
     pub prepare: Option<JanitorSettings>,
@@ -78,6 +80,7 @@ impl Default for DatabaseConfig {
             statement_timeout: Duration::from_secs(10),
             idle_stop: Duration::from_secs(600),
             silence_limit: Duration::from_secs(300),
+            sharing: None,
             prepare: None,
         }
     }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_cluster::Cluster;
 use realtime_hub::Hub;
-use realtime_postgres::{DatabaseConfig, TenantDatabase};
+use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
 use realtime_tenants::{Registry, Tenant};
 use secrecy::ExposeSecret;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,6 +16,7 @@ use crate::{
     http::longpoll::LongPolls,
     limits::Meters,
     routes::Routes,
+    sharing::NodeSharing,
     sink::DatabaseSink,
     tenant_runtime::{Clock, TenantRuntime},
 };
@@ -80,9 +81,12 @@ impl App {
         };
         let routes = Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits))));
         let name: Arc<str> = (&*tenant.external_id).into();
-        let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
+        let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), Arc::clone(&name));
         let mut config = database_config(tenant);
         config.silence_limit = self.settings.replication_watchdog;
+        config.sharing = self.cluster.clone().map(|cluster| -> Arc<dyn Sharing> {
+            Arc::new(NodeSharing::new(cluster, name, &config.slot_name))
+        });
         config.prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
         let database = TenantDatabase::new(config, Arc::new(sink));
         self.databases.lock().push(database.clone());

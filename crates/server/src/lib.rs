@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod routes;
 pub mod session;
+mod sharing;
 mod sink;
 pub mod socket;
 pub mod sockets;

@@ -52,5 +52,7 @@ fn filter(env: &Env<'_>, default: &'static str) -> Result<EnvFilter, ConfigError
         ("trace", "trace"),
     ];
     let level = env.one_of("LOG_LEVEL", default, &words)?;
-    Ok(EnvFilter::new(format!("{level},hyper=warn,tokio_postgres=warn,pgwire_replication=off")))
+    Ok(EnvFilter::new(format!(
+        "{level},hyper=warn,tokio_postgres=warn,pgwire_replication=off,async_nats=off"
+    )))
 }

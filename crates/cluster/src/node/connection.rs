@@ -125,6 +125,7 @@ fn happened(inner: &Inner, event: &Event) {
         Event::Connected => {
             tracing::info!(node, "connected to NATS");
             inner.connected.send_replace(true);
+            inner.refused.store(false, Ordering::Relaxed);
             inner.resumed.notify_one();
         }
         Event::Disconnected | Event::Closed => {
@@ -142,6 +143,9 @@ fn happened(inner: &Inner, event: &Event) {
             tracing::warn!(node, "messages from other nodes came faster than they could be taken");
         }
         Event::ServerError(error) => tracing::error!(node, %error, "NATS reports an error"),
+        Event::ClientError(error) if inner.refused.swap(true, Ordering::Relaxed) => {
+            tracing::debug!(node, %error, "cannot connect to NATS");
+        }
         Event::ClientError(error) => tracing::warn!(node, %error, "cannot connect to NATS, trying on"),
         Event::LameDuckMode | Event::Draining => tracing::info!(node, %event, "NATS server is going away"),
     }

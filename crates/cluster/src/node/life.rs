@@ -28,7 +28,7 @@ const DOUBTFUL: Duration = Duration::from_secs(30);
 const QUESTION: usize = 500;
 
 /// Room that NATS needs of the largest message beside ours.
-const MARGIN: usize = 64;
+pub(crate) const MARGIN: usize = 64;
 
 /// Every how many heartbeats round trips are measured.
 const MEASURE: u32 = 5;
@@ -40,8 +40,7 @@ pub(super) async fn send(inner: Arc<Inner>) {
             stream = inner.outgoing.next() => stream,
             () = inner.stop.cancelled() => return,
         };
-        let max = inner.client.get().map_or(0, |client| client.server_info().max_payload);
-        let max = max.saturating_sub(MARGIN).max(HEADER + 1);
+        let max = inner.max_payload().saturating_sub(MARGIN).max(HEADER + 1);
         let deliverable = inner.is_connected() && max > HEADER + 1;
         for message in inner.outgoing.take(&stream, max, deliverable, Instant::now()) {
             inner.publish(inner.subjects.tenant(&stream.tenant), message).await;

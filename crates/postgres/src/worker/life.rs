@@ -9,7 +9,8 @@ use tokio::time::{Duration, Instant};
 use super::{REFRESH, Running, Worker, lag::LagWatch, state::Refreshed};
 use crate::{
     Notice, pool, prepare, publication,
-    replication::{APPLICATION_NAME, ReplicationError, Session},
+    replication::{APPLICATION_NAME, ReplicationError},
+    sharing::Session,
 };
 
 /// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
@@ -36,6 +37,7 @@ impl Worker {
     /// Ends the session, if there is one; what the walsender has told is void then.
     pub(super) async fn stop_session(&mut self) {
         if let Some(running) = self.running.take() {
+            self.since = Some(running.lag.confirmed_position());
             self.attendees.ended(self.config.durable_slot && !self.anew);
             running.session.stop().await;
         }
@@ -48,6 +50,7 @@ impl Worker {
                 tracing::info!(
                     database = self.config.name,
                     resumed = session.is_resumed(),
+                    reader = session.reader(),
                     "replication session started"
                 );
                 self.stats.sessions.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +106,7 @@ impl Worker {
         if self.unpublished && !self.hears() {
             return Err(ReplicationError::NothingPublished);
         }
-        Ok((Session::start(&self.config, &publications, self.anew).await?, publications))
+        Session::start(&self.config, &publications, self.anew, self.since).await
     }
 
     /// Whether broadcasts are published, and somebody is there for them.
@@ -154,7 +157,7 @@ impl Worker {
         };
         tracing::warn!(code, %error, "replication session lost");
         self.contact.lost();
-        self.running = None;
+        self.since = self.running.take().map(|running| running.lag.confirmed_position()).or(self.since);
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();
         self.attendees.ended(self.config.durable_slot && !self.anew);

@@ -1,6 +1,7 @@
 //! Three real nodes and a real NATS.
 
 mod broadcast;
+mod changes;
 mod faults;
 mod history;
 mod presence;
@@ -17,6 +18,18 @@ struct Nodes {
     links: Vec<Link>,
     nats: Nats,
     db: TestDb,
+}
+
+/// Shows what the nodes have logged, when `REALTIME_LOGS` is set.
+#[expect(clippy::print_stdout, reason = "asked for")]
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        if std::env::var_os("REALTIME_LOGS").is_some() {
+            for (number, node) in self.nodes.iter().enumerate() {
+                println!("== node {number}\n{}", node.log());
+            }
+        }
+    }
 }
 
 /// How often nodes say that they are there, and how long they are believed to be without. The machine may be busy.

@@ -77,6 +77,12 @@ impl Nats {
         self.port
     }
 
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
     /// Its address.
     #[must_use]
     pub fn url(&self) -> String {

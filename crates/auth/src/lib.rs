@@ -2,12 +2,14 @@
 //!
 //! Pure: no I/O, and time is an argument.
 
+mod blocklist;
 mod claims;
 mod error;
 mod jwks;
 mod token;
 mod verify;
 
+pub use blocklist::Blocklist;
 pub use claims::{ClaimValidators, ClaimValidatorsError, Claims};
 pub use error::AuthError;
 pub use jwks::{Jwks, JwksError};

@@ -34,10 +34,7 @@ pub(crate) struct Parts {
 impl Parts {
     /// Cleans a token (protocol 8.1) and takes it apart.
     pub(crate) fn of(token: &str) -> Result<Self, AuthError> {
-        let decoded: Cow<'_, str> =
-            percent_decode_str(token).decode_utf8().map_err(|_| AuthError::Malformed)?;
-        let mut cleaned = decoded.into_owned();
-        cleaned.retain(|c| !c.is_whitespace());
+        let cleaned = clean(token)?;
         let (signed, signature) = cleaned.rsplit_once('.').ok_or(AuthError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(AuthError::Malformed)?;
         let decode = |part: &str| BASE64URL.decode(part).map_err(|_| AuthError::Malformed);
@@ -47,6 +44,14 @@ impl Parts {
         let claims = serde_json::from_str(&claims_text).map_err(|_| AuthError::Malformed)?;
         Ok(Self { header, claims, claims_text, signed: signed.to_owned(), signature })
     }
+}
+
+/// A token as it is meant: percent-decoded, without white space (protocol 8.1).
+pub(crate) fn clean(token: &str) -> Result<String, AuthError> {
+    let decoded: Cow<'_, str> = percent_decode_str(token).decode_utf8().map_err(|_| AuthError::Malformed)?;
+    let mut cleaned = decoded.into_owned();
+    cleaned.retain(|c| !c.is_whitespace());
+    Ok(cleaned)
 }
 
 /// Whether a token is a gateway's API key (`sb_…`): ignored wherever a JWT is expected (protocol 4.4).

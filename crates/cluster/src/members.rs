@@ -94,7 +94,17 @@ impl Members {
         if member.beat.bye {
             return self.nodes.remove(&id).map(|_| Change::Went(id));
         }
-        self.nodes.insert(id, member).is_none().then_some(Change::Came(id))
+        let before = self.nodes.remove(&id);
+        let new = before.is_none();
+        let mut member = member;
+        // They are not in every one.
+        if let Some(before) = before
+            && member.beat.latencies.is_empty()
+        {
+            member.beat.latencies = before.beat.latencies;
+        }
+        self.nodes.insert(id, member);
+        new.then_some(Change::Came(id))
     }
 
     /// Time has passed: those who have gone.
@@ -158,7 +168,10 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(members.heard(beat(0), at(0)), None, "our own");
         assert_eq!(members.heard(beat(1), at(0)), Some(Change::Came(1)));
+        let measured = Beat { latencies: [(2, 0.5)].into(), ..beat(1) };
+        assert_eq!(members.heard(measured, at(0)), None);
         assert_eq!(members.heard(beat(1), at(1)), None);
+        assert_eq!(members.nodes()[&1].beat.latencies[&2], 0.5);
         assert_eq!(members.heard(beat(2), at(1)), Some(Change::Came(2)));
         assert!(members.expire(at(6)).is_empty());
         members.heard(beat(2), at(6));

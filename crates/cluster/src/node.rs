@@ -178,6 +178,12 @@ impl Cluster {
         Interest { incoming: Arc::clone(incoming) }
     }
 
+    /// What tells this node from others.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id
+    }
+
     /// Whether NATS is connected: if not, only those on this node hear what is said here.
     #[must_use]
     pub fn is_connected(&self) -> bool {

@@ -208,6 +208,13 @@ impl Hub {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
+    /// Number of rooms of a tenant. Looks at all rooms.
+    #[must_use]
+    pub fn rooms_of(&self, tenant: &str) -> usize {
+        let of_shard = |shard: &Shard| shard.lock().keys().filter(|key| &*key.tenant == tenant).count();
+        self.shards.iter().map(of_shard).sum()
+    }
+
     /// What tells this node's refs and entries of presence from those of others.
     #[must_use]
     pub fn node(&self) -> u32 {

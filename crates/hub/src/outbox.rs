@@ -42,6 +42,12 @@ pub enum Signal {
     TooManyEvents(MemberId),
     /// The tenant's sockets are to end (protocol 12).
     Disconnect,
+    /// The tenant's database is reached through another handle: what channels watched in it has to be asked for again.
+    /// `elsewhere`: it may be another database, so what its policies have said is void too.
+    DatabaseReplaced {
+        /// Whether it may be another database.
+        elsewhere: bool,
+    },
     /// The node is going down.
     ShutDown,
 }

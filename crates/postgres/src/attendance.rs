@@ -47,20 +47,37 @@ impl Attendees {
         self.changed.notified().await;
     }
 
-    /// A session has begun. `arrives`: it brings broadcasts. `resumed`: nothing is missing since the last.
-    pub(crate) fn begun(&self, arrives: bool, resumed: bool) {
+    /// Another handle of the database takes over, under the number that is returned. The sessions of the last one
+    /// are over from this moment on, whatever they still say. `resumes`: as in [`ended`](Self::ended).
+    pub(crate) fn succeed(&self, resumes: bool) -> u64 {
         self.replication.send_modify(|state| {
+            state.end(resumes);
+            state.reign += 1;
+        });
+        self.replication.borrow().reign
+    }
+
+    /// A session of a handle has begun. `arrives`: it brings broadcasts. `resumed`: nothing is missing since the last.
+    pub(crate) fn begun(&self, reign: u64, arrives: bool, resumed: bool) {
+        self.of(reign, |state| {
             state.gaps += u64::from(!resumed && state.open);
             (state.arrives, state.open) = (arrives, false);
         });
     }
 
-    /// The session is over. `resumes`: the next one should go on where it ended.
-    pub(crate) fn ended(&self, resumes: bool) {
-        self.replication.send_modify(|state| {
-            state.gaps += u64::from(state.arrives && !resumes);
-            state.open |= state.arrives && resumes;
-            state.arrives = false;
+    /// The session of a handle is over. `resumes`: the next one should go on where it ended.
+    pub(crate) fn ended(&self, reign: u64, resumes: bool) {
+        self.of(reign, |state| state.end(resumes));
+    }
+
+    /// Takes what the handle in charge says; what an earlier one says counts no more.
+    fn of(&self, reign: u64, change: impl FnOnce(&mut Replication)) {
+        self.replication.send_if_modified(|state| {
+            let current = state.reign == reign;
+            if current {
+                change(state);
+            }
+            current
         });
     }
 
@@ -86,13 +103,21 @@ pub struct Replication {
     pub gaps: u64,
     /// There will have been a gap unless the next session goes on where the last ended.
     open: bool,
+    /// Number of the handle in charge.
+    reign: u64,
 }
 
 impl Replication {
     /// A state, for tests.
     #[must_use]
     pub fn new(arrives: bool, gaps: u64) -> Self {
-        Self { arrives, gaps, open: false }
+        Self { arrives, gaps, ..Self::default() }
+    }
+
+    fn end(&mut self, resumes: bool) {
+        self.gaps += u64::from(self.arrives && !resumes);
+        self.open |= self.arrives && resumes;
+        self.arrives = false;
     }
 }
 
@@ -129,22 +154,39 @@ mod tests {
     async fn gaps_are_counted_once() {
         let attendees = Attendees::default();
         let gaps = || attendees.replication().gaps;
-        attendees.begun(true, false);
+        attendees.begun(0, true, false);
         assert_eq!((gaps(), attendees.replication().arrives), (0, true), "nothing was promised before");
         let before = attendees.replication();
-        attendees.ended(false);
+        attendees.ended(0, false);
         attendees.differs(before).await;
-        attendees.begun(true, false);
+        attendees.begun(0, true, false);
         assert_eq!(gaps(), 1);
 
-        attendees.ended(true);
-        attendees.begun(true, true);
+        attendees.ended(0, true);
+        attendees.begun(0, true, true);
         assert_eq!(gaps(), 1, "the slot went on where it had ended");
-        attendees.ended(true);
-        attendees.begun(true, false);
+        attendees.ended(0, true);
+        attendees.begun(0, true, false);
         assert_eq!(gaps(), 2, "it should have, but was lost");
-        attendees.begun(false, false);
-        attendees.ended(false);
+        attendees.begun(0, false, false);
+        attendees.ended(0, false);
         assert_eq!(gaps(), 2, "nobody was promised anything");
+    }
+
+    /// What a handle still says after another has taken over means nothing.
+    #[tokio::test]
+    async fn handles_take_over_at_once() {
+        let attendees = Attendees::default();
+        let now = || attendees.replication();
+        attendees.begun(0, true, false);
+        let before = now();
+        let reign = attendees.succeed(false);
+        attendees.differs(before).await;
+        assert_eq!((now().arrives, now().gaps), (false, 1));
+        attendees.begun(0, true, false);
+        assert!(!now().arrives, "the last one had not heard yet");
+        attendees.begun(reign, true, false);
+        attendees.ended(0, false);
+        assert_eq!((now().arrives, now().gaps), (true, 1), "the last one comes to its end");
     }
 }

@@ -1,5 +1,7 @@
 //! A tenant's database as the rest of the server uses it.
 
+mod succession;
+
 use std::{
     pin::Pin,
     sync::{
@@ -137,11 +139,31 @@ pub(crate) struct Contact {
     start: Instant,
     /// Milliseconds after `start` up to which the answer counts; 0 for none.
     until: AtomicU64,
+    /// It did not answer when it was last needed.
+    failing: AtomicBool,
+    /// Whether a replication session runs.
+    replicating: AtomicBool,
+}
+
+/// Whether a database answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nobody has asked for a while.
+    Idle,
+    /// It answered a short while ago.
+    Connected,
+    /// It did not answer when it was last needed.
+    Failing,
 }
 
 impl Contact {
     fn new() -> Self {
-        Self { start: Instant::now(), until: AtomicU64::new(0) }
+        Self {
+            start: Instant::now(),
+            until: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            replicating: AtomicBool::new(false),
+        }
     }
 
     fn now(&self) -> u64 {
@@ -152,15 +174,37 @@ impl Contact {
         self.now() < self.until.load(Ordering::Acquire)
     }
 
+    /// Whether a replication session runs.
+    pub(crate) fn replicates(&self, runs: bool) {
+        self.replicating.store(runs, Ordering::Relaxed);
+    }
+
+    /// Whether it answered when last asked, however long ago.
+    fn is_made(&self) -> bool {
+        self.until.load(Ordering::Acquire) > 0
+    }
+
     /// It answered.
     pub(crate) fn made(&self) {
         let life = u64::try_from(READY_LIFE.as_millis()).unwrap_or(u64::MAX);
         self.until.store(self.now().saturating_add(life), Ordering::Release);
+        self.failing.store(false, Ordering::Release);
     }
 
     /// It did not.
     pub(crate) fn lost(&self) {
         self.until.store(0, Ordering::Release);
+        self.failing.store(true, Ordering::Release);
+    }
+
+    fn health(&self) -> Health {
+        if self.failing.load(Ordering::Acquire) {
+            Health::Failing
+        } else if self.is_fresh() {
+            Health::Connected
+        } else {
+            Health::Idle
+        }
     }
 }
 
@@ -183,6 +227,8 @@ struct Inner {
     has_room: AtomicBool,
     private: Private,
     attendees: Arc<Attendees>,
+    /// Under which number this handle speaks to them.
+    reign: u64,
     /// Whether the set-up of the database was tried, if there is to be one.
     prepared: watch::Sender<Preparation>,
     worker: OnceCell<mpsc::Sender<Command>>,
@@ -195,8 +241,17 @@ impl TenantDatabase {
     /// A handle; spawns nothing.
     #[must_use]
     pub fn new(config: DatabaseConfig, sink: Arc<dyn ChangeSink>) -> Self {
+        Self::with(config, sink, Arc::default(), Arc::default(), 0)
+    }
+
+    fn with(
+        config: DatabaseConfig,
+        sink: Arc<dyn ChangeSink>,
+        stats: Arc<Stats>,
+        attendees: Arc<Attendees>,
+        reign: u64,
+    ) -> Self {
         let pool = pool::make(&config);
-        let stats = Arc::default();
         let inner = Inner {
             private: Private::new(&config, &stats),
             prepared: watch::Sender::new(Preparation::first(&config)),
@@ -207,7 +262,8 @@ impl TenantDatabase {
             pool,
             contact: Arc::new(Contact::new()),
             attempt: Mutex::default(),
-            attendees: Arc::default(),
+            attendees,
+            reign,
             worker: OnceCell::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -219,7 +275,25 @@ impl TenantDatabase {
     /// Whether the database answered a short while ago.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.inner.contact.is_fresh()
+        self.inner.contact.is_fresh() && !self.inner.stop.is_cancelled()
+    }
+
+    /// Whether the database answered when it was last needed, however long ago.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.inner.contact.is_made() && !self.inner.stop.is_cancelled()
+    }
+
+    /// Whether the set-up on first use is over, or there is to be none.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        *self.inner.prepared.borrow() == Preparation::Over
+    }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.inner.contact.health()
     }
 
     /// Counters.
@@ -243,7 +317,16 @@ impl TenantDatabase {
         if self.inner.failures.lock().is_reached(asked) {
             return Err(ConnectError::RateLimited);
         }
-        let outcome = match time::timeout(READY_LIMIT, self.probe()).await {
+        let probe = async {
+            tokio::select! {
+                biased;
+                () = self.inner.stop.cancelled() => {
+                    Err(ConnectError::Unreachable("The connection was ended".to_owned()))
+                }
+                outcome = self.probe() => outcome,
+            }
+        };
+        let outcome = match time::timeout(READY_LIMIT, probe).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::Initializing),
         };
@@ -346,6 +429,20 @@ impl TenantDatabase {
         Ok(())
     }
 
+    /// Whether row changes and broadcasts are read from the log right now.
+    #[must_use]
+    pub fn is_replicating(&self) -> bool {
+        self.inner.contact.replicating.load(Ordering::Relaxed)
+    }
+
+    /// Ends the replication session, if there is one; those who need it get another one, and are told of the gap as when
+    /// the connection breaks. False if there was none.
+    pub async fn end_replication(&self) -> bool {
+        let Some(worker) = self.inner.worker.get().filter(|_| self.is_replicating()) else { return false };
+        let (reply, ended) = tokio::sync::oneshot::channel();
+        worker.send(Command::EndSession(reply)).await.is_ok() && ended.await.is_ok()
+    }
+
     /// Ends a channel's subscriptions. Idempotent.
     pub fn unsubscribe(&self, channel: ChannelId) {
         let Some(worker) = self.inner.worker.get() else { return };
@@ -399,6 +496,7 @@ impl TenantDatabase {
                 Arc::clone(&inner.contact),
                 inner.tasks.clone(),
                 Arc::clone(&inner.attendees),
+                inner.reign,
                 inner.prepared.subscribe(),
             );
             inner.tasks.spawn(worker.run(queue, inner.stop.clone()));
@@ -406,15 +504,24 @@ impl TenantDatabase {
         };
         self.inner.worker.get_or_init(start).await
     }
+}
 
-    /// Ends all connections.
-    pub async fn shutdown(&self) {
-        self.inner.stop.cancel();
-        self.inner.tasks.close();
-        self.inner.tasks.wait().await;
-        self.inner.private.close();
-        if let Ok(pool) = &self.inner.pool {
-            pool.close();
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_contact_grows_old_but_a_failure_stays() {
+        let contact = Contact::new();
+        assert_eq!(contact.health(), Health::Idle);
+        contact.made();
+        assert_eq!(contact.health(), Health::Connected);
+        time::advance(READY_LIFE).await;
+        assert_eq!(contact.health(), Health::Idle);
+        contact.lost();
+        time::advance(READY_LIFE * 10).await;
+        assert_eq!(contact.health(), Health::Failing);
+        contact.made();
+        assert_eq!(contact.health(), Health::Connected);
     }
 }

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Wait(SubscribeRequest),
     /// End a channel's subscriptions.
     Unsubscribe(ChannelId),
+    /// End the session, because an operator says so.
+    EndSession(oneshot::Sender<()>),
 }
 
 /// The worker of one tenant's database.
@@ -70,6 +72,8 @@ pub(crate) struct Worker {
     anew: bool,
     /// Those who may get broadcasts.
     attendees: Arc<Attendees>,
+    /// Under which number this worker's handle speaks to them.
+    reign: u64,
     preparation: watch::Receiver<Preparation>,
     /// The publication had no tables when it was last looked at.
     unpublished: bool,
@@ -121,6 +125,7 @@ impl Worker {
         contact: Arc<Contact>,
         tasks: TaskTracker,
         attendees: Arc<Attendees>,
+        reign: u64,
         preparation: watch::Receiver<Preparation>,
     ) -> Self {
         Self {
@@ -131,6 +136,7 @@ impl Worker {
             contact,
             tasks,
             attendees,
+            reign,
             preparation,
             running: None,
             failures: 0,
@@ -251,6 +257,10 @@ impl Worker {
                 if !self.wants_session() && self.idle_since.is_none() {
                     self.idle_since = Some(Instant::now());
                 }
+            }
+            Command::EndSession(reply) => {
+                self.end_by_order().await;
+                let _ = reply.send(());
             }
             Command::Wait(request) => {
                 self.state.wait(request);

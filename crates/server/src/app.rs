@@ -2,77 +2,112 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use parking_lot::{Mutex, MutexGuard};
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_cluster::Cluster;
 use realtime_hub::Hub;
 use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
-use realtime_tenants::{Registry, Tenant};
+use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
 use secrecy::ExposeSecret;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admin::Admin,
     config::{ConfigError, Settings},
     http::longpoll::LongPolls,
     limits::Meters,
     routes::Routes,
     sharing::NodeSharing,
     sink::DatabaseSink,
+    status::Status,
     tenant_runtime::{Clock, TenantRuntime},
 };
 
 /// What the whole server shares: settings, tenants, rooms, sockets.
 pub struct App {
     settings: Settings,
-    registry: Registry,
+    tenants: Tenants,
+    admin: Admin,
     hub: Arc<Hub>,
     /// Other nodes, if there can be any.
     cluster: Option<Cluster>,
     /// Made when a tenant is first asked for.
     runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
-    databases: Mutex<Vec<TenantDatabase>>,
     sockets: TaskTracker,
+    /// Connections to databases that are ending.
+    endings: TaskTracker,
     long_polls: LongPolls,
+    status: Status,
+    started: DateTime,
     stopping: CancellationToken,
 }
 
 impl App {
-    /// A server with the tenants of its settings.
-    #[must_use]
-    pub fn new(settings: Settings, stopping: CancellationToken) -> Arc<Self> {
-        let registry = Registry::default();
-        for tenant in &settings.tenants {
-            registry.put(tenant.clone());
-        }
+    /// A server with the tenants of its settings, or of its metadata database. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] for a metadata database that no connection can ever be made to.
+    pub fn new(settings: Settings, stopping: CancellationToken) -> Result<Arc<Self>, StoreError> {
+        let tenants = match &settings.metadata {
+            Some(metadata) => {
+                let store = Store::new(metadata.config.clone())?;
+                Tenants::Stored(Directory::new(store, metadata.options.clone()))
+            }
+            None => {
+                let registry = Registry::default();
+                for tenant in &settings.tenants {
+                    registry.put(tenant.clone());
+                }
+                Tenants::Configured(registry)
+            }
+        };
         let hub = Hub::new(rand::random(), settings.presence_interval);
         let cluster = settings.cluster.clone().map(|config| Cluster::new(config, &hub));
-        Arc::new(Self {
+        Ok(Arc::new(Self {
+            status: Status::new(settings.region.as_deref(), cluster.clone()),
+            admin: Admin::new(&settings.admin, &settings.claim_validators),
             settings,
-            registry,
+            tenants,
             hub,
             cluster,
             runtimes: Mutex::default(),
-            databases: Mutex::default(),
             sockets: TaskTracker::new(),
+            endings: TaskTracker::new(),
             long_polls: LongPolls::default(),
+            started: TimeZone::UTC.to_datetime(Timestamp::now()),
             stopping,
-        })
+        }))
     }
 
-    /// The running state of the tenant that a host means (protocol 1.4).
+    /// How the server runs.
     #[must_use]
-    pub fn runtime_for_host(&self, host: &str) -> Option<Arc<TenantRuntime>> {
-        self.runtime(&self.registry.resolve(host)?)
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
-    /// The running state of a tenant. `None` if its keys cannot be used, which is logged.
+    /// Where tenants come from.
     #[must_use]
-    pub fn runtime(&self, tenant: &Arc<Tenant>) -> Option<Arc<TenantRuntime>> {
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    /// Who may administer tenants, and one change after the other.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// The running state of a tenant, made if need be of the record that is in force: that is looked up under the lock
+    /// under which records are followed, so that nothing is made of a tenant that has just gone. `None` if there is none
+    /// known, or its keys cannot be used, which is logged.
+    pub(crate) fn runtime_of(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
         let mut runtimes = self.runtimes.lock();
-        if let Some(runtime) = runtimes.get(&tenant.external_id) {
+        if let Some(runtime) = runtimes.get(external_id) {
             return Some(Arc::clone(runtime));
         }
-        let verifier = match verifier(tenant, &self.settings) {
+        let tenant = &self.tenants.latest(external_id)?;
+        let verifier = match self.verifier(tenant) {
             Ok(verifier) => verifier,
             Err(error) => {
                 tracing::error!(tenant = &*tenant.external_id, %error, "tenant cannot be served");
@@ -81,38 +116,63 @@ impl App {
         };
         let routes = Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits))));
         let name: Arc<str> = (&*tenant.external_id).into();
-        let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), Arc::clone(&name));
-        let mut config = database_config(tenant);
-        config.silence_limit = self.settings.replication_watchdog;
-        config.sharing = self.cluster.clone().map(|cluster| -> Arc<dyn Sharing> {
-            Arc::new(NodeSharing::new(cluster, name, &config.slot_name))
-        });
-        config.prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
-        let database = TenantDatabase::new(config, Arc::new(sink));
-        self.databases.lock().push(database.clone());
+        let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
+        let database = TenantDatabase::new(self.prepared(tenant), Arc::new(sink));
         let runtime = TenantRuntime::new(
             Arc::clone(tenant),
             verifier,
             Arc::clone(&self.hub),
             routes,
-            Box::new(database),
+            Arc::new(database),
             Clock::System,
             self.settings.channel_error_backoff,
             self.settings.no_channel_timeout,
         );
         let runtime = Arc::new(runtime.among_others(self.cluster.clone()));
+        if tenant.suspend {
+            drop(self.end(runtime.database()));
+        }
         runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
         Some(runtime)
     }
 
-    /// Connects to the databases of all tenants known from the start and goes on trying, so that the first
-    /// client need not wait and the log tells what is wrong before anybody asks.
+    /// With what the server's settings say of all databases: above all the set-up on first use.
+    pub(crate) fn prepared(&self, tenant: &Tenant) -> DatabaseConfig {
+        let config = database_config(tenant);
+        let prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
+        let sharing = self.cluster.clone().map(|cluster| -> Arc<dyn Sharing> {
+            Arc::new(NodeSharing::new(cluster, (&*tenant.external_id).into(), &config.slot_name))
+        });
+        DatabaseConfig { prepare, sharing, silence_limit: self.settings.replication_watchdog, ..config }
+    }
+
+    pub(crate) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {
+        self.runtimes.lock()
+    }
+
+    pub(crate) fn endings(&self) -> &TaskTracker {
+        &self.endings
+    }
+
+    /// What a tenant's tokens are verified with.
+    pub(crate) fn verifier(&self, tenant: &Tenant) -> Result<Verifier, ConfigError> {
+        verifier(tenant, &self.settings)
+    }
+
+    /// Connects to the databases of the tenants known from the start and goes on trying, so that the first client need
+    /// not wait and the log tells what is wrong before anybody asks.
     pub fn connect_databases(self: &Arc<Self>) {
         for tenant in &self.settings.tenants {
-            let Some(runtime) = self.runtime(&Arc::new(tenant.clone())) else { continue };
             let app = Arc::clone(self);
+            let external_id = tenant.external_id.clone();
             self.sockets.spawn(async move {
-                let work = crate::startup::connect(&runtime);
+                let work = async {
+                    let Some(runtime) = app.runtime(&external_id).await else { return };
+                    tokio::select! {
+                        () = runtime.retired().cancelled() => {}
+                        () = crate::startup::connect(&runtime) => {}
+                    }
+                };
                 tokio::select! {
                     () = app.stopping.cancelled() => {}
                     () = work => {}
@@ -124,15 +184,16 @@ impl App {
     /// Ends the sockets and the connections to databases; call after [`stopping`](Self::stopping) is cancelled.
     pub async fn shut_down(&self) {
         self.sockets.close();
-        let tenants: Vec<_> = self.runtimes.lock().values().map(|r| Arc::clone(r.sockets())).collect();
-        for sockets in tenants {
-            sockets.shut_down().await;
+        let runtimes = self.runtimes();
+        for runtime in &runtimes {
+            runtime.sockets().shut_down().await;
         }
         self.sockets.wait().await;
-        let databases = std::mem::take(&mut *self.databases.lock());
-        for database in databases {
-            database.shutdown().await;
+        for runtime in &runtimes {
+            runtime.database().shutdown().await;
         }
+        self.endings.close();
+        self.endings.wait().await;
         if let Some(cluster) = &self.cluster {
             cluster.leave().await;
         }
@@ -161,23 +222,34 @@ impl App {
         self.cluster.as_ref()
     }
 
+    /// When the server started, in UTC.
+    #[must_use]
+    pub fn started(&self) -> DateTime {
+        self.started
+    }
+
     /// Where the node is.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         self.settings.region.as_deref()
     }
 
-    /// Ends the sockets of a tenant (protocol 12): each joined channel is told, then closed with code 1012.
-    pub fn disconnect(&self, external_id: &str) {
-        let runtime = self.runtimes.lock().get(external_id).map(Arc::clone);
-        if let Some(runtime) = runtime {
-            tracing::info!(
-                tenant = external_id,
-                sockets = runtime.sockets().len(),
-                "disconnecting all sockets"
-            );
-            runtime.sockets().disconnect();
-        }
+    /// Rooms with members, on this node.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.hub.rooms()
+    }
+
+    /// Rooms of a tenant with members, on this node.
+    #[must_use]
+    pub fn rooms_of(&self, external_id: &str) -> usize {
+        self.hub.rooms_of(external_id)
+    }
+
+    /// What the pages tell of this node.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
     }
 
     /// Where the tasks of sockets run.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     session::{Completion, Effect, Session},
-    sockets::SocketGuard,
+    sockets::{Era, SocketGuard},
     tenant_runtime::TenantRuntime,
 };
 
@@ -46,10 +46,10 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Takes a session into service.
+    /// Takes a session into service that was admitted in an era.
     #[must_use]
-    pub fn new(session: Session, runtime: Arc<TenantRuntime>) -> Self {
-        let guard = runtime.sockets().enter(session.outbox());
+    pub fn new(session: Session, runtime: Arc<TenantRuntime>, era: Era) -> Self {
+        let guard = runtime.sockets().enter(session.outbox(), era);
         let running = FuturesUnordered::new();
         Self { session, runtime, effects: Vec::new(), running, delayed: Vec::new(), _guard: guard }
     }
@@ -160,29 +160,40 @@ impl Driver {
                 Effect::Database(ticket) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
-                        let ready = runtime.database().ready().await;
-                        runtime.hear_others().await;
+                        let ready = runtime.ask(|database| async move { database.ready().await });
+                        let (ready, ()) = tokio::join!(ready, runtime.hear_others());
                         Completion::Database(ticket, ready)
                     }));
                 }
                 Effect::AuthorizeRead(ticket, request) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
-                        let read = runtime.database().authorize_read(*request);
-                        let (read, ()) = tokio::join!(read, runtime.hear_others());
-                        Completion::Read(ticket, read)
+                        let verdict = runtime.ask(|database| {
+                            let request = (*request).clone();
+                            async move { database.authorize_read(request).await }
+                        });
+                        let (verdict, ()) = tokio::join!(verdict, runtime.hear_others());
+                        Completion::Read(ticket, verdict)
                     }));
                 }
                 Effect::AuthorizeWrite(ticket, request) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
-                        Completion::Write(ticket, runtime.database().authorize_write(*request).await)
+                        let verdict = runtime.ask(|database| {
+                            let request = (*request).clone();
+                            async move { database.authorize_write(request).await }
+                        });
+                        Completion::Write(ticket, verdict.await)
                     }));
                 }
                 Effect::Replay(ticket, topic, params) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
-                        Completion::Replayed(ticket, runtime.database().replay(topic, params).await)
+                        let messages = runtime.ask(|database| {
+                            let topic = topic.clone();
+                            async move { database.replay(topic, params).await }
+                        });
+                        Completion::Replayed(ticket, messages.await)
                     }));
                 }
                 Effect::WatchReplication(from) => {
@@ -195,7 +206,11 @@ impl Driver {
                 Effect::Subscribe(ticket, request) => {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
-                        Completion::Subscribed(ticket, runtime.database().subscribe(*request).await)
+                        let outcome = runtime.ask(|database| {
+                            let request = (*request).clone();
+                            async move { database.subscribe(request).await }
+                        });
+                        Completion::Subscribed(ticket, outcome.await)
                     }));
                 }
             }

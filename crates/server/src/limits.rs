@@ -79,13 +79,14 @@ impl Meters {
         }
     }
 
-    /// Takes new limits. A meter whose limit changes begins anew.
+    /// Takes new limits. A meter whose limit changes begins anew, but that of requests (http_and_ops 1.4).
     pub fn set_limits(&self, limits: &Limits) {
         self.joins.set_limit(limits.max_joins_per_second);
         self.events.set_limit(limits.max_events_per_second);
         self.presence.set_limit(limits.max_presence_events_per_second);
         self.db_events.set_limit(limits.max_events_per_second);
-        self.requests.set_limit(limits.max_events_per_second);
+        // The average of requests is compared with the limit as it is: nothing has to begin anew.
+        self.requests.limiter.adjust_limit(limits.max_events_per_second);
         self.max_payload_bytes.store(limits.max_payload_bytes(), Ordering::Relaxed);
     }
 
@@ -136,5 +137,40 @@ impl realtime_hub::Meter for Meters {
 
     fn is_exceeded(&self) -> bool {
         self.events.is_triggered()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// http_and_ops 22: what was counted against a limit that changes begins anew, nothing else does
+    #[tokio::test(start_paused = true)]
+    async fn counts_begin_anew_with_their_limit() {
+        let limits = Limits::default();
+        let meters = Meters::new(&limits);
+        let all =
+            || [meters.joins(), meters.events(), meters.presence(), meters.db_events(), meters.requests()];
+        for meter in all() {
+            meter.add(1_000_000);
+        }
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let counting = || all().map(|meter| meter.average() > 0.0);
+        assert_eq!(counting(), [true; 5]);
+        meters.set_limits(&Limits { max_concurrent_users: 1, max_payload_size_in_kb: 1, ..limits });
+        assert_eq!((counting(), meters.max_payload_bytes()), ([true; 5], 1500));
+        let limits = Limits { max_joins_per_second: 7, ..limits };
+        meters.set_limits(&limits);
+        assert_eq!(counting(), [false, true, true, true, true]);
+        let limits = Limits { max_presence_events_per_second: 7, ..limits };
+        meters.set_limits(&limits);
+        assert_eq!(counting(), [false, true, false, true, true]);
+        meters.set_limits(&Limits { max_events_per_second: 7, ..limits });
+        assert_eq!(
+            counting(),
+            [false, false, false, false, true],
+            "requests are compared with the limit as it is"
+        );
+        assert_eq!(meters.requests().limit(), 7);
     }
 }

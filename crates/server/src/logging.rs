@@ -10,7 +10,7 @@ use crate::config::{ConfigError, Env};
 ///
 /// # Errors
 /// [`ConfigError`] when `LOG_LEVEL` or `LOG_FORMAT` is no known word.
-pub fn init(env: &Env<'_>) -> Result<(), ConfigError> {
+pub fn init(env: &Env) -> Result<(), ConfigError> {
     let terminal = std::io::stderr().is_terminal();
     let json = env.one_of("LOG_FORMAT", !terminal, &[("json", true), ("text", false)])?;
     let builder =
@@ -27,7 +27,7 @@ pub fn init(env: &Env<'_>) -> Result<(), ConfigError> {
 ///
 /// # Errors
 /// As [`init`].
-pub fn init_for_people(env: &Env<'_>) -> Result<(), ConfigError> {
+pub fn init_for_people(env: &Env) -> Result<(), ConfigError> {
     fmt()
         .with_env_filter(filter(env, "warn")?)
         .with_writer(std::io::stderr)
@@ -38,7 +38,7 @@ pub fn init_for_people(env: &Env<'_>) -> Result<(), ConfigError> {
 }
 
 /// The reference's level names; those that have no counterpart mean the nearest.
-fn filter(env: &Env<'_>, default: &'static str) -> Result<EnvFilter, ConfigError> {
+fn filter(env: &Env, default: &'static str) -> Result<EnvFilter, ConfigError> {
     let words = [
         ("emergency", "error"),
         ("alert", "error"),

@@ -1,6 +1,7 @@
 //! The `realtime` binary: settings, then the server, then a graceful stop.
 
 use std::{
+    path::Path,
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -16,40 +17,37 @@ use realtime_server::{
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    match Cli::parse().command.unwrap_or(Command::Serve) {
-        Command::Serve => match settings() {
-            Ok(settings) => serve(settings),
-            Err(error) => wrong_config(&error),
-        },
-        Command::Dev(args) => run_dev(&args),
-        Command::Token(args) => token(&args),
-        Command::Migrate => match settings() {
-            Ok(settings) => run_migrate(&settings),
-            Err(error) => wrong_config(&error),
-        },
-        Command::CheckConfig => match settings() {
-            Ok(settings) => {
-                print(&format!("{settings:#?}"));
-                ExitCode::SUCCESS
-            }
-            Err(error) => wrong_config(&error),
-        },
+    let Cli { config, command } = Cli::parse();
+    let command = command.unwrap_or(Command::Serve);
+    if matches!(command, Command::Reference) {
+        print(config::reference::page().trim_end());
+        return ExitCode::SUCCESS;
     }
+    let lookup = |name: &str| std::env::var(name).ok();
+    let outcome = Env::read(&lookup, config.as_deref()).and_then(|env| match command {
+        Command::Serve => serve(&env),
+        Command::Dev(args) => run_dev(&args, config.as_deref()),
+        Command::Token(args) => token(&args, &env),
+        Command::Migrate => Ok(run_migrate(&Settings::from_env(&env)?)),
+        Command::CheckConfig => {
+            let settings = Settings::from_env(&env)?;
+            print(config::effective(&env, &settings).trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Reference => Ok(ExitCode::SUCCESS),
+    });
+    outcome.unwrap_or_else(|error| {
+        print_error(&format!("Wrong setting: {error}"));
+        ExitCode::from(EXIT_CONFIG)
+    })
 }
 
-fn settings() -> Result<Settings, ConfigError> {
-    Settings::from_env(&Env::new(&|name| std::env::var(name).ok()))
-}
-
-fn serve(settings: Settings) -> ExitCode {
-    let env = |name: &str| std::env::var(name).ok();
-    if let Err(error) = logging::init(&Env::new(&env)) {
-        return wrong_config(&error);
-    }
-    let ignored = config::ignored::present(|name| std::env::var_os(name).is_some());
-    if !ignored.is_empty() {
+fn serve(env: &Env) -> Result<ExitCode, ConfigError> {
+    let settings = Settings::from_env(env)?;
+    logging::init(env)?;
+    if !env.ignored().is_empty() {
         tracing::info!(
-            variables = ignored.join(", "),
+            variables = env.ignored().join(", "),
             "settings without meaning for this server are ignored"
         );
     }
@@ -57,7 +55,7 @@ fn serve(settings: Settings) -> ExitCode {
     if settings.well_known_secret {
         tracing::warn!("API_JWT_SECRET is not set: tokens are signed with a secret that everybody knows");
     }
-    run(async move {
+    Ok(run(async move {
         let server = match Server::bind(settings) {
             Ok(server) => server,
             Err(error) => {
@@ -66,14 +64,15 @@ fn serve(settings: Settings) -> ExitCode {
             }
         };
         if let Err(error) = server.join_others().await {
-            return wrong_config(&ConfigError::new("NATS_URL", error));
+            tracing::error!(%error, "cannot join the other nodes");
+            return ExitCode::from(EXIT_CONFIG);
         }
         if let Ok(port) = server.port() {
             tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "serving");
         }
         server.run(stop_signal()).await;
         ExitCode::SUCCESS
-    })
+    }))
 }
 
 /// Every socket is a file descriptor; the usual soft limit of 1024 is for programs that use `select`.
@@ -85,20 +84,17 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn run_dev(args: &DevArgs) -> ExitCode {
-    let env = |name: &str| std::env::var(name).ok();
-    if let Err(error) = logging::init_for_people(&Env::new(&env)) {
-        return wrong_config(&error);
-    }
-    run(async {
-        match dev::run(args, stop_signal()).await {
+fn run_dev(args: &DevArgs, config: Option<&Path>) -> Result<ExitCode, ConfigError> {
+    logging::init_for_people(&Env::read(&|name| std::env::var(name).ok(), config)?)?;
+    Ok(run(async {
+        match dev::run(args, config, stop_signal()).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 print_error(&error.to_string());
                 ExitCode::FAILURE
             }
         }
-    })
+    }))
 }
 
 fn run_migrate(settings: &Settings) -> ExitCode {
@@ -109,15 +105,9 @@ fn run_migrate(settings: &Settings) -> ExitCode {
     })
 }
 
-fn token(args: &TokenArgs) -> ExitCode {
-    let secret = std::env::var("API_JWT_SECRET").unwrap_or_else(|_| config::WELL_KNOWN_SECRET.to_owned());
-    match args.claims(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) {
-        Ok(claims) => {
-            print(&realtime_auth::sign_hs256(&secret, &claims));
-            ExitCode::SUCCESS
-        }
-        Err(error) => wrong_config(&ConfigError::new("--claims", error)),
-    }
+fn token(args: &TokenArgs, env: &Env) -> Result<ExitCode, ConfigError> {
+    print(&args.token(env, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs the server's future on a runtime of all cores.
@@ -145,11 +135,6 @@ async fn stop_signal() {
             std::future::pending::<()>().await;
         }
     }
-}
-
-fn wrong_config(error: &ConfigError) -> ExitCode {
-    print_error(&format!("Wrong setting: {error}"));
-    ExitCode::from(EXIT_CONFIG)
 }
 
 #[expect(clippy::print_stdout, reason = "what a person asked to see")]

@@ -1,10 +1,16 @@
-//! `realtime migrate`: sets the databases of all tenants up for private topics, by hand.
+//! `realtime migrate`: sets the metadata database up, and the databases of all tenants for private topics, by hand.
 
 use std::{fmt::Write as _, sync::Arc, time::SystemTime};
 
 use realtime_postgres::{Origin, SchemaReport, TenantDatabase};
+use realtime_tenants::{Seeded, Store, StoreError, Tenant};
 
-use crate::{app::database_config, config::Settings, limits::Meters, routes::Routes};
+use crate::{
+    app::database_config,
+    config::{MetadataSettings, Settings},
+    limits::Meters,
+    routes::Routes,
+};
 
 /// What became of it.
 pub struct Outcome {
@@ -17,32 +23,94 @@ pub struct Outcome {
 /// Sets up one database after the other; one that fails does not stop the others.
 pub async fn run(settings: &Settings) -> Outcome {
     let mut outcome = Outcome { text: String::new(), complete: true };
-    if settings.tenants.is_empty() {
-        outcome.text.push_str("There is no tenant whose database could be set up");
+    let tenants = match &settings.metadata {
+        Some(metadata) => outcome.stored(metadata).await,
+        None => settings.tenants.clone(),
+    };
+    if tenants.is_empty() && outcome.complete {
+        outcome.line("There is no tenant whose database could be set up");
     }
-    for tenant in &settings.tenants {
+    for tenant in &tenants {
+        outcome.tenant(tenant).await;
+    }
+    outcome
+}
+
+impl Outcome {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    /// Sets the metadata database up, and tells its tenants.
+    async fn stored(&mut self, metadata: &MetadataSettings) -> Vec<Tenant> {
+        let config = &metadata.config;
+        self.line(&format!("Metadata: database {} at {}:{}", config.name, config.host, config.port));
+        match self.try_stored(metadata).await {
+            Ok(tenants) => tenants,
+            Err(error) => {
+                self.complete = false;
+                self.line(&format!("  Failed: {error}"));
+                Vec::new()
+            }
+        }
+    }
+
+    async fn try_stored(&mut self, metadata: &MetadataSettings) -> Result<Vec<Tenant>, StoreError> {
+        let store = Store::new(metadata.config.clone())?;
+        let mut changed = store.set_up().await?;
+        if let Some(seed) = &metadata.seed {
+            match store.seed(seed).await? {
+                Seeded::Created(_) => changed.push(format!("Make tenant {}", seed.external_id)),
+                Seeded::Updated(updated) if updated.changed.is_empty() => {}
+                Seeded::Updated(_) => {
+                    changed.push(format!(
+                        "Give tenant {} the environment's keys and database",
+                        seed.external_id
+                    ));
+                }
+            }
+        }
+        if changed.is_empty() {
+            changed.push("Nothing to change".to_owned());
+        }
+        for line in changed {
+            self.line(&format!("  {line}"));
+        }
+        let mut tenants = Vec::new();
+        for record in store.list().await? {
+            match record.tenant(store.ciphers(), &metadata.options.template) {
+                Ok(tenant) => tenants.push(tenant),
+                Err(error) => {
+                    self.complete = false;
+                    self.line(&format!("Tenant {}: cannot be served: {error}", record.external_id));
+                }
+            }
+        }
+        Ok(tenants)
+    }
+
+    async fn tenant(&mut self, tenant: &Tenant) {
         let database = TenantDatabase::new(
             database_config(tenant),
             Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits)))),
         );
         let place = &tenant.database;
-        let _ = writeln!(
-            outcome.text,
+        self.line(&format!(
             "Tenant {}: database {} at {}:{}",
             tenant.external_id, place.name, place.host, place.port
-        );
+        ));
         match database.set_up_schema(SystemTime::now(), true).await {
             Ok(report) => {
-                outcome.complete &= report.failed.is_empty();
-                write_report(&mut outcome.text, &report);
+                self.complete &= report.failed.is_empty();
+                write_report(&mut self.text, &report);
             }
             Err(error) => {
-                outcome.complete = false;
-                let _ = writeln!(outcome.text, "  Failed, nothing was changed: {error}");
+                self.complete = false;
+                self.line(&format!("  Failed, nothing was changed: {error}"));
             }
         }
     }
-    outcome
 }
 
 fn write_report(text: &mut String, report: &SchemaReport) {

@@ -147,6 +147,18 @@ impl Routes {
         &self.meters
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes.read().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// A channel id that was never used.
     pub fn next_channel(&self) -> ChannelId {
         ChannelId(self.next.fetch_add(1, Ordering::Relaxed))

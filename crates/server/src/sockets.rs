@@ -1,4 +1,10 @@
 //! The sockets of one tenant, to reach them all.
+//!
+//! A socket is admitted first, by the tenant's settings and keys at that time, and gets its place later, when its
+//! upgrade is through. What ends the tenant's sockets in between must not miss it: an [`Era`] is taken before the
+//! settings are looked at, [`Sockets::disconnect`] begins another after they were changed, and a socket whose era is
+//! over when it gets its place is ended like those that were there. So no socket outlives a change of keys that it
+//! was not checked against.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,17 +25,31 @@ pub struct Sockets(Mutex<Inner>);
 struct Inner {
     outboxes: HashMap<u64, Arc<Outbox>>,
     next: u64,
+    era: u64,
     shutting_down: bool,
 }
 
+/// The time between two ends of all sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Era(u64);
+
 impl Sockets {
-    /// Adds a socket until the guard is dropped.
+    /// The era of a socket that is to be admitted. Take it before looking at what admits it.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, outbox: &Arc<Outbox>) -> SocketGuard {
+    pub fn era(&self) -> Era {
+        Era(self.0.lock().era)
+    }
+
+    /// Adds a socket that was admitted in an era, until the guard is dropped.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, outbox: &Arc<Outbox>, era: Era) -> SocketGuard {
         let mut inner = self.0.lock();
         let id = inner.next;
         inner.next += 1;
         inner.outboxes.insert(id, Arc::clone(outbox));
+        if era.0 != inner.era {
+            outbox.signal(Signal::Disconnect);
+        }
         if inner.shutting_down {
             outbox.signal(Signal::ShutDown);
         }
@@ -49,10 +69,24 @@ impl Sockets {
         self.len() == 0
     }
 
-    /// Ends the sockets that there are: each joined channel is told, then the socket is closed with code 1012.
+    /// Ends the sockets that there are, and those admitted before: each joined channel is told, then the socket is
+    /// closed with code 1012. Call it after what admits them was changed.
     pub fn disconnect(&self) {
-        for outbox in self.outboxes() {
+        let outboxes: Vec<_> = {
+            let mut inner = self.0.lock();
+            inner.era += 1;
+            inner.outboxes.values().map(Arc::clone).collect()
+        };
+        for outbox in outboxes {
             outbox.signal(Signal::Disconnect);
+        }
+    }
+
+    /// Tells all sockets that the tenant's database has another handle. Call it after that is so: who comes later
+    /// uses the new one by itself.
+    pub fn database_replaced(&self, elsewhere: bool) {
+        for outbox in self.outboxes() {
+            outbox.signal(Signal::DatabaseReplaced { elsewhere });
         }
     }
 
@@ -87,5 +121,24 @@ impl Drop for SocketGuard {
     fn drop(&mut self) {
         let mut inner = self.sockets.0.lock();
         inner.outboxes.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_admitted_before_the_end_is_ended_too() {
+        let sockets = Arc::new(Sockets::default());
+        let outbox = || Arc::new(Outbox::new(1000));
+        let (there, late, next) = (outbox(), outbox(), outbox());
+        let _first = sockets.enter(&there, sockets.era());
+        let era = sockets.era();
+        sockets.disconnect();
+        let _second = sockets.enter(&late, era);
+        let _third = sockets.enter(&next, sockets.era());
+        let signals = [there, late, next].map(|outbox| outbox.take_signals());
+        assert_eq!(signals, [vec![Signal::Disconnect], vec![Signal::Disconnect], vec![]]);
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     app::App,
     config::Settings,
     http::{self, listener},
+    metadata, status,
     tenant_runtime::TenantRuntime,
 };
 
@@ -36,7 +37,7 @@ impl Server {
     pub fn bind(settings: Settings) -> io::Result<Self> {
         let listener = listener::bind(settings.listen, settings.port)?;
         let (stopping, max_connections) = (CancellationToken::new(), settings.max_connections);
-        let app = App::new(settings, stopping.clone());
+        let app = App::new(settings, stopping.clone()).map_err(io::Error::other)?;
         Ok(Self { app, listener, stopping, max_connections })
     }
 
@@ -67,7 +68,9 @@ impl Server {
 
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
     pub async fn run(self, stop: impl Future<Output = ()>) {
+        metadata::begin(&self.app).await;
         self.app.connect_databases();
+        self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
         let serving =
             tokio::spawn(listener::serve(self.listener, router, self.max_connections, self.stopping.clone()));
@@ -90,6 +93,9 @@ pub async fn connect(runtime: &TenantRuntime) {
     let mut pause = RETRY.0;
     let mut failed = false;
     loop {
+        if runtime.tenant().suspend {
+            return;
+        }
         match runtime.database().ready().await {
             Ok(()) => {
                 tracing::info!(tenant = &*tenant.external_id, "connected to the tenant's database");

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,11 +15,13 @@ use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_cluster::{Cluster, Interest, TenantSide};
 use realtime_hub::Hub;
 use realtime_postgres::{
-    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
-    ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase, WriteVerdict,
+    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Health, ReadVerdict,
+    ReplayError, ReplayParams, ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase,
+    WriteVerdict,
 };
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::{Meter, Meters},
@@ -58,10 +60,34 @@ pub trait Database: Send + Sync {
     fn replication(&self) -> Replication;
     /// See [`TenantDatabase::replication_differs`].
     fn replication_differs(&self, from: Replication) -> BoxFuture<'_, ()>;
+    /// See [`TenantDatabase::health`].
+    fn health(&self) -> Health {
+        Health::Idle
+    }
     /// Counters, if there are any.
     fn stats(&self) -> Option<&Stats> {
         None
     }
+    /// See [`TenantDatabase::is_replicating`].
+    fn is_replicating(&self) -> bool {
+        false
+    }
+    /// See [`TenantDatabase::end_replication`].
+    fn end_replication(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
+    }
+    /// See [`TenantDatabase::is_connected`].
+    fn is_connected(&self) -> bool {
+        self.is_ready()
+    }
+    /// See [`TenantDatabase::is_prepared`].
+    fn is_prepared(&self) -> bool {
+        true
+    }
+    /// See [`TenantDatabase::succeed`].
+    fn succeed(&self, config: DatabaseConfig, come_back: bool) -> Arc<dyn Database>;
+    /// See [`TenantDatabase::shutdown`].
+    fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 
 impl Database for TenantDatabase {
@@ -115,8 +141,36 @@ impl Database for TenantDatabase {
         Box::pin(Self::replication_differs(self, from))
     }
 
+    fn health(&self) -> Health {
+        Self::health(self)
+    }
+
     fn stats(&self) -> Option<&Stats> {
         Some(Self::stats(self))
+    }
+
+    fn is_replicating(&self) -> bool {
+        Self::is_replicating(self)
+    }
+
+    fn end_replication(&self) -> BoxFuture<'_, bool> {
+        Box::pin(Self::end_replication(self))
+    }
+
+    fn is_connected(&self) -> bool {
+        Self::is_connected(self)
+    }
+
+    fn is_prepared(&self) -> bool {
+        Self::is_prepared(self)
+    }
+
+    fn succeed(&self, config: DatabaseConfig, come_back: bool) -> Arc<dyn Database> {
+        Arc::new(Self::succeed(self, config, come_back))
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Self::shutdown(self))
     }
 }
 
@@ -140,10 +194,14 @@ impl Clock {
     }
 }
 
-/// What the sockets of one tenant share.
+/// What the sockets of one tenant share, for as long as the tenant is known.
+///
+/// Its settings, its verifier and the handle of its database are replaced while sockets use it ([`life`](crate::life)
+/// says when). Nobody keeps one of the three: each use asks for it anew, and what was under way with the old one is
+/// void when it ends ([`ask`](Self::ask)).
 pub struct TenantRuntime {
     tenant: RwLock<Arc<Tenant>>,
-    verifier: Verifier,
+    verifier: RwLock<Arc<Verifier>>,
     /// Its `external_id`.
     name: Arc<str>,
     started: Instant,
@@ -154,12 +212,17 @@ pub struct TenantRuntime {
     sockets: Arc<Sockets>,
     hub: Arc<Hub>,
     routes: Arc<Routes>,
-    database: Box<dyn Database>,
+    database: RwLock<Arc<dyn Database>>,
     clock: Clock,
     channel_error_backoff: Duration,
     no_channel_timeout: Duration,
     /// Other nodes, if there can be any.
     cluster: Option<Cluster>,
+    retired: CancellationToken,
+    /// Its database was set up at least once.
+    set_up: AtomicBool,
+    /// That is under way because an administrator asked.
+    setting_up: AtomicBool,
 }
 
 /// A tenant's numbers, as its other nodes need them.
@@ -192,7 +255,7 @@ impl TenantRuntime {
         verifier: Verifier,
         hub: Arc<Hub>,
         routes: Arc<Routes>,
-        database: Box<dyn Database>,
+        database: Arc<dyn Database>,
         clock: Clock,
         channel_error_backoff: Duration,
         no_channel_timeout: Duration,
@@ -206,14 +269,17 @@ impl TenantRuntime {
             hub_meter,
             sockets: Arc::default(),
             tenant: RwLock::new(tenant),
-            verifier,
+            verifier: RwLock::new(Arc::new(verifier)),
             users: Arc::default(),
             hub,
             routes,
-            database,
+            database: RwLock::new(database),
             clock,
             channel_error_backoff,
             no_channel_timeout,
+            retired: CancellationToken::new(),
+            set_up: AtomicBool::new(false),
+            setting_up: AtomicBool::new(false),
             cluster: None,
         }
     }
@@ -247,9 +313,14 @@ impl TenantRuntime {
     }
 
     /// Changes the settings; new joins see them. A limiter whose limit changes begins anew.
-    pub fn set_tenant(&self, tenant: Tenant) {
+    pub fn set_tenant(&self, tenant: Arc<Tenant>) {
         self.meters.set_limits(&tenant.limits);
-        *self.tenant.write() = Arc::new(tenant);
+        *self.tenant.write() = tenant;
+    }
+
+    /// Changes what tokens are verified with.
+    pub fn set_verifier(&self, verifier: Verifier) {
+        *self.verifier.write() = Arc::new(verifier);
     }
 
     /// Verifies a token against the tenant's keys, now.
@@ -257,7 +328,8 @@ impl TenantRuntime {
     /// # Errors
     /// Why the token is refused.
     pub fn verify(&self, token: &str) -> Result<Token, AuthError> {
-        let claims = self.verifier.verify(token, self.clock.unix_seconds())?;
+        let verifier = Arc::clone(&self.verifier.read());
+        let claims = verifier.verify(token, self.clock.unix_seconds())?;
         Ok(Token::new(token, &claims))
     }
 
@@ -323,10 +395,63 @@ impl TenantRuntime {
         &self.routes
     }
 
-    /// The tenant's database.
+    /// The handle of the tenant's database that is in charge now.
     #[must_use]
-    pub fn database(&self) -> &dyn Database {
-        &*self.database
+    pub fn database(&self) -> Arc<dyn Database> {
+        Arc::clone(&self.database.read())
+    }
+
+    /// Puts another handle in charge, made of the last one by [`Database::succeed`]. Returns the last one, which has to
+    /// be shut down.
+    pub fn replace_database(&self, config: DatabaseConfig, come_back: bool) -> Arc<dyn Database> {
+        let mut database = self.database.write();
+        let successor = database.succeed(config, come_back);
+        std::mem::replace(&mut *database, successor)
+    }
+
+    /// Says that the tenant is gone: nothing that goes on by itself should.
+    pub fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Says that its database was set up.
+    pub fn set_up(&self) {
+        self.set_up.store(true, Ordering::Release);
+    }
+
+    /// Whether its database is known to have been set up.
+    #[must_use]
+    pub fn is_set_up(&self) -> bool {
+        self.set_up.load(Ordering::Acquire)
+    }
+
+    /// Whether that is under way because an administrator asked.
+    pub(crate) fn setting_up(&self) -> &AtomicBool {
+        &self.setting_up
+    }
+
+    /// Cancelled when the tenant is gone.
+    #[must_use]
+    pub fn retired(&self) -> &CancellationToken {
+        &self.retired
+    }
+
+    /// Asks the database something. If it fails because the handle was replaced meanwhile, the next one is asked.
+    ///
+    /// # Errors
+    /// Those of the question.
+    pub async fn ask<T, E, F>(&self, question: impl Fn(Arc<dyn Database>) -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        loop {
+            let database = self.database();
+            let answer = question(Arc::clone(&database)).await;
+            if answer.is_err() && !Arc::ptr_eq(&database, &self.database()) {
+                continue;
+            }
+            return answer;
+        }
     }
 
     /// The wall clock.

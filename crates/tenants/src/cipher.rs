@@ -98,7 +98,8 @@ impl fmt::Debug for Ciphers {
 }
 
 impl Ciphers {
-    /// From `DB_ENC_KEY`, `DB_ENC_KEY_GCM` and `DB_ENC_WRITE_GCM`. The last means nothing without the second.
+    /// From `DB_ENC_KEY`, `DB_ENC_KEY_GCM` and `DB_ENC_WRITE_GCM`. The last means nothing without the second, and need
+    /// not be said without the first.
     ///
     /// # Errors
     /// When a key has the wrong length.
@@ -116,7 +117,7 @@ impl Ciphers {
                 key.map(LessSafeKey::new).map_err(|_| CipherError::GcmKeyLength)
             })
             .transpose()?;
-        let write_gcm = write_gcm && gcm.is_some();
+        let write_gcm = gcm.is_some() && (write_gcm || legacy.is_none());
         Ok(Self(Arc::new(Keys { legacy, gcm, write_gcm })))
     }
 
@@ -195,3 +196,6 @@ impl Ciphers {
         Ok(sealed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! From a record to the tenant that the server works with.
 
+use realtime_tls::{Route, Tls};
 use secrecy::ExposeSecret as _;
+use serde_json::Value;
 
 use crate::{CipherError, Ciphers, DatabaseSettings, Limits, Tenant, TenantRecord};
 
@@ -31,7 +33,8 @@ pub enum UnusableTenant {
 pub struct TenantTemplate {
     /// Limits where the record has none.
     pub limits: Limits,
-    /// Settings that records do not have; its place and names are not used.
+    /// Settings that records do not have. Place and names are not used; of the route only the addresses, but for the
+    /// default tenant, whose database is the one that the settings name.
     pub database: DatabaseSettings,
     /// Appended to the names of slots, after an underscore (`SLOT_NAME_SUFFIX`).
     pub slot_name_suffix: Option<String>,
@@ -105,10 +108,18 @@ impl TenantRecord {
         if slot_name.is_empty() || slot_name.len() > MAX_SLOT_NAME || !slot_name.chars().all(valid) {
             return Err(UnusableTenant::Setting("slot_name"));
         }
+        let route = if template.default_tenant.as_deref() == Some(&*self.external_id) {
+            template.database.route.clone()
+        } else {
+            let plain = extension.settings.get("ssl_enforced") == Some(&Value::Bool(false));
+            let tls = if plain { Tls::disable() } else { Tls::require() };
+            Route { tls, ip_version: template.database.route.ip_version }
+        };
         let size = |setting: &str| extension.integer(setting).and_then(|size| size.try_into().ok());
         Ok(DatabaseSettings {
             host: clear("db_host")?,
             port: clear("db_port")?.trim().parse().map_err(|_| UnusableTenant::Setting("db_port"))?,
+            route,
             name: clear("db_name")?,
             user: clear("db_user")?,
             password: secret("db_password")?,

@@ -54,7 +54,7 @@ impl FeatureFlag {
     /// Which of 100 parts a tenant belongs to.
     fn bucket(&self, external_id: &str) -> i32 {
         let key = self.bucket_key.as_deref().unwrap_or(&self.name);
-        let hash = crate::phash2::of_pair(external_id.as_bytes(), key.as_bytes());
-        i32::try_from(hash % 100).unwrap_or_default()
+        let bucket = crate::phash2::of_pair(external_id.as_bytes(), key.as_bytes(), 100);
+        i32::try_from(bucket).unwrap_or_default()
     }
 }

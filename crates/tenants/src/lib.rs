@@ -5,24 +5,29 @@ mod convert;
 mod directory;
 mod fields;
 mod flags;
+mod inspect;
 mod limiter;
 mod phash2;
 mod record;
 mod registry;
+mod source;
 mod store;
 mod tenant;
 mod users;
 
 pub use cipher::{CipherError, Ciphers, Ciphertext};
 pub use convert::{MAX_SLOT_NAME, TenantTemplate, UnusableTenant};
-pub use directory::{Directory, DirectoryOptions, TenantChange};
+pub use directory::{Directory, DirectoryOptions, STALE_LIMIT, TenantChange};
 pub use fields::{ExtensionFields, Field, FieldErrors, TenantFields};
 pub use flags::{FeatureFlag, FlagFields, GCM_BACKFILL};
+pub use inspect::{InspectError, Inspected, MAX_STATEMENT, Order, ROWS};
 pub use limiter::{CallWindow, Limiter, Span, Window};
 pub use record::{ENCRYPTED_SETTINGS, ExtensionRecord, POSTGRES_CDC_RLS, TenantRecord};
 pub use registry::Registry;
+pub use source::Tenants;
 pub use store::{
-    APPLICATION, MetadataConfig, SCHEMA, Store, StoreClient, StoreError, TenantDefaults, Updated,
+    APPLICATION, MetadataConfig, SCHEMA, Seed, SeedPlace, Seeded, Store, StoreClient, StoreError,
+    TenantDefaults, Updated,
 };
 pub use tenant::{CLIENT_PRESENCE_MAX_CALLS, CLIENT_PRESENCE_WINDOW_MS, DatabaseSettings, Limits, Tenant};
 pub use users::{UserSlot, Users};

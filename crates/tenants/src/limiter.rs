@@ -137,6 +137,11 @@ impl Limiter {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// Sets another limit and goes on counting; the next tick tells whether it is reached.
+    pub fn adjust_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// Sets another limit and begins anew with nothing counted; an equal limit changes nothing.
     pub fn set_limit(&self, limit: u32, now: Duration) {
         if self.limit.swap(limit, Ordering::Relaxed) == limit {

@@ -13,7 +13,7 @@ use crate::{CipherError, Ciphers, Ciphertext};
 pub const POSTGRES_CDC_RLS: &str = "postgres_cdc_rls";
 
 /// Settings of [`POSTGRES_CDC_RLS`] that are kept encrypted.
-pub const ENCRYPTED_SETTINGS: [&str; 5] = ["db_host", "db_port", "db_name", "db_user", "db_password"];
+pub const ENCRYPTED_SETTINGS: [&str; 5] = ["db_host", "db_name", "db_user", "db_port", "db_password"];
 
 /// A row of `_realtime.tenants` and its rows of `_realtime.extensions`. Numbers may be anything that the column
 /// allows; what they mean to the server is told by [`tenant`](Self::tenant).

@@ -24,6 +24,14 @@ impl Registry {
         self.tenants.read().get(external_id).map(Arc::clone)
     }
 
+    /// All tenants, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Tenant>> {
+        let mut tenants: Vec<_> = self.tenants.read().values().map(Arc::clone).collect();
+        tenants.sort_by(|a, b| a.external_id.cmp(&b.external_id));
+        tenants
+    }
+
     /// The tenant that a request's host means (protocol 1.4): the one named by its first label, else the
     /// only default tenant, else none. `host` may carry a port and is matched in lower case.
     #[must_use]
@@ -42,7 +50,7 @@ impl Registry {
 }
 
 /// The text before the first dot, or all of it, without the port.
-fn first_label(host: &str) -> &str {
+pub(crate) fn first_label(host: &str) -> &str {
     let host = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or(v6),
         None => host.split(':').next().unwrap_or(host),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use realtime_tls::Route;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// A tenant: one database and the people who may connect for it (http_and_ops 1.2).
 #[derive(Debug, Clone)]
@@ -115,4 +115,33 @@ pub struct DatabaseSettings {
     pub idle_stop: Duration,
     /// Connections for queries, beside the one for replication.
     pub pool_size: usize,
+}
+
+impl PartialEq for DatabaseSettings {
+    fn eq(&self, other: &Self) -> bool {
+        // Taken apart, so that no setting to come is forgotten here.
+        let Self {
+            host,
+            port,
+            route,
+            name,
+            user,
+            password,
+            publication,
+            slot_name,
+            durable_slot,
+            max_lag_bytes,
+            idle_stop,
+            pool_size,
+        } = self;
+        let same_route =
+            (route.tls.mode(), route.ip_version) == (other.route.tls.mode(), other.route.ip_version);
+        same_route
+            && (host, port, name, user) == (&other.host, &other.port, &other.name, &other.user)
+            && password.expose_secret() == other.password.expose_secret()
+            && (publication, slot_name, durable_slot)
+                == (&other.publication, &other.slot_name, &other.durable_slot)
+            && (max_lag_bytes, idle_stop, pool_size)
+                == (&other.max_lag_bytes, &other.idle_stop, &other.pool_size)
+    }
 }

@@ -29,6 +29,13 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
+    /// With what others set, which wins.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.env.extend(others.env);
+        self
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

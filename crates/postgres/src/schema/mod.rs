@@ -52,7 +52,7 @@ pub enum SchemaError {
 ///
 /// # Errors
 /// [`SchemaError`]; nothing was changed then.
-pub(crate) async fn set_up(
+pub async fn set_up(
     config: &DatabaseConfig,
     now: SystemTime,
     grant: bool,
@@ -61,6 +61,26 @@ pub(crate) async fn set_up(
     let now = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
     run(&client, now, grant).await
     // The connection ends here, and a transaction that is open with it.
+}
+
+/// A change that a set-up would make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// What it does, for operators.
+    pub what: String,
+    /// Its statements.
+    pub sql: String,
+}
+
+/// Who made the schema, what a set-up that an operator asks for would do, and what operators should know. Only looks.
+pub(crate) async fn preview(
+    client: &Client,
+    now: Timestamp,
+) -> Result<(Origin, Vec<Planned>, Vec<String>), tokio_postgres::Error> {
+    let survey = survey::survey(client).await?;
+    let plan::Plan { steps, notes } = plan::plan(&survey, now, true);
+    let plan = steps.into_iter().map(|step| Planned { what: step.what, sql: step.sql }).collect();
+    Ok((survey.origin, plan, notes))
 }
 
 async fn run(client: &Client, now: Timestamp, grant: bool) -> Result<SchemaReport, SchemaError> {

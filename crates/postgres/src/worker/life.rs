@@ -36,9 +36,10 @@ const TOO_FAR_BEHIND: &str =
 impl Worker {
     /// Ends the session, if there is one; what the walsender has told is void then.
     pub(super) async fn stop_session(&mut self) {
+        self.contact.replicates(false);
         if let Some(running) = self.running.take() {
             self.since = Some(running.lag.confirmed_position());
-            self.attendees.ended(self.config.durable_slot && !self.anew);
+            self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
             running.session.stop().await;
         }
         self.state.forget_relations();
@@ -55,6 +56,7 @@ impl Worker {
                 );
                 self.stats.sessions.fetch_add(1, Ordering::Relaxed);
                 self.contact.made();
+                self.contact.replicates(true);
                 self.state.start(session.is_resumed());
                 let lag = LagWatch::start(
                     self.pool.clone(),
@@ -66,7 +68,7 @@ impl Worker {
                 let start = session.start_position();
                 lag.confirmed(start);
                 let arrives = publications.iter().any(|name| name == publication::NAME);
-                self.attendees.begun(arrives, session.is_resumed());
+                self.attendees.begun(self.reign, arrives, session.is_resumed());
                 self.running = Some(Running {
                     session,
                     publications,
@@ -157,10 +159,11 @@ impl Worker {
         };
         tracing::warn!(code, %error, "replication session lost");
         self.contact.lost();
+        self.contact.replicates(false);
         self.since = self.running.take().map(|running| running.lag.confirmed_position()).or(self.since);
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();
-        self.attendees.ended(self.config.durable_slot && !self.anew);
+        self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
         if !self.config.durable_slot || self.anew {
             self.state.tell_all(&Notice::Error(GAP.to_owned()));
             self.gap_told = true;
@@ -175,6 +178,20 @@ impl Worker {
         self.state.tell_all(&Notice::Error(TOO_FAR_BEHIND.to_owned()));
         self.gap_told = true;
         self.anew = self.config.durable_slot;
+        self.retry_at = Instant::now();
+    }
+
+    /// An operator ends the session; whoever needs one gets another one at once.
+    pub(super) async fn end_by_order(&mut self) {
+        if self.running.is_none() {
+            return;
+        }
+        tracing::info!(database = self.config.name, "replication session ended by an operator");
+        self.stop_session().await;
+        if !self.config.durable_slot {
+            self.state.tell_all(&Notice::Error(GAP.to_owned()));
+            self.gap_told = true;
+        }
         self.retry_at = Instant::now();
     }
 

@@ -5,6 +5,7 @@ mod authorize;
 mod authorize_errors;
 mod crowding;
 mod life;
+mod look;
 mod replay;
 mod retention;
 mod schema;

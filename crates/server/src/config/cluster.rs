@@ -1,4 +1,4 @@
-//! How this node finds others: `NATS_…`, `NODE_NAME`, `CLUSTER_…`.
+//! How this node finds others: `NATS_…`, `CLUSTER_…`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,69 +14,63 @@ const HEARTBEAT: std::ops::RangeInclusive<u64> = 100..=60_000;
 const MISSED: u64 = 3;
 
 /// The settings of the cluster. `None` without `NATS_URL`: the node is alone.
-pub(super) fn cluster(env: &Env<'_>) -> Result<Option<NatsConfig>, ConfigError> {
+pub(super) fn cluster(env: &Env, node_name: String) -> Result<Option<NatsConfig>, ConfigError> {
     let Some(list) = env.text("NATS_URL") else { return Ok(None) };
-    let (servers, of_url) = parse_servers(&list).map_err(|error| ConfigError::new("NATS_URL", error))?;
+    let (servers, of_url) = parse_servers(&list).map_err(|error| env.wrong("NATS_URL", error))?;
     let path = |name: &str| env.text(name).map(PathBuf::from);
     let client_certificate = match (path("NATS_TLS_CERT_FILE"), path("NATS_TLS_KEY_FILE")) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         (Some(_), None) => {
-            return Err(ConfigError::new("NATS_TLS_KEY_FILE", "must be set with NATS_TLS_CERT_FILE"));
+            return Err(env.wrong("NATS_TLS_KEY_FILE", "must be set with NATS_TLS_CERT_FILE"));
         }
         (None, Some(_)) => {
-            return Err(ConfigError::new("NATS_TLS_CERT_FILE", "must be set with NATS_TLS_KEY_FILE"));
+            return Err(env.wrong("NATS_TLS_CERT_FILE", "must be set with NATS_TLS_KEY_FILE"));
         }
     };
     for file in ["NATS_TLS_CA_FILE", "NATS_TLS_CERT_FILE", "NATS_TLS_KEY_FILE", "NATS_CREDENTIALS_FILE"] {
         if let Some(path) = path(file)
             && let Err(error) = std::fs::metadata(&path)
         {
-            return Err(ConfigError::new(file, format!("names a file that cannot be read: {error}")));
+            return Err(env.wrong(file, format!("names a file that cannot be read: {error}")));
         }
     }
-    let heartbeat = env.integer("CLUSTER_HEARTBEAT_MS", 1_000)?;
+    let heartbeat = env.integer("CLUSTER_HEARTBEAT_MS")?;
     if !HEARTBEAT.contains(&heartbeat) {
-        return Err(ConfigError::new("CLUSTER_HEARTBEAT_MS", "must be between 100 and 60000"));
+        return Err(env.wrong("CLUSTER_HEARTBEAT_MS", "must be between 100 and 60000"));
     }
-    let timeout = env.integer("CLUSTER_NODE_TIMEOUT_MS", heartbeat.saturating_mul(6))?;
+    let timeout = match env.found("CLUSTER_NODE_TIMEOUT_MS") {
+        Some(_) => env.integer("CLUSTER_NODE_TIMEOUT_MS")?,
+        None => heartbeat.saturating_mul(6),
+    };
     if timeout < heartbeat.saturating_mul(MISSED) {
         let problem = format!("must be at least {MISSED} times CLUSTER_HEARTBEAT_MS");
-        return Err(ConfigError::new("CLUSTER_NODE_TIMEOUT_MS", problem));
+        return Err(env.wrong("CLUSTER_NODE_TIMEOUT_MS", problem));
     }
     Ok(Some(NatsConfig {
         servers,
         credentials: credentials(env, of_url)?,
-        require_tls: env.boolean("NATS_TLS", false)?,
+        require_tls: env.boolean("NATS_TLS")?,
         ca: path("NATS_TLS_CA_FILE"),
         client_certificate,
         prefix: prefix(env)?,
-        node_name: node_name(env),
+        node_name,
         region: env.text("REGION"),
         version: env!("CARGO_PKG_VERSION"),
         heartbeat: Duration::from_millis(heartbeat),
         node_timeout: Duration::from_millis(timeout),
-        linger: Duration::from_millis(env.integer("CLUSTER_LINGER_MS", 30_000)?),
+        linger: env.millis("CLUSTER_LINGER_MS")?,
     }))
 }
 
-/// What this node is called: `NODE_NAME`, else after its host.
-pub(super) fn node_name(env: &Env<'_>) -> String {
-    let hostname = || {
-        let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-        format!("realtime@{}", name.unwrap_or_else(|| "localhost".to_owned()))
-    };
-    env.text("NODE_NAME").unwrap_or_else(hostname)
-}
-
 /// One way to log in; those of the address count if nothing else is set.
-fn credentials(env: &Env<'_>, of_url: Credentials) -> Result<Credentials, ConfigError> {
+fn credentials(env: &Env, of_url: Credentials) -> Result<Credentials, ConfigError> {
     let secret = |name: &str| env.text(name).map(SecretString::from);
     let password = match (env.text("NATS_USER"), secret("NATS_PASSWORD")) {
         (Some(user), Some(password)) => Some(Credentials::Password { user, password }),
         (None, None) => None,
-        (Some(_), None) => return Err(ConfigError::new("NATS_PASSWORD", "must be set with NATS_USER")),
-        (None, Some(_)) => return Err(ConfigError::new("NATS_USER", "must be set with NATS_PASSWORD")),
+        (Some(_), None) => return Err(env.wrong("NATS_PASSWORD", "must be set with NATS_USER")),
+        (None, Some(_)) => return Err(env.wrong("NATS_USER", "must be set with NATS_PASSWORD")),
     };
     let ways = [
         ("NATS_USER", password),
@@ -90,19 +84,19 @@ fn credentials(env: &Env<'_>, of_url: Credentials) -> Result<Credentials, Config
     let mut set = ways.into_iter().filter_map(|(name, way)| Some((name, way?)));
     let first = set.next();
     if let (Some((first, _)), Some((second, _))) = (&first, set.next()) {
-        return Err(ConfigError::new(second, format!("must not be set together with {first}")));
+        return Err(env.wrong(second, format!("must not be set together with {first}")));
     }
     Ok(first.map_or(of_url, |(_, way)| way))
 }
 
-fn prefix(env: &Env<'_>) -> Result<String, ConfigError> {
-    let prefix = env.text_or("NATS_SUBJECT_PREFIX", "realtime");
+fn prefix(env: &Env) -> Result<String, ConfigError> {
+    let prefix = env.required("NATS_SUBJECT_PREFIX")?;
     let valid = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
     };
     if !prefix.split('.').all(valid) {
         let problem = "must consist of letters, digits, - and _, in parts with dots between";
-        return Err(ConfigError::new("NATS_SUBJECT_PREFIX", problem));
+        return Err(env.wrong("NATS_SUBJECT_PREFIX", problem));
     }
     Ok(prefix)
 }
@@ -114,13 +108,13 @@ mod tests {
     fn read(variables: &[(&str, &str)]) -> Result<Option<NatsConfig>, ConfigError> {
         let lookup =
             |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-        cluster(&Env::new(&lookup))
+        cluster(&Env::new(&lookup), "n".to_owned())
     }
 
     #[test]
     fn a_node_is_alone_unless_told_otherwise() {
-        assert!(read(&[("NODE_NAME", "a")]).unwrap().is_none());
-        let config = read(&[("NATS_URL", "nats://me:s3cret@a"), ("NODE_NAME", "n")]).unwrap().unwrap();
+        assert!(read(&[]).unwrap().is_none());
+        let config = read(&[("NATS_URL", "nats://me:s3cret@a")]).unwrap().unwrap();
         assert_eq!((config.servers, &*config.node_name), (vec!["nats://a:4222".to_owned()], "n"));
         assert!(matches!(config.credentials, Credentials::Password { .. }));
         assert_eq!((config.heartbeat, config.node_timeout), (Duration::from_secs(1), Duration::from_secs(6)));

@@ -1,12 +1,26 @@
-//! Typed reading of environment variables (http_and_ops 5).
+//! Typed reading of settings: from the environment, from files that it names, from the configuration file
+//! (http_and_ops 5).
 
-use std::{fmt::Display, str::FromStr};
+use std::{
+    collections::HashMap,
+    fmt::{self, Display},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use super::{
+    file::{self, TenantEntry},
+    ignored,
+    setting::{Kind, Setting},
+    table,
+};
 
 /// A setting that cannot be used; one readable line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} {problem}")]
 pub struct ConfigError {
-    /// The variable.
+    /// The variable, or the place in the configuration file.
     pub name: String,
     /// What is wrong with it. Never contains the value of a secret.
     pub problem: String,
@@ -15,71 +29,211 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error about one variable.
     pub fn new(name: &str, problem: impl Display) -> Self {
-        Self { name: name.to_owned(), problem: problem.to_string() }
+        // Whoever reads this may have one line only.
+        let problem = problem.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { name: name.to_owned(), problem }
     }
 }
 
-/// Where variables are read from: the process environment, or a table in tests.
-pub struct Env<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The environment.
+    Environment,
+    /// A file that the variable `NAME_FILE` names.
+    EnvironmentFile(PathBuf),
+    /// The configuration file, at this place.
+    File(String),
+    /// A file that the configuration file names.
+    FileOfFile(PathBuf),
 }
 
-impl<'a> Env<'a> {
-    /// Reads through `lookup`.
-    pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { lookup }
+impl Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("environment"),
+            Self::EnvironmentFile(path) | Self::FileOfFile(path) => path.display().fmt(f),
+            Self::File(place) => f.write_str(place),
+        }
+    }
+}
+
+/// A value that was set.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// As text, whatever it was in the file.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// All that is set, by variable; the table of settings has the defaults.
+pub struct Env {
+    values: HashMap<&'static str, Found>,
+    ignored: Vec<&'static str>,
+    tenants: Vec<TenantEntry>,
+}
+
+impl Env {
+    /// What `lookup` gives: the process's environment, or a table in tests. An empty value counts as not set.
+    pub fn new(lookup: &dyn Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let found = |name| Some((name, Found { value: set(name)?, origin: Origin::Environment }));
+        Self {
+            values: table::all().filter_map(|(_, setting)| found(setting.name)).collect(),
+            ignored: ignored::present(|name| set(name).is_some()),
+            tenants: Vec::new(),
+        }
     }
 
-    /// The value as it stands; an empty value counts as not set.
+    /// The same with the files that hold secrets and the configuration file, which `lookup` overrides.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a file that cannot be read or that has something unknown in it.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>, config: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut env = Self::new(lookup);
+        let secrets = table::all().filter(|(_, setting)| setting.kind == Kind::Secret);
+        for (_, setting) in secrets {
+            let name = format!("{}_FILE", setting.name);
+            let Some(path) = lookup(&name).filter(|path| !path.is_empty()) else { continue };
+            if env.values.contains_key(setting.name) {
+                let problem = format!("cannot be set beside {}", setting.name);
+                return Err(ConfigError::new(&name, problem));
+            }
+            let path = PathBuf::from(path);
+            let value = secret_of_file(&name, &path)?;
+            env.values.insert(setting.name, Found { value, origin: Origin::EnvironmentFile(path) });
+        }
+        if let Some(path) = config {
+            let file = file::read(path)?;
+            for (name, found) in file.values {
+                env.values.entry(name).or_insert(found);
+            }
+            env.tenants = file.tenants;
+        }
+        Ok(env)
+    }
+
+    /// Which variables are set that mean nothing here, in alphabetical order.
+    #[must_use]
+    pub fn ignored(&self) -> &[&'static str] {
+        &self.ignored
+    }
+
+    /// The tenants of the configuration file.
+    #[must_use]
+    pub fn tenants(&self) -> &[TenantEntry] {
+        &self.tenants
+    }
+
+    /// What was set, if anything was.
+    #[must_use]
+    pub fn found(&self, name: &str) -> Option<&Found> {
+        self.values.get(name)
+    }
+
+    /// An error about a setting, with the place where it was made.
+    #[must_use]
+    pub fn wrong(&self, name: &str, problem: impl Display) -> ConfigError {
+        match self.found(name).map(|found| &found.origin) {
+            Some(Origin::File(place)) => {
+                let key = table::find(name).map_or("", |(_, setting)| setting.key);
+                ConfigError::new(&format!("{place}: {key}"), problem)
+            }
+            _ => ConfigError::new(name, problem),
+        }
+    }
+
+    /// The value as it stands, or its default; `None` if it has neither.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<String> {
-        (self.lookup)(name).filter(|value| !value.is_empty())
+        let default =
+            || table::find(name).map(|(_, setting)| setting.default).filter(|text| !text.is_empty());
+        self.found(name).map(|found| found.value.as_str()).or_else(default).map(str::to_owned)
     }
 
-    /// The value, or `default`.
-    #[must_use]
-    pub fn text_or(&self, name: &str, default: &str) -> String {
-        self.text(name).unwrap_or_else(|| default.to_owned())
+    /// The value or its default, of a setting that has one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it has none.
+    pub fn required(&self, name: &str) -> Result<String, ConfigError> {
+        self.text(name).ok_or_else(|| ConfigError::new(name, "has to be set"))
     }
 
     /// A whole number; `12ms` is an error.
     ///
     /// # Errors
     /// [`ConfigError`] when the value is no such number or does not fit.
-    pub fn integer<T: FromStr>(&self, name: &str, default: T) -> Result<T, ConfigError> {
-        match self.text(name) {
-            None => Ok(default),
-            Some(value) => value.parse().map_err(|_| {
-                ConfigError::new(name, format!("must be a whole number in range, not {value:?}"))
-            }),
-        }
+    pub fn integer<T: FromStr>(&self, name: &str) -> Result<T, ConfigError> {
+        let value = self.required(name)?;
+        let problem = || format!("must be a whole number in range, not {value:?}");
+        value.parse().map_err(|_| self.wrong(name, problem()))
+    }
+
+    /// A whole number of milliseconds.
+    ///
+    /// # Errors
+    /// As [`integer`](Self::integer).
+    pub fn millis(&self, name: &str) -> Result<Duration, ConfigError> {
+        self.integer(name).map(Duration::from_millis)
     }
 
     /// `true`, `1`, `false` or `0`, in any case, with white space around it.
     ///
     /// # Errors
     /// [`ConfigError`] for anything else.
-    pub fn boolean(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
-        match self.text(name) {
-            None => Ok(default),
-            Some(value) => match value.trim().to_ascii_lowercase().as_str() {
-                "true" | "1" => Ok(true),
-                "false" | "0" => Ok(false),
-                _ => Err(ConfigError::new(name, format!("must be true, 1, false or 0, not {value:?}"))),
-            },
+    pub fn boolean(&self, name: &str) -> Result<bool, ConfigError> {
+        let value = self.required(name)?;
+        match value.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(self.wrong(name, format!("must be true, 1, false or 0, not {value:?}"))),
         }
     }
 
-    /// One of a fixed set of words.
+    /// Texts with commas between and white space around them. One that is set to nothing but white space has one empty
+    /// item, as in the reference.
+    #[must_use]
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let value = self.text(name);
+        value.iter().flat_map(|value| value.split(',')).map(|item| item.trim().to_owned()).collect()
+    }
+
+    /// One of a fixed set of words; `default` when nothing is set.
     ///
     /// # Errors
     /// [`ConfigError`] for any other word.
     pub fn one_of<T: Copy>(&self, name: &str, default: T, words: &[(&str, T)]) -> Result<T, ConfigError> {
-        let Some(value) = self.text(name) else { return Ok(default) };
-        words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let Some(found) = self.found(name) else { return Ok(default) };
+        let value = &found.value;
+        words.iter().find(|(word, _)| word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            ConfigError::new(name, format!("must be one of {}, not {value:?}", words.join(", ")))
+            self.wrong(name, format!("must be one of {}, not {value:?}", words.join(", ")))
         })
+    }
+}
+
+/// A secret in a file, without the line's end that editors add.
+pub(super) fn secret_of_file(name: &str, path: &Path) -> Result<String, ConfigError> {
+    let cannot = |problem: &dyn Display| {
+        ConfigError::new(name, format!("names {}, which cannot be used: {problem}", path.display()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() { Err(cannot(&"it is empty")) } else { Ok(text.to_owned()) }
+}
+
+/// Whether a value can be what a setting has to be, for those that nothing else has read.
+pub(super) fn check(env: &Env, setting: &Setting) -> Result<(), ConfigError> {
+    match setting.kind {
+        _ if env.text(setting.name).is_none() => Ok(()),
+        Kind::Integer(_) => env.integer::<u64>(setting.name).map(drop),
+        Kind::Boolean => env.boolean(setting.name).map(drop),
+        Kind::Words(words) => {
+            let words: Vec<_> = words.iter().map(|word| (*word, ())).collect();
+            env.one_of(setting.name, (), &words)
+        }
+        Kind::Text | Kind::Secret | Kind::List | Kind::Json | Kind::Path => Ok(()),
     }
 }
 
@@ -87,26 +241,60 @@ impl<'a> Env<'a> {
 mod tests {
     use super::*;
 
-    fn with<R>(value: &str, read: impl FnOnce(&Env<'_>) -> R) -> R {
-        let lookup = |name: &str| (name == "X").then(|| value.to_owned());
-        read(&Env::new(&lookup))
+    fn with(name: &str, value: &str) -> Env {
+        Env::new(&|asked: &str| (asked == name).then(|| value.to_owned()))
     }
 
     #[test]
     fn integers_are_strict() {
-        assert_eq!(with("12", |env| env.integer("X", 0u16)), Ok(12));
-        assert_eq!(with("12", |env| env.integer("Y", 7u16)), Ok(7));
+        assert_eq!(with("PORT", "12").integer("PORT"), Ok(12_u16));
+        assert_eq!(with("X", "12").integer("PORT"), Ok(4000_u16));
         for bad in ["12ms", "-1", "70000", " 1", "1.5"] {
-            let error = with(bad, |env| env.integer("X", 0u16)).unwrap_err();
-            assert_eq!(error.to_string(), format!("X must be a whole number in range, not {bad:?}"));
+            let error = with("PORT", bad).integer::<u16>("PORT").unwrap_err();
+            assert_eq!(error.to_string(), format!("PORT must be a whole number in range, not {bad:?}"));
         }
     }
 
     #[test]
     fn booleans_are_forgiving_about_case_and_space_only() {
-        assert_eq!(with(" TRUE ", |env| env.boolean("X", false)), Ok(true));
-        assert_eq!(with("0", |env| env.boolean("X", true)), Ok(false));
-        assert_eq!(with("", |env| env.boolean("X", true)), Ok(true));
-        assert!(with("yes", |env| env.boolean("X", true)).is_err());
+        assert_eq!(with("DB_SSL", " TRUE ").boolean("DB_SSL"), Ok(true));
+        assert_eq!(with("RUN_JANITOR", "0").boolean("RUN_JANITOR"), Ok(false));
+        assert_eq!(with("RUN_JANITOR", "").boolean("RUN_JANITOR"), Ok(true));
+        assert!(with("DB_SSL", "yes").boolean("DB_SSL").is_err());
+    }
+
+    #[test]
+    fn lists_are_split_and_trimmed() {
+        assert_eq!(with("DB_HOST", " a , b,").list("DB_HOST"), ["a", "b", ""]);
+        assert_eq!(with("X", "").list("REGION"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_the_table_lacks_is_no_setting() {
+        let error = with("X", "1").integer::<u8>("X").unwrap_err();
+        assert_eq!(error.to_string(), "X has to be set");
+    }
+
+    #[test]
+    fn secrets_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "s3cret with space \n").unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        let read = |variables: &[(&str, &str)]| {
+            let lookup =
+                |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            Env::read(&lookup, None)
+        };
+        let env = read(&[("DB_PASSWORD_FILE", &path)]).unwrap();
+        assert_eq!(env.text("DB_PASSWORD").as_deref(), Some("s3cret with space "));
+        assert_eq!(env.found("DB_PASSWORD").unwrap().origin.to_string(), path);
+        let both = read(&[("DB_PASSWORD_FILE", &path), ("DB_PASSWORD", "x")]).map(drop).unwrap_err();
+        assert_eq!(both.to_string(), "DB_PASSWORD_FILE cannot be set beside DB_PASSWORD");
+        let none = read(&[("DB_PASSWORD_FILE", "/nowhere")]).map(drop).unwrap_err();
+        assert!(
+            none.to_string().starts_with("DB_PASSWORD_FILE names /nowhere, which cannot be used: "),
+            "{none}"
+        );
     }
 }

@@ -1,45 +1,128 @@
-//! Variables that the reference reads and that mean nothing here (spec README, decision 15).
+//! Variables that the reference or an older server reads and that mean nothing here (spec README, decision 15).
 
-/// Settings of its virtual machine, its build and its own clustering.
-const IGNORED: &[&str] = &[
-    "APP_NAME",
-    "BROADCAST_POOL_SIZE",
-    "CLUSTER_STRATEGIES",
-    "CONNECT_PARTITION_SLOTS",
-    "DB_AFTER_CONNECT_QUERY",
-    "DB_ENC_KEY",
-    "DB_ENC_KEY_GCM",
-    "DB_QUEUE_INTERVAL",
-    "DB_QUEUE_TARGET",
-    "DISABLE_HEALTHCHECK_LOGGING",
-    "DNS_NODES",
-    "ERL_AFLAGS",
-    "GEN_RPC_MAX_BATCH_SIZE",
-    "GEN_RPC_SOCKET_IP",
-    "GEN_RPC_TCP_CLIENT_PORT",
-    "GEN_RPC_TCP_SERVER_PORT",
-    "HTTP_DYNAMIC_BUFFER_MAX",
-    "HTTP_DYNAMIC_BUFFER_MIN",
-    "JANITOR_CHILDREN_TIMEOUT",
-    "JANITOR_CHUNK_SIZE",
-    "JANITOR_MAX_CHILDREN",
-    "MAX_GEN_RPC_CALL_CLIENTS",
-    "MAX_GEN_RPC_CLIENTS",
-    "MIGRATION_PARTITION_SLOTS",
-    "MUSTER_SCOPE_SHARDS",
-    "NUM_ACCEPTORS",
-    "POSTGRES_CDC_SCOPE_SHARDS",
-    "PRESENCE_POOL_SIZE",
-    "RLIMIT_NOFILE",
-    "RPC_TIMEOUT",
-    "SECRET_KEY_BASE",
-    "USERS_SCOPE_SHARDS",
-    "WEBSOCKET_MAX_HEAP_SIZE",
+/// Why a variable means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// It concerns the reference's virtual machine, its web framework or its container.
+    Machine,
+    /// It concerns the reference's own way of clustering.
+    Cluster,
+    /// It tunes a mechanism that works otherwise here.
+    Mechanism,
+    /// What it is about is not there, or not yet.
+    Absent,
+    /// The first generation read it; something else says it now.
+    Dead,
+}
+
+impl Why {
+    /// All reasons, in the order of the reference.
+    pub const ALL: [Self; 5] = [Self::Machine, Self::Cluster, Self::Mechanism, Self::Absent, Self::Dead];
+
+    /// A heading for such variables.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Machine => "About the reference's virtual machine, web framework or container",
+            Self::Cluster => "About the reference's own way of clustering",
+            Self::Mechanism => "About a mechanism that works otherwise here",
+            Self::Absent => "About something that is not there, or not yet",
+            Self::Dead => "Of the first generation; settings of tenants now",
+        }
+    }
+}
+
+use Why::{Absent, Cluster, Dead, Machine, Mechanism};
+
+/// The variables, in alphabetical order.
+pub const IGNORED: &[(&str, Why)] = &[
+    ("AWS_EXECUTION_ENV", Cluster),
+    ("BROADCAST_POOL_SIZE", Cluster),
+    ("CLUSTER", Cluster),
+    ("CLUSTER_STRATEGIES", Cluster),
+    ("CONNECT_PARTITION_SLOTS", Machine),
+    ("DB_HOST_REPLICA_FRA", Cluster),
+    ("DB_HOST_REPLICA_IAD", Cluster),
+    ("DB_HOST_REPLICA_SIN", Cluster),
+    ("DB_HOST_REPLICA_SJC", Cluster),
+    ("DB_MASTER_REGION", Cluster),
+    ("DB_QUEUE_INTERVAL", Mechanism),
+    ("DB_REPLICA_HOST", Cluster),
+    ("DB_REPLICA_POOL_SIZE", Cluster),
+    ("DISABLE_HEALTHCHECK_LOGGING", Absent),
+    ("DNS_NODES", Cluster),
+    ("ENABLE_ERL_CRASH_DUMP", Machine),
+    ("ERL_AFLAGS", Machine),
+    ("GENERATE_CLUSTER_CERTS", Cluster),
+    ("GEN_RPC_CACERTFILE", Cluster),
+    ("GEN_RPC_CERTFILE", Cluster),
+    ("GEN_RPC_COMPRESS", Cluster),
+    ("GEN_RPC_COMPRESSION_THRESHOLD_IN_BYTES", Cluster),
+    ("GEN_RPC_CONNECT_TIMEOUT_IN_MS", Cluster),
+    ("GEN_RPC_IPV6_ONLY", Cluster),
+    ("GEN_RPC_KEYFILE", Cluster),
+    ("GEN_RPC_MAX_BATCH_SIZE", Cluster),
+    ("GEN_RPC_SEND_TIMEOUT_IN_MS", Cluster),
+    ("GEN_RPC_SOCKET_BUFFER", Cluster),
+    ("GEN_RPC_SOCKET_IP", Cluster),
+    ("GEN_RPC_SOCKET_RECEIVE_BUFFER", Cluster),
+    ("GEN_RPC_SOCKET_SEND_BUFFER", Cluster),
+    ("GEN_RPC_SSL_CLIENT_PORT", Cluster),
+    ("GEN_RPC_SSL_SERVER_PORT", Cluster),
+    ("GEN_RPC_TCP_CLIENT_PORT", Cluster),
+    ("GEN_RPC_TCP_SERVER_PORT", Cluster),
+    ("HTTP_DYNAMIC_BUFFER_MAX", Machine),
+    ("HTTP_DYNAMIC_BUFFER_MIN", Machine),
+    ("JANITOR_CHILDREN_TIMEOUT", Mechanism),
+    ("JANITOR_CHUNK_SIZE", Mechanism),
+    ("JANITOR_MAX_CHILDREN", Mechanism),
+    ("JWT_SECRET", Dead),
+    ("LOGFLARE_API_KEY", Absent),
+    ("LOGFLARE_LOGGER_BACKEND_URL", Absent),
+    ("LOGFLARE_SOURCE_ID", Absent),
+    ("LOGS_ENGINE", Absent),
+    ("LOG_THROTTLE_JANITOR_INTERVAL_IN_MS", Mechanism),
+    ("MAX_GEN_RPC_CALL_CLIENTS", Cluster),
+    ("MAX_GEN_RPC_CLIENTS", Cluster),
+    ("MEASURE_TRAFFIC_INTERVAL_IN_MS", Mechanism),
+    ("METRICS_CLEANER_SCHEDULE_TIMER_IN_MS", Mechanism),
+    ("METRICS_PUSHER_AUTH", Absent),
+    ("METRICS_PUSHER_COMPRESS", Absent),
+    ("METRICS_PUSHER_ENABLED", Absent),
+    ("METRICS_PUSHER_EXTRA_LABELS", Absent),
+    ("METRICS_PUSHER_INTERVAL_MS", Absent),
+    ("METRICS_PUSHER_TIMEOUT_MS", Absent),
+    ("METRICS_PUSHER_URL", Absent),
+    ("METRICS_PUSHER_USER", Absent),
+    ("METRICS_RPC_TIMEOUT_IN_MS", Cluster),
+    ("METRICS_TOKEN_BLOCKLIST", Absent),
+    ("MIGRATION_PARTITION_SLOTS", Machine),
+    ("MUSTER_SCOPE_SHARDS", Cluster),
+    ("NODE_BALANCE_UPTIME_THRESHOLD_IN_MS", Cluster),
+    ("NUM_ACCEPTORS", Machine),
+    ("OTEL_SDK_DISABLED", Absent),
+    ("OTEL_TRACES_EXPORTER", Absent),
+    ("OTEL_TRACES_SAMPLER", Absent),
+    ("POSTGRES_CDC_SCOPE_SHARDS", Cluster),
+    ("PRESENCE_BROADCAST_PERIOD_IN_MS", Cluster),
+    ("PRESENCE_PERMDOWN_PERIOD_IN_MS", Cluster),
+    ("PRESENCE_POOL_SIZE", Cluster),
+    ("PROM_POLL_RATE", Mechanism),
+    ("REBALANCE_CHECK_INTERVAL_IN_MS", Cluster),
+    ("REGION_MAPPING", Cluster),
+    ("REQUEST_ID_BAGGAGE_KEY", Absent),
+    ("RLIMIT_NOFILE", Machine),
+    ("RPC_TIMEOUT", Cluster),
+    ("SECURE_CHANNELS", Dead),
+    ("SLOT_NAME", Dead),
+    ("SOCKET_TIMEOUT", Dead),
+    ("USERS_SCOPE_SHARDS", Cluster),
+    ("WEBSOCKET_MAX_HEAP_SIZE", Machine),
 ];
 
 /// Which of the ignored variables are set, in alphabetical order, for one line at start.
 pub fn present(is_set: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    IGNORED.iter().copied().filter(|name| is_set(name)).collect()
+    IGNORED.iter().map(|(name, _)| *name).filter(|name| is_set(name)).collect()
 }
 
 #[cfg(test)]
@@ -49,6 +132,6 @@ mod tests {
     #[test]
     fn names_only_what_is_set() {
         assert_eq!(present(|name| name == "NUM_ACCEPTORS" || name == "PORT"), ["NUM_ACCEPTORS"]);
-        assert!(IGNORED.is_sorted());
+        assert!(IGNORED.is_sorted_by_key(|(name, _)| *name));
     }
 }

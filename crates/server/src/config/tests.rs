@@ -1,3 +1,4 @@
+use realtime_tenants::Limits;
 use secrecy::ExposeSecret;
 
 use super::*;
@@ -38,6 +39,7 @@ fn everything_can_be_set() {
         ("DB_PASSWORD", "pw"),
         ("SLOT_NAME_SUFFIX", "blue_2"),
         ("TENANT_MAX_CONCURRENT_USERS", "7"),
+        ("DB_PUBLICATION", "mine"),
         ("CHANNEL_ERROR_BACKOFF_MS", "0"),
         ("PREPARE_DATABASES", "false"),
         ("RUN_JANITOR", "false"),
@@ -52,6 +54,7 @@ fn everything_can_be_set() {
     assert_eq!(&*tenant.external_id, "home");
     assert_eq!(tenant.jwt_secret.as_ref().unwrap().expose_secret(), "s3cret");
     assert_eq!(tenant.database.slot_name, "supabase_realtime_replication_slot_blue_2");
+    assert_eq!(tenant.database.publication, "mine");
     assert_eq!(tenant.limits.max_concurrent_users, 7);
     assert_eq!(settings.channel_error_backoff, Duration::ZERO);
 }
@@ -70,6 +73,17 @@ fn secrets_do_not_print() {
 #[test]
 fn wrong_settings_are_one_readable_line() {
     for (name, value, expected) in [
+        (
+            "LOG_LEVEL",
+            "loud",
+            "LOG_LEVEL must be one of emergency, alert, critical, error, warning, warn, notice, info, debug, trace, not \"loud\"",
+        ),
+        (
+            "DB_SSL_MODE",
+            "on",
+            "DB_SSL_MODE must be one of disable, prefer, require, verify-ca, verify-full, not \"on\"",
+        ),
+        ("DB_IP_VERSION", "v4", "DB_IP_VERSION must be one of ipv4, ipv6, not \"v4\""),
         ("PORT", "http", "PORT must be a whole number in range, not \"http\""),
         ("DB_PORT", "65536", "DB_PORT must be a whole number in range, not \"65536\""),
         ("SEED_SELF_HOST", "maybe", "SEED_SELF_HOST must be true, 1, false or 0, not \"maybe\""),
@@ -87,5 +101,58 @@ fn wrong_settings_are_one_readable_line() {
         let error = settings(&[(name, value)]).unwrap_err();
         assert_eq!(error.name, name);
         assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    }
+}
+
+/// What the reference reads (http_and_ops 5), and the first generation.
+const OF_THE_REFERENCE: &str = "
+PORT APP_NAME SECRET_KEY_BASE METRICS_JWT_SECRET API_JWT_SECRET API_JWT_SECRET_NEXT API_TOKEN_BLOCKLIST
+METRICS_TOKEN_BLOCKLIST JWT_CLAIM_VALIDATORS DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_AFTER_CONNECT_QUERY DB_ENC_KEY
+DB_ENC_KEY_GCM DB_ENC_WRITE_GCM DB_SSL DB_SSL_CA_CERT DB_IP_VERSION REALTIME_IP_VERSION DB_POOL_SIZE DB_REPLICA_POOL_SIZE
+DB_QUEUE_TARGET DB_QUEUE_INTERVAL DB_REPLICA_HOST DB_HOST_REPLICA_FRA DB_HOST_REPLICA_IAD DB_HOST_REPLICA_SIN
+DB_HOST_REPLICA_SJC DB_MASTER_REGION MAX_CONNECTIONS NUM_ACCEPTORS MAX_HEADER_LENGTH HTTP_DYNAMIC_BUFFER_MIN
+HTTP_DYNAMIC_BUFFER_MAX WEBSOCKET_MAX_HEAP_SIZE NO_CHANNEL_TIMEOUT_IN_MS MEASURE_TRAFFIC_INTERVAL_IN_MS
+CONNECT_ERROR_BACKOFF_MS CHANNEL_ERROR_BACKOFF_MS TENANT_MAX_CONCURRENT_USERS TENANT_MAX_EVENTS_PER_SECOND
+TENANT_MAX_BYTES_PER_SECOND TENANT_MAX_CHANNELS_PER_CLIENT TENANT_MAX_JOINS_PER_SECOND CLIENT_PRESENCE_MAX_CALLS
+CLIENT_PRESENCE_WINDOW_MS TENANT_CACHE_EXPIRATION_IN_MS SEED_SELF_HOST SELF_HOST_TENANT_NAME API_JWT_JWKS SLOT_NAME_SUFFIX
+RUN_JANITOR JANITOR_SCHEDULE_TIMER_IN_MS JANITOR_SCHEDULE_RANDOMIZE JANITOR_RUN_AFTER_IN_MS JANITOR_MAX_CHILDREN
+JANITOR_CHUNK_SIZE JANITOR_CHILDREN_TIMEOUT METRICS_CLEANER_SCHEDULE_TIMER_IN_MS REGION REGION_MAPPING CLUSTER_STRATEGIES
+DNS_NODES REBALANCE_CHECK_INTERVAL_IN_MS NODE_BALANCE_UPTIME_THRESHOLD_IN_MS CONNECT_PARTITION_SLOTS
+MIGRATION_PARTITION_SLOTS POSTGRES_CDC_SCOPE_SHARDS USERS_SCOPE_SHARDS MUSTER_SCOPE_SHARDS BROADCAST_POOL_SIZE
+PRESENCE_POOL_SIZE PRESENCE_BROADCAST_PERIOD_IN_MS PRESENCE_PERMDOWN_PERIOD_IN_MS RPC_TIMEOUT METRICS_RPC_TIMEOUT_IN_MS
+GEN_RPC_TCP_SERVER_PORT GEN_RPC_TCP_CLIENT_PORT GEN_RPC_SSL_SERVER_PORT GEN_RPC_SSL_CLIENT_PORT GEN_RPC_CERTFILE
+GEN_RPC_KEYFILE GEN_RPC_CACERTFILE GEN_RPC_CONNECT_TIMEOUT_IN_MS GEN_RPC_SEND_TIMEOUT_IN_MS GEN_RPC_SOCKET_IP
+GEN_RPC_IPV6_ONLY GEN_RPC_MAX_BATCH_SIZE GEN_RPC_COMPRESS GEN_RPC_COMPRESSION_THRESHOLD_IN_BYTES GEN_RPC_SOCKET_BUFFER
+GEN_RPC_SOCKET_RECEIVE_BUFFER GEN_RPC_SOCKET_SEND_BUFFER MAX_GEN_RPC_CLIENTS MAX_GEN_RPC_CALL_CLIENTS LOG_LEVEL LOGS_ENGINE
+LOGFLARE_API_KEY LOGFLARE_SOURCE_ID LOGFLARE_LOGGER_BACKEND_URL LOG_THROTTLE_JANITOR_INTERVAL_IN_MS
+DISABLE_HEALTHCHECK_LOGGING REQUEST_ID_BAGGAGE_KEY PROM_POLL_RATE METRICS_PUSHER_ENABLED METRICS_PUSHER_URL
+METRICS_PUSHER_USER METRICS_PUSHER_AUTH METRICS_PUSHER_INTERVAL_MS METRICS_PUSHER_TIMEOUT_MS METRICS_PUSHER_COMPRESS
+METRICS_PUSHER_EXTRA_LABELS DASHBOARD_AUTH DASHBOARD_USER DASHBOARD_PASSWORD CF_TEAM_DOMAIN OTEL_SDK_DISABLED
+OTEL_TRACES_EXPORTER OTEL_TRACES_SAMPLER AWS_EXECUTION_ENV CLUSTER RLIMIT_NOFILE ERL_AFLAGS POD_IP NODE_NAME
+ENABLE_ERL_CRASH_DUMP GENERATE_CLUSTER_CERTS SLOT_NAME SECURE_CHANNELS JWT_SECRET SOCKET_TIMEOUT";
+
+/// Every variable of the reference is a setting, or known to mean nothing; none is both (spec README, decision 15).
+#[test]
+fn every_variable_is_accounted_for() {
+    let names: Vec<_> = table::all().map(|(_, setting)| setting.name).collect();
+    let ignored: Vec<_> = ignored::IGNORED.iter().map(|(name, _)| *name).collect();
+    for name in OF_THE_REFERENCE.split_whitespace() {
+        let counts = [&names, &ignored].map(|known| known.iter().filter(|known| **known == name).count());
+        assert_eq!(counts.iter().sum::<usize>(), 1, "{name}: {counts:?}");
+    }
+    assert!(names.iter().all(|name| !ignored.contains(name)));
+}
+
+/// A line of the table that nothing could be set with is found before anybody needs it.
+#[test]
+fn the_table_is_consistent() {
+    let mut seen = std::collections::HashSet::new();
+    for (group, setting) in table::all() {
+        assert!(
+            seen.insert(setting.name) && seen.insert(&*format!("{}.{}", group.table, setting.key).leak())
+        );
+        assert!(!setting.meaning.ends_with('.') && !setting.meaning.contains('|'), "{}", setting.name);
+        let default = Env::new(&|name| (name == setting.name).then(|| setting.default.to_owned()));
+        env::check(&default, setting).unwrap();
     }
 }

@@ -28,9 +28,12 @@ pub(super) fn ready(ready: &Ready<'_>) {
 fn render(ready: &Ready<'_>) -> String {
     let Ready { port, tenant, token, secret, database, table, took } = ready;
     let took = took.as_secs_f32();
+    let inspector = inspector(ready);
     format!(
         r#"
 Realtime is ready ({took:.1} s)
+
+  Inspector {inspector}
 
   Socket    ws://localhost:{port}/socket/websocket?apikey=TOKEN&vsn=2.0.0   (tenant {tenant})
   Database  {database}
@@ -56,6 +59,19 @@ Change a row:
 
 Stop with Ctrl-C; the data stays."#
     )
+}
+
+/// A link to the Inspector with the form filled in: everything but a click on Connect.
+fn inspector(ready: &Ready<'_>) -> String {
+    let Ready { port, token, table, .. } = ready;
+    let host = format!("http://localhost:{port}");
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("host", &host).append_pair("channel", "demo").append_pair("token", token);
+    for flag in ["enable_presence", "enable_db_changes"] {
+        query.append_pair(flag, "true");
+    }
+    let query = query.append_pair("schema", "public").append_pair("table", table).finish();
+    format!("{host}/?{query}")
 }
 
 #[cfg(test)]

@@ -62,10 +62,15 @@ pub enum DevError {
 ///
 /// # Errors
 /// [`DevError`] when something could not be started.
-pub async fn run(args: &DevArgs, stop: impl Future<Output = ()>) -> Result<(), DevError> {
+pub async fn run(
+    args: &DevArgs,
+    config: Option<&Path>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DevError> {
     let started = tokio::time::Instant::now();
     let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
-    let secret = secret::load_or_make(&data_dir)?;
+    let secret = secret::load_or_make(&data_dir, secret::JWT)?;
+    let metadata_key = secret::load_or_make(&data_dir, secret::METADATA_KEY)?;
     let options = ClusterOptions {
         bin_dir: args.pg_bin.clone(),
         data_dir: data_dir.join("postgres"),
@@ -76,7 +81,7 @@ pub async fn run(args: &DevArgs, stop: impl Future<Output = ()>) -> Result<(), D
     let cluster = Cluster::start(options, &|progress| banner::progress(&progress.to_string())).await?;
     let ready = async {
         sample::set_up(&cluster, DATABASE).await?;
-        let server = bind(args, &cluster, &secret)?;
+        let server = bind(args, config, &cluster, &secret, &metadata_key)?;
         banner::ready(&banner::Ready {
             port: args.port,
             tenant: DEFAULT_TENANT,
@@ -101,7 +106,13 @@ pub async fn run(args: &DevArgs, stop: impl Future<Output = ()>) -> Result<(), D
 }
 
 /// A server on the private database. What the environment sets otherwise stands, but for the database.
-fn bind(args: &DevArgs, cluster: &Cluster, secret: &str) -> Result<Server, DevError> {
+fn bind(
+    args: &DevArgs,
+    config: Option<&Path>,
+    cluster: &Cluster,
+    secret: &str,
+    metadata_key: &str,
+) -> Result<Server, DevError> {
     let own = [
         ("API_JWT_SECRET", secret.to_owned()),
         ("DB_HOST", cluster.host().to_owned()),
@@ -109,6 +120,10 @@ fn bind(args: &DevArgs, cluster: &Cluster, secret: &str) -> Result<Server, DevEr
         ("DB_NAME", DATABASE.to_owned()),
         ("DB_USER", cluster.user().to_owned()),
         ("DB_PASSWORD", cluster.password().to_owned()),
+        ("METADATA_DATABASE", "true".to_owned()),
+        ("DB_ENC_KEY", String::new()),
+        ("DB_ENC_KEY_GCM", metadata_key.to_owned()),
+        ("DB_AFTER_CONNECT_QUERY", String::new()),
         ("DB_SSL_MODE", "disable".to_owned()),
         ("DB_IP_VERSION", "ipv4".to_owned()),
         ("PORT", args.port.to_string()),
@@ -123,7 +138,8 @@ fn bind(args: &DevArgs, cluster: &Cluster, secret: &str) -> Result<Server, DevEr
             || defaults.iter().find(|(default, _)| *default == name).map(|(_, value)| (*value).to_owned());
         own.or_else(|| std::env::var(name).ok()).or_else(default)
     };
-    let settings = Settings::from_env(&Env::new(&lookup))?;
+    let env = Env::read(&lookup, config)?;
+    let settings = Settings::from_env(&env)?;
     Server::bind(settings).map_err(|error| DevError::Listen { port: args.port, error })
 }
 

@@ -1,4 +1,4 @@
-//! The secret that the development server's tokens are signed with.
+//! The secrets of the development server: of its tokens, and the key of what is encrypted in its metadata database.
 
 use std::{
     fs, io,
@@ -11,22 +11,29 @@ use rand::Rng as _;
 
 use super::DevError;
 
-const LENGTH: usize = 40;
+/// A secret: the file that keeps it, and its length.
+pub(super) struct Secret(&'static str, usize);
 
-/// The secret kept in `data_dir`, so that a token stays good over restarts; made at the first start.
-pub(super) fn load_or_make(data_dir: &Path) -> Result<String, DevError> {
-    let path = data_dir.join("jwt-secret");
+/// Signs tokens.
+pub(super) const JWT: Secret = Secret("jwt-secret", 40);
+
+/// Key of AES-256-GCM.
+pub(super) const METADATA_KEY: Secret = Secret("metadata-key", 32);
+
+/// A secret kept in `data_dir`, so that what was made with it stays good over restarts; made at the first start.
+pub(super) fn load_or_make(data_dir: &Path, Secret(name, length): Secret) -> Result<String, DevError> {
+    let path = data_dir.join(name);
     let failed = |error| DevError::DataDir { path: path.clone(), error };
     // The server's programs run as another user below this directory: it must be allowed to pass through.
     fs::DirBuilder::new().recursive(true).mode(0o755).create(data_dir).map_err(failed)?;
     match fs::read_to_string(&path) {
-        Ok(secret) if secret.len() == LENGTH => return Ok(secret),
+        Ok(secret) if secret.len() == length => return Ok(secret),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
     let secret: String =
-        rand::rng().sample_iter(rand::distr::Alphanumeric).take(LENGTH).map(char::from).collect();
+        rand::rng().sample_iter(rand::distr::Alphanumeric).take(length).map(char::from).collect();
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(&path).and_then(|mut file| file.write_all(secret.as_bytes())).map_err(failed)?;
@@ -40,10 +47,10 @@ mod tests {
     #[test]
     fn the_secret_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let first = load_or_make(&dir.path().join("new")).unwrap();
-        assert_eq!(first.len(), LENGTH);
-        assert_eq!(load_or_make(&dir.path().join("new")).unwrap(), first);
+        let first = load_or_make(&dir.path().join("new"), JWT).unwrap();
+        assert_eq!(first.len(), 40);
+        assert_eq!(load_or_make(&dir.path().join("new"), JWT).unwrap(), first);
         fs::write(dir.path().join("new/jwt-secret"), "cut").unwrap();
-        assert_ne!(load_or_make(&dir.path().join("new")).unwrap(), first);
+        assert_ne!(load_or_make(&dir.path().join("new"), JWT).unwrap(), first);
     }
 }

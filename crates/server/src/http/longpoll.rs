@@ -32,7 +32,7 @@ use tokio::{
 use super::{
     answers::{self, text},
     policy_headers,
-    upgrade::{Query, admit},
+    upgrade::{Admitted, Query, admit},
 };
 use crate::{app::App, driver::Driver, session::Session, ws::reader::MAX_MESSAGE_BYTES};
 
@@ -104,7 +104,7 @@ fn answer(body: &Value) -> Response {
 /// Opens a session, with the checks of a handshake; their texts are lost on the way (protocol 1.11).
 async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response {
     let Ok(vsn) = query.vsn() else { return answer(&json!({"status": 403})) };
-    let (runtime, token) = match admit(app, headers, query) {
+    let Admitted { runtime, era, token } = match admit(app, headers, query).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(app).await;
@@ -126,7 +126,7 @@ async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response
         Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers::of_handshake(headers));
     let app_of_task = Arc::clone(app);
     app.sockets().spawn(async move {
-        serve(Driver::new(session, runtime), commands).await;
+        serve(Driver::new(session, runtime, era), commands).await;
         app_of_task.long_polls().0.lock().remove(&id);
     });
     answer(&json!({"status": 410, "token": BASE64_URL_SAFE_NO_PAD.encode(id), "messages": []}))

@@ -1,11 +1,13 @@
 //! The HTTP side: listener, routes, the WebSocket upgrade.
 
-mod answers;
+mod admin;
+pub(crate) mod answers;
 mod broadcast;
 pub mod listener;
 pub mod longpoll;
 mod metrics;
 mod openapi;
+mod pages;
 mod policy_headers;
 mod request_id;
 mod swagger;
@@ -23,13 +25,17 @@ use axum::{
 };
 use http::{StatusCode, header};
 
-use crate::app::App;
+use crate::{app::App, dashboard};
 
-/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too.
+/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
+/// they keep to themselves: the administration of tenants.
 pub fn router(app: Arc<App>) -> Router {
-    let sockets = Router::new()
+    let websockets = Router::new()
         .route("/socket/websocket", any(upgrade::websocket))
         .route("/realtime/v1/websocket", any(upgrade::websocket))
+        .layer(from_fn(pages::let_pages_read_refusals));
+    let sockets = Router::new()
+        .merge(websockets)
         .route("/socket/longpoll", any(longpoll::longpoll))
         .route("/realtime/v1/longpoll", any(longpoll::longpoll));
     let api = tenant_api(&app);
@@ -37,8 +43,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
         .merge(swagger::router())
-        .nest("/api", api.clone())
+        .merge(dashboard::router(&app))
+        .nest("/api", api.clone().merge(admin::routes(&app)))
         .nest("/realtime/v1/api", api)
+        .merge(pages::routes())
         .fallback(answers::not_found)
         .layer(from_fn(request_id::layer))
         .merge(sockets)

@@ -36,7 +36,7 @@ pub async fn cors(request: Request, next: Next) -> Response {
 /// extension.
 pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let host = text(request.headers(), header::HOST).unwrap_or_default();
-    let Some(runtime) = app.runtime_for_host(host) else {
+    let Some(runtime) = app.runtime_for_host(host).await else {
         return message(StatusCode::UNAUTHORIZED, "Tenant not found in database");
     };
     let requests = runtime.meters().requests();

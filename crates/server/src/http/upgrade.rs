@@ -20,6 +20,7 @@ use crate::{
     driver::Driver,
     session::{Session, Token},
     socket,
+    sockets::Era,
     tenant_runtime::TenantRuntime,
     ws::{
         handshake::{self, NotAnUpgrade},
@@ -61,7 +62,7 @@ pub async fn websocket(
     // Before everything else and without delay (protocol 1.3).
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let Ok(vsn) = query.vsn() else { return StatusCode::FORBIDDEN.into_response() };
-    let (runtime, token) = match admit(&app, request.headers(), &query) {
+    let admitted = match admit(&app, request.headers(), &query).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(&app).await;
@@ -77,7 +78,7 @@ pub async fn websocket(
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let policy_headers = policy_headers::of_handshake(request.headers());
-    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, runtime, token, policy_headers, permit));
+    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, admitted, policy_headers, permit));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
@@ -87,14 +88,20 @@ pub async fn websocket(
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
+/// A client that passed the checks.
+pub(super) struct Admitted {
+    pub(super) runtime: Arc<TenantRuntime>,
+    /// When it passed them.
+    pub(super) era: Era,
+    pub(super) token: Arc<Token>,
+}
+
 /// The checks of protocol 1.6 in their order.
-pub(super) fn admit(
-    app: &App,
-    headers: &HeaderMap,
-    query: &Query,
-) -> Result<(Arc<TenantRuntime>, Arc<Token>), Refusal> {
+pub(super) async fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let runtime = app.runtime_for_host(host).ok_or(HandshakeRefusal::TenantNotFound)?;
+    let runtime = app.runtime_for_host(host).await.ok_or(HandshakeRefusal::TenantNotFound)?;
+    // Before anything that may change is looked at.
+    let era = runtime.sockets().era();
     let tenant = runtime.tenant();
     if tenant.suspend {
         return Err(HandshakeRefusal::RealtimeDisabledForTenant.into());
@@ -112,7 +119,7 @@ pub(super) fn admit(
     if runtime.meters().joins().is_triggered() {
         return Err(HandshakeRefusal::JoinsRateLimitReached.into());
     }
-    Ok((runtime, Arc::new(token)))
+    Ok(Admitted { runtime, era, token: Arc::new(token) })
 }
 
 /// Waits for the upgrade to be complete and starts the socket.
@@ -120,8 +127,7 @@ async fn serve(
     app: Arc<App>,
     upgrade: OnUpgrade,
     vsn: Vsn,
-    runtime: Arc<TenantRuntime>,
-    token: Arc<Token>,
+    admitted: Admitted,
     policy_headers: Arc<str>,
     permit: ConnectionPermit,
 ) {
@@ -140,10 +146,11 @@ async fn serve(
     let stream = Arc::new(parts.io.into_inner());
     let sink: Arc<dyn Sink> = Arc::<TcpStream>::clone(&stream);
     let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
+    let Admitted { runtime, era, token } = admitted;
     let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
     let reader = Reader::new(&parts.read_buf);
     // A task of its own: this one is larger than what a socket needs for the rest of its life.
-    app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime), permit));
+    app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime, era), permit));
 }
 
 /// The parameters of an upgrade request that mean something (protocol 1.2).

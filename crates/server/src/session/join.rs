@@ -15,11 +15,11 @@ use super::{
     Effect, Session, Ticket, Topic, Waiting,
     channel::{Channel, Token, sub_topic},
     forget,
-    policies::{self, Policies},
+    policies::{self, Policies, Question},
     push::TOO_MANY_PRESENCE,
     ready::Ready,
     replay,
-    watch::{Wanted, Watching},
+    watch::{self, Wanted, Watching},
 };
 
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
@@ -44,6 +44,8 @@ pub(super) struct Joining {
     membership: Option<Membership>,
     /// Messages that the client has missed, oldest first.
     replayed: Vec<ReplayedMessage>,
+    /// The database was replaced meanwhile: what its policies have said has to be asked of the next.
+    pub(super) judge_anew: bool,
     /// What it will watch: everything else is decided, the reply waits for this.
     pub(super) watching: Option<Watching>,
     pub(super) waiting: Waiting,
@@ -53,6 +55,18 @@ impl Joining {
     /// The join_ref of the frames that the channel will push: the join's ref where it had no join_ref.
     fn join_ref(&self) -> Ref {
         if self.raw_join_ref.is_null() { self.msg_ref.clone() } else { self.raw_join_ref.clone() }
+    }
+}
+
+impl Joining {
+    /// Asks for what it will watch once more, if it has asked: the database was replaced. The answer of the last one is
+    /// void.
+    pub(super) fn watch_again(&mut self, topic: &Arc<str>, step: u32) -> Option<Effect> {
+        let watching = self.watching.as_mut()?;
+        watching.attempt = step;
+        self.step = step;
+        let request = watch::request(watching.id, &self.token, watching.subscriptions.clone());
+        Some(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, request))
     }
 }
 
@@ -79,6 +93,7 @@ impl Session {
             read: None,
             membership: None,
             replayed: Vec::new(),
+            judge_anew: false,
             watching: None,
             waiting: Waiting::new(),
         };
@@ -361,7 +376,7 @@ impl Session {
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
         let join_ref = joining.join_ref();
         let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
-        let Joining { read, replayed, membership, watching, .. } = joining;
+        let Joining { read, replayed, membership, watching, judge_anew, .. } = joining;
         let wanted = Wanted::of(&topic, &payload);
         let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(self.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
@@ -421,6 +436,9 @@ impl Session {
         }
         if payload.replication_ready {
             self.ask_replication(&topic, effects);
+        }
+        if judge_anew && read.is_some() {
+            self.ask(&topic, Question::Refresh, None, effects);
         }
         if presence && read.is_none_or(|read| read.presence == Some(true)) {
             self.presence_state(&topic);

@@ -243,6 +243,7 @@ impl Session {
                 }
                 effects.push(Effect::Close(CLOSE_RESTART));
             }
+            Signal::DatabaseReplaced { elsewhere } => self.database_replaced(elsewhere, effects),
             Signal::ShutDown => {
                 self.shutting_down = true;
                 effects.push(Effect::Close(CLOSE_RESTART));

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, sign_hs256};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::{ChangeSink as _, Notice, SubscribeRequest};
+use realtime_postgres::{ChangeSink as _, DatabaseConfig, Notice, SubscribeRequest};
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use serde_json::{Value, json};
 use tokio::time;
@@ -24,6 +24,7 @@ use crate::{
 mod limits;
 mod presence;
 mod private;
+mod replaced;
 
 const SECRET: &str = "of-the-tests";
 const NOW: u64 = 1_000_000;
@@ -80,6 +81,14 @@ impl Database for Arc<Scripted> {
 
     fn replication_differs(&self, _: Replication) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
+    }
+
+    fn succeed(&self, _: DatabaseConfig, _: bool) -> Arc<dyn Database> {
+        Arc::new(Self::clone(self))
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -140,7 +149,7 @@ impl Fixture {
             ),
             Hub::new(0, Duration::ZERO),
             Arc::new(Routes::new(meters)),
-            Box::new(Arc::clone(&database)),
+            Arc::new(Arc::clone(&database)),
             Clock::Manual(AtomicU64::new(NOW)),
             backoff,
             Duration::from_secs(600),

@@ -12,10 +12,14 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{
-    Effect, Session, Ticket,
+    Effect, Session, Ticket, Topic,
     channel::{Token, sub_topic},
+    policies::Question,
 };
 use crate::routes::{Gate, Patience, Route};
+
+/// What channels are told that watched the database when its connection was ended on purpose.
+const ENDED: &str = "The connection to the database was ended: changes may have been missed";
 
 /// A subscription that failed for a passing reason is tried again after this many milliseconds (1.7, E5, E6).
 const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
@@ -136,12 +140,43 @@ impl Session {
             Ok(()) => self.system(&ticket.topic, &SystemMessage::subscribed()),
             Err(refusal) => {
                 if refusal.is_transient() {
-                    let delay = Duration::from_millis(rand::rng().random_range(RETRY_MILLIS));
-                    channel.retry_at = Some(Instant::now() + delay);
+                    channel.retry_at = Some(retry_at());
                 }
                 tracing::warn!(code = refusal.code(), "subscription refused");
                 tracing::debug!(error = %refusal, "subscription refused");
                 self.system(&ticket.topic, &SystemMessage::postgres_changes_error(refusal.to_string()));
+            }
+        }
+    }
+
+    /// The tenant's database has another handle, which knows of no subscriptions: the channels are told that there is a
+    /// gap, and ask again, each at a time of its own. An answer of the last handle that is still out is void. If it may
+    /// be another database (`elsewhere`), its policies are asked about private channels anew.
+    pub(super) fn database_replaced(&mut self, elsewhere: bool, effects: &mut Vec<Effect>) {
+        let topics: Vec<Arc<str>> = self.topics.keys().map(Arc::clone).collect();
+        for topic in topics {
+            let step = self.step();
+            let channel = match self.topics.get_mut(&topic) {
+                Some(Topic::Joined(channel)) => channel,
+                Some(Topic::Joining(joining)) => {
+                    joining.judge_anew |= elsewhere;
+                    effects.extend(joining.watch_again(&topic, step));
+                    continue;
+                }
+                None => continue,
+            };
+            let watches = !channel.subscriptions.is_empty();
+            if watches {
+                channel.attempt = step;
+                channel.retry_at = Some(retry_at());
+            }
+            let judged = channel.policies.as_mut().filter(|_| elsewhere);
+            if let Some(policies) = judged {
+                policies.write = None;
+                self.ask(&topic, Question::Refresh, None, effects);
+            }
+            if watches {
+                self.system(&topic, &SystemMessage::postgres_changes_error(ENDED.to_owned()));
             }
         }
     }
@@ -154,7 +189,11 @@ impl Session {
     }
 }
 
-fn request(
+fn retry_at() -> Instant {
+    Instant::now() + Duration::from_millis(rand::rng().random_range(RETRY_MILLIS))
+}
+
+pub(super) fn request(
     channel: ChannelId,
     token: &Token,
     subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,

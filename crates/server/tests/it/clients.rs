@@ -5,7 +5,7 @@
 use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, token};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, sign, token};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -13,7 +13,11 @@ use tokio::{
     time,
 };
 
-use crate::{BINARY, server};
+use crate::{
+    BINARY,
+    admin::{Admin, TENANT_SECRET, tenant_token},
+    server,
+};
 
 /// A program that shows what a user of an official client sees.
 struct Client {
@@ -33,6 +37,17 @@ impl Client {
         let url = format!("http://localhost:{}", server.port());
         let mut command = Command::new("node");
         command.current_dir(&dir).args(["watch.mjs", &url, &token("anon"), vsn, &subscriptions.to_string()]);
+        Self::start(command)
+    }
+
+    /// The same of a tenant's own address, with a token of its own.
+    fn of_tenant(server: &Server, external_id: &str, token: &str, subscriptions: &Value) -> Result<Self> {
+        let dir = folder("js");
+        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
+        let url = format!("http://{external_id}.localhost:{}", server.port());
+        let mut command = Command::new("node");
+        command.current_dir(&dir).args(["--import", "./localhost.mjs", "watch.mjs"]);
+        command.args([&url, token, "2.0.0", &subscriptions.to_string()]);
         Self::start(command)
     }
 
@@ -423,4 +438,42 @@ async fn javascript_in_private_channels() -> Result<()> {
 #[tokio::test]
 async fn javascript_in_private_channels_with_serializer_1() -> Result<()> {
     private_channels("1.0.0").await
+}
+
+/// A tenant made as the seed of the reference makes it, used by the official client at its own address until its secret
+/// changes. http_and_ops 9, 20; protocol 93
+#[tokio::test]
+async fn a_tenant_made_over_http() -> Result<()> {
+    let admin = Admin::start().await?;
+    let db = TestDb::with_fixture_a().await?;
+    let place: std::collections::HashMap<_, _> = db.env().await?.into_iter().collect();
+    let body = format!(
+        r#"{{"tenant":{{"name":"realtime-dev","external_id":"realtime-dev",
+            "jwt_secret":"a1d99c8b-91b6-47b2-8f3c-aa7d9a9ad20f","extensions":[{{"type":"postgres_cdc_rls","settings":{{
+            "db_name":"{}","db_host":"{}","db_user":"{}","db_password":"{}","db_port":"{}","region":"us-west-1",
+            "poll_interval_ms":100,"poll_max_record_bytes":1048576,"ssl_enforced":false}}}}]}}}}"#,
+        place["DB_NAME"], place["DB_HOST"], place["DB_USER"], place["DB_PASSWORD"], place["DB_PORT"]
+    );
+    let bearer = format!("Bearer {}", sign(&json!({})));
+    let headers = [("Content-Type", "application/json"), ("Authorization", &*bearer)];
+    let made = admin.server.http("POST", "/api/tenants", &headers, body.as_bytes()).await?;
+    ensure!(made.status == 201, "{made:?}");
+
+    let token = tenant_token(TENANT_SECRET);
+    let every = json!([{"event": "*", "schema": "public", "table": "test"}]);
+    let mut client = Client::of_tenant(&admin.server, "realtime-dev", &token, &every)?;
+    client.ready().await?;
+    changes(&mut client, &db).await?;
+    client.command(json!({"send": "cursor"})).await?;
+    assert_eq!(client.next("sent").await?, "ok");
+
+    admin.change("realtime-dev", json!({"jwt_secret": "another-secret"})).await?;
+    assert_eq!(client.next("system").await?["message"], "Server requested disconnect");
+    // Its token is worth nothing any more: it is not let in again.
+    assert_ne!(client.status().await?.0, "SUBSCRIBED");
+    let token = tenant_token("another-secret");
+    let mut client = Client::of_tenant(&admin.server, "realtime-dev", &token, &every)?;
+    client.ready().await?;
+    db.sql("alter sequence public.test_id_seq restart").await?;
+    changes(&mut client, &db).await
 }

@@ -24,19 +24,112 @@ fn wrong_settings_end_with_64_and_one_line() -> Result<()> {
 
 #[test]
 fn check_config_shows_everything_but_secrets() -> Result<()> {
-    let env = [("API_JWT_SECRET", "s3cret"), ("DB_PASSWORD", "pa55"), ("DB_HOST", "db.example")];
-    let (code, shown, _) = run(&["check-config"], &env)?;
-    assert_eq!(code, Some(0));
-    assert!(shown.contains("db.example") && !shown.contains("s3cret") && !shown.contains("pa55"), "{shown}");
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("realtime.toml");
+    std::fs::write(
+        &file,
+        "[server]\nport = 5000\nregion = \"here\"\n[auth]\nmetrics_jwt_secret = \"m3trics\"\n
+         [auth.claim_validators]\niss = \"me\"\n
+         [[tenants]]\nexternal_id = \"shop\"\njwt_secret = \"sh0p\"\ndatabase = { name = \"shop\", password = \"pw\" }\n",
+    )?;
+    std::fs::write(dir.path().join("password"), "pa55\n")?;
+    let password = dir.path().join("password").display().to_string();
+    let config = file.display().to_string();
+    let env = [
+        ("API_JWT_SECRET", "s3cret"),
+        ("DB_PASSWORD_FILE", &*password),
+        ("DB_HOST", "db.example"),
+        ("PORT", "5001"),
+        ("SEED_SELF_HOST", "true"),
+        ("ERL_AFLAGS", "-proto_dist inet_tcp"),
+        ("NUM_ACCEPTORS", "1"),
+    ];
+    let (code, shown, errors) = run(&["check-config", "--config", &config], &env)?;
+    assert_eq!(code, Some(0), "{errors}");
+    for secret in ["s3cret", "pa55", "m3trics", "sh0p", "\"pw\""] {
+        assert!(!shown.contains(secret), "{secret}: {shown}");
+    }
+    insta::assert_snapshot!(shown.replace(&dir.path().display().to_string(), "DIR"));
+
+    // What it prints is a file that says the same, but for the secrets.
+    std::fs::write(&file, shown)?;
+    let (code, again, errors) = run(&["check-config"], &[("REALTIME_CONFIG", &*config)])?;
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(again.contains("port = 5001") && again.contains("host = \"db.example\""), "{again}");
     Ok(())
 }
 
 #[test]
+fn files_that_are_wrong_end_with_64_and_one_line() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("realtime.toml").display().to_string();
+    let (code, _, errors) = run(&["--config", &file], &[])?;
+    let expected = format!("Wrong setting: {file} cannot be read: No such file or directory (os error 2)\n");
+    assert_eq!((code, &*errors), (Some(64), &*expected));
+    std::fs::write(&file, "[server]\nprot = 1\n")?;
+    for command in ["serve", "migrate", "check-config", "token"] {
+        let (code, _, errors) = run(&[command, "--config", &file], &[])?;
+        let expected =
+            format!("Wrong setting: {file}:2:1: unknown key prot in [server]; did you mean port?\n");
+        assert_eq!((code, &*errors), (Some(64), &*expected));
+    }
+    Ok(())
+}
+
+/// The claims of a printed token, if this secret has signed it.
+fn claims(token: &str, secret: &str) -> Result<serde_json::Value> {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let payload = token.split('.').nth(1).unwrap_or_default();
+    let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(payload)?)?;
+    anyhow::ensure!(
+        token == format!("{}\n", realtime_auth::sign_hs256(secret, &claims)),
+        "{token}: {claims}"
+    );
+    Ok(serde_json::from_str(&claims)?)
+}
+
+#[test]
 fn tokens_can_be_made() -> Result<()> {
-    let (code, token, _) = run(&["token", "--role", "authenticated"], &[("API_JWT_SECRET", "s3cret")])?;
-    assert_eq!((code, token.trim().split('.').count()), (Some(0), 3));
-    let (code, _, errors) = run(&["token", "--claims", "[]"], &[])?;
-    assert_eq!((code, errors.lines().count()), (Some(64), 1), "{errors}");
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (config, secret_file) = (path("realtime.toml"), path("secret"));
+    std::fs::write(&secret_file, "of a file\n")?;
+    std::fs::write(
+        &config,
+        "[[tenants]]\nexternal_id = \"shop\"\njwt_secret = \"of the shop\"\n[[tenants]]\nexternal_id = \"lab\"\njwks = { keys = [] }\n",
+    )?;
+    let env = [("API_JWT_SECRET", "s3cret"), ("METRICS_JWT_SECRET", "m3trics")];
+    let well_known = "super-secret-jwt-token-with-at-least-32-characters-long";
+    for (arguments, env, secret, role) in [
+        (&[][..], &[][..], well_known, Some("anon")),
+        (&[], &env, "s3cret", Some("anon")),
+        (&["--role", "authenticated"], &env, "s3cret", Some("authenticated")),
+        (&["--tenant", "realtime-dev"], &env, "s3cret", Some("anon")),
+        (&["--admin"], &env, "s3cret", None),
+        (&["--metrics"], &env, "m3trics", None),
+        (&["--secret", "given"], &env, "given", Some("anon")),
+        (&["--secret-file", &secret_file], &env, "of a file", Some("anon")),
+        (&["--tenant", "shop", "--config", &config], &env, "of the shop", Some("anon")),
+    ] {
+        let (code, token, errors) = run(&[&["token"], arguments].concat(), env)?;
+        assert_eq!((code, &*errors), (Some(0), ""), "{arguments:?}");
+        let claims = claims(&token, secret)?;
+        assert_eq!(claims["role"].as_str(), role, "{arguments:?}");
+        assert_eq!(claims["exp"].as_u64(), claims["iat"].as_u64().map(|iat| iat + 3600));
+    }
+    for (arguments, problem) in [
+        (&["--claims", "[]"][..], "--claims must be a JSON object"),
+        (&["--metrics"], "METRICS_JWT_SECRET has to be set"),
+        (&["--admin"], "API_JWT_SECRET has to be set"),
+        (&["--tenant", "nobody"], "--tenant \"nobody\" is no tenant of the settings"),
+        (&["--config", &config], "--tenant has to name one of several tenants"),
+        (&["--tenant", "lab", "--config", &config], "--tenant \"lab\" has no secret, only a key set"),
+        (&["--secret-file", "/nowhere"], "--secret-file /nowhere cannot be read"),
+    ] {
+        let (code, shown, errors) = run(&[&["token"], arguments].concat(), &[])?;
+        assert_eq!((code, &*shown, errors.lines().count()), (Some(64), "", 1), "{errors}");
+        assert!(errors.starts_with(&format!("Wrong setting: {problem}")), "{errors}");
+    }
     Ok(())
 }
 
@@ -45,5 +138,12 @@ fn help_names_the_commands() -> Result<()> {
     let (code, help, _) = run(&["--help"], &[])?;
     assert_eq!(code, Some(0));
     insta::assert_snapshot!(help);
+    let (code, help, _) = run(&["token", "--help"], &[])?;
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!("token_help", help);
+    let (code, help, _) = run(&["serve", "--help"], &[])?;
+    assert_eq!(code, Some(0));
+    assert!(help.contains("  PORT (whole number; 4000)\n      Port to listen on"), "{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 110), "{help}");
     Ok(())
 }

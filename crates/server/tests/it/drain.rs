@@ -8,7 +8,7 @@ use realtime_server::{
     config::{Env, Settings},
     startup,
 };
-use realtime_tenants::Tenant;
+use realtime_tenants::{Tenant, Tenants};
 use realtime_testkit::{Refused, SECRET, Socket, TestDb, Version, token};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -41,10 +41,11 @@ impl Inside {
     }
 
     fn change(&self, change: impl FnOnce(&mut Tenant)) {
-        let runtime = self.app.runtime_for_host("realtime-dev").unwrap();
-        let mut tenant = (*runtime.tenant()).clone();
+        let Tenants::Configured(registry) = self.app.tenants() else { panic!("of the configuration") };
+        let mut tenant = (*registry.get("realtime-dev").unwrap()).clone();
         change(&mut tenant);
-        runtime.set_tenant(tenant);
+        registry.put(tenant);
+        drop(self.app.follow("realtime-dev"));
     }
 
     async fn stop(self) -> Result<()> {
@@ -66,7 +67,7 @@ async fn each_channel_is_told_before_the_socket_closes() -> Result<()> {
         }
         let mut idle = server.socket(version).await?;
         idle.settle().await?;
-        server.app.disconnect("realtime-dev");
+        server.app.disconnect(&server.app.runtime("realtime-dev").await.unwrap());
         let mut topics = Vec::new();
         for _ in 0..10 {
             let frame = socket.frame().await?;

@@ -1,7 +1,9 @@
 //! The real binary on a real PostgreSQL, seen through sockets. Cases are numbered as in the specification.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod admin;
 mod broadcast;
+mod browser;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;
@@ -19,11 +21,13 @@ mod channels;
 mod clients;
 mod cluster;
 mod command_line;
+mod dashboard;
 mod database_tls;
 mod drain;
 mod handshake;
 mod limits;
 mod longpoll;
+mod metadata;
 mod metrics;
 mod migrate;
 mod openapi;

@@ -63,3 +63,29 @@ async fn tells_what_it_could_not_do() -> Result<()> {
     assert_eq!(code, Some(64));
     Ok(())
 }
+
+/// With a key the metadata database is set up first, then the databases of the tenants in it.
+#[tokio::test]
+async fn prepares_the_metadata_too() -> Result<()> {
+    let db = TestDb::new().await?;
+    let key = ("DB_ENC_KEY", "supabaserealtime");
+    let (code, lines) = migrate(&db, &[key]).await?;
+    assert_eq!(code, Some(0), "{lines:#?}");
+    assert!(lines[0].starts_with(&format!("Metadata: database {} at 127.0.0.1:", db.name())), "{lines:#?}");
+    assert_eq!(lines[1], "  Create schema _realtime");
+    assert_eq!(lines.last().map(String::as_str), Some("There is no tenant whose database could be set up"));
+    let seeded = [key, ("SEED_SELF_HOST", "true"), ("API_JWT_SECRET", "s")];
+    let (code, lines) = migrate(&db, &seeded).await?;
+    assert_eq!(code, Some(0), "{lines:#?}");
+    assert_eq!(lines[1], "  Make tenant realtime-dev");
+    assert!(lines[2].starts_with("Tenant realtime-dev: database "), "{lines:#?}");
+    let (_, lines) = migrate(&db, &seeded).await?;
+    assert_eq!((lines[1].as_str(), lines[3].as_str()), ("  Nothing to change", "  Nothing to change"));
+    // Another key: the tenant cannot be read, and that is told.
+    let (code, lines) = migrate(&db, &[("DB_ENC_KEY", "another16bytekey")]).await?;
+    assert_eq!(code, Some(1));
+    assert!(lines[2].starts_with("Tenant realtime-dev: cannot be served: "), "{lines:#?}");
+    let (code, _) = migrate(&db, &[("DB_ENC_KEY", "short")]).await?;
+    assert_eq!(code, Some(64));
+    Ok(())
+}

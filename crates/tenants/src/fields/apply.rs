@@ -93,7 +93,7 @@ fn keep_or_encrypt(old: Option<Ciphertext>, new: &str, ciphers: &Ciphers) -> Res
 }
 
 /// An extension's type and settings, secrets in clear; `None` if one cannot be decrypted.
-fn clear(record: &ExtensionRecord, ciphers: &Ciphers) -> Option<ExtensionFields> {
+pub(crate) fn clear(record: &ExtensionRecord, ciphers: &Ciphers) -> Option<ExtensionFields> {
     let mut settings = record.settings.clone();
     for name in ENCRYPTED_SETTINGS {
         if let Some(plain) = record.decrypt(name, ciphers).ok()? {

@@ -6,7 +6,10 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use super::{ExtensionFields, TenantFields};
-use crate::record::{ENCRYPTED_SETTINGS, POSTGRES_CDC_RLS};
+use crate::{
+    convert::MAX_SLOT_NAME,
+    record::{ENCRYPTED_SETTINGS, POSTGRES_CDC_RLS},
+};
 
 const BLANK: &str = "can't be blank";
 const INVALID: &str = "is invalid";
@@ -181,7 +184,8 @@ impl ExtensionFields {
 
 fn check_database(settings: &Map<String, Value>, errors: &mut FieldErrors) {
     let mut problem = |name: &str, problem: &str| errors.add("settings", &format!("{name} {problem}"));
-    for name in ["region"].iter().chain(&ENCRYPTED_SETTINGS) {
+    // The password first, as the reference lists them.
+    for name in ENCRYPTED_SETTINGS.iter().rev().chain(&["region"]) {
         match settings.get(*name) {
             None | Some(Value::Null) => problem(name, BLANK),
             Some(Value::String(value)) => match *name {
@@ -197,11 +201,24 @@ fn check_database(settings: &Map<String, Value>, errors: &mut FieldErrors) {
     if given("ssl_enforced").is_some_and(|value| !value.is_boolean()) {
         problem("ssl_enforced", INVALID);
     }
+    for name in ["publication", "slot_name"] {
+        let usable = |value: &Value| value.as_str().is_some_and(|text| is_usable(name, text));
+        if given(name).is_some_and(|value| !usable(value)) {
+            problem(name, INVALID);
+        }
+    }
     for name in INTEGER_SETTINGS {
         if given(name).is_some_and(|value| !value.is_i64()) {
             problem(name, INVALID);
         }
     }
+}
+
+/// Whether PostgreSQL takes a text for the name of a publication or of a slot.
+fn is_usable(setting: &str, text: &str) -> bool {
+    let of_slot = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let longest = if setting == "slot_name" { MAX_SLOT_NAME } else { 63 };
+    !text.is_empty() && text.len() <= longest && (setting != "slot_name" || text.chars().all(of_slot))
 }
 
 fn with_defaults(given: Map<String, Value>) -> Map<String, Value> {

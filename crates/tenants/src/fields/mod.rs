@@ -8,6 +8,7 @@ use std::fmt;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+pub(crate) use apply::clear;
 pub use cast::FieldErrors;
 
 use crate::{Ciphers, TenantRecord};

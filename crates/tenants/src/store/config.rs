@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use realtime_tls::Route;
 use secrecy::SecretString;
 
 use crate::Ciphers;
@@ -13,6 +14,8 @@ pub struct MetadataConfig {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether encrypted, what its server has to prove, over which addresses.
+    pub route: Route,
     /// Database name.
     pub name: String,
     /// Role to log in as.
@@ -41,6 +44,7 @@ impl Default for MetadataConfig {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 5432,
+            route: Route::default(),
             name: "postgres".to_owned(),
             user: "supabase_admin".to_owned(),
             password: SecretString::default(),

@@ -13,6 +13,9 @@ pub enum StoreError {
     /// It took too long, or all connections were busy for too long.
     #[error("The metadata database did not answer in time: {0}")]
     Timeout(String),
+    /// Too many unknown tenants are asked for: the database was spared the question.
+    #[error("Too many unknown tenants are asked for")]
+    Flooded,
     /// There is no such tenant or flag.
     #[error("There is no {what} of that name")]
     NotFound {
@@ -38,7 +41,7 @@ pub enum StoreError {
     #[error("MigrationsFailedToRun: {what}: {error}")]
     SetUp {
         /// The step.
-        what: &'static str,
+        what: String,
         /// The database's words.
         error: String,
     },
@@ -57,7 +60,7 @@ impl StoreError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) => "UnableCheckoutConnection",
+            Self::Unreachable(_) | Self::Flooded => "UnableCheckoutConnection",
             Self::Timeout(_) => "QueryCanceled",
             Self::NotFound { .. } => "TenantNotFound",
             Self::Taken { .. } | Self::KeyRequired | Self::Check(_) => "UnprocessableEntity",
@@ -127,7 +130,7 @@ impl From<deadpool_postgres::PoolError> for StoreError {
 }
 
 /// An error with its causes; the library's own text often says no more than that there was one.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

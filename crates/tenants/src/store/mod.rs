@@ -3,18 +3,25 @@
 //! A store only asks and answers. What is kept of the answers, for how long, and who is told of changes is up to
 //! the [`Directory`](crate::Directory).
 
+mod backfill;
 mod config;
 mod error;
 mod flags;
+mod listen;
 mod pool;
 mod rows;
+mod schema;
+mod seed;
 
 use std::sync::Arc;
 
 pub use config::{MetadataConfig, TenantDefaults};
 use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
+pub(crate) use error::describe;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+pub(crate) use listen::{Listener, News};
+pub use seed::{Seed, SeedPlace, Seeded};
 use uuid::Uuid;
 
 use crate::{Ciphers, Field, TenantFields, TenantRecord};
@@ -97,6 +104,15 @@ impl Store {
         rows::get(&self.client().await?, external_id, false).await
     }
 
+    /// The tenants of these names, those that there are, in any order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get_many(&self, external_ids: &[Box<str>]) -> Result<Vec<TenantRecord>, StoreError> {
+        let names: Vec<&str> = external_ids.iter().map(|name| &**name).collect();
+        rows::get_many(&self.client().await?, &names).await
+    }
+
     /// Makes a tenant. Its name for people is its `external_id`, whatever is given (http_and_ops 1.3); limits that
     /// are not given are those of [`TenantDefaults`].
     ///
@@ -129,7 +145,7 @@ impl Store {
         &self,
         external_id: &str,
         now: DateTime,
-        edit: impl FnOnce(&mut TenantRecord) -> Result<(), StoreError>,
+        edit: impl FnOnce(&mut TenantRecord) -> Result<(), StoreError> + Send,
     ) -> Result<Updated, StoreError> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Hook, HookError, Pool, Runtime, Timeouts};
 use secrecy::ExposeSecret as _;
-use tokio_postgres::NoTls;
 
 use super::{APPLICATION, MetadataConfig, SCHEMA, StoreError};
 
@@ -35,11 +34,7 @@ pub(crate) fn settings(config: &MetadataConfig, application: &str) -> tokio_post
 
 /// Makes the pool; nothing is connected yet.
 pub(super) fn make(config: &MetadataConfig) -> Result<Pool, StoreError> {
-    let manager = Manager::from_config(
-        settings(config, APPLICATION),
-        NoTls,
-        ManagerConfig { recycling_method: RecyclingMethod::Fast },
-    );
+    let manager = config.route.manager(settings(config, APPLICATION));
     let mut pool = Pool::builder(manager)
         .max_size(config.pool_size.max(1))
         .runtime(Runtime::Tokio1)

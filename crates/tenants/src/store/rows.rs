@@ -1,6 +1,8 @@
 //! Tenants as rows.
 
 use deadpool_postgres::GenericClient;
+use std::collections::HashMap;
+
 use jiff::civil::DateTime;
 use serde_json::{Map, Value};
 use tokio_postgres::{Row, types::ToSql};
@@ -42,12 +44,34 @@ pub(super) async fn list(client: &impl GenericClient) -> Result<Vec<TenantRecord
         client.query("select * from tenants where external_id is not null order by external_id", &[]).await?;
     let extensions =
         client.query("select * from extensions order by tenant_external_id, inserted_at, type", &[]).await?;
+    joined(&tenants, &extensions)
+}
+
+pub(super) async fn get_many(
+    client: &impl GenericClient,
+    external_ids: &[&str],
+) -> Result<Vec<TenantRecord>, StoreError> {
+    let tenants = client.query("select * from tenants where external_id = any($1)", &[&external_ids]).await?;
+    let extensions = client
+        .query(
+            "select * from extensions where tenant_external_id = any($1)
+             order by tenant_external_id, inserted_at, type",
+            &[&external_ids],
+        )
+        .await?;
+    joined(&tenants, &extensions)
+}
+
+fn joined(tenants: &[Row], extensions: &[Row]) -> Result<Vec<TenantRecord>, StoreError> {
     let mut records = tenants.iter().map(tenant).collect::<Result<Vec<_>, _>>()?;
-    for row in &extensions {
+    let mut places = HashMap::with_capacity(records.len());
+    for (at, record) in records.iter().enumerate() {
+        places.insert(record.external_id.clone(), at);
+    }
+    for row in extensions {
         let owner: Option<&str> = row.try_get("tenant_external_id")?;
-        let Some(owner) = owner else { continue };
-        // The database sorts by its own collation.
-        if let Some(record) = records.iter_mut().find(|record| record.external_id == owner) {
+        let record = owner.and_then(|owner| records.get_mut(*places.get(owner)?));
+        if let Some(record) = record {
             record.extensions.push(extension(row)?);
         }
     }
@@ -78,7 +102,7 @@ pub(super) async fn get(
 pub(super) async fn insert(client: &impl GenericClient, record: &TenantRecord) -> Result<(), StoreError> {
     let places: Vec<_> = (1..=COLUMNS.len()).map(|at| format!("${at}")).collect();
     let statement = format!("insert into tenants ({}) values ({})", COLUMNS.join(", "), places.join(", "));
-    with_values(record, async |values| client.execute(&statement, values).await).await?;
+    execute(client, &statement, record).await?;
     insert_extensions(client, record).await
 }
 
@@ -91,7 +115,7 @@ pub(super) async fn update(
     let sets: Vec<_> =
         COLUMNS.iter().enumerate().skip(2).map(|(at, column)| format!("{column} = ${}", at + 1)).collect();
     let statement = format!("update tenants set {} where id = $1 and external_id = $2", sets.join(", "));
-    with_values(record, async |values| client.execute(&statement, values).await).await?;
+    execute(client, &statement, record).await?;
     if extensions {
         client
             .execute("delete from extensions where tenant_external_id = $1", &[&record.external_id])
@@ -127,38 +151,49 @@ async fn insert_extensions(client: &impl GenericClient, record: &TenantRecord) -
     Ok(())
 }
 
-/// Calls with the values of [`COLUMNS`].
-async fn with_values<T>(record: &TenantRecord, call: impl AsyncFnOnce(&[&(dyn ToSql + Sync)]) -> T) -> T {
-    let jwt_secret = record.jwt_secret.as_ref().map(Ciphertext::as_str);
+/// The values of [`COLUMNS`].
+fn values(record: &TenantRecord) -> Vec<Box<dyn ToSql + Sync + Send>> {
+    let jwt_secret = record.jwt_secret.as_ref().map(|secret| secret.as_str().to_owned());
     let feature_flags = Value::Object(record.feature_flags.clone());
-    call(&[
-        &record.id,
-        &record.external_id,
-        &record.name,
-        &jwt_secret,
-        &record.jwt_jwks,
-        &record.postgres_cdc_default,
-        &record.max_concurrent_users,
-        &record.max_events_per_second,
-        &record.max_bytes_per_second,
-        &record.max_channels_per_client,
-        &record.max_joins_per_second,
-        &record.max_presence_events_per_second,
-        &record.max_payload_size_in_kb,
-        &record.max_client_presence_events_per_window,
-        &record.client_presence_window_ms,
-        &record.suspend,
-        &record.notify_private_alpha,
-        &record.private_only,
-        &record.presence_enabled,
-        &record.migrations_ran,
-        &record.broadcast_adapter,
-        &feature_flags,
-        &record.gcm_migrated_at,
-        &record.inserted_at,
-        &record.updated_at,
-    ])
-    .await
+    vec![
+        Box::new(record.id),
+        Box::new(record.external_id.clone()),
+        Box::new(record.name.clone()),
+        Box::new(jwt_secret),
+        Box::new(record.jwt_jwks.clone()),
+        Box::new(record.postgres_cdc_default.clone()),
+        Box::new(record.max_concurrent_users),
+        Box::new(record.max_events_per_second),
+        Box::new(record.max_bytes_per_second),
+        Box::new(record.max_channels_per_client),
+        Box::new(record.max_joins_per_second),
+        Box::new(record.max_presence_events_per_second),
+        Box::new(record.max_payload_size_in_kb),
+        Box::new(record.max_client_presence_events_per_window),
+        Box::new(record.client_presence_window_ms),
+        Box::new(record.suspend),
+        Box::new(record.notify_private_alpha),
+        Box::new(record.private_only),
+        Box::new(record.presence_enabled),
+        Box::new(record.migrations_ran),
+        Box::new(record.broadcast_adapter.clone()),
+        Box::new(feature_flags),
+        Box::new(record.gcm_migrated_at),
+        Box::new(record.inserted_at),
+        Box::new(record.updated_at),
+    ]
+}
+
+/// Runs a statement with the values of [`COLUMNS`].
+async fn execute(
+    client: &impl GenericClient,
+    statement: &str,
+    record: &TenantRecord,
+) -> Result<(), StoreError> {
+    let values = values(record);
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| &**value as _).collect();
+    client.execute(statement, &values).await?;
+    Ok(())
 }
 
 fn tenant(row: &Row) -> Result<TenantRecord, tokio_postgres::Error> {

@@ -50,7 +50,11 @@ impl Writer {
             headers: Arc::clone(&self.headers),
             presence: true,
         };
-        match runtime.database().authorize_write(request).await {
+        let verdict = runtime.ask(|database| {
+            let request = request.clone();
+            async move { database.authorize_write(request).await }
+        });
+        match verdict.await {
             Ok(verdict) if verdict.broadcast => Ok(()),
             Ok(_) => Err(WriteRefusal { status: StatusCode::FORBIDDEN, text: "Unauthorized" }),
             Err(error) => {
@@ -97,7 +101,7 @@ impl Published {
 }
 
 /// Reads a body within its limits.
-async fn read_body(body: Body) -> Result<Bytes, Response> {
+pub(super) async fn read_body(body: Body) -> Result<Bytes, Response> {
     match time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => {
@@ -113,7 +117,7 @@ async fn read_body(body: Body) -> Result<Bytes, Response> {
 }
 
 /// The media type of a request's body, without parameters, in lower case.
-fn media_type(headers: &HeaderMap) -> Option<String> {
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = text(headers, header::CONTENT_TYPE)?;
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }

@@ -23,7 +23,7 @@ fn the_limit_of_channels() {
         "the first is unaffected"
     );
     assert_eq!(socket.refusal("realtime:a"), None);
-    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_channels_per_client = 2));
+    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_channels_per_client = 2).into());
     assert_eq!(socket.refusal("realtime:b"), None);
 }
 
@@ -35,7 +35,7 @@ fn the_limit_of_users() {
     assert_eq!((a.refusal("realtime:a"), a.refusal("realtime:b")), (None, None));
     let reason = "ConnectionRateLimitReached: Too many connected users";
     assert_eq!(b.refusal("realtime:a").as_deref(), Some(reason));
-    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_concurrent_users = 2));
+    fixture.runtime.set_tenant(tenant(|tenant| tenant.limits.max_concurrent_users = 2).into());
     assert_eq!(b.refusal("realtime:a"), None);
     assert_eq!(fixture.runtime.users().count(), 2);
     a.session.end();

@@ -57,6 +57,8 @@ fn databases_must_be_complete() {
     bad.remove("db_password");
     bad.insert("db_port".into(), 5432.into());
     bad.insert("db_pool".into(), "two".into());
+    bad.insert("slot_name".into(), "Mine".into());
+    bad.insert("publication".into(), 7.into());
     let entries = json!([
         {"type": "postgres_cdc_rls", "settings": database()},
         {"type": "postgres_cdc_rls", "settings": bad},
@@ -66,7 +68,7 @@ fn databases_must_be_complete() {
         cast(json!({"extensions": entries})).unwrap_err(),
         json!({"extensions": [
             {},
-            {"settings": ["db_port is invalid", "db_password can't be blank", "db_pool is invalid"]},
+            {"settings": ["db_password can't be blank", "db_port is invalid", "publication is invalid", "slot_name is invalid", "db_pool is invalid"]},
             {"type": ["can't be blank"], "settings": ["is invalid"]},
         ]})
     );

@@ -1,0 +1,108 @@
+// What the scenarios share: a browser, pages that must not fail, and the test that runs them.
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { createInterface } from 'node:readline'
+import { chromium } from 'playwright-core'
+
+const PATIENCE = 20_000
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+
+// Asks the test for something, `{ sql }`, `{ stop }` or `{ start }`, and waits until it is done.
+export const ask = async (what) => {
+  process.stdout.write(`${JSON.stringify(what)}\n`)
+  const { value } = await lines.next()
+  assert.equal(value, 'done', `${JSON.stringify(what)}: ${value}`)
+}
+
+// Waits until a look at something gives what is expected.
+export const eventually = async (what, look, expected) => {
+  const limit = Date.now() + PATIENCE
+  for (;;) {
+    const seen = await look()
+    try {
+      if (expected instanceof RegExp) assert.match(String(seen), expected)
+      else assert.deepEqual(seen, expected)
+      return
+    } catch (error) {
+      if (Date.now() > limit) throw new Error(`${what}: ${error.message}`)
+      await new Promise((resolve) => setTimeout(resolve, 40))
+    }
+  }
+}
+
+export class Browser {
+  #failures = []
+
+  static async launch() {
+    const browser = new Browser()
+    browser.chromium = await chromium.launch({
+      executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+      args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+        '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    })
+    return browser
+  }
+
+  // A browser profile of its own.
+  async profile(options = {}) {
+    const context = await this.chromium.newContext({
+      viewport: { width: 1280, height: 800 }, permissions: ['clipboard-read', 'clipboard-write'], ...options,
+    })
+    context.setDefaultTimeout(PATIENCE)
+    context.on('page', (page) => {
+      page.on('pageerror', (error) => this.#failures.push(error.stack))
+      page.on('console', (message) => {
+        if (/Content Security Policy|Uncaught/i.test(message.text())) this.#failures.push(message.text())
+      })
+    })
+    return context
+  }
+
+  // Fails if a page has had an error of its own, or tried what its policy forbids.
+  check() {
+    assert.deepEqual(this.#failures, [])
+  }
+
+  async close() {
+    await this.chromium.close()
+  }
+}
+
+// No serious violation of accessibility rules in the page as it is now.
+export const checkAccessibility = async (page, what) => {
+  // Colours that fade are none to judge.
+  await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))))
+  await page.evaluate(axe)
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }))
+  const told = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join('; ')}`)
+  assert.deepEqual(told, [], what)
+}
+
+export const checkNoSidewaysScrolling = async (page, what) => {
+  const [scroll, width] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth])
+  assert.ok(scroll <= width, `${what}: ${scroll} > ${width}`)
+}
+
+// A picture for the documentation, if the test is asked to make them.
+export const picture = async (page, name) => {
+  const folder = process.env.REALTIME_PICTURES
+  if (!folder) return
+  await mkdir(folder, { recursive: true })
+  await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))))
+  await page.screenshot({ path: `${folder}/${name}.png` })
+}
+
+// Runs a scenario; the process ends with 1 and the reason if it fails.
+export const run = async (scenario) => {
+  const browser = await Browser.launch()
+  try {
+    await scenario(browser)
+    browser.check()
+  } finally {
+    await browser.close()
+  }
+  process.exit(0)
+}

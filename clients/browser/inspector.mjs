@@ -1,0 +1,327 @@
+// The Inspector as a person uses it. Usage: node inspector.mjs URL TOKEN USER_TOKEN EXPIRED_TOKEN
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { ask, checkAccessibility, checkNoSidewaysScrolling, eventually, picture, run } from './browser.mjs'
+
+const [url, token, userToken, expiredToken] = process.argv.slice(2)
+
+const text = (page, selector) => page.textContent(selector)
+const query = (page) => new URL(page.url()).searchParams
+const events = (page, category) =>
+  page.$$eval('#log .row', (rows, wanted) => rows
+    .filter((row) => !wanted || row.querySelector('.badge').textContent === wanted)
+    .map((row) => row.querySelector('.event').textContent), category)
+const isVisible = (page, selector) => page.isVisible(selector)
+
+const connect = async (page, what = 'connected') => {
+  await page.click('#connect')
+  await eventually(what, () => text(page, '#status'), `Connected to ${url}`)
+}
+
+const broadcast = (messages) => fetch(`${url}/realtime/v1/api/broadcast`, {
+  method: 'POST',
+  headers: { apikey: token, 'content-type': 'application/json' },
+  body: JSON.stringify({ messages: messages.map((payload, index) => ({ topic: 'room_a', event: payload.event ?? `e${index}`, payload })) }),
+}).then((answer) => assert.equal(answer.status, 202))
+
+// Hosts, tokens, links, what is missing.
+const form = async (page) => {
+  await page.goto(`${url}/inspector?channel=room_a`)
+  assert.equal(new URL(page.url()).pathname, '/')
+  assert.equal(await page.title(), 'Inspector - Supabase Realtime')
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Enter')
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the first key skips the header')
+  await page.click('#connect')
+  assert.equal(await text(page, '#host-error'), "can't be blank")
+  assert.equal(await text(page, '#token-error'), "can't be blank")
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'host')
+  await page.fill('#host', '  someref ')
+  await page.press('#host', 'Tab')
+  assert.equal(await page.inputValue('#host'), 'https://someref.supabase.co')
+  assert.equal(await isVisible(page, '#host-error'), false)
+  await page.fill('#host', `${url}/project/default?a=b`)
+  await page.press('#host', 'Tab')
+  assert.equal(await page.inputValue('#host'), url)
+  await page.fill('#token', ` ${token} `)
+  await page.fill('#channel', '')
+  await page.press('#channel', 'Tab')
+  assert.equal(await text(page, '#channel-error'), "can't be blank")
+  await page.fill('#channel', 'room_a')
+  await page.press('#channel', 'Tab')
+  assert.equal(query(page).get('token'), token)
+  assert.equal(query(page).get('host'), url)
+
+  await page.goto(`${url}/?project=old`)
+  assert.equal(await page.inputValue('#host'), 'https://old.supabase.co')
+  await page.click('#this-server')
+  assert.equal(await page.inputValue('#host'), url)
+  assert.equal(await isVisible(page, '#this-server'), false)
+}
+
+// Tokens of users stay out of the address, and in this browser; channels are joined with them.
+const user = async (page, joins) => {
+  await page.goto(`${url}/?${new URLSearchParams({ host: url, token })}`)
+  await page.click('#user-fold summary')
+  const use = async (jwt) => {
+    await page.fill('#jwt', jwt)
+    await page.click('#use-jwt')
+  }
+  await use('nonsense')
+  assert.equal(await text(page, '#user-subject'), 'unreadable token')
+  await page.click('#sign-out')
+  await use(expiredToken)
+  assert.equal(await isVisible(page, '#user-expired'), true)
+  await page.click('#sign-out')
+  await use(userToken)
+  assert.deepEqual([await text(page, '#user-subject'), await text(page, '#user-role'), await isVisible(page, '#user-expired')], ['ann@example.com', 'authenticated', false])
+  assert.ok(!page.url().includes(userToken) && page.url().includes(token))
+  await connect(page)
+  assert.equal(joins.at(-1).access_token, userToken)
+  assert.ok(joins.address.includes(`apikey=${token}`) && !joins.address.includes(userToken))
+  await page.reload()
+  await eventually('the user is remembered', () => text(page, '#user-brief'), 'ann@example.com')
+  await page.goto(`${url}/?host=http://other.example`)
+  assert.equal(await text(page, '#user-brief'), 'anonymous', 'another host gets nothing')
+  await page.goto(`${url}/?host=${encodeURIComponent(url)}`)
+  await eventually('the user is back', () => text(page, '#user-brief'), 'ann@example.com')
+  await page.click('#share')
+  const shared = await page.evaluate(() => navigator.clipboard.readText())
+  assert.ok(shared.startsWith(url) && !shared.includes(userToken))
+  await page.click('#clear-saved')
+  assert.equal(await text(page, '#user-brief'), 'anonymous')
+  assert.equal(await page.evaluate(() => localStorage.getItem('realtime.inspector')), null)
+  // No host answers sign-ins here: the person is told.
+  await page.fill('#token', token)
+  await page.click('#user-fold summary')
+  await page.fill('#email', 'ann@example.com')
+  await page.fill('#password', 'secret')
+  await page.click('#sign-in')
+  await eventually('sign-in fails', () => text(page, '#user-error'), /Not signed in: the host answered 404/)
+  // What a gateway would answer; that the request is right is what is tested here.
+  const asked = []
+  await page.route(`${url}/auth/v1/token**`, async (route) => {
+    const request = route.request()
+    asked.push([request.method(), new URL(request.url()).search, request.headers().apikey, request.postDataJSON()])
+    const good = request.postDataJSON().password === 'secret'
+    await route.fulfill(good ? { json: { access_token: userToken } } : { status: 400, json: { error_description: 'Invalid login credentials' } })
+  })
+  await page.fill('#password', 'guess')
+  await page.press('#password', 'Enter')
+  await eventually('a wrong password', () => text(page, '#user-error'), 'Not signed in: Invalid login credentials')
+  await page.fill('#password', 'secret')
+  await page.click('#sign-in')
+  await eventually('signed in', () => text(page, '#user-subject'), 'ann@example.com')
+  assert.deepEqual(asked.at(-1), ['POST', '?grant_type=password', token, { email: 'ann@example.com', password: 'secret' }])
+  await page.click('#sign-out')
+  assert.equal(await page.inputValue('#password'), '')
+}
+
+// Rows of each kind, with a filter and columns.
+const rows = async (page, joins) => {
+  await page.goto(`${url}/?${new URLSearchParams({ host: url, token, enable_db_changes: 'true', table: 'test', filter: 'id=is.banana', log_level: 'warning' })}`)
+  await page.click('#connect')
+  assert.match(await text(page, '#filter-error'), /is takes null, true, false, unknown/)
+  assert.equal(await text(page, '#status'), 'Not connected')
+  await page.click('#edit-where')
+  assert.match(await text(page, '#filter-note'), /id=is\.banana cannot be read/)
+  await page.keyboard.press('Escape')
+  assert.equal(query(page).get('filter'), 'id=is.banana', 'Esc changes nothing')
+  await page.click('#edit-where')
+  await page.click('#add-condition')
+  await page.fill('.condition .column', 'id')
+  await page.selectOption('.condition .operator', 'gt')
+  await page.fill('.condition .value', '1')
+  for (const column of ['id', ' details , id']) {
+    await page.fill('#column-input', column)
+    await page.press('#column-input', 'Enter')
+  }
+  assert.equal(await text(page, '#preview'), 'filter: id=gt.1\nselect: ["id","details"]')
+  await checkAccessibility(page, 'the editor')
+  await page.click('#filter-apply')
+  assert.deepEqual([query(page).get('filter'), query(page).get('select')], ['id=gt.1', 'id,details'])
+
+  await connect(page)
+  await eventually('rows are confirmed', () => text(page, '#fact-table'), 'public.test')
+  await eventually('the heartbeat is timed', () => text(page, '#fact-rtt'), /^\d+ ms$/)
+  const join = joins.at(-1)
+  assert.deepEqual(join.config.postgres_changes, [{ event: '*', schema: 'public', table: 'test', filter: 'id=gt.1', select: ['id', 'details'] }])
+  assert.match(joins.address, /log_level=warning/)
+  await ask({ sql: "insert into test (details) values ('hidden'), ('seen'); update test set details = 'new' where id = 2; delete from test" })
+  await eventually('three changes', () => events(page, 'postgres'), ['DELETE public.test', 'UPDATE public.test', 'INSERT public.test'])
+  assert.match(await text(page, '#log .row:has-text("INSERT") .latency'), /^-?\d+ ms$/)
+  assert.equal(await text(page, '#log .row:has-text("INSERT") .summary'), '{"id":2,"details":"seen"}')
+
+  await page.click('.segments label:has(input[value=DELETE])')
+  assert.equal(await isVisible(page, '#changed'), true)
+  await page.click('#clear')
+  await connect(page)
+  await eventually('rows are confirmed again', () => text(page, '#fact-table'), 'public.test')
+  assert.equal(joins.at(-1).config.postgres_changes[0].event, 'DELETE')
+  await ask({ sql: "insert into test (details) values ('x'); delete from test" })
+  await eventually('deletes alone', () => events(page, 'postgres'), ['DELETE public.test'])
+}
+
+// Broadcasts, and who is here.
+const channel = async (context, page) => {
+  await page.goto(`${url}/?${new URLSearchParams({ host: url, token, enable_presence: 'true' })}`)
+  await connect(page)
+  await eventually('one is online', () => text(page, '#fact-online'), '1 online')
+  await page.click('#send')
+  await eventually('the broadcast comes back', () => events(page, 'broadcast'), ['test'])
+  await page.fill('#send-payload', '{oops')
+  await page.click('#send')
+  assert.match(await text(page, '#send-error'), /^invalid JSON: /)
+  await page.fill('#send-payload', '')
+  await page.click('#send')
+  assert.equal(await text(page, '#send-error'), "payload can't be blank")
+
+  const other = await context.newPage()
+  await other.goto(page.url())
+  await connect(other)
+  for (const each of [page, other]) await eventually('two are online', () => text(each, '#fact-online'), '2 online')
+  await other.close()
+  await eventually('one has left', () => text(page, '#fact-online'), '1 online')
+  await eventually('that shows', async () => (await events(page, 'presence')).some((label) => /^user_\d+ left$/.test(label)), true)
+}
+
+// The log: what is kept, hidden, found, exported.
+const log = async (page) => {
+  await page.goto(`${url}/?${new URLSearchParams({ host: url, token })}`)
+  await connect(page)
+  assert.deepEqual(await events(page, 'transport'), [])
+  await page.click('[data-group=client][data-category=transport]')
+  await eventually('the join shows', async () => (await events(page, 'transport')).some((label) => label.includes('phx_join')), true)
+  assert.ok(!(await events(page)).some((label) => label.includes('heartbeat')))
+  await page.click('[data-group=client][data-category=transport]')
+  await page.click('#clear')
+  assert.equal(await text(page, '#empty-text'), 'The log is empty')
+
+  await broadcast([{ event: 'first', note: `a key ${token} and a token ${userToken}`, apikey: 'plain', long: 'x'.repeat(600) }])
+  await eventually('it comes', () => events(page), ['first'])
+  await page.click('.row-head')
+  const detail = await text(page, '.row pre')
+  assert.ok(!detail.includes(token) && !detail.includes(userToken) && !detail.includes('plain') && detail.includes('[redacted]') && detail.includes('(88 more)'), detail)
+
+  await page.click('#pause')
+  await broadcast([{ event: 'second' }, { event: 'third' }])
+  await eventually('they wait', () => text(page, '#pause'), 'Resume, 2 new')
+  assert.deepEqual(await events(page), ['first'])
+  await page.click('#pause')
+  assert.deepEqual(await events(page), ['third', 'second', 'first'])
+  await page.fill('#search', 'tird')
+  assert.deepEqual([await events(page), await text(page, '#matches')], [['third'], '1 match'])
+  assert.equal(await page.$$eval('.row .event mark', (marks) => marks.map((mark) => mark.textContent).join('')), 'tird')
+  await page.fill('#search', '')
+  await page.click('#clear')
+
+  await broadcast(Array.from({ length: 501 }, (_, n) => ({ n })))
+  await eventually('500 are kept', async () => {
+    const found = await events(page)
+    return [found.length, found[0], found.at(-1)]
+  }, [500, 'e500', 'e1'])
+  await page.fill('#search', 'e49')
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#export')])
+  const exported = (await readFile(await download.path(), 'utf8')).trimEnd().split('\n').map(JSON.parse)
+  assert.deepEqual(exported.map(({ event }) => event), await events(page))
+  assert.ok(exported.some(({ event, payload, category }) => event === 'e49' && payload.n === 49 && category === 'broadcast'))
+  await page.fill('#search', '')
+}
+
+// Failures in words.
+const failures = async (page) => {
+  const open = (more) => page.goto(`${url}/?${new URLSearchParams({ host: url, token, ...more })}`)
+  await open({ token: 'wrong' })
+  await page.click('#connect')
+  await eventually('a wrong token', () => text(page, '#status'), /does not accept the token\. \(401\) It says: The token provided is not a valid JWT/)
+  await open({ token: expiredToken })
+  await page.click('#connect')
+  await eventually('an old token', () => text(page, '#status'), /Token has expired/)
+  await open({ host: 'http://localhost:1' })
+  await page.click('#connect')
+  await eventually('nobody there', () => text(page, '#status'), /^http:\/\/localhost:1 cannot be reached/)
+  await open({ private_channel: 'true' })
+  await page.click('#connect')
+  await eventually('no policy', () => text(page, '#status'), /You do not have permissions to read from this Channel topic: room_a/)
+  // A policy for those who are signed in lets the user in, who may not write.
+  await ask({ sql: 'create policy reads on realtime.messages for select to authenticated using (true)' })
+  await page.click('#user-fold summary')
+  await page.fill('#jwt', userToken)
+  await page.click('#use-jwt')
+  await connect(page, 'the user is let in')
+  await page.click('#send')
+  await eventually('but may not write', () => text(page, '#send-error'), 'the server refused it')
+  await page.click('#sign-out')
+  await open({ enable_db_changes: 'true', table: 'nowhere' })
+  await page.click('#connect')
+  await eventually('no table', () => text(page, '#status'), /Unable to subscribe to changes/)
+  assert.equal(await page.getAttribute('#status-line', 'data-state'), 'failed')
+}
+
+// Both themes and a telephone; a server that goes away.
+const looks = async (browser) => {
+  const link = `${url}/?${new URLSearchParams({ host: url, token, enable_presence: 'true', enable_db_changes: 'true', table: 'todos', filter: 'id=gt.0', select: 'id,task,done' })}`
+  const show = async (page) => {
+    await page.goto(link)
+    await connect(page)
+    await eventually('rows are confirmed', () => text(page, '#fact-table'), 'public.todos')
+    await ask({ sql: "insert into todos (task) values ('Say hello'), ('Watch a row change'); update todos set done = true where task = 'Say hello'; delete from todos" })
+    await page.click('#send')
+    await eventually('five changes and a broadcast', async () => (await events(page, 'postgres')).length + (await events(page, 'broadcast')).length, 6)
+    await page.mouse.move(640, 20)
+  }
+  for (const theme of ['light', 'dark']) {
+    const context = await browser.profile({ colorScheme: theme })
+    const page = await context.newPage()
+    await show(page)
+    await page.click('#log .row:has-text("UPDATE") .row-head')
+    await page.mouse.move(640, 20)
+    await checkAccessibility(page, `the Inspector, ${theme}`)
+    await picture(page, `inspector-${theme}`)
+    if (theme === 'light') {
+      await page.click('#edit-where')
+      await picture(page, 'inspector-filter')
+      await page.keyboard.press('Escape')
+      await page.click('#theme')
+      await page.reload()
+      assert.equal(await page.getAttribute('html', 'data-theme'), 'dark', 'the choice is kept')
+      assert.equal(await page.getAttribute('#theme', 'aria-pressed'), 'true')
+    }
+    await context.close()
+  }
+  const phone = await browser.profile({ viewport: { width: 360, height: 740 }, hasTouch: true })
+  const page = await phone.newPage()
+  await page.goto(link)
+  await checkNoSidewaysScrolling(page, 'the form')
+  await checkAccessibility(page, 'the form on a telephone')
+  await show(page)
+  assert.equal(await page.getAttribute('#setup', 'open'), null, 'the form makes room')
+  await checkNoSidewaysScrolling(page, 'the log')
+  await checkAccessibility(page, 'the log on a telephone')
+  await picture(page, 'inspector-phone')
+  await page.click('#setup summary')
+  await page.click('#edit-returning')
+  await checkNoSidewaysScrolling(page, 'the editor')
+  await page.keyboard.press('Escape')
+  await ask({ stop: true })
+  await eventually('it reconnects', () => text(page, '#status'), /^Reconnecting \(/)
+  await ask({ start: true })
+  await eventually('it is back', () => text(page, '#status'), `Connected to ${url}`)
+  await eventually('with its rows', () => text(page, '#fact-table'), 'public.todos')
+  await phone.close()
+}
+
+await run(async (browser) => {
+  const context = await browser.profile()
+  const page = await context.newPage()
+  const joins = []
+  page.on('websocket', (socket) => {
+    joins.address = socket.url()
+    socket.on('framesent', ({ payload }) => {
+      if (typeof payload === 'string' && payload.includes('phx_join')) joins.push(JSON.parse(payload)[4])
+    })
+  })
+  for (const part of [form, (page) => user(page, joins), (page) => rows(page, joins), (page) => channel(context, page), log, failures]) await part(page)
+  await context.close()
+  await looks(browser)
+})

@@ -1,0 +1,263 @@
+// The Inspector: the form, its address, and what a channel does.
+import { watchAppearance } from './appearance.js'
+import { Connection } from './connection.js'
+import { copy, get, make, tell, toast } from './dom.js'
+import { FilterDialog } from './filter-dialog.js'
+import { FilterError, parseFilter, printFilter } from './filters.js'
+import { DEFAULTS, fromQuery, toQuery, validate } from './form.js'
+import { Categories, Journal, toNdjson } from './journal.js'
+import { LogView } from './log-view.js'
+import * as saved from './saved.js'
+import { User } from './user.js'
+
+const TEXTS = ['host', 'token', 'channel', 'schema', 'table', 'logLevel']
+const SWITCHES = ['presence', 'changes', 'private']
+const FIELDS = ['host', 'token', 'channel', 'schema', 'table', 'filter']
+
+const narrow = matchMedia('(width < 900px)')
+const fields = get('form').elements
+const journal = new Journal()
+const log = new LogView(journal, new Categories())
+const dialog = new FilterDialog()
+
+// What has no input of its own.
+let filter = ''
+let select = []
+let connection = null
+// What the connection was made with; to tell when the form differs.
+let connectedWith = null
+
+const readForm = () => ({
+  ...Object.fromEntries(TEXTS.map((name) => [name, get(name).value])),
+  ...Object.fromEntries(SWITCHES.map((name) => [name, get(name).checked])),
+  event: fields.namedItem('event').value,
+  filter,
+  select,
+})
+
+const writeForm = (form) => {
+  for (const name of TEXTS) get(name).value = form[name]
+  for (const name of SWITCHES) get(name).checked = form[name]
+  fields.namedItem('event').value = form.event
+  filter = form.filter
+  select = form.select
+}
+
+const user = new User(() => validate(readForm(), true), (jwt) => {
+  const { form, errors } = validate(readForm())
+  if (form.host && !errors.host) saved.remember(form.host, { jwt })
+  mirror()
+})
+
+const showErrors = (errors) => {
+  for (const name of FIELDS) {
+    tell(get(`${name}-error`), errors[name])
+    get(name)?.setAttribute('aria-invalid', String(Boolean(errors[name])))
+  }
+}
+
+const chips = (list, texts, none, bad = false) => {
+  const items = texts.map((text) => make('li', { class: `chip${bad ? ' bad' : ''}`, text }))
+  list.replaceChildren(...(items.length ? items : [make('li', { class: 'chip none', text: none })]))
+}
+
+const drawChips = () => {
+  try {
+    chips(get('where-chips'), parseFilter(filter).map((condition) => printFilter([condition])), 'all rows')
+  } catch (error) {
+    if (!(error instanceof FilterError)) throw error
+    chips(get('where-chips'), [filter], '', true)
+  }
+  chips(get('returning-chips'), select, 'all columns')
+}
+
+const snapshot = (form) => JSON.stringify([toQuery(form), user.jwt])
+
+// Puts the form into the address, and all that follows from it on the page.
+const mirror = () => {
+  const { form } = validate(readForm())
+  history.replaceState(null, '', `${location.pathname}?${toQuery(form)}`)
+  get('changes-section').hidden = !form.changes
+  get('this-server').hidden = form.host === location.origin
+  get('setup-brief').textContent = [form.channel, form.host.replace(/^https?:\/\//, '')].filter(Boolean).join(' · ')
+  get('changed').hidden = connectedWith === null || connectedWith === snapshot(form)
+  drawChips()
+}
+
+// A host's own tokens come with it; those of another do not stay.
+let hostBefore = ''
+const followHost = () => {
+  const { form, errors } = validate(readForm())
+  if (form.host === hostBefore || errors.host) return
+  const known = saved.ofHost(form.host)
+  const before = saved.ofHost(hostBefore).token
+  if (form.token === '' || form.token === before) get('token').value = known.token || (form.token === before ? '' : form.token)
+  user.show(known.jwt)
+  hostBefore = form.host
+}
+
+const setState = (name, text) => {
+  get('status-line').dataset.state = name
+  get('status').textContent = text
+  get('connect').textContent = name === 'connecting' ? 'Connecting...' : connection ? 'Reconnect' : 'Connect'
+  get('disconnect').hidden = !connection
+  get('send').disabled = name !== 'connected'
+  if (name === 'connected' && narrow.matches) get('setup').open = false
+}
+
+const disconnect = () => {
+  connection?.close()
+  connection = null
+  connectedWith = null
+  for (const fact of ['rtt', 'online', 'table']) tell(get(`fact-${fact}`), '')
+}
+
+const connect = () => {
+  const { form, errors } = validate(readForm(), true)
+  writeForm(form)
+  showErrors(errors)
+  mirror()
+  const wrong = FIELDS.find((name) => errors[name])
+  if (wrong) {
+    get('setup').open = true
+    ;(get(wrong) ?? get('edit-where')).focus()
+    return
+  }
+  saved.remember(form.host, { token: form.token, jwt: user.jwt })
+  disconnect()
+  connectedWith = snapshot(form)
+  get('changed').hidden = true
+  // The first news may come before the connection is assigned.
+  connection = true
+  connection = new Connection(form, user.jwt, {
+    state: setState,
+    entry: (entry) => {
+      journal.add(entry)
+      log.changed()
+    },
+    rtt: (millis) => tell(get('fact-rtt'), millis === null ? '' : `${millis} ms`),
+    online: (count) => tell(get('fact-online'), count === null ? '' : `${count} online`),
+    table: (name) => tell(get('fact-table'), name),
+  })
+}
+
+const send = async () => {
+  const event = get('send-event').value.trim()
+  const text = get('send-payload').value.trim()
+  let problem = null
+  let payload
+  if (event === '') problem = "event can't be blank"
+  else if (text === '') problem = "payload can't be blank"
+  else {
+    try {
+      payload = JSON.parse(text)
+    } catch (error) {
+      problem = `invalid JSON: ${error.message}`
+    }
+  }
+  get('send-event').setAttribute('aria-invalid', String(event === ''))
+  get('send-payload').setAttribute('aria-invalid', String(event !== '' && problem !== null))
+  tell(get('send-error'), problem)
+  if (problem) return
+  if (!connection?.isJoined) tell(get('send-error'), 'not connected')
+  else tell(get('send-error'), await connection.send(event, payload))
+}
+
+const exportLog = () => {
+  const address = URL.createObjectURL(new Blob([toNdjson(log.shown)], { type: 'application/x-ndjson' }))
+  const name = get('channel').value.replace(/[^\w-]+/g, '_')
+  make('a', { href: address, download: `realtime-${name}-${new Date().toISOString().replace(/[:.]/g, '-')}.ndjson` }).click()
+  URL.revokeObjectURL(address)
+}
+
+const editFilter = (part) =>
+  dialog.open(filter, select, part, (newFilter, newSelect) => {
+    filter = newFilter
+    select = newSelect
+    showErrors(validate(readForm()).errors)
+    mirror()
+  })
+
+const listen = () => {
+  get('form').addEventListener('input', (event) => {
+    event.target.setAttribute('aria-invalid', 'false')
+    const error = get(`${event.target.id}-error`)
+    if (error) tell(error, '')
+    mirror()
+  })
+  get('form').addEventListener('change', (event) => {
+    if (![...TEXTS, ...SWITCHES, 'event'].includes(event.target.name)) return
+    const { form, errors } = validate(readForm())
+    writeForm(form)
+    showErrors(errors)
+    followHost()
+    mirror()
+  })
+  get('form').addEventListener('submit', (event) => {
+    event.preventDefault()
+    connect()
+  })
+  get('disconnect').addEventListener('click', () => {
+    disconnect()
+    setState('idle', 'Not connected')
+    get('changed').hidden = true
+    get('connect').focus()
+  })
+  get('this-server').addEventListener('click', () => {
+    get('host').value = location.origin
+    showErrors(validate(readForm()).errors)
+    followHost()
+    mirror()
+    get('token').focus()
+  })
+  get('share').addEventListener('click', async () => {
+    mirror()
+    toast((await copy(location.href)) ? 'Link copied; the token is part of it' : 'Copy the address of this page')
+  })
+  get('clear-saved').addEventListener('click', () => {
+    saved.forget()
+    hostBefore = ''
+    get('token').value = ''
+    user.show('')
+    mirror()
+    toast('Saved tokens are forgotten')
+  })
+  get('edit-where').addEventListener('click', () => editFilter('where'))
+  get('edit-returning').addEventListener('click', () => editFilter('returning'))
+  get('pause').addEventListener('click', () => {
+    if (journal.paused) journal.resume()
+    else journal.pause()
+    log.draw()
+  })
+  get('clear').addEventListener('click', () => {
+    journal.clear()
+    log.cleared()
+  })
+  get('export').addEventListener('click', exportLog)
+  get('send-form').addEventListener('submit', (event) => {
+    event.preventDefault()
+    send()
+  })
+  // Beside the log the form is always open.
+  narrow.addEventListener('change', () => {
+    if (!narrow.matches) get('setup').open = true
+  })
+}
+
+const start = () => {
+  watchAppearance()
+  const form = fromQuery(location.search)
+  const given = new URLSearchParams(location.search)
+  if (form.host === '') form.host = saved.lastHost()
+  const known = saved.ofHost(form.host)
+  if (form.token === '' && !given.has('token')) form.token = known.token
+  hostBefore = form.host
+  writeForm({ ...DEFAULTS, ...form })
+  user.show(known.jwt)
+  listen()
+  showErrors(validate(readForm()).errors)
+  mirror()
+  setState('idle', 'Not connected')
+}
+
+start()

@@ -1,0 +1,112 @@
+//! Who may administer tenants (http_and_ops 1.1).
+
+use realtime_auth::{Blocklist, ClaimValidators, Keys, Verifier};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::config::AdminSettings;
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// Everything.
+    Administer,
+    /// Nothing but ask whether a tenant exists. Self-hosted servers sign the tokens of clients with the secret of
+    /// administrators, and their containers ask for their own health with the token that is in every browser (spec
+    /// README, decision 9).
+    Probe,
+}
+
+/// Who may administer tenants, and the order in which they do.
+#[derive(Debug)]
+pub struct Admin {
+    verifiers: Vec<Verifier>,
+    blocklist: Blocklist,
+    /// Held while a tenant is changed, until what runs follows: so that it follows in the order of the changes.
+    changing: Mutex<()>,
+}
+
+impl Admin {
+    /// From the settings.
+    #[must_use]
+    pub fn new(settings: &AdminSettings, validators: &ClaimValidators) -> Self {
+        let verifier = |secret: &secrecy::SecretString| {
+            Verifier::new(Keys::new(Some(secret.expose_secret()), None), validators.clone())
+        };
+        Self {
+            verifiers: settings.secrets.iter().map(verifier).collect(),
+            blocklist: settings.blocklist.clone(),
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// What a token may do at a Unix second; `None`: nothing. No claim is needed, but a client's role takes the rights
+    /// away.
+    #[must_use]
+    pub fn right(&self, token: &str, now: u64) -> Option<Right> {
+        if self.blocklist.contains(token) {
+            return None;
+        }
+        let claims = self.verifiers.iter().find_map(|verifier| verifier.verify_any(token, now).ok())?;
+        match claims.get("role").and_then(Value::as_str) {
+            Some("anon" | "authenticated") => Some(Right::Probe),
+            _ => Some(Right::Administer),
+        }
+    }
+
+    /// Waits for its turn to change a tenant.
+    pub async fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use realtime_auth::sign_hs256;
+    use secrecy::SecretString;
+
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+
+    fn admin(secrets: &[&str], blocked: &str) -> Admin {
+        let secrets = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
+        let settings = AdminSettings { secrets, blocklist: Blocklist::parse(blocked) };
+        Admin::new(&settings, &ClaimValidators::default())
+    }
+
+    fn right(admin: &Admin, secret: &str, claims: &str) -> Option<Right> {
+        admin.right(&sign_hs256(secret, claims), NOW)
+    }
+
+    /// http_and_ops 2, 3, 4, 6
+    #[test]
+    fn any_of_the_secrets_and_no_claims() {
+        assert_eq!(right(&admin(&[], ""), "", "{}"), None);
+        let both = admin(&["now", "next"], "");
+        assert_eq!(right(&both, "now", "{}"), Some(Right::Administer));
+        assert_eq!(right(&both, "next", r#"{"exp":1000001}"#), Some(Right::Administer));
+        assert_eq!(right(&both, "other", "{}"), None);
+        assert_eq!(right(&both, "now", r#"{"exp":999999}"#), None);
+        assert_eq!(both.right("potato", NOW), None);
+        let token = sign_hs256("now", "{}");
+        let blocking = admin(&["now"], &format!("x,{token}"));
+        assert_eq!(blocking.right(&token, NOW), None);
+        assert_eq!(
+            blocking.right(&token.replace('.', "%2e"), NOW),
+            None,
+            "the same token, written otherwise"
+        );
+    }
+
+    /// spec README, decision 9
+    #[test]
+    fn tokens_of_clients_are_no_administrators() {
+        let admin = admin(&["now"], "");
+        for role in ["anon", "authenticated"] {
+            assert_eq!(right(&admin, "now", &format!(r#"{{"role":"{role}"}}"#)), Some(Right::Probe));
+        }
+        assert_eq!(right(&admin, "now", r#"{"role":"service_role"}"#), Some(Right::Administer));
+    }
+}

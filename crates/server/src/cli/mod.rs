@@ -1,0 +1,79 @@
+//! The command line.
+
+mod token;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+pub use token::TokenArgs;
+
+use crate::config;
+
+/// Exit code for settings that cannot be used (`EX_USAGE` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 64;
+
+/// Turns a PostgreSQL into a realtime back end, wire-compatible with Supabase Realtime.
+#[derive(Debug, Parser)]
+#[command(
+    name = "realtime",
+    version,
+    after_help = "Without a command it serves. Settings are environment variables, or keys of a TOML file:\n\
+                  `realtime serve --help` lists them, `realtime check-config` shows what counts."
+)]
+pub struct Cli {
+    /// TOML file with settings; the environment overrides it
+    #[arg(long, global = true, env = "REALTIME_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the tenants that the settings describe (the default)
+    #[command(after_long_help = config::reference::help())]
+    Serve,
+    /// Serve with a private PostgreSQL, a sample table and a token: something to play with
+    Dev(DevArgs),
+    /// Print a token: for a tenant, for the admin API, or for metrics
+    #[command(after_help = token::EXAMPLES)]
+    Token(TokenArgs),
+    /// Set the databases up for private topics, print what changed, and exit
+    Migrate,
+    /// Print the settings that count, without secrets, and where each came from; or what is wrong (exit code 64)
+    CheckConfig,
+    /// Print docs/configuration.md
+    #[command(hide = true)]
+    Reference,
+}
+
+/// Options of `realtime dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where the private PostgreSQL keeps its data; a second start finds it again
+    #[arg(long, env = "REALTIME_DEV_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Port of the server
+    #[arg(long, env = "PORT", default_value_t = 4000)]
+    pub port: u16,
+    /// Port of the private PostgreSQL; 15432, or a free one if that is taken
+    #[arg(long, env = "REALTIME_DEV_PG_PORT")]
+    pub pg_port: Option<u16>,
+    /// Folder of PostgreSQL's server programs (initdb, postgres); found or installed if not given
+    #[arg(long, env = "REALTIME_PG_BIN", value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,92 @@
+//! `realtime check-config`: what counts, and where it came from.
+
+use std::fmt::Write as _;
+
+use super::{
+    Settings,
+    env::Env,
+    setting::{Kind, Setting},
+    table,
+};
+
+/// All settings in the form of the configuration file, each with its origin as a comment. Secrets are hidden.
+#[must_use]
+pub fn effective(env: &Env, settings: &Settings) -> String {
+    let mut text = String::new();
+    for group in table::GROUPS {
+        let _ = writeln!(text, "[{}]", group.table);
+        let lines: Vec<_> =
+            group.settings.iter().map(|setting| (line(env, setting), origin(env, setting))).collect();
+        let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|width| *width <= 48).max();
+        for (line, origin) in &lines {
+            let _ = writeln!(text, "{line:width$}  # {origin}", width = width.unwrap_or_default());
+        }
+        text.push('\n');
+    }
+    match &settings.metadata {
+        Some(metadata) => {
+            let config = &metadata.config;
+            let _ = writeln!(
+                text,
+                "# tenants are those of the metadata database {} of {}:{}, written with {}",
+                config.name,
+                config.host,
+                config.port,
+                if config.ciphers.writes_gcm() { "AES-256-GCM" } else { "AES-128-ECB" }
+            );
+        }
+        None => text.push_str("# tenants are those of the configuration: there is no metadata database\n"),
+    }
+    for tenant in &settings.tenants {
+        let seeded = if settings.metadata.is_some() { ", made at the start" } else { "" };
+        let database = &tenant.database;
+        let default = if tenant.default { ", default" } else { "" };
+        let _ = writeln!(
+            text,
+            "# tenant {}{seeded}{default}: database {} of {}:{} as {}, TLS {}",
+            tenant.external_id,
+            database.name,
+            database.host,
+            database.port,
+            database.user,
+            database.route.tls.mode()
+        );
+    }
+    if settings.tenants.is_empty() && settings.metadata.is_none() {
+        text.push_str("# no tenants\n");
+    }
+    if !env.ignored().is_empty() {
+        let _ = writeln!(text, "# set, but without meaning here: {}", env.ignored().join(", "));
+    }
+    text
+}
+
+fn line(env: &Env, setting: &Setting) -> String {
+    let key = setting.key;
+    let Some(value) = env.text(setting.name) else { return format!("# {key} =") };
+    match setting.kind {
+        Kind::Secret => format!("# {key} = (hidden)"),
+        Kind::Integer(_) => format!("{key} = {value}"),
+        Kind::Boolean => {
+            format!("{key} = {}", matches!(value.trim().to_ascii_lowercase().as_str(), "true" | "1"))
+        }
+        Kind::List => {
+            let items: Vec<_> = env.list(setting.name).iter().map(|item| quoted(item)).collect();
+            format!("{key} = [{}]", items.join(", "))
+        }
+        Kind::Text | Kind::Words(_) | Kind::Json | Kind::Path => format!("{key} = {}", quoted(&value)),
+    }
+}
+
+fn origin(env: &Env, setting: &Setting) -> String {
+    match env.found(setting.name) {
+        Some(found) => format!("{}, {}", setting.name, found.origin),
+        None if setting.default.is_empty() => format!("{}, not set", setting.name),
+        None => format!("{}, default", setting.name),
+    }
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}

@@ -1,0 +1,131 @@
+//! All settings. Parsing, `check-config`, `--help`, the configuration file and `docs/configuration.md` follow from this
+//! table: a new setting is one line here, and the place that reads it.
+
+use super::setting::{Group, Setting, boolean, integer, json, path, secret, text, words};
+
+/// Words of `LOG_LEVEL`.
+const LEVELS: &[&str] =
+    &["emergency", "alert", "critical", "error", "warning", "warn", "notice", "info", "debug", "trace"];
+
+/// Words of `DB_SSL_MODE`.
+const TLS_MODES: &[&str] = &["disable", "prefer", "require", "verify-ca", "verify-full"];
+
+/// All settings, in the order of the reference.
+#[rustfmt::skip]
+pub const GROUPS: &[Group] = &[
+    Group { table: "server", title: "Listener", settings: &[
+        integer("PORT", "port", "4000", "", "Port to listen on; 0 takes a free one"),
+        words("REALTIME_IP_VERSION", "ip_version", "", &["ipv4", "ipv6"], "Family of the address to listen on; IPv6, which takes IPv4 too, where the machine has it"),
+        integer("MAX_CONNECTIONS", "max_connections", "200000", "", "Connections of all kinds at once; further ones wait"),
+        integer("MAX_HEADER_LENGTH", "max_header_length", "4096", "bytes", "Largest value of a request header"),
+        integer("NO_CHANNEL_TIMEOUT_IN_MS", "no_channel_timeout_ms", "600000", "milliseconds", "A socket that joined and then has no channel for this long is dropped"),
+        integer("CONNECT_ERROR_BACKOFF_MS", "connect_error_backoff_ms", "2000", "milliseconds", "Pause before a refused connection is answered"),
+        integer("CHANNEL_ERROR_BACKOFF_MS", "channel_error_backoff_ms", "5000", "milliseconds", "Pause before a refused join is answered"),
+        text("NODE_NAME", "node_name", "", "What the node is called, before the @; `APP_NAME` if not set"),
+        text("APP_NAME", "app_name", "realtime", "The same, of all nodes"),
+        text("POD_IP", "node_host", "", "What the node is called behind it; the host's name if not set"),
+        text("REGION", "region", "", "Where the node is, as a label of metrics"),
+    ]},
+    Group { table: "cluster", title: "Many nodes", settings: &[
+        secret("NATS_URL", "nats_url", "", "Addresses of NATS servers, with commas between, as `nats://host:4222` or `tls://host:4222`; a node is alone without"),
+        text("NATS_USER", "nats_user", "", "Name to log in with, unless it is in the address"),
+        secret("NATS_PASSWORD", "nats_password", "", "Its password"),
+        secret("NATS_TOKEN", "nats_token", "", "Token to log in with instead"),
+        secret("NATS_NKEY_SEED", "nats_nkey_seed", "", "Seed of an NKey to log in with instead"),
+        path("NATS_CREDENTIALS_FILE", "nats_credentials", "File with a JWT and the seed of its NKey to log in with instead"),
+        boolean("NATS_TLS", "nats_tls", "false", "Refuse connections without TLS; servers that ask for TLS get it in any case"),
+        path("NATS_TLS_CA_FILE", "nats_tls_ca", "PEM file of authorities to trust beside those of the system"),
+        path("NATS_TLS_CERT_FILE", "nats_tls_cert", "PEM file of the node's own certificate"),
+        path("NATS_TLS_KEY_FILE", "nats_tls_key", "PEM file of its key"),
+        text("NATS_SUBJECT_PREFIX", "nats_subject_prefix", "realtime", "First part of all subjects: clusters that share NATS servers need different ones"),
+        integer("CLUSTER_HEARTBEAT_MS", "heartbeat_ms", "1000", "milliseconds", "How often a node says that it is there; 100 to 60000"),
+        integer("CLUSTER_NODE_TIMEOUT_MS", "node_timeout_ms", "", "milliseconds", "How long a node that says nothing is believed to be there; six heartbeats, if not set"),
+        integer("CLUSTER_LINGER_MS", "linger_ms", "30000", "milliseconds", "How long a tenant's messages still come to a node whose last socket of it has gone"),
+    ]},
+    Group { table: "auth", title: "Tokens", settings: &[
+        secret("API_JWT_SECRET", "jwt_secret", "", "Secret of the clients' tokens (HS256, HS384, HS512) of the tenant that the environment describes; a well-known one, with a warning, if there is none"),
+        secret("API_JWT_SECRET_NEXT", "jwt_secret_next", "", "Secret that is to follow `API_JWT_SECRET` for administrators; both are good until then"),
+        secret("API_TOKEN_BLOCKLIST", "token_blocklist", "", "Tokens of administrators that are refused, with commas between"),
+        secret("API_JWT_JWKS", "jwks", "", "JSON Web Key Set of that tenant, for RS, ES and EdDSA tokens"),
+        json("JWT_CLAIM_VALIDATORS", "claim_validators", "{}", "Claims that every token must carry, with their values"),
+        boolean("JWT_CLAIM_VALIDATORS_LENIENT", "claim_validators_lenient", "false", "A token may lack a claim of the validators, as with Supabase Realtime"),
+        secret("METRICS_JWT_SECRET", "metrics_jwt_secret", "", "Secret of the tokens that may read `/metrics`; nobody may without one"),
+    ]},
+    Group { table: "self_host", title: "The tenant of a self-hosted server", settings: &[
+        boolean("SEED_SELF_HOST", "seed", "true", "The environment describes a tenant, whose database is that of `DB_HOST` and so on; false by default where the file has `[[tenants]]`"),
+        text("SELF_HOST_TENANT_NAME", "tenant", "realtime-dev", "Its name; hosts that name no other tenant mean it"),
+    ]},
+    Group { table: "limits", title: "Limits of tenants that have none of their own", settings: &[
+        integer("TENANT_MAX_CONCURRENT_USERS", "max_concurrent_users", "200", "", "Sockets with a joined channel"),
+        integer("TENANT_MAX_CHANNELS_PER_CLIENT", "max_channels_per_client", "100", "", "Joined channels of one socket"),
+        integer("TENANT_MAX_JOINS_PER_SECOND", "max_joins_per_second", "100", "", "Joins, averaged over up to a minute"),
+        integer("TENANT_MAX_EVENTS_PER_SECOND", "max_events_per_second", "100", "", "Messages delivered, averaged over up to a minute"),
+        integer("TENANT_MAX_PRESENCE_EVENTS_PER_SECOND", "max_presence_events_per_second", "1000", "", "Presence messages, averaged over up to a minute"),
+        integer("CLIENT_PRESENCE_MAX_CALLS", "client_presence_max_calls", "5", "", "Presence messages of one channel within its window"),
+        integer("CLIENT_PRESENCE_WINDOW_MS", "client_presence_window_ms", "30000", "milliseconds", "Length of that window"),
+    ]},
+    Group { table: "presence", title: "Presence", settings: &[
+        boolean("TENANT_PRESENCE_ENABLED", "enabled", "false", "Send the presence state to clients that do not ask for it, as supabase-js 2.39"),
+        integer("PRESENCE_DIFF_INTERVAL_IN_MS", "diff_interval_ms", "50", "milliseconds", "Shortest time between two presence diffs of a channel"),
+    ]},
+    Group { table: "database", title: "Database", settings: &[
+        text("DB_HOST", "host", "127.0.0.1", "Host name or address"),
+        integer("DB_PORT", "port", "5432", "", "Port"),
+        text("DB_NAME", "name", "postgres", "Name of the database"),
+        text("DB_USER", "user", "supabase_admin", "Role to log in as; needs REPLICATION"),
+        secret("DB_PASSWORD", "password", "postgres", "Its password"),
+        boolean("DB_SSL", "ssl", "false", "Encrypt connections; with `DB_SSL_CA_CERT` the server has to prove its name too"),
+        path("DB_SSL_CA_CERT", "ssl_ca_cert", "PEM file of the authorities that sign the server's certificate; those that the system trusts if a mode that verifies has none"),
+        words("DB_SSL_MODE", "ssl_mode", "", TLS_MODES, "The same said exactly, as PostgreSQL's own clients have it; overrides `DB_SSL`"),
+        words("DB_IP_VERSION", "ip_version", "", &["ipv4", "ipv6"], "Use only addresses of this family; all, if not set"),
+        integer("DB_POOL_SIZE", "pool_size", "5", "", "Connections for queries, beside those for replication and for policies"),
+        text("DB_PUBLICATION", "publication", "supabase_realtime", "Publication whose tables are watched"),
+    ]},
+    Group { table: "metadata", title: "Metadata database", settings: &[
+        words("METADATA_DATABASE", "use", "auto", &["auto", "true", "false"], "Tenants are kept in the database of `DB_HOST` and so on, in schema `_realtime`; `auto`: if there is a key to encrypt with"),
+        secret("DB_ENC_KEY", "key", "", "Key of the older cipher, 16 bytes (AES-128-ECB)"),
+        secret("DB_ENC_KEY_GCM", "key_gcm", "", "Key of the newer cipher, 32 bytes (AES-256-GCM)"),
+        boolean("DB_ENC_WRITE_GCM", "write_gcm", "false", "Write with the newer cipher, and move to it what was written with the older one"),
+        text("DB_AFTER_CONNECT_QUERY", "after_connect", "", "SQL that is run on each connection; sets the search path if the tables are not in `_realtime`"),
+        integer("DB_QUEUE_TARGET", "wait_ms", "5000", "milliseconds", "How long a question waits for a connection"),
+        integer("TENANT_CACHE_EXPIRATION_IN_MS", "cache_ms", "30000", "milliseconds", "How long a tenant that was read is taken for what it was"),
+        integer("TENANT_MAX_BYTES_PER_SECOND", "max_bytes_per_second", "100000", "bytes", "Kept with new tenants, and enforced by nobody"),
+    ]},
+    Group { table: "replication", title: "Replication", settings: &[
+        text("SLOT_NAME_SUFFIX", "slot_name_suffix", "", "Appended to the name of the replication slot"),
+        boolean("SLOT_DURABLE", "slot_durable", "false", "A permanent slot: what was committed while the server was away is delivered when it is back"),
+        integer("MAX_REPLICATION_LAG_MB", "max_lag_mb", "10000", "megabytes", "How much of the log a slot may keep before it is given up; 0 for any amount"),
+        integer("REPLICATION_IDLE_STOP_MS", "idle_stop_ms", "600000", "milliseconds", "How long the log is read after the last subscriber or listener has gone"),
+        integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "A replication connection on which the database was not heard for this long is made anew; 0 for never"),
+    ]},
+    Group { table: "messages", title: "Private topics and stored messages", settings: &[
+        boolean("PREPARE_DATABASES", "prepare_databases", "true", "Set databases up for private topics on first use, and look after partitions"),
+        boolean("RUN_JANITOR", "run_janitor", "true", "Drop partitions of messages older than 72 hours"),
+        integer("JANITOR_RUN_AFTER_IN_MS", "janitor_run_after_ms", "600000", "milliseconds", "How long after the first use of a database its partitions are looked after again"),
+        integer("JANITOR_SCHEDULE_TIMER_IN_MS", "janitor_schedule_ms", "14400000", "milliseconds", "How often, from then on"),
+        boolean("JANITOR_SCHEDULE_RANDOMIZE", "janitor_randomize", "true", "Add up to an hour to both, so that not all servers do it at once"),
+    ]},
+    Group { table: "dashboard", title: "Dashboard", settings: &[
+        words("DASHBOARD_AUTH", "auth", "basic_auth", &["basic_auth", "zta"], "Who may see `/admin/dashboard`: who knows a name and a password, or whom Cloudflare Access lets through"),
+        secret("DASHBOARD_USER", "user", "", "The name; a random one if not set, so that nobody gets in"),
+        secret("DASHBOARD_PASSWORD", "password", "", "The password; a random one if not set"),
+        text("CF_TEAM_DOMAIN", "cf_team_domain", "", "Domain of the team at Cloudflare Access, as `team.cloudflareaccess.com`; needed by `zta`"),
+        text("CF_ACCESS_AUD", "cf_access_aud", "", "AUD tag of the application at Cloudflare Access: tokens for others are refused. Any application of the team may come in if not set"),
+        secret("SECRET_KEY_BASE", "secret_key_base", "", "What the dashboard's forms are sealed with; the same on all nodes behind one address, random if not set"),
+    ]},
+    Group { table: "log", title: "Logs", settings: &[
+        words("LOG_LEVEL", "level", "info", LEVELS, "What is logged, on standard error"),
+        words("LOG_FORMAT", "format", "", &["json", "text"], "One JSON object a line, or text; text on a terminal and JSON elsewhere, if not set"),
+    ]},
+];
+
+/// The setting of a variable, and its group.
+#[must_use]
+pub fn find(name: &str) -> Option<(&'static Group, &'static Setting)> {
+    all().find(|(_, setting)| setting.name == name)
+}
+
+/// All settings with their groups.
+pub fn all() -> impl Iterator<Item = (&'static Group, &'static Setting)> {
+    GROUPS.iter().flat_map(|group| group.settings.iter().map(move |setting| (group, setting)))
+}

@@ -1,0 +1,189 @@
+//! Who may see the dashboard and act in it (http_and_ops 3.1): one layer before all of its routes, so that none of
+//! them can forget to ask.
+
+mod basic;
+mod seal;
+mod zta;
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use basic::Basic;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use seal::Seals;
+use zta::{Refusal, Zta};
+
+use super::BASE;
+use crate::{
+    config::{DashboardAccess, DashboardSettings},
+    http::answers::text,
+};
+
+/// Largest form, in bytes: a statement for the SQL inspector.
+const MAX_FORM: usize = 128 * 1024;
+
+/// Of every answer. Pages hold secrets of operators: they are kept by no cache and shown in no frame; what they
+/// load and where forms lead is this server. `same-origin` because browsers send no origin with forms otherwise.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'",
+    ),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Who may come in.
+pub struct Access {
+    kind: Kind,
+    seals: Seals,
+}
+
+enum Kind {
+    Basic(Basic),
+    Zta(Box<Zta>),
+    /// It could not be set up: nobody may.
+    Closed,
+}
+
+/// Who looks at a page.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    /// Their name, for the log.
+    pub who: String,
+    /// What their forms have to carry.
+    pub seal: String,
+}
+
+/// The fields of a form that came with its seal.
+#[derive(Debug, Clone, Default)]
+pub struct Form(Arc<Vec<(String, String)>>);
+
+impl Form {
+    /// A field's value without white space around it; empty if there is none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
+    }
+
+    /// Whether a box is ticked.
+    #[must_use]
+    pub fn is_ticked(&self, name: &str) -> bool {
+        !self.get(name).is_empty()
+    }
+}
+
+impl Access {
+    /// As the settings say.
+    #[must_use]
+    pub fn new(settings: &DashboardSettings) -> Self {
+        let kind = match &settings.access {
+            DashboardAccess::Basic { user, password } => Kind::Basic(Basic::new(user, password)),
+            DashboardAccess::Zta { team, audience } => match Zta::new(team.clone(), audience.clone()) {
+                Ok(zta) => Kind::Zta(Box::new(zta)),
+                Err(error) => {
+                    tracing::error!(%error, "the dashboard cannot verify anybody and stays closed");
+                    Kind::Closed
+                }
+            },
+        };
+        Self { kind, seals: Seals::new(&settings.secret) }
+    }
+
+    /// Who asks, or the answer to those who may not.
+    async fn admit(&self, request: &http::HeaderMap) -> Result<String, Response> {
+        match &self.kind {
+            Kind::Basic(basic) => basic.admit(request).ok_or_else(|| {
+                if request.contains_key(header::AUTHORIZATION) {
+                    tracing::warn!("dashboard refused: wrong name or password");
+                }
+                let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"Application\"")];
+                (StatusCode::UNAUTHORIZED, challenge, "Unauthorized").into_response()
+            }),
+            Kind::Zta(zta) => zta.admit(request).await.map_err(|refusal| match refusal {
+                Refusal::Denied(reason) => {
+                    tracing::warn!(reason, "dashboard refused");
+                    (StatusCode::FORBIDDEN, "Forbidden").into_response()
+                }
+                Refusal::Unavailable => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable").into_response()
+                }
+            }),
+            Kind::Closed => Err((StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable").into_response()),
+        }
+    }
+
+    /// The form of a request that changes something, if it comes from one of our pages.
+    async fn form(&self, request: Request, cookie: &str, who: &str) -> Result<(Request, Form), Response> {
+        let refuse = |reason: &str| {
+            tracing::warn!(who, reason, "dashboard refused a form");
+            let text = "This form did not come from the dashboard, or is too old. Go back, reload the page, try again.";
+            (StatusCode::FORBIDDEN, text).into_response()
+        };
+        if !seal::is_same_origin(request.headers()) {
+            return Err(refuse("of another origin"));
+        }
+        let (parts, body) = request.into_parts();
+        let kind = text(&parts.headers, header::CONTENT_TYPE).unwrap_or_default();
+        if !kind.starts_with("application/x-www-form-urlencoded") {
+            return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response());
+        }
+        let Ok(body) = axum::body::to_bytes(body, MAX_FORM).await else {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE.into_response());
+        };
+        let form = Form(Arc::new(form_urlencoded::parse(&body).into_owned().collect()));
+        if !self.seals.is_right(cookie, who, form.get("seal")) {
+            return Err(refuse("without its seal"));
+        }
+        Ok((Request::from_parts(parts, Body::empty()), form))
+    }
+}
+
+/// Lets those in who may, hands on who they are, and takes forms only from our own pages.
+pub async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let mut response = admitted(&access, request, next).await;
+    for (name, value) in HEADERS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn admitted(access: &Access, request: Request, next: Next) -> Response {
+    let who = match access.admit(request.headers()).await {
+        Ok(who) => who,
+        Err(refusal) => return refusal,
+    };
+    let secure = text(request.headers(), "x-forwarded-proto") == Some("https");
+    let (cookie, set) = match seal::cookie(request.headers()) {
+        Some(cookie) => (cookie.to_owned(), None),
+        None => seal::new_cookie(BASE, secure),
+    };
+    let mut request = request;
+    if request.method() == Method::POST {
+        match access.form(request, &cookie, &who).await {
+            Ok((rest, form)) => {
+                request = rest;
+                request.extensions_mut().insert(form);
+            }
+            Err(refusal) => return refusal,
+        }
+    } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    let visitor = Visitor { seal: access.seals.seal(&cookie, &who), who };
+    request.extensions_mut().insert(visitor);
+    let mut response = next.run(request).await;
+    if let Some(set) = set {
+        response.headers_mut().append(header::SET_COOKIE, set);
+    }
+    response
+}

@@ -1,0 +1,162 @@
+//! Cloudflare Access: who comes through it brings a token that its keys verify (http_and_ops 3.1).
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use realtime_auth::{AuthError, ClaimValidators, Jwks, Keys, Verifier};
+use serde_json::{Map, Value};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{http::answers::text, tenant_runtime::Clock};
+
+/// Where the token is.
+const HEADER: &str = "cf-access-jwt-assertion";
+
+/// Where a team's keys are.
+const CERTS: &str = "/cdn-cgi/access/certs";
+
+/// How long the keys may take to come.
+const FETCH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Largest answer that is read, in bytes: a key set has a few thousand.
+const MAX_KEYS: usize = 256 * 1024;
+
+/// Keys are asked for anew after this long. They change every few weeks, and the old ones stay good for days.
+const KEYS_LIFE: Duration = Duration::from_secs(3600);
+
+/// Tokens of unknown keys make us ask again, but no more often than this.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// While there are no keys at all, those who ask within this time after a failure share it.
+const FAILURE_LIFE: Duration = Duration::from_secs(1);
+
+/// Why somebody does not come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// They have no token that is good.
+    Denied(&'static str),
+    /// The keys cannot be had.
+    Unavailable,
+}
+
+/// Verifies the tokens of a team.
+pub struct Zta {
+    team: String,
+    audience: Option<String>,
+    client: reqwest::Client,
+    /// Held while keys are being fetched, so that all who wait share one answer.
+    keys: Mutex<Cached>,
+}
+
+#[derive(Default)]
+struct Cached {
+    verifier: Option<(Instant, Arc<Verifier>)>,
+    tried: Option<Instant>,
+}
+
+impl Zta {
+    /// For whom a team lets through, to an application if one is named. `team` is an origin.
+    pub fn new(team: String, audience: Option<String>) -> reqwest::Result<Self> {
+        let client = reqwest::Client::builder()
+            .timeout(FETCH_LIMIT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self { team, audience, client, keys: Mutex::default() })
+    }
+
+    /// Who asks, if they may.
+    pub async fn admit(&self, headers: &HeaderMap) -> Result<String, Refusal> {
+        let token = text(headers, HEADER).ok_or(Refusal::Denied("no token"))?;
+        let now = Clock::System.unix_seconds();
+        let verified = match self.verifier(false).await?.verify_any(token, now) {
+            // A key that came after ours.
+            Err(AuthError::SignerForKid(_)) => self.verifier(true).await?.verify_any(token, now),
+            verified => verified,
+        };
+        let claims = verified.map_err(|_| Refusal::Denied("a token that is not good"))?;
+        self.check(&claims, now)
+    }
+
+    /// What the signature does not tell: that the token is of this team and for this application, and ends.
+    fn check(&self, claims: &Map<String, Value>, now: u64) -> Result<String, Refusal> {
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.team) {
+            return Err(Refusal::Denied("a token of another team"));
+        }
+        if !claims.contains_key("exp") {
+            return Err(Refusal::Denied("a token that does not end"));
+        }
+        if claims.get("nbf").and_then(Value::as_f64).is_some_and(|from| from > now as f64) {
+            return Err(Refusal::Denied("a token that is not good yet"));
+        }
+        if let Some(wanted) = &self.audience {
+            let named = match claims.get("aud") {
+                Some(Value::Array(all)) => all.iter().any(|aud| aud.as_str() == Some(wanted)),
+                Some(Value::String(aud)) => aud == wanted,
+                _ => false,
+            };
+            if !named {
+                return Err(Refusal::Denied("a token for another application"));
+            }
+        }
+        let who = ["email", "common_name", "sub"].iter().find_map(|name| claims.get(*name)?.as_str());
+        Ok(who.unwrap_or("unknown").to_owned())
+    }
+
+    /// The keys at hand, or fresh ones. Where fresh ones cannot be had, older ones stand.
+    async fn verifier(&self, fresh: bool) -> Result<Arc<Verifier>, Refusal> {
+        let mut cached = self.keys.lock().await;
+        let tried_lately = cached.tried.is_some_and(|tried| tried.elapsed() < RETRY);
+        if let Some((fetched, verifier)) = &cached.verifier
+            && (tried_lately || (!fresh && fetched.elapsed() < KEYS_LIFE))
+        {
+            return Ok(Arc::clone(verifier));
+        }
+        if cached.verifier.is_none() && cached.tried.is_some_and(|tried| tried.elapsed() < FAILURE_LIFE) {
+            return Err(Refusal::Unavailable);
+        }
+        match self.fetch().await {
+            Ok(jwks) => {
+                let verifier = Verifier::new(Keys::new(None, Some(jwks)), ClaimValidators::default());
+                let verifier = Arc::new(verifier);
+                let now = Instant::now();
+                *cached = Cached { verifier: Some((now, Arc::clone(&verifier))), tried: Some(now) };
+                Ok(verifier)
+            }
+            Err(error) => {
+                cached.tried = Some(Instant::now());
+                tracing::error!(%error, "the keys of Cloudflare Access cannot be fetched");
+                match &cached.verifier {
+                    Some((_, verifier)) => Ok(Arc::clone(verifier)),
+                    None => Err(Refusal::Unavailable),
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<Jwks, String> {
+        let url = format!("{}{CERTS}", self.team);
+        let answer = self.client.get(url).send().await.and_then(reqwest::Response::error_for_status);
+        let mut answer = answer.map_err(|error| describe(&error))?;
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(|error| describe(&error))? {
+            body.extend_from_slice(&part);
+            if body.len() > MAX_KEYS {
+                return Err("The answer is too large".to_owned());
+            }
+        }
+        let text = String::from_utf8(body).map_err(|_| "The answer is no text".to_owned())?;
+        Jwks::parse(&text).map_err(|error| format!("The key set {error}"))
+    }
+}
+
+/// An error with its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

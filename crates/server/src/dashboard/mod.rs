@@ -1,0 +1,88 @@
+//! The dashboard of operators, under `/admin/dashboard` (http_and_ops 3.1).
+//!
+//! Pages are written by the server and need no script. What they show is asked for when they are opened; nothing
+//! runs for them otherwise.
+
+mod access;
+mod failure;
+mod flags;
+mod home;
+mod nodes;
+mod process;
+mod source;
+mod sql;
+mod tenants;
+mod view;
+
+use std::sync::Arc;
+
+use access::{Access, Visitor, guard};
+use axum::{
+    Router,
+    extract::Query,
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{StatusCode, header};
+use serde::Deserialize;
+
+use crate::{app::App, http::answers};
+
+/// Where it is.
+pub const BASE: &str = "/admin/dashboard";
+
+/// What the address of a page may say about how to show it.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub struct Look {
+    /// Seconds after which the page is to be loaded anew.
+    refresh: Option<u32>,
+}
+
+/// All pages of the dashboard, behind the layer that tells who may see them.
+pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    let access = Arc::new(Access::new(&app.settings().dashboard));
+    let pages = Router::new()
+        .route("/", get(to_home))
+        .route("/home", get(home::page))
+        .route("/nodes", get(nodes::page))
+        .route("/tenants", get(tenants::list))
+        .route("/tenants/{external_id}", get(tenants::show))
+        .route("/tenants/{external_id}/schema", get(tenants::schema::show).post(tenants::schema::apply))
+        .route("/tenants/{external_id}/end-database", post(tenants::end_database))
+        .route("/tenants/{external_id}/end-replication", post(tenants::end_replication))
+        .route("/tenants/{external_id}/flags", post(tenants::override_flag))
+        .route("/flags", get(flags::list).post(flags::change))
+        .route("/sql", get(sql::show).post(sql::ask))
+        .fallback(answers::not_found);
+    // With a slash at its end it is a path of its own.
+    let slash = Router::new().route(&format!("{BASE}/"), get(to_home));
+    Router::new().nest(BASE, pages).merge(slash).layer(from_fn_with_state(access, guard))
+}
+
+/// The reference answers with 302, so does this.
+async fn to_home() -> Response {
+    (StatusCode::FOUND, [(header::LOCATION, format!("{BASE}/home"))]).into_response()
+}
+
+/// What every page is made with.
+pub struct Page {
+    visitor: Visitor,
+    refresh: Option<u32>,
+}
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Page {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        state: &S,
+    ) -> Result<Self, Self::Rejection> {
+        let visitor = parts.extensions.get::<Visitor>().cloned();
+        // The layer puts it there: without it nobody comes here.
+        let visitor = visitor.ok_or(StatusCode::FORBIDDEN)?;
+        let look = Query::<Look>::from_request_parts(parts, state).await;
+        let refresh = look.ok().and_then(|Query(look)| look.refresh).map(|seconds| seconds.clamp(2, 300));
+        Ok(Self { visitor, refresh })
+    }
+}

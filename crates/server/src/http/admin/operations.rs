@@ -1,0 +1,54 @@
+//! `POST /api/tenants/:tenant_id/reload` and `/shutdown` (http_and_ops 1.4).
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use realtime_tenants::StoreError;
+
+use super::{body::is_name, no_such_tenant, unavailable};
+use crate::{
+    app::App,
+    life::{DATABASE_LIMIT, RELOAD_LIMIT},
+};
+
+/// Whether there is a tenant of this name, usable or not.
+pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreError> {
+    if !is_name(external_id) {
+        return Ok(false);
+    }
+    match (app.tenants().get(external_id).await, app.tenants().directory()) {
+        (Ok(Some(_)), _) => Ok(true),
+        (_, Some(directory)) => Ok(directory.store().get(external_id).await?.is_some()),
+        (_, None) => Ok(false),
+    }
+}
+
+/// Ends a tenant's connections to its database, and its sockets.
+pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
+    match exists(&app, &external_id).await {
+        Ok(true) => {}
+        Ok(false) => return no_such_tenant(&external_id),
+        Err(error) => return unavailable(&error),
+    }
+    if let Some(ending) = app.reload(&external_id) {
+        ending.wait(&external_id, RELOAD_LIMIT).await;
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// Ends a tenant's connections to its database.
+pub(super) async fn shutdown(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
+    match exists(&app, &external_id).await {
+        Ok(true) => {}
+        Ok(false) => return no_such_tenant(&external_id),
+        Err(error) => return unavailable(&error),
+    }
+    if let Some(ending) = app.end_database(&external_id) {
+        ending.wait(&external_id, DATABASE_LIMIT).await;
+    }
+    StatusCode::NO_CONTENT.into_response()
+}

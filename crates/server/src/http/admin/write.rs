@@ -1,0 +1,184 @@
+//! Making, changing and removing tenants (http_and_ops 1.4).
+//!
+//! What is written to the metadata database is followed by what runs, whether or not the client waits for the answer:
+//! the work is done in tasks of its own, one tenant after the other.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use realtime_tenants::{Directory, FieldErrors, StoreError, TenantFields, TenantRecord};
+use serde_json::{Map, Value};
+
+use super::{super::answers::message, body, data, unavailable, view::TenantView};
+use crate::{app::App, life::DATABASE_LIMIT, set_up};
+
+/// Answer where tenants are those of the configuration.
+const NO_STORE: &str = "The tenants of this server are those of its configuration. To keep them in a metadata database, \
+                        set DB_ENC_KEY or DB_ENC_KEY_GCM";
+
+/// Why there is no answer of the usual kind.
+enum Refusal {
+    Fields(FieldErrors),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error.field_errors() {
+            Some(errors) => Self::Fields(errors),
+            None => Self::Store(error),
+        }
+    }
+}
+
+impl From<FieldErrors> for Refusal {
+    fn from(errors: FieldErrors) -> Self {
+        Self::Fields(errors)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Fields(errors) => body::unprocessable(&errors),
+            // Removed by another node at this moment.
+            Self::Store(StoreError::NotFound { .. }) => message(StatusCode::NOT_FOUND, "not found"),
+            Self::Store(error) => unavailable(&error),
+        }
+    }
+}
+
+/// `POST /api/tenants`.
+pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Response {
+    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
+    let tenant = match body::tenant(request).await {
+        Ok(tenant) => tenant,
+        Err(refusal) => return refusal,
+    };
+    // The shape of the body comes before everything else, also for a tenant that exists.
+    let external_id = match body::check(&tenant).and_then(|()| TenantFields::cast(&tenant)) {
+        Ok(fields) => match fields.external_id {
+            Some(external_id) => external_id,
+            None => return body::unprocessable(&FieldErrors::of("external_id", "can't be blank")),
+        },
+        Err(mut errors) => {
+            if tenant.get("external_id").is_none() {
+                errors.add("external_id", "can't be blank");
+            }
+            return body::unprocessable(&errors);
+        }
+    };
+    detached(&app, upsert(Arc::clone(&app), directory, external_id, tenant)).await
+}
+
+/// `PUT` and `PATCH /api/tenants/:tenant_id`.
+pub(super) async fn put(
+    State(app): State<Arc<App>>,
+    Path(external_id): Path<String>,
+    request: Request,
+) -> Response {
+    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
+    let tenant = match body::tenant(request).await {
+        Ok(tenant) => tenant,
+        Err(refusal) => return refusal,
+    };
+    if !body::is_name(&external_id) {
+        return body::unprocessable(&FieldErrors::of("external_id", "is invalid"));
+    }
+    if let Err(errors) = body::check(&tenant) {
+        return body::unprocessable(&errors);
+    }
+    detached(&app, upsert(Arc::clone(&app), directory, external_id, tenant)).await
+}
+
+/// `DELETE /api/tenants/:tenant_id`.
+pub(super) async fn delete(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
+    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
+    if !body::is_name(&external_id) {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    detached(&app, remove(Arc::clone(&app), directory, external_id)).await
+}
+
+fn no_store() -> Response {
+    message(StatusCode::NOT_IMPLEMENTED, NO_STORE)
+}
+
+/// Does work to its end even if the client goes.
+async fn detached(
+    app: &App,
+    work: impl Future<Output = Result<Response, Refusal>> + Send + 'static,
+) -> Response {
+    match app.sockets().spawn(work).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(error) => {
+            tracing::error!(code = "UnknownErrorOnController", %error, "request failed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn upsert(
+    app: Arc<App>,
+    directory: Arc<Directory>,
+    external_id: String,
+    mut tenant: Map<String, Value>,
+) -> Result<Response, Refusal> {
+    let turn = app.admin().changing().await;
+    let exists = directory.store().get(&external_id).await?.is_some();
+    if !exists {
+        body::drop_incomplete_extensions(&mut tenant);
+    }
+    let fields = TenantFields::cast(&tenant)?;
+    if !exists {
+        if fields.extensions.as_ref().is_none_or(Vec::is_empty) {
+            return Err(FieldErrors::of("extensions", "can't be blank").into());
+        }
+        let record = directory.create(&external_id, &fields).await?;
+        drop(app.follow(&external_id));
+        drop(turn);
+        return Ok(created(&app, &record).await);
+    }
+    if fields.external_id.as_ref().is_some_and(|other| *other != external_id) {
+        return Err(FieldErrors::of("external_id", "can't be changed").into());
+    }
+    let updated = directory.update(&external_id, &fields).await?;
+    let ending = app.follow(&external_id);
+    drop(turn);
+    ending.wait(&external_id, DATABASE_LIMIT).await;
+    Ok(answer(StatusCode::OK, &updated.after))
+}
+
+/// A new tenant's database is set up before the answer.
+async fn created(app: &Arc<App>, record: &TenantRecord) -> Response {
+    match set_up::of_record(app, record).await {
+        Ok(()) => answer(StatusCode::CREATED, record),
+        // The tenant stays: it is served as soon as its database can be (http_and_ops 1.4).
+        Err(()) => message(StatusCode::UNAUTHORIZED, "Unauthorized"),
+    }
+}
+
+async fn remove(app: Arc<App>, directory: Arc<Directory>, external_id: String) -> Result<Response, Refusal> {
+    let turn = app.admin().changing().await;
+    let record = directory.delete(&external_id).await?;
+    let ending = app.follow(&external_id);
+    drop(turn);
+    ending.wait(&external_id, DATABASE_LIMIT).await;
+    if let Some(record) = record {
+        set_up::leave(&app, &record);
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn answer(status: StatusCode, record: &TenantRecord) -> Response {
+    let mut response = data(status, TenantView::of_record(record));
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/tenants/{}", record.id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}

@@ -1,0 +1,116 @@
+//! The Inspector and the status page (http_and_ops 4).
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, RawQuery, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use realtime_pages::{CONTENT_SECURITY_POLICY, files};
+
+use super::answers::{JSON, not_found, text};
+use crate::{app::App, status};
+
+/// Browsers ask each time whether what they have is still right.
+const ASK: &str = "no-cache";
+
+/// Browsers never ask again: the address changes with the files.
+const KEEP: &str = "public, max-age=31536000, immutable";
+
+/// The pages' routes.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(inspector))
+        .route("/inspector", get(moved))
+        .route("/inspector/new", get(moved))
+        .route("/status", get(status_page))
+        .route("/status.json", get(status_report))
+        .route("/assets/{tag}/{*path}", get(asset))
+        .route("/favicon.svg", get(|headers: HeaderMap| async move { root_file("favicon.svg", &headers) }))
+        .route("/robots.txt", get(|headers: HeaderMap| async move { root_file("robots.txt", &headers) }))
+        .route("/worker.js", get(|headers: HeaderMap| async move { root_file("worker.js", &headers) }))
+        .layer(middleware::map_response(protect))
+}
+
+/// A page of another server may read why a handshake was refused: browsers tell it nothing else.
+pub async fn let_pages_read_refusals(request: Request, next: Next) -> Response {
+    let from_page = request.headers().contains_key(header::ORIGIN);
+    let mut response = next.run(request).await;
+    if from_page && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    response
+}
+
+/// The Inspector has a token in its address: no other site may learn that, nor show the page as its own.
+async fn protect(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn inspector(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let page = &app.status().site().inspector;
+    cached(&headers, &page.etag, ASK, "text/html; charset=utf-8", || page.html.clone().into())
+}
+
+async fn status_page(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let page = &app.status().site().status;
+    cached(&headers, &page.etag, ASK, "text/html; charset=utf-8", || page.html.clone().into())
+}
+
+/// What the status page shows, for everybody: no tenant is named in it.
+async fn status_report(State(app): State<Arc<App>>) -> Response {
+    let headers = [(header::CACHE_CONTROL, "no-store"), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
+    ([JSON], headers, status::report(&app)).into_response()
+}
+
+/// Old addresses of the Inspector.
+async fn moved(RawQuery(query): RawQuery) -> Response {
+    let target = query.map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
+    (StatusCode::FOUND, [(header::LOCATION, target)]).into_response()
+}
+
+/// A file below an address that has the files' tag in it. Another tag is that of a node with other files: it gets what
+/// there is here, but must not keep it.
+async fn asset(Path((tag, path)): Path<(String, String)>, request: Request) -> Response {
+    let Some(file) = files::find(&path) else { return not_found(request).await };
+    let caching = if tag == *files::TAG { KEEP } else { ASK };
+    cached(request.headers(), &file.etag(), caching, file.media_type(), || file.bytes.into())
+}
+
+fn root_file(path: &str, headers: &HeaderMap) -> Response {
+    let Some(file) = files::find(path) else { return StatusCode::NOT_FOUND.into_response() };
+    cached(headers, &file.etag(), ASK, file.media_type(), || file.bytes.into())
+}
+
+/// The body, or 304 if the browser has it.
+fn cached(
+    headers: &HeaderMap,
+    etag: &str,
+    caching: &'static str,
+    media_type: &'static str,
+    body: impl FnOnce() -> Body,
+) -> Response {
+    let known = text(headers, header::IF_NONE_MATCH).is_some_and(|known| {
+        known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
+    });
+    let validators = [(header::ETAG, etag.to_owned()), (header::CACHE_CONTROL, caching.to_owned())];
+    if known {
+        return (StatusCode::NOT_MODIFIED, validators).into_response();
+    }
+    (validators, [(header::CONTENT_TYPE, media_type)], body()).into_response()
+}

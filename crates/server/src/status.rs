@@ -1,0 +1,198 @@
+//! What the status page tells of this node, and of the databases that it keeps connections to.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
+use realtime_cluster::Cluster;
+use realtime_pages::{
+    About, Site,
+    status::{Databases, Node, Probe, View},
+};
+use realtime_postgres::Health;
+use tokio::time::{self, Instant, MissedTickBehavior};
+
+use crate::{app::App, tenant_runtime::TenantRuntime};
+
+/// Pause between looks at the databases.
+const LOOK_AT_DATABASES: Duration = Duration::from_secs(5);
+
+/// Databases that are asked at once.
+const ASKED_AT_ONCE: usize = 16;
+
+/// Looks at databases between two probes of the nodes, which are 15 seconds apart (http_and_ops 4.2).
+const LOOKS_PER_PROBE: u32 = 3;
+
+/// How long a finished report is good: nobody sees more than one a second (http_and_ops 4.2).
+const REPORT_LIFE: Duration = Duration::from_secs(1);
+
+/// Who this node is, and how it has been lately.
+pub struct Status {
+    /// Short id, new with each start.
+    node: String,
+    region: Option<String>,
+    started: Instant,
+    site: Site,
+    /// Other nodes, if there can be any.
+    cluster: Option<Cluster>,
+    /// When this node last probed itself, and the round trip.
+    probe: Mutex<Option<(Instant, Duration)>>,
+    report: Mutex<Option<(Instant, Bytes)>>,
+}
+
+impl Status {
+    /// Of a node that starts now.
+    #[must_use]
+    pub fn new(region: Option<&str>, cluster: Option<Cluster>) -> Self {
+        let node = short_id(cluster.as_ref().map_or_else(rand::random, Cluster::id));
+        let about = About { version: env!("CARGO_PKG_VERSION"), node: &node, region };
+        Self {
+            site: Site::new(about),
+            node,
+            region: region.map(str::to_owned),
+            cluster,
+            started: Instant::now(),
+            probe: Mutex::default(),
+            report: Mutex::default(),
+        }
+    }
+
+    /// The pages.
+    #[must_use]
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Short id of this node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// How long it has been running.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The nodes of the cluster.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Node> {
+        self.view(Databases::default()).nodes
+    }
+
+    /// What is known of the cluster: this node, and what others say of themselves with their heartbeats.
+    fn view(&self, databases: Databases) -> View {
+        let node = Node {
+            id: self.node.clone(),
+            region: self.region.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: Some(self.started.elapsed()),
+            databases,
+        };
+        let probe = self.probe.lock().map(|(at, latency)| Probe {
+            from: self.node.clone(),
+            to: self.node.clone(),
+            age: at.elapsed(),
+            latency: Some(latency),
+        });
+        let mut view = View { nodes: vec![node], probes: probe.into_iter().collect() };
+        for heard in self.cluster.iter().flat_map(Cluster::nodes).filter(|node| !node.refused) {
+            let from = short_id(heard.id);
+            view.probes.extend(heard.latencies.iter().map(|(to, millis)| Probe {
+                from: from.clone(),
+                to: short_id(*to),
+                age: heard.heard_ago,
+                latency: Some(Duration::from_secs_f64(millis.max(0.0) / 1000.0)),
+            }));
+            if !heard.is_self {
+                view.nodes.push(Node {
+                    id: from,
+                    region: heard.region,
+                    version: heard.version,
+                    uptime: None,
+                    databases: Databases::default(),
+                });
+            }
+        }
+        view
+    }
+}
+
+/// How a node is shown.
+fn short_id(id: u32) -> String {
+    format!("{id:08x}")
+}
+
+/// The report of the status page, as JSON.
+pub fn report(app: &App) -> Bytes {
+    let status = app.status();
+    let mut cached = status.report.lock();
+    if let Some((made, bytes)) = &*cached
+        && made.elapsed() < REPORT_LIFE
+    {
+        return bytes.clone();
+    }
+    let report = status.view(databases(&app.runtimes())).assess();
+    let bytes = Bytes::from(serde_json::to_vec(&report).unwrap_or_default());
+    *cached = Some((Instant::now(), bytes.clone()));
+    bytes
+}
+
+/// Whether a database is looked after: it is the server's own, or somebody is connected who may need it.
+fn is_kept(runtime: &TenantRuntime) -> bool {
+    runtime.tenant().default || !runtime.sockets().is_empty()
+}
+
+fn databases(runtimes: &[Arc<TenantRuntime>]) -> Databases {
+    let mut databases = Databases::default();
+    for runtime in runtimes.iter().filter(|runtime| is_kept(runtime)) {
+        match runtime.database().health() {
+            Health::Idle => {}
+            Health::Connected => databases.connected += 1,
+            Health::Failing => databases.failing += 1,
+        }
+    }
+    databases
+}
+
+/// Asks the databases that are kept again and again, so that the status tells of one that went away and of its return
+/// without anybody's help, and probes the nodes. Ends when the server stops.
+pub async fn watch(app: Arc<App>) {
+    let stopping = app.stopping().clone();
+    let mut ticks = time::interval(LOOK_AT_DATABASES);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = 0_u32;
+    let work = async {
+        loop {
+            ticks.tick().await;
+            if looks.is_multiple_of(LOOKS_PER_PROBE) {
+                probe(app.status()).await;
+            }
+            looks = looks.wrapping_add(1);
+            let kept = app.runtimes().into_iter().filter(|runtime| is_kept(runtime));
+            stream::iter(kept).for_each_concurrent(ASKED_AT_ONCE, ask).await;
+        }
+    };
+    tokio::select! {
+        () = stopping.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// A database that nobody has asked for yet is none that connections are kept to.
+async fn ask(runtime: Arc<TenantRuntime>) {
+    if runtime.database().health() != Health::Idle {
+        // What it says is kept where it was asked.
+        let _ = runtime.database().ready().await;
+    }
+}
+
+/// A message of this node to itself: how long the runtime takes to run a task and bring its answer.
+async fn probe(status: &Status) {
+    let asked = Instant::now();
+    if tokio::spawn(async {}).await.is_ok() {
+        *status.probe.lock() = Some((Instant::now(), asked.elapsed()));
+    }
+}

@@ -1,0 +1,188 @@
+//! Tenants of a metadata database, as clients and operators meet them.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, Socket, TestDb, Version, token};
+use serde_json::json;
+use tokio::{io::AsyncWriteExt as _, process::Command, time};
+
+use crate::BINARY;
+
+const LEGACY_KEY: &str = "supabaserealtime";
+const GCM_KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// The secret of test servers, encrypted with AES-256-GCM by Python's `cryptography`.
+const SECRET_GCM: &str =
+    "g1:O/bfQhW7B7rXzkCye5XvU12pSEsdLO7b+65i0vz0rMDB/TRfglR6hOm0uKyvHySJUJahnmDJFhGgLmytSKs3A/U4IrLsjAM+";
+
+fn options() -> ServerOptions {
+    ServerOptions::default().env("DB_ENC_KEY", LEGACY_KEY).env("DB_ENC_KEY_GCM", GCM_KEY)
+}
+
+/// What `openssl` makes of a value with the older key.
+async fn openssl(encrypt: bool, value: &str) -> Result<String> {
+    let key: String = LEGACY_KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut command = Command::new("openssl");
+    command.args(["enc", "-aes-128-ecb", "-base64", "-A", "-K", &key]);
+    if !encrypt {
+        command.arg("-d");
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    child.stdin.take().context("stdin")?.write_all(value.as_bytes()).await?;
+    let output = child.wait_with_output().await?;
+    anyhow::ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+async fn join(server: &Server, host: &str) -> Result<Socket> {
+    let url = format!(
+        "ws://127.0.0.1:{}/socket/websocket?vsn=2.0.0&apikey={}",
+        server.port(),
+        token("authenticated")
+    );
+    match Socket::try_connect(&url, &[("host", host)], Version::V2).await? {
+        Ok(mut socket) => {
+            socket.join("realtime:room", json!({})).await?;
+            Ok(socket)
+        }
+        Err(refused) => anyhow::bail!("{refused:?}"),
+    }
+}
+
+/// http_and_ops 38; a schema that an older release of the reference made, with a tenant whose secret is encrypted in
+/// one way and whose database's place in the other: it is completed, a socket works with the tenant, it is changed,
+/// and what is written can be read by the reference's rules.
+#[tokio::test]
+async fn takeover_of_metadata() -> Result<()> {
+    let metadata = TestDb::new().await?;
+    let home = TestDb::new().await?;
+    metadata
+        .connect()
+        .await?
+        .batch_execute(include_str!("../../../tenants/tests/store/reference.sql"))
+        .await?;
+    let mut settings = json!({"region": "us-east-1", "ssl_enforced": false, "poll_interval_ms": 100});
+    for (name, value) in home.env().await? {
+        settings[name.to_ascii_lowercase()] = openssl(true, &value).await?.into();
+    }
+    let client = metadata.client();
+    client
+        .execute(
+            "update _realtime.tenants set jwt_secret = $1, private_only = false where external_id = 'old'",
+            &[&SECRET_GCM],
+        )
+        .await?;
+    client
+        .execute(
+            "update _realtime.extensions set settings = $1::text::jsonb where tenant_external_id = 'old'",
+            &[&settings.to_string()],
+        )
+        .await?;
+
+    let server = Server::start(BINARY, &metadata, options().env("SEED_SELF_HOST", "false")).await?;
+    assert!(server.log().contains("Add column gcm_migrated_at to tenants"), "{}", server.log());
+    join(&server, "old.example").await?;
+    for host in ["nobody", "localhost", "new.example"] {
+        // The last one's keys are others.
+        assert!(join(&server, host).await.is_err(), "{host}");
+    }
+
+    let bearer = format!("Bearer {}", realtime_testkit::sign(&json!({})));
+    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+    let body = json!({"tenant": {"jwt_secret": "another secret of the tenant", "max_joins_per_second": 50}});
+    let answer = server.http("PUT", "/api/tenants/old", &headers, body.to_string().as_bytes()).await?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let row = client
+        .query_one(
+            "select jwt_secret, settings ->> 'db_name', max_joins_per_second, max_concurrent_users, migrations_ran
+             from _realtime.tenants join _realtime.extensions on tenant_external_id = external_id
+             where external_id = 'old'",
+            &[],
+        )
+        .await?;
+    assert_eq!(openssl(false, row.get(0)).await?, "another secret of the tenant");
+    assert_eq!(openssl(false, row.get(1)).await?, home.name());
+    assert_eq!((row.get::<_, i32>(2), row.get::<_, i32>(3)), (50, 321));
+    // The old secret is good no longer.
+    assert!(join(&server, "old.example").await.is_err());
+    Ok(())
+}
+
+/// spec README, decisions 11, 12; the environment's tenant is made once, and what an operator changed survives
+/// restarts.
+#[tokio::test]
+async fn the_environments_tenant_is_made_once() -> Result<()> {
+    let db = TestDb::new().await?;
+    let server = Server::start(BINARY, &db, options()).await?;
+    join(&server, "localhost").await?;
+    join(&server, "realtime-dev.localhost").await?;
+    // Its database is set up for private topics.
+    time::timeout(PATIENCE, async {
+        while db.sql("select from realtime.messages").await.is_err() {
+            time::sleep(time::Duration::from_millis(20)).await;
+        }
+    })
+    .await?;
+    server.stop().await?;
+    db.sql("update _realtime.tenants set max_concurrent_users = 1, name = 'mine'").await?;
+    let server = Server::start(BINARY, &db, options()).await?;
+    let first = join(&server, "localhost").await?;
+    let url = format!("ws://127.0.0.1:{}/socket/websocket?apikey={}", server.port(), token("anon"));
+    let second = Socket::try_connect(&url, &[], Version::V2).await?;
+    assert_eq!(second.err().context("a second user")?.status, 429);
+    drop(first);
+    let row = db.client().query_one("select name, count(*) over () from _realtime.tenants", &[]).await?;
+    assert_eq!((row.get::<_, String>(0), row.get::<_, i64>(1)), ("mine".to_owned(), 1));
+    Ok(())
+}
+
+/// A tenant that is suspended in SQL, past the server: its sockets end within the expiry.
+#[tokio::test]
+async fn changes_in_sql_are_followed() -> Result<()> {
+    let db = TestDb::new().await?;
+    let server = Server::start(BINARY, &db, options().env("TENANT_CACHE_EXPIRATION_IN_MS", "500")).await?;
+    let mut socket = join(&server, "localhost").await?;
+    db.sql("update _realtime.tenants set suspend = true").await?;
+    assert_eq!(socket.close_code().await?, 1012);
+    time::timeout(PATIENCE, async {
+        while join(&server, "localhost").await.is_ok() {
+            time::sleep(time::Duration::from_millis(20)).await;
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Known tenants go on being served while the metadata database is away.
+#[tokio::test]
+async fn a_lost_metadata_database_harms_nobody_who_is_known() -> Result<()> {
+    let metadata = TestDb::new().await?;
+    let home = TestDb::new().await?;
+    let server = Server::start(
+        BINARY,
+        &metadata,
+        options().env("SEED_SELF_HOST", "false").env("TENANT_CACHE_EXPIRATION_IN_MS", "200"),
+    )
+    .await?;
+    let mut settings = json!({"region": "us-east-1", "ssl_enforced": false});
+    for (name, value) in home.env().await? {
+        settings[name.to_ascii_lowercase()] = value.into();
+    }
+    let bearer = format!("Bearer {}", realtime_testkit::sign(&json!({})));
+    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+    let body = json!({"tenant": {"external_id": "t", "jwt_secret": realtime_testkit::SECRET,
+        "extensions": [{"type": "postgres_cdc_rls", "settings": settings}]}});
+    let answer = server.http("POST", "/api/tenants", &headers, body.to_string().as_bytes()).await?;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    join(&server, "t.example").await?;
+    let name = metadata.name();
+    home.sql(&format!("alter database {name} allow_connections false")).await?;
+    home.sql(&format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"))
+        .await?;
+    // Past the expiry.
+    time::sleep(time::Duration::from_millis(300)).await;
+    join(&server, "t.example").await?;
+    assert!(join(&server, "unknown.example").await.is_err());
+    Ok(())
+}

@@ -7,11 +7,18 @@ import { createInterface } from 'node:readline'
 import { chromium } from 'playwright-core'
 
 const PATIENCE = 20_000
+
+// Longest run of a scenario, less than the test's patience: so that it is told where it hangs.
+const LIMIT = 160_000
+
+// What the scenario is about at the moment.
+let step = 'the start'
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 
 // Asks the test for something, `{ sql }`, `{ stop }` or `{ start }`, and waits until it is done.
 export const ask = async (what) => {
+  step = JSON.stringify(what)
   process.stdout.write(`${JSON.stringify(what)}\n`)
   const { value } = await lines.next()
   assert.equal(value, 'done', `${JSON.stringify(what)}: ${value}`)
@@ -19,6 +26,7 @@ export const ask = async (what) => {
 
 // Waits until a look at something gives what is expected.
 export const eventually = async (what, look, expected) => {
+  step = what
   const limit = Date.now() + PATIENCE
   for (;;) {
     const seen = await look()
@@ -41,7 +49,9 @@ export class Browser {
     browser.chromium = await chromium.launch({
       executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
       args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-        '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+        '--disable-background-networking', '--disable-component-update', '--disable-sync',
+        // In containers it is small, and a browser that finds it full hangs.
+        '--disable-dev-shm-usage'],
     })
     return browser
   }
@@ -71,10 +81,17 @@ export class Browser {
   }
 }
 
+// Waits for what is moving to come to rest: colours that fade are none to judge. What never ends is not waited for.
+const atRest = (page) => page.evaluate(() => {
+  const moving = document.getAnimations().filter((animation) => animation.effect.getComputedTiming().iterations !== Infinity)
+  const rest = Promise.all(moving.map((animation) => animation.finished.catch(() => {})))
+  return Promise.race([rest, new Promise((resolve) => setTimeout(resolve, 2000))]).then(() => null)
+})
+
 // No serious violation of accessibility rules in the page as it is now.
 export const checkAccessibility = async (page, what) => {
-  // Colours that fade are none to judge.
-  await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))))
+  step = what
+  await atRest(page)
   await page.evaluate(axe)
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }))
   const told = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join('; ')}`)
@@ -91,12 +108,16 @@ export const picture = async (page, name) => {
   const folder = process.env.REALTIME_PICTURES
   if (!folder) return
   await mkdir(folder, { recursive: true })
-  await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))))
+  await atRest(page)
   await page.screenshot({ path: `${folder}/${name}.png` })
 }
 
 // Runs a scenario; the process ends with 1 and the reason if it fails.
 export const run = async (scenario) => {
+  setTimeout(() => {
+    console.error(`hangs at or after: ${step}`)
+    process.exit(1)
+  }, LIMIT)
   const browser = await Browser.launch()
   try {
     await scenario(browser)

@@ -13,5 +13,5 @@ pub use blocklist::Blocklist;
 pub use claims::{ClaimValidators, ClaimValidatorsError, Claims};
 pub use error::AuthError;
 pub use jwks::{Jwks, JwksError};
-pub use token::{channel_token, is_api_key, sign_hs256};
+pub use token::{channel_token, clean, is_api_key, sign_hs256};
 pub use verify::{Keys, Verifier};

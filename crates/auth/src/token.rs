@@ -47,7 +47,10 @@ impl Parts {
 }
 
 /// A token as it is meant: percent-decoded, without white space (protocol 8.1).
-pub(crate) fn clean(token: &str) -> Result<String, AuthError> {
+///
+/// # Errors
+/// [`AuthError::Malformed`] for what is no text.
+pub fn clean(token: &str) -> Result<String, AuthError> {
     let decoded: Cow<'_, str> = percent_decode_str(token).decode_utf8().map_err(|_| AuthError::Malformed)?;
     let mut cleaned = decoded.into_owned();
     cleaned.retain(|c| !c.is_whitespace());

@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Seconds to watch the idle sockets
     #[arg(long, default_value_t = 10)]
     idle_seconds: u64,
+    /// Keep the tenant in a metadata database
+    #[arg(long)]
+    metadata: bool,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
@@ -33,7 +36,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let ideal_cpu = ideal.cpu_seconds()? - before;
     drop(ideal);
 
-    let server = Target::real().await?;
+    let server = if options.metadata { Target::with_metadata().await? } else { Target::real().await? };
     let (before, resident) = (server.cpu_seconds()?, server.resident_bytes()?);
     let started = Instant::now();
     let mut sockets = connect(&server, options).await?;

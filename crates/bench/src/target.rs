@@ -16,8 +16,17 @@ pub(crate) enum Target {
 impl Target {
     /// The server with limits that nothing here reaches. Its connection to the database stands.
     pub(crate) async fn real() -> Result<Self> {
+        Self::start(options()).await
+    }
+
+    /// The same with its tenant in a metadata database.
+    pub(crate) async fn with_metadata() -> Result<Self> {
+        Self::start(options().env("DB_ENC_KEY", "1234567890123456")).await
+    }
+
+    async fn start(options: ServerOptions) -> Result<Self> {
         let db = TestDb::new().await?;
-        let server = Server::start(server_binary()?, &db, options()).await?;
+        let server = Server::start(server_binary()?, &db, options).await?;
         crate::wire::joined(server.port(), "realtime:first", "{}").await?;
         Ok(Self::Real(Box::new(server), Box::new(db)))
     }

@@ -89,8 +89,8 @@ struct Counts {
     malformed: AtomicU64,
 }
 
-/// A number of the cluster's metrics: name, whether it only grows, what it tells, value.
-pub type Metric = (&'static str, bool, &'static str, f64);
+/// A number of the cluster's metrics: name and value.
+pub type Metric = (&'static str, f64);
 
 /// A node, as another or itself sees it.
 #[derive(Debug, Clone)]
@@ -248,40 +248,15 @@ impl Cluster {
         let counts = &self.0.counts;
         let nodes = self.0.members.lock().nodes().len() + 1;
         vec![
-            (
-                "realtime_cluster_connected",
-                false,
-                "Whether NATS is connected",
-                f64::from(self.is_connected()),
-            ),
-            ("realtime_cluster_nodes", false, "Nodes that are heard, this one included", nodes as f64),
-            ("realtime_cluster_messages_sent", true, "Messages sent to other nodes", count(&counts.sent)),
-            ("realtime_cluster_bytes_sent", true, "Bytes sent to other nodes", count(&counts.sent_bytes)),
-            (
-                "realtime_cluster_messages_received",
-                true,
-                "Messages received from other nodes",
-                count(&counts.received),
-            ),
-            (
-                "realtime_cluster_bytes_received",
-                true,
-                "Bytes received from other nodes",
-                count(&counts.received_bytes),
-            ),
-            (
-                "realtime_cluster_gaps",
-                true,
-                "Times that messages of other nodes were missed, by tenant",
-                count(&counts.gaps),
-            ),
-            ("realtime_cluster_malformed", true, "Messages that could not be read", count(&counts.malformed)),
-            (
-                "realtime_cluster_waiting_bytes",
-                false,
-                "Bytes that wait to be sent to other nodes",
-                self.0.outgoing.backlog.bytes() as f64,
-            ),
+            ("realtime_cluster_connected", f64::from(self.is_connected())),
+            ("realtime_cluster_nodes", nodes as f64),
+            ("realtime_cluster_messages_sent", count(&counts.sent)),
+            ("realtime_cluster_bytes_sent", count(&counts.sent_bytes)),
+            ("realtime_cluster_messages_received", count(&counts.received)),
+            ("realtime_cluster_bytes_received", count(&counts.received_bytes)),
+            ("realtime_cluster_gaps", count(&counts.gaps)),
+            ("realtime_cluster_malformed", count(&counts.malformed)),
+            ("realtime_cluster_waiting_bytes", self.0.outgoing.backlog.bytes() as f64),
         ]
     }
 }

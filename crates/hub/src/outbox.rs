@@ -59,6 +59,15 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the operating system says.
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Writes what the sink has taken and keeps, for one that cannot write all it takes: encrypted records, say. False
+    /// if something has to wait until the socket takes more.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn try_drain(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 impl Sink for TcpStream {
@@ -107,6 +116,8 @@ struct Queue {
     closed: Option<Closed>,
     sink: Option<Arc<dyn Sink>>,
     signals: Vec<Signal>,
+    /// Bytes that left, since the start.
+    written: u64,
 }
 
 impl Queue {
@@ -124,6 +135,7 @@ impl Queue {
     /// Drops what was written from the front.
     fn written(&mut self, mut count: usize) {
         self.bytes -= count;
+        self.written += count as u64;
         while let Some(front) = self.frames.front_mut() {
             if count < front.len() {
                 front.advance(count);
@@ -220,10 +232,14 @@ impl Outbox {
             return Err(closed);
         }
         let was_empty = queue.frames.is_empty();
-        let mut written = 0;
+        let (mut written, mut drained) = (0, true);
         if was_empty && let Some(sink) = &queue.sink {
-            match write(&**sink, frames.iter().copied()) {
-                Ok(count) => written = count,
+            let direct = write(&**sink, frames.iter().copied());
+            match direct.and_then(|count| Ok((count, sink.try_drain()?))) {
+                Ok(taken) => {
+                    (written, drained) = taken;
+                    queue.written += written as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => {
                     queue.closed = Some(Closed::Gone);
@@ -243,7 +259,7 @@ impl Outbox {
             accepted &= queue.append(frame.slice(written..), self.limit);
             written = 0;
         }
-        let wake = !accepted || (was_empty && !queue.frames.is_empty());
+        let wake = !accepted || (was_empty && !(queue.frames.is_empty() && drained));
         drop(queue);
         if wake {
             self.wake.notify_one();
@@ -261,7 +277,7 @@ impl Outbox {
             }
             if queue.frames.is_empty() {
                 queue.shrink();
-                return Flush::Done;
+                return queue.drain();
             }
             if !queue.write_some() {
                 return queue.closed.map_or(Flush::Blocked, Flush::Closed);
@@ -295,7 +311,7 @@ impl Outbox {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        Ok(queue.frames.is_empty())
+        Ok(queue.frames.is_empty() && queue.sink.as_ref().map_or(Ok(true), |sink| sink.try_drain())?)
     }
 
     /// Moves every queued frame to the end of `into`; returns why the outbox is closed, if it is. For a
@@ -303,9 +319,16 @@ impl Outbox {
     pub fn take(&self, into: &mut VecDeque<Bytes>) -> Option<Closed> {
         let mut queue = self.queue.lock();
         into.append(&mut queue.frames);
+        queue.written += queue.bytes as u64;
         queue.bytes = 0;
         queue.shrink();
         queue.closed
+    }
+
+    /// Bytes that were written, or taken, since the start.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.queue.lock().written
     }
 
     /// Tells the socket's task something and wakes it.
@@ -333,6 +356,18 @@ impl Outbox {
 }
 
 impl Queue {
+    /// Writes what the sink keeps.
+    fn drain(&mut self) -> Flush {
+        match self.sink.as_ref().map_or(Ok(true), |sink| sink.try_drain()) {
+            Ok(true) => Flush::Done,
+            Ok(false) => Flush::Blocked,
+            Err(_) => {
+                self.closed = Some(Closed::Gone);
+                Flush::Closed(Closed::Gone)
+            }
+        }
+    }
+
     /// One write of the first frames. False when the socket takes no more, or is gone.
     fn write_some(&mut self) -> bool {
         let Some(sink) = &self.sink else { return false };

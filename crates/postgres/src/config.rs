@@ -14,6 +14,8 @@ pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=post
 /// Where a tenant's database is and what it is called there.
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
+    /// Whose database it is, for logs.
+    pub tenant: Box<str>,
     /// Host name or address.
     pub host: String,
     /// TCP port.
@@ -63,6 +65,7 @@ pub struct DatabaseConfig {
 impl Default for DatabaseConfig {
     fn default() -> Self {
         Self {
+            tenant: Box::default(),
             host: "127.0.0.1".to_owned(),
             port: 5432,
             route: Route::default(),
@@ -83,5 +86,12 @@ impl Default for DatabaseConfig {
             sharing: None,
             prepare: None,
         }
+    }
+}
+
+impl DatabaseConfig {
+    /// What lines of background tasks are told apart by.
+    pub(crate) fn span(&self) -> tracing::Span {
+        tracing::error_span!("database", tenant = &*self.tenant)
     }
 }

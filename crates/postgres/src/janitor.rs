@@ -138,7 +138,7 @@ pub(crate) async fn run(
         let succeeded = match maintain(&config, clock(), settings.delete && run > 0).await {
             Ok(done) => {
                 for problem in &done.problems {
-                    tracing::error!(database = config.name, "{problem}");
+                    tracing::error!(database = config.name, code = "PartitionCreationFailed", "{problem}");
                 }
                 if !done.created.is_empty() || !done.dropped.is_empty() {
                     let (created, dropped) = (done.created.len(), done.dropped.len());

@@ -19,7 +19,7 @@ pub(crate) struct PolicyPool {
     pool: Result<Pool, ConnectError>,
     breaker: Mutex<PoolBreaker>,
     /// For the log.
-    database: String,
+    tenant: Box<str>,
 }
 
 impl PolicyPool {
@@ -29,7 +29,7 @@ impl PolicyPool {
         Self {
             pool: pool::make_named(config, APPLICATION, size, wait),
             breaker: Mutex::new(PoolBreaker::new(size)),
-            database: config.name.clone(),
+            tenant: config.tenant.clone(),
         }
     }
 
@@ -43,8 +43,8 @@ impl PolicyPool {
             Gate::Closed => Ok(()),
             Gate::Open { news } => {
                 if news {
-                    let (database, code) = (&*self.database, "IncreaseConnectionPool");
-                    tracing::error!(database, code, "IncreaseConnectionPool: Too many database timeouts");
+                    let (tenant, code) = (&*self.tenant, "IncreaseConnectionPool");
+                    tracing::error!(tenant, code, "Too many database timeouts");
                 }
                 Err(AuthorizeError::IncreaseConnectionPool)
             }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tokio::{
     sync::watch,
-    time::{self, Duration},
+    time::{self, Duration, Instant},
 };
 
 use crate::{DatabaseConfig, SchemaError, TenantDatabase};
@@ -65,7 +65,13 @@ impl TenantDatabase {
     /// Sets the database up; whether it should be tried again when the database is next reached.
     async fn set_up(&self) -> bool {
         let name = &*self.config().name;
-        match self.set_up_schema(SystemTime::now(), false).await {
+        let started = Instant::now();
+        let outcome = self.set_up_schema(SystemTime::now(), false).await;
+        self.stats().set_ups.record_time(started.elapsed());
+        if outcome.as_ref().map_or(true, |report| !report.failed.is_empty()) {
+            self.stats().set_up_failures.add(1);
+        }
+        match outcome {
             Ok(report) => {
                 for change in &report.changed {
                     tracing::info!(database = name, "set-up: {change}");

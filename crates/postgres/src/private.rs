@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use tokio::time::Instant;
+
 use crate::{
     AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, JanitorSettings, Maintenance,
     ReadVerdict, ReplayError, ReplayParams, ReplayedMessage, SchemaError, SchemaReport, Stats,
@@ -78,7 +80,10 @@ impl TenantDatabase {
         params: ReplayParams,
     ) -> Result<Vec<ReplayedMessage>, ReplayError> {
         self.connected().await.map_err(|error| ReplayError::Failed(error.to_string()))?;
-        replay::replay(&self.private().pool, topic, params, SystemTime::now()).await
+        let started = Instant::now();
+        let answer = replay::replay(&self.private().pool, topic, params, SystemTime::now()).await;
+        self.stats().replays.record_time(started.elapsed());
+        answer
     }
 
     /// Makes what private topics need in the database, where it is missing. Safe to run at any time and from

@@ -42,8 +42,23 @@ fn condition(code: &str) -> &'static str {
     CONDITIONS.iter().find(|(known, _)| *known == code).map_or("unknown_condition", |(_, name)| name)
 }
 
-/// Severity, code, condition and message of an error: what may be logged. Its detail may quote rows.
-pub(crate) fn summary(error: &DbError) -> String {
+/// Classes of errors whose message says what is wrong with the database, not with a value: connections, features,
+/// transactions, authorization, names, resources, limits, operators, the system, configuration, the server itself.
+const TELLING: &[&str] =
+    &["08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "F0", "XX"];
+
+/// Severity, code and condition of an error, and its message unless that may quote values of rows, as those that
+/// policies raise or that conversions end with.
+pub(crate) fn loggable(error: &DbError) -> String {
+    let code = error.code().code();
+    if TELLING.iter().any(|class| code.starts_with(class)) {
+        return summary(error);
+    }
+    format!("ERROR {code} ({})", condition(code))
+}
+
+/// Severity, code, condition and message of an error.
+fn summary(error: &DbError) -> String {
     let code = error.code().code();
     format!("ERROR {code} ({}) {}", condition(code), error.message())
 }

@@ -18,9 +18,10 @@ use tokio::{
     time::{self, Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::{
-    Attendance, ConnectError, DatabaseBroadcast, DatabaseConfig, PolicyStats, Replication,
+    Attendance, ConnectError, DatabaseBroadcast, DatabaseConfig, Replication, Stats,
     attendance::Attendees,
     breaker::ConnectLimit,
     budget,
@@ -106,31 +107,6 @@ impl SubscribeRequest {
         let meant = published.iter().filter(|table| self.names(&table.schema, &table.name));
         meant.map(|table| table.oid).collect()
     }
-}
-
-/// Counters of a tenant's database since the server started.
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Row changes read from the log.
-    pub rows: AtomicU64,
-    /// Deliveries handed to the sink.
-    pub deliveries: AtomicU64,
-    /// Conditions that the database was asked about.
-    pub questions: AtomicU64,
-    /// Changes dropped because there were too many.
-    pub dropped: AtomicU64,
-    /// Parties (role and claims) whose sight of rows was checked, counted once for all rows asked together.
-    pub checks: AtomicU64,
-    /// Times the database was asked who sees rows.
-    pub check_rounds: AtomicU64,
-    /// How long that took, in microseconds.
-    pub check_micros: AtomicU64,
-    /// Bytes of the log that were not handed over yet when last looked at.
-    pub lag_bytes: AtomicU64,
-    /// Replication sessions started.
-    pub sessions: AtomicU64,
-    /// Questions to the policies of private topics.
-    pub policies: PolicyStats,
 }
 
 /// When the database last answered.
@@ -241,7 +217,13 @@ impl TenantDatabase {
     /// A handle; spawns nothing.
     #[must_use]
     pub fn new(config: DatabaseConfig, sink: Arc<dyn ChangeSink>) -> Self {
-        Self::with(config, sink, Arc::default(), Arc::default(), 0)
+        Self::with_stats(config, sink, Arc::default())
+    }
+
+    /// A handle that goes on counting where another one ended.
+    #[must_use]
+    pub fn with_stats(config: DatabaseConfig, sink: Arc<dyn ChangeSink>, stats: Arc<Stats>) -> Self {
+        Self::with(config, sink, stats, Arc::default(), 0)
     }
 
     fn with(
@@ -387,12 +369,13 @@ impl TenantDatabase {
     /// Runs something until the end of this handle.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.inner.stop.clone();
-        self.inner.tasks.spawn(async move {
+        let task = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = work => {}
             }
-        });
+        };
+        self.inner.tasks.spawn(task.instrument(self.inner.config.span()));
     }
 
     fn pool(&self) -> Result<&Pool, ConnectError> {
@@ -499,7 +482,8 @@ impl TenantDatabase {
                 inner.reign,
                 inner.prepared.subscribe(),
             );
-            inner.tasks.spawn(worker.run(queue, inner.stop.clone()));
+            let run = worker.run(queue, inner.stop.clone());
+            inner.tasks.spawn(run.instrument(inner.config.span()));
             commands
         };
         self.inner.worker.get_or_init(start).await

@@ -10,6 +10,7 @@ use realtime_hub::Hub;
 use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
 use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
 use secrecy::ExposeSecret;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     config::{ConfigError, Settings},
     http::longpoll::LongPolls,
     limits::Meters,
+    metrics::Metrics,
     routes::Routes,
     sharing::NodeSharing,
     sink::DatabaseSink,
@@ -41,6 +43,11 @@ pub struct App {
     status: Status,
     started: DateTime,
     stopping: CancellationToken,
+    metrics: Metrics,
+    /// Values of the labels `host` and `id` of metrics.
+    node_labels: (String, String),
+    /// Places of connections.
+    places: Arc<Semaphore>,
 }
 
 impl App {
@@ -64,6 +71,7 @@ impl App {
         };
         let hub = Hub::new(rand::random(), settings.presence_interval);
         let cluster = settings.cluster.clone().map(|config| Cluster::new(config, &hub));
+        let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
         Ok(Arc::new(Self {
             status: Status::new(settings.region.as_deref(), cluster.clone()),
             admin: Admin::new(&settings.admin, &settings.claim_validators),
@@ -77,7 +85,35 @@ impl App {
             long_polls: LongPolls::default(),
             started: TimeZone::UTC.to_datetime(Timestamp::now()),
             stopping,
+            metrics: Metrics::default(),
+            node_labels: (hostname(), format!("{:08x}", rand::random::<u32>())),
+            places,
         }))
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Name of the machine, and a short name of this node that is new at each start: labels of metrics.
+    #[must_use]
+    pub fn node_labels(&self) -> (&str, &str) {
+        (&self.node_labels.0, &self.node_labels.1)
+    }
+
+    /// Places of connections: each holds one as long as it is open.
+    #[must_use]
+    pub fn places(&self) -> &Arc<Semaphore> {
+        &self.places
+    }
+
+    /// Connections that are open, and how many may be.
+    #[must_use]
+    pub fn connections(&self) -> (usize, usize) {
+        let max = self.settings.max_connections.min(Semaphore::MAX_PERMITS);
+        (max.saturating_sub(self.places.available_permits()), max)
     }
 
     /// How the server runs.
@@ -114,10 +150,12 @@ impl App {
                 return None;
             }
         };
-        let routes = Arc::new(Routes::new(Arc::new(Meters::new(&tenant.limits))));
+        let metrics = self.metrics.tenant(&tenant.external_id);
+        let stats = Arc::clone(&metrics.database);
+        let routes = Arc::new(Routes::new(Arc::new(Meters::counted_by(&tenant.limits, metrics))));
         let name: Arc<str> = (&*tenant.external_id).into();
         let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
-        let database = TenantDatabase::new(self.prepared(tenant), Arc::new(sink));
+        let database = TenantDatabase::with_stats(self.prepared(tenant), Arc::new(sink), stats);
         let runtime = TenantRuntime::new(
             Arc::clone(tenant),
             verifier,
@@ -181,6 +219,12 @@ impl App {
         }
     }
 
+    /// Begins to push metrics, if they are to be pushed.
+    pub fn push_metrics(self: &Arc<Self>) -> Option<JoinHandle<()>> {
+        let pusher = self.settings.operations.pusher.clone()?;
+        Some(tokio::spawn(crate::metrics::push::run(Arc::clone(self), pusher)))
+    }
+
     /// Ends the sockets and the connections to databases; call after [`stopping`](Self::stopping) is cancelled.
     pub async fn shut_down(&self) {
         self.sockets.close();
@@ -211,6 +255,11 @@ impl App {
     #[must_use]
     pub fn may_read_metrics(&self, token: &str) -> bool {
         let Some(secret) = &self.settings.metrics_secret else { return false };
+        let Ok(cleaned) = realtime_auth::clean(token) else { return false };
+        if self.settings.operations.metrics_blocklist.iter().any(|blocked| blocked.expose_secret() == cleaned)
+        {
+            return false;
+        }
         let keys = Keys::new(Some(secret.expose_secret()), None);
         let verifier = Verifier::new(keys, self.settings.claim_validators.clone());
         verifier.verify_any(token, Clock::System.unix_seconds()).is_ok()
@@ -220,6 +269,18 @@ impl App {
     #[must_use]
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
+    }
+
+    /// Member of the `baggage` header that names a request.
+    #[must_use]
+    pub fn request_id_baggage_key(&self) -> &str {
+        &self.settings.operations.request_id_baggage_key
+    }
+
+    /// Whether requests about health are logged.
+    #[must_use]
+    pub fn logs_healthchecks(&self) -> bool {
+        self.settings.operations.log_healthchecks
     }
 
     /// When the server started, in UTC.
@@ -283,6 +344,10 @@ impl App {
     }
 }
 
+fn hostname() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
 fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigError> {
     let jwks = tenant.jwt_jwks.as_deref().map(Jwks::parse).transpose();
     let jwks = jwks.map_err(|error| ConfigError::new("jwt_jwks", error))?;
@@ -293,7 +358,9 @@ fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigErro
 /// Where a tenant's database is, in the words of the crate that talks to it.
 pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
     let database = &tenant.database;
+    let usual = DatabaseConfig::default();
     DatabaseConfig {
+        tenant: tenant.external_id.clone(),
         host: database.host.clone(),
         port: database.port,
         route: database.route.clone(),
@@ -306,6 +373,8 @@ pub(crate) fn database_config(tenant: &Tenant) -> DatabaseConfig {
         max_lag_bytes: database.max_lag_bytes,
         idle_stop: database.idle_stop,
         pool_size: database.pool_size,
-        ..DatabaseConfig::default()
+        policy_pool_size: database.policy_pool_size.unwrap_or(usual.policy_pool_size),
+        queue_target: database.queue_target.unwrap_or(usual.queue_target),
+        ..usual
     }
 }

@@ -9,6 +9,7 @@ use realtime_protocol::Opcode;
 use tokio::time::Instant;
 
 use crate::{
+    metrics::TenantMetrics,
     session::{Completion, Effect, Session},
     sockets::{Era, SocketGuard},
     tenant_runtime::TenantRuntime,
@@ -58,6 +59,18 @@ impl Driver {
     #[must_use]
     pub fn outbox(&self) -> &Arc<Outbox> {
         self.session.outbox()
+    }
+
+    /// What is counted of its tenant.
+    #[must_use]
+    pub fn metrics(&self) -> &TenantMetrics {
+        self.runtime.metrics()
+    }
+
+    /// Its tenant's `external_id`.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.runtime.name()
     }
 
     /// Whether messages may be read.

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod codes;
 pub mod config;
 pub mod dashboard;
 pub mod dev;
@@ -25,4 +26,5 @@ pub mod sockets;
 pub mod startup;
 pub mod status;
 pub mod tenant_runtime;
+pub mod transport;
 pub mod ws;

@@ -110,6 +110,9 @@ impl App {
             runtime.set_verifier(verifier);
         }
         runtime.set_tenant(Arc::clone(tenant));
+        if effects.elsewhere {
+            runtime.forget_set_up();
+        }
         let ending = if !effects.database {
             Ending::default()
         } else if tenant.suspend {
@@ -197,6 +200,18 @@ mod tests {
 
     fn effects(change: impl FnOnce(&mut Tenant)) -> SideEffects {
         SideEffects::of(&tenant(|_| {}), &tenant(change))
+    }
+
+    /// http_and_ops 20: what does not end in time is not waited for
+    #[tokio::test(start_paused = true)]
+    async fn ends_are_waited_for_within_their_limit() {
+        let begun = time::Instant::now();
+        Ending(Some(tokio::spawn(std::future::pending()))).wait("t", DATABASE_LIMIT).await;
+        assert_eq!(begun.elapsed(), DATABASE_LIMIT);
+        Ending(Some(tokio::spawn(time::sleep(Duration::from_secs(1))))).wait("t", RELOAD_LIMIT).await;
+        assert_eq!(begun.elapsed(), DATABASE_LIMIT + Duration::from_secs(1));
+        Ending::default().wait("t", RELOAD_LIMIT).await;
+        assert_eq!(begun.elapsed(), DATABASE_LIMIT + Duration::from_secs(1));
     }
 
     /// http_and_ops 19 to 22

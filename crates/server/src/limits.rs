@@ -1,29 +1,39 @@
 //! The limiters of one tenant, on the machine's clock (protocol 9).
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use realtime_hub::Kind;
+use realtime_metrics::Counter;
 use realtime_tenants::{Limiter, Limits, Span};
 use tokio::time::Instant;
+
+use crate::metrics::TenantMetrics;
 
 /// A [`Limiter`] that knows the time.
 #[derive(Debug)]
 pub struct Meter {
     limiter: Limiter,
     origin: Instant,
+    /// Everything ever counted, also by meters before this one.
+    counter: Arc<Counter>,
 }
 
 impl Meter {
-    fn new(span: Span, limit: u32) -> Self {
-        Self { limiter: Limiter::new(span, limit, Duration::ZERO), origin: Instant::now() }
+    fn new(span: Span, limit: u32, counter: &Arc<Counter>) -> Self {
+        let counter = Arc::clone(counter);
+        Self { limiter: Limiter::new(span, limit, Duration::ZERO), origin: Instant::now(), counter }
     }
 
     /// Counts `n` more.
     pub fn add(&self, n: u64) {
         self.limiter.add(n, self.origin.elapsed());
+        self.counter.add(n);
     }
 
     /// Whether there were too many on average, as of the last tick.
@@ -39,7 +49,7 @@ impl Meter {
     /// Everything ever counted.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.limiter.total()
+        self.counter.get()
     }
 
     /// The limit per second.
@@ -61,6 +71,7 @@ pub struct Meters {
     presence: Meter,
     db_events: Meter,
     requests: Meter,
+    metrics: Arc<TenantMetrics>,
     /// Largest payload, its allowance included.
     max_payload_bytes: AtomicUsize,
 }
@@ -69,12 +80,24 @@ impl Meters {
     /// Meters that have counted nothing.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
+        Self::counted_by(limits, Arc::default())
+    }
+
+    /// Meters whose counts go to these metrics.
+    #[must_use]
+    pub fn counted_by(limits: &Limits, metrics: Arc<TenantMetrics>) -> Self {
+        let events = limits.max_events_per_second;
         Self {
-            joins: Meter::new(Span::EVENTS, limits.max_joins_per_second),
-            events: Meter::new(Span::EVENTS, limits.max_events_per_second),
-            presence: Meter::new(Span::EVENTS, limits.max_presence_events_per_second),
-            db_events: Meter::new(Span::EVENTS, limits.max_events_per_second),
-            requests: Meter::new(Span::REQUESTS, limits.max_events_per_second),
+            joins: Meter::new(Span::EVENTS, limits.max_joins_per_second, &metrics.joins),
+            events: Meter::new(Span::EVENTS, events, &metrics.events),
+            presence: Meter::new(
+                Span::EVENTS,
+                limits.max_presence_events_per_second,
+                &metrics.presence_events,
+            ),
+            db_events: Meter::new(Span::EVENTS, events, &metrics.db_events),
+            requests: Meter::new(Span::REQUESTS, events, &metrics.requests),
+            metrics,
             max_payload_bytes: AtomicUsize::new(limits.max_payload_bytes()),
         }
     }
@@ -94,6 +117,12 @@ impl Meters {
     #[must_use]
     pub fn max_payload_bytes(&self) -> usize {
         self.max_payload_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What is counted of the tenant.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<TenantMetrics> {
+        &self.metrics
     }
 
     /// Attempts to join.

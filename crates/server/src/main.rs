@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn serve(env: &Env) -> Result<ExitCode, ConfigError> {
     let settings = Settings::from_env(env)?;
-    logging::init(env)?;
+    let _traces = logging::init(env)?;
     if !env.ignored().is_empty() {
         tracing::info!(
             variables = env.ignored().join(", "),
@@ -70,6 +70,7 @@ fn serve(env: &Env) -> Result<ExitCode, ConfigError> {
         if let Ok(port) = server.port() {
             tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "serving");
         }
+        ignore_other_signals();
         server.run(stop_signal()).await;
         ExitCode::SUCCESS
     }))
@@ -85,7 +86,7 @@ fn raise_descriptor_limit() {
 }
 
 fn run_dev(args: &DevArgs, config: Option<&Path>) -> Result<ExitCode, ConfigError> {
-    logging::init_for_people(&Env::read(&|name| std::env::var(name).ok(), config)?)?;
+    let _traces = logging::init_for_people(&Env::read(&|name| std::env::var(name).ok(), config)?)?;
     Ok(run(async {
         match dev::run(args, config, stop_signal()).await {
             Ok(()) => ExitCode::SUCCESS,
@@ -133,6 +134,29 @@ async fn stop_signal() {
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "cannot listen for signals: stop the server with SIGKILL");
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Signals that mean nothing to a server, and would end it if nobody took them: sockets are not to be lost by a
+/// terminal that was closed, or by a script that wants a reload (http_and_ops 64).
+fn ignore_other_signals() {
+    let signals = [
+        ("SIGHUP", SignalKind::hangup()),
+        ("SIGUSR1", SignalKind::user_defined1()),
+        ("SIGUSR2", SignalKind::user_defined2()),
+        ("SIGALRM", SignalKind::alarm()),
+    ];
+    for (name, kind) in signals {
+        match signal(kind) {
+            Ok(mut signals) => {
+                tokio::spawn(async move {
+                    while signals.recv().await.is_some() {
+                        tracing::info!(signal = name, "signal ignored");
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(%error, signal = name, "signal cannot be ignored"),
         }
     }
 }

@@ -34,6 +34,7 @@ pub async fn begin(app: &Arc<App>) {
             tokio::join!(
                 Arc::clone(&directory).run(stop.clone()),
                 keeping.follow_changes(),
+                keeping.follow_operations(),
                 keep_running_known(&keeping)
             )
         };

@@ -17,7 +17,7 @@ use realtime_postgres::{ChangeSink, Notice};
 use realtime_protocol::{Ref, SystemMessage, Vsn, encode};
 use tokio::time::{self, Duration, Instant};
 
-use crate::limits::Meters;
+use crate::{limits::Meters, metrics::MessageType};
 
 /// Where one joined channel's row changes go, and what their frames look like.
 #[derive(Debug)]
@@ -180,6 +180,7 @@ impl ChangeSink for Routes {
     fn deliver(&self, delivery: Delivery) {
         let ids: usize = delivery.recipients.iter().map(|recipient| recipient.ids.len()).sum();
         self.meters.db_events().add(ids as u64);
+        self.meters.metrics().payload(MessageType::PostgresChanges, delivery.data.len());
         let routes = self.routes.read();
         let mut frames: HashMap<FrameKey<'_>, Bytes> = HashMap::new();
         for recipient in &delivery.recipients {

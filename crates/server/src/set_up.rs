@@ -61,8 +61,8 @@ pub async fn is_done(app: &Arc<App>, runtime: &Arc<TenantRuntime>) -> bool {
             let app = Arc::clone(&app);
             async move {
                 if let Some(report) = run(&runtime.tenant()).await {
-                    runtime.set_up();
                     note(&app, runtime.name(), &report).await;
+                    runtime.set_up();
                 }
                 runtime.setting_up().store(false, Ordering::Release);
             }

@@ -8,7 +8,7 @@ use realtime_hub::{Audience, FanOut, Hub, RoomKey};
 use realtime_postgres::{ChangeSink, DatabaseBroadcast, MessageBody, Notice, Relief};
 use realtime_protocol::{Encoding, UserBroadcast, encode};
 
-use crate::{limits::Meters, routes::Routes};
+use crate::{limits::Meters, metrics::MessageType, routes::Routes};
 
 /// The sink of one tenant's database.
 #[derive(Debug)]
@@ -66,6 +66,11 @@ impl ChangeSink for DatabaseSink {
         }
         let Ok(id) = uuid::Uuid::try_parse(&message.id) else { return None };
         events.add(1);
+        let size = match &message.body {
+            MessageBody::Json(json) => json.len(),
+            MessageBody::Binary(bytes) => bytes.len(),
+        };
+        self.meters().metrics().payload(MessageType::Broadcast, size);
         let key = RoomKey {
             tenant: Arc::clone(&self.tenant),
             audience: if message.private { Audience::Private } else { Audience::Public },

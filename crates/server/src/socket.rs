@@ -11,14 +11,12 @@ use std::{
 
 use realtime_hub::{Closed, Flush, Outbox};
 use realtime_protocol::frame;
-use tokio::{
-    net::TcpStream,
-    time::{self, Instant},
-};
+use tokio::time::{self, Instant};
 
 use crate::{
     driver::{Driver, Ending},
     http::listener::ConnectionPermit,
+    transport::Transport,
     ws::reader::{Event, Reader},
 };
 
@@ -82,8 +80,8 @@ impl From<Ending> for End {
 /// held as long.
 ///
 /// No `async fn`: its arguments would stay in the future beside what they are moved into, for each socket.
-pub fn run(
-    stream: Arc<TcpStream>,
+pub fn run<T: Transport>(
+    stream: Arc<T>,
     reader: Reader,
     driver: Driver,
     permit: ConnectionPermit,
@@ -107,8 +105,8 @@ pub fn run(
     }
 }
 
-struct Socket {
-    stream: Arc<TcpStream>,
+struct Socket<T> {
+    stream: Arc<T>,
     reader: Reader,
     driver: Driver,
     outbox: Arc<Outbox>,
@@ -121,7 +119,7 @@ struct Socket {
     _permit: ConnectionPermit,
 }
 
-impl Socket {
+impl<T: Transport> Socket<T> {
     async fn serve(&mut self) -> End {
         // Frames that came with the upgrade request wait for no further read.
         if let Err(end) = self.read_events() {
@@ -180,9 +178,13 @@ impl Socket {
         for _ in 0..READS_PER_TURN {
             match self.stream.try_read_buf(self.reader.space()) {
                 Ok(0) => return Err(End::Gone),
-                Ok(_) => {
+                Ok(count) => {
                     self.heard = Instant::now();
-                    self.read_events()?;
+                    let handled = self.read_events();
+                    let metrics = self.driver.metrics();
+                    metrics.input_bytes.add(count as u64);
+                    metrics.node().handled_in.record_time(self.heard.elapsed());
+                    handled?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.full_turns = 0;
@@ -212,7 +214,9 @@ impl Socket {
                 Ok(Some(Event::Pong)) => {}
                 Ok(Some(Event::Close(code))) => return Err(End::Answer(code)),
                 Err(violation) => {
-                    tracing::debug!(error = %violation, "websocket violation");
+                    let tenant = self.driver.tenant();
+                    let code = "MalformedWebSocketMessage";
+                    tracing::warn!(tenant, code, error = %violation, "websocket violation");
                     return Err(End::Close(violation.close_code()));
                 }
             }
@@ -228,6 +232,7 @@ impl Socket {
             End::TooSlow => {
                 SLOW_CONSUMERS.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
+                    tenant = self.driver.tenant(),
                     code = "SlowConsumer",
                     "socket closed: it reads slower than its channels talk"
                 );
@@ -245,6 +250,7 @@ impl Socket {
             self.await_close().await
         })
         .await;
+        self.stream.end();
     }
 
     /// Reads and drops what the client sent before it saw our close frame, until it answers or goes: closing

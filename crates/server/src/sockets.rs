@@ -10,7 +10,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use realtime_hub::{Outbox, Signal};
-use tokio::time;
+use tokio::time::{self, Instant};
+
+use crate::metrics::TenantMetrics;
 
 /// Sockets that are closed together when the node goes down, and the pause before the next: their clients all
 /// come back at once somewhere (protocol 12).
@@ -18,8 +20,11 @@ const BATCH: usize = 10_000;
 const BATCH_PAUSE: Duration = Duration::from_secs(2);
 
 /// The sockets of one tenant on this node.
-#[derive(Debug, Default)]
-pub struct Sockets(Mutex<Inner>);
+#[derive(Debug)]
+pub struct Sockets {
+    inner: Mutex<Inner>,
+    metrics: Arc<TenantMetrics>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -27,6 +32,14 @@ struct Inner {
     next: u64,
     era: u64,
     shutting_down: bool,
+    /// When the last one ended, or when it began without any.
+    vacant_since: Option<Instant>,
+}
+
+impl Default for Sockets {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
 }
 
 /// The time between two ends of all sockets.
@@ -34,19 +47,27 @@ struct Inner {
 pub struct Era(u64);
 
 impl Sockets {
+    /// No sockets yet.
+    #[must_use]
+    pub fn new(metrics: Arc<TenantMetrics>) -> Self {
+        let inner = Inner { vacant_since: Some(Instant::now()), ..Inner::default() };
+        Self { inner: Mutex::new(inner), metrics }
+    }
+
     /// The era of a socket that is to be admitted. Take it before looking at what admits it.
     #[must_use]
     pub fn era(&self) -> Era {
-        Era(self.0.lock().era)
+        Era(self.inner.lock().era)
     }
 
     /// Adds a socket that was admitted in an era, until the guard is dropped.
     #[must_use]
     pub fn enter(self: &Arc<Self>, outbox: &Arc<Outbox>, era: Era) -> SocketGuard {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let id = inner.next;
         inner.next += 1;
         inner.outboxes.insert(id, Arc::clone(outbox));
+        inner.vacant_since = None;
         if era.0 != inner.era {
             outbox.signal(Signal::Disconnect);
         }
@@ -60,7 +81,7 @@ impl Sockets {
     /// Number of sockets.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.lock().outboxes.len()
+        self.inner.lock().outboxes.len()
     }
 
     /// Whether there is none.
@@ -69,11 +90,23 @@ impl Sockets {
         self.len() == 0
     }
 
+    /// For how long there has been none.
+    #[must_use]
+    pub fn vacant_for(&self, now: Instant) -> Option<Duration> {
+        self.inner.lock().vacant_since.map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Bytes written to the sockets that there are.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.inner.lock().outboxes.values().map(|outbox| outbox.bytes_written()).sum()
+    }
+
     /// Ends the sockets that there are, and those admitted before: each joined channel is told, then the socket is
     /// closed with code 1012. Call it after what admits them was changed.
     pub fn disconnect(&self) {
         let outboxes: Vec<_> = {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             inner.era += 1;
             inner.outboxes.values().map(Arc::clone).collect()
         };
@@ -92,7 +125,7 @@ impl Sockets {
 
     /// Closes all sockets, also those to come, with code 1012; large numbers in batches.
     pub async fn shut_down(&self) {
-        self.0.lock().shutting_down = true;
+        self.inner.lock().shutting_down = true;
         let outboxes = self.outboxes();
         let mut batches = outboxes.chunks(BATCH).peekable();
         while let Some(batch) = batches.next() {
@@ -106,7 +139,7 @@ impl Sockets {
     }
 
     fn outboxes(&self) -> Vec<Arc<Outbox>> {
-        self.0.lock().outboxes.values().map(Arc::clone).collect()
+        self.inner.lock().outboxes.values().map(Arc::clone).collect()
     }
 }
 
@@ -119,8 +152,13 @@ pub struct SocketGuard {
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
-        let mut inner = self.sockets.0.lock();
-        inner.outboxes.remove(&self.id);
+        let mut inner = self.sockets.inner.lock();
+        if let Some(outbox) = inner.outboxes.remove(&self.id) {
+            self.sockets.metrics.output_bytes.add(outbox.bytes_written());
+        }
+        if inner.outboxes.is_empty() {
+            inner.vacant_since = Some(Instant::now());
+        }
     }
 }
 

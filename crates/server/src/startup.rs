@@ -4,7 +4,13 @@ use std::{io, sync::Arc, time::Duration};
 
 use rand::Rng as _;
 use realtime_cluster::ConnectError;
-use tokio::{net::TcpListener, time};
+use realtime_tls::Certificate;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time,
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,12 +27,16 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between attempts to reach a database at start: doubles up to the second value, with jitter.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A server that has its port.
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     stopping: CancellationToken,
-    max_connections: usize,
+    /// With what it encrypts connections, if it does.
+    tls: Option<(Arc<Certificate>, TlsAcceptor)>,
 }
 
 impl Server {
@@ -36,9 +46,14 @@ impl Server {
     /// What the operating system says, for example that the port is taken.
     pub fn bind(settings: Settings) -> io::Result<Self> {
         let listener = listener::bind(settings.listen, settings.port)?;
-        let (stopping, max_connections) = (CancellationToken::new(), settings.max_connections);
+        let accept = |certificate: &Arc<Certificate>| {
+            let acceptor = certificate.acceptor().map_err(io::Error::other)?;
+            io::Result::Ok((Arc::clone(certificate), acceptor))
+        };
+        let tls = settings.certificate.as_ref().map(accept).transpose()?;
+        let stopping = CancellationToken::new();
         let app = App::new(settings, stopping.clone()).map_err(io::Error::other)?;
-        Ok(Self { app, listener, stopping, max_connections })
+        Ok(Self { app, listener, stopping, tls })
     }
 
     /// What the server shares.
@@ -70,20 +85,60 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         metadata::begin(&self.app).await;
         self.app.connect_databases();
+        let pushing = self.app.push_metrics();
         self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
-        let serving =
-            tokio::spawn(listener::serve(self.listener, router, self.max_connections, self.stopping.clone()));
+        let (certificate, acceptor) = self.tls.unzip();
+        let stopping = self.stopping.clone();
+        let places = Arc::clone(self.app.places());
+        let serving = tokio::spawn(listener::serve(self.listener, router, places, acceptor, stopping));
+        tokio::spawn(self.stopping.clone().run_until_cancelled_owned(follow(certificate)));
         stop.await;
         tracing::info!("stopping");
         self.stopping.cancel();
         let ended = time::timeout(SHUTDOWN_LIMIT, async {
             let _ = serving.await;
             self.app.shut_down().await;
+            if let Some(pushing) = pushing {
+                pushing.abort();
+            }
         });
         if ended.await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
+    }
+}
+
+/// Takes a new certificate into use when its files have changed: on SIGHUP, or when they are looked at. Without a
+/// certificate SIGHUP asks for nothing, and does not end the process as it would by itself.
+async fn follow(certificate: Option<Arc<Certificate>>) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::error!(%error, "cannot listen for SIGHUP: the certificate is not read again");
+            return;
+        }
+    };
+    let Some(certificate) = certificate else {
+        while hangup.recv().await.is_some() {
+            tracing::info!("there is no certificate to read again");
+        }
+        return;
+    };
+    let mut failed = false;
+    loop {
+        let asked = time::timeout(CERTIFICATE_INTERVAL, hangup.recv()).await.is_ok();
+        match certificate.reload() {
+            Ok(true) => tracing::info!("serving with a new certificate"),
+            Ok(false) => {}
+            Err(error) if asked || !failed => {
+                tracing::error!(code = "CertificateNotReloaded", %error, "the certificate in use stays");
+                failed = true;
+                continue;
+            }
+            Err(_) => continue,
+        }
+        failed = false;
     }
 }
 

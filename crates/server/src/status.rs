@@ -140,9 +140,11 @@ pub fn report(app: &App) -> Bytes {
     bytes
 }
 
-/// Whether a database is looked after: it is the server's own, or somebody is connected who may need it.
+/// Whether a database is looked after: it is the server's own, or somebody is connected who may need it. Connections to
+/// that of a suspended tenant are ended on purpose.
 fn is_kept(runtime: &TenantRuntime) -> bool {
-    runtime.tenant().default || !runtime.sockets().is_empty()
+    let tenant = runtime.tenant();
+    !tenant.suspend && (tenant.default || !runtime.sockets().is_empty())
 }
 
 fn databases(runtimes: &[Arc<TenantRuntime>]) -> Databases {

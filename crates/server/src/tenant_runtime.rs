@@ -16,8 +16,7 @@ use realtime_cluster::{Cluster, Interest, TenantSide};
 use realtime_hub::Hub;
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Health, ReadVerdict,
-    ReplayError, ReplayParams, ReplayedMessage, Replication, Stats, SubscribeRequest, TenantDatabase,
-    WriteVerdict,
+    ReplayError, ReplayParams, ReplayedMessage, Replication, SubscribeRequest, TenantDatabase, WriteVerdict,
 };
 use realtime_tenants::{Tenant, Users};
 use tokio::time::Instant;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::{Meter, Meters},
+    metrics::TenantMetrics,
     routes::Routes,
     session::Token,
     sockets::Sockets,
@@ -63,10 +63,6 @@ pub trait Database: Send + Sync {
     /// See [`TenantDatabase::health`].
     fn health(&self) -> Health {
         Health::Idle
-    }
-    /// Counters, if there are any.
-    fn stats(&self) -> Option<&Stats> {
-        None
     }
     /// See [`TenantDatabase::is_replicating`].
     fn is_replicating(&self) -> bool {
@@ -143,10 +139,6 @@ impl Database for TenantDatabase {
 
     fn health(&self) -> Health {
         Self::health(self)
-    }
-
-    fn stats(&self) -> Option<&Stats> {
-        Some(Self::stats(self))
     }
 
     fn is_replicating(&self) -> bool {
@@ -265,9 +257,9 @@ impl TenantRuntime {
         Self {
             name: (&*tenant.external_id).into(),
             started: Instant::now(),
+            sockets: Arc::new(Sockets::new(Arc::clone(meters.metrics()))),
             meters,
             hub_meter,
-            sockets: Arc::default(),
             tenant: RwLock::new(tenant),
             verifier: RwLock::new(Arc::new(verifier)),
             users: Arc::default(),
@@ -345,6 +337,12 @@ impl TenantRuntime {
         &self.meters
     }
 
+    /// What is counted of the tenant.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<TenantMetrics> {
+        self.meters.metrics()
+    }
+
     /// The same, as the hub counts with them.
     #[must_use]
     pub fn hub_meter(&self) -> &Arc<dyn realtime_hub::Meter> {
@@ -417,6 +415,11 @@ impl TenantRuntime {
     /// Says that its database was set up.
     pub fn set_up(&self) {
         self.set_up.store(true, Ordering::Release);
+    }
+
+    /// Says that it may have another database, of which that is not known.
+    pub fn forget_set_up(&self) {
+        self.set_up.store(false, Ordering::Release);
     }
 
     /// Whether its database is known to have been set up.

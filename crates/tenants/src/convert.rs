@@ -1,6 +1,8 @@
 //! From a record to the tenant that the server works with.
 
 use realtime_tls::{Route, Tls};
+use std::time::Duration;
+
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
@@ -115,7 +117,9 @@ impl TenantRecord {
             let tls = if plain { Tls::disable() } else { Tls::require() };
             Route { tls, ip_version: template.database.route.ip_version }
         };
-        let size = |setting: &str| extension.integer(setting).and_then(|size| size.try_into().ok());
+        let positive = |setting: &str| extension.integer(setting).filter(|value| *value > 0);
+        let size = |setting: &str| positive(setting).and_then(|size| size.try_into().ok());
+        let millis = |setting: &str| positive(setting).and_then(|millis| millis.try_into().ok());
         Ok(DatabaseSettings {
             host: clear("db_host")?,
             port: clear("db_port")?.trim().parse().map_err(|_| UnusableTenant::Setting("db_port"))?,
@@ -126,6 +130,10 @@ impl TenantRecord {
             publication: extension.text("publication").unwrap_or("supabase_realtime").to_owned(),
             slot_name,
             pool_size: size("subcriber_pool_size").unwrap_or(template.database.pool_size),
+            policy_pool_size: size("db_pool").or(template.database.policy_pool_size),
+            queue_target: millis("db_queue_target")
+                .map(Duration::from_millis)
+                .or(template.database.queue_target),
             ..template.database.clone()
         })
     }

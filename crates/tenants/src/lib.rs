@@ -26,7 +26,7 @@ pub use record::{ENCRYPTED_SETTINGS, ExtensionRecord, POSTGRES_CDC_RLS, TenantRe
 pub use registry::Registry;
 pub use source::Tenants;
 pub use store::{
-    APPLICATION, MetadataConfig, SCHEMA, Seed, SeedPlace, Seeded, Store, StoreClient, StoreError,
+    APPLICATION, MetadataConfig, Operation, SCHEMA, Seed, SeedPlace, Seeded, Store, StoreClient, StoreError,
     TenantDefaults, Updated,
 };
 pub use tenant::{CLIENT_PRESENCE_MAX_CALLS, CLIENT_PRESENCE_WINDOW_MS, DatabaseSettings, Limits, Tenant};

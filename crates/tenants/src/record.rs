@@ -17,7 +17,7 @@ pub const ENCRYPTED_SETTINGS: [&str; 5] = ["db_host", "db_name", "db_user", "db_
 
 /// A row of `_realtime.tenants` and its rows of `_realtime.extensions`. Numbers may be anything that the column
 /// allows; what they mean to the server is told by [`tenant`](Self::tenant).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct TenantRecord {
     /// Primary key.
     pub id: Uuid,
@@ -93,6 +93,24 @@ impl TenantRecord {
     pub fn has_legacy_ciphertext(&self) -> bool {
         self.jwt_secret.as_ref().is_some_and(Ciphertext::is_legacy)
             || self.extensions.iter().any(ExtensionRecord::has_legacy_ciphertext)
+    }
+}
+
+impl fmt::Debug for TenantRecord {
+    /// Without the key set, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantRecord")
+            .field("id", &self.id)
+            .field("external_id", &self.external_id)
+            .field("name", &self.name)
+            .field("jwt_secret", &self.jwt_secret)
+            .field("jwt_jwks", &self.jwt_jwks.is_some())
+            .field("suspend", &self.suspend)
+            .field("private_only", &self.private_only)
+            .field("gcm_migrated_at", &self.gcm_migrated_at)
+            .field("updated_at", &self.updated_at)
+            .field("extensions", &self.extensions)
+            .finish_non_exhaustive()
     }
 }
 

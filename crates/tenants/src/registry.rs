@@ -86,6 +86,8 @@ mod tests {
                 max_lag_bytes: 0,
                 idle_stop: std::time::Duration::ZERO,
                 pool_size: 1,
+                policy_pool_size: None,
+                queue_target: None,
             },
         }
     }

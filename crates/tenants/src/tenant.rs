@@ -1,12 +1,12 @@
 //! What is known of a tenant.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use realtime_tls::Route;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A tenant: one database and the people who may connect for it (http_and_ops 1.2).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tenant {
     /// Unique name; the first label of the host that clients connect to.
     pub external_id: Box<str>,
@@ -26,6 +26,23 @@ pub struct Tenant {
     pub limits: Limits,
     /// Its database.
     pub database: DatabaseSettings,
+}
+
+impl fmt::Debug for Tenant {
+    /// Without the key set, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenant")
+            .field("external_id", &self.external_id)
+            .field("default", &self.default)
+            .field("jwt_secret", &self.jwt_secret)
+            .field("jwt_jwks", &self.jwt_jwks.is_some())
+            .field("private_only", &self.private_only)
+            .field("suspend", &self.suspend)
+            .field("presence_enabled", &self.presence_enabled)
+            .field("limits", &self.limits)
+            .field("database", &self.database)
+            .finish()
+    }
 }
 
 /// A tenant's limits (protocol 9.1). Zero means nothing is allowed.
@@ -115,6 +132,11 @@ pub struct DatabaseSettings {
     pub idle_stop: Duration,
     /// Connections for queries, beside the one for replication.
     pub pool_size: usize,
+    /// Further connections, for the policies of private topics and stored messages (`db_pool`); `None` for the usual
+    /// number.
+    pub policy_pool_size: Option<usize>,
+    /// Half of the time that a question to policies waits for one of them (`db_queue_target`); `None` for the usual.
+    pub queue_target: Option<Duration>,
 }
 
 impl PartialEq for DatabaseSettings {
@@ -133,6 +155,8 @@ impl PartialEq for DatabaseSettings {
             max_lag_bytes,
             idle_stop,
             pool_size,
+            policy_pool_size,
+            queue_target,
         } = self;
         let same_route =
             (route.tls.mode(), route.ip_version) == (other.route.tls.mode(), other.route.ip_version);
@@ -143,5 +167,6 @@ impl PartialEq for DatabaseSettings {
                 == (&other.publication, &other.slot_name, &other.durable_slot)
             && (max_lag_bytes, idle_stop, pool_size)
                 == (&other.max_lag_bytes, &other.idle_stop, &other.pool_size)
+            && (policy_pool_size, queue_target) == (&other.policy_pool_size, &other.queue_target)
     }
 }

@@ -128,6 +128,7 @@ impl Server {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_with(binary: &Path, env: HashMap<String, String>) -> Result<Self> {
+        let encrypted = env.contains_key("TLS_CERT_FILE");
         let mut command = Command::new(binary);
         command
             .env_clear()
@@ -155,7 +156,10 @@ impl Server {
             _ => bail!("the server did not start: {}", read(&log)),
         };
         let server = Self { child, port, log };
-        server.wait_until_healthy().await?;
+        // It is not asked over TLS; it accepts connections from the moment on that it names its port.
+        if !encrypted {
+            server.wait_until_healthy().await?;
+        }
         Ok(server)
     }
 
@@ -220,6 +224,23 @@ impl Server {
     #[must_use]
     pub fn log(&self) -> String {
         read(&self.log)
+    }
+
+    /// Waits for a line of the log that contains a text, and gives it.
+    ///
+    /// # Errors
+    /// When there is none in time; with the log.
+    pub async fn logged(&self, text: &str) -> Result<String> {
+        let limit = time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.log().lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            if time::Instant::now() > limit {
+                bail!("{text} was not logged: {}", self.log());
+            }
+            time::sleep(time::Duration::from_millis(10)).await;
+        }
     }
 
     /// Process id.

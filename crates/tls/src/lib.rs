@@ -1,14 +1,16 @@
-//! How databases are reached: with or without TLS, over IPv4 or IPv6.
+//! How databases are reached: with or without TLS, over IPv4 or IPv6; and the certificate of our own listener.
 //!
 //! One place for the query pools, the replication sessions and the metadata store: a [`Route`] says how, and connects.
 //! All cryptography is of one library, aws-lc-rs.
 
+mod certificate;
 mod dial;
 mod mode;
 mod relay;
 mod route;
 mod verify;
 
+pub use certificate::Certificate;
 pub use dial::{DialError, Stream};
 pub use mode::{Tls, TlsError, TlsMode};
 pub use relay::Relay;

@@ -211,7 +211,7 @@ fn roots(file: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
     const WHAT: &str = "CA file";
     let mut roots = RootCertStore::empty();
     if let Some(path) = file {
-        for certificate in certificates(WHAT, path)? {
+        for certificate in certificates(WHAT, path, &read(WHAT, path)?)? {
             roots.add(certificate).map_err(|error| TlsError::file(WHAT, path, error))?;
         }
     } else {
@@ -228,9 +228,9 @@ fn roots(file: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
 pub(crate) fn certificates(
     what: &'static str,
     path: &Path,
+    text: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = std::fs::read(path).map_err(|error| TlsError::file(what, path, kind(&error)))?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match certificates {
         Ok(certificates) if certificates.is_empty() => {
             Err(TlsError::file(what, path, "holds no certificate in PEM form"))
@@ -238,6 +238,11 @@ pub(crate) fn certificates(
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(TlsError::file(what, path, error)),
     }
+}
+
+/// A file.
+pub(crate) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|error| TlsError::file(what, path, kind(&error)))
 }
 
 /// What the operating system says, in words without its number.

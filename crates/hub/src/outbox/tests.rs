@@ -158,3 +158,43 @@ proptest! {
         prop_assert_eq!(pipe.received(), expected);
     }
 }
+
+/// A sink that takes everything and keeps it until it may write.
+#[derive(Debug, Default)]
+struct Keeper {
+    kept: Mutex<usize>,
+    open: Mutex<bool>,
+}
+
+impl Sink for Keeper {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let count = slices.iter().map(|slice| slice.len()).sum();
+        *self.kept.lock() += count;
+        Ok(count)
+    }
+
+    fn try_drain(&self) -> io::Result<bool> {
+        if *self.open.lock() {
+            *self.kept.lock() = 0;
+        }
+        Ok(*self.kept.lock() == 0)
+    }
+}
+
+/// What a sink took and could not write wakes the socket's task, which waits until it is written.
+#[tokio::test]
+async fn what_a_sink_keeps_is_waited_for() {
+    let keeper = Arc::new(Keeper::default());
+    let sink: Arc<dyn Sink> = Arc::<Keeper>::clone(&keeper);
+    let outbox = Outbox::with_sink(100, sink);
+    outbox.send(&[&A]).unwrap();
+    outbox.ready().await;
+    assert_eq!(outbox.flush(), Flush::Blocked);
+    *keeper.open.lock() = true;
+    assert_eq!(outbox.flush(), Flush::Done);
+    *keeper.open.lock() = false;
+    outbox.finish(B, true);
+    assert!(!outbox.write_last().unwrap());
+    *keeper.open.lock() = true;
+    assert!(outbox.write_last().unwrap());
+}

@@ -125,3 +125,18 @@ export const changesRequest = (form) => ({
   ...(form.filter && { filter: form.filter }),
   ...(form.select.length > 0 && { select: form.select }),
 })
+
+// A program that does what the form does, with the official client.
+export const toCode = (form, isUser = false) => {
+  const literal = (value) => JSON.stringify(value)
+  const lines = ["import { createClient } from '@supabase/supabase-js'", '']
+  lines.push(`const supabase = createClient(${literal(form.host)}, ${literal(form.token)})`)
+  if (isUser) lines.push('await supabase.realtime.setAuth(userToken)')
+  const config = { ...(form.private && { private: true }), broadcast: { self: true } }
+  lines.push(`const channel = supabase.channel(${literal(form.channel)}, ${literal({ config })})`, '', 'channel')
+  lines.push("  .on('broadcast', { event: '*' }, (message) => console.log(message))")
+  if (form.changes) lines.push(`  .on('postgres_changes', ${literal(changesRequest(form))}, (change) => console.log(change))`)
+  if (form.presence) lines.push("  .on('presence', { event: 'sync' }, () => console.log(channel.presenceState()))")
+  lines.push('  .subscribe((status, error) => console.log(status, error))')
+  return `${lines.join('\n')}\n`
+}

@@ -4,7 +4,7 @@ import { Connection } from './connection.js'
 import { copy, get, make, tell, toast } from './dom.js'
 import { FilterDialog } from './filter-dialog.js'
 import { FilterError, parseFilter, printFilter } from './filters.js'
-import { DEFAULTS, fromQuery, toQuery, validate } from './form.js'
+import { DEFAULTS, fromQuery, toCode, toQuery, validate } from './form.js'
 import { Categories, Journal, toNdjson } from './journal.js'
 import { LogView } from './log-view.js'
 import * as saved from './saved.js'
@@ -213,6 +213,10 @@ const listen = () => {
   get('share').addEventListener('click', async () => {
     mirror()
     toast((await copy(location.href)) ? 'Link copied; the token is part of it' : 'Copy the address of this page')
+  })
+  get('copy-code').addEventListener('click', async () => {
+    const code = toCode(validate(readForm()).form, user.jwt !== '')
+    toast((await copy(code)) ? 'Program copied; the token is part of it' : 'The browser does not allow copying')
   })
   get('clear-saved').addEventListener('click', () => {
     saved.forget()

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DEFAULTS, changesRequest, fromQuery, normalizeHost, toQuery, validate } from '../../assets/js/form.js'
+import { DEFAULTS, changesRequest, fromQuery, normalizeHost, toCode, toQuery, validate } from '../../assets/js/form.js'
 
 // http_and_ops 59
 test('hosts become origins', () => {
@@ -60,4 +60,21 @@ test('columns reach the client as an array', () => {
   const form = { ...DEFAULTS, changes: true, table: 'todos', event: 'INSERT', select: ['id', 'details'] }
   assert.deepEqual(changesRequest(form), { event: 'INSERT', schema: 'public', table: 'todos', select: ['id', 'details'] })
   assert.deepEqual(changesRequest({ ...form, select: [], filter: 'id=gt.1' }), { event: 'INSERT', schema: 'public', table: 'todos', filter: 'id=gt.1' })
+})
+
+test('the form as a program', () => {
+  const form = { ...DEFAULTS, host: 'http://localhost:4000', token: 'a"b', changes: true, table: "o'clock", filter: 'id=gt.0', select: ['id'], private: true, presence: true }
+  assert.equal(toCode(form, true), `import { createClient } from '@supabase/supabase-js'
+
+const supabase = createClient("http://localhost:4000", "a\\"b")
+await supabase.realtime.setAuth(userToken)
+const channel = supabase.channel("room_a", {"config":{"private":true,"broadcast":{"self":true}}})
+
+channel
+  .on('broadcast', { event: '*' }, (message) => console.log(message))
+  .on('postgres_changes', {"event":"*","schema":"public","table":"o'clock","filter":"id=gt.0","select":["id"]}, (change) => console.log(change))
+  .on('presence', { event: 'sync' }, () => console.log(channel.presenceState()))
+  .subscribe((status, error) => console.log(status, error))
+`)
+  assert.ok(!toCode(DEFAULTS).includes('postgres_changes') && !toCode(DEFAULTS).includes('setAuth'))
 })

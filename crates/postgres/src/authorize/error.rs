@@ -32,7 +32,7 @@ impl AuthorizeError {
         let Some(db) = error.as_db_error() else {
             return Self::Unavailable(ConnectError::Unreachable(pool::describe(error)));
         };
-        let text = sqlstate::summary(db);
+        let text = sqlstate::loggable(db);
         let code = db.code();
         // The table is a partition's parent; a user's own check on it has a name, a missing partition none.
         let no_partition =

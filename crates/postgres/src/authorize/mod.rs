@@ -8,13 +8,11 @@ mod error;
 mod flight;
 mod probe;
 mod run;
-mod stats;
 
 use std::sync::Arc;
 
 pub use error::AuthorizeError;
 pub(crate) use run::Authorizer;
-pub use stats::{Latency, PolicyStats};
 
 /// Whose permissions are asked for, on which topic. Equal requests have equal answers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

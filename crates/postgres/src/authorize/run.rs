@@ -6,14 +6,15 @@ use std::{
 };
 
 use deadpool_postgres::Object;
+use realtime_metrics::Histogram;
 use tokio::time::{self, Instant};
 
 use super::{
-    AuthorizeError, AuthorizeRequest, Latency, PolicyStats, ReadVerdict, WriteVerdict,
+    AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict,
     flight::{Flights, Seat},
     probe,
 };
-use crate::{ConnectError, DatabaseConfig, Stats, policy_pool::PolicyPool};
+use crate::{ConnectError, DatabaseConfig, PolicyStats, Stats, policy_pool::PolicyPool};
 
 /// Distinct questions of a kind that may wait for a connection; beyond it they are refused at once.
 const MAX_WAITING: usize = 4096;
@@ -57,7 +58,7 @@ impl Authorizer {
         request: &AuthorizeRequest,
         flights: &Flights<AuthorizeRequest, Answer<V>>,
         statements: u64,
-        latency: &Latency,
+        latency: &Histogram,
         ask: impl AsyncFnOnce(&Object) -> Answer<V>,
     ) -> Answer<V> {
         let stats = &self.stats.policies;
@@ -69,7 +70,7 @@ impl Authorizer {
             PolicyStats::count(&stats.statements, statements);
             let start = Instant::now();
             let answer = time::timeout(self.limit, ask(&client)).await;
-            latency.add(start.elapsed());
+            latency.record_time(start.elapsed());
             answer.unwrap_or_else(|_| {
                 // It may answer one day: nobody else shall wait for that.
                 drop(Object::take(client));

@@ -40,6 +40,7 @@ impl Worker {
         if let Some(running) = self.running.take() {
             self.since = Some(running.lag.confirmed_position());
             self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
+            self.stats.sessions_ended.add(1);
             running.session.stop().await;
         }
         self.state.forget_relations();
@@ -87,6 +88,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(code = error.code(), %error, "cannot start a replication session");
+                self.stats.session_failures.add(1);
                 if error.is_slot_in_use() && self.failures >= SLOT_ATTEMPTS {
                     self.end_other_reader().await;
                 }
@@ -160,6 +162,7 @@ impl Worker {
         tracing::warn!(code, %error, "replication session lost");
         self.contact.lost();
         self.contact.replicates(false);
+        self.stats.sessions_lost.add(1);
         self.since = self.running.take().map(|running| running.lag.confirmed_position()).or(self.since);
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();

@@ -7,7 +7,10 @@ mod sight;
 mod tables;
 mod waiting;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use deadpool_postgres::Pool;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
@@ -181,9 +184,14 @@ impl State {
     pub(super) fn remove(&mut self, channel: ChannelId) {
         self.vain.remove(&channel);
         let Some(watcher) = self.watchers.remove(&channel) else { return };
+        self.count_watchers();
         for (oid, key) in watcher.attached {
             self.engine.detach(oid, key);
         }
+    }
+
+    fn count_watchers(&self) {
+        self.stats.subscribers.store(self.watchers.len() as u64, Ordering::Relaxed);
     }
 
     /// Remembers a channel whose subscription found no table. What it had before stays.
@@ -221,6 +229,7 @@ impl State {
         self.differs |= checked.tables != request.tables(&self.published);
         self.remove(channel);
         self.watchers.insert(channel, Watcher { request, attached: Vec::new(), tables: checked.tables });
+        self.count_watchers();
         for (oid, attachments) in attachments {
             self.attach(channel, oid, attachments);
         }

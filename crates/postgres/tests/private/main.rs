@@ -11,4 +11,5 @@ mod retention;
 mod schema;
 mod sending;
 mod stream;
+mod succession;
 mod support;

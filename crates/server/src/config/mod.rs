@@ -7,6 +7,7 @@ mod env;
 mod file;
 pub mod ignored;
 mod metadata;
+mod operations;
 pub mod reference;
 mod setting;
 mod show;
@@ -14,16 +15,18 @@ pub mod table;
 mod tenant_entry;
 mod tenants;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use admin::AdminSettings;
 pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::{ConfigError, Env, Found, Origin};
 pub use metadata::MetadataSettings;
+pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_cluster::NatsConfig;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
+use realtime_tls::Certificate;
 use secrecy::SecretString;
 pub use setting::{Group, Kind, Setting};
 pub use show::effective;
@@ -41,6 +44,8 @@ pub struct Settings {
     pub listen: IpAddr,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Certificate to serve with, if connections are encrypted.
+    pub certificate: Option<Arc<Certificate>>,
     /// Pause before a refused connection is answered.
     pub connect_error_backoff: Duration,
     /// Pause before a refused join is answered.
@@ -75,6 +80,8 @@ pub struct Settings {
     pub region: Option<String>,
     /// How it finds others; alone without.
     pub cluster: Option<NatsConfig>,
+    /// How the server is watched.
+    pub operations: Operations,
     /// The tenants known from the start.
     pub tenants: Vec<Tenant>,
     /// Whether the secret of a tenant is the one that everybody knows.
@@ -94,6 +101,7 @@ impl Settings {
         let settings = Self {
             listen: listen_address(env)?,
             port: env.integer("PORT")?,
+            certificate: certificate(env)?,
             connect_error_backoff: env.millis("CONNECT_ERROR_BACKOFF_MS")?,
             channel_error_backoff: env.millis("CHANNEL_ERROR_BACKOFF_MS")?,
             claim_validators: validators,
@@ -116,6 +124,7 @@ impl Settings {
             dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
             cluster: cluster::cluster(env, node_name(env))?,
+            operations: Operations::from_env(env)?,
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,
         };
@@ -130,6 +139,20 @@ fn node_name(env: &Env) -> String {
     let name = env.text("NODE_NAME").or_else(|| env.text("APP_NAME")).unwrap_or_default();
     let host = env.text("POD_IP").or_else(|| nix::unistd::gethostname().ok()?.into_string().ok());
     format!("{name}@{}", host.as_deref().unwrap_or("localhost"))
+}
+
+/// `TLS_CERT_FILE` and `TLS_KEY_FILE`.
+fn certificate(env: &Env) -> Result<Option<Arc<Certificate>>, ConfigError> {
+    match (env.text("TLS_CERT_FILE"), env.text("TLS_KEY_FILE")) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            let loaded = Certificate::load(certificate.into(), key.into());
+            let wrong = |error| env.wrong("TLS_CERT_FILE", format!("cannot be used: {error}"));
+            Ok(Some(Arc::new(loaded.map_err(wrong)?)))
+        }
+        (Some(_), None) => Err(env.wrong("TLS_CERT_FILE", "needs TLS_KEY_FILE")),
+        (None, Some(_)) => Err(env.wrong("TLS_KEY_FILE", "needs TLS_CERT_FILE")),
+    }
 }
 
 /// `REALTIME_IP_VERSION`; a dual-stack listener unless told otherwise.

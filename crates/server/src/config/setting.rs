@@ -112,8 +112,7 @@ pub(super) const fn words(
     Setting { name, key, kind: Kind::Words(words), default, meaning }
 }
 
-/// Not used by every set of features.
-#[allow(dead_code, reason = "a kind that the table may use")]
+#[allow(dead_code, reason = "a kind that the reference has, whether the table has one just now or not")]
 pub(super) const fn list(name: &'static str, key: &'static str, meaning: &'static str) -> Setting {
     Setting { name, key, kind: Kind::List, default: "", meaning }
 }

@@ -16,6 +16,8 @@ pub const GROUPS: &[Group] = &[
     Group { table: "server", title: "Listener", settings: &[
         integer("PORT", "port", "4000", "", "Port to listen on; 0 takes a free one"),
         words("REALTIME_IP_VERSION", "ip_version", "", &["ipv4", "ipv6"], "Family of the address to listen on; IPv6, which takes IPv4 too, where the machine has it"),
+        path("TLS_CERT_FILE", "tls_cert_file", "PEM file with the certificate to serve with, and those that lead to its authority: connections are then encrypted. Read again on SIGHUP, and within a minute of a change"),
+        path("TLS_KEY_FILE", "tls_key_file", "PEM file with its private key"),
         integer("MAX_CONNECTIONS", "max_connections", "200000", "", "Connections of all kinds at once; further ones wait"),
         integer("MAX_HEADER_LENGTH", "max_header_length", "4096", "bytes", "Largest value of a request header"),
         integer("NO_CHANNEL_TIMEOUT_IN_MS", "no_channel_timeout_ms", "600000", "milliseconds", "A socket that joined and then has no channel for this long is dropped"),
@@ -50,6 +52,7 @@ pub const GROUPS: &[Group] = &[
         json("JWT_CLAIM_VALIDATORS", "claim_validators", "{}", "Claims that every token must carry, with their values"),
         boolean("JWT_CLAIM_VALIDATORS_LENIENT", "claim_validators_lenient", "false", "A token may lack a claim of the validators, as with Supabase Realtime"),
         secret("METRICS_JWT_SECRET", "metrics_jwt_secret", "", "Secret of the tokens that may read `/metrics`; nobody may without one"),
+        secret("METRICS_TOKEN_BLOCKLIST", "metrics_token_blocklist", "", "Tokens, with commas between, that may not read `/metrics` all the same"),
     ]},
     Group { table: "self_host", title: "The tenant of a self-hosted server", settings: &[
         boolean("SEED_SELF_HOST", "seed", "true", "The environment describes a tenant, whose database is that of `DB_HOST` and so on; false by default where the file has `[[tenants]]`"),
@@ -116,6 +119,27 @@ pub const GROUPS: &[Group] = &[
     Group { table: "log", title: "Logs", settings: &[
         words("LOG_LEVEL", "level", "info", LEVELS, "What is logged, on standard error"),
         words("LOG_FORMAT", "format", "", &["json", "text"], "One JSON object a line, or text; text on a terminal and JSON elsewhere, if not set"),
+        boolean("DISABLE_HEALTHCHECK_LOGGING", "disable_healthchecks", "false", "Leave requests about health out of the log"),
+        text("REQUEST_ID_BAGGAGE_KEY", "request_id_baggage_key", "request-id", "Member of the header `baggage` that carries the id of a request"),
+        text("CLUSTER", "cluster", "", "Name of the cluster, in every line"),
+    ]},
+    Group { table: "metrics_pusher", title: "Pushed metrics", settings: &[
+        boolean("METRICS_PUSHER_ENABLED", "enabled", "false", "Push metrics, for a server that cannot be scraped"),
+        secret("METRICS_PUSHER_URL", "url", "", "Where to, with `http` or `https`"),
+        text("METRICS_PUSHER_USER", "user", "realtime", "User of the receiver"),
+        secret("METRICS_PUSHER_AUTH", "auth", "", "Password of that user; none is asked for if it is not set"),
+        integer("METRICS_PUSHER_INTERVAL_MS", "interval_ms", "30000", "milliseconds", "Time between two pushes"),
+        integer("METRICS_PUSHER_TIMEOUT_MS", "timeout_ms", "15000", "milliseconds", "How long a request may take"),
+        boolean("METRICS_PUSHER_COMPRESS", "compress", "true", "Compress what is pushed, with gzip"),
+        text("METRICS_PUSHER_EXTRA_LABELS", "extra_labels", "", "Labels that the receiver is asked to add: `name=value`, with commas between"),
+    ]},
+    Group { table: "traces", title: "Traces", settings: &[
+        words("OTEL_TRACES_EXPORTER", "exporter", "none", &["none", "otlp"], "Send traces of requests by OpenTelemetry's protocol over HTTP. Other `OTEL_…` variables of the standard, as for headers and batches, are read from the environment alone"),
+        boolean("OTEL_SDK_DISABLED", "disabled", "false", "Send none all the same"),
+        text("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint", "http://localhost:4318", "Where to; `/v1/traces` is appended"),
+        text("OTEL_TRACES_SAMPLER", "sampler", "parentbased_always_on", "Which traces are sent: `always_on`, `always_off` or `traceidratio`, or one of these with `parentbased_` before it"),
+        text("OTEL_TRACES_SAMPLER_ARG", "sampler_arg", "1.0", "Share of the traces that the samplers with a ratio send"),
+        text("OTEL_SERVICE_NAME", "service_name", "realtime", "Name of the service in traces"),
     ]},
 ];
 

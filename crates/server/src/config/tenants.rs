@@ -193,6 +193,8 @@ fn database(env: &Env) -> Result<DatabaseSettings, ConfigError> {
         max_lag_bytes: env.integer::<u64>("MAX_REPLICATION_LAG_MB")?.saturating_mul(1_000_000),
         idle_stop: env.millis("REPLICATION_IDLE_STOP_MS")?,
         pool_size: env.integer("DB_POOL_SIZE")?,
+        policy_pool_size: None,
+        queue_target: None,
     })
 }
 
@@ -219,6 +221,8 @@ fn own_database(
         max_lag_bytes: entry.max_lag_mb.map_or(database.max_lag_bytes, |mb| mb.saturating_mul(1_000_000)),
         idle_stop: entry.idle_stop_ms.map_or(database.idle_stop, std::time::Duration::from_millis),
         pool_size: entry.pool_size.unwrap_or(database.pool_size),
+        policy_pool_size: database.policy_pool_size,
+        queue_target: database.queue_target,
     })
 }
 

@@ -66,8 +66,18 @@ fn without_a_seed_there_is_no_tenant() {
 
 #[test]
 fn secrets_do_not_print() {
-    let text = format!("{:?}", settings(&[("API_JWT_SECRET", "s3cret"), ("DB_PASSWORD", "pa55")]).unwrap());
-    assert!(!text.contains("s3cret") && !text.contains("pa55"), "{text}");
+    let jwks = r#"{"keys":[{"kty":"oct","kid":"a","k":"c2VjcmV0LWtleQ"}]}"#;
+    let secrets = [
+        ("API_JWT_SECRET", "s3cret"),
+        ("DB_PASSWORD", "pa55"),
+        ("API_JWT_JWKS", jwks),
+        ("DB_ENC_KEY", "1234567890123456"),
+        ("SEED_SELF_HOST", "true"),
+    ];
+    let text = format!("{:?}", settings(&secrets).unwrap());
+    for secret in ["s3cret", "pa55", "c2VjcmV0", "12345678901"] {
+        assert!(!text.contains(secret), "{text}");
+    }
 }
 
 #[test]
@@ -154,5 +164,47 @@ fn the_table_is_consistent() {
         assert!(!setting.meaning.ends_with('.') && !setting.meaning.contains('|'), "{}", setting.name);
         let default = Env::new(&|name| (name == setting.name).then(|| setting.default.to_owned()));
         env::check(&default, setting).unwrap();
+    }
+}
+
+/// spec README, decision 11: nothing is made in a database that nobody asked for.
+#[test]
+fn where_tenants_are_kept() {
+    let key = ("DB_ENC_KEY", "1234567890123456");
+    assert!(settings(&[]).unwrap().metadata.is_none());
+    assert!(settings(&[key, ("METADATA_DATABASE", "false")]).unwrap().metadata.is_none());
+
+    let kept = settings(&[key, ("DB_HOST", "db"), ("TENANT_MAX_CONCURRENT_USERS", "7")]).unwrap();
+    assert!(kept.tenants.is_empty() && !kept.well_known_secret);
+    let metadata = kept.metadata.unwrap();
+    assert!(metadata.seed.is_none() && metadata.options.template.default_tenant.is_none());
+    assert_eq!((metadata.config.host.as_str(), metadata.config.defaults.max_concurrent_users), ("db", 7));
+    assert_eq!(metadata.options.expiry, Duration::from_secs(30));
+    assert!(!metadata.config.ciphers.writes_gcm());
+
+    let seeded = settings(&[key, ("SEED_SELF_HOST", "true"), ("SELF_HOST_TENANT_NAME", "home")]).unwrap();
+    assert!(seeded.well_known_secret && seeded.tenants.len() == 1);
+    let metadata = seeded.metadata.unwrap();
+    assert_eq!(metadata.options.template.default_tenant.as_deref(), Some("home"));
+    let seed = metadata.seed.unwrap();
+    assert!(seed.jwt_secret.is_none() && !seed.place.ssl_enforced);
+
+    let gcm = ("DB_ENC_KEY_GCM", "0123456789abcdef0123456789abcdef");
+    let both = settings(&[key, gcm, ("DB_ENC_WRITE_GCM", "true")]).unwrap().metadata.unwrap();
+    assert!(both.config.ciphers.writes_gcm() && !both.gcm_without_key);
+    let without = settings(&[key, ("DB_ENC_WRITE_GCM", "true")]).unwrap().metadata.unwrap();
+    assert!(without.gcm_without_key && !without.config.ciphers.writes_gcm());
+
+    for (variables, expected) in [
+        (&[("METADATA_DATABASE", "true")][..], "METADATA_DATABASE needs a key: DB_ENC_KEY_GCM or DB_ENC_KEY"),
+        (&[("METADATA_DATABASE", "yes")], "METADATA_DATABASE must be one of auto, true, false, not \"yes\""),
+        (&[("DB_ENC_KEY", "short")], "DB_ENC_KEY must be 16 bytes long"),
+        (&[("DB_ENC_KEY_GCM", "short")], "DB_ENC_KEY_GCM must be 32 bytes long"),
+        (
+            &[key, ("TENANT_CACHE_EXPIRATION_IN_MS", "-1")],
+            "TENANT_CACHE_EXPIRATION_IN_MS must be a whole number in range, not \"-1\"",
+        ),
+    ] {
+        assert_eq!(settings(variables).unwrap_err().to_string(), expected);
     }
 }

@@ -23,6 +23,18 @@ pub fn message(status: StatusCode, text: &str) -> Response {
     json(status, &serde_json::json!({ "message": text }))
 }
 
+/// The phrase of a status, as JSON for those who ask for it.
+pub fn phrase(headers: &HeaderMap, status: StatusCode, text: &'static str) -> Response {
+    let wants_json = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("application/json"));
+    if wants_json {
+        return json(status, &Value::from(text));
+    }
+    (status, [HTML], text).into_response()
+}
+
 /// Of a request that cannot be read.
 pub fn bad_request() -> Response {
     (StatusCode::BAD_REQUEST, [HTML], "Bad Request").into_response()
@@ -30,15 +42,7 @@ pub fn bad_request() -> Response {
 
 /// Of a route that does not exist: the phrase, as JSON for those who ask for it.
 pub async fn not_found(request: Request) -> Response {
-    let wants_json = request
-        .headers()
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/json"));
-    if wants_json {
-        return (StatusCode::NOT_FOUND, [JSON], "\"Not Found\"").into_response();
-    }
-    (StatusCode::NOT_FOUND, [HTML], "Not Found").into_response()
+    phrase(request.headers(), StatusCode::NOT_FOUND, "Not Found")
 }
 
 /// A header as text; what is no text counts as absent.

@@ -12,10 +12,12 @@ use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -53,11 +55,18 @@ pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until `stop`; at most `max_connections` at once, further ones wait in the backlog.
+/// Accepts connections until `stop`; at most as many at once as there are places, further ones wait in the backlog.
 ///
 /// Requests that are being answered when `stop` comes are answered.
-pub async fn serve(listener: TcpListener, router: Router, max_connections: usize, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+///
+/// With `tls` every connection is encrypted.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    places: Arc<Semaphore>,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -67,7 +76,18 @@ pub async fn serve(listener: TcpListener, router: Router, max_connections: usize
         let Some((stream, permit)) = accepted else { continue };
         let router = router.clone();
         let stop = stop.clone();
-        connections.spawn(async move { connection(stream, permit, router, stop).await });
+        // Frames are small and written whole: waiting for more would only add delay.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "could not set TCP_NODELAY");
+        }
+        match tls.clone() {
+            None => connections.spawn(connection(stream, permit, router, stop)),
+            Some(tls) => connections.spawn(async move {
+                if let Some(stream) = handshake(&tls, stream, &stop).await {
+                    connection(stream, permit, router, stop).await;
+                }
+            }),
+        };
     }
     connections.close();
     connections.wait().await;
@@ -89,12 +109,32 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
     }
 }
 
-/// Serves one connection.
-async fn connection(stream: TcpStream, permit: ConnectionPermit, router: Router, stop: CancellationToken) {
-    // Frames are small and written whole: waiting for more would only add delay.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "could not set TCP_NODELAY");
+/// Encrypts a connection, within the time that headers may take.
+async fn handshake(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    stop: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    let accepted = tokio::select! {
+        accepted = time::timeout(HEADER_TIMEOUT, tls.accept(stream)) => accepted,
+        () = stop.cancelled() => return None,
+    };
+    match accepted {
+        Ok(Ok(stream)) => Some(stream),
+        // Whoever does not trust the certificate, or speaks plain HTTP: a client's affair.
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            None
+        }
+        Err(_) => None,
     }
+}
+
+/// Serves one connection.
+async fn connection<S>(stream: S, permit: ConnectionPermit, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(permit.clone());

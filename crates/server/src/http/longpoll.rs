@@ -34,7 +34,7 @@ use super::{
     policy_headers,
     upgrade::{Admitted, Query, admit},
 };
-use crate::{app::App, driver::Driver, session::Session, ws::reader::MAX_MESSAGE_BYTES};
+use crate::{app::App, driver::Driver, metrics::Transport, session::Session, ws::reader::MAX_MESSAGE_BYTES};
 
 /// How long a poll waits for something to tell.
 const POLL: Duration = Duration::from_secs(10);
@@ -104,7 +104,8 @@ fn answer(body: &Value) -> Response {
 /// Opens a session, with the checks of a handshake; their texts are lost on the way (protocol 1.11).
 async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response {
     let Ok(vsn) = query.vsn() else { return answer(&json!({"status": 403})) };
-    let Admitted { runtime, era, token } = match admit(app, headers, query).await {
+    let admitted = admit(app, headers, query, Transport::LongPoll, vsn).await;
+    let Admitted { runtime, era, token } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(app).await;
@@ -123,7 +124,8 @@ async fn connect(app: &Arc<App>, headers: &HeaderMap, query: &Query) -> Response
     let vsn = if vsn == Vsn::V2 { Vsn::V2Text } else { vsn };
     let outbox = Arc::new(Outbox::new(DEFAULT_OUTBOX_BYTES));
     let session =
-        Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers::of_handshake(headers));
+        Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers::of_handshake(headers))
+            .over(Transport::LongPoll);
     let app_of_task = Arc::clone(app);
     app.sockets().spawn(async move {
         serve(Driver::new(session, runtime, era), commands).await;
@@ -227,6 +229,8 @@ async fn serve(mut driver: Driver, mut commands: mpsc::Receiver<Command>) {
             command = commands.recv(), if input => match command {
                 Some(Command::Take(messages, done)) => {
                     let mut taken = Ok(());
+                    let bytes: usize = messages.iter().map(|(_, message)| message.len()).sum();
+                    driver.metrics().input_bytes.add(bytes as u64);
                     for (opcode, message) in messages {
                         taken = taken.and_then(|()| driver.receive(opcode, message));
                     }

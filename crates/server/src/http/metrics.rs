@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::State,
+    extract::{Path, State},
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, StatusCode, header};
 
-use super::openapi::shapes::MetricsAnswers;
-use crate::{app::App, metrics};
+use super::{answers::text, openapi::shapes::MetricsAnswers};
+use crate::{
+    app::App,
+    metrics::{self, Part},
+};
 
 /// All metrics, for who bears a token of `METRICS_JWT_SECRET`.
 #[utoipa::path(
@@ -17,18 +20,30 @@ use crate::{app::App, metrics};
     responses(MetricsAnswers)
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    if !token.is_some_and(|token| app.may_read_metrics(token)) {
+    if !may_read(&app, &headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    match metrics::render(&app) {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "cannot render metrics");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
+    answer(metrics::render(&app, Part::All))
+}
+
+/// Those of the nodes of a region: nothing if there is none.
+pub(super) async fn of_region(
+    State(app): State<Arc<App>>,
+    Path(region): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if !may_read(&app, &headers) {
+        return StatusCode::FORBIDDEN.into_response();
     }
+    let here = app.region().unwrap_or("nil") == region;
+    answer(if here { metrics::render(&app, Part::All) } else { String::new() })
+}
+
+fn may_read(app: &App, headers: &HeaderMap) -> bool {
+    let token = text(headers, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    token.is_some_and(|token| app.may_read_metrics(token))
+}
+
+fn answer(text: String) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

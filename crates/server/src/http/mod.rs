@@ -3,6 +3,7 @@
 mod admin;
 pub(crate) mod answers;
 mod broadcast;
+mod limits;
 pub mod listener;
 pub mod longpoll;
 mod metrics;
@@ -10,6 +11,7 @@ mod openapi;
 mod pages;
 mod policy_headers;
 mod request_id;
+mod request_log;
 mod swagger;
 mod tenant_api;
 mod upgrade;
@@ -18,14 +20,17 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Request, State},
-    middleware::{self, Next, from_fn, from_fn_with_state},
+    middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use http::{StatusCode, header};
+use http::header;
+use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 
 use crate::{app::App, dashboard};
+
+/// Smallest answer that is compressed, in bytes: it fits into one packet anyway.
+const MIN_COMPRESSED: u64 = 1_024;
 
 /// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
 /// they keep to themselves: the administration of tenants.
@@ -39,19 +44,31 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/socket/longpoll", any(longpoll::longpoll))
         .route("/realtime/v1/longpoll", any(longpoll::longpoll));
     let api = tenant_api(&app);
-    Router::new()
+    let routes = Router::new()
         .route("/healthcheck", get(healthcheck))
         .route("/metrics", get(metrics::metrics))
+        .route("/metrics/{region}", get(metrics::of_region))
         .merge(swagger::router())
         .merge(dashboard::router(&app))
         .nest("/api", api.clone().merge(admin::routes(&app)))
         .nest("/realtime/v1/api", api)
         .merge(pages::routes())
+        .merge(sockets);
+    for_all(routes, &app).with_state(app)
+}
+
+/// What holds for every route, whoever made it (http_and_ops 0); layers run from the last to the first.
+fn for_all(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
+    // Small answers grow by it, and the answer to an upgrade has no body at all.
+    let compression = CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(MIN_COMPRESSED));
+    routes
         .fallback(answers::not_found)
-        .layer(from_fn(request_id::layer))
-        .merge(sockets)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), refuse_long_headers))
-        .with_state(app)
+        .method_not_allowed_fallback(answers::not_found)
+        .layer(from_fn(limits::acceptable))
+        .layer(from_fn(limits::body))
+        .layer(from_fn_with_state(Arc::clone(app), limits::headers))
+        .layer(compression)
+        .layer(from_fn_with_state(Arc::clone(app), request_log::layer))
 }
 
 /// The tenant's routes; layers run from the last to the first.
@@ -81,12 +98,4 @@ fn tenant_api(app: &Arc<App>) -> Router<Arc<App>> {
 )]
 async fn healthcheck() -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ok").into_response()
-}
-
-/// A header value over `MAX_HEADER_LENGTH` is answered with 431 (http_and_ops 0).
-async fn refuse_long_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if request.headers().values().any(|value| value.len() > app.max_header_length()) {
-        return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
-    }
-    next.run(request).await
 }

@@ -1,25 +1,14 @@
 //! `x-request-id` (http_and_ops 0): what ties an answer to the log.
 
-use axum::{extract::Request, middleware::Next, response::Response};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Member of the W3C `baggage` header that carries an id.
-const BAGGAGE_KEY: &str = "request-id";
-
-/// Gives the answer the request's id, or a new one.
-pub async fn layer(request: Request, next: Next) -> Response {
-    let id = request_id(request.headers());
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(HEADER, id);
-    response
-}
-
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+/// The id of a request, or a new one; `key` is the member of the W3C `baggage` header that carries it.
+pub(super) fn of(headers: &HeaderMap, key: &str) -> HeaderValue {
     let from_baggage = || {
-        let id = baggage(headers)?;
+        let id = baggage(headers, key)?;
         ((10..=200).contains(&id.len()) && printable(&id)).then(|| HeaderValue::from_str(&id).ok())?
     };
     let incoming = || {
@@ -33,11 +22,11 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// The id in `baggage: key=value;property,key=value`, percent-decoded.
-fn baggage(headers: &HeaderMap) -> Option<String> {
+fn baggage(headers: &HeaderMap, wanted: &str) -> Option<String> {
     let members = headers.get_all("baggage").iter().filter_map(|value| value.to_str().ok());
     members.flat_map(|value| value.split(',')).find_map(|member| {
         let (key, value) = member.split(';').next()?.split_once('=')?;
-        (key.trim() == BAGGAGE_KEY)
+        (key.trim() == wanted)
             .then(|| percent_encoding::percent_decode_str(value.trim()).decode_utf8().ok())?
             .map(std::borrow::Cow::into_owned)
     })
@@ -54,7 +43,7 @@ mod tests {
     fn id(name: &'static str, value: &str) -> String {
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_str(value).unwrap());
-        request_id(&headers).to_str().unwrap().to_owned()
+        of(&headers, "request-id").to_str().unwrap().to_owned()
     }
 
     /// http_and_ops 35

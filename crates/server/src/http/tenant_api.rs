@@ -13,6 +13,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use super::{
     answers::{message, not_found, preflight, text},
     openapi::shapes::Ping,
+    request_log,
+    upgrade::NOT_KNOWN,
 };
 use crate::{app::App, session::Token, tenant_runtime::TenantRuntime};
 
@@ -36,9 +38,12 @@ pub async fn cors(request: Request, next: Next) -> Response {
 /// extension.
 pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let host = text(request.headers(), header::HOST).unwrap_or_default();
-    let Some(runtime) = app.runtime_for_host(host).await else {
-        return message(StatusCode::UNAUTHORIZED, "Tenant not found in database");
+    let runtime = match app.runtime_for_host(host).await {
+        Ok(Some(runtime)) => runtime,
+        Ok(None) => return message(StatusCode::UNAUTHORIZED, "Tenant not found in database"),
+        Err(_) => return message(StatusCode::INTERNAL_SERVER_ERROR, NOT_KNOWN),
     };
+    request_log::is_for(&runtime);
     let requests = runtime.meters().requests();
     requests.add(1);
     let mean = requests.average() as u64;

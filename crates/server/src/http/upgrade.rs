@@ -12,33 +12,47 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox, Sink};
 use realtime_protocol::{HandshakeRefusal, Vsn};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::server::TlsStream;
 
-use super::{listener::ConnectionPermit, policy_headers};
+use super::{listener::ConnectionPermit, policy_headers, request_log};
 use crate::{
     app::App,
     driver::Driver,
+    metrics,
     session::{Session, Token},
     socket,
     sockets::Era,
     tenant_runtime::TenantRuntime,
+    transport::{TlsSocket, Transport},
     ws::{
         handshake::{self, NotAnUpgrade},
         reader::Reader,
     },
 };
 
+/// What those are told whose tenant cannot be looked up (http_and_ops 2.8).
+pub(super) const NOT_KNOWN: &str = "Error connecting to Realtime";
+
 /// A refused handshake.
 pub(super) struct Refusal {
     status: StatusCode,
     text: Cow<'static, str>,
     code: &'static str,
+    /// `external_id` of the tenant, if there is one.
+    tenant: Option<Arc<str>>,
 }
 
 impl Refusal {
+    /// Of a tenant.
+    fn of(mut self, runtime: &TenantRuntime) -> Self {
+        self.tenant = Some(Arc::clone(runtime.name()));
+        self
+    }
+
     /// Logs it and lets the client wait for the answer (protocol 1.6).
     pub(super) async fn delay(&self, app: &App) {
-        tracing::warn!(code = self.code, "{}", self.text);
+        tracing::warn!(tenant = self.tenant.as_deref(), code = self.code, "{}", self.text);
         tokio::time::sleep(app.connect_error_backoff()).await;
     }
 }
@@ -46,7 +60,7 @@ impl Refusal {
 impl From<HandshakeRefusal> for Refusal {
     fn from(refusal: HandshakeRefusal) -> Self {
         let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, text: refusal.text().into(), code: refusal.code().as_str() }
+        Self { status, text: refusal.text().into(), code: refusal.code().as_str(), tenant: None }
     }
 }
 
@@ -62,7 +76,7 @@ pub async fn websocket(
     // Before everything else and without delay (protocol 1.3).
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let Ok(vsn) = query.vsn() else { return StatusCode::FORBIDDEN.into_response() };
-    let admitted = match admit(&app, request.headers(), &query).await {
+    let admitted = match admit(&app, request.headers(), &query, metrics::Transport::WebSocket, vsn).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.delay(&app).await;
@@ -96,28 +110,52 @@ pub(super) struct Admitted {
     pub(super) token: Arc<Token>,
 }
 
+/// The checks of protocol 1.6, timed.
+pub(super) async fn admit(
+    app: &App,
+    headers: &HeaderMap,
+    query: &Query,
+    transport: metrics::Transport,
+    vsn: Vsn,
+) -> Result<Admitted, Refusal> {
+    let started = Instant::now();
+    let admitted = check(app, headers, query).await;
+    app.metrics().node().connected(transport, admitted.is_ok(), vsn, started.elapsed());
+    admitted
+}
+
 /// The checks of protocol 1.6 in their order.
-pub(super) async fn admit(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
+async fn check(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let runtime = app.runtime_for_host(host).await.ok_or(HandshakeRefusal::TenantNotFound)?;
+    let runtime = app.runtime_for_host(host).await.map_err(|_| Refusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        text: NOT_KNOWN.into(),
+        code: "ErrorConnectingToWebsocket",
+        tenant: None,
+    })?;
+    let runtime = runtime.ok_or(HandshakeRefusal::TenantNotFound)?;
+    request_log::is_for(&runtime);
     // Before anything that may change is looked at.
     let era = runtime.sockets().era();
     let tenant = runtime.tenant();
+    let refuse = |refusal: HandshakeRefusal| Refusal::from(refusal).of(&runtime);
     if tenant.suspend {
-        return Err(HandshakeRefusal::RealtimeDisabledForTenant.into());
+        return Err(refuse(HandshakeRefusal::RealtimeDisabledForTenant));
     }
     let header = headers.get("x-api-key").map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let key = header.or(query.apikey.as_deref().map(Cow::Borrowed)).ok_or(HandshakeRefusal::MissingApiKey)?;
+    let key = header
+        .or(query.apikey.as_deref().map(Cow::Borrowed))
+        .ok_or_else(|| refuse(HandshakeRefusal::MissingApiKey))?;
     let token = runtime.verify(&key).map_err(|error| {
         let (status, text) = error.handshake();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
-        Refusal { status, text, code: error.code() }
+        Refusal { status, text, code: error.code(), tenant: Some(Arc::clone(runtime.name())) }
     })?;
     if runtime.users().total() >= tenant.limits.max_concurrent_users {
-        return Err(HandshakeRefusal::ConnectionRateLimitReached.into());
+        return Err(refuse(HandshakeRefusal::ConnectionRateLimitReached));
     }
     if runtime.meters().joins().is_triggered() {
-        return Err(HandshakeRefusal::JoinsRateLimitReached.into());
+        return Err(refuse(HandshakeRefusal::JoinsRateLimitReached));
     }
     Ok(Admitted { runtime, era, token: Arc::new(token) })
 }
@@ -138,19 +176,42 @@ async fn serve(
             return;
         }
     };
+    let start = Start { app, vsn, admitted, policy_headers, permit };
     // Off the HTTP server's layers: what stays is the socket and what was read beyond the request.
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        tracing::error!("upgraded connection is not a TCP stream");
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return start.socket(parts.io.into_inner(), &parts.read_buf),
+        Err(upgraded) => upgraded,
+    };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() else {
+        tracing::error!("upgraded connection is of no known kind");
         return;
     };
-    let stream = Arc::new(parts.io.into_inner());
-    let sink: Arc<dyn Sink> = Arc::<TcpStream>::clone(&stream);
-    let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
-    let Admitted { runtime, era, token } = admitted;
-    let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
-    let reader = Reader::new(&parts.read_buf);
-    // A task of its own: this one is larger than what a socket needs for the rest of its life.
-    app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime, era), permit));
+    let (tcp, session) = parts.io.into_inner().into_inner();
+    start.socket(TlsSocket::new(tcp, session), &parts.read_buf);
+}
+
+/// What a socket is started with.
+struct Start {
+    app: Arc<App>,
+    vsn: Vsn,
+    admitted: Admitted,
+    policy_headers: Arc<str>,
+    permit: ConnectionPermit,
+}
+
+impl Start {
+    /// Starts a socket on a connection.
+    fn socket<T: Transport>(self, stream: T, already_read: &[u8]) {
+        let Self { app, vsn, admitted, policy_headers, permit } = self;
+        let Admitted { runtime, era, token } = admitted;
+        let stream = Arc::new(stream);
+        let sink: Arc<dyn Sink> = Arc::<T>::clone(&stream);
+        let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
+        let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
+        let reader = Reader::new(already_read);
+        // A task of its own: the one so far is larger than what a socket needs for the rest of its life.
+        app.sockets().spawn(socket::run(stream, reader, Driver::new(session, runtime, era), permit));
+    }
 }
 
 /// The parameters of an upgrade request that mean something (protocol 1.2).

@@ -148,7 +148,7 @@ impl Session {
         let (payload, problems) = JoinPayload::parse(raw)
             .map_err(|error| JoinRefusal::UnknownErrorOnChannel(error.to_string().into()))?;
         for problem in problems {
-            tracing::warn!(code = "InvalidJoinPayload", %problem, "join payload field ignored");
+            tracing::warn!(tenant = &**self.runtime.name(), code = "InvalidJoinPayload", %problem, "join payload field ignored");
         }
         let tenant = self.runtime.tenant();
         if tenant.private_only && !payload.private {
@@ -202,7 +202,8 @@ impl Session {
         refusal: &JoinRefusal,
         effects: &mut Vec<Effect>,
     ) {
-        tracing::warn!(code = refusal.code(), "{refusal}");
+        tracing::warn!(tenant = &**self.runtime.name(), code = refusal.code(), "{refusal}");
+        self.runtime.metrics().node().joined(self.transport, false);
         self.abandoned_since = Some(Instant::now());
         if !self.joined_once && self.joining == 0 {
             self.user = None;
@@ -244,13 +245,14 @@ impl Session {
         result: Result<ReadVerdict, AuthorizeError>,
         effects: &mut Vec<Effect>,
     ) {
+        let tenant = Arc::clone(self.runtime.name());
         let Some(joining) = self.joining_mut(ticket) else { return };
         let topic = sub_topic(&joining.topic).unwrap_or_default();
         let unauthorized = || JoinRefusal::Unauthorized(topic.into());
         let replay = joining.payload.replay.as_ref().and_then(|replay| ReplayParams::parse(&replay.0));
         let outcome = match (result, replay) {
             (Err(error), _) => {
-                policies::warn(&error);
+                policies::warn(&tenant, &error);
                 Err(JoinRefusal::Other { reason: error.join_reason(topic), code: error.code() })
             }
             (Ok(read), _) if !read.may_join() => Err(unauthorized()),
@@ -294,7 +296,12 @@ impl Session {
             }
             Err(error) => {
                 if let ReplayError::Failed(detail) = &error {
-                    tracing::warn!(code = error.code(), error = detail, "cannot read stored messages");
+                    tracing::warn!(
+                        tenant = &**self.runtime.name(),
+                        code = error.code(),
+                        error = detail,
+                        "cannot read stored messages"
+                    );
                 }
                 Err(unable_to_replay(&error))
             }
@@ -377,6 +384,7 @@ impl Session {
         let join_ref = joining.join_ref();
         let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
         let Joining { read, replayed, membership, watching, judge_anew, .. } = joining;
+        self.runtime.metrics().node().joined(self.transport, true);
         let wanted = Wanted::of(&topic, &payload);
         let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(self.vsn, &raw_join_ref, &msg_ref, &topic, &response)];

@@ -34,7 +34,7 @@ use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, 
 use realtime_tenants::UserSlot;
 use tokio::time::Instant;
 
-use crate::tenant_runtime::TenantRuntime;
+use crate::{metrics::Transport, tenant_runtime::TenantRuntime};
 
 /// Bytes of messages that may wait for joins to be decided; beyond it the socket is not read.
 const MAX_WAITING_BYTES: usize = 1_000_000;
@@ -106,6 +106,7 @@ impl Topic {
 /// The protocol state of one socket.
 pub struct Session {
     vsn: Vsn,
+    transport: Transport,
     outbox: Arc<Outbox>,
     runtime: Arc<TenantRuntime>,
     /// The token of the handshake: what a channel uses that brings none.
@@ -152,6 +153,7 @@ impl Session {
     ) -> Self {
         Self {
             vsn,
+            transport: Transport::WebSocket,
             outbox,
             interest: runtime.interest(),
             runtime,
@@ -171,6 +173,13 @@ impl Session {
             fan_outs: Vec::new(),
             congestion: None,
         }
+    }
+
+    /// The same on another transport than a WebSocket: a label of metrics.
+    #[must_use]
+    pub fn over(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
     }
 
     /// Where the session's frames go.
@@ -258,7 +267,10 @@ impl Session {
     pub fn receive(&mut self, opcode: Opcode, frame: Bytes, effects: &mut Vec<Effect>) {
         match decode(self.vsn, opcode, &frame) {
             Ok(message) => self.dispatch(message, effects),
-            Err(error) => tracing::debug!(code = error.code().as_str(), %error, "message dropped"),
+            Err(error) => {
+                let tenant = &**self.runtime.name();
+                tracing::warn!(tenant, code = error.code().as_str(), %error, "message dropped");
+            }
         }
         self.release_orphans(effects);
     }
@@ -404,7 +416,7 @@ impl Session {
     fn stop_channel(&mut self, topic: &str, message: &str) {
         self.system(topic, &SystemMessage::error(message.to_owned()));
         self.close_channel(topic);
-        tracing::warn!(code = "ChannelShutdown", "{message}");
+        tracing::warn!(tenant = &**self.runtime.name(), code = "ChannelShutdown", "{message}");
     }
 
     /// Sends a `system` frame on a joined channel.

@@ -122,7 +122,7 @@ impl Session {
         let read = match result {
             Ok(read) => read,
             Err(error) if question == Question::Refresh => {
-                warn(&error);
+                warn(self.runtime.name(), &error);
                 let text = error.refresh_message(sub_topic(topic).unwrap_or_default());
                 return self.stop_channel(topic, &text);
             }
@@ -180,9 +180,10 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         if question == Question::Write && matches!(error, AuthorizeError::Unavailable(_)) {
-            tracing::warn!(code = "UnableToHandleBroadcast", %error, "policies could not be asked");
+            let tenant = &**self.runtime.name();
+            tracing::warn!(tenant, code = "UnableToHandleBroadcast", %error, "policies could not be asked");
         } else {
-            warn(error);
+            warn(self.runtime.name(), error);
         }
         let policies = self.channel_mut(topic).and_then(|channel| channel.policies.as_mut());
         let Some(policies) = policies else { return };
@@ -219,6 +220,6 @@ fn is_track(message: &ClientMessage) -> bool {
 }
 
 /// Tells operators. The text is the database's, without values of rows.
-pub(super) fn warn(error: &AuthorizeError) {
-    tracing::warn!(code = error.code(), %error, "policies could not be evaluated");
+pub(super) fn warn(tenant: &str, error: &AuthorizeError) {
+    tracing::warn!(tenant, code = error.code(), %error, "policies could not be evaluated");
 }

@@ -7,6 +7,7 @@ use realtime_hub::Said;
 use realtime_protocol::{ClientMessage, Payload, PresencePush, encode, size};
 
 use super::{Effect, Session, Topic, policies::Question};
+use crate::metrics::MessageType;
 
 /// Answer to a broadcast that is too large (protocol 5.2): the only response that is not an object.
 const TOO_LARGE: &[u8] = b"\"payload_size_exceeded\"";
@@ -66,6 +67,11 @@ impl Session {
         }
         self.runtime.meters().events().add(1);
         if !too_large {
+            let size = match &message.payload {
+                Payload::UserBroadcast(user) => user.body.len(),
+                Payload::Json(payload) | Payload::Binary(payload) => payload.len(),
+            };
+            self.runtime.metrics().payload(MessageType::Broadcast, size);
             let fan_out = channel.membership.say(channel.to_self, &said);
             self.congestion = channel.membership.bus_congestion();
             if fan_out.is_none() && self.congestion.is_none() {
@@ -135,6 +141,7 @@ impl Session {
             // Copied: the tracked object would else keep the whole frame it came in.
             PresencePush::Track(tracked) if status == "ok" => {
                 let tracked = Bytes::copy_from_slice(&tracked);
+                self.runtime.metrics().payload(MessageType::Presence, tracked.len());
                 if let Some(fan_out) = channel.membership.track(&channel.presence_key, tracked) {
                     self.runtime.meters().presence().add(1);
                     self.fan_outs.extend(fan_out);

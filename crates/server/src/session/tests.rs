@@ -111,6 +111,8 @@ fn tenant(change: impl FnOnce(&mut Tenant)) -> Tenant {
         max_lag_bytes: 0,
         idle_stop: Duration::ZERO,
         pool_size: 1,
+        policy_pool_size: None,
+        queue_target: None,
     };
     let mut tenant = Tenant {
         external_id: "t".into(),

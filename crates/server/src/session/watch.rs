@@ -102,8 +102,8 @@ impl Session {
     pub(super) fn refuse_watch(&mut self, topic: &str, wanted: &Wanted) {
         if let Err(error) = wanted.specs() {
             // The text repeats what the client sent, which is nobody else's business.
-            tracing::warn!(code = "RealtimeDisabledForConfiguration", "subscription refused");
-            tracing::debug!(%error, "subscription refused");
+            let tenant = &**self.runtime.name();
+            tracing::warn!(tenant, code = "RealtimeDisabledForConfiguration", "subscription refused");
             self.system(topic, &SystemMessage::postgres_changes_error(error.to_string()));
         }
     }
@@ -142,8 +142,8 @@ impl Session {
                 if refusal.is_transient() {
                     channel.retry_at = Some(retry_at());
                 }
-                tracing::warn!(code = refusal.code(), "subscription refused");
-                tracing::debug!(error = %refusal, "subscription refused");
+                let tenant = &**self.runtime.name();
+                tracing::warn!(tenant, code = refusal.code(), "subscription refused");
                 self.system(&ticket.topic, &SystemMessage::postgres_changes_error(refusal.to_string()));
             }
         }

@@ -20,7 +20,7 @@ use crate::{BINARY, server};
 const LIMIT: time::Duration = time::Duration::from_secs(180);
 
 /// Runs a scenario of `clients/browser`, and does what it asks for.
-async fn scenario(
+pub(crate) async fn scenario(
     program: &str,
     arguments: &[&str],
     mut act: impl AsyncFnMut(Value) -> Result<()>,

@@ -2,7 +2,10 @@
 //!
 //! `scripts/test` installs them: npm packages in `clients/js`, a Python environment in `clients/python/.venv`.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, sign, token};
@@ -20,7 +23,7 @@ use crate::{
 };
 
 /// A program that shows what a user of an official client sees.
-struct Client {
+pub struct Client {
     child: Child,
     input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
@@ -32,11 +35,16 @@ fn folder(name: &str) -> PathBuf {
 
 impl Client {
     fn javascript(server: &Server, vsn: &str, subscriptions: &Value) -> Result<Self> {
+        Self::javascript_at(&format!("http://localhost:{}", server.port()), vsn, subscriptions, None)
+    }
+
+    /// The same at any address, with a file of an authority to trust.
+    pub fn javascript_at(url: &str, vsn: &str, subscriptions: &Value, ca: Option<&Path>) -> Result<Self> {
         let dir = folder("js");
         ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
-        let url = format!("http://localhost:{}", server.port());
         let mut command = Command::new("node");
-        command.current_dir(&dir).args(["watch.mjs", &url, &token("anon"), vsn, &subscriptions.to_string()]);
+        command.current_dir(&dir).args(["watch.mjs", url, &token("anon"), vsn, &subscriptions.to_string()]);
+        command.envs(ca.map(|ca| ("NODE_EXTRA_CA_CERTS", ca)));
         Self::start(command)
     }
 
@@ -137,7 +145,7 @@ impl Client {
     }
 
     /// The value of the next line that has this key.
-    async fn next(&mut self, key: &str) -> Result<Value> {
+    pub async fn next(&mut self, key: &str) -> Result<Value> {
         let limit = time::Instant::now() + PATIENCE;
         loop {
             let line = time::timeout_at(limit, self.lines.next_line())
@@ -162,7 +170,7 @@ impl Client {
     }
 
     /// Waits until the client takes itself for subscribed and the database is being watched.
-    async fn ready(&mut self) -> Result<()> {
+    pub async fn ready(&mut self) -> Result<()> {
         assert_eq!(self.next("status").await?, "SUBSCRIBED");
         let system = self.next("system").await?;
         assert_eq!(

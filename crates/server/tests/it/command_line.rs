@@ -49,7 +49,13 @@ fn check_config_shows_everything_but_secrets() -> Result<()> {
     for secret in ["s3cret", "pa55", "m3trics", "sh0p", "\"pw\""] {
         assert!(!shown.contains(secret), "{secret}: {shown}");
     }
-    insta::assert_snapshot!(shown.replace(&dir.path().display().to_string(), "DIR"));
+    // Not all of it: who adds a setting should not have to look here.
+    let set = shown.lines().filter(|line| !line.ends_with(", default") && !line.ends_with(", not set"));
+    let set = set
+        .filter(|line| line.contains('#'))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let set = set.collect::<Vec<_>>().join("\n").replace(&dir.path().display().to_string(), "DIR");
+    insta::assert_snapshot!(set);
 
     // What it prints is a file that says the same, but for the secrets.
     std::fs::write(&file, shown)?;

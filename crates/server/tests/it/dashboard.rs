@@ -1,6 +1,7 @@
 //! The dashboard over HTTP (http_and_ops 3.1), on a real PostgreSQL.
 
 mod access;
+mod browser;
 mod pages;
 
 use anyhow::{Context as _, Result};

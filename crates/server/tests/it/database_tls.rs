@@ -1,41 +1,12 @@
 //! TLS to databases, against a real PostgreSQL with certificates made here (tenant_database 8.4, http_and_ops 5).
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context as _, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version};
+use realtime_testkit::{Server, ServerOptions, TestDb, Version};
 use serde_json::json;
-use tokio::time;
 
-use crate::BINARY;
+use crate::{BINARY, authority::Authority};
 
 const TOPIC: &str = "realtime:any";
-
-/// An authority that signs certificates, and its own as a file.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
-impl Authority {
-    fn new(dir: &Path, name: &str) -> Result<Self> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let file = dir.join(format!("{name}.pem"));
-        std::fs::write(&file, params.self_signed(&key)?.pem())?;
-        Ok(Self { issuer: Issuer::new(params, key), file })
-    }
-
-    /// A certificate for a host name, and its key.
-    fn sign(&self, host: &str) -> Result<(String, String)> {
-        let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new([host.to_owned()])?.signed_by(&key, &self.issuer)?;
-        Ok((certificate.pem(), key.serialize_pem()))
-    }
-}
 
 fn options(variables: &[(&str, &str)]) -> ServerOptions {
     variables.iter().fold(ServerOptions::default(), |options, (name, value)| options.env(name, value))
@@ -58,18 +29,7 @@ async fn encrypted(db: &TestDb) -> Result<Vec<(String, bool)>> {
 /// What a server with these settings logs when it cannot reach its database.
 async fn refused(db: &TestDb, variables: &[(&str, &str)]) -> Result<String> {
     let server = Server::start(BINARY, db, options(variables)).await?;
-    let line = || {
-        let log = server.log();
-        log.lines().find(|line| line.contains("UnableToConnectToTenantDatabase")).map(str::to_owned)
-    };
-    let limit = time::Instant::now() + PATIENCE;
-    let line = loop {
-        if let Some(line) = line() {
-            break line;
-        }
-        anyhow::ensure!(time::Instant::now() < limit, "nothing was refused: {}", server.log());
-        time::sleep(time::Duration::from_millis(10)).await;
-    };
+    let line = server.logged("UnableToConnectToTenantDatabase").await?;
     // Clients get the reason that they know, and nothing of the certificate.
     let mut socket = server.socket(Version::V2, "anon").await?;
     let (reply, _) = socket.join(TOPIC, json!({"config": {"private": true}})).await?;
@@ -93,7 +53,8 @@ async fn every_mode_of_tls() -> Result<()> {
     let modes: [(&[(&str, &str)], bool); 8] = [
         (&[], false),
         (&[("DB_SSL", "false"), ("DB_SSL_CA_CERT", "/nowhere")], false),
-        (&[("DB_SSL", "true")], true),
+        // Without a place for temporary files there is one in memory.
+        (&[("DB_SSL", "true"), ("TMPDIR", "/nowhere")], true),
         (&[("DB_SSL", "true"), ("DB_SSL_CA_CERT", ca), ("DB_HOST", "localhost")], true),
         (&[("DB_SSL_MODE", "prefer")], true),
         (&[("DB_SSL_MODE", "require"), ("DB_IP_VERSION", "ipv4")], true),
@@ -104,6 +65,7 @@ async fn every_mode_of_tls() -> Result<()> {
                 ("DB_SSL_CA_CERT", ca),
                 ("DB_HOST", "localhost"),
                 ("DB_IP_VERSION", "ipv4"),
+                ("DB_ENC_KEY", "1234567890123456"),
             ],
             true,
         ),
@@ -118,6 +80,13 @@ async fn every_mode_of_tls() -> Result<()> {
         assert_eq!(change["data"]["record"]["details"].as_str().map(str::len), Some(100_000));
         let expected = [("realtime".to_owned(), ssl), ("realtime_replication".to_owned(), ssl)];
         assert_eq!(encrypted(&db).await?, expected, "{variables:?}");
+        if variables.iter().any(|(name, _)| *name == "DB_ENC_KEY") {
+            let query = "select count(*) filter (where ssl) > 0, count(*) filter (where not ssl)
+                from pg_stat_activity join pg_stat_ssl using (pid)
+                where application_name = 'supabase_mt_realtime'";
+            let row = db.client().query_one(query, &[]).await?;
+            assert_eq!((row.get::<_, bool>(0), row.get::<_, i64>(1)), (true, 0), "the metadata database");
+        }
         drop(socket);
         server.stop().await?;
     }

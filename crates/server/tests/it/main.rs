@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod admin;
+mod authority;
 mod broadcast;
 mod browser;
 mod changes_delivery;
@@ -24,17 +25,22 @@ mod command_line;
 mod dashboard;
 mod database_tls;
 mod drain;
+mod examples;
 mod handshake;
+mod least_privilege;
 mod limits;
+mod listener;
 mod longpoll;
 mod metadata;
 mod metrics;
 mod migrate;
 mod openapi;
+mod operations;
 mod presence;
 mod private;
 mod quick_start;
 mod rest;
+mod supabase_compose;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

@@ -1,10 +1,13 @@
 //! Metrics (http_and_ops 3, 11).
 
-use anyhow::{Context as _, Result};
-use realtime_testkit::{Server, ServerOptions, TestDb, Version, sign_with};
-use serde_json::json;
+use std::{path::PathBuf, process::Stdio};
 
-use crate::BINARY;
+use anyhow::{Context as _, Result, ensure};
+use realtime_testkit::{Answer, Server, ServerOptions, TestDb, Version, sign_with};
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, process::Command};
+
+use crate::{BINARY, private};
 
 /// The value of a metric of the seeded tenant.
 fn value(text: &str, name: &str) -> Result<f64> {
@@ -69,6 +72,158 @@ async fn what_operators_watch() -> Result<()> {
     assert!(value(&text, "realtime_changes_checks")? >= 1.0);
     assert!(value(&text, "realtime_changes_check_seconds")? > 0.0);
     assert!(value(&text, "realtime_replication_lag_bytes")? >= 0.0);
+    Ok(())
+}
+
+/// What a parser makes of metrics, as JSON: families with their samples.
+async fn parse(text: &str) -> Result<Value> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../clients/python");
+    let interpreter = dir.join(".venv/bin/python");
+    ensure!(interpreter.exists(), "make clients/python/.venv from requirements.txt, or run scripts/test");
+    let mut parser = Command::new(interpreter)
+        .current_dir(&dir)
+        .arg("exposition.py")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    parser.stdin.take().context("stdin")?.write_all(text.as_bytes()).await?;
+    let output = parser.wait_with_output().await?;
+    ensure!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+async fn scrape(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+    let bearer = format!("Bearer {}", sign_with("of-the-metrics", &json!({})));
+    server.http("GET", path, &[headers, &[("Authorization", &bearer)]].concat(), b"").await
+}
+
+/// The sum of the samples of a name whose labels are these.
+fn sum(families: &Value, family: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let samples = families[family]["samples"].as_array().into_iter().flatten();
+    samples
+        .filter(|sample| sample[0] == name && labels.iter().all(|(label, value)| sample[1][label] == *value))
+        .filter_map(|sample| sample[2].as_f64())
+        .sum()
+}
+
+/// http_and_ops 54, 55: what a parser of Prometheus reads, after a bit of everything
+#[tokio::test]
+async fn a_parser_reads_them() -> Result<()> {
+    let db = private::database().await?;
+    let blocked = sign_with("of-the-metrics", &json!({"n": 1}));
+    let options = ServerOptions::default()
+        .env("METRICS_JWT_SECRET", "of-the-metrics")
+        .env("METRICS_TOKEN_BLOCKLIST", &format!("other, {blocked}"))
+        .env("REGION", "eu-central-1")
+        .env("TENANT_MAX_CHANNELS_PER_CLIENT", "1");
+    let server = Server::start(BINARY, &db, options).await?;
+
+    let mut old = server.socket(Version::V1, "authenticated").await?;
+    let mut new = server.socket(Version::V2, "authenticated").await?;
+    let config = json!({"config": {"private": true, "broadcast": {"ack": true, "replication_ready": true}, "presence": {"enabled": true}}});
+    for socket in [&mut old, &mut new] {
+        assert_eq!(socket.join("realtime:room-1", config.clone()).await?.0["status"], "ok");
+        assert_eq!(socket.join("realtime:room-2", config.clone()).await?.0["status"], "error");
+    }
+    // Stored messages arrive from now on.
+    old.event("realtime:room-1", "system").await?;
+    let text = "x".repeat(2_000);
+    for (event, payload) in [
+        ("broadcast", json!({"type": "broadcast", "event": "e", "payload": {"text": text}})),
+        ("presence", json!({"type": "presence", "event": "track", "payload": {"n": 1}})),
+    ] {
+        let reference = new.next_ref();
+        new.send(json!("1"), json!(reference), "realtime:room-1", event, payload).await?;
+        assert_eq!(new.reply(&reference).await?["status"], "ok");
+    }
+    old.event("realtime:room-1", "broadcast").await?;
+    old.event("realtime:room-1", "presence_diff").await?;
+    db.sql(
+        "insert into realtime.messages (topic, extension, event, private, payload)
+         values ('room-1', 'broadcast', 'stored', true, '{}')",
+    )
+    .await?;
+    old.event("realtime:room-1", "broadcast").await?;
+    let refused = format!("/socket/longpoll?apikey={}&vsn=2.0.0", "no-token");
+    assert!(server.get(&refused).await?.contains("403"));
+
+    let answer = scrape(&server, "/metrics", &[]).await?;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; charset=utf-8"));
+    assert!(!answer.headers.contains_key("content-encoding"), "nobody asked for it");
+    let all = parse(&answer.body).await?;
+    let tenant = ("tenant", "realtime-dev");
+    for (name, labels, wanted) in [
+        ("realtime_connections_global_connected", &[][..], 2.0),
+        ("realtime_connections_connected", &[tenant, ("region", "eu-central-1")][..], 2.0),
+        ("realtime_sockets", &[tenant], 2.0),
+        ("realtime_tenants_connected", &[], 1.0),
+        ("realtime_channel_joins", &[tenant], 4.0),
+        ("realtime_channel_global_joins", &[], 4.0),
+        ("realtime_channel_error", &[tenant, ("code", "ChannelRateLimitReached")], 2.0),
+        ("realtime_channel_global_error", &[("code", "ChannelRateLimitReached")], 2.0),
+        ("realtime_channel_error", &[tenant, ("code", "MalformedJWT")], 1.0),
+        ("phoenix_channel_joined_total", &[("result", "ok"), ("transport", "websocket")], 2.0),
+        ("phoenix_channel_joined_total", &[("result", "error"), ("transport", "websocket")], 2.0),
+        ("realtime_build_info", &[], 1.0),
+    ] {
+        assert_eq!(sum(&all, name, name, labels), wanted, "{name} {labels:?}");
+    }
+    for (family, name, labels, wanted) in [
+        ("realtime_payload_size", "_count", &[("message_type", "broadcast")][..], 2.0),
+        ("realtime_tenants_payload_size", "_count", &[tenant, ("message_type", "presence")][..], 1.0),
+        ("realtime_tenants_payload_size", "_bucket", &[("message_type", "broadcast"), ("le", "1000.0")], 1.0),
+        ("realtime_tenants_payload_size", "_bucket", &[("message_type", "broadcast"), ("le", "3000.0")], 2.0),
+        ("realtime_tenants_read_authorization_check", "_count", &[tenant], 2.0),
+        ("realtime_tenants_write_authorization_check", "_count", &[tenant], 1.0),
+        ("realtime_tenants_broadcast_from_database_latency_committed_at", "_count", &[tenant], 1.0),
+        ("realtime_tenants_broadcast_from_database_latency_inserted_at", "_count", &[tenant], 1.0),
+        ("realtime_tenants_migrations_duration_milliseconds", "_count", &[], 1.0),
+        ("phoenix_socket_connected_duration_milliseconds", "_count", &[("serializer", "1.0.0")], 1.0),
+        (
+            "phoenix_socket_connected_duration_milliseconds",
+            "_count",
+            &[("transport", "longpoll"), ("result", "error")],
+            1.0,
+        ),
+    ] {
+        assert_eq!(sum(&all, family, &format!("{family}{name}"), labels), wanted, "{family} {labels:?}");
+    }
+    for (name, at_least) in [
+        ("realtime_channel_input_bytes", 2_500.0),
+        ("realtime_channel_output_bytes", 2_500.0),
+        ("realtime_channel_global_output_bytes", 2_500.0),
+        ("process_resident_memory_bytes", 1e6),
+        ("process_open_fds", 5.0),
+        ("process_threads", 2.0),
+        ("process_start_time_seconds", 1.6e9),
+        ("process_cpu_seconds_total", 0.0),
+        ("tokio_workers", 1.0),
+        ("tokio_alive_tasks", 2.0),
+        ("osmon_ram_usage", 1.0),
+        ("osmon_cpu_avg1", 0.0),
+        ("phoenix_connections_active", 2.0),
+        ("phoenix_connections_max", 1000.0),
+    ] {
+        assert!(all.get(name).is_some(), "no {name}");
+        assert!(sum(&all, name, name, &[]) >= at_least, "{name}");
+    }
+    // What is told never falls, whoever leaves.
+    let told = sum(&all, "realtime_channel_output_bytes", "realtime_channel_output_bytes", &[]);
+    drop((old, new));
+    let again = scrape(&server, "/metrics", &[("Accept-Encoding", "gzip")]).await?;
+    assert_eq!(again.header("content-encoding"), "gzip");
+    let here = parse(&scrape(&server, "/metrics/eu-central-1", &[]).await?.body).await?;
+    assert!(sum(&here, "realtime_channel_output_bytes", "realtime_channel_output_bytes", &[]) >= told);
+    let elsewhere = scrape(&server, "/metrics/us-east-1", &[]).await?;
+    assert_eq!((elsewhere.status, &*elsewhere.body), (200, ""));
+    for path in ["/metrics", "/metrics/eu-central-1"] {
+        let bearer = format!("Bearer {blocked}");
+        for headers in [&[("Authorization", &*bearer)][..], &[("apikey", &*bearer)], &[]] {
+            let refused = server.http("GET", path, headers, b"").await?;
+            assert_eq!((refused.status, &*refused.body), (403, ""), "{path} {headers:?}");
+        }
+    }
     Ok(())
 }
 

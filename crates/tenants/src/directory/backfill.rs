@@ -22,8 +22,10 @@ impl Directory {
         if !due || !self.store.ciphers().writes_gcm() || !self.begin(&record.external_id) {
             return;
         }
-        let (store, record) = (self.store.clone(), record.clone());
+        let (store, record, turn) = (self.store.clone(), record.clone(), Arc::clone(&self.backfill_turn));
         self.backfill_tasks.spawn(async move {
+            // One after the other: others need the connections too.
+            let Ok(_turn) = turn.acquire().await else { return };
             if let Err(error) = covered(&store, &record).await {
                 let code = "EncryptionReconcileFailed";
                 tracing::error!(tenant = record.external_id, code, %error, "secrets were not moved to AES-256-GCM");

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::{Tenant, TenantRecord};
 
-/// Names that are known to mean nobody, at most. Beyond it all are forgotten.
+/// Names that are known to mean nobody, at most. Beyond it those are forgotten that nobody asked for again since the
+/// last time, as the names of a flood are.
 const NOBODIES: usize = 1024;
 
 /// How long it is remembered that a tenant was removed, so that an answer which was under way then cannot bring it
@@ -41,8 +42,18 @@ pub(super) enum Known {
     Stale(Option<Arc<Tenant>>, Duration),
     /// There is no such tenant.
     Nobody,
+    /// There was no such tenant, but that is long ago.
+    WasNobody,
     /// Nothing.
     Unknown,
+}
+
+/// A name that meant nobody when the database was last asked.
+#[derive(Debug)]
+struct Nobody {
+    asked: Instant,
+    /// Somebody asked for it since then.
+    again: AtomicBool,
 }
 
 /// What a node remembers of tenants.
@@ -51,7 +62,7 @@ pub(super) struct Memory {
     expiry: Duration,
     begin: Instant,
     tenants: HashMap<Box<str>, Kept>,
-    nobodies: HashMap<Box<str>, Instant>,
+    nobodies: HashMap<Box<str>, Nobody>,
     removed: HashMap<Box<str>, Instant>,
 }
 
@@ -73,10 +84,9 @@ impl Memory {
             let tenant = kept.tenant.clone();
             return if age < self.expiry { Known::Fresh(tenant) } else { Known::Stale(tenant, age) };
         }
-        match self.nobodies.get(name) {
-            Some(asked) if now - *asked < self.expiry => Known::Nobody,
-            _ => Known::Unknown,
-        }
+        let Some(nobody) = self.nobodies.get(name) else { return Known::Unknown };
+        nobody.again.store(true, Ordering::Relaxed);
+        if now - nobody.asked < self.expiry { Known::Nobody } else { Known::WasNobody }
     }
 
     /// Notes that a record is still what it was; `None` if it is not.
@@ -140,9 +150,17 @@ impl Memory {
     /// Remembers that a name means nobody.
     pub(super) fn put_nobody(&mut self, name: &str, asked: Instant) {
         if self.nobodies.len() >= NOBODIES {
+            self.nobodies.retain(|_, nobody| std::mem::take(nobody.again.get_mut()));
+        }
+        if self.nobodies.len() >= NOBODIES {
             self.nobodies.clear();
         }
-        self.nobodies.insert(name.into(), asked);
+        match self.nobodies.get_mut(name) {
+            Some(nobody) => nobody.asked = nobody.asked.max(asked),
+            None => {
+                self.nobodies.insert(name.into(), Nobody { asked, again: AtomicBool::new(false) });
+            }
+        }
     }
 
     pub(super) fn forget_nobody(&mut self, name: &str) {

@@ -63,6 +63,11 @@ impl Directory {
         while let Some(news) = listener.next().await {
             match news {
                 News::Flag => self.forget_flags(),
+                News::Operation { node, operation, tenant } if node != self.node => {
+                    // Nobody may be listening.
+                    let _ = self.operations.send((operation, tenant));
+                }
+                News::Operation { .. } => {}
                 News::Tenant(name) => {
                     let known = {
                         let mut memory = self.memory.write();

@@ -24,13 +24,14 @@ use flood::Bucket;
 use kept::{Known, Memory};
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::{OnceCell, broadcast},
+    sync::{OnceCell, Semaphore, broadcast},
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::{
-    Field, Store, StoreError, Tenant, TenantFields, TenantRecord, TenantTemplate, Updated,
+    Field, Operation, Store, StoreError, Tenant, TenantFields, TenantRecord, TenantTemplate, Updated,
     registry::first_label,
 };
 
@@ -89,7 +90,11 @@ pub struct Directory {
     flags: flags::Kept,
     backfills: backfill::UnderWay,
     backfill_tasks: TaskTracker,
+    backfill_turn: Arc<Semaphore>,
     changes: broadcast::Sender<TenantChange>,
+    operations: broadcast::Sender<(Operation, Box<str>)>,
+    /// Which of the nodes this is, among those that listen.
+    node: Uuid,
 }
 
 impl Directory {
@@ -108,7 +113,10 @@ impl Directory {
             flags: flags::Kept::default(),
             backfills: backfill::UnderWay::default(),
             backfill_tasks: TaskTracker::new(),
+            backfill_turn: Arc::new(Semaphore::new(1)),
             changes,
+            operations: broadcast::channel(CHANGES).0,
+            node: Uuid::new_v4(),
         })
     }
 
@@ -123,6 +131,20 @@ impl Directory {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<TenantChange> {
         self.changes.subscribe()
+    }
+
+    /// What administrators want done with what runs of tenants, as they told other nodes.
+    #[must_use]
+    pub fn operations(&self) -> broadcast::Receiver<(Operation, Box<str>)> {
+        self.operations.subscribe()
+    }
+
+    /// Tells all other nodes what an administrator wants done with what runs of a tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tell_operation(&self, operation: Operation, external_id: &str) -> Result<(), StoreError> {
+        self.store.tell_operation(self.node, operation, external_id).await
     }
 
     /// The tenant that a request's host means (protocol 1.4), if that is known without asking: the one named by
@@ -179,39 +201,46 @@ impl Directory {
     pub async fn get(&self, external_id: &str) -> Answer {
         let now = Instant::now();
         let known = self.memory.read().look_up(external_id, now);
-        let stale = match known {
+        // What is answered if the database does not.
+        let before = match known {
             Known::Fresh(tenant) => return Ok(tenant),
             Known::Nobody => return Ok(None),
-            Known::Stale(tenant, age) if age < STALE_LIMIT => {
-                if self.failed.lock().is_some_and(|at| now - at < PAUSE_AFTER_FAILURE) {
-                    return Ok(tenant);
-                }
-                Some(tenant)
-            }
-            Known::Stale(..) => None,
-            Known::Unknown => {
-                if external_id.is_empty() || external_id.len() > LONGEST_NAME || external_id.contains('\0') {
-                    return Ok(None);
-                }
-                self.may_ask_for_unknown(now)?;
-                None
-            }
+            Known::Stale(tenant, age) => Some(tenant).filter(|_| age < STALE_LIMIT),
+            Known::WasNobody => Some(None),
+            Known::Unknown => None,
         };
-        match (self.fly(external_id).await, stale) {
-            (Err(error), Some(stale)) => {
+        if let Some(before) = &before
+            && self.failed.lock().is_some_and(|at| now - at < PAUSE_AFTER_FAILURE)
+        {
+            return Ok(before.clone());
+        }
+        let known = before.as_ref().is_some_and(Option::is_some);
+        let may_ask = if known { Ok(()) } else { self.may_ask_for_unknown(external_id, now) };
+        let answer = match may_ask {
+            Ok(()) => self.fly(external_id).await,
+            Err(refusal) => refusal,
+        };
+        match (answer, before) {
+            (Err(StoreError::Flooded), Some(before)) => Ok(before),
+            (Err(error), Some(before)) => {
                 tracing::warn!(
                     tenant = external_id,
                     code = error.code(),
                     %error,
                     "tenant is served as it was: the metadata database does not answer"
                 );
-                Ok(stale)
+                Ok(before)
             }
             (answer, _) => answer,
         }
     }
 
-    fn may_ask_for_unknown(&self, now: Instant) -> Result<(), StoreError> {
+    /// # Errors
+    /// What is answered without asking.
+    fn may_ask_for_unknown(&self, external_id: &str, now: Instant) -> Result<(), Answer> {
+        if external_id.is_empty() || external_id.len() > LONGEST_NAME || external_id.contains('\0') {
+            return Err(Ok(None));
+        }
         let mut bucket = self.unknown.lock();
         if bucket.take(now) {
             return Ok(());
@@ -219,7 +248,7 @@ impl Directory {
         if bucket.warn(now) {
             tracing::warn!(code = StoreError::Flooded.code(), "too many unknown tenants are asked for");
         }
-        Err(StoreError::Flooded)
+        Err(Err(StoreError::Flooded))
     }
 
     /// Asks the database, together with all who ask for the same. Cancel safe: another of them goes on.

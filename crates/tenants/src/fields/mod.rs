@@ -14,8 +14,9 @@ pub use cast::FieldErrors;
 use crate::{Ciphers, TenantRecord};
 
 /// Fields of a tenant that somebody gave. The outer `None` means that a field was not given, an inner one that it
-/// shall have no value.
-#[derive(Debug, Clone, Default)]
+/// shall have no value. Those without a word are as in [`TenantRecord`].
+#[expect(missing_docs, reason = "see TenantRecord")]
+#[derive(Clone, Default)]
 pub struct TenantFields {
     /// Unique name. Told at creation only.
     pub external_id: Option<String>,
@@ -27,38 +28,35 @@ pub struct TenantFields {
     pub jwt_jwks: Option<Option<Value>>,
     /// Extension that serves row changes.
     pub postgres_cdc_default: Option<Option<String>>,
-    /// See [`TenantRecord`], as all that follow.
     pub max_concurrent_users: Option<i32>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub max_events_per_second: Option<i32>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub max_bytes_per_second: Option<i32>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub max_channels_per_client: Option<i32>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub max_joins_per_second: Option<i32>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub max_presence_events_per_second: Option<Option<i32>>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub max_payload_size_in_kb: Option<Option<i32>>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub max_client_presence_events_per_window: Option<Option<i32>>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub client_presence_window_ms: Option<Option<i32>>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub suspend: Option<bool>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub private_only: Option<bool>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub presence_enabled: Option<bool>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub migrations_ran: Option<Option<i32>>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub broadcast_adapter: Option<Option<String>>,
-    #[expect(missing_docs, reason = "see TenantRecord")]
     pub feature_flags: Option<Map<String, Value>>,
     /// All its extensions; those that it has already are replaced.
     pub extensions: Option<Vec<ExtensionFields>>,
+}
+
+impl fmt::Debug for TenantFields {
+    /// What need not be kept secret is in the record that comes of it: a key set may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantFields")
+            .field("external_id", &self.external_id)
+            .field("name", &self.name)
+            .field("jwt_secret", &self.jwt_secret)
+            .field("extensions", &self.extensions)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An extension that somebody gave, with its secrets in clear.

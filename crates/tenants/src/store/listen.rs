@@ -4,6 +4,7 @@ use std::future::poll_fn;
 
 use tokio::{sync::mpsc, task::JoinHandle, time};
 use tokio_postgres::AsyncMessage;
+use uuid::Uuid;
 
 use super::{APPLICATION, CHANNEL, Store, StoreError, error::describe, pool};
 
@@ -17,6 +18,33 @@ pub(crate) enum News {
     Tenant(Box<str>),
     /// A feature flag was.
     Flag,
+    /// An administrator wants something done with what runs of a tenant, on all nodes but the one that says so.
+    Operation {
+        /// Who says so.
+        node: Uuid,
+        /// What.
+        operation: Operation,
+        /// Name of the tenant.
+        tenant: Box<str>,
+    },
+}
+
+/// What an administrator may want done with what runs of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// End the connections to its database, and its sockets.
+    Reload,
+    /// End the connections to its database.
+    Shutdown,
+}
+
+impl Operation {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Reload => "reload",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 impl News {
@@ -25,7 +53,12 @@ impl News {
         match payload.split_once(' ')? {
             ("tenant", name) => Some(Self::Tenant(name.into())),
             ("flag", _) => Some(Self::Flag),
-            _ => None,
+            (word, rest) => {
+                let operation =
+                    [Operation::Reload, Operation::Shutdown].into_iter().find(|op| op.word() == word)?;
+                let (node, tenant) = rest.split_once(' ')?;
+                Some(Self::Operation { node: node.parse().ok()?, operation, tenant: tenant.into() })
+            }
         }
     }
 }
@@ -52,6 +85,18 @@ impl Drop for Listener {
 }
 
 impl Store {
+    /// Tells all who listen what is to be done with a tenant.
+    pub(crate) async fn tell_operation(
+        &self,
+        node: Uuid,
+        operation: Operation,
+        tenant: &str,
+    ) -> Result<(), StoreError> {
+        let payload = format!("{} {node} {tenant}", operation.word());
+        self.client().await?.execute("select pg_catalog.pg_notify($1, $2)", &[&CHANNEL, &payload]).await?;
+        Ok(())
+    }
+
     /// Listens for what is changed from now on, on a connection of its own.
     pub(crate) async fn listen(&self) -> Result<Listener, StoreError> {
         let config = self.config();
@@ -99,7 +144,14 @@ mod tests {
     fn news_are_read() {
         assert_eq!(News::parse("tenant a b"), Some(News::Tenant("a b".into())));
         assert_eq!(News::parse("flag x"), Some(News::Flag));
-        for other in ["", "tenant", "weather fine"] {
+        let node = Uuid::from_u128(7);
+        let operation = Operation::Reload;
+        let tenant = "a b".into();
+        assert_eq!(
+            News::parse(&format!("reload {node} a b")),
+            Some(News::Operation { node, operation, tenant })
+        );
+        for other in ["", "tenant", "weather fine", "reload", "reload a b", &format!("reload {node}")] {
             assert_eq!(News::parse(other), None);
         }
     }

@@ -20,6 +20,7 @@ use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
 pub(crate) use error::describe;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+pub use listen::Operation;
 pub(crate) use listen::{Listener, News};
 pub use seed::{Seed, SeedPlace, Seeded};
 use uuid::Uuid;
@@ -94,6 +95,15 @@ impl Store {
     /// [`StoreError`].
     pub async fn list(&self) -> Result<Vec<TenantRecord>, StoreError> {
         rows::list(&self.client().await?).await
+    }
+
+    /// The first `limit` tenants whose names come after another, in the order of their bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<TenantRecord>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        rows::page(&self.client().await?, after, limit).await
     }
 
     /// The tenant of this name.

@@ -47,6 +47,31 @@ pub(super) async fn list(client: &impl GenericClient) -> Result<Vec<TenantRecord
     joined(&tenants, &extensions)
 }
 
+/// Some of the tenants, in the order of their names' bytes.
+pub(super) async fn page(
+    client: &impl GenericClient,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<TenantRecord>, StoreError> {
+    let tenants = client
+        .query(
+            "select * from tenants
+             where external_id is not null and ($1::text is null or external_id collate \"C\" > $1)
+             order by external_id collate \"C\" limit $2",
+            &[&after, &limit],
+        )
+        .await?;
+    let names = tenants.iter().map(|row| row.try_get("external_id")).collect::<Result<Vec<&str>, _>>()?;
+    let extensions = client
+        .query(
+            "select * from extensions where tenant_external_id = any($1)
+             order by tenant_external_id, inserted_at, type",
+            &[&names],
+        )
+        .await?;
+    joined(&tenants, &extensions)
+}
+
 pub(super) async fn get_many(
     client: &impl GenericClient,
     external_ids: &[&str],

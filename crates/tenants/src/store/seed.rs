@@ -1,5 +1,7 @@
 //! The tenant that a self-hosted server's environment describes (http_and_ops 6).
 
+use std::fmt;
+
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
@@ -7,7 +9,7 @@ use super::{Store, StoreError, Updated, now};
 use crate::{ExtensionFields, FlagFields, GCM_BACKFILL, TenantFields, TenantRecord, fields};
 
 /// A tenant as the environment describes it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Seed {
     /// Its name.
     pub external_id: String,
@@ -21,6 +23,19 @@ pub struct Seed {
     pub presence_enabled: bool,
     /// Where its database is.
     pub place: SeedPlace,
+}
+
+impl fmt::Debug for Seed {
+    /// Without the key set, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seed")
+            .field("external_id", &self.external_id)
+            .field("jwt_secret", &self.jwt_secret)
+            .field("jwt_jwks", &self.jwt_jwks.is_some())
+            .field("presence_enabled", &self.presence_enabled)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where a seeded tenant's database is.

@@ -199,6 +199,30 @@ async fn unknown_hosts_mean_the_default_tenant_without_asking_each_time() -> Res
     Ok(())
 }
 
+/// Self-hosting: the only tenant is meant by `localhost` too, and is served while the metadata database is away.
+#[tokio::test]
+async fn a_lost_database_does_not_harm_the_default_tenant() -> Result<()> {
+    let db = TestDb::new().await?;
+    let other = TestDb::new().await?;
+    let store = store(&db).await?;
+    store.create("home", &complete("secret")).await?;
+    let directory = directory(&store, Duration::from_millis(100), Some("home"));
+    directory.resolve("localhost:4000").await?.context("home")?;
+    let name = db.name();
+    other
+        .sql(&format!(
+            "alter database {name} allow_connections false;
+             select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+        ))
+        .await?;
+    time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..5 {
+        assert_eq!(&*directory.resolve("localhost:4000").await?.context("away")?.external_id, "home");
+    }
+    assert!(directory.resolve("never-seen").await.is_err());
+    Ok(())
+}
+
 /// Known tenants are served while the metadata database is away, unknown ones are an error, and all is well once it
 /// is back.
 #[tokio::test]

@@ -76,6 +76,8 @@ pub fn template(default_tenant: Option<&str>) -> TenantTemplate {
             max_lag_bytes: 0,
             idle_stop: Duration::ZERO,
             pool_size: 5,
+            policy_pool_size: None,
+            queue_target: None,
         },
         slot_name_suffix: None,
         default_tenant: default_tenant.map(Into::into),

@@ -1,8 +1,10 @@
 //! Broadcasts from the database: rows of `realtime.messages` (tenant_database 4.2).
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use realtime_pgoutput::{
     Oid,
-    message::{Relation, Tuple},
+    message::{Relation, Tuple, UnixMicros},
 };
 
 use super::State;
@@ -42,6 +44,9 @@ impl State {
         self.broadcast = place;
         match columns.message(row, self.sink.max_broadcast_bytes()) {
             Ok(message) => {
+                let now = SystemTime::now();
+                self.stats.committed_latency.record_time(age(transaction.commit_time, now));
+                self.stats.inserted_latency.record_time(age(message.inserted_at, now));
                 if let Some(relief) = self.sink.broadcast(message) {
                     relief.await;
                 }
@@ -51,4 +56,10 @@ impl State {
             }
         }
     }
+}
+
+/// How long ago something was by this machine's clock; zero for what is yet to come by it.
+fn age(then: UnixMicros, now: SystemTime) -> Duration {
+    let then = UNIX_EPOCH + Duration::from_micros(u64::try_from(then.0).unwrap_or_default());
+    now.duration_since(then).unwrap_or_default()
 }

@@ -178,6 +178,7 @@ impl State {
                 Ok(answers) => return answers,
                 Err(error) => {
                     tracing::warn!(code = "UnableToConnectToProject", %error, "cannot ask the database, trying on");
+                    self.stats.check_failures.add(1);
                     time::sleep(ASK_AGAIN).await;
                 }
             }

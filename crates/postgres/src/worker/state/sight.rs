@@ -141,13 +141,12 @@ impl State {
                 Ok(verdicts) => break verdicts,
                 Err(error) => {
                     tracing::warn!(code = "UnableToConnectToProject", %error, "cannot check visibility, trying on");
+                    self.stats.check_failures.add(1);
                     time::sleep(ASK_AGAIN).await;
                 }
             }
         };
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.stats.check_micros.fetch_add(micros, Ordering::Relaxed);
-        self.stats.check_rounds.fetch_add(1, Ordering::Relaxed);
+        self.stats.check_times.record_time(started.elapsed());
         self.stats.checks.fetch_add(inquiry.parties.len() as u64, Ordering::Relaxed);
         verdicts
     }

@@ -47,7 +47,10 @@ impl State {
             if !self.publishes(oid) {
                 if !self.messages.contains_key(&oid) {
                     let (schema, table) = (&relation.schema, &relation.name);
-                    tracing::warn!("Unexpected relation on schema '{schema}' and table '{table}'");
+                    tracing::warn!(
+                        code = "UnexpectedMessageReceived",
+                        "Unexpected relation on schema '{schema}' and table '{table}'"
+                    );
                 }
                 return Ok(());
             }
@@ -126,7 +129,10 @@ impl State {
         for attachment in attachments {
             match self.engine.attach(oid, attachment) {
                 Ok(key) => watcher.attached.push((oid, key)),
-                Err(error) => tracing::error!(%error, relation = oid, "subscription not attached"),
+                Err(error) => {
+                    let code = "UnableToSubscribeToPostgres";
+                    tracing::error!(code, %error, relation = oid, "subscription not attached");
+                }
             }
         }
     }

@@ -146,6 +146,30 @@ fn what_is_wrong_is_one_line_with_its_place() {
     }
 }
 
+/// The example of docs/configuration.md is a file that works.
+#[test]
+fn the_example_of_the_reference() {
+    let page = crate::config::reference::page();
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let example = example.replace("/run/secrets/", "");
+    let ca = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
+    let files = [
+        ("realtime.toml", &*example),
+        ("metrics", "m"),
+        ("db_password", "p"),
+        ("ca.pem", &*ca),
+        ("shop", "s"),
+        ("lab-jwks.json", r#"{"keys": []}"#),
+    ];
+    let settings = settings(&files, &[]).unwrap();
+    let [shop, lab] = &settings.tenants[..] else { panic!("two tenants expected") };
+    assert_eq!(
+        (shop.default, &*shop.database.host, &*lab.database.host),
+        (true, "db.internal", "lab.internal")
+    );
+    assert_eq!(lab.database.route.tls.mode().name(), "verify-full");
+}
+
 #[test]
 fn near_words() {
     assert_eq!(nearest("max_conections", ["port", "max_connections"].into_iter()), Some("max_connections"));

@@ -14,6 +14,7 @@ use crate::{
             units,
         },
     },
+    limits::Meter,
 };
 
 /// Its connections, its users, and the buttons that end connections.
@@ -38,13 +39,15 @@ pub fn section(app: &App, page: &Page, known: &Known) -> Markup {
         ("Sockets", plain(units::count(runtime.sockets().len() as u64))),
         ("Rooms", plain(units::count(app.rooms_of(external_id) as u64))),
         ("Channels that watch row changes", plain(units::count(runtime.routes().len() as u64))),
-        ("Joins, events, presence, row changes a second", plain(rates(&runtime))),
+        ("Joins a second", rate(runtime.meters().joins())),
+        ("Events a second", rate(runtime.meters().events())),
+        ("Presence events a second", rate(runtime.meters().presence())),
+        ("Row changes a second", rate(runtime.meters().db_events())),
     ];
-    if let Some(stats) = database.stats() {
-        let lag = stats.lag_bytes.load(Ordering::Relaxed);
-        rows.push(("Rows read from the log", plain(units::count(stats.rows.load(Ordering::Relaxed)))));
-        rows.push(("Not handed over yet", plain(units::bytes(lag))));
-    }
+    let stats = &runtime.metrics().database;
+    let lag = stats.lag_bytes.load(Ordering::Relaxed);
+    rows.push(("Rows read from the log", plain(units::count(stats.rows.load(Ordering::Relaxed)))));
+    rows.push(("Not handed over yet", plain(units::bytes(lag))));
     let path = path_of(external_id);
     html! {
         (facts(&rows))
@@ -65,9 +68,7 @@ fn needed(good: bool, needed: bool, yes: &str, no: &str) -> Markup {
     }
 }
 
-/// Averages over up to a minute, each with its limit.
-fn rates(runtime: &crate::tenant_runtime::TenantRuntime) -> String {
-    let meters = runtime.meters();
-    let all = [meters.joins(), meters.events(), meters.presence(), meters.db_events()];
-    all.map(|meter| format!("{:.1} of {}", meter.average(), meter.limit())).join(", ")
+/// An average over up to a minute, and its limit.
+fn rate(meter: &Meter) -> Markup {
+    plain(format!("{:.1} of {}", meter.average(), meter.limit()))
 }

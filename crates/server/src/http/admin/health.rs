@@ -9,12 +9,18 @@ use axum::{
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{data, no_such_tenant, operations::exists, unavailable};
+use super::{
+    data,
+    document::{HealthData, Missing, Refused},
+    no_such_tenant,
+    operations::exists,
+    unavailable,
+};
 use crate::{app::App, set_up, tenant_runtime::TenantRuntime};
 
 /// How a tenant is.
-#[derive(Debug, Serialize)]
-struct Health<'a> {
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Health<'a> {
     healthy: bool,
     db_connected: bool,
     replication_connected: bool,
@@ -25,6 +31,14 @@ struct Health<'a> {
 
 /// Whether a tenant could be served: always 200 if there is one. A connection that has not been used for a while is
 /// looked at; none is made.
+#[utoipa::path(
+    get, path = "/api/tenants/{tenant_id}/health", operation_id = "tenant_health", tag = "Tenants",
+    summary = "How a tenant is",
+    description = "200 whether or not it is well. Tokens of clients may ask with HEAD.",
+    security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses((status = 200, description = "How it is", body = HealthData), Missing, Refused)
+)]
 pub(super) async fn health(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     match exists(&app, &external_id).await {
         Ok(true) => {}

@@ -1,6 +1,7 @@
 //! The admin API: `/api/tenants` (http_and_ops 1).
 
 mod body;
+mod document;
 mod health;
 mod operations;
 mod view;
@@ -15,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+pub(super) use document::Document;
 use http::{HeaderMap, Method, StatusCode, header};
 use realtime_tenants::{StoreError, Tenants};
 use serde::{Deserialize, Serialize};
@@ -100,14 +102,30 @@ struct Page {
 }
 
 impl Page {
+    fn limit(&self) -> usize {
+        self.limit.map_or(usize::MAX, |limit| limit.min(MAX_PAGE))
+    }
+
     fn of<T>(&self, all: Vec<T>, external_id: impl Fn(&T) -> &str) -> Vec<T> {
-        let limit = self.limit.map_or(usize::MAX, |limit| limit.min(MAX_PAGE));
         let after = |tenant: &T| self.after.as_deref().is_none_or(|after| external_id(tenant) > after);
-        all.into_iter().filter(after).take(limit).collect()
+        all.into_iter().filter(after).take(self.limit()).collect()
     }
 }
 
 /// `GET /api/tenants`.
+#[utoipa::path(
+    get, path = "/api/tenants", operation_id = "list_tenants", tag = "Tenants", summary = "All tenants, by name",
+    security(("administrator" = [])),
+    params(
+        ("limit" = Option<u32>, Query, description = "Tenants at most; more than 1000 count as 1000. All, if not given"),
+        ("after" = Option<String>, Query, description = "Those whose `external_id` comes after this one"),
+    ),
+    responses(
+        (status = 200, description = "The tenants", body = document::TenantList),
+        (status = 400, description = "The query cannot be read", content_type = "text/html", body = String),
+        document::Refused,
+    )
+)]
 async fn list(State(app): State<Arc<App>>, page: Result<Query<Page>, QueryRejection>) -> Response {
     let Ok(Query(page)) = page else { return super::answers::bad_request() };
     let directory = match app.tenants() {
@@ -119,18 +137,25 @@ async fn list(State(app): State<Arc<App>>, page: Result<Query<Page>, QueryReject
             return data(StatusCode::OK, views);
         }
     };
-    match directory.store().list().await {
-        Ok(records) => {
-            let mut records = records;
-            records.sort_by(|a, b| a.external_id.cmp(&b.external_id));
-            let records = page.of(records, |record| &record.external_id);
-            data(StatusCode::OK, records.iter().map(TenantView::of_record).collect::<Vec<_>>())
-        }
+    // What no name can have comes after nothing.
+    let after = page.after.as_deref().filter(|after| !after.contains('\0'));
+    match directory.store().page(after, page.limit()).await {
+        Ok(records) => data(StatusCode::OK, records.iter().map(TenantView::of_record).collect::<Vec<_>>()),
         Err(error) => unavailable(&error),
     }
 }
 
 /// `GET /api/tenants/:tenant_id`.
+#[utoipa::path(
+    get, path = "/api/tenants/{tenant_id}", operation_id = "show_tenant", tag = "Tenants", summary = "A tenant",
+    security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses(
+        (status = 200, description = "The tenant", body = document::TenantData),
+        document::Missing,
+        document::Refused,
+    )
+)]
 async fn show(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     let directory = match app.tenants() {
         Tenants::Stored(directory) => directory,

@@ -7,9 +7,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
-use realtime_tenants::StoreError;
+use realtime_tenants::{Operation, StoreError};
 
-use super::{body::is_name, no_such_tenant, unavailable};
+use super::{
+    body::is_name,
+    document::{Missing, Refused},
+    no_such_tenant, unavailable,
+};
 use crate::{
     app::App,
     life::{DATABASE_LIMIT, RELOAD_LIMIT},
@@ -27,13 +31,29 @@ pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreEr
     }
 }
 
+/// Tells the other nodes. This one does its part in any case.
+async fn tell(app: &App, operation: Operation, external_id: &str) {
+    let Some(directory) = app.tenants().directory() else { return };
+    if let Err(error) = directory.tell_operation(operation, external_id).await {
+        tracing::error!(tenant = external_id, code = error.code(), %error, "other nodes could not be told");
+    }
+}
+
 /// Ends a tenant's connections to its database, and its sockets.
+#[utoipa::path(
+    post, path = "/api/tenants/{tenant_id}/reload", operation_id = "reload_tenant", tag = "Tenants",
+    summary = "End the sockets and the connections to the database", security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses((status = 204, description = "Done, or nothing ran"), Missing, Refused)
+)]
 pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     match exists(&app, &external_id).await {
         Ok(true) => {}
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
+    tracing::info!(tenant = external_id, "tenant reloaded");
+    tell(&app, Operation::Reload, &external_id).await;
     if let Some(ending) = app.reload(&external_id) {
         ending.wait(&external_id, RELOAD_LIMIT).await;
     }
@@ -41,12 +61,20 @@ pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<
 }
 
 /// Ends a tenant's connections to its database.
+#[utoipa::path(
+    post, path = "/api/tenants/{tenant_id}/shutdown", operation_id = "shutdown_tenant", tag = "Tenants",
+    summary = "End the connections to the database", security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses((status = 204, description = "Done, or nothing ran"), Missing, Refused)
+)]
 pub(super) async fn shutdown(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     match exists(&app, &external_id).await {
         Ok(true) => {}
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
+    tracing::info!(tenant = external_id, "tenant's database shut down");
+    tell(&app, Operation::Shutdown, &external_id).await;
     if let Some(ending) = app.end_database(&external_id) {
         ending.wait(&external_id, DATABASE_LIMIT).await;
     }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use crate::app::App;
 
 /// A tenant without its secrets. The order of the fields is that of the answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Tenant)]
 pub(super) struct TenantView {
     id: Uuid,
     external_id: String,
@@ -26,7 +27,9 @@ pub(super) struct TenantView {
     presence_enabled: bool,
 }
 
-#[derive(Debug, Serialize)]
+/// An extension; what is encrypted in the metadata database is shown encrypted, passwords not at all.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Extension)]
 struct ExtensionView {
     r#type: String,
     inserted_at: String,

@@ -10,10 +10,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use realtime_tenants::{Directory, FieldErrors, StoreError, TenantFields, TenantRecord};
+use realtime_tenants::{Directory, Field, FieldErrors, StoreError, TenantFields, TenantRecord};
 use serde_json::{Map, Value};
 
-use super::{super::answers::message, body, data, unavailable, view::TenantView};
+use super::{
+    super::{answers::message, openapi::shapes::Message},
+    body, data,
+    document::{NewTenantBody, Refused, TenantBody, Written},
+    unavailable,
+    view::TenantView,
+};
 use crate::{app::App, life::DATABASE_LIMIT, set_up};
 
 /// Answer where tenants are those of the configuration.
@@ -53,6 +59,10 @@ impl IntoResponse for Refusal {
 }
 
 /// `POST /api/tenants`.
+#[utoipa::path(
+    post, path = "/api/tenants", operation_id = "create_tenant", tag = "Tenants", summary = "Make or change a tenant",
+    security(("administrator" = [])), request_body = NewTenantBody, responses(Written, Refused)
+)]
 pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Response {
     let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
     let tenant = match body::tenant(request).await {
@@ -76,6 +86,12 @@ pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Respo
 }
 
 /// `PUT` and `PATCH /api/tenants/:tenant_id`.
+#[utoipa::path(
+    method(put, patch), path = "/api/tenants/{tenant_id}", operation_id = "update_tenant", tag = "Tenants",
+    summary = "Change a tenant, or make it", security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    request_body = TenantBody, responses(Written, Refused)
+)]
 pub(super) async fn put(
     State(app): State<Arc<App>>,
     Path(external_id): Path<String>,
@@ -96,6 +112,18 @@ pub(super) async fn put(
 }
 
 /// `DELETE /api/tenants/:tenant_id`.
+#[utoipa::path(
+    delete, path = "/api/tenants/{tenant_id}", operation_id = "delete_tenant", tag = "Tenants",
+    summary = "Remove a tenant",
+    description = "Its sockets end, and its replication slots are dropped.",
+    security(("administrator" = [])),
+    params(("tenant_id" = String, Path, description = "Its `external_id`")),
+    responses(
+        (status = 204, description = "There is no such tenant now"),
+        (status = 501, description = "The tenants are those of the configuration", body = Message),
+        Refused,
+    )
+)]
 pub(super) async fn delete(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
     let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
     if !body::is_name(&external_id) {
@@ -142,14 +170,23 @@ async fn upsert(
         let record = directory.create(&external_id, &fields).await?;
         drop(app.follow(&external_id));
         drop(turn);
+        tracing::info!(tenant = external_id, "tenant made");
         return Ok(created(&app, &record).await);
     }
     if fields.external_id.as_ref().is_some_and(|other| *other != external_id) {
         return Err(FieldErrors::of("external_id", "can't be changed").into());
     }
     let updated = directory.update(&external_id, &fields).await?;
+    if updated.changed.contains(&Field::Extensions) && fields.migrations_ran.is_none() {
+        // Of another database it is not known that it was set up.
+        let unknown = TenantFields { migrations_ran: Some(Some(0)), ..TenantFields::default() };
+        directory.update(&external_id, &unknown).await?;
+    }
     let ending = app.follow(&external_id);
     drop(turn);
+    if !updated.changed.is_empty() {
+        tracing::info!(tenant = external_id, changed = ?updated.changed, "tenant changed");
+    }
     ending.wait(&external_id, DATABASE_LIMIT).await;
     Ok(answer(StatusCode::OK, &updated.after))
 }
@@ -170,6 +207,7 @@ async fn remove(app: Arc<App>, directory: Arc<Directory>, external_id: String) -
     drop(turn);
     ending.wait(&external_id, DATABASE_LIMIT).await;
     if let Some(record) = record {
+        tracing::info!(tenant = external_id, "tenant removed");
         set_up::leave(&app, &record);
     }
     Ok(StatusCode::NO_CONTENT.into_response())

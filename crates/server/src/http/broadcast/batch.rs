@@ -138,7 +138,7 @@ fn publish(runtime: &TenantRuntime, message: &Message<'_>, published: &mut Publi
     }
     payload.push(b'}');
     let key = room(runtime, &message.topic, message.private);
-    published.add(runtime, &key, &Said::Json(&payload));
+    published.add(runtime, &key, message.payload.len(), &Said::Json(&payload));
 }
 
 /// Why nothing is delivered.

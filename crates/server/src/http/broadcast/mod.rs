@@ -15,7 +15,7 @@ pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
 
 use super::answers::{bad_request, message, text};
-use crate::{session::Token, tenant_runtime::TenantRuntime};
+use crate::{metrics::MessageType, session::Token, tenant_runtime::TenantRuntime};
 
 /// Largest body of a request, in bytes.
 const MAX_BODY: usize = 8_000_000;
@@ -85,8 +85,9 @@ struct Published {
 
 impl Published {
     /// Says something in a room.
-    fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, said: &Said<'_>) {
+    fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, payload_bytes: usize, said: &Said<'_>) {
         runtime.meters().events().add(1);
+        runtime.metrics().payload(MessageType::Broadcast, payload_bytes);
         self.fan_outs.extend(runtime.hub().say(key, said));
         self.congestions.extend(runtime.hub().congestion(key));
     }

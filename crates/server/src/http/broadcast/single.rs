@@ -95,7 +95,7 @@ pub async fn single(
     let user = UserBroadcast { event: event.into(), encoding, body };
     let key = room(&runtime, &topic, private);
     let mut published = Published::default();
-    published.add(&runtime, &key, &Said::User(&user));
+    published.add(&runtime, &key, user.body.len(), &Said::User(&user));
     published.deliver().await;
     StatusCode::ACCEPTED.into_response()
 }

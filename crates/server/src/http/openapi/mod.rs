@@ -15,7 +15,7 @@ use utoipa::{
     },
 };
 
-use super::{answers, broadcast, tenant_api};
+use super::{admin, answers, broadcast, tenant_api};
 
 /// Prefix that gateways put before the API.
 const GATEWAY: &str = "/realtime/v1";
@@ -43,7 +43,7 @@ const GATEWAY: &str = "/realtime/v1";
         (name = "Broadcast", description = "Messages to those who have joined a topic"),
         (name = "Operations", description = "For those who run the server"),
     ),
-    modifiers(&Security)
+    modifiers(&Security, &Bodies)
 )]
 struct Document;
 
@@ -74,9 +74,28 @@ impl Modify for Security {
                     "The same token, for clients that cannot set `Authorization`.",
                 ))),
             ),
+            (
+                "administrator",
+                bearer(
+                    "A token signed with `API_JWT_SECRET` or `API_JWT_SECRET_NEXT`, without the role of a client.",
+                ),
+            ),
             ("metrics", bearer("A token signed with `METRICS_JWT_SECRET`.")),
         ] {
             components.add_security_scheme(name, scheme);
+        }
+    }
+}
+
+/// Bodies of several types count as required unless told otherwise, and a message may go without a payload.
+struct Bodies;
+
+impl Modify for Bodies {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let single = document.paths.paths.get_mut("/api/broadcast/{topic}/events/{event}");
+        let body = single.and_then(|path| path.post.as_mut()?.request_body.as_mut());
+        if let Some(openapi::RefOr::T(body)) = body {
+            body.required = Some(openapi::Required::False);
         }
     }
 }
@@ -101,6 +120,7 @@ pub async fn document(OriginalUri(uri): OriginalUri, request: Request) -> Respon
 
 fn render(server: &str) -> serde_json::Result<String> {
     let mut document = Document::openapi();
+    document.merge(admin::Document::openapi());
     document.servers = Some(vec![ServerBuilder::new().url(server).build()]);
     document.to_pretty_json()
 }

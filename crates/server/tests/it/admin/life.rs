@@ -1,5 +1,7 @@
 //! What a change of a tenant does to those who are connected.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 const DISCONNECTED: &str = "Server requested disconnect";
@@ -190,5 +192,44 @@ async fn a_tenant_is_removed() -> Result<()> {
     socket.event("realtime:w", "postgres_changes").await?;
     admin.request("DELETE", "/api/tenants/t", None).await?;
     until("its slots are dropped", || async { Ok(slots().await?.is_empty()) }).await?;
+    Ok(())
+}
+
+/// Clients come all the time with the old secret while it is changed, again and again: none of those let in stays.
+#[tokio::test]
+async fn no_socket_outlives_its_keys() -> Result<()> {
+    let admin = Arc::new(Admin::start().await?);
+    let db = TestDb::new().await?;
+    admin.make("t", &db).await?;
+    let mut secret = TENANT_SECRET.to_owned();
+    for round in 0..8 {
+        let next = format!("secret-{round}");
+        let over = Arc::new(AtomicBool::new(false));
+        let comers: Vec<_> = (0..4)
+            .map(|_| {
+                let (admin, secret, over) = (Arc::clone(&admin), secret.clone(), Arc::clone(&over));
+                tokio::spawn(async move {
+                    let mut sockets = Vec::new();
+                    while !over.load(Ordering::Relaxed) && sockets.len() < 200 {
+                        sockets.extend(admin.socket("t", &secret).await.ok());
+                    }
+                    sockets
+                })
+            })
+            .collect();
+        time::sleep(Duration::from_millis(20)).await;
+        admin.change("t", json!({"jwt_secret": next})).await?;
+        over.store(true, Ordering::Relaxed);
+        let mut ended = 0;
+        for comer in comers {
+            for mut socket in comer.await? {
+                assert_eq!(socket.close_code().await?, 1012);
+                ended += 1;
+            }
+        }
+        assert!(ended > 0, "nobody came in time");
+        secret = next;
+    }
+    Served::join(&admin, &secret).await?;
     Ok(())
 }

@@ -5,6 +5,8 @@ mod life;
 mod operations;
 mod tenants;
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 use realtime_testkit::{
     Answer, PATIENCE, Server, ServerOptions, Socket, TestDb, Version, sign, sign_with, unix_now,
@@ -20,7 +22,7 @@ pub(crate) const TENANT_SECRET: &str = "a1d99c8b-91b6-47b2-8f3c-aa7d9a9ad20f";
 /// A server with a metadata database in which there is no tenant yet.
 pub(crate) struct Admin {
     pub(crate) server: Server,
-    metadata: TestDb,
+    metadata: Arc<TestDb>,
 }
 
 impl Admin {
@@ -29,7 +31,15 @@ impl Admin {
     }
 
     async fn start_with(options: ServerOptions) -> Result<Self> {
-        let metadata = TestDb::new().await?;
+        Self::on(Arc::new(TestDb::new().await?), options).await
+    }
+
+    /// Another server on the same metadata database.
+    async fn another(&self) -> Result<Self> {
+        Self::on(Arc::clone(&self.metadata), ServerOptions::default()).await
+    }
+
+    async fn on(metadata: Arc<TestDb>, options: ServerOptions) -> Result<Self> {
         let options = ServerOptions::default()
             .env("DB_ENC_KEY", "1234567890123456")
             .env("SEED_SELF_HOST", "false")

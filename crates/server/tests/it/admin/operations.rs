@@ -107,5 +107,47 @@ async fn health_sets_databases_up() -> Result<()> {
     assert!(exists.get::<_, bool>(0));
     let ran = admin.metadata.client().query_one("select migrations_ran from _realtime.tenants", &[]).await?;
     assert!(ran.get::<_, i32>(0) > 0);
+
+    // Of another database it is not known that it was set up.
+    let next = TestDb::new().await?;
+    admin.change("t", json!({"extensions": [extension(&next).await?]})).await?;
+    assert_eq!(admin.health("t").await?["healthy"], false);
+    until("set up in the background", || async { Ok(admin.health("t").await?["healthy"] == true) }).await?;
+    let exists = next.client().query_one("select to_regclass('realtime.messages') is not null", &[]).await?;
+    assert!(exists.get::<_, bool>(0));
+    Ok(())
+}
+
+/// Two servers share a metadata database: what is done at one reaches those who are connected to the other.
+/// http_and_ops 20, 25, 26
+#[tokio::test]
+async fn other_servers_follow() -> Result<()> {
+    let (admin, db) = (Admin::start().await?, TestDb::with_fixture_a().await?);
+    admin.make("t", &db).await?;
+    let other = admin.another().await?;
+    let join = || async {
+        let mut socket = other.socket("t", TENANT_SECRET).await?;
+        socket.watch("realtime:w", json!([{"event": "*", "schema": "public", "table": "test"}])).await?;
+        Ok::<_, anyhow::Error>(socket)
+    };
+    let mut socket = join().await?;
+    operate(&admin, "shutdown").await?;
+    let told = socket.event("realtime:w", "system").await?;
+    assert_eq!(told["message"], "The connection to the database was ended: changes may have been missed");
+    assert_eq!(socket.event("realtime:w", "system").await?["status"], "ok");
+    operate(&admin, "reload").await?;
+    assert_eq!(socket.close_code().await?, 1012);
+
+    let mut socket = join().await?;
+    admin.change("t", json!({"max_channels_per_client": 7, "jwt_secret": "another-secret"})).await?;
+    assert_eq!(socket.close_code().await?, 1012);
+    assert!(other.socket("t", TENANT_SECRET).await.is_err());
+    let mut socket = other.socket("t", "another-secret").await?;
+    socket.join("realtime:a", json!({"config": {}})).await?;
+    admin.request("DELETE", "/api/tenants/t", None).await?;
+    assert_eq!(socket.close_code().await?, 1012);
+    let refused = other.socket("t", "another-secret").await.err().context("connected")?;
+    assert!(refused.to_string().contains("404"), "{refused}");
+    until("nobody is left", || async { Ok(connections(&db).await?.is_empty()) }).await?;
     Ok(())
 }

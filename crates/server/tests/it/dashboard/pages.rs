@@ -101,3 +101,125 @@ async fn the_schema_of_a_tenant() -> Result<()> {
     assert!(recorded.contains("20211116024918 2024-01-02T03:04:05"), "{recorded}");
     Ok(())
 }
+
+/// With a metadata database: what is kept of a tenant, its flags, and stopping its database.
+#[tokio::test]
+async fn a_tenant_of_the_metadata_database() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    let stored = options().env("DB_ENC_KEY", "1234567890123456").env("REGION", "eu-west-2");
+    let server = Server::start(BINARY, &db, stored).await?;
+    let mut ann = Operator::new(&server);
+    let page = "/tenants/realtime-dev";
+    let idle = text(&ann.get(page).await?.body);
+    for part in [
+        "db_password ***",
+        "db_host 127.0.0.1",
+        "jwt_secret set, encrypted with AES-128-ECB",
+        "name realtime-dev",
+    ] {
+        assert!(idle.contains(part), "{part}: {idle}");
+    }
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch("realtime:any", json!([{"schema": "public"}])).await?;
+    let used = ann.get(page).await?.body;
+    let db_password = db.env().await?.into_iter().find(|(name, _)| name == "DB_PASSWORD").unwrap().1;
+    assert!(!used.contains(realtime_testkit::SECRET) && !used.contains(&format!(">{db_password}<")));
+    assert!(text(&used).contains("Database connection up Replication up"), "{}", text(&used));
+    let ended = ann.submit(page, "/tenants/realtime-dev/end-database", &[]).await?;
+    assert_eq!(
+        (ended.status, ended.header("location")),
+        (303, "/admin/dashboard/tenants/realtime%2Ddev?done=database")
+    );
+    let lost = socket.event("realtime:any", "system").await?;
+    assert_eq!(lost["status"], "error", "{lost:?}");
+    let again = socket.event("realtime:any", "system").await?;
+    assert_eq!(again["status"], "ok", "{again:?}");
+    assert_eq!(ann.submit(page, "/tenants/nobody/end-database", &[]).await?.status, 404);
+    Ok(())
+}
+
+/// Flags are made, changed, overridden and deleted; what cannot be is said.
+#[tokio::test]
+async fn feature_flags() -> Result<()> {
+    let db = TestDb::new().await?;
+    let server = Server::start(BINARY, &db, options().env("DB_ENC_KEY", "1234567890123456")).await?;
+    let mut ann = Operator::new(&server);
+    let flag = async || -> Result<Option<(bool, i32, Option<String>)>> {
+        let statement = "select enabled, rollout_percentage, bucket_key from _realtime.feature_flags where name = 'new & <b>'";
+        let row = db.client().query_opt(statement, &[]).await?;
+        Ok(row.map(|row| (row.get(0), row.get(1), row.get(2))))
+    };
+    let name = ("name", "new & <b>");
+    let create = [("act", "create"), name, ("rollout", "0"), ("bucket_key", "b"), ("enabled", "yes")];
+    assert_eq!(ann.submit("/flags", "/flags", &create).await?.status, 303);
+    assert_eq!(flag().await?, Some((true, 0, Some("b".to_owned()))));
+    let page = ann.get("/flags").await?.body;
+    assert!(page.contains("new &amp; &lt;b&gt;") && !page.contains("<b>"), "names are text");
+    for (wrong, says) in [
+        (&create[..], "There is a feature flag of that name already"),
+        (&[("act", "create"), ("name", " "), ("rollout", "5")], "Names have between 1 and 255 characters"),
+        (&[("act", "create"), ("name", "x"), ("rollout", "101")], "between 0 and 100"),
+        (&[("act", "create"), ("name", "x"), ("rollout", "a")], "between 0 and 100"),
+        (&[("act", "toggle"), ("name", "nothing")], "There is no feature flag of that name"),
+        (&[("act", "delete"), name], "tick the box"),
+        (&[("act", "drop")], "nothing that can be done"),
+    ] {
+        let answer = ann.submit("/flags", "/flags", wrong).await?;
+        assert_eq!(answer.status, 422, "{wrong:?}");
+        assert!(answer.body.contains(says), "{wrong:?}: {}", text(&answer.body));
+    }
+    let tenant = "/tenants/realtime-dev";
+    let told = async |ann: &mut Operator<'_>| Ok::<_, anyhow::Error>(text(&ann.get(tenant).await?.body));
+    assert!(told(&mut ann).await?.contains("new & <b> off rollout to 0 %"));
+    let set = "/tenants/realtime-dev/flags";
+    for (value, says) in
+        [("on", "on set for the tenant"), ("off", "off set for the tenant"), ("clear", "off rollout to 0 %")]
+    {
+        let answer = ann.submit(tenant, set, &[("flag", "new & <b>"), ("value", value)]).await?;
+        assert_eq!(answer.status, 303, "{value}");
+        let page = told(&mut ann).await?;
+        assert!(page.contains(&format!("new & <b> {says}")), "{value}: {page}");
+    }
+    assert_eq!(ann.submit(tenant, set, &[("flag", "x"), ("value", "perhaps")]).await?.status, 400);
+    let change = [("act", "change"), name, ("rollout", "100"), ("bucket_key", "")];
+    assert_eq!(ann.submit("/flags", "/flags", &change).await?.status, 303);
+    assert_eq!(flag().await?, Some((false, 100, None)));
+    assert_eq!(ann.submit("/flags", "/flags", &[("act", "toggle"), name]).await?.status, 303);
+    assert_eq!(flag().await?, Some((true, 100, None)));
+    assert!(told(&mut ann).await?.contains("new & <b> on rollout to 100 %"));
+    assert_eq!(
+        ann.submit("/flags", "/flags", &[("act", "delete"), name, ("confirm", "yes")]).await?.status,
+        303
+    );
+    assert_eq!(flag().await?, None);
+    Ok(())
+}
+
+/// Questions to the metadata database.
+#[tokio::test]
+async fn the_sql_inspector() -> Result<()> {
+    let db = TestDb::new().await?;
+    let server = Server::start(BINARY, &db, options().env("DB_ENC_KEY", "1234567890123456")).await?;
+    let mut ann = Operator::new(&server);
+    let statement = "select external_id, jwt_secret as x, settings from tenants t
+        join extensions e on e.tenant_external_id = t.external_id";
+    let answer = ann.submit("/sql", "/sql", &[("statement", statement)]).await?;
+    let told = text(&answer.body);
+    assert!(answer.status == 200 && told.contains("1 row in") && told.contains("realtime-dev ***"), "{told}");
+    assert!(told.contains(r#""db_password": "***""#), "{told}");
+    let sorted = [("statement", "select x from generate_series(1, 3) x"), ("order", "-0")];
+    let answer = ann.submit("/sql", "/sql", &sorted).await?;
+    assert!(text(&answer.body).contains("x ↓ 3 2 1") && answer.body.contains("aria-sort=\"descending\""));
+    for (wrong, says) in [
+        ("select * from _realtime.tenants", "cannot be looked at"),
+        ("delete from tenants", "Only one SELECT or WITH"),
+        ("select nothing", "column \"nothing\" does not exist"),
+        ("select pg_sleep(1)::text", "pg_sleep cannot be called"),
+    ] {
+        let answer = ann.submit("/sql", "/sql", &[("statement", wrong)]).await?;
+        assert_eq!(answer.status, 422, "{wrong}");
+        assert!(text(&answer.body).contains(says), "{wrong}: {}", text(&answer.body));
+    }
+    assert!(!server.log().contains("generate_series"), "statements are not logged");
+    Ok(())
+}

@@ -76,11 +76,16 @@ fn nobodies_expire_and_are_few() {
     let mut memory = Memory::new(EXPIRY, begin);
     memory.put_nobody("x", begin);
     assert!(matches!(memory.look_up("x", at(begin, 29)), Known::Nobody));
-    assert!(matches!(memory.look_up("x", at(begin, 30)), Known::Unknown));
+    assert!(matches!(memory.look_up("x", at(begin, 30)), Known::WasNobody));
+    memory.put_nobody("x", at(begin, 30));
+    assert!(matches!(memory.look_up("x", at(begin, 59)), Known::Nobody));
     memory.forget_nobody("x");
     assert!(matches!(memory.look_up("x", begin), Known::Unknown));
+    // A flood of names does not wash away one that is asked for time and again.
+    memory.put_nobody("x", begin);
     for number in 0..3 * NOBODIES {
         memory.put_nobody(&number.to_string(), begin);
+        assert!(matches!(memory.look_up("x", begin), Known::Nobody), "{number}");
     }
     assert!(memory.nobodies.len() <= NOBODIES);
 }

@@ -1,0 +1,122 @@
+//! Counters of one tenant's database. They outlive its connections: whoever owns the tenant hands them on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use realtime_metrics::{Bounds, Counter, Histogram, milliseconds};
+
+/// Buckets of questions to policies and of replays, in microseconds (http_and_ops 11.1).
+const POLICY_TIMES: Bounds = &milliseconds([10, 250, 5_000, 15_000]);
+
+/// Buckets of the time from the database to this server.
+const LATENCIES: Bounds = &milliseconds([10, 250, 5_000]);
+
+/// Buckets of questions about rows.
+const CHECK_TIMES: Bounds = &milliseconds([1, 5, 10, 50, 100, 250, 1_000, 5_000, 30_000]);
+
+/// Buckets of the set-up of a database.
+const SET_UP_TIMES: Bounds = &milliseconds([100, 500, 1_000, 5_000, 10_000, 30_000, 60_000, 120_000]);
+
+/// Counters of a tenant's row changes, broadcasts and policies since the server started.
+#[derive(Debug)]
+pub struct Stats {
+    /// Row changes read from the log.
+    pub rows: AtomicU64,
+    /// Deliveries handed to the sink.
+    pub deliveries: AtomicU64,
+    /// Conditions that the database was asked about.
+    pub questions: AtomicU64,
+    /// Changes dropped because there were too many.
+    pub dropped: AtomicU64,
+    /// Parties (role and claims) whose sight of rows was checked, counted once for all rows asked together.
+    pub checks: AtomicU64,
+    /// How long the database took to say who sees rows, trying again included.
+    pub check_times: Histogram,
+    /// Attempts to ask the database about rows that failed and were repeated.
+    pub check_failures: Counter,
+    /// Bytes of the log that were not handed over yet when last looked at.
+    pub lag_bytes: AtomicU64,
+    /// Channels that watch row changes.
+    pub subscribers: AtomicU64,
+    /// Replication sessions started.
+    pub sessions: AtomicU64,
+    /// Replication sessions that were ended on purpose.
+    pub sessions_ended: Counter,
+    /// Replication sessions that were lost, or given up.
+    pub sessions_lost: Counter,
+    /// Attempts to start one that failed.
+    pub session_failures: Counter,
+    /// From the commit of a message to its being handed to the sink, by the clocks of both machines.
+    pub committed_latency: Histogram,
+    /// The same from the message's `inserted_at`.
+    pub inserted_latency: Histogram,
+    /// How long looking for stored messages took.
+    pub replays: Histogram,
+    /// How long setting the database up took.
+    pub set_ups: Histogram,
+    /// Set-ups that failed, in whole or in part.
+    pub set_up_failures: Counter,
+    /// Questions to the policies of private topics.
+    pub policies: PolicyStats,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            rows: AtomicU64::default(),
+            deliveries: AtomicU64::default(),
+            questions: AtomicU64::default(),
+            dropped: AtomicU64::default(),
+            checks: AtomicU64::default(),
+            check_times: Histogram::new(CHECK_TIMES),
+            check_failures: Counter::default(),
+            lag_bytes: AtomicU64::default(),
+            subscribers: AtomicU64::default(),
+            sessions: AtomicU64::default(),
+            sessions_ended: Counter::default(),
+            sessions_lost: Counter::default(),
+            session_failures: Counter::default(),
+            committed_latency: Histogram::new(LATENCIES),
+            inserted_latency: Histogram::new(LATENCIES),
+            replays: Histogram::new(POLICY_TIMES),
+            set_ups: Histogram::new(SET_UP_TIMES),
+            set_up_failures: Counter::default(),
+            policies: PolicyStats::default(),
+        }
+    }
+}
+
+/// Counters of the questions to a tenant's policies since the server started.
+#[derive(Debug)]
+pub struct PolicyStats {
+    /// Questions that were asked, answered by whatever means.
+    pub asked: AtomicU64,
+    /// Transactions in the database: one round trip each. Fewer than `asked`, because equal questions share.
+    pub probes: AtomicU64,
+    /// Statements in these transactions.
+    pub statements: AtomicU64,
+    /// Questions that found no connection in time, or were not put because too many had found none.
+    pub crowded: AtomicU64,
+    /// Time that reading checks took in the database.
+    pub read: Histogram,
+    /// Time that writing checks took in the database.
+    pub write: Histogram,
+}
+
+impl Default for PolicyStats {
+    fn default() -> Self {
+        Self {
+            asked: AtomicU64::default(),
+            probes: AtomicU64::default(),
+            statements: AtomicU64::default(),
+            crowded: AtomicU64::default(),
+            read: Histogram::new(POLICY_TIMES),
+            write: Histogram::new(POLICY_TIMES),
+        }
+    }
+}
+
+impl PolicyStats {
+    pub(crate) fn count(counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,87 @@
+//! What is refused by its form, before a route looks at it (http_and_ops 0).
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, StatusCode, header};
+
+use super::answers::{phrase, text};
+use crate::app::App;
+
+/// Largest body of a request, in bytes. Routes that read one have it as their limit too: here it is judged by what the
+/// client announces.
+pub(super) const MAX_BODY: u64 = 8_000_000;
+
+/// A header value over `MAX_HEADER_LENGTH` is answered with 431.
+pub(super) async fn headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.headers().values().any(|value| value.len() > app.max_header_length()) {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return phrase(request.headers(), status, "Request Header Fields Too Large");
+    }
+    next.run(request).await
+}
+
+/// A body that is announced to be too large is answered with 413. Long-poll has a limit of its own.
+pub(super) async fn body(request: Request, next: Next) -> Response {
+    let announced =
+        text(request.headers(), header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    let longpoll = request.uri().path().ends_with("/longpoll");
+    if announced.is_some_and(|length| length > MAX_BODY) && !longpoll {
+        return phrase(request.headers(), StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
+    }
+    next.run(request).await
+}
+
+/// A route of the API answers JSON: who does not take that is told so with 406.
+pub(super) async fn acceptable(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let api = route.is_some_and(|route| route.starts_with("/api/") || route.starts_with("/realtime/v1/api/"));
+    if api && !accepts_json(request.headers()) {
+        return phrase(request.headers(), StatusCode::NOT_ACCEPTABLE, "Not Acceptable");
+    }
+    next.run(request).await
+}
+
+fn accepts_json(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(header::ACCEPT) {
+        return true;
+    }
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+        matches!(&*media, "*/*" | "application/*" | "application/json") && !refused
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_json() {
+        let accepts = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            accepts_json(&headers)
+        };
+        assert!(accepts_json(&HeaderMap::new()));
+        for accept in [
+            "*/*",
+            "text/html, */*;q=0.1",
+            "application/json; charset=utf-8",
+            "Application/JSON",
+            "application/*",
+        ] {
+            assert!(accepts(accept), "{accept}");
+        }
+        for accept in ["text/html", "application/xml, text/*", "application/json;q=0", ""] {
+            assert!(!accepts(accept), "{accept}");
+        }
+    }
+}

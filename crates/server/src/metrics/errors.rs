@@ -1,0 +1,41 @@
+//! How often which operators' code was told, for whom.
+//!
+//! Counted where events are made, so that a code is counted whatever the log level is and however much the log leaves
+//! out: every warning and error that carries a `code`.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use parking_lot::Mutex;
+
+/// Pairs of code and tenant that are told apart. Codes are few and fixed; tenants are those of this node.
+const MAX_PAIRS: usize = 50_000;
+
+/// Counts by code and tenant. A tenant that is not known is empty.
+#[derive(Debug, Default)]
+pub struct ErrorCounts(Mutex<BTreeMap<(String, String), u64>>);
+
+impl ErrorCounts {
+    /// Those of this process: what is logged belongs to the process, whatever runs in it.
+    #[must_use]
+    pub fn global() -> &'static Self {
+        static GLOBAL: LazyLock<ErrorCounts> = LazyLock::new(ErrorCounts::default);
+        &GLOBAL
+    }
+
+    /// Counts one more.
+    pub fn add(&self, code: &str, tenant: &str) {
+        let mut counts = self.0.lock();
+        let key = (code.to_owned(), tenant.to_owned());
+        if counts.len() >= MAX_PAIRS && !counts.contains_key(&key) {
+            return;
+        }
+        *counts.entry(key).or_default() += 1;
+    }
+
+    /// All counts, by code and tenant, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<(String, String, u64)> {
+        let counts = self.0.lock();
+        counts.iter().map(|((code, tenant), count)| (code.clone(), tenant.clone(), *count)).collect()
+    }
+}

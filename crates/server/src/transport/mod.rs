@@ -1,0 +1,42 @@
+//! What a socket's task needs of its connection, plain or encrypted.
+
+mod tls;
+
+use std::io;
+
+use bytes::BytesMut;
+use realtime_hub::Sink;
+pub use tls::TlsSocket;
+use tokio::net::TcpStream;
+
+/// A connection that is read and written without waiting, by its task and, for writes, by publishers.
+pub trait Transport: Sink + 'static {
+    /// Returns when there may be something to read. Cancel safe.
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Returns when something may be written. Cancel safe.
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Reads what is there into the buffer's spare room; 0 at the end.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if nothing is there; else the connection is of no use any more.
+    fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize>;
+
+    /// Tells the peer that nothing more will come, where the transport has a word for that.
+    fn end(&self) {}
+}
+
+impl Transport for TcpStream {
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        Self::readable(self)
+    }
+
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        Self::writable(self)
+    }
+
+    fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        Self::try_read_buf(self, buffer)
+    }
+}

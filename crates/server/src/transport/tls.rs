@@ -1,0 +1,133 @@
+//! An encrypted connection that anybody can write to, as to a plain one.
+//!
+//! The TLS session and what it keeps are under a lock: publishers encrypt and write, the socket's task reads. What the
+//! socket does not take stays in the session, at most [`BUFFER`] bytes, and the outbox is told so.
+
+use std::io::{self, BufRead as _, IoSlice, Read, Write};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use realtime_hub::Sink;
+use rustls::ServerConnection;
+use tokio::net::TcpStream;
+
+use super::Transport;
+
+/// Most bytes that wait encrypted for the socket to take them.
+const BUFFER: usize = 64 * 1024;
+
+/// An encrypted connection after its handshake.
+#[derive(Debug)]
+pub struct TlsSocket {
+    tcp: TcpStream,
+    session: Mutex<ServerConnection>,
+}
+
+impl TlsSocket {
+    /// Takes a connection over from whoever made the handshake.
+    #[must_use]
+    pub fn new(tcp: TcpStream, mut session: ServerConnection) -> Self {
+        session.set_buffer_limit(Some(BUFFER));
+        Self { tcp, session: Mutex::new(session) }
+    }
+
+    /// Whether something was decrypted that nobody has read: the operating system does not tell of that.
+    fn has_plaintext(&self) -> bool {
+        let mut session = self.session.lock();
+        !matches!(session.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Writes what the session keeps. False if the socket does not take all of it.
+    fn drain(&self, session: &mut ServerConnection) -> io::Result<bool> {
+        while session.wants_write() {
+            match session.write_tls(&mut NonBlocking(&self.tcp)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Sink for TlsSocket {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut session = self.session.lock();
+        // What was taken before goes first, and nothing is added to what the socket does not take.
+        if !self.drain(&mut session)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let taken = session.writer().write_vectored(slices)?;
+        self.drain(&mut session)?;
+        Ok(taken)
+    }
+
+    fn try_drain(&self) -> io::Result<bool> {
+        self.drain(&mut self.session.lock())
+    }
+}
+
+impl Transport for TlsSocket {
+    async fn readable(&self) -> io::Result<()> {
+        if self.has_plaintext() { Ok(()) } else { self.tcp.readable().await }
+    }
+
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.tcp.writable()
+    }
+
+    fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let mut session = self.session.lock();
+        loop {
+            match session.reader().fill_buf() {
+                Ok(decrypted) => {
+                    let room = buffer.capacity() - buffer.len();
+                    let count = decrypted.len().min(room);
+                    buffer.extend_from_slice(decrypted.get(..count).unwrap_or_default());
+                    session.reader().consume(count);
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The peer went without a word: for a WebSocket that is the end as well.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                Err(error) => return Err(error),
+            }
+            session.read_tls(&mut NonBlocking(&self.tcp))?;
+            if let Err(error) = session.process_new_packets() {
+                // The session has an alert for the peer.
+                let _ = self.drain(&mut session);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+
+    fn end(&self) {
+        let mut session = self.session.lock();
+        session.send_close_notify();
+        let _ = self.drain(&mut session);
+    }
+}
+
+/// The socket for a library that reads and writes for as long as it is not told to wait.
+struct NonBlocking<'a>(&'a TcpStream);
+
+impl Read for NonBlocking<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for NonBlocking<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

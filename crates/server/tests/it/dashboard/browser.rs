@@ -1,0 +1,30 @@
+//! The dashboard in a real Chromium.
+
+use anyhow::{Result, ensure};
+use realtime_testkit::{Server, TestDb, Version};
+use serde_json::json;
+
+use super::options;
+use crate::{BINARY, browser::scenario};
+
+/// Logging in, a tenant, stopping its database, feature flags, SQL; accessibility, in the dark, on a telephone, and
+/// without scripts
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    let options = options().env("DB_ENC_KEY", "1234567890123456").env("REGION", "eu-west-2");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    socket.watch("realtime:any", json!([{"schema": "public"}])).await?;
+    let url = format!("http://localhost:{}", server.port());
+    scenario("dashboard.mjs", &[&url, "realtime-dev"], async |asked| {
+        ensure!(asked["stopped"] == true, "{asked}");
+        // Whoever watches is told that it was stopped, and that it is back.
+        let lost = socket.event("realtime:any", "system").await?;
+        ensure!(lost["status"] == "error", "{lost}");
+        let again = socket.event("realtime:any", "system").await?;
+        ensure!(again["status"] == "ok", "{again}");
+        Ok(())
+    })
+    .await
+}

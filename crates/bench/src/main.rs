@@ -5,6 +5,7 @@
 //! less on what else the machine does than elapsed time.
 
 mod changes;
+mod cluster;
 mod connect;
 mod fanout;
 mod hostile;
@@ -47,6 +48,8 @@ enum Scenario {
     Rooms(rooms::Options),
     /// Users that all come to one room at once: time until all know all, CPU and bytes per user
     Presence(presence::Options),
+    /// Rooms over one, two and three nodes: CPU per delivery here and elsewhere, and of NATS
+    Cluster(cluster::Options),
     /// Broadcasts over HTTP: CPU per request, beside the ideal server's
     Rest(rest::Options),
     /// Clients that misbehave: latency of the others, memory
@@ -73,6 +76,7 @@ fn main() -> Result<()> {
             Scenario::Fanout(options) => fanout::run(&options).await,
             Scenario::Rooms(options) => rooms::run(&options).await,
             Scenario::Presence(options) => presence::run(&options).await,
+            Scenario::Cluster(options) => cluster::run(&options).await,
             Scenario::Rest(options) => rest::run(&options).await,
             Scenario::Hostile(options) => hostile::run(&options).await,
             Scenario::Ideal(options) => ideal::serve(options).await,

@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     hash::BuildHasher,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,7 +17,9 @@ use realtime_protocol::Vsn;
 use tokio::sync::Notify;
 
 use crate::{
+    bus::{Bus, Said},
     fan_out::FanOut,
+    presence::{Entry, Origin},
     room::{Congestion, Member, Membership, MessageId, Meter, RoomCell, RoomKey},
 };
 
@@ -42,6 +44,8 @@ pub struct Hub {
     /// Makes the refs of this node differ from those of any other; the first half of each `phx_ref`.
     node: u32,
     presence_interval: Duration,
+    /// To other nodes, if there can be any.
+    bus: OnceLock<Arc<dyn Bus>>,
 }
 
 impl Hub {
@@ -56,7 +60,18 @@ impl Hub {
             next_ref: AtomicU64::new(0),
             node,
             presence_interval,
+            bus: OnceLock::new(),
         })
+    }
+
+    /// Connects it with other nodes, once.
+    pub fn set_bus(&self, bus: Arc<dyn Bus>) {
+        // A second one would split what is said between two.
+        let _ = self.bus.set(bus);
+    }
+
+    pub(crate) fn bus(&self) -> Option<&Arc<dyn Bus>> {
+        self.bus.get()
     }
 
     /// Puts a channel into a room, which comes to be if it was not there, with `meter` to count for it.
@@ -72,20 +87,7 @@ impl Hub {
     ) -> Membership {
         let id = self.next_member.fetch_add(1, Ordering::Relaxed);
         let mut rooms = self.shard(key).lock();
-        let cell = match rooms.get(key) {
-            Some(cell) => Arc::clone(cell),
-            None => {
-                let cell = Arc::new(RoomCell {
-                    hub: Arc::clone(self),
-                    key: key.clone(),
-                    meter: Arc::clone(meter),
-                    room: Mutex::default(),
-                    taken: Notify::new(),
-                });
-                rooms.insert(key.clone(), Arc::clone(&cell));
-                cell
-            }
-        };
+        let cell = self.cell(&mut rooms, key, meter);
         // Inserted while the table is locked: an empty room could otherwise be forgotten in between.
         let mut room = cell.room.lock();
         for frame in first {
@@ -96,6 +98,75 @@ impl Hub {
         drop(room);
         drop(rooms);
         Membership { cell, id, place }
+    }
+
+    /// A room, which comes to be if it was not there.
+    fn cell(
+        self: &Arc<Self>,
+        rooms: &mut HashMap<RoomKey, Arc<RoomCell>>,
+        key: &RoomKey,
+        meter: &Arc<dyn Meter>,
+    ) -> Arc<RoomCell> {
+        if let Some(cell) = rooms.get(key) {
+            return Arc::clone(cell);
+        }
+        let cell = Arc::new(RoomCell {
+            hub: Arc::clone(self),
+            key: key.clone(),
+            meter: Arc::clone(meter),
+            room: Mutex::default(),
+            taken: Notify::new(),
+        });
+        rooms.insert(key.clone(), Arc::clone(&cell));
+        cell
+    }
+
+    /// Says something in a room, on this node and on others.
+    pub fn say(&self, key: &RoomKey, said: &Said<'_>) -> Option<FanOut> {
+        if let Some(bus) = self.bus() {
+            bus.said(key, said);
+        }
+        self.hear(key, said)
+    }
+
+    /// Says something in a room of this node: what came from another.
+    pub fn hear(&self, key: &RoomKey, said: &Said<'_>) -> Option<FanOut> {
+        self.publish(key, |vsn| said.encode(vsn, &key.topic))
+    }
+
+    /// Sets or ends an entry of presence that another node told; members are told when the [`FanOut`] runs. The room
+    /// is there while somebody is present in it, on whatever node.
+    pub fn set_presence(
+        self: &Arc<Self>,
+        key: &RoomKey,
+        meter: &Arc<dyn Meter>,
+        origin: Origin,
+        entry: Option<Entry>,
+    ) -> Option<FanOut> {
+        let mut rooms = self.shard(key).lock();
+        let cell = match &entry {
+            Some(_) => self.cell(&mut rooms, key, meter),
+            None => Arc::clone(rooms.get(key)?),
+        };
+        let mut room = cell.room.lock();
+        let changed = room.set_remote(origin, entry);
+        if room.is_forgettable() {
+            rooms.remove(key);
+            return None;
+        }
+        drop(rooms);
+        if changed { cell.schedule(&mut room) } else { None }
+    }
+
+    /// Gives the members of all rooms that `of` picks a frame that the server itself has to say.
+    pub fn tell(&self, of: impl Fn(&RoomKey) -> bool, encode: impl Fn(Vsn, &str) -> Option<Bytes>) {
+        for shard in &self.shards {
+            let cells: Vec<_> =
+                shard.lock().iter().filter(|(key, _)| of(key)).map(|(_, cell)| Arc::clone(cell)).collect();
+            for cell in cells {
+                drop(cell.tell(|vsn| encode(vsn, &cell.key.topic)));
+            }
+        }
     }
 
     /// Gives every member of a room one frame; `encode` and what is returned as in [`Membership::publish`].
@@ -118,6 +189,15 @@ impl Hub {
     /// Whether more waits in a room than should; see [`Membership::congestion`].
     #[must_use]
     pub fn congestion(&self, key: &RoomKey) -> Option<Congestion> {
+        if let Some(jam) = Congestion::of_bus(self) {
+            return Some(jam);
+        }
+        self.room_congestion(key)
+    }
+
+    /// The same, not counting what waits for other nodes.
+    #[must_use]
+    pub fn room_congestion(&self, key: &RoomKey) -> Option<Congestion> {
         let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
         cell.congestion()
     }
@@ -135,7 +215,9 @@ impl Hub {
         self.shards.iter().map(of_shard).sum()
     }
 
-    pub(crate) fn node(&self) -> u32 {
+    /// What tells this node's refs and entries of presence from those of others.
+    #[must_use]
+    pub fn node(&self) -> u32 {
         self.node
     }
 
@@ -147,13 +229,13 @@ impl Hub {
     pub(crate) fn next_phx_ref(&self) -> String {
         let mut text = String::with_capacity(16);
         let count = self.next_ref.fetch_add(1, Ordering::Relaxed);
-        let _ = write!(text, "{:06x}{:010x}", self.node & 0xFF_FFFF, count & 0xFF_FFFF_FFFF);
+        let _ = write!(text, "{:07x}{:09x}", self.node & 0xFFF_FFFF, count & 0xF_FFFF_FFFF);
         text
     }
 
     pub(crate) fn forget_if_empty(&self, key: &RoomKey) {
         let mut rooms = self.shard(key).lock();
-        if rooms.get(key).is_some_and(|room| room.room.lock().len() == 0) {
+        if rooms.get(key).is_some_and(|room| room.room.lock().is_forgettable()) {
             rooms.remove(key);
         }
     }

@@ -1,13 +1,15 @@
 //! Rooms of a node: members, fan-out of ready frames, outboxes, presence.
 
+mod bus;
 mod fan_out;
 mod hub;
 mod outbox;
 mod presence;
 mod room;
 
+pub use bus::{Backlog, Bus, Said};
 pub use fan_out::FanOut;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
 pub use outbox::{Closed, DEFAULT_OUTBOX_BYTES, Flush, Outbox, Signal, Sink};
-pub use presence::MemberId;
+pub use presence::{Entry, MemberId, Origin};
 pub use room::{Audience, Congestion, Kind, Member, Membership, MessageId, Meter, RoomKey, Sight};

@@ -29,13 +29,39 @@ pub struct Origin {
 
 /// What was tracked and is announced to others.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
+pub struct Entry {
     key: Box<str>,
     phx_ref: Box<str>,
     /// The client's object with `phx_ref` (and `phx_ref_prev`) put in: JSON text.
     meta: Bytes,
-    /// The client's object, as it sent it.
+    /// The client's object, as it sent it. Empty for those of other nodes.
     tracked: Bytes,
+}
+
+impl Entry {
+    /// One that another node told of: `meta` is a JSON object with the refs in it.
+    #[must_use]
+    pub fn remote(key: &str, phx_ref: &str, meta: Bytes) -> Self {
+        Self { key: key.into(), phx_ref: phx_ref.into(), meta, tracked: Bytes::new() }
+    }
+
+    /// The presence key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its ref, which no other entry ever has.
+    #[must_use]
+    pub fn phx_ref(&self) -> &str {
+        &self.phx_ref
+    }
+
+    /// What members are told: JSON text.
+    #[must_use]
+    pub fn meta(&self) -> &Bytes {
+        &self.meta
+    }
 }
 
 /// A change of presence to tell the members.
@@ -93,6 +119,28 @@ impl Presence {
             self.set(origin, None);
             true
         }
+    }
+
+    /// Sets or ends an entry of another node, which is the only one to change it. Whether anything changed.
+    pub fn set_remote(&mut self, origin: Origin, entry: Option<Entry>) -> bool {
+        let current = self.entries.get(&origin).map(|current| &*current.phx_ref);
+        if current == entry.as_ref().map(|entry| &*entry.phx_ref) {
+            return false;
+        }
+        self.set(origin, entry.map(Arc::new));
+        true
+    }
+
+    /// The entry of a channel.
+    #[must_use]
+    pub fn entry(&self, origin: Origin) -> Option<&Arc<Entry>> {
+        self.entries.get(&origin)
+    }
+
+    /// Whether anybody is present.
+    #[must_use]
+    pub fn is_anybody(&self) -> bool {
+        !self.entries.is_empty()
     }
 
     /// The one way in which entries change.

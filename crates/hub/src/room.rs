@@ -9,9 +9,10 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Outbox,
+    bus::{Backlog, Said},
     fan_out::FanOut,
     hub::Hub,
-    presence::{MemberId, Origin, Presence},
+    presence::{Entry, MemberId, Origin, Presence},
 };
 
 /// Who may meet in a room (protocol 4.1): public and private channels of one name never do.
@@ -117,21 +118,42 @@ const MAX_BATCH_BYTES: usize = 4_000_000;
 /// Messages that may wait, of whatever size.
 const MAX_BATCH: usize = 4_096;
 
-/// More was published in a room than its members could be given: publishers have to wait.
+/// More was published than could be handed on: publishers have to wait.
 #[derive(Debug)]
-pub struct Congestion(Arc<RoomCell>);
+pub struct Congestion(Jam);
+
+#[derive(Debug)]
+enum Jam {
+    /// The members of a room do not get it fast enough.
+    Room(Arc<RoomCell>),
+    /// Other nodes do not.
+    Bus(Arc<Backlog>),
+}
 
 impl Congestion {
+    /// Of the bus, if there is one.
+    pub(crate) fn of_bus(hub: &Hub) -> Option<Self> {
+        let backlog = hub.bus()?.backlog();
+        backlog.is_large().then(|| Self(Jam::Bus(Arc::clone(backlog))))
+    }
+
     /// Whether it is over.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        !self.0.room.lock().is_congested()
+        match &self.0 {
+            Jam::Room(cell) => !cell.room.lock().is_congested(),
+            Jam::Bus(backlog) => !backlog.is_large(),
+        }
     }
 
     /// Returns when it is over. Cancel safe.
     pub async fn over(&self) {
+        let notify = match &self.0 {
+            Jam::Room(cell) => &cell.taken,
+            Jam::Bus(backlog) => backlog.taken(),
+        };
         loop {
-            let taken = self.0.taken.notified();
+            let taken = notify.notified();
             tokio::pin!(taken);
             taken.as_mut().enable();
             if self.is_over() {
@@ -294,6 +316,19 @@ impl Room {
         self.slots.len() - self.free.len()
     }
 
+    /// Whether there is nothing to keep it for: neither members, nor anybody present on other nodes.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        self.len() == 0 && self.presence.as_deref().is_none_or(|state| !state.presence.is_anybody())
+    }
+
+    /// Sets or ends an entry of presence that another node told. Whether anything changed.
+    pub(crate) fn set_remote(&mut self, origin: Origin, entry: Option<Entry>) -> bool {
+        if entry.is_none() && self.presence.is_none() {
+            return false;
+        }
+        self.presence.get_or_insert_default().presence.set_remote(origin, entry)
+    }
+
     fn enqueue(
         &mut self,
         kind: Kind,
@@ -318,6 +353,11 @@ impl Room {
             if state.presence.is_empty() && !state.waiting {
                 self.presence = None;
             }
+            return None;
+        }
+        if self.slots.len() == self.free.len() {
+            // Nobody is told, so nobody is told too often: who comes next finds all in the state.
+            state.presence.take_diff();
             return None;
         }
         let now = Instant::now();
@@ -362,7 +402,18 @@ impl RoomCell {
     }
 
     pub(crate) fn congestion(self: &Arc<Self>) -> Option<Congestion> {
-        self.room.lock().is_congested().then(|| Congestion(Arc::clone(self)))
+        self.room.lock().is_congested().then(|| Congestion(Jam::Room(Arc::clone(self))))
+    }
+
+    /// Queues a frame that the server itself has to say, for all who may see broadcasts.
+    pub(crate) fn tell(self: &Arc<Self>, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+        let mut room = self.room.lock();
+        if room.len() == 0 {
+            return None;
+        }
+        let frames = encode_for(&room.members, encode);
+        room.enqueue(Kind::Broadcast, None, None, frames);
+        self.schedule(&mut room)
     }
 
     pub(crate) fn schedule(self: &Arc<Self>, room: &mut Room) -> Option<FanOut> {
@@ -426,6 +477,14 @@ impl Membership {
         self.cell.schedule(&mut room)
     }
 
+    /// The same for what members on other nodes are to hear too.
+    pub fn say(&self, to_self: bool, said: &Said<'_>) -> Option<FanOut> {
+        if let Some(bus) = self.cell.hub.bus() {
+            bus.said(&self.cell.key, said);
+        }
+        self.publish(to_self, |vsn| said.encode(vsn, &self.cell.key.topic))
+    }
+
     /// Begins to send to a channel that was held: `first`, then the broadcasts that were kept for it, but for those of
     /// `replayed`, which it never gets again; then whatever comes. With no gap in between, unless it returns false:
     /// more had come than is kept.
@@ -463,6 +522,12 @@ impl Membership {
         self.cell.congestion()
     }
 
+    /// The same of the bus to other nodes.
+    #[must_use]
+    pub fn bus_congestion(&self) -> Option<Congestion> {
+        Congestion::of_bus(&self.cell.hub)
+    }
+
     /// Makes this channel present, or changes what it announces; all members will be told, this one included.
     /// `tracked` is the text of a JSON object. `None` if an equal object is tracked already.
     pub fn track(&self, key: &str, tracked: Bytes) -> Option<Option<FanOut>> {
@@ -470,15 +535,29 @@ impl Membership {
         let origin = self.origin();
         let mut room = self.cell.room.lock();
         let presence = &mut room.presence.get_or_insert_default().presence;
-        presence.track(origin, key, tracked, &phx_ref).then(|| self.cell.schedule(&mut room))
+        if !presence.track(origin, key, tracked, &phx_ref) {
+            return None;
+        }
+        if let Some(bus) = self.cell.hub.bus() {
+            bus.presence(&self.cell.key, self.id, presence.entry(origin));
+        }
+        Some(self.cell.schedule(&mut room))
     }
 
     /// Ends this channel's presence, if it had any; all members will be told.
     pub fn untrack(&self) -> Option<FanOut> {
         let origin = self.origin();
         let mut room = self.cell.room.lock();
-        let state = room.presence.as_deref_mut()?;
-        if state.presence.untrack(origin) { self.cell.schedule(&mut room) } else { None }
+        self.end_presence(&mut room, origin).then(|| self.cell.schedule(&mut room))?
+    }
+
+    /// Whether there was any.
+    fn end_presence(&self, room: &mut Room, origin: Origin) -> bool {
+        let ended = room.presence.as_deref_mut().is_some_and(|state| state.presence.untrack(origin));
+        if ended && let Some(bus) = self.cell.hub.bus() {
+            bus.presence(&self.cell.key, self.id, None);
+        }
+        ended
     }
 
     /// Queues a frame made of the room's presence state to this channel. Every later change reaches it as a
@@ -506,8 +585,8 @@ impl Drop for Membership {
         let origin = self.origin();
         let mut room = self.cell.room.lock();
         room.remove(self.place);
-        let left = room.presence.as_deref_mut().is_some_and(|state| state.presence.untrack(origin));
-        let empty = room.len() == 0;
+        let left = self.end_presence(&mut room, origin);
+        let empty = room.is_forgettable();
         let fan_out = if left && !empty { self.cell.schedule(&mut room) } else { None };
         drop(room);
         if empty {

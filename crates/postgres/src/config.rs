@@ -1,11 +1,11 @@
 //! Where a tenant's database is.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use realtime_tls::Route;
 use secrecy::SecretString;
 
-use crate::JanitorSettings;
+use crate::{JanitorSettings, Sharing};
 
 /// Settings that make the text form of values the same everywhere (postgres_changes 7.1).
 pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
@@ -57,6 +57,8 @@ pub struct DatabaseConfig {
     pub silence_limit: Duration,
     /// The server is older than version 14: it is not asked for what it does not know.
     pub old_server: bool,
+    /// The other nodes: one of them reads the database for all.
+    pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
     /// on; `None`: neither.
     pub prepare: Option<JanitorSettings>,
@@ -84,6 +86,7 @@ impl Default for DatabaseConfig {
             idle_stop: Duration::from_secs(600),
             silence_limit: Duration::from_secs(300),
             old_server: false,
+            sharing: None,
             prepare: None,
         }
     }

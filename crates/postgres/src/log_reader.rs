@@ -19,7 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     DatabaseConfig, Stats, pool,
-    replication::{Event, ReplicationError, Session},
+    replication::{Event, ReplicationError},
+    sharing::Session,
     worker::lag::LagWatch,
 };
 
@@ -220,7 +221,8 @@ impl<S: LogSink> Reader<S> {
                 time::sleep_until(self.resume_at).await;
             }
         }
-        Session::start(database, &self.config.publications, self.anew).await
+        let started = Session::start(database, &self.config.publications, self.anew, None).await;
+        started.map(|(session, _)| session)
     }
 
     /// Logs why there is no session; returns how long to wait before the next attempt.

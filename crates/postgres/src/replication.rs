@@ -38,6 +38,10 @@ const CONFIRM_INTERVAL: time::Duration = time::Duration::from_secs(1);
 /// Signs of life that the server owes us within the time after which it is given up.
 const SIGNS_OF_LIFE: u32 = 5;
 
+/// The same of a connection that is for all nodes, at most: if its node hangs, another has to get the lock soon. The
+/// server lets go of it after a fifth of that.
+const SHARED_SILENCE_LIMIT: time::Duration = time::Duration::from_secs(25);
+
 /// What our replication connections are called in `pg_stat_activity`.
 pub(crate) const APPLICATION_NAME: &str = "realtime_replication";
 
@@ -62,6 +66,9 @@ pub(crate) enum ReplicationError {
     /// The server ended the stream.
     #[error("The server ended the replication stream")]
     Ended,
+    /// Another node reads the database, and it cannot be followed.
+    #[error("Another node reads the database: {0}")]
+    Shared(String),
     /// The publication does not exist or has no tables, and broadcasts are not published or not wanted.
     #[error("The publication has no tables")]
     NothingPublished,
@@ -122,10 +129,53 @@ pub(crate) enum Event {
     Idle(Lsn),
 }
 
-/// A running replication session.
-pub(crate) struct Session {
+/// What comes from the server, before it is decoded: what nodes can hand on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Raw {
+    /// A message of pgoutput.
+    Data(Bytes),
+    /// `Begin`, which the library has decoded.
+    Begin { final_lsn: Lsn, xid: u32, commit_time: UnixMicros },
+    /// `Commit`, the same.
+    Commit { commit_lsn: Lsn, end_lsn: Lsn, commit_time: UnixMicros },
+    /// As [`Event::Idle`].
+    Idle(Lsn),
+}
+
+impl Raw {
+    /// What it means.
+    pub(crate) fn decode(self, decoder: &mut Decoder) -> Result<Event, DecodeError> {
+        Ok(match self {
+            Self::Data(data) => Event::Message(decoder.decode(data)?),
+            Self::Begin { final_lsn, xid, commit_time } => {
+                Event::Message(Message::Begin { final_lsn, commit_time, xid })
+            }
+            Self::Commit { commit_lsn, end_lsn, commit_time } => {
+                Event::Message(Message::Commit { flags: 0, commit_lsn, end_lsn, commit_time })
+            }
+            Self::Idle(position) => Event::Idle(position),
+        })
+    }
+}
+
+/// A decoder for what a session brings.
+pub(crate) fn decoder() -> Decoder {
+    Decoder::new(PROTO_VERSION)
+}
+
+/// What a connection to the server is for, among nodes.
+#[derive(Debug, Clone)]
+pub(crate) enum Claim {
+    /// For this node alone.
+    None,
+    /// For all nodes: only while no other connection holds the advisory lock of this name. The connection holds it from
+    /// then on.
+    Lock(String),
+}
+
+/// A connection to the server with a slot.
+pub(crate) struct Walsender {
     client: ReplicationClient,
-    decoder: Decoder,
     resumed: bool,
     start: Lsn,
     /// When the server was last heard.
@@ -133,15 +183,17 @@ pub(crate) struct Session {
     silence_limit: time::Duration,
 }
 
-impl Session {
-    /// Connects, finds or makes the slot, and starts streaming what these publications publish. `anew`: a permanent slot that is there is dropped first.
-    pub(crate) async fn start(
+impl Walsender {
+    /// Connects, and finds or makes the slot for what these publications publish. `anew`: a permanent slot that is there
+    /// is dropped first. `None`: somebody else holds the lock.
+    pub(crate) async fn connect(
         config: &DatabaseConfig,
         publications: &[String],
         anew: bool,
-    ) -> Result<Self, ReplicationError> {
+        claim: Claim,
+    ) -> Result<Option<Self>, ReplicationError> {
         let limit = config.connect_timeout + SLOT_TIMEOUT;
-        time::timeout(limit, Self::open(config, publications, anew))
+        time::timeout(limit, Self::open(config, publications, anew, claim))
             .await
             .map_err(|_| ReplicationError::Timeout)?
     }
@@ -150,7 +202,8 @@ impl Session {
         config: &DatabaseConfig,
         publications: &[String],
         anew: bool,
-    ) -> Result<Self, ReplicationError> {
+        claim: Claim,
+    ) -> Result<Option<Self>, ReplicationError> {
         let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if !config.slot_name.chars().all(valid) {
             let problem = "The slot's name must consist of lower-case letters, digits and _".to_owned();
@@ -178,12 +231,28 @@ impl Session {
         .with_max_message_size(MAX_MESSAGE);
         // The server asks for a sign of life when it has had none for half of the time that we let it wait for one: what
         // we send unasked must be rarer than that, or it has no reason to speak.
-        let sign_of_life = config.silence_limit / SIGNS_OF_LIFE;
-        let replication = match config.silence_limit {
+        let silence_limit = match &claim {
+            Claim::Lock(_) if config.silence_limit.is_zero() => SHARED_SILENCE_LIMIT,
+            Claim::Lock(_) => config.silence_limit.min(SHARED_SILENCE_LIMIT),
+            Claim::None => config.silence_limit,
+        };
+        let sign_of_life = silence_limit / SIGNS_OF_LIFE;
+        let replication = match silence_limit {
             time::Duration::ZERO => replication,
             _ => replication.with_wakeup_interval(sign_of_life),
         };
         let mut client = ReplicationClient::connect_gated(replication).await?;
+        if let Claim::Lock(name) = &claim {
+            let name = name.replace('\'', "''");
+            let sql =
+                format!("select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended('{name}', 0))");
+            let rows = client.simple_query(&sql).await?;
+            let held = rows.first().and_then(|row| row.first()?.as_deref().map(|held| held == b"t"));
+            if held != Some(true) {
+                // Dropped, not shut down: that waits for a stream which never began.
+                return Ok(None);
+            }
+        }
         let found = if config.durable_slot { find_slot(&mut client, &slot, anew).await? } else { None };
         let mut start = found;
         if found.is_none() {
@@ -203,12 +272,19 @@ impl Session {
             );
             client.simple_query(&set).await?;
         }
-        client.start().await?;
-        client.wait_started().await?;
-        let (decoder, resumed) = (Decoder::new(PROTO_VERSION), found.is_some());
-        let start = start.unwrap_or_default();
-        let silence_limit = config.silence_limit;
-        Ok(Self { client, decoder, resumed, start, heard: time::Instant::now(), silence_limit })
+        let (resumed, start) = (found.is_some(), start.unwrap_or_default());
+        Ok(Some(Self { client, resumed, start, heard: time::Instant::now(), silence_limit }))
+    }
+
+    /// Starts streaming.
+    pub(crate) async fn start(&mut self) -> Result<(), ReplicationError> {
+        let started = async {
+            self.client.start().await?;
+            self.client.wait_started().await
+        };
+        time::timeout(SLOT_TIMEOUT, started).await.map_err(|_| ReplicationError::Timeout)??;
+        self.heard = time::Instant::now();
+        Ok(())
     }
 
     /// Whether it goes on where an earlier session ended, so that nothing is missing in between.
@@ -221,30 +297,25 @@ impl Session {
         self.start
     }
 
-    /// The next event.
+    /// What comes next.
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Event, ReplicationError> {
+    pub(crate) async fn next(&mut self) -> Result<Raw, ReplicationError> {
         loop {
             let event = self.heard().await?;
             return Ok(match event {
-                ReplicationEvent::XLogData { data, .. } => Event::Message(self.decode(data)?),
-                ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
-                    Event::Message(Message::Begin {
-                        final_lsn: Lsn(final_lsn.as_u64()),
-                        commit_time: unix(commit_time_micros),
-                        xid,
-                    })
-                }
-                ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => {
-                    Event::Message(Message::Commit {
-                        flags: 0,
-                        commit_lsn: Lsn(lsn.as_u64()),
-                        end_lsn: Lsn(end_lsn.as_u64()),
-                        commit_time: unix(commit_time_micros),
-                    })
-                }
-                ReplicationEvent::KeepAlive { wal_end, .. } => Event::Idle(Lsn(wal_end.as_u64())),
+                ReplicationEvent::XLogData { data, .. } => Raw::Data(data),
+                ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => Raw::Begin {
+                    final_lsn: Lsn(final_lsn.as_u64()),
+                    commit_time: unix(commit_time_micros),
+                    xid,
+                },
+                ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => Raw::Commit {
+                    commit_lsn: Lsn(lsn.as_u64()),
+                    end_lsn: Lsn(end_lsn.as_u64()),
+                    commit_time: unix(commit_time_micros),
+                },
+                ReplicationEvent::KeepAlive { wal_end, .. } => Raw::Idle(Lsn(wal_end.as_u64())),
                 ReplicationEvent::Message { .. } => continue,
                 ReplicationEvent::StoppedAt { .. } => return Err(ReplicationError::Ended),
             });
@@ -264,10 +335,6 @@ impl Session {
         };
         self.heard = time::Instant::now();
         event?.ok_or(ReplicationError::Ended)
-    }
-
-    fn decode(&mut self, data: Bytes) -> Result<Message, DecodeError> {
-        self.decoder.decode(data)
     }
 
     /// Tells the server that everything before this position was handed over; it may forget it.

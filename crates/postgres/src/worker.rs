@@ -28,7 +28,8 @@ use crate::{
     ChangeSink, DatabaseConfig, Stats, SubscribeRequest,
     attendance::Attendees,
     prepare::Preparation,
-    replication::{Event, ReplicationError, Session},
+    replication::{Event, ReplicationError},
+    sharing::Session,
     subscribe::Checked,
     tenant::Contact,
 };
@@ -80,6 +81,8 @@ pub(crate) struct Worker {
     gap_told: bool,
     /// Since when nobody has been subscribed.
     idle_since: Option<Instant>,
+    /// Up to where the last session handed everything over.
+    since: Option<Lsn>,
 }
 
 /// A session and how far it has come.
@@ -142,6 +145,7 @@ impl Worker {
             unpublished: false,
             gap_told: false,
             idle_since: None,
+            since: None,
         }
     }
 
@@ -202,7 +206,8 @@ impl Worker {
 
     /// Whether a session is wanted.
     fn wants_session(&self) -> bool {
-        !self.state.is_empty() || self.config.durable_slot || self.may_hear()
+        let followed = || self.running.as_ref().is_some_and(|running| running.session.has_followers());
+        !self.state.is_empty() || self.config.durable_slot || self.may_hear() || followed()
     }
 
     /// Whether there is somebody for broadcasts, and perhaps broadcasts.
@@ -304,6 +309,9 @@ impl Worker {
             self.idle_since = None;
             if !self.wants_session() {
                 self.end_idle().await;
+            } else if self.state.is_empty() && !self.may_hear() {
+                // Others follow; they may go without a word to us.
+                self.idle_since = Some(now);
             }
             return;
         }

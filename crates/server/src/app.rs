@@ -5,8 +5,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use parking_lot::{Mutex, MutexGuard};
 use realtime_auth::{Jwks, Keys, Verifier};
+use realtime_cluster::Cluster;
 use realtime_hub::Hub;
-use realtime_postgres::{DatabaseConfig, TenantDatabase};
+use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
 use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
 use secrecy::ExposeSecret;
 use tokio::{sync::Semaphore, task::JoinHandle};
@@ -20,6 +21,7 @@ use crate::{
     limits::Meters,
     metrics::Metrics,
     routes::Routes,
+    sharing::NodeSharing,
     sink::DatabaseSink,
     status::Status,
     tenant_runtime::{Clock, TenantRuntime},
@@ -31,6 +33,8 @@ pub struct App {
     tenants: Tenants,
     admin: Admin,
     hub: Arc<Hub>,
+    /// Other nodes, if there can be any.
+    cluster: Option<Cluster>,
     /// Made when a tenant is first asked for.
     runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
     sockets: TaskTracker,
@@ -67,15 +71,17 @@ impl App {
                 Tenants::Configured(registry)
             }
         };
-        let presence_interval = settings.presence_interval;
         let legacy = settings.legacy.clone().map(Legacy::new);
+        let hub = Hub::new(rand::random(), settings.presence_interval);
+        let cluster = settings.cluster.clone().map(|config| Cluster::new(config, &hub));
         let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
         Ok(Arc::new(Self {
-            status: Status::new(settings.region.as_deref()),
+            status: Status::new(settings.region.as_deref(), cluster.clone()),
             admin: Admin::new(&settings.admin, &settings.claim_validators),
             settings,
             tenants,
-            hub: Hub::new(rand::random(), presence_interval),
+            hub,
+            cluster,
             runtimes: Mutex::default(),
             sockets: TaskTracker::new(),
             endings: TaskTracker::new(),
@@ -153,8 +159,7 @@ impl App {
         let routes = Arc::new(Routes::new(Arc::new(Meters::counted_by(&tenant.limits, metrics))));
         let name: Arc<str> = (&*tenant.external_id).into();
         let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
-        let config = self.prepared(database_config(tenant));
-        let database = TenantDatabase::with_stats(config, Arc::new(sink), stats);
+        let database = TenantDatabase::with_stats(self.prepared(tenant), Arc::new(sink), stats);
         let runtime = TenantRuntime::new(
             Arc::clone(tenant),
             verifier,
@@ -165,7 +170,8 @@ impl App {
             self.settings.channel_error_backoff,
             self.settings.no_channel_timeout,
         );
-        let runtime = Arc::new(runtime.with_legacy(self.legacy.clone()));
+        let runtime = runtime.with_legacy(self.legacy.clone()).among_others(self.cluster.clone());
+        let runtime = Arc::new(runtime);
         if tenant.suspend {
             drop(self.end(runtime.database()));
         }
@@ -174,9 +180,13 @@ impl App {
     }
 
     /// With what the server's settings say of all databases: above all the set-up on first use.
-    pub(crate) fn prepared(&self, config: DatabaseConfig) -> DatabaseConfig {
+    pub(crate) fn prepared(&self, tenant: &Tenant) -> DatabaseConfig {
+        let config = database_config(tenant);
         let prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
-        DatabaseConfig { prepare, silence_limit: self.settings.replication_watchdog, ..config }
+        let sharing = self.cluster.clone().map(|cluster| -> Arc<dyn Sharing> {
+            Arc::new(NodeSharing::new(cluster, (&*tenant.external_id).into(), &config.slot_name))
+        });
+        DatabaseConfig { prepare, sharing, silence_limit: self.settings.replication_watchdog, ..config }
     }
 
     pub(crate) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {
@@ -243,6 +253,9 @@ impl App {
         }
         self.endings.close();
         self.endings.wait().await;
+        if let Some(cluster) = &self.cluster {
+            cluster.leave().await;
+        }
     }
 
     /// The running state of every tenant that was asked for, by name.
@@ -277,6 +290,12 @@ impl App {
     #[must_use]
     pub fn idle_limit(&self) -> Duration {
         self.settings.idle_limit
+    }
+
+    /// Other nodes, if there can be any.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
     }
 
     /// Member of the `baggage` header that names a request.

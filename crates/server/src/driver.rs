@@ -174,7 +174,8 @@ impl Driver {
                     let runtime = Arc::clone(&self.runtime);
                     self.running.push(Box::pin(async move {
                         let ready = runtime.ask(|database| async move { database.ready().await });
-                        Completion::Database(ticket, ready.await)
+                        let (ready, ()) = tokio::join!(ready, runtime.hear_others());
+                        Completion::Database(ticket, ready)
                     }));
                 }
                 Effect::AuthorizeRead(ticket, request) => {
@@ -184,7 +185,8 @@ impl Driver {
                             let request = (*request).clone();
                             async move { database.authorize_read(request).await }
                         });
-                        Completion::Read(ticket, verdict.await)
+                        let (verdict, ()) = tokio::join!(verdict, runtime.hear_others());
+                        Completion::Read(ticket, verdict)
                     }));
                 }
                 Effect::AuthorizeWrite(ticket, request) => {

@@ -20,6 +20,7 @@ mod resolve;
 pub mod routes;
 pub mod session;
 pub mod set_up;
+mod sharing;
 mod sink;
 pub mod socket;
 pub mod sockets;

@@ -21,7 +21,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{task::JoinHandle, time};
 
 use crate::{
-    app::{App, database_config},
+    app::App,
     tenant_runtime::{Database, TenantRuntime},
 };
 
@@ -166,7 +166,7 @@ impl App {
 
     /// Puts a new handle in charge of the database that the tenant's settings name.
     fn replace_database(&self, runtime: &TenantRuntime) -> Arc<dyn Database> {
-        runtime.replace_database(self.prepared(database_config(&runtime.tenant())), true)
+        runtime.replace_database(self.prepared(&runtime.tenant()), true)
     }
 
     /// Shuts a handle down, in the background.

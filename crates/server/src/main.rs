@@ -63,6 +63,10 @@ fn serve(env: &Env) -> Result<ExitCode, ConfigError> {
                 return ExitCode::FAILURE;
             }
         };
+        if let Err(error) = server.join_others().await {
+            tracing::error!(%error, "cannot join the other nodes");
+            return ExitCode::from(EXIT_CONFIG);
+        }
         if let Ok(port) = server.port() {
             tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "serving");
         }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use rand::Rng as _;
+use realtime_cluster::ConnectError;
 use realtime_tls::Certificate;
 use tokio::{
     net::TcpListener,
@@ -67,6 +68,17 @@ impl Server {
     /// What the operating system says.
     pub fn port(&self) -> io::Result<u16> {
         Ok(self.listener.local_addr()?.port())
+    }
+
+    /// Begins to talk to other nodes, if there can be any.
+    ///
+    /// # Errors
+    /// When the settings cannot be used. Servers that are not there are no error: they are tried again.
+    pub async fn join_others(&self) -> Result<(), ConnectError> {
+        match self.app.cluster() {
+            Some(cluster) => cluster.start().await,
+            None => Ok(()),
+        }
     }
 
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.

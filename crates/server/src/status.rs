@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
+use realtime_cluster::Cluster;
 use realtime_pages::{
     About, Site,
     status::{Databases, Node, Probe, View},
@@ -33,6 +34,8 @@ pub struct Status {
     region: Option<String>,
     started: Instant,
     site: Site,
+    /// Other nodes, if there can be any.
+    cluster: Option<Cluster>,
     /// When this node last probed itself, and the round trip.
     probe: Mutex<Option<(Instant, Duration)>>,
     report: Mutex<Option<(Instant, Bytes)>>,
@@ -41,13 +44,14 @@ pub struct Status {
 impl Status {
     /// Of a node that starts now.
     #[must_use]
-    pub fn new(region: Option<&str>) -> Self {
-        let node = format!("{:08x}", rand::random::<u32>());
+    pub fn new(region: Option<&str>, cluster: Option<Cluster>) -> Self {
+        let node = short_id(cluster.as_ref().map_or_else(rand::random, Cluster::id));
         let about = About { version: env!("CARGO_PKG_VERSION"), node: &node, region };
         Self {
             site: Site::new(about),
             node,
             region: region.map(str::to_owned),
+            cluster,
             started: Instant::now(),
             probe: Mutex::default(),
             report: Mutex::default(),
@@ -78,7 +82,7 @@ impl Status {
         self.view(Databases::default()).nodes
     }
 
-    /// What is known of the cluster: this node alone.
+    /// What is known of the cluster: this node, and what others say of themselves with their heartbeats.
     fn view(&self, databases: Databases) -> View {
         let node = Node {
             id: self.node.clone(),
@@ -93,8 +97,32 @@ impl Status {
             age: at.elapsed(),
             latency: Some(latency),
         });
-        View { nodes: vec![node], probes: probe.into_iter().collect() }
+        let mut view = View { nodes: vec![node], probes: probe.into_iter().collect() };
+        for heard in self.cluster.iter().flat_map(Cluster::nodes).filter(|node| !node.refused) {
+            let from = short_id(heard.id);
+            view.probes.extend(heard.latencies.iter().map(|(to, millis)| Probe {
+                from: from.clone(),
+                to: short_id(*to),
+                age: heard.heard_ago,
+                latency: Some(Duration::from_secs_f64(millis.max(0.0) / 1000.0)),
+            }));
+            if !heard.is_self {
+                view.nodes.push(Node {
+                    id: from,
+                    region: heard.region,
+                    version: heard.version,
+                    uptime: None,
+                    databases: Databases::default(),
+                });
+            }
+        }
+        view
     }
+}
+
+/// How a node is shown.
+fn short_id(id: u32) -> String {
+    format!("{id:08x}")
 }
 
 /// The report of the status page, as JSON.

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use realtime_auth::{AuthError, Verifier};
 use realtime_changes::{ChannelId, SubscribeRefusal};
+use realtime_cluster::{Cluster, Interest, TenantSide};
 use realtime_hub::Hub;
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Health, ReadVerdict,
@@ -209,11 +210,34 @@ pub struct TenantRuntime {
     no_channel_timeout: Duration,
     /// What serves the first generation, if it is served.
     legacy: Option<Arc<Legacy>>,
+    /// Other nodes, if there can be any.
+    cluster: Option<Cluster>,
     retired: CancellationToken,
     /// Its database was set up at least once.
     set_up: AtomicBool,
     /// That is under way because an administrator asked.
     setting_up: AtomicBool,
+}
+
+/// A tenant's numbers, as its other nodes need them.
+#[derive(Debug)]
+struct Side {
+    meter: Arc<dyn realtime_hub::Meter>,
+    users: Arc<Users>,
+}
+
+impl TenantSide for Side {
+    fn meter(&self) -> &Arc<dyn realtime_hub::Meter> {
+        &self.meter
+    }
+
+    fn users(&self) -> u32 {
+        self.users.count()
+    }
+
+    fn set_users_elsewhere(&self, users: u32) {
+        self.users.set_elsewhere(users);
+    }
 }
 
 impl TenantRuntime {
@@ -251,6 +275,29 @@ impl TenantRuntime {
             retired: CancellationToken::new(),
             set_up: AtomicBool::new(false),
             setting_up: AtomicBool::new(false),
+            cluster: None,
+        }
+    }
+
+    /// The same among other nodes.
+    #[must_use]
+    pub fn among_others(self, cluster: Option<Cluster>) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// Keeps what is said on other nodes coming while it lives. `None` on a node that is alone.
+    #[must_use]
+    pub fn interest(&self) -> Option<Interest> {
+        let side = || -> Arc<dyn TenantSide> {
+            Arc::new(Side { meter: Arc::clone(&self.hub_meter), users: Arc::clone(&self.users) })
+        };
+        self.cluster.as_ref().map(|cluster| cluster.interest(&self.name, side))
+    }
+
+    /// Returns when what is said on other nodes will be heard, or there is no connection to them.
+    pub async fn hear_others(&self) {
+        if let Some(interest) = self.interest() {
+            interest.ready().await;
         }
     }
 

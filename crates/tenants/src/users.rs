@@ -7,19 +7,36 @@ use std::sync::{
 
 /// Counts a tenant's users: sockets from their first successful join until they end (protocol 9.2).
 #[derive(Debug, Default)]
-pub struct Users(AtomicU32);
+pub struct Users {
+    here: AtomicU32,
+    /// On other nodes, as they said last.
+    elsewhere: AtomicU32,
+}
 
 impl Users {
-    /// Users right now.
+    /// Users on this node right now.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.here.load(Ordering::Relaxed)
     }
 
-    /// Counts one more user, unless there are `max` already. Never more than `max`, however many ask at once.
+    /// Users on all nodes: on others as they said last, a second or two ago.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.count().saturating_add(self.elsewhere.load(Ordering::Relaxed))
+    }
+
+    /// Takes the number of users on other nodes.
+    pub fn set_elsewhere(&self, users: u32) {
+        self.elsewhere.store(users, Ordering::Relaxed);
+    }
+
+    /// Counts one more user, unless there are `max` already. On one node never more than `max`, however many ask at
+    /// once; several nodes may each let in what came within the second or two that they take to tell each other.
     #[must_use]
     pub fn enter(self: &Arc<Self>, max: u32) -> Option<UserSlot> {
-        self.0
+        let max = max.saturating_sub(self.elsewhere.load(Ordering::Relaxed));
+        self.here
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < max).then_some(count + 1))
             .ok()
             .map(|_| UserSlot(Arc::clone(self)))
@@ -32,7 +49,7 @@ pub struct UserSlot(Arc<Users>);
 
 impl Drop for UserSlot {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.here.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -50,5 +67,8 @@ mod tests {
         drop(first);
         assert_eq!(users.count(), 0);
         assert!(users.enter(0).is_none());
+        users.set_elsewhere(2);
+        assert_eq!((users.count(), users.total()), (0, 2));
+        assert!(users.enter(2).is_none() && users.enter(3).is_some());
     }
 }

@@ -1,9 +1,11 @@
 //! Real PostgreSQL, real server processes and a channel client, for tests and bench. No mocks.
 
+mod nats;
 mod pg;
 mod server;
 mod ws;
 
+pub use nats::{Link, Nats, until};
 pub use pg::{TestDb, cluster};
 pub use server::{Answer, Server, ServerOptions, Usage, http};
 pub use ws::{Frame, Refused, Socket, Version};

@@ -273,6 +273,30 @@ impl Server {
         Ok(self.child.kill().await?)
     }
 
+    /// Sends it a signal, such as SIGKILL, SIGSTOP or SIGCONT.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), signal)?)
+    }
+
+    /// A number of its metrics, the sum over labels; for servers with `METRICS_JWT_SECRET` set to [`SECRET`].
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let token = token("metrics");
+        let bearer = format!("Bearer {token}");
+        let answer = self.http("GET", "/metrics", &[("authorization", &bearer)], b"").await?;
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        let values = answer.body.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        });
+        Ok(values.sum())
+    }
+
     /// Asks it to stop and waits for its end.
     ///
     /// # Errors

@@ -128,7 +128,7 @@ fn presence_is_told_to_all_and_ends_with_the_membership() {
     let (tracker, own) = enter(&hub, &room, Vsn::V2);
     let (watcher, watched) = enter(&hub, &room, Vsn::V1);
     drop(tracker.track("u", Bytes::from_static(b"{\"n\":1}")));
-    let state = json!({"u":{"metas":[{"n":1,"phx_ref":"abcdef0000000000"}]}});
+    let state = json!({"u":{"metas":[{"n":1,"phx_ref":"0abcdef000000000"}]}});
     let joined = json!({"joins":state,"leaves":{}});
     assert_eq!(payloads(&own), std::slice::from_ref(&joined));
     assert_eq!(payloads(&watched), [joined]);
@@ -320,4 +320,96 @@ fn replayed_messages_come_once() {
     }
     drop(hub.publish(&room, tag));
     assert_eq!(received(&outbox).len(), 1, "what is not stored has no id");
+}
+
+/// Carries what is said to a list, as another node's.
+#[derive(Debug)]
+struct List {
+    said: parking_lot::Mutex<Vec<String>>,
+    backlog: Arc<crate::Backlog>,
+}
+
+impl crate::Bus for List {
+    fn said(&self, room: &RoomKey, said: &Said<'_>) {
+        let Said::Json(payload) = said else { return };
+        self.said.lock().push(format!("{} {}", room.topic, String::from_utf8_lossy(payload)));
+    }
+
+    fn presence(&self, room: &RoomKey, member: crate::MemberId, entry: Option<&Arc<Entry>>) {
+        self.said.lock().push(format!("{} {member} {:?}", room.topic, entry.map(|entry| entry.key())));
+    }
+
+    fn backlog(&self) -> &Arc<crate::Backlog> {
+        &self.backlog
+    }
+}
+
+#[test]
+fn what_happens_here_is_carried_to_others_and_what_they_tell_is_not() {
+    let hub = hub();
+    let list = Arc::new(List { said: Mutex::default(), backlog: Arc::new(crate::Backlog::new(10)) });
+    hub.set_bus(Arc::<List>::clone(&list));
+    let room = key("t", Audience::Public, "a");
+    let (alone, outbox) = enter(&hub, &room, Vsn::V2);
+    drop(alone.say(false, &Said::Json(b"1")));
+    drop(hub.say(&room, &Said::Json(b"2")));
+    drop(hub.hear(&room, &Said::Json(b"3")));
+    assert_eq!(received(&outbox).len(), 2);
+    drop(alone.track("k", Bytes::from_static(b"{}")));
+    assert!(alone.track("k", Bytes::from_static(b"{}")).is_none());
+    drop(alone.untrack());
+    drop(alone.untrack());
+    drop(alone.track("k", Bytes::from_static(b"{}")));
+    drop(alone);
+    let expected = ["a 1", "a 2", "a 0 Some(\"k\")", "a 0 None", "a 0 Some(\"k\")", "a 0 None"];
+    assert_eq!(*list.said.lock(), expected);
+
+    assert!(hub.congestion(&room).is_none());
+    list.backlog.add(11);
+    let jam = hub.congestion(&room).expect("too much waits");
+    assert!(!jam.is_over());
+    list.backlog.take(1);
+    assert!(jam.is_over());
+}
+
+/// A room is there while somebody is present in it on another node; who comes to it finds them.
+#[test]
+fn others_are_present_too() {
+    let hub = hub();
+    let room = key("t", Audience::Public, "a");
+    let meter: Arc<dyn Meter> = Arc::new(Counter::default());
+    let set = |member, key: Option<&str>| {
+        let origin = Origin { node: 7, member };
+        let entry = key.map(|key| Entry::remote(key, key, format!("{{\"phx_ref\":\"{key}\"}}").into()));
+        drop(hub.set_presence(&room, &meter, origin, entry));
+    };
+    set(1, None);
+    assert_eq!(hub.rooms(), 0);
+    set(1, Some("x"));
+    set(2, Some("y"));
+    assert_eq!(hub.rooms(), 1);
+    let (member, outbox) = enter(&hub, &room, Vsn::V2);
+    member.send_presence_state(Bytes::copy_from_slice);
+    let state: Value = serde_json::from_slice(&received(&outbox)[0]).unwrap();
+    assert_eq!(state, json!({"x": {"metas": [{"phx_ref": "x"}]}, "y": {"metas": [{"phx_ref": "y"}]}}));
+    set(1, Some("x"));
+    assert!(received(&outbox).is_empty(), "nothing has changed");
+    set(1, None);
+    let diff = payloads(&outbox).remove(0);
+    assert_eq!(diff, json!({"joins": {}, "leaves": {"x": {"metas": [{"phx_ref": "x"}]}}}));
+    drop(member);
+    assert_eq!(hub.rooms(), 1, "somebody is there");
+    set(2, None);
+    assert_eq!(hub.rooms(), 0);
+}
+
+#[test]
+fn all_rooms_of_a_tenant_can_be_told_something() {
+    let hub = hub();
+    let rooms =
+        [("t", "a"), ("t", "b"), ("other", "a")].map(|(tenant, topic)| key(tenant, Audience::Public, topic));
+    let members = rooms.clone().map(|room| enter(&hub, &room, Vsn::V2));
+    hub.tell(|room| &*room.tenant == "t", |_, topic| Some(Bytes::copy_from_slice(topic.as_bytes())));
+    let told: Vec<_> = members.iter().map(|(_, outbox)| received(outbox)).collect();
+    assert_eq!(told, [vec![Bytes::from("a")], vec![Bytes::from("b")], vec![]]);
 }

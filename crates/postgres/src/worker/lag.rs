@@ -62,6 +62,11 @@ impl LagWatch {
         self.progress.confirmed.fetch_max(position.0, Ordering::Relaxed);
     }
 
+    /// Everything before this position was handed over.
+    pub(super) fn confirmed_position(&self) -> Lsn {
+        Lsn(self.progress.confirmed.load(Ordering::Relaxed))
+    }
+
     /// Whether nothing is waiting.
     pub(crate) fn caught_up(&self, caught_up: bool) {
         self.progress.caught_up.store(caught_up, Ordering::Relaxed);

@@ -9,7 +9,8 @@ use tokio::time::{Duration, Instant};
 use super::{REFRESH, Running, Worker, lag::LagWatch, state::Refreshed};
 use crate::{
     Notice, pool, prepare, publication,
-    replication::{APPLICATION_NAME, ReplicationError, Session},
+    replication::{APPLICATION_NAME, ReplicationError},
+    sharing::Session,
 };
 
 /// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
@@ -37,6 +38,7 @@ impl Worker {
     pub(super) async fn stop_session(&mut self) {
         self.contact.replicates(false);
         if let Some(running) = self.running.take() {
+            self.since = Some(running.lag.confirmed_position());
             self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
             self.stats.sessions_ended.add(1);
             running.session.stop().await;
@@ -50,6 +52,7 @@ impl Worker {
                 tracing::info!(
                     database = self.config.name,
                     resumed = session.is_resumed(),
+                    reader = session.reader(),
                     "replication session started"
                 );
                 self.stats.sessions.fetch_add(1, Ordering::Relaxed);
@@ -107,7 +110,7 @@ impl Worker {
         if self.unpublished && !self.hears() {
             return Err(ReplicationError::NothingPublished);
         }
-        Ok((Session::start(&self.config, &publications, self.anew).await?, publications))
+        Session::start(&self.config, &publications, self.anew, self.since).await
     }
 
     /// Whether broadcasts are published, and somebody is there for them.
@@ -160,7 +163,7 @@ impl Worker {
         self.contact.lost();
         self.stats.sessions_lost.add(1);
         self.contact.replicates(false);
-        self.running = None;
+        self.since = self.running.take().map(|running| running.lag.confirmed_position()).or(self.since);
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();
         self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);

@@ -1,6 +1,7 @@
 //! What the server is told: by its environment, by a file, by files with secrets (http_and_ops 5).
 
 mod admin;
+mod cluster;
 mod dashboard;
 mod env;
 mod file;
@@ -24,6 +25,7 @@ pub use legacy::{LegacyEngine, LegacySettings, WebhookSettings};
 pub use metadata::MetadataSettings;
 pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
+use realtime_cluster::NatsConfig;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
 use realtime_tls::Certificate;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub dashboard: DashboardSettings,
     /// Where the node is, as a label of metrics.
     pub region: Option<String>,
+    /// How it finds others; alone without.
+    pub cluster: Option<NatsConfig>,
     /// How the server is watched.
     pub operations: Operations,
     /// The tenants known from the start.
@@ -127,6 +131,7 @@ impl Settings {
             node: node_name(env),
             dashboard: DashboardSettings::from_env(env)?,
             region: env.text("REGION"),
+            cluster: cluster::cluster(env, node_name(env))?,
             operations: Operations::from_env(env)?,
             well_known_secret: tenants.well_known_secret,
             tenants: tenants.tenants,

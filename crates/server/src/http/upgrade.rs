@@ -150,7 +150,7 @@ async fn check(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted
         Some(legacy) if !legacy.settings().secure => Arc::clone(legacy.anonymous()),
         legacy => Arc::new(token(&runtime, legacy, headers, query)?),
     };
-    if runtime.users().count() >= tenant.limits.max_concurrent_users {
+    if runtime.users().total() >= tenant.limits.max_concurrent_users {
         return Err(refuse(HandshakeRefusal::ConnectionRateLimitReached));
     }
     if runtime.meters().joins().is_triggered() {

@@ -85,5 +85,5 @@ fn level(env: &Env, default: &'static str) -> Result<&'static str, ConfigError> 
 fn filter(level: &str) -> EnvFilter {
     let libraries = if level == "error" { "error" } else { "warn" };
     // A prefix: all crates of this server begin so.
-    EnvFilter::new(format!("{libraries},realtime={level},pgwire_replication=off"))
+    EnvFilter::new(format!("{libraries},realtime={level},pgwire_replication=off,async_nats=off"))
 }

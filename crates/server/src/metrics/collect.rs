@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use realtime_cluster::Cluster;
 use realtime_metrics::Snapshot;
 use realtime_postgres::Stats;
 use tokio::time::Instant;
@@ -80,9 +81,10 @@ pub fn render(app: &App, part: Part) -> String {
 fn global(out: &mut Exposition, app: &App, shown: &[Shown], errors: &[(String, String, u64)]) {
     let totals = app.metrics().totals();
     let connected: u32 = shown.iter().map(|shown| shown.runtime.users().count()).sum();
+    let in_cluster: u32 = shown.iter().map(|shown| shown.runtime.users().total()).sum();
     let databases = shown.iter().filter(|shown| shown.runtime.database().is_ready()).count();
     out.family(&f::GLOBAL_CONNECTED).add(&[], f64::from(connected));
-    out.family(&f::GLOBAL_CONNECTED_CLUSTER).add(&[], f64::from(connected));
+    out.family(&f::GLOBAL_CONNECTED_CLUSTER).add(&[], f64::from(in_cluster));
     out.family(&f::TENANTS_CONNECTED).add(&[], databases as f64);
     for (family, value) in [
         (&f::GLOBAL_JOINS, totals.joins),
@@ -133,6 +135,11 @@ fn global(out: &mut Exposition, app: &App, shown: &[Shown], errors: &[(String, S
     app.metrics().host.write(out);
     host::process(out);
     host::runtime(out);
+    for (name, value) in app.cluster().map(Cluster::metrics).unwrap_or_default() {
+        if let Some(family) = f::ALL.iter().find(|family| family.name == name) {
+            out.family(family).add(&[], value);
+        }
+    }
     out.family(&f::BUILD_INFO).add(&[env!("CARGO_PKG_VERSION")], 1.0);
 }
 
@@ -149,7 +156,7 @@ type DatabaseHistogram = fn(&Stats) -> Snapshot;
 fn tenants(out: &mut Exposition, shown: &[Shown]) {
     let numbers: [(&'static Family, Number); 9] = [
         (&f::CONNECTED, |shown| shown.runtime.users().count().into()),
-        (&f::CONNECTED_CLUSTER, |shown| shown.runtime.users().count().into()),
+        (&f::CONNECTED_CLUSTER, |shown| shown.runtime.users().total().into()),
         (&f::SOCKETS, |shown| shown.runtime.sockets().len() as u64),
         (&f::JOINS, |shown| shown.metrics.joins.get()),
         (&f::EVENTS, |shown| shown.metrics.events.get()),

@@ -188,4 +188,22 @@ families! {
     TOKIO_BUSY = Counter "tokio_worker_busy_seconds_total" ["worker"] / 1.0 "Time a thread was not parked";
     TOKIO_PARKS = Counter "tokio_worker_parks_total" ["worker"] / 1.0 "Times a thread had nothing to do";
     BUILD_INFO = Gauge "realtime_build_info" ["version"] / 1.0 "Always 1; the version is a label";
+    CLUSTER_CONNECTED_NATS = Gauge "realtime_cluster_connected" [] / 1.0
+        "Whether NATS is connected; shown by nodes that have others";
+    CLUSTER_NODES = Gauge "realtime_cluster_nodes" [] / 1.0
+        "Nodes that are heard, this one included";
+    CLUSTER_SENT = Counter "realtime_cluster_messages_sent" [] / 1.0
+        "Messages sent to other nodes";
+    CLUSTER_SENT_BYTES = Counter "realtime_cluster_bytes_sent" [] / 1.0
+        "Bytes sent to other nodes";
+    CLUSTER_RECEIVED = Counter "realtime_cluster_messages_received" [] / 1.0
+        "Messages received from other nodes";
+    CLUSTER_RECEIVED_BYTES = Counter "realtime_cluster_bytes_received" [] / 1.0
+        "Bytes received from other nodes";
+    CLUSTER_GAPS = Counter "realtime_cluster_gaps" [] / 1.0
+        "Times that messages of other nodes were missed, by node and tenant";
+    CLUSTER_MALFORMED = Counter "realtime_cluster_malformed" [] / 1.0
+        "Messages of other nodes that could not be read";
+    CLUSTER_WAITING_BYTES = Gauge "realtime_cluster_waiting_bytes" [] / 1.0
+        "Bytes that wait to be sent to other nodes";
 }

@@ -125,7 +125,7 @@ impl Session {
                 self.topics.insert(Arc::clone(&topic), Topic::Joining(Box::new(joining)));
                 effects.push(Effect::AuthorizeRead(Ticket { topic, step }, request));
             }
-            Ok((payload, token)) if self.runtime.database().is_ready() => {
+            Ok((payload, token)) if self.runtime.database().is_ready() && self.hears_others() => {
                 let joining = joining(payload, token, 0);
                 self.accepted(joining, effects);
             }
@@ -137,6 +137,11 @@ impl Session {
                 effects.push(Effect::Database(Ticket { topic, step }));
             }
         }
+    }
+
+    /// Whether what is said on other nodes from now on is heard, as far as there is a connection.
+    fn hears_others(&self) -> bool {
+        self.interest.as_ref().is_none_or(realtime_cluster::Interest::is_ready)
     }
 
     /// The checks that need no database, in the order of protocol 4.6.

@@ -26,6 +26,7 @@ use channel::{Channel, sub_topic};
 use first_generation::FirstChannel;
 use join::Joining;
 use realtime_changes::{ChannelId, SubscribeRefusal};
+use realtime_cluster::Interest;
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
 use realtime_postgres::{
     Attendance, AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams,
@@ -124,6 +125,8 @@ pub struct Session {
     joined_once: bool,
     /// Keeps broadcasts from the database coming, from the first channel on.
     attendance: Option<Attendance>,
+    /// Keeps what is said on other nodes coming.
+    interest: Option<Interest>,
     /// Whether an [`Effect::WatchReplication`] is out.
     watching_replication: bool,
     /// Since when there is no channel, once a join was tried.
@@ -157,6 +160,7 @@ impl Session {
             vsn,
             transport: TransportKind::WebSocket,
             outbox,
+            interest: runtime.interest(),
             runtime,
             tenant_token,
             headers,
@@ -401,6 +405,7 @@ impl Session {
         self.user = None;
         self.attendance = None;
         self.flush();
+        self.interest = None;
     }
 
     /// The joined channel of a topic.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use realtime_hub::Said;
 use realtime_protocol::{ClientMessage, Payload, PresencePush, encode, size};
 
 use super::{Effect, Session, Topic, policies::Question};
@@ -40,9 +41,11 @@ impl Session {
         let limit = self.runtime.tenant().limits.max_payload_bytes();
         let Some(Topic::Joined(channel)) = self.topics.get(&*message.topic) else { return };
         let topic = &channel.topic;
-        let too_large = match &message.payload {
-            Payload::Json(payload) if is_object(payload) => size::exceeds(payload, limit),
-            Payload::UserBroadcast(user) => user.external_size() > limit,
+        let (said, too_large) = match &message.payload {
+            Payload::Json(payload) if is_object(payload) => {
+                (Said::Json(payload), size::exceeds(payload, limit))
+            }
+            Payload::UserBroadcast(user) => (Said::User(user), user.external_size() > limit),
             // What no receiver could read is not sent (protocol 5.1, 15.4).
             Payload::Json(_) | Payload::Binary(_) => return,
         };
@@ -69,13 +72,9 @@ impl Session {
                 Payload::Json(payload) | Payload::Binary(payload) => payload.len(),
             };
             self.runtime.metrics().payload(MessageType::Broadcast, size);
-            let encode = |vsn| match &message.payload {
-                Payload::UserBroadcast(user) => encode::user_broadcast(vsn, topic, user, None),
-                Payload::Json(payload) => Some(encode::broadcast(vsn, topic, payload)),
-                Payload::Binary(_) => None,
-            };
-            let fan_out = channel.membership.publish(channel.to_self, encode);
-            if fan_out.is_none() {
+            let fan_out = channel.membership.say(channel.to_self, &said);
+            self.congestion = channel.membership.bus_congestion();
+            if fan_out.is_none() && self.congestion.is_none() {
                 // Somebody else is at it and may be slower than this client.
                 self.congestion = channel.membership.congestion();
             }

@@ -345,7 +345,7 @@ fn messages(frames: &[Value]) -> Vec<&str> {
 async fn joined_unwatched(socket: &mut Socket) -> Ticket {
     assert!(socket.join("realtime:a", watch()).is_empty());
     let ticket = socket.ticket();
-    time::advance(Duration::from_secs(3)).await;
+    time::advance(Duration::from_secs(6)).await;
     socket.session.tick(&mut socket.effects);
     let frames = socket.frames();
     assert_eq!((frames.len(), &frames[0][4]["status"]), (1, &json!("ok")));

@@ -29,7 +29,7 @@ const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
 
 /// How long a join waits for its subscription. A database that takes longer leaves the client its own patience, which
 /// is ten seconds: it is told by a `system` frame later on.
-const REPLY_LIMIT: Duration = Duration::from_secs(2);
+const REPLY_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a channel will watch whose join is not answered yet.
 pub(super) struct Watching {

@@ -20,6 +20,7 @@ mod changes_types;
 mod changes_watchdog;
 mod channels;
 mod clients;
+mod cluster;
 mod command_line;
 mod dashboard;
 mod database_tls;

@@ -51,7 +51,7 @@ pub(super) async fn health(State(app): State<Arc<App>>, Path(external_id): Path<
         None => (false, false, false, 0),
         Some(runtime) => {
             let connected = is_connected(runtime).await;
-            let clients = runtime.users().count();
+            let clients = runtime.users().total();
             let replication = connected && runtime.database().replication().arrives;
             let healthy = connected || (clients == 0 && set_up::is_done(&app, runtime).await);
             (healthy, connected, replication, clients)

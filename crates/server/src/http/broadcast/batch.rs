@@ -8,7 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
-use realtime_protocol::{encode, size, write_json_string};
+use realtime_hub::Said;
+use realtime_protocol::{size, write_json_string};
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 use uuid::Uuid;
@@ -137,8 +138,7 @@ fn publish(runtime: &TenantRuntime, message: &Message<'_>, published: &mut Publi
     }
     payload.push(b'}');
     let key = room(runtime, &message.topic, message.private);
-    published
-        .add(runtime, &key, message.payload.len(), |vsn| Some(encode::broadcast(vsn, &key.topic, &payload)));
+    published.add(runtime, &key, message.payload.len(), &Said::Json(&payload));
 }
 
 /// Why nothing is delivered.

@@ -9,9 +9,8 @@ use axum::{body::Body, response::Response};
 pub use batch::{__path_batch, batch};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use realtime_hub::{Audience, Congestion, FanOut, RoomKey};
+use realtime_hub::{Audience, Congestion, FanOut, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
-use realtime_protocol::Vsn;
 pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
 
@@ -85,17 +84,11 @@ struct Published {
 }
 
 impl Published {
-    /// Queues a frame for the members of a room.
-    fn add(
-        &mut self,
-        runtime: &TenantRuntime,
-        key: &RoomKey,
-        payload_bytes: usize,
-        encode: impl FnMut(Vsn) -> Option<Bytes>,
-    ) {
+    /// Says something in a room.
+    fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, payload_bytes: usize, said: &Said<'_>) {
         runtime.meters().events().add(1);
         runtime.metrics().payload(MessageType::Broadcast, payload_bytes);
-        self.fan_outs.extend(runtime.hub().publish(key, encode));
+        self.fan_outs.extend(runtime.hub().say(key, said));
         self.congestions.extend(runtime.hub().congestion(key));
     }
 

@@ -10,7 +10,8 @@ use axum::{
 };
 use bytes::Bytes;
 use http::StatusCode;
-use realtime_protocol::{Encoding, UserBroadcast, encode, size};
+use realtime_hub::Said;
+use realtime_protocol::{Encoding, UserBroadcast, size};
 use serde_json::{json, value::RawValue};
 
 use super::{Published, RATE_EXCEEDED, Writer, media_type, read_body, room};
@@ -94,8 +95,7 @@ pub async fn single(
     let user = UserBroadcast { event: event.into(), encoding, body };
     let key = room(&runtime, &topic, private);
     let mut published = Published::default();
-    published
-        .add(&runtime, &key, user.body.len(), |vsn| encode::user_broadcast(vsn, &key.topic, &user, None));
+    published.add(&runtime, &key, user.body.len(), &Said::User(&user));
     published.deliver().await;
     StatusCode::ACCEPTED.into_response()
 }

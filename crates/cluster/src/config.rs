@@ -1,0 +1,111 @@
+//! How a node finds the others.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use tokio::time::Duration;
+
+/// How to reach NATS, and who this node is there.
+#[derive(Debug, Clone)]
+pub struct NatsConfig {
+    /// Addresses of NATS servers of one cluster, without credentials.
+    pub servers: Vec<String>,
+    /// How to log in.
+    pub credentials: Credentials,
+    /// Refuse connections without TLS. Servers that ask for TLS get it in any case.
+    pub require_tls: bool,
+    /// File with certificates of authorities to trust, beside those of the system.
+    pub ca: Option<PathBuf>,
+    /// Files with a certificate and its key, for servers that ask for one.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// First part of all subjects: clusters that share NATS servers need different ones.
+    pub prefix: String,
+    /// What people call this node.
+    pub node_name: String,
+    /// Where it is.
+    pub region: Option<String>,
+    /// Version of the program, to show.
+    pub version: &'static str,
+    /// How often a node says that it is there.
+    pub heartbeat: Duration,
+    /// How long a node is believed to be there that says nothing.
+    pub node_timeout: Duration,
+    /// How long a tenant's messages are still received when its last socket has gone.
+    pub linger: Duration,
+}
+
+/// How to log in to NATS.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// Not at all.
+    None,
+    /// By name and password.
+    Password {
+        /// Name.
+        user: String,
+        /// Password.
+        password: SecretString,
+    },
+    /// By a token.
+    Token(SecretString),
+    /// By the seed of an NKey.
+    NKey(SecretString),
+    /// By a file with a JWT and the seed of its NKey.
+    File(PathBuf),
+}
+
+/// Reads a list of addresses, `nats://host:4222,tls://host`; a name and password in one of them is for all.
+///
+/// # Errors
+/// One line that says what is wrong, without the password.
+pub fn parse_servers(list: &str) -> Result<(Vec<String>, Credentials), String> {
+    let mut servers = Vec::new();
+    let mut credentials = Credentials::None;
+    for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        let address: async_nats::ServerAddr =
+            text.parse().map_err(|_| "must be a list of addresses like nats://host:4222".to_owned())?;
+        if address.is_websocket() || address.host().is_empty() {
+            return Err("must be a list of addresses like nats://host:4222".to_owned());
+        }
+        match (address.username(), address.password()) {
+            (Some(user), Some(password)) => {
+                credentials =
+                    Credentials::Password { user: user.to_owned(), password: password.to_owned().into() };
+            }
+            (Some(token), None) => credentials = Credentials::Token(token.to_owned().into()),
+            (None, _) => {}
+        }
+        let host = address.host();
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        servers.push(format!("{}://{host}:{}", address.scheme(), address.port()));
+    }
+    if servers.is_empty() {
+        return Err("must name a server".to_owned());
+    }
+    Ok((servers, credentials))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    #[test]
+    fn lists_of_servers() {
+        let (servers, credentials) = parse_servers("a, tls://b:1,nats://[::1]:5").unwrap();
+        assert_eq!(servers, ["nats://a:4222", "tls://b:1", "nats://[::1]:5"]);
+        assert!(matches!(credentials, Credentials::None));
+        let (servers, credentials) = parse_servers("nats://me:s3cret@a:1,nats://b").unwrap();
+        assert_eq!(servers, ["nats://a:1", "nats://b:4222"]);
+        let text = format!("{servers:?} {credentials:?}");
+        assert!(!text.contains("s3cret"), "{text}");
+        let Credentials::Password { user, password } = credentials else { panic!("{text}") };
+        assert_eq!((user.as_str(), password.expose_secret()), ("me", "s3cret"));
+        assert!(matches!(parse_servers("t0ken@a").unwrap().1, Credentials::Token(_)));
+        for bad in ["", ",", "http://a", "ws://a", "nats://me:s3cret@:x"] {
+            let error = parse_servers(bad).unwrap_err();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+}

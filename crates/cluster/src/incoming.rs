@@ -1,0 +1,330 @@
+//! What other nodes say about a tenant that this node has sockets of.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use realtime_hub::{Congestion, Entry, FanOut, Hub, MemberId, Origin, RoomKey, Said};
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    track::{Arrival, Track},
+    wire::{self, Header, Kind, Malformed, Record, Room, Told},
+};
+
+/// Largest message that is put together from pieces: more than any client may send.
+const MAX_FRAGMENTED: usize = 80_000_000;
+
+/// A tenant as the node has it.
+pub trait TenantSide: Send + Sync + fmt::Debug {
+    /// Counts what its rooms deliver.
+    fn meter(&self) -> &Arc<dyn realtime_hub::Meter>;
+    /// Users on this node.
+    fn users(&self) -> u32;
+    /// Takes the number of users on other nodes.
+    fn set_users_elsewhere(&self, users: u32);
+}
+
+/// A tenant that this node listens for.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) tenant: Arc<str>,
+    pub(crate) side: Arc<dyn TenantSide>,
+    /// Sockets of the tenant.
+    pub(crate) holders: AtomicUsize,
+    /// Since when there is none.
+    pub(crate) idle_since: Mutex<Option<Instant>>,
+    /// Whether what is said from now on will be heard, and what is so elsewhere is known, as far as can be.
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) stop: CancellationToken,
+    copies: Mutex<Copies>,
+}
+
+#[derive(Debug, Default)]
+struct Copies {
+    nodes: HashMap<u32, NodeCopy>,
+    /// Something was missed that members have not been told of.
+    owed: bool,
+}
+
+/// What is known of one node.
+#[derive(Debug)]
+struct NodeCopy {
+    track: Track,
+    asked_at: Instant,
+    /// Pieces of a large message.
+    pieces: BytesMut,
+    /// Who is present there, as this node's rooms have it.
+    present: HashSet<(Room, MemberId)>,
+    users: u32,
+}
+
+/// Numbers of questions.
+#[derive(Debug, Default)]
+pub(crate) struct Asks(AtomicU64);
+
+impl Asks {
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// What is to be done after a message.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Put the question of this number to the node that sent it.
+    pub(crate) ask: Option<u64>,
+    /// Something before it was missed.
+    pub(crate) gap: bool,
+    /// Rooms that could not keep up.
+    pub(crate) congested: Vec<Congestion>,
+}
+
+impl Incoming {
+    pub(crate) fn new(tenant: Arc<str>, side: Arc<dyn TenantSide>) -> Self {
+        Self {
+            tenant,
+            side,
+            holders: AtomicUsize::new(0),
+            idle_since: Mutex::default(),
+            ready: watch::Sender::new(false),
+            stop: CancellationToken::new(),
+            copies: Mutex::default(),
+        }
+    }
+
+    /// Takes an envelope.
+    pub(crate) fn envelope(
+        &self,
+        hub: &Arc<Hub>,
+        asks: &Asks,
+        mut message: Bytes,
+    ) -> Result<Outcome, Malformed> {
+        let header = Header::decode(&mut message)?;
+        let mut outcome = Outcome::default();
+        if header.node == hub.node() {
+            return Ok(outcome);
+        }
+        let mut copies = self.copies.lock();
+        let Copies { nodes, owed } = &mut *copies;
+        let copy = nodes.entry(header.node).or_insert_with(|| {
+            let ask = asks.next();
+            outcome.ask = Some(ask);
+            NodeCopy::asking(ask)
+        });
+        // A number that is not used is no harm.
+        let ask = asks.next();
+        match copy.track.arrive(header.number, header.kind == Kind::Mark, ask) {
+            Arrival::Next => {}
+            Arrival::Again => return Ok(outcome),
+            Arrival::AfterGap => {
+                *owed = true;
+                outcome.gap = true;
+                outcome.ask = Some(ask);
+                copy.asked_at = Instant::now();
+                copy.pieces = BytesMut::new();
+            }
+        }
+        let body = match header.kind {
+            Kind::Records => message,
+            Kind::Mark => return Ok(outcome),
+            Kind::Fragment | Kind::LastFragment => {
+                copy.pieces.extend_from_slice(&message);
+                if copy.pieces.len() > MAX_FRAGMENTED {
+                    copy.pieces = BytesMut::new();
+                    return Err(Malformed);
+                }
+                if header.kind == Kind::Fragment {
+                    return Ok(outcome);
+                }
+                std::mem::take(&mut copy.pieces).freeze()
+            }
+        };
+        let mut fan_outs = Vec::new();
+        let mut heard: Vec<RoomKey> = Vec::new();
+        let mut users = false;
+        // A message whose first piece was lost does not parse, or not as it was: it follows a gap.
+        for record in wire::records(body)? {
+            match record {
+                Record::Json(room, payload) => {
+                    let key = self.key(&room);
+                    fan_outs.extend(hub.hear(&key, &Said::Json(&payload)));
+                    heard.push(key);
+                }
+                Record::User(room, user) => {
+                    let key = self.key(&room);
+                    fan_outs.extend(hub.hear(&key, &Said::User(&user)));
+                    heard.push(key);
+                }
+                state => {
+                    if let Some(record) = copy.track.record(header.number, state) {
+                        users |= matches!(record, Record::Users(_));
+                        fan_outs.extend(self.apply(hub, header.node, copy, record));
+                    }
+                }
+            }
+        }
+        if users {
+            self.count_users(&copies);
+        }
+        drop(copies);
+        fan_outs.into_iter().for_each(FanOut::run);
+        heard.dedup();
+        outcome.congested.extend(heard.iter().filter_map(|key| hub.room_congestion(key)));
+        Ok(outcome)
+    }
+
+    /// Takes a part of an answer.
+    pub(crate) fn told(&self, hub: &Arc<Hub>, node: u32, told: Told) -> Result<(), Malformed> {
+        let records = wire::records(told.records)?;
+        let mut copies = self.copies.lock();
+        let Some(copy) = copies.nodes.get_mut(&node) else { return Ok(()) };
+        copy.asked_at = Instant::now();
+        let Some((answer, newer)) = copy.track.told(told.ask, told.as_of, told.last, records) else {
+            return Ok(());
+        };
+        let there: HashSet<(Room, MemberId)> = answer
+            .iter()
+            .filter_map(|record| match record {
+                Record::Present(room, member, _) => Some((room.clone(), *member)),
+                _ => None,
+            })
+            .collect();
+        let gone: Vec<_> = copy.present.difference(&there).cloned().collect();
+        let mut fan_outs: Vec<FanOut> = Vec::new();
+        for (room, member) in gone {
+            fan_outs.extend(self.apply(hub, node, copy, Record::Absent(room, member)));
+        }
+        for record in answer.into_iter().chain(newer) {
+            fan_outs.extend(self.apply(hub, node, copy, record));
+        }
+        self.count_users(&copies);
+        let complete = copies.nodes.values().all(|copy| copy.track.asked().is_none());
+        drop(copies);
+        fan_outs.into_iter().for_each(FanOut::run);
+        if complete {
+            self.ready.send_replace(true);
+        }
+        Ok(())
+    }
+
+    /// Applies a record to what is known of a node.
+    fn apply(&self, hub: &Arc<Hub>, node: u32, copy: &mut NodeCopy, record: Record) -> Option<FanOut> {
+        let origin = |member| Origin { node, member };
+        match record {
+            Record::Users(users) => {
+                copy.users = users;
+                None
+            }
+            Record::Present(room, member, present) => {
+                // Copied: the object would else keep the whole message that it came in.
+                let meta = Bytes::copy_from_slice(&present.meta);
+                let entry = Entry::remote(&present.key, &present.phx_ref, meta);
+                let key = self.key(&room);
+                copy.present.insert((room, member));
+                hub.set_presence(&key, self.side.meter(), origin(member), Some(entry))
+            }
+            Record::Absent(room, member) => {
+                let key = self.key(&room);
+                copy.present.remove(&(room, member));
+                hub.set_presence(&key, self.side.meter(), origin(member), None)
+            }
+            Record::Json(..) | Record::User(..) => None,
+        }
+    }
+
+    /// The question of this number is put to a node: what is so there.
+    pub(crate) fn ask(&self, node: u32, ask: u64) {
+        let mut copies = self.copies.lock();
+        match copies.nodes.get_mut(&node) {
+            Some(copy) => {
+                copy.track.ask(ask);
+                copy.asked_at = Instant::now();
+            }
+            None => {
+                copies.nodes.insert(node, NodeCopy::asking(ask));
+            }
+        }
+    }
+
+    /// Forgets what was so on a node.
+    pub(crate) fn forget(&self, hub: &Arc<Hub>, node: u32) {
+        let mut copies = self.copies.lock();
+        let Some(mut copy) = copies.nodes.remove(&node) else { return };
+        let present = std::mem::take(&mut copy.present);
+        let fan_outs: Vec<FanOut> = present
+            .into_iter()
+            .filter_map(|(room, member)| self.apply(hub, node, &mut copy, Record::Absent(room, member)))
+            .collect();
+        self.count_users(&copies);
+        drop(copies);
+        fan_outs.into_iter().for_each(FanOut::run);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget_all(&self, hub: &Arc<Hub>) {
+        let nodes: Vec<u32> = self.copies.lock().nodes.keys().copied().collect();
+        for node in nodes {
+            self.forget(hub, node);
+        }
+    }
+
+    /// Something was missed: members have to be told.
+    pub(crate) fn missed(&self) {
+        self.copies.lock().owed = true;
+    }
+
+    /// Whether members have to be told that something was missed. Once.
+    pub(crate) fn take_owed(&self) -> bool {
+        std::mem::take(&mut self.copies.lock().owed)
+    }
+
+    /// Nodes that have not answered for so long.
+    pub(crate) fn unanswered(&self, patience: Duration, now: Instant) -> Vec<u32> {
+        let late = |copy: &NodeCopy| now.saturating_duration_since(copy.asked_at) > patience;
+        let copies = self.copies.lock();
+        copies
+            .nodes
+            .iter()
+            .filter(|(_, copy)| copy.track.asked().is_some() && late(copy))
+            .map(|(node, _)| *node)
+            .collect()
+    }
+
+    /// Whether all nodes that were asked have answered.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.copies.lock().nodes.values().all(|copy| copy.track.asked().is_none())
+    }
+
+    fn count_users(&self, copies: &Copies) {
+        let users = copies.nodes.values().map(|copy| copy.users).fold(0, u32::saturating_add);
+        self.side.set_users_elsewhere(users);
+    }
+
+    fn key(&self, room: &Room) -> RoomKey {
+        RoomKey { tenant: Arc::clone(&self.tenant), audience: room.audience, topic: Arc::clone(&room.topic) }
+    }
+}
+
+impl NodeCopy {
+    fn asking(ask: u64) -> Self {
+        Self {
+            track: Track::asking(ask),
+            asked_at: Instant::now(),
+            pieces: BytesMut::new(),
+            present: HashSet::new(),
+            users: 0,
+        }
+    }
+}

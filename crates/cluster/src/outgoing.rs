@@ -1,0 +1,377 @@
+//! What this node has to say to others: a stream of numbered envelopes per tenant.
+//!
+//! Whoever says something appends a record to the tenant's buffer and is done. One task (see `node`) takes buffers in the
+//! order in which they became non-empty: what gathers while it is busy leaves as one envelope. So a busy node coalesces
+//! and an idle one does not wait.
+//!
+//! Bounds: publishers are asked to wait above [`LARGE`] bytes; above [`FULL`] records are lost. Whatever is lost, here or
+//! because there is no connection, costs a number, so that the others see it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use parking_lot::{Mutex, RwLock};
+use realtime_hub::{Audience, Backlog, Entry, MemberId};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::wire::{self, HEADER, Header, Kind};
+
+/// Above this many bytes publishers wait.
+const LARGE: usize = 4_000_000;
+
+/// Above this many bytes what is said is lost to others: more than publishers that wait can cause.
+const FULL: usize = 64_000_000;
+
+/// A larger buffer is given back when it was sent.
+const KEPT_BUFFER: usize = 64 * 1024;
+
+/// What is said about one tenant.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) tenant: Arc<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Number of the last envelope.
+    number: u64,
+    /// Room for a header, then records that wait. Empty if none do.
+    buffer: BytesMut,
+    /// Something was lost since the last envelope.
+    lost: bool,
+    /// Whether it stands in the queue.
+    queued: bool,
+    /// Everybody who is present here, by room and member.
+    present: HashMap<(Audience, Arc<str>, MemberId), Arc<Entry>>,
+    /// Users here, as told.
+    users: u32,
+    /// The last envelope that a mark was sent for, and when something was last said.
+    marked: u64,
+    active: Option<Instant>,
+}
+
+/// What has to be said, of all tenants.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    node: u32,
+    streams: RwLock<HashMap<Arc<str>, Arc<Stream>>>,
+    /// Streams with something to say, in order.
+    queue: Mutex<VecDeque<Arc<Stream>>>,
+    filled: Notify,
+    pub(crate) backlog: Arc<Backlog>,
+}
+
+/// What is so here about a tenant.
+pub(crate) struct Snapshot {
+    /// Number of the last envelope.
+    pub(crate) as_of: u64,
+    /// Records, in pieces of about the size that was asked for.
+    pub(crate) pieces: Vec<Bytes>,
+}
+
+impl Outgoing {
+    pub(crate) fn new(node: u32) -> Self {
+        Self {
+            node,
+            streams: RwLock::default(),
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            backlog: Arc::new(Backlog::new(LARGE)),
+        }
+    }
+
+    /// The stream of a tenant, which stays: its numbers must go on.
+    pub(crate) fn stream(&self, tenant: &Arc<str>) -> Arc<Stream> {
+        if let Some(stream) = self.streams.read().get(tenant) {
+            return Arc::clone(stream);
+        }
+        let mut streams = self.streams.write();
+        let stream = streams
+            .entry(Arc::clone(tenant))
+            .or_insert_with(|| Arc::new(Stream { tenant: Arc::clone(tenant), state: Mutex::default() }));
+        Arc::clone(stream)
+    }
+
+    /// The stream of a tenant, if anything was ever said about it.
+    pub(crate) fn existing(&self, tenant: &str) -> Option<Arc<Stream>> {
+        self.streams.read().get(tenant).map(Arc::clone)
+    }
+
+    /// Appends a record of about this size.
+    pub(crate) fn say(&self, tenant: &Arc<str>, size: usize, write: impl FnOnce(&mut BytesMut)) {
+        self.append(&self.stream(tenant), size, |_| true, write);
+    }
+
+    /// Somebody's presence here has changed.
+    pub(crate) fn present(
+        &self,
+        tenant: &Arc<str>,
+        audience: Audience,
+        topic: &Arc<str>,
+        member: MemberId,
+        entry: Option<&Arc<Entry>>,
+    ) {
+        let stream = self.stream(tenant);
+        let key = (audience, Arc::clone(topic), member);
+        let size = topic.len() + entry.map_or(0, |entry| entry.meta().len() + entry.key().len()) + 64;
+        let change = |state: &mut State| match entry {
+            Some(entry) => {
+                state.present.insert(key, Arc::clone(entry));
+                true
+            }
+            None => state.present.remove(&key).is_some(),
+        };
+        self.append(&stream, size, change, |out| match entry {
+            Some(entry) => wire::put_present(out, audience, topic, member, entry),
+            None => wire::put_absent(out, audience, topic, member),
+        });
+    }
+
+    /// How many users the tenant has here; said if it has changed.
+    pub(crate) fn users(&self, tenant: &Arc<str>, users: u32) {
+        let change = |state: &mut State| std::mem::replace(&mut state.users, users) != users;
+        let stream = self.existing(tenant);
+        if users == 0 && stream.is_none() {
+            return;
+        }
+        let stream = stream.unwrap_or_else(|| self.stream(tenant));
+        self.append(&stream, 8, change, |out| wire::put_users(out, users));
+    }
+
+    /// Changes what is so, and says it in the same step, so that a snapshot and the numbers fit.
+    fn append(
+        &self,
+        stream: &Arc<Stream>,
+        size: usize,
+        change: impl FnOnce(&mut State) -> bool,
+        write: impl FnOnce(&mut BytesMut),
+    ) {
+        let mut state = stream.state.lock();
+        if !change(&mut state) {
+            return;
+        }
+        if self.backlog.bytes() > FULL {
+            state.lost = true;
+        } else {
+            if state.buffer.is_empty() {
+                state.buffer.reserve(HEADER + size);
+                state.buffer.put_bytes(0, HEADER);
+            }
+            let before = state.buffer.len();
+            write(&mut state.buffer);
+            self.backlog.add(state.buffer.len() - before);
+        }
+        if !std::mem::replace(&mut state.queued, true) {
+            drop(state);
+            self.queue.lock().push_back(Arc::clone(stream));
+            self.filled.notify_one();
+        }
+    }
+
+    /// The next stream with something to say. Cancel safe.
+    pub(crate) async fn next(&self) -> Arc<Stream> {
+        loop {
+            if let Some(stream) = self.queue.lock().pop_front() {
+                return stream;
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// Takes what a stream has to say, as messages of at most `max` bytes. While `deliverable` is false everything is
+    /// lost, which costs a number.
+    pub(crate) fn take(&self, stream: &Stream, max: usize, deliverable: bool, now: Instant) -> Vec<Bytes> {
+        let mut state = stream.state.lock();
+        state.queued = false;
+        state.active = Some(now);
+        let mut buffer = state.buffer.split();
+        if state.buffer.capacity() > KEPT_BUFFER {
+            state.buffer = BytesMut::new();
+        }
+        self.backlog.take(buffer.len().saturating_sub(HEADER));
+        if std::mem::take(&mut state.lost) || !deliverable {
+            // Nobody will ever see this number.
+            state.number += 1;
+        }
+        if buffer.is_empty() || !deliverable {
+            return Vec::new();
+        }
+        let max = max.max(HEADER + 1);
+        if buffer.len() <= max {
+            let header = self.number(&mut state, Kind::Records);
+            buffer[..HEADER].copy_from_slice(&header);
+            return vec![buffer.freeze()];
+        }
+        let records = buffer.split_off(HEADER).freeze();
+        let mut pieces = records.chunks(max - HEADER).peekable();
+        let mut messages = Vec::new();
+        while let Some(piece) = pieces.next() {
+            let kind = if pieces.peek().is_some() { Kind::Fragment } else { Kind::LastFragment };
+            let mut message = BytesMut::with_capacity(HEADER + piece.len());
+            message.put_slice(&self.number(&mut state, kind));
+            message.put_slice(piece);
+            messages.push(message.freeze());
+        }
+        messages
+    }
+
+    fn number(&self, state: &mut State, kind: Kind) -> [u8; HEADER] {
+        state.number += 1;
+        Header { kind, node: self.node, number: state.number }.encode()
+    }
+
+    /// Marks for the streams that have been silent since something was said: the loss of a last envelope is seen by
+    /// them. `again`: also for those of which something was said after that moment.
+    pub(crate) fn marks(&self, again: Option<Instant>) -> Vec<(Arc<Stream>, Bytes)> {
+        let streams: Vec<_> = self.streams.read().values().map(Arc::clone).collect();
+        let mut marks = Vec::new();
+        for stream in streams {
+            let mut state = stream.state.lock();
+            let recent = again.is_some_and(|since| state.active.is_some_and(|active| active >= since));
+            if state.queued || (state.marked == state.number && !recent) {
+                continue;
+            }
+            state.marked = state.number;
+            let header = Header { kind: Kind::Mark, node: self.node, number: state.number };
+            drop(state);
+            marks.push((stream, Bytes::copy_from_slice(&header.encode())));
+        }
+        marks
+    }
+
+    /// What is so here about a tenant, in pieces of about `size` bytes; at least one.
+    pub(crate) fn snapshot(&self, tenant: &str, size: usize) -> Snapshot {
+        let Some(stream) = self.existing(tenant) else {
+            return Snapshot { as_of: 0, pieces: vec![Bytes::new()] };
+        };
+        let state = stream.state.lock();
+        let (as_of, users) = (state.number, state.users);
+        let present: Vec<_> =
+            state.present.iter().map(|(key, entry)| (key.clone(), Arc::clone(entry))).collect();
+        drop(state);
+        let mut piece = BytesMut::new();
+        let mut pieces = Vec::new();
+        wire::put_users(&mut piece, users);
+        for ((audience, topic, member), entry) in present {
+            wire::put_present(&mut piece, audience, &topic, member, &entry);
+            if piece.len() >= size {
+                pieces.push(piece.split().freeze());
+            }
+        }
+        pieces.push(piece.freeze());
+        Snapshot { as_of, pieces }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Record, records};
+
+    fn outgoing() -> (Outgoing, Arc<str>) {
+        (Outgoing::new(7), "t".into())
+    }
+
+    fn say(outgoing: &Outgoing, tenant: &Arc<str>, payload: &str) {
+        outgoing.say(tenant, payload.len(), |out| {
+            wire::put_json(out, Audience::Public, "realtime:a", payload.as_bytes());
+        });
+    }
+
+    async fn taken(outgoing: &Outgoing, max: usize, deliverable: bool) -> Vec<(Header, Bytes)> {
+        let stream = outgoing.next().await;
+        let messages = outgoing.take(&stream, max, deliverable, Instant::now());
+        let split = |mut message: Bytes| (Header::decode(&mut message).unwrap(), message);
+        messages.into_iter().map(split).collect()
+    }
+
+    fn payloads(body: Bytes) -> Vec<Bytes> {
+        let payload = |record| match record {
+            Record::Json(_, payload) => payload,
+            other => panic!("{other:?}"),
+        };
+        records(body).unwrap().into_iter().map(payload).collect()
+    }
+
+    #[tokio::test]
+    async fn what_gathers_leaves_as_one() {
+        let (outgoing, tenant) = outgoing();
+        say(&outgoing, &tenant, "{}");
+        say(&outgoing, &tenant, "[1]");
+        assert!(outgoing.backlog.bytes() > 0);
+        let [(header, body)] = &taken(&outgoing, 1_000_000, true).await[..] else { panic!("one expected") };
+        assert_eq!(*header, Header { kind: Kind::Records, node: 7, number: 1 });
+        assert_eq!(payloads(body.clone()), ["{}", "[1]"]);
+        assert_eq!(outgoing.backlog.bytes(), 0);
+        say(&outgoing, &tenant, "{}");
+        assert_eq!(taken(&outgoing, 1_000_000, true).await[0].0.number, 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_goes_in_pieces() {
+        let (outgoing, tenant) = outgoing();
+        let large = format!("\"{}\"", "x".repeat(1000));
+        say(&outgoing, &tenant, &large);
+        let messages = taken(&outgoing, 300, true).await;
+        let numbers: Vec<u64> = messages.iter().map(|(header, _)| header.number).collect();
+        assert_eq!(numbers, (1..=messages.len() as u64).collect::<Vec<_>>());
+        let (last, rest) = messages.split_last().unwrap();
+        assert_eq!(last.0.kind, Kind::LastFragment);
+        assert!(
+            rest.iter().all(|(header, body)| header.kind == Kind::Fragment && body.len() + HEADER == 300)
+        );
+        let body: Vec<u8> = messages.iter().flat_map(|(_, body)| body.to_vec()).collect();
+        assert_eq!(payloads(body.into()), [large]);
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_costs_a_number_and_marks_tell() {
+        let (outgoing, tenant) = outgoing();
+        assert!(outgoing.marks(None).is_empty());
+        let start = Instant::now();
+        say(&outgoing, &tenant, "{}");
+        assert!(outgoing.marks(None).is_empty(), "it has something to say");
+        assert_eq!(taken(&outgoing, 1000, false).await, []);
+        assert_eq!(outgoing.backlog.bytes(), 0);
+        let number = |marks: Vec<(Arc<Stream>, Bytes)>| {
+            marks
+                .into_iter()
+                .map(|(_, mut mark)| Header::decode(&mut mark).unwrap().number)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(number(outgoing.marks(None)), [1]);
+        assert!(outgoing.marks(None).is_empty());
+        assert_eq!(number(outgoing.marks(Some(start))), [1]);
+        say(&outgoing, &tenant, "{}");
+        assert_eq!(taken(&outgoing, 1000, true).await[0].0.number, 2);
+    }
+
+    #[tokio::test]
+    async fn snapshots_have_what_is_so() {
+        let (outgoing, tenant) = outgoing();
+        let entry = |key: &str| Arc::new(Entry::remote(key, key, "{}".into()));
+        let topic: Arc<str> = "realtime:a".into();
+        for member in 0..10 {
+            outgoing.present(&tenant, Audience::Private, &topic, member, Some(&entry("k")));
+        }
+        outgoing.present(&tenant, Audience::Private, &topic, 3, None);
+        outgoing.present(&tenant, Audience::Private, &topic, 3, None);
+        outgoing.users(&tenant, 5);
+        outgoing.users(&tenant, 5);
+        let body = taken(&outgoing, 10_000, true).await.remove(0).1;
+        assert_eq!(records(body).unwrap().len(), 12, "what changes nothing is not said");
+        let snapshot = outgoing.snapshot(&tenant, 50);
+        assert_eq!(snapshot.as_of, 1);
+        assert!(snapshot.pieces.len() > 1);
+        let all: Vec<Record> =
+            snapshot.pieces.into_iter().flat_map(|piece| records(piece).unwrap()).collect();
+        assert_eq!(all.len(), 10);
+        assert_eq!(all[0], Record::Users(5));
+        let empty = outgoing.snapshot("nobody", 50);
+        assert_eq!((empty.as_of, empty.pieces.len()), (0, 1));
+    }
+}

@@ -1,0 +1,241 @@
+//! A follower's side of a stream.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_nats::{Request, Subscriber, client::RequestErrorKind};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use tokio::time::{self, Duration, Instant, MissedTickBehavior};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    ACKNOWLEDGE,
+    messages::{Header, Kind, ToOwner, Welcome, event},
+};
+use crate::{Cluster, node::Inner, wire::Malformed};
+
+/// How long the owner may take at most to let somebody in: it waits for the end of a transaction.
+const WELCOME: Duration = Duration::from_secs(5);
+
+/// Largest event that is put together from pieces.
+const MAX_EVENTS: usize = 300_000_000;
+
+/// Why a stream cannot be followed, or no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// There is no connection to NATS.
+    #[error("Not connected to NATS")]
+    NotConnected,
+    /// No node owns the stream.
+    #[error("No node reads the database")]
+    Nobody,
+    /// The owner did not answer, or has not been heard for too long.
+    #[error("The node that reads the database is not heard")]
+    Silence,
+    /// A message was missed.
+    #[error("A message of the node that reads the database was missed")]
+    Gap,
+    /// The owner ended the stream.
+    #[error("The node that reads the database ended its stream")]
+    Ended,
+    /// A message that cannot be read.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// A stream that another node owns.
+pub struct Followed {
+    messages: Subscriber,
+    stream: u64,
+    /// Number of the next message.
+    number: u64,
+    position: u64,
+    about: Bytes,
+    /// Events that have come and were not taken.
+    events: VecDeque<Bytes>,
+    /// The first of them that were told in advance do not count.
+    advance: usize,
+    pieces: BytesMut,
+    heard: Instant,
+    silence: Duration,
+    progress: Arc<Progress>,
+    _stop: DropGuard,
+}
+
+#[derive(Default)]
+struct Progress {
+    bytes: AtomicU64,
+    confirmed: AtomicU64,
+}
+
+impl fmt::Debug for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Followed").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Follows the stream of a tenant that another node owns.
+    ///
+    /// # Errors
+    /// [`FollowError`], at once if there is no such node.
+    pub async fn follow(&self, tenant: &Arc<str>) -> Result<Followed, FollowError> {
+        let inner = &self.0;
+        let client = inner.client.get().filter(|_| inner.is_connected()).ok_or(FollowError::NotConnected)?;
+        let messages =
+            client.subscribe(inner.subjects.changes(tenant)).await.map_err(|_| FollowError::NotConnected)?;
+        let limit = WELCOME.min(inner.config.node_timeout / 2);
+        let request =
+            Request::new().payload(ToOwner::Follow { node: inner.id }.encode()).timeout(Some(limit));
+        // The server has read the subscription before it passes the question on.
+        let answer = client.send_request(inner.subjects.owner(tenant), request).await;
+        let answer = answer.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => FollowError::Nobody,
+            _ => FollowError::Silence,
+        })?;
+        let mut welcome = Welcome::decode(answer.payload)?;
+        let mut events = VecDeque::new();
+        while !welcome.events.is_empty() {
+            events.push_back(event(&mut welcome.events)?);
+        }
+        let progress = Arc::new(Progress::default());
+        progress.confirmed.store(welcome.position, Ordering::Relaxed);
+        let stop = CancellationToken::new();
+        let acknowledge = acknowledge(
+            Arc::clone(inner),
+            Arc::clone(tenant),
+            welcome.stream,
+            Arc::clone(&progress),
+            stop.clone(),
+        );
+        inner.tasks.spawn(acknowledge);
+        Ok(Followed {
+            messages,
+            stream: welcome.stream,
+            number: welcome.number,
+            position: welcome.position,
+            about: welcome.about,
+            advance: events.len(),
+            events,
+            pieces: BytesMut::new(),
+            heard: Instant::now(),
+            silence: inner.config.node_timeout / 2,
+            progress,
+            _stop: stop.drop_guard(),
+        })
+    }
+}
+
+impl Followed {
+    /// Everything before this position is not in it.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What the owner said about it.
+    #[must_use]
+    pub fn about(&self) -> &Bytes {
+        &self.about
+    }
+
+    /// Everything before this position was handed over.
+    pub fn confirm(&self, position: u64) {
+        self.progress.confirmed.fetch_max(position, Ordering::Relaxed);
+    }
+
+    /// The next event. Cancel safe.
+    ///
+    /// # Errors
+    /// [`FollowError`]; there is no next then.
+    pub async fn next(&mut self) -> Result<Bytes, FollowError> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                if self.advance > 0 {
+                    self.advance -= 1;
+                } else {
+                    self.progress.bytes.fetch_add(event.len() as u64, Ordering::Relaxed);
+                }
+                return Ok(event);
+            }
+            // What has come already counts, however late we look.
+            let message = time::timeout_at(self.heard + self.silence, self.messages.next()).await;
+            let message = message.map_err(|_| FollowError::Silence)?.ok_or(FollowError::NotConnected)?;
+            self.take(message.payload)?;
+        }
+    }
+
+    fn take(&mut self, mut message: Bytes) -> Result<(), FollowError> {
+        let header = Header::decode(&mut message)?;
+        if header.stream != self.stream {
+            return Ok(());
+        }
+        self.heard = Instant::now();
+        let expected = match header.kind {
+            Kind::Events | Kind::Piece => self.number,
+            Kind::Alive | Kind::End => self.number - 1,
+        };
+        if header.number < expected {
+            // Of before this node was let in.
+            return Ok(());
+        }
+        if header.number > expected {
+            return Err(FollowError::Gap);
+        }
+        match header.kind {
+            Kind::Alive => return Ok(()),
+            Kind::End => return Err(FollowError::Ended),
+            Kind::Events | Kind::Piece => self.number += 1,
+        }
+        let mut body = if self.pieces.is_empty() && header.kind == Kind::Events {
+            message
+        } else {
+            self.pieces.extend_from_slice(&message);
+            if self.pieces.len() > MAX_EVENTS {
+                return Err(FollowError::Malformed(Malformed));
+            }
+            if header.kind == Kind::Piece {
+                return Ok(());
+            }
+            std::mem::take(&mut self.pieces).freeze()
+        };
+        while !body.is_empty() {
+            self.events.push_back(event(&mut body)?);
+        }
+        Ok(())
+    }
+}
+
+/// Says how far this node has come, until it goes.
+async fn acknowledge(
+    inner: Arc<Inner>,
+    tenant: Arc<str>,
+    stream: u64,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) {
+    let subject = inner.subjects.owner(&tenant);
+    let mut ticks = time::interval(ACKNOWLEDGE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let node = inner.id;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = inner.stop.cancelled() => break,
+            _ = ticks.tick() => {
+                let bytes = progress.bytes.load(Ordering::Relaxed);
+                let confirmed = progress.confirmed.load(Ordering::Relaxed);
+                let taken = ToOwner::Taken { node, stream, bytes, confirmed };
+                inner.publish(subject.clone(), taken.encode()).await;
+            }
+        }
+    }
+    inner.publish(subject, ToOwner::Leave { node, stream }.encode()).await;
+}

@@ -1,0 +1,208 @@
+//! What owners and followers write to each other.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+
+use crate::wire::{Malformed, WIRE_VERSION};
+
+/// Length of the header of a part of the stream.
+pub(super) const HEADER: usize = 18;
+
+/// What a message of the stream holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Whole events, or the last piece of them.
+    Events,
+    /// A piece of events; more follows.
+    Piece,
+    /// Nothing; its number is that of the message before it.
+    Alive,
+    /// The owner ends the stream.
+    End,
+}
+
+/// The header of a message of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) kind: Kind,
+    pub(super) stream: u64,
+    pub(super) number: u64,
+}
+
+impl Header {
+    pub(super) fn encode(self) -> [u8; HEADER] {
+        let mut out = [0; HEADER];
+        let mut rest = &mut out[..];
+        rest.put_u8(WIRE_VERSION);
+        rest.put_u8(self.kind as u8);
+        rest.put_u64(self.stream);
+        rest.put_u64(self.number);
+        out
+    }
+
+    pub(super) fn decode(message: &mut Bytes) -> Result<Self, Malformed> {
+        if message.len() < HEADER || message.get_u8() != WIRE_VERSION {
+            return Err(Malformed);
+        }
+        let kind = match message.get_u8() {
+            0 => Kind::Events,
+            1 => Kind::Piece,
+            2 => Kind::Alive,
+            3 => Kind::End,
+            _ => return Err(Malformed),
+        };
+        Ok(Self { kind, stream: message.get_u64(), number: message.get_u64() })
+    }
+}
+
+/// Appends an event.
+pub(super) fn put_event(out: &mut BytesMut, event: &[u8]) {
+    out.put_u32(u32::try_from(event.len()).unwrap_or(u32::MAX));
+    out.put_slice(event);
+}
+
+/// The next event of a body.
+pub(super) fn event(body: &mut Bytes) -> Result<Bytes, Malformed> {
+    let len = body.try_get_u32().map_err(|_| Malformed)? as usize;
+    if len > body.len() {
+        return Err(Malformed);
+    }
+    Ok(body.split_to(len))
+}
+
+/// What a follower says to the owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ToOwner {
+    /// Let me in. A question of NATS: it has an answer.
+    Follow { node: u32 },
+    /// How many bytes of events were taken since the beginning, and up to which position all was handed over.
+    Taken { node: u32, stream: u64, bytes: u64, confirmed: u64 },
+    /// I go.
+    Leave { node: u32, stream: u64 },
+}
+
+impl ToOwner {
+    pub(super) fn encode(self) -> Bytes {
+        let mut out = BytesMut::with_capacity(32);
+        out.put_u8(WIRE_VERSION);
+        match self {
+            Self::Follow { node } => {
+                out.put_u8(0);
+                out.put_u32(node);
+            }
+            Self::Taken { node, stream, bytes, confirmed } => {
+                out.put_u8(1);
+                out.put_u32(node);
+                out.put_u64(stream);
+                out.put_u64(bytes);
+                out.put_u64(confirmed);
+            }
+            Self::Leave { node, stream } => {
+                out.put_u8(2);
+                out.put_u32(node);
+                out.put_u64(stream);
+            }
+        }
+        out.freeze()
+    }
+
+    pub(super) fn decode(mut message: Bytes) -> Result<Self, Malformed> {
+        let read = |message: &mut Bytes| {
+            if message.try_get_u8().ok()? != WIRE_VERSION {
+                return None;
+            }
+            let kind = message.try_get_u8().ok()?;
+            let node = message.try_get_u32().ok()?;
+            Some(match kind {
+                0 => Self::Follow { node },
+                1 => Self::Taken {
+                    node,
+                    stream: message.try_get_u64().ok()?,
+                    bytes: message.try_get_u64().ok()?,
+                    confirmed: message.try_get_u64().ok()?,
+                },
+                2 => Self::Leave { node, stream: message.try_get_u64().ok()? },
+                _ => return None,
+            })
+        };
+        read(&mut message).ok_or(Malformed)
+    }
+}
+
+/// The owner's answer to who wants to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Welcome {
+    pub(super) stream: u64,
+    /// Number of the first message for it.
+    pub(super) number: u64,
+    /// Everything before this position is not in it.
+    pub(super) position: u64,
+    /// What the owner has to say about the stream, for whoever reads it.
+    pub(super) about: Bytes,
+    /// Events of before that are needed to understand what comes.
+    pub(super) events: Bytes,
+}
+
+impl Welcome {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(64 + self.about.len() + self.events.len());
+        out.put_u8(WIRE_VERSION);
+        out.put_u64(self.stream);
+        out.put_u64(self.number);
+        out.put_u64(self.position);
+        put_event(&mut out, &self.about);
+        out.put_slice(&self.events);
+        out.freeze()
+    }
+
+    pub(super) fn decode(mut message: Bytes) -> Result<Self, Malformed> {
+        let mut read = || {
+            if message.try_get_u8().ok()? != WIRE_VERSION {
+                return None;
+            }
+            let (stream, number) = (message.try_get_u64().ok()?, message.try_get_u64().ok()?);
+            let position = message.try_get_u64().ok()?;
+            let about = event(&mut message).ok()?;
+            Some(Self { stream, number, position, about, events: message.clone() })
+        };
+        read().ok_or(Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn messages_come_back() {
+        for kind in [Kind::Events, Kind::Piece, Kind::Alive, Kind::End] {
+            let header = Header { kind, stream: 1, number: u64::MAX };
+            assert_eq!(Header::decode(&mut Bytes::copy_from_slice(&header.encode())), Ok(header));
+        }
+        for message in [
+            ToOwner::Follow { node: 1 },
+            ToOwner::Taken { node: 1, stream: 2, bytes: 3, confirmed: 4 },
+            ToOwner::Leave { node: 1, stream: 2 },
+        ] {
+            assert_eq!(ToOwner::decode(message.encode()), Ok(message));
+        }
+        let mut events = BytesMut::new();
+        put_event(&mut events, b"x");
+        let welcome =
+            Welcome { stream: 1, number: 2, position: 3, about: "about".into(), events: events.freeze() };
+        assert_eq!(Welcome::decode(welcome.encode()), Ok(welcome.clone()));
+        assert_eq!(event(&mut welcome.events.clone()).unwrap(), "x");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let bytes = Bytes::from(bytes);
+            let _ = Header::decode(&mut bytes.clone());
+            let _ = ToOwner::decode(bytes.clone());
+            let _ = Welcome::decode(bytes.clone());
+            let _ = event(&mut bytes.clone());
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The subjects of NATS.
+//!
+//! | subject | who listens | what |
+//! | --- | --- | --- |
+//! | `PREFIX.nodes` | all nodes, of whatever version | heartbeats |
+//! | `PREFIX.VERSION.t.TENANT` | nodes with sockets of the tenant | envelopes |
+//! | `PREFIX.VERSION.n.NODE` | one node | questions, answers, pings |
+//! | `PREFIX.VERSION.c.TENANT` | nodes that follow | the stream of the tenant's database |
+//! | `PREFIX.VERSION.o.TENANT` | the node that reads the database | how far the others have come |
+
+use std::fmt::Write as _;
+
+use crate::wire::WIRE_VERSION;
+
+#[derive(Debug)]
+pub(crate) struct Subjects {
+    prefix: String,
+}
+
+impl Subjects {
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    pub(crate) fn nodes(&self) -> String {
+        format!("{}.nodes", self.prefix)
+    }
+
+    pub(crate) fn tenant(&self, tenant: &str) -> String {
+        format!("{}.{WIRE_VERSION}.t.{}", self.prefix, token(tenant))
+    }
+
+    pub(crate) fn node(&self, id: u32) -> String {
+        format!("{}.{WIRE_VERSION}.n.{id:08x}", self.prefix)
+    }
+
+    /// What followers of a tenant's stream say to its owner.
+    pub(crate) fn owner(&self, tenant: &str) -> String {
+        format!("{}.{WIRE_VERSION}.o.{}", self.prefix, token(tenant))
+    }
+
+    /// The stream of a tenant's database.
+    pub(crate) fn changes(&self, tenant: &str) -> String {
+        format!("{}.{WIRE_VERSION}.c.{}", self.prefix, token(tenant))
+    }
+
+    /// Where nobody listens: the server's answer to a question there tells that it has read all that was sent before.
+    pub(crate) fn nobody(&self, id: u32) -> String {
+        format!("{}.{WIRE_VERSION}.x.{id:08x}", self.prefix)
+    }
+
+    /// Where answers of the server go.
+    pub(crate) fn inbox(&self, id: u32) -> String {
+        format!("{}.{WIRE_VERSION}.i.{id:08x}", self.prefix)
+    }
+}
+
+/// A name as one part of a subject: as it is, or in hexadecimal after `=` if it has other characters.
+fn token(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !name.is_empty() && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    name.bytes().fold("=".to_owned(), |mut token, byte| {
+        let _ = write!(token, "{byte:02x}");
+        token
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_leaves_its_part_of_a_subject() {
+        assert_eq!(token("realtime-dev_1"), "realtime-dev_1");
+        for (name, expected) in
+            [("a.b", "=612e62"), ("*", "=2a"), (">", "=3e"), ("", "="), ("=", "=3d"), ("é", "=c3a9")]
+        {
+            assert_eq!(token(name), expected);
+        }
+        assert_eq!(Subjects::new("realtime").tenant("t"), "realtime.1.t.t");
+    }
+}

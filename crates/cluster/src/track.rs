@@ -1,0 +1,150 @@
+//! What one node has heard from another about one tenant: what is missing, and what is so there.
+//!
+//! Invariants
+//! 1. What is so on a node (who is present, how many users) only that node changes, and it numbers all that it says.
+//!    So its state after envelope `n` is one thing, whoever looks.
+//! 2. A copy is either *in step*, as of a number, or *asking*. In step, envelope `n + 1` leads to state `n + 1`.
+//! 3. A number that is skipped is a loss: the copy is asking from then on. While asking, what comes is kept; an answer
+//!    that was made for this very question replaces the copy, and what was kept and is newer is applied to it.
+//! 4. Records set and end entries, they do not add up: applying one that the answer already contains changes nothing in
+//!    the end.
+//!
+//! From 2 to 4 a copy is equal to the state of its node as of some number, whatever was lost, as soon as one question
+//! has been answered since. Nothing has to be remembered of what ended.
+
+use std::collections::VecDeque;
+
+use crate::wire::Record;
+
+/// Records that are kept while an answer is awaited. If more come, the answer would be stale: it is asked for again.
+const MAX_KEPT: usize = 50_000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Track {
+    /// Number of the last envelope that came.
+    seen: Option<u64>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Asking {
+        /// Number of the question.
+        ask: u64,
+        /// What came of the answer.
+        answer: Vec<Record>,
+        /// Records of state that came since, each with the number of its envelope.
+        kept: VecDeque<(u64, Record)>,
+        /// There were too many.
+        overflown: bool,
+    },
+    /// The copy is as of this number or later.
+    InStep(u64),
+}
+
+/// What an envelope's number tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is the next.
+    Next,
+    /// Something before it is missing.
+    AfterGap,
+    /// It came before.
+    Again,
+}
+
+impl Track {
+    /// Nothing has been heard; the question of this number is under way.
+    #[must_use]
+    pub fn asking(ask: u64) -> Self {
+        Self { seen: None, state: State::asking(ask) }
+    }
+
+    /// An envelope has come. After a gap the copy asks: the caller must put the question `ask`.
+    pub fn arrive(&mut self, number: u64, mark: bool, ask: u64) -> Arrival {
+        let last = match (self.seen, &self.state) {
+            (Some(seen), _) => Some(seen),
+            // All that followed the answer must have come.
+            (None, State::InStep(as_of)) => Some(*as_of),
+            (None, State::Asking { .. }) => None,
+        };
+        // A mark has the number of the envelope before it.
+        let expected = last.map(|last| if mark { last } else { last + 1 });
+        let arrival = match expected {
+            Some(expected) if number > expected => Arrival::AfterGap,
+            // The first envelopes may be older than the answer.
+            Some(expected) if number < expected && self.seen.is_some() => Arrival::Again,
+            _ => Arrival::Next,
+        };
+        if arrival != Arrival::Again {
+            self.seen = Some(self.seen.map_or(number, |seen| seen.max(number)));
+        }
+        if arrival == Arrival::AfterGap {
+            self.state = State::asking(ask);
+        }
+        arrival
+    }
+
+    /// A record of state has come in an envelope. What is to be applied to the copy now.
+    pub fn record(&mut self, number: u64, record: Record) -> Option<Record> {
+        match &mut self.state {
+            State::InStep(as_of) => (number > *as_of).then_some(record),
+            State::Asking { kept, overflown, .. } => {
+                *overflown |= kept.len() >= MAX_KEPT;
+                if *overflown {
+                    kept.clear();
+                } else {
+                    kept.push_back((number, record));
+                }
+                None
+            }
+        }
+    }
+
+    /// A part of an answer has come. If it is complete: what the copy is to be replaced by, and what is to be applied
+    /// then.
+    pub fn told(
+        &mut self,
+        ask: u64,
+        as_of: u64,
+        last: bool,
+        records: Vec<Record>,
+    ) -> Option<(Vec<Record>, Vec<Record>)> {
+        let State::Asking { ask: asked, answer, kept, overflown } = &mut self.state else { return None };
+        if *asked != ask {
+            return None;
+        }
+        answer.extend(records);
+        if !last || *overflown {
+            return None;
+        }
+        let answer = std::mem::take(answer);
+        let newer = kept.drain(..).filter(|(number, _)| *number > as_of).map(|(_, record)| record).collect();
+        self.state = State::InStep(as_of);
+        Some((answer, newer))
+    }
+
+    /// Asks anew: what is so may have changed unheard.
+    pub fn ask(&mut self, ask: u64) {
+        self.state = State::asking(ask);
+    }
+
+    /// The question that is under way.
+    #[must_use]
+    pub fn asked(&self) -> Option<u64> {
+        match &self.state {
+            State::Asking { ask, .. } => Some(*ask),
+            State::InStep(_) => None,
+        }
+    }
+}
+
+impl State {
+    fn asking(ask: u64) -> Self {
+        Self::Asking { ask, answer: Vec::new(), kept: VecDeque::new(), overflown: false }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! What nodes write to each other: a compact header, then records whose payloads are the bytes that clients sent.
+//!
+//! Numbers are big endian, lengths and small numbers LEB128. Whatever does not parse is refused as a whole: it came from
+//! a node of another version or from somebody who has no business on the subject.
+//!
+//! An envelope on a tenant's subject is `version u8, kind u8, node u32, number u64`, then records. Envelopes of a node
+//! and tenant are numbered without gaps, so a receiver sees what it has missed.
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use realtime_hub::{Audience, Entry, MemberId};
+use realtime_protocol::{Encoding, UserBroadcast};
+
+/// Version of all that is written here. Nodes of unequal versions do not talk: it is part of every subject and message.
+pub const WIRE_VERSION: u8 = 1;
+
+/// Length of an envelope's header.
+pub(crate) const HEADER: usize = 14;
+
+/// A message that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Not a message of this version of the cluster's protocol")]
+pub struct Malformed;
+
+/// What an envelope holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Whole records.
+    Records,
+    /// A part of records that are too large for one message; more follows.
+    Fragment,
+    /// The last part.
+    LastFragment,
+    /// Nothing: its number is that of the last envelope before it, so that its loss is seen.
+    Mark,
+}
+
+/// The header of an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// What follows.
+    pub kind: Kind,
+    /// Who sent it.
+    pub node: u32,
+    /// Number within what this node sends about this tenant, from 1.
+    pub number: u64,
+}
+
+impl Header {
+    /// Writes it.
+    #[must_use]
+    pub fn encode(self) -> [u8; HEADER] {
+        let mut out = [0; HEADER];
+        let mut rest = &mut out[..];
+        rest.put_u8(WIRE_VERSION);
+        rest.put_u8(self.kind as u8);
+        rest.put_u32(self.node);
+        rest.put_u64(self.number);
+        out
+    }
+
+    /// Reads it and leaves what follows.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn decode(message: &mut Bytes) -> Result<Self, Malformed> {
+        if message.len() < HEADER || message.get_u8() != WIRE_VERSION {
+            return Err(Malformed);
+        }
+        let kind = match message.get_u8() {
+            0 => Kind::Records,
+            1 => Kind::Fragment,
+            2 => Kind::LastFragment,
+            3 => Kind::Mark,
+            _ => return Err(Malformed),
+        };
+        Ok(Self { kind, node: message.get_u32(), number: message.get_u64() })
+    }
+}
+
+/// Something that a node tells about a tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// A broadcast: the payload as JSON text.
+    Json(Room, Bytes),
+    /// A broadcast with a name and a body of its own encoding.
+    User(Room, UserBroadcast),
+    /// Somebody is present, or announces something else.
+    Present(Room, MemberId, Present),
+    /// Somebody is no longer present.
+    Absent(Room, MemberId),
+    /// How many users the tenant has on this node.
+    Users(u32),
+}
+
+/// An entry of presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// The presence key.
+    pub key: Box<str>,
+    /// The entry's ref.
+    pub phx_ref: Box<str>,
+    /// What members are told.
+    pub meta: Bytes,
+}
+
+/// A room of the tenant that a message is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Room {
+    /// Public or private.
+    pub audience: Audience,
+    /// The topic, `realtime:` included.
+    pub topic: Arc<str>,
+}
+
+const JSON: u8 = 1;
+const USER: u8 = 2;
+const PRESENT: u8 = 3;
+const ABSENT: u8 = 4;
+const USERS: u8 = 5;
+/// Added to the kind for private rooms.
+const PRIVATE: u8 = 0x80;
+
+fn put_head(out: &mut BytesMut, kind: u8, audience: Audience, topic: &str) {
+    out.put_u8(if audience == Audience::Private { kind | PRIVATE } else { kind });
+    put_bytes(out, topic.as_bytes());
+}
+
+pub(crate) fn put_json(out: &mut BytesMut, audience: Audience, topic: &str, payload: &[u8]) {
+    put_head(out, JSON, audience, topic);
+    put_bytes(out, payload);
+}
+
+pub(crate) fn put_user(out: &mut BytesMut, audience: Audience, topic: &str, user: &UserBroadcast) {
+    put_head(out, USER, audience, topic);
+    put_bytes(out, user.event.as_bytes());
+    out.put_u8(u8::from(user.encoding == Encoding::Json));
+    put_bytes(out, &user.body);
+}
+
+pub(crate) fn put_present(
+    out: &mut BytesMut,
+    audience: Audience,
+    topic: &str,
+    member: MemberId,
+    entry: &Entry,
+) {
+    put_head(out, PRESENT, audience, topic);
+    put_number(out, member);
+    put_bytes(out, entry.key().as_bytes());
+    put_bytes(out, entry.phx_ref().as_bytes());
+    put_bytes(out, entry.meta());
+}
+
+pub(crate) fn put_absent(out: &mut BytesMut, audience: Audience, topic: &str, member: MemberId) {
+    put_head(out, ABSENT, audience, topic);
+    put_number(out, member);
+}
+
+pub(crate) fn put_users(out: &mut BytesMut, users: u32) {
+    out.put_u8(USERS);
+    put_number(out, users.into());
+}
+
+/// Reads all records.
+///
+/// # Errors
+/// [`Malformed`] when one of them cannot be read; none is to be acted on then.
+pub fn records(mut body: Bytes) -> Result<Vec<Record>, Malformed> {
+    let mut records = Vec::new();
+    while !body.is_empty() {
+        records.push(record(&mut body)?);
+    }
+    Ok(records)
+}
+
+fn record(body: &mut Bytes) -> Result<Record, Malformed> {
+    let kind = body.try_get_u8().map_err(|_| Malformed)?;
+    if kind == USERS {
+        return Ok(Record::Users(u32::try_from(number(body)?).map_err(|_| Malformed)?));
+    }
+    let audience = if kind & PRIVATE == 0 { Audience::Public } else { Audience::Private };
+    let room = Room { audience, topic: text(body)?.into() };
+    match kind & !PRIVATE {
+        JSON => Ok(Record::Json(room, bytes(body)?)),
+        USER => {
+            let event = text(body)?;
+            let json = body.try_get_u8().map_err(|_| Malformed)? == 1;
+            let encoding = if json { Encoding::Json } else { Encoding::Binary };
+            Ok(Record::User(room, UserBroadcast { event, encoding, body: bytes(body)? }))
+        }
+        PRESENT => {
+            let member = number(body)?;
+            Ok(Record::Present(
+                room,
+                member,
+                Present { key: text(body)?, phx_ref: text(body)?, meta: bytes(body)? },
+            ))
+        }
+        ABSENT => Ok(Record::Absent(room, number(body)?)),
+        _ => Err(Malformed),
+    }
+}
+
+/// What one node tells another alone.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Direct {
+    /// Tell me all that is so on your node about these tenants; what comes back bears this number.
+    Want {
+        /// Number of the question.
+        ask: u64,
+        /// The tenants.
+        tenants: Vec<Arc<str>>,
+    },
+    /// A part of an answer.
+    Told(Told),
+    /// Answer at once with the same number.
+    Ping(u64),
+    /// The answer.
+    Pong(u64),
+}
+
+/// A part of what a node tells about a tenant when it is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// Number of the question.
+    pub ask: u64,
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// All envelopes up to this one are in it.
+    pub as_of: u64,
+    /// Whether it is complete now.
+    pub last: bool,
+    /// Records of what is so.
+    pub records: Bytes,
+}
+
+const WANT: u8 = 1;
+const TOLD: u8 = 2;
+const PING: u8 = 3;
+const PONG: u8 = 4;
+
+impl Direct {
+    /// Writes it, with the node that sends it.
+    #[must_use]
+    pub fn encode(&self, node: u32) -> Bytes {
+        let mut out = BytesMut::with_capacity(64);
+        out.put_u8(WIRE_VERSION);
+        out.put_u32(node);
+        match self {
+            Self::Want { ask, tenants } => {
+                out.put_u8(WANT);
+                out.put_u64(*ask);
+                for tenant in tenants {
+                    put_bytes(&mut out, tenant.as_bytes());
+                }
+            }
+            Self::Told(told) => {
+                out.put_u8(TOLD);
+                out.put_u64(told.ask);
+                put_bytes(&mut out, told.tenant.as_bytes());
+                out.put_u64(told.as_of);
+                out.put_u8(told.last.into());
+                out.put_slice(&told.records);
+            }
+            Self::Ping(number) => {
+                out.put_u8(PING);
+                out.put_u64(*number);
+            }
+            Self::Pong(number) => {
+                out.put_u8(PONG);
+                out.put_u64(*number);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads it, with the node that sent it.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn decode(mut message: Bytes) -> Result<(u32, Self), Malformed> {
+        if message.try_get_u8().map_err(|_| Malformed)? != WIRE_VERSION {
+            return Err(Malformed);
+        }
+        let node = message.try_get_u32().map_err(|_| Malformed)?;
+        let kind = message.try_get_u8().map_err(|_| Malformed)?;
+        let number = message.try_get_u64().map_err(|_| Malformed)?;
+        let direct = match kind {
+            WANT => {
+                let mut tenants = Vec::new();
+                while !message.is_empty() {
+                    tenants.push(text(&mut message)?.into());
+                }
+                Self::Want { ask: number, tenants }
+            }
+            TOLD => Self::Told(Told {
+                ask: number,
+                tenant: text(&mut message)?.into(),
+                as_of: message.try_get_u64().map_err(|_| Malformed)?,
+                last: message.try_get_u8().map_err(|_| Malformed)? == 1,
+                records: message,
+            }),
+            PING => Self::Ping(number),
+            PONG => Self::Pong(number),
+            _ => return Err(Malformed),
+        };
+        Ok((node, direct))
+    }
+}
+
+fn put_number(out: &mut BytesMut, mut number: u64) {
+    while number >= 0x80 {
+        out.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number as u8);
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.put_slice(bytes);
+}
+
+fn number(body: &mut Bytes) -> Result<u64, Malformed> {
+    let mut number = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = body.try_get_u8().map_err(|_| Malformed)?;
+        let bits = u64::from(byte & 0x7F);
+        if bits << shift >> shift != bits {
+            return Err(Malformed);
+        }
+        number |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(Malformed)
+}
+
+fn bytes(body: &mut Bytes) -> Result<Bytes, Malformed> {
+    let len = usize::try_from(number(body)?).map_err(|_| Malformed)?;
+    if len > body.len() {
+        return Err(Malformed);
+    }
+    Ok(body.split_to(len))
+}
+
+fn text(body: &mut Bytes) -> Result<Box<str>, Malformed> {
+    let bytes = bytes(body)?;
+    std::str::from_utf8(&bytes).map(Into::into).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests;

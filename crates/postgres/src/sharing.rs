@@ -1,0 +1,433 @@
+//! One node reads a database for all: how a session is shared with other nodes.
+//!
+//! Who holds an advisory lock in the database owns the stream. It is taken by the walsender's own session, before the slot
+//! is made or read: whoever has the stream has the lock, and loses both at once. The others follow the owner. With a
+//! temporary slot a node that can neither follow nor own, or has no connection to the others, reads for itself: that is
+//! right too, only dearer.
+
+use std::{fmt, pin::Pin, sync::Arc};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use realtime_pgoutput::{Decoder, Lsn, message::UnixMicros};
+use tokio::{
+    sync::oneshot,
+    time::{self, Duration, Instant},
+};
+
+use crate::{
+    DatabaseConfig,
+    replication::{self, Claim, Event, Raw, ReplicationError, Walsender},
+};
+
+/// A future of a trait that is used as an object.
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The other nodes, as far as one database is concerned.
+pub trait Sharing: Send + Sync + fmt::Debug {
+    /// Whether they can be reached.
+    fn is_connected(&self) -> bool;
+    /// Whether they have not been reached for so long that they will do without this one.
+    fn is_isolated(&self) -> bool;
+    /// Whether there are any.
+    fn has_others(&self) -> bool;
+    /// Name of the advisory lock.
+    fn lock_name(&self) -> String;
+    /// Follows the node that owns the stream. The error is for the log.
+    fn follow(&self) -> Boxed<'_, Result<Box<dyn Following>, String>>;
+    /// Begins to own it, at a position. `about` is told to those who follow.
+    fn own(&self, position: u64, about: Bytes) -> Box<dyn Owning>;
+}
+
+/// A stream that another node owns.
+pub trait Following: Send + Sync {
+    /// Everything before this position is not in it.
+    fn position(&self) -> u64;
+    /// What the owner said about it.
+    fn about(&self) -> Bytes;
+    /// The next event. Cancel safe. After an error there is none.
+    fn next(&mut self) -> Boxed<'_, Result<Bytes, String>>;
+    /// Everything before this position was handed over.
+    fn confirm(&self, position: u64);
+}
+
+/// A stream that this node owns.
+pub trait Owning: Send + Sync {
+    /// The next event, for all who follow.
+    fn carry(&self, place: Place, event: Bytes);
+    /// A wait for those who are too far behind. Cancel safe.
+    fn room(&self) -> Boxed<'_, ()>;
+    /// Whether somebody follows.
+    fn has_followers(&self) -> bool;
+    /// Up to which position all have taken everything, this node having come as far as `own`.
+    fn confirmed(&self, own: u64) -> u64;
+}
+
+/// What an event is to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It begins a transaction.
+    Begin,
+    /// It is of one.
+    Within,
+    /// As `Within`; whoever comes later needs the last one of this key.
+    Needed(u64),
+    /// Everything before this position was in the stream.
+    End(u64),
+}
+
+/// How long it is tried to follow or to own before a node reads for itself: longer than the server holds the lock of a
+/// node that hangs. One that is not connected to the others need not wait.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Pause between attempts.
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// How long a new owner of a permanent slot waits for the others before it reads: whoever follows from the beginning
+/// misses nothing.
+const GATHER: Duration = Duration::from_secs(2);
+
+/// How often a node that reads for itself looks whether it can follow.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A running replication session, whoever reads the database.
+pub(crate) struct Session {
+    source: Source,
+    decoder: Decoder,
+    resumed: bool,
+    start: Lsn,
+    /// The last position between two transactions.
+    reached: Lsn,
+    within: bool,
+}
+
+enum Source {
+    /// This node reads for itself. With the others, if there can be any.
+    Own(Box<Walsender>, Option<Solo>),
+    /// This node reads for all.
+    Shared(Box<Walsender>, Box<dyn Owning>, Arc<dyn Sharing>, bool),
+    /// Another node does.
+    Followed(Box<dyn Following>),
+}
+
+/// A node that reads for itself because it could not follow.
+struct Solo {
+    sharing: Arc<dyn Sharing>,
+    look_at: Instant,
+    /// An attempt to follow.
+    attempt: Option<oneshot::Receiver<Option<Box<dyn Following>>>>,
+    /// The stream of another node, which is gone over to when this one has come so far.
+    next: Option<Box<dyn Following>>,
+}
+
+impl Session {
+    /// Begins a session, and tells which publications it reads. `since`: up to where everything was handed over, if
+    /// anything was.
+    pub(crate) async fn start(
+        config: &DatabaseConfig,
+        publications: &[String],
+        anew: bool,
+        since: Option<Lsn>,
+    ) -> Result<(Self, Vec<String>), ReplicationError> {
+        let own = |walsender, solo| (Self::of(Source::Own(Box::new(walsender), solo)), publications.to_vec());
+        let unclaimed = async || -> Result<Walsender, ReplicationError> {
+            let walsender = Walsender::connect(config, publications, anew, Claim::None).await?;
+            let mut walsender = walsender.ok_or(ReplicationError::Ended)?;
+            walsender.start().await?;
+            Ok(walsender)
+        };
+        let Some(sharing) = &config.sharing else { return Ok(own(unclaimed().await?, None)) };
+        let limit = Instant::now() + PATIENCE;
+        let mut why = "it is not connected to the others".to_owned();
+        loop {
+            if sharing.is_connected() {
+                match sharing.follow().await {
+                    Ok(following) => {
+                        let publications = publications_of(&following.about());
+                        let mut session = Self::of(Source::Followed(following));
+                        session.resumed = since.is_some_and(|since| session.start <= since);
+                        return Ok((session, publications));
+                    }
+                    Err(error) => why = error,
+                }
+            }
+            let claim = Claim::Lock(sharing.lock_name());
+            if let Some(mut walsender) = Walsender::connect(config, publications, anew, claim).await? {
+                let start = walsender.start_position();
+                let owning = sharing.own(start.0, about(publications));
+                if config.durable_slot && walsender.is_resumed() && sharing.has_others() {
+                    time::sleep(GATHER).await;
+                }
+                walsender.start().await?;
+                let source =
+                    Source::Shared(Box::new(walsender), owning, Arc::clone(sharing), config.durable_slot);
+                return Ok((Self::of(source), publications.to_vec()));
+            }
+            if Instant::now() > limit || !sharing.is_connected() {
+                // A permanent slot has one reader.
+                if config.durable_slot {
+                    return Err(ReplicationError::Shared(why));
+                }
+                tracing::warn!(
+                    database = config.name,
+                    reason = why,
+                    "the node that reads the database cannot be followed: this one reads it too"
+                );
+                let solo = Solo {
+                    sharing: Arc::clone(sharing),
+                    look_at: Instant::now() + LOOK,
+                    attempt: None,
+                    next: None,
+                };
+                return Ok(own(unclaimed().await?, Some(solo)));
+            }
+            time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
+        }
+    }
+
+    fn of(source: Source) -> Self {
+        let (resumed, start) = match &source {
+            Source::Own(walsender, _) | Source::Shared(walsender, ..) => {
+                (walsender.is_resumed(), walsender.start_position())
+            }
+            Source::Followed(following) => (false, Lsn(following.position())),
+        };
+        Self { source, decoder: replication::decoder(), resumed, start, reached: start, within: false }
+    }
+
+    /// Whether it goes on where an earlier session ended, so that nothing is missing in between.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Where it begins: everything before it has been delivered, or is nobody's.
+    pub(crate) fn start_position(&self) -> Lsn {
+        self.start
+    }
+
+    /// Who reads, for the log.
+    pub(crate) fn reader(&self) -> &'static str {
+        match &self.source {
+            Source::Own(_, None) | Source::Shared(..) => "this node",
+            Source::Own(_, Some(_)) => "this node, for itself",
+            Source::Followed(_) => "another node",
+        }
+    }
+
+    /// Whether other nodes follow.
+    pub(crate) fn has_followers(&self) -> bool {
+        matches!(&self.source, Source::Shared(_, owning, ..) if owning.has_followers())
+    }
+
+    /// The next event. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Event, ReplicationError> {
+        let raw = match &mut self.source {
+            Source::Own(walsender, None) => walsender.next().await?,
+            Source::Own(walsender, Some(solo)) => {
+                let raw = walsender.next().await?;
+                solo.look();
+                raw
+            }
+            Source::Shared(walsender, owning, sharing, durable) => {
+                owning.room().await;
+                let raw = walsender.next().await?;
+                if *durable && sharing.is_isolated() {
+                    // The others wait for the slot.
+                    return Err(ReplicationError::Shared("it will, this one cannot reach it".to_owned()));
+                }
+                owning.carry(raw.place(), raw.encode());
+                raw
+            }
+            Source::Followed(following) => {
+                let event = following.next().await.map_err(ReplicationError::Shared)?;
+                Raw::read(event)
+                    .ok_or_else(|| ReplicationError::Shared("it sent what cannot be read".to_owned()))?
+            }
+        };
+        match raw.place() {
+            Place::Begin => self.within = true,
+            Place::Within | Place::Needed(_) => {}
+            Place::End(position) => {
+                if matches!(raw, Raw::Commit { .. }) {
+                    self.within = false;
+                }
+                if !self.within {
+                    self.reached = self.reached.max(Lsn(position));
+                }
+            }
+        }
+        let event = raw.decode(&mut self.decoder)?;
+        self.go_over();
+        Ok(event)
+    }
+
+    /// Goes over to the stream of another node, when this one has come to where that begins. What comes again is known by
+    /// its place.
+    fn go_over(&mut self) {
+        let Source::Own(_, Some(solo)) = &mut self.source else { return };
+        let reached = self.reached;
+        if self.within || solo.next.as_ref().is_none_or(|next| next.position() > reached.0) {
+            return;
+        }
+        let Some(next) = solo.next.take() else { return };
+        tracing::info!("another node reads the database: this one follows");
+        if let Source::Own(walsender, _) = std::mem::replace(&mut self.source, Source::Followed(next)) {
+            tokio::spawn(walsender.stop());
+        }
+    }
+
+    /// Everything before this position was handed over; it may be forgotten.
+    pub(crate) fn confirm(&self, position: Lsn) {
+        match &self.source {
+            Source::Own(walsender, _) => walsender.confirm(position),
+            Source::Shared(walsender, owning, ..) => {
+                walsender.confirm(Lsn(owning.confirmed(position.0)));
+            }
+            Source::Followed(following) => following.confirm(position.0),
+        }
+    }
+
+    /// Ends the session; a temporary slot goes with it.
+    pub(crate) async fn stop(self) {
+        match self.source {
+            Source::Own(walsender, _) => walsender.stop().await,
+            Source::Shared(walsender, owning, ..) => {
+                drop(owning);
+                walsender.stop().await;
+            }
+            Source::Followed(_) => {}
+        }
+    }
+}
+
+impl Solo {
+    /// Looks now and then whether another node can be followed.
+    fn look(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            match attempt.try_recv() {
+                Ok(next) => {
+                    self.next = next;
+                    self.attempt = None;
+                }
+                Err(oneshot::error::TryRecvError::Empty) => {}
+                Err(oneshot::error::TryRecvError::Closed) => self.attempt = None,
+            }
+        } else if self.next.is_none() && self.look_at <= Instant::now() && self.sharing.is_connected() {
+            self.look_at = Instant::now() + LOOK;
+            let (done, attempt) = oneshot::channel();
+            self.attempt = Some(attempt);
+            let sharing = Arc::clone(&self.sharing);
+            tokio::spawn(async move {
+                let _ = done.send(sharing.follow().await.ok());
+            });
+        }
+    }
+}
+
+fn about(publications: &[String]) -> Bytes {
+    serde_json::to_vec(publications).unwrap_or_default().into()
+}
+
+fn publications_of(about: &[u8]) -> Vec<String> {
+    serde_json::from_slice(about).unwrap_or_default()
+}
+
+const DATA: u8 = 0;
+const BEGIN: u8 = 1;
+const COMMIT: u8 = 2;
+const IDLE: u8 = 3;
+
+impl Raw {
+    /// What it is to a stream. Descriptions of relations and types are sent once per session, before the first row that
+    /// needs them.
+    fn place(&self) -> Place {
+        match self {
+            Self::Begin { .. } => Place::Begin,
+            Self::Commit { end_lsn, .. } => Place::End(end_lsn.0),
+            Self::Idle(position) => Place::End(position.0),
+            Self::Data(data) => match &data[..] {
+                [kind @ (b'R' | b'Y'), a, b, c, d, ..] => {
+                    // Types before the relations that are made of them.
+                    let order = u64::from(*kind == b'R') << 32;
+                    Place::Needed(order | u64::from(u32::from_be_bytes([*a, *b, *c, *d])))
+                }
+                _ => Place::Within,
+            },
+        }
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(32);
+        match self {
+            Self::Data(data) => {
+                out.reserve(data.len());
+                out.put_u8(DATA);
+                out.put_slice(data);
+            }
+            Self::Begin { final_lsn, xid, commit_time } => {
+                out.put_u8(BEGIN);
+                out.put_u64(final_lsn.0);
+                out.put_u32(*xid);
+                out.put_i64(commit_time.0);
+            }
+            Self::Commit { commit_lsn, end_lsn, commit_time } => {
+                out.put_u8(COMMIT);
+                out.put_u64(commit_lsn.0);
+                out.put_u64(end_lsn.0);
+                out.put_i64(commit_time.0);
+            }
+            Self::Idle(position) => {
+                out.put_u8(IDLE);
+                out.put_u64(position.0);
+            }
+        }
+        out.freeze()
+    }
+
+    /// What another node has written.
+    fn read(mut event: Bytes) -> Option<Self> {
+        let kind = event.try_get_u8().ok()?;
+        let mut number = || event.try_get_u64().ok();
+        Some(match kind {
+            DATA => Self::Data(event),
+            BEGIN => Self::Begin {
+                final_lsn: Lsn(number()?),
+                xid: event.try_get_u32().ok()?,
+                commit_time: UnixMicros(event.try_get_i64().ok()?),
+            },
+            COMMIT => Self::Commit {
+                commit_lsn: Lsn(number()?),
+                end_lsn: Lsn(number()?),
+                commit_time: UnixMicros(event.try_get_i64().ok()?),
+            },
+            IDLE => Self::Idle(Lsn(number()?)),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_the_server_can_be_handed_on() {
+        for (raw, place) in [
+            (Raw::Data("Ixxxxx".into()), Place::Within),
+            (Raw::Data(Bytes::from_static(b"R\0\0\0\x07rest")), Place::Needed(0x1_0000_0007)),
+            (Raw::Data(Bytes::from_static(b"Y\0\0\0\x07rest")), Place::Needed(7)),
+            (Raw::Begin { final_lsn: Lsn(1), xid: 2, commit_time: UnixMicros(-3) }, Place::Begin),
+            (
+                Raw::Commit { commit_lsn: Lsn(1), end_lsn: Lsn(u64::MAX), commit_time: UnixMicros(3) },
+                Place::End(u64::MAX),
+            ),
+            (Raw::Idle(Lsn(9)), Place::End(9)),
+        ] {
+            assert_eq!(raw.place(), place);
+            assert_eq!(Raw::read(raw.encode()), Some(raw));
+        }
+        assert_eq!(Raw::read(Bytes::new()), None);
+        assert_eq!(Raw::read(Bytes::from_static(&[BEGIN, 1])), None);
+        let names = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(publications_of(&about(&names)), names);
+    }
+}

@@ -1,0 +1,167 @@
+//! What is said on one node is heard on all.
+
+use anyhow::Result;
+use realtime_testkit::{Socket, Version, token, until};
+use serde_json::{Value, json};
+
+use super::{Nodes, say};
+
+const TOPIC: &str = "realtime:lobby";
+
+async fn hears(socket: &mut Socket, topic: &str, event: &str, payload: &Value) -> Result<()> {
+    let heard = socket.event(topic, "broadcast").await?;
+    assert_eq!((&heard["event"], &heard["payload"]), (&json!(event), payload));
+    Ok(())
+}
+
+/// protocol 43 among nodes: whatever the serializers, over sockets and HTTP, public and private apart, and nothing twice
+#[tokio::test]
+async fn everybody_hears_on_every_node() -> Result<()> {
+    let nodes = Nodes::start(3).await?;
+    let mut listeners = Vec::new();
+    for node in 0..3 {
+        for version in Version::BOTH {
+            listeners.push(nodes.join(node, version, TOPIC, json!({})).await?);
+        }
+    }
+    let mut speaker = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    let mut elsewhere = nodes.join(1, Version::V2, "realtime:other", json!({})).await?;
+    say(&mut speaker, TOPIC, "text", json!({"n": 1})).await?;
+    // A binary push: kind 3, no join_ref, no ref, topic, event, no metadata, JSON.
+    let mut push = vec![3, 0, 0, TOPIC.len() as u8, 6, 0, 1];
+    push.extend_from_slice(TOPIC.as_bytes());
+    push.extend_from_slice(b"binary{\"n\":2}");
+    speaker.send_binary(push).await?;
+    // What is larger than a message of NATS may be goes in pieces.
+    let large = json!({"x": "y".repeat(2_500_000)});
+    say(&mut speaker, TOPIC, "large", large.clone()).await?;
+    for socket in &mut listeners {
+        hears(socket, TOPIC, "text", &json!({"n": 1})).await?;
+        hears(socket, TOPIC, "binary", &json!({"n": 2})).await?;
+        hears(socket, TOPIC, "large", &large).await?;
+    }
+
+    let authorization = format!("Bearer {}", token("anon"));
+    let headers = [("authorization", &*authorization), ("content-type", "application/json")];
+    let message = json!({"topic": "lobby", "event": "batch", "payload": {"n": 3}});
+    let body = json!({"messages": [message]}).to_string();
+    let answer = nodes.nodes[1].http("POST", "/api/broadcast", &headers, body.as_bytes()).await?;
+    assert_eq!(answer.status, 202);
+    let path = "/api/broadcast/lobby/events/single";
+    let answer = nodes.nodes[2].http("POST", path, &headers, b"{\"n\":4}").await?;
+    assert_eq!(answer.status, 202);
+    listeners.push(speaker);
+    for socket in &mut listeners {
+        let mut heard = Vec::new();
+        for _ in 0..2 {
+            let message = socket.event(TOPIC, "broadcast").await?;
+            heard.push((
+                message["event"].as_str().unwrap_or_default().to_owned(),
+                message["payload"]["n"].clone(),
+            ));
+        }
+        heard.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(heard, [("batch".to_owned(), json!(3)), ("single".to_owned(), json!(4))]);
+        assert_eq!(socket.settle().await?, []);
+    }
+    assert_eq!(elsewhere.settle().await?, []);
+    Ok(())
+}
+
+/// tenant_database 15 among nodes: private topics are joined and heard on any node, by those whom policies let; messages
+/// from the database reach each node by its own stream, once
+#[tokio::test]
+async fn private_topics_and_messages_from_the_database() -> Result<()> {
+    let nodes = Nodes::start(3).await?;
+    until("the database is set up", || async {
+        let sql = "select to_regprocedure('realtime.topic()') is not null";
+        Ok(nodes.db.client().query_one(sql, &[]).await?.get(0))
+    })
+    .await?;
+    nodes
+        .db
+        .sql(
+            "create policy read on realtime.messages for select to anon using (realtime.topic() = 'secret');
+             create policy write on realtime.messages for insert to anon with check (realtime.topic() = 'secret');",
+        )
+        .await?;
+    let private = json!({"private": true, "broadcast": {"replication_ready": true}});
+    let mut sockets = Vec::new();
+    for node in 0..3 {
+        let mut socket = nodes.join(node, Version::V2, "realtime:secret", private.clone()).await?;
+        assert_eq!(socket.event("realtime:secret", "system").await?["status"], "ok");
+        sockets.push(socket);
+    }
+    let mut public = nodes.join(1, Version::V2, "realtime:secret", json!({})).await?;
+    let mut stranger = nodes.nodes[2].socket(Version::V2, "anon").await?;
+    let (refused, _) = stranger.join("realtime:closed", json!({"config": {"private": true}})).await?;
+    assert_eq!(refused["status"], "error");
+
+    say(&mut sockets[0], "realtime:secret", "socket", json!({"n": 1})).await?;
+    for socket in &mut sockets[1..] {
+        hears(socket, "realtime:secret", "socket", &json!({"n": 1})).await?;
+    }
+    let send = "select realtime.send('{\"n\": 2}'::jsonb, 'database', 'secret', true)";
+    nodes.db.sql(send).await?;
+    for socket in &mut sockets {
+        let heard = socket.event("realtime:secret", "broadcast").await?;
+        assert_eq!(heard["event"], "database");
+        assert_eq!(socket.settle().await?, [], "once");
+    }
+    assert_eq!(public.settle().await?, []);
+    Ok(())
+}
+
+/// What one client says is heard in the order in which it was said, on whatever node; after the reply to a join nothing
+/// is missed, also by the first socket of a tenant on its node.
+#[tokio::test]
+async fn in_order_from_the_join_on() -> Result<()> {
+    let nodes = Nodes::start(3).await?;
+    let mut speaker = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    for round in 0..3 {
+        // The first round meets nodes that have no socket of the tenant yet.
+        let mut one = nodes.join(1, Version::V2, TOPIC, json!({})).await?;
+        let mut two = nodes.join(2, Version::V1, TOPIC, json!({})).await?;
+        for n in 0..500 {
+            say(&mut speaker, TOPIC, "e", json!({"n": n, "round": round})).await?;
+        }
+        for socket in [&mut one, &mut two] {
+            for n in 0..500 {
+                hears(socket, TOPIC, "e", &json!({"n": n, "round": round})).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// protocol 8; http_and_ops 29 in part: users are counted over all nodes
+#[tokio::test]
+async fn users_are_counted_together() -> Result<()> {
+    let nodes = Nodes::start_with(3, &[("TENANT_MAX_CONCURRENT_USERS", "2")]).await?;
+    let one = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    let _two = nodes.join(1, Version::V2, TOPIC, json!({})).await?;
+    let counted = |count: f64| {
+        let node = &nodes.nodes[2];
+        until("users are counted", move || async move {
+            Ok(node.metric("realtime_connections_connected_cluster").await? == count)
+        })
+    };
+    // The third node listens for the tenant once somebody asks there.
+    let refused = || async {
+        let url = format!(
+            "ws://127.0.0.1:{}/socket/websocket?apikey={}&vsn=2.0.0",
+            nodes.nodes[2].port(),
+            token("anon")
+        );
+        Socket::try_connect(&url, &[], Version::V2).await
+    };
+    let third = nodes.nodes[2].socket(Version::V2, "anon").await?;
+    counted(2.0).await?;
+    let Err(refusal) = refused().await? else { panic!("let in") };
+    assert_eq!((refusal.status, refusal.body.contains("Too many connected users")), (429, true));
+    drop(one);
+    counted(1.0).await?;
+    assert!(refused().await?.is_ok());
+    drop(third);
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! What breaks between nodes is told, and mended.
+
+use anyhow::Result;
+use realtime_testkit::{Nats, SECRET, Server, ServerOptions, TestDb, Version, until};
+use serde_json::json;
+
+use super::{Nodes, say};
+use crate::BINARY;
+
+const TOPIC: &str = "realtime:lobby";
+
+/// A node that loses NATS goes on for those on it; channels on both sides of the gap are told that they may have missed
+/// something, and what is said afterwards is heard again everywhere.
+#[tokio::test]
+async fn a_lost_connection_is_told_and_mended() -> Result<()> {
+    let nodes = Nodes::start(3).await?;
+    let mut sockets = Vec::new();
+    for node in 0..3 {
+        sockets.push(nodes.join(node, Version::V2, TOPIC, json!({})).await?);
+    }
+    let mut neighbour = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    nodes.links[0].cut();
+    let connected = |is: f64| {
+        let node = &nodes.nodes[0];
+        until(
+            "the node knows",
+            move || async move { Ok(node.metric("realtime_cluster_connected").await? == is) },
+        )
+    };
+    connected(0.0).await?;
+    say(&mut sockets[0], TOPIC, "alone", json!({})).await?;
+    assert_eq!(neighbour.event(TOPIC, "broadcast").await?["event"], "alone");
+    // A join does not wait for nodes that cannot be reached.
+    let _late = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    nodes.links[0].mend();
+    connected(1.0).await?;
+    // It missed what others may have said; they missed what was said there.
+    for socket in &mut sockets {
+        let told = socket.event(TOPIC, "system").await?;
+        assert_eq!((&told["status"], &told["extension"]), (&json!("error"), &json!("system")));
+        assert!(told["message"].as_str().unwrap_or_default().contains("other nodes"), "{told}");
+    }
+    nodes.see_each_other(3).await?;
+    say(&mut sockets[0], TOPIC, "together", json!({})).await?;
+    for socket in &mut sockets[1..] {
+        assert_eq!(socket.event(TOPIC, "broadcast").await?["event"], "together");
+    }
+    Ok(())
+}
+
+/// A server without NATS serves those on it, and joins the others when NATS is there; its credentials are in no log.
+#[tokio::test]
+async fn nats_may_come_later() -> Result<()> {
+    let db = TestDb::new().await?;
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    drop(listener);
+    let options = ServerOptions::default()
+        .env("NATS_URL", &format!("nats://me:s3cret-word@127.0.0.1:{port}"))
+        .env("METRICS_JWT_SECRET", SECRET)
+        .env("LOG_LEVEL", "debug");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    let (reply, _) = socket.join(TOPIC, json!({"config": {"broadcast": {"self": true}}})).await?;
+    assert_eq!(reply["status"], "ok");
+    say(&mut socket, TOPIC, "e", json!({})).await?;
+    socket.event(TOPIC, "broadcast").await?;
+    assert_eq!(server.metric("realtime_cluster_connected").await?, 0.0);
+    let port = port.to_string();
+    let _nats = Nats::start(&["-p", &port, "--user", "me", "--pass", "s3cret-word"]).await?;
+    until("it connects", || async { Ok(server.metric("realtime_cluster_connected").await? == 1.0) }).await?;
+    assert!(!server.log().contains("s3cret-word"));
+    Ok(())
+}

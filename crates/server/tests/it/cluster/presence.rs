@@ -1,0 +1,197 @@
+//! Who is present, whatever node they are on.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use realtime_testkit::{Socket, Version, until};
+use serde_json::{Value, json};
+use tokio::time::{Duration, Instant};
+
+use super::Nodes;
+
+const TOPIC: &str = "realtime:lobby";
+
+/// A client that keeps what it is told of presence, as the official ones do: by ref.
+struct Watcher {
+    socket: Socket,
+    /// Ref to key and object.
+    known: BTreeMap<String, (String, Value)>,
+}
+
+fn metas(keys: &Value) -> Vec<(String, String, Value)> {
+    let mut all = Vec::new();
+    for (key, value) in keys.as_object().into_iter().flatten() {
+        for meta in value["metas"].as_array().into_iter().flatten() {
+            let reference = meta["phx_ref"].as_str().unwrap_or_default().to_owned();
+            let mut object = meta.clone();
+            object.as_object_mut().unwrap().retain(|name, _| !name.starts_with("phx_"));
+            all.push((reference, key.clone(), object));
+        }
+    }
+    all
+}
+
+impl Watcher {
+    async fn enter(nodes: &Nodes, node: usize, key: &str) -> Result<Self> {
+        let config = json!({"presence": {"enabled": true, "key": key}});
+        let mut socket = nodes.join(node, Version::V2, TOPIC, config).await?;
+        let state = socket.event(TOPIC, "presence_state").await?;
+        let known = metas(&state).into_iter().map(|(r, key, object)| (r, (key, object))).collect();
+        Ok(Self { socket, known })
+    }
+
+    async fn track(&mut self, object: Value) -> Result<()> {
+        let reference = self.socket.next_ref();
+        let payload = json!({"type": "presence", "event": "track", "payload": object});
+        self.socket.send(json!("1"), json!(reference), TOPIC, "presence", payload).await?;
+        assert_eq!(self.socket.reply(&reference).await?["status"], "ok");
+        Ok(())
+    }
+
+    /// Takes all diffs that have come. No ref joins twice, and only who is known leaves.
+    async fn catch_up(&mut self) -> Result<()> {
+        for frame in self.socket.settle().await? {
+            if frame.event != "presence_diff" {
+                continue;
+            }
+            for (reference, ..) in metas(&frame.payload["leaves"]) {
+                assert!(self.known.remove(&reference).is_some(), "{reference} left and was not known");
+            }
+            for (reference, key, object) in metas(&frame.payload["joins"]) {
+                let before = self.known.insert(reference.clone(), (key, object));
+                assert!(before.is_none(), "{reference} joined twice");
+            }
+        }
+        Ok(())
+    }
+
+    fn present(&self) -> Vec<(String, Value)> {
+        let mut present: Vec<_> = self.known.values().cloned().collect();
+        present.sort_by_key(|(key, object)| format!("{key} {object}"));
+        present
+    }
+
+    /// Waits until exactly these are known to be present.
+    async fn sees(&mut self, expected: &[(&str, Value)]) -> Result<()> {
+        let mut expected: Vec<_> =
+            expected.iter().map(|(key, object)| ((*key).to_owned(), object.clone())).collect();
+        expected.sort_by_key(|(key, object)| format!("{key} {object}"));
+        let limit = Instant::now() + realtime_testkit::PATIENCE;
+        loop {
+            self.catch_up().await?;
+            if self.present() == expected {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < limit, "{:?} are present, not {expected:?}", self.present());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// protocol 58, 61, 62 among nodes: joins, updates and leaves; a node whose first socket comes later knows all
+#[tokio::test]
+async fn joins_updates_and_leaves() -> Result<()> {
+    let nodes = Nodes::start(3).await?;
+    let mut a = Watcher::enter(&nodes, 0, "a").await?;
+    let mut b = Watcher::enter(&nodes, 1, "b").await?;
+    a.track(json!({"n": 1})).await?;
+    b.track(json!({"n": 2})).await?;
+    let both = [("a", json!({"n": 1})), ("b", json!({"n": 2}))];
+    a.sees(&both).await?;
+    b.sees(&both).await?;
+    let mut c = Watcher::enter(&nodes, 2, "c").await?;
+    assert_eq!(c.present().len(), 2, "the state of the first socket on a node has everybody");
+    c.sees(&both).await?;
+    a.track(json!({"n": 3})).await?;
+    let changed = [("a", json!({"n": 3})), ("b", json!({"n": 2}))];
+    for watcher in [&mut a, &mut b, &mut c] {
+        watcher.sees(&changed).await?;
+    }
+    drop(a);
+    for watcher in [&mut b, &mut c] {
+        watcher.sees(&[("b", json!({"n": 2}))]).await?;
+    }
+    drop(b);
+    c.sees(&[]).await
+}
+
+/// Node loss in each way: its people leave within the time that is set, and come back, exactly, when it does.
+#[tokio::test]
+async fn lost_nodes_leave_and_come_back() -> Result<()> {
+    let mut nodes = Nodes::start(3).await?;
+    let mut watchers = Vec::new();
+    for (node, key) in [(0, "a"), (1, "b"), (2, "c")] {
+        let mut watcher = Watcher::enter(&nodes, node, key).await?;
+        watcher.track(json!({"node": node})).await?;
+        watchers.push(watcher);
+    }
+    let all = [("a", json!({"node": 0})), ("b", json!({"node": 1})), ("c", json!({"node": 2}))];
+    for watcher in &mut watchers {
+        watcher.sees(&all).await?;
+    }
+
+    // NATS is cut off one of them: it sees itself alone, the others see each other. Its people change meanwhile.
+    nodes.links[0].cut();
+    watchers[0].sees(&all[..1]).await?;
+    watchers[1].sees(&all[1..]).await?;
+    watchers[2].sees(&all[1..]).await?;
+    watchers[0].track(json!({"node": 0, "n": 1})).await?;
+    watchers[1].track(json!({"node": 1, "n": 1})).await?;
+    let mut late = Watcher::enter(&nodes, 0, "late").await?;
+    late.track(json!({})).await?;
+    nodes.links[0].mend();
+    let all = [
+        ("a", json!({"node": 0, "n": 1})),
+        ("b", json!({"node": 1, "n": 1})),
+        ("c", json!({"node": 2})),
+        ("late", json!({})),
+    ];
+    for watcher in watchers.iter_mut().chain([&mut late]) {
+        watcher.sees(&all).await?;
+    }
+
+    // A short cut, shorter than a node may be silent: nobody leaves.
+    nodes.links[1].cut();
+    until("the node has noticed", || async {
+        Ok(nodes.nodes[1].metric("realtime_cluster_connected").await? == 0.0)
+    })
+    .await?;
+    drop(late);
+    nodes.links[1].mend();
+    let three = &all[..3];
+    let refs: Vec<String> = watchers[1].known.keys().cloned().collect();
+    for watcher in &mut watchers {
+        watcher.sees(three).await?;
+    }
+    assert!(watchers[1].known.keys().all(|reference| refs.contains(reference)));
+
+    // A network that swallows everything.
+    nodes.links[2].silence();
+    watchers[0].sees(&all[..2]).await?;
+    nodes.links[2].mend();
+    for watcher in &mut watchers {
+        watcher.sees(three).await?;
+    }
+
+    // A node that stands still.
+    nodes.nodes[1].signal(Signal::SIGSTOP)?;
+    let two = [all[0].clone(), all[2].clone()];
+    watchers[0].sees(&two).await?;
+    watchers[2].sees(&two).await?;
+    nodes.nodes[1].signal(Signal::SIGCONT)?;
+    for watcher in &mut watchers {
+        watcher.sees(three).await?;
+    }
+
+    // A node that is killed, and one that goes in good order: at once.
+    nodes.nodes[1].signal(Signal::SIGKILL)?;
+    let gone = Instant::now();
+    watchers[0].sees(&two).await?;
+    let took = gone.elapsed();
+    assert!(took < Duration::from_secs(12), "{took:?} with a time-out of three seconds");
+    watchers[2].sees(&two).await?;
+    nodes.nodes.remove(2).stop().await?;
+    watchers[0].sees(&all[..1]).await?;
+    nodes.sees(&nodes.nodes[0], 1).await
+}

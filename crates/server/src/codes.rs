@@ -86,6 +86,7 @@ pub static CODES: &[Code] = &[
     code("SlowConsumer", "A socket was closed because it reads slower than its channels talk", "None for single ones; many mean a network in trouble, or rooms too loud"),
     code("StartReplicationFailed", "A replication session could not begin", "Read the error: often `wal_level`, or the role's REPLICATION"),
     code("TenantNotFound", "The host names no tenant", "Compare the host with the tenants' names"),
+    code("TokenWithoutExpiry", "A client of the first generation brought a token that never expires, and was let in", "Give tokens an expiry"),
     code("TopicNameRequired", "A join to `realtime:` with nothing after it", CLIENT),
     code("UnableCheckoutConnection", "The metadata database gave no connection in time", "See how busy it is"),
     code("UnableToBroadcastChanges", "A stored message cannot be delivered: it is malformed, too large, or there are too many", "Mend what inserts into `realtime.messages`"),
@@ -103,4 +104,7 @@ pub static CODES: &[Code] = &[
     code("UnknownErrorOnController", "A request of the admin API failed for a reason without a code of its own", "Read the error"),
     code("UnknownErrorOnWebSocketMessage", "A message is not one of its serializer", CLIENT),
     code("UnprocessableEntity", "A tenant that somebody wanted to write is not valid", CLIENT),
+    code("WebhookFailed", "A webhook was not answered with success in time", "See whether its endpoint answers"),
+    code("WebhookTooLarge", "A transaction is larger than a webhook may carry, and was not sent", "Write in smaller transactions"),
+    code("WebhooksUnavailable", "Webhooks cannot be sent at all: their client could not be made", "Read the error"),
 ];

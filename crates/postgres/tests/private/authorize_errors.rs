@@ -22,7 +22,7 @@ async fn a_policy_that_raises() -> Result<()> {
     let request = request("authenticated");
     for _ in 0..2 {
         let error = database.authorize_read(&request).await.unwrap_err();
-        assert_eq!(error, AuthorizeError::RlsPolicy("ERROR P0001 (raise_exception) no way".to_owned()));
+        assert_eq!(error, AuthorizeError::RlsPolicy("ERROR P0001 (raise_exception)".to_owned()));
         assert_eq!(
             error.join_reason("T"),
             "Unauthorized: You do not have permissions to read from this Channel topic: T"
@@ -46,7 +46,8 @@ async fn a_role_that_does_not_exist() -> Result<()> {
     for role in ["potato", "", "NONE", "none", "authenticated; select 1"] {
         let read = database.authorize_read(&request(role)).await;
         let write = database.authorize_write(&request(role)).await;
-        let expected = format!("ERROR 22023 (invalid_parameter_value) role \"{role}\" does not exist");
+        // Without the server's words: a policy's error may repeat values of rows, and this is logged.
+        let expected = "ERROR 22023 (invalid_parameter_value)".to_owned();
         assert_eq!(read, Err(AuthorizeError::RlsPolicy(expected.clone())));
         assert_eq!(write, Err(AuthorizeError::RlsPolicy(expected)));
     }

@@ -29,7 +29,7 @@ impl Nodes {
     fn reads(&self, node: usize) -> bool {
         let log = self.nodes[node].log();
         let last = log.lines().rfind(|line| line.contains("replication session"));
-        last.is_some_and(|line| line.contains("reader=\"this node\""))
+        last.is_some_and(|line| line.contains("reader=this node"))
     }
 
     async fn watch(&self, node: usize) -> Result<Socket> {

@@ -107,9 +107,9 @@ async fn wait_for(server: &Server, heard: &Mutex<Vec<i64>>, enough: impl Fn(&[i6
 type Round = (Vec<i64>, Lsn);
 
 /// Listens to a server and kills it in the middle of things, some of which are confirmed and some not.
-async fn listen_and_kill(db: &TestDb, server: Server) -> Result<Round> {
+async fn listen_and_kill(db: &TestDb, server: Server, client: Socket) -> Result<Round> {
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let listening = listen(joined(&server, &["realtime:*"]).await?, Arc::clone(&heard));
+    let listening = listen(client, Arc::clone(&heard));
     wait_for(&server, &heard, |heard| heard.len() > 100).await?;
     let (before, limit) = (confirmed(db).await?, Instant::now() + PATIENCE);
     while confirmed(db).await? == before {
@@ -140,6 +140,8 @@ async fn nothing_is_lost_when_the_server_is_killed() -> Result<()> {
     let (writer, writes) = (db.connect().await?, Arc::clone(&ends));
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let first = streaming(&db, &slot).await?;
+    // There before the first row: what nobody listens to is nobody's.
+    let client = joined(&first, &["realtime:*"]).await?;
     let writing = tokio::spawn(async move {
         let mut id = 0_i64;
         while stopped.try_recv().is_err() {
@@ -151,8 +153,10 @@ async fn nothing_is_lost_when_the_server_is_killed() -> Result<()> {
         }
         Ok::<_, anyhow::Error>(id)
     });
-    let mut rounds = vec![listen_and_kill(&db, first).await?];
-    rounds.push(listen_and_kill(&db, server(&db, &slot).await?).await?);
+    let mut rounds = vec![listen_and_kill(&db, first, client).await?];
+    let second = server(&db, &slot).await?;
+    let client = joined(&second, &["realtime:*"]).await?;
+    rounds.push(listen_and_kill(&db, second, client).await?);
 
     let last = server(&db, &slot).await?;
     let heard = Arc::new(Mutex::new(Vec::new()));

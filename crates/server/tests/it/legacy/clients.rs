@@ -293,6 +293,23 @@ async fn supabase_js() -> Result<()> {
         delete = table.next("change").await?;
     }
     assert_eq!(delete["old_record"], json!({"id": 1, "name": null, "active": null}));
+    // Each of the three gets each kind.
+    db.sql("delete from users").await?;
+    for statement in
+        ["insert into users values (2, 'each', true)", "update users set active = false", "delete from users"]
+    {
+        db.sql(statement).await?;
+    }
+    for client in [&mut table, &mut row, &mut all] {
+        let mut change = client.next("change").await?;
+        while change["record"]["name"] != "each" {
+            change = client.next("change").await?;
+        }
+        assert_eq!(change["type"], "INSERT");
+        for kind in ["UPDATE", "DELETE"] {
+            assert_eq!(client.next("change").await?["type"], kind);
+        }
+    }
     Ok(())
 }
 

@@ -122,18 +122,23 @@ fn run(main: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Done when the process is asked to stop: SIGTERM, or Ctrl-C.
-async fn stop_signal() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+/// Done when the process is asked to stop: SIGTERM, or Ctrl-C. They are listened for from the call on, not from the first
+/// poll: who stops a server that has just begun to serve means a graceful stop too.
+fn stop_signal() -> impl Future<Output = ()> {
+    let signals = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
+    async move {
+        match signals {
+            Ok((mut terminate, mut interrupt)) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
             }
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "cannot listen for signals: stop the server with SIGKILL");
-            std::future::pending::<()>().await;
+            Err(error) => {
+                tracing::error!(%error, "cannot listen for signals: stop the server with SIGKILL");
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

@@ -291,6 +291,8 @@ async fn ten_owners_and_no_change_lost() -> Result<()> {
         notes.push(Arc::clone(&newcomer));
         all.push(newcomer);
     }
+    // Who came last has to hear something before there is nothing more to hear.
+    reached(notes.clone(), written.load(Ordering::SeqCst) + 1).await?;
     enough.store(true, Ordering::SeqCst);
     writer.await??;
     let last = written.load(Ordering::SeqCst);

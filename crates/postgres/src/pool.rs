@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool, PoolError, Runtime, Timeouts};
+pub(crate) use realtime_tls::describe;
 use secrecy::ExposeSecret as _;
 use tokio::time;
 use tokio_postgres::Client;
 
 use crate::{ConnectError, DatabaseConfig, config::SESSION_OPTIONS};
-
-/// How long a peer may be silent that should answer: beyond it the connection counts as broken.
-const PEER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How to log in, under a name that operators see in `pg_stat_activity`.
 pub(crate) fn settings(config: &DatabaseConfig, application: &str) -> tokio_postgres::Config {
@@ -22,8 +20,6 @@ pub(crate) fn settings(config: &DatabaseConfig, application: &str) -> tokio_post
         .password(config.password.expose_secret())
         .dbname(&config.name)
         .connect_timeout(config.connect_timeout)
-        .keepalives_idle(PEER_LIMIT)
-        .tcp_user_timeout(PEER_LIMIT)
         .application_name(application)
         .options(format!("{SESSION_OPTIONS} -c statement_timeout={}", config.statement_timeout.as_millis()));
     postgres
@@ -89,16 +85,4 @@ pub(crate) async fn connect(config: &DatabaseConfig, application: &str) -> Resul
         }
     });
     Ok(client)
-}
-
-/// An error with its causes; the library's own text often says no more than that there was one.
-pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

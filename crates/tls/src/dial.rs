@@ -22,7 +22,7 @@ use crate::{IpVersion, Route, TlsMode};
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// How long a peer may be silent that should answer: beyond it the connection counts as broken.
-const PEER_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const PEER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]

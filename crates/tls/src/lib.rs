@@ -3,6 +3,7 @@
 //! One place for the query pools, the replication sessions and the metadata store: a [`Route`] says how, and connects.
 //! All cryptography is of one library, aws-lc-rs.
 
+mod causes;
 mod certificate;
 mod dial;
 mod mode;
@@ -10,6 +11,7 @@ mod relay;
 mod route;
 mod verify;
 
+pub use causes::describe;
 pub use certificate::Certificate;
 pub use dial::{DialError, Stream};
 pub use mode::{Tls, TlsError, TlsMode};

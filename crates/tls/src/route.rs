@@ -11,7 +11,10 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{DialError, Tls, TlsMode, dial::Unreachable};
+use crate::{
+    DialError, Tls, TlsMode,
+    dial::{PEER_LIMIT, Unreachable},
+};
 
 /// What a connection for queries runs over.
 pub type PgStream = <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream;
@@ -85,6 +88,8 @@ impl Route {
         config: &Config,
     ) -> Result<(Client, Connection<Socket, PgStream>), tokio_postgres::Error> {
         let mut config = config.clone();
+        // The system notices a peer that is gone without a word.
+        config.keepalives_idle(PEER_LIMIT).tcp_user_timeout(PEER_LIMIT);
         config.ssl_mode(match self.tls.mode() {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,

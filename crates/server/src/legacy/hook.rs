@@ -85,7 +85,7 @@ impl Client {
             Err(error) => {
                 // The address may hold a secret.
                 let passing = !error.is_builder();
-                Err(Failure { text: describe(&error.without_url()), passing })
+                Err(Failure { text: realtime_tls::describe(&error.without_url()), passing })
             }
         }
     }
@@ -125,16 +125,4 @@ pub(super) async fn run(
             pause = (pause * 2).min(MAX_PAUSE);
         }
     }
-}
-
-/// An error with its causes.
-fn describe(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -44,14 +44,7 @@ impl From<reqwest::Error> for PushError {
             return Self::Timeout;
         }
         // The address may have a password in it.
-        let error = error.without_url();
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Self::Request(text)
+        Self::Request(realtime_tls::describe(&error.without_url()))
     }
 }
 

@@ -75,7 +75,7 @@ fn refused(text: impl Into<String>) -> InspectError {
 fn sql(error: &tokio_postgres::Error) -> InspectError {
     match error.as_db_error() {
         Some(db) => InspectError::Sql(db.message().to_owned()),
-        None => InspectError::Sql(crate::store::describe(error)),
+        None => InspectError::Sql(realtime_tls::describe(error)),
     }
 }
 

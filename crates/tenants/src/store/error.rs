@@ -1,5 +1,6 @@
 //! What can go wrong with the metadata database.
 
+use realtime_tls::describe;
 use tokio_postgres::error::SqlState;
 
 use crate::{CipherError, FieldErrors};
@@ -127,16 +128,4 @@ impl From<deadpool_postgres::PoolError> for StoreError {
             error => Self::Unreachable(error.to_string()),
         }
     }
-}
-
-/// An error with its causes; the library's own text often says no more than that there was one.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

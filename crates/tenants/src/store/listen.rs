@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time};
 use tokio_postgres::AsyncMessage;
 use uuid::Uuid;
 
-use super::{APPLICATION, CHANNEL, Store, StoreError, error::describe, pool};
+use super::{APPLICATION, CHANNEL, Store, StoreError, pool};
 
 /// News that may be waiting; a connection that brings more than that at once is slowed down.
 const WAITING: usize = 256;
@@ -119,7 +119,7 @@ impl Store {
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::debug!(error = describe(&error), "listening ended");
+                        tracing::debug!(error = realtime_tls::describe(&error), "listening ended");
                         return;
                     }
                 }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 pub use config::{MetadataConfig, TenantDefaults};
 use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
-pub(crate) use error::describe;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 pub use listen::Operation;
 pub(crate) use listen::{Listener, News};

@@ -1,14 +1,9 @@
 //! The connections.
 
-use std::time::Duration;
-
 use deadpool_postgres::{Hook, HookError, Pool, Runtime, Timeouts};
 use secrecy::ExposeSecret as _;
 
 use super::{APPLICATION, MetadataConfig, SCHEMA, StoreError};
-
-/// How long a peer may be silent that should answer: beyond it the connection counts as broken.
-const PEER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How to log in, under a name that operators see in `pg_stat_activity`.
 pub(crate) fn settings(config: &MetadataConfig, application: &str) -> tokio_postgres::Config {
@@ -20,8 +15,6 @@ pub(crate) fn settings(config: &MetadataConfig, application: &str) -> tokio_post
         .password(config.password.expose_secret())
         .dbname(&config.name)
         .connect_timeout(config.connect_timeout)
-        .keepalives_idle(PEER_LIMIT)
-        .tcp_user_timeout(PEER_LIMIT)
         .application_name(application)
         .options(format!(
             "-c search_path={SCHEMA} -c TimeZone=UTC -c statement_timeout={} -c lock_timeout={} \

@@ -137,9 +137,9 @@ impl Zta {
     async fn fetch(&self) -> Result<Jwks, String> {
         let url = format!("{}{CERTS}", self.team);
         let answer = self.client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-        let mut answer = answer.map_err(|error| describe(&error))?;
+        let mut answer = answer.map_err(|error| realtime_tls::describe(&error))?;
         let mut body = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(|error| describe(&error))? {
+        while let Some(part) = answer.chunk().await.map_err(|error| realtime_tls::describe(&error))? {
             body.extend_from_slice(&part);
             if body.len() > MAX_KEYS {
                 return Err("The answer is too large".to_owned());
@@ -148,15 +148,4 @@ impl Zta {
         let text = String::from_utf8(body).map_err(|_| "The answer is no text".to_owned())?;
         Jwks::parse(&text).map_err(|error| format!("The key set {error}"))
     }
-}
-
-/// An error with its causes.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

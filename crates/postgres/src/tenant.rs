@@ -1,12 +1,16 @@
 //! A tenant's database as the rest of the server uses it.
 
+mod contact;
 mod succession;
+
+pub(crate) use contact::Contact;
+pub use contact::Health;
 
 use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -35,9 +39,6 @@ use crate::{
 
 /// How long a join waits for the database (protocol 4.6).
 const READY_LIMIT: Duration = Duration::from_secs(15);
-
-/// How long an answer of the database counts: joins ask again after that, all of them one question.
-const READY_LIFE: Duration = Duration::from_secs(30);
 
 /// Subscriptions and their ends that may wait for the worker; those who subscribe wait when it is full.
 const COMMANDS: usize = 1024;
@@ -106,81 +107,6 @@ impl SubscribeRequest {
     pub(crate) fn tables(&self, published: &[Published]) -> Vec<Oid> {
         let meant = published.iter().filter(|table| self.names(&table.schema, &table.name));
         meant.map(|table| table.oid).collect()
-    }
-}
-
-/// When the database last answered.
-#[derive(Debug)]
-pub(crate) struct Contact {
-    start: Instant,
-    /// Milliseconds after `start` up to which the answer counts; 0 for none.
-    until: AtomicU64,
-    /// It did not answer when it was last needed.
-    failing: AtomicBool,
-    /// Whether a replication session runs.
-    replicating: AtomicBool,
-}
-
-/// Whether a database answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// Nobody has asked for a while.
-    Idle,
-    /// It answered a short while ago.
-    Connected,
-    /// It did not answer when it was last needed.
-    Failing,
-}
-
-impl Contact {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            until: AtomicU64::new(0),
-            failing: AtomicBool::new(false),
-            replicating: AtomicBool::new(false),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.now() < self.until.load(Ordering::Acquire)
-    }
-
-    /// Whether a replication session runs.
-    pub(crate) fn replicates(&self, runs: bool) {
-        self.replicating.store(runs, Ordering::Relaxed);
-    }
-
-    /// Whether it answered when last asked, however long ago.
-    fn is_made(&self) -> bool {
-        self.until.load(Ordering::Acquire) > 0
-    }
-
-    /// It answered.
-    pub(crate) fn made(&self) {
-        let life = u64::try_from(READY_LIFE.as_millis()).unwrap_or(u64::MAX);
-        self.until.store(self.now().saturating_add(life), Ordering::Release);
-        self.failing.store(false, Ordering::Release);
-    }
-
-    /// It did not.
-    pub(crate) fn lost(&self) {
-        self.until.store(0, Ordering::Release);
-        self.failing.store(true, Ordering::Release);
-    }
-
-    fn health(&self) -> Health {
-        if self.failing.load(Ordering::Acquire) {
-            Health::Failing
-        } else if self.is_fresh() {
-            Health::Connected
-        } else {
-            Health::Idle
-        }
     }
 }
 
@@ -415,7 +341,7 @@ impl TenantDatabase {
     /// Whether row changes and broadcasts are read from the log right now.
     #[must_use]
     pub fn is_replicating(&self) -> bool {
-        self.inner.contact.replicating.load(Ordering::Relaxed)
+        self.inner.contact.is_replicating()
     }
 
     /// Ends the replication session, if there is one; those who need it get another one, and are told of the gap as when
@@ -487,25 +413,5 @@ impl TenantDatabase {
             commands
         };
         self.inner.worker.get_or_init(start).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_contact_grows_old_but_a_failure_stays() {
-        let contact = Contact::new();
-        assert_eq!(contact.health(), Health::Idle);
-        contact.made();
-        assert_eq!(contact.health(), Health::Connected);
-        time::advance(READY_LIFE).await;
-        assert_eq!(contact.health(), Health::Idle);
-        contact.lost();
-        time::advance(READY_LIFE * 10).await;
-        assert_eq!(contact.health(), Health::Failing);
-        contact.made();
-        assert_eq!(contact.health(), Health::Connected);
     }
 }

@@ -1,0 +1,107 @@
+//! Whether a database answers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::time::{Duration, Instant};
+
+/// How long an answer of the database counts: joins ask again after that, all of them one question.
+const READY_LIFE: Duration = Duration::from_secs(30);
+
+/// When the database last answered.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    start: Instant,
+    /// Milliseconds after `start` up to which the answer counts; 0 for none.
+    until: AtomicU64,
+    /// It did not answer when it was last needed.
+    failing: AtomicBool,
+    /// Whether a replication session runs.
+    replicating: AtomicBool,
+}
+
+/// Whether a database answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nobody has asked for a while.
+    Idle,
+    /// It answered a short while ago.
+    Connected,
+    /// It did not answer when it was last needed.
+    Failing,
+}
+
+impl Contact {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            until: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            replicating: AtomicBool::new(false),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn is_fresh(&self) -> bool {
+        self.now() < self.until.load(Ordering::Acquire)
+    }
+
+    /// A replication session runs, or does not any more.
+    pub(crate) fn replicates(&self, runs: bool) {
+        self.replicating.store(runs, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_replicating(&self) -> bool {
+        self.replicating.load(Ordering::Relaxed)
+    }
+
+    /// Whether it answered when last asked, however long ago.
+    pub(super) fn is_made(&self) -> bool {
+        self.until.load(Ordering::Acquire) > 0
+    }
+
+    /// It answered.
+    pub(crate) fn made(&self) {
+        let life = u64::try_from(READY_LIFE.as_millis()).unwrap_or(u64::MAX);
+        self.until.store(self.now().saturating_add(life), Ordering::Release);
+        self.failing.store(false, Ordering::Release);
+    }
+
+    /// It did not.
+    pub(crate) fn lost(&self) {
+        self.until.store(0, Ordering::Release);
+        self.failing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn health(&self) -> Health {
+        if self.failing.load(Ordering::Acquire) {
+            Health::Failing
+        } else if self.is_fresh() {
+            Health::Connected
+        } else {
+            Health::Idle
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_contact_grows_old_but_a_failure_stays() {
+        let contact = Contact::new();
+        assert_eq!(contact.health(), Health::Idle);
+        contact.made();
+        assert_eq!(contact.health(), Health::Connected);
+        tokio::time::advance(READY_LIFE).await;
+        assert_eq!(contact.health(), Health::Idle);
+        contact.lost();
+        tokio::time::advance(READY_LIFE * 10).await;
+        assert_eq!(contact.health(), Health::Failing);
+        contact.made();
+        assert_eq!(contact.health(), Health::Connected);
+    }
+}

@@ -46,6 +46,8 @@ pub(super) struct Joining {
     replayed: Vec<ReplayedMessage>,
     /// The database was replaced meanwhile: what its policies have said has to be asked of the next.
     pub(super) judge_anew: bool,
+    /// What it asks to watch.
+    wanted: Wanted,
     /// What it will watch: everything else is decided, the reply waits for this.
     pub(super) watching: Option<Watching>,
     pub(super) waiting: Waiting,
@@ -56,9 +58,7 @@ impl Joining {
     fn join_ref(&self) -> Ref {
         if self.raw_join_ref.is_null() { self.msg_ref.clone() } else { self.raw_join_ref.clone() }
     }
-}
 
-impl Joining {
     /// Asks for what it will watch once more, if it has asked: the database was replaced. The answer of the last one is
     /// void.
     pub(super) fn watch_again(&mut self, topic: &Arc<str>, step: u32) -> Option<Effect> {
@@ -99,6 +99,7 @@ impl Session {
             membership: None,
             replayed: Vec::new(),
             judge_anew: false,
+            wanted: Wanted::default(),
             watching: None,
             waiting: Waiting::new(),
         };
@@ -348,9 +349,10 @@ impl Session {
 
     /// The join succeeds. It is answered when what it wants to watch is watched.
     fn accepted(&mut self, mut joining: Joining, effects: &mut Vec<Effect>) {
-        let Joining { topic, payload, token, .. } = &joining;
+        joining.wanted = Wanted::of(&joining.topic, &mut joining.payload);
+        let Joining { topic, payload, token, wanted, .. } = &joining;
         let topic = Arc::clone(topic);
-        match self.begin_watch(&topic, joining.join_ref(), payload, token, effects) {
+        match self.begin_watch(&topic, joining.join_ref(), payload.legacy, wanted, token, effects) {
             Some(watching) => {
                 joining.step = watching.attempt;
                 joining.watching = Some(watching);
@@ -397,9 +399,8 @@ impl Session {
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
         let join_ref = joining.join_ref();
         let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
-        let Joining { read, replayed, membership, watching, judge_anew, .. } = joining;
+        let Joining { read, replayed, membership, wanted, watching, judge_anew, .. } = joining;
         self.runtime.metrics().node().joined(self.transport, true);
-        let wanted = Wanted::of(&topic, &payload);
         let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(self.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
         first.extend(replaced.map(|old| encode::close(self.vsn, &old, &topic)));
@@ -414,10 +415,14 @@ impl Session {
             None => (self.enter(&topic, read, false, first), true),
         };
         let presence = payload.presence_enabled || tenant.presence_enabled;
+        let (id, subscriptions, attempt, watched) = match watching {
+            Some(Watching { id, subscriptions, route, attempt, outcome, .. }) => {
+                (id, subscriptions, attempt, Some((route, outcome)))
+            }
+            None => (self.runtime.routes().next_channel(), Vec::new(), 0, None),
+        };
         let channel = Channel {
-            id: watching
-                .as_ref()
-                .map_or_else(|| self.runtime.routes().next_channel(), |watching| watching.id),
+            id,
             topic: Arc::clone(&topic),
             raw_join_ref,
             join_ref,
@@ -431,12 +436,9 @@ impl Session {
             presence,
             policies: read.map(|read| Box::new(Policies::new(read))),
             ready: Ready::Unasked,
-            subscriptions: watching
-                .as_ref()
-                .map(|watching| watching.subscriptions.clone())
-                .unwrap_or_default(),
+            subscriptions,
             retry_at: None,
-            attempt: watching.as_ref().map_or(0, |watching| watching.attempt),
+            attempt,
         };
         self.joined_once = true;
         if self.attendance.is_none() {
@@ -446,8 +448,8 @@ impl Session {
         if !whole {
             return self.stop_channel(&topic, TOO_MANY_MEANWHILE);
         }
-        match watching {
-            Some(Watching { route, attempt, outcome, .. }) => {
+        match watched {
+            Some((route, outcome)) => {
                 route.open();
                 if let Some(outcome) = outcome {
                     let ticket = Ticket { topic: Arc::clone(&topic), step: attempt };

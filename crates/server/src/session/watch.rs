@@ -1,6 +1,7 @@
 //! Watching the database for a channel (postgres_changes 1.3, 1.7, 1.8).
 
 use std::{
+    mem,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -43,6 +44,7 @@ pub(super) struct Watching {
 }
 
 /// What a join asks for, as the client wrote it.
+#[derive(Default)]
 pub(super) struct Wanted {
     pub(super) objects: Vec<Map<String, Value>>,
     /// The same as text, for the reply.
@@ -51,13 +53,14 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn of(topic: &str, payload: &JoinPayload) -> Self {
+    /// Takes it out of the payload.
+    pub(super) fn of(topic: &str, payload: &mut JoinPayload) -> Self {
         let (objects, echo) = if payload.legacy {
             let object = legacy_params(sub_topic(topic).unwrap_or_default());
             let text = Value::Object(object.clone()).to_string().into_boxed_str();
             (vec![object], vec![text])
         } else {
-            (payload.postgres_changes.clone(), payload.postgres_changes_text.clone())
+            (mem::take(&mut payload.postgres_changes), mem::take(&mut payload.postgres_changes_text))
         };
         let ids = assign_ids(&objects);
         Self { objects, echo, ids }
@@ -77,11 +80,11 @@ impl Session {
         &mut self,
         topic: &Arc<str>,
         join_ref: Ref,
-        payload: &JoinPayload,
+        legacy: bool,
+        wanted: &Wanted,
         token: &Token,
         effects: &mut Vec<Effect>,
     ) -> Option<Watching> {
-        let wanted = Wanted::of(topic, payload);
         let specs = wanted.specs().ok().filter(|specs| !specs.is_empty())?;
         let (id, attempt) = (self.runtime.routes().next_channel(), self.step());
         let route = Arc::new(Route {
@@ -89,14 +92,15 @@ impl Session {
             vsn: self.vsn,
             topic: Arc::clone(topic),
             join_ref,
-            legacy: payload.legacy,
+            legacy,
             quiet: false,
             star: AtomicBool::new(false),
             patience: Patience::default(),
             gate: Gate::shut(),
         });
         self.runtime.routes().open(id, Arc::clone(&route));
-        let subscriptions: Vec<_> = wanted.ids.into_iter().zip(specs.into_iter().map(Arc::new)).collect();
+        let ids = wanted.ids.iter().copied();
+        let subscriptions: Vec<_> = ids.zip(specs.into_iter().map(Arc::new)).collect();
         let request = request(id, token, subscriptions.clone());
         effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step: attempt }, request));
         let reply_by = Instant::now() + REPLY_LIMIT;

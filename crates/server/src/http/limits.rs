@@ -14,36 +14,30 @@ use crate::app::App;
 
 /// Largest body of a request, in bytes. Routes that read one have it as their limit too: here it is judged by what the
 /// client announces.
-pub(super) const MAX_BODY: u64 = 8_000_000;
+pub(super) const MAX_BODY: usize = 8_000_000;
 
-/// A header value over `MAX_HEADER_LENGTH` is answered with 431.
-pub(super) async fn headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if request.headers().values().any(|value| value.len() > app.max_header_length()) {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return phrase(request.headers(), status, "Request Header Fields Too Large");
+/// Answers a request that cannot be good, whatever it asks for: 431 for a header value over `MAX_HEADER_LENGTH`, 413 for
+/// a body that is announced to be too large, 406 where a route answers JSON and the client does not take that.
+pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match fault(&request, app.max_header_length()) {
+        Some((status, text)) => phrase(request.headers(), status, text),
+        None => next.run(request).await,
     }
-    next.run(request).await
 }
 
-/// A body that is announced to be too large is answered with 413. Long-poll has a limit of its own.
-pub(super) async fn body(request: Request, next: Next) -> Response {
-    let announced =
-        text(request.headers(), header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-    let longpoll = request.uri().path().ends_with("/longpoll");
-    if announced.is_some_and(|length| length > MAX_BODY) && !longpoll {
-        return phrase(request.headers(), StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
+fn fault(request: &Request, max_header_length: usize) -> Option<(StatusCode, &'static str)> {
+    let headers = request.headers();
+    if headers.values().any(|value| value.len() > max_header_length) {
+        return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));
     }
-    next.run(request).await
-}
-
-/// A route of the API answers JSON: who does not take that is told so with 406.
-pub(super) async fn acceptable(request: Request, next: Next) -> Response {
+    let announced = text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    // Long-poll has a limit of its own.
+    if announced.is_some_and(|length| length > MAX_BODY) && !request.uri().path().ends_with("/longpoll") {
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
+    }
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let api = route.is_some_and(|route| route.starts_with("/api/") || route.starts_with("/realtime/v1/api/"));
-    if api && !accepts_json(request.headers()) {
-        return phrase(request.headers(), StatusCode::NOT_ACCEPTABLE, "Not Acceptable");
-    }
-    next.run(request).await
+    (api && !accepts_json(headers)).then_some((StatusCode::NOT_ACCEPTABLE, "Not Acceptable"))
 }
 
 fn accepts_json(headers: &HeaderMap) -> bool {

@@ -68,9 +68,7 @@ fn for_all(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     routes
         .fallback(answers::not_found)
         .method_not_allowed_fallback(answers::not_found)
-        .layer(from_fn(limits::acceptable))
-        .layer(from_fn(limits::body))
-        .layer(from_fn_with_state(Arc::clone(app), limits::headers))
+        .layer(from_fn_with_state(Arc::clone(app), limits::check))
         .layer(compression)
         .layer(from_fn_with_state(Arc::clone(app), request_log::layer))
 }

@@ -19,19 +19,21 @@ use crate::{app::App, logging::traces, tenant_runtime::TenantRuntime};
 pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = request_id::of(request.headers(), app.request_id_baggage_key());
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let uri = request.uri().clone();
+    let path = uri.path();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map(MatchedPath::as_str);
+    // What only traces want is written by them alone.
     let span = tracing::error_span!(
         "request",
-        otel.name = format!("{method} {}", route.as_deref().unwrap_or("unknown")),
+        otel.name = %format_args!("{method} {}", route.unwrap_or("unknown")),
         otel.kind = "server",
         otel.status_code = field::Empty,
         http.request.method = %method,
-        http.route = route.as_deref(),
+        http.route = route,
         http.response.status_code = field::Empty,
         url.path = path,
         request_id = id.to_str().unwrap_or_default(),
-        tenant = field::Empty,
         external_id = field::Empty,
     );
     traces::follow(&span, request.headers());
@@ -43,10 +45,10 @@ pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) ->
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }
-    let health = is_about_health(&path, route.as_deref());
+    let health = is_about_health(path, route);
     if !health || app.logs_healthchecks() {
         let millis = started.elapsed().as_secs_f64() * 1e3;
-        span.in_scope(|| log(&method, &path, status, millis, health));
+        span.in_scope(|| log(&method, path, status, millis, health));
     }
     response
 }
@@ -90,7 +92,5 @@ fn is_fault_of_form(status: StatusCode) -> bool {
 
 /// Notes on the request's span which tenant it is for.
 pub(super) fn is_for(runtime: &TenantRuntime) {
-    let span = Span::current();
-    span.record("tenant", &**runtime.name());
-    span.record("external_id", &**runtime.name());
+    Span::current().record("external_id", &**runtime.name());
 }

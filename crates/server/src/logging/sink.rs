@@ -11,11 +11,15 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tracing::{Event, Level, Subscriber, span};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    span,
+};
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
 use super::{
-    fields::{Fields, Value},
+    fields::{Fields, Value, mask},
     line::{self, Common, Format},
     throttle::{Throttle, Verdict},
 };
@@ -42,11 +46,18 @@ struct About {
     request_id: Option<String>,
 }
 
-impl About {
-    fn take(&mut self, fields: Fields) {
-        self.tenant = fields.tenant.or(self.tenant.take());
-        self.request_id = fields.request_id.or(self.request_id.take());
+impl Visit for About {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let place = match field.name() {
+            "tenant" | "external_id" => &mut self.tenant,
+            "request_id" => &mut self.request_id,
+            // Of the span as a trace: not even written where there are none.
+            _ => return,
+        };
+        *place = Some(mask(value).into_owned());
     }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
 /// Remembers what spans are about.
@@ -55,19 +66,15 @@ pub(super) struct Contexts;
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Contexts {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut fields = Fields::default();
-        attributes.record(&mut fields);
         let mut about = About::default();
-        about.take(fields);
+        attributes.record(&mut about);
         span.extensions_mut().insert(about);
     }
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut fields = Fields::default();
-        values.record(&mut fields);
         if let Some(about) = span.extensions_mut().get_mut::<About>() {
-            about.take(fields);
+            values.record(about);
         }
     }
 }

@@ -14,11 +14,11 @@ use realtime_postgres::AuthorizeRequest;
 pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
 
-use super::answers::{bad_request, message, text};
+use super::{
+    answers::{bad_request, message, text},
+    limits::MAX_BODY,
+};
 use crate::{metrics::MessageType, session::Token, tenant_runtime::TenantRuntime};
-
-/// Largest body of a request, in bytes.
-const MAX_BODY: usize = 8_000_000;
 
 /// How long a client may take to send it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);

@@ -67,11 +67,11 @@ families! {
     GLOBAL_CONNECTED = Gauge "realtime_connections_global_connected" [] / 1.0
         "Sockets with a joined channel on this node";
     GLOBAL_CONNECTED_CLUSTER = Gauge "realtime_connections_global_connected_cluster" [] / 1.0
-        "Sockets with a joined channel in the cluster, as far as this node knows";
+        "Sockets with a joined channel on all nodes, as they said last";
     CONNECTED = Gauge "realtime_connections_connected" ["tenant"] / 1.0
         "Sockets of a tenant with a joined channel on this node";
     CONNECTED_CLUSTER = Gauge "realtime_connections_connected_cluster" ["tenant"] / 1.0
-        "Sockets of a tenant with a joined channel in the cluster, as far as this node knows";
+        "Sockets of a tenant with a joined channel on all nodes; told by the nodes that have sockets of it";
     SOCKETS = Gauge "realtime_sockets" ["tenant"] / 1.0
         "Sockets of a tenant on this node, those without a channel included";
     TENANTS_CONNECTED = Gauge "realtime_tenants_connected" [] / 1.0

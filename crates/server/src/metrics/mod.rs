@@ -7,7 +7,9 @@ mod collect;
 pub mod errors;
 mod exposition;
 pub mod families;
+mod gather;
 mod host;
+mod merge;
 pub mod push;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ use std::{
 
 pub use collect::{Part, render};
 pub use exposition::{CONTENT_TYPE, Exposition};
+pub use gather::{Gathered, gather};
 use host::Host;
 use parking_lot::Mutex;
 use realtime_metrics::{Bounds, Counter, Histogram, Snapshot, milliseconds};

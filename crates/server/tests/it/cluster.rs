@@ -4,6 +4,7 @@ mod broadcast;
 mod changes;
 mod faults;
 mod history;
+mod operations;
 mod presence;
 
 use anyhow::Result;

@@ -237,9 +237,10 @@ pub async fn show(
         Ok(tenant) => database::section(tenant).await,
         Err(error) => notice(false, format!("It cannot be served: {error}")),
     };
+    let running = runtime::section(&app, &page, &known).await;
     let body = html! {
         @if let Some(text) = actions::told(&done.done) { (notice(true, text)) }
-        section { h2 { "Running" } (runtime::section(&app, &page, &known)) }
+        section { h2 { "Running" } (running) }
         section { h2 { "Settings" } (fields::settings(&known)) }
         @if let Known::Record(record) = &known {
             @for extension in &record.extensions {

@@ -271,6 +271,12 @@ impl App {
         }
     }
 
+    /// The running state of a tenant, if it was asked for.
+    #[must_use]
+    pub fn running(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
+        self.runtimes.lock().get(external_id).map(Arc::clone)
+    }
+
     /// The running state of every tenant that was asked for, by name.
     #[must_use]
     pub fn runtimes(&self) -> Vec<Arc<TenantRuntime>> {

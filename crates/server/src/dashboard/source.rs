@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use realtime_tenants::{Directory, Tenant, Tenants};
 
-use crate::{app::App, tenant_runtime::TenantRuntime};
+use crate::app::App;
 
 /// The tenants of the metadata database, if there is one.
 pub fn directory(app: &App) -> Option<&Arc<Directory>> {
@@ -29,9 +29,4 @@ pub async fn served(app: &App, external_id: &str) -> Result<Arc<Tenant>, String>
         Ok(None) => Err("Its record cannot be used, the log says why".to_owned()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// What runs of a tenant on this node.
-pub fn running(app: &App, external_id: &str) -> Option<Arc<TenantRuntime>> {
-    app.runtimes().into_iter().find(|runtime| **runtime.name() == *external_id)
 }

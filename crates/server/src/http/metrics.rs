@@ -13,10 +13,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
 use super::{answers::text, openapi::shapes::MetricsAnswers};
-use crate::{
-    app::App,
-    metrics::{self, Part},
-};
+use crate::{app::App, metrics};
 
 /// How long Prometheus waits, as it says: seconds.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
@@ -86,7 +83,7 @@ async fn answer(app: &Arc<App>, region: Option<&str>, asked: Asked, headers: &He
         Scope::Cluster => metrics::gather(app, region, patience(headers)).await,
         Scope::Node => {
             let here = region.is_none_or(|region| app.region().unwrap_or("nil") == region);
-            vec![if here { metrics::render(app, Part::All).into() } else { Bytes::new() }]
+            if here { vec![metrics::of_this_node(app).await] } else { Vec::new() }
         }
     };
     let length: usize = parts.iter().map(Bytes::len).sum();

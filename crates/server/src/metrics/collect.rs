@@ -125,6 +125,10 @@ fn global(out: &mut Exposition, app: &App, shown: &[Shown], errors: &[(String, S
             family.add(&[result, transport.as_str(), ENDPOINT], count.get() as f64);
         }
     }
+    let mut family = out.family(&f::GLOBAL_RPC);
+    for (success, seen) in ["true", "false"].iter().zip(&node.asked) {
+        family.histogram(&[success, "nats"], &seen.snapshot());
+    }
     out.family(&f::HANDLED_IN).histogram(&[ENDPOINT], &node.handled_in.snapshot());
     let mut family = out.family(&f::SOCKET_CONNECTED);
     for (transport, results) in TransportKind::ALL.iter().zip(&node.connected) {

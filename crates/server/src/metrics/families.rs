@@ -165,6 +165,8 @@ families! {
     CONNECTIONS_MAX = Gauge "phoenix_connections_max" [] / 1.0 "Connections that may be open at once";
     CHANNEL_JOINED = Counter "phoenix_channel_joined_total" ["result", "transport", "endpoint"] / 1.0
         "Joins by result: ok, error";
+    GLOBAL_RPC = Histogram "realtime_global_rpc" ["success", "mechanism"] / 1000.0
+        "Milliseconds that other nodes took to answer operators' questions";
     HANDLED_IN = Histogram "phoenix_channel_handled_in_duration_milliseconds" ["endpoint"] / 1000.0
         "Milliseconds from reading what a client sent to having handled it, slow steps not included";
     SOCKET_CONNECTED = Histogram "phoenix_socket_connected_duration_milliseconds"

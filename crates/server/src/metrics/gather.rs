@@ -18,8 +18,11 @@ use tokio::time;
 use super::{Part, merge::merge, render};
 use crate::{
     app::App,
-    nodes::{ASKED_AT_ONCE, Question, compress, decompress, missing},
+    nodes::{ASKED_AT_ONCE, Question, compress, decompress, missing, put},
 };
+
+/// Largest answer: beyond it the nodes that are left are left out. It is held in memory, and scrapers have limits too.
+const MAX_TEXTS: usize = 256_000_000;
 
 /// How long a text is good that has come.
 const FRESH: Duration = Duration::from_secs(1);
@@ -63,19 +66,14 @@ impl Gathered {
 
     fn own(self: &Arc<Self>, app: &Arc<App>) -> Text {
         let app = Arc::clone(app);
-        // With many tenants it takes a while, in which other tasks should run.
-        let made = async move {
-            let text = tokio::task::spawn_blocking(move || render(&app, Part::All)).await;
-            text.map(Bytes::from).map_err(|_| AskError::Broken)
-        };
-        self.kept(Whose::Own, made)
+        self.kept(Whose::Own, async move { made(&app).await })
     }
 
-    fn of_node(self: &Arc<Self>, cluster: &Cluster, node: u32, limit: Duration) -> Text {
-        let cluster = cluster.clone();
+    fn of_node(self: &Arc<Self>, app: &App, cluster: &Cluster, node: u32, limit: Duration) -> Text {
+        let (metrics, cluster) = (Arc::clone(app.metrics().node()), cluster.clone());
         self.kept(Whose::Node(node), async move {
             let question = serde_json::to_vec(&Question::Metrics).map_err(|_| AskError::Broken)?;
-            let answer = cluster.ask(node, question.into(), limit).await?;
+            let answer = put(&metrics, &cluster, node, question.into(), limit).await?;
             let text = tokio::task::spawn_blocking(move || decompress(&answer)).await;
             text.ok().and_then(Result::ok).ok_or(AskError::Broken)
         })
@@ -108,29 +106,51 @@ pub async fn gather(app: &Arc<App>, region: Option<&str>, patience: Option<Durat
     let wanted = |of: Option<&str>| region.is_none_or(|region| of.unwrap_or("nil") == region);
     let gathered = app.gathered();
     let Some(cluster) = app.cluster() else {
-        let text = if wanted(app.region()) { render(app, Part::All) } else { String::new() };
-        return vec![text.into()];
+        return if wanted(app.region()) { vec![of_this_node(app).await] } else { Vec::new() };
     };
     let limit = app.settings().operations.metrics_limit;
     let waits = patience.map_or(limit, |patience| patience.min(limit));
     let begun = time::Instant::now();
-    let texts = stream::iter(cluster.nodes())
-        .filter(|node| std::future::ready(node.contact == Contact::Heard && wanted(node.region.as_deref())))
+    let nodes: Vec<NodeStatus> = cluster
+        .nodes()
+        .into_iter()
+        .filter(|node| node.contact == Contact::Heard && wanted(node.region.as_deref()))
+        .collect();
+    let mut answers = stream::iter(nodes)
         .map(|node| async move {
             let text =
-                if node.is_self { gathered.own(app) } else { gathered.of_node(cluster, node.id, limit) };
+                if node.is_self { gathered.own(app) } else { gathered.of_node(app, cluster, node.id, limit) };
             let text = time::timeout_at(begun + waits, text).await.unwrap_or(Err(AskError::Timeout));
-            text.inspect_err(|error| tell(&node, *error)).ok()
+            text.inspect_err(|error| missing(&node, *error, "the metrics of a node are missing")).ok()
         })
-        .buffer_unordered(ASKED_AT_ONCE)
-        .filter_map(std::future::ready)
-        .collect::<Vec<_>>()
-        .await;
+        .buffer_unordered(ASKED_AT_ONCE);
+    let mut texts: Vec<Bytes> = Vec::new();
+    let mut size = 0;
+    while let Some(text) = answers.next().await {
+        let Some(text) = text else { continue };
+        size += text.len();
+        if size > MAX_TEXTS {
+            tracing::error!(
+                code = "RpcError",
+                "the metrics of all nodes are too large for one answer: scrape each node by itself"
+            );
+            break;
+        }
+        texts.push(text);
+    }
     merge(&texts)
 }
 
-fn tell(node: &NodeStatus, error: AskError) {
-    missing(node, error, "the metrics of a node are missing");
+/// The metrics of this node alone, as they are now.
+pub async fn of_this_node(app: &Arc<App>) -> Bytes {
+    made(app).await.unwrap_or_default()
+}
+
+/// With many tenants it takes a while, in which other tasks should run.
+async fn made(app: &Arc<App>) -> Outcome {
+    let app = Arc::clone(app);
+    let text = tokio::task::spawn_blocking(move || render(&app, Part::All)).await;
+    text.map(Bytes::from).map_err(|_| AskError::Broken)
 }
 
 #[cfg(test)]

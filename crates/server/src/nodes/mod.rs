@@ -21,7 +21,9 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use realtime_cluster::{Answerer, AskError, Cluster, Contact, NodeStatus};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{app::App, status::short_id};
+use tokio::time::Instant;
+
+use crate::{app::App, metrics::NodeMetrics, status::short_id};
 
 /// Nodes that are asked at once.
 pub const ASKED_AT_ONCE: usize = 16;
@@ -29,8 +31,8 @@ pub const ASKED_AT_ONCE: usize = 16;
 /// How long a page waits for the other nodes. One that stands still is shown without its figures.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Largest text that an answer may be once it is not compressed any more.
-const MAX_TEXT: u64 = 256_000_000;
+/// Largest text that an answer may be once it is not compressed any more: twice that of ten thousand tenants.
+const MAX_TEXT: u64 = 64_000_000;
 
 /// What a node may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,18 +109,36 @@ pub async fn ask_one<T: DeserializeOwned>(
 ) -> Option<Answered<T>> {
     let cluster = app.cluster()?;
     let node = cluster.nodes().into_iter().find(|node| !node.is_self && short_id(node.id) == id)?;
-    let answer = ask(cluster, &node, json(question)?, limit).await;
+    let answer = ask(app, cluster, &node, json(question)?, limit).await;
     Some((node, answer))
+}
+
+/// Puts a question to a node, and counts how long that took.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn put(
+    metrics: &NodeMetrics,
+    cluster: &Cluster,
+    node: u32,
+    question: Bytes,
+    limit: Duration,
+) -> Result<Bytes, AskError> {
+    let begun = Instant::now();
+    let answer = cluster.ask(node, question, limit).await;
+    metrics.asked(answer.is_ok(), begun.elapsed());
+    answer
 }
 
 /// Asks a node. Why it does not answer is logged.
 async fn ask<T: DeserializeOwned>(
+    app: &App,
     cluster: &Cluster,
     node: &NodeStatus,
     question: Bytes,
     limit: Duration,
 ) -> Result<T, AskError> {
-    let answer = cluster.ask(node.id, question, limit).await;
+    let answer = put(app.metrics().node(), cluster, node.id, question, limit).await;
     let answer = answer.and_then(|answer| serde_json::from_slice(&answer).map_err(|_| AskError::Broken));
     answer.inspect_err(|error| missing(node, *error, "a node does not answer"))
 }
@@ -134,7 +154,7 @@ pub async fn ask_others<T: DeserializeOwned>(
     let answers = stream::iter(others(cluster)).map(|node| {
         let question = question.clone();
         async move {
-            let answer = ask(cluster, &node, question, limit).await;
+            let answer = ask(app, cluster, &node, question, limit).await;
             (node, answer)
         }
     });

@@ -1,6 +1,6 @@
 //! What runs of a tenant, on this node and on the others, and the ends of that.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future;
 use realtime_cluster::AskError;
@@ -13,7 +13,6 @@ use crate::{
     app::App,
     life::{DATABASE_LIMIT, RELOAD_LIMIT},
     status::short_id,
-    tenant_runtime::TenantRuntime,
 };
 
 /// How much longer than the end itself the answer about it is waited for.
@@ -91,13 +90,9 @@ impl OnNode {
     }
 }
 
-fn running(app: &App, external_id: &str) -> Option<Arc<TenantRuntime>> {
-    app.runtimes().into_iter().find(|runtime| **runtime.name() == *external_id)
-}
-
 /// What runs of a tenant on this node.
 pub async fn here(app: &App, external_id: &str) -> Option<TenantThere> {
-    let runtime = running(app, external_id)?;
+    let runtime = app.running(external_id)?;
     let database = runtime.database();
     if database.is_connected() && !database.is_ready() {
         // A connection that has not been used for a while is looked at; what comes of it is told by the handle itself.
@@ -145,7 +140,7 @@ pub(super) async fn end_database_here(app: &App, external_id: &str) -> bool {
 
 /// Ends a tenant's replication session here. False if there is nothing to end.
 pub(super) async fn end_replication_here(app: &App, external_id: &str) -> bool {
-    match running(app, external_id) {
+    match app.running(external_id) {
         Some(runtime) => runtime.database().end_replication().await,
         None => false,
     }

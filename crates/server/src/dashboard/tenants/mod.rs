@@ -200,7 +200,7 @@ pub async fn list(State(app): State<Arc<App>>, page: Page, Query(search): Query<
 
 fn row(app: &App, tenant: &Known) -> Vec<Markup> {
     let id = tenant.external_id();
-    let (users, sockets) = match source::running(app, id) {
+    let (users, sockets) = match app.running(id) {
         Some(runtime) => (plain(runtime.users().count()), plain(runtime.sockets().len())),
         None => (plain("–"), plain("–")),
     };

@@ -8,7 +8,7 @@ use super::{Known, path_of};
 use crate::{
     app::App,
     dashboard::{
-        BASE, Page, source,
+        BASE, Page,
         view::{
             parts::{facts, form, plain, state, table},
             units,
@@ -137,7 +137,7 @@ fn row(node: &OnNode) -> Vec<Markup> {
 
 /// What this node does for the tenant.
 fn rates(app: &App, external_id: &str) -> Markup {
-    let Some(runtime) = source::running(app, external_id) else { return html! {} };
+    let Some(runtime) = app.running(external_id) else { return html! {} };
     let meters = runtime.meters();
     let stats = &runtime.metrics().database;
     html! {

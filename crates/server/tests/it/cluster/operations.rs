@@ -105,6 +105,9 @@ async fn the_metrics_of_all_nodes() -> Result<()> {
     assert_eq!(number("realtime_build_info", &[]), 3.0);
     assert!(number("realtime_channel_joins", &[tenant, ("region", "eu-west-2")]) >= 3.0);
 
+    let asked = nodes.nodes[2].metric("realtime_global_rpc_count").await?;
+    assert!(asked >= 2.0, "{asked}");
+
     let us = nodes.metrics(0, "/metrics/us-east-1").await?;
     assert_eq!(labels(&us, "id"), [id(&nodes.nodes[2]).await?].into());
     assert_eq!(labels(&nodes.metrics(2, "/metrics/eu-west-2").await?, "id").len(), 2);

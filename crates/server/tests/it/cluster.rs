@@ -5,6 +5,7 @@ mod changes;
 mod faults;
 mod history;
 mod presence;
+mod private;
 
 use anyhow::Result;
 use realtime_testkit::{Link, Nats, SECRET, Server, ServerOptions, Socket, TestDb, Version, until};
@@ -41,8 +42,11 @@ impl Nodes {
     }
 
     async fn start_with(count: usize, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_on(TestDb::with_fixture_a().await?, count, env).await
+    }
+
+    async fn start_on(db: TestDb, count: usize, env: &[(&str, &str)]) -> Result<Self> {
         let nats = Nats::start(&[]).await?;
-        let db = TestDb::with_fixture_a().await?;
         let mut nodes = Self { nodes: Vec::new(), links: Vec::new(), nats, db };
         for _ in 0..count {
             nodes.add(env).await?;

@@ -13,10 +13,13 @@ use super::Nodes;
 const TOPIC: &str = "realtime:lobby";
 
 /// A client that keeps what it is told of presence, as the official ones do: by ref.
-struct Watcher {
-    socket: Socket,
+pub(super) struct Watcher {
+    pub(super) socket: Socket,
+    topic: String,
     /// Ref to key and object.
     known: BTreeMap<String, (String, Value)>,
+    /// Events of other kinds that have come while presence was looked at.
+    others: Vec<String>,
 }
 
 fn metas(keys: &Value) -> Vec<(String, String, Value)> {
@@ -35,24 +38,34 @@ fn metas(keys: &Value) -> Vec<(String, String, Value)> {
 impl Watcher {
     async fn enter(nodes: &Nodes, node: usize, key: &str) -> Result<Self> {
         let config = json!({"presence": {"enabled": true, "key": key}});
-        let mut socket = nodes.join(node, Version::V2, TOPIC, config).await?;
-        let state = socket.event(TOPIC, "presence_state").await?;
-        let known = metas(&state).into_iter().map(|(r, key, object)| (r, (key, object))).collect();
-        Ok(Self { socket, known })
+        Self::of(nodes.join(node, Version::V2, TOPIC, config).await?, TOPIC).await
     }
 
-    async fn track(&mut self, object: Value) -> Result<()> {
+    /// A socket whose first join was to a topic, with presence.
+    pub(super) async fn of(mut socket: Socket, topic: &str) -> Result<Self> {
+        let state = socket.event(topic, "presence_state").await?;
+        let known = metas(&state).into_iter().map(|(r, key, object)| (r, (key, object))).collect();
+        Ok(Self { socket, topic: topic.to_owned(), known, others: Vec::new() })
+    }
+
+    pub(super) async fn track(&mut self, object: Value) -> Result<()> {
+        assert_eq!(self.try_track(object).await?["status"], "ok");
+        Ok(())
+    }
+
+    /// The reply.
+    pub(super) async fn try_track(&mut self, object: Value) -> Result<Value> {
         let reference = self.socket.next_ref();
         let payload = json!({"type": "presence", "event": "track", "payload": object});
-        self.socket.send(json!("1"), json!(reference), TOPIC, "presence", payload).await?;
-        assert_eq!(self.socket.reply(&reference).await?["status"], "ok");
-        Ok(())
+        self.socket.send(json!("1"), json!(reference), &self.topic, "presence", payload).await?;
+        self.socket.reply(&reference).await
     }
 
     /// Takes all diffs that have come. No ref joins twice, and only who is known leaves.
     async fn catch_up(&mut self) -> Result<()> {
         for frame in self.socket.settle().await? {
-            if frame.event != "presence_diff" {
+            if frame.event != "presence_diff" || frame.topic != self.topic {
+                self.others.push(frame.event);
                 continue;
             }
             for (reference, ..) in metas(&frame.payload["leaves"]) {
@@ -66,6 +79,11 @@ impl Watcher {
         Ok(())
     }
 
+    /// Events that have come beside those of presence.
+    pub(super) fn others(&self) -> &[String] {
+        &self.others
+    }
+
     fn present(&self) -> Vec<(String, Value)> {
         let mut present: Vec<_> = self.known.values().cloned().collect();
         present.sort_by_key(|(key, object)| format!("{key} {object}"));
@@ -73,7 +91,7 @@ impl Watcher {
     }
 
     /// Waits until exactly these are known to be present.
-    async fn sees(&mut self, expected: &[(&str, Value)]) -> Result<()> {
+    pub(super) async fn sees(&mut self, expected: &[(&str, Value)]) -> Result<()> {
         let mut expected: Vec<_> =
             expected.iter().map(|(key, object)| ((*key).to_owned(), object.clone())).collect();
         expected.sort_by_key(|(key, object)| format!("{key} {object}"));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use realtime_hub::{Congestion, Entry, FanOut, Hub, MemberId, Origin, RoomKey, Said};
 use tokio::{
     sync::watch,
@@ -40,7 +40,7 @@ pub trait TenantSide: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) tenant: Arc<str>,
-    pub(crate) side: Arc<dyn TenantSide>,
+    side: RwLock<Arc<dyn TenantSide>>,
     /// Sockets of the tenant.
     pub(crate) holders: AtomicUsize,
     /// Since when there is none.
@@ -95,13 +95,29 @@ impl Incoming {
     pub(crate) fn new(tenant: Arc<str>, side: Arc<dyn TenantSide>) -> Self {
         Self {
             tenant,
-            side,
+            side: RwLock::new(side),
             holders: AtomicUsize::new(0),
             idle_since: Mutex::default(),
             ready: watch::Sender::new(false),
             stop: CancellationToken::new(),
             copies: Mutex::default(),
         }
+    }
+
+    /// The tenant as the node has it.
+    pub(crate) fn side(&self) -> Arc<dyn TenantSide> {
+        Arc::clone(&self.side.read())
+    }
+
+    /// The node has the tenant as `side` from now on: one that was removed and made again is another tenant of the same
+    /// name, and what is known of the other nodes is about that one then.
+    pub(crate) fn serve(&self, side: &Arc<dyn TenantSide>) {
+        if Arc::ptr_eq(&self.side.read(), side) {
+            return;
+        }
+        let copies = self.copies.lock();
+        *self.side.write() = Arc::clone(side);
+        self.count_users(&copies);
     }
 
     /// Takes an envelope.
@@ -233,12 +249,12 @@ impl Incoming {
                 let entry = Entry::remote(&present.key, &present.phx_ref, meta);
                 let key = self.key(&room);
                 copy.present.insert((room, member));
-                hub.set_presence(&key, self.side.meter(), origin(member), Some(entry))
+                hub.set_presence(&key, self.side().meter(), origin(member), Some(entry))
             }
             Record::Absent(room, member) => {
                 let key = self.key(&room);
                 copy.present.remove(&(room, member));
-                hub.set_presence(&key, self.side.meter(), origin(member), None)
+                hub.set_presence(&key, self.side().meter(), origin(member), None)
             }
             Record::Json(..) | Record::User(..) => None,
         }
@@ -309,7 +325,7 @@ impl Incoming {
 
     fn count_users(&self, copies: &Copies) {
         let users = copies.nodes.values().map(|copy| copy.users).fold(0, u32::saturating_add);
-        self.side.set_users_elsewhere(users);
+        self.side().set_users_elsewhere(users);
     }
 
     fn key(&self, room: &Room) -> RoomKey {

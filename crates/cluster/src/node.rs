@@ -152,26 +152,28 @@ impl Cluster {
         cluster
     }
 
-    /// Keeps the tenant's messages coming from other nodes while what is returned lives, and a while longer.
+    /// Keeps the tenant's messages coming from other nodes while what is returned lives, and a while longer. They concern
+    /// the `side` that was given last.
     #[must_use]
-    pub fn interest(&self, tenant: &Arc<str>, side: impl FnOnce() -> Arc<dyn TenantSide>) -> Interest {
-        let found = self.0.incoming.read().get(tenant).map(|incoming| self.hold(incoming));
+    pub fn interest(&self, tenant: &Arc<str>, side: &Arc<dyn TenantSide>) -> Interest {
+        let found = self.0.incoming.read().get(tenant).map(|incoming| self.hold(incoming, side));
         if let Some(interest) = found {
             return interest;
         }
         let mut all = self.0.incoming.write();
         if let Some(incoming) = all.get(tenant) {
-            return self.hold(incoming);
+            return self.hold(incoming, side);
         }
-        let incoming = Arc::new(Incoming::new(Arc::clone(tenant), side()));
+        let incoming = Arc::new(Incoming::new(Arc::clone(tenant), Arc::clone(side)));
         all.insert(Arc::clone(tenant), Arc::clone(&incoming));
-        let interest = self.hold(&incoming);
+        let interest = self.hold(&incoming, side);
         drop(all);
         self.0.tasks.spawn(listen::tenant(Arc::clone(&self.0), incoming));
         interest
     }
 
-    fn hold(&self, incoming: &Arc<Incoming>) -> Interest {
+    fn hold(&self, incoming: &Arc<Incoming>, side: &Arc<dyn TenantSide>) -> Interest {
+        incoming.serve(side);
         // Under the lock of the table: it is not taken for idle meanwhile.
         incoming.holders.fetch_add(1, Ordering::Relaxed);
         *incoming.idle_since.lock() = None;

@@ -1,5 +1,6 @@
 //! Three real nodes and a real NATS.
 
+mod admin;
 mod broadcast;
 mod changes;
 mod faults;

@@ -51,6 +51,8 @@ pub(super) async fn health(State(app): State<Arc<App>>, Path(external_id): Path<
         None => (false, false, false, 0),
         Some(runtime) => {
             let connected = is_connected(runtime).await;
+            // The node may have no socket of the tenant itself.
+            runtime.hear_others().await;
             let clients = runtime.users().total();
             let replication = connected && runtime.database().replication().arrives;
             let healthy = connected || (clients == 0 && set_up::is_done(&app, runtime).await);

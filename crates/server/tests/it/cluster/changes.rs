@@ -40,7 +40,7 @@ impl Nodes {
 }
 
 /// Connections that read the log of the test's database.
-async fn walsenders(db: &TestDb) -> Result<i64> {
+pub(super) async fn walsenders(db: &TestDb) -> Result<i64> {
     let sql = "select count(*) from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid
         where s.database = current_database()";
     Ok(db.client().query_one(sql, &[]).await?.get(0))

@@ -65,6 +65,8 @@ struct NodeCopy {
     asked_at: Instant,
     /// Pieces of a large message.
     pieces: BytesMut,
+    /// What has come of an answer, and the number of the question.
+    answer: (u64, BytesMut),
     /// Who is present there, as this node's rooms have it.
     present: HashSet<(Room, MemberId)>,
     users: u32,
@@ -203,11 +205,26 @@ impl Incoming {
 
     /// Takes a part of an answer.
     pub(crate) fn told(&self, hub: &Arc<Hub>, node: u32, told: Told) -> Result<(), Malformed> {
-        let records = wire::records(told.records)?;
         let mut copies = self.copies.lock();
         let Some(copy) = copies.nodes.get_mut(&node) else { return Ok(()) };
+        if copy.track.asked() != Some(told.ask) {
+            return Ok(());
+        }
         copy.asked_at = Instant::now();
-        let Some((answer, newer)) = copy.track.told(told.ask, told.as_of, told.last, records) else {
+        let (ask, parts) = &mut copy.answer;
+        if *ask != told.ask || told.offset == 0 {
+            (*ask, *parts) = (told.ask, BytesMut::new());
+        }
+        if parts.len() as u64 != told.offset {
+            // A part was lost: there will be another question.
+            return Ok(());
+        }
+        parts.extend_from_slice(&told.records);
+        if !told.last {
+            return Ok(());
+        }
+        let records = wire::records(std::mem::take(parts).freeze())?;
+        let Some((answer, newer)) = copy.track.told(told.ask, told.as_of, records) else {
             return Ok(());
         };
         let there: HashSet<(Room, MemberId)> = answer
@@ -339,6 +356,7 @@ impl NodeCopy {
             track: Track::asking(ask),
             asked_at: Instant::now(),
             pieces: BytesMut::new(),
+            answer: (0, BytesMut::new()),
             present: HashSet::new(),
             users: 0,
         }

@@ -301,13 +301,21 @@ impl Server {
     ///
     /// # Errors
     /// When it does not end in time, or not with success.
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
+        self.stop_and_tell().await.map(drop)
+    }
+
+    /// The same; gives what it has logged.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub async fn stop_and_tell(mut self) -> Result<String> {
         kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGTERM)?;
         let status = time::timeout(PATIENCE, self.child.wait()).await.context("it did not stop")??;
         if !status.success() {
             bail!("it ended with {status}: {}", self.log());
         }
-        Ok(())
+        Ok(self.log())
     }
 }
 

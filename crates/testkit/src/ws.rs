@@ -262,7 +262,9 @@ impl Socket {
             match self.message().await? {
                 Message::Text(text) => return self.decode(&text),
                 Message::Binary(frame) => return user_broadcast(&frame),
-                Message::Close(_) => bail!("the server closed the socket"),
+                Message::Close(frame) => {
+                    bail!("the server closed the socket: {:?}", frame.map(|frame| u16::from(frame.code)))
+                }
                 _ => {}
             }
         }

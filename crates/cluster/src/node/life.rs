@@ -45,6 +45,7 @@ pub(super) async fn send(inner: Arc<Inner>) {
         for message in inner.outgoing.take(&stream, max, deliverable, Instant::now()) {
             inner.publish(inner.subjects.tenant(&stream.tenant), message).await;
         }
+        stream.published();
     }
 }
 

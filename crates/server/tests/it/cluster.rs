@@ -1,12 +1,14 @@
 //! Three real nodes and a real NATS.
 
 mod admin;
+mod balancer;
 mod broadcast;
 mod changes;
 mod faults;
 mod history;
 mod presence;
 mod private;
+mod rolling;
 
 use anyhow::Result;
 use realtime_testkit::{Link, Nats, SECRET, Server, ServerOptions, Socket, TestDb, Version, until};

@@ -241,8 +241,10 @@ fn note(mut socket: Socket) -> (Arc<Notes>, JoinHandle<()>) {
 /// that reads, killed and ended in turn, under a steady load.
 #[tokio::test]
 async fn ten_owners_and_no_change_lost() -> Result<()> {
-    const ENV: &[(&str, &str)] = &[("SLOT_DURABLE", "true")];
-    let mut nodes = Nodes::start_with(3, ENV).await?;
+    // Names of slots are those of the whole cluster of databases, which other tests use too.
+    let suffix = format!("{:08x}", rand::random::<u32>());
+    let env: &[(&str, &str)] = &[("SLOT_DURABLE", "true"), ("SLOT_NAME_SUFFIX", &suffix)];
+    let mut nodes = Nodes::start_with(3, env).await?;
     let mut notes = Vec::new();
     for node in 0..3 {
         notes.push(note(nodes.watch(node).await?).0);
@@ -286,7 +288,7 @@ async fn ten_owners_and_no_change_lost() -> Result<()> {
         until("another reads", || async { Ok(nodes.owner().is_some()) })
             .await
             .with_context(|| format!("change {change}"))?;
-        nodes.add(ENV).await?;
+        nodes.add(env).await?;
         let newcomer = note(nodes.watch(2).await?).0;
         notes.push(Arc::clone(&newcomer));
         all.push(newcomer);

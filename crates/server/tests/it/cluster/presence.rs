@@ -22,7 +22,8 @@ pub(super) struct Watcher {
     others: Vec<String>,
 }
 
-fn metas(keys: &Value) -> Vec<(String, String, Value)> {
+/// Ref, key and object of each entry.
+pub(super) fn metas(keys: &Value) -> Vec<(String, String, Value)> {
     let mut all = Vec::new();
     for (key, value) in keys.as_object().into_iter().flatten() {
         for meta in value["metas"].as_array().into_iter().flatten() {
@@ -132,6 +133,23 @@ async fn joins_updates_and_leaves() -> Result<()> {
     }
     drop(b);
     c.sees(&[]).await
+}
+
+/// What is told to a node that comes later may be larger than a message of NATS: all of it, and one entry.
+#[tokio::test]
+async fn large_objects_and_many() -> Result<()> {
+    let nodes = Nodes::start(2).await?;
+    let mut a = Watcher::enter(&nodes, 0, "a").await?;
+    let mut b = Watcher::enter(&nodes, 0, "b").await?;
+    let large = |letter: &str| json!({"x": letter.repeat(1_400_000)});
+    a.track(large("a")).await?;
+    b.track(large("b")).await?;
+    let both = [("a", large("a")), ("b", large("b"))];
+    a.sees(&both).await?;
+    let mut c = Watcher::enter(&nodes, 1, "c").await?;
+    c.sees(&both).await?;
+    drop(b);
+    c.sees(&both[..1]).await
 }
 
 /// Node loss in each way: its people leave within the time that is set, and come back, exactly, when it does.

@@ -163,7 +163,7 @@ async fn roam(shared: Arc<Shared>, client: usize) {
 }
 
 async fn visit(shared: &Shared, client: usize) -> Result<std::convert::Infallible> {
-    let version = if client % 2 == 0 { Version::V2 } else { Version::V1 };
+    let version = if client.is_multiple_of(2) { Version::V2 } else { Version::V1 };
     let mut socket = Socket::connect(shared.port, version, &token("anon")).await?;
     let config = json!({
         "broadcast": {"ack": true}, "presence": {"enabled": true, "key": format!("c{client}")},

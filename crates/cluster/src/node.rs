@@ -53,8 +53,8 @@ pub(crate) struct Inner {
     connected: watch::Sender<bool>,
     /// Whether there ever was a connection.
     was_connected: AtomicBool,
-    /// Whether it was told that there is none to be had.
-    refused: AtomicBool,
+    /// Why there is none to be had, as far as it was told.
+    refusals: Mutex<Vec<String>>,
     /// When the connection was lost.
     lost_at: Mutex<Option<Instant>>,
     /// Told when the connection stands anew.
@@ -135,7 +135,7 @@ impl Cluster {
             client: OnceLock::new(),
             connected: watch::Sender::new(false),
             was_connected: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            refusals: Mutex::default(),
             lost_at: Mutex::default(),
             resumed: Notify::new(),
             outgoing: Outgoing::new(id),

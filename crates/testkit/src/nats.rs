@@ -9,6 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tokio::{
     io::{self, AsyncReadExt as _, AsyncWriteExt as _},
@@ -69,6 +73,14 @@ impl Nats {
             .with_context(|| format!("{binary}: is it installed?"))?;
         let port = time::timeout(PATIENCE, announced(dir.path())).await.context("NATS did not start")??;
         Ok((child, port, dir))
+    }
+
+    /// Has it read its configuration file again.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn reload(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGHUP)?)
     }
 
     /// The port of clients.

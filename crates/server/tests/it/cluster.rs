@@ -9,6 +9,8 @@ mod history;
 mod presence;
 mod private;
 mod rolling;
+mod security;
+mod versions;
 
 use anyhow::Result;
 use realtime_testkit::{Link, Nats, SECRET, Server, ServerOptions, Socket, TestDb, Version, until};

@@ -21,6 +21,16 @@ await run(async (browser) => {
   assert.match(await main(), /Loaded anew every 5 s/)
   await page.click('text=Stop')
 
+  await page.click('nav >> text=Nodes')
+  assert.match(await main(), /eu-west-2\s+serves this page/)
+  await checkAccessibility(page, 'nodes')
+  const node = await page.locator('tbody a').first().innerText()
+  await page.click('tbody a')
+  assert.equal(page.url(), `${home}/nodes/${node}`)
+  assert.match(await main(), /Region\s+eu-west-2/)
+  assert.match(await main(), new RegExp(tenant))
+  await checkAccessibility(page, 'node')
+
   await page.click('nav >> text=Tenants')
   await checkAccessibility(page, 'tenants')
   await page.fill('[name=external_id]', 'nobody')
@@ -71,7 +81,7 @@ await run(async (browser) => {
   await page.click('#theme')
   await checkAccessibility(page, 'in the dark')
   await page.setViewportSize({ width: 360, height: 740 })
-  for (const path of ['home', 'nodes', 'tenants', `tenants/${tenant}`, `tenants/${tenant}/schema`, 'flags', 'sql']) {
+  for (const path of ['home', 'nodes', `nodes/${node}`, 'tenants', `tenants/${tenant}`, `tenants/${tenant}/schema`, 'flags', 'sql']) {
     await page.goto(`${home}/${path}`)
     await checkNoSidewaysScrolling(page, `${path} on a telephone`)
   }

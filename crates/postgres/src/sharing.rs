@@ -22,6 +22,29 @@ use crate::{
 /// A future of a trait that is used as an object.
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Who reads the log of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// This node, for all.
+    ThisNode,
+    /// This node, because it can neither follow another nor be followed.
+    ForItself,
+    /// Another node, which this one follows.
+    AnotherNode,
+}
+
+impl Reader {
+    /// In words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ThisNode => "this node",
+            Self::ForItself => "this node, for itself",
+            Self::AnotherNode => "another node",
+        }
+    }
+}
+
 /// The other nodes, as far as one database is concerned.
 pub trait Sharing: Send + Sync + fmt::Debug {
     /// Whether they can be reached.
@@ -204,12 +227,12 @@ impl Session {
         self.start
     }
 
-    /// Who reads, for the log.
-    pub(crate) fn reader(&self) -> &'static str {
+    /// Who reads.
+    pub(crate) fn reader(&self) -> Reader {
         match &self.source {
-            Source::Own(_, None) | Source::Shared(..) => "this node",
-            Source::Own(_, Some(_)) => "this node, for itself",
-            Source::Followed(_) => "another node",
+            Source::Own(_, None) | Source::Shared(..) => Reader::ThisNode,
+            Source::Own(_, Some(_)) => Reader::ForItself,
+            Source::Followed(_) => Reader::AnotherNode,
         }
     }
 

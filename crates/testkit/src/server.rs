@@ -281,14 +281,14 @@ impl Server {
         Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), signal)?)
     }
 
-    /// A number of its metrics, the sum over labels; for servers with `METRICS_JWT_SECRET` set to [`SECRET`].
+    /// A number of its own metrics, the sum over labels; for servers with `METRICS_JWT_SECRET` set to [`SECRET`].
     ///
     /// # Errors
     /// When they cannot be read.
     pub async fn metric(&self, name: &str) -> Result<f64> {
         let token = token("metrics");
         let bearer = format!("Bearer {token}");
-        let answer = self.http("GET", "/metrics", &[("authorization", &bearer)], b"").await?;
+        let answer = self.http("GET", "/metrics?scope=node", &[("authorization", &bearer)], b"").await?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
         let values = answer.body.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;

@@ -76,7 +76,7 @@ async fn what_operators_watch() -> Result<()> {
 }
 
 /// What a parser makes of metrics, as JSON: families with their samples.
-async fn parse(text: &str) -> Result<Value> {
+pub(crate) async fn parse(text: &str) -> Result<Value> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../clients/python");
     let interpreter = dir.join(".venv/bin/python");
     ensure!(interpreter.exists(), "make clients/python/.venv from requirements.txt, or run scripts/test");
@@ -99,7 +99,7 @@ async fn scrape(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result
 }
 
 /// The sum of the samples of a name whose labels are these.
-fn sum(families: &Value, family: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+pub(crate) fn sum(families: &Value, family: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     let samples = families[family]["samples"].as_array().into_iter().flatten();
     samples
         .filter(|sample| sample[0] == name && labels.iter().all(|(label, value)| sample[1][label] == *value))

@@ -21,7 +21,7 @@ async fn the_tenant_of_the_configuration() -> Result<()> {
         assert!(home.contains(part), "{part}: {home}");
     }
     let nodes = text(&ann.get("/nodes").await?.body);
-    assert!(nodes.contains("eu-central-1 yes"), "{nodes}");
+    assert!(nodes.contains("eu-central-1 serves this page"), "{nodes}");
     let list = text(&ann.get("/tenants?search=REALTIME").await?.body);
     assert!(list.contains("1 of 1") && list.contains("realtime-dev – served no 1 1"), "{list}");
     assert!(text(&ann.get("/tenants?search=zzz").await?.body).contains("0 of 1"));

@@ -140,8 +140,11 @@ impl Session {
         let Begin { anew, since, not_before } = begin;
         let own = |walsender, solo| (Self::of(Source::Own(Box::new(walsender), solo)), publications.to_vec());
         let unclaimed = async || -> Result<Walsender, ReplicationError> {
-            let walsender = Walsender::connect(config, publications, anew, Claim::None).await?;
-            let mut walsender = walsender.ok_or(ReplicationError::Ended)?;
+            // A permanent slot has one reader, also among servers that do not know of each other.
+            let lock = || Claim::Lock(format!("realtime slot {}", config.slot_name));
+            let claim = if config.durable_slot { lock() } else { Claim::None };
+            let walsender = Walsender::connect(config, publications, anew, claim).await?;
+            let mut walsender = walsender.ok_or_else(|| ReplicationError::Taken(config.slot_name.clone()))?;
             walsender.start().await?;
             Ok(walsender)
         };

@@ -9,6 +9,8 @@ mod error;
 mod find;
 mod install;
 mod owner;
+mod supervised;
 
 pub use cluster::{Cluster, ClusterOptions, Progress};
 pub use error::Error;
+pub use supervised::Supervised;

@@ -142,19 +142,32 @@ struct Solo {
     next: Option<Box<dyn Following>>,
 }
 
+/// Where a session is to begin.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Begin {
+    /// A permanent slot that is there is dropped first.
+    pub(crate) anew: bool,
+    /// Up to where everything was handed over, if anything was.
+    pub(crate) since: Option<Lsn>,
+    /// This node reads a permanent slot that is there for all from then on.
+    pub(crate) not_before: Option<Instant>,
+}
+
 impl Session {
-    /// Begins a session, and tells which publications it reads. `since`: up to where everything was handed over, if
-    /// anything was.
+    /// Begins a session, and tells which publications it reads.
     pub(crate) async fn start(
         config: &DatabaseConfig,
         publications: &[String],
-        anew: bool,
-        since: Option<Lsn>,
+        begin: Begin,
     ) -> Result<(Self, Vec<String>), ReplicationError> {
+        let Begin { anew, since, not_before } = begin;
         let own = |walsender, solo| (Self::of(Source::Own(Box::new(walsender), solo)), publications.to_vec());
         let unclaimed = async || -> Result<Walsender, ReplicationError> {
-            let walsender = Walsender::connect(config, publications, anew, Claim::None).await?;
-            let mut walsender = walsender.ok_or(ReplicationError::Ended)?;
+            // A permanent slot has one reader, also among servers that do not know of each other.
+            let lock = || Claim::Lock(format!("realtime slot {}", config.slot_name));
+            let claim = if config.durable_slot { lock() } else { Claim::None };
+            let walsender = Walsender::connect(config, publications, anew, claim).await?;
+            let mut walsender = walsender.ok_or_else(|| ReplicationError::Taken(config.slot_name.clone()))?;
             walsender.start().await?;
             Ok(walsender)
         };
@@ -177,8 +190,11 @@ impl Session {
             if let Some(mut walsender) = Walsender::connect(config, publications, anew, claim).await? {
                 let start = walsender.start_position();
                 let owning = sharing.own(start.0, about(publications));
-                if config.durable_slot && walsender.is_resumed() && sharing.has_others() {
-                    time::sleep(GATHER).await;
+                if config.durable_slot && walsender.is_resumed() {
+                    let gather = sharing.has_others().then(|| Instant::now() + GATHER);
+                    if let Some(limit) = not_before.max(gather) {
+                        time::sleep_until(limit).await;
+                    }
                 }
                 walsender.start().await?;
                 let source =
@@ -234,6 +250,12 @@ impl Session {
             Source::Own(_, Some(_)) => Reader::ForItself,
             Source::Followed(_) => Reader::AnotherNode,
         }
+    }
+
+    /// Whether this node does what is to be done once for all nodes: it reads for all, or is alone. Of those that read
+    /// a database at the same time one does, the holder of the lock.
+    pub(crate) fn acts(&self) -> bool {
+        matches!(&self.source, Source::Own(_, None) | Source::Shared(..))
     }
 
     /// Whether other nodes follow.

@@ -40,10 +40,21 @@ impl Client {
 
     /// The same at any address, with a file of an authority to trust.
     pub fn javascript_at(url: &str, vsn: &str, subscriptions: &Value, ca: Option<&Path>) -> Result<Self> {
+        Self::javascript_as(&token("anon"), url, vsn, subscriptions, ca)
+    }
+
+    /// The same with any token.
+    pub fn javascript_as(
+        token: &str,
+        url: &str,
+        vsn: &str,
+        subscriptions: &Value,
+        ca: Option<&Path>,
+    ) -> Result<Self> {
         let dir = folder("js");
         ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
         let mut command = Command::new("node");
-        command.current_dir(&dir).args(["watch.mjs", url, &token("anon"), vsn, &subscriptions.to_string()]);
+        command.current_dir(&dir).args(["watch.mjs", url, token, vsn, &subscriptions.to_string()]);
         command.envs(ca.map(|ca| ("NODE_EXTRA_CA_CERTS", ca)));
         Self::start(command)
     }
@@ -165,7 +176,8 @@ impl Client {
         }
     }
 
-    async fn command(&mut self, command: Value) -> Result<()> {
+    /// Tells it to do something.
+    pub async fn command(&mut self, command: Value) -> Result<()> {
         Ok(self.input.write_all(format!("{command}\n").as_bytes()).await?)
     }
 

@@ -17,7 +17,7 @@ use tokio::{
 use super::{SECRET, logged, now, server, streaming, token};
 
 /// Topics of the four kinds.
-const TOPICS: [&str; 4] =
+pub const TOPICS: [&str; 4] =
     ["realtime:*", "realtime:public", "realtime:public:users", "realtime:public:users:id=eq.99"];
 
 /// The old README's command line for the server, as far as it is the same for all databases.
@@ -25,7 +25,7 @@ const README: [(&str, &str); 3] =
     [("JWT_SECRET", "SOMETHING_SUPER_SECRET"), ("SECURE_CHANNELS", "false"), ("SLOT_NAME", "readme")];
 
 /// A program that shows what a user of an old client sees.
-struct Client {
+pub struct Client {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
@@ -51,7 +51,7 @@ impl Client {
     }
 
     /// `realtime-js-0.9` or `realtime-js-1.7`, joined.
-    async fn javascript(
+    pub async fn javascript(
         server: &Server,
         library: &str,
         topics: &[&str],
@@ -123,7 +123,7 @@ impl Client {
     }
 
     /// The changes that are seen up to that of the row -1 on `realtime:*`, as `topic bound type id`, sorted.
-    async fn changes(&mut self) -> Result<Vec<String>> {
+    pub async fn changes(&mut self) -> Result<Vec<String>> {
         let mut changes = Vec::new();
         loop {
             let change = self.next("change").await?;
@@ -141,7 +141,7 @@ impl Client {
     }
 }
 
-async fn users() -> Result<TestDb> {
+pub async fn users() -> Result<TestDb> {
     let db = TestDb::new().await?;
     db.sql(
         "create table users (id bigint primary key, name text, active boolean);
@@ -152,7 +152,7 @@ async fn users() -> Result<TestDb> {
 }
 
 /// One of each, of row 99 and of another; then the row that ends the listening.
-async fn write(db: &TestDb) -> Result<()> {
+pub async fn write(db: &TestDb) -> Result<()> {
     for statement in [
         "insert into users values (99, 'a', true)",
         "insert into users values (1, 'b', true)",
@@ -168,7 +168,7 @@ async fn write(db: &TestDb) -> Result<()> {
 }
 
 /// What [`write`] shows on topics to listeners that are bound to the types.
-fn everything(topics: &[&str]) -> Vec<String> {
+pub fn everything(topics: &[&str]) -> Vec<String> {
     let mut lines = Vec::new();
     for topic in topics {
         let filtered = topic.ends_with("eq.99");

@@ -2,6 +2,7 @@
 
 mod channels;
 mod clients;
+mod cluster;
 mod connect;
 mod rls;
 mod slot;

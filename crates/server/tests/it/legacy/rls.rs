@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{SECRET, connect, now, server, token};
 
 /// A table that shows everybody their own rows.
-async fn notes() -> Result<TestDb> {
+pub async fn notes() -> Result<TestDb> {
     let db = TestDb::new().await?;
     db.sql(
         "create table notes (id bigint primary key, owner text, details jsonb, big text);
@@ -33,11 +33,11 @@ async fn rls(db: &TestDb) -> Result<Server> {
     server(db, &env).await
 }
 
-fn user(sub: &str) -> Value {
+pub fn user(sub: &str) -> Value {
     json!({"user_token": token(&json!({"role": "authenticated", "sub": sub, "exp": now() + 1000}))})
 }
 
-async fn anonymous(server: &Server) -> Result<Socket> {
+pub async fn anonymous(server: &Server) -> Result<Socket> {
     let query = format!("?apikey={}", token(&json!({"role": "anon", "exp": now() + 1000})));
     Ok(connect(server, &query, &[]).await?.unwrap())
 }

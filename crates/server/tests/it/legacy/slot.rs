@@ -263,3 +263,33 @@ async fn broken_connections_are_mended() -> Result<()> {
     server.stop().await?;
     drop_slot(&db, "mended").await
 }
+
+/// Servers that do not know of each other do not fight for a slot: one reads, the other is there for its end. With either
+/// engine.
+#[tokio::test]
+async fn a_second_server_stands_by() -> Result<()> {
+    for (engine, slot, reading) in
+        [("STREAM", "spare", "reading the log"), ("RLS", "spare_rls", "replication session started")]
+    {
+        let db = users().await?;
+        let env = [("SLOT_NAME", slot), ("REPLICATION_MODE", engine), ("LEGACY_RESUME_DELAY_MS", "0")];
+        let first = server(&db, &env).await?;
+        logged(&first, reading).await?;
+        let second = server(&db, &env).await?;
+        // More often than an attempt that ends the connection of a server that is taken for dead.
+        logged_times(&second, "ReplicationSlotBeingUsed", 5).await?;
+        assert!(second.log().contains("Another server reads the slot"), "{}", second.log());
+        assert!(!second.log().contains(reading), "{}", second.log());
+        if engine == "STREAM" {
+            let mut socket = joined(&first, &["realtime:*"]).await?;
+            db.sql("insert into users values (1, 'a')").await?;
+            assert_eq!(ids(&mut socket, 1).await?, ["1"]);
+        }
+        assert_eq!(first.log().matches(reading).count(), 1, "it is left alone: {}", first.log());
+        first.kill().await?;
+        logged(&second, reading).await?;
+        second.stop().await?;
+        drop_slot(&db, slot).await?;
+    }
+    Ok(())
+}

@@ -17,7 +17,7 @@ use super::{drop_slot, joined, logged, streaming};
 
 /// A request that came.
 #[derive(Debug)]
-struct Posted {
+pub struct Posted {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -25,24 +25,24 @@ struct Posted {
 }
 
 impl Posted {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 /// An endpoint: shows what is posted to it, answers with the statuses that it is given by path, in order, and with 200.
 /// 0 stands for no answer at all.
-struct Endpoint {
+pub struct Endpoint {
     port: u16,
-    posted: mpsc::UnboundedReceiver<Posted>,
+    pub posted: mpsc::UnboundedReceiver<Posted>,
 }
 
 impl Endpoint {
-    async fn start(answers: &[(&str, &[u16])]) -> Result<Self> {
+    pub async fn start(answers: &[(&str, &[u16])]) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let (posts, posted) = mpsc::unbounded_channel();
@@ -57,12 +57,12 @@ impl Endpoint {
         Ok(Self { port, posted })
     }
 
-    fn hook(&self, path: &str, event: &str, relation: &str) -> Value {
+    pub fn hook(&self, path: &str, event: &str, relation: &str) -> Value {
         let endpoint = format!("http://127.0.0.1:{}{path}", self.port);
         json!({"event": event, "relation": relation, "config": {"endpoint": endpoint}})
     }
 
-    async fn next(&mut self) -> Result<Posted> {
+    pub async fn next(&mut self) -> Result<Posted> {
         time::timeout(PATIENCE, self.posted.recv()).await.context("nothing was posted")?.context("ended")
     }
 }
@@ -110,7 +110,7 @@ async fn todos() -> Result<TestDb> {
 }
 
 /// A configuration file with these webhooks, in which everything is broadcast.
-fn file(dir: &tempfile::TempDir, hooks: &[Value]) -> Result<String> {
+pub fn file(dir: &tempfile::TempDir, hooks: &[Value]) -> Result<String> {
     let path = dir.path().join("configuration.json");
     let events = json!(["INSERT", "UPDATE", "DELETE", "TRUNCATE"]);
     let realtime = ["*", "*:*", "*:*:*"].map(|relation| json!({"relation": relation, "events": events}));

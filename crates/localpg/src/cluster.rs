@@ -2,7 +2,6 @@
 
 use std::{
     fmt, fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -14,7 +13,7 @@ use tokio::{
 };
 use tokio_postgres::{Client, NoTls};
 
-use crate::{Error, find, install, owner::Owner};
+use crate::{Error, find, install, owner::Owner, port::free_port};
 
 /// How long the server may take to accept connections.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -34,6 +33,12 @@ const KEY: &str = "server.key";
 
 /// Lines of the server's log in an error.
 const LOG_LINES: usize = 5;
+
+/// How often another free port is chosen when somebody else was quicker to take it.
+const PORT_ATTEMPTS: u32 = 3;
+
+/// What PostgreSQL's log says then.
+const PORT_TAKEN: &str = "Address already in use";
 
 /// Runs the server and stops it when its standard input ends: that is when we stop it, and when we are gone,
 /// however that came about. A shell gives its background jobs no input, hence the third descriptor.
@@ -133,8 +138,27 @@ impl Cluster {
             None => return Err(Error::NotFound { hint: install::HINT }),
         };
         let owner = Owner::choose()?;
+        let mut attempt = 1;
+        loop {
+            match Self::start_once(&bin, owner, &options, progress).await {
+                Err(Error::NotReady(log))
+                    if options.port.is_none() && attempt < PORT_ATTEMPTS && log.contains(PORT_TAKEN) =>
+                {
+                    attempt += 1;
+                }
+                started => return started,
+            }
+        }
+    }
+
+    async fn start_once(
+        bin: &Path,
+        owner: Owner,
+        options: &ClusterOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Self, Error> {
         let data = options.data_dir.join("data");
-        let password = prepare(&options.data_dir, &data, owner, &bin, progress).await?;
+        let password = prepare(&options.data_dir, &data, owner, bin, progress).await?;
         refuse_running(&data)?;
         if let Some((certificate, key)) = &options.tls {
             for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
@@ -143,9 +167,11 @@ impl Cluster {
             }
         }
         progress(Progress::Starting);
-        let port = options.port.map_or_else(free_port, Ok)?;
+        let failed =
+            |error: std::io::Error| Error::Program { program: "postgres", detail: error.to_string() };
+        let port = options.port.map_or_else(free_port, Ok).map_err(failed)?;
         let log = options.data_dir.join("postgresql.log");
-        let mut supervisor = spawn(&bin, &data, &log, port, owner, &options)?;
+        let mut supervisor = spawn(bin, &data, &log, port, owner, options)?;
         let lifeline = supervisor.stdin.take();
         let mut cluster = Self { port, password, supervisor, lifeline };
         cluster.wait_until_ready(&log).await?;
@@ -276,13 +302,6 @@ fn refuse_running(data: &Path) -> Result<(), Error> {
         return Err(Error::AlreadyRunning { pid, path: data.to_owned() });
     }
     Ok(())
-}
-
-fn free_port() -> Result<u16, Error> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    listener
-        .map(|address| address.port())
-        .map_err(|error| Error::Program { program: "postgres", detail: error.to_string() })
 }
 
 fn spawn(

@@ -9,6 +9,8 @@ mod error;
 mod find;
 mod install;
 mod owner;
+mod port;
 
 pub use cluster::{Cluster, ClusterOptions, Progress};
 pub use error::Error;
+pub use port::free_port;

@@ -58,7 +58,7 @@ async fn a_hung_walsender_is_left() -> Result<()> {
     db.sql("insert into public.test (details) values ('after')").await?;
     let change = socket.event(TOPIC, "postgres_changes").await?;
     assert_eq!(change["data"]["record"]["details"], "after");
-    assert!(server.log().contains("ReplicationConnectionWatchdogTimeout"), "{}", server.log());
+    server.logged("ReplicationConnectionWatchdogTimeout").await?;
 
     // The old one goes as soon as it can, and its slot with it.
     drop(stopped);

@@ -143,7 +143,7 @@ async fn who_may_join() -> Result<()> {
     assert_eq!(refusal(&mut socket, "other", quiet()).await?, unauthorized("other"));
     assert_eq!(refusal(&mut socket, "raise-1", quiet()).await?, unauthorized("raise-1"));
     assert!(socket.settle().await?.is_empty(), "one reply each and no presence_state");
-    assert!(server.log().contains("RlsPolicyError"), "operators are told");
+    server.logged("RlsPolicyError").await.context("operators are told")?;
     let mut anon = server.socket(Version::V1, "anon").await?;
     assert_eq!(refusal(&mut anon, "room-1", quiet()).await?, unauthorized("room-1"));
     let mut unknown = server.socket(Version::V2, "potato").await?;

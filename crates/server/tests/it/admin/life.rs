@@ -155,8 +155,11 @@ async fn another_database() -> Result<()> {
 /// http_and_ops 23; protocol 38
 #[tokio::test]
 async fn a_tenant_is_removed() -> Result<()> {
-    let admin = Admin::start_with(ServerOptions::default().env("SLOT_DURABLE", "true")).await?;
     let db = TestDb::with_fixture_a().await?;
+    // Names of slots are the cluster's.
+    let suffix = db.name().trim_start_matches("test_")[..8].to_owned();
+    let options = ServerOptions::default().env("SLOT_DURABLE", "true").env("SLOT_NAME_SUFFIX", &suffix);
+    let admin = Admin::start_with(options).await?;
     admin.make("t", &db).await?;
     db.sql(
         "select pg_create_logical_replication_slot('supabase_realtime_messages_replication_slot_', 'pgoutput');

@@ -232,7 +232,7 @@ async fn strike(nodes: &mut Nodes, fault: Fault) -> Result<()> {
         }
         Fault::Freeze(node) => {
             nodes.nodes[node].signal(Signal::SIGSTOP)?;
-            time::sleep(Duration::from_millis(3500)).await;
+            time::sleep(Duration::from_millis(5500)).await;
             nodes.nodes[node].signal(Signal::SIGCONT)?;
         }
         Fault::Nats => nodes.nats.restart().await?,

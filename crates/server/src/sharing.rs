@@ -107,6 +107,10 @@ impl Owning for Owner {
         self.0.has_followers()
     }
 
+    fn has_all(&self) -> bool {
+        self.0.has_all()
+    }
+
     fn confirmed(&self, own: u64) -> u64 {
         self.0.confirmed(own)
     }

@@ -191,6 +191,14 @@ impl Owned {
         !self.shared.state.lock().followers.is_empty()
     }
 
+    /// Whether every other node follows on which the tenant has users, as far as this one knows.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        let populated = self.shared.node.populated(&self.shared.tenant);
+        let state = self.shared.state.lock();
+        populated.iter().all(|node| state.followers.contains_key(node))
+    }
+
     /// Up to which position all have taken everything, this node having come as far as `own`.
     #[must_use]
     pub fn confirmed(&self, own: u64) -> u64 {

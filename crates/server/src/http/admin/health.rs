@@ -72,7 +72,7 @@ async fn is_connected(runtime: &TenantRuntime) -> bool {
     let database = runtime.database();
     if database.is_connected() && !database.is_ready() {
         // What comes of it is told by the handle itself.
-        let _ = database.ready().await;
+        let _ = database.try_on().await;
     }
     database.is_connected()
 }

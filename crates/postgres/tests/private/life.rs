@@ -87,6 +87,25 @@ async fn an_unreachable_database_is_not_hammered() -> Result<()> {
     Ok(())
 }
 
+/// tenant_database 73: what the server tries by itself is no client's failure, and waits for nobody's
+#[tokio::test]
+async fn the_servers_own_attempts_bar_no_client() -> Result<()> {
+    let db = TestDb::new().await?;
+    let database =
+        open(DatabaseConfig { port: 1, connect_timeout: Duration::from_secs(1), ..config(&db).await? });
+    let unreachable = |answer| matches!(answer, Err(ConnectError::Unreachable(_)));
+    for _ in 0..5 {
+        assert!(unreachable(database.try_on().await));
+    }
+    for _ in 0..3 {
+        assert!(unreachable(database.ready().await));
+    }
+    assert_eq!(database.ready().await, Err(ConnectError::RateLimited));
+    assert!(unreachable(database.try_on().await));
+    assert_eq!(database.ready().await, Err(ConnectError::RateLimited));
+    Ok(())
+}
+
 /// tenant_database 73
 #[tokio::test]
 async fn first_callers_share_a_connection() -> Result<()> {

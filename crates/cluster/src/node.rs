@@ -55,8 +55,8 @@ pub(crate) struct Inner {
     connected: watch::Sender<bool>,
     /// Whether there ever was a connection.
     was_connected: AtomicBool,
-    /// Whether it was told that there is none to be had.
-    refused: AtomicBool,
+    /// Why there is none to be had, as far as it was told.
+    refusals: Mutex<Vec<String>>,
     /// When the connection was lost.
     lost_at: Mutex<Option<Instant>>,
     /// Told when the connection stands anew.
@@ -162,7 +162,7 @@ impl Cluster {
             client: OnceLock::new(),
             connected: watch::Sender::new(false),
             was_connected: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            refusals: Mutex::default(),
             lost_at: Mutex::default(),
             resumed: Notify::new(),
             outgoing: Outgoing::new(id),
@@ -182,26 +182,28 @@ impl Cluster {
         cluster
     }
 
-    /// Keeps the tenant's messages coming from other nodes while what is returned lives, and a while longer.
+    /// Keeps the tenant's messages coming from other nodes while what is returned lives, and a while longer. They concern
+    /// the `side` that was given last.
     #[must_use]
-    pub fn interest(&self, tenant: &Arc<str>, side: impl FnOnce() -> Arc<dyn TenantSide>) -> Interest {
-        let found = self.0.incoming.read().get(tenant).map(|incoming| self.hold(incoming));
+    pub fn interest(&self, tenant: &Arc<str>, side: &Arc<dyn TenantSide>) -> Interest {
+        let found = self.0.incoming.read().get(tenant).map(|incoming| self.hold(incoming, side));
         if let Some(interest) = found {
             return interest;
         }
         let mut all = self.0.incoming.write();
         if let Some(incoming) = all.get(tenant) {
-            return self.hold(incoming);
+            return self.hold(incoming, side);
         }
-        let incoming = Arc::new(Incoming::new(Arc::clone(tenant), side()));
+        let incoming = Arc::new(Incoming::new(Arc::clone(tenant), Arc::clone(side)));
         all.insert(Arc::clone(tenant), Arc::clone(&incoming));
-        let interest = self.hold(&incoming);
+        let interest = self.hold(&incoming, side);
         drop(all);
         self.0.tasks.spawn(listen::tenant(Arc::clone(&self.0), incoming));
         interest
     }
 
-    fn hold(&self, incoming: &Arc<Incoming>) -> Interest {
+    fn hold(&self, incoming: &Arc<Incoming>, side: &Arc<dyn TenantSide>) -> Interest {
+        incoming.serve(side);
         // Under the lock of the table: it is not taken for idle meanwhile.
         incoming.holders.fetch_add(1, Ordering::Relaxed);
         *incoming.idle_since.lock() = None;
@@ -320,7 +322,7 @@ impl Cluster {
 impl Inner {
     fn beat(&self, bye: bool, measured: bool) -> Beat {
         let (latencies, unanswered) = if measured { self.measured() } else { Default::default() };
-        let users = self.interests().iter().map(|incoming| u64::from(incoming.side.users())).sum();
+        let users = self.interests().iter().map(|incoming| u64::from(incoming.side().users())).sum();
         Beat {
             wire: WIRE_VERSION,
             id: self.id,
@@ -395,6 +397,11 @@ impl Inner {
     /// Largest message that NATS takes; 0 before the first connection.
     pub(crate) fn max_payload(&self) -> usize {
         self.client.get().map_or(0, |client| client.server_info().max_payload)
+    }
+
+    /// Other nodes on which a tenant has users, as far as this one listens for it.
+    pub(crate) fn populated(&self, tenant: &str) -> Vec<u32> {
+        self.incoming.read().get(tenant).map(|incoming| incoming.populated()).unwrap_or_default()
     }
 
     fn interests(&self) -> Vec<Arc<Incoming>> {

@@ -219,7 +219,7 @@ impl App {
     /// not wait and the log tells what is wrong before anybody asks.
     pub fn connect_databases(self: &Arc<Self>) {
         if let (Some(legacy), Some(tenant)) = (&self.legacy, self.settings.tenants.first()) {
-            legacy.start(database_config(tenant));
+            legacy.start(database_config(tenant), self.cluster.clone());
             if legacy.settings().pure && legacy.streams() {
                 // The rest is for clients of the second generation, should there be any.
                 return;

@@ -192,7 +192,7 @@ pub async fn watch(app: Arc<App>) {
 async fn ask(runtime: Arc<TenantRuntime>) {
     if runtime.database().health() != Health::Idle {
         // What it says is kept where it was asked.
-        let _ = runtime.database().ready().await;
+        let _ = runtime.database().try_on().await;
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn send(inner: Arc<Inner>) {
         for message in inner.outgoing.take(&stream, max, deliverable, Instant::now()) {
             inner.publish(inner.subjects.tenant(&stream.tenant), message).await;
         }
+        stream.published();
     }
 }
 
@@ -204,7 +205,7 @@ impl Inner {
         }
         let mut gaps: HashSet<Arc<str>> = HashSet::new();
         for incoming in self.interests() {
-            self.outgoing.users(&incoming.tenant, incoming.side.users());
+            self.outgoing.users(&incoming.tenant, incoming.side().users());
             if incoming.take_owed() {
                 tracing::warn!(tenant = &*incoming.tenant, "messages from other nodes may have been missed");
                 gaps.insert(Arc::clone(&incoming.tenant));

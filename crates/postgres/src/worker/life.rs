@@ -10,7 +10,7 @@ use super::{REFRESH, Running, Worker, lag::LagWatch, state::Refreshed};
 use crate::{
     Notice, pool, prepare, publication,
     replication::{APPLICATION_NAME, ReplicationError},
-    sharing::Session,
+    sharing::{Begin, Session},
 };
 
 /// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
@@ -110,7 +110,8 @@ impl Worker {
         if self.unpublished && !self.hears() {
             return Err(ReplicationError::NothingPublished);
         }
-        Session::start(&self.config, &publications, self.anew, self.since).await
+        let begin = Begin { anew: self.anew, since: self.since, not_before: None };
+        Session::start(&self.config, &publications, begin).await
     }
 
     /// Whether broadcasts are published, and somebody is there for them.

@@ -36,7 +36,7 @@ pub const GROUPS: &[Group] = &[
         secret("NATS_NKEY_SEED", "nats_nkey_seed", "", "Seed of an NKey to log in with instead"),
         path("NATS_CREDENTIALS_FILE", "nats_credentials", "File with a JWT and the seed of its NKey to log in with instead"),
         boolean("NATS_TLS", "nats_tls", "false", "Refuse connections without TLS; servers that ask for TLS get it in any case"),
-        path("NATS_TLS_CA_FILE", "nats_tls_ca", "PEM file of authorities to trust beside those of the system"),
+        path("NATS_TLS_CA_FILE", "nats_tls_ca", "PEM file of authorities to trust instead of those of the system"),
         path("NATS_TLS_CERT_FILE", "nats_tls_cert", "PEM file of the node's own certificate"),
         path("NATS_TLS_KEY_FILE", "nats_tls_key", "PEM file of its key"),
         text("NATS_SUBJECT_PREFIX", "nats_subject_prefix", "realtime", "First part of all subjects: clusters that share NATS servers need different ones"),

@@ -96,7 +96,7 @@ pub async fn here(app: &App, external_id: &str) -> Option<TenantThere> {
     let database = runtime.database();
     if database.is_connected() && !database.is_ready() {
         // A connection that has not been used for a while is looked at; what comes of it is told by the handle itself.
-        let _ = database.ready().await;
+        let _ = database.try_on().await;
     }
     let db_connected = database.is_connected();
     Some(TenantThere {

@@ -13,8 +13,12 @@ use realtime_postgres::{
 pub trait Database: Send + Sync {
     /// Whether it answered last time it was needed, so that joins need not wait.
     fn is_ready(&self) -> bool;
-    /// Connects if need be.
+    /// See [`TenantDatabase::ready`].
     fn ready(&self) -> BoxFuture<'_, Result<(), ConnectError>>;
+    /// See [`TenantDatabase::try_on`].
+    fn try_on(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
+        self.ready()
+    }
     /// See [`TenantDatabase::subscribe`].
     fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>>;
     /// See [`TenantDatabase::unsubscribe`].
@@ -72,6 +76,10 @@ impl Database for TenantDatabase {
 
     fn ready(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
         Box::pin(Self::ready(self))
+    }
+
+    fn try_on(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(Self::try_on(self))
     }
 
     fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>> {

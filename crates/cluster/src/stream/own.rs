@@ -87,6 +87,7 @@ struct Waiting {
 }
 
 struct Follower {
+    /// Where it is; a node may have several.
     node: u32,
     /// Bytes that had been carried when it came.
     base: u64,

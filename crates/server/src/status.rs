@@ -104,7 +104,7 @@ impl Status {
                 from: from.clone(),
                 to: short_id(*to),
                 age: heard.heard_ago,
-                latency: Some(Duration::from_secs_f64(millis.max(0.0) / 1000.0)),
+                latency: Duration::try_from_secs_f64(millis / 1000.0).ok(),
             }));
             if !heard.is_self {
                 view.nodes.push(Node {

@@ -37,7 +37,7 @@ pub(super) fn metas(keys: &Value) -> Vec<(String, String, Value)> {
 }
 
 impl Watcher {
-    async fn enter(nodes: &Nodes, node: usize, key: &str) -> Result<Self> {
+    pub(super) async fn enter(nodes: &Nodes, node: usize, key: &str) -> Result<Self> {
         let config = json!({"presence": {"enabled": true, "key": key}});
         Self::of(nodes.join(node, Version::V2, TOPIC, config).await?, TOPIC).await
     }

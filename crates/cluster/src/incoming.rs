@@ -340,6 +340,12 @@ impl Incoming {
         self.copies.lock().nodes.values().all(|copy| copy.track.asked().is_none())
     }
 
+    /// Nodes on which the tenant has users.
+    pub(crate) fn populated(&self) -> Vec<u32> {
+        let copies = self.copies.lock();
+        copies.nodes.iter().filter(|(_, copy)| copy.users > 0).map(|(node, _)| *node).collect()
+    }
+
     fn count_users(&self, copies: &Copies) {
         let users = copies.nodes.values().map(|copy| copy.users).fold(0, u32::saturating_add);
         self.side().set_users_elsewhere(users);

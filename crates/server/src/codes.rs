@@ -86,6 +86,7 @@ pub static CODES: &[Code] = &[
     code("SlowConsumer", "A socket was closed because it reads slower than its channels talk", "None for single ones; many mean a network in trouble, or rooms too loud"),
     code("StartReplicationFailed", "A replication session could not begin", "Read the error: often `wal_level`, or the role's REPLICATION"),
     code("TenantNotFound", "The host names no tenant", "Compare the host with the tenants' names"),
+    code("TimeoutOnRpcCall", "A node did not answer in time: its metrics or figures are left out", "See how busy it is, or whether it stands still"),
     code("TokenWithoutExpiry", "A client of the first generation brought a token that never expires, and was let in", "Give tokens an expiry"),
     code("TopicNameRequired", "A join to `realtime:` with nothing after it", CLIENT),
     code("UnableCheckoutConnection", "The metadata database gave no connection in time", "See how busy it is"),

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use tokio::time::{self, Duration, Instant};
 
 use super::{Inner, life, listen};
-use crate::{Cluster, Credentials};
+use crate::{Cluster, Credentials, questions};
 
 /// How often the server is asked whether it is there. Three questions without an answer end the connection: a network
 /// that swallows everything is noticed within eight seconds.
@@ -56,6 +56,7 @@ impl Cluster {
         let _ = inner.client.set(client);
         inner.tasks.spawn(listen::beats(Arc::clone(inner)));
         inner.tasks.spawn(listen::direct(Arc::clone(inner)));
+        inner.tasks.spawn(questions::listen(Arc::clone(inner)));
         inner.tasks.spawn(life::send(Arc::clone(inner)));
         inner.tasks.spawn(life::live(Arc::clone(inner)));
         inner.tasks.spawn(life::mind_the_clock(Arc::clone(inner)));

@@ -215,7 +215,7 @@ impl Waiting {
     }
 }
 
-async fn subscribe(inner: &Inner, subject: String) -> Option<async_nats::Subscriber> {
+pub(crate) async fn subscribe(inner: &Inner, subject: String) -> Option<async_nats::Subscriber> {
     let client = loop {
         match inner.client.get() {
             Some(client) => break client,
@@ -241,7 +241,7 @@ async fn subscribe(inner: &Inner, subject: String) -> Option<async_nats::Subscri
     }
 }
 
-async fn next(inner: &Inner, messages: &mut async_nats::Subscriber) -> Option<Bytes> {
+pub(super) async fn next(inner: &Inner, messages: &mut async_nats::Subscriber) -> Option<Bytes> {
     tokio::select! {
         () = inner.stop.cancelled() => None,
         message = messages.next() => message.map(|message| message.payload),

@@ -43,6 +43,7 @@ pub const GROUPS: &[Group] = &[
         integer("CLUSTER_HEARTBEAT_MS", "heartbeat_ms", "1000", "milliseconds", "How often a node says that it is there; 100 to 60000"),
         integer("CLUSTER_NODE_TIMEOUT_MS", "node_timeout_ms", "", "milliseconds", "How long a node that says nothing is believed to be there; six heartbeats, if not set"),
         integer("CLUSTER_LINGER_MS", "linger_ms", "30000", "milliseconds", "How long a tenant's messages still come to a node whose last socket of it has gone"),
+        integer("METRICS_RPC_TIMEOUT_IN_MS", "metrics_timeout_ms", "15000", "milliseconds", "How long `/metrics` waits for the other nodes; less, if the scraper says that it waits less"),
     ]},
     Group { table: "auth", title: "Tokens", settings: &[
         secret("API_JWT_SECRET", "jwt_secret", "", "Secret of the clients' tokens (HS256, HS384, HS512) of the tenant that the environment describes; a well-known one, with a warning, if there is none"),

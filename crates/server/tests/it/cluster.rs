@@ -6,6 +6,7 @@ mod broadcast;
 mod changes;
 mod faults;
 mod history;
+mod operations;
 mod presence;
 mod private;
 mod rolling;
@@ -39,7 +40,7 @@ impl Drop for Nodes {
 }
 
 /// How often nodes say that they are there, and how long they are believed to be without. The machine may be busy.
-const TIMES: [(&str, &str); 2] = [("CLUSTER_HEARTBEAT_MS", "200"), ("CLUSTER_NODE_TIMEOUT_MS", "3000")];
+const TIMES: [(&str, &str); 2] = [("CLUSTER_HEARTBEAT_MS", "200"), ("CLUSTER_NODE_TIMEOUT_MS", "5000")];
 
 impl Nodes {
     async fn start(count: usize) -> Result<Self> {

@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use realtime_testkit::{
-    Answer, PATIENCE, Server, ServerOptions, Socket, TestDb, Version, sign, sign_with, unix_now,
+    Answer, Server, ServerOptions, Socket, TestDb, Version, sign, sign_with, unix_now, until,
 };
 use serde_json::{Value, json};
-use tokio::time::{self, Duration};
 
 use crate::BINARY;
 
@@ -46,6 +45,7 @@ impl Admin {
             .env("TENANT_MAX_CONCURRENT_USERS", "200")
             .and(options);
         let server = Server::start(BINARY, &metadata, options).await?;
+        server.administered().await?;
         Ok(Self { server, metadata })
     }
 
@@ -127,16 +127,6 @@ pub(crate) async fn extension(db: &TestDb) -> Result<Value> {
         settings[name.to_ascii_lowercase()] = json!(value);
     }
     Ok(json!({"type": "postgres_cdc_rls", "settings": settings}))
-}
-
-/// Waits until something is so.
-async fn until<F: Future<Output = Result<bool>>>(what: &str, holds: impl Fn() -> F) -> Result<()> {
-    let limit = time::Instant::now() + PATIENCE;
-    while !holds().await? {
-        anyhow::ensure!(time::Instant::now() < limit, "not in time: {what}");
-        time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
 }
 
 /// Connections of servers to a database: process ids.

@@ -359,11 +359,6 @@ impl Inner {
         *self.connected.borrow()
     }
 
-    /// Whether there is a connection, as it changes.
-    pub(crate) fn connected(&self) -> watch::Receiver<bool> {
-        self.connected.subscribe()
-    }
-
     /// Whether a node is heard.
     pub(crate) fn hears(&self, node: u32) -> bool {
         self.members.lock().contains(node)

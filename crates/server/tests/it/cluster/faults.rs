@@ -1,7 +1,9 @@
 //! What breaks between nodes is told, and mended.
 
 use anyhow::Result;
-use realtime_testkit::{Nats, PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, free_port, until};
+use realtime_testkit::{
+    Nats, PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, free_port, http, token, until,
+};
 use serde_json::json;
 use tokio::time;
 
@@ -72,6 +74,22 @@ async fn a_network_that_stands_still() -> Result<()> {
         }
         Ok::<_, anyhow::Error>(speaker)
     });
+    // Operators are answered too, by those nodes that can be asked.
+    let port = nodes.nodes[0].port();
+    let asking = tokio::spawn(async move {
+        let bearer = format!("Bearer {}", token("metrics"));
+        let mut answers = 0;
+        loop {
+            let answer = http(port, "GET", "/metrics", &[("authorization", &bearer)], b"").await?;
+            anyhow::ensure!(answer.status == 200, "{answer:?}");
+            answers += 1;
+            let cut = |line: &str| line.starts_with("realtime_cluster_connected") && line.ends_with(" 0");
+            if answers > 3 && answer.body.lines().any(cut) {
+                return Ok::<_, anyhow::Error>(());
+            }
+            time::sleep(time::Duration::from_millis(100)).await;
+        }
+    });
     for heard in 0..COUNT {
         let next = neighbour.event("realtime:loud", "broadcast").await;
         next.map_err(|error| anyhow::anyhow!("{heard} were heard: {error:.200}"))?;
@@ -81,6 +99,7 @@ async fn a_network_that_stands_still() -> Result<()> {
         Ok(nodes.nodes[0].metric("realtime_cluster_connected").await? == 0.0)
     })
     .await?;
+    time::timeout(PATIENCE, asking).await???;
     here.sees(&both[..1]).await?;
     there.sees(&both[1..]).await?;
     let mut late = nodes.join(0, Version::V2, TOPIC, json!({})).await?;

@@ -86,11 +86,12 @@ impl Dev {
         self.pids.get(name).copied().with_context(|| format!("no pid of {name}: {:?}", self.pids))
     }
 
-    /// The nodes that a node's status page shows.
+    /// The nodes that answer, as a node's status page has it.
     async fn nodes(&self, node: u16) -> Result<usize> {
         let answer = http(self.port + node - 1, "GET", "/status.json", &[], b"").await?;
         let report: Value = serde_json::from_str(&answer.body)?;
-        Ok(report["nodes"].as_array().context("nodes")?.len())
+        let nodes = report["nodes"].as_array().context("nodes")?;
+        Ok(nodes.iter().filter(|node| node["status"] != "unreachable").count())
     }
 
     async fn knows(&self, node: u16, count: usize) -> Result<()> {

@@ -2,7 +2,6 @@
 
 use std::{
     fmt, fs,
-    net::TcpListener,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +12,7 @@ use tokio::{
 };
 use tokio_postgres::{Client, NoTls};
 
-use crate::{Error, Supervised, find, install, owner::Owner};
+use crate::{Error, Supervised, find, install, owner::Owner, port::free_port};
 
 /// How long the server may take to accept connections.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -33,6 +32,12 @@ const KEY: &str = "server.key";
 
 /// Lines of the server's log in an error.
 const LOG_LINES: usize = 5;
+
+/// How often another free port is chosen when somebody else was quicker to take it.
+const PORT_ATTEMPTS: u32 = 3;
+
+/// What PostgreSQL's log says then.
+const PORT_TAKEN: &str = "Address already in use";
 
 /// What is being done; `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,8 +120,27 @@ impl Cluster {
             None => return Err(Error::NotFound { hint: install::HINT }),
         };
         let owner = Owner::choose()?;
+        let mut attempt = 1;
+        loop {
+            match Self::start_once(&bin, owner, &options, progress).await {
+                Err(Error::NotReady(log))
+                    if options.port.is_none() && attempt < PORT_ATTEMPTS && log.contains(PORT_TAKEN) =>
+                {
+                    attempt += 1;
+                }
+                started => return started,
+            }
+        }
+    }
+
+    async fn start_once(
+        bin: &Path,
+        owner: Owner,
+        options: &ClusterOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Self, Error> {
         let data = options.data_dir.join("data");
-        let password = prepare(&options.data_dir, &data, owner, &bin, progress).await?;
+        let password = prepare(&options.data_dir, &data, owner, bin, progress).await?;
         refuse_running(&data)?;
         if let Some((certificate, key)) = &options.tls {
             for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
@@ -125,9 +149,11 @@ impl Cluster {
             }
         }
         progress(Progress::Starting);
-        let port = options.port.map_or_else(free_port, Ok)?;
+        let failed =
+            |error: std::io::Error| Error::Program { program: "postgres", detail: error.to_string() };
+        let port = options.port.map_or_else(free_port, Ok).map_err(failed)?;
         let log = options.data_dir.join("postgresql.log");
-        let server = spawn(&bin, &data, &log, port, owner, &options)?;
+        let server = spawn(bin, &data, &log, port, owner, options)?;
         let mut cluster = Self { port, password, data, server };
         cluster.wait_until_ready(&log).await?;
         Ok(cluster)
@@ -258,13 +284,6 @@ fn refuse_running(data: &Path) -> Result<(), Error> {
         return Err(Error::AlreadyRunning { pid, path: data.to_owned() });
     }
     Ok(())
-}
-
-fn free_port() -> Result<u16, Error> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    listener
-        .map(|address| address.port())
-        .map_err(|error| Error::Program { program: "postgres", detail: error.to_string() })
 }
 
 fn spawn(

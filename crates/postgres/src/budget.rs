@@ -21,8 +21,8 @@ const AVAILABLE: &str = "select pg_catalog.current_setting('max_connections')::b
 
 /// Connections that a tenant needs free before the first.
 fn required(config: &DatabaseConfig) -> usize {
-    let all = config.pool_size.max(1) + config.policy_pool_size.max(1) + FURTHER;
-    (all * SHARE).div_ceil(100)
+    let pools = config.pool_size.max(1).saturating_add(config.policy_pool_size.max(1));
+    pools.saturating_add(FURTHER).saturating_mul(SHARE).div_ceil(100)
 }
 
 /// Checks that there is room.
@@ -57,7 +57,9 @@ mod tests {
     fn needs_more_than_it_takes() {
         let config = DatabaseConfig { pool_size: 5, policy_pool_size: 2, ..DatabaseConfig::default() };
         assert_eq!(required(&config), 9);
-        assert_eq!(required(&DatabaseConfig { pool_size: 20, ..config }), 23);
+        assert_eq!(required(&DatabaseConfig { pool_size: 20, ..config.clone() }), 23);
+        let absurd = required(&DatabaseConfig { pool_size: usize::MAX, ..config });
+        assert!(judge(i64::MAX, absurd).is_ok() && judge(1_000_000, absurd).is_err(), "{absurd}");
         assert_eq!(judge(10, 9), Ok(()));
         let error = judge(9, 9).unwrap_err();
         assert_eq!(

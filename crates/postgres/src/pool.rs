@@ -25,6 +25,10 @@ pub(crate) fn settings(config: &DatabaseConfig, application: &str) -> tokio_post
     postgres
 }
 
+/// Connections of a pool at most, whatever a tenant's settings say: a pool takes memory for each that it may have, and a
+/// size that somebody mistyped must not end the server.
+pub(crate) const MAX_SIZE: usize = 1000;
+
 /// Makes the pool for row changes; nothing is connected yet.
 ///
 /// # Errors
@@ -44,7 +48,7 @@ pub(crate) fn make_named(
     wait: Duration,
 ) -> Result<Pool, ConnectError> {
     Pool::builder(config.route.manager(settings(config, application)))
-        .max_size(size.max(1))
+        .max_size(size.clamp(1, MAX_SIZE))
         .runtime(Runtime::Tokio1)
         .timeouts(Timeouts {
             wait: Some(wait),

@@ -33,6 +33,7 @@ use crate::{
     pool,
     prepare::Preparation,
     private::Private,
+    sharing::Reader,
     subscribe,
     worker::{Command, Worker},
 };
@@ -123,7 +124,7 @@ struct Inner {
     contact: Arc<Contact>,
     /// When the last attempt to connect ended, and how. Held during an attempt.
     attempt: Mutex<Option<(Instant, Result<(), ConnectError>)>>,
-    /// Attempts that failed lately.
+    /// Attempts for clients that failed lately.
     failures: parking_lot::Mutex<ConnectLimit>,
     /// Whether there was room for all connections since contact was last lost.
     has_room: AtomicBool,
@@ -137,6 +138,13 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     stats: Arc<Stats>,
+}
+
+/// For whose sake a connection is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Client,
+    Server,
 }
 
 impl TenantDatabase {
@@ -210,11 +218,24 @@ impl TenantDatabase {
         &self.inner.stats
     }
 
-    /// Connects if need be. Those who ask at once share one attempt and its outcome.
+    /// Connects if need be, for a client. Those who ask at once share one attempt and its outcome.
+    ///
+    /// # Errors
+    /// [`ConnectError`] after at most 15 seconds; at once if several clients have failed within a few seconds.
+    pub async fn ready(&self) -> Result<(), ConnectError> {
+        self.connect(Asker::Client).await
+    }
+
+    /// The same for the server's own sake, at its start or to see whether the database is there: clients are not barred
+    /// for it, and it is not barred for them. Whoever calls this again and again has to pause in between.
     ///
     /// # Errors
     /// [`ConnectError`] after at most 15 seconds.
-    pub async fn ready(&self) -> Result<(), ConnectError> {
+    pub async fn try_on(&self) -> Result<(), ConnectError> {
+        self.connect(Asker::Server).await
+    }
+
+    async fn connect(&self, asker: Asker) -> Result<(), ConnectError> {
         let asked = Instant::now();
         let mut attempt = self.inner.attempt.lock().await;
         if let Some((ended, outcome)) = &*attempt
@@ -222,7 +243,7 @@ impl TenantDatabase {
         {
             return outcome.clone();
         }
-        if self.inner.failures.lock().is_reached(asked) {
+        if asker == Asker::Client && self.inner.failures.lock().is_reached(asked) {
             return Err(ConnectError::RateLimited);
         }
         let probe = async {
@@ -242,7 +263,9 @@ impl TenantDatabase {
             Ok(()) => self.inner.contact.made(),
             Err(_) => {
                 self.lost();
-                self.inner.failures.lock().failed(Instant::now());
+                if asker == Asker::Client {
+                    self.inner.failures.lock().failed(Instant::now());
+                }
             }
         }
         if outcome.is_ok() {
@@ -341,7 +364,13 @@ impl TenantDatabase {
     /// Whether row changes and broadcasts are read from the log right now.
     #[must_use]
     pub fn is_replicating(&self) -> bool {
-        self.inner.contact.is_replicating()
+        self.reader().is_some()
+    }
+
+    /// Who reads the log for this node right now; `None` if nobody does.
+    #[must_use]
+    pub fn reader(&self) -> Option<Reader> {
+        self.inner.contact.reader()
     }
 
     /// Ends the replication session, if there is one; those who need it get another one, and are told of the gap as when

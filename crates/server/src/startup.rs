@@ -151,7 +151,7 @@ pub async fn connect(runtime: &TenantRuntime) {
         if runtime.tenant().suspend {
             return;
         }
-        match runtime.database().ready().await {
+        match runtime.database().try_on().await {
             Ok(()) => {
                 tracing::info!(tenant = &*tenant.external_id, "connected to the tenant's database");
                 return;

@@ -57,7 +57,7 @@ impl TenantDatabase {
             time::sleep(Duration::from_millis(pause)).await;
             if self.inner.config.durable_slot {
                 // That starts the worker.
-                if self.ready().await.is_ok() {
+                if self.try_on().await.is_ok() {
                     return;
                 }
             } else {

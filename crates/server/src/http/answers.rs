@@ -35,9 +35,9 @@ pub fn phrase(headers: &HeaderMap, status: StatusCode, text: &'static str) -> Re
     (status, [HTML], text).into_response()
 }
 
-/// Of a request that cannot be read.
-pub fn bad_request() -> Response {
-    (StatusCode::BAD_REQUEST, [HTML], "Bad Request").into_response()
+/// Of a request that cannot be read: the phrase, as JSON for those who ask for it.
+pub fn bad_request(headers: &HeaderMap) -> Response {
+    phrase(headers, StatusCode::BAD_REQUEST, "Bad Request")
 }
 
 /// Of a route that does not exist: the phrase, as JSON for those who ask for it.

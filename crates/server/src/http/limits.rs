@@ -9,14 +9,17 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 
-use super::answers::{phrase, text};
+use super::{
+    answers::{phrase, text},
+    paths,
+};
 use crate::app::App;
 
 /// Largest body of a request, in bytes. Routes that read one have it as their limit too: here it is judged by what the
 /// client announces.
 pub(super) const MAX_BODY: usize = 8_000_000;
 
-/// Answers a request that cannot be good, whatever it asks for: 431 for a header value over `MAX_HEADER_LENGTH`, 413 for
+/// Answers a request that cannot be good, whatever it asks for: 400 for a path that is no text, 431 for a header value over `MAX_HEADER_LENGTH`, 413 for
 /// a body that is announced to be too large, 406 where a route answers JSON and the client does not take that.
 pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     match fault(&request, app.max_header_length()) {
@@ -26,6 +29,9 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
 }
 
 fn fault(request: &Request, max_header_length: usize) -> Option<(StatusCode, &'static str)> {
+    if !paths::is_text(request.uri().path()) {
+        return Some((StatusCode::BAD_REQUEST, "Bad Request"));
+    }
     let headers = request.headers();
     if headers.values().any(|value| value.len() > max_header_length) {
         return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));

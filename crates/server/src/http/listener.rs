@@ -9,7 +9,10 @@ use std::{
 
 use axum::{Router, body::Body};
 use http::Request;
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,6 +24,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
+use super::{leftover, paths};
+
 /// Connections that may wait for the accept loop.
 const BACKLOG: i32 = 4096;
 
@@ -29,6 +34,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a request's connection comes from: the client, or the proxy before the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
 
 /// Holds a connection's place among those allowed; travels with the socket after an upgrade.
 #[derive(Debug, Clone)]
@@ -73,7 +82,7 @@ pub async fn serve(
             () = stop.cancelled() => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Some((stream, permit)) = accepted else { continue };
+        let Some((stream, peer, permit)) = accepted else { continue };
         let router = router.clone();
         let stop = stop.clone();
         // Frames are small and written whole: waiting for more would only add delay.
@@ -81,10 +90,10 @@ pub async fn serve(
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
         match tls.clone() {
-            None => connections.spawn(connection(stream, permit, router, stop)),
+            None => connections.spawn(connection(stream, peer, permit, router, stop)),
             Some(tls) => connections.spawn(async move {
                 if let Some(stream) = handshake(&tls, stream, &stop).await {
-                    connection(stream, permit, router, stop).await;
+                    connection(stream, peer, permit, router, stop).await;
                 }
             }),
         };
@@ -94,10 +103,16 @@ pub async fn serve(
 }
 
 /// One connection, as soon as there is a place for it. `None` when accepting failed; the caller tries again.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, ConnectionPermit)> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, Peer, ConnectionPermit)> {
     let permit = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, ConnectionPermit(Arc::new(permit)))),
+        Ok((stream, from)) => {
+            let peer = Peer(from.ip().to_canonical());
+            Some((stream, peer, ConnectionPermit(Arc::new(permit))))
+        }
         Err(error) => {
             // A client that went away before we came is its own affair; anything else needs a breath.
             if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
@@ -131,14 +146,29 @@ async fn handshake(
 }
 
 /// Serves one connection.
-async fn connection<S>(stream: S, permit: ConnectionPermit, router: Router, stop: CancellationToken)
-where
+async fn connection<S>(
+    stream: S,
+    peer: Peer,
+    permit: ConnectionPermit,
+    router: Router,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
+    let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(permit.clone());
-        router.clone().oneshot(request)
+        request.extensions_mut().insert(peer);
+        paths::straighten(request.uri_mut());
+        let router = router.clone();
+        async move {
+            if request.body().is_end_stream() {
+                return router.oneshot(request.map(Body::new)).await;
+            }
+            let (request, leftover) = leftover::lend(request);
+            let answer = router.oneshot(request.map(Body::new)).await;
+            leftover.throw_away().await;
+            answer
+        }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_postgres::{
-    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Health, ReadVerdict,
+    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Health, ReadVerdict, Reader,
     ReplayError, ReplayParams, ReplayedMessage, Replication, SubscribeRequest, TenantDatabase, WriteVerdict,
 };
 
@@ -13,8 +13,12 @@ use realtime_postgres::{
 pub trait Database: Send + Sync {
     /// Whether it answered last time it was needed, so that joins need not wait.
     fn is_ready(&self) -> bool;
-    /// Connects if need be.
+    /// See [`TenantDatabase::ready`].
     fn ready(&self) -> BoxFuture<'_, Result<(), ConnectError>>;
+    /// See [`TenantDatabase::try_on`].
+    fn try_on(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
+        self.ready()
+    }
     /// See [`TenantDatabase::subscribe`].
     fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>>;
     /// See [`TenantDatabase::unsubscribe`].
@@ -43,9 +47,9 @@ pub trait Database: Send + Sync {
     fn health(&self) -> Health {
         Health::Idle
     }
-    /// See [`TenantDatabase::is_replicating`].
-    fn is_replicating(&self) -> bool {
-        false
+    /// See [`TenantDatabase::reader`].
+    fn reader(&self) -> Option<Reader> {
+        None
     }
     /// See [`TenantDatabase::end_replication`].
     fn end_replication(&self) -> BoxFuture<'_, bool> {
@@ -72,6 +76,10 @@ impl Database for TenantDatabase {
 
     fn ready(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
         Box::pin(Self::ready(self))
+    }
+
+    fn try_on(&self) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(Self::try_on(self))
     }
 
     fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>> {
@@ -120,8 +128,8 @@ impl Database for TenantDatabase {
         Self::health(self)
     }
 
-    fn is_replicating(&self) -> bool {
-        Self::is_replicating(self)
+    fn reader(&self) -> Option<Reader> {
+        Self::reader(self)
     }
 
     fn end_replication(&self) -> BoxFuture<'_, bool> {

@@ -32,8 +32,8 @@ const OPERATORS: [&str; 5] = [":opno", ":opnos", ":sortop", ":eqop", ":cycle_mar
 /// Objects with lower ids came with PostgreSQL.
 const FIRST_OF_USERS: u32 = 16384;
 
-/// PostgreSQL's own relations that may be looked at. Not among them: roles with their passwords, statistics with
-/// values of columns, settings, sessions with their statements, subscriptions and foreign servers with how to log in.
+/// PostgreSQL's own relations that may be looked at. Not among them: roles with their passwords and settings, statistics
+/// with values of columns, settings, sessions with their statements, subscriptions and foreign servers with how to log in.
 const CATALOG: &[&str] = &[
     "pg_catalog.pg_am",
     "pg_catalog.pg_attribute",
@@ -51,7 +51,6 @@ const CATALOG: &[&str] = &[
     "pg_catalog.pg_publication",
     "pg_catalog.pg_publication_tables",
     "pg_catalog.pg_replication_slots",
-    "pg_catalog.pg_roles",
     "pg_catalog.pg_sequences",
     "pg_catalog.pg_stat_all_indexes",
     "pg_catalog.pg_stat_all_tables",
@@ -87,9 +86,11 @@ const VOLATILE: &[&str] = &[
     "uuidv7",
 ];
 
-/// Functions that run SQL they are given, or tell of settings, files, sessions and their statements.
+/// Functions that run SQL they are given, or tell of settings, files, sessions and their statements, and of what somebody
+/// wrote into triggers, functions and views: the keys of webhooks are arguments of triggers.
 const TELLTALES: &str = "(table|schema|database|query|cursor)_to_xml|^ts_(stat|rewrite)$|^current_setting$\
-    |^pg_(show_|hba_|ident_|read_|ls_|stat_file|settings|options_to|get_(shmem|backend|wait))\
+    |^pg_(show_|hba_|ident_|read_|ls_|stat_file|settings|options_to|cursor$|prepared_|get_(shmem|backend|wait))\
+    |^pg_get_(triggerdef|functiondef|function_sqlbody|function_arg|viewdef|ruledef)\
     |^pg_stat_get_(activity|backend|wal_receiver|subscription)|^lo_|^loread$|^inet_(client|server)_|^pg_mcv_";
 
 /// What an analysed statement names.

@@ -25,11 +25,14 @@ pub(crate) fn settings(config: &MetadataConfig, application: &str) -> tokio_post
     postgres
 }
 
+/// Connections at most, whatever the settings say: a pool takes memory for each that it may have.
+const MAX_SIZE: usize = 1000;
+
 /// Makes the pool; nothing is connected yet.
 pub(super) fn make(config: &MetadataConfig) -> Result<Pool, StoreError> {
     let manager = config.route.manager(settings(config, APPLICATION));
     let mut pool = Pool::builder(manager)
-        .max_size(config.pool_size.max(1))
+        .max_size(config.pool_size.clamp(1, MAX_SIZE))
         .runtime(Runtime::Tokio1)
         .timeouts(Timeouts {
             wait: Some(config.wait),

@@ -3,9 +3,14 @@
 
 mod basic;
 mod seal;
+mod throttle;
 mod zta;
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -16,12 +21,14 @@ use axum::{
 use basic::Basic;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use seal::Seals;
+use throttle::Throttle;
+use tokio::time::Instant;
 use zta::{Refusal, Zta};
 
 use super::BASE;
 use crate::{
     config::{DashboardAccess, DashboardSettings},
-    http::answers::text,
+    http::{answers::text, listener::Peer},
 };
 
 /// Largest form, in bytes: a statement for the SQL inspector.
@@ -45,6 +52,8 @@ const HEADERS: [(HeaderName, &str); 6] = [
 /// Who may come in.
 pub struct Access {
     kind: Kind,
+    /// Of names and passwords.
+    throttle: Throttle,
     seals: Seals,
 }
 
@@ -53,6 +62,30 @@ enum Kind {
     Zta(Box<Zta>),
     /// It could not be set up: nobody may.
     Closed,
+}
+
+/// Why a name and a password did not do.
+enum Failure {
+    /// They are wrong, or there are none.
+    Unknown,
+    /// For so long nobody at that address is asked.
+    Barred(Duration),
+}
+
+impl Failure {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Unknown => {
+                let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"Application\"")];
+                (StatusCode::UNAUTHORIZED, challenge, "Unauthorized").into_response()
+            }
+            Self::Barred(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                let retry = [(header::RETRY_AFTER, seconds.to_string())];
+                (StatusCode::TOO_MANY_REQUESTS, retry, "Too Many Requests").into_response()
+            }
+        }
+    }
 }
 
 /// Who looks at a page.
@@ -96,19 +129,13 @@ impl Access {
                 }
             },
         };
-        Self { kind, seals: Seals::new(&settings.secret) }
+        Self { kind, throttle: Throttle::default(), seals: Seals::new(&settings.secret) }
     }
 
     /// Who asks, or the answer to those who may not.
-    async fn admit(&self, request: &http::HeaderMap) -> Result<String, Response> {
+    async fn admit(&self, request: &http::HeaderMap, peer: IpAddr) -> Result<String, Response> {
         match &self.kind {
-            Kind::Basic(basic) => basic.admit(request).ok_or_else(|| {
-                if request.contains_key(header::AUTHORIZATION) {
-                    tracing::warn!("dashboard refused: wrong name or password");
-                }
-                let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"Application\"")];
-                (StatusCode::UNAUTHORIZED, challenge, "Unauthorized").into_response()
-            }),
+            Kind::Basic(basic) => self.log_in(basic, request, peer).map_err(Failure::into_response),
             Kind::Zta(zta) => zta.admit(request).await.map_err(|refusal| match refusal {
                 Refusal::Denied(reason) => {
                     tracing::warn!(reason, "dashboard refused");
@@ -119,6 +146,24 @@ impl Access {
                 }
             }),
             Kind::Closed => Err((StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable").into_response()),
+        }
+    }
+
+    /// By a name and a password. Who brings none has not failed yet: browsers ask without first.
+    fn log_in(&self, basic: &Basic, headers: &http::HeaderMap, peer: IpAddr) -> Result<String, Failure> {
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return Err(Failure::Unknown);
+        }
+        match self.throttle.attempt(peer, Instant::now(), || basic.admit(headers)) {
+            Ok(Some(who)) => Ok(who),
+            Ok(None) => {
+                tracing::warn!(%peer, "dashboard refused: wrong name or password");
+                Err(Failure::Unknown)
+            }
+            Err(wait) => {
+                tracing::warn!(%peer, "dashboard refused: too many failed logins");
+                Err(Failure::Barred(wait))
+            }
         }
     }
 
@@ -158,7 +203,9 @@ pub async fn guard(State(access): State<Arc<Access>>, request: Request, next: Ne
 }
 
 async fn admitted(access: &Access, request: Request, next: Next) -> Response {
-    let who = match access.admit(request.headers()).await {
+    // The listener puts it there.
+    let peer = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| *address);
+    let who = match access.admit(request.headers(), peer).await {
         Ok(who) => who,
         Err(refusal) => return refusal,
     };

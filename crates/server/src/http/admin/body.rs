@@ -29,14 +29,16 @@ const MAX_SETTINGS: usize = 65_536;
 pub(super) async fn tenant(request: Request) -> Result<Map<String, Value>, Response> {
     let json = media_type(request.headers())
         .is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
-    let body = read_body(request.into_body()).await?;
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts.headers, body).await?;
+    let unreadable = || bad_request(&parts.headers);
     if !json {
-        return Err(bad_request());
+        return Err(unreadable());
     }
-    let mut body: Map<String, Value> = serde_json::from_slice(&body).map_err(|_| bad_request())?;
+    let mut body: Map<String, Value> = serde_json::from_slice(&body).map_err(|_| unreadable())?;
     match body.remove("tenant") {
         Some(Value::Object(tenant)) => Ok(tenant),
-        _ => Err(bad_request()),
+        _ => Err(unreadable()),
     }
 }
 

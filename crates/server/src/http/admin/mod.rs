@@ -126,8 +126,12 @@ impl Page {
         document::Refused,
     )
 )]
-async fn list(State(app): State<Arc<App>>, page: Result<Query<Page>, QueryRejection>) -> Response {
-    let Ok(Query(page)) = page else { return super::answers::bad_request() };
+async fn list(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Response {
+    let Ok(Query(page)) = page else { return super::answers::bad_request(&headers) };
     let directory = match app.tenants() {
         Tenants::Stored(directory) => directory,
         Tenants::Configured(registry) => {

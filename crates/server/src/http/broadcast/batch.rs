@@ -76,7 +76,8 @@ pub async fn batch(
     }
     let json = media_type(request.headers()).as_deref() == Some("application/json");
     let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
-    let body = match read_body(request.into_body()).await {
+    let (parts, body) = request.into_parts();
+    let body = match read_body(&parts.headers, body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
@@ -84,7 +85,7 @@ pub async fn batch(
     let body: &[u8] = if json && !body.is_empty() { &body } else { b"{}" };
     let messages = match parse(body, tenant.limits.max_payload_bytes()) {
         Ok(messages) => messages,
-        Err(Refusal::NotJson) => return bad_request(),
+        Err(Refusal::NotJson) => return bad_request(&parts.headers),
         Err(Refusal::Errors(errors)) => {
             let errors = json!({ "errors": { "messages": errors } });
             return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);

@@ -15,7 +15,7 @@ pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
 
 use super::{
-    answers::{bad_request, message, text},
+    answers::{bad_request, phrase, text},
     limits::MAX_BODY,
 };
 use crate::{metrics::MessageType, session::Token, tenant_runtime::TenantRuntime};
@@ -101,19 +101,19 @@ impl Published {
     }
 }
 
-/// Reads a body within its limits.
-pub(super) async fn read_body(body: Body) -> Result<Bytes, Response> {
+/// Reads the body of a request with these headers, within its limits.
+pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Response> {
     match time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => {
             let too_large = std::error::Error::source(&error)
                 .is_some_and(|source| source.to_string().contains("length limit"));
             if too_large {
-                return Err(message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
+                return Err(phrase(headers, StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
             }
-            Err(bad_request())
+            Err(bad_request(headers))
         }
-        Err(_) => Err(message(StatusCode::REQUEST_TIMEOUT, "Request Timeout")),
+        Err(_) => Err(phrase(headers, StatusCode::REQUEST_TIMEOUT, "Request Timeout")),
     }
 }
 

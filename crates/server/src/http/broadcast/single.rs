@@ -66,7 +66,8 @@ pub async fn single(
     let private = form_urlencoded::parse(query.as_bytes())
         .any(|(name, value)| name == "private" && matches!(&*value, "true" | "1"));
     let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
-    let body = match read_body(request.into_body()).await {
+    let (parts, body) = request.into_parts();
+    let body = match read_body(&parts.headers, body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
@@ -76,7 +77,7 @@ pub async fn single(
         Some("application/octet-stream") => (Encoding::Binary, body.clone(), body.len() + 6 > max),
         Some(_) => match payload(&body) {
             Some(payload) => (Encoding::Json, payload.clone(), size::exceeds(&payload, max)),
-            None => return bad_request(),
+            None => return bad_request(&parts.headers),
         },
         // Without a content type the body is not read.
         None => (Encoding::Json, Bytes::from_static(b"{}"), false),

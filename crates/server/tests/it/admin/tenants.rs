@@ -166,6 +166,41 @@ async fn fields_and_settings() -> Result<()> {
     Ok(())
 }
 
+/// Settings are not checked for sense (http_and_ops 1.3): whatever was stored, the tenant alone has the trouble.
+#[tokio::test]
+async fn absurd_sizes_of_pools_harm_nobody() -> Result<()> {
+    let admin = Admin::start().await?;
+    let db = TestDb::new().await?;
+    admin.make("sane", &db).await?;
+    let absurd = [json!(0), json!(-1), json!(1_000_000_000_000_u64), json!(i64::MAX)];
+    let settings = ["db_queue_target", "db_pool", "subcriber_pool_size"];
+    for (setting, value) in
+        settings.iter().flat_map(|setting| absurd.iter().map(move |value| (*setting, value)))
+    {
+        let mut extension = extension(&db).await?;
+        extension["settings"][setting] = value.clone();
+        let tenant = json!({"jwt_secret": TENANT_SECRET, "extensions": [extension]});
+        let answer = admin.put("absurd", tenant).await?;
+        assert!(matches!(answer.status, 200 | 201), "{setting} {value}: {answer:?}");
+        let mut socket = admin.socket("absurd", TENANT_SECRET).await?;
+        let (reply, _) = socket.join("realtime:a", json!({"config": {}})).await?;
+        if setting != "db_queue_target" && value.as_i64().is_some_and(|size| size > 0) {
+            let reason =
+                "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect";
+            assert_eq!(
+                reply,
+                json!({"status": "error", "response": {"reason": reason}}),
+                "{setting} {value}"
+            );
+        } else {
+            assert_eq!(reply["status"], "ok", "{setting} {value}: {reply}");
+        }
+    }
+    let mut socket = admin.socket("sane", TENANT_SECRET).await?;
+    assert_eq!(socket.join("realtime:a", json!({"config": {}})).await?.0["status"], "ok");
+    Ok(())
+}
+
 /// http_and_ops 15, 16, 18
 #[tokio::test]
 async fn what_is_refused() -> Result<()> {

@@ -27,12 +27,14 @@ async fn a_name_and_a_password() -> Result<()> {
     let db = TestDb::new().await?;
     let server = Server::start(BINARY, &db, options()).await?;
     let bearing = |credentials: &str| format!("Basic {}", BASE64_STANDARD.encode(credentials));
-    for path in ["/admin/dashboard", "/admin/dashboard/", "/admin/dashboard/home", "/admin/dashboard/nowhere"]
-    {
-        for wrong in ["ann:wrong", "bob:of-the-dashboard", "ann:", ":"] {
-            let answer = server.http("GET", path, &[("Authorization", &bearing(wrong))], b"").await?;
-            assert_eq!(answer.status, 401, "{path} {wrong}");
-        }
+    for (path, wrong) in [
+        ("/admin/dashboard", "ann:wrong"),
+        ("/admin/dashboard/", "bob:of-the-dashboard"),
+        ("/admin/dashboard/home", "ann:"),
+        ("/admin/dashboard/nowhere", ":"),
+    ] {
+        let answer = server.http("GET", path, &[("Authorization", &bearing(wrong))], b"").await?;
+        assert_eq!(answer.status, 401, "{path} {wrong}");
         let answer = server.http("GET", path, &[], b"").await?;
         assert_eq!(answer.status, 401, "{path}");
         assert_eq!(answer.header("www-authenticate"), "Basic realm=\"Application\"");
@@ -60,6 +62,37 @@ async fn a_name_and_a_password() -> Result<()> {
         let headers = [("Authorization", &*bearing(guess))];
         assert_eq!(locked.http("GET", "/admin/dashboard/home", &headers, b"").await?.status, 401);
     }
+    Ok(())
+}
+
+/// Passwords cannot be tried without end.
+#[tokio::test]
+async fn failed_logins_are_throttled() -> Result<()> {
+    let db = TestDb::new().await?;
+    let server = Server::start(BINARY, &db, options()).await?;
+    let path = "/admin/dashboard/home";
+    let wrong = format!("Basic {}", BASE64_STANDARD.encode("ann:guess"));
+    // One is forgotten every six seconds: on a machine that is slow more than ten may be tried.
+    let mut tries = 0;
+    let barred = loop {
+        let answer = server.http("GET", path, &[("Authorization", &wrong)], b"").await?;
+        if answer.status != 401 {
+            break answer;
+        }
+        tries += 1;
+        assert!(tries < 1000, "nobody is ever barred");
+    };
+    assert!(tries >= 10, "{tries}");
+    assert_eq!((barred.status, barred.header("set-cookie")), (429, ""));
+    assert!((1..=6).contains(&barred.header("retry-after").parse::<u64>()?));
+    // Who brings nothing is asked for a password, and nothing else is barred.
+    assert_eq!(server.http("GET", path, &[], b"").await?.status, 401);
+    assert_eq!(server.http("GET", "/healthcheck", &[], b"").await?.status, 200);
+    let mut ann = Operator::new(&server);
+    while ann.get("/home").await?.status != 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(server.log().contains("too many failed logins"), "{}", server.log());
     Ok(())
 }
 

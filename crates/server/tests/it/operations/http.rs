@@ -101,8 +101,11 @@ async fn refusals_of_form() -> Result<()> {
             &[json, ("Content-Type", "application/json"), ("Authorization", &bearer)],
             "{\"messages\":",
             400,
-            "Bad Request",
+            "\"Bad Request\"",
         ),
+        ("GET", "/api/tenants/%ff", &[], "", 400, "Bad Request"),
+        ("GET", "/metrics/%ff", &[json], "", 400, "\"Bad Request\""),
+        ("POST", "/api/broadcast/%ff/events/a", &[("Authorization", &bearer)], "{}", 400, "Bad Request"),
     ] {
         let answer = server.http(method, path, headers, body.as_bytes()).await?;
         assert_eq!((answer.status, &*answer.body), (status, text), "{method} {path} {headers:?}");
@@ -116,6 +119,49 @@ async fn refusals_of_form() -> Result<()> {
     stream.read_to_string(&mut answer).await?;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.ends_with("Request Entity Too Large"), "{answer}");
+    Ok(())
+}
+
+/// A client that sends a large body without need reads the answer, not the end of its connection, and can go on with it.
+#[tokio::test]
+async fn what_is_refused_unread_is_answered_all_the_same() -> Result<()> {
+    let (server, _db) = crate::server().await?;
+    let small = b"GET /healthcheck HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for (path, kind, length, status) in [
+        ("/api/broadcast", "application/json", 8_000_001, 413),
+        ("/api/broadcast", "application/json", 12_000_000, 413),
+        ("/api/broadcast", "application/json", 5_000_000, 401),
+        ("/api/broadcast/a/events/b", "text/plain", 5_000_000, 415),
+        ("/api/tenants", "application/json", 5_000_000, 403),
+        ("/nowhere", "application/json", 5_000_000, 404),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await?;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&vec![b' '; length]).await?;
+        stream.write_all(small).await?;
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).await?;
+        assert!(answers.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {length}: {answers}");
+        assert!(answers.ends_with("\r\n\r\nok"), "{path} {length}: {answers}");
+    }
+    Ok(())
+}
+
+/// A path with empty segments is the path without: a base address that ends with a slash makes some.
+#[tokio::test]
+async fn empty_segments_of_a_path_mean_nothing() -> Result<()> {
+    let (server, _db) = crate::server().await?;
+    for path in ["/healthcheck/", "//healthcheck", "/api/ping/", "/realtime/v1//api/ping?a=b//"] {
+        assert_eq!(server.http("GET", path, &[], b"").await?.status, 200, "{path}");
+    }
+    for path in ["/socket//websocket", "//socket/websocket/", "/realtime/v1//websocket"] {
+        let path = format!("{path}?apikey={}&vsn=9", token("anon"));
+        // Refused for its version: the route was found.
+        assert_eq!(server.http("GET", &path, &[], b"").await?.status, 403, "{path}");
+    }
     Ok(())
 }
 

@@ -1,0 +1,134 @@
+//! How often somebody may try a name and a password. Pure; time is given.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Logins that may fail in a row.
+const FAILURES: u32 = 10;
+
+/// After this time one of them is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(6);
+
+/// Addresses that are remembered. Of more, those are forgotten that have failed least.
+const MAX_PEERS: usize = 4096;
+
+/// Remembers by address whose logins failed lately.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    /// When an address will have no failures any more.
+    clear_at: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+impl Throttle {
+    /// Lets somebody try, unless too many tries from their address have failed. Tries of one address follow one
+    /// another: none begins before it is known what became of the others.
+    ///
+    /// # Errors
+    /// How long they have to wait.
+    pub fn attempt<T>(
+        &self,
+        peer: IpAddr,
+        now: Instant,
+        login: impl FnOnce() -> Option<T>,
+    ) -> Result<Option<T>, Duration> {
+        let key = network(peer);
+        let mut peers = self.clear_at.lock();
+        let clear_at = peers.get(&key).copied().filter(|at| *at > now).unwrap_or(now);
+        let allowed = now + FORGOTTEN * (FAILURES - 1);
+        if clear_at > allowed {
+            return Err(clear_at - allowed);
+        }
+        let admitted = login();
+        if admitted.is_none() {
+            make_room(&mut peers, now);
+            peers.insert(key, clear_at + FORGOTTEN);
+        }
+        Ok(admitted)
+    }
+}
+
+/// Who has one address of IPv6 has a network of them.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+fn make_room(peers: &mut HashMap<IpAddr, Instant>, now: Instant) {
+    if peers.len() < MAX_PEERS {
+        return;
+    }
+    peers.retain(|_, clear_at| *clear_at > now);
+    if peers.len() >= MAX_PEERS
+        && let Some(peer) = peers.iter().min_by_key(|(_, clear_at)| **clear_at).map(|(peer, _)| *peer)
+    {
+        peers.remove(&peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn fails(throttle: &Throttle, peer: IpAddr, now: Instant) -> Result<(), Duration> {
+        throttle.attempt(peer, now, || None::<()>).map(|admitted| assert_eq!(admitted, None))
+    }
+
+    #[test]
+    fn ten_failures_bar_even_the_right_word_for_a_while() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(fails(&throttle, PEER, start), Ok(()));
+        }
+        assert_eq!(fails(&throttle, PEER, start), Err(FORGOTTEN));
+        assert_eq!(throttle.attempt(PEER, start, || Some(())), Err(FORGOTTEN));
+        let later = start + Duration::from_secs(2);
+        assert_eq!(fails(&throttle, PEER, later), Err(Duration::from_secs(4)));
+        // Others are not concerned.
+        assert_eq!(fails(&throttle, "192.0.2.1".parse().unwrap(), later), Ok(()));
+        // Being turned away is no failure; one more try is free every six seconds.
+        let later = start + FORGOTTEN;
+        assert_eq!(throttle.attempt(PEER, later, || Some(())), Ok(Some(())));
+        assert_eq!(fails(&throttle, PEER, later), Ok(()));
+        assert_eq!(fails(&throttle, PEER, later), Err(FORGOTTEN));
+        let much_later = start + Duration::from_secs(600);
+        for _ in 0..10 {
+            assert_eq!(fails(&throttle, PEER, much_later), Ok(()));
+        }
+        assert!(fails(&throttle, PEER, much_later).is_err());
+    }
+
+    #[test]
+    fn a_network_counts_as_one() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for n in 0..10_u128 {
+            let peer = Ipv6Addr::from_bits((0x2001_0db8 << 96) | n);
+            assert_eq!(fails(&throttle, peer.into(), now), Ok(()));
+        }
+        assert!(fails(&throttle, "2001:db8::ffff".parse().unwrap(), now).is_err());
+        assert!(fails(&throttle, "2001:db8:0:1::1".parse().unwrap(), now).is_ok());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_who_failed_most_stays() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(fails(&throttle, PEER, now), Ok(()));
+        }
+        for n in 0..10_000_u32 {
+            let peer = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n);
+            assert_eq!(fails(&throttle, peer.into(), now), Ok(()));
+        }
+        assert_eq!(throttle.clear_at.lock().len(), MAX_PEERS);
+        assert!(fails(&throttle, PEER, now).is_err());
+    }
+}

@@ -412,6 +412,11 @@ impl Inner {
         self.client.get().map_or(0, |client| client.server_info().max_payload)
     }
 
+    /// The other nodes.
+    pub(crate) fn others(&self) -> Vec<u32> {
+        self.members.lock().nodes().keys().copied().collect()
+    }
+
     /// Other nodes on which a tenant has users, as far as this one listens for it.
     pub(crate) fn populated(&self, tenant: &str) -> Vec<u32> {
         self.incoming.read().get(tenant).map(|incoming| incoming.populated()).unwrap_or_default()

@@ -1,5 +1,8 @@
 // What the test clients share: JSON objects, one a line, in and out.
 
+// How long the clients wait for an answer, in milliseconds: of themselves they wait ten seconds, and a machine may be busy.
+export const PATIENCE = 120_000
+
 export const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
 
 // Bytes have no JSON: shown as numbers.

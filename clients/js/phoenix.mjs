@@ -2,7 +2,7 @@
 // Usage: node phoenix.mjs TRANSPORT URL TOKEN KEY
 import { LongPoll, Presence, Socket } from 'phoenix'
 import ws from 'ws'
-import { commands, print } from './lines.mjs'
+import { PATIENCE, commands, print } from './lines.mjs'
 
 const [transport, url, token, key] = process.argv.slice(2)
 // Where the client looks for what browsers have.
@@ -18,7 +18,7 @@ const options =
         encode: (message, callback) => callback(JSON.stringify(message)),
         decode: (text, callback) => callback(JSON.parse(text)),
       }
-const socket = new Socket(`${url}/socket`, { ...options, params: { apikey: token } })
+const socket = new Socket(`${url}/socket`, { ...options, timeout: PATIENCE, params: { apikey: token } })
 socket.onError((error) => print({ error: String(error?.message ?? error) }))
 socket.connect()
 const config = { broadcast: { ack: true }, presence: { enabled: true, key } }

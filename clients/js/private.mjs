@@ -2,13 +2,13 @@
 // Usage: node private.mjs URL APIKEY VSN TOKEN TOPIC BROADCAST PRESENCE
 import { createClient } from '@supabase/supabase-js'
 import ws from 'ws'
-import { commands, print, shown } from './lines.mjs'
+import { PATIENCE, commands, print, shown } from './lines.mjs'
 
 const [url, key, vsn, token, topic, broadcast, presence] = process.argv.slice(2)
 
 // The client asks for the token whenever it joins: one that is only told to it would be replaced by the key.
 let current = token
-const supabase = createClient(url, key, { accessToken: async () => current, realtime: { transport: ws, vsn } })
+const supabase = createClient(url, key, { accessToken: async () => current, realtime: { transport: ws, vsn, timeout: PATIENCE } })
 await supabase.realtime.setAuth()
 const channel = supabase.channel(topic, { config: { private: true, broadcast: JSON.parse(broadcast) } })
 channel.on('broadcast', { event: '*' }, ({ event, payload, meta }) => print({ broadcast: { event, payload: shown(payload), meta: meta ?? null } }))

@@ -1,13 +1,14 @@
 // Talks in a channel with an official client and prints one JSON object a line: what its user would see.
 // Usage: node talk.mjs PACKAGE URL TOKEN KEY [VSN]
 import ws from 'ws'
-import { commands, print, shown } from './lines.mjs'
+import { PATIENCE, commands, print, shown } from './lines.mjs'
 
 const [name, url, token, key, vsn] = process.argv.slice(2)
 const { createClient } = await import(name)
 
 // The old client finds `ws` by itself, and never opens a transport that it is given.
-const realtime = name.includes('2.39') ? {} : { transport: ws, ...(vsn ? { vsn } : {}) }
+const own = name.includes('2.39') ? {} : { transport: ws, ...(vsn ? { vsn } : {}) }
+const realtime = { timeout: PATIENCE, ...own }
 const supabase = createClient(url, token, { realtime })
 const channel = supabase.channel('talk', { config: { broadcast: { ack: true }, presence: { key } } })
 channel.on('broadcast', { event: '*' }, (message) => print({ broadcast: { event: message.event, payload: shown(message.payload) } }))

@@ -2,11 +2,11 @@
 // Usage: node watch.mjs URL TOKEN VSN SUBSCRIPTIONS
 import { createClient } from '@supabase/supabase-js'
 import ws from 'ws'
-import { commands, print } from './lines.mjs'
+import { PATIENCE, commands, print } from './lines.mjs'
 
 const [url, token, vsn, subscriptions] = process.argv.slice(2)
 
-const supabase = createClient(url, token, { realtime: { transport: ws, vsn } })
+const supabase = createClient(url, token, { realtime: { transport: ws, vsn, timeout: PATIENCE } })
 const channel = supabase.channel('clients')
 JSON.parse(subscriptions).forEach((subscription, index) => {
   channel.on('postgres_changes', subscription, (change) => {

@@ -1,7 +1,7 @@
 """Watches topics with a first-generation client and prints one JSON object a line: what its user would see.
 
-Usage: python watch.py URL TOPICS EVENTS; runs with realtime 0.0.4 and 1.0. The client does not tell whether a join
-succeeded.
+Usage: python watch.py URL TOPICS EVENTS [HEARTBEAT]; runs with realtime 0.0.4 and 1.0. The client does not tell whether
+a join succeeded. HEARTBEAT is the time between two heartbeats in seconds, which the client has as 5.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ def listener(topic, bound):
     return show
 
 
-socket = Socket(url)
+socket = Socket(url, **({"hb_interval": int(sys.argv[4])} if len(sys.argv) > 4 else {}))
 socket.connect()
 for topic in topics:
     channel = socket.set_channel(topic)

@@ -32,7 +32,8 @@ async def commands(channel):
 
 async def main():
     url, token, key = sys.argv[1:4]
-    client = AsyncRealtimeClient(f"{url}/realtime/v1", token)
+    # Of itself the client waits ten seconds for an answer, and a machine may be busy.
+    client = AsyncRealtimeClient(f"{url}/realtime/v1", token, timeout=120)
     channel = client.channel("talk", {"config": {"broadcast": {"ack": True}, "presence": {"key": key, "enabled": True}}})
 
     def heard(event):

@@ -50,7 +50,8 @@ async def commands(channel):
 
 async def main():
     url, token, subscriptions = sys.argv[1:4]
-    client = AsyncRealtimeClient(f"{url}/realtime/v1", token)
+    # Of itself the client waits ten seconds for an answer, and a machine may be busy.
+    client = AsyncRealtimeClient(f"{url}/realtime/v1", token, timeout=120)
     channel = client.channel("clients", {"config": {"broadcast": {"self": True}}})
     for index, subscription in enumerate(json.loads(subscriptions)):
         channel.on_postgres_changes(callback=on_change(index), **subscription)

@@ -4,7 +4,8 @@ const { createClient } = require('supabase-js-1')
 const [url, token, table, ...events] = process.argv.slice(2)
 const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
 
-const supabase = createClient(url, token)
+// Of itself the client waits ten seconds for an answer, and a machine may be busy.
+const supabase = createClient(url, token, { realtime: { timeout: 120_000 } })
 let query = supabase.from(table)
 for (const bound of events) {
   query = query.on(bound, ({ eventType, schema, table, errors, new: now, old }) =>

@@ -6,7 +6,8 @@ const print = (value) => process.stdout.write(JSON.stringify(value) + '\n')
 
 const library = require(client)
 const Client = library.RealtimeClient ?? library.Socket
-const socket = new Client(url, { params: JSON.parse(params ?? '{}') })
+// Of itself the client waits ten seconds for an answer, and a machine may be busy.
+const socket = new Client(url, { params: JSON.parse(params ?? '{}'), timeout: 120_000 })
 socket.connect()
 
 const wanted = JSON.parse(events)

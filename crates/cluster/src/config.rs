@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use nkeys::{KeyPair, KeyPairType};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Duration;
 
 /// How to reach NATS, and who this node is there.
@@ -14,7 +15,7 @@ pub struct NatsConfig {
     pub credentials: Credentials,
     /// Refuse connections without TLS. Servers that ask for TLS get it in any case.
     pub require_tls: bool,
-    /// File with certificates of authorities to trust, beside those of the system.
+    /// File with certificates of authorities to trust, instead of those of the system.
     pub ca: Option<PathBuf>,
     /// Files with a certificate and its key, for servers that ask for one.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
@@ -54,6 +55,30 @@ pub enum Credentials {
     File(PathBuf),
 }
 
+impl Credentials {
+    /// Whether they can be what they should be, before NATS is asked.
+    ///
+    /// # Errors
+    /// What is wrong with their setting, without a secret.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::None | Self::Password { .. } | Self::Token(_) => Ok(()),
+            Self::NKey(seed) => match KeyPair::from_seed(seed.expose_secret()) {
+                Ok(pair) if matches!(pair.key_pair_type(), KeyPairType::User) => Ok(()),
+                Ok(_) => Err("must be the seed of a user, which begins with SU".to_owned()),
+                Err(_) => Err("is not the seed of an NKey".to_owned()),
+            },
+            Self::File(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("names a file that cannot be read: {error}"))?;
+                async_nats::ConnectOptions::with_credentials(&text)
+                    .map_err(|error| format!("names a file without credentials: {error}"))?;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Reads a list of addresses, `nats://host:4222,tls://host`; a name and password in one of them is for all.
 ///
 /// # Errors
@@ -87,9 +112,23 @@ pub fn parse_servers(list: &str) -> Result<(Vec<String>, Credentials), String> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
-
     use super::*;
+
+    #[test]
+    fn seeds_and_files_are_checked() {
+        let check = |seed: String| Credentials::NKey(seed.into()).check();
+        assert_eq!(check(KeyPair::new_user().seed().unwrap()), Ok(()));
+        let account = KeyPair::new_account().seed().unwrap();
+        assert_eq!(
+            check(account.clone()),
+            Err("must be the seed of a user, which begins with SU".to_owned())
+        );
+        assert_eq!(check(account[..20].to_owned()), Err("is not the seed of an NKey".to_owned()));
+        let error = Credentials::File("/does/not/exist".into()).check().unwrap_err();
+        assert!(error.starts_with("names a file that cannot be read: "), "{error}");
+        let error = Credentials::File("Cargo.toml".into()).check().unwrap_err();
+        assert!(error.starts_with("names a file without credentials: "), "{error}");
+    }
 
     #[test]
     fn lists_of_servers() {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use realtime_hub::{Congestion, Entry, FanOut, Hub, MemberId, Origin, RoomKey, Said};
 use tokio::{
     sync::watch,
@@ -40,7 +40,7 @@ pub trait TenantSide: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) tenant: Arc<str>,
-    pub(crate) side: Arc<dyn TenantSide>,
+    side: RwLock<Arc<dyn TenantSide>>,
     /// Sockets of the tenant.
     pub(crate) holders: AtomicUsize,
     /// Since when there is none.
@@ -65,6 +65,8 @@ struct NodeCopy {
     asked_at: Instant,
     /// Pieces of a large message.
     pieces: BytesMut,
+    /// What has come of an answer, and the number of the question.
+    answer: (u64, BytesMut),
     /// Who is present there, as this node's rooms have it.
     present: HashSet<(Room, MemberId)>,
     users: u32,
@@ -95,13 +97,29 @@ impl Incoming {
     pub(crate) fn new(tenant: Arc<str>, side: Arc<dyn TenantSide>) -> Self {
         Self {
             tenant,
-            side,
+            side: RwLock::new(side),
             holders: AtomicUsize::new(0),
             idle_since: Mutex::default(),
             ready: watch::Sender::new(false),
             stop: CancellationToken::new(),
             copies: Mutex::default(),
         }
+    }
+
+    /// The tenant as the node has it.
+    pub(crate) fn side(&self) -> Arc<dyn TenantSide> {
+        Arc::clone(&self.side.read())
+    }
+
+    /// The node has the tenant as `side` from now on: one that was removed and made again is another tenant of the same
+    /// name, and what is known of the other nodes is about that one then.
+    pub(crate) fn serve(&self, side: &Arc<dyn TenantSide>) {
+        if Arc::ptr_eq(&self.side.read(), side) {
+            return;
+        }
+        let copies = self.copies.lock();
+        *self.side.write() = Arc::clone(side);
+        self.count_users(&copies);
     }
 
     /// Takes an envelope.
@@ -187,11 +205,26 @@ impl Incoming {
 
     /// Takes a part of an answer.
     pub(crate) fn told(&self, hub: &Arc<Hub>, node: u32, told: Told) -> Result<(), Malformed> {
-        let records = wire::records(told.records)?;
         let mut copies = self.copies.lock();
         let Some(copy) = copies.nodes.get_mut(&node) else { return Ok(()) };
+        if copy.track.asked() != Some(told.ask) {
+            return Ok(());
+        }
         copy.asked_at = Instant::now();
-        let Some((answer, newer)) = copy.track.told(told.ask, told.as_of, told.last, records) else {
+        let (ask, parts) = &mut copy.answer;
+        if *ask != told.ask || told.offset == 0 {
+            (*ask, *parts) = (told.ask, BytesMut::new());
+        }
+        if parts.len() as u64 != told.offset {
+            // A part was lost: there will be another question.
+            return Ok(());
+        }
+        parts.extend_from_slice(&told.records);
+        if !told.last {
+            return Ok(());
+        }
+        let records = wire::records(std::mem::take(parts).freeze())?;
+        let Some((answer, newer)) = copy.track.told(told.ask, told.as_of, records) else {
             return Ok(());
         };
         let there: HashSet<(Room, MemberId)> = answer
@@ -233,12 +266,12 @@ impl Incoming {
                 let entry = Entry::remote(&present.key, &present.phx_ref, meta);
                 let key = self.key(&room);
                 copy.present.insert((room, member));
-                hub.set_presence(&key, self.side.meter(), origin(member), Some(entry))
+                hub.set_presence(&key, self.side().meter(), origin(member), Some(entry))
             }
             Record::Absent(room, member) => {
                 let key = self.key(&room);
                 copy.present.remove(&(room, member));
-                hub.set_presence(&key, self.side.meter(), origin(member), None)
+                hub.set_presence(&key, self.side().meter(), origin(member), None)
             }
             Record::Json(..) | Record::User(..) => None,
         }
@@ -307,9 +340,15 @@ impl Incoming {
         self.copies.lock().nodes.values().all(|copy| copy.track.asked().is_none())
     }
 
+    /// Nodes on which the tenant has users.
+    pub(crate) fn populated(&self) -> Vec<u32> {
+        let copies = self.copies.lock();
+        copies.nodes.iter().filter(|(_, copy)| copy.users > 0).map(|(node, _)| *node).collect()
+    }
+
     fn count_users(&self, copies: &Copies) {
         let users = copies.nodes.values().map(|copy| copy.users).fold(0, u32::saturating_add);
-        self.side.set_users_elsewhere(users);
+        self.side().set_users_elsewhere(users);
     }
 
     fn key(&self, room: &Room) -> RoomKey {
@@ -323,6 +362,7 @@ impl NodeCopy {
             track: Track::asking(ask),
             asked_at: Instant::now(),
             pieces: BytesMut::new(),
+            answer: (0, BytesMut::new()),
             present: HashSet::new(),
             users: 0,
         }

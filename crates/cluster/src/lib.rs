@@ -5,6 +5,7 @@
 //! - [`track`]: what one node knows of another's state, and how it is mended (pure; the invariants stand there).
 //! - `outgoing`: the numbered streams of what this node says.
 //! - `incoming`: what others say about a tenant that this node has sockets of.
+//! - `questions`: what a node asks another for its operators.
 //! - [`stream`]: one node reads a tenant's database for all.
 //! - `node`: the connection, and the tasks around it.
 //!
@@ -15,6 +16,7 @@ mod incoming;
 pub mod members;
 mod node;
 mod outgoing;
+mod questions;
 pub mod stream;
 mod subjects;
 pub mod track;
@@ -22,4 +24,5 @@ pub mod wire;
 
 pub use config::{Credentials, NatsConfig, parse_servers};
 pub use incoming::TenantSide;
-pub use node::{Cluster, ConnectError, Interest, NodeStatus};
+pub use node::{Cluster, ConnectError, Contact, Interest, NodeStatus};
+pub use questions::{Answerer, AskError};

@@ -11,6 +11,9 @@ use tokio::time::{Duration, Instant};
 
 use crate::wire::WIRE_VERSION;
 
+/// How long a node that has gone without a word is remembered, for operators to see.
+pub const REMEMBERED: Duration = Duration::from_secs(300);
+
 /// A heartbeat.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Beat {
@@ -30,9 +33,28 @@ pub struct Beat {
     /// It goes away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
-    /// Round trips to others in milliseconds, as last measured.
+    /// Round trips to others in milliseconds, as last measured. Not in every heartbeat.
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub latencies: HashMap<u32, f64>,
+    /// Nodes that do not answer it. Comes with the latencies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unanswered: Vec<u32>,
+    /// Seconds since its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<u64>,
+    /// Users of all tenants on it.
+    #[serde(default)]
+    pub users: u64,
+    /// Databases that it keeps connections to: those that answer, and those that do not.
+    #[serde(default)]
+    pub databases: (usize, usize),
+}
+
+impl Beat {
+    /// Whether it tells what was measured.
+    fn measures(&self) -> bool {
+        !self.latencies.is_empty() || !self.unanswered.is_empty()
+    }
 }
 
 /// What a heartbeat or the lack of it means.
@@ -55,6 +77,8 @@ pub struct Member {
     pub beat: Beat,
     /// When.
     pub heard: Instant,
+    /// When it last told what it had measured; when it came, if it has not.
+    pub measured: Instant,
 }
 
 /// The other nodes.
@@ -66,13 +90,15 @@ pub struct Members {
     nodes: HashMap<u32, Member>,
     /// Those that nothing is exchanged with.
     refused: HashMap<u64, Member>,
+    /// Those that have gone without a word.
+    lost: HashMap<u32, Member>,
 }
 
 impl Members {
     /// Nobody else. Who is not heard for `timeout` has gone.
     #[must_use]
     pub fn new(own: u32, token: u64, timeout: Duration) -> Self {
-        Self { own, token, timeout, nodes: HashMap::new(), refused: HashMap::new() }
+        Self { own, token, timeout, nodes: HashMap::new(), refused: HashMap::new(), lost: HashMap::new() }
     }
 
     /// A heartbeat has come.
@@ -81,7 +107,9 @@ impl Members {
             return None;
         }
         let id = beat.id;
-        let member = Member { beat, heard: now };
+        let member = Member { beat, heard: now, measured: now };
+        // One of the same name has taken the place of what was lost.
+        self.lost.retain(|lost, other| *lost != id && other.beat.name != member.beat.name);
         if member.beat.wire != WIRE_VERSION || id == self.own {
             let new = if member.beat.bye {
                 self.refused.remove(&member.beat.token);
@@ -97,11 +125,12 @@ impl Members {
         let before = self.nodes.remove(&id);
         let new = before.is_none();
         let mut member = member;
-        // They are not in every one.
         if let Some(before) = before
-            && member.beat.latencies.is_empty()
+            && !member.beat.measures()
         {
+            member.measured = before.measured;
             member.beat.latencies = before.beat.latencies;
+            member.beat.unanswered = before.beat.unanswered;
         }
         self.nodes.insert(id, member);
         new.then_some(Change::Came(id))
@@ -112,9 +141,12 @@ impl Members {
         let timeout = self.timeout;
         let gone = |member: &Member| now.saturating_duration_since(member.heard) > timeout;
         self.refused.retain(|_, member| !gone(member));
+        self.lost.retain(|_, member| now.saturating_duration_since(member.heard) <= timeout + REMEMBERED);
         let ids: Vec<u32> = self.nodes.iter().filter(|(_, member)| gone(member)).map(|(id, _)| *id).collect();
         for id in &ids {
-            self.nodes.remove(id);
+            if let Some(member) = self.nodes.remove(id) {
+                self.lost.insert(*id, member);
+            }
         }
         ids
     }
@@ -142,6 +174,17 @@ impl Members {
     pub fn refused(&self) -> impl Iterator<Item = &Member> {
         self.refused.values()
     }
+
+    /// The nodes that have gone without a word, for a while.
+    pub fn lost(&self) -> impl Iterator<Item = &Member> {
+        self.lost.values()
+    }
+
+    /// Users of all tenants on the other nodes, as these said last.
+    #[must_use]
+    pub fn users(&self) -> u64 {
+        self.nodes.values().map(|member| member.beat.users).fold(0, u64::saturating_add)
+    }
 }
 
 #[cfg(test)]
@@ -158,6 +201,10 @@ mod tests {
             region: None,
             bye: false,
             latencies: HashMap::new(),
+            unanswered: Vec::new(),
+            up: None,
+            users: 3,
+            databases: (0, 0),
         }
     }
 
@@ -172,15 +219,42 @@ mod tests {
         assert_eq!(members.heard(measured, at(0)), None);
         assert_eq!(members.heard(beat(1), at(1)), None);
         assert_eq!(members.nodes()[&1].beat.latencies[&2], 0.5);
+        assert_eq!((members.nodes()[&1].heard, members.nodes()[&1].measured), (at(1), at(0)));
+        let failed = Beat { unanswered: vec![2], ..beat(1) };
+        assert_eq!(members.heard(failed, at(1)), None);
+        assert!(members.nodes()[&1].beat.latencies.is_empty(), "what it says last counts");
         assert_eq!(members.heard(beat(2), at(1)), Some(Change::Came(2)));
         assert!(members.expire(at(6)).is_empty());
         members.heard(beat(2), at(6));
+        assert_eq!(members.users(), 6);
         assert_eq!(members.expire(at(7)), [1]);
+        assert_eq!((members.lost().count(), members.users()), (1, 3));
         assert_eq!(members.heard(beat(1), at(8)), Some(Change::Came(1)), "it was only not heard");
+        assert_eq!(members.lost().count(), 0);
         assert_eq!(members.heard(Beat { bye: true, ..beat(2) }, at(8)), Some(Change::Went(2)));
+        assert_eq!(members.lost().count(), 0, "it said so");
         members.excuse(Duration::from_secs(100));
         assert!(members.expire(at(110)).is_empty());
         assert!(members.contains(1));
+    }
+
+    #[test]
+    fn who_went_without_a_word_is_remembered_for_a_while() {
+        let start = Instant::now();
+        let lose = || {
+            let mut members = Members::new(0, 100, Duration::from_secs(5));
+            members.heard(beat(1), start);
+            assert_eq!(members.expire(start + Duration::from_secs(6)), [1]);
+            members
+        };
+        let mut members = lose();
+        members.expire(start + Duration::from_secs(5) + REMEMBERED);
+        assert_eq!(members.lost().count(), 1);
+        members.expire(start + Duration::from_secs(6) + REMEMBERED);
+        assert_eq!(members.lost().count(), 0);
+        let mut members = lose();
+        members.heard(Beat { name: "n1".into(), ..beat(7) }, start + Duration::from_secs(7));
+        assert_eq!(members.lost().count(), 0, "started again");
     }
 
     #[test]

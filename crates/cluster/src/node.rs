@@ -25,12 +25,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use life::MARGIN;
+pub(crate) use listen::subscribe;
 
 use crate::{
     config::NatsConfig,
     incoming::{Asks, Incoming, TenantSide},
-    members::{Beat, Members},
+    members::{Beat, Member, Members},
     outgoing::Outgoing,
+    questions::Answers,
     subjects::Subjects,
     wire::{self, Direct, WIRE_VERSION},
 };
@@ -53,8 +55,8 @@ pub(crate) struct Inner {
     connected: watch::Sender<bool>,
     /// Whether there ever was a connection.
     was_connected: AtomicBool,
-    /// Whether it was told that there is none to be had.
-    refused: AtomicBool,
+    /// Why there is none to be had, as far as it was told.
+    refusals: Mutex<Vec<String>>,
     /// When the connection was lost.
     lost_at: Mutex<Option<Instant>>,
     /// Told when the connection stands anew.
@@ -64,6 +66,10 @@ pub(crate) struct Inner {
     incoming: RwLock<HashMap<Arc<str>, Arc<Incoming>>>,
     asks: Asks,
     latencies: Mutex<Latencies>,
+    started: Instant,
+    /// Databases that answer, and those that do not.
+    databases: Mutex<(usize, usize)>,
+    pub(crate) answers: Answers,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     counts: Counts,
@@ -74,8 +80,8 @@ struct Latencies {
     next: u64,
     /// Pings that are out: to whom, since when.
     pings: HashMap<u64, (u32, Instant)>,
-    /// Round trips in milliseconds.
-    measured: HashMap<u32, f64>,
+    /// Round trips in milliseconds; `None` if the last ping was not answered.
+    measured: HashMap<u32, Option<f64>>,
 }
 
 /// What is counted, since the start.
@@ -105,14 +111,35 @@ pub struct NodeStatus {
     pub version: String,
     /// Whether it is the one that tells.
     pub is_self: bool,
-    /// Whether it is of another version, so that nothing is exchanged with it.
-    pub refused: bool,
+    /// Whether it is heard, and understood.
+    pub contact: Contact,
     /// How long ago it was last heard.
     pub heard_ago: Duration,
+    /// Time since its start, if it says so.
+    pub uptime: Option<Duration>,
+    /// Users of all tenants on it.
+    pub users: u64,
+    /// Databases that it keeps connections to: those that answer, and those that do not.
+    pub databases: (usize, usize),
     /// Round trip from the node that tells, in milliseconds, if it was measured.
     pub latency_ms: Option<f64>,
     /// Round trips from it to others, as it measured them last.
     pub latencies: HashMap<u32, f64>,
+    /// Nodes that did not answer it then.
+    pub unanswered: Vec<u32>,
+    /// How long ago it told these; since it came, if it has not.
+    pub measured_ago: Duration,
+}
+
+/// How a node stands to the one that tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contact {
+    /// It is heard.
+    Heard,
+    /// It has not been heard for too long, and did not say that it goes.
+    Lost,
+    /// It is heard, but of another version: nothing is exchanged with it.
+    Refused,
 }
 
 impl fmt::Debug for Cluster {
@@ -135,7 +162,7 @@ impl Cluster {
             client: OnceLock::new(),
             connected: watch::Sender::new(false),
             was_connected: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            refusals: Mutex::default(),
             lost_at: Mutex::default(),
             resumed: Notify::new(),
             outgoing: Outgoing::new(id),
@@ -143,6 +170,9 @@ impl Cluster {
             incoming: RwLock::default(),
             asks: Asks::default(),
             latencies: Mutex::default(),
+            started: Instant::now(),
+            databases: Mutex::default(),
+            answers: Answers::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             counts: Counts::default(),
@@ -152,26 +182,28 @@ impl Cluster {
         cluster
     }
 
-    /// Keeps the tenant's messages coming from other nodes while what is returned lives, and a while longer.
+    /// Keeps the tenant's messages coming from other nodes while what is returned lives, and a while longer. They concern
+    /// the `side` that was given last.
     #[must_use]
-    pub fn interest(&self, tenant: &Arc<str>, side: impl FnOnce() -> Arc<dyn TenantSide>) -> Interest {
-        let found = self.0.incoming.read().get(tenant).map(|incoming| self.hold(incoming));
+    pub fn interest(&self, tenant: &Arc<str>, side: &Arc<dyn TenantSide>) -> Interest {
+        let found = self.0.incoming.read().get(tenant).map(|incoming| self.hold(incoming, side));
         if let Some(interest) = found {
             return interest;
         }
         let mut all = self.0.incoming.write();
         if let Some(incoming) = all.get(tenant) {
-            return self.hold(incoming);
+            return self.hold(incoming, side);
         }
-        let incoming = Arc::new(Incoming::new(Arc::clone(tenant), side()));
+        let incoming = Arc::new(Incoming::new(Arc::clone(tenant), Arc::clone(side)));
         all.insert(Arc::clone(tenant), Arc::clone(&incoming));
-        let interest = self.hold(&incoming);
+        let interest = self.hold(&incoming, side);
         drop(all);
         self.0.tasks.spawn(listen::tenant(Arc::clone(&self.0), incoming));
         interest
     }
 
-    fn hold(&self, incoming: &Arc<Incoming>) -> Interest {
+    fn hold(&self, incoming: &Arc<Incoming>, side: &Arc<dyn TenantSide>) -> Interest {
+        incoming.serve(side);
         // Under the lock of the table: it is not taken for idle meanwhile.
         incoming.holders.fetch_add(1, Ordering::Relaxed);
         *incoming.idle_since.lock() = None;
@@ -214,31 +246,57 @@ impl Cluster {
         &self.0.config.prefix
     }
 
-    /// All nodes that are heard, this one first, then by name.
+    /// All nodes that are heard or were heard a while ago, this one first, then by name.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeStatus> {
         let now = Instant::now();
-        let own = self.0.beat(false, true);
-        let latencies = own.latencies.clone();
-        let status = |beat: &Beat, heard: Instant, refused| NodeStatus {
-            id: beat.id,
-            name: beat.name.clone(),
-            region: beat.region.clone(),
-            version: beat.version.clone(),
-            is_self: beat.token == self.0.token,
-            refused,
-            heard_ago: now.saturating_duration_since(heard),
-            latency_ms: latencies.get(&beat.id).copied(),
-            latencies: beat.latencies.clone(),
+        let own = Member { beat: self.0.beat(false, true), heard: now, measured: now };
+        let ago = |then: Instant| now.saturating_duration_since(then);
+        let status = |member: &Member, contact| {
+            let Member { beat, heard, measured } = member;
+            NodeStatus {
+                id: beat.id,
+                name: beat.name.clone(),
+                region: beat.region.clone(),
+                version: beat.version.clone(),
+                is_self: beat.token == self.0.token,
+                contact,
+                heard_ago: ago(*heard),
+                uptime: beat.up.map(|up| Duration::from_secs(up) + ago(*heard)),
+                users: beat.users,
+                databases: beat.databases,
+                latency_ms: own.beat.latencies.get(&beat.id).copied(),
+                latencies: beat.latencies.clone(),
+                unanswered: beat.unanswered.clone(),
+                measured_ago: ago(*measured),
+            }
         };
         let members = self.0.members.lock();
-        let others = members.nodes().values().map(|member| status(&member.beat, member.heard, false));
-        let refused = members.refused().map(|member| status(&member.beat, member.heard, true));
-        let mut nodes: Vec<_> = others.chain(refused).collect();
+        let others = members.nodes().values().map(|member| status(member, Contact::Heard));
+        let refused = members.refused().map(|member| status(member, Contact::Refused));
+        let lost = members.lost().map(|member| status(member, Contact::Lost));
+        let mut nodes: Vec<_> = others.chain(refused).chain(lost).collect();
         drop(members);
         nodes.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
-        nodes.insert(0, status(&own, now, false));
+        nodes.insert(0, status(&own, Contact::Heard));
         nodes
+    }
+
+    /// Users of all tenants on the other nodes, as these said last.
+    #[must_use]
+    pub fn users_elsewhere(&self) -> u64 {
+        self.0.members.lock().users()
+    }
+
+    /// Whether a tenant's users on other nodes are counted here, which is so while it has sockets here.
+    #[must_use]
+    pub fn counts_users_of(&self, tenant: &str) -> bool {
+        self.0.incoming.read().get(tenant).is_some_and(|incoming| *incoming.ready.borrow())
+    }
+
+    /// Takes note of what the others are told with heartbeats: databases that answer, and those that do not.
+    pub fn set_databases(&self, connected: usize, failing: usize) {
+        *self.0.databases.lock() = (connected, failing);
     }
 
     /// Numbers for operators.
@@ -262,7 +320,9 @@ impl Cluster {
 }
 
 impl Inner {
-    fn beat(&self, bye: bool, latencies: bool) -> Beat {
+    fn beat(&self, bye: bool, measured: bool) -> Beat {
+        let (latencies, unanswered) = if measured { self.measured() } else { Default::default() };
+        let users = self.interests().iter().map(|incoming| u64::from(incoming.side().users())).sum();
         Beat {
             wire: WIRE_VERSION,
             id: self.id,
@@ -271,12 +331,42 @@ impl Inner {
             version: self.config.version.to_owned(),
             region: self.config.region.clone(),
             bye,
-            latencies: if latencies { self.latencies.lock().measured.clone() } else { HashMap::new() },
+            latencies,
+            unanswered,
+            up: Some(self.started.elapsed().as_secs()),
+            users,
+            databases: *self.databases.lock(),
         }
+    }
+
+    /// Round trips to others in milliseconds, and who does not answer. Of another version is as silent as not there.
+    fn measured(&self) -> (HashMap<u32, f64>, Vec<u32>) {
+        let mut latencies = HashMap::new();
+        let mut unanswered = Vec::new();
+        for (node, latency) in &self.latencies.lock().measured {
+            match latency {
+                Some(latency) => drop(latencies.insert(*node, *latency)),
+                None => unanswered.push(*node),
+            }
+        }
+        let members = self.members.lock();
+        let silent = members.lost().chain(members.refused()).map(|member| member.beat.id);
+        unanswered.extend(silent.filter(|id| *id != self.id));
+        (latencies, unanswered)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
         *self.connected.borrow()
+    }
+
+    /// Whether there is a connection, as it changes.
+    pub(crate) fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.subscribe()
+    }
+
+    /// Whether a node is heard.
+    pub(crate) fn hears(&self, node: u32) -> bool {
+        self.members.lock().contains(node)
     }
 
     /// Publishes, if there is a connection. A failure shows as a gap to those who miss it.
@@ -293,7 +383,7 @@ impl Inner {
         self.publish(self.subjects.node(node), direct.encode(self.id)).await;
     }
 
-    fn received(&self, message: &Bytes) {
+    pub(crate) fn received(&self, message: &Bytes) {
         self.counts.received.fetch_add(1, Ordering::Relaxed);
         self.counts.received_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
     }
@@ -307,6 +397,11 @@ impl Inner {
     /// Largest message that NATS takes; 0 before the first connection.
     pub(crate) fn max_payload(&self) -> usize {
         self.client.get().map_or(0, |client| client.server_info().max_payload)
+    }
+
+    /// Other nodes on which a tenant has users, as far as this one listens for it.
+    pub(crate) fn populated(&self, tenant: &str) -> Vec<u32> {
+        self.incoming.read().get(tenant).map(|incoming| incoming.populated()).unwrap_or_default()
     }
 
     fn interests(&self) -> Vec<Arc<Incoming>> {

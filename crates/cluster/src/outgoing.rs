@@ -45,6 +45,8 @@ struct State {
     lost: bool,
     /// Whether it stands in the queue.
     queued: bool,
+    /// Whether what was taken is still being published: a mark must not overtake it, or what it follows is taken for lost.
+    publishing: bool,
     /// Everybody who is present here, by room and member.
     present: HashMap<(Audience, Arc<str>, MemberId), Arc<Entry>>,
     /// Users here, as told.
@@ -69,8 +71,15 @@ pub(crate) struct Outgoing {
 pub(crate) struct Snapshot {
     /// Number of the last envelope.
     pub(crate) as_of: u64,
-    /// Records, in pieces of about the size that was asked for.
-    pub(crate) pieces: Vec<Bytes>,
+    /// Records.
+    pub(crate) records: Bytes,
+}
+
+impl Stream {
+    /// What was taken is on its way: what is published from now on comes after it.
+    pub(crate) fn published(&self) {
+        self.state.lock().publishing = false;
+    }
 }
 
 impl Outgoing {
@@ -183,10 +192,10 @@ impl Outgoing {
     }
 
     /// Takes what a stream has to say, as messages of at most `max` bytes. While `deliverable` is false everything is
-    /// lost, which costs a number.
+    /// lost, which costs a number. Call [`published`](Stream::published) when they are on their way.
     pub(crate) fn take(&self, stream: &Stream, max: usize, deliverable: bool, now: Instant) -> Vec<Bytes> {
         let mut state = stream.state.lock();
-        state.queued = false;
+        (state.queued, state.publishing) = (false, true);
         state.active = Some(now);
         let mut buffer = state.buffer.split();
         if state.buffer.capacity() > KEPT_BUFFER {
@@ -232,7 +241,7 @@ impl Outgoing {
         for stream in streams {
             let mut state = stream.state.lock();
             let recent = again.is_some_and(|since| state.active.is_some_and(|active| active >= since));
-            if state.queued || (state.marked == state.number && !recent) {
+            if state.queued || state.publishing || (state.marked == state.number && !recent) {
                 continue;
             }
             state.marked = state.number;
@@ -243,32 +252,29 @@ impl Outgoing {
         marks
     }
 
-    /// What is so here about a tenant, in pieces of about `size` bytes; at least one.
-    pub(crate) fn snapshot(&self, tenant: &str, size: usize) -> Snapshot {
+    /// What is so here about a tenant.
+    pub(crate) fn snapshot(&self, tenant: &str) -> Snapshot {
         let Some(stream) = self.existing(tenant) else {
-            return Snapshot { as_of: 0, pieces: vec![Bytes::new()] };
+            return Snapshot { as_of: 0, records: Bytes::new() };
         };
         let state = stream.state.lock();
         let (as_of, users) = (state.number, state.users);
         let present: Vec<_> =
             state.present.iter().map(|(key, entry)| (key.clone(), Arc::clone(entry))).collect();
         drop(state);
-        let mut piece = BytesMut::new();
-        let mut pieces = Vec::new();
-        wire::put_users(&mut piece, users);
+        let mut records = BytesMut::new();
+        wire::put_users(&mut records, users);
         for ((audience, topic, member), entry) in present {
-            wire::put_present(&mut piece, audience, &topic, member, &entry);
-            if piece.len() >= size {
-                pieces.push(piece.split().freeze());
-            }
+            wire::put_present(&mut records, audience, &topic, member, &entry);
         }
-        pieces.push(piece.freeze());
-        Snapshot { as_of, pieces }
+        Snapshot { as_of, records: records.freeze() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Duration;
+
     use super::*;
     use crate::wire::{Record, records};
 
@@ -285,6 +291,8 @@ mod tests {
     async fn taken(outgoing: &Outgoing, max: usize, deliverable: bool) -> Vec<(Header, Bytes)> {
         let stream = outgoing.next().await;
         let messages = outgoing.take(&stream, max, deliverable, Instant::now());
+        assert!(outgoing.marks(Some(Instant::now() - Duration::from_secs(1))).is_empty(), "not before it");
+        stream.published();
         let split = |mut message: Bytes| (Header::decode(&mut message).unwrap(), message);
         messages.into_iter().map(split).collect()
     }
@@ -364,14 +372,12 @@ mod tests {
         outgoing.users(&tenant, 5);
         let body = taken(&outgoing, 10_000, true).await.remove(0).1;
         assert_eq!(records(body).unwrap().len(), 12, "what changes nothing is not said");
-        let snapshot = outgoing.snapshot(&tenant, 50);
+        let snapshot = outgoing.snapshot(&tenant);
         assert_eq!(snapshot.as_of, 1);
-        assert!(snapshot.pieces.len() > 1);
-        let all: Vec<Record> =
-            snapshot.pieces.into_iter().flat_map(|piece| records(piece).unwrap()).collect();
+        let all = records(snapshot.records).unwrap();
         assert_eq!(all.len(), 10);
         assert_eq!(all[0], Record::Users(5));
-        let empty = outgoing.snapshot("nobody", 50);
-        assert_eq!((empty.as_of, empty.pieces.len()), (0, 1));
+        let empty = outgoing.snapshot("nobody");
+        assert_eq!((empty.as_of, empty.records.len()), (0, 0));
     }
 }

@@ -8,7 +8,8 @@
 //! 2. A stream is a number drawn when it begins: what an owner that was overtaken says late is of another stream, and
 //!    ignored.
 //! 3. The owner knows how far each follower has come, and may let the source forget only what all have taken. Who has not
-//!    been heard for the time that a node may be silent is not waited for any more.
+//!    been heard for the time that a node may be silent is not waited for any more. Signs of life name all that follow:
+//!    whoever finds itself left out ends, and says so.
 //! 4. The owner goes on only while no follower is more than [`WINDOW`] behind, or it has waited [`PATIENCE`] for it.
 
 mod follow;

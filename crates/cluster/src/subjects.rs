@@ -4,7 +4,8 @@
 //! | --- | --- | --- |
 //! | `PREFIX.nodes` | all nodes, of whatever version | heartbeats |
 //! | `PREFIX.VERSION.t.TENANT` | nodes with sockets of the tenant | envelopes |
-//! | `PREFIX.VERSION.n.NODE` | one node | questions, answers, pings |
+//! | `PREFIX.VERSION.n.NODE` | one node | what it is told of tenants, pings |
+//! | `PREFIX.VERSION.q.NODE` | one node | questions of operators: metrics, tenants |
 //! | `PREFIX.VERSION.c.TENANT` | nodes that follow | the stream of the tenant's database |
 //! | `PREFIX.VERSION.o.TENANT` | the node that reads the database | how far the others have come |
 
@@ -32,6 +33,11 @@ impl Subjects {
 
     pub(crate) fn node(&self, id: u32) -> String {
         format!("{}.{WIRE_VERSION}.n.{id:08x}", self.prefix)
+    }
+
+    /// Questions to a node. When it is gone, nobody listens, and NATS says so at once.
+    pub(crate) fn questions(&self, id: u32) -> String {
+        format!("{}.{WIRE_VERSION}.q.{id:08x}", self.prefix)
     }
 
     /// What followers of a tenant's stream say to its owner.

@@ -32,8 +32,6 @@ enum State {
     Asking {
         /// Number of the question.
         ask: u64,
-        /// What came of the answer.
-        answer: Vec<Record>,
         /// Records of state that came since, each with the number of its envelope.
         kept: VecDeque<(u64, Record)>,
         /// There were too many.
@@ -102,24 +100,13 @@ impl Track {
         }
     }
 
-    /// A part of an answer has come. If it is complete: what the copy is to be replaced by, and what is to be applied
-    /// then.
-    pub fn told(
-        &mut self,
-        ask: u64,
-        as_of: u64,
-        last: bool,
-        records: Vec<Record>,
-    ) -> Option<(Vec<Record>, Vec<Record>)> {
-        let State::Asking { ask: asked, answer, kept, overflown } = &mut self.state else { return None };
-        if *asked != ask {
+    /// An answer has come. What the copy is to be replaced by, and what is to be applied then; `None` if it is to another
+    /// question, or too much has come since.
+    pub fn told(&mut self, ask: u64, as_of: u64, answer: Vec<Record>) -> Option<(Vec<Record>, Vec<Record>)> {
+        let State::Asking { ask: asked, kept, overflown } = &mut self.state else { return None };
+        if *asked != ask || *overflown {
             return None;
         }
-        answer.extend(records);
-        if !last || *overflown {
-            return None;
-        }
-        let answer = std::mem::take(answer);
         let newer = kept.drain(..).filter(|(number, _)| *number > as_of).map(|(_, record)| record).collect();
         self.state = State::InStep(as_of);
         Some((answer, newer))
@@ -142,7 +129,7 @@ impl Track {
 
 impl State {
     fn asking(ask: u64) -> Self {
-        Self::Asking { ask, answer: Vec::new(), kept: VecDeque::new(), overflown: false }
+        Self::Asking { ask, kept: VecDeque::new(), overflown: false }
     }
 }
 

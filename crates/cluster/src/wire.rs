@@ -221,7 +221,8 @@ pub enum Direct {
     Pong(u64),
 }
 
-/// A part of what a node tells about a tenant when it is asked.
+/// A part of what a node tells about a tenant when it is asked. Parts are cut anywhere: one entry may be larger than a
+/// message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told {
     /// Number of the question.
@@ -230,9 +231,11 @@ pub struct Told {
     pub tenant: Arc<str>,
     /// All envelopes up to this one are in it.
     pub as_of: u64,
+    /// Bytes of the parts before it.
+    pub offset: u64,
     /// Whether it is complete now.
     pub last: bool,
-    /// Records of what is so.
+    /// A part of the records of what is so.
     pub records: Bytes,
 }
 
@@ -261,6 +264,7 @@ impl Direct {
                 out.put_u64(told.ask);
                 put_bytes(&mut out, told.tenant.as_bytes());
                 out.put_u64(told.as_of);
+                out.put_u64(told.offset);
                 out.put_u8(told.last.into());
                 out.put_slice(&told.records);
             }
@@ -299,6 +303,7 @@ impl Direct {
                 ask: number,
                 tenant: text(&mut message)?.into(),
                 as_of: message.try_get_u64().map_err(|_| Malformed)?,
+                offset: message.try_get_u64().map_err(|_| Malformed)?,
                 last: message.try_get_u8().map_err(|_| Malformed)? == 1,
                 records: message,
             }),

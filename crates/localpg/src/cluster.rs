@@ -2,19 +2,17 @@
 
 use std::{
     fmt, fs,
-    net::TcpListener,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use rand::Rng as _;
 use tokio::{
-    process::{Child, ChildStdin, Command},
+    process::Command,
     time::{self, Duration, Instant},
 };
 use tokio_postgres::{Client, NoTls};
 
-use crate::{Error, find, install, owner::Owner};
+use crate::{Error, Supervised, find, install, owner::Owner, port::free_port};
 
 /// How long the server may take to accept connections.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -35,21 +33,11 @@ const KEY: &str = "server.key";
 /// Lines of the server's log in an error.
 const LOG_LINES: usize = 5;
 
-/// Runs the server and stops it when its standard input ends: that is when we stop it, and when we are gone,
-/// however that came about. A shell gives its background jobs no input, hence the third descriptor.
-const SUPERVISOR: &str = r#"
-exec 3<&0
-"$@" </dev/null >>"$LOG" 2>&1 3<&- &
-server=$!
-(cat <&3 >/dev/null; kill -INT $server 2>/dev/null) &
-watcher=$!
-exec 3<&-
-wait $server
-code=$?
-kill $watcher 2>/dev/null
-[ -z "$REMOVE" ] || rm -rf "$REMOVE"
-exit $code
-"#;
+/// How often another free port is chosen when somebody else was quicker to take it.
+const PORT_ATTEMPTS: u32 = 3;
+
+/// What PostgreSQL's log says then.
+const PORT_TAKEN: &str = "Address already in use";
 
 /// What is being done; `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,9 +101,8 @@ impl Default for ClusterOptions {
 pub struct Cluster {
     port: u16,
     password: String,
-    supervisor: Child,
-    /// Closing it stops the server.
-    lifeline: Option<ChildStdin>,
+    data: PathBuf,
+    server: Supervised,
 }
 
 impl Cluster {
@@ -133,8 +120,27 @@ impl Cluster {
             None => return Err(Error::NotFound { hint: install::HINT }),
         };
         let owner = Owner::choose()?;
+        let mut attempt = 1;
+        loop {
+            match Self::start_once(&bin, owner, &options, progress).await {
+                Err(Error::NotReady(log))
+                    if options.port.is_none() && attempt < PORT_ATTEMPTS && log.contains(PORT_TAKEN) =>
+                {
+                    attempt += 1;
+                }
+                started => return started,
+            }
+        }
+    }
+
+    async fn start_once(
+        bin: &Path,
+        owner: Owner,
+        options: &ClusterOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Self, Error> {
         let data = options.data_dir.join("data");
-        let password = prepare(&options.data_dir, &data, owner, &bin, progress).await?;
+        let password = prepare(&options.data_dir, &data, owner, bin, progress).await?;
         refuse_running(&data)?;
         if let Some((certificate, key)) = &options.tls {
             for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
@@ -143,11 +149,12 @@ impl Cluster {
             }
         }
         progress(Progress::Starting);
-        let port = options.port.map_or_else(free_port, Ok)?;
+        let failed =
+            |error: std::io::Error| Error::Program { program: "postgres", detail: error.to_string() };
+        let port = options.port.map_or_else(free_port, Ok).map_err(failed)?;
         let log = options.data_dir.join("postgresql.log");
-        let mut supervisor = spawn(&bin, &data, &log, port, owner, &options)?;
-        let lifeline = supervisor.stdin.take();
-        let mut cluster = Self { port, password, supervisor, lifeline };
+        let server = spawn(bin, &data, &log, port, owner, options)?;
+        let mut cluster = Self { port, password, data, server };
         cluster.wait_until_ready(&log).await?;
         Ok(cluster)
     }
@@ -162,6 +169,12 @@ impl Cluster {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its first process, as long as it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        fs::read_to_string(self.data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
     }
 
     /// Its superuser.
@@ -196,15 +209,11 @@ impl Cluster {
     ///
     /// # Errors
     /// When it does not end in time; it is killed then.
-    pub async fn stop(mut self) -> Result<(), Error> {
-        drop(self.lifeline.take());
-        match time::timeout(STOP_LIMIT, self.supervisor.wait()).await {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let _ = self.supervisor.kill().await;
-                Err(Error::Program { program: "postgres", detail: "it did not stop in time".to_owned() })
-            }
-        }
+    pub async fn stop(self) -> Result<(), Error> {
+        self.server
+            .stop(STOP_LIMIT)
+            .await
+            .map_err(|_| Error::Program { program: "postgres", detail: "it did not stop in time".to_owned() })
     }
 
     async fn wait_until_ready(&mut self, log: &Path) -> Result<(), Error> {
@@ -213,8 +222,7 @@ impl Cluster {
             if self.connect("postgres").await.is_ok() {
                 return Ok(());
             }
-            let ended = self.supervisor.try_wait().is_ok_and(|status| status.is_some());
-            if ended || Instant::now() > limit {
+            if self.server.has_ended() || Instant::now() > limit {
                 return Err(Error::NotReady(last_lines(log)));
             }
             time::sleep(POLL).await;
@@ -278,13 +286,6 @@ fn refuse_running(data: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn free_port() -> Result<u16, Error> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    listener
-        .map(|address| address.port())
-        .map_err(|error| Error::Program { program: "postgres", detail: error.to_string() })
-}
-
 fn spawn(
     bin: &Path,
     data: &Path,
@@ -292,9 +293,10 @@ fn spawn(
     port: u16,
     owner: Owner,
     options: &ClusterOptions,
-) -> Result<Child, Error> {
-    let mut supervisor = Command::new("/bin/sh");
-    supervisor.args(["-c", SUPERVISOR, "supervisor"]).arg(bin.join("postgres")).arg("-D").arg(data);
+) -> Result<Supervised, Error> {
+    let remove = options.ephemeral.then_some(data);
+    let mut command = Supervised::command(&bin.join("postgres"), log, remove);
+    command.arg("-D").arg(data);
     let mut settings = vec![
         format!("port={port}"),
         "listen_addresses=127.0.0.1".to_owned(),
@@ -313,18 +315,11 @@ fn spawn(
     }
     settings.extend(options.settings.iter().cloned());
     for setting in settings {
-        supervisor.arg("-c").arg(setting);
+        command.arg("-c").arg(setting);
     }
-    owner.run_as(&mut supervisor);
-    // A process group of its own: Ctrl-C in a terminal reaches us, and we stop the server when we are done.
-    supervisor
-        .env("LOG", log)
-        .env("REMOVE", if options.ephemeral { data.as_os_str() } else { "".as_ref() })
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0);
-    supervisor.spawn().map_err(|error| Error::Program { program: "postgres", detail: error.to_string() })
+    owner.run_as(&mut command);
+    let failed = |error: std::io::Error| Error::Program { program: "postgres", detail: error.to_string() };
+    Supervised::start(command).map_err(failed)
 }
 
 fn last_lines(log: &Path) -> String {

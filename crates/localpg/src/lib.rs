@@ -9,6 +9,10 @@ mod error;
 mod find;
 mod install;
 mod owner;
+mod port;
+mod supervised;
 
 pub use cluster::{Cluster, ClusterOptions, Progress};
 pub use error::Error;
+pub use port::free_port;
+pub use supervised::Supervised;

@@ -42,6 +42,6 @@ pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink};
 pub use look::{DatabaseFacts, SchemaFacts, SlotFacts, look, look_at_schema};
 pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage};
 pub use schema::{Origin, Planned, SchemaError, SchemaReport, set_up as set_up_schema};
-pub use sharing::{Following, Owning, Place, Sharing};
+pub use sharing::{Following, Owning, Place, Reader, Sharing};
 pub use stats::{PolicyStats, Stats};
 pub use tenant::{ChangeSink, Health, Notice, Relief, SubscribeRequest, TenantDatabase};

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     DatabaseConfig, Stats, pool,
     replication::{Event, ReplicationError},
-    sharing::Session,
+    sharing::{Begin, Session},
     worker::lag::LagWatch,
 };
 
@@ -44,8 +44,11 @@ pub trait LogSink: Send + 'static {
     /// A connection begins. It describes tables and types anew; a transaction that the last one broke off in comes
     /// again, or never.
     fn session_begins(&mut self);
-    /// A message, in the order of the log. `again`: a row that was handed over already, by a connection that broke off in
-    /// the middle of its transaction.
+    /// Whether this node does what is to be done once for all nodes, from here on. Told before each connection's first
+    /// message. `void`: it does not any more, and the one that does will do all that was not confirmed.
+    fn acts(&mut self, _acts: bool, _void: bool) {}
+    /// A message, in the order of the log. `again`: a row that was handed over already: by a connection that broke off in
+    /// the middle of its transaction, or before this node began to act.
     fn message(&mut self, message: &Message, again: bool);
     /// A transaction is complete that ends at this position. `None`: everything of it is handed over.
     fn committed(&mut self, end: Lsn) -> Option<HandOver>;
@@ -63,7 +66,7 @@ pub struct LogReaderConfig {
     /// The publications. All of them must exist: the reader waits until they do.
     pub publications: Vec<String>,
     /// When a permanent slot is found at the start, it is read this long after: clients that the last server lost come
-    /// back before what was committed meanwhile is past.
+    /// back before what was committed meanwhile is past. Who follows another node does so at once.
     pub resume_delay: Duration,
 }
 
@@ -88,6 +91,7 @@ impl LogReader {
             stats: Arc::clone(&reader.stats),
             tasks: reader.tasks.clone(),
             seen: Seen::default(),
+            since: None,
             pending: FuturesOrdered::new(),
             failures: 0,
             anew: false,
@@ -118,6 +122,8 @@ struct Reader<S> {
     stats: Arc<Stats>,
     tasks: TaskTracker,
     seen: Seen,
+    /// Up to where everything was read, if anything was.
+    since: Option<Lsn>,
     /// Transactions that were read and are not handed over, with the positions at which they end.
     pending: FuturesOrdered<BoxFuture<'static, Lsn>>,
     /// Attempts in a row that came to nothing.
@@ -217,11 +223,12 @@ impl<S: LogSink> Reader<S> {
                     "replication slot given up: too far behind"
                 );
                 self.anew = true;
-            } else {
+            } else if database.sharing.is_none() {
                 time::sleep_until(self.resume_at).await;
             }
         }
-        let started = Session::start(database, &self.config.publications, self.anew, None).await;
+        let begin = Begin { anew: self.anew, since: self.since, not_before: Some(self.resume_at) };
+        let started = Session::start(database, &self.config.publications, begin).await;
         started.map(|(session, _)| session)
     }
 
@@ -250,11 +257,25 @@ impl<S: LogSink> Reader<S> {
         self.stats.sessions.fetch_add(1, Ordering::Relaxed);
         let database = &self.config.database;
         let (resumed, start) = (session.is_resumed(), session.start_position());
-        tracing::info!(database = database.name, resumed, position = %start, "reading the log");
+        let (reader, durable) = (session.reader().as_str(), database.durable_slot);
+        tracing::info!(database = database.name, resumed, position = %start, reader, "reading the log");
         if !resumed {
+            if self.since.is_some_and(|since| since < start) {
+                let code = "ReplicationConnectionDown";
+                tracing::warn!(code, since = ?self.since, position = %start, "changes may have been missed");
+            }
             self.seen = Seen::default();
+            self.since = Some(start);
         }
         self.sink.session_begins();
+        let acts = session.acts();
+        let void = !acts && durable;
+        if void {
+            // Who reads the slot begins with the first of them.
+            self.pending = FuturesOrdered::new();
+        }
+        self.sink.acts(acts, void);
+        self.seen.acts(acts);
         let limit = database.max_lag_bytes;
         let lag = LagWatch::start(pool.clone(), Arc::clone(&self.stats), limit, &self.tasks);
         lag.confirmed(start);
@@ -281,12 +302,14 @@ impl<S: LogSink> Reader<S> {
                         Event::Idle(position) if !self.seen.is_reading() => {
                             self.failures = 0;
                             reached = reached.max(position);
+                            self.since = self.since.max(Some(reached));
                             lag.caught_up(self.pending.is_empty());
                         }
                         Event::Idle(_) => {}
                         Event::Message(message) => {
                             lag.caught_up(false);
                             reached = self.take(&message).unwrap_or(reached);
+                            self.since = self.since.max(Some(reached));
                         }
                     }
                     None

@@ -69,6 +69,9 @@ pub(crate) enum ReplicationError {
     /// Another node reads the database, and it cannot be followed.
     #[error("Another node reads the database: {0}")]
     Shared(String),
+    /// Another server that is not of this cluster reads the permanent slot.
+    #[error("Another server reads the slot {0}: this one stands by. Servers with the same NATS_URL share it")]
+    Taken(String),
     /// The publication does not exist or has no tables, and broadcasts are not published or not wanted.
     #[error("The publication has no tables")]
     NothingPublished,
@@ -86,7 +89,7 @@ impl ReplicationError {
 
     /// Operators' code (http_and_ops 10).
     pub(crate) fn code(&self) -> &'static str {
-        if self.is_slot_in_use() {
+        if self.is_slot_in_use() || matches!(self, Self::Taken(_)) {
             "ReplicationSlotBeingUsed"
         } else if self.has_code("53300") {
             "ReplicationMaxWalSendersReached"
@@ -168,8 +171,8 @@ pub(crate) fn decoder() -> Decoder {
 pub(crate) enum Claim {
     /// For this node alone.
     None,
-    /// For all nodes: only while no other connection holds the advisory lock of this name. The connection holds it from
-    /// then on.
+    /// For all nodes, or all servers: only while no other connection holds the advisory lock of this name. The connection
+    /// holds it from then on.
     Lock(String),
 }
 
@@ -438,6 +441,7 @@ mod tests {
                 "ReplicationConnectionWatchdogTimeout",
             ),
             (ReplicationError::Ended, "StartReplicationFailed"),
+            (ReplicationError::Taken("x".to_owned()), "ReplicationSlotBeingUsed"),
         ] {
             assert_eq!(error.code(), code);
         }

@@ -22,6 +22,29 @@ use crate::{
 /// A future of a trait that is used as an object.
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Who reads the log of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// This node, for all.
+    ThisNode,
+    /// This node, because it can neither follow another nor be followed.
+    ForItself,
+    /// Another node, which this one follows.
+    AnotherNode,
+}
+
+impl Reader {
+    /// In words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ThisNode => "this node",
+            Self::ForItself => "this node, for itself",
+            Self::AnotherNode => "another node",
+        }
+    }
+}
+
 /// The other nodes, as far as one database is concerned.
 pub trait Sharing: Send + Sync + fmt::Debug {
     /// Whether they can be reached.
@@ -58,6 +81,8 @@ pub trait Owning: Send + Sync {
     fn room(&self) -> Boxed<'_, ()>;
     /// Whether somebody follows.
     fn has_followers(&self) -> bool;
+    /// Whether every node follows that has subscribers, as far as is known.
+    fn has_all(&self) -> bool;
     /// Up to which position all have taken everything, this node having come as far as `own`.
     fn confirmed(&self, own: u64) -> u64;
 }
@@ -85,6 +110,10 @@ const PAUSE: Duration = Duration::from_millis(150);
 /// How long a new owner of a permanent slot waits for the others before it reads: whoever follows from the beginning
 /// misses nothing.
 const GATHER: Duration = Duration::from_secs(2);
+
+/// How long it waits at the most while nodes with subscribers are missing: longer than a busy one takes to notice that the
+/// last owner is gone.
+const GATHER_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often a node that reads for itself looks whether it can follow.
 const LOOK: Duration = Duration::from_secs(2);
@@ -119,19 +148,32 @@ struct Solo {
     next: Option<Box<dyn Following>>,
 }
 
+/// Where a session is to begin.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Begin {
+    /// A permanent slot that is there is dropped first.
+    pub(crate) anew: bool,
+    /// Up to where everything was handed over, if anything was.
+    pub(crate) since: Option<Lsn>,
+    /// This node reads a permanent slot that is there for all from then on.
+    pub(crate) not_before: Option<Instant>,
+}
+
 impl Session {
-    /// Begins a session, and tells which publications it reads. `since`: up to where everything was handed over, if
-    /// anything was.
+    /// Begins a session, and tells which publications it reads.
     pub(crate) async fn start(
         config: &DatabaseConfig,
         publications: &[String],
-        anew: bool,
-        since: Option<Lsn>,
+        begin: Begin,
     ) -> Result<(Self, Vec<String>), ReplicationError> {
+        let Begin { anew, since, not_before } = begin;
         let own = |walsender, solo| (Self::of(Source::Own(Box::new(walsender), solo)), publications.to_vec());
         let unclaimed = async || -> Result<Walsender, ReplicationError> {
-            let walsender = Walsender::connect(config, publications, anew, Claim::None).await?;
-            let mut walsender = walsender.ok_or(ReplicationError::Ended)?;
+            // A permanent slot has one reader, also among servers that do not know of each other.
+            let lock = || Claim::Lock(format!("realtime slot {}", config.slot_name));
+            let claim = if config.durable_slot { lock() } else { Claim::None };
+            let walsender = Walsender::connect(config, publications, anew, claim).await?;
+            let mut walsender = walsender.ok_or_else(|| ReplicationError::Taken(config.slot_name.clone()))?;
             walsender.start().await?;
             Ok(walsender)
         };
@@ -154,8 +196,13 @@ impl Session {
             if let Some(mut walsender) = Walsender::connect(config, publications, anew, claim).await? {
                 let start = walsender.start_position();
                 let owning = sharing.own(start.0, about(publications));
-                if config.durable_slot && walsender.is_resumed() && sharing.has_others() {
-                    time::sleep(GATHER).await;
+                if config.durable_slot && walsender.is_resumed() {
+                    if sharing.has_others() {
+                        gather(&*owning).await;
+                    }
+                    if let Some(limit) = not_before {
+                        time::sleep_until(limit).await;
+                    }
                 }
                 walsender.start().await?;
                 let source =
@@ -204,13 +251,19 @@ impl Session {
         self.start
     }
 
-    /// Who reads, for the log.
-    pub(crate) fn reader(&self) -> &'static str {
+    /// Who reads.
+    pub(crate) fn reader(&self) -> Reader {
         match &self.source {
-            Source::Own(_, None) | Source::Shared(..) => "this node",
-            Source::Own(_, Some(_)) => "this node, for itself",
-            Source::Followed(_) => "another node",
+            Source::Own(_, None) | Source::Shared(..) => Reader::ThisNode,
+            Source::Own(_, Some(_)) => Reader::ForItself,
+            Source::Followed(_) => Reader::AnotherNode,
         }
+    }
+
+    /// Whether this node does what is to be done once for all nodes: it reads for all, or is alone. Of those that read
+    /// a database at the same time one does, the holder of the lock.
+    pub(crate) fn acts(&self) -> bool {
+        matches!(&self.source, Source::Own(_, None) | Source::Shared(..))
     }
 
     /// Whether other nodes follow.
@@ -323,6 +376,15 @@ impl Solo {
     }
 }
 
+/// Waits for the others.
+async fn gather(owning: &dyn Owning) {
+    let begun = Instant::now();
+    time::sleep(GATHER).await;
+    while !owning.has_all() && begun.elapsed() < GATHER_LIMIT {
+        time::sleep(PAUSE).await;
+    }
+}
+
 fn about(publications: &[String]) -> Bytes {
     serde_json::to_vec(publications).unwrap_or_default().into()
 }
@@ -407,7 +469,51 @@ impl Raw {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// A stream that somebody follows by and by.
+    #[derive(Default)]
+    struct Stream(Arc<AtomicBool>);
+
+    impl Owning for Stream {
+        fn carry(&self, _: Place, _: Bytes) {}
+
+        fn room(&self) -> Boxed<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn has_followers(&self) -> bool {
+            self.has_all()
+        }
+
+        fn has_all(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn confirmed(&self, own: u64) -> u64 {
+            own
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_owner_waits_for_the_others() {
+        let waited = async |after: Duration| {
+            let stream = Stream::default();
+            let all = Arc::clone(&stream.0);
+            tokio::spawn(async move {
+                time::sleep(after).await;
+                all.store(true, Ordering::Relaxed);
+            });
+            let begun = Instant::now();
+            gather(&stream).await;
+            begun.elapsed()
+        };
+        assert_eq!(waited(Duration::ZERO).await.as_secs(), 2, "who is not known of may come, too");
+        assert_eq!(waited(Duration::from_secs(7)).await.as_secs(), 7);
+        assert_eq!(waited(Duration::from_secs(1000)).await.as_secs(), 10, "but not for ever");
+    }
 
     #[test]
     fn what_comes_from_the_server_can_be_handed_on() {

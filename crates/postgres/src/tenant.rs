@@ -33,6 +33,7 @@ use crate::{
     pool,
     prepare::Preparation,
     private::Private,
+    sharing::Reader,
     subscribe,
     worker::{Command, Worker},
 };
@@ -363,7 +364,13 @@ impl TenantDatabase {
     /// Whether row changes and broadcasts are read from the log right now.
     #[must_use]
     pub fn is_replicating(&self) -> bool {
-        self.inner.contact.is_replicating()
+        self.reader().is_some()
+    }
+
+    /// Who reads the log for this node right now; `None` if nobody does.
+    #[must_use]
+    pub fn reader(&self) -> Option<Reader> {
+        self.inner.contact.reader()
     }
 
     /// Ends the replication session, if there is one; those who need it get another one, and are told of the gap as when

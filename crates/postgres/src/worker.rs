@@ -338,7 +338,12 @@ impl Worker {
 
     async fn event(&mut self, event: Event) {
         let message = match event {
-            Event::Idle(position) => return self.idle(position),
+            Event::Idle(position) => {
+                // It may have gone over to another node's stream meanwhile.
+                let reader = self.running.as_ref().map(|running| running.session.reader());
+                self.contact.replicates(reader);
+                return self.idle(position);
+            }
             Event::Message(message) => message,
         };
         if let Some(running) = &self.running {

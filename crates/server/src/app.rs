@@ -19,7 +19,8 @@ use crate::{
     http::longpoll::LongPolls,
     legacy::Legacy,
     limits::Meters,
-    metrics::Metrics,
+    metrics::{Gathered, Metrics},
+    nodes,
     routes::Routes,
     sharing::NodeSharing,
     sink::DatabaseSink,
@@ -46,6 +47,8 @@ pub struct App {
     started: DateTime,
     stopping: CancellationToken,
     metrics: Metrics,
+    /// Metrics of all nodes, while they are gathered.
+    gathered: Arc<Gathered>,
     /// Values of the labels `host` and `id` of metrics.
     node_labels: (String, String),
     /// Places of connections.
@@ -74,9 +77,11 @@ impl App {
         let legacy = settings.legacy.clone().map(Legacy::new);
         let hub = Hub::new(rand::random(), settings.presence_interval);
         let cluster = settings.cluster.clone().map(|config| Cluster::new(config, &hub));
+        let status = Status::new(settings.region.as_deref(), cluster.clone());
+        let node_labels = (hostname(), status.node().to_owned());
         let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Arc::new(Self {
-            status: Status::new(settings.region.as_deref(), cluster.clone()),
+        let app = Arc::new(Self {
+            status,
             admin: Admin::new(&settings.admin, &settings.claim_validators),
             settings,
             tenants,
@@ -90,9 +95,12 @@ impl App {
             started: TimeZone::UTC.to_datetime(Timestamp::now()),
             stopping,
             metrics: Metrics::default(),
-            node_labels: (hostname(), format!("{:08x}", rand::random::<u32>())),
+            gathered: Arc::default(),
+            node_labels,
             places,
-        }))
+        });
+        nodes::answer_others(&app);
+        Ok(app)
     }
 
     /// What is counted.
@@ -101,7 +109,12 @@ impl App {
         &self.metrics
     }
 
-    /// Name of the machine, and a short name of this node that is new at each start: labels of metrics.
+    /// What is gathered of all nodes' metrics.
+    pub(crate) fn gathered(&self) -> &Arc<Gathered> {
+        &self.gathered
+    }
+
+    /// Name of the machine, and the short id of this node that is new at each start: labels of metrics.
     #[must_use]
     pub fn node_labels(&self) -> (&str, &str) {
         (&self.node_labels.0, &self.node_labels.1)
@@ -206,7 +219,7 @@ impl App {
     /// not wait and the log tells what is wrong before anybody asks.
     pub fn connect_databases(self: &Arc<Self>) {
         if let (Some(legacy), Some(tenant)) = (&self.legacy, self.settings.tenants.first()) {
-            legacy.start(database_config(tenant));
+            legacy.start(database_config(tenant), self.cluster.clone());
             if legacy.settings().pure && legacy.streams() {
                 // The rest is for clients of the second generation, should there be any.
                 return;
@@ -256,6 +269,12 @@ impl App {
         if let Some(cluster) = &self.cluster {
             cluster.leave().await;
         }
+    }
+
+    /// The running state of a tenant, if it was asked for.
+    #[must_use]
+    pub fn running(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
+        self.runtimes.lock().get(external_id).map(Arc::clone)
     }
 
     /// The running state of every tenant that was asked for, by name.

@@ -16,6 +16,7 @@ pub mod logging;
 mod metadata;
 pub mod metrics;
 pub mod migrate;
+pub mod nodes;
 mod resolve;
 pub mod routes;
 pub mod session;

@@ -9,23 +9,26 @@ use std::{
 use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use realtime_server::{
-    cli::{Cli, Command, DevArgs, EXIT_CONFIG, TokenArgs},
+    cli::{Cli, Command, DevArgs, EXIT_CONFIG, ServeArgs, TokenArgs},
     config::{self, ConfigError, Env, Settings},
     dev, logging, migrate,
     startup::Server,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 fn main() -> ExitCode {
     let Cli { config, command } = Cli::parse();
-    let command = command.unwrap_or(Command::Serve);
+    let command = command.unwrap_or_else(|| Command::Serve(ServeArgs::default()));
     if matches!(command, Command::Reference) {
         print(config::reference::page().trim_end());
         return ExitCode::SUCCESS;
     }
     let lookup = |name: &str| std::env::var(name).ok();
     let outcome = Env::read(&lookup, config.as_deref()).and_then(|env| match command {
-        Command::Serve => serve(&env),
+        Command::Serve(args) => serve(&args, &env),
         Command::Dev(args) => run_dev(&args, config.as_deref()),
         Command::Token(args) => token(&args, &env),
         Command::Migrate => Ok(run_migrate(&Settings::from_env(&env)?)),
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn serve(env: &Env) -> Result<ExitCode, ConfigError> {
+fn serve(args: &ServeArgs, env: &Env) -> Result<ExitCode, ConfigError> {
     let settings = Settings::from_env(env)?;
     let _traces = logging::init(env)?;
     if !env.ignored().is_empty() {
@@ -55,6 +58,7 @@ fn serve(env: &Env) -> Result<ExitCode, ConfigError> {
     if settings.well_known_secret {
         tracing::warn!("API_JWT_SECRET is not set: tokens are signed with a secret that everybody knows");
     }
+    let until_stdin_ends = args.until_stdin_ends;
     Ok(run(async move {
         let server = match Server::bind(settings) {
             Ok(server) => server,
@@ -71,7 +75,10 @@ fn serve(env: &Env) -> Result<ExitCode, ConfigError> {
             tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "serving");
         }
         ignore_other_signals();
-        server.run(stop_signal()).await;
+        let stop = stop_signal();
+        server
+            .run(async move { if until_stdin_ends { stop_or_end_of_input(stop).await } else { stop.await } })
+            .await;
         ExitCode::SUCCESS
     }))
 }
@@ -140,6 +147,20 @@ fn stop_signal() -> impl Future<Output = ()> {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+/// Done when `stop` is, or standard input ends. A thread waits for that: one of the runtime would hold up the end of the
+/// program.
+async fn stop_or_end_of_input(stop: impl Future<Output = ()>) {
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    tokio::select! {
+        () = stop => {}
+        _ = end => {}
     }
 }
 

@@ -10,20 +10,29 @@ use realtime_cluster::{
 };
 use realtime_postgres::{Following, Owning, Place, Sharing};
 
-/// The other nodes, as far as one tenant's database is concerned.
+/// The other nodes, as far as one stream of a tenant's database is concerned.
 #[derive(Debug)]
 pub struct NodeSharing {
     cluster: Cluster,
-    /// The tenant's `external_id`.
-    tenant: Arc<str>,
-    slot_name: String,
+    /// Names the stream among nodes.
+    stream: Arc<str>,
+    lock_name: String,
 }
 
 impl NodeSharing {
     /// For the database of a tenant.
     #[must_use]
     pub fn new(cluster: Cluster, tenant: Arc<str>, slot_name: &str) -> Self {
-        Self { cluster, tenant, slot_name: slot_name.to_owned() }
+        let lock_name = format!("realtime stream {} {tenant} {slot_name}", cluster.prefix());
+        Self { cluster, stream: tenant, lock_name }
+    }
+
+    /// For what the first generation's stream engine reads of it: other publications, by another slot.
+    #[must_use]
+    pub fn of_first_generation(cluster: Cluster, tenant: &str, slot_name: &str) -> Self {
+        let lock_name = format!("realtime first generation {} {tenant} {slot_name}", cluster.prefix());
+        // No tenant is called so: names are kept in databases, whose texts have no such character.
+        Self { cluster, stream: format!("{tenant}\0first generation").into(), lock_name }
     }
 }
 
@@ -41,19 +50,19 @@ impl Sharing for NodeSharing {
     }
 
     fn lock_name(&self) -> String {
-        format!("realtime stream {} {} {}", self.cluster.prefix(), self.tenant, self.slot_name)
+        self.lock_name.clone()
     }
 
     fn follow(&self) -> BoxFuture<'_, Result<Box<dyn Following>, String>> {
         Box::pin(async {
-            let followed = self.cluster.follow(&self.tenant).await.map_err(|error| error.to_string())?;
+            let followed = self.cluster.follow(&self.stream).await.map_err(|error| error.to_string())?;
             let following: Box<dyn Following> = Box::new(Follower(followed));
             Ok(following)
         })
     }
 
     fn own(&self, position: u64, about: Bytes) -> Box<dyn Owning> {
-        Box::new(Owner(self.cluster.own(&self.tenant, position, about)))
+        Box::new(Owner(self.cluster.own(&self.stream, position, about)))
     }
 }
 
@@ -96,6 +105,10 @@ impl Owning for Owner {
 
     fn has_followers(&self) -> bool {
         self.0.has_followers()
+    }
+
+    fn has_all(&self) -> bool {
+        self.0.has_all()
     }
 
     fn confirmed(&self, own: u64) -> u64 {

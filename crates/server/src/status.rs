@@ -76,12 +76,6 @@ impl Status {
         self.started.elapsed()
     }
 
-    /// The nodes of the cluster.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<Node> {
-        self.view(Databases::default()).nodes
-    }
-
     /// What is known of the cluster: this node, and what others say of themselves with their heartbeats.
     fn view(&self, databases: Databases) -> View {
         let node = Node {
@@ -98,21 +92,28 @@ impl Status {
             latency: Some(latency),
         });
         let mut view = View { nodes: vec![node], probes: probe.into_iter().collect() };
-        for heard in self.cluster.iter().flat_map(Cluster::nodes).filter(|node| !node.refused) {
+        for heard in self.cluster.iter().flat_map(Cluster::nodes) {
             let from = short_id(heard.id);
-            view.probes.extend(heard.latencies.iter().map(|(to, millis)| Probe {
+            let probe = |to: u32, latency| Probe {
                 from: from.clone(),
-                to: short_id(*to),
-                age: heard.heard_ago,
-                latency: Some(Duration::from_secs_f64(millis.max(0.0) / 1000.0)),
-            }));
+                to: short_id(to),
+                age: heard.measured_ago,
+                latency,
+            };
+            let answered = heard.latencies.iter().map(|(to, millis)| {
+                // Whatever a node says of itself: it is shown.
+                let latency = Duration::try_from_secs_f64(millis / 1000.0).unwrap_or_default();
+                probe(*to, Some(latency))
+            });
+            view.probes.extend(answered.chain(heard.unanswered.iter().map(|to| probe(*to, None))));
             if !heard.is_self {
+                let (connected, failing) = heard.databases;
                 view.nodes.push(Node {
-                    id: from,
+                    id: from.clone(),
                     region: heard.region,
                     version: heard.version,
-                    uptime: None,
-                    databases: Databases::default(),
+                    uptime: heard.uptime,
+                    databases: Databases { connected, failing },
                 });
             }
         }
@@ -121,7 +122,7 @@ impl Status {
 }
 
 /// How a node is shown.
-fn short_id(id: u32) -> String {
+pub(crate) fn short_id(id: u32) -> String {
     format!("{id:08x}")
 }
 
@@ -175,6 +176,10 @@ pub async fn watch(app: Arc<App>) {
             looks = looks.wrapping_add(1);
             let kept = app.runtimes().into_iter().filter(|runtime| is_kept(runtime));
             stream::iter(kept).for_each_concurrent(ASKED_AT_ONCE, ask).await;
+            if let Some(cluster) = app.cluster() {
+                let Databases { connected, failing } = databases(&app.runtimes());
+                cluster.set_databases(connected, failing);
+            }
         }
     };
     tokio::select! {

@@ -75,6 +75,8 @@ pub struct TenantRuntime {
     legacy: Option<Arc<Legacy>>,
     /// Other nodes, if there can be any.
     cluster: Option<Cluster>,
+    /// What they need of it.
+    side: Arc<dyn TenantSide>,
     retired: CancellationToken,
     /// Its database was set up at least once.
     set_up: AtomicBool,
@@ -119,6 +121,8 @@ impl TenantRuntime {
     ) -> Self {
         let meters = Arc::clone(routes.meters());
         let hub_meter: Arc<dyn realtime_hub::Meter> = Arc::<Meters>::clone(&meters);
+        let users: Arc<Users> = Arc::default();
+        let side = Arc::new(Side { meter: Arc::clone(&hub_meter), users: Arc::clone(&users) });
         Self {
             name: (&*tenant.external_id).into(),
             started: Instant::now(),
@@ -127,7 +131,7 @@ impl TenantRuntime {
             hub_meter,
             tenant: RwLock::new(tenant),
             verifier: RwLock::new(Arc::new(verifier)),
-            users: Arc::default(),
+            users,
             hub,
             routes,
             database: RwLock::new(database),
@@ -139,6 +143,7 @@ impl TenantRuntime {
             set_up: AtomicBool::new(false),
             setting_up: AtomicBool::new(false),
             cluster: None,
+            side,
         }
     }
 
@@ -148,13 +153,12 @@ impl TenantRuntime {
         Self { cluster, ..self }
     }
 
-    /// Keeps what is said on other nodes coming while it lives. `None` on a node that is alone.
+    /// Keeps what is said on other nodes coming while it lives. `None` on a node that is alone, and of a tenant that is
+    /// gone: another of its name may be there.
     #[must_use]
     pub fn interest(&self) -> Option<Interest> {
-        let side = || -> Arc<dyn TenantSide> {
-            Arc::new(Side { meter: Arc::clone(&self.hub_meter), users: Arc::clone(&self.users) })
-        };
-        self.cluster.as_ref().map(|cluster| cluster.interest(&self.name, side))
+        let cluster = self.cluster.as_ref().filter(|_| !self.retired.is_cancelled())?;
+        Some(cluster.interest(&self.name, &self.side))
     }
 
     /// Returns when what is said on other nodes will be heard, or there is no connection to them.

@@ -6,7 +6,7 @@ mod server;
 mod ws;
 
 pub use nats::{Link, Nats, until};
-pub use pg::{TestDb, cluster};
+pub use pg::{MAX_CONNECTIONS, TestDb, cluster};
 pub use server::{Answer, Server, ServerOptions, Usage, http};
 pub use ws::{Frame, Refused, Socket, Version};
 
@@ -17,8 +17,19 @@ use serde_json::{Value, json};
 /// Secret of the tokens of test servers.
 pub const SECRET: &str = "a-secret-of-the-tests-with-enough-characters";
 
-/// How long anything that should come may take. Generous: machines are noisy, and what comes comes at once.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything that should come may take. Generous: a machine may be ten times slower than this one, and what
+/// comes comes at once. Nothing is proved by waiting this long; only tests that fail ever do.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A port of this machine that nothing listens on, for those who have to name one, or to listen on one again.
+///
+/// None of those that the system gives to outgoing connections: these could take it at any time.
+///
+/// # Errors
+/// When none is to be had.
+pub fn free_port() -> std::io::Result<u16> {
+    realtime_localpg::free_port()
+}
 
 /// Seconds since 1970.
 #[must_use]

@@ -9,6 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tokio::{
     io::{self, AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,7 +22,7 @@ use tokio::{
     time,
 };
 
-use crate::PATIENCE;
+use crate::{PATIENCE, free_port};
 
 /// A running NATS server. Killed when dropped.
 pub struct Nats {
@@ -34,8 +38,16 @@ impl Nats {
     /// # Errors
     /// When `nats-server` is not installed or does not start.
     pub async fn start(arguments: &[&str]) -> Result<Self> {
+        Self::start_at(free_port()?, arguments).await
+    }
+
+    /// The same on a port that others were told of before.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_at(port: u16, arguments: &[&str]) -> Result<Self> {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let (child, port, dir) = Self::run(&arguments).await?;
+        let (child, dir) = Self::run(port, &arguments).await?;
         Ok(Self { child, port, arguments, _dir: dir })
     }
 
@@ -45,20 +57,18 @@ impl Nats {
     /// When it does not start.
     pub async fn restart(&mut self) -> Result<()> {
         self.child.kill().await?;
-        let mut arguments = vec!["-p".to_owned(), self.port.to_string()];
-        arguments.extend(self.arguments.iter().cloned());
-        (self.child, self.port, self._dir) = Self::run(&arguments).await?;
+        (self.child, self._dir) = Self::run(self.port, &self.arguments).await?;
         Ok(())
     }
 
-    async fn run(arguments: &[String]) -> Result<(Child, u16, tempfile::TempDir)> {
+    async fn run(port: u16, arguments: &[String]) -> Result<(Child, tempfile::TempDir)> {
         let dir = tempfile::Builder::new().prefix("realtime-nats-").tempdir()?;
         let binary = ["/usr/sbin/nats-server", "/usr/local/bin/nats-server"]
             .into_iter()
             .find(|path| std::path::Path::new(path).exists())
             .unwrap_or("nats-server");
         let child = Command::new(binary)
-            .args(["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir"])
+            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "--ports_file_dir"])
             .arg(dir.path())
             .args(arguments)
             .stdin(Stdio::null())
@@ -67,8 +77,16 @@ impl Nats {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("{binary}: is it installed?"))?;
-        let port = time::timeout(PATIENCE, announced(dir.path())).await.context("NATS did not start")??;
-        Ok((child, port, dir))
+        time::timeout(PATIENCE, announced(dir.path())).await.context("NATS did not start")??;
+        Ok((child, dir))
+    }
+
+    /// Has it read its configuration file again.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn reload(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGHUP)?)
     }
 
     /// The port of clients.
@@ -90,17 +108,17 @@ impl Nats {
     }
 }
 
-/// The port that the server has written down.
-async fn announced(dir: &std::path::Path) -> Result<u16> {
+/// Waits until the server has written down that it listens, and does.
+async fn announced(dir: &std::path::Path) -> Result<()> {
     loop {
         for entry in std::fs::read_dir(dir)? {
-            let text = std::fs::read_to_string(entry?.path())?;
-            // It may be half written.
+            // It may be gone again, or half written.
+            let Ok(text) = std::fs::read_to_string(entry?.path()) else { continue };
             let Ok(ports) = serde_json::from_str::<Value>(&text) else { continue };
             let url = ports["nats"][0].as_str().context("nats")?;
             let port: u16 = url.rsplit(':').next().context("port")?.parse()?;
             if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return Ok(port);
+                return Ok(());
             }
         }
         time::sleep(time::Duration::from_millis(10)).await;

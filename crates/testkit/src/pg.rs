@@ -7,6 +7,9 @@ use realtime_localpg::{Cluster, ClusterOptions};
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 
+/// Connections that the clusters of tests accept.
+pub const MAX_CONNECTIONS: usize = 500;
+
 /// A running cluster and where its data are.
 struct Running {
     cluster: Cluster,
@@ -39,9 +42,16 @@ async fn start(tls: Option<(String, String)>) -> Result<Running> {
         ephemeral: true,
         // A session that sets `synchronous_commit` to `on` waits, once its commit is in the log, for a standby that
         // never comes: the log has the commit, no snapshot sees it. `pg_cancel_backend` ends the wait.
-        settings: ["max_connections=300", "synchronous_commit=local", "synchronous_standby_names=nobody"]
-            .map(str::to_owned)
-            .to_vec(),
+        settings: [
+            // Room for the tests of many processors at once.
+            &*format!("max_connections={MAX_CONNECTIONS}"),
+            "max_wal_senders=200",
+            "max_replication_slots=200",
+            "synchronous_commit=local",
+            "synchronous_standby_names=nobody",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         tls,
         ..ClusterOptions::default()
     };

@@ -13,6 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
@@ -20,7 +21,7 @@ use tokio::{
     time,
 };
 
-use crate::{PATIENCE, SECRET, Socket, TestDb, Version, token};
+use crate::{PATIENCE, SECRET, Socket, TestDb, Version, sign, token};
 
 /// How a test server differs from the default.
 #[derive(Debug, Clone, Default)]
@@ -172,6 +173,25 @@ impl Server {
         time::timeout(PATIENCE, healthy).await.with_context(|| format!("not healthy: {}", self.log()))
     }
 
+    /// Waits until it has set its metadata database up: on a busy machine it serves before that.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn administered(&self) -> Result<()> {
+        let bearer = format!("Bearer {}", sign(&json!({})));
+        let limit = time::Instant::now() + PATIENCE;
+        loop {
+            let answer = self.http("GET", "/api/tenants", &[("Authorization", &bearer)], b"").await?;
+            if answer.status == 200 {
+                return Ok(());
+            }
+            if time::Instant::now() > limit {
+                bail!("{answer:?}: {}", self.log());
+            }
+            time::sleep(time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// The whole answer to a GET request.
     ///
     /// # Errors
@@ -281,14 +301,14 @@ impl Server {
         Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), signal)?)
     }
 
-    /// A number of its metrics, the sum over labels; for servers with `METRICS_JWT_SECRET` set to [`SECRET`].
+    /// A number of its own metrics, the sum over labels; for servers with `METRICS_JWT_SECRET` set to [`SECRET`].
     ///
     /// # Errors
     /// When they cannot be read.
     pub async fn metric(&self, name: &str) -> Result<f64> {
         let token = token("metrics");
         let bearer = format!("Bearer {token}");
-        let answer = self.http("GET", "/metrics", &[("authorization", &bearer)], b"").await?;
+        let answer = self.http("GET", "/metrics?scope=node", &[("authorization", &bearer)], b"").await?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
         let values = answer.body.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
@@ -301,13 +321,21 @@ impl Server {
     ///
     /// # Errors
     /// When it does not end in time, or not with success.
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
+        self.stop_and_tell().await.map(drop)
+    }
+
+    /// The same; gives what it has logged.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub async fn stop_and_tell(mut self) -> Result<String> {
         kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGTERM)?;
         let status = time::timeout(PATIENCE, self.child.wait()).await.context("it did not stop")??;
         if !status.success() {
             bail!("it ended with {status}: {}", self.log());
         }
-        Ok(())
+        Ok(self.log())
     }
 }
 

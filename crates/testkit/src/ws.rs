@@ -14,6 +14,9 @@ use tokio_tungstenite::{
 
 use crate::PATIENCE;
 
+/// How long a socket that waits for a frame is silent: the server closes one that it has not heard of for a minute.
+const SILENCE: time::Duration = time::Duration::from_secs(20);
+
 /// Serializer of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -259,10 +262,16 @@ impl Socket {
 
     async fn next(&mut self) -> Result<Frame> {
         loop {
-            match self.message().await? {
+            let Ok(message) = time::timeout(SILENCE, self.message()).await else {
+                self.stream.send(Message::Ping(Bytes::new())).await?;
+                continue;
+            };
+            match message? {
                 Message::Text(text) => return self.decode(&text),
                 Message::Binary(frame) => return user_broadcast(&frame),
-                Message::Close(_) => bail!("the server closed the socket"),
+                Message::Close(frame) => {
+                    bail!("the server closed the socket: {:?}", frame.map(|frame| u16::from(frame.code)))
+                }
                 _ => {}
             }
         }

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use async_nats::{Client, ConnectOptions, Event, client::RequestErrorKind};
+use async_nats::{Client, ConnectOptions, Event, Server, client::RequestErrorKind};
 use secrecy::ExposeSecret as _;
 use tokio::time::{self, Duration, Instant};
 
 use super::{Inner, life, listen};
-use crate::{Cluster, Credentials};
+use crate::{Cluster, Credentials, questions};
 
 /// How often the server is asked whether it is there. Three questions without an answer end the connection: a network
 /// that swallows everything is noticed within eight seconds.
@@ -18,6 +18,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Longest pause between attempts to connect.
 const RETRY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Reasons that are told once each, until there is a connection.
+const REASONS: usize = 8;
 
 /// Messages that may wait for the connection, beside what waits in streams.
 const COMMANDS: usize = 64;
@@ -50,6 +53,7 @@ impl Cluster {
         let _ = inner.client.set(client);
         inner.tasks.spawn(listen::beats(Arc::clone(inner)));
         inner.tasks.spawn(listen::direct(Arc::clone(inner)));
+        inner.tasks.spawn(questions::listen(Arc::clone(inner)));
         inner.tasks.spawn(life::send(Arc::clone(inner)));
         inner.tasks.spawn(life::live(Arc::clone(inner)));
         inner.tasks.spawn(life::mind_the_clock(Arc::clone(inner)));
@@ -89,7 +93,7 @@ async fn options(inner: &Arc<Inner>) -> Result<ConnectOptions, ConnectError> {
             ConnectOptions::with_credentials_file(path).await.map_err(ConnectError::Credentials)?
         }
     };
-    let events = Arc::clone(inner);
+    let (events, attempts) = (Arc::clone(inner), Arc::clone(inner));
     let mut options = options
         .name(&config.node_name)
         .custom_inbox_prefix(inner.subjects.inbox(inner.id))
@@ -106,6 +110,11 @@ async fn options(inner: &Arc<Inner>) -> Result<ConnectOptions, ConnectError> {
             let millis = 50 << attempts.min(6);
             Duration::from_millis(millis).min(RETRY_LIMIT).mul_f64(rand::random_range(0.5..1.0))
         })
+        // Asked before each attempt. It chooses nothing: it is where the client tells why the last ones failed.
+        .reconnect_to_server_callback(move |servers, _| {
+            failed(&attempts, &servers);
+            std::future::ready(None)
+        })
         .event_callback(move |event| {
             happened(&events, &event);
             std::future::ready(())
@@ -119,13 +128,36 @@ async fn options(inner: &Arc<Inner>) -> Result<ConnectOptions, ConnectError> {
     Ok(options)
 }
 
+/// Tells why there is no connection: each reason once.
+fn failed(inner: &Inner, servers: &[Server]) {
+    for server in servers {
+        let Some(reason) = &server.last_error else { continue };
+        let address = &server.addr;
+        let reason = format!("{}:{}: {reason}", address.host(), address.port());
+        {
+            let mut told = inner.refusals.lock();
+            if told.len() >= REASONS || told.contains(&reason) {
+                continue;
+            }
+            told.push(reason.clone());
+        }
+        let (node, code) = (&*inner.config.node_name, "UnableToConnectToNats");
+        tracing::error!(
+            node,
+            code,
+            error = reason,
+            "not connected to other nodes: this one serves alone and tries on"
+        );
+    }
+}
+
 fn happened(inner: &Inner, event: &Event) {
     let node = &*inner.config.node_name;
     match event {
         Event::Connected => {
             tracing::info!(node, "connected to NATS");
             inner.connected.send_replace(true);
-            inner.refused.store(false, Ordering::Relaxed);
+            inner.refusals.lock().clear();
             inner.resumed.notify_one();
         }
         Event::Disconnected | Event::Closed => {
@@ -142,11 +174,11 @@ fn happened(inner: &Inner, event: &Event) {
         Event::SlowConsumer(_) => {
             tracing::warn!(node, "messages from other nodes came faster than they could be taken");
         }
-        Event::ServerError(error) => tracing::error!(node, %error, "NATS reports an error"),
-        Event::ClientError(error) if inner.refused.swap(true, Ordering::Relaxed) => {
-            tracing::debug!(node, %error, "cannot connect to NATS");
+        // For example that this node may not listen or speak on a subject.
+        Event::ServerError(error) => {
+            tracing::error!(node, code = "RpcError", %error, "NATS reports an error")
         }
-        Event::ClientError(error) => tracing::warn!(node, %error, "cannot connect to NATS, trying on"),
+        Event::ClientError(error) => tracing::debug!(node, %error, "cannot connect to NATS"),
         Event::LameDuckMode | Event::Draining => tracing::info!(node, %event, "NATS server is going away"),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use realtime_protocol::{Ref, SystemMessage, encode};
 use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 
-use super::Inner;
+use super::{Inner, Latencies};
 use crate::{
     incoming::Incoming,
     members::{Beat, Change},
@@ -30,6 +30,9 @@ const QUESTION: usize = 500;
 /// Room that NATS needs of the largest message beside ours.
 pub(crate) const MARGIN: usize = 64;
 
+/// How long a ping may be out (http_and_ops 4.2).
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
 /// Every how many heartbeats round trips are measured.
 const MEASURE: u32 = 5;
 
@@ -45,6 +48,7 @@ pub(super) async fn send(inner: Arc<Inner>) {
         for message in inner.outgoing.take(&stream, max, deliverable, Instant::now()) {
             inner.publish(inner.subjects.tenant(&stream.tenant), message).await;
         }
+        stream.published();
     }
 }
 
@@ -63,6 +67,7 @@ pub(super) async fn live(inner: Arc<Inner>) {
                 if beats % MEASURE == 1 {
                     inner.measure().await;
                 }
+                inner.give_up_pings(now);
                 inner.expire(now);
                 inner.sweep(now).await;
             }
@@ -84,6 +89,8 @@ pub(super) async fn mind_the_clock(inner: Arc<Inner>) {
         let pause = before.elapsed().saturating_sub(interval);
         if pause > interval / 2 {
             inner.members.lock().excuse(pause);
+            // Nor could they be answered.
+            inner.latencies.lock().pings.clear();
         }
     }
 }
@@ -198,7 +205,7 @@ impl Inner {
         }
         let mut gaps: HashSet<Arc<str>> = HashSet::new();
         for incoming in self.interests() {
-            self.outgoing.users(&incoming.tenant, incoming.side.users());
+            self.outgoing.users(&incoming.tenant, incoming.side().users());
             if incoming.take_owed() {
                 tracing::warn!(tenant = &*incoming.tenant, "messages from other nodes may have been missed");
                 gaps.insert(Arc::clone(&incoming.tenant));
@@ -240,12 +247,10 @@ impl Inner {
 
     /// Measures round trips.
     async fn measure(&self) {
-        let now = Instant::now();
         let nodes: Vec<u32> = self.members.lock().nodes().keys().copied().collect();
         for node in nodes {
             let number = {
                 let mut latencies = self.latencies.lock();
-                latencies.pings.retain(|_, (_, since)| now.saturating_duration_since(*since) < DOUBTFUL);
                 latencies.next += 1;
                 let number = latencies.next;
                 latencies.pings.insert(number, (node, Instant::now()));
@@ -258,7 +263,21 @@ impl Inner {
     pub(super) fn pong(&self, number: u64) {
         let mut latencies = self.latencies.lock();
         if let Some((node, since)) = latencies.pings.remove(&number) {
-            latencies.measured.insert(node, since.elapsed().as_secs_f64() * 1000.0);
+            latencies.measured.insert(node, Some(since.elapsed().as_secs_f64() * 1000.0));
         }
+    }
+
+    /// Gives up pings that were not answered.
+    fn give_up_pings(&self, now: Instant) {
+        let members = self.members.lock();
+        let mut latencies = self.latencies.lock();
+        let Latencies { pings, measured, .. } = &mut *latencies;
+        pings.retain(|_, (node, since)| {
+            let waits = now.saturating_duration_since(*since) < PING_LIMIT;
+            if !waits && members.contains(*node) {
+                measured.insert(*node, None);
+            }
+            waits
+        });
     }
 }

@@ -14,6 +14,7 @@ use super::{FIRST_ANSWERS, Inner};
 use crate::{
     incoming::Incoming,
     members::Beat,
+    outgoing::Snapshot,
     wire::{Direct, Told},
 };
 
@@ -24,8 +25,11 @@ const MAX_WAITING: usize = 16_000_000;
 /// How long messages of a tenant wait for a room.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Size of the pieces of an answer.
-const PIECE: usize = 256 * 1024;
+/// Size of the parts of an answer, unless NATS takes less.
+const PART: usize = 256 * 1024;
+
+/// Room that a part needs beside the records.
+const TOLD: usize = 512;
 
 /// Heartbeats of all nodes.
 pub(super) async fn beats(inner: Arc<Inner>) {
@@ -67,12 +71,19 @@ pub(super) async fn direct(inner: Arc<Inner>) {
 /// Tells a node all that is so here about tenants.
 async fn answer(inner: Arc<Inner>, to: u32, ask: u64, tenants: Vec<Arc<str>>) {
     for tenant in tenants {
-        let snapshot = inner.outgoing.snapshot(&tenant, PIECE);
-        let mut pieces = snapshot.pieces.into_iter().peekable();
-        while let Some(records) = pieces.next() {
-            let last = pieces.peek().is_none();
-            let told = Told { ask, tenant: Arc::clone(&tenant), as_of: snapshot.as_of, last, records };
+        let Snapshot { as_of, mut records } = inner.outgoing.snapshot(&tenant);
+        let max = inner.max_payload().saturating_sub(TOLD).clamp(1, PART);
+        let mut offset = 0;
+        loop {
+            let part = records.split_to(max.min(records.len()));
+            let last = records.is_empty();
+            let length = part.len() as u64;
+            let told = Told { ask, tenant: Arc::clone(&tenant), as_of, offset, last, records: part };
             inner.tell(to, &Direct::Told(told)).await;
+            if last {
+                break;
+            }
+            offset += length;
         }
     }
 }
@@ -191,7 +202,7 @@ impl Waiting {
     }
 }
 
-async fn subscribe(inner: &Inner, subject: String) -> Option<async_nats::Subscriber> {
+pub(crate) async fn subscribe(inner: &Inner, subject: String) -> Option<async_nats::Subscriber> {
     let client = loop {
         match inner.client.get() {
             Some(client) => break client,
@@ -213,7 +224,7 @@ async fn subscribe(inner: &Inner, subject: String) -> Option<async_nats::Subscri
     }
 }
 
-async fn next(inner: &Inner, messages: &mut async_nats::Subscriber) -> Option<Bytes> {
+pub(super) async fn next(inner: &Inner, messages: &mut async_nats::Subscriber) -> Option<Bytes> {
     tokio::select! {
         () = inner.stop.cancelled() => None,
         message = messages.next() => message.map(|message| message.payload),

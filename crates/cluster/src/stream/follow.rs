@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     ACKNOWLEDGE,
-    messages::{Header, Kind, ToOwner, Welcome, event},
+    messages::{Header, Kind, ToOwner, Welcome, event, is_listed},
 };
 use crate::{Cluster, node::Inner, wire::Malformed};
 
@@ -26,6 +26,10 @@ const WELCOME: Duration = Duration::from_secs(5);
 
 /// Largest event that is put together from pieces.
 const MAX_EVENTS: usize = 300_000_000;
+
+/// Signs of life in a row that do not name a follower, after which it knows that it is not waited for any more. The first
+/// ones may have been written before it was let in.
+const UNLISTED: u32 = 3;
 
 /// Why a stream cannot be followed, or no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +46,9 @@ pub enum FollowError {
     /// A message was missed.
     #[error("A message of the node that reads the database was missed")]
     Gap,
+    /// The owner does not wait for this node any more, and may have told it nothing.
+    #[error("The node that reads the database does not wait for this one any more")]
+    Dropped,
     /// The owner ended the stream.
     #[error("The node that reads the database ended its stream")]
     Ended,
@@ -53,7 +60,11 @@ pub enum FollowError {
 /// A stream that another node owns.
 pub struct Followed {
     messages: Subscriber,
+    /// What tells it from others.
+    id: u64,
     stream: u64,
+    /// Signs of life in a row that did not name it.
+    unlisted: u32,
     /// Number of the next message.
     number: u64,
     position: u64,
@@ -92,8 +103,9 @@ impl Cluster {
         let messages =
             client.subscribe(inner.subjects.changes(tenant)).await.map_err(|_| FollowError::NotConnected)?;
         let limit = WELCOME.min(inner.config.node_timeout / 2);
-        let request =
-            Request::new().payload(ToOwner::Follow { node: inner.id }.encode()).timeout(Some(limit));
+        let id = rand::random();
+        let follow = ToOwner::Follow { follower: id, node: inner.id };
+        let request = Request::new().payload(follow.encode()).timeout(Some(limit));
         // The server has read the subscription before it passes the question on.
         let answer = client.send_request(inner.subjects.owner(tenant), request).await;
         let answer = answer.map_err(|error| match error.kind() {
@@ -111,14 +123,16 @@ impl Cluster {
         let acknowledge = acknowledge(
             Arc::clone(inner),
             Arc::clone(tenant),
-            welcome.stream,
+            (id, welcome.stream),
             Arc::clone(&progress),
             stop.clone(),
         );
         inner.tasks.spawn(acknowledge);
         Ok(Followed {
             messages,
+            id,
             stream: welcome.stream,
+            unlisted: 0,
             number: welcome.number,
             position: welcome.position,
             about: welcome.about,
@@ -190,7 +204,14 @@ impl Followed {
             return Err(FollowError::Gap);
         }
         match header.kind {
-            Kind::Alive => return Ok(()),
+            Kind::Alive if is_listed(self.id, &message) => {
+                self.unlisted = 0;
+                return Ok(());
+            }
+            Kind::Alive => {
+                self.unlisted += 1;
+                return if self.unlisted < UNLISTED { Ok(()) } else { Err(FollowError::Dropped) };
+            }
             Kind::End => return Err(FollowError::Ended),
             Kind::Events | Kind::Piece => self.number += 1,
         }
@@ -217,14 +238,13 @@ impl Followed {
 async fn acknowledge(
     inner: Arc<Inner>,
     tenant: Arc<str>,
-    stream: u64,
+    (follower, stream): (u64, u64),
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) {
     let subject = inner.subjects.owner(&tenant);
     let mut ticks = time::interval(ACKNOWLEDGE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let node = inner.id;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -232,10 +252,10 @@ async fn acknowledge(
             _ = ticks.tick() => {
                 let bytes = progress.bytes.load(Ordering::Relaxed);
                 let confirmed = progress.confirmed.load(Ordering::Relaxed);
-                let taken = ToOwner::Taken { node, stream, bytes, confirmed };
+                let taken = ToOwner::Taken { follower, stream, bytes, confirmed };
                 inner.publish(subject.clone(), taken.encode()).await;
             }
         }
     }
-    inner.publish(subject, ToOwner::Leave { node, stream }.encode()).await;
+    inner.publish(subject, ToOwner::Leave { follower, stream }.encode()).await;
 }

@@ -14,7 +14,7 @@ pub(super) enum Kind {
     Events,
     /// A piece of events; more follows.
     Piece,
-    /// Nothing; its number is that of the message before it.
+    /// Who follows; its number is that of the message before it.
     Alive,
     /// The owner ends the stream.
     End,
@@ -69,36 +69,50 @@ pub(super) fn event(body: &mut Bytes) -> Result<Bytes, Malformed> {
     Ok(body.split_to(len))
 }
 
-/// What a follower says to the owner.
+/// Writes who follows.
+pub(super) fn followers(ids: impl Iterator<Item = u64>) -> Bytes {
+    let mut out = BytesMut::new();
+    ids.for_each(|id| out.put_u64(id));
+    out.freeze()
+}
+
+/// Whether somebody is among those who follow.
+pub(super) fn is_listed(id: u64, followers: &[u8]) -> bool {
+    followers.chunks_exact(8).any(|listed| listed == id.to_be_bytes())
+}
+
+/// What a follower says to the owner. It is a number that is drawn when it begins: a node may begin to follow before the
+/// last words of the one that it had before have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToOwner {
     /// Let me in. A question of NATS: it has an answer.
-    Follow { node: u32 },
+    Follow { follower: u64, node: u32 },
     /// How many bytes of events were taken since the beginning, and up to which position all was handed over.
-    Taken { node: u32, stream: u64, bytes: u64, confirmed: u64 },
+    Taken { follower: u64, stream: u64, bytes: u64, confirmed: u64 },
     /// I go.
-    Leave { node: u32, stream: u64 },
+    Leave { follower: u64, stream: u64 },
 }
 
 impl ToOwner {
     pub(super) fn encode(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(32);
+        let mut out = BytesMut::with_capacity(40);
         out.put_u8(WIRE_VERSION);
         match self {
-            Self::Follow { node } => {
+            Self::Follow { follower, node } => {
                 out.put_u8(0);
+                out.put_u64(follower);
                 out.put_u32(node);
             }
-            Self::Taken { node, stream, bytes, confirmed } => {
+            Self::Taken { follower, stream, bytes, confirmed } => {
                 out.put_u8(1);
-                out.put_u32(node);
+                out.put_u64(follower);
                 out.put_u64(stream);
                 out.put_u64(bytes);
                 out.put_u64(confirmed);
             }
-            Self::Leave { node, stream } => {
+            Self::Leave { follower, stream } => {
                 out.put_u8(2);
-                out.put_u32(node);
+                out.put_u64(follower);
                 out.put_u64(stream);
             }
         }
@@ -111,16 +125,16 @@ impl ToOwner {
                 return None;
             }
             let kind = message.try_get_u8().ok()?;
-            let node = message.try_get_u32().ok()?;
+            let follower = message.try_get_u64().ok()?;
             Some(match kind {
-                0 => Self::Follow { node },
+                0 => Self::Follow { follower, node: message.try_get_u32().ok()? },
                 1 => Self::Taken {
-                    node,
+                    follower,
                     stream: message.try_get_u64().ok()?,
                     bytes: message.try_get_u64().ok()?,
                     confirmed: message.try_get_u64().ok()?,
                 },
-                2 => Self::Leave { node, stream: message.try_get_u64().ok()? },
+                2 => Self::Leave { follower, stream: message.try_get_u64().ok()? },
                 _ => return None,
             })
         };
@@ -181,12 +195,14 @@ mod tests {
             assert_eq!(Header::decode(&mut Bytes::copy_from_slice(&header.encode())), Ok(header));
         }
         for message in [
-            ToOwner::Follow { node: 1 },
-            ToOwner::Taken { node: 1, stream: 2, bytes: 3, confirmed: 4 },
-            ToOwner::Leave { node: 1, stream: 2 },
+            ToOwner::Follow { follower: 1, node: 2 },
+            ToOwner::Taken { follower: 1, stream: 2, bytes: 3, confirmed: 4 },
+            ToOwner::Leave { follower: 1, stream: 2 },
         ] {
             assert_eq!(ToOwner::decode(message.encode()), Ok(message));
         }
+        let listed = followers([u64::MAX, 1].into_iter());
+        assert!(is_listed(1, &listed) && is_listed(u64::MAX, &listed) && !is_listed(2, &listed));
         let mut events = BytesMut::new();
         put_event(&mut events, b"x");
         let welcome =

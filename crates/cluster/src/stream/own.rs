@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     PATIENCE, WINDOW,
-    messages::{HEADER, Header, Kind, ToOwner, Welcome, put_event},
+    messages::{self, HEADER, Header, Kind, ToOwner, Welcome, put_event},
 };
 use crate::{
     Cluster,
@@ -70,14 +70,25 @@ struct State {
     buffer: BytesMut,
     /// Messages that wait to be sent.
     ready: VecDeque<Bytes>,
-    followers: HashMap<u32, Follower>,
-    /// Nodes that wait for the end of a group, and where they want the answer.
-    waiting: Vec<(u32, String)>,
+    /// By the numbers that they drew.
+    followers: HashMap<u64, Follower>,
+    /// Those who wait for the end of a group.
+    waiting: Vec<Waiting>,
     /// What whoever comes later needs.
     needed: BTreeMap<u64, Bytes>,
 }
 
+/// Somebody who wants to follow.
+struct Waiting {
+    follower: u64,
+    node: u32,
+    /// Where the answer goes.
+    reply: String,
+}
+
 struct Follower {
+    /// Where it is; a node may have several.
+    node: u32,
     /// Bytes that had been carried when it came.
     base: u64,
     taken: u64,
@@ -143,8 +154,8 @@ impl Owned {
             Place::End(position) => {
                 state.within = false;
                 state.position = state.position.max(position);
-                for (node, reply) in std::mem::take(&mut state.waiting) {
-                    shared.welcome(&mut state, node, reply);
+                for waiting in std::mem::take(&mut state.waiting) {
+                    shared.welcome(&mut state, waiting);
                 }
             }
             Place::Within | Place::Needed(_) => {}
@@ -164,12 +175,12 @@ impl Owned {
             }
             let limit = *begun.get_or_insert_with(|| Instant::now() + PATIENCE);
             if time::timeout_at(limit, taken).await.is_err() {
-                for node in behind {
+                for follower in behind {
                     tracing::warn!(
                         tenant = &*self.shared.tenant,
                         "a node is too far behind the database: it is not waited for"
                     );
-                    self.shared.state.lock().followers.remove(&node);
+                    self.shared.state.lock().followers.remove(&follower);
                 }
                 return;
             }
@@ -182,6 +193,14 @@ impl Owned {
         !self.shared.state.lock().followers.is_empty()
     }
 
+    /// Whether every other node follows on which the tenant has users, as far as this one knows.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        let populated = self.shared.node.populated(&self.shared.tenant);
+        let state = self.shared.state.lock();
+        populated.iter().all(|node| state.followers.values().any(|follower| follower.node == *node))
+    }
+
     /// Up to which position all have taken everything, this node having come as far as `own`.
     #[must_use]
     pub fn confirmed(&self, own: u64) -> u64 {
@@ -192,10 +211,11 @@ impl Owned {
 
 impl Shared {
     /// Those who are too far behind.
-    fn behind(&self) -> Vec<u32> {
+    fn behind(&self) -> Vec<u64> {
         let state = self.state.lock();
-        let too_far = |follower: &Follower| state.carried - follower.base - follower.taken > WINDOW;
-        state.followers.iter().filter(|(_, follower)| too_far(follower)).map(|(node, _)| *node).collect()
+        let too_far =
+            |follower: &Follower| (state.carried - follower.base).saturating_sub(follower.taken) > WINDOW;
+        state.followers.iter().filter(|(_, follower)| too_far(follower)).map(|(id, _)| *id).collect()
     }
 
     /// Makes messages of the events that have gathered.
@@ -217,16 +237,23 @@ impl Shared {
     }
 
     /// Lets a node in, between two groups.
-    fn welcome(self: &Arc<Self>, state: &mut State, node: u32, reply: String) {
+    fn welcome(self: &Arc<Self>, state: &mut State, waiting: Waiting) {
         self.seal(state);
         let mut events = BytesMut::new();
         for event in state.needed.values() {
             put_event(&mut events, event);
         }
         let (carried, position, number) = (state.carried, state.position, state.number);
-        state
-            .followers
-            .insert(node, Follower { base: carried, taken: 0, confirmed: position, heard: Instant::now() });
+        state.followers.insert(
+            waiting.follower,
+            Follower {
+                node: waiting.node,
+                base: carried,
+                taken: 0,
+                confirmed: position,
+                heard: Instant::now(),
+            },
+        );
         // What does not fit into one message goes through the stream, where it does no harm to others.
         if events.len() + self.about.len() + 256 > self.node.max_payload() {
             state.carried += state.needed.values().map(|event| event.len() as u64).sum::<u64>();
@@ -241,7 +268,7 @@ impl Shared {
         };
         let shared = Arc::clone(self);
         self.node.tasks.spawn(async move {
-            shared.node.publish(reply, welcome.encode()).await;
+            shared.node.publish(waiting.reply, welcome.encode()).await;
             shared.filled.notify_one();
         });
     }
@@ -260,25 +287,28 @@ async fn hear(shared: Arc<Shared>, stop: CancellationToken) {
         };
         let Some(message) = message else { return };
         match (ToOwner::decode(message.payload), message.reply) {
-            (Ok(ToOwner::Follow { node }), Some(reply)) => {
+            (Ok(ToOwner::Follow { follower, node }), Some(reply)) => {
+                let waiting = Waiting { follower, node, reply: reply.to_string() };
                 let mut state = shared.state.lock();
                 if state.within {
-                    state.waiting.retain(|(waiting, _)| *waiting != node);
-                    state.waiting.push((node, reply.to_string()));
+                    // It asks again: it does not wait for the first answer any more.
+                    state.waiting.retain(|waiting| waiting.node != node);
+                    state.waiting.push(waiting);
                 } else {
-                    shared.welcome(&mut state, node, reply.to_string());
+                    shared.welcome(&mut state, waiting);
                 }
             }
-            (Ok(ToOwner::Taken { node, stream, bytes, confirmed }), _) if stream == shared.stream => {
-                if let Some(follower) = shared.state.lock().followers.get_mut(&node) {
+            (Ok(ToOwner::Taken { follower, stream, bytes, confirmed }), _) if stream == shared.stream => {
+                // One that is not there any more learns so from the next signs of life.
+                if let Some(follower) = shared.state.lock().followers.get_mut(&follower) {
                     follower.taken = bytes;
                     follower.confirmed = follower.confirmed.max(confirmed);
                     follower.heard = Instant::now();
                 }
                 shared.taken.notify_waiters();
             }
-            (Ok(ToOwner::Leave { node, stream }), _) if stream == shared.stream => {
-                shared.state.lock().followers.remove(&node);
+            (Ok(ToOwner::Leave { follower, stream }), _) if stream == shared.stream => {
+                shared.state.lock().followers.remove(&follower);
                 shared.taken.notify_waiters();
             }
             (Ok(_), _) => {}
@@ -312,16 +342,19 @@ async fn send(shared: Arc<Shared>, stop: CancellationToken) {
             node.publish(subject.clone(), message).await;
         }
         if alive {
-            let number = {
+            let message = {
                 let mut state = shared.state.lock();
                 let now = Instant::now();
                 let timeout = node.config.node_timeout;
                 state.followers.retain(|_, follower| now.saturating_duration_since(follower.heard) < timeout);
-                state.number - 1
+                // What has become ready meanwhile goes out after it.
+                let number = state.number - 1 - state.ready.len() as u64;
+                let header = Header { kind: Kind::Alive, stream: shared.stream, number };
+                let followers = messages::followers(state.followers.keys().copied());
+                [&header.encode()[..], &followers].concat()
             };
             shared.taken.notify_waiters();
-            let header = Header { kind: Kind::Alive, stream: shared.stream, number };
-            node.publish(subject.clone(), Bytes::copy_from_slice(&header.encode())).await;
+            node.publish(subject.clone(), message.into()).await;
         }
     }
     let number = shared.state.lock().number - 1;

@@ -16,10 +16,9 @@ fn answers_replace_and_what_is_newer_follows() {
     assert_eq!(track.record(5, users(5)), None);
     assert_eq!(track.arrive(6, false, 9), Arrival::Next);
     assert_eq!(track.record(6, users(6)), None);
-    assert_eq!(track.told(2, 6, true, vec![]), None, "to another question");
-    assert_eq!(track.told(1, 5, false, vec![users(4)]), None);
+    assert_eq!(track.told(2, 6, vec![]), None, "to another question");
     assert_eq!(track.asked(), Some(1));
-    assert_eq!(track.told(1, 5, true, vec![]), Some((vec![users(4)], vec![users(6)])));
+    assert_eq!(track.told(1, 5, vec![users(4)]), Some((vec![users(4)], vec![users(6)])));
     assert_eq!(track.asked(), None);
     assert_eq!(track.arrive(7, false, 9), Arrival::Next);
     assert_eq!(track.record(7, users(7)), Some(users(7)));
@@ -28,7 +27,7 @@ fn answers_replace_and_what_is_newer_follows() {
 #[test]
 fn what_is_missing_is_seen() {
     let mut track = Track::asking(1);
-    track.told(1, 3, true, vec![]);
+    track.told(1, 3, vec![]);
     assert_eq!(track.arrive(2, false, 2), Arrival::Next, "older than the answer");
     assert_eq!(track.record(2, users(2)), None);
     assert_eq!(track.arrive(3, false, 2), Arrival::Next);
@@ -36,11 +35,11 @@ fn what_is_missing_is_seen() {
     assert_eq!(track.arrive(3, false, 2), Arrival::Again);
     assert_eq!(track.arrive(5, false, 2), Arrival::AfterGap);
     assert_eq!(track.asked(), Some(2));
-    track.told(2, 5, true, vec![]);
+    track.told(2, 5, vec![]);
     assert_eq!(track.arrive(6, true, 3), Arrival::AfterGap, "the last one was lost");
 
     let mut track = Track::asking(1);
-    track.told(1, 3, true, vec![]);
+    track.told(1, 3, vec![]);
     assert_eq!(track.arrive(5, false, 2), Arrival::AfterGap, "what followed the answer was lost");
 }
 
@@ -99,7 +98,7 @@ proptest! {
         };
         let answer = |track: &mut Track, copy: &mut BTreeMap<u64, u32>, (ask, as_of, state): (u64, u64, BTreeMap<u64, u32>)| {
             let records = state.into_iter().map(|(member, n)| present(member, n)).collect();
-            if let Some((state, newer)) = track.told(ask, as_of, true, records) {
+            if let Some((state, newer)) = track.told(ask, as_of, records) {
                 copy.clear();
                 state.into_iter().chain(newer).for_each(|record| apply(copy, record));
             }

@@ -39,7 +39,7 @@ fn headers_and_direct_messages_come_back() {
         assert_eq!(Header::decode(&mut message), Ok(header));
         assert!(message.is_empty());
     }
-    let told = Told { ask: 1, tenant: "t".into(), as_of: 9, last: true, records: "x".into() };
+    let told = Told { ask: 1, tenant: "t".into(), as_of: 9, offset: 7, last: true, records: "x".into() };
     for direct in [
         Direct::Want { ask: 3, tenants: vec!["a".into(), "b".into()] },
         Direct::Told(told),

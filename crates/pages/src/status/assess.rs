@@ -22,6 +22,8 @@ impl View {
     fn pairs(&self) -> Vec<PairReport> {
         let probes: HashMap<_, _> =
             self.probes.iter().map(|probe| ((&*probe.from, &*probe.to), probe)).collect();
+        // It hears of pairs only from its start on.
+        let observer = self.nodes.first().and_then(|node| node.uptime);
         let mut pairs = Vec::with_capacity(self.nodes.len() * self.nodes.len());
         for from in &self.nodes {
             for to in &self.nodes {
@@ -33,7 +35,7 @@ impl View {
                 pairs.push(PairReport {
                     from: from.id.clone(),
                     to: to.id.clone(),
-                    status: way(probe, [from.uptime, to.uptime].into_iter().flatten().min()),
+                    status: way(probe, [observer, from.uptime, to.uptime].into_iter().flatten().min()),
                     latency_ms: probe.and_then(|probe| probe.latency).map(millis),
                     age_seconds: probe.map(|probe| probe.age.as_secs()),
                 });
@@ -77,8 +79,8 @@ impl super::Databases {
     }
 }
 
-/// A pair that was never heard of is loading while one of the two is too young for it, and stale after. `youngest` is the
-/// age of the younger one, if an age is known.
+/// A pair that was never heard of is loading while one of the two, or who tells, is too young for it, and stale after.
+/// `youngest` is the age of the youngest, if an age is known.
 fn way(probe: Option<&Probe>, youngest: Option<Duration>) -> Status {
     match probe {
         None if youngest.is_some_and(|age| age <= STALE) => Status::Loading,

@@ -84,6 +84,12 @@ fn what_was_never_seen_is_loading_and_then_stale() {
     assert_eq!(way(&view.assess(), "c", "a"), Status::Stale);
     view.nodes[2].uptime = None;
     assert_eq!(way(&view.assess(), "c", "a"), Status::Stale);
+    view.nodes[0].uptime = Some(Duration::from_secs(2));
+    assert_eq!(
+        way(&view.assess(), "c", "b"),
+        Status::Loading,
+        "who tells has not had the time to hear of it"
+    );
     assert_eq!(View::default().assess().status, Status::Loading);
 }
 

@@ -9,9 +9,9 @@ use super::is_row;
 pub(super) enum Sight {
     /// No, or it is of no row and told by every connection.
     New,
-    /// It is of a row that was handed over, in a transaction that was not complete.
+    /// It is of a row that was handed over, in a transaction that was not complete, or that this node has not acted on.
     Again,
-    /// It belongs to a transaction that was handed over.
+    /// It belongs to a transaction that was handed over, and is not to be acted on.
     Passed,
 }
 
@@ -20,6 +20,10 @@ pub(super) enum Sight {
 pub(super) struct Seen {
     /// Commit position of the last transaction that came whole.
     whole: Lsn,
+    /// The same of those that came while this node acted: did what is to be done once for all nodes.
+    acted: Lsn,
+    /// Whether it does.
+    acts: bool,
     /// Commit position of the transaction that came in part, and how many rows of it.
     part: (Lsn, u64),
     /// The transaction that is being read.
@@ -29,12 +33,20 @@ pub(super) struct Seen {
 #[derive(Debug)]
 struct Reading {
     commit: Lsn,
+    /// It was handed over.
+    known: bool,
+    /// And nothing remains to be done.
     passed: bool,
     /// Rows that have come by this connection.
     rows: u64,
 }
 
 impl Seen {
+    /// Whether this node acts, from the next transaction on.
+    pub(super) fn acts(&mut self, acts: bool) {
+        self.acts = acts;
+    }
+
     /// Whether a transaction is being read.
     pub(super) fn is_reading(&self) -> bool {
         self.reading.is_some()
@@ -44,20 +56,27 @@ impl Seen {
     pub(super) fn see(&mut self, message: &Message) -> Sight {
         match message {
             Message::Begin { final_lsn, .. } => {
-                let passed = *final_lsn <= self.whole;
-                self.reading = Some(Reading { commit: *final_lsn, passed, rows: 0 });
+                let known = *final_lsn <= self.whole;
+                let passed = known && (!self.acts || *final_lsn <= self.acted);
+                self.reading = Some(Reading { commit: *final_lsn, known, passed, rows: 0 });
             }
             Message::Commit { .. } => {
                 let Some(reading) = self.reading.take() else { return Sight::New };
                 if reading.passed {
                     return Sight::Passed;
                 }
-                self.whole = reading.commit;
+                self.whole = self.whole.max(reading.commit);
+                if self.acts {
+                    self.acted = reading.commit;
+                }
             }
             row if is_row(row) => {
                 let Some(reading) = &mut self.reading else { return Sight::New };
                 if reading.passed {
                     return Sight::Passed;
+                }
+                if reading.known {
+                    return Sight::Again;
                 }
                 reading.rows += 1;
                 if self.part.0 != reading.commit {
@@ -105,6 +124,7 @@ mod tests {
     #[test]
     fn what_comes_again_is_known() {
         let mut seen = Seen::default();
+        seen.acts(true);
         assert_eq!(see(&mut seen, vec![begin(10), row(), row(), commit(10)]), "nnnn");
         assert_eq!(see(&mut seen, vec![begin(20), row(), row()]), "nnn");
         assert!(seen.is_reading());
@@ -114,6 +134,31 @@ mod tests {
         assert!(!seen.is_reading());
         assert_eq!(see(&mut seen, vec![begin(20), row(), row(), row(), commit(20)]), "ppppp");
         assert_eq!(see(&mut seen, vec![begin(30), row(), commit(30)]), "nnn");
+    }
+
+    /// What the last node that acted has not confirmed comes again: sockets have it, webhooks may not.
+    #[test]
+    fn whoever_begins_to_act_does_so_with_what_it_has_seen() {
+        let mut seen = Seen::default();
+        assert_eq!(
+            see(&mut seen, vec![begin(10), row(), commit(10), begin(20), row(), commit(20)]),
+            "nnnnnn"
+        );
+        assert_eq!(see(&mut seen, vec![begin(30), row()]), "nn");
+        seen.acts(true);
+        let again = vec![begin(20), row(), row(), commit(20), begin(30), row(), row(), commit(30)];
+        assert_eq!(see(&mut seen, again), "naannann");
+        assert_eq!(see(&mut seen, vec![begin(30), row(), commit(30)]), "ppp", "it has acted");
+        seen.acts(false);
+        assert_eq!(
+            see(&mut seen, vec![begin(30), row(), commit(30), begin(40), row(), commit(40)]),
+            "pppnnn"
+        );
+        seen.acts(true);
+        assert_eq!(
+            see(&mut seen, vec![begin(40), row(), commit(40), begin(50), row(), commit(50)]),
+            "nannnn"
+        );
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
+
+use crate::sharing::Reader;
 
 /// How long an answer of the database counts: joins ask again after that, all of them one question.
 const READY_LIFE: Duration = Duration::from_secs(30);
@@ -15,8 +18,8 @@ pub(crate) struct Contact {
     until: AtomicU64,
     /// It did not answer when it was last needed.
     failing: AtomicBool,
-    /// Whether a replication session runs.
-    replicating: AtomicBool,
+    /// Who reads the log, while a replication session runs.
+    reader: Mutex<Option<Reader>>,
 }
 
 /// Whether a database answers.
@@ -36,7 +39,7 @@ impl Contact {
             start: Instant::now(),
             until: AtomicU64::new(0),
             failing: AtomicBool::new(false),
-            replicating: AtomicBool::new(false),
+            reader: Mutex::default(),
         }
     }
 
@@ -48,13 +51,13 @@ impl Contact {
         self.now() < self.until.load(Ordering::Acquire)
     }
 
-    /// A replication session runs, or does not any more.
-    pub(crate) fn replicates(&self, runs: bool) {
-        self.replicating.store(runs, Ordering::Relaxed);
+    /// A replication session runs, in which this one reads; or none does any more.
+    pub(crate) fn replicates(&self, reader: Option<Reader>) {
+        *self.reader.lock() = reader;
     }
 
-    pub(super) fn is_replicating(&self) -> bool {
-        self.replicating.load(Ordering::Relaxed)
+    pub(super) fn reader(&self) -> Option<Reader> {
+        *self.reader.lock()
     }
 
     /// Whether it answered when last asked, however long ago.

@@ -10,7 +10,7 @@ use super::{REFRESH, Running, Worker, lag::LagWatch, state::Refreshed};
 use crate::{
     Notice, pool, prepare, publication,
     replication::{APPLICATION_NAME, ReplicationError},
-    sharing::Session,
+    sharing::{Begin, Session},
 };
 
 /// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
@@ -36,7 +36,7 @@ const TOO_FAR_BEHIND: &str =
 impl Worker {
     /// Ends the session, if there is one; what the walsender has told is void then.
     pub(super) async fn stop_session(&mut self) {
-        self.contact.replicates(false);
+        self.contact.replicates(None);
         if let Some(running) = self.running.take() {
             self.since = Some(running.lag.confirmed_position());
             self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
@@ -52,12 +52,12 @@ impl Worker {
                 tracing::info!(
                     database = self.config.name,
                     resumed = session.is_resumed(),
-                    reader = session.reader(),
+                    reader = session.reader().as_str(),
                     "replication session started"
                 );
                 self.stats.sessions.fetch_add(1, Ordering::Relaxed);
                 self.contact.made();
-                self.contact.replicates(true);
+                self.contact.replicates(Some(session.reader()));
                 self.state.start(session.is_resumed());
                 let lag = LagWatch::start(
                     self.pool.clone(),
@@ -110,7 +110,8 @@ impl Worker {
         if self.unpublished && !self.hears() {
             return Err(ReplicationError::NothingPublished);
         }
-        Session::start(&self.config, &publications, self.anew, self.since).await
+        let begin = Begin { anew: self.anew, since: self.since, not_before: None };
+        Session::start(&self.config, &publications, begin).await
     }
 
     /// Whether broadcasts are published, and somebody is there for them.
@@ -162,7 +163,7 @@ impl Worker {
         tracing::warn!(code, %error, "replication session lost");
         self.contact.lost();
         self.stats.sessions_lost.add(1);
-        self.contact.replicates(false);
+        self.contact.replicates(None);
         self.since = self.running.take().map(|running| running.lag.confirmed_position()).or(self.since);
         self.state.forget_relations();
         self.anew |= self.config.durable_slot && error.is_lasting();

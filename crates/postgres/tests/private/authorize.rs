@@ -264,7 +264,7 @@ async fn the_table_may_be_made_anew() -> Result<()> {
     db.sql("drop table realtime.messages").await?;
     let error = database.authorize_read(&service).await.unwrap_err();
     assert!(error.to_string().contains("42P01"), "{error}");
-    let report = database.set_up_schema(std::time::SystemTime::now(), false).await?;
+    let report = database.set_up_schema(crate::support::today(), false).await?;
     assert_eq!(report.failed, Vec::<String>::new());
     assert!(database.authorize_read(&service).await?.broadcast);
     assert!(database.authorize_write(&service).await?.broadcast);

@@ -1,16 +1,14 @@
 //! Setting databases up (tenant_database 1, 7.3, 9).
 
-use std::time::SystemTime;
-
 use anyhow::Result;
 use futures_util::future::join_all;
 use realtime_postgres::{DatabaseConfig, Origin, SchemaError, SchemaReport, TenantDatabase};
 use realtime_testkit::TestDb;
 
-use crate::support::{all, config, may_read, may_write, one, open, policy, ready, request};
+use crate::support::{all, config, may_read, may_write, one, open, policy, ready, request, today};
 
 async fn set_up(database: &TenantDatabase) -> Result<SchemaReport, SchemaError> {
-    database.set_up_schema(SystemTime::now(), false).await
+    database.set_up_schema(today(), false).await
 }
 
 /// A database of a role that is no superuser, and a handle that logs in as that role.
@@ -99,7 +97,7 @@ async fn a_plain_database_gets_what_is_documented() -> Result<()> {
     let secured = "select relrowsecurity and not relforcerowsecurity from pg_class where oid = 'realtime.messages'::regclass";
     assert!(one::<bool>(&db, secured).await?);
     // A second time there is nothing to do.
-    let again = database.set_up_schema(SystemTime::now(), true).await?;
+    let again = database.set_up_schema(today(), true).await?;
     assert_eq!(again.changed, Vec::<String>::new());
     Ok(())
 }
@@ -270,7 +268,7 @@ async fn rights_are_not_given_again() -> Result<()> {
     let has = "select has_table_privilege('anon', 'realtime.messages', 'select')";
     set_up(&database).await?;
     assert!(!one::<bool>(&db, has).await?);
-    let report = database.set_up_schema(SystemTime::now(), true).await?;
+    let report = database.set_up_schema(today(), true).await?;
     assert_eq!(report.changed, ["Grant anon the use of schema realtime and of its messages"]);
     assert!(one::<bool>(&db, has).await?);
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
 
@@ -45,6 +45,12 @@ pub fn open(config: DatabaseConfig) -> TenantDatabase {
     TenantDatabase::new(config, Arc::new(NoSink))
 }
 
+/// The time of the set-ups of this process: at midnight two of them would not make the same partitions.
+pub fn today() -> SystemTime {
+    static TODAY: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
+    *TODAY
+}
+
 /// A database that is set up, with `auth.uid()` and `auth.role()` as the field has them.
 pub async fn ready() -> Result<(TestDb, TenantDatabase)> {
     ready_with(|config| config).await
@@ -54,7 +60,7 @@ pub async fn ready() -> Result<(TestDb, TenantDatabase)> {
 pub async fn ready_with(
     change: impl FnOnce(DatabaseConfig) -> DatabaseConfig,
 ) -> Result<(TestDb, TenantDatabase)> {
-    ready_at(SystemTime::now(), change).await
+    ready_at(today(), change).await
 }
 
 /// The same, set up at some time.

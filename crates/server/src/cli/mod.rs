@@ -34,8 +34,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the tenants that the settings describe (the default)
     #[command(after_long_help = config::reference::help())]
-    Serve,
-    /// Serve with a private PostgreSQL, a sample table and a token: something to play with
+    Serve(ServeArgs),
+    /// Serve with a private PostgreSQL, a sample table and a token: something to play with, on one node or several
     Dev(DevArgs),
     /// Print a token: for a tenant, for the admin API, or for metrics
     #[command(after_help = token::EXAMPLES)]
@@ -49,21 +49,43 @@ pub enum Command {
     Reference,
 }
 
+/// Options of `realtime serve`.
+#[derive(Debug, Default, Args)]
+pub struct ServeArgs {
+    /// Stop when standard input ends: whoever started the server does not leave it behind, however it ends
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
+}
+
 /// Options of `realtime dev`.
 #[derive(Debug, Args)]
 pub struct DevArgs {
     /// Where the private PostgreSQL keeps its data; a second start finds it again
     #[arg(long, env = "REALTIME_DEV_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Port of the server
+    /// Port of the server, or of the first of several nodes: the others have the next ones
     #[arg(long, env = "PORT", default_value_t = 4000)]
     pub port: u16,
+    /// Nodes of a cluster, 1 to 9: each is a process of its own that can be killed, paused and started again
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub nodes: u8,
+    /// NATS between several nodes; a private one is started if not given (nats-server has to be installed)
+    #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
+    pub nats_url: Option<String>,
     /// Port of the private PostgreSQL; 15432, or a free one if that is taken
     #[arg(long, env = "REALTIME_DEV_PG_PORT")]
     pub pg_port: Option<u16>,
     /// Folder of PostgreSQL's server programs (initdb, postgres); found or installed if not given
     #[arg(long, env = "REALTIME_PG_BIN", value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
+}
+
+impl DevArgs {
+    /// NATS to use instead of a private one.
+    #[must_use]
+    pub fn nats_url(&self) -> Option<&str> {
+        self.nats_url.as_deref().filter(|url| !url.is_empty())
+    }
 }
 
 #[cfg(test)]

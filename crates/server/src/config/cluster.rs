@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use realtime_cluster::{Credentials, NatsConfig, parse_servers};
+use realtime_tls::{Certificate, Tls, TlsMode};
 use secrecy::SecretString;
 
 use super::{ConfigError, Env};
@@ -28,12 +29,14 @@ pub(super) fn cluster(env: &Env, node_name: String) -> Result<Option<NatsConfig>
             return Err(env.wrong("NATS_TLS_CERT_FILE", "must be set with NATS_TLS_KEY_FILE"));
         }
     };
-    for file in ["NATS_TLS_CA_FILE", "NATS_TLS_CERT_FILE", "NATS_TLS_KEY_FILE", "NATS_CREDENTIALS_FILE"] {
-        if let Some(path) = path(file)
-            && let Err(error) = std::fs::metadata(&path)
-        {
-            return Err(env.wrong(file, format!("names a file that cannot be read: {error}")));
-        }
+    let ca = path("NATS_TLS_CA_FILE");
+    if let Some(ca) = &ca {
+        let wrong = |error| env.wrong("NATS_TLS_CA_FILE", format!("cannot be used: {error}"));
+        Tls::new(TlsMode::VerifyCa, Some(ca)).map_err(wrong)?;
+    }
+    if let Some((certificate, key)) = client_certificate.clone() {
+        let wrong = |error| env.wrong("NATS_TLS_CERT_FILE", format!("cannot be used: {error}"));
+        Certificate::load(certificate, key).map_err(wrong)?;
     }
     let heartbeat = env.integer("CLUSTER_HEARTBEAT_MS")?;
     if !HEARTBEAT.contains(&heartbeat) {
@@ -51,7 +54,7 @@ pub(super) fn cluster(env: &Env, node_name: String) -> Result<Option<NatsConfig>
         servers,
         credentials: credentials(env, of_url)?,
         require_tls: env.boolean("NATS_TLS")?,
-        ca: path("NATS_TLS_CA_FILE"),
+        ca,
         client_certificate,
         prefix: prefix(env)?,
         node_name,
@@ -63,7 +66,7 @@ pub(super) fn cluster(env: &Env, node_name: String) -> Result<Option<NatsConfig>
     }))
 }
 
-/// One way to log in; those of the address count if nothing else is set.
+/// One way to log in: that of the address, or one of the others.
 fn credentials(env: &Env, of_url: Credentials) -> Result<Credentials, ConfigError> {
     let secret = |name: &str| env.text(name).map(SecretString::from);
     let password = match (env.text("NATS_USER"), secret("NATS_PASSWORD")) {
@@ -81,12 +84,15 @@ fn credentials(env: &Env, of_url: Credentials) -> Result<Credentials, ConfigErro
             env.text("NATS_CREDENTIALS_FILE").map(|path| Credentials::File(path.into())),
         ),
     ];
-    let mut set = ways.into_iter().filter_map(|(name, way)| Some((name, way?)));
-    let first = set.next();
-    if let (Some((first, _)), Some((second, _))) = (&first, set.next()) {
-        return Err(env.wrong(second, format!("must not be set together with {first}")));
+    let of_url = Some(of_url).filter(|way| !matches!(way, Credentials::None));
+    let ways = [("a name in NATS_URL", of_url)].into_iter().chain(ways);
+    let mut set = ways.filter_map(|(name, way)| Some((name, way?)));
+    let Some((name, way)) = set.next() else { return Ok(Credentials::None) };
+    if let Some((second, _)) = set.next() {
+        return Err(env.wrong(second, format!("must not be set together with {name}")));
     }
-    Ok(first.map_or(of_url, |(_, way)| way))
+    way.check().map_err(|problem| env.wrong(name, problem))?;
+    Ok(way)
 }
 
 fn prefix(env: &Env) -> Result<String, ConfigError> {
@@ -127,7 +133,7 @@ mod tests {
             [("NATS_URL", "a"), ("NATS_TOKEN", "s3cret")],
             [("NATS_URL", "a"), ("NATS_NKEY_SEED", "s3cret")],
         ] {
-            let text = format!("{:?}", read(&variables).unwrap());
+            let text = format!("{:?}", read(&variables));
             assert!(!text.contains("s3cret"), "{text}");
         }
     }
@@ -157,6 +163,16 @@ mod tests {
         let two = [("NATS_URL", "a"), ("NATS_TOKEN", "t"), ("NATS_CREDENTIALS_FILE", "/")];
         let error = read(&two).unwrap_err().to_string();
         assert_eq!(error, "NATS_CREDENTIALS_FILE must not be set together with NATS_TOKEN");
+        let two = [("NATS_URL", "me:s3cret@a"), ("NATS_TOKEN", "t")];
+        let error = read(&two).unwrap_err().to_string();
+        assert_eq!(error, "NATS_TOKEN must not be set together with a name in NATS_URL");
+        let error = read(&[("NATS_URL", "a"), ("NATS_NKEY_SEED", "s3cret")]).unwrap_err().to_string();
+        assert_eq!(error, "NATS_NKEY_SEED is not the seed of an NKey");
+        for name in ["NATS_TLS_CA_FILE", "NATS_CREDENTIALS_FILE"] {
+            for path in ["/does/not/exist", "Cargo.toml"] {
+                assert_eq!(read(&[("NATS_URL", "a"), (name, path)]).unwrap_err().name, name);
+            }
+        }
         let missing = read(&[("NATS_URL", "a"), ("NATS_TLS_CA_FILE", "/does/not/exist")]).unwrap_err();
         assert_eq!(missing.name, "NATS_TLS_CA_FILE");
     }

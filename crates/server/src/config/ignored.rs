@@ -90,7 +90,6 @@ pub const IGNORED: &[(&str, Why)] = &[
     ("MAX_RECORD_BYTES", Dead),
     ("MEASURE_TRAFFIC_INTERVAL_IN_MS", Mechanism),
     ("METRICS_CLEANER_SCHEDULE_TIMER_IN_MS", Mechanism),
-    ("METRICS_RPC_TIMEOUT_IN_MS", Cluster),
     ("MIGRATION_PARTITION_SLOTS", Machine),
     ("MUSTER_SCOPE_SHARDS", Cluster),
     ("NODE_BALANCE_UPTIME_THRESHOLD_IN_MS", Cluster),

@@ -18,6 +18,8 @@ pub struct Operations {
     pub log_healthchecks: bool,
     /// Tokens that may not read the metrics, though they are good.
     pub metrics_blocklist: Vec<SecretString>,
+    /// How long another node's metrics are waited for.
+    pub metrics_limit: Duration,
     /// Where metrics are pushed to.
     pub pusher: Option<Pusher>,
 }
@@ -49,6 +51,7 @@ impl Operations {
             request_id_baggage_key: env.required("REQUEST_ID_BAGGAGE_KEY")?,
             log_healthchecks: !env.boolean("DISABLE_HEALTHCHECK_LOGGING")?,
             metrics_blocklist: list(env, "METRICS_TOKEN_BLOCKLIST").map(SecretString::from).collect(),
+            metrics_limit: env.millis("METRICS_RPC_TIMEOUT_IN_MS")?.max(SHORTEST),
             pusher: pusher(env)?,
         })
     }

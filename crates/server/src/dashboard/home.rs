@@ -1,4 +1,4 @@
-//! The process that serves the page.
+//! The process that serves the page, or that of another node.
 
 use std::sync::Arc;
 
@@ -6,55 +6,72 @@ use axum::extract::State;
 use maud::{Markup, html};
 
 use super::{
-    Page, process,
+    Page,
+    tenants::path_of,
     view::{
         self, Place,
-        parts::{facts, maybe, plain},
+        parts::{facts, maybe, plain, table},
         units,
     },
 };
-use crate::app::App;
+use crate::{app::App, dashboard::BASE, nodes::NodeFigures};
 
 /// `GET /admin/dashboard/home`.
 pub async fn page(State(app): State<Arc<App>>, page: Page) -> Markup {
-    let (figures, runtime) = process::look().await;
-    let runtimes = app.runtimes();
-    let sockets: usize = runtimes.iter().map(|tenant| tenant.sockets().len()).sum();
-    let users: u64 = runtimes.iter().map(|tenant| u64::from(tenant.users().count())).sum();
-    let uptime = app.status().uptime();
+    let figures = NodeFigures::of(&app).await;
+    let body = sections(app.status().node(), &figures);
+    view::followed(&page, Some(Place::Home), "Home", Some("home"), &body)
+}
+
+/// What a node tells of itself.
+pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
     let server = facts(&[
-        ("Version", plain(env!("CARGO_PKG_VERSION"))),
-        ("Node", plain(app.status().node())),
-        ("Region", maybe(app.region())),
-        ("Up for", plain(units::span(uptime))),
+        ("Version", plain(&figures.version)),
+        ("Node", plain(id)),
+        ("Name", plain(&figures.name)),
+        ("Region", maybe(figures.region.as_deref())),
+        ("Up for", plain(units::span(figures.uptime))),
     ]);
     let traffic = facts(&[
-        ("Tenants in use", plain(runtimes.len())),
-        ("Sockets", plain(units::count(sockets as u64))),
-        ("Users (sockets with a channel)", plain(units::count(users))),
-        ("Rooms", plain(units::count(app.rooms() as u64))),
+        ("Tenants in use", plain(figures.tenants)),
+        ("Sockets", plain(units::count(figures.sockets))),
+        ("Users (sockets with a channel)", plain(units::count(figures.users))),
+        ("Rooms", plain(units::count(figures.rooms))),
     ]);
-    let body = html! {
+    let busiest: Vec<Vec<Markup>> = figures
+        .busiest
+        .iter()
+        .map(|tenant| {
+            let path = format!("{BASE}/{}", path_of(&tenant.external_id));
+            vec![
+                html! { a href=(path) { (tenant.external_id) } },
+                plain(units::count(tenant.users)),
+                plain(units::count(tenant.sockets)),
+            ]
+        })
+        .collect();
+    let runtime = &figures.runtime;
+    html! {
         section { h2 { "Server" } (server) }
         section { h2 { "Traffic" } (traffic) }
         section {
             h2 { "Process" }
-            @match &figures {
-                Ok(figures) => (facts(&[
-                    ("CPU now", html! { (format!("{:.1} %", figures.cpu_now * 100.0)) " of one of " (figures.cpus) }),
+            @match &figures.process {
+                Some(process) => (facts(&[
+                    ("CPU now", html! { (format!("{:.1} %", process.cpu_now * 100.0)) " of one of " (process.cpus) }),
                     ("CPU time", html! {
-                        (units::span(figures.cpu_total))
-                        " (" (format!("{:.1} %", share(figures.cpu_total, uptime))) " since the start)"
+                        (units::span(process.cpu_total))
+                        " (" (format!("{:.1} %", share(process.cpu_total, figures.uptime))) " since the start)"
                     }),
-                    ("Memory", plain(units::bytes(figures.resident))),
-                    ("Memory at most", maybe(figures.resident_peak.map(units::bytes))),
+                    ("Memory", plain(units::bytes(process.resident))),
+                    ("Memory at most", maybe(process.resident_peak.map(units::bytes))),
                     ("File descriptors", html! {
-                        (figures.descriptors) " of "
-                        @match figures.descriptor_limit { Some(limit) => (units::count(limit)), None => "any number" }
+                        (process.descriptors) " of "
+                        @match process.descriptor_limit { Some(limit) => (units::count(limit)), None => "any number" }
                     }),
-                    ("Threads", plain(figures.threads)),
+                    ("Threads", plain(process.threads)),
                 ])),
-                Err(error) => p.notice.bad { "The operating system does not tell: " (error) },
+                None => p.notice.bad { "The operating system does not tell." },
             }
         }
         section {
@@ -66,19 +83,22 @@ pub async fn page(State(app): State<Arc<App>>, page: Page) -> Markup {
                 ("Tasks without a worker", plain(units::count(runtime.queued as u64))),
             ]))
         }
-        @if let Ok(figures) = &figures {
+        @if let Some(process) = &figures.process {
             section {
                 h2 { "Host" }
                 (facts(&[
-                    ("Load (1, 5, 15 min)", plain(figures.load.map(|load| format!("{load:.2}")).join(", "))),
+                    ("Load (1, 5, 15 min)", plain(process.load.map(|load| format!("{load:.2}")).join(", "))),
                     ("Memory free to use", html! {
-                        (units::bytes(figures.host_memory.0)) " of " (units::bytes(figures.host_memory.1))
+                        (units::bytes(process.host_memory.0)) " of " (units::bytes(process.host_memory.1))
                     }),
                 ]))
             }
         }
-    };
-    view::followed(&page, Some(Place::Home), "Home", Some("home"), &body)
+        section {
+            h2 { "Tenants with most sockets" }
+            (table("Tenants", &["Tenant", "Users", "Sockets"], &busiest, "No tenant is in use."))
+        }
+    }
 }
 
 fn share(part: std::time::Duration, whole: std::time::Duration) -> f64 {

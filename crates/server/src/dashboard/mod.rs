@@ -8,7 +8,6 @@ mod failure;
 mod flags;
 mod home;
 mod nodes;
-mod process;
 mod source;
 mod sql;
 mod tenants;
@@ -45,7 +44,8 @@ pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let pages = Router::new()
         .route("/", get(to_home))
         .route("/home", get(home::page))
-        .route("/nodes", get(nodes::page))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/{id}", get(nodes::show))
         .route("/tenants", get(tenants::list))
         .route("/tenants/{external_id}", get(tenants::show))
         .route("/tenants/{external_id}/schema", get(tenants::schema::show).post(tenants::schema::apply))

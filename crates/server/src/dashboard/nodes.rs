@@ -1,40 +1,150 @@
 //! The nodes of the cluster.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use axum::extract::State;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::future;
+use http::StatusCode;
 use maud::{Markup, html};
+use realtime_cluster::{AskError, Cluster, Contact, NodeStatus};
 
 use super::{
-    Page,
+    BASE, Page, failure, home,
     view::{
         self, Place,
-        parts::{maybe, plain, table, yes},
+        parts::{maybe, notice, plain, state, table},
         units,
     },
 };
-use crate::app::App;
+use crate::{
+    app::App,
+    nodes::{NodeFigures, PATIENCE, Question, ask_one, ask_others},
+    status::short_id,
+};
+
+/// A node, and what it tells of itself.
+struct Shown {
+    id: String,
+    name: String,
+    region: Option<String>,
+    version: String,
+    state: Markup,
+    uptime: Option<std::time::Duration>,
+    latency_ms: Option<f64>,
+    /// `None` for one that cannot be asked.
+    figures: Option<Result<NodeFigures, AskError>>,
+}
 
 /// `GET /admin/dashboard/nodes`.
-pub async fn page(State(app): State<Arc<App>>, page: Page) -> Markup {
-    let status = app.status();
-    let rows: Vec<Vec<Markup>> = status
-        .nodes()
-        .into_iter()
-        .map(|node| {
-            vec![
-                plain(&node.id),
-                maybe(node.region.as_deref()),
-                yes(node.id == status.node()),
-                plain(&node.version),
-                maybe(node.uptime.map(units::span).as_deref()),
-            ]
-        })
-        .collect();
-    let heads = ["Id", "Region", "Serves this page", "Version", "Up for"];
+pub async fn list(State(app): State<Arc<App>>, page: Page) -> Markup {
+    let rows: Vec<Vec<Markup>> = all(&app).await.iter().map(row).collect();
+    let heads = [
+        "Node",
+        "Name",
+        "Region",
+        "State",
+        "Version",
+        "Up for",
+        "Round trip",
+        "Tenants",
+        "Sockets",
+        "Users",
+        "CPU",
+        "Memory",
+    ];
     let body = html! {
         section { (table("Nodes", &heads, &rows, "There are no nodes.")) }
         p { a href="/status" { "Latencies between nodes" } }
     };
     view::followed(&page, Some(Place::Nodes), "Nodes", Some("nodes"), &body)
+}
+
+async fn all(app: &App) -> Vec<Shown> {
+    let question = ask_others::<NodeFigures>(app, &Question::Figures, PATIENCE);
+    let (own, others) = future::join(NodeFigures::of(app), question).await;
+    let mut answers: HashMap<u32, _> = others.into_iter().map(|(node, answer)| (node.id, answer)).collect();
+    let this = Shown {
+        id: app.status().node().to_owned(),
+        name: own.name.clone(),
+        region: own.region.clone(),
+        version: own.version.clone(),
+        state: state(true, "serves this page", ""),
+        uptime: Some(own.uptime),
+        latency_ms: None,
+        figures: Some(Ok(own)),
+    };
+    let nodes = app.cluster().map(Cluster::nodes).unwrap_or_default();
+    let others = nodes.into_iter().filter(|node| !node.is_self).map(|node| Shown {
+        id: short_id(node.id),
+        state: contact(&node),
+        figures: answers.remove(&node.id),
+        name: node.name,
+        region: node.region,
+        version: node.version,
+        uptime: node.uptime,
+        latency_ms: node.latency_ms,
+    });
+    std::iter::once(this).chain(others).collect()
+}
+
+/// How a node stands to this one.
+fn contact(node: &NodeStatus) -> Markup {
+    match node.contact {
+        Contact::Heard => state(true, "connected", ""),
+        Contact::Lost => state(false, "", &format!("not heard for {}", units::span(node.heard_ago))),
+        Contact::Refused => state(false, "", "another version of the protocol: nothing is exchanged"),
+    }
+}
+
+fn row(node: &Shown) -> Vec<Markup> {
+    let link = html! { a.mono href=(format!("{BASE}/nodes/{}", node.id)) { (node.id) } };
+    let mut cells = vec![
+        link,
+        plain(&node.name),
+        plain(node.region.as_deref().unwrap_or("–")),
+        node.state.clone(),
+        plain(&node.version),
+        maybe(node.uptime.map(units::span)),
+        plain(node.latency_ms.map_or("–".to_owned(), |millis| format!("{millis:.1} ms"))),
+    ];
+    match &node.figures {
+        Some(Ok(figures)) => {
+            let process = figures.process.as_ref();
+            cells.extend([
+                plain(units::count(figures.tenants)),
+                plain(units::count(figures.sockets)),
+                plain(units::count(figures.users)),
+                maybe(process.map(|process| format!("{:.0} %", process.cpu_now * 100.0))),
+                maybe(process.map(|process| units::bytes(process.resident))),
+            ]);
+        }
+        unknown => {
+            let why = if unknown.is_some() { "no answer" } else { "–" };
+            cells.push(plain(why));
+            cells.extend(std::iter::repeat_n(plain("–"), 4));
+        }
+    }
+    cells
+}
+
+/// `GET /admin/dashboard/nodes/{id}`.
+pub async fn show(State(app): State<Arc<App>>, page: Page, Path(id): Path<String>) -> Response {
+    let title = format!("Node {id}");
+    let path = format!("nodes/{id}");
+    let body = if id == app.status().node() {
+        home::sections(&id, &NodeFigures::of(&app).await)
+    } else {
+        match ask_one::<NodeFigures>(&app, &id, &Question::Figures, PATIENCE).await {
+            None => return failure::page(&page, StatusCode::NOT_FOUND, "Node", "Node not found"),
+            Some((_, Ok(figures))) => home::sections(&id, &figures),
+            Some((node, Err(error))) => html! {
+                p { (contact(&node)) }
+                (notice(false, format!("{} does not answer: {error}", node.name)))
+            },
+        }
+    };
+    view::followed(&page, Some(Place::Nodes), &title, Some(&path), &body).into_response()
 }

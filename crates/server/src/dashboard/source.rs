@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use realtime_tenants::{Directory, Tenant, Tenants};
 
-use crate::{app::App, life::DATABASE_LIMIT, tenant_runtime::TenantRuntime};
+use crate::app::App;
 
 /// The tenants of the metadata database, if there is one.
 pub fn directory(app: &App) -> Option<&Arc<Directory>> {
@@ -28,25 +28,5 @@ pub async fn served(app: &App, external_id: &str) -> Result<Arc<Tenant>, String>
         Ok(Some(tenant)) => Ok(tenant),
         Ok(None) => Err("Its record cannot be used, the log says why".to_owned()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// What runs of a tenant on this node.
-pub fn running(app: &App, external_id: &str) -> Option<Arc<TenantRuntime>> {
-    app.runtimes().into_iter().find(|runtime| **runtime.name() == *external_id)
-}
-
-/// Ends a tenant's connections to its database; sockets stay. False if there is nothing to end.
-pub async fn end_database(app: &App, external_id: &str) -> bool {
-    let Some(ending) = app.end_database(external_id) else { return false };
-    ending.wait(external_id, DATABASE_LIMIT).await;
-    true
-}
-
-/// Ends a tenant's replication session, which comes again when it is needed. False if there is nothing to end.
-pub async fn end_replication(app: &App, external_id: &str) -> bool {
-    match running(app, external_id) {
-        Some(runtime) => runtime.database().end_replication().await,
-        None => false,
     }
 }

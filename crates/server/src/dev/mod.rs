@@ -1,21 +1,26 @@
-//! `realtime dev`: a private PostgreSQL, a sample table, a token, and the server on top.
+//! `realtime dev`: a private PostgreSQL, a sample table, a token, and the server on top, or several of them.
 
 mod banner;
+mod fleet;
 mod sample;
 mod secret;
 
 use std::{
     io,
     path::{Path, PathBuf},
+    pin::{Pin, pin},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use banner::Node;
+use fleet::{Bus, Fleet, Plan};
 use realtime_localpg::{Cluster, ClusterOptions};
 use serde_json::json;
 
 use crate::{
     cli::DevArgs,
     config::{ConfigError, DEFAULT_TENANT, Env, Settings},
+    http::listener,
     startup::Server,
 };
 
@@ -56,6 +61,32 @@ pub enum DevError {
         /// What the operating system says.
         error: io::Error,
     },
+    /// There are not so many ports.
+    #[error("{nodes} nodes need ports of their own, from --port on: {port} leaves too few")]
+    Ports {
+        /// The first.
+        port: u16,
+        /// How many are needed.
+        nodes: u8,
+    },
+    /// The program of NATS is nowhere to be found.
+    #[error(
+        "More than one node need NATS, and nats-server was not found. Install it (apt install nats-server, brew install \
+         nats-server, or a release from https://github.com/nats-io/nats-server/releases in a folder of the PATH), or name \
+         one that runs: --nats-url nats://HOST:4222"
+    )]
+    NoNats,
+    /// NATS does not run.
+    #[error("NATS did not start: {detail} (its log: {log})")]
+    Nats {
+        /// Its log.
+        log: PathBuf,
+        /// What it said last.
+        detail: String,
+    },
+    /// The nodes do not run.
+    #[error("Cannot start the nodes: {0}")]
+    Nodes(String),
 }
 
 /// Runs until `stop` is done, then stops the private PostgreSQL too.
@@ -68,6 +99,10 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), DevError> {
     let started = tokio::time::Instant::now();
+    let (port, nodes) = (args.port, args.nodes);
+    if nodes > 1 && (port == 0 || port.checked_add(u16::from(nodes - 1)).is_none()) {
+        return Err(DevError::Ports { port, nodes });
+    }
     let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
     let secret = secret::load_or_make(&data_dir, secret::JWT)?;
     let metadata_key = secret::load_or_make(&data_dir, secret::METADATA_KEY)?;
@@ -79,68 +114,143 @@ pub async fn run(
         ..ClusterOptions::default()
     };
     let cluster = Cluster::start(options, &|progress| banner::progress(&progress.to_string())).await?;
-    let ready = async {
+    let setting =
+        Setting { args, config, data_dir: &data_dir, cluster: &cluster, secret, metadata_key, started };
+    let served = async {
         sample::set_up(&cluster, DATABASE).await?;
-        let server = bind(args, config, &cluster, &secret, &metadata_key)?;
-        banner::ready(&banner::Ready {
-            port: args.port,
-            tenant: DEFAULT_TENANT,
-            token: &token(&secret),
-            secret: &secret,
-            database: &cluster.url(DATABASE),
-            table: sample::TABLE,
-            took: started.elapsed(),
-        });
-        Ok::<_, DevError>(server)
+        if args.nodes == 1 { setting.serve(stop).await } else { setting.serve_on_nodes(stop).await }
     };
-    let outcome = match ready.await {
-        Ok(server) => {
-            server.run(stop).await;
-            Ok(())
-        }
-        Err(error) => Err(error),
-    };
+    let outcome = served.await;
     banner::progress("Stopping PostgreSQL");
     cluster.stop().await?;
     outcome
 }
 
-/// A server on the private database. What the environment sets otherwise stands, but for the database.
-fn bind(
-    args: &DevArgs,
-    config: Option<&Path>,
-    cluster: &Cluster,
-    secret: &str,
-    metadata_key: &str,
-) -> Result<Server, DevError> {
-    let own = [
-        ("API_JWT_SECRET", secret.to_owned()),
-        ("DB_HOST", cluster.host().to_owned()),
-        ("DB_PORT", cluster.port().to_string()),
-        ("DB_NAME", DATABASE.to_owned()),
-        ("DB_USER", cluster.user().to_owned()),
-        ("DB_PASSWORD", cluster.password().to_owned()),
-        ("METADATA_DATABASE", "true".to_owned()),
-        ("DB_ENC_KEY", String::new()),
-        ("DB_ENC_KEY_GCM", metadata_key.to_owned()),
-        ("DB_AFTER_CONNECT_QUERY", String::new()),
-        ("DB_SSL_MODE", "disable".to_owned()),
-        ("DB_IP_VERSION", "ipv4".to_owned()),
-        ("PORT", args.port.to_string()),
-        ("SEED_SELF_HOST", "true".to_owned()),
-        ("SELF_HOST_TENANT_NAME", DEFAULT_TENANT.to_owned()),
-    ];
-    // Somebody who is trying things out should not wait for answers to mistakes (spec README, decision 10).
-    let defaults = [("CONNECT_ERROR_BACKOFF_MS", "0"), ("CHANNEL_ERROR_BACKOFF_MS", "0")];
-    let lookup = |name: &str| {
-        let own = own.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone());
-        let default =
-            || defaults.iter().find(|(default, _)| *default == name).map(|(_, value)| (*value).to_owned());
-        own.or_else(|| std::env::var(name).ok()).or_else(default)
-    };
-    let env = Env::read(&lookup, config)?;
-    let settings = Settings::from_env(&env)?;
-    Server::bind(settings).map_err(|error| DevError::Listen { port: args.port, error })
+/// What there is before the first node.
+struct Setting<'a> {
+    args: &'a DevArgs,
+    config: Option<&'a Path>,
+    data_dir: &'a Path,
+    cluster: &'a Cluster,
+    secret: String,
+    metadata_key: String,
+    started: tokio::time::Instant,
+}
+
+impl Setting<'_> {
+    /// A node within this process.
+    async fn serve(&self, stop: impl Future<Output = ()>) -> Result<(), DevError> {
+        let port = self.args.port;
+        // Somebody else's cluster has another database.
+        let alone = [("NATS_URL", String::new())];
+        let settings = self.settings(&self.env(port, alone))?;
+        let server = Server::bind(settings).map_err(|error| DevError::Listen { port, error })?;
+        self.ready(&[Node { name: "", port: server.port().unwrap_or(port), pid: None }], None);
+        server.run(stop).await;
+        Ok(())
+    }
+
+    /// Nodes in processes of their own.
+    async fn serve_on_nodes(&self, stop: impl Future<Output = ()>) -> Result<(), DevError> {
+        let mut stop = pin!(stop);
+        let mut bus = Bus::open(self.data_dir.join("nats"), self.args.nats_url()).await?;
+        let plans: Vec<Plan> = (0..u16::from(self.args.nodes))
+            .map(|place| {
+                let (name, port) = (format!("node{}", place + 1), self.args.port + place);
+                let own = [("NODE_NAME", name.clone()), ("LOG_FORMAT", "text".to_owned())];
+                let env = self.env(port, own.into_iter().chain(bus.env()));
+                Plan { name, port, env }
+            })
+            .collect();
+        let outcome = self.serve_over(&mut bus, &plans, stop.as_mut()).await;
+        bus.close().await;
+        outcome
+    }
+
+    async fn serve_over(
+        &self,
+        bus: &mut Bus,
+        plans: &[Plan],
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), DevError> {
+        for plan in plans {
+            // Each node would say so too, but beside the others.
+            let Settings { listen, port, .. } = self.settings(&plan.env)?;
+            listener::bind(listen, port).map_err(|error| DevError::Listen { port, error })?;
+        }
+        let mut fleet = Fleet::new(plans, self.config)?;
+        let begun = tokio::select! {
+            begun = fleet.begin() => begun.map(|()| true),
+            () = stop.as_mut() => Ok(false),
+        };
+        if let Ok(true) = begun {
+            let nodes = plans.iter().zip(fleet.pids());
+            let nodes = nodes.map(|(plan, pid)| Node { name: &plan.name, port: plan.port, pid });
+            self.ready(&nodes.collect::<Vec<_>>(), Some(bus.shown()));
+            fleet.run(bus, stop).await;
+        }
+        fleet.stop().await;
+        begun.map(|_| ())
+    }
+
+    /// The settings of a node. What the environment sets otherwise stands, but for the database.
+    fn env(
+        &self,
+        port: u16,
+        further: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Vec<(&'static str, String)> {
+        let cluster = self.cluster;
+        let own = [
+            ("API_JWT_SECRET", self.secret.clone()),
+            ("DB_HOST", cluster.host().to_owned()),
+            ("DB_PORT", cluster.port().to_string()),
+            ("DB_NAME", DATABASE.to_owned()),
+            ("DB_USER", cluster.user().to_owned()),
+            ("DB_PASSWORD", cluster.password().to_owned()),
+            ("METADATA_DATABASE", "true".to_owned()),
+            ("DB_ENC_KEY", String::new()),
+            ("DB_ENC_KEY_GCM", self.metadata_key.clone()),
+            ("DB_AFTER_CONNECT_QUERY", String::new()),
+            ("DB_SSL_MODE", "disable".to_owned()),
+            ("DB_IP_VERSION", "ipv4".to_owned()),
+            ("PORT", port.to_string()),
+            ("SEED_SELF_HOST", "true".to_owned()),
+            ("SELF_HOST_TENANT_NAME", DEFAULT_TENANT.to_owned()),
+        ];
+        let defaults = [
+            // Somebody who is trying things out should not wait for answers to mistakes (spec README, decision 10).
+            ("CONNECT_ERROR_BACKOFF_MS", "0"),
+            ("CHANNEL_ERROR_BACKOFF_MS", "0"),
+            // As this process logs: only what a person must know.
+            ("LOG_LEVEL", "warn"),
+        ];
+        let unset = |(name, _): &(&str, &str)| std::env::var_os(name).is_none();
+        let defaults = defaults.into_iter().filter(unset).map(|(name, value)| (name, value.to_owned()));
+        own.into_iter().chain(further).chain(defaults).collect()
+    }
+
+    /// What a node makes of its settings.
+    fn settings(&self, own: &[(&'static str, String)]) -> Result<Settings, ConfigError> {
+        let lookup = |name: &str| {
+            let own = own.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone());
+            own.or_else(|| std::env::var(name).ok())
+        };
+        Settings::from_env(&Env::read(&lookup, self.config)?)
+    }
+
+    fn ready(&self, nodes: &[Node<'_>], nats: Option<(String, Option<i32>)>) {
+        banner::ready(&banner::Ready {
+            nodes,
+            nats,
+            tenant: DEFAULT_TENANT,
+            token: &token(&self.secret),
+            secret: &self.secret,
+            database: &self.cluster.url(DATABASE),
+            database_pid: self.cluster.pid(),
+            table: sample::TABLE,
+            took: self.started.elapsed(),
+        });
+    }
 }
 
 /// The usual port, unless it is taken.

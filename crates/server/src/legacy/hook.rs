@@ -99,30 +99,36 @@ pub(super) async fn run(
     legacy: Arc<Legacy>,
 ) {
     while let Some(post) = queue.recv().await {
-        let mut pause = client.retry_delay;
-        let mut attempt = 0;
-        loop {
-            let Err(failure) = client.post(&endpoint, &post).await else {
-                legacy.counters().webhooks_sent.fetch_add(1, Ordering::Relaxed);
-                break;
-            };
-            let (error, id) = (&*failure.text, &*post.id);
-            if !failure.passing || attempt == client.retries {
-                legacy.counters().webhooks_failed.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    code = "WebhookFailed",
-                    transaction = id,
-                    attempt,
-                    error,
-                    "a webhook was given up"
-                );
-                break;
-            }
-            tracing::debug!(transaction = id, attempt, error, "a webhook failed, trying again");
-            attempt += 1;
-            let jitter = rand::rng().random_range(0.5..1.0);
-            time::sleep(pause.mul_f64(jitter)).await;
-            pause = (pause * 2).min(MAX_PAUSE);
+        let void = post.void.clone();
+        void.run_until_cancelled(deliver(&client, &endpoint, &post, &legacy)).await;
+    }
+}
+
+/// Posts a transaction until it is answered or given up.
+async fn deliver(client: &Client, endpoint: &str, post: &Post, legacy: &Legacy) {
+    let mut pause = client.retry_delay;
+    let mut attempt = 0;
+    loop {
+        let Err(failure) = client.post(endpoint, post).await else {
+            legacy.counters().webhooks_sent.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let (error, id) = (&*failure.text, &*post.id);
+        if !failure.passing || attempt == client.retries {
+            legacy.counters().webhooks_failed.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                code = "WebhookFailed",
+                transaction = id,
+                attempt,
+                error,
+                "a webhook was given up"
+            );
+            return;
         }
+        tracing::debug!(transaction = id, attempt, error, "a webhook failed, trying again");
+        attempt += 1;
+        let jitter = rand::rng().random_range(0.5..1.0);
+        time::sleep(pause.mul_f64(jitter)).await;
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }

@@ -14,8 +14,9 @@ use std::sync::{
 };
 
 use parking_lot::RwLock;
+use realtime_cluster::Cluster;
 use realtime_legacy::TopicIndex;
-use realtime_postgres::{DatabaseConfig, LogReader, LogReaderConfig};
+use realtime_postgres::{DatabaseConfig, LogReader, LogReaderConfig, Sharing};
 use sink::StreamSink;
 use webhooks::Webhooks;
 
@@ -23,6 +24,7 @@ use crate::{
     config::{LegacyEngine, LegacySettings},
     routes::{Behind, Route},
     session::Token,
+    sharing::NodeSharing,
 };
 
 /// What serves the first generation.
@@ -102,8 +104,9 @@ impl Legacy {
         self.running.get().map(|running| running.reader.stats())
     }
 
-    /// Begins to read the log of a database, if it is the stream engine's. Call it within a runtime.
-    pub fn start(self: &Arc<Self>, mut database: DatabaseConfig) {
+    /// Begins to read the log of a database, if it is the stream engine's: for all nodes, or from the one that does. Call
+    /// it within a runtime.
+    pub fn start(self: &Arc<Self>, mut database: DatabaseConfig, cluster: Option<Cluster>) {
         if !self.streams() || self.running.get().is_some() {
             return;
         }
@@ -111,6 +114,9 @@ impl Legacy {
             Some(name) => (name.clone(), true),
             None => ("temp_slot".to_owned(), false),
         };
+        database.sharing = cluster.map(|cluster| -> Arc<dyn Sharing> {
+            Arc::new(NodeSharing::of_first_generation(cluster, &database.tenant, &name))
+        });
         database.slot_name = name;
         database.durable_slot = durable;
         database.max_lag_bytes = self.settings.max_lag_bytes;

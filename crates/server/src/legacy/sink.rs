@@ -21,13 +21,15 @@ pub(super) struct StreamSink {
     webhooks: Arc<Webhooks>,
     /// What webhooks are told of the transaction that is being read.
     collected: Collected,
+    /// Whether this node posts them.
+    acts: bool,
 }
 
 impl StreamSink {
     pub(super) fn new(legacy: Arc<Legacy>, webhooks: Arc<Webhooks>) -> Self {
         let settings = legacy.settings();
         let stream = Stream::new(settings.profile, settings.file.restrictions.clone());
-        Self { stream, collected: webhooks.collect(), webhooks, legacy }
+        Self { stream, collected: webhooks.collect(), webhooks, legacy, acts: true }
     }
 }
 
@@ -37,10 +39,19 @@ impl LogSink for StreamSink {
         self.collected.clear();
     }
 
+    fn acts(&mut self, acts: bool, void: bool) {
+        self.acts = acts;
+        if void {
+            self.webhooks.give_up();
+        }
+    }
+
     fn message(&mut self, message: &Message, again: bool) {
-        let Self { legacy, stream, collected, .. } = self;
+        let Self { legacy, stream, collected, acts, .. } = self;
         stream.take(message, |mut change| {
-            collected.add(&change);
+            if *acts {
+                collected.add(&change);
+            }
             if !again {
                 legacy.deliver(&mut change);
             }

@@ -11,6 +11,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use realtime_legacy::{Change, Webhook};
 use realtime_pgoutput::Lsn;
 use realtime_postgres::HandOver;
@@ -31,6 +32,8 @@ pub(super) struct Webhooks {
     max_body: usize,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Cancelled when what is queued is void; then there is another.
+    void: Mutex<CancellationToken>,
 }
 
 /// A transaction that is to be posted to one webhook.
@@ -40,6 +43,8 @@ pub(super) struct Post {
     pub(super) id: Arc<str>,
     /// The same for all webhooks.
     pub(super) body: Bytes,
+    /// Cancelled when another node posts it.
+    pub(super) void: CancellationToken,
     /// Dropped with the last of them: then the transaction is handed over.
     _all: Arc<Outstanding>,
 }
@@ -160,7 +165,7 @@ impl Webhooks {
             }
         }
         let max_body = settings.webhooks.max_body;
-        Ok(Self { hooks, waiting: Arc::default(), max_body, tasks, stop })
+        Ok(Self { hooks, waiting: Arc::default(), max_body, tasks, stop, void: Mutex::default() })
     }
 
     /// Where a transaction is collected.
@@ -194,9 +199,11 @@ impl Webhooks {
         let waiting = Arc::clone(&self.waiting);
         let all = Arc::new(Outstanding { bytes: body.len(), waiting, _done: done });
         let id: Arc<str> = end.to_string().into();
+        let void = self.void.lock().clone();
         for ((_, posts), _) in self.hooks.iter().zip(fires).filter(|(_, fires)| *fires) {
             // A webhook's task ends with the server only.
-            let _ = posts.send(Post { id: Arc::clone(&id), body: body.clone(), _all: Arc::clone(&all) });
+            let (id, body, void, all) = (Arc::clone(&id), body.clone(), void.clone(), Arc::clone(&all));
+            let _ = posts.send(Post { id, body, void, _all: all });
         }
         Some(Box::pin(async move {
             let _ = handed_over.await;
@@ -213,6 +220,11 @@ impl Webhooks {
                 self.waiting.less.notified().await;
             }
         }))
+    }
+
+    /// Gives up what was not answered: another node posts it.
+    pub(super) fn give_up(&self) {
+        std::mem::take(&mut *self.void.lock()).cancel();
     }
 
     /// Gives up what was not answered. To be called when nothing is read any more.

@@ -66,6 +66,7 @@ pub fn render(app: &App, part: Part) -> String {
         let vacant =
             |shown: &Shown| shown.runtime.sockets().vacant_for(now).is_some_and(|for_| for_ > VACANT);
         let shown: Vec<Shown> = shown.into_iter().filter(|shown| !vacant(shown)).collect();
+        connected_in_cluster(&mut out, app, &shown);
         tenants(&mut out, &shown);
         let mut family = out.family(&f::ERROR);
         for (code, tenant, count) in &errors {
@@ -81,10 +82,11 @@ pub fn render(app: &App, part: Part) -> String {
 fn global(out: &mut Exposition, app: &App, shown: &[Shown], errors: &[(String, String, u64)]) {
     let totals = app.metrics().totals();
     let connected: u32 = shown.iter().map(|shown| shown.runtime.users().count()).sum();
-    let in_cluster: u32 = shown.iter().map(|shown| shown.runtime.users().total()).sum();
+    // Others tell theirs with each heartbeat, of tenants too that are not used here.
+    let elsewhere = app.cluster().map_or(0, Cluster::users_elsewhere);
     let databases = shown.iter().filter(|shown| shown.runtime.database().is_ready()).count();
     out.family(&f::GLOBAL_CONNECTED).add(&[], f64::from(connected));
-    out.family(&f::GLOBAL_CONNECTED_CLUSTER).add(&[], f64::from(in_cluster));
+    out.family(&f::GLOBAL_CONNECTED_CLUSTER).add(&[], f64::from(connected) + elsewhere as f64);
     out.family(&f::TENANTS_CONNECTED).add(&[], databases as f64);
     for (family, value) in [
         (&f::GLOBAL_JOINS, totals.joins),
@@ -123,6 +125,10 @@ fn global(out: &mut Exposition, app: &App, shown: &[Shown], errors: &[(String, S
             family.add(&[result, transport.as_str(), ENDPOINT], count.get() as f64);
         }
     }
+    let mut family = out.family(&f::GLOBAL_RPC);
+    for (success, seen) in ["true", "false"].iter().zip(&node.asked) {
+        family.histogram(&[success, "nats"], &seen.snapshot());
+    }
     out.family(&f::HANDLED_IN).histogram(&[ENDPOINT], &node.handled_in.snapshot());
     let mut family = out.family(&f::SOCKET_CONNECTED);
     for (transport, results) in TransportKind::ALL.iter().zip(&node.connected) {
@@ -152,11 +158,22 @@ type DatabaseNumber = fn(&Stats) -> u64;
 /// A histogram of a tenant's database.
 type DatabaseHistogram = fn(&Stats) -> Snapshot;
 
+/// Users of tenants on all nodes. A node learns of others' users while it has sockets of the tenant; without, it leaves
+/// the number to those that know, unless there are no users elsewhere at all.
+fn connected_in_cluster(out: &mut Exposition, app: &App, shown: &[Shown]) {
+    let knows = |name: &str| {
+        app.cluster().is_none_or(|cluster| cluster.users_elsewhere() == 0 || cluster.counts_users_of(name))
+    };
+    let mut family = out.family(&f::CONNECTED_CLUSTER);
+    for shown in shown.iter().filter(|shown| knows(&shown.name)) {
+        family.add(&[&shown.name], shown.runtime.users().total().into());
+    }
+}
+
 /// Figures of tenants, a family after the other.
 fn tenants(out: &mut Exposition, shown: &[Shown]) {
-    let numbers: [(&'static Family, Number); 9] = [
+    let numbers: [(&'static Family, Number); 8] = [
         (&f::CONNECTED, |shown| shown.runtime.users().count().into()),
-        (&f::CONNECTED_CLUSTER, |shown| shown.runtime.users().total().into()),
         (&f::SOCKETS, |shown| shown.runtime.sockets().len() as u64),
         (&f::JOINS, |shown| shown.metrics.joins.get()),
         (&f::EVENTS, |shown| shown.metrics.events.get()),

@@ -67,11 +67,11 @@ families! {
     GLOBAL_CONNECTED = Gauge "realtime_connections_global_connected" [] / 1.0
         "Sockets with a joined channel on this node";
     GLOBAL_CONNECTED_CLUSTER = Gauge "realtime_connections_global_connected_cluster" [] / 1.0
-        "Sockets with a joined channel in the cluster, as far as this node knows";
+        "Sockets with a joined channel on all nodes, as they said last";
     CONNECTED = Gauge "realtime_connections_connected" ["tenant"] / 1.0
         "Sockets of a tenant with a joined channel on this node";
     CONNECTED_CLUSTER = Gauge "realtime_connections_connected_cluster" ["tenant"] / 1.0
-        "Sockets of a tenant with a joined channel in the cluster, as far as this node knows";
+        "Sockets of a tenant with a joined channel on all nodes; told by the nodes that have sockets of it";
     SOCKETS = Gauge "realtime_sockets" ["tenant"] / 1.0
         "Sockets of a tenant on this node, those without a channel included";
     TENANTS_CONNECTED = Gauge "realtime_tenants_connected" [] / 1.0
@@ -165,6 +165,8 @@ families! {
     CONNECTIONS_MAX = Gauge "phoenix_connections_max" [] / 1.0 "Connections that may be open at once";
     CHANNEL_JOINED = Counter "phoenix_channel_joined_total" ["result", "transport", "endpoint"] / 1.0
         "Joins by result: ok, error";
+    GLOBAL_RPC = Histogram "realtime_global_rpc" ["success", "mechanism"] / 1000.0
+        "Milliseconds that other nodes took to answer operators' questions";
     HANDLED_IN = Histogram "phoenix_channel_handled_in_duration_milliseconds" ["endpoint"] / 1000.0
         "Milliseconds from reading what a client sent to having handled it, slow steps not included";
     SOCKET_CONNECTED = Histogram "phoenix_socket_connected_duration_milliseconds"

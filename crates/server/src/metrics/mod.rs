@@ -7,7 +7,9 @@ mod collect;
 pub mod errors;
 mod exposition;
 pub mod families;
+mod gather;
 mod host;
+mod merge;
 pub mod push;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ use std::{
 
 pub use collect::{Part, render};
 pub use exposition::{CONTENT_TYPE, Exposition};
+pub use gather::{Gathered, gather, of_this_node};
 use host::Host;
 use parking_lot::Mutex;
 use realtime_metrics::{Bounds, Counter, Histogram, Snapshot, milliseconds};
@@ -34,6 +37,9 @@ const SIZES: Bounds =
 
 /// Buckets of handling messages and connecting, in microseconds.
 const TIMES: Bounds = &milliseconds([10, 100, 500, 1_000, 5_000, 10_000]);
+
+/// Buckets of questions to other nodes, in microseconds.
+const RPC_TIMES: Bounds = &milliseconds([10, 250, 5_000, 15_000]);
 
 /// What a message carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +96,8 @@ const SERIALIZERS: [&str; 2] = ["1.0.0", "2.0.0"];
 pub struct NodeMetrics {
     /// From reading what a client sent to having handled it.
     pub handled_in: Histogram,
+    /// Questions that other nodes answered, and those that they did not.
+    asked: [Histogram; 2],
     /// By transport and result.
     joined: [[Counter; 2]; 2],
     /// By transport, result and serializer.
@@ -101,6 +109,7 @@ impl Default for NodeMetrics {
         let histogram = || Histogram::new(TIMES);
         Self {
             handled_in: histogram(),
+            asked: std::array::from_fn(|_| Histogram::new(RPC_TIMES)),
             joined: Default::default(),
             connected: std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| histogram()))),
         }
@@ -108,6 +117,12 @@ impl Default for NodeMetrics {
 }
 
 impl NodeMetrics {
+    /// Another node was asked something.
+    pub fn asked(&self, answered: bool, took: tokio::time::Duration) {
+        let [yes, no] = &self.asked;
+        if answered { yes } else { no }.record_time(took);
+    }
+
     /// A join was decided.
     pub fn joined(&self, transport: TransportKind, succeeded: bool) {
         let [ok, error] = match transport {

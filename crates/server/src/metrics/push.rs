@@ -3,16 +3,15 @@
 //! Two requests each time, one with the figures of the node and one with those of its tenants. One that fails is not
 //! repeated: the next has newer figures.
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use flate2::{Compression, write::GzEncoder};
 use http::header;
 use reqwest::Client;
 use secrecy::ExposeSecret as _;
 use tokio::time::{self, MissedTickBehavior};
 
 use super::{Part, render};
-use crate::{app::App, config::Pusher};
+use crate::{app::App, config::Pusher, nodes::compress};
 
 /// How long both requests of a push may take together.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -87,9 +86,7 @@ async fn push(client: &Client, pusher: &Pusher, app: &App, part: Part) -> Result
         request = request.basic_auth(user, Some(password.expose_secret()));
     }
     request = if pusher.compress {
-        let mut body = GzEncoder::new(Vec::new(), Compression::fast());
-        let body = body.write_all(text.as_bytes()).and_then(|()| body.finish());
-        let body = body.map_err(|error| PushError::Request(error.to_string()))?;
+        let body = compress(text.as_bytes()).map_err(|error| PushError::Request(error.to_string()))?;
         request.header(header::CONTENT_ENCODING, "gzip").body(body)
     } else {
         request.body(text)

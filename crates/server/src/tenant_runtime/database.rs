@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_postgres::{
-    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Health, ReadVerdict,
+    Attendance, AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Health, ReadVerdict, Reader,
     ReplayError, ReplayParams, ReplayedMessage, Replication, SubscribeRequest, TenantDatabase, WriteVerdict,
 };
 
@@ -47,9 +47,9 @@ pub trait Database: Send + Sync {
     fn health(&self) -> Health {
         Health::Idle
     }
-    /// See [`TenantDatabase::is_replicating`].
-    fn is_replicating(&self) -> bool {
-        false
+    /// See [`TenantDatabase::reader`].
+    fn reader(&self) -> Option<Reader> {
+        None
     }
     /// See [`TenantDatabase::end_replication`].
     fn end_replication(&self) -> BoxFuture<'_, bool> {
@@ -128,8 +128,8 @@ impl Database for TenantDatabase {
         Self::health(self)
     }
 
-    fn is_replicating(&self) -> bool {
-        Self::is_replicating(self)
+    fn reader(&self) -> Option<Reader> {
+        Self::reader(self)
     }
 
     fn end_replication(&self) -> BoxFuture<'_, bool> {

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use realtime_localpg::{Cluster, ClusterOptions};
-use realtime_testkit::{SECRET, Server, ServerOptions, TestDb, sign, token, unix_now};
+use realtime_testkit::{SECRET, Server, ServerOptions, TestDb, free_port, sign, token, unix_now};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -17,7 +17,7 @@ use tokio::{
 use crate::{BINARY, server};
 
 /// Longest run of a scenario.
-const LIMIT: time::Duration = time::Duration::from_secs(180);
+const LIMIT: time::Duration = time::Duration::from_secs(600);
 
 /// Runs a scenario of `clients/browser`, and does what it asks for.
 pub(crate) async fn scenario(
@@ -73,8 +73,10 @@ async fn the_inspector() -> Result<()> {
         .env("REGION", "eu-west-2")
         .env("TENANT_MAX_EVENTS_PER_SECOND", "100000")
         .env("CLIENT_PRESENCE_MAX_CALLS", "100");
+    // It comes back on the same port.
+    let port = free_port()?;
+    let options = options.env("PORT", &port.to_string());
     let mut server = Some(Server::start(BINARY, &db, options.clone()).await?);
-    let port = server.as_ref().context("server")?.port();
     let url = format!("http://localhost:{port}");
     let user = sign(&json!({
         "role": "authenticated", "sub": "2f6a", "email": "ann@example.com", "exp": unix_now() + 3600,
@@ -84,8 +86,7 @@ async fn the_inspector() -> Result<()> {
         if let Some(statements) = asked["sql"].as_str() {
             db.sql(statements).await
         } else if asked["start"] == true {
-            let options = options.clone().env("PORT", &port.to_string());
-            server = Some(Server::start(BINARY, &db, options).await?);
+            server = Some(Server::start(BINARY, &db, options.clone()).await?);
             Ok(())
         } else {
             server.take().context("no server")?.stop().await

@@ -179,8 +179,13 @@ async fn tokens_of_unknown_keys() -> Result<()> {
 async fn tokens_expire() -> Result<()> {
     let (server, _db) = server().await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
-    let token = sign(&json!({"role": "anon", "exp": unix_now() + 2}));
-    socket.join(TOPIC, json!({"config": {}, "access_token": token})).await?;
+    // As soon as a busy machine lets it in at all.
+    let mut soon = async |seconds: u64| {
+        let token = sign(&json!({"role": "anon", "exp": unix_now() + seconds}));
+        let (reply, _) = socket.join(TOPIC, json!({"config": {}, "access_token": token})).await?;
+        anyhow::Ok(reply["status"] == "ok")
+    };
+    assert!(soon(2).await? || soon(20).await?, "it is not let in");
     let system = socket.event(TOPIC, "system").await?;
     assert!(system["message"].as_str().unwrap_or_default().starts_with("Token has expired"), "{system}");
     socket.event(TOPIC, "phx_close").await?;
@@ -282,12 +287,19 @@ async fn too_many_changes() -> Result<()> {
     let server = Server::start(BINARY, &db, options).await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
     socket.watch(TOPIC, json!([{"schema": "public"}])).await?;
-    // Counts are looked at every five seconds: until then all pass.
+    // Counts are looked at every five seconds: until then all pass. That may be in the middle of them.
     db.sql("insert into public.test (details) select 'early' from generate_series(1, 150)").await?;
-    for _ in 0..150 {
-        assert_eq!(socket.event(TOPIC, "postgres_changes").await?["data"]["record"]["details"], "early");
+    let (mut early, mut told) = (0, None);
+    while early < 150 && told.is_none() {
+        let frame = socket.frame().await?;
+        if frame.event == "system" {
+            told = Some(frame);
+        } else {
+            assert_eq!(frame.payload["data"]["record"]["details"], "early");
+            early += 1;
+        }
     }
-    let mut told = None;
+    assert!(early >= 100, "{early}, {told:?}");
     let limited = async {
         while told.is_none() {
             db.sql("insert into public.test (details) values ('more')").await?;
@@ -318,7 +330,7 @@ async fn too_many_changes() -> Result<()> {
     time::timeout(5 * PATIENCE, keep()).await??;
     db.sql("insert into public.test (details) values ('late')").await?;
     assert_eq!(socket.event(TOPIC, "postgres_changes").await?["data"]["record"]["details"], "late");
-    assert!(server.log().contains("MessagePerSecondRateLimitReached"));
+    server.logged("MessagePerSecondRateLimitReached").await?;
     Ok(())
 }
 

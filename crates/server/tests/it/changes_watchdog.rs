@@ -38,13 +38,14 @@ impl Drop for Stopped {
 #[tokio::test]
 async fn a_hung_walsender_is_left() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
-    let options = ServerOptions::default().env("REPLICATION_WATCHDOG_MS", "3000");
+    // The database lets go of a server that it has not heard of for a fifth of that: a busy machine may hold it up.
+    let options = ServerOptions::default().env("REPLICATION_WATCHDOG_MS", "10000");
     let server = Server::start(BINARY, &db, options).await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
     socket.watch(TOPIC, json!([{"schema": "public", "table": "test"}])).await?;
 
     // Silence of the log is no silence of the server.
-    time::sleep(Duration::from_secs(4)).await;
+    time::sleep(Duration::from_secs(11)).await;
     db.sql("insert into public.test (details) values ('heard')").await?;
     let change = socket.event(TOPIC, "postgres_changes").await?;
     assert_eq!(change["data"]["record"]["details"], "heard");
@@ -58,7 +59,7 @@ async fn a_hung_walsender_is_left() -> Result<()> {
     db.sql("insert into public.test (details) values ('after')").await?;
     let change = socket.event(TOPIC, "postgres_changes").await?;
     assert_eq!(change["data"]["record"]["details"], "after");
-    assert!(server.log().contains("ReplicationConnectionWatchdogTimeout"), "{}", server.log());
+    server.logged("ReplicationConnectionWatchdogTimeout").await?;
 
     // The old one goes as soon as it can, and its slot with it.
     drop(stopped);

@@ -29,8 +29,30 @@ pub struct Client {
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-fn folder(name: &str) -> PathBuf {
+/// A folder of `clients`.
+pub fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../clients").join(name)
+}
+
+/// A program in a folder of `clients`, to be run by Node.js with the packages that are installed there.
+pub fn node_in(dir: &str) -> Result<Command> {
+    let path = folder(dir);
+    ensure!(path.join("node_modules").exists(), "run `npm ci` in clients/{dir}, or scripts/test");
+    let mut command = Command::new("node");
+    command.current_dir(path);
+    Ok(command)
+}
+
+/// The same of Python, with an environment that is a folder of `clients`, too.
+pub fn python_in(dir: &str, environment: &str) -> Result<Command> {
+    let interpreter = folder(environment).join(".venv/bin/python");
+    ensure!(
+        interpreter.exists(),
+        "make clients/{environment}/.venv from requirements.txt, or run scripts/test"
+    );
+    let mut command = Command::new(interpreter);
+    command.current_dir(folder(dir));
+    Ok(command)
 }
 
 impl Client {
@@ -40,52 +62,51 @@ impl Client {
 
     /// The same at any address, with a file of an authority to trust.
     pub fn javascript_at(url: &str, vsn: &str, subscriptions: &Value, ca: Option<&Path>) -> Result<Self> {
-        let dir = folder("js");
-        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
-        let mut command = Command::new("node");
-        command.current_dir(&dir).args(["watch.mjs", url, &token("anon"), vsn, &subscriptions.to_string()]);
+        Self::javascript_as(&token("anon"), url, vsn, subscriptions, ca)
+    }
+
+    /// The same with any token.
+    pub fn javascript_as(
+        token: &str,
+        url: &str,
+        vsn: &str,
+        subscriptions: &Value,
+        ca: Option<&Path>,
+    ) -> Result<Self> {
+        let mut command = node_in("js")?;
+        command.args(["watch.mjs", url, token, vsn, &subscriptions.to_string()]);
         command.envs(ca.map(|ca| ("NODE_EXTRA_CA_CERTS", ca)));
         Self::start(command)
     }
 
     /// The same of a tenant's own address, with a token of its own.
     fn of_tenant(server: &Server, external_id: &str, token: &str, subscriptions: &Value) -> Result<Self> {
-        let dir = folder("js");
-        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
         let url = format!("http://{external_id}.localhost:{}", server.port());
-        let mut command = Command::new("node");
-        command.current_dir(&dir).args(["--import", "./localhost.mjs", "watch.mjs"]);
+        let mut command = node_in("js")?;
+        command.args(["--import", "./localhost.mjs", "watch.mjs"]);
         command.args([&url, token, "2.0.0", &subscriptions.to_string()]);
         Self::start(command)
     }
 
     fn python(server: &Server, subscriptions: &Value) -> Result<Self> {
-        let dir = folder("python");
-        let interpreter = dir.join(".venv/bin/python");
-        ensure!(interpreter.exists(), "make clients/python/.venv from requirements.txt, or run scripts/test");
         let url = format!("ws://localhost:{}", server.port());
-        let mut command = Command::new(interpreter);
-        command.current_dir(&dir).args(["watch.py", &url, &token("anon"), &subscriptions.to_string()]);
+        let mut command = python_in("python", "python")?;
+        command.args(["watch.py", &url, &token("anon"), &subscriptions.to_string()]);
         Self::start(command)
     }
 
     /// A program of `clients/js` that talks in the channel `talk`; presence has the key `key`.
     fn talk(server: &Server, program: &[&str], key: &str, vsn: Option<&str>) -> Result<Self> {
-        let dir = folder("js");
-        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
         let url = format!("http://localhost:{}", server.port());
-        let mut command = Command::new("node");
-        command.current_dir(&dir).args(program).args([&url, &token("anon"), key]).args(vsn);
+        let mut command = node_in("js")?;
+        command.args(program).args([&url, &token("anon"), key]).args(vsn);
         Self::start(command)
     }
 
     fn talk_python(server: &Server, key: &str) -> Result<Self> {
-        let dir = folder("python");
-        let interpreter = dir.join(".venv/bin/python");
-        ensure!(interpreter.exists(), "make clients/python/.venv from requirements.txt, or run scripts/test");
         let url = format!("ws://localhost:{}", server.port());
-        let mut command = Command::new(interpreter);
-        command.current_dir(&dir).args(["talk.py", &url, &token("anon"), key]);
+        let mut command = python_in("python", "python")?;
+        command.args(["talk.py", &url, &token("anon"), key]);
         Self::start(command)
     }
 
@@ -98,12 +119,9 @@ impl Client {
         broadcast: &Value,
         presence: bool,
     ) -> Result<Self> {
-        let dir = folder("js");
-        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/js, or scripts/test");
         let url = format!("http://localhost:{}", server.port());
-        let mut command = Command::new("node");
-        command.current_dir(&dir).arg("private.mjs");
-        command.args([
+        let mut command = node_in("js")?;
+        command.arg("private.mjs").args([
             &url,
             &token("anon"),
             vsn,
@@ -136,7 +154,8 @@ impl Client {
         }
     }
 
-    fn start(mut command: Command) -> Result<Self> {
+    /// Starts a program.
+    pub fn start(mut command: Command) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
         let input = child.stdin.take().context("stdin")?;
@@ -159,13 +178,15 @@ impl Client {
                 anyhow::bail!("the client ended: {errors}");
             };
             let mut value: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+            ensure!(value.get("refused").is_none() && value.get("timeout").is_none(), "{value}");
             if let Some(found) = value.get_mut(key) {
                 return Ok(found.take());
             }
         }
     }
 
-    async fn command(&mut self, command: Value) -> Result<()> {
+    /// Tells it to do something.
+    pub async fn command(&mut self, command: Value) -> Result<()> {
         Ok(self.input.write_all(format!("{command}\n").as_bytes()).await?)
     }
 
@@ -391,14 +412,9 @@ async fn private_channels(vsn: &str) -> Result<()> {
     assert_eq!(present.next("sent").await?, "error");
 
     assert_eq!(listener.next("broadcast").await?, heard);
+    db.sql(crate::private::TELLING).await?;
     db.sql(
-        "create table public.bc (id int primary key, v text);
-         create function public.tell() returns trigger language plpgsql security definer as $$ begin
-            perform realtime.broadcast_changes('room-1', tg_op, tg_op, tg_table_name, tg_table_schema, new, old);
-            return null; end $$;
-         create trigger t after insert or update or delete on public.bc
-            for each row execute function public.tell();
-         insert into public.bc values (1, 'x'); update public.bc set v = 'y'; delete from public.bc;
+        "insert into public.bc values (1, 'x'); update public.bc set v = 'y'; delete from public.bc;
          select realtime.send('{\"n\": 2}', 'sent', 'room-1');
          select realtime.send_binary('\\x07ff', 'bytes', 'room-1');",
     )

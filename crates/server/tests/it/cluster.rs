@@ -1,10 +1,17 @@
 //! Three real nodes and a real NATS.
 
+mod admin;
+mod balancer;
 mod broadcast;
 mod changes;
 mod faults;
 mod history;
+mod operations;
 mod presence;
+mod private;
+mod rolling;
+mod security;
+mod versions;
 
 use anyhow::Result;
 use realtime_testkit::{Link, Nats, SECRET, Server, ServerOptions, Socket, TestDb, Version, until};
@@ -33,7 +40,7 @@ impl Drop for Nodes {
 }
 
 /// How often nodes say that they are there, and how long they are believed to be without. The machine may be busy.
-const TIMES: [(&str, &str); 2] = [("CLUSTER_HEARTBEAT_MS", "200"), ("CLUSTER_NODE_TIMEOUT_MS", "3000")];
+const TIMES: [(&str, &str); 2] = [("CLUSTER_HEARTBEAT_MS", "200"), ("CLUSTER_NODE_TIMEOUT_MS", "5000")];
 
 impl Nodes {
     async fn start(count: usize) -> Result<Self> {
@@ -41,8 +48,11 @@ impl Nodes {
     }
 
     async fn start_with(count: usize, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_on(TestDb::with_fixture_a().await?, count, env).await
+    }
+
+    async fn start_on(db: TestDb, count: usize, env: &[(&str, &str)]) -> Result<Self> {
         let nats = Nats::start(&[]).await?;
-        let db = TestDb::with_fixture_a().await?;
         let mut nodes = Self { nodes: Vec::new(), links: Vec::new(), nats, db };
         for _ in 0..count {
             nodes.add(env).await?;

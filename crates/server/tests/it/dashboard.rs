@@ -9,25 +9,25 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use realtime_testkit::{Answer, Server, ServerOptions};
 
 /// A server whose dashboard lets `ann` in.
-fn options() -> ServerOptions {
+pub(crate) fn options() -> ServerOptions {
     ServerOptions::default().env("DASHBOARD_USER", "ann").env("DASHBOARD_PASSWORD", "of-the-dashboard")
 }
 
 /// Somebody with a browser: with credentials, and a cookie once there is one.
-struct Operator<'a> {
+pub(crate) struct Operator<'a> {
     server: &'a Server,
     authorization: String,
     cookie: String,
 }
 
 impl<'a> Operator<'a> {
-    fn new(server: &'a Server) -> Self {
+    pub(crate) fn new(server: &'a Server) -> Self {
         let credentials = BASE64_STANDARD.encode("ann:of-the-dashboard");
         Self { server, authorization: format!("Basic {credentials}"), cookie: String::new() }
     }
 
     /// A page; `path` is below that of the dashboard.
-    async fn get(&mut self, path: &str) -> Result<Answer> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Answer> {
         let headers = [("Authorization", &*self.authorization), ("Cookie", &*self.cookie)];
         let answer = self.server.http("GET", &format!("/admin/dashboard{path}"), &headers, b"").await?;
         if let Some((cookie, _)) = answer.header("set-cookie").split_once(';') {
@@ -37,7 +37,12 @@ impl<'a> Operator<'a> {
     }
 
     /// Sends a form as the page at `path` has it, to `action`.
-    async fn submit(&mut self, path: &str, action: &str, fields: &[(&str, &str)]) -> Result<Answer> {
+    pub(crate) async fn submit(
+        &mut self,
+        path: &str,
+        action: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Answer> {
         let page = self.get(path).await?;
         let seal = seal(&page.body)?;
         self.post(action, &seal, fields).await
@@ -69,7 +74,7 @@ fn seal(page: &str) -> Result<String> {
 }
 
 /// The text of a page, without its tags, in one line.
-fn text(page: &str) -> String {
+pub(crate) fn text(page: &str) -> String {
     let mut text = String::new();
     for part in page.split('<') {
         text.push(' ');

@@ -1,7 +1,7 @@
 //! TLS to databases, against a real PostgreSQL with certificates made here (tenant_database 8.4, http_and_ops 5).
 
 use anyhow::{Context as _, Result};
-use realtime_testkit::{Server, ServerOptions, TestDb, Version};
+use realtime_testkit::{Server, ServerOptions, TestDb, Version, until};
 use serde_json::json;
 
 use crate::{BINARY, authority::Authority};
@@ -89,6 +89,8 @@ async fn every_mode_of_tls() -> Result<()> {
         }
         drop(socket);
         server.stop().await?;
+        // The database may notice it a moment later: the next one is looked at alone.
+        until("its connections end", || async { Ok(encrypted(&db).await?.is_empty()) }).await?;
     }
     Ok(())
 }

@@ -14,8 +14,13 @@ async fn joins_per_second() -> Result<()> {
     let options = ServerOptions::default().env("TENANT_MAX_JOINS_PER_SECOND", "2");
     let server = Server::start(BINARY, &db, options).await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
-    for n in 0..40 {
-        assert_eq!(socket.join(&format!("realtime:{n}"), json!({"config": {}})).await?.0["status"], "ok");
+    // All pass until they are counted, which is every five seconds: that may be in the middle of them.
+    let mut reply = json!({"status": "ok"});
+    for n in 0..90 {
+        reply = socket.join(&format!("realtime:{n}"), json!({"config": {}})).await?.0;
+        if reply["status"] != "ok" {
+            break;
+        }
     }
     let url = format!("ws://localhost:{}/socket/websocket?apikey={}", server.port(), token("anon"));
     let refused = async {
@@ -29,7 +34,9 @@ async fn joins_per_second() -> Result<()> {
     let refused = time::timeout(PATIENCE, refused).await??;
     assert_eq!((refused.status, &*refused.body), (429, r#"{"error":"Too many joins per second"}"#));
 
-    let (reply, _) = socket.join("realtime:more", json!({"config": {}})).await?;
+    if reply["status"] == "ok" {
+        reply = socket.join("realtime:more", json!({"config": {}})).await?.0;
+    }
     let reason = "ClientJoinRateLimitReached: Too many joins per second";
     assert_eq!(reply, json!({"status": "error", "response": {"reason": reason}}));
     assert_eq!(socket.close_code().await?, 1001);
@@ -49,23 +56,24 @@ async fn events_per_second() -> Result<()> {
     sender.join(topic, json!({"config": {"broadcast": {"ack": true}}})).await?;
     own.join(topic, json!({"config": {"broadcast": {"self": true}}})).await?;
     other.join(topic, json!({"config": {}})).await?;
-    for _ in 0..50 {
+    // So many that the average stays above the limit for the rest of the test.
+    for _ in 0..200 {
         sender.send(Value::Null, Value::Null, topic, "broadcast", json!({"n": 1})).await?;
     }
-    other.settle().await?;
-    own.settle().await?;
+    // They are counted every five seconds: that may be in the middle of them.
+    let mut frames = Vec::new();
     let stopped = async {
         loop {
             sender.send(Value::Null, Value::Null, topic, "broadcast", json!({"n": 2})).await?;
             sender.settle().await?;
-            let frames = other.settle().await?;
+            frames.extend(other.settle().await?);
             if let Some(at) = frames.iter().position(|frame| frame.event == "system") {
-                return anyhow::Ok((at, frames));
+                return anyhow::Ok(at);
             }
             time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let (at, frames) = time::timeout(PATIENCE, stopped).await??;
+    let at = time::timeout(PATIENCE, stopped).await??;
     assert_eq!(frames[at - 1].event, "broadcast", "what was being delivered still came");
     assert_eq!(
         frames[at].payload,
@@ -73,6 +81,7 @@ async fn events_per_second() -> Result<()> {
     );
     assert_eq!(frames[at + 1].event, "phx_close");
     own.event(topic, "phx_close").await?;
+    own.settle().await?;
     sender.send(Value::Null, json!("last"), topic, "broadcast", json!({})).await?;
     assert_eq!(sender.reply("last").await?["status"], "ok", "the sender heard nothing and goes on");
     for (path, body) in [

@@ -24,6 +24,7 @@ mod cluster;
 mod command_line;
 mod dashboard;
 mod database_tls;
+mod dev_nodes;
 mod drain;
 mod examples;
 mod handshake;

@@ -93,7 +93,7 @@ async fn takeover_of_metadata() -> Result<()> {
 
     let server = Server::start(BINARY, &metadata, options().env("SEED_SELF_HOST", "false")).await?;
     first_join(&server, "old.example").await?;
-    assert!(server.log().contains("Add column gcm_migrated_at to tenants"), "{}", server.log());
+    server.logged("Add column gcm_migrated_at to tenants").await?;
     for host in ["nobody", "localhost", "new.example"] {
         // The last one's keys are others.
         assert!(join(&server, host).await.is_err(), "{host}");
@@ -220,16 +220,8 @@ async fn a_lost_metadata_database_harms_nobody_who_is_known() -> Result<()> {
     let body = json!({"tenant": {"external_id": "t", "jwt_secret": realtime_testkit::SECRET,
         "extensions": [{"type": "postgres_cdc_rls", "settings": settings}]}});
     let body = body.to_string();
-    let limit = time::Instant::now() + PATIENCE;
-    let answer = loop {
-        // On a busy machine it serves before its metadata database is set up.
-        match server.http("POST", "/api/tenants", &headers, body.as_bytes()).await? {
-            answer if answer.status == 503 && time::Instant::now() < limit => {
-                time::sleep(time::Duration::from_millis(50)).await;
-            }
-            answer => break answer,
-        }
-    };
+    server.administered().await?;
+    let answer = server.http("POST", "/api/tenants", &headers, body.as_bytes()).await?;
     assert_eq!(answer.status, 201, "{answer:?}");
     first_join(&server, "t.example").await?;
     let name = metadata.name();

@@ -3,9 +3,13 @@
 use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{Answer, Server, ServerOptions, TestDb, Version, sign_with};
+use realtime_testkit::{Answer, PATIENCE, Server, ServerOptions, TestDb, Version, sign_with};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::Command,
+    time::{self, Duration, Instant},
+};
 
 use crate::{BINARY, private};
 
@@ -54,10 +58,7 @@ async fn what_operators_watch() -> Result<()> {
     {
         assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
     }
-    let text = get(&sign_with("of-the-metrics", &json!({}))).await?;
-    assert!(text.starts_with("HTTP/1.1 200") && text.contains("text/plain; charset=utf-8"), "{text}");
-    assert!(text.contains("region=\"eu-central-1\""), "{text}");
-    for (name, wanted) in [
+    let all = [
         ("realtime_connections_connected", 2.0),
         ("realtime_channel_joins", 2.0),
         ("realtime_channel_events", 0.0),
@@ -66,9 +67,21 @@ async fn what_operators_watch() -> Result<()> {
         ("realtime_replication_poller_changes_dispatch", 5.0),
         ("realtime_replication_sessions", 1.0),
         ("realtime_replication_poller_changes_skip", 0.0),
-    ] {
-        assert_eq!(value(&text, name)?, wanted, "{name}");
-    }
+    ];
+    // What has arrived may be counted a moment later.
+    let limit = Instant::now() + PATIENCE;
+    let text = loop {
+        let text = get(&sign_with("of-the-metrics", &json!({}))).await?;
+        let wrong: Vec<_> =
+            all.iter().filter(|(name, wanted)| value(&text, name).ok() != Some(*wanted)).collect();
+        if wrong.is_empty() {
+            break text;
+        }
+        ensure!(Instant::now() < limit, "not {wrong:?}: {text}");
+        time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("text/plain; charset=utf-8"), "{text}");
+    assert!(text.contains("region=\"eu-central-1\""), "{text}");
     assert!(value(&text, "realtime_changes_checks")? >= 1.0);
     assert!(value(&text, "realtime_changes_check_seconds")? > 0.0);
     assert!(value(&text, "realtime_replication_lag_bytes")? >= 0.0);
@@ -76,7 +89,7 @@ async fn what_operators_watch() -> Result<()> {
 }
 
 /// What a parser makes of metrics, as JSON: families with their samples.
-async fn parse(text: &str) -> Result<Value> {
+pub(crate) async fn parse(text: &str) -> Result<Value> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../clients/python");
     let interpreter = dir.join(".venv/bin/python");
     ensure!(interpreter.exists(), "make clients/python/.venv from requirements.txt, or run scripts/test");
@@ -99,7 +112,7 @@ async fn scrape(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result
 }
 
 /// The sum of the samples of a name whose labels are these.
-fn sum(families: &Value, family: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+pub(crate) fn sum(families: &Value, family: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     let samples = families[family]["samples"].as_array().into_iter().flatten();
     samples
         .filter(|sample| sample[0] == name && labels.iter().all(|(label, value)| sample[1][label] == *value))
@@ -148,12 +161,8 @@ async fn a_parser_reads_them() -> Result<()> {
     let refused = format!("/socket/longpoll?apikey={}&vsn=2.0.0", "no-token");
     assert!(server.get(&refused).await?.contains("403"));
 
-    let answer = scrape(&server, "/metrics", &[]).await?;
-    assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; charset=utf-8"));
-    assert!(!answer.headers.contains_key("content-encoding"), "nobody asked for it");
-    let all = parse(&answer.body).await?;
     let tenant = ("tenant", "realtime-dev");
-    for (name, labels, wanted) in [
+    let counters = [
         ("realtime_connections_global_connected", &[][..], 2.0),
         ("realtime_connections_connected", &[tenant, ("region", "eu-central-1")][..], 2.0),
         ("realtime_sockets", &[tenant], 2.0),
@@ -166,10 +175,8 @@ async fn a_parser_reads_them() -> Result<()> {
         ("phoenix_channel_joined_total", &[("result", "ok"), ("transport", "websocket")], 2.0),
         ("phoenix_channel_joined_total", &[("result", "error"), ("transport", "websocket")], 2.0),
         ("realtime_build_info", &[], 1.0),
-    ] {
-        assert_eq!(sum(&all, name, name, labels), wanted, "{name} {labels:?}");
-    }
-    for (family, name, labels, wanted) in [
+    ];
+    let histograms = [
         ("realtime_payload_size", "_count", &[("message_type", "broadcast")][..], 2.0),
         ("realtime_tenants_payload_size", "_count", &[tenant, ("message_type", "presence")][..], 1.0),
         ("realtime_tenants_payload_size", "_bucket", &[("message_type", "broadcast"), ("le", "1000.0")], 1.0),
@@ -186,9 +193,27 @@ async fn a_parser_reads_them() -> Result<()> {
             &[("transport", "longpoll"), ("result", "error")],
             1.0,
         ),
-    ] {
-        assert_eq!(sum(&all, family, &format!("{family}{name}"), labels), wanted, "{family} {labels:?}");
-    }
+    ];
+    // What has arrived may be counted a moment later.
+    let limit = Instant::now() + PATIENCE;
+    let all = loop {
+        let answer = scrape(&server, "/metrics", &[]).await?;
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; charset=utf-8"));
+        assert!(!answer.headers.contains_key("content-encoding"), "nobody asked for it");
+        let all = parse(&answer.body).await?;
+        let counted =
+            counters.map(|(name, labels, wanted)| (name, labels, sum(&all, name, name, labels), wanted));
+        let summed = histograms.map(|(family, name, labels, wanted)| {
+            (family, labels, sum(&all, family, &format!("{family}{name}"), labels), wanted)
+        });
+        let figures = counted.into_iter().chain(summed);
+        let wrong: Vec<_> = figures.filter(|(_, _, figure, wanted)| figure != wanted).collect();
+        if wrong.is_empty() {
+            break all;
+        }
+        ensure!(Instant::now() < limit, "{wrong:?}");
+        time::sleep(Duration::from_millis(20)).await;
+    };
     for (name, at_least) in [
         ("realtime_channel_input_bytes", 2_500.0),
         ("realtime_channel_output_bytes", 2_500.0),

@@ -111,7 +111,10 @@ async fn what_cannot_be_tracked() -> Result<()> {
 /// protocol 64: five calls, then the channel is stopped; others are not.
 #[tokio::test]
 async fn calls_are_limited() -> Result<()> {
-    let (server, _db) = server().await?;
+    let db = TestDb::new().await?;
+    // Longer than any test.
+    let options = ServerOptions::default().env("CLIENT_PRESENCE_WINDOW_MS", "3600000");
+    let server = Server::start(BINARY, &db, options).await?;
     let mut socket = enter(&server, Version::V2, json!({"enabled": true})).await?;
     let mut other = enter(&server, Version::V2, json!({"enabled": true})).await?;
     for n in 0..5 {

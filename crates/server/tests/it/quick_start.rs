@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use realtime_testkit::PATIENCE;
+use realtime_testkit::{PATIENCE, free_port};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -110,8 +110,7 @@ impl Reader {
 
 /// `realtime dev` in a folder of its own, and what it prints.
 async fn dev(folder: &Path) -> Result<(Child, HashMap<&'static str, String>)> {
-    let free = || anyhow::Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
-    let (port, pg_port) = (free()?, free()?);
+    let (port, pg_port) = (free_port()?, free_port()?);
     let mut command = Command::new(BINARY);
     command.args(["dev", "--pg-port", &pg_port.to_string(), "--port", &port.to_string()]);
     command.arg("--data-dir").arg(folder);

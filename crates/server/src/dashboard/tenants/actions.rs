@@ -18,6 +18,7 @@ use crate::{
         access::{Form, Visitor},
         failure, source,
     },
+    nodes,
 };
 
 /// What is said of something that has been done.
@@ -48,7 +49,7 @@ pub async fn end_database(
         return refusal;
     }
     tracing::info!(tenant = external_id, who = visitor.who, "dashboard: database connection stopped");
-    let ended = source::end_database(&app, &external_id).await;
+    let ended = nodes::tenants::end_database(&app, &external_id).await;
     back(&external_id, if ended { "database" } else { "nothing" })
 }
 
@@ -62,7 +63,7 @@ pub async fn end_replication(
     if let Err(refusal) = require(&app, &page, &external_id).await {
         return refusal;
     }
-    let ended = source::end_replication(&app, &external_id).await;
+    let ended = nodes::tenants::end_replication(&app, &external_id).await;
     tracing::info!(tenant = external_id, who = visitor.who, ended, "dashboard: replication stopped");
     back(&external_id, if ended { "replication" } else { "nothing" })
 }

@@ -200,7 +200,7 @@ pub async fn list(State(app): State<Arc<App>>, page: Page, Query(search): Query<
 
 fn row(app: &App, tenant: &Known) -> Vec<Markup> {
     let id = tenant.external_id();
-    let (users, sockets) = match source::running(app, id) {
+    let (users, sockets) = match app.running(id) {
         Some(runtime) => (plain(runtime.users().count()), plain(runtime.sockets().len())),
         None => (plain("–"), plain("–")),
     };
@@ -237,9 +237,10 @@ pub async fn show(
         Ok(tenant) => database::section(tenant).await,
         Err(error) => notice(false, format!("It cannot be served: {error}")),
     };
+    let running = runtime::section(&app, &page, &known).await;
     let body = html! {
         @if let Some(text) = actions::told(&done.done) { (notice(true, text)) }
-        section { h2 { "Running" } (runtime::section(&app, &page, &known)) }
+        section { h2 { "Running" } (running) }
         section { h2 { "Settings" } (fields::settings(&known)) }
         @if let Known::Record(record) = &known {
             @for extension in &record.extensions {

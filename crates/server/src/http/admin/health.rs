@@ -16,7 +16,12 @@ use super::{
     operations::exists,
     unavailable,
 };
-use crate::{app::App, set_up, tenant_runtime::TenantRuntime};
+use crate::{
+    app::App,
+    nodes::tenants::{self, OnNode},
+    set_up,
+    tenant_runtime::TenantRuntime,
+};
 
 /// How a tenant is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -29,8 +34,8 @@ pub(super) struct Health<'a> {
     node: &'a str,
 }
 
-/// Whether a tenant could be served: always 200 if there is one. A connection that has not been used for a while is
-/// looked at; none is made.
+/// Whether a tenant could be served: always 200 if there is one. All nodes are asked; one that does not answer is left
+/// out. A connection that has not been used for a while is looked at; none is made.
 #[utoipa::path(
     get, path = "/api/tenants/{tenant_id}/health", operation_id = "tenant_health", tag = "Tenants",
     summary = "How a tenant is",
@@ -45,34 +50,44 @@ pub(super) async fn health(State(app): State<Arc<App>>, Path(external_id): Path<
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
+    // Made if need be: its set-up is asked for below. `None` if its record cannot be used, as the log says.
     let runtime = app.runtime(&external_id).await;
-    let (healthy, db_connected, replication_connected, connected_cluster) = match &runtime {
-        // Its record cannot be used, as the log says.
-        None => (false, false, false, 0),
-        Some(runtime) => {
-            let connected = is_connected(runtime).await;
-            let clients = runtime.users().total();
-            let replication = connected && runtime.database().replication().arrives;
-            let healthy = connected || (clients == 0 && set_up::is_done(&app, runtime).await);
-            (healthy, connected, replication, clients)
-        }
+    let nodes = tenants::everywhere(&app, &external_id).await;
+    let clients = users(&nodes, runtime.as_deref());
+    let place = place(&nodes);
+    let there = place.and_then(OnNode::running);
+    let db_connected = there.is_some_and(|there| there.db_connected);
+    let healthy = match &runtime {
+        None => db_connected,
+        Some(runtime) => db_connected || (clients == 0 && set_up::is_done(&app, runtime).await),
     };
     let health = Health {
         healthy,
         db_connected,
-        replication_connected,
-        connected_cluster,
-        region: app.region(),
-        node: &app.settings().node,
+        replication_connected: nodes
+            .iter()
+            .filter_map(OnNode::running)
+            .any(|there| there.db_connected && there.replication_connected),
+        connected_cluster: clients,
+        region: place.map_or(app.region(), |node| node.region.as_deref()),
+        node: place.map_or(&app.settings().node, |node| &node.name),
     };
     data(StatusCode::OK, health)
 }
 
-async fn is_connected(runtime: &TenantRuntime) -> bool {
-    let database = runtime.database();
-    if database.is_connected() && !database.is_ready() {
-        // What comes of it is told by the handle itself.
-        let _ = database.try_on().await;
+/// Users of all nodes: as they tell now, or as they told before if some do not answer.
+fn users(nodes: &[OnNode], runtime: Option<&TenantRuntime>) -> u32 {
+    let told = nodes.iter().filter_map(OnNode::running).map(|there| there.users).fold(0, u32::saturating_add);
+    let unknown = nodes.iter().any(|node| node.there.is_err());
+    match runtime {
+        Some(runtime) if unknown => told.max(runtime.users().total()),
+        _ => told,
     }
-    database.is_connected()
+}
+
+/// Whose figures these are: the node that reads the tenant's database for all, or else this one if it is connected to it,
+/// or else any that is.
+fn place(nodes: &[OnNode]) -> Option<&OnNode> {
+    let connected = |node: &&OnNode| node.running().is_some_and(|there| there.db_connected);
+    nodes.iter().filter(connected).find(|node| node.reads()).or_else(|| nodes.iter().find(connected))
 }

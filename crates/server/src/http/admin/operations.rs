@@ -7,17 +7,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
-use realtime_tenants::{Operation, StoreError};
+use realtime_tenants::StoreError;
 
 use super::{
     body::is_name,
     document::{Missing, Refused},
     no_such_tenant, unavailable,
 };
-use crate::{
-    app::App,
-    life::{DATABASE_LIMIT, RELOAD_LIMIT},
-};
+use crate::{app::App, nodes::tenants};
 
 /// Whether there is a tenant of this name, usable or not.
 pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreError> {
@@ -28,14 +25,6 @@ pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreEr
         (Ok(Some(_)), _) => Ok(true),
         (_, Some(directory)) => Ok(directory.store().get(external_id).await?.is_some()),
         (_, None) => Ok(false),
-    }
-}
-
-/// Tells the other nodes. This one does its part in any case.
-async fn tell(app: &App, operation: Operation, external_id: &str) {
-    let Some(directory) = app.tenants().directory() else { return };
-    if let Err(error) = directory.tell_operation(operation, external_id).await {
-        tracing::error!(tenant = external_id, code = error.code(), %error, "other nodes could not be told");
     }
 }
 
@@ -53,10 +42,7 @@ pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<
         Err(error) => return unavailable(&error),
     }
     tracing::info!(tenant = external_id, "tenant reloaded");
-    tell(&app, Operation::Reload, &external_id).await;
-    if let Some(ending) = app.reload(&external_id) {
-        ending.wait(&external_id, RELOAD_LIMIT).await;
-    }
+    tenants::reload(&app, &external_id).await;
     StatusCode::NO_CONTENT.into_response()
 }
 
@@ -74,9 +60,6 @@ pub(super) async fn shutdown(State(app): State<Arc<App>>, Path(external_id): Pat
         Err(error) => return unavailable(&error),
     }
     tracing::info!(tenant = external_id, "tenant's database shut down");
-    tell(&app, Operation::Shutdown, &external_id).await;
-    if let Some(ending) = app.end_database(&external_id) {
-        ending.wait(&external_id, DATABASE_LIMIT).await;
-    }
+    tenants::end_database(&app, &external_id).await;
     StatusCode::NO_CONTENT.into_response()
 }

@@ -171,6 +171,9 @@ pub enum MetricsAnswers {
     /// Metrics in the text format of Prometheus
     #[response(status = 200, content_type = "text/plain; charset=utf-8")]
     Metrics(String),
+    /// The scope is neither cluster nor node
+    #[response(status = 400, content_type = "text/plain; charset=utf-8")]
+    Malformed(String),
     /// No token, or none that is good
     #[response(status = 403)]
     Refused,

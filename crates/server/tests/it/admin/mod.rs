@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use realtime_testkit::{
-    Answer, PATIENCE, Server, ServerOptions, Socket, TestDb, Version, sign, sign_with, unix_now,
+    Answer, Server, ServerOptions, Socket, TestDb, Version, sign, sign_with, unix_now, until,
 };
 use serde_json::{Value, json};
-use tokio::time::{self, Duration};
 
 use crate::BINARY;
 
@@ -39,18 +38,19 @@ impl Admin {
         Self::on(Arc::clone(&self.metadata), ServerOptions::default()).await
     }
 
-    async fn on(metadata: Arc<TestDb>, options: ServerOptions) -> Result<Self> {
+    pub(crate) async fn on(metadata: Arc<TestDb>, options: ServerOptions) -> Result<Self> {
         let options = ServerOptions::default()
             .env("DB_ENC_KEY", "1234567890123456")
             .env("SEED_SELF_HOST", "false")
             .env("TENANT_MAX_CONCURRENT_USERS", "200")
             .and(options);
         let server = Server::start(BINARY, &metadata, options).await?;
+        server.administered().await?;
         Ok(Self { server, metadata })
     }
 
     /// A request of an administrator.
-    async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+    pub(crate) async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
         let bearer = format!("Bearer {}", sign(&json!({})));
         let mut headers = vec![("Authorization", bearer.as_str())];
         headers.extend(body.map(|_| ("Content-Type", "application/json")));
@@ -71,7 +71,7 @@ impl Admin {
     }
 
     /// Makes a tenant on a database.
-    async fn make(&self, external_id: &str, db: &TestDb) -> Result<()> {
+    pub(crate) async fn make(&self, external_id: &str, db: &TestDb) -> Result<()> {
         let answer = self
             .post(json!({
                 "external_id": external_id,
@@ -90,14 +90,14 @@ impl Admin {
         Ok(())
     }
 
-    async fn health(&self, external_id: &str) -> Result<Value> {
+    pub(crate) async fn health(&self, external_id: &str) -> Result<Value> {
         let answer = self.get(&format!("/api/tenants/{external_id}/health")).await?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
         data(&answer)
     }
 
     /// A socket of a tenant, with a token of `anon`.
-    async fn socket(&self, external_id: &str, secret: &str) -> Result<Socket> {
+    pub(crate) async fn socket(&self, external_id: &str, secret: &str) -> Result<Socket> {
         let url = format!(
             "ws://127.0.0.1:{}/socket/websocket?vsn=2.0.0&apikey={}",
             self.server.port(),
@@ -121,7 +121,7 @@ fn data(answer: &Answer) -> Result<Value> {
 }
 
 /// The entry of `extensions` that means a database.
-async fn extension(db: &TestDb) -> Result<Value> {
+pub(crate) async fn extension(db: &TestDb) -> Result<Value> {
     let mut settings = json!({"region": "us-east-1", "ssl_enforced": false});
     for (name, value) in db.env().await? {
         settings[name.to_ascii_lowercase()] = json!(value);
@@ -129,18 +129,8 @@ async fn extension(db: &TestDb) -> Result<Value> {
     Ok(json!({"type": "postgres_cdc_rls", "settings": settings}))
 }
 
-/// Waits until something is so.
-async fn until<F: Future<Output = Result<bool>>>(what: &str, holds: impl Fn() -> F) -> Result<()> {
-    let limit = time::Instant::now() + PATIENCE;
-    while !holds().await? {
-        anyhow::ensure!(time::Instant::now() < limit, "not in time: {what}");
-        time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
-}
-
 /// Connections of servers to a database: process ids.
-async fn connections(db: &TestDb) -> Result<Vec<i32>> {
+pub(crate) async fn connections(db: &TestDb) -> Result<Vec<i32>> {
     let rows = db
         .client()
         .query(

@@ -1,7 +1,7 @@
 //! What breaks between nodes is told, and mended.
 
 use anyhow::Result;
-use realtime_testkit::{Nats, SECRET, Server, ServerOptions, TestDb, Version, until};
+use realtime_testkit::{Nats, SECRET, Server, ServerOptions, TestDb, Version, free_port, until};
 use serde_json::json;
 
 use super::{Nodes, say};
@@ -52,9 +52,7 @@ async fn a_lost_connection_is_told_and_mended() -> Result<()> {
 #[tokio::test]
 async fn nats_may_come_later() -> Result<()> {
     let db = TestDb::new().await?;
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    let port = listener.local_addr()?.port();
-    drop(listener);
+    let port = free_port()?;
     let options = ServerOptions::default()
         .env("NATS_URL", &format!("nats://me:s3cret-word@127.0.0.1:{port}"))
         .env("METRICS_JWT_SECRET", SECRET)
@@ -66,8 +64,7 @@ async fn nats_may_come_later() -> Result<()> {
     say(&mut socket, TOPIC, "e", json!({})).await?;
     socket.event(TOPIC, "broadcast").await?;
     assert_eq!(server.metric("realtime_cluster_connected").await?, 0.0);
-    let port = port.to_string();
-    let _nats = Nats::start(&["-p", &port, "--user", "me", "--pass", "s3cret-word"]).await?;
+    let _nats = Nats::start_at(port, &["--user", "me", "--pass", "s3cret-word"]).await?;
     until("it connects", || async { Ok(server.metric("realtime_cluster_connected").await? == 1.0) }).await?;
     assert!(!server.log().contains("s3cret-word"));
     Ok(())

@@ -14,6 +14,7 @@ async fn the_dashboard() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
     let options = options().env("DB_ENC_KEY", "1234567890123456").env("REGION", "eu-west-2");
     let server = Server::start(BINARY, &db, options).await?;
+    server.administered().await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
     socket.watch("realtime:any", json!([{"schema": "public"}])).await?;
     let url = format!("http://localhost:{}", server.port());

@@ -158,8 +158,13 @@ async fn tokens_that_expire() -> Result<()> {
         let query = format!("?apikey={}&vsn={}", token(&json!({})), version.vsn());
         let url = format!("ws://127.0.0.1:{}/socket/websocket{query}", server.port());
         let mut socket = Socket::try_connect(&url, &[], version).await?.unwrap();
-        let soon = token(&json!({"exp": now() + 2}));
-        assert_eq!(socket.join("realtime:*", json!({"user_token": soon})).await?.0["status"], "ok");
+        // As soon as a busy machine lets it in at all.
+        let mut soon = async |seconds: u64| {
+            let token = token(&json!({"exp": now() + seconds}));
+            let (reply, _) = socket.join("realtime:*", json!({"user_token": token})).await?;
+            anyhow::Ok(reply["status"] == "ok")
+        };
+        assert!(soon(2).await? || soon(20).await?, "it is not let in");
         join(&mut socket, "realtime:public").await?;
         socket.event("realtime:*", "phx_error").await?;
         let later = token(&json!({"exp": now() + 1000}));

@@ -3,21 +3,16 @@
 //! `scripts/test` installs them: npm packages in `clients/legacy/js`, Python environments in
 //! `clients/legacy/python-0.0.4/.venv` and `clients/legacy/python-1.0/.venv`.
 
-use std::{path::PathBuf, process::Stdio};
-
-use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{PATIENCE, Server, TestDb};
+use anyhow::{Context as _, Result};
+use realtime_testkit::{Server, TestDb, until};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-    time::{self, Duration},
-};
+use tokio::time::{self, Duration};
 
 use super::{SECRET, logged, now, server, streaming, token};
+use crate::clients::{self, Client as Program};
 
 /// Topics of the four kinds.
-const TOPICS: [&str; 4] =
+pub const TOPICS: [&str; 4] =
     ["realtime:*", "realtime:public", "realtime:public:users", "realtime:public:users:id=eq.99"];
 
 /// The old README's command line for the server, as far as it is the same for all databases.
@@ -25,33 +20,17 @@ const README: [(&str, &str); 3] =
     [("JWT_SECRET", "SOMETHING_SUPER_SECRET"), ("SECURE_CHANNELS", "false"), ("SLOT_NAME", "readme")];
 
 /// A program that shows what a user of an old client sees.
-struct Client {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../clients/legacy").join(name)
-}
+pub struct Client(Program);
 
 impl Client {
-    fn start(mut command: Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
-        let lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
-        Ok(Self { child, lines })
-    }
-
     fn node(arguments: &[&str]) -> Result<Self> {
-        let dir = folder("js");
-        ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/legacy/js, or scripts/test");
-        let mut command = Command::new("node");
-        command.current_dir(&dir).args(arguments);
-        Self::start(command)
+        let mut command = clients::node_in("legacy/js")?;
+        command.args(arguments);
+        Program::start(command).map(Self)
     }
 
     /// `realtime-js-0.9` or `realtime-js-1.7`, joined.
-    async fn javascript(
+    pub async fn javascript(
         server: &Server,
         library: &str,
         topics: &[&str],
@@ -73,57 +52,32 @@ impl Client {
         Ok(client)
     }
 
-    /// `python-0.0.4` or `python-1.0`, joined, on a server that exposes its metrics.
-    async fn python(server: &Server, version: &str, topics: &[&str], events: &Value) -> Result<Self> {
-        let interpreter = folder(version).join(".venv/bin/python");
-        ensure!(
-            interpreter.exists(),
-            "make clients/legacy/{version}/.venv from requirements.txt, or run scripts/test"
-        );
+    /// `python-0.0.4` or `python-1.0`, joined, on a server that exposes its metrics; with further arguments.
+    async fn python(
+        server: &Server,
+        version: &str,
+        topics: &[&str],
+        events: &Value,
+        further: &[&str],
+    ) -> Result<Self> {
         let url = format!("ws://localhost:{}/socket/websocket", server.port());
-        let mut command = Command::new(interpreter);
-        command.current_dir(folder("")).args([
-            "watch.py",
-            &url,
-            &json!(topics).to_string(),
-            &events.to_string(),
-        ]);
-        let client = Self::start(command)?;
+        let mut command = clients::python_in("legacy", &format!("legacy/{version}"))?;
+        command.args(["watch.py", &url, &json!(topics).to_string(), &events.to_string()]).args(further);
+        let client = Program::start(command).map(Self)?;
         let line = format!("realtime_active_websocket_topic_total {}\n", topics.len());
-        let joined = async {
-            while !server.http("GET", "/metrics", &[], b"").await?.body.contains(&line) {
-                time::sleep(Duration::from_millis(20)).await;
-            }
-            anyhow::Ok(())
-        };
-        time::timeout(PATIENCE, joined).await.context("not joined")??;
+        until("it has joined", || async {
+            Ok(server.http("GET", "/metrics", &[], b"").await?.body.contains(&line))
+        })
+        .await?;
         Ok(client)
     }
 
-    /// The value of the next line that has this key.
     async fn next(&mut self, key: &str) -> Result<Value> {
-        let limit = time::Instant::now() + PATIENCE;
-        loop {
-            let line = time::timeout_at(limit, self.lines.next_line())
-                .await
-                .with_context(|| format!("no {key}"))??;
-            let Some(line) = line else {
-                let mut errors = String::new();
-                if let Some(stderr) = &mut self.child.stderr {
-                    stderr.read_to_string(&mut errors).await?;
-                }
-                anyhow::bail!("the client ended: {errors}");
-            };
-            let mut value: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
-            ensure!(value.get("refused").is_none() && value.get("timeout").is_none(), "{value}");
-            if let Some(found) = value.get_mut(key) {
-                return Ok(found.take());
-            }
-        }
+        self.0.next(key).await
     }
 
     /// The changes that are seen up to that of the row -1 on `realtime:*`, as `topic bound type id`, sorted.
-    async fn changes(&mut self) -> Result<Vec<String>> {
+    pub async fn changes(&mut self) -> Result<Vec<String>> {
         let mut changes = Vec::new();
         loop {
             let change = self.next("change").await?;
@@ -141,7 +95,7 @@ impl Client {
     }
 }
 
-async fn users() -> Result<TestDb> {
+pub async fn users() -> Result<TestDb> {
     let db = TestDb::new().await?;
     db.sql(
         "create table users (id bigint primary key, name text, active boolean);
@@ -152,7 +106,7 @@ async fn users() -> Result<TestDb> {
 }
 
 /// One of each, of row 99 and of another; then the row that ends the listening.
-async fn write(db: &TestDb) -> Result<()> {
+pub async fn write(db: &TestDb) -> Result<()> {
     for statement in [
         "insert into users values (99, 'a', true)",
         "insert into users values (1, 'b', true)",
@@ -168,7 +122,7 @@ async fn write(db: &TestDb) -> Result<()> {
 }
 
 /// What [`write`] shows on topics to listeners that are bound to the types.
-fn everything(topics: &[&str]) -> Vec<String> {
+pub fn everything(topics: &[&str]) -> Vec<String> {
     let mut lines = Vec::new();
     for topic in topics {
         let filtered = topic.ends_with("eq.99");
@@ -237,8 +191,8 @@ async fn python() -> Result<()> {
         } else {
             streaming(&db, &env).await?
         };
-        let mut typed = Client::python(&typed_server, version, &TOPICS, &types).await?;
-        let mut starred = Client::python(&star_server, version, &TOPICS, &json!(["*"])).await?;
+        let mut typed = Client::python(&typed_server, version, &TOPICS, &types, &[]).await?;
+        let mut starred = Client::python(&star_server, version, &TOPICS, &json!(["*"]), &[]).await?;
         write(&db).await?;
         assert_eq!(typed.changes().await?, everything(&TOPICS), "{version}");
         assert_eq!(starred.changes().await?, stars(&TOPICS), "{version}");
@@ -250,10 +204,10 @@ async fn python() -> Result<()> {
 #[tokio::test]
 async fn python_stays_connected() -> Result<()> {
     let db = users().await?;
-    // The client's heartbeats come every five seconds: the limit is scaled down with them, from a minute.
-    let server = streaming(&db, &[("EXPOSE_METRICS", "true"), ("SOCKET_TIMEOUT", "7000")]).await?;
-    let topic = "realtime:public:users";
-    let mut client = Client::python(&server, "python-0.0.4", &[topic], &json!(["UPDATE"])).await?;
+    // The client's heartbeats come every five seconds: they are scaled down with the limit, which is a minute.
+    let server = streaming(&db, &[("EXPOSE_METRICS", "true"), ("SOCKET_TIMEOUT", "10000")]).await?;
+    let (topic, update) = ("realtime:public:users", json!(["UPDATE"]));
+    let mut client = Client::python(&server, "python-0.0.4", &[topic], &update, &["1"]).await?;
     db.sql("insert into users values (1, 'a', true)").await?;
     time::sleep(Duration::from_secs(12)).await;
     db.sql("update users set name = 'b'").await?;

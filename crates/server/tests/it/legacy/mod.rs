@@ -2,6 +2,7 @@
 
 mod channels;
 mod clients;
+mod cluster;
 mod connect;
 mod rls;
 mod slot;
@@ -53,7 +54,10 @@ async fn logged_times(server: &Server, text: &str, times: usize) -> Result<()> {
 
 /// A database with the table `users`, published.
 async fn users() -> Result<TestDb> {
-    let db = TestDb::new().await?;
+    with_users(TestDb::new().await?).await
+}
+
+async fn with_users(db: TestDb) -> Result<TestDb> {
     db.sql(
         "create table public.users (id bigint primary key, name text);
          alter publication supabase_realtime add table public.users;",

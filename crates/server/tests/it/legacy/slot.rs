@@ -15,10 +15,10 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{drop_slot, joined, logged, logged_times, server, streaming, users};
+use super::{drop_slot, joined, logged, logged_times, server, streaming, users, with_users};
 
-/// Long enough for a client to come back on a busy machine.
-const RESUME: (&str, &str) = ("LEGACY_RESUME_DELAY_MS", "4000");
+/// Before a slot is read that was there before: long enough for a client to come back on a busy machine.
+const RESUME: (&str, &str) = ("LEGACY_RESUME_DELAY_MS", "10000");
 
 async fn ids(socket: &mut Socket, count: usize) -> Result<Vec<String>> {
     let mut ids = Vec::new();
@@ -134,8 +134,7 @@ async fn listen_and_kill(db: &TestDb, server: Server, client: Socket) -> Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_the_server_is_killed() -> Result<()> {
     let db = users().await?;
-    // Clients have to be back before the slot is read, however busy the machine.
-    let slot = [("SLOT_NAME", "killed"), ("LEGACY_RESUME_DELAY_MS", "9000")];
+    let slot = [("SLOT_NAME", "killed"), RESUME];
     let ends: Arc<Mutex<HashMap<i64, Lsn>>> = Arc::default();
     let (writer, writes) = (db.connect().await?, Arc::clone(&ends));
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
@@ -218,19 +217,20 @@ async fn publications_come_and_go() -> Result<()> {
 /// legacy 41
 #[tokio::test]
 async fn a_slot_that_keeps_too_much_is_given_up() -> Result<()> {
-    let db = users().await?;
+    // The log is the cluster's, not the database's: others would fill it, too.
+    let db = with_users(TestDb::alone().await?).await?;
     db.sql("create table noise (t text)").await?;
-    let env = |limit| [("SLOT_NAME", "heavy"), ("MAX_REPLICATION_LAG_MB", limit), RESUME];
-    streaming(&db, &env("0")).await?.stop().await?;
+    let env = |limit, resume| [("SLOT_NAME", "heavy"), ("MAX_REPLICATION_LAG_MB", limit), resume];
+    streaming(&db, &env("0", RESUME)).await?.stop().await?;
     let noise = "insert into noise select repeat(md5(i::text), 30) from generate_series(1, 3000) i";
     db.sql(&format!("insert into users values (1, 'a'); {noise}")).await?;
-    let patient = server(&db, &env("0")).await?;
+    let patient = server(&db, &env("0", RESUME)).await?;
     let mut socket = joined(&patient, &["realtime:*"]).await?;
     assert_eq!(ids(&mut socket, 1).await?, ["1"]);
     patient.kill().await?;
 
     db.sql(&format!("insert into users values (2, 'a'); {noise}; {noise}")).await?;
-    let strict = server(&db, &env("1")).await?;
+    let strict = server(&db, &env("1", ("LEGACY_RESUME_DELAY_MS", "0"))).await?;
     let mut socket = joined(&strict, &["realtime:*"]).await?;
     logged(&strict, "replication slot given up").await?;
     logged(&strict, "reading the log").await?;
@@ -262,4 +262,34 @@ async fn broken_connections_are_mended() -> Result<()> {
     }
     server.stop().await?;
     drop_slot(&db, "mended").await
+}
+
+/// Servers that do not know of each other do not fight for a slot: one reads, the other is there for its end. With either
+/// engine.
+#[tokio::test]
+async fn a_second_server_stands_by() -> Result<()> {
+    for (engine, slot, reading) in
+        [("STREAM", "spare", "reading the log"), ("RLS", "spare_rls", "replication session started")]
+    {
+        let db = users().await?;
+        let env = [("SLOT_NAME", slot), ("REPLICATION_MODE", engine), ("LEGACY_RESUME_DELAY_MS", "0")];
+        let first = server(&db, &env).await?;
+        logged(&first, reading).await?;
+        let second = server(&db, &env).await?;
+        // More often than an attempt that ends the connection of a server that is taken for dead.
+        logged_times(&second, "ReplicationSlotBeingUsed", 5).await?;
+        assert!(second.log().contains("Another server reads the slot"), "{}", second.log());
+        assert!(!second.log().contains(reading), "{}", second.log());
+        if engine == "STREAM" {
+            let mut socket = joined(&first, &["realtime:*"]).await?;
+            db.sql("insert into users values (1, 'a')").await?;
+            assert_eq!(ids(&mut socket, 1).await?, ["1"]);
+        }
+        assert_eq!(first.log().matches(reading).count(), 1, "it is left alone: {}", first.log());
+        first.kill().await?;
+        logged(&second, reading).await?;
+        second.stop().await?;
+        drop_slot(&db, slot).await?;
+    }
+    Ok(())
 }

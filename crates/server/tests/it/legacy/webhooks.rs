@@ -17,7 +17,7 @@ use super::{drop_slot, joined, logged, streaming};
 
 /// A request that came.
 #[derive(Debug)]
-struct Posted {
+pub struct Posted {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -25,24 +25,24 @@ struct Posted {
 }
 
 impl Posted {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 /// An endpoint: shows what is posted to it, answers with the statuses that it is given by path, in order, and with 200.
 /// 0 stands for no answer at all.
-struct Endpoint {
+pub struct Endpoint {
     port: u16,
-    posted: mpsc::UnboundedReceiver<Posted>,
+    pub posted: mpsc::UnboundedReceiver<Posted>,
 }
 
 impl Endpoint {
-    async fn start(answers: &[(&str, &[u16])]) -> Result<Self> {
+    pub async fn start(answers: &[(&str, &[u16])]) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let (posts, posted) = mpsc::unbounded_channel();
@@ -57,12 +57,12 @@ impl Endpoint {
         Ok(Self { port, posted })
     }
 
-    fn hook(&self, path: &str, event: &str, relation: &str) -> Value {
+    pub fn hook(&self, path: &str, event: &str, relation: &str) -> Value {
         let endpoint = format!("http://127.0.0.1:{}{path}", self.port);
         json!({"event": event, "relation": relation, "config": {"endpoint": endpoint}})
     }
 
-    async fn next(&mut self) -> Result<Posted> {
+    pub async fn next(&mut self) -> Result<Posted> {
         time::timeout(PATIENCE, self.posted.recv()).await.context("nothing was posted")?.context("ended")
     }
 }
@@ -100,7 +100,10 @@ async fn answer(stream: TcpStream, posts: mpsc::UnboundedSender<Posted>, answers
 }
 
 async fn todos() -> Result<TestDb> {
-    let db = TestDb::new().await?;
+    with_todos(TestDb::new().await?).await
+}
+
+async fn with_todos(db: TestDb) -> Result<TestDb> {
     db.sql(
         "create table todos (id bigint primary key, task text); create table other (id bigint primary key);
          alter publication supabase_realtime add table todos, other",
@@ -110,7 +113,7 @@ async fn todos() -> Result<TestDb> {
 }
 
 /// A configuration file with these webhooks, in which everything is broadcast.
-fn file(dir: &tempfile::TempDir, hooks: &[Value]) -> Result<String> {
+pub fn file(dir: &tempfile::TempDir, hooks: &[Value]) -> Result<String> {
     let path = dir.path().join("configuration.json");
     let events = json!(["INSERT", "UPDATE", "DELETE", "TRUNCATE"]);
     let realtime = ["*", "*:*", "*:*:*"].map(|relation| json!({"relation": relation, "events": events}));
@@ -118,16 +121,16 @@ fn file(dir: &tempfile::TempDir, hooks: &[Value]) -> Result<String> {
     Ok(path.to_str().context("path")?.to_owned())
 }
 
-/// Waits until everything that was committed is confirmed; returns how long that took.
-async fn acknowledged(db: &TestDb) -> Result<Duration> {
-    let start = Instant::now();
+/// Waits until everything that was committed is confirmed.
+async fn acknowledged(db: &TestDb) -> Result<()> {
+    let limit = Instant::now() + PATIENCE;
     let sql = "select confirmed_flush_lsn >= $1::text::pg_lsn from pg_replication_slots where database = current_database()";
     let end: String = db.client().query_one("select pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
     while !db.client().query_one(sql, &[&end]).await?.get::<_, bool>(0) {
-        anyhow::ensure!(start.elapsed() < PATIENCE, "not acknowledged");
+        anyhow::ensure!(Instant::now() < limit, "not acknowledged");
         time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(start.elapsed())
+    Ok(())
 }
 
 /// legacy 43, 45, 46
@@ -182,16 +185,14 @@ async fn endpoints_that_fail_are_not_asked_again() -> Result<()> {
     let env = [("CONFIGURATION_FILE", &*file(&dir, &hooks)?), ("SLOT_NAME", "hooked")];
     let server = streaming(&db, &env).await?;
     let mut socket = joined(&server, &["realtime:public:todos"]).await?;
-    let start = Instant::now();
+    let begun = Instant::now();
     db.sql("insert into todos values (1, 'a')").await?;
-    // Who listens does not wait for them.
     socket.event("realtime:public:todos", "INSERT").await?;
     let mut paths = vec![endpoint.next().await?.path, endpoint.next().await?.path];
     paths.sort();
     assert_eq!(paths, ["/broken", "/silent"]);
-    assert!(start.elapsed() < Duration::from_secs(5));
-    let took = acknowledged(&db).await?;
-    assert!(took > Duration::from_secs(3) && took < Duration::from_secs(9), "{took:?}");
+    acknowledged(&db).await?;
+    assert!(begun.elapsed() >= Duration::from_secs(5), "the silent one has so long to answer");
     super::logged_times(&server, "a webhook was given up", 3).await?;
     assert!(endpoint.posted.try_recv().is_err());
     server.stop().await?;
@@ -267,7 +268,8 @@ async fn webhooks_survive_the_server() -> Result<()> {
 /// legacy 41: the lag is watched all the time, not only when connecting.
 #[tokio::test]
 async fn webhooks_that_hold_the_log_up_too_long() -> Result<()> {
-    let db = todos().await?;
+    // The log is the cluster's, not the database's: others would fill it, too.
+    let db = with_todos(TestDb::alone().await?).await?;
     db.sql("create table noise (t text)").await?;
     let mut endpoint = Endpoint::start(&[("/silent", &[0])]).await?;
     let dir = tempfile::tempdir()?;
@@ -275,13 +277,16 @@ async fn webhooks_that_hold_the_log_up_too_long() -> Result<()> {
     let env = [
         ("CONFIGURATION_FILE", &*file),
         ("SLOT_NAME", "full"),
-        ("WEBHOOK_TIMEOUT_MS", "600000"),
+        // Longer than any test.
+        ("WEBHOOK_TIMEOUT_MS", "3600000"),
         ("MAX_REPLICATION_LAG_MB", "1"),
     ];
     let server = streaming(&db, &env).await?;
     let mut socket = joined(&server, &["realtime:*"]).await?;
     db.sql("insert into todos values (1, 'a')").await?;
     endpoint.next().await?;
+    // Who listens does not wait for it.
+    assert_eq!(socket.event("realtime:*", "INSERT").await?["record"]["id"], "1");
     db.sql("insert into noise select repeat(md5(i::text), 30) from generate_series(1, 5000) i").await?;
     logged(&server, "replication slot given up").await?;
     super::logged_times(&server, "reading the log", 2).await?;

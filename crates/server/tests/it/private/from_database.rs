@@ -57,7 +57,7 @@ async fn broadcasts_from_the_database() -> Result<()> {
         assert!(socket.settle().await?.is_empty());
     }
     assert!(public.settle().await?.is_empty());
-    assert!(server.log().contains("UnableToBroadcastChanges: event_missing"));
+    server.logged("UnableToBroadcastChanges: event_missing").await?;
     Ok(())
 }
 
@@ -66,16 +66,9 @@ async fn broadcasts_from_the_database() -> Result<()> {
 async fn row_changes_by_trigger() -> Result<()> {
     let (server, db) = server().await?;
     let mut socket = listening(&server, Version::V1, "room-1", true).await?;
-    db.sql(
-        "create table public.bc (id int primary key, v text);
-         create function public.tell() returns trigger language plpgsql security definer as $$ begin
-            perform realtime.broadcast_changes('room-1', tg_op, tg_op, tg_table_name, tg_table_schema, new, old);
-            return null; end $$;
-         create trigger t after insert or update or delete on public.bc
-            for each row execute function public.tell();
-         insert into public.bc values (1, 'x'); update public.bc set v = 'y'; delete from public.bc",
-    )
-    .await?;
+    db.sql(TELLING).await?;
+    db.sql("insert into public.bc values (1, 'x'); update public.bc set v = 'y'; delete from public.bc")
+        .await?;
     let (x, y) = (json!({"id": 1, "v": "x"}), json!({"id": 1, "v": "y"}));
     for (operation, record, old) in
         [("INSERT", &x, &Value::Null), ("UPDATE", &y, &x), ("DELETE", &Value::Null, &y)]
@@ -101,6 +94,6 @@ async fn large_messages() -> Result<()> {
     )
     .await?;
     assert_eq!(socket.event("realtime:room-1", "broadcast").await?["event"], "fits");
-    assert!(server.log().contains("UnableToBroadcastChanges: payload_size_exceeded"));
+    server.logged("UnableToBroadcastChanges: payload_size_exceeded").await?;
     Ok(())
 }

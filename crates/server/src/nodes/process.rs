@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use procfs::{
     Current as _, LoadAverage, Meminfo, ProcResult, WithCurrentSystemInfo as _,
-    process::{LimitValue, Process},
+    process::{LimitValue, Process as Proc},
 };
+use serde::{Deserialize, Serialize};
 use tokio::{
     runtime::Handle,
     time::{self, Instant},
@@ -15,8 +16,9 @@ use tokio::{
 const SAMPLE: Duration = Duration::from_millis(200);
 
 /// Figures of the process and its host.
-#[derive(Debug, Clone)]
-pub struct Figures {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Process {
     /// CPUs in use right now, of all.
     pub cpu_now: f64,
     /// CPU time since the start.
@@ -40,7 +42,8 @@ pub struct Figures {
 }
 
 /// Figures of the runtime that runs all tasks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Runtime {
     /// Threads that run tasks.
     pub workers: usize,
@@ -53,7 +56,7 @@ pub struct Runtime {
 }
 
 /// Looks twice, a moment apart.
-pub async fn look() -> (ProcResult<Figures>, Runtime) {
+pub async fn look() -> (ProcResult<Process>, Runtime) {
     let began = Instant::now();
     let before = cpu_time();
     let busy_before = busy();
@@ -71,15 +74,15 @@ pub async fn look() -> (ProcResult<Figures>, Runtime) {
     (before.and_then(|before| figures(before, elapsed)), runtime)
 }
 
-fn figures(before: Duration, elapsed: f64) -> ProcResult<Figures> {
-    let process = Process::myself()?;
+fn figures(before: Duration, elapsed: f64) -> ProcResult<Process> {
+    let process = Proc::myself()?;
     let stat = process.stat()?;
     let status = process.status()?;
     let limit = process.limits()?.max_open_files.soft_limit;
     let load = LoadAverage::current()?;
     let memory = Meminfo::current()?;
     let cpu_total = cpu_time()?;
-    Ok(Figures {
+    Ok(Process {
         cpu_now: cpu_total.saturating_sub(before).as_secs_f64() / elapsed,
         cpu_total,
         resident: stat.rss_bytes().get(),
@@ -98,7 +101,7 @@ fn figures(before: Duration, elapsed: f64) -> ProcResult<Figures> {
 
 /// User and system time of all threads.
 fn cpu_time() -> ProcResult<Duration> {
-    let stat = Process::myself()?.stat()?;
+    let stat = Proc::myself()?.stat()?;
     let ticks = (stat.utime + stat.stime) as f64;
     Ok(Duration::from_secs_f64(ticks / procfs::ticks_per_second() as f64))
 }

@@ -1,0 +1,121 @@
+//! Nodes that nothing is exchanged with: of another version, and of the same number. The other one is played by a client
+//! of NATS that says what such a node would.
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use realtime_testkit::{PATIENCE, Server, Socket, Version, until};
+use serde_json::{Value, json};
+use tokio::time;
+
+use super::Nodes;
+
+const TOPIC: &str = "realtime:lobby";
+
+/// A node that is none.
+struct Other {
+    client: async_nats::Client,
+    wire: u8,
+    id: u32,
+    token: u64,
+}
+
+impl Other {
+    async fn beat(&self, bye: bool) -> Result<()> {
+        // A later version may say more.
+        let beat = json!({"wire": self.wire, "id": self.id, "token": self.token, "name": "other@elsewhere",
+            "version": "9.9.9", "bye": bye, "color": "blue"});
+        self.client.publish("realtime.nodes", beat.to_string().into()).await?;
+        Ok(self.client.flush().await?)
+    }
+
+    /// Says a broadcast to the test's tenant.
+    async fn say(&self, subject: &str, version: u8, number: u64, event: &str) -> Result<()> {
+        let payload = json!({"type": "broadcast", "event": event, "payload": {}}).to_string();
+        let mut envelope = vec![version, 0];
+        envelope.extend(self.id.to_be_bytes());
+        envelope.extend(number.to_be_bytes());
+        envelope.extend([1, TOPIC.len() as u8]);
+        envelope.extend(TOPIC.bytes());
+        envelope.push(payload.len() as u8);
+        envelope.extend(payload.bytes());
+        self.client.publish(subject.to_owned(), envelope.into()).await?;
+        Ok(self.client.flush().await?)
+    }
+}
+
+/// Beats until a node has heard more than ten of them, and whatever else there was.
+async fn beat_often(other: &Other, node: &Server) -> Result<()> {
+    let received = async || node.metric("realtime_cluster_messages_received").await;
+    let before = received().await?;
+    for _ in 0..12 {
+        other.beat(false).await?;
+    }
+    until("the node has heard them", async || Ok(received().await? >= before + 12.0)).await
+}
+
+fn count(node: &Server, code: &str) -> usize {
+    node.log().lines().filter(|line| line.contains(code)).count()
+}
+
+async fn hears_next(socket: &mut Socket, event: &str) -> Result<()> {
+    assert_eq!(socket.event(TOPIC, "broadcast").await?["event"], event);
+    Ok(())
+}
+
+/// A node of another version is told of once and nothing is exchanged with it; one of the same number likewise. Beside
+/// them, one that is as it should be is heard.
+#[tokio::test]
+async fn who_is_not_of_us_is_told_of_once() -> Result<()> {
+    let nodes = Nodes::start(1).await?;
+    let node = &nodes.nodes[0];
+    let client = async_nats::ConnectOptions::new().no_echo().connect(nodes.nats.url()).await?;
+    let mut beats = client.subscribe("realtime.nodes").await?;
+    let mut directly = client.subscribe("realtime.*.n.>").await?;
+    let mut socket = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    let subject = "realtime.1.t.realtime-dev";
+
+    // As it should be: it is heard, and asked what is so with it.
+    let good = Other { client: client.clone(), wire: 1, id: 0xABCD, token: 1 };
+    good.beat(false).await?;
+    node.logged("a node has come").await?;
+    good.say(subject, 1, 1, "of us").await?;
+    hears_next(&mut socket, "of us").await?;
+    let asked = time::timeout(PATIENCE, directly.next()).await?.context("no question")?;
+    assert_eq!(asked.subject.as_str(), "realtime.1.n.0000abcd");
+    good.beat(true).await?;
+    node.logged("a node has gone").await?;
+    while let Ok(Some(_)) = time::timeout(time::Duration::from_millis(300), directly.next()).await {}
+
+    // Of another version.
+    let newer = Other { client: client.clone(), wire: 2, id: 0xBEEF, token: 2 };
+    beat_often(&newer, node).await?;
+    let line = node.logged("ClusterVersionMismatch").await?;
+    assert!(line.contains("other@elsewhere") && line.contains("9.9.9"), "{line}");
+    newer.say("realtime.2.t.realtime-dev", 2, 1, "in its own words").await?;
+    newer.say(subject, 2, 1, "on our subject").await?;
+    let malformed = async || Ok(node.metric("realtime_cluster_malformed").await? == 1.0);
+    until("what cannot be read is counted", malformed).await?;
+    beat_often(&newer, node).await?;
+    assert_eq!(count(node, "ClusterVersionMismatch"), 1);
+    assert_eq!(node.metric("realtime_cluster_nodes").await?, 1.0);
+    let status: Value = serde_json::from_str(&node.http("GET", "/status.json", &[], b"").await?.body)?;
+    assert!(!status.to_string().contains("0000beef"), "{status}");
+
+    // Of the same number.
+    let beat = time::timeout(PATIENCE, beats.next()).await?.context("no heartbeat")?;
+    let own = serde_json::from_slice::<Value>(&beat.payload)?["id"].as_u64().context("id")?;
+    let namesake = Other { client: client.clone(), wire: 1, id: u32::try_from(own)?, token: 3 };
+    beat_often(&namesake, node).await?;
+    node.logged("ClusterNodeIdTaken").await?;
+    namesake.say(subject, 1, 1, "of the same number").await?;
+    beat_often(&namesake, node).await?;
+    assert_eq!(count(node, "ClusterNodeIdTaken"), 1);
+    assert_eq!(node.metric("realtime_cluster_nodes").await?, 1.0);
+
+    // Neither was asked anything, nor heard. One that comes now is.
+    good.beat(false).await?;
+    let asked = time::timeout(PATIENCE, directly.next()).await?.context("no question")?;
+    assert_eq!(asked.subject.as_str(), "realtime.1.n.0000abcd", "the first since the good one went");
+    good.say(subject, 1, 2, "of us again").await?;
+    hears_next(&mut socket, "of us again").await
+}

@@ -14,19 +14,16 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use realtime_testkit::{Nats, PATIENCE, http, until};
+use realtime_testkit::{Nats, PATIENCE, free_port, http, until};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
-    time::{self, Duration},
+    time,
 };
 use tokio_postgres::NoTls;
 
 use crate::{BINARY, clients::Client};
-
-/// How long all may take to be there: a database is made, and three nodes start beside other tests.
-const START: Duration = Duration::from_secs(90);
 
 /// The command, as a person has it before him.
 struct Dev {
@@ -49,7 +46,7 @@ impl Dev {
         let lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
         let mut dev = Self { child, input, lines, port, shown: HashMap::new(), pids: HashMap::new() };
         loop {
-            let line = time::timeout(START, dev.lines.next_line()).await.context("not ready")??;
+            let line = time::timeout(PATIENCE, dev.lines.next_line()).await.context("not ready")??;
             let line = line.context("it ended")?;
             if line.starts_with("Stop with Ctrl-C") {
                 return Ok(dev);
@@ -70,7 +67,7 @@ impl Dev {
     /// Waits for a line about what has happened.
     async fn tells(&mut self, text: &str) -> Result<()> {
         loop {
-            let line = time::timeout(START, self.lines.next_line()).await;
+            let line = time::timeout(PATIENCE, self.lines.next_line()).await;
             let line = line.with_context(|| format!("it does not tell {text:?}"))??;
             if line.with_context(|| format!("it ended before {text:?}"))?.contains(text) {
                 return Ok(());
@@ -104,7 +101,7 @@ impl Dev {
 
     /// Waits until nothing of it runs.
     async fn leaves_nothing(&mut self) -> Result<()> {
-        time::timeout(START, self.child.wait()).await.context("it does not end")??;
+        time::timeout(PATIENCE, self.child.wait()).await.context("it does not end")??;
         for (name, pid) in &self.pids {
             until(&format!("{name} has ended"), async || Ok(!runs(*pid))).await?;
         }
@@ -119,7 +116,7 @@ fn runs(pid: i32) -> bool {
 }
 
 fn command(dir: &Path, nodes: u16, port: u16, further: &[&str]) -> Result<Command> {
-    let pg_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let pg_port = free_port()?;
     let mut command = Command::new(BINARY);
     command.args(["dev", "--nodes", &nodes.to_string(), "--port", &port.to_string()]);
     command.args(["--pg-port", &pg_port.to_string()]).arg("--data-dir").arg(dir).args(further);
@@ -226,7 +223,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     let port = free_ports(2)?;
     let taken = TcpListener::bind(("0.0.0.0", port + 1))?;
     let output = command(&data, 2, port, &["--nats-url", &nats.url()])?.stderr(Stdio::piped()).output();
-    let output = time::timeout(START, output).await.context("it does not end")??;
+    let output = time::timeout(PATIENCE, output).await.context("it does not end")??;
     drop(taken);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains(&format!("Cannot listen on port {}", port + 1)), "{errors}");

@@ -322,7 +322,7 @@ impl Cluster {
 impl Inner {
     fn beat(&self, bye: bool, measured: bool) -> Beat {
         let (latencies, unanswered) = if measured { self.measured() } else { Default::default() };
-        let users = self.interests().iter().map(|incoming| u64::from(incoming.side.users())).sum();
+        let users = self.interests().iter().map(|incoming| u64::from(incoming.side().users())).sum();
         Beat {
             wire: WIRE_VERSION,
             id: self.id,

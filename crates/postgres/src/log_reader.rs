@@ -257,7 +257,7 @@ impl<S: LogSink> Reader<S> {
         self.stats.sessions.fetch_add(1, Ordering::Relaxed);
         let database = &self.config.database;
         let (resumed, start) = (session.is_resumed(), session.start_position());
-        let (reader, durable) = (session.reader(), database.durable_slot);
+        let (reader, durable) = (session.reader().as_str(), database.durable_slot);
         tracing::info!(database = database.name, resumed, position = %start, reader, "reading the log");
         if !resumed {
             if self.since.is_some_and(|since| since < start) {

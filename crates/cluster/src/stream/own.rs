@@ -87,6 +87,8 @@ struct Waiting {
 }
 
 struct Follower {
+    /// Where it is; a node may have several.
+    node: u32,
     /// Bytes that had been carried when it came.
     base: u64,
     taken: u64,
@@ -196,7 +198,7 @@ impl Owned {
     pub fn has_all(&self) -> bool {
         let populated = self.shared.node.populated(&self.shared.tenant);
         let state = self.shared.state.lock();
-        populated.iter().all(|node| state.followers.contains_key(node))
+        populated.iter().all(|node| state.followers.values().any(|follower| follower.node == *node))
     }
 
     /// Up to which position all have taken everything, this node having come as far as `own`.
@@ -244,7 +246,13 @@ impl Shared {
         let (carried, position, number) = (state.carried, state.position, state.number);
         state.followers.insert(
             waiting.follower,
-            Follower { base: carried, taken: 0, confirmed: position, heard: Instant::now() },
+            Follower {
+                node: waiting.node,
+                base: carried,
+                taken: 0,
+                confirmed: position,
+                heard: Instant::now(),
+            },
         );
         // What does not fit into one message goes through the stream, where it does no harm to others.
         if events.len() + self.about.len() + 256 > self.node.max_payload() {

@@ -98,7 +98,21 @@ pub(super) async fn tenant(inner: Arc<Inner>, incoming: Arc<Incoming>) {
     if !inner.is_connected() {
         incoming.ready.send_replace(true);
     }
-    let Some(mut messages) = subscribe(&inner, inner.subjects.tenant(&incoming.tenant)).await else {
+    let answered_by = Instant::now() + FIRST_ANSWERS;
+    let subscribing = subscribe(&inner, inner.subjects.tenant(&incoming.tenant));
+    tokio::pin!(subscribing);
+    let subscribed = loop {
+        tokio::select! {
+            biased;
+            () = incoming.stop.cancelled() => return,
+            subscribed = &mut subscribing => break subscribed,
+            // The client may not get to it until there is a connection again.
+            () = time::sleep_until(answered_by), if !*incoming.ready.borrow() => {
+                incoming.ready.send_replace(true);
+            }
+        }
+    };
+    let Some(mut messages) = subscribed else {
         incoming.ready.send_replace(true);
         return;
     };
@@ -112,7 +126,6 @@ pub(super) async fn tenant(inner: Arc<Inner>, incoming: Arc<Incoming>) {
     };
     tokio::pin!(begin);
     let mut begun = false;
-    let answered_by = Instant::now() + FIRST_ANSWERS;
     let mut waiting = Waiting::default();
     loop {
         tokio::select! {
@@ -219,7 +232,11 @@ pub(crate) async fn subscribe(inner: &Inner, subject: String) -> Option<async_na
             }
         }
     };
-    match client.subscribe(subject).await {
+    let subscribed = tokio::select! {
+        () = inner.stop.cancelled() => return None,
+        subscribed = client.subscribe(subject) => subscribed,
+    };
+    match subscribed {
         Ok(subscriber) => Some(subscriber),
         Err(error) => {
             tracing::error!(code = "RpcError", %error, "cannot listen to other nodes");

@@ -279,6 +279,12 @@ async fn the_status_of_all_nodes() -> Result<()> {
     let report = status(&nodes.nodes[1]).await?;
     assert!(report["nodes"].as_array().context("nodes")?.iter().all(|node| node["uptime_seconds"].is_u64()));
     assert_eq!(report["regions"].as_array().context("regions")?.len(), 3);
+    until("each tells of its databases", || async {
+        let report = status(&nodes.nodes[0]).await?;
+        let of = |node: &Value| node["databases"]["connected"] == 1;
+        Ok(report["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(of)))
+    })
+    .await?;
 
     nodes.nodes[2].signal(Signal::SIGSTOP)?;
     for node in &nodes.nodes[..2] {

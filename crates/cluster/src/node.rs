@@ -140,6 +140,8 @@ pub enum Contact {
     Lost,
     /// It is heard, but of another version: nothing is exchanged with it.
     Refused,
+    /// It is heard, but drew the same number as the one that tells: likewise.
+    Namesake,
 }
 
 impl fmt::Debug for Cluster {
@@ -273,7 +275,10 @@ impl Cluster {
         };
         let members = self.0.members.lock();
         let others = members.nodes().values().map(|member| status(member, Contact::Heard));
-        let refused = members.refused().map(|member| status(member, Contact::Refused));
+        let refused = members.refused().map(|member| {
+            let namesake = member.beat.id == self.0.id;
+            status(member, if namesake { Contact::Namesake } else { Contact::Refused })
+        });
         let lost = members.lost().map(|member| status(member, Contact::Lost));
         let mut nodes: Vec<_> = others.chain(refused).chain(lost).collect();
         drop(members);
@@ -405,6 +410,11 @@ impl Inner {
     /// Largest message that NATS takes; 0 before the first connection.
     pub(crate) fn max_payload(&self) -> usize {
         self.client.get().map_or(0, |client| client.server_info().max_payload)
+    }
+
+    /// The other nodes.
+    pub(crate) fn others(&self) -> Vec<u32> {
+        self.members.lock().nodes().keys().copied().collect()
     }
 
     /// Other nodes on which a tenant has users, as far as this one listens for it.

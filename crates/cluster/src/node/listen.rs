@@ -71,6 +71,10 @@ pub(super) async fn direct(inner: Arc<Inner>) {
 /// Tells a node all that is so here about tenants.
 async fn answer(inner: Arc<Inner>, to: u32, ask: u64, tenants: Vec<Arc<str>>) {
     for tenant in tenants {
+        if let Some(incoming) = inner.incoming.read().get(&tenant) {
+            // Those who came since the last heartbeat count too.
+            inner.outgoing.users(&tenant, incoming.side().users());
+        }
         let Snapshot { as_of, mut records } = inner.outgoing.snapshot(&tenant);
         let max = inner.max_payload().saturating_sub(TOLD).clamp(1, PART);
         let mut offset = 0;

@@ -201,6 +201,14 @@ impl Owned {
         populated.iter().all(|node| state.followers.values().any(|follower| follower.node == *node))
     }
 
+    /// Whether every other node follows, as far as this one knows.
+    #[must_use]
+    pub fn has_everyone(&self) -> bool {
+        let nodes = self.shared.node.others();
+        let state = self.shared.state.lock();
+        nodes.iter().all(|node| state.followers.values().any(|follower| follower.node == *node))
+    }
+
     /// Up to which position all have taken everything, this node having come as far as `own`.
     #[must_use]
     pub fn confirmed(&self, own: u64) -> u64 {

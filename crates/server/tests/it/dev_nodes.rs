@@ -14,19 +14,16 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use realtime_testkit::{Nats, PATIENCE, http, until};
+use realtime_testkit::{Nats, PATIENCE, free_port, http, until};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
-    time::{self, Duration},
+    time,
 };
 use tokio_postgres::NoTls;
 
 use crate::{BINARY, clients::Client};
-
-/// How long all may take to be there: a database is made, and three nodes start beside other tests.
-const START: Duration = Duration::from_secs(90);
 
 /// The command, as a person has it before him.
 struct Dev {
@@ -49,7 +46,7 @@ impl Dev {
         let lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
         let mut dev = Self { child, input, lines, port, shown: HashMap::new(), pids: HashMap::new() };
         loop {
-            let line = time::timeout(START, dev.lines.next_line()).await.context("not ready")??;
+            let line = time::timeout(PATIENCE, dev.lines.next_line()).await.context("not ready")??;
             let line = line.context("it ended")?;
             if line.starts_with("Stop with Ctrl-C") {
                 return Ok(dev);
@@ -70,7 +67,7 @@ impl Dev {
     /// Waits for a line about what has happened.
     async fn tells(&mut self, text: &str) -> Result<()> {
         loop {
-            let line = time::timeout(START, self.lines.next_line()).await;
+            let line = time::timeout(PATIENCE, self.lines.next_line()).await;
             let line = line.with_context(|| format!("it does not tell {text:?}"))??;
             if line.with_context(|| format!("it ended before {text:?}"))?.contains(text) {
                 return Ok(());
@@ -86,15 +83,17 @@ impl Dev {
         self.pids.get(name).copied().with_context(|| format!("no pid of {name}: {:?}", self.pids))
     }
 
-    /// The nodes that a node's status page shows.
-    async fn nodes(&self, node: u16) -> Result<usize> {
+    /// The nodes that a node's status page shows: all, and those that cannot be reached.
+    async fn nodes(&self, node: u16) -> Result<(usize, usize)> {
         let answer = http(self.port + node - 1, "GET", "/status.json", &[], b"").await?;
         let report: Value = serde_json::from_str(&answer.body)?;
-        Ok(report["nodes"].as_array().context("nodes")?.len())
+        let nodes = report["nodes"].as_array().context("nodes")?;
+        Ok((nodes.len(), nodes.iter().filter(|node| node["status"] == "unreachable").count()))
     }
 
-    async fn knows(&self, node: u16, count: usize) -> Result<()> {
-        until(&format!("node {node} knows of {count}"), async || Ok(self.nodes(node).await? == count)).await
+    async fn shows(&self, node: u16, count: usize, unreachable: usize) -> Result<()> {
+        let shown = async || Ok(self.nodes(node).await? == (count, unreachable));
+        until(&format!("node {node} shows {count} nodes, {unreachable} unreachable"), shown).await
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -104,7 +103,7 @@ impl Dev {
 
     /// Waits until nothing of it runs.
     async fn leaves_nothing(&mut self) -> Result<()> {
-        time::timeout(START, self.child.wait()).await.context("it does not end")??;
+        time::timeout(PATIENCE, self.child.wait()).await.context("it does not end")??;
         for (name, pid) in &self.pids {
             until(&format!("{name} has ended"), async || Ok(!runs(*pid))).await?;
         }
@@ -119,7 +118,7 @@ fn runs(pid: i32) -> bool {
 }
 
 fn command(dir: &Path, nodes: u16, port: u16, further: &[&str]) -> Result<Command> {
-    let pg_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let pg_port = free_port()?;
     let mut command = Command::new(BINARY);
     command.args(["dev", "--nodes", &nodes.to_string(), "--port", &port.to_string()]);
     command.args(["--pg-port", &pg_port.to_string()]).arg("--data-dir").arg(dir).args(further);
@@ -168,7 +167,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     let (_dir, data) = folder()?;
     let mut dev = Dev::start(&data, 3, &[]).await?;
     for node in 1..=3 {
-        dev.knows(node, 3).await?;
+        dev.shows(node, 3, 0).await?;
         assert!(runs(dev.pid(&format!("node{node}"))?));
     }
     let (mut first, mut third) = (client(&dev, 1).await?, client(&dev, 3).await?);
@@ -189,7 +188,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     kill(Pid::from_raw(dev.pid("node2")?), Signal::SIGKILL)?;
     dev.tells("node2 was ended by SIGKILL. Type  start 2").await?;
     for node in [1, 3] {
-        dev.knows(node, 2).await?;
+        dev.shows(node, 3, 1).await?;
     }
     third.command(json!({"send": "still here"})).await?;
     assert_eq!(first.next("broadcast").await?["event"], "still here");
@@ -197,7 +196,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     drop((first, third));
     dev.type_in("start 2").await?;
     dev.tells("node2 serves on port").await?;
-    dev.knows(1, 3).await?;
+    dev.shows(1, 3, 0).await?;
     let (mut second, mut third) = (client(&dev, 2).await?, client(&dev, 3).await?);
     database.batch_execute("update todos set done = true").await?;
     for client in [&mut second, &mut third] {
@@ -216,7 +215,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     // A second time, with NATS that runs, and the command is killed.
     let nats = Nats::start(&[]).await?;
     let mut dev = Dev::start(&data, 2, &["--nats-url", &nats.url()]).await?;
-    dev.knows(2, 2).await?;
+    dev.shows(2, 2, 0).await?;
     dev.pid("PostgreSQL")?;
     ensure!(!dev.pids.contains_key("NATS"), "it is not ours");
     dev.signal(Signal::SIGKILL)?;
@@ -226,7 +225,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     let port = free_ports(2)?;
     let taken = TcpListener::bind(("0.0.0.0", port + 1))?;
     let output = command(&data, 2, port, &["--nats-url", &nats.url()])?.stderr(Stdio::piped()).output();
-    let output = time::timeout(START, output).await.context("it does not end")??;
+    let output = time::timeout(PATIENCE, output).await.context("it does not end")??;
     drop(taken);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains(&format!("Cannot listen on port {}", port + 1)), "{errors}");

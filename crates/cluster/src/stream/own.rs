@@ -286,7 +286,12 @@ impl Shared {
 async fn hear(shared: Arc<Shared>, stop: CancellationToken) {
     let node = &shared.node;
     let Some(client) = node.client.get() else { return };
-    let Ok(mut messages) = client.subscribe(node.subjects.owner(&shared.tenant)).await else { return };
+    let subscribed = tokio::select! {
+        () = stop.cancelled() => return,
+        () = node.stop.cancelled() => return,
+        subscribed = client.subscribe(node.subjects.owner(&shared.tenant)) => subscribed,
+    };
+    let Ok(mut messages) = subscribed else { return };
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => return,

@@ -146,9 +146,13 @@ fn folder() -> Result<(tempfile::TempDir, PathBuf)> {
 }
 
 async fn client(dev: &Dev, node: u16) -> Result<Client> {
+    client_at(dev, dev.port + node - 1).await
+}
+
+async fn client_at(dev: &Dev, port: u16) -> Result<Client> {
     let token = dev.shown.get("Token").context("no token")?;
     let todos = json!([{"event": "*", "schema": "public", "table": "todos"}]);
-    let url = format!("http://localhost:{}", dev.port + node - 1);
+    let url = format!("http://localhost:{port}");
     let mut client = Client::javascript_as(token, &url, "2.0.0", &todos, None)?;
     client.ready().await?;
     Ok(client)
@@ -160,11 +164,39 @@ async fn present(client: &mut Client, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// The proxy of `docker/cluster.yaml` before the nodes: as it is there, but for addresses and the resolver.
+async fn proxy(dev: &Dev, dir: &Path) -> Result<(Child, u16)> {
+    let port = free_port()?;
+    let servers: String = (0..3)
+        .map(|node| {
+            let target = dev.port + node;
+            format!("    server node{node} 127.0.0.1:{target} check inter 200ms fall 2 rise 1\n")
+        })
+        .collect();
+    let config =
+        include_str!("../../../../docker/haproxy.cfg").replace("bind :4000", &format!("bind :{port}"));
+    let config: String = config
+        .lines()
+        .map(|line| if line.contains("server-template") { servers.clone() } else { format!("{line}\n") })
+        .collect();
+    let file = dir.join("haproxy.cfg");
+    fs::write(&file, config)?;
+    let program = if Path::new("/usr/sbin/haproxy").exists() { "/usr/sbin/haproxy" } else { "haproxy" };
+    let mut command = Command::new(program);
+    command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.kill_on_drop(true).spawn().context("haproxy: is it installed?")?;
+    let serves = async || {
+        Ok(http(port, "GET", "/healthcheck", &[], b"").await.is_ok_and(|answer| answer.status == 200))
+    };
+    until("the proxy serves", serves).await?;
+    Ok((child, port))
+}
+
 /// Three nodes exchange what supabase-js clients say, are killed and started again, and end together. Of a command that is
 /// killed itself nothing is left either.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_to_play_with() -> Result<()> {
-    let (_dir, data) = folder()?;
+    let (dir, data) = folder()?;
     let mut dev = Dev::start(&data, 3, &[]).await?;
     for node in 1..=3 {
         dev.shows(node, 3, 0).await?;
@@ -194,6 +226,12 @@ async fn a_cluster_to_play_with() -> Result<()> {
     assert_eq!(first.next("broadcast").await?["event"], "still here");
     // What is lost while another node takes the stream over is told: the row comes after that.
     drop((first, third));
+    // A proxy leads clients to the nodes that are left.
+    let (proxy, port) = proxy(&dev, dir.path()).await?;
+    let (mut one, mut other) = (client_at(&dev, port).await?, client_at(&dev, port).await?);
+    one.command(json!({"send": "through a proxy"})).await?;
+    assert_eq!(other.next("broadcast").await?["event"], "through a proxy");
+    drop((one, other, proxy));
     dev.type_in("start 2").await?;
     dev.tells("node2 serves on port").await?;
     dev.shows(1, 3, 0).await?;

@@ -20,11 +20,16 @@ const VARIABLES: &[(&str, &str)] = &[
     ("DISABLE_HEALTHCHECK_LOGGING", "true"),
 ];
 
-/// The variables of our own compose file are settings.
+/// The variables of our own compose files are settings.
 #[test]
-fn the_compose_file_sets_what_there_is() {
-    let file = include_str!("../../../../docker/compose.yaml");
+fn the_compose_files_set_what_there_is() {
+    sets_what_there_is(include_str!("../../../../docker/compose.yaml"));
+    sets_what_there_is(include_str!("../../../../docker/cluster.yaml"));
+}
+
+fn sets_what_there_is(file: &str) {
     let service = file.split("\n  realtime:\n").nth(1).unwrap();
+    let service = service.split("\n  proxy:\n").next().unwrap();
     let names: Vec<_> = service
         .lines()
         .filter_map(|line| line.trim().split_once(": "))

@@ -93,6 +93,8 @@ const atRest = (page) => page.evaluate(() => {
 // No serious violation of accessibility rules in the page as it is now.
 export const checkAccessibility = async (page, what) => {
   step = what
+  // A page that a link leads to may still be coming.
+  await page.waitForLoadState()
   await atRest(page)
   await page.evaluate(axe)
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }))

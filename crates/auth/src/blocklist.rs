@@ -15,19 +15,27 @@ impl Blocklist {
     /// From a list with commas between.
     #[must_use]
     pub fn parse(list: &str) -> Self {
-        let tokens = list.split(',').map(str::trim).filter(|token| !token.is_empty());
+        let tokens = list.split(',').filter_map(canonical).filter(|token| !token.is_empty());
         Self(tokens.map(SecretString::from).collect())
     }
 
-    /// Whether a token is on it, once cleaned (http_and_ops 0.2). Takes as long whichever it is.
+    /// Whether a token is on it, however it is written (http_and_ops 0.2). Takes as long whichever it is.
     #[must_use]
     pub fn contains(&self, token: &str) -> bool {
-        let Ok(token) = clean(token) else { return false };
+        let Some(token) = canonical(token) else { return false };
         let is = |blocked: &SecretString| {
             verify_slices_are_equal(blocked.expose_secret().as_bytes(), token.as_bytes()).is_ok()
         };
         self.0.iter().fold(false, |found, blocked| is(blocked) | found)
     }
+}
+
+/// The one form of all texts that are verified as the same token: cleaned, and without padding after the signature, which
+/// nothing signs. All other bytes are signed, or are the signature.
+fn canonical(token: &str) -> Option<String> {
+    let mut token = clean(token).ok()?;
+    token.truncate(token.trim_end_matches('=').len());
+    Some(token)
 }
 
 impl fmt::Debug for Blocklist {
@@ -44,6 +52,11 @@ mod tests {
     fn tokens_are_cleaned_first() {
         let list = Blocklist::parse("a.b.c, d.e.f ,");
         assert!(list.contains("a.b.c") && list.contains(" a.b%2Ec\n") && list.contains("d.e.f"));
+        assert!(
+            list.contains("a.b.c=")
+                && list.contains("d.e.f%3D=")
+                && Blocklist::parse("a.b.c==").contains("a.b.c")
+        );
         assert!(!list.contains("a.b") && !list.contains("a.b.cc") && !list.contains(""));
         assert!(!Blocklist::parse("").contains(""));
     }

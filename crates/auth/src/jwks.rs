@@ -84,7 +84,11 @@ impl Jwk {
                 let ed25519 = text("crv") == Some("Ed25519");
                 (KeyType::Okp, bytes("x").filter(|_| ed25519).map(Material::Ed25519))
             }
-            "oct" => (KeyType::Oct, bytes("k").map(|k| Material::Oct(SecretSlice::from(k)))),
+            // A key without bytes is one that everybody has.
+            "oct" => {
+                let key = bytes("k").filter(|key| !key.is_empty());
+                (KeyType::Oct, key.map(|key| Material::Oct(SecretSlice::from(key))))
+            }
             _ => return None,
         };
         Some(Self { kid: text("kid")?.to_owned(), key_type, material })

@@ -140,6 +140,8 @@ pub enum Contact {
     Lost,
     /// It is heard, but of another version: nothing is exchanged with it.
     Refused,
+    /// It is heard, but drew the same number as the one that tells: likewise.
+    Namesake,
 }
 
 impl fmt::Debug for Cluster {
@@ -273,7 +275,10 @@ impl Cluster {
         };
         let members = self.0.members.lock();
         let others = members.nodes().values().map(|member| status(member, Contact::Heard));
-        let refused = members.refused().map(|member| status(member, Contact::Refused));
+        let refused = members.refused().map(|member| {
+            let namesake = member.beat.id == self.0.id;
+            status(member, if namesake { Contact::Namesake } else { Contact::Refused })
+        });
         let lost = members.lost().map(|member| status(member, Contact::Lost));
         let mut nodes: Vec<_> = others.chain(refused).chain(lost).collect();
         drop(members);
@@ -359,24 +364,32 @@ impl Inner {
         *self.connected.borrow()
     }
 
-    /// Whether there is a connection, as it changes.
-    pub(crate) fn connected(&self) -> watch::Receiver<bool> {
-        self.connected.subscribe()
-    }
-
     /// Whether a node is heard.
     pub(crate) fn hears(&self, node: u32) -> bool {
         self.members.lock().contains(node)
     }
 
-    /// Publishes, if there is a connection. A failure shows as a gap to those who miss it.
+    /// Publishes, if there is a connection. A failure shows as a gap to those who miss it. Waits while NATS takes nothing,
+    /// but not beyond the loss of the connection: the client's queue is as full as it was until there is another one.
     pub(crate) async fn publish(&self, subject: String, message: Bytes) {
         let Some(client) = self.client.get().filter(|_| self.is_connected()) else { return };
+        let length = message.len() as u64;
+        let sent = tokio::select! {
+            biased;
+            sent = client.publish(subject, message) => sent,
+            () = self.lost() => return,
+        };
         self.counts.sent.fetch_add(1, Ordering::Relaxed);
-        self.counts.sent_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
-        if let Err(error) = client.publish(subject, message).await {
+        self.counts.sent_bytes.fetch_add(length, Ordering::Relaxed);
+        if let Err(error) = sent {
             tracing::warn!(code = "RpcError", %error, "message to other nodes not sent");
         }
+    }
+
+    /// Returns when there is no connection. Cancel safe.
+    pub(crate) async fn lost(&self) {
+        // The sender lives as long as this does.
+        let _ = self.connected.subscribe().wait_for(|connected| !connected).await;
     }
 
     async fn tell(&self, node: u32, direct: &Direct) {
@@ -397,6 +410,11 @@ impl Inner {
     /// Largest message that NATS takes; 0 before the first connection.
     pub(crate) fn max_payload(&self) -> usize {
         self.client.get().map_or(0, |client| client.server_info().max_payload)
+    }
+
+    /// The other nodes.
+    pub(crate) fn others(&self) -> Vec<u32> {
+        self.members.lock().nodes().keys().copied().collect()
     }
 
     /// Other nodes on which a tenant has users, as far as this one listens for it.

@@ -4,8 +4,8 @@
 //! order in which they became non-empty: what gathers while it is busy leaves as one envelope. So a busy node coalesces
 //! and an idle one does not wait.
 //!
-//! Bounds: publishers are asked to wait above [`LARGE`] bytes; above [`FULL`] records are lost. Whatever is lost, here or
-//! because there is no connection, costs a number, so that the others see it.
+//! Bounds: publishers are asked to wait above [`LARGE`] bytes; above [`FULL`] records are lost, of those tenants first that
+//! have filled it. Whatever is lost, here or because there is no connection, costs a number, so that the others see it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,8 +22,15 @@ use crate::wire::{self, HEADER, Header, Kind};
 /// Above this many bytes publishers wait.
 const LARGE: usize = 4_000_000;
 
-/// Above this many bytes what is said is lost to others: more than publishers that wait can cause.
+/// Above this many bytes what is said is lost to others, unless it is of a tenant that has no more than its share of
+/// them: many sockets of one tenant may each have said something large before they were asked to wait.
 const FULL: usize = 64_000_000;
+
+/// Bytes that a tenant may have waiting while others fill the queue.
+const SHARE: usize = 1_000_000;
+
+/// Above this many bytes everything is lost.
+const OVERFULL: usize = 2 * FULL;
 
 /// A larger buffer is given back when it was sent.
 const KEPT_BUFFER: usize = 64 * 1024;
@@ -163,7 +170,8 @@ impl Outgoing {
         if !change(&mut state) {
             return;
         }
-        if self.backlog.bytes() > FULL {
+        let waiting = self.backlog.bytes();
+        if waiting > OVERFULL || (waiting > FULL && state.buffer.len() > SHARE) {
             state.lost = true;
         } else {
             if state.buffer.is_empty() {
@@ -291,7 +299,8 @@ mod tests {
     async fn taken(outgoing: &Outgoing, max: usize, deliverable: bool) -> Vec<(Header, Bytes)> {
         let stream = outgoing.next().await;
         let messages = outgoing.take(&stream, max, deliverable, Instant::now());
-        assert!(outgoing.marks(Some(Instant::now() - Duration::from_secs(1))).is_empty(), "not before it");
+        let marks = outgoing.marks(Some(Instant::now() - Duration::from_secs(1)));
+        assert!(marks.iter().all(|(marked, _)| !Arc::ptr_eq(marked, &stream)), "a mark overtakes it");
         stream.published();
         let split = |mut message: Bytes| (Header::decode(&mut message).unwrap(), message);
         messages.into_iter().map(split).collect()
@@ -334,6 +343,25 @@ mod tests {
         );
         let body: Vec<u8> = messages.iter().flat_map(|(_, body)| body.to_vec()).collect();
         assert_eq!(payloads(body.into()), [large]);
+    }
+
+    /// One tenant fills the queue: what it says is lost, not what others say.
+    #[tokio::test]
+    async fn who_fills_the_queue_loses() {
+        let (outgoing, loud) = outgoing();
+        let quiet: Arc<str> = "quiet".into();
+        let large = "x".repeat(3_000_000);
+        for _ in 0..30 {
+            say(&outgoing, &loud, &large);
+        }
+        let waiting = outgoing.backlog.bytes();
+        assert!((FULL..FULL + 4_000_000).contains(&waiting), "{waiting}");
+        say(&outgoing, &quiet, "{}");
+        assert!(outgoing.backlog.bytes() > waiting);
+        let (header, _) = taken(&outgoing, 100_000_000, true).await.remove(0);
+        assert_eq!(header.number, 2, "some of it was lost");
+        let (header, body) = taken(&outgoing, 100_000_000, true).await.remove(0);
+        assert_eq!((header.number, payloads(body)), (1, vec![Bytes::from_static(b"{}")]));
     }
 
     #[tokio::test]

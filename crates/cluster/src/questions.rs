@@ -97,15 +97,15 @@ impl Cluster {
     pub async fn ask(&self, node: u32, question: Bytes, limit: Duration) -> Result<Bytes, AskError> {
         let inner = &self.0;
         let client = inner.client.get().filter(|_| inner.is_connected()).ok_or(AskError::NotConnected)?;
-        let inbox = client.new_inbox();
-        let mut pieces = client.subscribe(inbox.clone()).await.map_err(|_| AskError::NotConnected)?;
-        let mut message = BytesMut::with_capacity(question.len() + 1);
-        message.put_u8(WIRE_VERSION);
-        message.put_slice(&question);
-        let subject = inner.subjects.questions(node);
-        let sent = client.publish_with_reply(subject, inbox, message.freeze()).await;
-        sent.map_err(|_| AskError::NotConnected)?;
-        let answer = async {
+        let exchange = async {
+            let inbox = client.new_inbox();
+            let mut pieces = client.subscribe(inbox.clone()).await.map_err(|_| AskError::NotConnected)?;
+            let mut message = BytesMut::with_capacity(question.len() + 1);
+            message.put_u8(WIRE_VERSION);
+            message.put_slice(&question);
+            let subject = inner.subjects.questions(node);
+            let sent = client.publish_with_reply(subject, inbox, message.freeze()).await;
+            sent.map_err(|_| AskError::NotConnected)?;
             let mut answer = Answer::default();
             while let Some(piece) = pieces.next().await {
                 if let Some(whole) = answer.take(piece)? {
@@ -114,12 +114,11 @@ impl Cluster {
             }
             Err(AskError::NotConnected)
         };
-        let mut connected = inner.connected();
         tokio::select! {
-            answer = time::timeout(limit, answer) => answer.unwrap_or(Err(AskError::Timeout)),
+            // Putting the question may take long too, if NATS takes nothing.
+            answer = time::timeout(limit, exchange) => answer.unwrap_or(Err(AskError::Timeout)),
             () = inner.unheard(node) => Err(AskError::Gone),
-            // The sender lives as long as the node.
-            _ = connected.wait_for(|connected| !connected) => Err(AskError::NotConnected),
+            () = inner.lost() => Err(AskError::NotConnected),
         }
     }
 }

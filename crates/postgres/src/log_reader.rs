@@ -44,8 +44,8 @@ pub trait LogSink: Send + 'static {
     /// A connection begins. It describes tables and types anew; a transaction that the last one broke off in comes
     /// again, or never.
     fn session_begins(&mut self);
-    /// Whether this node does what is to be done once for all nodes, from here on. Told before each connection's first
-    /// message. `void`: it does not any more, and the one that does will do all that was not confirmed.
+    /// Whether this node does what is to be done once for all nodes, from the next transaction on. Told before each
+    /// connection's first message. `void`: it does not any more, and the one that does will do all that was not confirmed.
     fn acts(&mut self, _acts: bool, _void: bool) {}
     /// A message, in the order of the log. `again`: a row that was handed over already: by a connection that broke off in
     /// the middle of its transaction, or before this node began to act.
@@ -268,7 +268,7 @@ impl<S: LogSink> Reader<S> {
             self.since = Some(start);
         }
         self.sink.session_begins();
-        let acts = session.acts();
+        let mut acts = session.acts();
         let void = !acts && durable;
         if void {
             // Who reads the slot begins with the first of them.
@@ -307,6 +307,11 @@ impl<S: LogSink> Reader<S> {
                         }
                         Event::Idle(_) => {}
                         Event::Message(message) => {
+                            if matches!(message, Message::Begin { .. }) && session.acts() != acts {
+                                acts = !acts;
+                                self.sink.acts(acts, false);
+                                self.seen.acts(acts);
+                            }
                             lag.caught_up(false);
                             reached = self.take(&message).unwrap_or(reached);
                             self.since = self.since.max(Some(reached));

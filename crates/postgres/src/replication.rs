@@ -224,7 +224,7 @@ impl Walsender {
             config.password.expose_secret(),
             &config.name,
             &slot,
-            publications.to_vec(),
+            publications.iter().map(|name| as_identifier(name)).collect::<Vec<_>>(),
         )
         .with_port(port)
         .with_options(SESSION_OPTIONS)
@@ -399,6 +399,12 @@ fn lsn(text: &[u8]) -> Option<Lsn> {
     let (high, low) = std::str::from_utf8(text).ok()?.split_once('/')?;
     let (high, low) = (u64::from_str_radix(high, 16).ok()?, u64::from_str_radix(low, 16).ok()?);
     Some(Lsn((high << 32) | low))
+}
+
+/// A publication's name as PostgreSQL reads a list of them: bare names are folded to lower case and end at white space
+/// and commas.
+fn as_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn unix(postgres_micros: i64) -> UnixMicros {

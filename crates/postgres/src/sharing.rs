@@ -5,14 +5,14 @@
 //! temporary slot a node that can neither follow nor own, or has no connection to the others, reads for itself: that is
 //! right too, only dearer.
 
+mod solo;
+
 use std::{fmt, pin::Pin, sync::Arc};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use realtime_pgoutput::{Decoder, Lsn, message::UnixMicros};
-use tokio::{
-    sync::oneshot,
-    time::{self, Duration, Instant},
-};
+use solo::{Next, Solo};
+use tokio::time::{self, Duration, Instant};
 
 use crate::{
     DatabaseConfig,
@@ -115,9 +115,6 @@ const GATHER: Duration = Duration::from_secs(2);
 /// last owner is gone.
 const GATHER_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often a node that reads for itself looks whether it can follow.
-const LOOK: Duration = Duration::from_secs(2);
-
 /// A running replication session, whoever reads the database.
 pub(crate) struct Session {
     source: Source,
@@ -136,16 +133,6 @@ enum Source {
     Shared(Box<Walsender>, Box<dyn Owning>, Arc<dyn Sharing>, bool),
     /// Another node does.
     Followed(Box<dyn Following>),
-}
-
-/// A node that reads for itself because it could not follow.
-struct Solo {
-    sharing: Arc<dyn Sharing>,
-    look_at: Instant,
-    /// An attempt to follow.
-    attempt: Option<oneshot::Receiver<Option<Box<dyn Following>>>>,
-    /// The stream of another node, which is gone over to when this one has come so far.
-    next: Option<Box<dyn Following>>,
 }
 
 /// Where a session is to begin.
@@ -219,12 +206,7 @@ impl Session {
                     reason = why,
                     "the node that reads the database cannot be followed: this one reads it too"
                 );
-                let solo = Solo {
-                    sharing: Arc::clone(sharing),
-                    look_at: Instant::now() + LOOK,
-                    attempt: None,
-                    next: None,
-                };
+                let solo = Solo::new(sharing, config, publications);
                 return Ok(own(unclaimed().await?, Some(solo)));
             }
             time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
@@ -273,12 +255,35 @@ impl Session {
 
     /// The next event. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Event, ReplicationError> {
-        let raw = match &mut self.source {
+        let raw = loop {
+            self.go_over();
+            if let Some(raw) = self.read().await? {
+                break raw;
+            }
+        };
+        match raw.place() {
+            Place::Begin => self.within = true,
+            Place::Within | Place::Needed(_) => {}
+            Place::End(position) => {
+                if matches!(raw, Raw::Commit { .. }) {
+                    self.within = false;
+                }
+                if !self.within {
+                    self.reached = self.reached.max(Lsn(position));
+                }
+            }
+        }
+        Ok(raw.decode(&mut self.decoder)?)
+    }
+
+    /// What comes next. `None`: nothing came, but it is time to see whether there is something to go over to. Cancel safe.
+    async fn read(&mut self) -> Result<Option<Raw>, ReplicationError> {
+        Ok(Some(match &mut self.source {
             Source::Own(walsender, None) => walsender.next().await?,
             Source::Own(walsender, Some(solo)) => {
-                let raw = walsender.next().await?;
                 solo.look();
-                raw
+                let Ok(raw) = time::timeout(solo::GLANCE, walsender.next()).await else { return Ok(None) };
+                raw?
             }
             Source::Shared(walsender, owning, sharing, durable) => {
                 owning.room().await;
@@ -295,35 +300,28 @@ impl Session {
                 Raw::read(event)
                     .ok_or_else(|| ReplicationError::Shared("it sent what cannot be read".to_owned()))?
             }
-        };
-        match raw.place() {
-            Place::Begin => self.within = true,
-            Place::Within | Place::Needed(_) => {}
-            Place::End(position) => {
-                if matches!(raw, Raw::Commit { .. }) {
-                    self.within = false;
-                }
-                if !self.within {
-                    self.reached = self.reached.max(Lsn(position));
-                }
-            }
-        }
-        let event = raw.decode(&mut self.decoder)?;
-        self.go_over();
-        Ok(event)
+        }))
     }
 
-    /// Goes over to the stream of another node, when this one has come to where that begins. What comes again is known by
-    /// its place.
+    /// Goes over to the stream that is read for all, when this one has come to where that begins. What comes again is known
+    /// by its place.
     fn go_over(&mut self) {
         let Source::Own(_, Some(solo)) = &mut self.source else { return };
-        let reached = self.reached;
-        if self.within || solo.next.as_ref().is_none_or(|next| next.position() > reached.0) {
+        if self.within {
             return;
         }
-        let Some(next) = solo.next.take() else { return };
-        tracing::info!("another node reads the database: this one follows");
-        if let Source::Own(walsender, _) = std::mem::replace(&mut self.source, Source::Followed(next)) {
+        let Some(next) = solo.take_next(self.reached) else { return };
+        let source = match next {
+            Next::Follow(following) => {
+                tracing::info!("another node reads the database: this one follows");
+                Source::Followed(following)
+            }
+            Next::Own(walsender, owning) => {
+                tracing::info!("no other node reads the database: this one does, for all");
+                Source::Shared(walsender, owning, Arc::clone(solo.sharing()), false)
+            }
+        };
+        if let Source::Own(walsender, _) = std::mem::replace(&mut self.source, source) {
             tokio::spawn(walsender.stop());
         }
     }
@@ -348,30 +346,6 @@ impl Session {
                 walsender.stop().await;
             }
             Source::Followed(_) => {}
-        }
-    }
-}
-
-impl Solo {
-    /// Looks now and then whether another node can be followed.
-    fn look(&mut self) {
-        if let Some(attempt) = &mut self.attempt {
-            match attempt.try_recv() {
-                Ok(next) => {
-                    self.next = next;
-                    self.attempt = None;
-                }
-                Err(oneshot::error::TryRecvError::Empty) => {}
-                Err(oneshot::error::TryRecvError::Closed) => self.attempt = None,
-            }
-        } else if self.next.is_none() && self.look_at <= Instant::now() && self.sharing.is_connected() {
-            self.look_at = Instant::now() + LOOK;
-            let (done, attempt) = oneshot::channel();
-            self.attempt = Some(attempt);
-            let sharing = Arc::clone(&self.sharing);
-            tokio::spawn(async move {
-                let _ = done.send(sharing.follow().await.ok());
-            });
         }
     }
 }

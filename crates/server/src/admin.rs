@@ -93,11 +93,10 @@ mod tests {
         let token = sign_hs256("now", "{}");
         let blocking = admin(&["now"], &format!("x,{token}"));
         assert_eq!(blocking.right(&token, NOW), None);
-        assert_eq!(
-            blocking.right(&token.replace('.', "%2e"), NOW),
-            None,
-            "the same token, written otherwise"
-        );
+        for otherwise in [token.replace('.', "%2e"), format!("{token}="), format!(" {token}%3d")] {
+            assert_eq!(blocking.right(&otherwise, NOW), None, "the same token, written otherwise");
+            assert_eq!(both.right(&otherwise, NOW), Some(Right::Administer), "{otherwise}");
+        }
     }
 
     /// spec README, decision 9

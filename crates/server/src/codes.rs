@@ -79,7 +79,7 @@ pub static CODES: &[Code] = &[
     code("ReplicationConnectionTimeout", "A replication session did not begin in time", "See how busy the database is"),
     code("ReplicationConnectionWatchdogTimeout", "Nothing was heard on a replication connection for too long; it is made anew", "Look at the network between"),
     code("ReplicationMaxWalSendersReached", "The database has no walsender left", "Raise `max_wal_senders`"),
-    code("ReplicationSlotBeingUsed", "Another connection reads the replication slot", "Give each server a `SLOT_NAME_SUFFIX` of its own"),
+    code("ReplicationSlotBeingUsed", "Another connection reads the replication slot", "Give servers that read the same database the same `NATS_URL`, or each a `SLOT_NAME_SUFFIX` of its own"),
     code("ReplicationSlotLagTooHigh", "A slot kept more of the log than it may and was given up; channels were told", "See why row changes are not handed over; raise `MAX_REPLICATION_LAG_MB`"),
     code("RlsPolicyError", "A policy raised an error, or a token's role does not exist; rows and messages are withheld", "Try the policy under the role: the log has the SQLSTATE, not the text, which may quote rows"),
     code("RpcError", "A message between nodes could not be sent, received or read", "Read the error: the node may lack the right to a subject, and whoever may publish on the cluster's subjects must be a node"),

@@ -1,6 +1,7 @@
 //! The `realtime` binary: settings, then the server, then a graceful stop.
 
 use std::{
+    io::Write as _,
     path::Path,
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
@@ -190,12 +191,12 @@ fn ignore_other_signals() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what a person asked to see")]
+/// What a person asked to see. That nobody reads it any more, as with `| head`, is no fault.
 fn print(text: &str) {
-    println!("{text}");
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "before and after logging there is nothing else")]
+/// Before and after logging there is nothing else.
 fn print_error(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -7,30 +7,34 @@ use tokio::{sync::oneshot, time};
 
 use crate::app::App;
 
-/// How long the start waits for the metadata database. Without it the server serves, and refuses tenants that it does
-/// not know.
+/// How long the start waits for the metadata database to answer. Without it the server serves, and refuses tenants that
+/// it does not know.
 const START_LIMIT: Duration = Duration::from_secs(15);
 
-/// Pause between attempts to set it up: doubles up to the second value.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Pause between attempts to set it up: doubles up to the second value. Until one succeeds nobody is served.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// How often tenants that run are looked up whether or not anybody connects, so that the directory does not forget them.
 const TOUCH: Duration = Duration::from_secs(3600);
 
-/// Sets the metadata database up, makes the tenant of the environment in it, and keeps up with both. Returns when that is
-/// so or takes too long; it goes on by itself then.
+/// Sets the metadata database up, makes the tenant of the environment in it, keeps up with both, and connects to the
+/// databases of the tenants known from the start. Returns when that is so, failed once or takes too long; it goes on by
+/// itself then.
 pub async fn begin(app: &Arc<App>) {
-    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return };
+    let Some(directory) = app.tenants().directory().map(Arc::clone) else {
+        app.connect_databases();
+        return;
+    };
     if app.settings().metadata.as_ref().is_some_and(|metadata| metadata.gcm_without_key) {
         tracing::warn!("DB_ENC_WRITE_GCM means nothing without DB_ENC_KEY_GCM");
     }
-    let (ready, is_ready) = oneshot::channel();
+    let (tried, is_tried) = oneshot::channel();
     let (keeping, stop) = (Arc::clone(app), app.stopping().clone());
     app.sockets().spawn(async move {
         let seed = keeping.settings().metadata.as_ref().and_then(|metadata| metadata.seed.as_ref());
         let work = async {
-            set_up(&directory, seed).await;
-            let _ = ready.send(());
+            set_up(&directory, seed, tried).await;
+            keeping.connect_databases();
             tokio::join!(
                 Arc::clone(&directory).run(stop.clone()),
                 keeping.follow_changes(),
@@ -43,18 +47,18 @@ pub async fn begin(app: &Arc<App>) {
             _ = work => {}
         }
     });
-    let _ = time::timeout(START_LIMIT, is_ready).await;
+    let _ = time::timeout(START_LIMIT, is_tried).await;
 }
 
-/// Tries until it works; says once what is wrong.
-async fn set_up(directory: &Directory, seed: Option<&Seed>) {
+/// Tries until it works; says once what is wrong. `tried` is told after the first attempt.
+async fn set_up(directory: &Directory, seed: Option<&Seed>, tried: oneshot::Sender<()>) {
     let mut pause = RETRY.0;
-    let mut failed = false;
+    let mut tried = Some(tried);
     while let Err(error) = try_set_up(directory, seed).await {
-        if !failed {
+        if let Some(tried) = tried.take() {
             tracing::error!(code = error.code(), %error, "the metadata database cannot be used, trying on");
+            let _ = tried.send(());
         }
-        failed = true;
         time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
     }

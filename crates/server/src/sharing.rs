@@ -17,6 +17,8 @@ pub struct NodeSharing {
     /// Names the stream among nodes.
     stream: Arc<str>,
     lock_name: String,
+    /// All nodes follow it, not only those with users of the tenant.
+    for_everyone: bool,
 }
 
 impl NodeSharing {
@@ -24,7 +26,7 @@ impl NodeSharing {
     #[must_use]
     pub fn new(cluster: Cluster, tenant: Arc<str>, slot_name: &str) -> Self {
         let lock_name = format!("realtime stream {} {tenant} {slot_name}", cluster.prefix());
-        Self { cluster, stream: tenant, lock_name }
+        Self { cluster, stream: tenant, lock_name, for_everyone: false }
     }
 
     /// For what the first generation's stream engine reads of it: other publications, by another slot.
@@ -32,7 +34,8 @@ impl NodeSharing {
     pub fn of_first_generation(cluster: Cluster, tenant: &str, slot_name: &str) -> Self {
         let lock_name = format!("realtime first generation {} {tenant} {slot_name}", cluster.prefix());
         // No tenant is called so: names are kept in databases, whose texts have no such character.
-        Self { cluster, stream: format!("{tenant}\0first generation").into(), lock_name }
+        let stream = format!("{tenant}\0first generation").into();
+        Self { cluster, stream, lock_name, for_everyone: true }
     }
 }
 
@@ -62,7 +65,10 @@ impl Sharing for NodeSharing {
     }
 
     fn own(&self, position: u64, about: Bytes) -> Box<dyn Owning> {
-        Box::new(Owner(self.cluster.own(&self.stream, position, about)))
+        Box::new(Owner {
+            owned: self.cluster.own(&self.stream, position, about),
+            for_everyone: self.for_everyone,
+        })
     }
 }
 
@@ -86,7 +92,10 @@ impl Following for Follower {
     }
 }
 
-struct Owner(Owned);
+struct Owner {
+    owned: Owned,
+    for_everyone: bool,
+}
 
 impl Owning for Owner {
     fn carry(&self, place: Place, event: Bytes) {
@@ -96,22 +105,22 @@ impl Owning for Owner {
             Place::Needed(key) => StreamPlace::Needed(key),
             Place::End(position) => StreamPlace::End(position),
         };
-        self.0.carry(place, &event);
+        self.owned.carry(place, &event);
     }
 
     fn room(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.room())
+        Box::pin(self.owned.room())
     }
 
     fn has_followers(&self) -> bool {
-        self.0.has_followers()
+        self.owned.has_followers()
     }
 
     fn has_all(&self) -> bool {
-        self.0.has_all()
+        if self.for_everyone { self.owned.has_everyone() } else { self.owned.has_all() }
     }
 
     fn confirmed(&self, own: u64) -> u64 {
-        self.0.confirmed(own)
+        self.owned.confirmed(own)
     }
 }

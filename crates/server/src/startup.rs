@@ -84,7 +84,6 @@ impl Server {
     /// Serves until `stop` is done, then lets requests end and closes sockets with code 1012.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         metadata::begin(&self.app).await;
-        self.app.connect_databases();
         let pushing = self.app.push_metrics();
         self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use realtime_cluster::Cluster;
+use realtime_cluster::{Cluster, Contact};
 use realtime_pages::{
     About, Site,
     status::{Databases, Node, Probe, View},
@@ -93,6 +93,10 @@ impl Status {
         });
         let mut view = View { nodes: vec![node], probes: probe.into_iter().collect() };
         for heard in self.cluster.iter().flat_map(Cluster::nodes) {
+            if heard.contact == Contact::Namesake {
+                // What is shown is told apart by its id.
+                continue;
+            }
             let from = short_id(heard.id);
             let probe = |to: u32, latency| Probe {
                 from: from.clone(),

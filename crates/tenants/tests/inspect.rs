@@ -220,3 +220,17 @@ async fn what_is_not_masked_is_refused() -> Result<()> {
     assert!(casts.contains("***") && !casts.contains("zq7"), "{casts}");
     Ok(())
 }
+
+/// Each has a connection of its own: what is left of the database is for the tenants.
+#[tokio::test]
+async fn few_are_answered_at_once() -> Result<()> {
+    let (store, _db) = store().await?;
+    let ask = || store.inspect("select 1", None);
+    let (first, second, third, fourth) = tokio::join!(ask(), ask(), ask(), ask());
+    for answer in [first, second, third] {
+        assert_eq!(answer?.rows.len(), 1);
+    }
+    assert!(matches!(fourth, Err(InspectError::Refused(_))), "{fourth:?}");
+    assert_eq!(ask().await?.rows.len(), 1);
+    Ok(())
+}

@@ -128,6 +128,7 @@ async fn announced(dir: &std::path::Path) -> Result<()> {
 const WHOLE: u8 = 0;
 const CUT: u8 = 1;
 const SILENT: u8 = 2;
+const STALLED: u8 = 3;
 
 /// A way to a port of this machine, which can be cut.
 pub struct Link {
@@ -184,7 +185,13 @@ impl Link {
         self.set(SILENT);
     }
 
-    /// Lets connections through again. Those that were silenced end, for bytes of theirs are lost.
+    /// Takes nothing any more: what is sent waits with who sends it, as when no packet is acknowledged. Connections stay
+    /// open, and new ones are as mute.
+    pub fn stall(&self) {
+        self.set(STALLED);
+    }
+
+    /// Lets connections through again. Those that were silenced or stalled end, for bytes of theirs are lost.
     pub fn mend(&self) {
         self.set(CUT);
         self.set(WHOLE);
@@ -201,7 +208,7 @@ async fn carry(a: TcpStream, b: TcpStream, state: Arc<AtomicU8>, mut changed: wa
     let cut = async {
         // Once silenced, it ends with the next change; else when it is cut.
         loop {
-            let was_silent = state.load(Ordering::Relaxed) == SILENT;
+            let was_silent = [SILENT, STALLED].contains(&state.load(Ordering::Relaxed));
             if changed.changed().await.is_err() || was_silent || state.load(Ordering::Relaxed) == CUT {
                 return;
             }
@@ -220,6 +227,9 @@ async fn carry(a: TcpStream, b: TcpStream, state: Arc<AtomicU8>, mut changed: wa
 async fn copy(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, state: &AtomicU8) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
+        while state.load(Ordering::Relaxed) == STALLED {
+            time::sleep(time::Duration::from_millis(10)).await;
+        }
         let count = from.read(&mut buffer).await?;
         let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
         if state.load(Ordering::Relaxed) != SILENT {

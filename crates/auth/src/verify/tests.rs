@@ -184,6 +184,7 @@ fn hmac_keys_of_the_set() {
     let jwks = json!({"keys": [
         {"kty": "oct", "kid": "a", "k": BASE64URL.encode("keyed")},
         {"kty": "oct", "kid": "bad", "k": "!"},
+        {"kty": "oct", "kid": "empty", "k": ""},
     ]});
     let verify = |kid: &str, secret: &[u8]| {
         let token = token(&json!({"alg": "HS256", "kid": kid}), hmac_sign(hmac::HMAC_SHA256, secret));
@@ -193,6 +194,7 @@ fn hmac_keys_of_the_set() {
     assert_eq!(verify("a", SECRET.as_bytes()), Err(AuthError::Signature));
     assert_eq!(verify("other", SECRET.as_bytes()), Ok(()));
     assert_eq!(verify("bad", b"x"), Err(AuthError::SignerForKid("bad".into())));
+    assert_eq!(verify("empty", b""), Err(AuthError::SignerForKid("empty".into())));
 }
 
 /// protocol 7

@@ -28,6 +28,9 @@ const COMMANDS: usize = 64;
 /// Messages that may wait for the task of a subscription, which takes them at once.
 const SUBSCRIPTION: usize = 4096;
 
+/// How long the last words of a node may take.
+const LEAVE: Duration = Duration::from_secs(2);
+
 /// How long the server may take to tell that it has read what was sent.
 const BARRIER: Duration = Duration::from_secs(2);
 
@@ -72,8 +75,12 @@ impl Cluster {
         .await;
         inner.stop.cancel();
         inner.tasks.close();
-        inner.tasks.wait().await;
-        inner.say_beat(true, false).await;
+        // They may wait for NATS, which may not be heard any more without being known to be lost.
+        let _ = time::timeout(LEAVE, async {
+            inner.tasks.wait().await;
+            inner.say_beat(true, false).await;
+        })
+        .await;
         if let Some(client) = inner.client.get().filter(|_| inner.is_connected()) {
             let _ = time::timeout(Duration::from_secs(1), client.flush()).await;
         }

@@ -71,6 +71,10 @@ pub(super) async fn direct(inner: Arc<Inner>) {
 /// Tells a node all that is so here about tenants.
 async fn answer(inner: Arc<Inner>, to: u32, ask: u64, tenants: Vec<Arc<str>>) {
     for tenant in tenants {
+        if let Some(incoming) = inner.incoming.read().get(&tenant) {
+            // Those who came since the last heartbeat count too.
+            inner.outgoing.users(&tenant, incoming.side().users());
+        }
         let Snapshot { as_of, mut records } = inner.outgoing.snapshot(&tenant);
         let max = inner.max_payload().saturating_sub(TOLD).clamp(1, PART);
         let mut offset = 0;
@@ -94,7 +98,21 @@ pub(super) async fn tenant(inner: Arc<Inner>, incoming: Arc<Incoming>) {
     if !inner.is_connected() {
         incoming.ready.send_replace(true);
     }
-    let Some(mut messages) = subscribe(&inner, inner.subjects.tenant(&incoming.tenant)).await else {
+    let answered_by = Instant::now() + FIRST_ANSWERS;
+    let subscribing = subscribe(&inner, inner.subjects.tenant(&incoming.tenant));
+    tokio::pin!(subscribing);
+    let subscribed = loop {
+        tokio::select! {
+            biased;
+            () = incoming.stop.cancelled() => return,
+            subscribed = &mut subscribing => break subscribed,
+            // The client may not get to it until there is a connection again.
+            () = time::sleep_until(answered_by), if !*incoming.ready.borrow() => {
+                incoming.ready.send_replace(true);
+            }
+        }
+    };
+    let Some(mut messages) = subscribed else {
         incoming.ready.send_replace(true);
         return;
     };
@@ -108,7 +126,6 @@ pub(super) async fn tenant(inner: Arc<Inner>, incoming: Arc<Incoming>) {
     };
     tokio::pin!(begin);
     let mut begun = false;
-    let answered_by = Instant::now() + FIRST_ANSWERS;
     let mut waiting = Waiting::default();
     loop {
         tokio::select! {
@@ -215,7 +232,11 @@ pub(crate) async fn subscribe(inner: &Inner, subject: String) -> Option<async_na
             }
         }
     };
-    match client.subscribe(subject).await {
+    let subscribed = tokio::select! {
+        () = inner.stop.cancelled() => return None,
+        subscribed = client.subscribe(subject) => subscribed,
+    };
+    match subscribed {
         Ok(subscriber) => Some(subscriber),
         Err(error) => {
             tracing::error!(code = "RpcError", %error, "cannot listen to other nodes");

@@ -100,18 +100,26 @@ impl Cluster {
     pub async fn follow(&self, tenant: &Arc<str>) -> Result<Followed, FollowError> {
         let inner = &self.0;
         let client = inner.client.get().filter(|_| inner.is_connected()).ok_or(FollowError::NotConnected)?;
-        let messages =
-            client.subscribe(inner.subjects.changes(tenant)).await.map_err(|_| FollowError::NotConnected)?;
         let limit = WELCOME.min(inner.config.node_timeout / 2);
         let id = rand::random();
         let follow = ToOwner::Follow { follower: id, node: inner.id };
         let request = Request::new().payload(follow.encode()).timeout(Some(limit));
-        // The server has read the subscription before it passes the question on.
-        let answer = client.send_request(inner.subjects.owner(tenant), request).await;
-        let answer = answer.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => FollowError::Nobody,
-            _ => FollowError::Silence,
-        })?;
+        let ask = async {
+            let messages = client.subscribe(inner.subjects.changes(tenant)).await;
+            let messages = messages.map_err(|_| FollowError::NotConnected)?;
+            // The server has read the subscription before it passes the question on.
+            let answer = client.send_request(inner.subjects.owner(tenant), request).await;
+            let answer = answer.map_err(|error| match error.kind() {
+                RequestErrorKind::NoResponders => FollowError::Nobody,
+                _ => FollowError::Silence,
+            })?;
+            Ok::<_, FollowError>((messages, answer))
+        };
+        let (messages, answer) = tokio::select! {
+            biased;
+            asked = ask => asked?,
+            () = inner.lost() => return Err(FollowError::NotConnected),
+        };
         let mut welcome = Welcome::decode(answer.payload)?;
         let mut events = VecDeque::new();
         while !welcome.events.is_empty() {

@@ -201,6 +201,14 @@ impl Owned {
         populated.iter().all(|node| state.followers.values().any(|follower| follower.node == *node))
     }
 
+    /// Whether every other node follows, as far as this one knows.
+    #[must_use]
+    pub fn has_everyone(&self) -> bool {
+        let nodes = self.shared.node.others();
+        let state = self.shared.state.lock();
+        nodes.iter().all(|node| state.followers.values().any(|follower| follower.node == *node))
+    }
+
     /// Up to which position all have taken everything, this node having come as far as `own`.
     #[must_use]
     pub fn confirmed(&self, own: u64) -> u64 {
@@ -278,7 +286,12 @@ impl Shared {
 async fn hear(shared: Arc<Shared>, stop: CancellationToken) {
     let node = &shared.node;
     let Some(client) = node.client.get() else { return };
-    let Ok(mut messages) = client.subscribe(node.subjects.owner(&shared.tenant)).await else { return };
+    let subscribed = tokio::select! {
+        () = stop.cancelled() => return,
+        () = node.stop.cancelled() => return,
+        subscribed = client.subscribe(node.subjects.owner(&shared.tenant)) => subscribed,
+    };
+    let Ok(mut messages) = subscribed else { return };
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => return,

@@ -88,6 +88,8 @@ pub struct Settings {
     pub tenants: Vec<Tenant>,
     /// Whether the secret of a tenant is the one that everybody knows.
     pub well_known_secret: bool,
+    /// The environment describes a tenant (`SEED_SELF_HOST`).
+    pub seeds: bool,
     /// How long a socket's client may be silent.
     pub idle_limit: Duration,
     /// How the first generation is served, if it is.
@@ -134,6 +136,7 @@ impl Settings {
             cluster: cluster::cluster(env, node_name(env))?,
             operations: Operations::from_env(env)?,
             well_known_secret: tenants.well_known_secret,
+            seeds: tenants.seeds,
             tenants: tenants.tenants,
             idle_limit: legacy::socket_timeout(env)?,
             legacy,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use realtime_auth::Blocklist;
 use secrecy::SecretString;
 
 use super::{ConfigError, Env};
@@ -17,7 +18,7 @@ pub struct Operations {
     /// Whether requests about health are logged.
     pub log_healthchecks: bool,
     /// Tokens that may not read the metrics, though they are good.
-    pub metrics_blocklist: Vec<SecretString>,
+    pub metrics_blocklist: Blocklist,
     /// How long another node's metrics are waited for.
     pub metrics_limit: Duration,
     /// Where metrics are pushed to.
@@ -50,7 +51,7 @@ impl Operations {
         Ok(Self {
             request_id_baggage_key: env.required("REQUEST_ID_BAGGAGE_KEY")?,
             log_healthchecks: !env.boolean("DISABLE_HEALTHCHECK_LOGGING")?,
-            metrics_blocklist: list(env, "METRICS_TOKEN_BLOCKLIST").map(SecretString::from).collect(),
+            metrics_blocklist: Blocklist::parse(&env.text("METRICS_TOKEN_BLOCKLIST").unwrap_or_default()),
             metrics_limit: env.millis("METRICS_RPC_TIMEOUT_IN_MS")?.max(SHORTEST),
             pusher: pusher(env)?,
         })
@@ -120,7 +121,7 @@ mod tests {
             ("METRICS_TOKEN_BLOCKLIST", " x ,,y"),
         ])
         .unwrap();
-        assert_eq!(settings.metrics_blocklist.len(), 2);
+        assert!(settings.metrics_blocklist.contains("x") && settings.metrics_blocklist.contains("y"));
         assert!(!format!("{settings:?}").contains("s3cret"));
         let pusher = settings.pusher.unwrap();
         assert_eq!(pusher.auth.unwrap().0, "realtime");

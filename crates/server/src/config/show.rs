@@ -15,8 +15,11 @@ pub fn effective(env: &Env, settings: &Settings) -> String {
     let mut text = String::new();
     for group in table::GROUPS {
         let _ = writeln!(text, "[{}]", group.table);
-        let lines: Vec<_> =
-            group.settings.iter().map(|setting| (line(env, setting), origin(env, setting))).collect();
+        let lines: Vec<_> = group
+            .settings
+            .iter()
+            .map(|setting| (line(env, settings, setting), origin(env, setting)))
+            .collect();
         let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|width| *width <= 48).max();
         for (line, origin) in &lines {
             let _ = writeln!(text, "{line:width$}  # {origin}", width = width.unwrap_or_default());
@@ -61,8 +64,12 @@ pub fn effective(env: &Env, settings: &Settings) -> String {
     text
 }
 
-fn line(env: &Env, setting: &Setting) -> String {
+fn line(env: &Env, settings: &Settings, setting: &Setting) -> String {
     let key = setting.key;
+    // Its default depends on where tenants are.
+    if setting.name == "SEED_SELF_HOST" {
+        return format!("{key} = {}", settings.seeds);
+    }
     let Some(value) = env.text(setting.name) else { return format!("# {key} =") };
     match setting.kind {
         Kind::Secret => format!("# {key} = (hidden)"),

@@ -56,7 +56,7 @@ pub const GROUPS: &[Group] = &[
         secret("METRICS_TOKEN_BLOCKLIST", "metrics_token_blocklist", "", "Tokens, with commas between, that may not read `/metrics` all the same"),
     ]},
     Group { table: "self_host", title: "The tenant of a self-hosted server", settings: &[
-        boolean("SEED_SELF_HOST", "seed", "true", "The environment describes a tenant, whose database is that of `DB_HOST` and so on; false by default where the file has `[[tenants]]`"),
+        boolean("SEED_SELF_HOST", "seed", "true", "The environment describes a tenant, whose database is that of `DB_HOST` and so on; false by default where the file has `[[tenants]]`, or tenants are kept in a metadata database"),
         text("SELF_HOST_TENANT_NAME", "tenant", "realtime-dev", "Its name; hosts that name no other tenant mean it"),
     ]},
     Group { table: "limits", title: "Limits of tenants that have none of their own", settings: &[

@@ -20,11 +20,13 @@ const MAX_SLOT_NAME: usize = 63 - 14;
 /// Name of a replication slot, without suffix.
 const SLOT: &str = "supabase_realtime_replication_slot";
 
-/// The tenants, the database that keeps them, and whether one has the secret that everybody knows.
+/// The tenants, the database that keeps them, whether one has the secret that everybody knows, and whether the
+/// environment describes one.
 pub(super) struct Tenants {
     pub(super) tenants: Vec<Tenant>,
     pub(super) metadata: Option<MetadataSettings>,
     pub(super) well_known_secret: bool,
+    pub(super) seeds: bool,
 }
 
 /// All tenants.
@@ -55,7 +57,7 @@ pub(super) fn all(env: &Env) -> Result<Tenants, ConfigError> {
         .map(|ciphers| MetadataSettings::read(env, ciphers, limits, &database, tenants.first()))
         .transpose()?;
     let well_known_secret = seed && env.text("API_JWT_SECRET").is_none();
-    Ok(Tenants { tenants, metadata, well_known_secret })
+    Ok(Tenants { tenants, metadata, well_known_secret, seeds: seed })
 }
 
 /// The one tenant of a self-hosted server (http_and_ops 6): its database is the server's own.

@@ -175,7 +175,7 @@ fn where_tenants_are_kept() {
     assert!(settings(&[key, ("METADATA_DATABASE", "false")]).unwrap().metadata.is_none());
 
     let kept = settings(&[key, ("DB_HOST", "db"), ("TENANT_MAX_CONCURRENT_USERS", "7")]).unwrap();
-    assert!(kept.tenants.is_empty() && !kept.well_known_secret);
+    assert!(kept.tenants.is_empty() && !kept.well_known_secret && !kept.seeds);
     let metadata = kept.metadata.unwrap();
     assert!(metadata.seed.is_none() && metadata.options.template.default_tenant.is_none());
     assert_eq!((metadata.config.host.as_str(), metadata.config.defaults.max_concurrent_users), ("db", 7));
@@ -183,7 +183,7 @@ fn where_tenants_are_kept() {
     assert!(!metadata.config.ciphers.writes_gcm());
 
     let seeded = settings(&[key, ("SEED_SELF_HOST", "true"), ("SELF_HOST_TENANT_NAME", "home")]).unwrap();
-    assert!(seeded.well_known_secret && seeded.tenants.len() == 1);
+    assert!(seeded.well_known_secret && seeded.seeds && seeded.tenants.len() == 1);
     let metadata = seeded.metadata.unwrap();
     assert_eq!(metadata.options.template.default_tenant.as_deref(), Some("home"));
     let seed = metadata.seed.unwrap();

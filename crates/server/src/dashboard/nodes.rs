@@ -96,6 +96,7 @@ fn contact(node: &NodeStatus) -> Markup {
         Contact::Heard => state(true, "connected", ""),
         Contact::Lost => state(false, "", &format!("not heard for {}", units::span(node.heard_ago))),
         Contact::Refused => state(false, "", "another version of the protocol: nothing is exchanged"),
+        Contact::Namesake => state(false, "", "drew the same number: start it again"),
     }
 }
 

@@ -29,15 +29,13 @@ pub(super) struct Node<'a> {
 }
 
 /// A line that tells what is going on.
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn progress(step: &str) {
-    println!("  … {step}");
+    print(&format!("  … {step}"));
 }
 
 /// A line about what has happened.
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn tell(what: &str) {
-    println!("  • {what}");
+    print(&format!("  • {what}"));
 }
 
 /// What a node says.
@@ -47,9 +45,13 @@ pub(super) fn said(node: &str, line: &str) {
 }
 
 /// All that a person needs to begin.
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(super) fn ready(ready: &Ready<'_>) {
-    println!("{}", render(ready));
+    print(&render(ready));
+}
+
+/// The command's output. That nobody reads it any more must not end anything.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 fn render(ready: &Ready<'_>) -> String {

@@ -150,6 +150,8 @@ async fn check(app: &App, headers: &HeaderMap, query: &Query) -> Result<Admitted
         Some(legacy) if !legacy.settings().secure => Arc::clone(legacy.anonymous()),
         legacy => Arc::new(token(&runtime, legacy, headers, query)?),
     };
+    // The first on a node that has had nobody of the tenant: how many there are elsewhere is still to be told.
+    runtime.hear_others().await;
     if runtime.users().total() >= tenant.limits.max_concurrent_users {
         return Err(refuse(HandshakeRefusal::ConnectionRateLimitReached));
     }

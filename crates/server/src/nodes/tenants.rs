@@ -110,17 +110,22 @@ pub async fn here(app: &App, external_id: &str) -> Option<TenantThere> {
     })
 }
 
-/// What runs of a tenant on all nodes, this one first.
-pub async fn everywhere(app: &App, external_id: &str) -> Vec<OnNode> {
-    let question = Question::Tenant(external_id.to_owned());
-    let (here, others) = future::join(here(app, external_id), ask_others(app, &question, PATIENCE)).await;
-    let this = OnNode {
+/// What runs of a tenant on this node, as one of several.
+pub async fn on_this_node(app: &App, external_id: &str) -> OnNode {
+    OnNode {
         id: app.status().node().to_owned(),
         name: app.settings().node.clone(),
         region: app.region().map(str::to_owned),
         is_self: true,
-        there: Ok(here),
-    };
+        there: Ok(here(app, external_id).await),
+    }
+}
+
+/// What runs of a tenant on all nodes, this one first.
+pub async fn everywhere(app: &App, external_id: &str) -> Vec<OnNode> {
+    let question = Question::Tenant(external_id.to_owned());
+    let others = ask_others(app, &question, PATIENCE);
+    let (this, others) = future::join(on_this_node(app, external_id), others).await;
     let others = others.into_iter().map(|(node, there)| OnNode {
         id: short_id(node.id),
         name: node.name,

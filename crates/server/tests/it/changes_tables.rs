@@ -2,10 +2,10 @@
 //! names, alterations (postgres_changes 2.4 to 2.8, 7.5; docs/differences.md).
 
 use anyhow::Result;
-use realtime_testkit::{Server, Socket, TestDb, Version};
+use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version};
 use serde_json::{Value, json};
 
-use crate::server;
+use crate::{BINARY, server};
 
 const TOPIC: &str = "realtime:any";
 
@@ -459,5 +459,27 @@ async fn altered_types() -> Result<()> {
     .await?;
     let record = next(&mut socket).await?["record"].clone();
     assert_eq!(record, json!({"id": 2, "p": {"T": "a", "x": 2}, "ps": [{"T": "a", "x": 3}], "m": "b"}));
+    Ok(())
+}
+
+/// Any name that PostgreSQL takes, capital letters before all: in the list that the log is asked for it would be another.
+#[tokio::test]
+async fn publications_of_any_name() -> Result<()> {
+    for name in ["MyPublication", r#"odd "name", it's"#] {
+        let db = TestDb::with_fixture_a().await?;
+        let quoted = name.replace('"', "\"\"");
+        db.sql(&format!(r#"alter publication supabase_realtime rename to "{quoted}""#)).await?;
+        let options = ServerOptions::default().env("DB_PUBLICATION", name);
+        let server = Server::start(BINARY, &db, options).await?;
+        db.sql(&format!(
+            r#"create table public.thing (id int primary key); grant select on public.thing to anon;
+             alter publication "{quoted}" add table public.thing"#
+        ))
+        .await?;
+        let mut socket = watching(&server, "anon", json!({"schema": "public", "table": "thing"})).await?;
+        db.sql("insert into public.thing values (1)").await?;
+        let expected = change("INSERT", "thing", json!({"id": 1}), Value::Null);
+        assert_eq!(brief(&mut socket).await?, expected, "{name}");
+    }
     Ok(())
 }

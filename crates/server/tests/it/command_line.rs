@@ -1,6 +1,6 @@
 //! The binary as operators meet it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
@@ -19,6 +19,18 @@ fn wrong_settings_end_with_64_and_one_line() -> Result<()> {
         assert_eq!((code, errors.lines().count()), (Some(64), 1), "{errors}");
         assert!(errors.starts_with(&format!("Wrong setting: {name} must be")), "{errors}");
     }
+    Ok(())
+}
+
+/// As with `realtime check-config | head -1`.
+#[test]
+fn who_stops_reading_sees_no_failure() -> Result<()> {
+    let mut command = Command::new(BINARY);
+    command.arg("check-config").env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    drop(child.stdout.take());
+    let output = child.wait_with_output()?;
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     Ok(())
 }
 

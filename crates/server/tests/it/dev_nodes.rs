@@ -83,15 +83,17 @@ impl Dev {
         self.pids.get(name).copied().with_context(|| format!("no pid of {name}: {:?}", self.pids))
     }
 
-    /// The nodes that a node's status page shows.
-    async fn nodes(&self, node: u16) -> Result<usize> {
+    /// The nodes that a node's status page shows: all, and those that cannot be reached.
+    async fn nodes(&self, node: u16) -> Result<(usize, usize)> {
         let answer = http(self.port + node - 1, "GET", "/status.json", &[], b"").await?;
         let report: Value = serde_json::from_str(&answer.body)?;
-        Ok(report["nodes"].as_array().context("nodes")?.len())
+        let nodes = report["nodes"].as_array().context("nodes")?;
+        Ok((nodes.len(), nodes.iter().filter(|node| node["status"] == "unreachable").count()))
     }
 
-    async fn knows(&self, node: u16, count: usize) -> Result<()> {
-        until(&format!("node {node} knows of {count}"), async || Ok(self.nodes(node).await? == count)).await
+    async fn shows(&self, node: u16, count: usize, unreachable: usize) -> Result<()> {
+        let shown = async || Ok(self.nodes(node).await? == (count, unreachable));
+        until(&format!("node {node} shows {count} nodes, {unreachable} unreachable"), shown).await
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -165,7 +167,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     let (_dir, data) = folder()?;
     let mut dev = Dev::start(&data, 3, &[]).await?;
     for node in 1..=3 {
-        dev.knows(node, 3).await?;
+        dev.shows(node, 3, 0).await?;
         assert!(runs(dev.pid(&format!("node{node}"))?));
     }
     let (mut first, mut third) = (client(&dev, 1).await?, client(&dev, 3).await?);
@@ -186,7 +188,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     kill(Pid::from_raw(dev.pid("node2")?), Signal::SIGKILL)?;
     dev.tells("node2 was ended by SIGKILL. Type  start 2").await?;
     for node in [1, 3] {
-        dev.knows(node, 2).await?;
+        dev.shows(node, 3, 1).await?;
     }
     third.command(json!({"send": "still here"})).await?;
     assert_eq!(first.next("broadcast").await?["event"], "still here");
@@ -194,7 +196,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     drop((first, third));
     dev.type_in("start 2").await?;
     dev.tells("node2 serves on port").await?;
-    dev.knows(1, 3).await?;
+    dev.shows(1, 3, 0).await?;
     let (mut second, mut third) = (client(&dev, 2).await?, client(&dev, 3).await?);
     database.batch_execute("update todos set done = true").await?;
     for client in [&mut second, &mut third] {
@@ -213,7 +215,7 @@ async fn a_cluster_to_play_with() -> Result<()> {
     // A second time, with NATS that runs, and the command is killed.
     let nats = Nats::start(&[]).await?;
     let mut dev = Dev::start(&data, 2, &["--nats-url", &nats.url()]).await?;
-    dev.knows(2, 2).await?;
+    dev.shows(2, 2, 0).await?;
     dev.pid("PostgreSQL")?;
     ensure!(!dev.pids.contains_key("NATS"), "it is not ours");
     dev.signal(Signal::SIGKILL)?;

@@ -241,3 +241,29 @@ async fn a_lost_metadata_database_harms_nobody_who_is_known() -> Result<()> {
     assert_eq!(answer.status, 500, "{answer:?}");
     Ok(())
 }
+
+/// A server that is started before its metadata database serves what it can meanwhile, and everybody once it is there.
+#[tokio::test]
+async fn the_metadata_database_comes_later() -> Result<()> {
+    let db = TestDb::new().await?;
+    let mut environment = db.env().await?;
+    let port = environment.iter_mut().find(|(name, _)| name == "DB_PORT").context("DB_PORT")?;
+    let link = realtime_testkit::Link::to(port.1.parse()?).await?;
+    link.cut();
+    port.1 = link.port().to_string();
+    let options = environment.iter().fold(options(), |options, (name, value)| options.env(name, value));
+    let server = Server::start(BINARY, &db, options.env("SEED_SELF_HOST", "true")).await?;
+    server.logged("the metadata database cannot be used, trying on").await?;
+    let bearer = format!("Bearer {}", realtime_testkit::sign(&json!({})));
+    let administrator = [("Authorization", bearer.as_str())];
+    for (path, status) in [("/healthcheck", 200), ("/api/ping", 500), ("/api/tenants", 503)] {
+        assert_eq!(server.http("GET", path, &administrator, b"").await?.status, status, "{path}");
+    }
+    link.mend();
+    // Nobody asks for the tenant: it is made and connected all the same.
+    server.logged("connected to the tenant's database").await?;
+    let listed = server.http("GET", "/api/tenants", &administrator, b"").await?;
+    assert!(listed.status == 200 && listed.body.contains("\"realtime-dev\""), "{listed:?}");
+    join(&server, "realtime-dev.example").await?;
+    Ok(())
+}

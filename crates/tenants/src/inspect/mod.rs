@@ -12,7 +12,7 @@
 mod mask;
 mod tree;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Object;
 use tokio_postgres::{Client, Row};
@@ -27,6 +27,9 @@ pub const MAX_STATEMENT: usize = 100_000;
 
 /// How long a statement may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Statements that are answered at once: each has a connection beside the pool's.
+pub(crate) const AT_ONCE: usize = 3;
 
 /// Longest text of a value that is shown, in characters.
 const MAX_VALUE: usize = 4000;
@@ -85,13 +88,22 @@ impl Store {
     /// # Errors
     /// [`InspectError`], whose text is for the operator.
     pub async fn inspect(&self, statement: &str, order: Option<Order>) -> Result<Inspected, InspectError> {
-        let statement = checked(statement)?;
-        // Taken out of the pool: whatever becomes of the session ends with it.
-        let client = Object::take(self.client().await?);
-        let outcome = run(&client, statement, order).await;
-        // A connection that is closed is rolled back as well.
-        let _ = client.batch_execute("rollback").await;
-        outcome
+        let statement = checked(statement)?.to_owned();
+        let Ok(place) = Arc::clone(self.inspections()).try_acquire_owned() else {
+            return Err(refused("Others are being answered: wait a moment"));
+        };
+        let store = self.clone();
+        // PostgreSQL goes on when nobody waits for the answer any more, and so does the place.
+        let asked = tokio::spawn(async move {
+            let _place = place;
+            // Taken out of the pool: whatever becomes of the session ends with it.
+            let client = Object::take(store.client().await?);
+            let outcome = run(&client, &statement, order).await;
+            // A connection that is closed is rolled back as well.
+            let _ = client.batch_execute("rollback").await;
+            outcome
+        });
+        asked.await.unwrap_or_else(|error| Err(InspectError::Sql(error.to_string())))
     }
 }
 

@@ -22,9 +22,10 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 pub use listen::Operation;
 pub(crate) use listen::{Listener, News};
 pub use seed::{Seed, SeedPlace, Seeded};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::{Ciphers, Field, TenantFields, TenantRecord};
+use crate::{Ciphers, Field, TenantFields, TenantRecord, inspect};
 
 /// Schema of the metadata.
 pub const SCHEMA: &str = "_realtime";
@@ -45,6 +46,8 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     pool: Pool,
     config: MetadataConfig,
+    /// Places for questions of operators.
+    inspections: Arc<Semaphore>,
 }
 
 /// What an update did.
@@ -65,7 +68,8 @@ impl Store {
     /// [`StoreError`] for settings that no pool can be made of.
     pub fn new(config: MetadataConfig) -> Result<Self, StoreError> {
         let pool = pool::make(&config)?;
-        Ok(Self(Arc::new(Inner { pool, config })))
+        let inspections = Arc::new(Semaphore::new(inspect::AT_ONCE));
+        Ok(Self(Arc::new(Inner { pool, config, inspections })))
     }
 
     /// Its keys.
@@ -78,6 +82,10 @@ impl Store {
     #[must_use]
     pub fn config(&self) -> &MetadataConfig {
         &self.0.config
+    }
+
+    pub(crate) fn inspections(&self) -> &Arc<Semaphore> {
+        &self.0.inspections
     }
 
     /// A connection, for what this type has no words for: pages for operators.

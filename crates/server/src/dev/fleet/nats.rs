@@ -59,9 +59,11 @@ impl Nats {
         let log = dir.join("nats.log");
         let mut command = Supervised::command(&program, &log, None);
         command.args(["--addr", "127.0.0.1", "--port"]);
-        command.arg(port.map_or_else(|| "-1".to_owned(), |port| port.to_string()));
-        command.arg("--ports_file_dir").arg(&ports);
         let failed = |detail: String| DevError::Nats { log: log.clone(), detail };
+        // None that outgoing connections may be given while it does not run: it is to have the same one again.
+        let port =
+            port.map_or_else(realtime_localpg::free_port, Ok).map_err(|error| failed(error.to_string()))?;
+        command.arg(port.to_string()).arg("--ports_file_dir").arg(&ports);
         let mut server = Supervised::start(command).map_err(|error| failed(error.to_string()))?;
         let limit = Instant::now() + START_LIMIT;
         loop {

@@ -223,11 +223,11 @@ pub(super) enum Written {
     #[response(status = 401, example = json!({"message": "Unauthorized"}))]
     NotSetUp(Message),
     /// The body did not come in time
-    #[response(status = 408, example = json!({"message": "Request Timeout"}))]
-    Late(Message),
+    #[response(status = 408, content_type = "text/html", example = json!("Request Timeout"))]
+    Late(String),
     /// The body has more than 8,000,000 bytes
-    #[response(status = 413, example = json!({"message": "Request Entity Too Large"}))]
-    TooLarge(Message),
+    #[response(status = 413, content_type = "text/html", example = json!("Request Entity Too Large"))]
+    TooLarge(String),
     /// Something is wrong with a field; nothing was written
     #[response(
         status = 422,

@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::{
@@ -44,7 +44,11 @@ pub(super) struct Health<'a> {
     params(("tenant_id" = String, Path, description = "Its `external_id`")),
     responses((status = 200, description = "How it is", body = HealthData), Missing, Refused)
 )]
-pub(super) async fn health(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
+pub(super) async fn health(
+    State(app): State<Arc<App>>,
+    method: Method,
+    Path(external_id): Path<String>,
+) -> Response {
     match exists(&app, &external_id).await {
         Ok(true) => {}
         Ok(false) => return no_such_tenant(&external_id),
@@ -52,7 +56,12 @@ pub(super) async fn health(State(app): State<Arc<App>>, Path(external_id): Path<
     }
     // Made if need be: its set-up is asked for below. `None` if its record cannot be used, as the log says.
     let runtime = app.runtime(&external_id).await;
-    let nodes = tenants::everywhere(&app, &external_id).await;
+    // Tokens of clients may ask with HEAD, as often as they like: that is no work for all nodes.
+    let nodes = if method == Method::HEAD {
+        vec![tenants::on_this_node(&app, &external_id).await]
+    } else {
+        tenants::everywhere(&app, &external_id).await
+    };
     let clients = users(&nodes, runtime.as_deref());
     let place = place(&nodes);
     let there = place.and_then(OnNode::running);

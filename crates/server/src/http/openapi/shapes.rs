@@ -102,11 +102,11 @@ pub enum BatchAnswers {
     #[response(status = 403, example = json!({"message": "Tenant is suspended"}))]
     Suspended(Message),
     /// The body did not come in time
-    #[response(status = 408, example = json!({"message": "Request Timeout"}))]
-    Late(Message),
+    #[response(status = 408, content_type = "text/html", example = json!("Request Timeout"))]
+    Late(String),
     /// The body has more than 8,000,000 bytes
-    #[response(status = 413, example = json!({"message": "Request Entity Too Large"}))]
-    TooLarge(Message),
+    #[response(status = 413, content_type = "text/html", example = json!("Request Entity Too Large"))]
+    TooLarge(String),
     /// Something is wrong with a message; nothing was delivered
     #[response(status = 422, example = json!({"errors": {"messages": [{}, {"topic": ["can't be blank"]}]}}))]
     Wrong(Problems),
@@ -134,11 +134,11 @@ pub enum SingleAnswers {
     #[response(status = 403, example = json!({"message": "Unauthorized"}))]
     Denied(Message),
     /// The body did not come in time
-    #[response(status = 408, example = json!({"message": "Request Timeout"}))]
-    Late(Message),
+    #[response(status = 408, content_type = "text/html", example = json!("Request Timeout"))]
+    Late(String),
     /// The body has more than 8,000,000 bytes
-    #[response(status = 413, example = json!({"message": "Request Entity Too Large"}))]
-    TooLarge(Message),
+    #[response(status = 413, content_type = "text/html", example = json!("Request Entity Too Large"))]
+    TooLarge(String),
     /// A body of another type
     #[response(status = 415)]
     WrongType(UnsupportedMediaType),

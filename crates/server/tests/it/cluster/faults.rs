@@ -1,10 +1,13 @@
 //! What breaks between nodes is told, and mended.
 
 use anyhow::Result;
-use realtime_testkit::{Nats, SECRET, Server, ServerOptions, TestDb, Version, free_port, until};
+use realtime_testkit::{
+    Nats, PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, free_port, http, token, until,
+};
 use serde_json::json;
+use tokio::time;
 
-use super::{Nodes, say};
+use super::{Nodes, presence::Watcher, say};
 use crate::BINARY;
 
 const TOPIC: &str = "realtime:lobby";
@@ -45,6 +48,68 @@ async fn a_lost_connection_is_told_and_mended() -> Result<()> {
     for socket in &mut sockets[1..] {
         assert_eq!(socket.event(TOPIC, "broadcast").await?["event"], "together");
     }
+    Ok(())
+}
+
+/// A network that takes nothing any more, under load: what waits for it holds nobody up for longer than it takes to notice.
+/// Those on the node go on, new ones come, and who is elsewhere leaves.
+#[tokio::test]
+async fn a_network_that_stands_still() -> Result<()> {
+    let nodes = Nodes::start(2).await?;
+    let (mut here, mut there) =
+        (Watcher::enter(&nodes, 0, "a").await?, Watcher::enter(&nodes, 1, "b").await?);
+    here.track(json!({})).await?;
+    there.track(json!({})).await?;
+    let both = [("a", json!({})), ("b", json!({}))];
+    here.sees(&both).await?;
+    there.sees(&both).await?;
+    let mut speaker = nodes.join(0, Version::V2, "realtime:loud", json!({})).await?;
+    let mut neighbour = nodes.join(0, Version::V2, "realtime:loud", json!({})).await?;
+    nodes.links[0].stall();
+    const COUNT: usize = 600;
+    let speaking = tokio::spawn(async move {
+        let payload = json!({"x": "y".repeat(60_000)});
+        for _ in 0..COUNT {
+            say(&mut speaker, "realtime:loud", "e", payload.clone()).await?;
+        }
+        Ok::<_, anyhow::Error>(speaker)
+    });
+    // Operators are answered too, by those nodes that can be asked.
+    let port = nodes.nodes[0].port();
+    let asking = tokio::spawn(async move {
+        let bearer = format!("Bearer {}", token("metrics"));
+        let mut answers = 0;
+        loop {
+            let answer = http(port, "GET", "/metrics", &[("authorization", &bearer)], b"").await?;
+            anyhow::ensure!(answer.status == 200, "{answer:?}");
+            answers += 1;
+            let cut = |line: &str| line.starts_with("realtime_cluster_connected") && line.ends_with(" 0");
+            if answers > 3 && answer.body.lines().any(cut) {
+                return Ok::<_, anyhow::Error>(());
+            }
+            time::sleep(time::Duration::from_millis(100)).await;
+        }
+    });
+    for heard in 0..COUNT {
+        let next = neighbour.event("realtime:loud", "broadcast").await;
+        next.map_err(|error| anyhow::anyhow!("{heard} were heard: {error:.200}"))?;
+    }
+    let _speaker = time::timeout(PATIENCE, speaking).await???;
+    until("the node knows", || async {
+        Ok(nodes.nodes[0].metric("realtime_cluster_connected").await? == 0.0)
+    })
+    .await?;
+    time::timeout(PATIENCE, asking).await???;
+    here.sees(&both[..1]).await?;
+    there.sees(&both[1..]).await?;
+    let mut late = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    say(&mut late, TOPIC, "alone", json!({})).await?;
+    assert_eq!(here.socket.event(TOPIC, "broadcast").await?["event"], "alone");
+    nodes.links[0].mend();
+    here.sees(&both).await?;
+    there.sees(&both).await?;
+    say(&mut late, TOPIC, "together", json!({})).await?;
+    assert_eq!(there.socket.event(TOPIC, "broadcast").await?["event"], "together");
     Ok(())
 }
 

@@ -72,7 +72,7 @@ fn labels(text: &str, label: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn the_metrics_of_all_nodes() -> Result<()> {
     // A node that stands still is long believed to be there.
-    let nodes = Nodes::in_regions(&[("CLUSTER_NODE_TIMEOUT_MS", "120000")], &[]).await?;
+    let nodes = Nodes::in_regions(&[("CLUSTER_NODE_TIMEOUT_MS", "600000")], &[]).await?;
     let mut sockets = Vec::new();
     for node in [0, 0, 1] {
         sockets.push(nodes.join(node, Version::V2, TOPIC, json!({})).await?);

@@ -18,6 +18,8 @@ pub(super) struct Watcher {
     topic: String,
     /// Ref to key and object.
     known: BTreeMap<String, (String, Value)>,
+    /// Whether a diff has come.
+    told: bool,
     /// Events of other kinds that have come while presence was looked at.
     others: Vec<String>,
 }
@@ -37,7 +39,7 @@ pub(super) fn metas(keys: &Value) -> Vec<(String, String, Value)> {
 }
 
 impl Watcher {
-    async fn enter(nodes: &Nodes, node: usize, key: &str) -> Result<Self> {
+    pub(super) async fn enter(nodes: &Nodes, node: usize, key: &str) -> Result<Self> {
         let config = json!({"presence": {"enabled": true, "key": key}});
         Self::of(nodes.join(node, Version::V2, TOPIC, config).await?, TOPIC).await
     }
@@ -46,7 +48,7 @@ impl Watcher {
     pub(super) async fn of(mut socket: Socket, topic: &str) -> Result<Self> {
         let state = socket.event(topic, "presence_state").await?;
         let known = metas(&state).into_iter().map(|(r, key, object)| (r, (key, object))).collect();
-        Ok(Self { socket, topic: topic.to_owned(), known, others: Vec::new() })
+        Ok(Self { socket, topic: topic.to_owned(), known, told: false, others: Vec::new() })
     }
 
     pub(super) async fn track(&mut self, object: Value) -> Result<()> {
@@ -62,7 +64,8 @@ impl Watcher {
         self.socket.reply(&reference).await
     }
 
-    /// Takes all diffs that have come. No ref joins twice, and only who is known leaves.
+    /// Takes all diffs that have come. No ref joins twice, and only who is known leaves; the first diff may tell of
+    /// somebody whom the state no longer had.
     async fn catch_up(&mut self) -> Result<()> {
         for frame in self.socket.settle().await? {
             if frame.event != "presence_diff" || frame.topic != self.topic {
@@ -70,12 +73,14 @@ impl Watcher {
                 continue;
             }
             for (reference, ..) in metas(&frame.payload["leaves"]) {
-                assert!(self.known.remove(&reference).is_some(), "{reference} left and was not known");
+                let known = self.known.remove(&reference).is_some();
+                assert!(known || !self.told, "{reference} left and was not known");
             }
             for (reference, key, object) in metas(&frame.payload["joins"]) {
                 let before = self.known.insert(reference.clone(), (key, object));
                 assert!(before.is_none(), "{reference} joined twice");
             }
+            self.told = true;
         }
         Ok(())
     }

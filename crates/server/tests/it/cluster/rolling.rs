@@ -218,10 +218,9 @@ fn note(visit: &mut Visit, frame: Frame, rows: i64) -> Result<()> {
             visit.present = metas(&payload).into_iter().map(|(r, key, object)| (r, (key, object))).collect();
         }
         "presence_diff" => {
+            // The first diff may tell of somebody whom the state no longer had.
             for (reference, ..) in metas(&payload["leaves"]) {
-                if visit.present.remove(&reference).is_none() {
-                    visit.told.push(format!("{reference} left, who was not there"));
-                }
+                visit.present.remove(&reference);
             }
             for (reference, key, object) in metas(&payload["joins"]) {
                 if visit.present.insert(reference.clone(), (key, object)).is_some() {

@@ -99,7 +99,8 @@ async fn who_is_not_of_us_is_told_of_once() -> Result<()> {
     assert_eq!(count(node, "ClusterVersionMismatch"), 1);
     assert_eq!(node.metric("realtime_cluster_nodes").await?, 1.0);
     let status: Value = serde_json::from_str(&node.http("GET", "/status.json", &[], b"").await?.body)?;
-    assert!(!status.to_string().contains("0000beef"), "{status}");
+    let shown = status["nodes"].as_array().into_iter().flatten().find(|node| node["id"] == "0000beef");
+    assert_eq!(shown.context("it is not shown")?["status"], "unreachable");
 
     // Of the same number.
     let beat = time::timeout(PATIENCE, beats.next()).await?.context("no heartbeat")?;
@@ -111,6 +112,9 @@ async fn who_is_not_of_us_is_told_of_once() -> Result<()> {
     beat_often(&namesake, node).await?;
     assert_eq!(count(node, "ClusterNodeIdTaken"), 1);
     assert_eq!(node.metric("realtime_cluster_nodes").await?, 1.0);
+    let status: Value = serde_json::from_str(&node.http("GET", "/status.json", &[], b"").await?.body)?;
+    let same = status["nodes"].as_array().into_iter().flatten().filter(|shown| shown["id"] == status["node"]);
+    assert_eq!(same.count(), 1, "an id is of one node: {status}");
 
     // Neither was asked anything, nor heard. One that comes now is.
     good.beat(false).await?;

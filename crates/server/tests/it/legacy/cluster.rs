@@ -21,7 +21,7 @@ use super::{
 /// Nodes of one cluster.
 struct Nodes {
     nodes: Vec<Server>,
-    _nats: Nats,
+    nats: Option<Nats>,
 }
 
 impl Nodes {
@@ -53,7 +53,7 @@ impl Nodes {
         };
         let (a, b, c) = tokio::try_join!(start(), start(), start())?;
         let nodes = vec![a, b, c];
-        Ok(Self { nodes, _nats: nats })
+        Ok(Self { nodes, nats: Some(nats) })
     }
 
     /// Takes out the node that reads the database for all.
@@ -137,6 +137,52 @@ async fn one_node_reads_for_all() -> Result<()> {
         node.stop().await?;
     }
     assert!(endpoint.posted.try_recv().is_err());
+    Ok(())
+}
+
+/// While NATS is away every node reads for itself, and the one with the lock posts. If that is killed, another takes the
+/// lock: nothing remains unposted, nor is posted twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_nats_one_posts() -> Result<()> {
+    let db = users().await?;
+    let mut endpoint = webhooks::Endpoint::start(&[]).await?;
+    let dir = tempfile::tempdir()?;
+    let file = webhooks::file(&dir, &[endpoint.hook("/hook", "*", "*")])?;
+    let mut nodes = Nodes::streaming(&db, &[("CONFIGURATION_FILE", &*file)]).await?;
+    let owner = nodes.take_owner()?;
+    nodes.nats.take();
+    for node in &nodes.nodes {
+        logged(node, "reader=this node, for itself").await?;
+    }
+    let topic = "realtime:*";
+    let mut sockets = Vec::new();
+    for node in [&owner].into_iter().chain(&nodes.nodes) {
+        sockets.push(joined(node, &[topic]).await?);
+    }
+    db.sql("insert into users values (1, 'a')").await?;
+    for socket in &mut sockets {
+        assert_eq!(socket.event(topic, "INSERT").await?["record"]["id"], "1");
+    }
+    assert_eq!(endpoint.next().await?.json()["changes"][0]["record"]["id"], "1");
+    owner.kill().await?;
+    sockets.remove(0);
+    let heir = "no other node reads the database: this one does, for all";
+    until("one reads for all", async || {
+        Ok(nodes.nodes.iter().filter(|node| node.log().contains(heir)).count() == 1)
+    })
+    .await
+    .with_context(|| nodes.logs())?;
+    for id in ["2", "3"] {
+        db.sql(&format!("insert into users values ({id}, 'b')")).await?;
+        for socket in &mut sockets {
+            assert_eq!(socket.event(topic, "INSERT").await?["record"]["id"], id, "once, and in order");
+        }
+        assert_eq!(endpoint.next().await?.json()["changes"][0]["record"]["id"], id);
+    }
+    for node in nodes.nodes {
+        node.stop().await?;
+    }
+    assert!(endpoint.posted.try_recv().is_err(), "each is posted once");
     Ok(())
 }
 

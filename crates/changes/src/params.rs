@@ -1,14 +1,12 @@
 //! What a client asks to watch (postgres_changes 1.1 to 1.4, 1.7).
 
+use realtime_pgoutput::OWN_SCHEMAS;
 use serde_json::{Map, Value};
 
 use crate::{
     elixir,
     filter::{self, Filter, FilterError},
 };
-
-/// Schema whose tables are never matched by a wildcard: they hold the server's own data.
-const OWN_SCHEMA: &str = "realtime";
 
 /// Which changes are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,7 +146,7 @@ impl SubscriptionSpec {
     pub fn matches_name(&self, schema: &str, table: &str) -> bool {
         self.schema.matches(schema)
             && self.table.matches(table)
-            && (schema != OWN_SCHEMA || (self.schema != NamePattern::Any && self.table != NamePattern::Any))
+            && (self.is_exact() || !OWN_SCHEMAS.contains(&schema))
     }
 
     /// Whether one table is named, with its schema.
@@ -298,6 +296,8 @@ mod tests {
         assert!(!spec("*", "*").matches_name("realtime", "messages"));
         assert!(!spec("realtime", "*").matches_name("realtime", "messages"));
         assert!(spec("realtime", "messages").matches_name("realtime", "messages"));
+        assert!(!spec("*", "tenants").matches_name("_realtime", "tenants"));
+        assert!(spec("_realtime", "tenants").matches_name("_realtime", "tenants"));
     }
 
     #[test]

@@ -108,8 +108,6 @@ impl Members {
         }
         let id = beat.id;
         let member = Member { beat, heard: now, measured: now };
-        // One of the same name has taken the place of what was lost.
-        self.lost.retain(|lost, other| *lost != id && other.beat.name != member.beat.name);
         if member.beat.wire != WIRE_VERSION || id == self.own {
             let new = if member.beat.bye {
                 self.refused.remove(&member.beat.token);
@@ -124,6 +122,10 @@ impl Members {
         }
         let before = self.nodes.remove(&id);
         let new = before.is_none();
+        let is_back = self.lost.remove(&id).is_some();
+        if new && !is_back {
+            self.replace_lost(&member.beat.name);
+        }
         let mut member = member;
         if let Some(before) = before
             && !member.beat.measures()
@@ -134,6 +136,15 @@ impl Members {
         }
         self.nodes.insert(id, member);
         new.then_some(Change::Came(id))
+    }
+
+    /// A node has come: it takes the place of one that was lost, if that had the same name. Names need not be unique.
+    fn replace_lost(&mut self, name: &str) {
+        let namesakes = self.lost.iter().filter(|(_, lost)| lost.beat.name == name);
+        let longest = namesakes.min_by_key(|(_, lost)| lost.heard).map(|(id, _)| *id);
+        if let Some(id) = longest {
+            self.lost.remove(&id);
+        }
     }
 
     /// Time has passed: those who have gone.
@@ -253,8 +264,23 @@ mod tests {
         members.expire(start + Duration::from_secs(6) + REMEMBERED);
         assert_eq!(members.lost().count(), 0);
         let mut members = lose();
-        members.heard(Beat { name: "n1".into(), ..beat(7) }, start + Duration::from_secs(7));
+        let named = |id: u32, name: &str| Beat { name: name.into(), ..beat(id) };
+        members.heard(named(7, "n1"), start + Duration::from_secs(7));
         assert_eq!(members.lost().count(), 0, "started again");
+        // All of one name: who is there does not take anybody's place, who comes that of one.
+        let mut members = Members::new(0, 100, Duration::from_secs(5));
+        for id in 1..=3 {
+            members.heard(named(id, "n"), start);
+        }
+        let later = start + Duration::from_secs(6);
+        members.heard(named(3, "n"), later);
+        assert_eq!(members.expire(later).len(), 2);
+        members.heard(named(3, "n"), later);
+        assert_eq!(members.lost().count(), 2);
+        members.heard(named(1, "n"), later);
+        assert_eq!(members.lost().count(), 1, "one was only not heard");
+        members.heard(named(4, "n"), later);
+        assert_eq!(members.lost().count(), 0);
     }
 
     #[test]

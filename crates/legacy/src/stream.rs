@@ -3,7 +3,7 @@
 use std::{cell::OnceCell, sync::Arc};
 
 use realtime_pgoutput::{
-    Oid,
+    OWN_SCHEMAS, Oid,
     message::{Message, OldTuple, Relation, Tuple, UnixMicros},
 };
 use rustc_hash::FxHashMap;
@@ -88,6 +88,11 @@ impl Stream {
     }
 
     fn relation(&mut self, relation: &Arc<Relation>) {
+        // Everybody would see private messages and the keys of tenants, if all tables are published.
+        if OWN_SCHEMAS.contains(&&*relation.schema) {
+            self.plans.remove(&relation.oid);
+            return;
+        }
         let types = &self.types;
         let name = |oid| builtin_type_name(oid).or_else(|| types.get(&oid).map(|name| &**name));
         let plan = Plan::new(Arc::clone(relation), &self.profile, &self.restrictions, name);

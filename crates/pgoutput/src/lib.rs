@@ -17,5 +17,9 @@ pub use json::write_json;
 pub use lsn::Lsn;
 pub use types::{TypeInfo, TypeKind, TypeRegistry};
 
+/// Schemas of what the server keeps in databases for itself: messages of private topics, the keys of tenants. Nobody is
+/// told of their rows who asks for everything.
+pub const OWN_SCHEMAS: [&str; 2] = ["realtime", "_realtime"];
+
 /// A PostgreSQL object identifier (`oid`), as in `pg_class.oid` or `pg_type.oid`.
 pub type Oid = u32;

@@ -59,12 +59,12 @@ fn serve(args: &ServeArgs, env: &Env) -> Result<ExitCode, ConfigError> {
     if settings.well_known_secret {
         tracing::warn!("API_JWT_SECRET is not set: tokens are signed with a secret that everybody knows");
     }
-    let until_stdin_ends = args.until_stdin_ends;
+    let (until_stdin_ends, port) = (args.until_stdin_ends, settings.port);
     Ok(run(async move {
         let server = match Server::bind(settings) {
             Ok(server) => server,
             Err(error) => {
-                tracing::error!(%error, "cannot listen");
+                tracing::error!(%error, port, "the server cannot start");
                 return ExitCode::FAILURE;
             }
         };

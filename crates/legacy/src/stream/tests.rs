@@ -132,3 +132,29 @@ fn a_new_connection_tells_everything_anew() {
     stream.take(&insert, |_| changes += 1);
     assert_eq!(changes, 1);
 }
+
+/// What the server keeps for itself is nobody's, even if all tables are published.
+#[test]
+fn the_servers_own_tables_are_not_told() {
+    let mut stream = Stream::new(Profile::ANY, Restrictions::default());
+    let Message::Relation { relation, .. } = relation(false) else { panic!("a relation") };
+    let of = |schema: &str| Message::Relation {
+        xid: None,
+        relation: Arc::new(Relation { schema: schema.into(), ..(*relation).clone() }),
+    };
+    let insert = || Message::Insert { xid: None, relation: 7, new: row("1") };
+    let truncate =
+        || Message::Truncate { xid: None, cascade: false, restart_identity: false, relations: vec![7] };
+    let mut told = |messages: [Message; 3]| {
+        let mut told = 0;
+        for message in messages {
+            stream.take(&message, |_| told += 1);
+        }
+        told
+    };
+    assert_eq!(told([of("public"), insert(), truncate()]), 2);
+    // A table may be moved from one schema to another.
+    assert_eq!(told([of("_realtime"), insert(), truncate()]), 0);
+    assert_eq!(told([of("realtime"), insert(), truncate()]), 0);
+    assert_eq!(told([of("public"), insert(), truncate()]), 2);
+}

@@ -22,6 +22,17 @@ fn wrong_settings_end_with_64_and_one_line() -> Result<()> {
     Ok(())
 }
 
+/// The port is named: it is not always the one that was meant.
+#[test]
+fn a_port_that_is_taken_is_named() -> Result<()> {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let port = taken.local_addr()?.port().to_string();
+    let (code, _, errors) = run(&[], &[("PORT", &port), ("DB_PORT", "1"), ("REALTIME_IP_VERSION", "ipv4")])?;
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains(&format!("\"port\":{port}")) && errors.contains("cannot start"), "{errors}");
+    Ok(())
+}
+
 /// As with `realtime check-config | head -1`.
 #[test]
 fn who_stops_reading_sees_no_failure() -> Result<()> {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use realtime_testkit::{Answer, Server, Socket, Version, sign, until};
+use realtime_testkit::{Answer, PATIENCE, Server, Socket, Version, sign, until};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -85,15 +85,26 @@ async fn the_metrics_of_all_nodes() -> Result<()> {
         })
         .await?;
     }
-    let has = |text: &str, line: &str| text.lines().filter(|found| found.ends_with(line)).count();
+    // A node that is busy may be left out.
+    let told = async |node: usize, path: &str, of: &BTreeSet<String>| -> Result<String> {
+        let limit = time::Instant::now() + PATIENCE;
+        loop {
+            let body = nodes.metrics(node, path).await?;
+            if labels(&body, "id") == *of {
+                return Ok(body);
+            }
+            ensure!(time::Instant::now() < limit, "{path}: {of:?}");
+        }
+    };
     let counted = "tenant=\"realtime-dev\"} 3";
-    until("both that have sockets know of the other's", || async {
-        Ok(has(&nodes.metrics(2, "/metrics").await?, counted) == 2)
+    // Both that have sockets know of the other's.
+    until("both tell", || async {
+        let body = told(2, "/metrics", &ids).await?;
+        Ok(body.lines().filter(|line| line.ends_with(counted)).count() == 2)
     })
     .await?;
-
-    let body = nodes.metrics(2, "/metrics").await?;
-    assert_eq!((labels(&body, "id"), labels(&body, "region").len()), (ids.clone(), 2));
+    let body = told(2, "/metrics", &ids).await?;
+    assert_eq!(labels(&body, "region").len(), 2);
     let all = parse(&body).await?;
     let number = |name: &str, labels: &[(&str, &str)]| sum(&all, name, name, labels);
     let tenant = ("tenant", "realtime-dev");
@@ -108,9 +119,9 @@ async fn the_metrics_of_all_nodes() -> Result<()> {
     let asked = nodes.nodes[2].metric("realtime_global_rpc_count").await?;
     assert!(asked >= 2.0, "{asked}");
 
-    let us = nodes.metrics(0, "/metrics/us-east-1").await?;
-    assert_eq!(labels(&us, "id"), [id(&nodes.nodes[2]).await?].into());
-    assert_eq!(labels(&nodes.metrics(2, "/metrics/eu-west-2").await?, "id").len(), 2);
+    let third = [id(&nodes.nodes[2]).await?].into();
+    told(0, "/metrics/us-east-1", &third).await?;
+    told(2, "/metrics/eu-west-2", &ids.difference(&third).cloned().collect()).await?;
     assert_eq!(nodes.metrics(0, "/metrics/nowhere").await?, "");
     let alone = nodes.metrics(0, "/metrics?scope=node").await?;
     assert_eq!(labels(&alone, "id"), [id(&nodes.nodes[0]).await?].into());
@@ -122,13 +133,10 @@ async fn the_metrics_of_all_nodes() -> Result<()> {
     nodes.nodes[1].signal(Signal::SIGSTOP)?;
     let mut others = ids.clone();
     others.remove(&still);
-    until("the others are told all the same", || async {
-        Ok(labels(&nodes.metrics(0, "/metrics").await?, "id") == others)
-    })
-    .await?;
+    told(0, "/metrics", &others).await?;
     nodes.nodes[0].logged("TimeoutOnRpcCall").await?;
     nodes.nodes[1].signal(Signal::SIGCONT)?;
-    until("it is back", || async { Ok(labels(&nodes.metrics(0, "/metrics").await?, "id") == ids) }).await?;
+    told(0, "/metrics", &ids).await?;
 
     // There is nothing of the tenant on the node that is asked.
     assert_eq!(nodes.ask(2, "POST", "/api/tenants/realtime-dev/reload").await?.status, 204);
@@ -142,6 +150,16 @@ async fn watch(node: &Server) -> Result<Socket> {
     let mut socket = node.socket(Version::V2, "anon").await?;
     socket.watch(TOPIC, json!([{"schema": "public"}])).await?;
     Ok(socket)
+}
+
+/// Waits until a page says all this: a node that is busy may not answer in time.
+async fn shows(ann: &mut Operator<'_>, path: &str, parts: &[&str]) -> Result<()> {
+    let limit = time::Instant::now() + PATIENCE;
+    loop {
+        let page = text(&ann.get(path).await?.body);
+        let Some(missing) = parts.iter().find(|part| !page.contains(**part)) else { return Ok(()) };
+        ensure!(time::Instant::now() < limit, "{missing}: {page}");
+    }
 }
 
 /// What was stopped is told, and comes back.
@@ -167,52 +185,51 @@ async fn a_tenant_of_other_nodes() -> Result<()> {
         let health: Value = serde_json::from_str(&answer.body)?;
         Ok(health["data"].clone())
     };
-    until("another node is connected", || async { Ok(health().await?["db_connected"] == true) }).await?;
-    let idle = health().await?;
-    let told = |key: &str, value: Value| assert_eq!(idle[key], value, "{key}: {idle}");
-    told("healthy", json!(true));
-    told("replication_connected", json!(false));
-    told("connected_cluster", json!(0));
-    told("region", json!("eu-west-2"));
+    let idle = json!({
+        "healthy": true, "db_connected": true, "replication_connected": false, "connected_cluster": 0,
+        "region": "eu-west-2",
+    });
+    until("another node is connected", || async {
+        let mut told = health().await?;
+        let node = told.as_object_mut().and_then(|told| told.remove("node")).unwrap_or_default();
+        Ok(told == idle && node.as_str().is_some_and(|node| !node.starts_with("node3@")))
+    })
+    .await?;
 
     let mut first = watch(&nodes.nodes[0]).await?;
     let reads = id(&nodes.nodes[0]).await?;
     until("the node that reads it is found", || async {
         let health = health().await?;
         let told = ["healthy", "db_connected", "replication_connected"].iter().all(|key| health[key] == true);
-        Ok(told && health["connected_cluster"] == 1 && health["region"] == "eu-west-2")
+        let node = health["node"].as_str().context("node")?;
+        Ok(told && health["connected_cluster"] == 1 && node.starts_with("node1@"))
     })
     .await?;
-    assert!(health().await?["node"].as_str().context("node")?.starts_with("node1@"));
 
     let mut second = watch(&nodes.nodes[1]).await?;
     let mut ann = Operator::new(&nodes.nodes[2]);
-    let list = text(&ann.get("/nodes").await?.body);
-    for part in ["node1@", "node2@", "node3@", "us-east-1 serves this page", "eu-west-2 connected"] {
-        assert!(list.contains(part), "{part}: {list}");
-    }
-    let node = text(&ann.get(&format!("/nodes/{reads}")).await?.body);
-    for part in ["Region eu-west-2", "Sockets 1", "realtime-dev 1 1", "Threads"] {
-        assert!(node.contains(part), "{part}: {node}");
-    }
+    let parts = ["node1@", "node2@", "node3@", "us-east-1 serves this page", "eu-west-2 connected"];
+    shows(&mut ann, "/nodes", &parts).await?;
+    let parts = ["Region eu-west-2", "Sockets 1", "realtime-dev 1 1", "Threads"];
+    shows(&mut ann, &format!("/nodes/{reads}"), &parts).await?;
     assert_eq!(ann.get("/nodes/ffffffff").await?.status, 404);
     let page = "/tenants/realtime-dev";
-    let tenant = text(&ann.get(page).await?.body);
-    for part in [
+    let parts = [
         "Database connection up Replication up",
         &*format!("Node that reads its log {reads}"),
         "Users (sockets with a channel) 2",
         "eu-west-2 connected reads it for all 1 1 1",
         "eu-west-2 connected follows 1 1 1",
         "Region Users eu-west-2 2 us-east-1 0",
-    ] {
-        assert!(tenant.contains(part), "{part}: {tenant}");
-    }
+    ];
+    shows(&mut ann, page, &parts).await?;
 
     for (act, done) in [("end-replication", "replication"), ("end-database", "database")] {
         let ended = ann.submit(page, &format!("{page}/{act}"), &[]).await?;
         let location = format!("/admin/dashboard/tenants/realtime%2Ddev?done={done}");
-        assert_eq!((ended.status, ended.header("location")), (303, &*location));
+        // Others that are slow to answer end it all the same.
+        let late = nodes.nodes[2].log().contains("TimeoutOnRpcCall");
+        assert!(ended.status == 303 && (late || ended.header("location") == location), "{ended:?}");
         for socket in [&mut first, &mut second] {
             stopped_and_back(socket).await?;
         }
@@ -279,6 +296,12 @@ async fn the_status_of_all_nodes() -> Result<()> {
     let report = status(&nodes.nodes[1]).await?;
     assert!(report["nodes"].as_array().context("nodes")?.iter().all(|node| node["uptime_seconds"].is_u64()));
     assert_eq!(report["regions"].as_array().context("regions")?.len(), 3);
+    until("each tells of its databases", || async {
+        let report = status(&nodes.nodes[0]).await?;
+        let of = |node: &Value| node["databases"]["connected"] == 1;
+        Ok(report["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(of)))
+    })
+    .await?;
 
     nodes.nodes[2].signal(Signal::SIGSTOP)?;
     for node in &nodes.nodes[..2] {

@@ -1,6 +1,6 @@
 //! How a node finds the others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nkeys::{KeyPair, KeyPairType};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -51,7 +51,7 @@ pub enum Credentials {
     Token(SecretString),
     /// By the seed of an NKey.
     NKey(SecretString),
-    /// By a file with a JWT and the seed of its NKey.
+    /// By a file with a JWT and the seed of its NKey, which is read for each connection: it may be replaced.
     File(PathBuf),
 }
 
@@ -68,15 +68,28 @@ impl Credentials {
                 Ok(_) => Err("must be the seed of a user, which begins with SU".to_owned()),
                 Err(_) => Err("is not the seed of an NKey".to_owned()),
             },
-            Self::File(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| format!("names a file that cannot be read: {error}"))?;
-                async_nats::ConnectOptions::with_credentials(&text)
-                    .map_err(|error| format!("names a file without credentials: {error}"))?;
-                Ok(())
-            }
+            Self::File(path) => read_credentials(path).map(drop),
         }
     }
+}
+
+/// What a file of credentials holds: the JWT of a user, and its key.
+///
+/// # Errors
+/// What is wrong with the file, without a secret.
+pub(crate) fn read_credentials(path: &Path) -> Result<(String, KeyPair), String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("names a file that cannot be read: {error}"))?;
+    // Each stands on the line after one that begins it.
+    let after = |mark: &str| {
+        let mut lines = text
+            .lines()
+            .map(str::trim)
+            .skip_while(|line| !(line.starts_with("---") && line.contains("BEGIN") && line.contains(mark)));
+        lines.nth(1).filter(|line| !line.is_empty() && !line.starts_with('-')).map(str::to_owned)
+    };
+    let found = after("JWT").zip(after("SEED").and_then(|seed| KeyPair::from_seed(&seed).ok()));
+    found.ok_or_else(|| "names a file without credentials: a JWT and the seed of its user".to_owned())
 }
 
 /// Reads a list of addresses, `nats://host:4222,tls://host`; a name and password in one of them is for all.

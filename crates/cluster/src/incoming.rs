@@ -63,8 +63,8 @@ struct Copies {
 struct NodeCopy {
     track: Track,
     asked_at: Instant,
-    /// Pieces of a large message.
-    pieces: BytesMut,
+    /// Pieces of a large message, from the first on.
+    pieces: Option<BytesMut>,
     /// What has come of an answer, and the number of the question.
     answer: (u64, BytesMut),
     /// Who is present there, as this node's rooms have it.
@@ -151,28 +151,33 @@ impl Incoming {
                 outcome.gap = true;
                 outcome.ask = Some(ask);
                 copy.asked_at = Instant::now();
-                copy.pieces = BytesMut::new();
+                copy.pieces = None;
             }
         }
         let body = match header.kind {
             Kind::Records => message,
             Kind::Mark => return Ok(outcome),
+            Kind::FirstFragment => {
+                copy.pieces = Some(BytesMut::from(message));
+                return Ok(outcome);
+            }
             Kind::Fragment | Kind::LastFragment => {
-                copy.pieces.extend_from_slice(&message);
-                if copy.pieces.len() > MAX_FRAGMENTED {
-                    copy.pieces = BytesMut::new();
+                // Who has not got the beginning, because it came too late or after a gap, cannot make sense of the rest.
+                let Some(mut pieces) = copy.pieces.take() else { return Ok(outcome) };
+                pieces.extend_from_slice(&message);
+                if pieces.len() > MAX_FRAGMENTED {
                     return Err(Malformed);
                 }
                 if header.kind == Kind::Fragment {
+                    copy.pieces = Some(pieces);
                     return Ok(outcome);
                 }
-                std::mem::take(&mut copy.pieces).freeze()
+                pieces.freeze()
             }
         };
         let mut fan_outs = Vec::new();
         let mut heard: Vec<RoomKey> = Vec::new();
         let mut users = false;
-        // A message whose first piece was lost does not parse, or not as it was: it follows a gap.
         for record in wire::records(body)? {
             match record {
                 Record::Json(room, payload) => {
@@ -361,7 +366,7 @@ impl NodeCopy {
         Self {
             track: Track::asking(ask),
             asked_at: Instant::now(),
-            pieces: BytesMut::new(),
+            pieces: None,
             answer: (0, BytesMut::new()),
             present: HashSet::new(),
             users: 0,

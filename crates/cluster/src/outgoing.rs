@@ -227,7 +227,11 @@ impl Outgoing {
         let mut pieces = records.chunks(max - HEADER).peekable();
         let mut messages = Vec::new();
         while let Some(piece) = pieces.next() {
-            let kind = if pieces.peek().is_some() { Kind::Fragment } else { Kind::LastFragment };
+            let kind = match (messages.is_empty(), pieces.peek()) {
+                (true, _) => Kind::FirstFragment,
+                (false, Some(_)) => Kind::Fragment,
+                (false, None) => Kind::LastFragment,
+            };
             let mut message = BytesMut::with_capacity(HEADER + piece.len());
             message.put_slice(&self.number(&mut state, kind));
             message.put_slice(piece);
@@ -338,9 +342,10 @@ mod tests {
         assert_eq!(numbers, (1..=messages.len() as u64).collect::<Vec<_>>());
         let (last, rest) = messages.split_last().unwrap();
         assert_eq!(last.0.kind, Kind::LastFragment);
-        assert!(
-            rest.iter().all(|(header, body)| header.kind == Kind::Fragment && body.len() + HEADER == 300)
-        );
+        assert!(rest.iter().all(|(_, body)| body.len() + HEADER == 300));
+        let (first, middle) = rest.split_first().unwrap();
+        assert_eq!(first.0.kind, Kind::FirstFragment);
+        assert!(!middle.is_empty() && middle.iter().all(|(header, _)| header.kind == Kind::Fragment));
         let body: Vec<u8> = messages.iter().flat_map(|(_, body)| body.to_vec()).collect();
         assert_eq!(payloads(body.into()), [large]);
     }

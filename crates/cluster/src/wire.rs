@@ -28,12 +28,14 @@ pub struct Malformed;
 pub enum Kind {
     /// Whole records.
     Records,
-    /// A part of records that are too large for one message; more follows.
+    /// A part of records that are too large for one message, neither the first nor the last.
     Fragment,
     /// The last part.
     LastFragment,
     /// Nothing: its number is that of the last envelope before it, so that its loss is seen.
     Mark,
+    /// The first part. What comes without it is not to be read: what a client has sent would stand where records should.
+    FirstFragment,
 }
 
 /// The header of an envelope.
@@ -73,6 +75,7 @@ impl Header {
             1 => Kind::Fragment,
             2 => Kind::LastFragment,
             3 => Kind::Mark,
+            4 => Kind::FirstFragment,
             _ => return Err(Malformed),
         };
         Ok(Self { kind, node: message.get_u32(), number: message.get_u64() })

@@ -1,13 +1,16 @@
 //! The connection to NATS.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
-use async_nats::{Client, ConnectOptions, Event, Server, client::RequestErrorKind};
+use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, Server, client::RequestErrorKind};
 use secrecy::ExposeSecret as _;
 use tokio::time::{self, Duration, Instant};
 
 use super::{Inner, life, listen};
-use crate::{Cluster, Credentials, questions};
+use crate::{Cluster, Credentials, config::read_credentials, questions};
 
 /// How often the server is asked whether it is there. Three questions without an answer end the connection: a network
 /// that swallows everything is noticed within eight seconds.
@@ -37,9 +40,6 @@ const BARRIER: Duration = Duration::from_secs(2);
 /// Why a node cannot begin to connect. A server that is not there is no reason: it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The file with credentials cannot be read, or holds none.
-    #[error("Cannot use the credentials for NATS: {0}")]
-    Credentials(std::io::Error),
     /// Settings that the client refuses.
     #[error("Cannot connect to NATS: {0}")]
     Settings(#[from] async_nats::ConnectError),
@@ -52,7 +52,7 @@ impl Cluster {
     /// When the settings cannot be used.
     pub async fn start(&self) -> Result<(), ConnectError> {
         let inner = &self.0;
-        let client = options(inner).await?.connect(&inner.config.servers[..]).await?;
+        let client = options(inner).connect(&inner.config.servers[..]).await?;
         let _ = inner.client.set(client);
         inner.tasks.spawn(listen::beats(Arc::clone(inner)));
         inner.tasks.spawn(listen::direct(Arc::clone(inner)));
@@ -87,7 +87,7 @@ impl Cluster {
     }
 }
 
-async fn options(inner: &Arc<Inner>) -> Result<ConnectOptions, ConnectError> {
+fn options(inner: &Arc<Inner>) -> ConnectOptions {
     let config = &inner.config;
     let options = match &config.credentials {
         Credentials::None => ConnectOptions::new(),
@@ -97,7 +97,8 @@ async fn options(inner: &Arc<Inner>) -> Result<ConnectOptions, ConnectError> {
         Credentials::Token(token) => ConnectOptions::with_token(token.expose_secret().to_owned()),
         Credentials::NKey(seed) => ConnectOptions::with_nkey(seed.expose_secret().to_owned()),
         Credentials::File(path) => {
-            ConnectOptions::with_credentials_file(path).await.map_err(ConnectError::Credentials)?
+            let path = path.clone();
+            ConnectOptions::with_auth_callback(move |nonce| std::future::ready(sign(&path, &nonce)))
         }
     };
     let (events, attempts) = (Arc::clone(inner), Arc::clone(inner));
@@ -132,7 +133,16 @@ async fn options(inner: &Arc<Inner>) -> Result<ConnectOptions, ConnectError> {
     if let Some((certificate, key)) = &config.client_certificate {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
-    Ok(options)
+    options
+}
+
+/// Logs in with what the file of credentials holds now: JWTs expire, and others are put in their place.
+fn sign(path: &Path, nonce: &[u8]) -> Result<Auth, AuthError> {
+    let (jwt, key) = read_credentials(path).map_err(AuthError::new)?;
+    let mut auth = Auth::new();
+    auth.jwt = Some(jwt);
+    auth.signature = Some(key.sign(nonce).map_err(AuthError::new)?);
+    Ok(auth)
 }
 
 /// Tells why there is no connection: each reason once.

@@ -33,7 +33,7 @@ fn records_come_back() {
 
 #[test]
 fn headers_and_direct_messages_come_back() {
-    for kind in [Kind::Records, Kind::Fragment, Kind::LastFragment, Kind::Mark] {
+    for kind in [Kind::Records, Kind::Fragment, Kind::LastFragment, Kind::Mark, Kind::FirstFragment] {
         let header = Header { kind, node: 0xABCD_EF01, number: u64::MAX };
         let mut message = Bytes::copy_from_slice(&header.encode());
         assert_eq!(Header::decode(&mut message), Ok(header));

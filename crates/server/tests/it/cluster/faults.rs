@@ -55,7 +55,7 @@ async fn a_lost_connection_is_told_and_mended() -> Result<()> {
 /// Those on the node go on, new ones come, and who is elsewhere leaves.
 #[tokio::test]
 async fn a_network_that_stands_still() -> Result<()> {
-    let nodes = Nodes::start(2).await?;
+    let mut nodes = Nodes::start(2).await?;
     let (mut here, mut there) =
         (Watcher::enter(&nodes, 0, "a").await?, Watcher::enter(&nodes, 1, "b").await?);
     here.track(json!({})).await?;
@@ -110,7 +110,13 @@ async fn a_network_that_stands_still() -> Result<()> {
     there.sees(&both).await?;
     say(&mut late, TOPIC, "together", json!({})).await?;
     assert_eq!(there.socket.event(TOPIC, "broadcast").await?["event"], "together");
-    Ok(())
+
+    // It ends in time too, whether or not its last words reach anybody.
+    nodes.links[0].stall();
+    say(&mut late, TOPIC, "last words", json!({})).await?;
+    let log = nodes.nodes.remove(0).stop_and_tell().await?;
+    assert!(!log.contains("some connections did not end in time"), "{log}");
+    there.sees(&both[1..]).await
 }
 
 /// A server without NATS serves those on it, and joins the others when NATS is there; its credentials are in no log.

@@ -211,7 +211,13 @@ async fn files_with_credentials() -> Result<()> {
     let deaf = text(credentials(dir, "deaf", &account, json!({"deny": ["realtime.>"]}))?)?;
 
     let [one, _two] = guarded.cluster(&[("NATS_CREDENTIALS_FILE", &right)]).await?;
-    guarded.alone(&[("NATS_CREDENTIALS_FILE", &wrong)], "authorization violation").await?;
+    let late = guarded.alone(&[("NATS_CREDENTIALS_FILE", &wrong)], "authorization violation").await?;
+    // Credentials expire and are replaced: the file is read for each connection.
+    std::fs::write(&wrong, "nothing yet")?;
+    until("that is told", async || Ok(late.log().contains("names a file without credentials"))).await?;
+    std::fs::copy(&right, &wrong)?;
+    until("it is let in", async || Ok(late.metric("realtime_cluster_nodes").await? == 3.0)).await?;
+    hear_each_other(&one, &late).await?;
     let node = guarded.node(&[("NATS_CREDENTIALS_FILE", &deaf)]).await?;
     let line = node.logged("RpcError").await?;
     assert!(line.to_lowercase().contains("permissions violation"), "{line}");

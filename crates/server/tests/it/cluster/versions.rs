@@ -11,6 +11,12 @@ use super::Nodes;
 
 const TOPIC: &str = "realtime:lobby";
 
+/// Kinds of envelopes.
+const RECORDS: u8 = 0;
+const MIDDLE: u8 = 1;
+const LAST: u8 = 2;
+const FIRST: u8 = 4;
+
 /// A node that is none.
 struct Other {
     client: async_nats::Client,
@@ -30,8 +36,13 @@ impl Other {
 
     /// Says a broadcast to the test's tenant.
     async fn say(&self, subject: &str, version: u8, number: u64, event: &str) -> Result<()> {
+        self.envelope(subject, [version, RECORDS], number, event).await
+    }
+
+    /// The same in an envelope of any kind.
+    async fn envelope(&self, subject: &str, begin: [u8; 2], number: u64, event: &str) -> Result<()> {
         let payload = json!({"type": "broadcast", "event": event, "payload": {}}).to_string();
-        let mut envelope = vec![version, 0];
+        let mut envelope = begin.to_vec();
         envelope.extend(self.id.to_be_bytes());
         envelope.extend(number.to_be_bytes());
         envelope.extend([1, TOPIC.len() as u8]);
@@ -60,6 +71,32 @@ fn count(node: &Server, code: &str) -> usize {
 async fn hears_next(socket: &mut Socket, event: &str) -> Result<()> {
     assert_eq!(socket.event(TOPIC, "broadcast").await?["event"], event);
     Ok(())
+}
+
+/// What a client says may look like what nodes say: of a message in pieces nothing is read without its beginning, whether
+/// somebody comes in the middle of it or has lost that.
+#[tokio::test]
+async fn pieces_are_nothing_without_the_first() -> Result<()> {
+    let nodes = Nodes::start(1).await?;
+    let client = async_nats::ConnectOptions::new().no_echo().connect(nodes.nats.url()).await?;
+    let other = Other { client, wire: 1, id: 0xABCD, token: 1 };
+    other.beat(false).await?;
+    let mut socket = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    let subject = "realtime.1.t.realtime-dev";
+    other.envelope(subject, [1, MIDDLE], 5, "forged").await?;
+    other.envelope(subject, [1, LAST], 6, "forged").await?;
+    other.say(subject, 1, 7, "said").await?;
+    hears_next(&mut socket, "said").await?;
+    // The eighth is lost; it was the first of these.
+    other.envelope(subject, [1, MIDDLE], 9, "forged").await?;
+    other.envelope(subject, [1, LAST], 10, "forged").await?;
+    other.say(subject, 1, 11, "said again").await?;
+    hears_next(&mut socket, "said again").await?;
+    // A whole one: its pieces are two records here.
+    other.envelope(subject, [1, FIRST], 12, "in").await?;
+    other.envelope(subject, [1, LAST], 13, "pieces").await?;
+    hears_next(&mut socket, "in").await?;
+    hears_next(&mut socket, "pieces").await
 }
 
 /// A node of another version is told of once and nothing is exchanged with it; one of the same number likewise. Beside

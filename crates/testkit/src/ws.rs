@@ -14,7 +14,8 @@ use tokio_tungstenite::{
 
 use crate::PATIENCE;
 
-/// How long a socket that waits for a frame is silent: the server closes one that it has not heard of for a minute.
+/// How long a socket that reads frames says nothing: the server closes one that it has not heard of for a minute, whatever
+/// it is told meanwhile.
 const SILENCE: time::Duration = time::Duration::from_secs(20);
 
 /// Serializer of a socket.
@@ -73,6 +74,8 @@ pub struct Socket {
     next_ref: u64,
     /// Frames that were read while another was waited for.
     seen: VecDeque<Frame>,
+    /// When it last said something.
+    spoken: time::Instant,
 }
 
 impl Socket {
@@ -102,7 +105,10 @@ impl Socket {
             request.headers_mut().insert(*name, HeaderValue::from_str(value)?);
         }
         match time::timeout(PATIENCE, connect_async(request)).await? {
-            Ok((stream, _)) => Ok(Ok(Self { stream, version, next_ref: 0, seen: VecDeque::new() })),
+            Ok((stream, _)) => {
+                let spoken = time::Instant::now();
+                Ok(Ok(Self { stream, version, next_ref: 0, seen: VecDeque::new(), spoken }))
+            }
             Err(Error::Http(answer)) => Ok(Err(Refused {
                 status: answer.status().as_u16(),
                 content_type: answer
@@ -133,7 +139,7 @@ impl Socket {
     /// # Errors
     /// When the socket is closed.
     pub async fn send_text(&mut self, text: impl Into<String>) -> Result<()> {
-        Ok(self.stream.send(Message::text(text.into())).await?)
+        self.send_message(Message::text(text.into())).await
     }
 
     /// Sends bytes as they are.
@@ -141,7 +147,7 @@ impl Socket {
     /// # Errors
     /// When the socket is closed.
     pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
-        Ok(self.stream.send(Message::Binary(bytes.into())).await?)
+        self.send_message(Message::Binary(bytes.into())).await
     }
 
     /// Sends a WebSocket message of any kind.
@@ -149,6 +155,7 @@ impl Socket {
     /// # Errors
     /// When the socket is closed.
     pub async fn send_message(&mut self, message: Message) -> Result<()> {
+        self.spoken = time::Instant::now();
         Ok(self.stream.send(message).await?)
     }
 
@@ -262,10 +269,11 @@ impl Socket {
 
     async fn next(&mut self) -> Result<Frame> {
         loop {
-            let Ok(message) = time::timeout(SILENCE, self.message()).await else {
-                self.stream.send(Message::Ping(Bytes::new())).await?;
-                continue;
-            };
+            if self.spoken.elapsed() >= SILENCE {
+                // If that is not possible any more, reading tells why.
+                let _ = self.send_message(Message::Ping(Bytes::new())).await;
+            }
+            let Ok(message) = time::timeout_at(self.spoken + SILENCE, self.message()).await else { continue };
             match message? {
                 Message::Text(text) => return self.decode(&text),
                 Message::Binary(frame) => return user_broadcast(&frame),

@@ -300,7 +300,12 @@ async fn a_slot_in_use_is_taken_over() -> Result<()> {
     let slot = format!("supabase_realtime_replication_slot_{suffix}");
     let holder = Server::start(BINARY, &db, options()).await?;
     let active = format!("select count(*) from pg_replication_slots where slot_name = '{slot}' and active");
-    until(&db, &active, 1).await?;
+    // It reads: a slot is active for a moment when it is made, too.
+    let streaming = format!(
+        "select count(*) from pg_stat_replication join pg_replication_slots on active_pid = pid
+         where slot_name = '{slot}' and state = 'streaming'"
+    );
+    until(&db, &streaming, 1).await?;
     // It does not answer any more, and does not let go.
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(holder.pid().try_into()?),

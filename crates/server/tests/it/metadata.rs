@@ -192,6 +192,7 @@ async fn servers_follow_each_other() -> Result<()> {
             if reply.to_string().contains("ChannelRateLimitReached") {
                 return anyhow::Ok(());
             }
+            time::sleep(time::Duration::from_millis(20)).await;
         }
     })
     .await??;

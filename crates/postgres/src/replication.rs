@@ -42,6 +42,10 @@ const SIGNS_OF_LIFE: u32 = 5;
 /// server lets go of it after a fifth of that.
 const SHARED_SILENCE_LIMIT: time::Duration = time::Duration::from_secs(25);
 
+/// How long the connection of a node that has the lock and does not stream yet may say nothing until the server ends it,
+/// from PostgreSQL 14 on: the node hangs. While it streams the server asks for signs of life instead.
+const CLAIM_LIMIT: time::Duration = time::Duration::from_secs(30);
+
 /// What our replication connections are called in `pg_stat_activity`.
 pub(crate) const APPLICATION_NAME: &str = "realtime_replication";
 
@@ -246,6 +250,12 @@ impl Walsender {
         };
         let mut client = ReplicationClient::connect_gated(replication).await?;
         if let Claim::Lock(name) = &claim {
+            let set = format!(
+                "select pg_catalog.set_config(name, '{}', false) from pg_catalog.pg_settings
+                 where name = 'idle_session_timeout'",
+                CLAIM_LIMIT.as_millis()
+            );
+            client.simple_query(&set).await?;
             let name = name.replace('\'', "''");
             let sql =
                 format!("select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended('{name}', 0))");
@@ -277,6 +287,17 @@ impl Walsender {
         }
         let (resumed, start) = (found.is_some(), start.unwrap_or_default());
         Ok(Some(Self { client, resumed, start, heard: time::Instant::now(), silence_limit }))
+    }
+
+    /// Waits before it starts, and lets the server know that this node does not hang.
+    pub(crate) async fn wait_until(&mut self, limit: time::Instant) -> Result<(), ReplicationError> {
+        loop {
+            time::sleep_until(limit.min(time::Instant::now() + CLAIM_LIMIT / 3)).await;
+            if time::Instant::now() >= limit {
+                return Ok(());
+            }
+            self.client.simple_query("select 1").await?;
+        }
     }
 
     /// Starts streaming.

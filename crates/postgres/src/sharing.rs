@@ -188,7 +188,7 @@ impl Session {
                         gather(&*owning).await;
                     }
                     if let Some(limit) = not_before {
-                        time::sleep_until(limit).await;
+                        walsender.wait_until(limit).await?;
                     }
                 }
                 walsender.start().await?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use realtime_testkit::{Nats, Server, Socket, TestDb, Version, until};
 use serde_json::json;
@@ -341,4 +342,28 @@ async fn both_generations_on_all_nodes() -> Result<()> {
         assert_eq!(second.event(new, "postgres_changes").await?["data"]["old_record"], json!({"id": 1}));
     }
     Ok(())
+}
+
+/// A node that has the lock and hangs before it reads loses it as well; one that only waits keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_hangs_before_it_reads_loses_the_lock() -> Result<()> {
+    let db = clients::users().await?;
+    let nats = Nats::start(&[]).await?;
+    let (url, slot) = (nats.url(), format!("hangs_{}", db.name()));
+    db.sql(&format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')")).await?;
+    let env = [("NATS_URL", &*url), ("SLOT_NAME", &slot), ("LEGACY_RESUME_DELAY_MS", "600000")];
+    let node = server(&db, &env).await?;
+    let holders = async || -> Result<i64> {
+        let sql = "select count(*) from pg_locks join pg_stat_activity using (pid)
+            where locktype = 'advisory' and application_name = 'realtime_replication' and datname = current_database()";
+        Ok(db.client().query_one(sql, &[]).await?.try_get(0)?)
+    };
+    until("it has the lock", async || Ok(holders().await? == 1)).await?;
+    time::sleep(Duration::from_secs(35)).await;
+    assert_eq!(holders().await?, 1, "{}", node.log());
+    node.signal(Signal::SIGSTOP)?;
+    until("it has lost the lock", async || Ok(holders().await? == 0)).await?;
+    node.signal(Signal::SIGCONT)?;
+    node.stop().await?;
+    drop_slot(&db, &slot).await
 }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Incoming {
     pub(crate) holders: AtomicUsize,
     /// Since when there is none.
     pub(crate) idle_since: Mutex<Option<Instant>>,
+    /// Somebody began to listen while there was no connection.
+    pub(crate) alone: AtomicBool,
     /// Whether what is said from now on will be heard, and what is so elsewhere is known, as far as can be.
     pub(crate) ready: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
@@ -100,6 +102,7 @@ impl Incoming {
             side: RwLock::new(side),
             holders: AtomicUsize::new(0),
             idle_since: Mutex::default(),
+            alone: AtomicBool::new(false),
             ready: watch::Sender::new(false),
             stop: CancellationToken::new(),
             copies: Mutex::default(),

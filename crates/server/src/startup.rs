@@ -27,6 +27,9 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between attempts to reach a database at start: doubles up to the second value, with jitter.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// How long a server waits for its first connection to NATS before it serves.
+const FIRST_CONNECTION: Duration = Duration::from_secs(1);
+
 /// How often the files of the certificate are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -70,13 +73,18 @@ impl Server {
         Ok(self.listener.local_addr()?.port())
     }
 
-    /// Begins to talk to other nodes, if there can be any.
+    /// Begins to talk to other nodes, if there can be any, and waits a moment for the connection: who joins before it hears
+    /// this node alone.
     ///
     /// # Errors
     /// When the settings cannot be used. Servers that are not there are no error: they are tried again.
     pub async fn join_others(&self) -> Result<(), ConnectError> {
         match self.app.cluster() {
-            Some(cluster) => cluster.start().await,
+            Some(cluster) => {
+                cluster.start().await?;
+                cluster.connected(FIRST_CONNECTION).await;
+                Ok(())
+            }
             None => Ok(()),
         }
     }

@@ -63,6 +63,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// Returns when there is a connection, or after `limit`. Cancel safe.
+    pub async fn connected(&self, limit: Duration) {
+        let mut connected = self.0.connected.subscribe();
+        // The sender lives as long as this does.
+        let _ = time::timeout(limit, connected.wait_for(|connected| *connected)).await;
+    }
+
     /// Tells the others that this node goes, and ends.
     pub async fn leave(&self) {
         let inner = &self.0;

@@ -187,8 +187,9 @@ impl Inner {
             self.publish(self.subjects.tenant(&stream.tenant), mark).await;
         }
         let interests = self.interests();
-        if !first && lost_at.is_some() {
-            for incoming in &interests {
+        for incoming in &interests {
+            // Before the first connection nothing was heard either.
+            if incoming.alone.swap(false, Ordering::SeqCst) || (!first && lost_at.is_some()) {
                 incoming.missed();
             }
         }

@@ -96,7 +96,11 @@ async fn answer(inner: Arc<Inner>, to: u32, ask: u64, tenants: Vec<Arc<str>>) {
 pub(super) async fn tenant(inner: Arc<Inner>, incoming: Arc<Incoming>) {
     // Without a connection nothing will be heard: nobody need wait for it. They are told when there is one.
     if !inner.is_connected() {
-        incoming.ready.send_replace(true);
+        incoming.alone.store(true, Ordering::SeqCst);
+        // Still not: it is seen when there is a connection.
+        if !inner.is_connected() {
+            incoming.ready.send_replace(true);
+        }
     }
     let answered_by = Instant::now() + FIRST_ANSWERS;
     let subscribing = subscribe(&inner, inner.subjects.tenant(&incoming.tenant));

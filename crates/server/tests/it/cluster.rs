@@ -58,6 +58,10 @@ impl Nodes {
             nodes.add(env).await?;
         }
         nodes.see_each_other(count).await?;
+        for node in &nodes.nodes {
+            until("it is connected", async || Ok(node.metric("realtime_cluster_connected").await? == 1.0))
+                .await?;
+        }
         Ok(nodes)
     }
 

@@ -119,7 +119,8 @@ async fn a_network_that_stands_still() -> Result<()> {
     there.sees(&both[1..]).await
 }
 
-/// A server without NATS serves those on it, and joins the others when NATS is there; its credentials are in no log.
+/// A server without NATS serves those on it, and joins the others when NATS is there: who joined before is told that
+/// others were not heard; its credentials are in no log.
 #[tokio::test]
 async fn nats_may_come_later() -> Result<()> {
     let db = TestDb::new().await?;
@@ -137,6 +138,7 @@ async fn nats_may_come_later() -> Result<()> {
     assert_eq!(server.metric("realtime_cluster_connected").await?, 0.0);
     let _nats = Nats::start_at(port, &["--user", "me", "--pass", "s3cret-word"]).await?;
     until("it connects", || async { Ok(server.metric("realtime_cluster_connected").await? == 1.0) }).await?;
+    assert_eq!(socket.event(TOPIC, "system").await?["status"], "error");
     assert!(!server.log().contains("s3cret-word"));
     Ok(())
 }

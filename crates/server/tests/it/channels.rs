@@ -135,8 +135,9 @@ async fn joining_twice() -> Result<()> {
 /// protocol 23
 #[tokio::test]
 async fn the_join_ref_of_a_push_does_not_matter() -> Result<()> {
-    let (server, _db) = server().await?;
     for version in Version::BOTH {
+        // Of its own: who was present in the last round may still be leaving.
+        let (server, _db) = server().await?;
         let mut other = joined(&server, version, config(json!({"presence": {"enabled": true}}))).await?;
         other.event(TOPIC, "presence_state").await?;
         let mut socket = joined(&server, version, config(json!({"broadcast": {"ack": true}}))).await?;
@@ -241,8 +242,9 @@ async fn refused_joins_give_their_reason() -> Result<()> {
 /// protocol 29, 30, 34 and recording 03
 #[tokio::test]
 async fn join_payloads_are_read_leniently() -> Result<()> {
-    let (server, _db) = server().await?;
     for version in Version::BOTH {
+        // Of its own: sockets of the last round may still be leaving.
+        let (server, _db) = server().await?;
         let booleans = json!({"broadcast": {"ack": "True", "self": "FALSE"}, "presence": {"enabled": "true", "key": 123}});
         let mut socket = joined(&server, version, config(booleans)).await?;
         assert_eq!(socket.event(TOPIC, "presence_state").await?, json!({}));
@@ -264,9 +266,13 @@ async fn join_payloads_are_read_leniently() -> Result<()> {
         for key in [json!(""), Value::Null] {
             let mut socket = joined(&server, version, config(json!({"presence": {"key": key}}))).await?;
             socket.send(json!("1"), json!("t"), TOPIC, "presence", json!({"event": "track"})).await?;
-            let diff = socket.event(TOPIC, "presence_diff").await?;
-            let joins = diff["joins"].as_object().expect("joins");
-            assert!(joins.keys().all(|key| key.len() >= 16), "{diff}");
+            let mut keys = Vec::new();
+            while keys.is_empty() {
+                // The socket before it leaves.
+                let diff = socket.event(TOPIC, "presence_diff").await?;
+                keys = diff["joins"].as_object().context("joins")?.keys().cloned().collect();
+            }
+            assert!(keys.iter().all(|key| key.len() >= 16), "{keys:?}");
         }
         let fractional = sign(&json!({"role": "anon", "exp": unix_now() as f64 + 100.99, "iat": 1.5}));
         joined(&server, version, json!({"config": {}, "access_token": fractional})).await?;

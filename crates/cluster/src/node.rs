@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -53,11 +53,9 @@ pub(crate) struct Inner {
     token: u64,
     pub(crate) client: OnceLock<Client>,
     connected: watch::Sender<bool>,
-    /// Whether there ever was a connection.
-    was_connected: AtomicBool,
     /// Why there is none to be had, as far as it was told.
     refusals: Mutex<Vec<String>>,
-    /// When the connection was lost.
+    /// When the connection was lost; nothing before the first.
     lost_at: Mutex<Option<Instant>>,
     /// Told when the connection stands anew.
     resumed: Notify,
@@ -163,7 +161,6 @@ impl Cluster {
             token,
             client: OnceLock::new(),
             connected: watch::Sender::new(false),
-            was_connected: AtomicBool::new(false),
             refusals: Mutex::default(),
             lost_at: Mutex::default(),
             resumed: Notify::new(),

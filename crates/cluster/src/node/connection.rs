@@ -1,9 +1,6 @@
 //! The connection to NATS.
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{path::Path, sync::Arc};
 
 use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, Server, client::RequestErrorKind};
 use secrecy::ExposeSecret as _;
@@ -212,10 +209,5 @@ impl Inner {
     pub(super) async fn barrier(&self, client: &Client) -> bool {
         let answer = client.request(self.subjects.nobody(self.id), Default::default()).await;
         matches!(answer, Err(error) if error.kind() == RequestErrorKind::NoResponders)
-    }
-
-    /// Whether this is the first connection.
-    pub(super) fn is_first_connection(&self) -> bool {
-        !self.was_connected.swap(true, Ordering::Relaxed)
     }
 }

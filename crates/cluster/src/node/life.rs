@@ -164,8 +164,7 @@ impl Inner {
 
     /// Asks all nodes what is so there about a tenant.
     pub(super) async fn ask_all(&self, incoming: &Arc<Incoming>) {
-        let nodes: Vec<u32> = self.members.lock().nodes().keys().copied().collect();
-        for node in nodes {
+        for node in self.others() {
             self.ask(node, std::slice::from_ref(incoming)).await;
         }
     }
@@ -181,7 +180,6 @@ impl Inner {
             return;
         }
         let lost_at = self.lost_at.lock().take();
-        let first = self.is_first_connection();
         self.say_beat(false, false).await;
         for (stream, mark) in self.outgoing.marks(lost_at.map(|at| at - DOUBTFUL)) {
             self.publish(self.subjects.tenant(&stream.tenant), mark).await;
@@ -189,12 +187,11 @@ impl Inner {
         let interests = self.interests();
         for incoming in &interests {
             // Before the first connection nothing was heard either.
-            if incoming.alone.swap(false, Ordering::SeqCst) || (!first && lost_at.is_some()) {
+            if incoming.alone.swap(false, Ordering::SeqCst) || lost_at.is_some() {
                 incoming.missed();
             }
         }
-        let nodes: Vec<u32> = self.members.lock().nodes().keys().copied().collect();
-        for node in nodes {
+        for node in self.others() {
             self.ask(node, &interests).await;
         }
     }
@@ -248,8 +245,7 @@ impl Inner {
 
     /// Measures round trips.
     async fn measure(&self) {
-        let nodes: Vec<u32> = self.members.lock().nodes().keys().copied().collect();
-        for node in nodes {
+        for node in self.others() {
             let number = {
                 let mut latencies = self.latencies.lock();
                 latencies.next += 1;

@@ -7,6 +7,7 @@ pub(crate) use contact::Contact;
 pub use contact::Health;
 
 use std::{
+    borrow::Cow,
     pin::Pin,
     sync::{
         Arc,
@@ -76,13 +77,41 @@ pub trait ChangeSink: Send + Sync + 'static {
 /// Done when a sink can take more. Cancel safe.
 pub type Relief = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Something a subscribed channel has to be told.
+/// Something a subscribed channel has to be told. The channel lives on (clients 1). Codes are those of
+/// docs/operations.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// From now on every commit will be delivered (again).
     Subscribed,
-    /// Changes may have been missed, or cannot be evaluated any more.
-    Error(String),
+    /// Changes have been missed, or may have been.
+    Gap {
+        /// Why: a code that programs can compare.
+        code: &'static str,
+        /// The same in words.
+        text: Cow<'static, str>,
+    },
+    /// Some changes are not delivered, or not yet, though the connection to the database stands.
+    Warning {
+        /// Why: a code that programs can compare.
+        code: &'static str,
+        /// The same in words.
+        text: Cow<'static, str>,
+    },
+}
+
+impl Notice {
+    pub(crate) fn gap(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Gap { code, text: text.into() }
+    }
+
+    pub(crate) fn warning(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Warning { code, text: text.into() }
+    }
+
+    /// A subscription that cannot be kept or taken up again.
+    pub(crate) fn refusal(refusal: &SubscribeRefusal) -> Self {
+        Self::warning(refusal.code(), refusal.to_string())
+    }
 }
 
 /// What a channel wants to watch.

@@ -23,7 +23,7 @@ pub use json::write_json_string;
 pub use push::{AccessTokenPush, PresencePush};
 pub use reference::Ref;
 pub use refusal::{HandshakeRefusal, JoinRefusal};
-pub use system::SystemMessage;
+pub use system::{Extension, SystemMessage};
 pub use vsn::{UnsupportedVsn, Vsn};
 
 /// Kind of a WebSocket message.

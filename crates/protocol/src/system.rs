@@ -4,11 +4,53 @@ use std::borrow::Cow;
 
 use crate::write_json_string;
 
+/// What part of the server a `system` message speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Extension {
+    PostgresChanges,
+    System,
+}
+
+impl Extension {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::PostgresChanges => "postgres_changes",
+            Self::System => "system",
+        }
+    }
+}
+
+/// What a `system` message means for its channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Ok,
+    /// Something was missed or may have been; the channel lives on.
+    Gap,
+    /// Something does not work as asked for; the channel lives on.
+    Warning,
+    /// The channel has ended, or what it asked for was refused. Clients treat it as the channel's end (clients 1).
+    Error,
+}
+
+impl Status {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Gap => "gap",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// A `system` message about a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemMessage {
-    extension: &'static str,
-    ok: bool,
+    extension: Extension,
+    status: Status,
+    /// What a program can tell notices apart by: only of [`Status::Gap`] and [`Status::Warning`].
+    code: Option<&'static str>,
     message: Cow<'static, str>,
     /// Whether the payload names the channel.
     channel: bool,
@@ -19,8 +61,9 @@ impl SystemMessage {
     #[must_use]
     pub const fn subscribed() -> Self {
         Self {
-            extension: "postgres_changes",
-            ok: true,
+            extension: Extension::PostgresChanges,
+            status: Status::Ok,
+            code: None,
             message: Cow::Borrowed("Subscribed to PostgreSQL"),
             channel: true,
         }
@@ -30,8 +73,9 @@ impl SystemMessage {
     #[must_use]
     pub const fn replication_established() -> Self {
         Self {
-            extension: "system",
-            ok: true,
+            extension: Extension::System,
+            status: Status::Ok,
+            code: None,
             message: Cow::Borrowed("Replication connection established"),
             channel: true,
         }
@@ -41,35 +85,59 @@ impl SystemMessage {
     #[must_use]
     pub const fn disconnect() -> Self {
         Self {
-            extension: "system",
-            ok: true,
+            extension: Extension::System,
+            status: Status::Ok,
+            code: None,
             message: Cow::Borrowed("Server requested disconnect"),
             channel: false,
         }
     }
 
-    /// A subscription was refused, or changes may have been missed.
+    /// A subscription was refused.
     #[must_use]
     pub fn postgres_changes_error(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { extension: "postgres_changes", ok: false, message: message.into(), channel: true }
+        Self::new(Extension::PostgresChanges, Status::Error, None, message)
     }
 
     /// The channel is going to be closed.
     #[must_use]
     pub fn error(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { extension: "system", ok: false, message: message.into(), channel: true }
+        Self::new(Extension::System, Status::Error, None, message)
+    }
+
+    /// Something was missed or may have been; the channel lives on (spec README, decision 18).
+    #[must_use]
+    pub fn gap(extension: Extension, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(extension, Status::Gap, Some(code), message)
+    }
+
+    /// Something does not work as asked for; the channel lives on (spec README, decision 18).
+    #[must_use]
+    pub fn warning(extension: Extension, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(extension, Status::Warning, Some(code), message)
+    }
+
+    fn new(
+        extension: Extension,
+        status: Status,
+        code: Option<&'static str>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { extension, status, code, message: message.into(), channel: true }
     }
 
     /// Appends the payload; `sub_topic` is the topic without `realtime:`.
     pub(crate) fn write(&self, out: &mut Vec<u8>, sub_topic: &str) {
         out.extend_from_slice(b"{\"extension\":\"");
-        out.extend_from_slice(self.extension.as_bytes());
-        out.extend_from_slice(if self.ok {
-            b"\",\"status\":\"ok\",\"message\":"
-        } else {
-            b"\",\"status\":\"error\",\"message\":"
-        });
+        out.extend_from_slice(self.extension.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"status\":\"");
+        out.extend_from_slice(self.status.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"message\":");
         write_json_string(out, &self.message);
+        if let Some(code) = self.code {
+            out.extend_from_slice(b",\"code\":");
+            write_json_string(out, code);
+        }
         if self.channel {
             out.extend_from_slice(b",\"channel\":");
             write_json_string(out, sub_topic);

@@ -33,6 +33,7 @@ const CLIENT: &str = "The client's to mend";
 /// All codes that this server tells, in alphabetical order.
 #[rustfmt::skip]
 pub static CODES: &[Code] = &[
+    code("BroadcastsMissed", "Told to channels only: the connection to the database was lost, so broadcasts from it may have been missed", "See ReplicationConnectionDown"),
     code("CertificateNotReloaded", "The listener's certificate has changed, and cannot be used; the one in use stays", "Read the error, and mend the files"),
     code("ChannelRateLimitReached", "A socket wanted more channels than its tenant allows", "Have clients leave channels, or raise `max_channels_per_client`"),
     code("ChannelShutdown", "A channel was closed by the server; the text is what its client was told", "Read the text"),
@@ -43,6 +44,7 @@ pub static CODES: &[Code] = &[
     code("ConnectionRateLimitReached", "More users at once than the tenant allows", "Raise `max_concurrent_users`"),
     code("DatabaseConnectionRateLimitReached", "Three attempts to reach a database failed within five seconds", "See what the lines before it say of the database"),
     code("DatabaseLackOfConnections", "A database has no room for the connections that the server needs", "Raise `max_connections`, or end other sessions"),
+    code("DatabaseReplaced", "Told to channels only: the tenant's database settings changed, so row changes may have been missed", "None: clients are subscribed again"),
     code("DropReplicationSlotFailed", "A replication slot of a tenant that was removed or moved is still there", "Drop it by hand, or it keeps the log: `pg_drop_replication_slot`"),
     code("EncryptionReconcileFailed", "A secret in the metadata database could not be moved to AES-256-GCM", "Read the error; the old form stays in use"),
     code("ErrorConnectingToWebsocket", "A handshake failed for a reason without a code of its own", "Read the text"),

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use realtime_changes::{ChannelId, Delivery};
 use realtime_hub::{Closed, Outbox};
 use realtime_postgres::{ChangeSink, Notice};
-use realtime_protocol::{Ref, SystemMessage, Vsn, encode};
+use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode};
 use tokio::time::{self, Duration, Instant};
 
 use crate::{limits::Meters, metrics::MessageType};
@@ -254,7 +254,8 @@ impl ChangeSink for Routes {
         let Some(route) = route.filter(|route| !route.quiet) else { return };
         let message = match notice {
             Notice::Subscribed => SystemMessage::subscribed(),
-            Notice::Error(text) => SystemMessage::postgres_changes_error(text),
+            Notice::Gap { code, text } => SystemMessage::gap(Extension::PostgresChanges, code, text),
+            Notice::Warning { code, text } => SystemMessage::warning(Extension::PostgresChanges, code, text),
         };
         let _ = route.push(encode::system(route.vsn, &route.join_ref, &route.topic, &message));
     }

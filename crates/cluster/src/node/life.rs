@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_protocol::{Ref, SystemMessage, encode};
+use realtime_protocol::{Extension, Ref, SystemMessage, encode};
 use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 
 use super::{Inner, Latencies};
@@ -218,7 +218,7 @@ impl Inner {
             self.end_if_idle(&incoming, now);
         }
         if !gaps.is_empty() {
-            let message = SystemMessage::error(GAP);
+            let message = SystemMessage::gap(Extension::System, "RealtimeNodeDisconnected", GAP);
             self.hub.tell(
                 |room| gaps.contains(&room.tenant),
                 |vsn, topic| Some(encode::system(vsn, &Ref::null(), topic, &message)),

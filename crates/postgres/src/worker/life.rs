@@ -169,7 +169,7 @@ impl Worker {
         self.anew |= self.config.durable_slot && error.is_lasting();
         self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
         if !self.config.durable_slot || self.anew {
-            self.state.tell_all(&Notice::Error(GAP.to_owned()));
+            self.state.tell_all(&Notice::gap("ReplicationConnectionDown", GAP));
             self.gap_told = true;
         }
         self.back_off();
@@ -179,7 +179,7 @@ impl Worker {
     pub(super) async fn too_far_behind(&mut self) {
         tracing::error!(code = "ReplicationSlotLagTooHigh", "replication slot given up: too far behind");
         self.stop_session().await;
-        self.state.tell_all(&Notice::Error(TOO_FAR_BEHIND.to_owned()));
+        self.state.tell_all(&Notice::gap("ReplicationSlotLagTooHigh", TOO_FAR_BEHIND));
         self.gap_told = true;
         self.anew = self.config.durable_slot;
         self.retry_at = Instant::now();
@@ -193,7 +193,7 @@ impl Worker {
         tracing::info!(database = self.config.name, "replication session ended by an operator");
         self.stop_session().await;
         if !self.config.durable_slot {
-            self.state.tell_all(&Notice::Error(GAP.to_owned()));
+            self.state.tell_all(&Notice::gap("ReplicationConnectionDown", GAP));
             self.gap_told = true;
         }
         self.retry_at = Instant::now();
@@ -253,7 +253,7 @@ impl Worker {
         let resumed = running.session.is_resumed();
         // Nothing is missing before a publication came to be.
         if !resumed && !told {
-            self.state.tell_all(&Notice::Error(GAP.to_owned()));
+            self.state.tell_all(&Notice::gap("ReplicationConnectionDown", GAP));
         }
         if !resumed || told {
             self.state.confirm_all();

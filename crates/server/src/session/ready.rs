@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use realtime_protocol::SystemMessage;
+use realtime_protocol::{Extension, SystemMessage};
 use tokio::time::Instant;
 
 use super::{Effect, Session, Topic};
@@ -63,7 +63,7 @@ impl Session {
             channel.ready = Ready::Missed;
         }
         if missed {
-            self.system(topic, &SystemMessage::error(GAP));
+            self.system(topic, &SystemMessage::gap(Extension::System, "BroadcastsMissed", GAP));
         }
         if waits && now.arrives {
             self.system(topic, &SystemMessage::replication_established());

@@ -360,7 +360,7 @@ fn joins_are_answered_when_they_are_watched() {
     assert!(socket.join("realtime:a", watch()).is_empty());
     let Some(Effect::Subscribe(ticket, request)) = socket.effects.pop() else { panic!("a subscription") };
     // The database knows of the channel already.
-    fixture.runtime.routes().notice(request.channel, Notice::Error("early".into()));
+    fixture.runtime.routes().notice(request.channel, Notice::Gap { code: "Test", text: "early".into() });
     assert!(socket.frames().is_empty());
     // What comes on the topic meanwhile waits; heartbeats do not.
     assert!(socket.send(json!(["1", "2", "realtime:a", "unknown", {}])).is_empty());
@@ -368,7 +368,7 @@ fn joins_are_answered_when_they_are_watched() {
     let frames = socket.complete(Completion::Subscribed(ticket, Ok(())));
     assert_eq!(frames[0][3], "phx_reply");
     assert_eq!(messages(&frames), ["early", "Subscribed to PostgreSQL"]);
-    fixture.runtime.routes().notice(request.channel, Notice::Error("late".into()));
+    fixture.runtime.routes().notice(request.channel, Notice::Gap { code: "Test", text: "late".into() });
     assert_eq!(messages(&socket.frames()), ["late"]);
 }
 

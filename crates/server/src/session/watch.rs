@@ -11,7 +11,7 @@ use realtime_changes::{
     ChannelId, ParamsError, SubscribeRefusal, SubscriptionSpec, assign_ids, legacy_params,
 };
 use realtime_postgres::SubscribeRequest;
-use realtime_protocol::{JoinPayload, Ref, SystemMessage};
+use realtime_protocol::{Extension, JoinPayload, Ref, SystemMessage};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -189,7 +189,10 @@ impl Session {
                 self.ask(&topic, Question::Refresh, None, effects);
             }
             if watches {
-                self.system(&topic, &SystemMessage::postgres_changes_error(ENDED.to_owned()));
+                self.system(
+                    &topic,
+                    &SystemMessage::gap(Extension::PostgresChanges, "DatabaseReplaced", ENDED),
+                );
             }
         }
     }

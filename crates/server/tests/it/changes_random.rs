@@ -148,7 +148,7 @@ impl Subscriber {
             let frame =
                 self.socket.frame().await.with_context(|| format!("{} {:?}", self.claims, self.filter.0))?;
             match frame.event.as_str() {
-                "system" if frame.payload["status"] == "error" => {
+                "system" if frame.payload["status"] != "ok" => {
                     let message = frame.payload["message"].as_str().unwrap_or_default();
                     let withheld = message.contains("changes are withheld");
                     ensure!(withheld || message.contains("may have been missed"), "told: {message}");

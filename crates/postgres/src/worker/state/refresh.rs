@@ -57,7 +57,7 @@ impl State {
             }
             watcher.tables = tables;
             let notice = match missing(&watcher.request, &self.published) {
-                Some(context) => Notice::Error(SubscribeRefusal::NoTable(context).to_string()),
+                Some(context) => Notice::refusal(&SubscribeRefusal::NoTable(context)),
                 None if running => Notice::Subscribed,
                 None => continue,
             };
@@ -104,7 +104,7 @@ impl State {
                 Err(SubscribeRefusal::NoTable(_) | SubscribeRefusal::Unavailable(_)) => continue,
                 Err(refusal) => {
                     self.vain.remove(&request.channel);
-                    Notice::Error(refusal.to_string())
+                    Notice::refusal(&refusal)
                 }
             };
             self.sink.notice(request.channel, notice);

@@ -102,7 +102,7 @@ impl State {
                     code = "MessagePerSecondRateLimitReached",
                     "Too many postgres changes messages per second"
                 );
-                self.tell_all(&Notice::Error(LIMITED.to_owned()));
+                self.tell_all(&Notice::warning("MessagePerSecondRateLimitReached", LIMITED));
             }
         } else {
             self.relent();
@@ -158,7 +158,7 @@ impl State {
                         "subscription ended: its filter raised an error"
                     );
                     if let Some(channel) = self.engine.channel(oid, asked.key) {
-                        self.sink.notice(channel, Notice::Error(text));
+                        self.sink.notice(channel, Notice::warning("UnableToSubscribeToPostgres", text));
                     }
                     self.engine.detach(oid, asked.key);
                 }

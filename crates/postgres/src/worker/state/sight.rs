@@ -160,7 +160,7 @@ impl State {
         }
         let text = format!("Row level security could not be evaluated, changes are withheld: {error}");
         for channel in untold {
-            self.sink.notice(channel, Notice::Error(text.clone()));
+            self.sink.notice(channel, Notice::warning("RlsPolicyError", text.clone()));
         }
     }
 }

@@ -101,7 +101,7 @@ impl State {
                 Ok(plan) => plan,
                 Err(message) => {
                     let refusal = SubscribeRefusal::raised(spec.context(), &message);
-                    self.sink.notice(request.channel, Notice::Error(refusal.to_string()));
+                    self.sink.notice(request.channel, Notice::refusal(&refusal));
                     continue;
                 }
             };
@@ -117,7 +117,7 @@ impl State {
                 }),
                 Err(error) => {
                     let refusal = SubscribeRefusal::Database { context: spec.context(), error };
-                    self.sink.notice(request.channel, Notice::Error(refusal.to_string()));
+                    self.sink.notice(request.channel, Notice::refusal(&refusal));
                 }
             }
         }

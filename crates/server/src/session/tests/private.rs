@@ -476,10 +476,10 @@ fn gaps_are_told_to_those_who_asked() {
 
     replicating.store(false, Ordering::Relaxed);
     gaps.store(1, Ordering::Relaxed);
-    assert_eq!(differs(&mut socket), ["error"]);
+    assert_eq!(differs(&mut socket), ["gap"]);
     assert!(differs(&mut socket).is_empty());
     replicating.store(true, Ordering::Relaxed);
     assert_eq!(differs(&mut socket), ["ok"]);
     gaps.store(3, Ordering::Relaxed);
-    assert_eq!(differs(&mut socket), ["error", "ok"], "too quick to be seen in between");
+    assert_eq!(differs(&mut socket), ["gap", "ok"], "too quick to be seen in between");
 }

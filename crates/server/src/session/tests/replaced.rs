@@ -20,7 +20,7 @@ async fn watchers_ask_again() {
     let told = replaced(&mut socket, false);
     assert_eq!(told.len(), 1, "only who watches: {told:?}");
     assert_eq!((&told[0][2], &told[0][3]), (&json!("realtime:a"), &json!("system")));
-    assert_eq!(told[0][4]["status"], "error");
+    assert_eq!(told[0][4]["status"], "gap");
     assert_eq!(
         told[0][4]["message"],
         "The connection to the database was ended: changes may have been missed"

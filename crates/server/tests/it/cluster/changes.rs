@@ -132,7 +132,7 @@ async fn another_takes_over() -> Result<()> {
         watchers.iter_mut().enumerate().filter(|(node, _)| *node != frozen).filter_map(|(_, w)| w.as_mut())
     {
         let told = watcher.event(TOPIC, "system").await?;
-        assert_eq!((&told["status"], &told["extension"]), (&json!("error"), &json!("postgres_changes")));
+        assert_eq!((&told["status"], &told["extension"]), (&json!("gap"), &json!("postgres_changes")));
         watched_again(watcher).await?;
     }
     println!("after a freeze: {:?}", begun.elapsed());
@@ -144,7 +144,7 @@ async fn another_takes_over() -> Result<()> {
     }
     nodes.nodes[frozen].signal(Signal::SIGCONT)?;
     let watcher = watchers[frozen].as_mut().context("watcher")?;
-    assert_eq!(watcher.event(TOPIC, "system").await?["status"], "error");
+    assert_eq!(watcher.event(TOPIC, "system").await?["status"], "gap");
     watched_again(watcher).await?;
     nodes.see_each_other(3).await?;
     until("one reads", || async { Ok(walsenders(&nodes.db).await? == 1) }).await?;
@@ -159,7 +159,7 @@ async fn another_takes_over() -> Result<()> {
     nodes.nodes[killed].signal(Signal::SIGKILL)?;
     let begun = Instant::now();
     for watcher in watchers.iter_mut().flatten() {
-        assert_eq!(watcher.event(TOPIC, "system").await?["status"], "error");
+        assert_eq!(watcher.event(TOPIC, "system").await?["status"], "gap");
         watched_again(watcher).await?;
     }
     println!("after a kill: {:?}", begun.elapsed());
@@ -178,7 +178,7 @@ async fn another_takes_over() -> Result<()> {
     let watcher = watchers[other].as_mut().context("watcher")?;
     loop {
         let told = watcher.event(TOPIC, "system").await?;
-        if told["extension"] == "postgres_changes" && told["status"] == "error" {
+        if told["extension"] == "postgres_changes" && told["status"] == "gap" {
             break;
         }
     }
@@ -228,7 +228,7 @@ fn note(mut socket: Socket) -> (Arc<Notes>, JoinHandle<()>) {
         while let Ok(Ok(frame)) = time::timeout(PATIENCE * 10, socket.frame()).await {
             if frame.event == "postgres_changes" {
                 kept.ids.lock().extend(frame.payload["data"]["record"]["id"].as_i64());
-            } else if frame.event == "system" && frame.payload["status"] == "error" {
+            } else if frame.event == "system" && frame.payload["status"] == "gap" {
                 kept.gaps.lock().push(frame.payload["message"].to_string());
             }
         }

@@ -40,7 +40,7 @@ async fn a_lost_connection_is_told_and_mended() -> Result<()> {
     // It missed what others may have said; they missed what was said there.
     for socket in &mut sockets {
         let told = socket.event(TOPIC, "system").await?;
-        assert_eq!((&told["status"], &told["extension"]), (&json!("error"), &json!("system")));
+        assert_eq!((&told["status"], &told["extension"]), (&json!("gap"), &json!("system")));
         assert!(told["message"].as_str().unwrap_or_default().contains("other nodes"), "{told}");
     }
     nodes.see_each_other(3).await?;
@@ -138,7 +138,7 @@ async fn nats_may_come_later() -> Result<()> {
     assert_eq!(server.metric("realtime_cluster_connected").await?, 0.0);
     let _nats = Nats::start_at(port, &["--user", "me", "--pass", "s3cret-word"]).await?;
     until("it connects", || async { Ok(server.metric("realtime_cluster_connected").await? == 1.0) }).await?;
-    assert_eq!(socket.event(TOPIC, "system").await?["status"], "error");
+    assert_eq!(socket.event(TOPIC, "system").await?["status"], "gap");
     assert!(!server.log().contains("s3cret-word"));
     Ok(())
 }

@@ -26,7 +26,7 @@ async fn the_dashboard() -> Result<()> {
         ensure!(asked["stopped"] == true, "{asked}");
         // Whoever watches is told that it was stopped, and that it is back.
         let lost = socket.event("realtime:any", "system").await?;
-        ensure!(lost["status"] == "error", "{lost}");
+        ensure!(lost["status"] == "gap", "{lost}");
         let again = socket.event("realtime:any", "system").await?;
         ensure!(again["status"] == "ok", "{again}");
         Ok(())

@@ -60,7 +60,7 @@ async fn the_tenant_of_the_configuration() -> Result<()> {
         (303, "/admin/dashboard/tenants/realtime%2Ddev?done=replication")
     );
     let lost = socket.event("realtime:any", "system").await?;
-    assert_eq!(lost["status"], "error", "{lost:?}");
+    assert_eq!(lost["status"], "gap", "{lost:?}");
     let again = socket.event("realtime:any", "system").await?;
     assert_eq!(again["status"], "ok", "{again:?}");
     db.sql("insert into public.test (details) values ('after')").await?;
@@ -133,7 +133,7 @@ async fn a_tenant_of_the_metadata_database() -> Result<()> {
         (303, "/admin/dashboard/tenants/realtime%2Ddev?done=database")
     );
     let lost = socket.event("realtime:any", "system").await?;
-    assert_eq!(lost["status"], "error", "{lost:?}");
+    assert_eq!(lost["status"], "gap", "{lost:?}");
     let again = socket.event("realtime:any", "system").await?;
     assert_eq!(again["status"], "ok", "{again:?}");
     assert_eq!(ann.submit(page, "/tenants/nobody/end-database", &[]).await?.status, 404);

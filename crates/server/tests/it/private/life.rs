@@ -92,7 +92,7 @@ async fn the_connection_lives_with_its_listeners() -> Result<()> {
     )
     .await?;
     for topic in ["realtime:any", "realtime:room-1"] {
-        assert_eq!(listener.event(topic, "system").await?["status"], "error", "{topic}");
+        assert_eq!(listener.event(topic, "system").await?["status"], "gap", "{topic}");
         assert_eq!(listener.event(topic, "system").await?["status"], "ok", "{topic}");
     }
     db.sql("select realtime.send('{\"n\": 2}', 'e', 'room-1')").await?;
@@ -190,7 +190,7 @@ async fn publications_come_and_go() -> Result<()> {
 
     // Without the publication of messages rows go on; who watches them is told of the gap.
     db.sql("drop publication supabase_realtime_messages_publication").await?;
-    assert!(told(&mut socket).await?.starts_with("error: \"The connection to the database was lost"));
+    assert!(told(&mut socket).await?.starts_with("gap: \"The connection to the database was lost"));
     assert!(told(&mut socket).await?.starts_with("ok"));
     db.sql("insert into public.t values (3)").await?;
     socket.event("realtime:any", "postgres_changes").await?;

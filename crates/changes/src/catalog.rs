@@ -19,6 +19,9 @@ pub struct Table {
     pub row_security: bool,
     /// A table of its own, neither partitioned nor with children: a `ctid` names one of its rows.
     pub plain: bool,
+    /// The root of partitions. The log does not tell when its row-level security is turned on, so whether policies
+    /// decide about its rows is asked with every row.
+    pub partitioned: bool,
     /// Replica identity.
     pub replica_identity: ReplicaIdentity,
 }
@@ -47,11 +50,17 @@ pub struct RoleAccess {
     pub role: Box<str>,
     /// Whether row-level security does not apply to it: superuser, BYPASSRLS, or owner without FORCE.
     pub bypasses_rls: bool,
-    /// SELECT privilege, by index of `Table::columns`.
+    /// Whether `select` would give it: SELECT on the column and USAGE on the schema, by index of `Table::columns`.
     pub selectable: Vec<bool>,
 }
 
 impl Table {
+    /// Whether the database is asked who sees a row.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.row_security || self.partitioned
+    }
+
     /// Index of a column by its exact name.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<usize> {

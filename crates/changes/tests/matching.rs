@@ -39,6 +39,7 @@ fn table() -> Table {
         primary_key: vec![0],
         row_security: false,
         plain: true,
+        partitioned: false,
         replica_identity: ReplicaIdentity::Default,
     }
 }

@@ -1,6 +1,6 @@
 //! Questions to the catalog (postgres_changes 7.7).
 
-use deadpool_postgres::ClientWrapper as Client;
+pub(crate) use deadpool_postgres::ClientWrapper as Client;
 use realtime_changes::{Column, RoleAccess, Table};
 use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
 use tokio_postgres::{Error, Row, types::ToSql};
@@ -49,7 +49,7 @@ pub(crate) async fn table(
     const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
             (select i.indkey::int2[] from pg_catalog.pg_index i
              where i.indrelid = c.oid and i.indisprimary) as key,
-            c.relkind = 'r' and not c.relhassubclass as plain
+            c.relkind = 'r' and not c.relhassubclass as plain, c.relkind = 'p'
         from pg_catalog.pg_class c
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.oid = $1";
@@ -84,6 +84,7 @@ pub(crate) async fn table(
         primary_key: key.unwrap_or_default().iter().filter_map(position).collect(),
         row_security: row.try_get(2)?,
         plain: row.try_get(5)?,
+        partitioned: row.try_get(6)?,
         replica_identity: match identity.as_str() {
             "f" => ReplicaIdentity::Full,
             "i" => ReplicaIdentity::Index,
@@ -174,7 +175,8 @@ pub(crate) async fn role_accesses(
             r.rolsuper or r.rolbypassrls
                 or (not c.relforcerowsecurity and pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')),
             (select coalesce(array_agg(
-                    pg_catalog.has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT') order by a.attnum), '{}')
+                    pg_catalog.has_schema_privilege(r.oid, c.relnamespace, 'USAGE')
+                    and pg_catalog.has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT') order by a.attnum), '{}')
              from pg_catalog.pg_attribute a
              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
         from unnest($1::text[], $2::oid[]) with ordinality w (role, relation, n)
@@ -191,6 +193,12 @@ pub(crate) async fn role_accesses(
         }
     }
     Ok(accesses)
+}
+
+/// Which of these tables have row-level security.
+pub(crate) async fn secured(client: &Client, oids: &[Oid]) -> Result<Vec<Oid>, Error> {
+    const SQL: &str = "select oid from pg_catalog.pg_class where oid = any($1) and relrowsecurity";
+    rows(client, SQL, &[&oids]).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Whether a role exists.

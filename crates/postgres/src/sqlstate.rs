@@ -16,6 +16,7 @@ const CONDITIONS: &[(&str, &str)] = &[
     ("22021", "character_not_in_repertoire"),
     ("22023", "invalid_parameter_value"),
     ("22025", "invalid_escape_sequence"),
+    ("22012", "division_by_zero"),
     ("2200N", "invalid_xml_content"),
     ("2201B", "invalid_regular_expression"),
     ("22P02", "invalid_text_representation"),
@@ -30,12 +31,22 @@ const CONDITIONS: &[(&str, &str)] = &[
     ("42725", "ambiguous_function"),
     ("42846", "cannot_coerce"),
     ("42883", "undefined_function"),
+    ("42703", "undefined_column"),
+    ("42804", "datatype_mismatch"),
     ("42P01", "undefined_table"),
+    ("42P17", "invalid_object_definition"),
     ("54000", "program_limit_exceeded"),
     ("54001", "statement_too_complex"),
+    ("55P03", "lock_not_available"),
     ("57014", "query_canceled"),
     ("P0001", "raise_exception"),
 ];
+
+/// An error as clients may know it: code and condition, never the database's words, which may quote rows (spec README,
+/// decision 22).
+pub(crate) fn condition_of(code: &str) -> String {
+    format!("{code} {}", condition(code))
+}
 
 /// Name of an SQLSTATE's condition.
 fn condition(code: &str) -> &'static str {

@@ -121,6 +121,7 @@ fn table(type_name: &str, oid: u32) -> Table {
         primary_key: vec![0],
         row_security: false,
         plain: true,
+        partitioned: false,
         replica_identity: ReplicaIdentity::Default,
     }
 }

@@ -70,7 +70,7 @@ impl Watched {
 
     /// Whether a subscription may get a change only after a look at what row-level security shows it.
     fn is_guarded(&self, action: Action, attachment: &Attachment) -> bool {
-        self.table.row_security && !attachment.access.bypasses_rls && action != Action::Delete
+        self.table.asks() && !attachment.access.bypasses_rls && action != Action::Delete
     }
 
     pub(super) fn attach(&mut self, key: SubscriptionKey, attachment: Attachment) {
@@ -182,7 +182,7 @@ impl Watched {
     /// Who of the subscriptions that match may get a change at once, and who has to be looked at.
     pub(super) fn candidates(&self, action: Action, keys: &[SubscriptionKey]) -> Candidates {
         let mut candidates = Candidates::default();
-        if !self.table.row_security || action == Action::Delete {
+        if !self.table.asks() || action == Action::Delete {
             candidates.open = keys.to_vec();
             return candidates;
         }

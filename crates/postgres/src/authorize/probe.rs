@@ -7,8 +7,6 @@
 use std::time::SystemTime;
 
 use deadpool_postgres::Object;
-use serde::Deserialize;
-use serde_json::Value;
 use tokio_postgres::{
     Error, Statement,
     error::SqlState,
@@ -16,6 +14,7 @@ use tokio_postgres::{
 };
 
 use super::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict};
+use crate::claims::subject;
 
 /// The six settings that policies see, in the order of tenant_database 3.2; the role is taken on by the first.
 const SETTINGS: &str = "select pg_catalog.set_config('role', $1, true),
@@ -52,22 +51,6 @@ pub(super) const READ_STATEMENTS: u64 = 5;
 /// Statements of a write check, without and with presence.
 pub(super) const fn write_statements(presence: bool) -> u64 {
     if presence { 7 } else { 4 }
-}
-
-/// The claim that has a setting of its own.
-#[derive(Deserialize)]
-struct Subject {
-    #[serde(default)]
-    sub: Value,
-}
-
-/// Whose settings they are. A subject that is no text is given as JSON.
-fn subject(claims: &str) -> Option<String> {
-    match serde_json::from_str::<Subject>(claims).map(|claims| claims.sub) {
-        Ok(Value::String(text)) => Some(text),
-        Ok(Value::Null) | Err(_) => None,
-        Ok(other) => Some(other.to_string()),
-    }
 }
 
 fn check_role(request: &AuthorizeRequest) -> Result<(), AuthorizeError> {
@@ -192,19 +175,5 @@ fn allowed(written: Result<(), Error>) -> Result<bool, AuthorizeError> {
         Ok(()) => Ok(true),
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
         Err(error) => Err(AuthorizeError::of(&error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subjects() {
-        assert_eq!(subject(r#"{"sub":"u1","role":"x"}"#).as_deref(), Some("u1"));
-        assert_eq!(subject(r#"{"role":"x"}"#), None);
-        assert_eq!(subject(r#"{"sub":null}"#), None);
-        assert_eq!(subject(r#"{"sub":17}"#).as_deref(), Some("17"));
-        assert_eq!(subject("nonsense"), None);
     }
 }

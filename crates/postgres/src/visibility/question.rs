@@ -1,96 +1,75 @@
 //! The block of SQL that asks for every party.
 
+use std::fmt::Write as _;
+
 use realtime_changes::Table;
 
-/// The block that asks for every party of the setting `realtime.check` and leaves what it found in
-/// `realtime.verdicts`: a JSON array with one text per party.
+use super::policies::{Condition, Kind, PolicyColumn};
+
+/// The block that judges the images of the setting `realtime.check` for every party there and leaves what it found in
+/// `realtime.verdicts`: a JSON array with one text per party. The session has taken on the role of the parties.
 ///
-/// The rows are looked up once, with our own rights, and the parties are shown their places (`ctid`) only: looking at
-/// a place costs a quarter of a descent of the key's index, and it needs no operator that row-level security trusts
-/// (`numeric` has none: its index would not be used at all). Where that cannot be done, each party looks for the keys:
-/// in tables that are partitioned or have children, whose places repeat, and where our own role does not see all rows.
+/// The images are what the policies look at: the condition is evaluated on them, not on the rows that stand in the
+/// table by now. They are brought into the types of their columns once, as the role (a domain's check may call
+/// anybody's functions), into one array per column; a party's rows are picked out of these.
 ///
-/// Settings are made by assignment, which the language evaluates without a query of its own, and so are parties fetched.
-pub(super) fn question(table: &Table) -> String {
-    let conditions: Vec<String> = table
-        .primary_key
-        .iter()
-        .enumerate()
-        .filter_map(|(at, column)| {
-            let column = table.columns.get(*column)?;
-            Some(format!("t.{} = (k.value ->> {at})::{}", quoted(&column.name), column.cast_type))
-        })
-        .collect();
-    // Without a key there is no row to look for.
-    let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" and ") };
-    let relation = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
-    let places = if table.plain {
-        format!(
-            "
-    begin
-        if not row_security_active({oid}::oid) then
-            select array_agg(t.ctid order by k.ordinality)
-                into places
-                from jsonb_array_elements(job -> 'keys') with ordinality k
-                left join {relation} t on {conditions};
-        end if;
-    exception when insufficient_privilege then
-        places := null;
-    end;",
-            oid = table.oid,
-        )
-    } else {
-        String::new()
+/// Each party is asked in a subtransaction that ends with an error: no setting, lock or cached identity of one party is
+/// there for the next. Variables outlive it. A column wins over a variable of the same name, and the names of our own
+/// that stand beside the columns are names that the table does not have. Settings are made by assignment, which the
+/// language evaluates without a query of its own, and so are parties fetched.
+pub(super) fn question(table: &Table, columns: &[PolicyColumn], condition: &Condition) -> String {
+    let names = Names::of(table);
+    let judge = match condition {
+        Condition::Open => all_wanted(),
+        Condition::Holds { text, whole_row: true } => judge_whole(table, text, &names),
+        Condition::Holds { text, whole_row: false } => judge_columns(table, columns, text, &names),
     };
-    let oid = table.oid;
+    let declared = declarations(columns);
+    let built = build(columns, &names);
     let body = format!(
         "
+#variable_conflict use_column
 declare
-    job jsonb := current_setting('realtime.check')::jsonb;
-    parties jsonb := job -> 'parties';
-    party jsonb;
-    places tid[];
-    wanted int[];
-    looked_at tid[];
-    verdict text;
-    ignored text;
-    verdicts text[] := '{{}}';
-begin{places}
-    for at in 0 .. jsonb_array_length(parties) - 1 loop
-        party := parties -> at;
+    job pg_catalog.jsonb := pg_catalog.current_setting('realtime.check')::pg_catalog.jsonb;
+    images pg_catalog.jsonb := job operator(pg_catalog.->) 'images';
+    parties pg_catalog.jsonb := job operator(pg_catalog.->) 'parties';
+    party pg_catalog.jsonb;
+    everything pg_catalog.int4[] := array(select pg_catalog.generate_series(1, pg_catalog.jsonb_array_length(images)));
+    wanted pg_catalog.int4[];
+    built pg_catalog.bool := false;
+    judged pg_catalog.bool;
+    verdict pg_catalog.text;
+    ignored pg_catalog.text;
+    verdicts pg_catalog.text[] := '{{}}';{declared}
+begin
+    ignored := pg_catalog.set_config('realtime.check', '', true);
+    for at in 0 .. pg_catalog.jsonb_array_length(parties) operator(pg_catalog.-) 1 loop
+        party := parties operator(pg_catalog.->) at;
+        judged := false;
+        verdict := null;
         begin
-            wanted := null;
-            looked_at := places;
-            if party ? 'rows' then
-                wanted := array(select jsonb_array_elements_text(party -> 'rows')::int);
-                looked_at := array(select places[n] from unnest(wanted) n);
+            ignored := pg_catalog.set_config('request.jwt.claims', party operator(pg_catalog.->>) 'claims', true);
+            ignored := pg_catalog.set_config('request.jwt.claim.sub', party operator(pg_catalog.->>) 'sub', true);
+            ignored := pg_catalog.set_config('request.jwt.claim.role', party operator(pg_catalog.->>) 'role', true);
+            wanted := everything;
+            if pg_catalog.jsonb_typeof(party operator(pg_catalog.->) 'rows') is not null then
+                wanted := array(select pg_catalog.jsonb_array_elements_text(party operator(pg_catalog.->) 'rows')::pg_catalog.int4);
             end if;
-            ignored := set_config('request.jwt.claims', party ->> 'claims', true);
-            ignored := set_config('role', party ->> 'role', true);
-            -- A place is a system column: rights on some columns do not reach it.
-            if places is not null and has_table_privilege({oid}::oid, 'SELECT') then
-                select string_agg(array_position(places, t.ctid)::text, ',')
-                    into verdict
-                    from only {relation} t
-                    where t.ctid = any(looked_at);
-            else
-                select string_agg(k.ordinality::text, ',')
-                    into verdict
-                    from jsonb_array_elements(job -> 'keys') with ordinality k
-                    where (wanted is null or k.ordinality = any(wanted))
-                        and exists (select from {relation} t where {conditions});
-            end if;
-            verdict := '=' || coalesce(verdict, '');
+            if not built then{built}
+                built := true;
+            end if;{judge}
+            judged := true;
+            raise exception 'undo';
         exception
             when lock_not_available then
                 raise;
             when others then
-                verdict := 'ERROR ' || sqlstate || ' ' || sqlerrm;
+                verdict := case when judged
+                    then pg_catalog.concat('=', verdict) else pg_catalog.concat('!', sqlstate) end;
         end;
-        ignored := set_config('role', 'none', true);
-        verdicts := verdicts || verdict;
+        verdicts := pg_catalog.array_append(verdicts, verdict);
     end loop;
-    perform set_config('realtime.verdicts', to_jsonb(verdicts)::text, true);
+    ignored := pg_catalog.set_config('realtime.verdicts', pg_catalog.to_jsonb(verdicts)::pg_catalog.text, true);
 end
 "
     );
@@ -102,8 +81,114 @@ end
     format!("do {tag}{body}{tag}")
 }
 
+/// Names of ours that are no column's.
+struct Names {
+    /// The number of an image, from one.
+    number: String,
+}
+
+impl Names {
+    fn of(table: &Table) -> Self {
+        Self { number: quoted(&number(table)) }
+    }
+}
+
+/// What the number of an image is called, in the images too.
+pub(super) fn number(table: &Table) -> String {
+    let mut number = String::from("number");
+    while table.column(&number).is_some() {
+        number.push('_');
+    }
+    number
+}
+
+/// The variable of a policy's column: its values, by image.
+fn variable(at: usize) -> String {
+    format!("values_{at}")
+}
+
+fn declarations(columns: &[PolicyColumn]) -> String {
+    columns.iter().enumerate().fold(String::new(), |mut text, (at, column)| {
+        let element = if column.kind == Kind::Array { "pg_catalog.text" } else { &*column.type_name };
+        let _ = write!(text, "\n    {} {element}[];", variable(at));
+        text
+    })
+}
+
+/// Brings the values into their types. What comes as JSON strings goes through the types' input functions.
+fn build(columns: &[PolicyColumn], names: &Names) -> String {
+    if columns.is_empty() {
+        return String::new();
+    }
+    let (mut aggregates, mut variables, mut definition) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, PolicyColumn { type_name, kind, .. }) in columns.iter().enumerate() {
+        let cast = if *kind == Kind::Json { format!("::{type_name}") } else { String::new() };
+        let number = &names.number;
+        aggregates.push(format!("pg_catalog.array_agg(image.c{at}{cast} order by image.{number})"));
+        variables.push(variable(at));
+        let declared = if *kind == Kind::Plain { type_name } else { "pg_catalog.text" };
+        definition.push(format!("c{at} {declared}"));
+    }
+    format!(
+        "
+                select {aggregates}
+                    into {variables}
+                    from pg_catalog.jsonb_to_recordset(images) image ({definition}, {number} pg_catalog.int4);",
+        aggregates = aggregates.join(", "),
+        variables = variables.join(", "),
+        definition = definition.join(", "),
+        number = names.number,
+    )
+}
+
+fn all_wanted() -> String {
+    "
+            verdict := pg_catalog.array_to_string(wanted, ',');"
+        .to_owned()
+}
+
+/// The condition on the columns that it reads.
+fn judge_columns(table: &Table, columns: &[PolicyColumn], condition: &str, names: &Names) -> String {
+    let picked = columns.iter().enumerate().fold(String::new(), |mut text, (at, column)| {
+        let cast =
+            if column.kind == Kind::Array { format!("::{}", column.type_name) } else { String::new() };
+        let _ = write!(text, "({}[wanted_row.n]){cast} as {}, ", variable(at), quoted(&column.name));
+        text
+    });
+    format!(
+        "
+            select pg_catalog.string_agg({number}::pg_catalog.text, ',')
+                into verdict
+                from (select {picked}wanted_row.n as {number}
+                    from pg_catalog.unnest(wanted) wanted_row (n)) as {table}
+                where {condition};",
+        number = names.number,
+        table = quoted(&table.name),
+    )
+}
+
+/// The condition on the row as a whole, which has to be of the table's type.
+fn judge_whole(table: &Table, condition: &str, names: &Names) -> String {
+    let relation = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
+    let mut other = String::from("wanted_row");
+    while *other == *table.name {
+        other.push('_');
+    }
+    format!(
+        "
+            select pg_catalog.string_agg({other}.{number}::pg_catalog.text, ',')
+                into verdict
+                from pg_catalog.unnest(wanted) {other} ({number})
+                cross join lateral pg_catalog.jsonb_populate_record(null::{relation},
+                    images operator(pg_catalog.->) ({other}.{number} operator(pg_catalog.-) 1)) as {table}
+                where {condition};",
+        number = names.number,
+        table = quoted(&table.name),
+    )
+}
+
 /// An identifier, quoted.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -123,12 +208,18 @@ mod tests {
             primary_key: Vec::new(),
             row_security: true,
             plain: true,
+        partitioned: false,
             replica_identity: ReplicaIdentity::Default,
         };
-        let text = question(&table);
-        assert!(text.starts_with("do $_realtime$") && text.ends_with("$_realtime$"));
-        assert_eq!(text.matches("$_realtime$").count(), 2);
-        assert!(text.contains("\"a\"\"b\".\"x$realtime$; drop table y\""));
-        assert!(text.contains("where false"));
+        let columns =
+            [PolicyColumn { name: "c\"".to_owned(), type_name: "pg_catalog.int4".to_owned(), kind: Kind::Plain }];
+        for whole_row in [false, true] {
+            let condition = Condition::Holds { text: "(c = 1)".to_owned(), whole_row };
+            let text = question(&table, &columns, &condition);
+            assert!(text.starts_with("do $_realtime$") && text.ends_with("$_realtime$"));
+            assert_eq!(text.matches("$_realtime$").count(), 2);
+            assert!(text.contains("as \"x$realtime$; drop table y\""));
+            assert_eq!(text.contains("as \"c\"\"\""), !whole_row);
+        }
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     catalog::Published,
     pool,
     subscribe::{Checked, Literals},
-    visibility::Troubled,
+    visibility::{PolicyCache, Troubled},
 };
 
 /// Pause before a database that could not be asked is asked again. Rows must not pass unchecked.
@@ -89,6 +89,8 @@ pub(super) struct State {
     transaction: Option<Transaction>,
     /// The last row that was handed over, or that nobody wanted. What comes again up to here has been delivered.
     handed: Place,
+    /// The policies of tables that were watched.
+    policies: PolicyCache,
     troubled: Troubled,
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
@@ -128,6 +130,7 @@ impl State {
             shares_plans: false,
             transaction: None,
             handed: Place::default(),
+            policies: PolicyCache::default(),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -166,6 +169,7 @@ impl State {
         self.engine.clear();
         self.messages.clear();
         self.known.clear();
+        self.policies.clear();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {
             watcher.attached.clear();

@@ -124,8 +124,8 @@ impl State {
         let client = pool::get(&self.pool).await?;
         let pairs: Vec<(&str, Oid)> = wanted.iter().map(|(role, oid)| (&**role, *oid)).collect();
         let accesses = catalog::role_accesses(&client, &pairs).await?;
+        let mut altered = self.secured_anew(&client).await?;
         drop(client);
-        let mut altered: Vec<Oid> = Vec::new();
         for ((role, oid), access) in wanted.iter().zip(&accesses) {
             let known = self.known.get(oid).and_then(|known| known.access.get(role));
             if known.map(|access| &**access) != access.as_ref() && !altered.contains(oid) {
@@ -143,6 +143,19 @@ impl State {
 }
 
 impl State {
+    /// The partitioned tables whose row-level security was turned on or off: the log does not tell (row_security 2.7).
+    async fn secured_anew(&self, client: &catalog::Client) -> Result<Vec<Oid>, Failed> {
+        let roots = self.known.values().filter_map(|known| known.table.as_ref());
+        let roots: Vec<(Oid, bool)> =
+            roots.filter(|table| table.partitioned).map(|table| (table.oid, table.row_security)).collect();
+        if roots.is_empty() {
+            return Ok(Vec::new());
+        }
+        let oids: Vec<Oid> = roots.iter().map(|(oid, _)| *oid).collect();
+        let now = catalog::secured(client, &oids).await?;
+        Ok(roots.into_iter().filter(|(oid, was)| now.contains(oid) != *was).map(|(oid, _)| oid).collect())
+    }
+
     /// Asks again what composite types are made of: they are altered without their tables being touched.
     async fn recheck_types(&mut self) -> Result<(), Failed> {
         let columns = self.known.values().flat_map(|known| &known.relation.columns);

@@ -13,7 +13,7 @@ use tokio::time::{self, Instant};
 use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
 use crate::{
     Notice, pool,
-    visibility::{self, Asked, Inquiry, Verdict},
+    visibility::{self, Asked, Inquiry, Row, Verdict},
 };
 
 /// What parties see of a row, by their places in an inquiry.
@@ -53,8 +53,7 @@ impl State {
         let Some(table) = self.engine.table(oid).map(Arc::clone) else { return };
         let mut inquiry = Inquiry {
             table: &table,
-            keys: Vec::new(),
-            xids: Vec::new(),
+            rows: Vec::new(),
             parties: Vec::new(),
             shares_plans: self.shares_plans,
         };
@@ -67,13 +66,9 @@ impl State {
             if change.relation.oid != oid || change.candidates.guarded.is_empty() {
                 continue;
             }
-            let Some(key) = visibility::key(&table, &change.change()) else { continue };
             let row = u32::try_from(changes.len()).unwrap_or(u32::MAX);
             changes.push(at);
-            inquiry.keys.push(key);
-            if inquiry.xids.last() != Some(&change.xid) {
-                inquiry.xids.push(change.xid);
-            }
+            inquiry.rows.push(Row { change: change.change(), xid: change.xid });
             for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
                 let Some((id, _)) = guarded.first() else { continue };
                 let place = *places.entry(*id).or_insert_with(|| {
@@ -135,7 +130,7 @@ impl State {
         let verdicts = loop {
             let verdicts = async {
                 let client = pool::get(&self.pool).await?;
-                Ok::<_, Failed>(visibility::check(&client, inquiry).await?)
+                Ok::<_, Failed>(visibility::check(&client, inquiry, &self.policies).await?)
             };
             match verdicts.await {
                 Ok(verdicts) => break verdicts,

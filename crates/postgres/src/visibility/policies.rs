@@ -1,0 +1,213 @@
+//! The policies of a table that decide for a role, as the database has them now (row_security 2.1).
+
+use std::{collections::HashMap, sync::Arc};
+
+use deadpool_postgres::ClientWrapper as Client;
+use parking_lot::Mutex;
+use realtime_changes::Table;
+use realtime_pgoutput::Oid;
+use tokio_postgres::{Error, Row, types::Type};
+
+use super::question;
+
+/// What tells one state of a role's policies on a table from another: whether they count, which they are, and the
+/// columns they speak of. `$1` is the table; to be asked as the role.
+///
+/// Operators and functions are qualified, here and in all statements of this module: whoever may create objects in a
+/// schema of the search path must not have them run with our rights.
+macro_rules! fingerprint {
+    () => {
+        "pg_catalog.concat_ws('/', pg_catalog.row_security_active($1::pg_catalog.oid), (
+            select pg_catalog.string_agg(pg_catalog.concat(p.oid, ':', p.xmin), ',' order by p.oid)
+            from pg_catalog.pg_policy p
+            where p.polrelid operator(pg_catalog.=) $1 and p.polcmd::pg_catalog.text operator(pg_catalog.=) any ('{r,*}')
+                and exists (select from pg_catalog.unnest(p.polroles) r (oid)
+                    where r.oid operator(pg_catalog.=) 0 or pg_catalog.pg_has_role(r.oid, 'USAGE'))), (
+            select pg_catalog.string_agg(pg_catalog.concat(a.attnum, ' ', a.attname, ' ', a.atttypid), ',' order by a.attnum)
+            from pg_catalog.pg_attribute a
+            where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped))"
+    };
+}
+
+/// The fingerprint alone.
+pub(super) const FINGERPRINT: &str = concat!("select ", fingerprint!());
+
+/// Everything that is needed to judge an image as the role.
+const READ: &str = concat!(
+    "with policies as (
+        select p.oid, p.polpermissive, pg_catalog.pg_get_expr(p.polqual, p.polrelid) as condition
+        from pg_catalog.pg_policy p
+        where p.polrelid operator(pg_catalog.=) $1 and p.polcmd::pg_catalog.text operator(pg_catalog.=) any ('{r,*}')
+            and p.polqual is not null
+            and exists (select from pg_catalog.unnest(p.polroles) r (oid)
+                where r.oid operator(pg_catalog.=) 0 or pg_catalog.pg_has_role(r.oid, 'USAGE'))),
+    read as (
+        select distinct d.refobjsubid, d.deptype
+        from policies p
+        join pg_catalog.pg_depend d on d.classid operator(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
+            and d.objid operator(pg_catalog.=) p.oid
+        where d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+            and d.refobjid operator(pg_catalog.=) $1),
+    columns as (
+        select a.attnum, a.attname::pg_catalog.text as name,
+            pg_catalog.concat(pg_catalog.quote_ident(n.nspname::pg_catalog.text), '.',
+                pg_catalog.quote_ident(t.typname::pg_catalog.text)) as type,
+            (with recursive below (oid, basetype, category) as (
+                select t.oid, t.typbasetype, t.typcategory
+                union all
+                select b.oid, b.typbasetype, b.typcategory
+                from below join pg_catalog.pg_type b on b.oid operator(pg_catalog.=) below.basetype)
+             select case
+                    when b.oid operator(pg_catalog.=) any ('{114,3802}'::pg_catalog.oid[]) then 'json'
+                    when b.category operator(pg_catalog.=) 'A' then 'array'
+                    else 'plain' end
+             from below b where b.basetype operator(pg_catalog.=) 0) as kind
+        from read
+        join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) $1
+            and a.attnum operator(pg_catalog.=) read.refobjsubid and not a.attisdropped
+        join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) a.atttypid
+        join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) t.typnamespace
+        where read.refobjsubid operator(pg_catalog.>) 0)
+    select ",
+    fingerprint!(),
+    ", pg_catalog.row_security_active($1::pg_catalog.oid),
+        array(select p.condition from policies p where p.polpermissive order by p.oid),
+        array(select p.condition from policies p where not p.polpermissive order by p.oid),
+        array(select c.name from columns c order by c.attnum),
+        array(select c.type from columns c order by c.attnum),
+        array(select c.kind from columns c order by c.attnum),
+        exists (select from read r where r.refobjsubid operator(pg_catalog.=) 0
+            and r.deptype operator(pg_catalog.=) 'n')"
+);
+
+/// How the value of a column is brought from its text into its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// By the type's input function.
+    Plain,
+    /// As a text first: a JSON string would be taken for the value.
+    Json,
+    /// When it is looked at: arrays of arrays are no lists of arrays.
+    Array,
+}
+
+/// A column that policies read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PolicyColumn {
+    pub(super) name: String,
+    /// Schema-qualified and quoted.
+    pub(super) type_name: String,
+    pub(super) kind: Kind,
+}
+
+/// A role's policies on a table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Policies {
+    /// Tells this state from any other.
+    pub(super) fingerprint: String,
+    pub(super) condition: Condition,
+    /// The columns that the policies read, without those of a whole row.
+    pub(super) columns: Vec<PolicyColumn>,
+    /// The block that asks.
+    pub(super) question: String,
+}
+
+/// What has to hold for a row to be visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Row-level security does not count for the role.
+    Open,
+    /// An SQL expression over the columns of the table.
+    Holds {
+        /// The expression.
+        text: String,
+        /// Whether it takes the row as a whole.
+        whole_row: bool,
+    },
+}
+
+/// Asks for the policies on a table that decide for a role; the session has to have taken on the role.
+pub(super) async fn read(client: &Client, table: &Table) -> Result<Policies, Error> {
+    let statement = client.prepare_typed_cached(READ, &[Type::OID]).await?;
+    policies(&client.query_one(&statement, &[&table.oid]).await?, table)
+}
+
+fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
+    let (names, types, kinds): (Vec<String>, Vec<String>, Vec<String>) =
+        (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+    let kind = |text: &str| match text {
+        "json" => Kind::Json,
+        "array" => Kind::Array,
+        _ => Kind::Plain,
+    };
+    let columns: Vec<PolicyColumn> = names
+        .into_iter()
+        .zip(types)
+        .zip(&kinds)
+        .map(|((name, type_name), text)| PolicyColumn { name, type_name, kind: kind(text) })
+        .collect();
+    let condition = if row.try_get(1)? {
+        let text = condition(&row.try_get::<_, Vec<String>>(2)?, &row.try_get::<_, Vec<String>>(3)?);
+        Condition::Holds { text, whole_row: row.try_get(7)? }
+    } else {
+        Condition::Open
+    };
+    let question = question::question(table, &columns, &condition);
+    Ok(Policies { fingerprint: row.try_get(0)?, condition, columns, question })
+}
+
+/// One permissive policy has to show the row, and no restrictive one to hide it.
+fn condition(permissive: &[String], restrictive: &[String]) -> String {
+    let joined = |policies: &[String], operator: &str| {
+        policies.iter().map(|policy| format!("({policy})")).collect::<Vec<_>>().join(operator)
+    };
+    if permissive.is_empty() {
+        return "false".to_owned();
+    }
+    let shown = joined(permissive, " or ");
+    if restrictive.is_empty() { shown } else { format!("({shown}) and {}", joined(restrictive, " and ")) }
+}
+
+/// Policies by table and role. What is out of date is noticed when it is used: see [`Policies::fingerprint`].
+#[derive(Debug, Default)]
+pub(crate) struct PolicyCache(Mutex<HashMap<(Oid, Box<str>), Arc<Policies>>>);
+
+/// Policies kept at most; beyond it they are asked anew.
+const MAX_KEPT: usize = 10_000;
+
+impl PolicyCache {
+    pub(super) fn get(&self, table: Oid, role: &str) -> Option<Arc<Policies>> {
+        self.0.lock().get(&(table, role.into())).map(Arc::clone)
+    }
+
+    pub(super) fn put(&self, table: Oid, role: &str, policies: Arc<Policies>) {
+        let mut kept = self.0.lock();
+        if kept.len() >= MAX_KEPT {
+            kept.clear();
+        }
+        kept.insert((table, role.into()), policies);
+    }
+
+    pub(super) fn remove(&self, table: Oid, role: &str) {
+        self.0.lock().remove(&(table, role.into()));
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissive_policies_are_alternatives_and_restrictive_ones_demands() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let of = |permissive: &[&str], restrictive: &[&str]| condition(&texts(permissive), &texts(restrictive));
+        assert_eq!(of(&[], &["r"]), "false");
+        assert_eq!(of(&["a"], &[]), "(a)");
+        assert_eq!(of(&["a", "b"], &["r", "s"]), "((a) or (b)) and (r) and (s)");
+    }
+}

@@ -118,7 +118,10 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn of(error: &DbError) -> Self {
-        Self { error: sqlstate::condition_of(error.code().code()), slow: *error.code() == SqlState::QUERY_CANCELED }
+        Self {
+            error: sqlstate::condition_of(error.code().code()),
+            slow: *error.code() == SqlState::QUERY_CANCELED,
+        }
     }
 }
 
@@ -263,7 +266,9 @@ impl Check<'_> {
                 Err(error) => return Err(error),
             }
         }
-        if self.inquiry.rows.len() > 1 && verdicts.iter().filter(|verdict| verdict.raised()).count() <= ASK_BY_ROW {
+        if self.inquiry.rows.len() > 1
+            && verdicts.iter().filter(|verdict| verdict.raised()).count() <= ASK_BY_ROW
+        {
             for (asked, verdict) in judged.iter().zip(&mut verdicts).filter(|(_, verdict)| verdict.raised()) {
                 *verdict = self.ask_by_row(asked).await?;
             }

@@ -41,7 +41,9 @@ pub(super) async fn images(
 ) -> Result<Images, Error> {
     let columns: Vec<&str> = match &policies.condition {
         Condition::Open => return Ok(Images { rows: vec![json!({}); rows.len()], incomplete: Vec::new() }),
-        Condition::Holds { whole_row: true, .. } => table.columns.iter().map(|column| &*column.name).collect(),
+        Condition::Holds { whole_row: true, .. } => {
+            table.columns.iter().map(|column| &*column.name).collect()
+        }
         Condition::Holds { .. } => policies.columns.iter().map(|column| &*column.name).collect(),
     };
     let mut values: Vec<Vec<Option<Text<'_>>>> =
@@ -74,9 +76,10 @@ fn object(at: u32, columns: &[&str], row: Vec<Option<Text<'_>>>, whole: bool, ta
     for (n, (name, text)) in columns.iter().zip(row).enumerate() {
         let text = text.flatten();
         if whole {
-            let is_json = table.column(name).and_then(|at| table.columns.get(at)).is_some_and(|column| {
-                matches!(column.base_oid, JSON | JSONB)
-            });
+            let is_json = table
+                .column(name)
+                .and_then(|at| table.columns.get(at))
+                .is_some_and(|column| matches!(column.base_oid, JSON | JSONB));
             let value = match text {
                 Some(text) if is_json => serde_json::from_str(&text).unwrap_or(Json::Null),
                 Some(text) => Json::String(text.into_owned()),

@@ -42,7 +42,7 @@ const READ: &str = concat!(
             and exists (select from pg_catalog.unnest(p.polroles) r (oid)
                 where r.oid operator(pg_catalog.=) 0 or pg_catalog.pg_has_role(r.oid, 'USAGE'))),
     read as (
-        select distinct d.refobjsubid, d.deptype
+        select distinct d.refobjsubid
         from policies p
         join pg_catalog.pg_depend d on d.classid operator(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
             and d.objid operator(pg_catalog.=) p.oid
@@ -75,9 +75,7 @@ const READ: &str = concat!(
         array(select p.condition from policies p where not p.polpermissive order by p.oid),
         array(select c.name from columns c order by c.attnum),
         array(select c.type from columns c order by c.attnum),
-        array(select c.kind from columns c order by c.attnum),
-        exists (select from read r where r.refobjsubid operator(pg_catalog.=) 0
-            and r.deptype operator(pg_catalog.=) 'n')"
+        array(select c.kind from columns c order by c.attnum)"
 );
 
 /// How the value of a column is brought from its text into its type.
@@ -148,12 +146,19 @@ fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
         .collect();
     let condition = if row.try_get(1)? {
         let text = condition(&row.try_get::<_, Vec<String>>(2)?, &row.try_get::<_, Vec<String>>(3)?);
-        Condition::Holds { text, whole_row: row.try_get(7)? }
+        let whole_row = takes_whole_row(&text, &table.name);
+        Condition::Holds { text, whole_row }
     } else {
         Condition::Open
     };
     let question = question::question(table, &columns, &condition);
     Ok(Policies { fingerprint: row.try_get(0)?, condition, columns, question })
+}
+
+/// Whether a condition takes the row of a table as a whole, which is written `table.*`; the catalog does not tell. A
+/// text that looks like it does no harm.
+fn takes_whole_row(condition: &str, table: &str) -> bool {
+    condition.contains(&format!("{table}.*")) || condition.contains(&format!("{}.*", question::quoted(table)))
 }
 
 /// One permissive policy has to show the row, and no restrictive one to hide it.
@@ -205,9 +210,22 @@ mod tests {
     #[test]
     fn permissive_policies_are_alternatives_and_restrictive_ones_demands() {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let of = |permissive: &[&str], restrictive: &[&str]| condition(&texts(permissive), &texts(restrictive));
+        let of =
+            |permissive: &[&str], restrictive: &[&str]| condition(&texts(permissive), &texts(restrictive));
         assert_eq!(of(&[], &["r"]), "false");
         assert_eq!(of(&["a"], &[]), "(a)");
         assert_eq!(of(&["a", "b"], &["r", "s"]), "((a) or (b)) and (r) and (s)");
+    }
+
+    #[test]
+    fn whole_rows_are_noticed() {
+        for (condition, table, whole) in [
+            ("owned(docs.*)", "docs", true),
+            ("owned(\"a \"\"b\"\"\".*)", "a \"b\"", true),
+            ("(docs.id * 2) = 4", "docs", false),
+            ("owner = me()", "docs", false),
+        ] {
+            assert_eq!(takes_whole_row(condition, table), whole, "{condition}");
+        }
     }
 }

@@ -18,7 +18,8 @@ const KEY: &str = "select pg_catalog.concat(pg_catalog.quote_ident(tn.nspname::p
         pg_catalog.quote_ident(t.typname::pg_catalog.text)),
         pg_catalog.quote_ident(opn.nspname::pg_catalog.text)
     from pg_catalog.pg_index i
-    cross join lateral pg_catalog.unnest(i.indkey::pg_catalog.int2[], i.indclass::pg_catalog.oid[])
+    cross join lateral rows from (
+        pg_catalog.unnest(i.indkey::pg_catalog.int2[]), pg_catalog.unnest(i.indclass::pg_catalog.oid[]))
         with ordinality k (attnum, opclass, n)
     join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) i.indrelid
         and a.attnum operator(pg_catalog.=) k.attnum
@@ -85,7 +86,9 @@ pub(super) async fn present(
     let found = match found {
         Ok(found) => found,
         // The table has changed, or may not be read: its rows are not found.
-        Err(error) if error.as_db_error().is_some_and(|error| !is_passing(error)) => return Ok(HashMap::new()),
+        Err(error) if error.as_db_error().is_some_and(|error| !is_passing(error)) => {
+            return Ok(HashMap::new());
+        }
         Err(error) => return Err(error),
     };
     found

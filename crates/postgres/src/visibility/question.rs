@@ -150,8 +150,7 @@ fn all_wanted() -> String {
 /// The condition on the columns that it reads.
 fn judge_columns(table: &Table, columns: &[PolicyColumn], condition: &str, names: &Names) -> String {
     let picked = columns.iter().enumerate().fold(String::new(), |mut text, (at, column)| {
-        let cast =
-            if column.kind == Kind::Array { format!("::{}", column.type_name) } else { String::new() };
+        let cast = if column.kind == Kind::Array { format!("::{}", column.type_name) } else { String::new() };
         let _ = write!(text, "({}[wanted_row.n]){cast} as {}, ", variable(at), quoted(&column.name));
         text
     });
@@ -208,11 +207,14 @@ mod tests {
             primary_key: Vec::new(),
             row_security: true,
             plain: true,
-        partitioned: false,
+            partitioned: false,
             replica_identity: ReplicaIdentity::Default,
         };
-        let columns =
-            [PolicyColumn { name: "c\"".to_owned(), type_name: "pg_catalog.int4".to_owned(), kind: Kind::Plain }];
+        let columns = [PolicyColumn {
+            name: "c\"".to_owned(),
+            type_name: "pg_catalog.int4".to_owned(),
+            kind: Kind::Plain,
+        }];
         for whole_row in [false, true] {
             let condition = Condition::Holds { text: "(c = 1)".to_owned(), whole_row };
             let text = question(&table, &columns, &condition);

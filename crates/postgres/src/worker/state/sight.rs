@@ -51,12 +51,8 @@ impl State {
     /// hides rows from its party alone, whose channels are told, though not for every row.
     async fn look(&mut self, oid: Oid, waiting: &[Waiting], seen: &mut [Vec<SubscriptionKey>]) {
         let Some(table) = self.engine.table(oid).map(Arc::clone) else { return };
-        let mut inquiry = Inquiry {
-            table: &table,
-            rows: Vec::new(),
-            parties: Vec::new(),
-            shares_plans: self.shares_plans,
-        };
+        let mut inquiry =
+            Inquiry { table: &table, rows: Vec::new(), parties: Vec::new(), shares_plans: self.shares_plans };
         // For each row of the inquiry: which change it is.
         let mut changes: Vec<usize> = Vec::new();
         // For each party: its place in the inquiry, unless it is not to be asked.

@@ -9,6 +9,7 @@ mod budget;
 mod catalog;
 mod config;
 mod error;
+mod failpoints;
 mod janitor;
 mod log_reader;
 mod look;

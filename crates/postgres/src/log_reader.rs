@@ -18,7 +18,9 @@ use tokio::time::{self, Duration, Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    DatabaseConfig, Stats, pool,
+    DatabaseConfig, Stats,
+    failpoints::{self, Point},
+    pool,
     replication::{Event, ReplicationError},
     sharing::{Begin, Session},
     worker::lag::LagWatch,
@@ -321,7 +323,9 @@ impl<S: LogSink> Reader<S> {
                 }
             };
             let confirmed = if self.pending.is_empty() { Some(reached) } else { handed };
-            if let Some(confirmed) = confirmed {
+            if let Some(confirmed) = confirmed
+                && !failpoints::reach(Point::PositionConfirmed).await
+            {
                 session.confirm(confirmed);
                 lag.confirmed(confirmed);
             }

@@ -13,7 +13,11 @@ use realtime_tls::{DialError, Edit, Relay, TlsMode};
 use secrecy::ExposeSecret as _;
 use tokio::time;
 
-use crate::{DatabaseConfig, config::SESSION_OPTIONS};
+use crate::{
+    DatabaseConfig,
+    config::SESSION_OPTIONS,
+    failpoints::{self, Point},
+};
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's clock begins.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -275,6 +279,9 @@ impl Walsender {
                 format!("CREATE_REPLICATION_SLOT {slot} {lifetime}LOGICAL pgoutput NOEXPORT_SNAPSHOT");
             let made = client.simple_query(&create).await?;
             start = made.first().and_then(|row| lsn(row.get(1)?.as_deref()?));
+            if failpoints::reach(Point::SlotMade).await {
+                return Err(ReplicationError::Ended);
+            }
         }
         if !sign_of_life.is_zero() {
             // Before version 12 it is the operator's alone: half a minute, if he has not changed it.

@@ -27,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     ChangeSink, DatabaseConfig, Stats, SubscribeRequest,
     attendance::Attendees,
+    failpoints::{self, Point},
     prepare::Preparation,
     replication::{Event, ReplicationError},
     sharing::Session,
@@ -101,7 +102,10 @@ struct Running {
 }
 
 impl Running {
-    fn confirm(&self, position: Lsn) {
+    async fn confirm(&self, position: Lsn) {
+        if failpoints::reach(Point::PositionConfirmed).await {
+            return;
+        }
         self.session.confirm(position);
         self.lag.confirmed(position);
     }
@@ -195,7 +199,7 @@ impl Worker {
             Work::Event(Err(error)) => self.lost(&error),
             Work::Flush => {
                 self.state.flush().await;
-                self.confirm_reached();
+                self.confirm_reached().await;
                 // Nothing was there before the question; a lag would show by the next event.
                 if let Some(running) = &self.running {
                     running.lag.caught_up(true);
@@ -329,7 +333,7 @@ impl Worker {
                     }
                 }
             }
-            self.confirm_reached();
+            self.confirm_reached().await;
             if let Some(running) = &mut self.running {
                 running.refreshed = Instant::now();
             }
@@ -342,7 +346,7 @@ impl Worker {
                 // It may have gone over to another node's stream meanwhile.
                 let reader = self.running.as_ref().map(|running| running.session.reader());
                 self.contact.replicates(reader);
-                return self.idle(position);
+                return self.idle(position).await;
             }
             Event::Message(message) => message,
         };
@@ -357,7 +361,7 @@ impl Worker {
                     running.grown(end_lsn);
                 }
                 if self.state.commit() {
-                    self.confirm_reached();
+                    self.confirm_reached().await;
                 }
             }
             Message::Relation { relation, .. } => self.state.relation(relation).await,
@@ -378,7 +382,7 @@ impl Worker {
 
     /// The server has read its log up to a position. In the middle of a transaction that says nothing. It says so after
     /// every transaction when there is no other: what waits goes on waiting for company.
-    fn idle(&mut self, position: Lsn) {
+    async fn idle(&mut self, position: Lsn) {
         if self.state.is_reading() {
             return;
         }
@@ -387,14 +391,14 @@ impl Worker {
         running.grown(position);
         if !self.state.is_due() {
             running.lag.caught_up(true);
-            self.confirm_reached();
+            self.confirm_reached().await;
         }
     }
 
     /// Everything up to the last transaction that came whole was handed over.
-    fn confirm_reached(&self) {
+    async fn confirm_reached(&self) {
         if let Some(running) = &self.running {
-            running.confirm(running.reached);
+            running.confirm(running.reached).await;
         }
     }
 }

@@ -244,4 +244,7 @@ pub(super) enum Failed {
     Connect(#[from] crate::ConnectError),
     #[error("{}", pool::describe(.0))]
     Query(#[from] tokio_postgres::Error),
+    /// A test wants it.
+    #[error("A fail point was reached")]
+    Injected,
 }

@@ -7,7 +7,13 @@ use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time;
 
 use super::{ASK_AGAIN, Failed, Known, State};
-use crate::{Notice, SubscribeRequest, catalog, pool, validate::Refused, visibility};
+use crate::{
+    Notice, SubscribeRequest, catalog,
+    failpoints::{self, Point},
+    pool,
+    validate::Refused,
+    visibility,
+};
 
 impl State {
     /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a
@@ -35,6 +41,9 @@ impl State {
     /// Asks the catalog for a table and attaches everybody who watches it. To be called again on an error.
     async fn load(&mut self, relation: Arc<Relation>) -> Result<(), Failed> {
         let oid = relation.oid;
+        if failpoints::reach(Point::RelationAsked).await {
+            return Err(Failed::Injected);
+        }
         let client = pool::get(&self.pool).await?;
         // The transaction that is being read may have altered the table.
         if let Some(transaction) = &self.transaction {

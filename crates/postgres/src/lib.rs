@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod failpoints;
 mod janitor;
+mod keys;
 mod log_reader;
 mod look;
 mod partitions;

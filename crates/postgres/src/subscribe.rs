@@ -7,9 +7,9 @@ use realtime_changes::{LiteralCheck, RoleAccess, SubscribeRefusal, SubscriptionS
 use realtime_pgoutput::{Oid, TypeRegistry};
 
 use crate::{
-    SubscribeRequest,
+    Notice, SubscribeRequest,
     catalog::{self, Published},
-    pool,
+    keys, pool,
     validate::{self, Refused},
 };
 
@@ -59,6 +59,8 @@ pub(crate) struct Checked {
     pub(crate) literals: Literals,
     /// The published tables that it means, in the order of the publication.
     pub(crate) tables: Vec<Oid>,
+    /// Those whose rows cannot be checked, and what is told of each.
+    pub(crate) withheld: Vec<(Oid, Notice)>,
 }
 
 /// Checks every subscription of a request against the catalog. The first refusal counts.
@@ -80,6 +82,8 @@ pub(crate) async fn check(
         literals: Literals::default(),
         role_exists,
         tables: HashMap::new(),
+        publication,
+        withheld: Vec::new(),
     };
     for (_, spec) in &request.subscriptions {
         let tables: Vec<&Published> =
@@ -91,7 +95,7 @@ pub(crate) async fn check(
             checks.table(spec, table).await?;
         }
     }
-    Ok(Checked { literals: checks.literals, tables: request.tables(&published) })
+    Ok(Checked { literals: checks.literals, tables: request.tables(&published), withheld: checks.withheld })
 }
 
 struct Checks<'a> {
@@ -102,6 +106,8 @@ struct Checks<'a> {
     role_exists: bool,
     /// Tables that several subscriptions of the request name.
     tables: HashMap<Oid, (Table, RoleAccess)>,
+    publication: &'a str,
+    withheld: Vec<(Oid, Notice)>,
 }
 
 impl Checks<'_> {
@@ -121,7 +127,10 @@ impl Checks<'_> {
                 catalog::role_access(self.client, role, published.oid),
             );
             match found {
-                (Ok(Some(table)), Ok(Some(access))) => self.tables.insert(published.oid, (table, access)),
+                (Ok(Some(table)), Ok(Some(access))) => {
+                    self.key(&table, &access).await?;
+                    self.tables.insert(published.oid, (table, access))
+                }
                 (Err(error), _) | (_, Err(error)) => return Err(unavailable(&error)),
                 // Dropped since it was listed.
                 _ => return Err(SubscribeRefusal::NoTable(spec.context())),
@@ -137,6 +146,17 @@ impl Checks<'_> {
                     return Err(SubscribeRefusal::Database { context: spec.context(), error });
                 }
                 Err(Refused::Unavailable(error)) => return Err(unavailable(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out whether row-level security can be asked about the rows of a table, if it has to be.
+    async fn key(&mut self, table: &Table, access: &RoleAccess) -> Result<(), SubscribeRefusal> {
+        if keys::are_needed(self.request, table, access) {
+            let withheld = keys::is_withheld(self.client, self.publication, table.oid).await;
+            if withheld.map_err(|error| unavailable(&error))? {
+                self.withheld.push((table.oid, keys::notice(table)));
             }
         }
         Ok(())

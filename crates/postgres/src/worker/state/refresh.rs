@@ -2,7 +2,7 @@
 //!
 //! Such changes are commits like others, so nothing is asked while the log stands still.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use realtime_changes::SubscribeRefusal;
 use realtime_pgoutput::Oid;
@@ -65,6 +65,7 @@ impl State {
         }
         drop(client);
         if running {
+            self.recheck_definitions().await?;
             self.revive().await?;
             self.recheck_rights().await?;
             self.recheck_types().await?;
@@ -143,12 +144,34 @@ impl State {
 }
 
 impl State {
-    /// Asks again what composite types are made of: they are altered without their tables being touched.
+    /// Asks again what tables and their types are called, and what else the log does not tell of: a schema, a type or a
+    /// domain is renamed without its tables being touched, a root without its partitions.
+    async fn recheck_definitions(&mut self) -> Result<(), Failed> {
+        let known: Vec<Oid> = self.known.keys().copied().collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let client = pool::get(&self.pool).await?;
+        let prints: HashMap<Oid, i64> = catalog::fingerprints(&client, &known).await?.into_iter().collect();
+        drop(client);
+        for oid in known {
+            let Some(known) = self.known.get(&oid) else { continue };
+            // What is gone was told by the publication.
+            if prints.get(&oid).is_some_and(|print| known.fingerprint != Some(*print)) {
+                let relation = Arc::clone(&known.relation);
+                // Until it has worked: a table that is known anew has nobody attached to it yet.
+                self.relation(relation).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks again what types are made of: they are altered without their tables being touched.
     async fn recheck_types(&mut self) -> Result<(), Failed> {
         let columns = self.known.values().flat_map(|known| &known.relation.columns);
         let wanted: Vec<Oid> = columns.map(|column| column.type_oid).collect();
         let mut types = self.types.clone();
-        types.forget_composites(wanted.iter().copied());
+        types.forget_alterable(wanted.iter().copied());
         if types.missing(wanted.iter().copied()).is_empty() {
             return Ok(());
         }

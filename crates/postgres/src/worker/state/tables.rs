@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_changes::{Attachment, ChannelId, Plan, RoleAccess, SubscribeRefusal, plan};
+use realtime_changes::{Attachment, ChannelId, Plan, RoleAccess, SubscribeRefusal, Table, plan};
 use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time;
 
@@ -10,7 +10,7 @@ use super::{ASK_AGAIN, Failed, Known, State};
 use crate::{
     Notice, SubscribeRequest, catalog,
     failpoints::{self, Point},
-    pool,
+    keys, pool,
     validate::Refused,
     visibility,
 };
@@ -68,11 +68,18 @@ impl State {
             self.collation_is_c = Some(catalog::collation_is_c(&client).await?);
         }
         self.shares_plans = !catalog::has_immutable_functions(&client).await?;
+        // Before the rest: what is altered in between is seen as a difference.
+        let fingerprint = catalog::fingerprints(&client, &[oid]).await?.first().map(|(_, print)| *print);
         let table = catalog::table(&client, oid, &mut self.types).await?.map(Arc::new);
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
         drop(client);
-        let known = Known { relation: Arc::clone(&relation), table: table.clone(), access: HashMap::new() };
+        let known = Known {
+            relation: Arc::clone(&relation),
+            table: table.clone(),
+            access: HashMap::new(),
+            fingerprint,
+        };
         self.known.insert(oid, known);
         let Some(table) = table else { return Ok(()) };
         self.engine.put_table(Arc::clone(&table), &relation);
@@ -83,11 +90,32 @@ impl State {
                 concerned.push((*channel, Arc::clone(&watcher.request)));
             }
         }
+        let key_is_missing = keys::is_missing(&table, &relation);
         for (channel, request) in concerned {
             let attachments = self.bind(oid, &request).await?;
             self.attach(channel, oid, attachments);
+            self.tell_of_key(channel, &table, key_is_missing);
         }
         Ok(())
+    }
+
+    /// Tells a channel that rows of a table are withheld from now on because the log lacks its key, or no longer.
+    fn tell_of_key(&mut self, channel: ChannelId, table: &Table, is_missing: bool) {
+        let Some(watcher) = self.watchers.get_mut(&channel) else { return };
+        let access = self.known.get(&table.oid).and_then(|known| known.access.get(&watcher.request.role));
+        let withheld =
+            is_missing && access.is_some_and(|access| keys::are_needed(&watcher.request, table, access));
+        let told = watcher.withheld.contains(&table.oid);
+        if withheld == told {
+            return;
+        }
+        if withheld {
+            watcher.withheld.push(table.oid);
+            self.sink.notice(channel, keys::notice(table));
+        } else {
+            watcher.withheld.retain(|oid| *oid != table.oid);
+            self.sink.notice(channel, Notice::Subscribed);
+        }
     }
 
     /// What a channel watches in a table. A subscription that the table no longer allows is left out, and the

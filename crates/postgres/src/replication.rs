@@ -313,7 +313,7 @@ impl Walsender {
             // The older spelling of "no snapshot", which every version since 10 understands.
             let create =
                 format!("CREATE_REPLICATION_SLOT {slot} {lifetime}LOGICAL pgoutput NOEXPORT_SNAPSHOT");
-            let backend = prepare_to_wait(&mut client, config.slot_timeout).await?;
+            let backend = prepare_to_wait(&mut client, config.connect_timeout + config.slot_timeout).await?;
             unfinished.begins(backend.clone());
             let made = client.simple_query(&create).await;
             unfinished.finished(&backend);
@@ -504,6 +504,8 @@ async fn prepare_to_wait(
     client: &mut ReplicationClient,
     limit: time::Duration,
 ) -> Result<Backend, ReplicationError> {
+    // We give up before the server does.
+    let limit = limit + time::Duration::from_secs(5);
     let sql = format!(
         "select pid, backend_start, pg_catalog.set_config('lock_timeout', '{}', false)
          from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()",

@@ -107,7 +107,10 @@ impl Worker {
     /// A session begins: what comes again is known, what cannot come is told.
     fn begin_from(&mut self, session: &Session) {
         self.state.start(session.is_resumed());
-        if self.config.durable_slot && self.since.is_none() && (session.is_resumed() || self.anew) {
+        // Other nodes have gone on reading.
+        let alone = self.config.sharing.as_ref().is_none_or(|sharing| !sharing.has_others());
+        let first = self.config.durable_slot && self.since.is_none() && alone;
+        if first && (session.is_resumed() || self.anew) {
             self.state.comes_back(self.resume_at, !session.is_resumed());
         }
         if !session.is_resumed() {

@@ -4,6 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::Oid;
 
+/// The first OID that is not of the server's own types (`FirstNormalObjectId`).
+const FIRST_ALTERABLE: Oid = 16_384;
+
 /// A type of `pg_type`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeInfo {
@@ -71,10 +74,12 @@ impl TypeRegistry {
         self.made_of(wanted).into_iter().filter(unknown).collect()
     }
 
-    /// Forgets those of `wanted`, and of the types they are made of, whose definition can change: composites.
-    pub fn forget_composites(&mut self, wanted: impl IntoIterator<Item = Oid>) {
+    /// Forgets those of `wanted`, and of the types they are made of, whose name or definition can change: composites,
+    /// and all that did not come with the server.
+    pub fn forget_alterable(&mut self, wanted: impl IntoIterator<Item = Oid>) {
         for oid in self.made_of(wanted) {
-            if matches!(self.get(oid).map(|info| &info.kind), Some(TypeKind::Composite(_))) {
+            let composite = matches!(self.get(oid).map(|info| &info.kind), Some(TypeKind::Composite(_)));
+            if composite || oid >= FIRST_ALTERABLE {
                 self.types.remove(&oid);
             }
         }
@@ -138,7 +143,7 @@ mod tests {
         put(4, TypeKind::Scalar);
         put(5, TypeKind::Composite(vec![]));
         put(6, TypeKind::Composite(vec![]));
-        types.forget_composites([1]);
+        types.forget_alterable([1]);
         let known: Vec<Oid> = (1..=6).filter(|oid| types.get(*oid).is_some()).collect();
         assert_eq!(known, [1, 3, 4, 6]);
     }

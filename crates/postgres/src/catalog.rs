@@ -1,6 +1,6 @@
 //! Questions to the catalog (postgres_changes 7.7).
 
-pub(crate) use deadpool_postgres::ClientWrapper as Client;
+use deadpool_postgres::ClientWrapper as Client;
 use realtime_changes::{Column, RoleAccess, Table};
 use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
 use tokio_postgres::{Error, Row, types::ToSql};
@@ -40,6 +40,31 @@ pub(crate) async fn publications(client: &Client, names: &[&str]) -> Result<Vec<
     client.query(SQL, &[&names]).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
+/// Numbers that change when anything that matters of a table does, or of the types of its columns: not all of it is told
+/// by the log. In no order; a table that is gone has none.
+pub(crate) async fn fingerprints(client: &Client, oids: &[Oid]) -> Result<Vec<(Oid, i64)>, Error> {
+    const SQL: &str = "select c.oid, pg_catalog.hashtextextended(pg_catalog.concat_ws(' ',
+            pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(c.relname), c.relkind, c.relreplident,
+            c.relrowsecurity, c.relforcerowsecurity, c.relhassubclass, c.relowner,
+            (select pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.indisprimary, i.indisreplident,
+                    i.indkey::text), ',' order by i.indexrelid)
+             from pg_catalog.pg_index i where i.indrelid = c.oid and (i.indisprimary or i.indisreplident)),
+            (select pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, pg_catalog.quote_ident(a.attname),
+                    a.atttypid, a.attgenerated, pg_catalog.quote_ident(tn.nspname), pg_catalog.quote_ident(t.typname),
+                    pg_catalog.quote_ident(en.nspname), pg_catalog.quote_ident(e.typname)),
+                    ',' order by a.attnum)
+             from pg_catalog.pg_attribute a
+             join pg_catalog.pg_type t on t.oid = a.atttypid
+             join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace
+             left join pg_catalog.pg_type e on e.oid = case when t.typtype = 'd' then t.typbasetype else t.typelem end
+             left join pg_catalog.pg_namespace en on en.oid = e.typnamespace
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)), 0)
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where c.oid = any($1)";
+    rows(client, SQL, &[&oids]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
 /// A table as it is now; types it needs are added to `types`. `None` if it is gone.
 pub(crate) async fn table(
     client: &Client,
@@ -66,9 +91,9 @@ pub(crate) async fn table(
         tokio::try_join!(rows(client, TABLE, &parameters), rows(client, COLUMNS, &parameters))?;
     let Some(row) = table.first() else { return Ok(None) };
     let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
-    // A composite may have been altered since; of the other kinds nothing that matters can be.
+    // They may have been altered or renamed since.
     let oids = oids?;
-    types.forget_composites(oids.iter().copied());
+    types.forget_alterable(oids.iter().copied());
     load_types(client, types, oids).await?;
     let attnums: Result<Vec<i16>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
     let attnums = attnums?;
@@ -193,12 +218,6 @@ pub(crate) async fn role_accesses(
         }
     }
     Ok(accesses)
-}
-
-/// Which of these tables have row-level security.
-pub(crate) async fn secured(client: &Client, oids: &[Oid]) -> Result<Vec<Oid>, Error> {
-    const SQL: &str = "select oid from pg_catalog.pg_class where oid = any($1) and relrowsecurity";
-    rows(client, SQL, &[&oids]).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Whether a role exists.

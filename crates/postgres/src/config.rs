@@ -48,8 +48,13 @@ pub struct DatabaseConfig {
     pub queue_target: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+    /// How long making a slot may take beyond connecting: it waits for the transactions that are running.
+    pub slot_timeout: Duration,
     /// How long a query may take.
     pub statement_timeout: Duration,
+    /// A permanent slot that is there is read this long after the start: clients that were subscribed come back before
+    /// what was committed meanwhile is past.
+    pub resume_delay: Duration,
     /// The replication connection ends when nobody has been subscribed for this long.
     pub idle_stop: Duration,
     /// The replication connection is given up, and made anew, when nothing has been heard from the server for this
@@ -82,7 +87,9 @@ impl Default for DatabaseConfig {
             policy_pool_size: 2,
             queue_target: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
+            slot_timeout: Duration::from_secs(20),
             statement_timeout: Duration::from_secs(10),
+            resume_delay: Duration::from_secs(5),
             idle_stop: Duration::from_secs(600),
             silence_limit: Duration::from_secs(300),
             old_server: false,

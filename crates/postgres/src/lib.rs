@@ -10,6 +10,7 @@ mod catalog;
 mod claims;
 mod config;
 mod error;
+mod failpoints;
 mod janitor;
 mod log_reader;
 mod look;

@@ -18,10 +18,12 @@ use tokio::time::{self, Duration, Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    DatabaseConfig, Stats, pool,
-    replication::{Event, ReplicationError},
+    DatabaseConfig, Stats,
+    failpoints::{self, Point},
+    pool,
+    replication::{Event, ReplicationError, Unfinished},
     sharing::{Begin, Session},
-    worker::lag::LagWatch,
+    worker::{lag::LagWatch, stuck::Stuck},
 };
 
 /// Pause after a lost or refused connection: doubles from the first to the second, with jitter.
@@ -96,6 +98,8 @@ impl LogReader {
             failures: 0,
             anew: false,
             missing_told: false,
+            unfinished: Unfinished::default(),
+            stuck: Stuck::default(),
         };
         reader.tasks.spawn(work.run(reader.stop.clone()));
         reader
@@ -134,6 +138,9 @@ struct Reader<S> {
     resume_at: Instant,
     /// It was logged that publications are missing.
     missing_told: bool,
+    unfinished: Unfinished,
+    /// Where the server failed with what was to be read.
+    stuck: Stuck,
 }
 
 /// Why a connection ended that the server did not end.
@@ -192,6 +199,9 @@ impl<S: LogSink> Reader<S> {
                 }
             }
         }
+        if let Err(error) = self.unfinished.end(&self.config.database).await {
+            tracing::warn!(code = error.code(), %error, "a slot that was being made may stay");
+        }
         pool.close();
     }
 
@@ -228,7 +238,7 @@ impl<S: LogSink> Reader<S> {
             }
         }
         let begin = Begin { anew: self.anew, since: self.since, not_before: Some(self.resume_at) };
-        let started = Session::start(database, &self.config.publications, begin).await;
+        let started = Session::start(database, &self.config.publications, begin, &self.unfinished).await;
         started.map(|(session, _)| session)
     }
 
@@ -240,7 +250,9 @@ impl<S: LogSink> Reader<S> {
             tracing::warn!(code = error.code(), %error, "the log is not being read, trying again");
             RETRY.1
         };
-        self.anew |= self.config.database.durable_slot && error.is_lasting();
+        let durable = self.config.database.durable_slot;
+        let stuck = durable && self.stuck.failed(error, self.since.unwrap_or_default());
+        self.anew |= stuck || (durable && error.is_lasting());
         let ceiling = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(rand::rng().random_range(0.5..1.0))
@@ -279,6 +291,7 @@ impl<S: LogSink> Reader<S> {
         let limit = database.max_lag_bytes;
         let lag = LagWatch::start(pool.clone(), Arc::clone(&self.stats), limit, &self.tasks);
         lag.confirmed(start);
+        lag.reads(session.slot());
         let too_far = lag.exceeded();
         // Everything before it was read, and is handed over unless something is pending.
         let mut reached = start;
@@ -300,6 +313,7 @@ impl<S: LogSink> Reader<S> {
                 Next::Event(event) => {
                     match event? {
                         Event::Idle(position) if !self.seen.is_reading() => {
+                            lag.reads(session.slot());
                             self.failures = 0;
                             reached = reached.max(position);
                             self.since = self.since.max(Some(reached));
@@ -321,7 +335,9 @@ impl<S: LogSink> Reader<S> {
                 }
             };
             let confirmed = if self.pending.is_empty() { Some(reached) } else { handed };
-            if let Some(confirmed) = confirmed {
+            if let Some(confirmed) = confirmed
+                && !failpoints::reach(Point::PositionConfirmed).await
+            {
                 session.confirm(confirmed);
                 lag.confirmed(confirmed);
             }

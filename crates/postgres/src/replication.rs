@@ -3,6 +3,10 @@
 //! The slot is temporary, of a name that nobody else uses, and ends with the session; or it is permanent, bears the
 //! name of the settings, and the session goes on where the last one ended.
 
+mod unfinished;
+
+use std::sync::Arc;
+
 use bytes::Bytes;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
 use realtime_pgoutput::{
@@ -12,8 +16,15 @@ use realtime_pgoutput::{
 use realtime_tls::{DialError, Edit, Relay, TlsMode};
 use secrecy::ExposeSecret as _;
 use tokio::time;
+use tokio_util::task::AbortOnDropHandle;
+use unfinished::Backend;
+pub(crate) use unfinished::Unfinished;
 
-use crate::{DatabaseConfig, config::SESSION_OPTIONS};
+use crate::{
+    DatabaseConfig,
+    config::SESSION_OPTIONS,
+    failpoints::{self, Point},
+};
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's clock begins.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -28,8 +39,11 @@ const BUFFERED_MESSAGES: usize = 256;
 /// Largest message: a row may hold one value of a gigabyte, but no frame carries more than a few megabytes.
 const MAX_MESSAGE: usize = 256 * 1024 * 1024;
 
-/// How long making the slot may take beyond connecting: it waits for transactions that are running.
-const SLOT_TIMEOUT: time::Duration = time::Duration::from_secs(20);
+/// How long the server may take to start streaming.
+const START_TIMEOUT: time::Duration = time::Duration::from_secs(20);
+
+/// How long the server may take to end the stream when it was asked to.
+const STOP_TIMEOUT: time::Duration = time::Duration::from_secs(5);
 
 /// How often the position is confirmed to the server, if it has moved. What was delivered after the last time comes
 /// again when a permanent slot is resumed by another process.
@@ -89,6 +103,14 @@ impl ReplicationError {
     fn has_code(&self, code: &str) -> bool {
         // The library keeps the code as a part of the text only.
         matches!(self, Self::Wire(PgWireError::Server(text)) if text.contains(&format!("SQLSTATE {code}")))
+    }
+
+    /// The server has failed with what it was to read, through no fault of its state or of the connection: it may fail
+    /// again there.
+    pub(crate) fn is_undecodable(&self) -> bool {
+        let Self::Wire(PgWireError::Server(text)) = self else { return false };
+        let class = text.split_once("SQLSTATE ").and_then(|(_, code)| code.get(..2));
+        class.is_some_and(|class| !matches!(class, "08" | "28" | "53" | "55" | "57" | "58"))
     }
 
     /// Operators' code (http_and_ops 10).
@@ -180,9 +202,19 @@ pub(crate) enum Claim {
     Lock(String),
 }
 
+/// The connection, and whether it streams.
+enum Link {
+    Open(Box<ReplicationClient>),
+    /// Not before its time.
+    Held(AbortOnDropHandle<Result<Box<ReplicationClient>, ReplicationError>>),
+    /// It has failed.
+    Failed,
+}
+
 /// A connection to the server with a slot.
 pub(crate) struct Walsender {
-    client: ReplicationClient,
+    link: Link,
+    slot: Arc<str>,
     resumed: bool,
     start: Lsn,
     /// When the server was last heard.
@@ -198,11 +230,18 @@ impl Walsender {
         publications: &[String],
         anew: bool,
         claim: Claim,
+        unfinished: &Unfinished,
     ) -> Result<Option<Self>, ReplicationError> {
-        let limit = config.connect_timeout + SLOT_TIMEOUT;
-        time::timeout(limit, Self::open(config, publications, anew, claim))
-            .await
-            .map_err(|_| ReplicationError::Timeout)?
+        // What an earlier attempt has left.
+        unfinished.end(config).await?;
+        let limit = config.connect_timeout + config.slot_timeout;
+        match time::timeout(limit, Self::open(config, publications, anew, claim, unfinished)).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                unfinished.end(config).await?;
+                Err(ReplicationError::Timeout)
+            }
+        }
     }
 
     async fn open(
@@ -210,6 +249,7 @@ impl Walsender {
         publications: &[String],
         anew: bool,
         claim: Claim,
+        unfinished: &Unfinished,
     ) -> Result<Option<Self>, ReplicationError> {
         let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if !config.slot_name.chars().all(valid) {
@@ -273,8 +313,16 @@ impl Walsender {
             // The older spelling of "no snapshot", which every version since 10 understands.
             let create =
                 format!("CREATE_REPLICATION_SLOT {slot} {lifetime}LOGICAL pgoutput NOEXPORT_SNAPSHOT");
-            let made = client.simple_query(&create).await?;
+            let backend = prepare_to_wait(&mut client, config.connect_timeout + config.slot_timeout).await?;
+            unfinished.begins(backend.clone());
+            let made = client.simple_query(&create).await;
+            unfinished.finished(&backend);
+            let made = made?;
+            client.simple_query("reset lock_timeout").await?;
             start = made.first().and_then(|row| lsn(row.get(1)?.as_deref()?));
+            if failpoints::reach(Point::SlotMade).await {
+                return Err(ReplicationError::Ended);
+            }
         }
         if !sign_of_life.is_zero() {
             // Before version 12 it is the operator's alone: half a minute, if he has not changed it.
@@ -286,29 +334,28 @@ impl Walsender {
             client.simple_query(&set).await?;
         }
         let (resumed, start) = (found.is_some(), start.unwrap_or_default());
-        Ok(Some(Self { client, resumed, start, heard: time::Instant::now(), silence_limit }))
-    }
-
-    /// Waits before it starts, and lets the server know that this node does not hang.
-    pub(crate) async fn wait_until(&mut self, limit: time::Instant) -> Result<(), ReplicationError> {
-        loop {
-            time::sleep_until(limit.min(time::Instant::now() + CLAIM_LIMIT / 3)).await;
-            if time::Instant::now() >= limit {
-                return Ok(());
-            }
-            self.client.simple_query("select 1").await?;
-        }
+        let (link, slot, heard) = (Link::Open(Box::new(client)), slot.into(), time::Instant::now());
+        Ok(Some(Self { link, slot, resumed, start, heard, silence_limit }))
     }
 
     /// Starts streaming.
     pub(crate) async fn start(&mut self) -> Result<(), ReplicationError> {
-        let started = async {
-            self.client.start().await?;
-            self.client.wait_started().await
-        };
-        time::timeout(SLOT_TIMEOUT, started).await.map_err(|_| ReplicationError::Timeout)??;
+        if let Link::Open(client) = &mut self.link {
+            start(client).await?;
+        }
         self.heard = time::Instant::now();
         Ok(())
+    }
+
+    /// Starts streaming at some time: what is read until then comes after it.
+    pub(crate) fn start_at(&mut self, at: time::Instant) {
+        if let Link::Open(mut client) = std::mem::replace(&mut self.link, Link::Failed) {
+            self.link = Link::Held(AbortOnDropHandle::new(tokio::spawn(async move {
+                wait_until(&mut client, at).await?;
+                start(&mut client).await?;
+                Ok(client)
+            })));
+        }
     }
 
     /// Whether it goes on where an earlier session ended, so that nothing is missing in between.
@@ -319,6 +366,11 @@ impl Walsender {
     /// Where it begins: everything before it has been delivered, or is nobody's.
     pub(crate) fn start_position(&self) -> Lsn {
         self.start
+    }
+
+    /// Name of its slot.
+    pub(crate) fn slot(&self) -> &Arc<str> {
+        &self.slot
     }
 
     /// What comes next.
@@ -348,7 +400,14 @@ impl Walsender {
 
     /// What comes next from the server, which may not be silent for too long.
     async fn heard(&mut self) -> Result<ReplicationEvent, ReplicationError> {
-        let event = self.client.recv();
+        if let Link::Held(task) = &mut self.link {
+            let started = task.await;
+            self.link = Link::Failed;
+            self.link = Link::Open(started.map_err(|_| ReplicationError::Ended)??);
+            self.heard = time::Instant::now();
+        }
+        let Link::Open(client) = &mut self.link else { return Err(ReplicationError::Ended) };
+        let event = client.recv();
         let event = if self.silence_limit.is_zero() {
             event.await
         } else {
@@ -363,15 +422,40 @@ impl Walsender {
 
     /// Tells the server that everything before this position was handed over; it may forget it.
     pub(crate) fn confirm(&self, position: Lsn) {
-        self.client.update_applied_lsn(pgwire_replication::Lsn::from_u64(position.0));
+        if let Link::Open(client) = &self.link {
+            client.update_applied_lsn(pgwire_replication::Lsn::from_u64(position.0));
+        }
     }
 
     /// Ends the session; its slot goes with it.
     pub(crate) async fn stop(mut self) {
-        if let Err(error) = self.client.shutdown().await {
-            tracing::debug!(%error, "replication session ended with an error");
+        let Link::Open(client) = &mut self.link else { return };
+        match time::timeout(STOP_TIMEOUT, client.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "replication session ended with an error"),
+            // Closing the connection is all that is left.
+            Err(_) => client.abort(),
         }
     }
+}
+
+/// Waits before the stream starts, and lets the server know that this node does not hang.
+async fn wait_until(client: &mut ReplicationClient, limit: time::Instant) -> Result<(), ReplicationError> {
+    loop {
+        time::sleep_until(limit.min(time::Instant::now() + CLAIM_LIMIT / 3)).await;
+        if time::Instant::now() >= limit {
+            return Ok(());
+        }
+        client.simple_query("select 1").await?;
+    }
+}
+
+async fn start(client: &mut ReplicationClient) -> Result<(), ReplicationError> {
+    let started = async {
+        client.start().await?;
+        client.wait_started().await
+    };
+    Ok(time::timeout(START_TIMEOUT, started).await.map_err(|_| ReplicationError::Timeout)??)
 }
 
 /// Where the library is to connect: to the server itself, or to a connection that we have made because it is to be
@@ -413,6 +497,24 @@ async fn find_slot(
         return Ok(None);
     }
     Ok(Some(row.first().and_then(|value| lsn(value.as_deref()?)).unwrap_or_default()))
+}
+
+/// Which server process makes a slot; if this process dies, it does not wait much longer.
+async fn prepare_to_wait(
+    client: &mut ReplicationClient,
+    limit: time::Duration,
+) -> Result<Backend, ReplicationError> {
+    // We give up before the server does.
+    let limit = limit + time::Duration::from_secs(5);
+    let sql = format!(
+        "select pid, backend_start, pg_catalog.set_config('lock_timeout', '{}', false)
+         from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()",
+        limit.as_millis()
+    );
+    let rows = client.simple_query(&sql).await?;
+    let text = |at: usize| Some(String::from_utf8_lossy(rows.first()?.get(at)?.as_deref()?).into_owned());
+    let unknown = || ReplicationError::Preparation("The server does not say which process it is".to_owned());
+    Ok(Backend { pid: text(0).ok_or_else(unknown)?, begun: text(1).ok_or_else(unknown)? })
 }
 
 /// A position as the server writes it, `16/B374D848`.
@@ -483,6 +585,10 @@ mod tests {
         assert!(missing.is_publication_missing() && missing.is_lasting());
         let large = PgWireError::MessageTooLarge { payload_bytes: 2, limit_bytes: 1 };
         assert!(ReplicationError::Wire(large).is_lasting());
+        let row = server("division by zero (SQLSTATE 22012)");
+        assert!(row.is_undecodable() && !row.is_lasting() && !busy.is_undecodable());
+        assert!(!server("terminating connection (SQLSTATE 57P01)").is_undecodable());
+        assert!(!ReplicationError::Ended.is_undecodable());
         assert!(!ReplicationError::Ended.is_lasting() && !ReplicationError::Timeout.is_lasting());
     }
 }

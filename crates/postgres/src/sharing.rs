@@ -17,7 +17,7 @@ use tokio::time::{self, Duration, Instant};
 
 use crate::{
     DatabaseConfig,
-    replication::{self, Claim, Event, Raw, ReplicationError, Walsender},
+    replication::{self, Claim, Event, Raw, ReplicationError, Unfinished, Walsender},
 };
 
 /// A future of a trait that is used as an object.
@@ -153,6 +153,7 @@ impl Session {
         config: &DatabaseConfig,
         publications: &[String],
         begin: Begin,
+        unfinished: &Unfinished,
     ) -> Result<(Self, Vec<String>), ReplicationError> {
         let Begin { anew, since, not_before } = begin;
         let own = |walsender, solo| (Self::of(Source::Own(Box::new(walsender), solo)), publications.to_vec());
@@ -160,9 +161,9 @@ impl Session {
             // A permanent slot has one reader, also among servers that do not know of each other.
             let lock = || Claim::Lock(format!("realtime slot {}", config.slot_name));
             let claim = if config.durable_slot { lock() } else { Claim::None };
-            let walsender = Walsender::connect(config, publications, anew, claim).await?;
+            let walsender = Walsender::connect(config, publications, anew, claim, unfinished).await?;
             let mut walsender = walsender.ok_or_else(|| ReplicationError::Taken(config.slot_name.clone()))?;
-            walsender.start().await?;
+            begin_streaming(&mut walsender, not_before).await?;
             Ok(walsender)
         };
         let Some(sharing) = &config.sharing else { return Ok(own(unclaimed().await?, None)) };
@@ -181,18 +182,16 @@ impl Session {
                 }
             }
             let claim = Claim::Lock(sharing.lock_name());
-            if let Some(mut walsender) = Walsender::connect(config, publications, anew, claim).await? {
+            let walsender = Walsender::connect(config, publications, anew, claim, unfinished).await?;
+            if let Some(mut walsender) = walsender {
                 let start = walsender.start_position();
                 let owning = sharing.own(start.0, about(publications));
                 if config.durable_slot && walsender.is_resumed() {
                     if sharing.has_others() {
                         gather(&*owning).await;
                     }
-                    if let Some(limit) = not_before {
-                        walsender.wait_until(limit).await?;
-                    }
                 }
-                walsender.start().await?;
+                begin_streaming(&mut walsender, not_before).await?;
                 let source =
                     Source::Shared(Box::new(walsender), owning, Arc::clone(sharing), config.durable_slot);
                 return Ok((Self::of(source), publications.to_vec()));
@@ -207,7 +206,7 @@ impl Session {
                     reason = why,
                     "the node that reads the database cannot be followed: this one reads it too"
                 );
-                let solo = Solo::new(sharing, config, publications);
+                let solo = Solo::new(sharing, config, publications, unfinished);
                 return Ok(own(unclaimed().await?, Some(solo)));
             }
             time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
@@ -232,6 +231,14 @@ impl Session {
     /// Where it begins: everything before it has been delivered, or is nobody's.
     pub(crate) fn start_position(&self) -> Lsn {
         self.start
+    }
+
+    /// The slot that this node reads.
+    pub(crate) fn slot(&self) -> Option<&Arc<str>> {
+        match &self.source {
+            Source::Own(walsender, _) | Source::Shared(walsender, ..) => Some(walsender.slot()),
+            Source::Followed(_) => None,
+        }
     }
 
     /// Who reads.
@@ -348,6 +355,20 @@ impl Session {
             }
             Source::Followed(_) => {}
         }
+    }
+}
+
+/// Starts streaming: at once, or later if it goes on with what was committed before.
+async fn begin_streaming(
+    walsender: &mut Walsender,
+    not_before: Option<Instant>,
+) -> Result<(), ReplicationError> {
+    match not_before.filter(|limit| walsender.is_resumed() && *limit > Instant::now()) {
+        Some(limit) => {
+            walsender.start_at(limit);
+            Ok(())
+        }
+        None => walsender.start().await,
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
     breaker::ConnectLimit,
     budget,
     catalog::Published,
+    failpoints::{self, Point},
     pool,
     prepare::Preparation,
     private::Private,
@@ -385,6 +386,9 @@ impl TenantDatabase {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let command = Command::Subscribe { request, checked, reply };
         let gone = || SubscribeRefusal::Unavailable("Subscriptions are shutting down".to_owned());
+        if failpoints::reach(Point::SubscribeHandedOver).await {
+            return Err(gone());
+        }
         self.worker(pool).await.send(command).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())??;
         Ok(())

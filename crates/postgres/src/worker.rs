@@ -9,15 +9,19 @@
 
 pub(crate) mod lag;
 mod life;
+mod meanwhile;
 mod state;
+pub(crate) mod stuck;
 
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
 use lag::LagWatch;
+use meanwhile::{Late, Meanwhile};
 use realtime_changes::{Action, ChannelId, SubscribeRefusal};
 use realtime_pgoutput::{Lsn, message::Message};
 use state::{Refreshed, State};
+use stuck::Stuck;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{self, Duration, Instant},
@@ -27,8 +31,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     ChangeSink, DatabaseConfig, Stats, SubscribeRequest,
     attendance::Attendees,
+    failpoints::{self, Point},
     prepare::Preparation,
-    replication::{Event, ReplicationError},
+    replication::{Event, ReplicationError, Unfinished},
     sharing::Session,
     subscribe::Checked,
     tenant::Contact,
@@ -36,9 +41,6 @@ use crate::{
 
 /// How soon after a commit, at the earliest, the publication and the rights of roles are looked at again.
 const REFRESH: Duration = Duration::from_secs(1);
-
-/// How often it is looked whether there are few enough changes again.
-const RELENT: Duration = Duration::from_secs(1);
 
 /// A request to the worker.
 pub(crate) enum Command {
@@ -65,8 +67,12 @@ pub(crate) struct Worker {
     tasks: TaskTracker,
     state: State,
     running: Option<Running>,
-    /// Attempts in a row that failed.
+    /// Attempts in a row that failed, or came no further than those before.
     failures: u32,
+    /// How far the log was read, by whatever session of the slot.
+    furthest: Lsn,
+    /// Where a session failed with what it was to read, and how often in a row.
+    stuck: Stuck,
     retry_at: Instant,
     /// The permanent slot cannot be read any further: it has to be made anew.
     anew: bool,
@@ -83,6 +89,9 @@ pub(crate) struct Worker {
     idle_since: Option<Instant>,
     /// Up to where the last session handed everything over.
     since: Option<Lsn>,
+    unfinished: Unfinished,
+    /// When a permanent slot that is there may be read.
+    resume_at: Instant,
 }
 
 /// A session and how far it has come.
@@ -98,10 +107,14 @@ struct Running {
     /// When the catalog is looked at again, because there were commits since the last time.
     refresh_at: Option<Instant>,
     refreshed: Instant,
+    begun: Instant,
 }
 
 impl Running {
-    fn confirm(&self, position: Lsn) {
+    async fn confirm(&self, position: Lsn) {
+        if failpoints::reach(Point::PositionConfirmed).await {
+            return;
+        }
         self.session.confirm(position);
         self.lag.confirmed(position);
     }
@@ -110,6 +123,7 @@ impl Running {
     fn grown(&mut self, position: Lsn) {
         if position > self.log_end {
             self.log_end = position;
+            self.lag.grown(position);
             self.refresh_at.get_or_insert(self.refreshed + REFRESH);
         }
     }
@@ -128,6 +142,7 @@ impl Worker {
         reign: u64,
         preparation: watch::Receiver<Preparation>,
     ) -> Self {
+        let resume_at = Instant::now() + config.resume_delay;
         Self {
             state: State::new(pool.clone(), sink, Arc::clone(&stats), config.publication.clone()),
             config,
@@ -140,46 +155,108 @@ impl Worker {
             preparation,
             running: None,
             failures: 0,
+            furthest: Lsn::default(),
+            stuck: Stuck::default(),
             retry_at: Instant::now(),
             anew: false,
             unpublished: false,
             gap_told: false,
             idle_since: None,
             since: None,
+            unfinished: Unfinished::default(),
+            resume_at,
         }
     }
 
     /// Works until stopped, or until nobody can send commands any more.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
-        let attendees = Arc::clone(&self.attendees);
+        let mut meanwhile = Meanwhile::default();
         loop {
-            let wake = self.wake_at();
-            let too_far = self.running.as_ref().map(|running| running.lag.exceeded()).unwrap_or_default();
-            let due = self.state.is_due();
-            let session = self.running.as_mut().map(|running| &mut running.session);
-            let work = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = too_far.cancelled() => Work::TooFar,
-                command = commands.recv() => match command {
-                    Some(command) => Work::Command(command),
-                    None => break,
-                },
-                () = attendees.changed() => Work::Attendance,
-                () = sleep_until(wake) => Work::Wake,
-                event = next(session) => Work::Event(event),
-                // Only when no event was there: what waits is asked about with as many others as possible.
-                () = std::future::ready(()), if due => Work::Flush,
+            let work = match meanwhile.next() {
+                Some(command) => Some(Work::Command(command)),
+                None => self.next_work(&mut commands, &stop).await,
             };
-            // An answer of the database may be long in coming.
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = too_far.cancelled() => self.too_far_behind().await,
-                () = self.work(work) => {}
+            let Some(work) = work else { break };
+            match self.carry_out(work, &mut commands, &mut meanwhile, &stop).await {
+                Outcome::Done => {}
+                Outcome::Stopped => break,
+                Outcome::TooFar => self.too_far_behind().await,
+                Outcome::Ended(reply) => {
+                    self.end_by_order().await;
+                    let _ = reply.send(());
+                }
             }
         }
         self.stop_session().await;
+        if let Err(error) = self.unfinished.end(&self.config).await {
+            tracing::warn!(code = error.code(), %error, "a slot that was being made may stay");
+        }
+    }
+
+    /// What is to be done next. `None`: nothing any more.
+    async fn next_work(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        stop: &CancellationToken,
+    ) -> Option<Work> {
+        let attendees = Arc::clone(&self.attendees);
+        let wake = self.wake_at();
+        let too_far = self.too_far();
+        let due = self.state.is_due();
+        let session = self.running.as_mut().map(|running| &mut running.session);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            () = too_far.cancelled() => Some(Work::TooFar),
+            command = commands.recv() => command.map(Work::Command),
+            () = attendees.changed() => Some(Work::Attendance),
+            () = sleep_until(wake) => Some(Work::Wake),
+            event = next(session) => Some(Work::Event(event)),
+            // Only when no event was there: what waits is asked about with as many others as possible.
+            () = std::future::ready(()), if due => Some(Work::Flush),
+        }
+    }
+
+    /// Does something. An answer of the database may be long in coming: what others want meanwhile is taken.
+    async fn carry_out(
+        &mut self,
+        work: Work,
+        commands: &mut mpsc::Receiver<Command>,
+        meanwhile: &mut Meanwhile,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        let too_far = self.too_far();
+        let (roster, sink) = (self.state.roster().clone(), Arc::clone(self.state.sink()));
+        let mut late = Late::new(self.running.is_some(), roster, sink);
+        let outcome = {
+            let work = self.work(work);
+            tokio::pin!(work);
+            let mut open = true;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break Outcome::Stopped,
+                    () = too_far.cancelled() => break Outcome::TooFar,
+                    () = &mut work => break Outcome::Done,
+                    command = commands.recv(), if open && meanwhile.has_room() => match command {
+                        Some(Command::EndSession(reply)) => break Outcome::Ended(reply),
+                        Some(command) => meanwhile.keep(command),
+                        None => open = false,
+                    },
+                    () = sleep_until(meanwhile.overdue_at()) => meanwhile.refuse_overdue(),
+                    () = late.due() => late.tell(),
+                }
+            }
+        };
+        // Whoever lost the session meanwhile was told that.
+        if late.was_told() && self.running.is_some() {
+            self.state.confirm_all();
+        }
+        outcome
+    }
+
+    fn too_far(&self) -> CancellationToken {
+        self.running.as_ref().map(|running| running.lag.exceeded()).unwrap_or_default()
     }
 
     async fn work(&mut self, work: Work) {
@@ -195,7 +272,7 @@ impl Worker {
             Work::Event(Err(error)) => self.lost(&error),
             Work::Flush => {
                 self.state.flush().await;
-                self.confirm_reached();
+                self.confirm_reached().await;
                 // Nothing was there before the question; a lag would show by the next event.
                 if let Some(running) = &self.running {
                     running.lag.caught_up(true);
@@ -238,7 +315,7 @@ impl Worker {
 
     /// The next moment at which something has to be done.
     fn wake_at(&self) -> Option<Instant> {
-        let relent = self.state.is_limited().then(|| Instant::now() + RELENT);
+        let relent = self.state.relent_at();
         let other = match &self.running {
             Some(running) => {
                 let idle = self.idle_since.map(|since| since + self.config.idle_stop);
@@ -297,8 +374,10 @@ impl Worker {
 
     /// Does what has become due.
     async fn wake(&mut self) {
-        self.state.relent();
         let now = Instant::now();
+        if self.state.relent_at().is_some_and(|at| at <= now) {
+            self.state.relent();
+        }
         let Some(running) = &mut self.running else {
             if self.retry_at <= now {
                 self.come_back().await;
@@ -329,7 +408,7 @@ impl Worker {
                     }
                 }
             }
-            self.confirm_reached();
+            self.confirm_reached().await;
             if let Some(running) = &mut self.running {
                 running.refreshed = Instant::now();
             }
@@ -342,7 +421,10 @@ impl Worker {
                 // It may have gone over to another node's stream meanwhile.
                 let reader = self.running.as_ref().map(|running| running.session.reader());
                 self.contact.replicates(reader);
-                return self.idle(position);
+                if let Some(running) = &self.running {
+                    running.lag.reads(running.session.slot());
+                }
+                return self.idle(position).await;
             }
             Event::Message(message) => message,
         };
@@ -356,8 +438,9 @@ impl Worker {
                     running.reached = end_lsn;
                     running.grown(end_lsn);
                 }
+                self.comes_further(end_lsn);
                 if self.state.commit() {
-                    self.confirm_reached();
+                    self.confirm_reached().await;
                 }
             }
             Message::Relation { relation, .. } => self.state.relation(relation).await,
@@ -371,14 +454,15 @@ impl Worker {
             Message::Delete { relation, old, .. } => {
                 self.state.change(Action::Delete, relation, None, Some(old)).await;
             }
-            // Truncation is not delivered (2.8); the others carry nothing for subscribers.
+            Message::Truncate { relations, .. } => self.state.truncated(&relations).await,
+            // The others carry nothing for subscribers.
             _ => {}
         }
     }
 
     /// The server has read its log up to a position. In the middle of a transaction that says nothing. It says so after
     /// every transaction when there is no other: what waits goes on waiting for company.
-    fn idle(&mut self, position: Lsn) {
+    async fn idle(&mut self, position: Lsn) {
         if self.state.is_reading() {
             return;
         }
@@ -387,16 +471,28 @@ impl Worker {
         running.grown(position);
         if !self.state.is_due() {
             running.lag.caught_up(true);
-            self.confirm_reached();
+            self.confirm_reached().await;
         }
+        self.comes_further(position);
     }
 
     /// Everything up to the last transaction that came whole was handed over.
-    fn confirm_reached(&self) {
+    async fn confirm_reached(&self) {
         if let Some(running) = &self.running {
-            running.confirm(running.reached);
+            running.confirm(running.reached).await;
         }
     }
+}
+
+/// What became of a piece of work.
+enum Outcome {
+    Done,
+    /// The worker is to end.
+    Stopped,
+    /// The slot keeps too much: the work was given up, and the session has to be.
+    TooFar,
+    /// An operator ends the session: the work was given up.
+    Ended(oneshot::Sender<()>),
 }
 
 /// What the worker does next.

@@ -199,7 +199,8 @@ impl App {
         let sharing = self.cluster.clone().map(|cluster| -> Arc<dyn Sharing> {
             Arc::new(NodeSharing::new(cluster, (&*tenant.external_id).into(), &config.slot_name))
         });
-        DatabaseConfig { prepare, sharing, silence_limit: self.settings.replication_watchdog, ..config }
+        let silence_limit = self.settings.replication_watchdog;
+        DatabaseConfig { prepare, sharing, silence_limit, resume_delay: self.settings.resume_delay, ..config }
     }
 
     pub(crate) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {

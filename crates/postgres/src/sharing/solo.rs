@@ -11,7 +11,7 @@ use tokio::{
 use super::{Following, Owning, Sharing, about};
 use crate::{
     DatabaseConfig,
-    replication::{Claim, Walsender},
+    replication::{Claim, Unfinished, Walsender},
 };
 
 /// How often a node that reads for itself looks whether it can follow, or has to read for all.
@@ -28,6 +28,7 @@ pub(super) struct Solo {
     sharing: Arc<dyn Sharing>,
     config: Arc<DatabaseConfig>,
     publications: Arc<[String]>,
+    unfinished: Unfinished,
     look_at: Instant,
     /// An attempt to follow or to own.
     attempt: Option<oneshot::Receiver<Option<Next>>>,
@@ -53,14 +54,20 @@ impl Next {
     }
 
     /// Follows whoever reads for all; if nobody does, this node begins to.
-    async fn find(sharing: &dyn Sharing, config: &DatabaseConfig, publications: &[String]) -> Option<Self> {
+    async fn find(
+        sharing: &dyn Sharing,
+        config: &DatabaseConfig,
+        publications: &[String],
+        unfinished: &Unfinished,
+    ) -> Option<Self> {
         if sharing.is_connected()
             && let Ok(following) = sharing.follow().await
         {
             return Some(Self::Follow(following));
         }
         let claim = Claim::Lock(sharing.lock_name());
-        let mut walsender = Walsender::connect(config, publications, false, claim).await.ok()??;
+        let mut walsender =
+            Walsender::connect(config, publications, false, claim, unfinished).await.ok()??;
         let owning = sharing.own(walsender.start_position().0, about(publications));
         walsender.start().await.ok()?;
         Some(Self::Own(Box::new(walsender), owning))
@@ -68,11 +75,17 @@ impl Next {
 }
 
 impl Solo {
-    pub(super) fn new(sharing: &Arc<dyn Sharing>, config: &DatabaseConfig, publications: &[String]) -> Self {
+    pub(super) fn new(
+        sharing: &Arc<dyn Sharing>,
+        config: &DatabaseConfig,
+        publications: &[String],
+        unfinished: &Unfinished,
+    ) -> Self {
         Self {
             sharing: Arc::clone(sharing),
             config: Arc::new(config.clone()),
             publications: publications.into(),
+            unfinished: unfinished.clone(),
             look_at: Instant::now() + LOOK,
             attempt: None,
             next: None,
@@ -107,8 +120,9 @@ impl Solo {
             self.attempt = Some(attempt);
             let (sharing, config) = (Arc::clone(&self.sharing), Arc::clone(&self.config));
             let publications = Arc::clone(&self.publications);
+            let unfinished = self.unfinished.clone();
             tokio::spawn(async move {
-                let _ = done.send(Next::find(&*sharing, &config, &publications).await);
+                let _ = done.send(Next::find(&*sharing, &config, &publications, &unfinished).await);
             });
         }
     }

@@ -1,5 +1,5 @@
-//! Watches how far a session is behind the log. A slot keeps what was not confirmed yet from being removed, and the
-//! database's disk is not ours to fill.
+//! Watches how much of the log a session keeps. A slot keeps what was not confirmed yet from being removed, and what a
+//! transaction that is still running has written; the database's disk is not ours to fill.
 
 use std::sync::{
     Arc,
@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use deadpool_postgres::Pool;
+use parking_lot::Mutex;
 use realtime_pgoutput::Lsn;
 use tokio::time::{self, Duration};
 use tokio_util::{
@@ -16,7 +17,8 @@ use tokio_util::{
 
 use crate::{Stats, pool};
 
-/// How often the lag is asked for while there is one. A session that keeps up is asked nothing.
+/// How often the lag is asked for while there is one. A session that keeps up is asked nothing, unless its slot may
+/// keep a good part of what it may.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches a session for as long as it is held.
@@ -33,6 +35,10 @@ struct Progress {
     confirmed: AtomicU64,
     /// Nothing was waiting when the session was last looked at.
     caught_up: AtomicBool,
+    /// How far the server has read its log, as far as is known.
+    log_end: AtomicU64,
+    /// The slot that the session reads, if it has one of its own.
+    slot: Mutex<Option<Arc<str>>>,
 }
 
 impl LagWatch {
@@ -57,9 +63,23 @@ impl LagWatch {
         self.exceeded.clone()
     }
 
+    /// Which slot the session reads from now on.
+    pub(crate) fn reads(&self, slot: Option<&Arc<str>>) {
+        let mut known = self.progress.slot.lock();
+        if known.as_ref() != slot {
+            *known = slot.cloned();
+        }
+    }
+
     /// Everything before a position was handed over.
     pub(crate) fn confirmed(&self, position: Lsn) {
         self.progress.confirmed.fetch_max(position.0, Ordering::Relaxed);
+        self.grown(position);
+    }
+
+    /// The log reaches up to a position at least.
+    pub(crate) fn grown(&self, position: Lsn) {
+        self.progress.log_end.fetch_max(position.0, Ordering::Relaxed);
     }
 
     /// Everything before this position was handed over.
@@ -80,29 +100,74 @@ async fn watch(
     progress: Arc<Progress>,
     exceeded: CancellationToken,
 ) {
+    let mut kept = Kept::default();
     loop {
         time::sleep(INTERVAL).await;
         let confirmed = progress.confirmed.load(Ordering::Relaxed);
-        if progress.caught_up.load(Ordering::Relaxed) || confirmed == 0 {
+        let slot = progress.slot.lock().clone();
+        let log_end = progress.log_end.load(Ordering::Relaxed);
+        let behind = confirmed != 0 && !progress.caught_up.load(Ordering::Relaxed);
+        if !behind {
             stats.lag_bytes.store(0, Ordering::Relaxed);
-            continue;
+            if slot.is_none() || !kept.may_exceed_half(limit, log_end) {
+                continue;
+            }
         }
-        let Ok(lag) = ask(&pool, confirmed).await else { continue };
-        stats.lag_bytes.store(lag, Ordering::Relaxed);
-        if limit > 0 && lag > limit {
+        let Ok((end, restart)) = ask(&pool, slot.as_deref()).await else { continue };
+        kept = Kept { asked_at: log_end, from: restart.unwrap_or(confirmed) };
+        if behind {
+            stats.lag_bytes.store(end.saturating_sub(confirmed), Ordering::Relaxed);
+        }
+        if limit > 0 && end.saturating_sub(confirmed.min(kept.from)) > limit {
             exceeded.cancel();
             return;
         }
     }
 }
 
-/// Bytes of the log after a position.
-async fn ask(pool: &Pool, position: u64) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+/// What is known of what a slot keeps.
+#[derive(Debug, Default)]
+struct Kept {
+    /// End of the log when it was asked for.
+    asked_at: u64,
+    /// The slot keeps the log from here on, or from a later position.
+    from: u64,
+}
+
+impl Kept {
+    /// Whether the slot may keep more than half of the limit, and the log has grown since that was last asked for.
+    fn may_exceed_half(&self, limit: u64, log_end: u64) -> bool {
+        limit > 0 && log_end > self.asked_at && log_end.saturating_sub(self.from) > limit / 2
+    }
+}
+
+/// The end of the log, and from where on a slot keeps it.
+async fn ask(
+    pool: &Pool,
+    slot: Option<&str>,
+) -> Result<(u64, Option<u64>), Box<dyn std::error::Error + Send + Sync>> {
     const SQL: &str = "select pg_catalog.pg_wal_lsn_diff(
             case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_receive_lsn()
                 else pg_catalog.pg_current_wal_flush_lsn() end,
-            '0/0')::int8";
+            '0/0')::int8,
+            (select pg_catalog.pg_wal_lsn_diff(restart_lsn, '0/0')::int8
+             from pg_catalog.pg_replication_slots where slot_name = $1)";
     let client = pool::get(pool).await?;
-    let end: i64 = client.query_one(SQL, &[]).await?.try_get(0)?;
-    Ok(u64::try_from(end).unwrap_or(0).saturating_sub(position))
+    let row = client.query_one(SQL, &[&slot]).await?;
+    let (end, restart): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    Ok((u64::try_from(end).unwrap_or(0), restart.and_then(|restart| u64::try_from(restart).ok())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_asked_about_when_it_may_keep_much() {
+        let kept = Kept { asked_at: 1_000, from: 900 };
+        assert!(!kept.may_exceed_half(400, 1_000), "the log stands still");
+        assert!(!kept.may_exceed_half(400, 1_100));
+        assert!(kept.may_exceed_half(400, 1_101));
+        assert!(!kept.may_exceed_half(0, 9_000), "any amount may be kept");
+    }
 }

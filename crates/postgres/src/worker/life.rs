@@ -29,6 +29,9 @@ const SLOT_ATTEMPTS: u32 = 3;
 /// What channels are told when their stream broke.
 const GAP: &str = "The connection to the database was lost: changes may have been missed";
 
+/// What channels are told when the slot was begun anew behind a change.
+const NOT_DECODABLE: &str = "The database could not decode a change, the replication slot was begun anew behind it: changes have been missed";
+
 /// What channels are told when the slot was given up.
 const TOO_FAR_BEHIND: &str =
     "Too far behind the database, the replication slot was given up: changes have been missed";
@@ -58,7 +61,7 @@ impl Worker {
                 self.stats.sessions.fetch_add(1, Ordering::Relaxed);
                 self.contact.made();
                 self.contact.replicates(Some(session.reader()));
-                self.state.start(session.is_resumed());
+                self.begin_from(&session);
                 let lag = LagWatch::start(
                     self.pool.clone(),
                     Arc::clone(&self.stats),
@@ -68,6 +71,7 @@ impl Worker {
                 let now = Instant::now();
                 let start = session.start_position();
                 lag.confirmed(start);
+                lag.reads(session.slot());
                 let arrives = publications.iter().any(|name| name == publication::NAME);
                 self.attendees.begun(self.reign, arrives, session.is_resumed());
                 self.running = Some(Running {
@@ -78,8 +82,9 @@ impl Worker {
                     log_end: Lsn(0),
                     refresh_at: Some(now + REFRESH),
                     refreshed: now,
+                    begun: now,
                 });
-                (self.failures, self.anew) = (0, false);
+                self.anew = false;
                 Ok(())
             }
             Err(ReplicationError::NothingPublished) => {
@@ -99,6 +104,28 @@ impl Worker {
         }
     }
 
+    /// A session begins: what comes again is known, what cannot come is told.
+    fn begin_from(&mut self, session: &Session) {
+        self.state.start(session.is_resumed());
+        // Other nodes have gone on reading.
+        let alone = self.config.sharing.as_ref().is_none_or(|sharing| !sharing.has_others());
+        let first = self.config.durable_slot && self.since.is_none() && alone;
+        if first && (session.is_resumed() || self.anew) {
+            self.state.comes_back(self.resume_at, !session.is_resumed());
+        }
+        if !session.is_resumed() {
+            self.furthest = session.start_position();
+        }
+    }
+
+    /// Everything up to a position has come.
+    pub(super) fn comes_further(&mut self, position: Lsn) {
+        if position > self.furthest {
+            self.furthest = position;
+            self.failures = 0;
+        }
+    }
+
     /// A session, and the publications that it reads.
     async fn start(&mut self) -> Result<(Session, Vec<String>), ReplicationError> {
         // A publication that comes later would need another session.
@@ -110,8 +137,8 @@ impl Worker {
         if self.unpublished && !self.hears() {
             return Err(ReplicationError::NothingPublished);
         }
-        let begin = Begin { anew: self.anew, since: self.since, not_before: None };
-        Session::start(&self.config, &publications, begin).await
+        let begin = Begin { anew: self.anew, since: self.since, not_before: Some(self.resume_at) };
+        Session::start(&self.config, &publications, begin, &self.unfinished).await
     }
 
     /// Whether broadcasts are published, and somebody is there for them.
@@ -164,12 +191,22 @@ impl Worker {
         self.contact.lost();
         self.stats.sessions_lost.add(1);
         self.contact.replicates(None);
-        self.since = self.running.take().map(|running| running.lag.confirmed_position()).or(self.since);
+        if let Some(running) = self.running.take() {
+            self.since = Some(running.lag.confirmed_position());
+            if running.begun.elapsed() >= RETRY.1 {
+                self.failures = 0;
+            }
+        }
         self.state.forget_relations();
-        self.anew |= self.config.durable_slot && error.is_lasting();
+        let stuck = self.config.durable_slot && self.stuck.failed(error, self.furthest);
+        self.anew |= stuck || (self.config.durable_slot && error.is_lasting());
         self.attendees.ended(self.reign, self.config.durable_slot && !self.anew);
         if !self.config.durable_slot || self.anew {
-            self.state.tell_all(&Notice::gap("ReplicationConnectionDown", GAP));
+            let (code, text) = match stuck {
+                true => ("ChangeNotDecodable", NOT_DECODABLE),
+                false => ("ReplicationConnectionDown", GAP),
+            };
+            self.state.tell_all(&Notice::gap(code, text));
             self.gap_told = true;
         }
         self.back_off();

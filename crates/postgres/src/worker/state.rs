@@ -1,10 +1,12 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod away;
 mod messages;
 mod refresh;
 mod rows;
 mod sight;
 mod tables;
+mod truncated;
 mod waiting;
 
 use std::{
@@ -12,6 +14,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use away::Away;
 use deadpool_postgres::Pool;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
 use realtime_pgoutput::{
@@ -19,8 +22,10 @@ use realtime_pgoutput::{
     message::{Relation, UnixMicros},
 };
 pub(super) use refresh::Refreshed;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 use waiting::Waiting;
+
+use super::meanwhile::Roster;
 
 use crate::{
     ChangeSink, MessageColumns, Notice, Stats, SubscribeRequest,
@@ -54,6 +59,8 @@ struct Known {
     /// `None`: the table is gone from the catalog.
     table: Option<Arc<Table>>,
     access: HashMap<Arc<str>, Arc<RoleAccess>>,
+    /// Of what was read: see [`catalog::fingerprints`](crate::catalog::fingerprints).
+    fingerprint: Option<i64>,
 }
 
 /// A row change's place in the log: the end of its transaction and its number in it. Ascends with the stream.
@@ -78,6 +85,8 @@ pub(super) struct State {
     /// Watchers may know of other tables than these.
     differs: bool,
     watchers: HashMap<ChannelId, Watcher>,
+    /// The same for those who cannot have the state.
+    roster: Roster,
     /// Channels whose subscription found no table: they are subscribed when one appears.
     vain: HashMap<ChannelId, Arc<SubscribeRequest>>,
     literals: Literals,
@@ -95,8 +104,10 @@ pub(super) struct State {
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
-    /// Rows are being dropped because there are too many, and the channels know it.
-    limited: bool,
+    /// Rows are being dropped because there are too many, and the channels know it: when it is looked next whether
+    /// there are few enough again.
+    limited: Option<Instant>,
+    away: Option<Away>,
 }
 
 /// A transaction whose rows are coming.
@@ -124,6 +135,7 @@ impl State {
             published: Vec::new(),
             differs: false,
             watchers: HashMap::new(),
+            roster: Roster::default(),
             vain: HashMap::new(),
             literals: Literals::default(),
             collation_is_c: None,
@@ -134,7 +146,8 @@ impl State {
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
-            limited: false,
+            limited: None,
+            away: None,
         }
     }
 
@@ -148,9 +161,17 @@ impl State {
         !self.vain.is_empty()
     }
 
-    /// Whether rows are being dropped because there are too many.
-    pub(super) fn is_limited(&self) -> bool {
+    /// When it is looked next whether there are few enough rows again. `None`: none are being dropped.
+    pub(super) fn relent_at(&self) -> Option<Instant> {
         self.limited
+    }
+
+    pub(super) fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    pub(super) fn sink(&self) -> &Arc<dyn ChangeSink> {
+        &self.sink
     }
 
     /// Tells every channel that watches something.
@@ -188,6 +209,7 @@ impl State {
     pub(super) fn remove(&mut self, channel: ChannelId) {
         self.vain.remove(&channel);
         let Some(watcher) = self.watchers.remove(&channel) else { return };
+        self.roster.leave(channel);
         self.count_watchers();
         for (oid, key) in watcher.attached {
             self.engine.detach(oid, key);
@@ -231,8 +253,15 @@ impl State {
         }
         let channel = request.channel;
         self.differs |= checked.tables != request.tables(&self.published);
+        if !self.watchers.contains_key(&channel)
+            && let Some(notice) = self.missed(&checked.tables)
+        {
+            self.sink.notice(channel, notice);
+        }
         self.remove(channel);
-        self.watchers.insert(channel, Watcher { request, attached: Vec::new(), tables: checked.tables });
+        self.roster.enter(channel);
+        let tables = checked.tables;
+        self.watchers.insert(channel, Watcher { request, attached: Vec::new(), tables });
         self.count_watchers();
         for (oid, attachments) in attachments {
             self.attach(channel, oid, attachments);
@@ -248,4 +277,7 @@ pub(super) enum Failed {
     Connect(#[from] crate::ConnectError),
     #[error("{}", pool::describe(.0))]
     Query(#[from] tokio_postgres::Error),
+    /// A test wants it.
+    #[error("A fail point was reached")]
+    Injected,
 }

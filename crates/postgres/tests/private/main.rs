@@ -10,6 +10,7 @@ mod replay;
 mod retention;
 mod schema;
 mod sending;
+mod slots;
 mod stream;
 mod succession;
 mod support;

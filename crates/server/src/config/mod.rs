@@ -66,6 +66,8 @@ pub struct Settings {
     pub prepare_databases: bool,
     /// A replication connection is given up when the server was not heard on it for this long; zero for never.
     pub replication_watchdog: Duration,
+    /// How long after the start a permanent slot is read that was there before.
+    pub resume_delay: Duration,
     /// When stored messages are looked after.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
@@ -121,6 +123,7 @@ impl Settings {
             presence_interval: env.millis("PRESENCE_DIFF_INTERVAL_IN_MS")?,
             prepare_databases: env.boolean("PREPARE_DATABASES")?,
             replication_watchdog: env.millis("REPLICATION_WATCHDOG_MS")?,
+            resume_delay: env.millis("RESUME_DELAY_MS")?,
             janitor: JanitorSettings {
                 delete: env.boolean("RUN_JANITOR")?,
                 run_after: env.millis("JANITOR_RUN_AFTER_IN_MS")?,

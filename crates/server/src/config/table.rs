@@ -100,6 +100,7 @@ pub const GROUPS: &[Group] = &[
         boolean("SLOT_DURABLE", "slot_durable", "false", "A permanent slot: what was committed while the server was away is delivered when it is back"),
         integer("MAX_REPLICATION_LAG_MB", "max_lag_mb", "10000", "megabytes", "How much of the log a slot may keep before it is given up; 0 for any amount"),
         integer("REPLICATION_IDLE_STOP_MS", "idle_stop_ms", "600000", "milliseconds", "How long the log is read after the last subscriber or listener has gone"),
+        integer("RESUME_DELAY_MS", "resume_delay_ms", "5000", "milliseconds", "How long after the start a permanent slot is read that was there before: clients come back meanwhile"),
         integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "A replication connection on which the database was not heard for this long is made anew; 0 for never"),
     ]},
     Group { table: "messages", title: "Private topics and stored messages", settings: &[

@@ -17,6 +17,7 @@ mod changes_random;
 mod changes_rls;
 mod changes_select;
 mod changes_slot;
+mod changes_stream;
 mod changes_tables;
 mod changes_types;
 mod changes_watchdog;

@@ -2,7 +2,7 @@
 //!
 //! Such changes are commits like others, so nothing is asked while the log stands still.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use realtime_changes::SubscribeRefusal;
 use realtime_pgoutput::Oid;
@@ -65,6 +65,7 @@ impl State {
         }
         drop(client);
         if running {
+            self.recheck_definitions().await?;
             self.revive().await?;
             self.recheck_rights().await?;
             self.recheck_types().await?;
@@ -124,8 +125,8 @@ impl State {
         let client = pool::get(&self.pool).await?;
         let pairs: Vec<(&str, Oid)> = wanted.iter().map(|(role, oid)| (&**role, *oid)).collect();
         let accesses = catalog::role_accesses(&client, &pairs).await?;
-        let mut altered = self.secured_anew(&client).await?;
         drop(client);
+        let mut altered: Vec<Oid> = Vec::new();
         for ((role, oid), access) in wanted.iter().zip(&accesses) {
             let known = self.known.get(oid).and_then(|known| known.access.get(role));
             if known.map(|access| &**access) != access.as_ref() && !altered.contains(oid) {
@@ -143,25 +144,34 @@ impl State {
 }
 
 impl State {
-    /// The partitioned tables whose row-level security was turned on or off: the log does not tell (row_security 2.7).
-    async fn secured_anew(&self, client: &catalog::Client) -> Result<Vec<Oid>, Failed> {
-        let roots = self.known.values().filter_map(|known| known.table.as_ref());
-        let roots: Vec<(Oid, bool)> =
-            roots.filter(|table| table.partitioned).map(|table| (table.oid, table.row_security)).collect();
-        if roots.is_empty() {
-            return Ok(Vec::new());
+    /// Asks again what tables and their types are called, and what else the log does not tell of: a schema, a type or a
+    /// domain is renamed without its tables being touched, a root without its partitions.
+    async fn recheck_definitions(&mut self) -> Result<(), Failed> {
+        let known: Vec<Oid> = self.known.keys().copied().collect();
+        if known.is_empty() {
+            return Ok(());
         }
-        let oids: Vec<Oid> = roots.iter().map(|(oid, _)| *oid).collect();
-        let now = catalog::secured(client, &oids).await?;
-        Ok(roots.into_iter().filter(|(oid, was)| now.contains(oid) != *was).map(|(oid, _)| oid).collect())
+        let client = pool::get(&self.pool).await?;
+        let prints: HashMap<Oid, i64> = catalog::fingerprints(&client, &known).await?.into_iter().collect();
+        drop(client);
+        for oid in known {
+            let Some(known) = self.known.get(&oid) else { continue };
+            // What is gone was told by the publication.
+            if prints.get(&oid).is_some_and(|print| known.fingerprint != Some(*print)) {
+                let relation = Arc::clone(&known.relation);
+                // Until it has worked: a table that is known anew has nobody attached to it yet.
+                self.relation(relation).await;
+            }
+        }
+        Ok(())
     }
 
-    /// Asks again what composite types are made of: they are altered without their tables being touched.
+    /// Asks again what types are made of: they are altered without their tables being touched.
     async fn recheck_types(&mut self) -> Result<(), Failed> {
         let columns = self.known.values().flat_map(|known| &known.relation.columns);
         let wanted: Vec<Oid> = columns.map(|column| column.type_oid).collect();
         let mut types = self.types.clone();
-        types.forget_composites(wanted.iter().copied());
+        types.forget_alterable(wanted.iter().copied());
         if types.missing(wanted.iter().copied()).is_empty() {
             return Ok(());
         }

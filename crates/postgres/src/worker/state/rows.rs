@@ -7,13 +7,16 @@ use realtime_pgoutput::{
     Lsn, Oid,
     message::{OldTuple, Tuple, UnixMicros},
 };
-use tokio::time;
+use tokio::time::{self, Duration, Instant};
 
 use super::{ASK_AGAIN, Failed, LIMITED, State, Transaction, waiting::Waiting};
 use crate::{Notice, pool, questions};
 
 /// Changes that are checked together at most.
 const MAX_WAITING: usize = 256;
+
+/// How often it is looked whether there are few enough changes again.
+const RELENT: Duration = Duration::from_secs(1);
 
 /// Bytes of changes that wait to be checked at most, give or take one change.
 const MAX_WAITING_BYTES: usize = 1_000_000;
@@ -56,6 +59,7 @@ impl State {
         if transaction.place <= self.handed {
             return;
         }
+        self.passes(oid);
         // A relation that was not described is no fault of the row's (postgres_changes 124).
         let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) else { return };
         let mut waiting = Waiting {
@@ -96,8 +100,8 @@ impl State {
         let limited = self.sink.is_limited();
         if limited {
             self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-            if !self.limited {
-                self.limited = true;
+            if self.limited.is_none() {
+                self.limited = Some(Instant::now() + RELENT);
                 tracing::error!(
                     code = "MessagePerSecondRateLimitReached",
                     "Too many postgres changes messages per second"
@@ -112,8 +116,13 @@ impl State {
 
     /// Tells the channels that rows come again, if that is so.
     pub(in crate::worker) fn relent(&mut self) {
-        if self.limited && !self.sink.is_limited() {
-            self.limited = false;
+        if self.limited.is_none() {
+            return;
+        }
+        if self.sink.is_limited() {
+            self.limited = Some(Instant::now() + RELENT);
+        } else {
+            self.limited = None;
             self.confirm_all();
         }
     }

@@ -12,7 +12,9 @@ use tokio::time::{self, Instant};
 
 use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
 use crate::{
-    Notice, pool,
+    Notice,
+    failpoints::{self, Point},
+    pool,
     visibility::{self, Asked, Inquiry, Row, Verdict},
 };
 
@@ -125,8 +127,11 @@ impl State {
         let started = Instant::now();
         let verdicts = loop {
             let verdicts = async {
+                if failpoints::reach(Point::VerdictAsked).await {
+                    return Err(Failed::Injected);
+                }
                 let client = pool::get(&self.pool).await?;
-                Ok::<_, Failed>(visibility::check(&client, inquiry, &self.policies).await?)
+                Ok(visibility::check(&client, inquiry, &self.policies).await?)
             };
             match verdicts.await {
                 Ok(verdicts) => break verdicts,

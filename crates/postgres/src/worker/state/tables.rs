@@ -7,7 +7,13 @@ use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time;
 
 use super::{ASK_AGAIN, Failed, Known, State};
-use crate::{Notice, SubscribeRequest, catalog, pool, validate::Refused, visibility};
+use crate::{
+    Notice, SubscribeRequest, catalog,
+    failpoints::{self, Point},
+    pool,
+    validate::Refused,
+    visibility,
+};
 
 impl State {
     /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a
@@ -35,6 +41,9 @@ impl State {
     /// Asks the catalog for a table and attaches everybody who watches it. To be called again on an error.
     async fn load(&mut self, relation: Arc<Relation>) -> Result<(), Failed> {
         let oid = relation.oid;
+        if failpoints::reach(Point::RelationAsked).await {
+            return Err(Failed::Injected);
+        }
         let client = pool::get(&self.pool).await?;
         // The transaction that is being read may have altered the table.
         if let Some(transaction) = &self.transaction {
@@ -59,11 +68,18 @@ impl State {
             self.collation_is_c = Some(catalog::collation_is_c(&client).await?);
         }
         self.shares_plans = !catalog::has_immutable_functions(&client).await?;
+        // Before the rest: what is altered in between is seen as a difference.
+        let fingerprint = catalog::fingerprints(&client, &[oid]).await?.first().map(|(_, print)| *print);
         let table = catalog::table(&client, oid, &mut self.types).await?.map(Arc::new);
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
         drop(client);
-        let known = Known { relation: Arc::clone(&relation), table: table.clone(), access: HashMap::new() };
+        let known = Known {
+            relation: Arc::clone(&relation),
+            table: table.clone(),
+            access: HashMap::new(),
+            fingerprint,
+        };
         self.known.insert(oid, known);
         let Some(table) = table else { return Ok(()) };
         self.engine.put_table(Arc::clone(&table), &relation);

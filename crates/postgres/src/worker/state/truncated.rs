@@ -1,0 +1,45 @@
+//! Tables that were truncated: no row of theirs is told of, so those who watch them are.
+
+use realtime_changes::ChannelId;
+use realtime_pgoutput::Oid;
+
+use super::{State, Watcher};
+use crate::Notice;
+
+impl State {
+    /// Tells those who watch truncated tables, once for each channel, whatever events it wants.
+    pub(in crate::worker) async fn truncated(&mut self, relations: &[Oid]) {
+        let Some(transaction) = &mut self.transaction else { return };
+        transaction.place.1 += 1;
+        let place = transaction.place;
+        if place <= self.handed {
+            return;
+        }
+        // What was changed before comes before.
+        self.flush().await;
+        for (channel, text) in self.concerned(relations) {
+            self.sink.notice(channel, Notice::gap("Truncated", text));
+        }
+        self.handed = place;
+    }
+
+    /// The channels that watch one of these tables, and what each is told.
+    fn concerned(&self, relations: &[Oid]) -> Vec<(ChannelId, String)> {
+        let told = |(channel, watcher): (&ChannelId, &Watcher)| {
+            let truncated = relations.iter().filter(|oid| self.sees(watcher, **oid));
+            let tables = truncated.filter_map(|oid| self.known.get(oid)?.table.as_ref());
+            let names: Vec<String> = tables.map(|table| format!("{}.{}", table.schema, table.name)).collect();
+            (!names.is_empty()).then(|| {
+                (*channel, format!("Truncated: {}. All rows that were there are gone", names.join(", ")))
+            })
+        };
+        self.watchers.iter().filter_map(told).collect()
+    }
+
+    /// Whether a channel watches a table and may read a column of it.
+    fn sees(&self, watcher: &Watcher, oid: Oid) -> bool {
+        let access = self.known.get(&oid).and_then(|known| known.access.get(&watcher.request.role));
+        watcher.attached.iter().any(|(attached, _)| *attached == oid)
+            && access.is_some_and(|access| access.selectable.contains(&true))
+    }
+}

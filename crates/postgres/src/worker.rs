@@ -17,7 +17,7 @@ use deadpool_postgres::Pool;
 use lag::LagWatch;
 use realtime_changes::{Action, ChannelId, SubscribeRefusal};
 use realtime_pgoutput::{Lsn, message::Message};
-use state::{Refreshed, State};
+use state::{Answer, Refreshed, State};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{self, Duration, Instant},
@@ -166,6 +166,7 @@ impl Worker {
                     None => break,
                 },
                 () = attendees.changed() => Work::Attendance,
+                answer = self.state.answer() => Work::Answer(answer),
                 () = sleep_until(wake) => Work::Wake,
                 event = next(session) => Work::Event(event),
                 // Only when no event was there: what waits is asked about with as many others as possible.
@@ -187,6 +188,7 @@ impl Worker {
             Work::TooFar => self.too_far_behind().await,
             Work::Command(command) => self.command(command).await,
             Work::Attendance => self.attendance(),
+            Work::Answer(answer) => self.state.answered(answer).await,
             Work::Wake => self.wake().await,
             Work::Event(Ok(event)) => {
                 self.event(event).await;
@@ -289,7 +291,7 @@ impl Worker {
         checked: Checked,
     ) -> Result<(), SubscribeRefusal> {
         if self.running.is_none() {
-            self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
+            self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
         }
         self.idle_since = None;
         self.state.add(request, checked).await
@@ -402,6 +404,7 @@ impl Worker {
 /// What the worker does next.
 enum Work {
     Attendance,
+    Answer(Answer),
     TooFar,
     Command(Command),
     Wake,

@@ -165,7 +165,7 @@ impl Check<'_> {
             Err(error) => match error.as_db_error() {
                 Some(db) if !is_passing(db) => {
                     let slow = *db.code() == SqlState::QUERY_CANCELED;
-                    Ok(Verdict::failed(Failure { error: sqlstate::render(db), slow }, asked))
+                    Ok(Verdict::failed(Failure { error: sqlstate::brief(db.code().code()), slow }, asked))
                 }
                 _ => Err(error),
             },
@@ -232,20 +232,24 @@ impl Check<'_> {
             [(&input, Type::TEXT), (&limit, Type::TEXT), (&locks, Type::TEXT), (&plans, Type::TEXT)];
         let (begun, given, asked, answer, ended) = tokio::join!(
             biased;
-            self.client.batch_execute("begin isolation level repeatable read read only"),
+            self.client.batch_execute(
+                "begin isolation level repeatable read read only; set local search_path to default",
+            ),
             self.client.query_typed(
                 // One plan serves all parties: planning for each costs as much as looking. And it must look at the
                 // places: a scan of the table, which seems cheaper for a small one, would run the policies on every
                 // row, and fail for rows that nobody asked about.
-                "select pg_current_snapshot()::text, set_config('realtime.check', $1, true),
-                    set_config('statement_timeout', $2, true),
-                    set_config('plan_cache_mode', $4, true),
-                    set_config('random_page_cost', '0', true), set_config('jit', 'off', true),
-                    set_config('lock_timeout', $3, true)",
+                "select pg_catalog.pg_current_snapshot()::pg_catalog.text,
+                    pg_catalog.set_config('realtime.check', $1, true),
+                    pg_catalog.set_config('statement_timeout', $2, true),
+                    pg_catalog.set_config('plan_cache_mode', $4, true),
+                    pg_catalog.set_config('random_page_cost', '0', true),
+                    pg_catalog.set_config('jit', 'off', true),
+                    pg_catalog.set_config('lock_timeout', $3, true)",
                 &parameters,
             ),
             self.client.batch_execute(self.question),
-            self.client.query_typed("select current_setting('realtime.verdicts', true)", &[]),
+            self.client.query_typed("select pg_catalog.current_setting('realtime.verdicts', true)", &[]),
             self.client.batch_execute("rollback"),
         );
         begun?;
@@ -281,7 +285,11 @@ fn verdict(text: Option<&str>, asked: &Asked) -> Verdict {
             let row = |text: &str| text.parse::<u32>().ok()?.checked_sub(1);
             Verdict { seen: rows.split(',').filter_map(row).collect(), failed: None }
         }
-        Some(Err(error)) => Verdict::failed(Failure { error: error.to_owned(), slow: false }, asked),
+        // The text may quote a row: clients get the code and what it is called.
+        Some(Err(error)) => {
+            let code = error.strip_prefix("ERROR ").unwrap_or(error).split(' ').next().unwrap_or_default();
+            Verdict::failed(Failure { error: sqlstate::brief(code), slow: false }, asked)
+        }
         None => Verdict::default(),
     }
 }
@@ -297,8 +305,8 @@ mod tests {
         assert_eq!(verdict(Some("=1,100,7"), &asked).seen, [0, 99, 6]);
         assert_eq!(verdict(Some("="), &asked), Verdict::default());
         assert_eq!(verdict(None, &asked), Verdict::default());
-        let failure = Failure { error: "ERROR 22012 division by zero".to_owned(), slow: false };
-        let failed = verdict(Some("ERROR 22012 division by zero"), &asked);
+        let failure = Failure { error: "22012 division_by_zero".to_owned(), slow: false };
+        let failed = verdict(Some("ERROR 22012 ann: my IBAN is secret"), &asked);
         assert_eq!(failed, Verdict { seen: Vec::new(), failed: Some((failure, vec![3, 4])) });
     }
 }

@@ -246,7 +246,10 @@ impl State {
         };
         self.watchers.insert(channel, watcher);
         self.count_watchers();
-        for (oid, bound) in bounds {
+        for (oid, mut bound) in bounds {
+            // The catalog has just allowed it. What is known here may be older: then the table is described anew before
+            // its next row, and the channel is attached or told.
+            bound.refused.clear();
             self.attach(channel, oid, bound);
         }
         Ok(())

@@ -122,26 +122,28 @@ async fn the_first_value_that_is_refused_is_told_without_its_text() -> Result<()
 #[tokio::test]
 async fn what_is_not_in_the_log_cannot_be_filtered() -> Result<()> {
     let (server, db) = server().await?;
-    db.sql(
+    let version = db.client().query_one("select current_setting('server_version_num')::int", &[]).await?;
+    let version: i32 = version.get(0);
+    let list = if version >= 150_000 { " (id, a)" } else { "" };
+    db.sql(&format!(
         "create table public.g (id int primary key, a int, b int generated always as (a * 2) stored);
          create table public.h (id int primary key, a int, b int);
          create table public.k (a int, id int generated always as (a) stored primary key);
          alter table public.k enable row level security; create policy p on public.k using (true);
          grant select on public.g, public.h, public.k to anon;
-         alter publication supabase_realtime add table public.g, public.h (id, a), public.k",
-    )
+         alter publication supabase_realtime add table public.g, public.h{list}, public.k"
+    ))
     .await?;
     let of = |table: &str, filter: &str| json!([{"schema": "public", "table": table, "filter": filter}]);
     let why = "it is generated, or not in the column list of the publication";
-    for table in ["g", "h"] {
+    for table in ["g", "h"].into_iter().take(if version >= 150_000 { 2 } else { 1 }) {
         let text = refused(&server, of(table, "b=eq.2")).await?;
         assert!(text.ends_with(&format!("column b of the filter is not in the log: {why}")), "{text}");
         let mut socket = watching(&server, table, "a=eq.1").await?;
         db.sql(&format!("insert into public.{table} (id, a) values (1, 1)")).await?;
         socket.event(TOPIC, "postgres_changes").await?;
     }
-    let version = db.client().query_one("select current_setting('server_version_num')::int", &[]).await?;
-    if version.get::<_, i32>(0) >= 180_000 {
+    if version >= 180_000 {
         db.sql("alter publication supabase_realtime set (publish_generated_columns = stored)").await?;
         let mut socket = watching(&server, "g", "b=eq.10").await?;
         db.sql("insert into public.g (id, a) values (5, 5)").await?;
@@ -150,6 +152,9 @@ async fn what_is_not_in_the_log_cannot_be_filtered() -> Result<()> {
     }
     let text = refused(&server, of("k", "")).await?;
     assert!(text.ends_with(&format!("column id of the primary key is not in the log: {why}")), "{text}");
+    if version < 150_000 {
+        return Ok(());
+    }
     // The list changes while the table is watched.
     let mut socket = watching(&server, "g", "a=eq.2").await?;
     db.sql("alter publication supabase_realtime set table public.test, public.g (id); insert into public.g (id, a) values (2, 2)").await?;

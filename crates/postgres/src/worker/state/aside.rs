@@ -6,6 +6,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,7 +45,10 @@ type Name = (Oid, SubscriptionKey);
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     lanes: HashMap<Name, Lane>,
-    bytes: usize,
+    /// Bytes of the rows that are kept.
+    bytes: Arc<AtomicUsize>,
+    /// The row that came last: several lanes may take it.
+    last: Weak<Kept>,
     asker: Option<Asker>,
 }
 
@@ -61,9 +68,22 @@ struct Lane {
 
 #[derive(Debug)]
 struct Row {
-    waiting: Waiting,
+    kept: Arc<Kept>,
     asked: Option<Asked>,
+}
+
+/// A row that one lane or several keep. It counts once.
+#[derive(Debug)]
+struct Kept {
+    waiting: Waiting,
     bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A question that is asked alone.
@@ -110,9 +130,7 @@ impl Aside {
 
     /// The subscription is gone.
     pub(super) fn forget(&mut self, oid: Oid, key: SubscriptionKey) {
-        if let Some(lane) = self.lanes.remove(&(oid, key)) {
-            self.bytes -= lane.rows.iter().map(|row| row.bytes).sum::<usize>();
-        }
+        self.lanes.remove(&(oid, key));
     }
 
     /// All subscriptions of a table, or of all, are gone: those whose rows still waited.
@@ -129,14 +147,30 @@ impl Aside {
         waited
     }
 
+    /// Keeps a row. `None` if there is no room.
+    fn keep(&mut self, waiting: &Waiting) -> Option<Arc<Kept>> {
+        if let Some(last) = self.last.upgrade().filter(|last| last.waiting.place == waiting.place) {
+            return Some(last);
+        }
+        if self.bytes.load(Ordering::Relaxed) >= MAX_BYTES {
+            return None;
+        }
+        let waiting = waiting.again();
+        let bytes = waiting.size();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let kept = Arc::new(Kept { waiting, bytes, total: Arc::clone(&self.bytes) });
+        self.last = Arc::downgrade(&kept);
+        Some(kept)
+    }
+
     /// Puts a row into a lane. False if there is no room.
-    fn push(&mut self, pool: &Pool, name: Name, row: Row) -> bool {
-        let lane = self.lanes.entry(name).or_default();
-        if lane.rows.len() >= MAX_ROWS || self.bytes >= MAX_BYTES {
+    fn push(&mut self, pool: &Pool, name: Name, waiting: &Waiting, asked: Option<Asked>) -> bool {
+        if self.lanes.get(&name).is_some_and(|lane| lane.rows.len() >= MAX_ROWS) {
             return false;
         }
-        self.bytes += row.bytes;
-        lane.rows.push_back(row);
+        let Some(kept) = self.keep(waiting) else { return false };
+        let lane = self.lanes.entry(name).or_default();
+        lane.rows.push_back(Row { kept, asked });
         if lane.rows.len() == 1 {
             self.ask_next(pool, name);
         }
@@ -156,7 +190,6 @@ impl Aside {
     /// Takes the first row of a lane, about which the question was answered, and asks about the next one.
     fn pop(&mut self, pool: &Pool, name: Name) -> Option<Row> {
         let row = self.lanes.get_mut(&name)?.rows.pop_front()?;
-        self.bytes -= row.bytes;
         self.ask_next(pool, name);
         let now = Instant::now();
         let is_over = |lane: &Lane| lane.rows.is_empty() && lane.slow_until.is_none_or(|until| until <= now);
@@ -236,19 +269,18 @@ impl State {
     /// Puts a row into the lane of a subscription, with what has to be asked about it.
     pub(super) fn put_aside(&mut self, key: SubscriptionKey, waiting: &Waiting, asked: Option<Asked>) {
         let name = (waiting.relation.oid, key);
-        let waiting = waiting.again();
-        let row = Row { bytes: waiting.size(), waiting, asked };
-        if !self.aside.push(&self.pool, name, row) {
+        if !self.aside.push(&self.pool, name, waiting, asked) {
             self.withheld_aside(name, false, "more wait for the answer than are kept");
         }
     }
 
     /// Takes an answer: delivers the row, or not.
     pub(in crate::worker) async fn answered(&mut self, Answer { name, outcome }: Answer) {
-        let Some(Row { mut waiting, .. }) = self.aside.pop(&self.pool, name) else { return };
+        let Some(Row { kept, .. }) = self.aside.pop(&self.pool, name) else { return };
         match outcome {
             Ok(false) => {}
             Ok(true) => {
+                let mut waiting = kept.waiting.again();
                 waiting.candidates = self.engine.candidates(&waiting.change(), &[name.1]);
                 self.pass_on(waiting).await;
             }

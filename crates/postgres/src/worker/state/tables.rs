@@ -14,7 +14,7 @@ use crate::{Notice, SubscribeRequest, catalog, pool, validate::Refused, visibili
 pub(super) struct Bound {
     attachments: Vec<Attachment>,
     /// Subscriptions that the table does not allow, and what the channel is told.
-    refused: Vec<(u32, Notice)>,
+    pub(super) refused: Vec<(u32, Notice)>,
 }
 
 impl State {

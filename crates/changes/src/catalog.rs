@@ -41,6 +41,50 @@ pub struct Column {
     pub sql_type: Box<str>,
     /// Schema-qualified and quoted type name: what a cast needs.
     pub cast_type: Box<str>,
+    /// The type below a domain, as statements compare its values.
+    pub comparison: Comparison,
+    /// Whether the log has the column, as the publication is: not one that a column list leaves out, nor a generated
+    /// one that is not published.
+    pub in_log: bool,
+}
+
+/// How statements compare values of a type: names that mean the same whatever the search path is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    /// Schema-qualified and quoted name of the type.
+    pub type_name: Box<str>,
+    /// Where its operators are.
+    pub operators: Operators,
+    /// Whether reading a text as the type can run code of an application: the checks of a domain.
+    pub runs_code: bool,
+}
+
+/// Where the operators of a type are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operators {
+    /// All in `pg_catalog`.
+    BuiltIn,
+    /// Those that came with the type, each with its schema, quoted. There are no others.
+    Own(Vec<(Box<str>, Box<str>)>),
+}
+
+impl Comparison {
+    /// A built-in type.
+    #[must_use]
+    pub fn built_in(name: &str) -> Self {
+        let type_name = format!("pg_catalog.{name}").into();
+        Self { type_name, operators: Operators::BuiltIn, runs_code: false }
+    }
+
+    /// An operator between two values of the type, written so that no other can be meant. `None` if there is none.
+    #[must_use]
+    pub fn operator(&self, name: &str) -> Option<String> {
+        let schema = match &self.operators {
+            Operators::BuiltIn => "pg_catalog",
+            Operators::Own(own) => &own.iter().find(|(known, _)| &**known == name)?.1,
+        };
+        Some(format!("operator({schema}.{name})"))
+    }
 }
 
 /// What a role may see of a [`Table`].

@@ -133,6 +133,8 @@ pub struct Asked {
     pub key: SubscriptionKey,
     /// What to ask.
     pub questions: Vec<Question>,
+    /// What its role may see.
+    pub access: Arc<RoleAccess>,
 }
 
 impl Matches {
@@ -211,6 +213,12 @@ impl Engine {
     #[must_use]
     pub fn channel(&self, oid: Oid, key: SubscriptionKey) -> Option<ChannelId> {
         self.tables.get(&oid)?.channel(key)
+    }
+
+    /// The channel of an attachment, and the id that the channel knows the subscription by.
+    #[must_use]
+    pub fn subscription(&self, oid: Oid, key: SubscriptionKey) -> Option<(ChannelId, u32)> {
+        self.tables.get(&oid)?.subscription(key)
     }
 
     /// Which subscriptions a change matches.

@@ -2,6 +2,12 @@
 
 use crate::elixir;
 
+/// Longest filter in bytes: a hundred lists of long values, and nothing that costs others.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Most conditions of a filter: each is looked at for every row.
+const MAX_CONDITIONS: usize = 100;
+
 /// One condition of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
@@ -74,6 +80,12 @@ pub enum FilterError {
     /// Nothing between two commas, or at either end.
     #[error("filter must not contain empty segments (check for extra commas)")]
     EmptySegment,
+    /// More text than anybody needs.
+    #[error("filter must not be longer than {MAX_BYTES} bytes")]
+    TooLong,
+    /// More conditions than anybody needs.
+    #[error("filter must not have more than {MAX_CONDITIONS} conditions")]
+    TooMany,
 }
 
 /// Parses a filter; empty text is no filter.
@@ -84,7 +96,14 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Filter>, FilterError> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    split(text).into_iter().map(|segment| parse_segment(segment.trim())).collect()
+    if text.len() > MAX_BYTES {
+        return Err(FilterError::TooLong);
+    }
+    let segments = split(text);
+    if segments.len() > MAX_CONDITIONS {
+        return Err(FilterError::TooMany);
+    }
+    segments.into_iter().map(|segment| parse_segment(segment.trim())).collect()
 }
 
 /// Splits at commas that are neither in parentheses nor in quotes.
@@ -256,6 +275,18 @@ mod tests {
         for text in ["id=gt.0,", ",id=gt.0", "a=eq.1,,b=eq.2", ","] {
             assert_eq!(refused(text), "filter must not contain empty segments (check for extra commas)");
         }
+    }
+
+    #[test]
+    fn length_and_count_are_limited() {
+        let conditions = |count: usize| vec!["a=eq.1"; count].join(",");
+        assert_eq!(parsed(&conditions(MAX_CONDITIONS)).len(), MAX_CONDITIONS);
+        assert_eq!(parse(&conditions(MAX_CONDITIONS + 1)), Err(FilterError::TooMany));
+        let of_length = |bytes: usize| format!("a=eq.{}", "x".repeat(bytes - 5));
+        assert_eq!(parsed(&of_length(MAX_BYTES)).len(), 1);
+        assert_eq!(parse(&of_length(MAX_BYTES + 1)), Err(FilterError::TooLong));
+        let text = parse(&conditions(101)).unwrap_err().to_string();
+        assert_eq!(text, "filter must not have more than 100 conditions");
     }
 
     proptest! {

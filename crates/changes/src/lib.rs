@@ -14,6 +14,7 @@ mod ids;
 mod like;
 mod literal;
 mod params;
+mod pattern;
 mod payload;
 mod plan;
 mod predicate;
@@ -21,7 +22,7 @@ mod refusal;
 mod time;
 mod value;
 
-pub use catalog::{Column, RoleAccess, Table};
+pub use catalog::{Column, Comparison, Operators, RoleAccess, Table};
 pub use engine::{
     Action, Asked, Attachment, Candidates, Change, ChannelId, Delivery, Engine, Matches, Party, PartyId,
     Recipient, SubscriptionKey, UnknownTable,
@@ -29,6 +30,6 @@ pub use engine::{
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;
 pub use params::{EventFilter, NamePattern, ParamsError, SubscriptionSpec, legacy_params};
-pub use plan::{LiteralCheck, LiteralKind, Plan, plan};
-pub use predicate::{Predicate, Question};
+pub use plan::{Form, LiteralCheck, Plan, plan};
+pub use predicate::{Ask, Predicate, Question};
 pub use refusal::SubscribeRefusal;

@@ -6,6 +6,7 @@
 use crate::{
     Column,
     filter::{Filter, Operator},
+    like,
 };
 
 const INT8: u32 = 20;
@@ -19,7 +20,7 @@ const UUID: u32 = 2950;
 ///
 /// Never of a domain, whose constraints only the database can check.
 pub(crate) fn is_canonical(filter: &Filter, column: &Column) -> bool {
-    use Operator::{Eq, Gt, Gte, In, IsDistinct, Lt, Lte, Neq};
+    use Operator::{Eq, Gt, Gte, Ilike, In, IsDistinct, Like, Lt, Lte, Neq};
     if column.type_oid != column.base_oid {
         return false;
     }
@@ -27,9 +28,22 @@ pub(crate) fn is_canonical(filter: &Filter, column: &Column) -> bool {
     match filter.operator {
         Eq | Neq | Lt | Lte | Gt | Gte | IsDistinct => is_value(value, column.base_oid),
         In => {
-            let integers = matches!(column.base_oid, INT2 | INT4 | INT8);
             let list = value.strip_prefix('{').and_then(|list| list.strip_suffix('}'));
-            integers && list.is_some_and(|list| list.split(',').all(|value| is_value(value, column.base_oid)))
+            list.is_some_and(|list| list.split(',').all(|value| is_element(value, column.base_oid)))
+        }
+        // Patterns that the database would refuse are left to it.
+        Like | Ilike => column.base_oid == TEXT && is_value(value, TEXT) && !like::ends_in_escape(value),
+        _ => false,
+    }
+}
+
+/// Whether an element of a list is certain to be taken as it stands: quotes and escapes are left to the database.
+fn is_element(text: &str, oid: u32) -> bool {
+    match oid {
+        INT2 | INT4 | INT8 | UUID => is_value(text, oid),
+        TEXT | VARCHAR => {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@');
+            !text.is_empty() && text.bytes().all(plain) && !text.eq_ignore_ascii_case("null")
         }
         _ => false,
     }
@@ -65,6 +79,17 @@ fn is_uuid(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn canonical_elements() {
+        for text in ["a", "ann@example.org", "a-b_c", "nulls"] {
+            assert!(is_element(text, TEXT), "{text}");
+        }
+        for text in ["", "null", "NULL", "a b", "\"a\"", "a\\b", "{a}", " a", "é"] {
+            assert!(!is_element(text, TEXT), "{text}");
+        }
+        assert!(is_element("7", INT4) && !is_element("a", INT4) && !is_element("7", 1700));
+    }
 
     #[test]
     fn canonical_values() {

@@ -3,7 +3,7 @@
 use realtime_pgoutput::parse_array;
 
 use crate::{
-    Column, RoleAccess, SubscriptionSpec, Table,
+    Column, Comparison, RoleAccess, SubscriptionSpec, Table,
     filter::{Filter, Operator},
     literal,
     predicate::Predicate,
@@ -26,19 +26,24 @@ pub(crate) struct Planned {
     pub(crate) filter: Filter,
     pub(crate) cast_type: Box<str>,
     pub(crate) base_oid: u32,
+    pub(crate) comparison: Comparison,
+    /// The SQL operator with its schema, and how it is used. `None` for `is`.
+    pub(crate) sql: Option<(Box<str>, Form)>,
     /// The literal is known to be in canonical form: the database need not be asked.
     settled: bool,
 }
 
-/// How the database checks a literal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LiteralKind {
-    /// A value of the column's type.
+/// How an operator stands between a value and a literal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// `value operator literal`.
     Scalar,
-    /// An array of them.
+    /// The literal is an array: `value operator any (literal)`.
     Array,
-    /// A regular expression.
+    /// The literal is a regular expression.
     Regex,
+    /// The operator is the equality whose opposite is meant; NULL is a value like others.
+    Distinct,
 }
 
 /// A literal that the database must accept, together with the operator it is used with, and give back in its
@@ -47,12 +52,16 @@ pub enum LiteralKind {
 pub struct LiteralCheck<'a> {
     /// Type to cast to, quoted.
     pub cast_type: &'a str,
-    /// SQL operator between the column and the literal.
-    pub operator: &'static str,
+    /// SQL operator between the column and the literal, with its schema.
+    pub operator: &'a str,
     /// The literal.
     pub literal: &'a str,
-    /// How it is used.
-    pub kind: LiteralKind,
+    /// How the two are used.
+    pub form: Form,
+    /// The operator as clients write it.
+    pub name: &'static str,
+    /// Whether the cast can run code of an application.
+    pub runs_code: bool,
 }
 
 /// Binds a subscription to a table as a role sees it.
@@ -73,11 +82,29 @@ pub fn plan(spec: &SubscriptionSpec, table: &Table, access: &RoleAccess) -> Resu
     Ok(Plan { conditions, select: select.transpose()? })
 }
 
+fn not_in_log(column: &Column) -> String {
+    format!(
+        "column {} of the filter is not in the log: it is generated, or not in the column list of the publication",
+        column.name
+    )
+}
+
 fn bind(filter: &Filter, table: &Table, access: &RoleAccess) -> Result<Planned, String> {
     let invalid = || format!("invalid column for filter {}", filter.column);
     let index = table.column(&filter.column).filter(|column| access.reads(*column)).ok_or_else(invalid)?;
     let column = table.columns.get(index).ok_or_else(invalid)?;
+    if !column.in_log {
+        return Err(not_in_log(column));
+    }
     check_operator(filter, column)?;
+    let sql = match sql(filter.operator) {
+        None => None,
+        Some((symbol, form)) => {
+            let operator = column.comparison.operator(symbol);
+            let missing = || format!("operator {symbol} does not exist for type {}", column.sql_type);
+            Some((operator.ok_or_else(missing)?.into(), form))
+        }
+    };
     let mut filter = filter.clone();
     // The reference compares bytea by its bare hexadecimal digits; both spellings mean the bytes here.
     if column.base_oid == BYTEA && filter.operator != Operator::In && is_hex(&filter.value) {
@@ -89,6 +116,27 @@ fn bind(filter: &Filter, table: &Table, access: &RoleAccess) -> Result<Planned, 
         filter,
         cast_type: column.cast_type.clone(),
         base_oid: column.base_oid,
+        comparison: column.comparison.clone(),
+        sql,
+    })
+}
+
+/// The SQL operator that stands for a filter's, and how it is used. `None` for `is`.
+const fn sql(operator: Operator) -> Option<(&'static str, Form)> {
+    Some(match operator {
+        Operator::Eq => ("=", Form::Scalar),
+        Operator::Neq => ("<>", Form::Scalar),
+        Operator::Lt => ("<", Form::Scalar),
+        Operator::Lte => ("<=", Form::Scalar),
+        Operator::Gt => (">", Form::Scalar),
+        Operator::Gte => (">=", Form::Scalar),
+        Operator::IsDistinct => ("=", Form::Distinct),
+        Operator::Like => ("~~", Form::Scalar),
+        Operator::Ilike => ("~~*", Form::Scalar),
+        Operator::Match => ("~", Form::Regex),
+        Operator::Imatch => ("~*", Form::Regex),
+        Operator::In => ("=", Form::Array),
+        Operator::Is => return None,
     })
 }
 
@@ -120,7 +168,12 @@ fn check_operator(filter: &Filter, column: &Column) -> Result<(), String> {
         Operator::Like => matches!(type_name, "text" | "bpchar" | "name" | "bytea" | "citext"),
         // The reference lets it pass on bytea and then fails on every row.
         Operator::Ilike => matches!(type_name, "text" | "bpchar" | "name" | "citext"),
-        Operator::Match | Operator::Imatch => matches!(type_name, "text" | "citext"),
+        Operator::Match | Operator::Imatch => {
+            if has_back_reference(&filter.value) {
+                return Err(format!("back-references are not supported by {operator} filters"));
+            }
+            matches!(type_name, "text" | "citext")
+        }
         Operator::In => {
             let elements = parse_array(filter.value.as_bytes(), b',').map_or(0, |elements| elements.len());
             if elements > MAX_IN {
@@ -136,25 +189,19 @@ fn check_operator(filter: &Filter, column: &Column) -> Result<(), String> {
     Err(format!("operator {operator} requires a text-compatible column type, got {}", column.sql_type))
 }
 
-impl Planned {
-    /// The SQL operator that stands for the condition's, and how its literal is used. `None` for `is`.
-    pub(crate) const fn sql(&self) -> Option<(&'static str, LiteralKind)> {
-        Some(match self.filter.operator {
-            Operator::Eq => ("=", LiteralKind::Scalar),
-            Operator::Neq => ("<>", LiteralKind::Scalar),
-            Operator::Lt => ("<", LiteralKind::Scalar),
-            Operator::Lte => ("<=", LiteralKind::Scalar),
-            Operator::Gt => (">", LiteralKind::Scalar),
-            Operator::Gte => (">=", LiteralKind::Scalar),
-            Operator::IsDistinct => ("IS DISTINCT FROM", LiteralKind::Scalar),
-            Operator::Like => ("LIKE", LiteralKind::Scalar),
-            Operator::Ilike => ("ILIKE", LiteralKind::Scalar),
-            Operator::Match => ("~", LiteralKind::Regex),
-            Operator::Imatch => ("~*", LiteralKind::Regex),
-            Operator::In => ("= ANY", LiteralKind::Array),
-            Operator::Is => return None,
-        })
+/// Whether a regular expression refers to what a group of it has matched: only that can take more than polynomial time.
+fn has_back_reference(pattern: &str) -> bool {
+    // What begins so is a plain text.
+    if pattern.starts_with("***=") {
+        return false;
     }
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        if c == '\\' && chars.next().is_some_and(|next| matches!(next, '1'..='9')) {
+            return true;
+        }
+    }
+    false
 }
 
 impl Plan {
@@ -166,12 +213,14 @@ impl Plan {
             .iter()
             .filter(|planned| !planned.settled)
             .filter_map(|planned| {
-                let (operator, kind) = planned.sql()?;
+                let (operator, form) = planned.sql.as_ref()?;
                 Some(LiteralCheck {
                     cast_type: &planned.cast_type,
                     operator,
                     literal: &planned.filter.value,
-                    kind,
+                    form: *form,
+                    name: planned.filter.operator.as_str(),
+                    runs_code: planned.comparison.runs_code,
                 })
             })
             .collect()
@@ -189,9 +238,30 @@ impl Plan {
     pub fn compile(&self, canonical: &[String], collation_is_c: bool) -> Predicate {
         let mut literals = canonical.iter();
         Predicate::new(self.conditions.iter().map(|planned| {
-            let asked = planned.sql().is_some() && !planned.settled;
+            let asked = planned.sql.is_some() && !planned.settled;
             let literal = if asked { literals.next() } else { None };
             planned.compile(literal.map_or(&planned.filter.value, |literal| literal.as_str()), collation_is_c)
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_references_are_found() {
+        for (pattern, expected) in [
+            (r"^(.*)\1$", true),
+            (r"(a)(b)\\\2", true),
+            (r"a\\1", false),
+            (r"\d+1", false),
+            (r"(a)1", false),
+            (r"***=(a)\1", false),
+            (r"***:(a)\1", true),
+            (r"a\", false),
+        ] {
+            assert_eq!(has_back_reference(pattern), expected, "{pattern}");
+        }
     }
 }

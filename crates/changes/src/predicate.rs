@@ -5,19 +5,36 @@ use std::{cmp::Ordering, collections::HashSet, sync::Arc};
 use bytes::Bytes;
 use realtime_pgoutput::{Element, parse_array};
 
-use crate::{filter::Operator, like, plan::Planned, value::Family};
+use crate::{
+    filter::Operator,
+    like::Pattern,
+    pattern,
+    plan::{Form, Planned},
+    value::Family,
+};
 
-/// Something only the database can answer: whether `value operator literal` holds, both cast to a type.
+/// What the database is asked about values of rows.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Type to cast both sides to, quoted.
+    pub type_name: Box<str>,
+    /// SQL operator with its schema.
+    pub operator: Box<str>,
+    /// How it is used.
+    pub form: Form,
+    /// The filter's literal.
+    pub literal: Box<str>,
+    /// Whether the casts can run code of an application.
+    pub runs_code: bool,
+}
+
+/// Something only the database can answer: whether a row's value is to a literal as a filter wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Type to cast both sides to, quoted; for `= ANY` the literal is an array of it.
-    pub cast_type: Arc<str>,
-    /// SQL operator.
-    pub operator: &'static str,
-    /// The row's value; NULL in `IS DISTINCT FROM` only.
+    /// What is asked.
+    pub ask: Arc<Ask>,
+    /// The row's value. It shares the memory of the row.
     pub value: Bytes,
-    /// The filter's literal.
-    pub literal: Arc<str>,
     /// Whether the answer has to be negated.
     pub negate: bool,
 }
@@ -63,10 +80,12 @@ enum Test {
     Order(Family, Vec<u8>, &'static [Ordering]),
     /// `in`: keys, and whether NULL is among the elements.
     OneOf(Family, HashSet<Vec<u8>>, bool),
-    Like(String),
+    Like(Arc<Pattern>),
     /// Both sides are compared in lower case while they are ASCII.
-    Ilike(String, Arc<str>, Arc<str>),
-    Ask(&'static str, Arc<str>, Arc<str>),
+    Ilike(Arc<Pattern>, Arc<Ask>),
+    /// A regular expression that is evaluated here, but on long texts.
+    Match(Arc<pattern::Pattern>, Arc<Ask>),
+    Ask(Arc<Ask>),
 }
 
 /// Outcome of a condition.
@@ -94,13 +113,21 @@ pub(crate) struct IndexKeys<'a> {
 impl Planned {
     /// The condition, with its literal in canonical form.
     pub(crate) fn compile(&self, literal: &str, collation_is_c: bool) -> CompiledCondition {
-        let test = self.native(literal, collation_is_c).unwrap_or_else(|| {
-            let operator = self.sql().map_or("=", |(operator, _)| operator);
-            Test::Ask(operator, (&*self.cast_type).into(), literal.into())
-        });
+        let test = self.native(literal, collation_is_c).unwrap_or_else(|| Test::Ask(self.ask(literal)));
         // NULL stays NULL when negated, so "not equal" is the negation of "equal".
         let opposite = self.filter.operator == Operator::Neq && matches!(test, Test::Equal(..));
         CompiledCondition(Condition { column: self.column, test, negate: self.filter.negate != opposite })
+    }
+
+    fn ask(&self, literal: &str) -> Arc<Ask> {
+        let (operator, form) = self.sql.clone().unwrap_or_else(|| (Box::default(), Form::Scalar));
+        Arc::new(Ask {
+            type_name: self.comparison.type_name.clone(),
+            operator,
+            form,
+            literal: literal.into(),
+            runs_code: self.comparison.runs_code,
+        })
     }
 
     /// The test, if it can be made without the database.
@@ -148,18 +175,22 @@ impl Planned {
                 }
                 Some(Test::OneOf(family, keys, null))
             }
-            Operator::Like if family == Family::Text && !like::ends_in_escape(literal) => {
-                Some(Test::Like(literal.to_owned()))
+            Operator::Like if family == Family::Text => Some(Test::Like(Arc::new(Pattern::new(literal)?))),
+            Operator::Ilike if family == Family::Text && literal.is_ascii() => {
+                let pattern = Pattern::new(&literal.to_ascii_lowercase())?;
+                Some(Test::Ilike(Arc::new(pattern), self.ask(literal)))
             }
-            Operator::Ilike
-                if family == Family::Text && !like::ends_in_escape(literal) && literal.is_ascii() =>
-            {
-                Some(Test::Ilike(literal.to_ascii_lowercase(), (&*self.cast_type).into(), literal.into()))
+            Operator::Match if self.base_oid == TEXT => {
+                let pattern = pattern::Pattern::new(literal)?;
+                Some(Test::Match(Arc::new(pattern), self.ask(literal)))
             }
             _ => None,
         }
     }
 }
+
+/// The type `text`.
+const TEXT: u32 = 25;
 
 /// A compiled condition, opaque outside of this module.
 pub(crate) struct CompiledCondition(Condition);
@@ -212,21 +243,19 @@ impl Test {
             Self::IsNull => Some(true),
             Self::IsBool(wanted) => Some(wanted.is_none()),
             Self::Distinct(..) => Some(true),
-            Self::Ask("IS DISTINCT FROM", ..) => Some(true),
+            Self::Ask(ask) if ask.form == Form::Distinct => Some(true),
             Self::Equal(..)
             | Self::Order(..)
             | Self::OneOf(..)
             | Self::Like(_)
             | Self::Ilike(..)
+            | Self::Match(..)
             | Self::Ask(..) => None,
         }
     }
 
     fn on_text(&self, text: &Bytes, negate: bool) -> Truth {
-        let ask = |operator, cast_type: &Arc<str>, literal: &Arc<str>| {
-            let (cast_type, literal) = (Arc::clone(cast_type), Arc::clone(literal));
-            Truth::Ask(Question { cast_type, operator, value: text.clone(), literal, negate })
-        };
+        let ask = |ask: &Arc<Ask>| Truth::Ask(Question { ask: Arc::clone(ask), value: text.clone(), negate });
         Truth::Known(match self {
             Self::IsNull => Some(false),
             Self::IsBool(wanted) => Some(*wanted == Some(&text[..] == b"t")),
@@ -240,12 +269,18 @@ impl Test {
                 Some(_) if !null => Some(false),
                 _ => None,
             },
-            Self::Like(pattern) => std::str::from_utf8(text).ok().map(|text| like::matches(text, pattern)),
-            Self::Ilike(pattern, cast_type, literal) => match std::str::from_utf8(text) {
-                Ok(text) if text.is_ascii() => Some(like::matches(&text.to_ascii_lowercase(), pattern)),
-                _ => return ask("ILIKE", cast_type, literal),
+            Self::Like(pattern) => std::str::from_utf8(text).ok().map(|text| pattern.matches(text)),
+            Self::Ilike(pattern, question) => match std::str::from_utf8(text) {
+                Ok(text) if text.is_ascii() => Some(pattern.matches(&text.to_ascii_lowercase())),
+                _ => return ask(question),
             },
-            Self::Ask(operator, cast_type, literal) => return ask(operator, cast_type, literal),
+            Self::Match(pattern, question) => {
+                match std::str::from_utf8(text).ok().and_then(|text| pattern.matches(text)) {
+                    Some(holds) => Some(holds),
+                    None => return ask(question),
+                }
+            }
+            Self::Ask(question) => return ask(question),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use realtime_changes::{
-    Action, Attachment, Change, ChannelId, Column, Delivery, Engine, RoleAccess, SubscriptionKey,
+    Action, Attachment, Change, ChannelId, Column, Comparison, Delivery, Engine, RoleAccess, SubscriptionKey,
     SubscriptionSpec, Table, UnknownTable, plan,
 };
 use realtime_pgoutput::{
@@ -26,6 +26,8 @@ fn table() -> Table {
         type_name: type_name.into(),
         sql_type: sql_type.into(),
         cast_type: format!("pg_catalog.{type_name}").into(),
+        comparison: Comparison::built_in(type_name),
+        in_log: true,
     };
     Table {
         oid: OID,
@@ -330,7 +332,12 @@ fn questions() {
     let asked = &matches.asked[0];
     assert_eq!((asked.key, asked.questions.len()), (key, 1));
     let question = &asked.questions[0];
-    assert_eq!((question.operator, &*question.literal, &question.value[..]), ("~", "^a", &b"abc"[..]));
+    let ask = &question.ask;
+    assert_eq!(
+        (&*ask.operator, &*ask.type_name, &*ask.literal),
+        ("operator(pg_catalog.~)", "pg_catalog.text", "^a")
+    );
+    assert_eq!(&question.value[..], b"abc");
     assert_eq!([Some(true), Some(false), None].map(|answer| question.holds(answer)), [false, true, false]);
     let deliveries = fixture.engine.deliveries(&change, &matches, &[key], &[], &TypeRegistry::default());
     assert_eq!(recipients(&deliveries), [(1, vec![1])]);

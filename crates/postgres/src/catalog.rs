@@ -1,7 +1,9 @@
 //! Questions to the catalog (postgres_changes 7.7).
 
+use std::collections::HashMap;
+
 use deadpool_postgres::ClientWrapper as Client;
-use realtime_changes::{Column, RoleAccess, Table};
+use realtime_changes::{Column, Comparison, Operators, RoleAccess, Table};
 use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
 use tokio_postgres::{Error, Row, types::ToSql};
 
@@ -69,6 +71,7 @@ pub(crate) async fn fingerprints(client: &Client, oids: &[Oid]) -> Result<Vec<(O
 pub(crate) async fn table(
     client: &Client,
     oid: Oid,
+    publication: &str,
     types: &mut TypeRegistry,
 ) -> Result<Option<Table>, Error> {
     const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
@@ -78,26 +81,38 @@ pub(crate) async fn table(
         from pg_catalog.pg_class c
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.oid = $1";
-    const COLUMNS: &str = "select a.attnum, a.attname::text, a.atttypid, t.typname::text,
+    const COLUMNS: &str = "with listed as materialized (
+            select pg_catalog.to_jsonb(p) ->> 'pubgencols' as generated,
+                (select pg_catalog.string_to_array(
+                        pg_catalog.translate(pg_catalog.to_jsonb(r) ->> 'prattrs', '[],', ''), ' ')::int2[]
+                 from pg_catalog.pg_publication_rel r where r.prpubid = p.oid and r.prrelid = $1) as columns
+            from pg_catalog.pg_publication p where p.pubname = $2)
+        select a.attnum, a.attname::text, a.atttypid, t.typname::text,
             pg_catalog.format_type(a.atttypid, null),
-            pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname)
+            pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname),
+            -- Lists of columns are of 15, published generated columns of 18.
+            case when l.columns is not null then a.attnum = any(l.columns) and a.attgenerated <> 'v'
+                else a.attgenerated = '' or a.attgenerated = 's' and coalesce(l.generated = 's', false) end
         from pg_catalog.pg_attribute a
+        left join listed l on true
         join pg_catalog.pg_type t on t.oid = a.atttypid
         join pg_catalog.pg_namespace n on n.oid = t.typnamespace
         where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
         order by a.attnum";
-    let parameters: [&(dyn ToSql + Sync); 1] = [&oid];
-    let (table, rows) =
-        tokio::try_join!(rows(client, TABLE, &parameters), rows(client, COLUMNS, &parameters))?;
+    let of_table: [&(dyn ToSql + Sync); 1] = [&oid];
+    let of_columns: [&(dyn ToSql + Sync); 2] = [&oid, &publication];
+    let (table, rows) = tokio::try_join!(rows(client, TABLE, &of_table), rows(client, COLUMNS, &of_columns))?;
     let Some(row) = table.first() else { return Ok(None) };
     let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
     // They may have been altered or renamed since.
     let oids = oids?;
     types.forget_alterable(oids.iter().copied());
-    load_types(client, types, oids).await?;
+    load_types(client, types, oids.iter().copied()).await?;
     let attnums: Result<Vec<i16>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
     let attnums = attnums?;
-    let columns: Result<Vec<Column>, Error> = rows.iter().map(|row| column(row, types)).collect();
+    let bases: Vec<Oid> = oids.iter().map(|oid| types.base(*oid)).collect();
+    let own = types_of_applications(client, &oids, &bases).await?;
+    let columns: Result<Vec<Column>, Error> = rows.iter().map(|row| column(row, &own, types)).collect();
     let key: Option<Vec<i16>> = row.try_get(4)?;
     let position = |attnum: &i16| attnums.iter().position(|known| known == attnum);
     let identity: String = row.try_get(3)?;
@@ -119,15 +134,112 @@ pub(crate) async fn table(
     }))
 }
 
-fn column(row: &Row, types: &TypeRegistry) -> Result<Column, Error> {
+/// First number of an object that is not PostgreSQL's own.
+const FIRST_OID: Oid = 16384;
+
+/// How statements compare values of the types of columns that are not built in. `bases`: the types below domains.
+///
+/// A type of an extension has its operators where the extension is. Those that bear the same names and were made by
+/// somebody else are not used: whoever may create in a schema could have values compared by code of his.
+async fn types_of_applications(
+    client: &Client,
+    types: &[Oid],
+    bases: &[Oid],
+) -> Result<HashMap<Oid, Comparison>, Error> {
+    const SQL: &str = "with recursive wanted as (
+            select w.type, w.base, w.n
+            from unnest($1::oid[], $2::oid[]) with ordinality w (type, base, n)
+        ), parts (n, type) as (
+            select w.n, w.type from wanted w
+            union
+            select p.n, part.type
+            from parts p
+            join pg_catalog.pg_type t on t.oid = p.type
+            cross join lateral (
+                select t.typelem where t.typelem <> 0
+                union all
+                select t.typbasetype where t.typbasetype <> 0
+                union all
+                select a.atttypid from pg_catalog.pg_attribute a
+                where t.typrelid <> 0 and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+                union all
+                select r.rngsubtype from pg_catalog.pg_range r where r.rngtypid = t.oid
+                union all
+                select r.rngtypid from pg_catalog.pg_range r
+                where pg_catalog.to_jsonb(r) ->> 'rngmultitypid' = t.oid::text
+            ) part (type)
+        ), own as (
+            select distinct on (o.oprleft, o.oprname)
+                o.oprleft, o.oprname, pg_catalog.quote_ident(s.nspname) as schema
+            from pg_catalog.pg_operator o
+            join pg_catalog.pg_namespace s on s.oid = o.oprnamespace
+            join pg_catalog.pg_type b on b.oid = o.oprleft
+            where o.oprright = o.oprleft and o.oprleft = any($2) and o.oprresult = 16
+                and (o.oprowner = b.typowner or exists (
+                    select from pg_catalog.pg_depend of_operator
+                    join pg_catalog.pg_depend of_type on of_type.refclassid = of_operator.refclassid
+                        and of_type.refobjid = of_operator.refobjid
+                    where of_operator.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+                        and of_operator.objid = o.oid and of_operator.deptype = 'e'
+                        and of_type.classid = 'pg_catalog.pg_type'::pg_catalog.regclass
+                        and of_type.objid = b.oid and of_type.deptype = 'e'))
+            order by o.oprleft, o.oprname, s.oid = b.typnamespace desc, o.oid
+        )
+        select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname),
+            exists (select from parts p join pg_catalog.pg_type d on d.oid = p.type
+                    where p.n = w.n and d.typtype = 'd')
+                or exists (select from pg_catalog.pg_cast c
+                    where c.castfunc >= 16384
+                        and (c.castsource = 25 and c.casttarget in (w.type, w.base)
+                            or c.casttarget = 25 and c.castsource in (w.type, w.base))),
+            case when n.nspname <> 'pg_catalog' and t.typtype = 'b' and not (t.typcategory = 'A' and t.typelem <> 0) then
+                array(select own.oprname::text from own where own.oprleft = t.oid order by own.oprname)
+            end,
+            array(select own.schema from own where own.oprleft = t.oid order by own.oprname),
+            w.type
+        from wanted w
+        join pg_catalog.pg_type t on t.oid = w.base
+        join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+        order by w.n";
+    let own = types.iter().copied().zip(bases.iter().copied()).filter(|(of, _)| *of >= FIRST_OID);
+    let (types, bases): (Vec<Oid>, Vec<Oid>) = own.unzip();
+    if types.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found = rows(client, SQL, &[&types, &bases]).await?;
+    found
+        .iter()
+        .map(|row| {
+            let operators = match row.try_get::<_, Option<Vec<String>>>(2)? {
+                None => Operators::BuiltIn,
+                Some(names) => {
+                    let schemas: Vec<String> = row.try_get(3)?;
+                    Operators::Own(
+                        names.into_iter().zip(schemas).map(|(name, at)| (name.into(), at.into())).collect(),
+                    )
+                }
+            };
+            let type_name = row.try_get::<_, String>(0)?.into();
+            Ok((row.try_get(4)?, Comparison { type_name, operators, runs_code: row.try_get(1)? }))
+        })
+        .collect()
+}
+
+fn column(row: &Row, own: &HashMap<Oid, Comparison>, types: &TypeRegistry) -> Result<Column, Error> {
     let type_oid = row.try_get(2)?;
+    let cast_type: Box<str> = row.try_get::<_, String>(5)?.into();
+    let built_in =
+        || Comparison { type_name: cast_type.clone(), operators: Operators::BuiltIn, runs_code: false };
+    let comparison = own.get(&type_oid).cloned().unwrap_or_else(built_in);
     Ok(Column {
         name: row.try_get::<_, String>(1)?.into(),
         type_oid,
         base_oid: types.base(type_oid),
         type_name: row.try_get::<_, String>(3)?.into(),
         sql_type: row.try_get::<_, String>(4)?.into(),
-        cast_type: row.try_get::<_, String>(5)?.into(),
+        cast_type,
+        comparison,
+        in_log: row.try_get(6)?,
     })
 }
 

@@ -165,6 +165,7 @@ impl<S: LogSink> Reader<S> {
             APPLICATION_NAME,
             2,
             self.config.database.connect_timeout,
+            pool::Use::Reading,
         ) {
             Ok(pool) => pool,
             Err(error) => {

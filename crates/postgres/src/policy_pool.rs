@@ -1,7 +1,7 @@
 //! The connections for private topics: bounded, with a limit on waiting and a circuit breaker
 //! (tenant_database 3.6).
 
-use deadpool_postgres::{Object, Pool, PoolError, TimeoutType};
+use deadpool_postgres::{HookError, Object, Pool, PoolError, TimeoutType};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ impl PolicyPool {
     pub(crate) fn new(config: &DatabaseConfig) -> Self {
         let (size, wait) = (config.policy_pool_size, config.queue_target * 2);
         Self {
-            pool: pool::make_named(config, APPLICATION, size, wait),
+            pool: pool::make_named(config, APPLICATION, size, wait, pool::Use::Probing),
             breaker: Mutex::new(PoolBreaker::new(size)),
             tenant: config.tenant.clone(),
         }
@@ -63,7 +63,7 @@ impl PolicyPool {
         match pool.get().await {
             Ok(client) => Ok(client),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(self.crowded()),
-            Err(PoolError::Backend(error)) => {
+            Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error))) => {
                 Err(ConnectError::from_code(error.code(), pool::describe(&error)).into())
             }
             Err(error) => Err(ConnectError::Unreachable(error.to_string()).into()),

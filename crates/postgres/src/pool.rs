@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool, PoolError, Runtime, Timeouts};
+use deadpool_postgres::{Hook, HookError, Object, Pool, PoolError, Runtime, Timeouts};
 pub(crate) use realtime_tls::describe;
 use secrecy::ExposeSecret as _;
 use tokio::time;
@@ -29,12 +29,36 @@ pub(crate) fn settings(config: &DatabaseConfig, application: &str) -> tokio_post
 /// size that somebody mistyped must not end the server.
 pub(crate) const MAX_SIZE: usize = 1000;
 
+/// Where the names of our own statements are looked up: nothing that an application has made is found by them, whatever
+/// search path the database has and whatever is made in its schemas.
+const OWN_PATH: &str = "search_path=pg_catalog,pg_temp";
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Looking: it cannot write.
+    Reading,
+    /// Looking, and writing rows that are taken back.
+    Probing,
+}
+
+impl Use {
+    /// What a new connection begins with. As a statement, not as an option of the connection: it leaves the search path
+    /// of the database as what `default` means.
+    const fn first(self) -> &'static str {
+        match self {
+            Self::Reading => "set search_path = pg_catalog, pg_temp; set default_transaction_read_only = on",
+            Self::Probing => "set search_path = pg_catalog, pg_temp",
+        }
+    }
+}
+
 /// Makes the pool for row changes; nothing is connected yet.
 ///
 /// # Errors
 /// [`ConnectError`] for settings that no pool can be made of.
 pub(crate) fn make(config: &DatabaseConfig) -> Result<Pool, ConnectError> {
-    make_named(config, "realtime", config.pool_size, config.connect_timeout)
+    make_named(config, "realtime", config.pool_size, config.connect_timeout, Use::Reading)
 }
 
 /// Makes a pool whose connections bear a name, and for which nobody waits longer than `wait`.
@@ -46,6 +70,7 @@ pub(crate) fn make_named(
     application: &str,
     size: usize,
     wait: Duration,
+    purpose: Use,
 ) -> Result<Pool, ConnectError> {
     Pool::builder(config.route.manager(settings(config, application)))
         .max_size(size.clamp(1, MAX_SIZE))
@@ -55,6 +80,9 @@ pub(crate) fn make_named(
             create: Some(config.connect_timeout),
             recycle: Some(config.connect_timeout),
         })
+        .post_create(Hook::async_fn(move |client, _| {
+            Box::pin(async move { client.batch_execute(purpose.first()).await.map_err(HookError::Backend) })
+        }))
         .build()
         .map_err(|error| ConnectError::Unreachable(error.to_string()))
 }
@@ -65,17 +93,21 @@ pub(crate) fn make_named(
 /// [`ConnectError`] when there is none to be had in time.
 pub(crate) async fn get(pool: &Pool) -> Result<Object, ConnectError> {
     pool.get().await.map_err(|error| match &error {
-        PoolError::Backend(backend) => ConnectError::from_code(backend.code(), describe(backend)),
+        PoolError::Backend(backend) | PoolError::PostCreateHook(HookError::Backend(backend)) => {
+            ConnectError::from_code(backend.code(), describe(backend))
+        }
         _ => ConnectError::Unreachable(error.to_string()),
     })
 }
 
-/// A connection of its own, which ends when the client is dropped.
+/// A connection of its own, for our own statements alone, which ends when the client is dropped.
 ///
 /// # Errors
 /// [`ConnectError`] when there is none to be had in time.
 pub(crate) async fn connect(config: &DatabaseConfig, application: &str) -> Result<Client, ConnectError> {
-    let settings = settings(config, application);
+    let mut settings = settings(config, application);
+    let options = settings.get_options().unwrap_or_default();
+    settings.options(format!("{options} -c {OWN_PATH}"));
     let connecting = config.route.connect(&settings);
     let (client, connection) = match time::timeout(config.connect_timeout, connecting).await {
         Ok(Ok(connected)) => connected,

@@ -1,63 +1,118 @@
 //! Conditions that only the database can evaluate, asked in one query for a row change.
 
-use realtime_changes::Question;
-use tokio_postgres::{
-    Client,
-    types::{ToSql, Type},
-};
+use std::{borrow::Cow, time::Duration};
 
-/// Most questions of one query: each takes two parameters, of which the protocol allows 65,535.
-const BATCH: usize = 1000;
+use realtime_changes::{Form, Question};
+use rustc_hash::FxHashMap;
+use tokio_postgres::{Client, Error, error::SqlState, types::ToSql};
 
-/// Answers to questions, in their order: whether the condition holds, or why it cannot be evaluated.
+use crate::foreign;
+
+/// How long the filters of a subscription, or of several that are asked together, may take for a row. A filter that takes
+/// longer is not asked in the stream.
+pub(crate) const LIMIT: Duration = Duration::from_millis(50);
+
+/// Most questions of one query: each takes up to two parameters, of which the protocol allows 65,535.
+pub(crate) const BATCH: usize = 1000;
+
+/// Answers to questions about a row, in their order: whether the conditions hold. `role`: whose code may run.
 ///
 /// # Errors
-/// When the database cannot be asked at all.
+/// When one of them cannot be evaluated, or they take too long together.
 pub(crate) async fn ask(
     client: &Client,
+    role: Option<&str>,
     questions: &[&Question],
-) -> Result<Vec<Result<bool, tokio_postgres::Error>>, tokio_postgres::Error> {
+) -> Result<Vec<bool>, Error> {
     let mut answers = Vec::with_capacity(questions.len());
     for batch in questions.chunks(BATCH) {
-        match ask_batch(client, batch).await {
-            Ok(batch) => answers.extend(batch.into_iter().map(Ok)),
-            Err(error) if error.as_db_error().is_none() => return Err(error),
-            // One of them fails for all: alone each fails for itself.
-            Err(_) => {
-                for question in batch {
-                    match ask_batch(client, &[question]).await {
-                        Err(error) if error.as_db_error().is_none() => return Err(error),
-                        answer => answers.push(answer.map(|answers| answers.contains(&true))),
-                    }
-                }
-            }
-        }
+        answers.extend(ask_batch(client, role, batch).await?);
     }
     Ok(answers)
 }
 
-async fn ask_batch(client: &Client, questions: &[&Question]) -> Result<Vec<bool>, tokio_postgres::Error> {
-    let texts: Vec<(String, &str)> = questions
-        .iter()
-        .map(|question| (String::from_utf8_lossy(&question.value).into_owned(), &*question.literal))
-        .collect();
-    let mut sql = String::from("select array[");
-    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(texts.len() * 2);
-    for (i, (question, (value, literal))) in questions.iter().zip(&texts).enumerate() {
-        let (t, op) = (&question.cast_type, question.operator);
-        let (left, right) = (2 * i + 1, 2 * i + 2);
-        let separator = if i > 0 { "," } else { "" };
-        let literal_of =
-            if op == "= ANY" { format!("(${right}::text::{t}[])") } else { format!("${right}::text::{t}") };
-        sql.push_str(&format!("{separator}(${left}::text::{t} {op} {literal_of})"));
-        parameters.push((value, Type::TEXT));
-        parameters.push((literal, Type::TEXT));
-    }
-    sql.push_str("]::boolean[]");
-    let rows = client.query_typed(&sql, &parameters).await?;
+/// Whether an error is the fault of what was asked. Else the question is put again: the server is going down, or out of
+/// something.
+pub(crate) fn is_about_the_question(error: &Error) -> bool {
+    let class = |code: &SqlState| code.code().get(..2).unwrap_or_default().to_owned();
+    error.code().is_some_and(|code| {
+        *code == SqlState::QUERY_CANCELED || !matches!(&*class(code), "08" | "53" | "57" | "58")
+    })
+}
+
+async fn ask_batch(client: &Client, role: Option<&str>, questions: &[&Question]) -> Result<Vec<bool>, Error> {
+    let texts = Texts::of(questions);
+    let parameters: Vec<&(dyn ToSql + Sync)> = texts.texts.iter().map(|text| text as _).collect();
+    let rows = foreign::ask(client, role, LIMIT, &texts.sql, &parameters).await?;
     let answers: Vec<Option<bool>> = match rows.first() {
         Some(row) => row.try_get(0)?,
         None => Vec::new(),
     };
     Ok(questions.iter().zip(answers).map(|(question, answer)| question.holds(answer)).collect())
+}
+
+/// The query for some questions. A text that several ask about, a value of the row or a literal, goes with it once.
+struct Texts<'a> {
+    sql: String,
+    texts: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Texts<'a> {
+    fn of(questions: &[&'a Question]) -> Self {
+        let mut texts = Vec::new();
+        // Values share the memory of their row.
+        let mut places: FxHashMap<(*const u8, usize), usize> = FxHashMap::default();
+        let mut place = |bytes: &'a [u8]| {
+            *places.entry((bytes.as_ptr(), bytes.len())).or_insert_with(|| {
+                texts.push(String::from_utf8_lossy(bytes));
+                texts.len()
+            })
+        };
+        let mut sql = String::from("select array[");
+        for (at, question) in questions.iter().enumerate() {
+            let ask = &*question.ask;
+            let (t, op) = (&ask.type_name, &ask.operator);
+            let (value, literal) = (place(&question.value), place(ask.literal.as_bytes()));
+            let separator = if at > 0 { "," } else { "" };
+            let value = format!("${value}::pg_catalog.text::{t}");
+            let literal = format!("${literal}::pg_catalog.text::{t}");
+            sql.push_str(&match ask.form {
+                Form::Scalar | Form::Regex => format!("{separator}({value} {op} {literal})"),
+                Form::Array => format!("{separator}({value} {op} any ({literal}[]))"),
+                Form::Distinct => format!("{separator}(({value} {op} {literal}) is not true)"),
+            });
+        }
+        sql.push_str("]::pg_catalog.bool[]");
+        Self { sql, texts }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use realtime_changes::Ask;
+
+    use super::*;
+
+    #[test]
+    fn a_value_goes_with_a_query_once() {
+        let value = Bytes::from_static(b"a long text");
+        let ask = |literal: &str| Question {
+            ask: Arc::new(Ask {
+                type_name: "pg_catalog.text".into(),
+                operator: "operator(pg_catalog.~)".into(),
+                form: Form::Regex,
+                literal: literal.into(),
+                runs_code: false,
+            }),
+            value: value.clone(),
+            negate: false,
+        };
+        let (a, b) = (ask("a"), ask("b"));
+        let texts = Texts::of(&[&a, &b]);
+        assert_eq!(texts.texts, ["a long text", "a", "b"]);
+        assert!(texts.sql.contains("($1::pg_catalog.text::pg_catalog.text operator(pg_catalog.~) $3"));
+    }
 }

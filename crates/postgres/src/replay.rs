@@ -11,7 +11,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{policy_pool::PolicyPool, pool};
+use crate::{policy_pool::PolicyPool, sqlstate};
 
 /// Messages where the client names no number, and at most.
 const LIMIT: i64 = 25;
@@ -131,7 +131,7 @@ pub(crate) async fn replay(
         }
     };
     let mut rows = match time::timeout(QUERY_LIMIT, query).await {
-        Ok(rows) => rows.map_err(|error| ReplayError::Failed(pool::describe(&error)))?,
+        Ok(rows) => rows.map_err(|error| ReplayError::Failed(sqlstate::loggable_of(&error)))?,
         Err(_) => {
             drop(deadpool_postgres::Object::take(client));
             return Err(ReplayError::Failed("no answer in time".to_owned()));
@@ -141,7 +141,7 @@ pub(crate) async fn replay(
     rows.iter()
         .map(message)
         .collect::<Result<_, _>>()
-        .map_err(|error| ReplayError::Failed(pool::describe(&error)))
+        .map_err(|error| ReplayError::Failed(sqlstate::loggable_of(&error)))
 }
 
 async fn query(
@@ -158,7 +158,16 @@ async fn query(
         (&until, Type::TIMESTAMP),
         (&params.limit, Type::INT8),
     ];
-    client.query_typed(query, &parameters).await
+    let (begun, rows, ended) = tokio::join!(
+        biased;
+        client.batch_execute("begin read only"),
+        client.query_typed(query, &parameters),
+        client.batch_execute("rollback"),
+    );
+    begun?;
+    let rows = rows?;
+    ended?;
+    Ok(rows)
 }
 
 fn message(row: &Row) -> Result<ReplayedMessage, tokio_postgres::Error> {

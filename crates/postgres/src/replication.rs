@@ -113,6 +113,11 @@ impl ReplicationError {
         class.is_some_and(|class| !matches!(class, "08" | "28" | "53" | "55" | "57" | "58"))
     }
 
+    /// What a client is told: the words of the database are for the log.
+    pub(crate) fn told(&self) -> String {
+        format!("{}: row changes cannot be read from the database", self.code())
+    }
+
     /// Operators' code (http_and_ops 10).
     pub(crate) fn code(&self) -> &'static str {
         if self.is_slot_in_use() || matches!(self, Self::Taken(_)) {
@@ -292,7 +297,7 @@ impl Walsender {
         if let Claim::Lock(name) = &claim {
             let set = format!(
                 "select pg_catalog.set_config(name, '{}', false) from pg_catalog.pg_settings
-                 where name = 'idle_session_timeout'",
+                 where name operator(pg_catalog.=) 'idle_session_timeout'",
                 CLAIM_LIMIT.as_millis()
             );
             client.simple_query(&set).await?;
@@ -328,7 +333,7 @@ impl Walsender {
             // Before version 12 it is the operator's alone: half a minute, if he has not changed it.
             let set = format!(
                 "select pg_catalog.set_config(name, '{}', false) from pg_catalog.pg_settings
-                 where name = 'wal_sender_timeout' and context = 'user'",
+                 where name operator(pg_catalog.=) 'wal_sender_timeout' and context operator(pg_catalog.=) 'user'",
                 sign_of_life.as_millis()
             );
             client.simple_query(&set).await?;
@@ -488,7 +493,8 @@ async fn find_slot(
 ) -> Result<Option<Lsn>, ReplicationError> {
     let sql = format!(
         "select confirmed_flush_lsn from pg_catalog.pg_replication_slots
-         where slot_name = '{slot}' and plugin = 'pgoutput' and database = current_database()"
+         where slot_name operator(pg_catalog.=) '{slot}' and plugin operator(pg_catalog.=) 'pgoutput'
+             and database operator(pg_catalog.=) pg_catalog.current_database()"
     );
     let rows = client.simple_query(&sql).await?;
     let Some(row) = rows.first() else { return Ok(None) };

@@ -1,55 +1,106 @@
 //! What is checked before a channel is subscribed (postgres_changes 1.4, 1.7).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::{ClientWrapper as Client, Pool};
-use realtime_changes::{LiteralCheck, RoleAccess, SubscribeRefusal, SubscriptionSpec, Table, plan};
+use realtime_changes::{
+    Form, LiteralCheck, Plan, RoleAccess, SubscribeRefusal, SubscriptionSpec, Table, plan,
+};
 use realtime_pgoutput::{Oid, TypeRegistry};
 
 use crate::{
     SubscribeRequest,
     catalog::{self, Published},
-    pool,
+    pool, sqlstate,
     validate::{self, Refused},
 };
 
+/// Literals kept at most; beyond it they are asked anew.
+const MAX_LITERALS: usize = 100_000;
+
+/// Bytes of literals kept at most: clients choose how long they are.
+const MAX_LITERAL_BYTES: usize = 16 * 1024 * 1024;
+
+/// Conditions of a request at most, those of a subscription counted for each table that it means.
+const MAX_CONDITIONS: usize = 20_000;
+
+/// Literals of a request that the database is asked about at most.
+const MAX_ASKED: usize = 1000;
+
 /// Canonical texts of literals that the database has accepted.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Literals(HashMap<(String, &'static str, String), String>);
+pub(crate) struct Literals {
+    texts: HashMap<LiteralKey, String>,
+    /// About how many bytes they hold.
+    bytes: usize,
+}
+
+/// A literal as it is used: type, operator, text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LiteralKey {
+    cast_type: String,
+    operator: String,
+    form: Form,
+    literal: String,
+    /// Whose code checks it: another role may be answered differently.
+    role: Option<String>,
+}
+
+impl LiteralKey {
+    fn new(role: &str, check: &LiteralCheck<'_>) -> Self {
+        Self {
+            cast_type: check.cast_type.to_owned(),
+            operator: check.operator.to_owned(),
+            form: check.form,
+            literal: check.literal.to_owned(),
+            role: check.runs_code.then(|| role.to_owned()),
+        }
+    }
+}
 
 impl Literals {
-    /// The canonical text of a literal, if it is known.
-    pub(crate) fn get(&self, check: &LiteralCheck<'_>) -> Option<&str> {
-        self.0.get(&literal_key(check)).map(String::as_str)
-    }
-
-    /// The canonical text of a literal; asks the database if it is not known.
+    /// The canonical texts of literals, in their order; asks the database for those that are not known.
     pub(crate) async fn canonical(
         &mut self,
         client: &Client,
-        check: &LiteralCheck<'_>,
-    ) -> Result<String, Refused> {
-        if let Some(known) = self.get(check) {
-            return Ok(known.to_owned());
+        role: &str,
+        checks: &[LiteralCheck<'_>],
+    ) -> Result<Vec<String>, Refused> {
+        let unknown = self.unknown(role, checks);
+        let texts = validate::canonical(client, role, &unknown).await?;
+        for (check, text) in unknown.iter().zip(texts) {
+            self.bytes += check.literal.len() + text.len();
+            self.texts.insert(LiteralKey::new(role, check), text);
         }
-        let text = validate::canonical(client, check).await?;
-        self.0.insert(literal_key(check), text.clone());
-        Ok(text)
+        Ok(self.known(role, checks))
+    }
+
+    /// Those of these that are not known, each once.
+    pub(crate) fn unknown<'a>(&self, role: &str, checks: &[LiteralCheck<'a>]) -> Vec<LiteralCheck<'a>> {
+        let mut seen = HashSet::new();
+        let is_new = |check: &&LiteralCheck<'a>| {
+            let key = LiteralKey::new(role, check);
+            !self.texts.contains_key(&key) && seen.insert(key)
+        };
+        checks.iter().filter(is_new).cloned().collect()
+    }
+
+    /// The canonical texts of literals that are known.
+    pub(crate) fn known(&self, role: &str, checks: &[LiteralCheck<'_>]) -> Vec<String> {
+        let text = |check| self.texts.get(&LiteralKey::new(role, check)).cloned().unwrap_or_default();
+        checks.iter().map(text).collect()
     }
 
     /// Adds what others have asked.
     pub(crate) fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.bytes += other.bytes;
+        self.texts.extend(other.texts);
     }
 
-    /// Number of literals.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// Whether it holds more than it should.
+    pub(crate) fn is_full(&self) -> bool {
+        self.texts.len() > MAX_LITERALS || self.bytes > MAX_LITERAL_BYTES
     }
-}
-
-fn literal_key(check: &LiteralCheck<'_>) -> (String, &'static str, String) {
-    (check.cast_type.to_owned(), check.operator, check.literal.to_owned())
 }
 
 /// A request that was found to be in order.
@@ -67,7 +118,9 @@ pub(crate) async fn check(
     publication: &str,
     request: &SubscribeRequest,
 ) -> Result<Checked, SubscribeRefusal> {
-    let client = pool::get(pool).await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
+    let client = pool::get(pool)
+        .await
+        .map_err(|error| SubscribeRefusal::Unavailable(error.join_reason().to_owned()))?;
     let (published, role_exists) = tokio::try_join!(
         catalog::published(&client, publication),
         catalog::role_exists(&client, &request.role)
@@ -75,11 +128,14 @@ pub(crate) async fn check(
     .map_err(|error| unavailable(&error))?;
     let mut checks = Checks {
         client: &client,
+        publication,
         request,
         types: TypeRegistry::default(),
         literals: Literals::default(),
         role_exists,
         tables: HashMap::new(),
+        plans: Vec::new(),
+        conditions: 0,
     };
     for (_, spec) in &request.subscriptions {
         let tables: Vec<&Published> =
@@ -91,23 +147,29 @@ pub(crate) async fn check(
             checks.table(spec, table).await?;
         }
     }
+    checks.literals().await?;
     Ok(Checked { literals: checks.literals, tables: request.tables(&published) })
 }
 
 struct Checks<'a> {
     client: &'a Client,
+    publication: &'a str,
     request: &'a SubscribeRequest,
     types: TypeRegistry,
     literals: Literals,
     role_exists: bool,
     /// Tables that several subscriptions of the request name.
     tables: HashMap<Oid, (Table, RoleAccess)>,
+    /// The subscriptions on their tables, in the order in which they are asked.
+    plans: Vec<(&'a SubscriptionSpec, Plan)>,
+    /// Conditions of all of them.
+    conditions: usize,
 }
 
-impl Checks<'_> {
+impl<'a> Checks<'a> {
     async fn table(
         &mut self,
-        spec: &SubscriptionSpec,
+        spec: &'a SubscriptionSpec,
         published: &Published,
     ) -> Result<(), SubscribeRefusal> {
         let role = &*self.request.role;
@@ -117,7 +179,7 @@ impl Checks<'_> {
         }
         if !self.tables.contains_key(&published.oid) {
             let found = tokio::join!(
-                catalog::table(self.client, published.oid, &mut self.types),
+                catalog::table(self.client, published.oid, self.publication, &mut self.types),
                 catalog::role_access(self.client, role, published.oid),
             );
             match found {
@@ -130,19 +192,45 @@ impl Checks<'_> {
         let Some((table, access)) = self.tables.get(&published.oid) else { return Ok(()) };
         let plan = plan(spec, table, access)
             .map_err(|message| SubscribeRefusal::raised(spec.context(), &message))?;
-        for check in plan.checks() {
-            match self.literals.canonical(self.client, &check).await {
-                Ok(_) => {}
-                Err(Refused::Literal(error)) => {
-                    return Err(SubscribeRefusal::Database { context: spec.context(), error });
-                }
-                Err(Refused::Unavailable(error)) => return Err(unavailable(&error)),
-            }
+        self.conditions += spec.filters.len();
+        if self.conditions > MAX_CONDITIONS {
+            let message = format!("too many conditions on all tables together. Maximum {MAX_CONDITIONS}");
+            return Err(SubscribeRefusal::raised(spec.context(), &message));
         }
+        self.plans.push((spec, plan));
         Ok(())
+    }
+
+    /// Checks the literals of all plans in one question.
+    async fn literals(&mut self) -> Result<(), SubscribeRefusal> {
+        let all: Vec<LiteralCheck<'_>> = self.plans.iter().flat_map(|(_, plan)| plan.checks()).collect();
+        let role = &*self.request.role;
+        let unknown = Literals::default().unknown(role, &all);
+        if unknown.len() > MAX_ASKED {
+            let context = self.context(unknown.get(MAX_ASKED));
+            let message = format!("too many different values in filters. Maximum {MAX_ASKED}");
+            return Err(SubscribeRefusal::raised(context, &message));
+        }
+        let mut literals = Literals::default();
+        match literals.canonical(self.client, role, &unknown).await {
+            Ok(_) => {
+                self.literals = literals;
+                Ok(())
+            }
+            Err(Refused::Literal(at, error)) => {
+                Err(SubscribeRefusal::Database { context: self.context(unknown.get(at)), error })
+            }
+            Err(Refused::Unavailable(error)) => Err(unavailable(&error)),
+        }
+    }
+
+    /// The first subscription that a literal is of, as messages show it.
+    fn context(&self, check: Option<&LiteralCheck<'_>>) -> String {
+        let of = |(_, plan): &&(_, Plan)| check.is_some_and(|check| plan.checks().contains(check));
+        self.plans.iter().find(of).map(|(spec, _)| spec.context()).unwrap_or_default()
     }
 }
 
 fn unavailable(error: &tokio_postgres::Error) -> SubscribeRefusal {
-    SubscribeRefusal::Unavailable(pool::describe(error))
+    SubscribeRefusal::Unavailable(sqlstate::told_of(error))
 }

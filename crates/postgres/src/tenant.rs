@@ -35,6 +35,7 @@ use crate::{
     pool,
     prepare::Preparation,
     private::Private,
+    rights,
     sharing::Reader,
     subscribe,
     worker::{Command, Worker},
@@ -158,6 +159,8 @@ struct Inner {
     failures: parking_lot::Mutex<ConnectLimit>,
     /// Whether there was room for all connections since contact was last lost.
     has_room: AtomicBool,
+    /// Whether the rights of the server's role were looked at.
+    rights_known: AtomicBool,
     private: Private,
     attendees: Arc<Attendees>,
     /// Under which number this handle speaks to them.
@@ -203,6 +206,7 @@ impl TenantDatabase {
             prepared: watch::Sender::new(Preparation::first(&config)),
             failures: parking_lot::Mutex::default(),
             has_room: AtomicBool::new(false),
+            rights_known: AtomicBool::new(false),
             config,
             sink,
             pool,
@@ -318,6 +322,12 @@ impl TenantDatabase {
                 .map_err(|error| ConnectError::from_code(error.code(), pool::describe(&error)))?;
         } else {
             budget::check(&client, &self.inner.config).await?;
+            if !self.inner.rights_known.swap(true, Ordering::Relaxed) {
+                let unusable = |error: tokio_postgres::Error| {
+                    ConnectError::from_code(error.code(), pool::describe(&error))
+                };
+                rights::warn_of_superuser(&client, &self.inner.config.tenant).await.map_err(unusable)?;
+            }
             self.inner.has_room.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -367,7 +377,7 @@ impl TenantDatabase {
     /// # Errors
     /// [`SubscribeRefusal`], whose text is for the client.
     pub async fn subscribe(&self, request: SubscribeRequest) -> Result<(), SubscribeRefusal> {
-        let unavailable = |error: ConnectError| SubscribeRefusal::Unavailable(error.to_string());
+        let unavailable = |error: ConnectError| SubscribeRefusal::Unavailable(error.join_reason().to_owned());
         let pool = self.pool().map_err(unavailable)?;
         let checked = match subscribe::check(pool, &self.inner.config.publication, &request).await {
             Ok(checked) => checked,

@@ -119,7 +119,7 @@ pub(crate) struct Failure {
 impl Failure {
     fn of(error: &DbError) -> Self {
         Self {
-            error: sqlstate::condition_of(error.code().code()),
+            error: sqlstate::brief(error.code().code()),
             slow: *error.code() == SqlState::QUERY_CANCELED,
         }
     }
@@ -163,7 +163,7 @@ async fn check_role(
         parties.iter().map(|asked| Verdict::failed(failure.clone(), &asked.rows)).collect()
     };
     if role == NO_ROLE {
-        return Ok(failed(&Failure { error: sqlstate::condition_of("22023"), slow: false }));
+        return Ok(failed(&Failure { error: sqlstate::brief("22023"), slow: false }));
     }
     for _ in 0..STALE {
         let policies = match policies(client, inquiry.table, cache, role).await {
@@ -198,7 +198,7 @@ async fn policies(
     let set: [(&(dyn ToSql + Sync), Type); 1] = [(&role, Type::TEXT)];
     let (begun, set, read, ended) = tokio::join!(
         biased;
-        client.batch_execute("begin read only"),
+        client.batch_execute("begin read only; set local search_path to default"),
         client.query_typed("select pg_catalog.set_config('role', $1, true)", &set),
         policies::read(client, table),
         client.batch_execute("rollback"),
@@ -375,7 +375,9 @@ impl Check<'_> {
         let table: [&(dyn ToSql + Sync); 1] = [&self.inquiry.table.oid];
         let (begun, given, known, asked, answer, ended) = tokio::join!(
             biased;
-            self.client.batch_execute("begin isolation level repeatable read read only"),
+            self.client.batch_execute(
+                "begin isolation level repeatable read read only; set local search_path to default",
+            ),
             self.client.query_typed(
                 // One plan serves all parties: planning for each costs as much as looking.
                 "select pg_catalog.pg_current_snapshot()::pg_catalog.text,
@@ -431,7 +433,7 @@ fn verdict(text: Option<&str>, asked: &Asked) -> Verdict {
             Verdict { seen: rows.split(',').filter_map(row).collect(), failed: None }
         }
         Some(Err(error)) => {
-            let error = sqlstate::condition_of(error.trim_start_matches('!'));
+            let error = sqlstate::brief(error.trim_start_matches('!'));
             Verdict::failed(Failure { error, slow: false }, &asked.rows)
         }
         None => Verdict::default(),

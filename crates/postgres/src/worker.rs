@@ -20,7 +20,7 @@ use lag::LagWatch;
 use meanwhile::{Late, Meanwhile};
 use realtime_changes::{Action, ChannelId, SubscribeRefusal};
 use realtime_pgoutput::{Lsn, message::Message};
-use state::{Refreshed, State};
+use state::{Answer, Refreshed, State};
 use stuck::Stuck;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -210,6 +210,7 @@ impl Worker {
             () = too_far.cancelled() => Some(Work::TooFar),
             command = commands.recv() => command.map(Work::Command),
             () = attendees.changed() => Some(Work::Attendance),
+            answer = self.state.answer() => Some(Work::Answer(answer)),
             () = sleep_until(wake) => Some(Work::Wake),
             event = next(session) => Some(Work::Event(event)),
             // Only when no event was there: what waits is asked about with as many others as possible.
@@ -264,6 +265,7 @@ impl Worker {
             Work::TooFar => self.too_far_behind().await,
             Work::Command(command) => self.command(command).await,
             Work::Attendance => self.attendance(),
+            Work::Answer(answer) => self.state.answered(answer).await,
             Work::Wake => self.wake().await,
             Work::Event(Ok(event)) => {
                 self.event(event).await;
@@ -366,7 +368,7 @@ impl Worker {
         checked: Checked,
     ) -> Result<(), SubscribeRefusal> {
         if self.running.is_none() {
-            self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
+            self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
         }
         self.idle_since = None;
         self.state.add(request, checked).await
@@ -498,6 +500,7 @@ enum Outcome {
 /// What the worker does next.
 enum Work {
     Attendance,
+    Answer(Answer),
     TooFar,
     Command(Command),
     Wake,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use realtime_changes::{
-    Action, Attachment, Change, ChannelId, Column, Engine, RoleAccess, SubscriptionSpec, Table, plan,
+    Action, Attachment, Change, ChannelId, Column, Comparison, Engine, RoleAccess, SubscriptionSpec, Table,
+    plan,
 };
 use realtime_pgoutput::message::{Relation, RelationColumn, ReplicaIdentity, UnixMicros, Value};
 use realtime_testkit::TestDb;
@@ -112,6 +113,8 @@ fn table(type_name: &str, oid: u32) -> Table {
         type_name: type_name.into(),
         sql_type: type_name.into(),
         cast_type: format!("pg_catalog.{type_name}").into(),
+        comparison: Comparison::built_in(type_name),
+        in_log: true,
     };
     Table {
         oid: 1,
@@ -231,5 +234,78 @@ async fn native_evaluation_is_postgresqls() -> Result<()> {
         }
     }
     assert!(native > 10 * asked / 3, "most is native: {native} of {}", native + asked);
+    Ok(())
+}
+
+/// A regular expression that PostgreSQL takes.
+fn expression(r: &mut StdRng, depth: u32) -> String {
+    let branch = |r: &mut StdRng| {
+        let mut branch = String::new();
+        for _ in 0..r.random_range(1..4) {
+            let atom = match r.random_range(0..12) {
+                0..5 => ["a", "b", "é", "Z", "1", " "].choose(r).unwrap().to_string(),
+                5 => ".".to_owned(),
+                6 => ["[ab]", "[^a]", "[a-c1]", "[^ .]", "[A-Z_]"].choose(r).unwrap().to_string(),
+                7 => ["\\.", "\\*", "\\\\", "\\["].choose(r).unwrap().to_string(),
+                8 => {
+                    branch.push_str(["^", "$"].choose(r).unwrap());
+                    continue;
+                }
+                9 => ["\\d", "\\w", "[[:alpha:]]", "(?=a)"].choose(r).unwrap().to_string(),
+                _ if depth == 0 => "a".to_owned(),
+                10 => format!("({})", expression(r, depth - 1)),
+                _ => format!("(?:{})", expression(r, depth - 1)),
+            };
+            let looks = atom.starts_with("(?=");
+            branch.push_str(&atom);
+            if !looks && r.random_bool(0.4) {
+                branch.push_str(
+                    ["*", "+", "?", "{2}", "{1,2}", "{0,}", "*?", "+?", "{1,2}?"].choose(r).unwrap(),
+                );
+            }
+        }
+        branch
+    };
+    let branches: Vec<String> = (0..r.random_range(1..3)).map(|_| branch(r)).collect();
+    branches.join("|")
+}
+
+fn text(r: &mut StdRng) -> String {
+    let letters = ["a", "b", "c", "é", "Z", "1", " ", ".", "*", "\\", "[", "\n", "_"];
+    (0..r.random_range(0..7)).map(|_| *letters.choose(r).unwrap()).collect()
+}
+
+/// What regular expressions match here is what they match in PostgreSQL.
+#[tokio::test]
+async fn native_regular_expressions_are_postgresqls() -> Result<()> {
+    let seed =
+        std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    eprintln!("SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let db = TestDb::new().await?;
+    let pairs: Vec<(String, String)> =
+        (0..1500).map(|_| (text(&mut random), expression(&mut random, 2))).collect();
+    let texts: Vec<&str> = pairs.iter().map(|(text, _)| text.as_str()).collect();
+    let patterns: Vec<&str> = pairs.iter().map(|(_, pattern)| pattern.as_str()).collect();
+    let sql =
+        "select v ~ l from unnest($1::text[], $2::text[]) with ordinality as pairs (v, l, n) order by n";
+    let rows = db.client().query(sql, &[&texts, &patterns]).await?;
+    let table = Arc::new(table("text", 25));
+    let (mut native, mut asked) = (0, 0);
+    for (row, (text, pattern)) in rows.iter().zip(&pairs) {
+        let expected: bool = row.get(0);
+        let quoted = pattern.replace('\\', "\\\\").replace('"', "\\\"");
+        for (negate, wanted) in [("", true), ("not.", false)] {
+            let filter = format!("v={negate}match.\"{quoted}\"");
+            match passes(&table, &filter, pattern, Some(text)) {
+                Some(passed) => {
+                    native += 1;
+                    assert_eq!(passed, expected == wanted, "{text:?} {filter}");
+                }
+                None => asked += 1,
+            }
+        }
+    }
+    assert!(native > asked, "most is native: {native} of {}", native + asked);
     Ok(())
 }

@@ -64,6 +64,11 @@ impl Watched {
         Some(self.attachments.get(&key)?.attachment.channel)
     }
 
+    pub(super) fn subscription(&self, key: SubscriptionKey) -> Option<(ChannelId, u32)> {
+        let attachment = &self.attachments.get(&key)?.attachment;
+        Some((attachment.channel, attachment.id))
+    }
+
     pub(super) fn party(&self, id: PartyId) -> Option<&Arc<Party>> {
         self.parties.get(id)
     }
@@ -166,7 +171,10 @@ impl Watched {
             match held.attachment.predicate.evaluate(cell) {
                 Outcome::Holds => matches.certain.push(*key),
                 Outcome::Fails => {}
-                Outcome::Depends(questions) => matches.asked.push(Asked { key: *key, questions }),
+                Outcome::Depends(questions) => {
+                    let access = Arc::clone(&held.attachment.access);
+                    matches.asked.push(Asked { key: *key, questions, access });
+                }
             }
         };
         self.residual.iter().for_each(&mut consider);

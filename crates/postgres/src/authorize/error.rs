@@ -38,7 +38,8 @@ impl AuthorizeError {
         let no_partition =
             *code == SqlState::CHECK_VIOLATION && db.table() == Some("messages") && db.constraint().is_none();
         if *code == SqlState::QUERY_CANCELED {
-            Self::QueryCanceled(text)
+            // Clients are told.
+            Self::QueryCanceled(sqlstate::told(db))
         } else if no_partition {
             Self::MissingPartition(text)
         } else if *code == SqlState::ADMIN_SHUTDOWN

@@ -14,7 +14,7 @@ use tokio_postgres::{
 };
 
 use super::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict};
-use crate::claims::subject;
+use crate::{claims::subject, foreign};
 
 /// The six settings that policies see, in the order of tenant_database 3.2; the role is taken on by the first.
 const SETTINGS: &str = "select pg_catalog.set_config('role', $1, true),
@@ -26,14 +26,16 @@ const SETTINGS: &str = "select pg_catalog.set_config('role', $1, true),
 
 /// The rows that the read check looks for, written by the role of the connection.
 const ROW: &str = "insert into realtime.messages (id, topic, extension, inserted_at, updated_at)
-    values ($1::text::uuid, $3, 'broadcast', $4, $4)";
+    values ($1::pg_catalog.text::pg_catalog.uuid, $3, 'broadcast', $4, $4)";
 const TWO_ROWS: &str = "insert into realtime.messages (id, topic, extension, inserted_at, updated_at)
-    values ($1::text::uuid, $3, 'broadcast', $4, $4), ($2::text::uuid, $3, 'presence', $4, $4)";
+    values ($1::pg_catalog.text::pg_catalog.uuid, $3, 'broadcast', $4, $4),
+        ($2::pg_catalog.text::pg_catalog.uuid, $3, 'presence', $4, $4)";
 
 /// Which of them are there for the role. The time leads to the one partition that can hold them; every
 /// comparison is leakproof, so no policy sees another row.
-const SEEN: &str = "select id::text from realtime.messages
-    where id in ($1::text::uuid, $2::text::uuid) and inserted_at = $3";
+const SEEN: &str = "select id::pg_catalog.text from realtime.messages
+    where id operator(pg_catalog.=) any (array[$1::pg_catalog.text::pg_catalog.uuid, $2::pg_catalog.text::pg_catalog.uuid])
+        and inserted_at operator(pg_catalog.=) $3";
 
 /// The row of the write check, written by the role. Nothing is returned: policies for reading play no part.
 const WRITE: &str = "insert into realtime.messages (topic, extension, inserted_at, updated_at)
@@ -86,7 +88,7 @@ pub(super) async fn read(
         [(&ids[0], Type::TEXT), (&ids[1], Type::TEXT), (&now, Type::TIMESTAMP)];
     let (begun, written, set, seen, ended) = tokio::join!(
         biased;
-        client.batch_execute("begin"),
+        client.batch_execute(foreign::BEGIN),
         client.execute(&row, &row_parameters),
         set(client, &settings, request, &sub),
         client.query_typed(SEEN, &seen_parameters),
@@ -117,7 +119,7 @@ pub(super) async fn write(
         let presence = write_row(client, request, "presence", &now);
         let (begun, set, marked, broadcast, undone, presence, ended) = tokio::join!(
             biased;
-            client.batch_execute("begin"),
+            client.batch_execute(foreign::BEGIN),
             set(client, &settings, request, &sub),
             client.batch_execute("savepoint realtime_probe"),
             broadcast,
@@ -129,7 +131,7 @@ pub(super) async fn write(
     } else {
         let (begun, set, broadcast, ended) = tokio::join!(
             biased;
-            client.batch_execute("begin"),
+            client.batch_execute(foreign::BEGIN),
             set(client, &settings, request, &sub),
             broadcast,
             client.batch_execute(END),

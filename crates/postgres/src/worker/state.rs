@@ -1,5 +1,6 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod aside;
 mod away;
 mod messages;
 mod refresh;
@@ -14,6 +15,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+pub(super) use aside::Answer;
+use aside::Aside;
 use away::Away;
 use deadpool_postgres::Pool;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
@@ -30,16 +33,13 @@ use super::meanwhile::Roster;
 use crate::{
     ChangeSink, MessageColumns, Notice, Stats, SubscribeRequest,
     catalog::Published,
-    pool,
+    sqlstate,
     subscribe::{Checked, Literals},
     visibility::{PolicyCache, Troubled},
 };
 
 /// Pause before a database that could not be asked is asked again. Rows must not pass unchecked.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// Literals kept at most; beyond it they are asked anew.
-const MAX_LITERALS: usize = 100_000;
 
 /// What channels are told when rows are dropped because there are too many (postgres_changes 4.3).
 const LIMITED: &str =
@@ -51,6 +51,10 @@ struct Watcher {
     attached: Vec<(Oid, SubscriptionKey)>,
     /// The published tables that it knows itself to watch.
     tables: Vec<Oid>,
+    /// What it was told of subscriptions that a table does not allow, by table and id.
+    refused: HashMap<(Oid, u32), Notice>,
+    /// What it was told of subscriptions whose filters could not be evaluated.
+    ended: HashMap<(Oid, u32), Notice>,
 }
 
 /// A table that the walsender has described.
@@ -90,6 +94,8 @@ pub(super) struct State {
     /// Channels whose subscription found no table: they are subscribed when one appears.
     vain: HashMap<ChannelId, Arc<SubscribeRequest>>,
     literals: Literals,
+    /// Filters that take long.
+    aside: Aside,
     /// Known once the database was asked.
     collation_is_c: Option<bool>,
     /// Whether plans of policies may serve several roles and claims.
@@ -138,6 +144,7 @@ impl State {
             roster: Roster::default(),
             vain: HashMap::new(),
             literals: Literals::default(),
+            aside: Aside::default(),
             collation_is_c: None,
             shares_plans: false,
             transaction: None,
@@ -184,6 +191,7 @@ impl State {
     /// Forgets what the walsender has told; a new session tells it again. What waits belongs to transactions that are
     /// not confirmed: they come again, or the gap is told.
     pub(super) fn forget_relations(&mut self) {
+        self.clear_lanes(None);
         self.waiting.clear();
         self.waiting_bytes = 0;
         self.transaction = None;
@@ -212,6 +220,7 @@ impl State {
         self.roster.leave(channel);
         self.count_watchers();
         for (oid, key) in watcher.attached {
+            self.aside.forget(oid, key);
             self.engine.detach(oid, key);
         }
     }
@@ -234,7 +243,7 @@ impl State {
         checked: Checked,
     ) -> Result<(), SubscribeRefusal> {
         self.flush().await;
-        if self.literals.len() > MAX_LITERALS {
+        if self.literals.is_full() {
             self.literals = Literals::default();
         }
         self.literals.extend(checked.literals);
@@ -246,10 +255,10 @@ impl State {
             .filter(|table| request.names(&table.schema, &table.name))
             .map(|table| table.oid)
             .collect();
-        let mut attachments = Vec::new();
+        let mut bounds = Vec::new();
         for oid in watched {
             let bound = self.bind(oid, &request).await;
-            attachments.push((oid, bound.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?));
+            bounds.push((oid, bound.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?));
         }
         let channel = request.channel;
         self.differs |= checked.tables != request.tables(&self.published);
@@ -260,11 +269,20 @@ impl State {
         }
         self.remove(channel);
         self.roster.enter(channel);
-        let tables = checked.tables;
-        self.watchers.insert(channel, Watcher { request, attached: Vec::new(), tables });
+        let watcher = Watcher {
+            request,
+            attached: Vec::new(),
+            tables: checked.tables,
+            refused: HashMap::new(),
+            ended: HashMap::new(),
+        };
+        self.watchers.insert(channel, watcher);
         self.count_watchers();
-        for (oid, attachments) in attachments {
-            self.attach(channel, oid, attachments);
+        for (oid, mut bound) in bounds {
+            // The catalog has just allowed it. What is known here may be older: then the table is described anew before
+            // its next row, and the channel is attached or told.
+            bound.refused.clear();
+            self.attach(channel, oid, bound);
         }
         Ok(())
     }
@@ -275,9 +293,20 @@ impl State {
 pub(super) enum Failed {
     #[error(transparent)]
     Connect(#[from] crate::ConnectError),
-    #[error("{}", pool::describe(.0))]
+    #[error("{}", sqlstate::loggable_of(.0))]
     Query(#[from] tokio_postgres::Error),
     /// A test wants it.
     #[error("A fail point was reached")]
     Injected,
+}
+
+impl Failed {
+    /// What a client is told: the words of the database are for the log.
+    fn told(&self) -> String {
+        match self {
+            Self::Connect(error) => error.join_reason().to_owned(),
+            Self::Query(error) => sqlstate::told_of(error),
+            Self::Injected => self.to_string(),
+        }
+    }
 }

@@ -35,7 +35,7 @@ pub fn init(env: &Env) -> Result<Guard, ConfigError> {
     let terminal = std::io::stderr().is_terminal();
     let json = env.one_of("LOG_FORMAT", !terminal, &[("json", true), ("text", false)])?;
     let format = if json { Format::Json } else { Format::Text { color: terminal } };
-    start(env, format, "info")
+    start(env, format, "info", "")
 }
 
 /// Logs of `realtime dev`: only what a person must know, unless `LOG_LEVEL` says otherwise.
@@ -43,10 +43,12 @@ pub fn init(env: &Env) -> Result<Guard, ConfigError> {
 /// # Errors
 /// As [`init`].
 pub fn init_for_people(env: &Env) -> Result<Guard, ConfigError> {
-    start(env, Format::Text { color: std::io::stderr().is_terminal() }, "warn")
+    let format = Format::Text { color: std::io::stderr().is_terminal() };
+    // Its database is its own, and so is the superuser of it.
+    start(env, format, "warn", ",realtime_postgres::rights=error")
 }
 
-fn start(env: &Env, format: Format, default: &'static str) -> Result<Guard, ConfigError> {
+fn start(env: &Env, format: Format, default: &'static str, further: &str) -> Result<Guard, ConfigError> {
     let level = level(env, default)?;
     let common = [("region", "REGION"), ("cluster", "CLUSTER")]
         .into_iter()
@@ -59,7 +61,7 @@ fn start(env: &Env, format: Format, default: &'static str) -> Result<Guard, Conf
         .with(Contexts)
         .with(Counting)
         .with(traces)
-        .with(lines.with_filter(filter(level)))
+        .with(lines.with_filter(filter(level, further)))
         .init();
     Ok(Guard(guard))
 }
@@ -82,8 +84,9 @@ fn level(env: &Env, default: &'static str) -> Result<&'static str, ConfigError> 
 }
 
 /// Of this server's own lines and the warnings of libraries: those know no better than to print what they handle.
-fn filter(level: &str) -> EnvFilter {
+/// `further`: directives that begin with a comma.
+fn filter(level: &str, further: &str) -> EnvFilter {
     let libraries = if level == "error" { "error" } else { "warn" };
     // A prefix: all crates of this server begin so.
-    EnvFilter::new(format!("{libraries},realtime={level},pgwire_replication=off,async_nats=off"))
+    EnvFilter::new(format!("{libraries},realtime={level},pgwire_replication=off,async_nats=off{further}"))
 }

@@ -162,11 +162,7 @@ async fn filters_that_the_database_refuses() -> Result<()> {
             r#"{"notacolumn", "eq", "123", false}"#,
             "ERROR P0001 (raise_exception) invalid column for filter notacolumn",
         ),
-        (
-            "id=eq.hey",
-            r#"{"id", "eq", "hey", false}"#,
-            "ERROR 22P02 (invalid_text_representation) invalid input syntax for type integer: \"hey\"",
-        ),
+        ("id=eq.hey", r#"{"id", "eq", "hey", false}"#, "ERROR 22P02 (invalid_text_representation)"),
         (
             "id=is.true",
             r#"{"id", "is", "true", false}"#,
@@ -185,7 +181,7 @@ async fn filters_that_the_database_refuses() -> Result<()> {
         (
             "details=match.(",
             r#"{"details", "match", "(", false}"#,
-            "ERROR P0001 (raise_exception) invalid regular expression for match filter: invalid regular expression: parentheses () not balanced",
+            "ERROR P0001 (raise_exception) invalid regular expression for match filter: ERROR 2201B (invalid_regular_expression)",
         ),
     ];
     for (filter, filters, error) in exact {
@@ -195,26 +191,20 @@ async fn filters_that_the_database_refuses() -> Result<()> {
     let kinds = |filter: &str| json!({"schema": "public", "table": "kinds", "filter": filter});
     for (subscription, part) in [
         (test(&format!("id=in.({many})")), "too many values for `in` filter. Maximum 100"),
-        (
-            test("id=in.(1,{)"),
-            "ERROR 22P02 (invalid_text_representation) malformed array literal: \"{1,{}\"\n\n",
-        ),
+        (test("id=in.(1,{)"), "ERROR 22P02 (invalid_text_representation)"),
         (kinds("v=like.a%"), "operator like requires a text-compatible column type, got character varying"),
         (kinds("v=match.a"), "operator match requires a text-compatible column type, got character varying"),
-        (
-            kinds("c=eq.BLUE"),
-            "ERROR 22P02 (invalid_text_representation) invalid input value for enum \"Color\": \"BLUE\"",
-        ),
-        (
-            kinds("p=eq.-1"),
-            "ERROR 23514 (check_violation) value for domain posint violates check constraint \"posint_check\"",
-        ),
-        (kinds("j=eq.{}"), "ERROR 42883 (undefined_function) operator does not exist: json = json"),
+        (kinds("c=eq.BLUE"), "ERROR 22P02 (invalid_text_representation)"),
+        (kinds("p=eq.-1"), "ERROR 23514 (check_violation)"),
+        (kinds("j=eq.{}"), "ERROR 42883 (undefined_function)"),
+        (test(r"details=match.^(.*)(.*)\2\1x$"), "back-references are not supported by match filters"),
+        (test(r"details=imatch.(a)\1"), "back-references are not supported by imatch filters"),
         (kinds("b=ilike.a%"), "operator ilike requires a text-compatible column type, got bytea"),
         (kinds("d=gt.nonsense"), "ERROR 22007 (invalid_datetime_format)"),
     ] {
         let text = refused(&server, subscription).await?;
         assert!(text.starts_with(EXCEPTION) && text.contains(part), "{text}");
+        assert!(!part.starts_with("ERROR") || text.ends_with(part), "the code and its name alone: {text}");
     }
     for accepted in [
         format!("id=in.({})", &many[..many.len() - 4]),

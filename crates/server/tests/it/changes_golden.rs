@@ -20,7 +20,7 @@ struct Difference {
     apply: fn(&mut Value) -> bool,
 }
 
-const DIFFERENCES: [Difference; 3] = [
+const DIFFERENCES: [Difference; 4] = [
     Difference {
         name: "char(n) is sent whole, not cut to its first character",
         recording: "types",
@@ -30,6 +30,18 @@ const DIFFERENCES: [Difference; 3] = [
         name: "bit(n) is sent whole, not cut to its first bit",
         recording: "types",
         apply: |payload| replace(payload, "/data/record/bt", "1", "1010"),
+    },
+    Difference {
+        name: "errors of the database are told by code and name, without its sentence",
+        recording: "errors",
+        apply: |payload| {
+            let Some(Value::String(message)) = payload.get_mut("message") else { return false };
+            let sentence = " invalid input syntax for type integer: \"abc\"";
+            let told = message.replace(sentence, "");
+            let applies = told != *message;
+            *message = told;
+            applies
+        },
     },
     Difference {
         name: "long lists in messages stay on one line: their breaks follow an 80-column printer",

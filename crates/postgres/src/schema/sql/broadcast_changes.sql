@@ -12,7 +12,7 @@ returns void
 language plpgsql volatile
 as $body$
 declare
-    problem text;
+    problem pg_catalog.text;
 begin
     problem := case
         when level operator(pg_catalog.=) 'STATEMENT'

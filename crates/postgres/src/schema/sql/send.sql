@@ -3,8 +3,8 @@ returns void
 language plpgsql volatile
 as $body$
 declare
-    row_id constant uuid := pg_catalog.gen_random_uuid();
-    body jsonb := payload;
+    row_id constant pg_catalog.uuid := pg_catalog.gen_random_uuid();
+    body pg_catalog.jsonb := payload;
 begin
     -- Only an object can take the key: anything else without it ends as a warning.
     if not (body operator(pg_catalog.?) 'id') then

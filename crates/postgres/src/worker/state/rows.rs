@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use realtime_changes::{Action, Candidates, Matches, Question, SubscriptionKey};
+use realtime_changes::{Action, Asked, Candidates, Matches, Question, SubscriptionKey};
 use realtime_pgoutput::{
     Lsn, Oid,
     message::{OldTuple, Tuple, UnixMicros},
 };
 use tokio::time::{self, Duration, Instant};
 
-use super::{ASK_AGAIN, Failed, LIMITED, State, Transaction, waiting::Waiting};
+use super::{ASK_AGAIN, Failed, LIMITED, State, Transaction, aside, waiting::Waiting};
 use crate::{Notice, pool, questions};
 
 /// Changes that are checked together at most.
@@ -20,6 +20,9 @@ const RELENT: Duration = Duration::from_secs(1);
 
 /// Bytes of changes that wait to be checked at most, give or take one change.
 const MAX_WAITING_BYTES: usize = 1_000_000;
+
+/// How long the stream waits for the answers about a row: others' rows wait as long.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 impl State {
     pub(in crate::worker) fn begin(&mut self, xid: u32, commit_lsn: Lsn, commit_time: UnixMicros) {
@@ -81,9 +84,24 @@ impl State {
             return;
         }
         let mut keys = std::mem::take(&mut matches.certain);
-        keys.extend(self.ask(oid, &matches).await);
+        keys.retain(|key| {
+            let aside = self.aside.takes(oid, *key);
+            if aside {
+                self.put_aside(*key, &waiting, None);
+            }
+            !aside
+        });
+        let asked = std::mem::take(&mut matches.asked);
+        if !asked.is_empty() {
+            keys.extend(self.ask(asked, &waiting).await);
+        }
         waiting.candidates = self.engine.candidates(&waiting.change(), &keys);
         waiting.matches = matches;
+        self.pass_on(waiting).await;
+    }
+
+    /// Hands a change over to those who may get it, at once or when it has been checked.
+    pub(super) async fn pass_on(&mut self, waiting: Waiting) {
         if self.waiting.is_empty() && waiting.candidates.guarded.is_empty() {
             self.hand_over(&waiting, &[]);
             return;
@@ -141,50 +159,95 @@ impl State {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
             self.sink.deliver(delivery);
         }
-        self.handed = waiting.place;
+        // What was asked about beside the stream comes late.
+        self.handed = self.handed.max(waiting.place);
     }
 
-    /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and
-    /// its channel told; the others go on.
-    async fn ask(&mut self, oid: Oid, matches: &Matches) -> Vec<SubscriptionKey> {
-        let questions: Vec<_> = matches.asked.iter().flat_map(|asked| &asked.questions).collect();
-        if questions.is_empty() {
-            return Vec::new();
-        }
-        self.stats.questions.fetch_add(questions.len() as u64, Ordering::Relaxed);
-        let mut answers = self.answers(&questions).await.into_iter();
+    /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and its channel
+    /// told. The stream waits for a short time: who has no answer by then gets the row later, in a lane of its own.
+    async fn ask(&mut self, asked: Vec<Asked>, waiting: &Waiting) -> Vec<SubscriptionKey> {
         let mut keys = Vec::new();
-        for asked in &matches.asked {
-            let answers: Result<Vec<bool>, _> = answers.by_ref().take(asked.questions.len()).collect();
+        let mut groups: Vec<Vec<Asked>> = Vec::new();
+        for asked in asked {
+            if self.aside.takes(waiting.relation.oid, asked.key) {
+                self.put_aside(asked.key, waiting, Some(asked));
+                continue;
+            }
+            self.stats.questions.fetch_add(asked.questions.len() as u64, Ordering::Relaxed);
+            let fits = |group: &&mut Vec<Asked>| {
+                let first = group.first();
+                group.len() < questions::BATCH
+                    && first.is_some_and(|first| aside::role(first) == aside::role(&asked))
+            };
+            match groups.iter_mut().rev().find(fits) {
+                Some(group) => group.push(asked),
+                None => groups.push(vec![asked]),
+            }
+        }
+        let until = Instant::now() + PATIENCE;
+        while let Some(mut group) = groups.pop() {
+            let answers = if until > Instant::now() { Some(self.answers(&group).await) } else { None };
             match answers {
-                Ok(answers) if !answers.contains(&false) => keys.push(asked.key),
-                Ok(_) => {}
-                Err(error) => {
-                    let text =
-                        format!("A filter could not be evaluated and was ended: {}", pool::describe(&error));
-                    tracing::warn!(
-                        code = "UnableToSubscribeToPostgres",
-                        "subscription ended: its filter raised an error"
-                    );
-                    if let Some(channel) = self.engine.channel(oid, asked.key) {
-                        self.sink.notice(channel, Notice::warning("UnableToSubscribeToPostgres", text));
+                Some(Ok(answers)) => {
+                    let mut answers = answers.into_iter();
+                    // All answers of a subscription are taken, also those after a no.
+                    let holds = |asked: &&Asked| {
+                        answers.by_ref().take(asked.questions.len()).filter(|holds| !holds).count() == 0
+                    };
+                    keys.extend(group.iter().filter(holds).map(|asked| asked.key));
+                }
+                // One of them fails for all, or holds up all.
+                Some(Err(_)) if group.len() > 1 => {
+                    let half = group.split_off(group.len() / 2);
+                    groups.extend([group, half]);
+                }
+                Some(Err(failure)) if !failure.slow => {
+                    for asked in group {
+                        self.end(waiting.relation.oid, asked.key, &failure);
                     }
-                    self.engine.detach(oid, asked.key);
+                }
+                Some(Err(_)) | None => {
+                    for asked in group {
+                        self.put_aside(asked.key, waiting, Some(asked));
+                    }
                 }
             }
         }
         keys
     }
 
-    /// The answers, however long it takes: the change must not pass unevaluated.
-    async fn answers(&self, questions: &[&Question]) -> Vec<Result<bool, tokio_postgres::Error>> {
+    /// Ends a subscription whose filter cannot be evaluated. Its channel is told once, however often the table is
+    /// described anew and the subscription begins again.
+    pub(super) fn end(&mut self, oid: Oid, key: SubscriptionKey, failure: &aside::Failure) {
+        let code = "UnableToSubscribeToPostgres";
+        if let Some((channel, id)) = self.engine.subscription(oid, key) {
+            let text = format!("A filter could not be evaluated and was ended: {}", failure.text);
+            let notice = Notice::warning(code, text);
+            let ended = self.watchers.get_mut(&channel).map(|watcher| &mut watcher.ended);
+            if ended.is_none_or(|ended| ended.insert((oid, id), notice.clone()).as_ref() != Some(&notice)) {
+                tracing::warn!(code, error = failure.text, "subscription ended: its filter raised an error");
+                self.sink.notice(channel, notice);
+            }
+        }
+        self.aside.forget(oid, key);
+        self.engine.detach(oid, key);
+    }
+
+    /// The answers about some subscriptions, however long it takes until the database can be asked: the change must not
+    /// pass unevaluated.
+    async fn answers(&self, group: &[Asked]) -> Result<Vec<bool>, aside::Failure> {
+        let questions: Vec<&Question> = group.iter().flat_map(|asked| &asked.questions).collect();
+        let role = group.first().and_then(aside::role);
         loop {
             let answers = async {
                 let client = pool::get(&self.pool).await?;
-                Ok::<_, Failed>(questions::ask(&client, questions).await?)
+                Ok::<_, Failed>(questions::ask(&client, role, &questions).await?)
             };
             match answers.await {
-                Ok(answers) => return answers,
+                Ok(answers) => return Ok(answers),
+                Err(Failed::Query(error)) if questions::is_about_the_question(&error) => {
+                    return Err(aside::Failure::of(&error));
+                }
                 Err(error) => {
                     tracing::warn!(code = "UnableToConnectToProject", %error, "cannot ask the database, trying on");
                     self.stats.check_failures.add(1);

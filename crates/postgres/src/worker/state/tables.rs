@@ -15,6 +15,14 @@ use crate::{
     visibility,
 };
 
+/// What a channel watches in a table.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    attachments: Vec<Attachment>,
+    /// Subscriptions that the table does not allow, and what the channel is told.
+    pub(super) refused: Vec<(u32, Notice)>,
+}
+
 impl State {
     /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a
     /// policy: what was known of the table is asked anew, before any row of it passes.
@@ -70,7 +78,7 @@ impl State {
         self.shares_plans = !catalog::has_immutable_functions(&client).await?;
         // Before the rest: what is altered in between is seen as a difference.
         let fingerprint = catalog::fingerprints(&client, &[oid]).await?.first().map(|(_, print)| *print);
-        let table = catalog::table(&client, oid, &mut self.types).await?.map(Arc::new);
+        let table = catalog::table(&client, oid, &self.publication, &mut self.types).await?.map(Arc::new);
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
         drop(client);
@@ -82,6 +90,7 @@ impl State {
         };
         self.known.insert(oid, known);
         let Some(table) = table else { return Ok(()) };
+        self.clear_lanes(Some(oid));
         self.engine.put_table(Arc::clone(&table), &relation);
         let mut concerned = Vec::new();
         for (channel, watcher) in &mut self.watchers {
@@ -91,23 +100,19 @@ impl State {
             }
         }
         for (channel, request) in concerned {
-            let attachments = self.bind(oid, &request).await?;
-            self.attach(channel, oid, attachments);
+            let bound = self.bind(oid, &request).await?;
+            self.attach(channel, oid, bound);
         }
         Ok(())
     }
 
     /// What a channel watches in a table. A subscription that the table no longer allows is left out, and the
     /// channel is told.
-    pub(super) async fn bind(
-        &mut self,
-        oid: Oid,
-        request: &SubscribeRequest,
-    ) -> Result<Vec<Attachment>, Failed> {
+    pub(super) async fn bind(&mut self, oid: Oid, request: &SubscribeRequest) -> Result<Bound, Failed> {
+        let mut bound = Bound::default();
         let Some(table) = self.known.get(&oid).and_then(|known| known.table.clone()) else {
-            return Ok(Vec::new());
+            return Ok(bound);
         };
-        let mut attachments = Vec::new();
         for (id, spec) in &request.subscriptions {
             if !spec.matches_name(&table.schema, &table.name) {
                 continue;
@@ -117,12 +122,12 @@ impl State {
                 Ok(plan) => plan,
                 Err(message) => {
                     let refusal = SubscribeRefusal::raised(spec.context(), &message);
-                    self.sink.notice(request.channel, Notice::refusal(&refusal));
+                    bound.refused.push((*id, Notice::refusal(&refusal)));
                     continue;
                 }
             };
-            match self.canonical(&plan).await? {
-                Ok(literals) => attachments.push(Attachment {
+            match self.canonical(&request.role, &plan).await? {
+                Ok(literals) => bound.attachments.push(Attachment {
                     channel: request.channel,
                     id: *id,
                     event: spec.event,
@@ -133,16 +138,24 @@ impl State {
                 }),
                 Err(error) => {
                     let refusal = SubscribeRefusal::Database { context: spec.context(), error };
-                    self.sink.notice(request.channel, Notice::refusal(&refusal));
+                    bound.refused.push((*id, Notice::refusal(&refusal)));
                 }
             }
         }
-        Ok(attachments)
+        Ok(bound)
     }
 
-    pub(super) fn attach(&mut self, channel: ChannelId, oid: Oid, attachments: Vec<Attachment>) {
+    /// Attaches a channel to a table. What the table does not allow is told once: tables are described anew by every
+    /// ANALYZE.
+    pub(super) fn attach(&mut self, channel: ChannelId, oid: Oid, bound: Bound) {
         let Some(watcher) = self.watchers.get_mut(&channel) else { return };
-        for attachment in attachments {
+        for (id, notice) in bound.refused {
+            if watcher.refused.insert((oid, id), notice.clone()).as_ref() != Some(&notice) {
+                self.sink.notice(channel, notice);
+            }
+        }
+        for attachment in bound.attachments {
+            watcher.refused.remove(&(oid, attachment.id));
             match self.engine.attach(oid, attachment) {
                 Ok(key) => watcher.attached.push((oid, key)),
                 Err(error) => {
@@ -168,20 +181,16 @@ impl State {
     }
 
     /// The canonical literals of a plan, or why the database refuses one.
-    async fn canonical(&mut self, plan: &Plan) -> Result<Result<Vec<String>, String>, Failed> {
-        let mut literals = Vec::new();
-        for check in plan.checks() {
-            if let Some(known) = self.literals.get(&check) {
-                literals.push(known.to_owned());
-                continue;
-            }
-            let client = pool::get(&self.pool).await?;
-            match self.literals.canonical(&client, &check).await {
-                Ok(literal) => literals.push(literal),
-                Err(Refused::Literal(error)) => return Ok(Err(error)),
-                Err(Refused::Unavailable(error)) => return Err(error.into()),
-            }
+    async fn canonical(&mut self, role: &str, plan: &Plan) -> Result<Result<Vec<String>, String>, Failed> {
+        let checks = plan.checks();
+        if self.literals.unknown(role, &checks).is_empty() {
+            return Ok(Ok(self.literals.known(role, &checks)));
         }
-        Ok(Ok(literals))
+        let client = pool::get(&self.pool).await?;
+        match self.literals.canonical(&client, role, &checks).await {
+            Ok(literals) => Ok(Ok(literals)),
+            Err(Refused::Literal(_, error)) => Ok(Err(error)),
+            Err(Refused::Unavailable(error)) => Err(error.into()),
+        }
     }
 }

@@ -8,6 +8,7 @@ use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
 use super::Place;
 
 /// A change that waits to be checked.
+#[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) action: Action,
     pub(super) relation: Arc<Relation>,
@@ -28,6 +29,21 @@ impl Waiting {
             new: self.new.as_ref(),
             old: self.old.as_ref(),
             commit_time: self.commit_time,
+        }
+    }
+
+    /// The same change for somebody else. It shares the memory of the row.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            action: self.action,
+            relation: Arc::clone(&self.relation),
+            new: self.new.clone(),
+            old: self.old.clone(),
+            commit_time: self.commit_time,
+            xid: self.xid,
+            place: self.place,
+            matches: Matches::default(),
+            candidates: Candidates::default(),
         }
     }
 

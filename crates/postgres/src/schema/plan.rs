@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Version of our functions. A higher one replaces what bears our mark and a lower one.
-pub(super) const FUNCTIONS_VERSION: u32 = 1;
+pub(super) const FUNCTIONS_VERSION: u32 = 2;
 
 const MESSAGES: &str = include_str!("sql/messages.sql");
 

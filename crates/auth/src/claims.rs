@@ -4,6 +4,10 @@ use serde_json::{Map, Value};
 
 use crate::AuthError;
 
+/// How far the clocks of those who make tokens may be from ours, in seconds: beyond what machines with NTP differ, and
+/// short enough that nobody profits from it.
+pub const SKEW: u64 = 5;
+
 /// The claims of a verified token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claims {
@@ -46,14 +50,15 @@ impl Claims {
         };
         let role = role.as_str().ok_or_else(|| AuthError::Claim("role".into()))?.to_owned();
         let exp = rounded(exp).ok_or_else(|| AuthError::Claim("exp".into()))?;
-        if u64::try_from(exp).unwrap_or(0) <= now {
+        if u64::try_from(exp).unwrap_or(0).saturating_add(SKEW) <= now {
             return Err(AuthError::ExpirationInvalid);
         }
         Ok(Self { role, exp, json: with_whole_seconds(claims, text) })
     }
 }
 
-/// Checks `exp`, `iat` and the validators; claims that are absent pass but for configured ones.
+/// Checks `exp`, `nbf`, `iat` and the validators; claims that are absent pass but for configured ones. Clocks may differ
+/// by [`SKEW`].
 pub(crate) fn check(
     claims: &Map<String, Value>,
     validators: &ClaimValidators,
@@ -62,8 +67,8 @@ pub(crate) fn check(
     if let Some(exp) = claims.get("exp") {
         let Value::Number(number) = exp else { return Err(AuthError::Claim("exp".into())) };
         let expired = match (number.as_u64(), number.as_f64()) {
-            (Some(seconds), _) => seconds <= now,
-            (None, Some(seconds)) => seconds <= now as f64,
+            (Some(seconds), _) => seconds.saturating_add(SKEW) <= now,
+            (None, Some(seconds)) => seconds + SKEW as f64 <= now as f64,
             (None, None) => true,
         };
         if expired {
@@ -72,8 +77,14 @@ pub(crate) fn check(
             return Err(AuthError::Expired(u64::try_from(ago).unwrap_or(0)));
         }
     }
-    if claims.get("iat").is_some_and(|iat| !iat.is_number()) {
-        return Err(AuthError::Claim("iat".into()));
+    for name in ["nbf", "iat"] {
+        let Some(begin) = claims.get(name) else { continue };
+        let begin = begin.as_f64().ok_or_else(|| AuthError::Claim(name.into()))?;
+        let ahead = begin - now as f64;
+        if ahead > SKEW as f64 {
+            // A cast keeps within the type: what is beyond it is its largest value.
+            return Err(AuthError::NotYetValid(ahead.ceil() as u64));
+        }
     }
     validators.check(claims)
 }

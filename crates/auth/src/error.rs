@@ -22,6 +22,12 @@ pub enum AuthError {
     /// Expired this many seconds ago, perhaps 0.
     #[error("Token has expired {0} seconds ago")]
     Expired(u64),
+    /// Its `nbf` or `iat` is this many seconds ahead.
+    #[error("Token is not valid before {0} seconds from now")]
+    NotYetValid(u64),
+    /// The header has `crit`: it demands what no verifier here understands.
+    #[error("Header `crit` is not supported in JWT")]
+    Critical,
     /// A token for tenants must have `role` and `exp`.
     #[error("Fields `role` and `exp` are required in JWT")]
     MissingFields,
@@ -39,6 +45,7 @@ impl AuthError {
     pub fn handshake(&self) -> (u16, Cow<'static, str>) {
         let text = match self {
             Self::Expired(_) => "Token has expired".into(),
+            Self::NotYetValid(_) => "Token is not valid yet".into(),
             Self::ExpirationInvalid | Self::Claim(_) => "Error connecting to Realtime".into(),
             other => other.to_string().into(),
         };
@@ -64,12 +71,14 @@ impl AuthError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Malformed => "MalformedJWT",
+            Self::Malformed | Self::Critical => "MalformedJWT",
             Self::Signature => "JwtSignatureError",
             Self::Signer | Self::SignerForKid(_) => "JwtSignerError",
-            Self::Expired(_) | Self::MissingFields | Self::ExpirationInvalid | Self::Claim(_) => {
-                "InvalidJWTToken"
-            }
+            Self::Expired(_)
+            | Self::NotYetValid(_)
+            | Self::MissingFields
+            | Self::ExpirationInvalid
+            | Self::Claim(_) => "InvalidJWTToken",
         }
     }
 }

@@ -6,11 +6,15 @@ use serde_json::{Map, Value};
 use crate::token::BASE64URL;
 use base64::Engine as _;
 
-/// The keys of a set that have a `kid`.
+/// The keys of a set.
 #[derive(Debug, Clone, Default)]
 pub struct Jwks {
     keys: Vec<Jwk>,
 }
+
+/// Keys that are tried for a token that names none. Sets have one or two of a type, while keys are replaced; verifying
+/// with one takes some ten microseconds, which anybody can ask for.
+const TRIED: usize = 8;
 
 /// The text is not a key set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +33,7 @@ pub(crate) enum KeyType {
 /// A key of the set.
 #[derive(Debug, Clone)]
 pub(crate) struct Jwk {
-    kid: String,
+    kid: Option<String>,
     key_type: KeyType,
     /// `None`: the key is of this type, but nothing can be verified with it.
     pub(crate) material: Option<Material>,
@@ -56,8 +60,8 @@ pub(crate) enum Curve {
 }
 
 impl Jwks {
-    /// Reads `{"keys":[…]}`. Keys without `kid` or of an unknown type are passed over, keys that cannot be
-    /// used are refused when a token asks for them.
+    /// Reads `{"keys":[…]}`. Keys of an unknown type are passed over, keys that cannot be used are refused when a token
+    /// asks for them.
     ///
     /// # Errors
     /// [`JwksError`] when the text is no such object.
@@ -69,7 +73,13 @@ impl Jwks {
 
     /// The first key of this type and id.
     pub(crate) fn find(&self, key_type: KeyType, kid: &str) -> Option<&Jwk> {
-        self.keys.iter().find(|key| key.key_type == key_type && key.kid == kid)
+        self.keys.iter().find(|key| key.key_type == key_type && key.kid.as_deref() == Some(kid))
+    }
+
+    /// The keys of this type that a token without `kid` may be signed with: those that can be used, at most [`TRIED`].
+    pub(crate) fn of_type(&self, key_type: KeyType) -> impl Iterator<Item = &Material> {
+        let keys = self.keys.iter().filter(move |key| key.key_type == key_type);
+        keys.filter_map(|key| key.material.as_ref()).take(TRIED)
     }
 }
 
@@ -91,7 +101,7 @@ impl Jwk {
             }
             _ => return None,
         };
-        Some(Self { kid: text("kid")?.to_owned(), key_type, material })
+        Some(Self { kid: text("kid").map(str::to_owned), key_type, material })
     }
 }
 

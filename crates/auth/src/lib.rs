@@ -10,7 +10,7 @@ mod token;
 mod verify;
 
 pub use blocklist::Blocklist;
-pub use claims::{ClaimValidators, ClaimValidatorsError, Claims};
+pub use claims::{ClaimValidators, ClaimValidatorsError, Claims, SKEW};
 pub use error::AuthError;
 pub use jwks::{Jwks, JwksError};
 pub use token::{channel_token, clean, is_api_key, sign_hs256};

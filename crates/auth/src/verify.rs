@@ -118,6 +118,9 @@ impl Verifier {
     }
 
     fn check_signature(&self, parts: &Parts) -> Result<(), AuthError> {
+        if parts.header.contains_key("crit") {
+            return Err(AuthError::Critical);
+        }
         let algorithm = parts
             .header
             .get("alg")
@@ -130,19 +133,32 @@ impl Verifier {
             (Some(kid), Some(jwks)) => Some((kid, jwks.find(algorithm.key_type(), kid))),
             _ => None,
         };
-        match (algorithm, by_kid) {
-            (Algorithm::Hmac(hash), None | Some((_, None))) => {
-                let secret = self.keys.secret.as_ref().ok_or(AuthError::Signer)?;
+        match (algorithm, by_kid, &self.keys.secret) {
+            (Algorithm::Hmac(hash), None | Some((_, None)), Some(secret)) => {
                 let key = hmac::Key::new(hash, secret.expose_secret().as_bytes());
                 hmac::verify(&key, signed, &parts.signature).map_err(|_| AuthError::Signature)
             }
-            (_, None) => Err(AuthError::Signer),
-            (_, Some((kid, key))) => {
+            (_, None, _) => self.try_keys(algorithm, parts),
+            (Algorithm::Hmac(_), Some((_, None)), None) => Err(AuthError::Signer),
+            (_, Some((kid, key)), _) => {
                 let unusable = || AuthError::SignerForKid(kid.to_owned());
                 let material = key.and_then(|key| key.material.as_ref()).ok_or_else(unusable)?;
                 verify_with(algorithm, material, signed, &parts.signature)
             }
         }
+    }
+
+    /// Verifies a token that names no key: any key of the set that is of its algorithm's type will do.
+    fn try_keys(&self, algorithm: Algorithm, parts: &Parts) -> Result<(), AuthError> {
+        let keys = self.keys.jwks.iter().flat_map(|jwks| jwks.of_type(algorithm.key_type()));
+        let mut outcome = Err(AuthError::Signer);
+        for key in keys {
+            outcome = verify_with(algorithm, key, parts.signed.as_bytes(), &parts.signature);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 }
 

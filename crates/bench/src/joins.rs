@@ -108,7 +108,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 }
 
 async fn metrics(server: &Server) -> Result<String> {
-    let claims = json!({"role": "metrics", "exp": unix_now() + 3600});
+    let claims = json!({"exp": unix_now() + 3600});
     let bearer = format!("Bearer {}", sign_with(METRICS_SECRET, &claims));
     let answer = server.http("GET", "/metrics?scope=node", &[("authorization", &bearer)], &[]).await?;
     ensure!(answer.status == 200, "no metrics: {}", answer.status);

@@ -12,6 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use realtime_hub::{Congestion, Entry, FanOut, Hub, MemberId, Origin, RoomKey, Said};
+use realtime_protocol::{Extension, Ref, SystemMessage, encode};
 use tokio::{
     sync::watch,
     time::{Duration, Instant},
@@ -25,6 +26,18 @@ use crate::{
 
 /// Largest message that is put together from pieces: more than any client may send.
 const MAX_FRAGMENTED: usize = 80_000_000;
+
+/// What channels are told when something was missed.
+const GAP: &str = "The connection to other nodes was lost: messages from there may have been missed";
+
+/// How often the members of a tenant are told that something was missed, at most: where much is lost, each loss is seen.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// Tells the members of rooms that something was missed.
+pub(crate) fn tell_gap(hub: &Hub, of: impl Fn(&RoomKey) -> bool) {
+    let message = SystemMessage::gap(Extension::System, "RealtimeNodeDisconnected", GAP);
+    hub.tell(of, |vsn, topic| Some(encode::system(vsn, &Ref::null(), topic, &message)));
+}
 
 /// A tenant as the node has it.
 pub trait TenantSide: Send + Sync + fmt::Debug {
@@ -58,6 +71,20 @@ struct Copies {
     nodes: HashMap<u32, NodeCopy>,
     /// Something was missed that members have not been told of.
     owed: bool,
+    /// When they were told last.
+    told_at: Option<Instant>,
+}
+
+impl Copies {
+    /// Whether members have to be told now that something was missed. Once for each time.
+    fn take_owed(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.owed && self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_AGAIN);
+        if due {
+            (self.owed, self.told_at) = (false, Some(now));
+        }
+        due
+    }
 }
 
 /// What is known of one node.
@@ -138,7 +165,7 @@ impl Incoming {
             return Ok(outcome);
         }
         let mut copies = self.copies.lock();
-        let Copies { nodes, owed } = &mut *copies;
+        let Copies { nodes, owed, .. } = &mut *copies;
         let copy = nodes.entry(header.node).or_insert_with(|| {
             let ask = asks.next();
             outcome.ask = Some(ask);
@@ -157,6 +184,12 @@ impl Incoming {
                 copy.pieces = None;
             }
         }
+        if copies.take_owed() {
+            // Before what follows the gap is heard: whoever hears that has been told.
+            tracing::warn!(tenant = &*self.tenant, "messages from other nodes may have been missed");
+            tell_gap(hub, |room| room.tenant == self.tenant);
+        }
+        let Some(copy) = copies.nodes.get_mut(&header.node) else { return Ok(outcome) };
         let body = match header.kind {
             Kind::Records => message,
             Kind::Mark => return Ok(outcome),
@@ -328,7 +361,7 @@ impl Incoming {
 
     /// Whether members have to be told that something was missed. Once.
     pub(crate) fn take_owed(&self) -> bool {
-        std::mem::take(&mut self.copies.lock().owed)
+        self.copies.lock().take_owed()
     }
 
     /// Nodes that have not answered for so long.
@@ -376,3 +409,6 @@ impl NodeCopy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

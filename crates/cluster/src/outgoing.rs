@@ -9,13 +9,19 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use realtime_hub::{Audience, Backlog, Entry, MemberId};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Duration, Instant},
+};
 
 use crate::wire::{self, HEADER, Header, Kind};
 
@@ -34,6 +40,9 @@ const OVERFULL: usize = 2 * FULL;
 
 /// A larger buffer is given back when it was sent.
 const KEPT_BUFFER: usize = 64 * 1024;
+
+/// A stream of which nothing was said for so long is forgotten, if nothing is so here about its tenant.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
 /// What is said about one tenant.
 #[derive(Debug)]
@@ -68,6 +77,9 @@ struct State {
 pub(crate) struct Outgoing {
     node: u32,
     streams: RwLock<HashMap<Arc<str>, Arc<Stream>>>,
+    /// The largest number of all streams that were forgotten. Others go on from there: a number that was used before would
+    /// be taken for a message that came already, and be lost in silence. One that is too high may be taken for a gap.
+    floor: AtomicU64,
     /// Streams with something to say, in order.
     queue: Mutex<VecDeque<Arc<Stream>>>,
     filled: Notify,
@@ -94,22 +106,43 @@ impl Outgoing {
         Self {
             node,
             streams: RwLock::default(),
+            floor: AtomicU64::new(0),
             queue: Mutex::default(),
             filled: Notify::new(),
             backlog: Arc::new(Backlog::new(LARGE)),
         }
     }
 
-    /// The stream of a tenant, which stays: its numbers must go on.
+    /// The stream of a tenant, whose numbers go on as long as somebody may know them.
     pub(crate) fn stream(&self, tenant: &Arc<str>) -> Arc<Stream> {
         if let Some(stream) = self.streams.read().get(tenant) {
             return Arc::clone(stream);
         }
         let mut streams = self.streams.write();
-        let stream = streams
-            .entry(Arc::clone(tenant))
-            .or_insert_with(|| Arc::new(Stream { tenant: Arc::clone(tenant), state: Mutex::default() }));
+        let stream = streams.entry(Arc::clone(tenant)).or_insert_with(|| {
+            let number = self.floor.load(Ordering::Relaxed);
+            let state = State { number, marked: number, ..State::default() };
+            Arc::new(Stream { tenant: Arc::clone(tenant), state: Mutex::new(state) })
+        });
         Arc::clone(stream)
+    }
+
+    /// Forgets the streams that nobody needs any more.
+    pub(crate) fn forget_idle(&self, now: Instant) {
+        self.streams.write().retain(|_, stream| {
+            // Nobody comes by another while the table is locked.
+            if Arc::strong_count(stream) > 1 {
+                return true;
+            }
+            let state = stream.state.lock();
+            let busy = state.queued || state.publishing || state.lost || state.marked != state.number;
+            let recent = state.active.is_some_and(|active| now.saturating_duration_since(active) < FORGOTTEN);
+            let needed = busy || recent || state.users > 0 || !state.present.is_empty();
+            if !needed {
+                self.floor.fetch_max(state.number, Ordering::Relaxed);
+            }
+            needed
+        });
     }
 
     /// The stream of a tenant, if anything was ever said about it.
@@ -267,7 +300,7 @@ impl Outgoing {
     /// What is so here about a tenant.
     pub(crate) fn snapshot(&self, tenant: &str) -> Snapshot {
         let Some(stream) = self.existing(tenant) else {
-            return Snapshot { as_of: 0, records: Bytes::new() };
+            return Snapshot { as_of: self.floor.load(Ordering::Relaxed), records: Bytes::new() };
         };
         let state = stream.state.lock();
         let (as_of, users) = (state.number, state.users);
@@ -316,6 +349,31 @@ mod tests {
             other => panic!("{other:?}"),
         };
         records(body).unwrap().into_iter().map(payload).collect()
+    }
+
+    #[tokio::test]
+    async fn idle_streams_are_forgotten_and_their_numbers_are_not() {
+        let (outgoing, tenant) = outgoing();
+        let other: Arc<str> = "other".into();
+        let later = || Instant::now() + FORGOTTEN;
+        for _ in 0..3 {
+            say(&outgoing, &tenant, "{}");
+            taken(&outgoing, 1_000_000, true).await;
+        }
+        outgoing.users(&other, 1);
+        outgoing.forget_idle(later());
+        assert_eq!(outgoing.streams.read().len(), 2, "what waits, or was not marked");
+        taken(&outgoing, 1_000_000, true).await;
+        outgoing.marks(None);
+        outgoing.forget_idle(Instant::now());
+        assert_eq!(outgoing.streams.read().len(), 2, "something was said a moment ago");
+        outgoing.forget_idle(later());
+        assert!(outgoing.existing(&tenant).is_none() && outgoing.existing(&other).is_some(), "it has a user");
+        // Who has heard the old numbers, and who asks now, both see what is said next.
+        assert_eq!(outgoing.snapshot(&tenant).as_of, 3);
+        say(&outgoing, &tenant, "{}");
+        let [(header, _)] = &taken(&outgoing, 1_000_000, true).await[..] else { panic!("one expected") };
+        assert_eq!(header.number, 4);
     }
 
     #[tokio::test]

@@ -1,13 +1,15 @@
 //! Making, starting and stopping the cluster.
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     path::{Path, PathBuf},
+    process::ExitStatus,
 };
 
 use rand::Rng as _;
 use tokio::{
     process::Command,
+    sync::Mutex,
     time::{self, Duration, Instant},
 };
 use tokio_postgres::{Client, NoTls};
@@ -102,7 +104,12 @@ pub struct Cluster {
     port: u16,
     password: String,
     data: PathBuf,
-    server: Supervised,
+    log: PathBuf,
+    /// What it is started with.
+    bin: PathBuf,
+    owner: Owner,
+    options: ClusterOptions,
+    server: Mutex<Supervised>,
 }
 
 impl Cluster {
@@ -153,10 +160,41 @@ impl Cluster {
             |error: std::io::Error| Error::Program { program: "postgres", detail: error.to_string() };
         let port = options.port.map_or_else(free_port, Ok).map_err(failed)?;
         let log = options.data_dir.join("postgresql.log");
-        let server = spawn(bin, &data, &log, port, owner, options)?;
-        let mut cluster = Self { port, password, data, server };
-        cluster.wait_until_ready(&log).await?;
+        let server = Mutex::new(spawn(bin, &data, &log, port, owner, options)?);
+        let (bin, options) = (bin.to_owned(), options.clone());
+        let cluster = Self { port, password, data, log, bin, owner, options, server };
+        cluster.wait_until_ready().await?;
         Ok(cluster)
+    }
+
+    /// Returns when the server has ended by itself: with its code, or 128 and the signal that ended it. Cancel safe.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn ended(&self) -> io::Result<ExitStatus> {
+        self.server.lock().await.wait().await
+    }
+
+    /// Starts the server that has ended again, on its port.
+    ///
+    /// # Errors
+    /// [`Error`], with a text for people.
+    pub async fn start_again(&self) -> Result<(), Error> {
+        let server = spawn(&self.bin, &self.data, &self.log, self.port, self.owner, &self.options)?;
+        *self.server.lock().await = server;
+        self.wait_until_ready().await
+    }
+
+    /// The last lines of the server's log, in one.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        last_lines(&self.log)
+    }
+
+    /// Where its data are.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Address it listens on.
@@ -211,19 +249,20 @@ impl Cluster {
     /// When it does not end in time; it is killed then.
     pub async fn stop(self) -> Result<(), Error> {
         self.server
+            .into_inner()
             .stop(STOP_LIMIT)
             .await
             .map_err(|_| Error::Program { program: "postgres", detail: "it did not stop in time".to_owned() })
     }
 
-    async fn wait_until_ready(&mut self, log: &Path) -> Result<(), Error> {
+    async fn wait_until_ready(&self) -> Result<(), Error> {
         let limit = Instant::now() + START_LIMIT;
         loop {
             if self.connect("postgres").await.is_ok() {
                 return Ok(());
             }
-            if self.server.has_ended() || Instant::now() > limit {
-                return Err(Error::NotReady(last_lines(log)));
+            if self.server.lock().await.has_ended() || Instant::now() > limit {
+                return Err(Error::NotReady(self.last_words()));
             }
             time::sleep(POLL).await;
         }

@@ -2,7 +2,7 @@
 
 use realtime_auth::{Blocklist, ClaimValidators, Keys, Verifier};
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::AdminSettings;
@@ -42,23 +42,27 @@ impl Admin {
     }
 
     /// What a token may do at a Unix second; `None`: nothing. No claim is needed, but a client's role takes the rights
-    /// away.
+    /// away ([`is_of_operator`]).
     #[must_use]
     pub fn right(&self, token: &str, now: u64) -> Option<Right> {
         if self.blocklist.contains(token) {
             return None;
         }
         let claims = self.verifiers.iter().find_map(|verifier| verifier.verify_any(token, now).ok())?;
-        match claims.get("role").and_then(Value::as_str) {
-            Some("anon" | "authenticated") => Some(Right::Probe),
-            _ => Some(Right::Administer),
-        }
+        Some(if is_of_operator(&claims) { Right::Administer } else { Right::Probe })
     }
 
     /// Waits for its turn to change a tenant.
     pub async fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().await
     }
+}
+
+/// Whether a token is an operator's: one without a role, or with that of services. Where one secret signs the tokens of
+/// operators and clients, every other role is a client's, of whatever name and type (spec README, decision 9).
+#[must_use]
+pub fn is_of_operator(claims: &Map<String, Value>) -> bool {
+    claims.get("role").is_none_or(|role| role == "service_role")
 }
 
 #[cfg(test)]
@@ -88,7 +92,7 @@ mod tests {
         assert_eq!(right(&both, "now", "{}"), Some(Right::Administer));
         assert_eq!(right(&both, "next", r#"{"exp":1000001}"#), Some(Right::Administer));
         assert_eq!(right(&both, "other", "{}"), None);
-        assert_eq!(right(&both, "now", r#"{"exp":999999}"#), None);
+        assert_eq!(right(&both, "now", r#"{"exp":999995}"#), None);
         assert_eq!(both.right("potato", NOW), None);
         let token = sign_hs256("now", "{}");
         let blocking = admin(&["now"], &format!("x,{token}"));
@@ -103,8 +107,22 @@ mod tests {
     #[test]
     fn tokens_of_clients_are_no_administrators() {
         let admin = admin(&["now"], "");
-        for role in ["anon", "authenticated"] {
-            assert_eq!(right(&admin, "now", &format!(r#"{{"role":"{role}"}}"#)), Some(Right::Probe));
+        for role in [
+            r#""anon""#,
+            r#""authenticated""#,
+            r#""Authenticated""#,
+            r#""staff""#,
+            r#""""#,
+            r#"" service_role""#,
+            r#""SERVICE_ROLE""#,
+            r#"["authenticated"]"#,
+            r#"["service_role"]"#,
+            r#"{"service_role":true}"#,
+            "null",
+            "true",
+            "0",
+        ] {
+            assert_eq!(right(&admin, "now", &format!(r#"{{"role":{role}}}"#)), Some(Right::Probe), "{role}");
         }
         assert_eq!(right(&admin, "now", r#"{"role":"service_role"}"#), Some(Right::Administer));
     }

@@ -14,7 +14,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admin::Admin,
+    admin::{Admin, is_of_operator},
     config::{ConfigError, Settings},
     http::longpoll::LongPolls,
     legacy::Legacy,
@@ -26,7 +26,14 @@ use crate::{
     sink::DatabaseSink,
     status::Status,
     tenant_runtime::{Clock, TenantRuntime},
+    throttle::Throttle,
 };
+
+/// Requests without a good token that one address may send at once: as many as a page of mistakes needs.
+const STRANGERS: u32 = 100;
+
+/// After this time one more is free: ten a second, for those who ask whether the server lives.
+const STRANGER_FORGOTTEN: Duration = Duration::from_millis(100);
 
 /// What the whole server shares: settings, tenants, rooms, sockets.
 pub struct App {
@@ -53,6 +60,8 @@ pub struct App {
     node_labels: (String, String),
     /// Places of connections.
     places: Arc<Semaphore>,
+    /// Requests without a good token, by address.
+    strangers: Throttle,
 }
 
 impl App {
@@ -98,6 +107,7 @@ impl App {
             gathered: Arc::default(),
             node_labels,
             places,
+            strangers: Throttle::new(STRANGERS, STRANGER_FORGOTTEN),
         });
         nodes::answer_others(&app);
         Ok(app)
@@ -124,6 +134,11 @@ impl App {
     #[must_use]
     pub fn places(&self) -> &Arc<Semaphore> {
         &self.places
+    }
+
+    /// Requests without a good token: they count against the address that they come from, not against the tenant.
+    pub(crate) fn strangers(&self) -> &Throttle {
+        &self.strangers
     }
 
     /// Connections that are open, and how many may be.
@@ -157,6 +172,7 @@ impl App {
     pub(crate) fn runtime_of(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
         let mut runtimes = self.runtimes.lock();
         if let Some(runtime) = runtimes.get(external_id) {
+            runtime.touch();
             return Some(Arc::clone(runtime));
         }
         let tenant = &self.tenants.latest(external_id)?;
@@ -251,27 +267,6 @@ impl App {
         Some(tokio::spawn(crate::metrics::push::run(Arc::clone(self), pusher)))
     }
 
-    /// Ends the sockets and the connections to databases; call after [`stopping`](Self::stopping) is cancelled.
-    pub async fn shut_down(&self) {
-        self.sockets.close();
-        let runtimes = self.runtimes();
-        for runtime in &runtimes {
-            runtime.sockets().shut_down().await;
-        }
-        self.sockets.wait().await;
-        if let Some(legacy) = &self.legacy {
-            legacy.shut_down().await;
-        }
-        for runtime in &runtimes {
-            runtime.database().shutdown().await;
-        }
-        self.endings.close();
-        self.endings.wait().await;
-        if let Some(cluster) = &self.cluster {
-            cluster.leave().await;
-        }
-    }
-
     /// The running state of a tenant, if it was asked for.
     #[must_use]
     pub fn running(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
@@ -286,7 +281,7 @@ impl App {
         runtimes
     }
 
-    /// Whether a token may read the metrics (http_and_ops 3).
+    /// Whether a token may read the metrics (http_and_ops 3). A client's may not, where one secret signs both.
     #[must_use]
     pub fn may_read_metrics(&self, token: &str) -> bool {
         let Some(secret) = &self.settings.metrics_secret else { return false };
@@ -295,7 +290,7 @@ impl App {
         }
         let keys = Keys::new(Some(secret.expose_secret()), None);
         let verifier = Verifier::new(keys, self.settings.claim_validators.clone());
-        verifier.verify_any(token, Clock::System.unix_seconds()).is_ok()
+        verifier.verify_any(token, Clock::System.unix_seconds()).is_ok_and(|claims| is_of_operator(&claims))
     }
 
     /// What serves the first generation, if it is served.

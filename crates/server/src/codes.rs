@@ -57,7 +57,7 @@ pub static CODES: &[Code] = &[
     code("HttpServerError", "A request was answered with status 500 or above", "See the lines with the same `request_id`"),
     code("IncreaseConnectionPool", "Questions to policies found no connection in time", "Raise the tenant's `db_pool`, or make policies cheaper"),
     code("InitializingProjectConnection", "A database took more than 15 seconds to answer", "See how busy it is, and how far away"),
-    code("InvalidJWTToken", "A token has expired, or lacks `role` or `exp`, or a claim that is demanded", CLIENT),
+    code("InvalidJWTToken", "A token has expired, is not valid yet, or lacks `role` or `exp`, or a claim that is demanded", CLIENT),
     code("InvalidJoinPayload", "A field of a join was not understood and left out", CLIENT),
     code("JanitorFailedToDeleteOldMessages", "Partitions of `realtime.messages` could not be looked after", "Read the error; without partitions no message is stored"),
     code("JoinsRateLimitReached", "A handshake was refused because joins came too fast", "As ClientJoinRateLimitReached"),

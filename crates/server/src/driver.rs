@@ -1,12 +1,12 @@
 //! What a session needs around it, whatever the transport: its slow steps, its timers, its signals.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use realtime_hub::Outbox;
 use realtime_protocol::Opcode;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 use crate::{
     metrics::TenantMetrics,
@@ -17,6 +17,10 @@ use crate::{
 
 /// Refusals that may wait at once; beyond it the socket is not read until some were sent.
 const MAX_DELAYED: usize = 64;
+
+/// How long the join of a channel that needs nothing of the database waits for it: as long as its first connection usually
+/// takes, so that what is broadcast from there is heard from the start.
+const CONTACT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +180,20 @@ impl Driver {
                         let ready = runtime.ask(|database| async move { database.ready().await });
                         let (ready, ()) = tokio::join!(ready, runtime.hear_others());
                         Completion::Database(ticket, ready)
+                    }));
+                }
+                Effect::Contact(ticket) => {
+                    let runtime = Arc::clone(&self.runtime);
+                    self.running.push(Box::pin(async move {
+                        let asked = Arc::clone(&runtime);
+                        // It goes on when nobody waits any more, or a slow database would never be reached.
+                        let contact = tokio::spawn(async move {
+                            asked.ask(|database| async move { database.ready().await }).await
+                        });
+                        let contact = time::timeout(CONTACT_PATIENCE, contact);
+                        // What goes wrong is told to those who need it, and in the log.
+                        let _ = tokio::join!(contact, runtime.hear_others());
+                        Completion::Database(ticket, Ok(()))
                     }));
                 }
                 Effect::AuthorizeRead(ticket, request) => {

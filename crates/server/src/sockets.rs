@@ -46,6 +46,28 @@ impl Default for Sockets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Era(u64);
 
+/// Closes the sockets of all tenants, also those to come, with code 1012; large numbers in batches, with shorter pauses
+/// where else the last would not be told within a time.
+pub async fn shut_down(all: &[Arc<Sockets>], within: Duration) {
+    let mut outboxes = Vec::new();
+    for sockets in all {
+        let mut inner = sockets.inner.lock();
+        inner.shutting_down = true;
+        outboxes.extend(inner.outboxes.values().map(Arc::clone));
+    }
+    let mut batches = outboxes.chunks(BATCH).peekable();
+    let pauses = u32::try_from(batches.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    let pause = within.checked_div(pauses).unwrap_or_default().min(BATCH_PAUSE);
+    while let Some(batch) = batches.next() {
+        for outbox in batch {
+            outbox.signal(Signal::ShutDown);
+        }
+        if batches.peek().is_some() {
+            time::sleep(pause).await;
+        }
+    }
+}
+
 impl Sockets {
     /// No sockets yet.
     #[must_use]
@@ -123,21 +145,6 @@ impl Sockets {
         }
     }
 
-    /// Closes all sockets, also those to come, with code 1012; large numbers in batches.
-    pub async fn shut_down(&self) {
-        self.inner.lock().shutting_down = true;
-        let outboxes = self.outboxes();
-        let mut batches = outboxes.chunks(BATCH).peekable();
-        while let Some(batch) = batches.next() {
-            for outbox in batch {
-                outbox.signal(Signal::ShutDown);
-            }
-            if batches.peek().is_some() {
-                time::sleep(BATCH_PAUSE).await;
-            }
-        }
-    }
-
     fn outboxes(&self) -> Vec<Arc<Outbox>> {
         self.inner.lock().outboxes.values().map(Arc::clone).collect()
     }
@@ -178,5 +185,25 @@ mod tests {
         let _third = sockets.enter(&next, sockets.era());
         let signals = [there, late, next].map(|outbox| outbox.take_signals());
         assert_eq!(signals, [vec![Signal::Disconnect], vec![Signal::Disconnect], vec![]]);
+    }
+
+    /// protocol 12: in batches, and all of them within the time that there is.
+    #[tokio::test(start_paused = true)]
+    async fn all_are_told_of_the_end_in_time() {
+        let limit = Duration::from_secs(4);
+        for (count, takes) in [(1, 0), (25_000, 4), (90_000, 4)] {
+            let tenants: [_; 2] = std::array::from_fn(|_| Arc::new(Sockets::default()));
+            let enter = |n: usize| {
+                let outbox = Arc::new(Outbox::new(1000));
+                let sockets = &tenants[n % 2];
+                (sockets.enter(&outbox, sockets.era()), outbox)
+            };
+            let there: Vec<_> = (0..count).map(enter).collect();
+            let begun = Instant::now();
+            shut_down(&tenants, limit).await;
+            assert_eq!(begun.elapsed().as_secs_f64().round() as u64, takes, "{count}");
+            assert!(there.iter().all(|(_, outbox)| outbox.take_signals() == [Signal::ShutDown]));
+            assert_eq!(enter(0).1.take_signals(), [Signal::ShutDown]);
+        }
     }
 }

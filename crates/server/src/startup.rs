@@ -17,12 +17,9 @@ use crate::{
     app::App,
     config::Settings,
     http::{self, listener},
-    metadata, status,
+    idle, metadata, status,
     tenant_runtime::TenantRuntime,
 };
-
-/// How long sockets may take to close before the process ends without them.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Pause between attempts to reach a database at start: doubles up to the second value, with jitter.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -94,6 +91,7 @@ impl Server {
         metadata::begin(&self.app).await;
         let pushing = self.app.push_metrics();
         self.app.sockets().spawn(status::watch(Arc::clone(&self.app)));
+        self.app.sockets().spawn(idle::watch(Arc::clone(&self.app)));
         let router = http::router(Arc::clone(&self.app));
         let (certificate, acceptor) = self.tls.unzip();
         let stopping = self.stopping.clone();
@@ -103,15 +101,13 @@ impl Server {
         stop.await;
         tracing::info!("stopping");
         self.stopping.cancel();
-        let ended = time::timeout(SHUTDOWN_LIMIT, async {
-            let _ = serving.await;
-            self.app.shut_down().await;
-            if let Some(pushing) = pushing {
-                pushing.abort();
-            }
-        });
-        if ended.await.is_err() {
-            tracing::warn!("some connections did not end in time");
+        self.app
+            .shut_down(async {
+                let _ = serving.await;
+            })
+            .await;
+        if let Some(pushing) = pushing {
+            pushing.abort();
         }
     }
 }

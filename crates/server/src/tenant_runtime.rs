@@ -11,7 +11,7 @@ use std::{
 };
 
 pub use database::Database;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use realtime_auth::{AuthError, Verifier};
 use realtime_cluster::{Cluster, Interest, TenantSide};
 use realtime_hub::Hub;
@@ -78,6 +78,8 @@ pub struct TenantRuntime {
     /// What they need of it.
     side: Arc<dyn TenantSide>,
     retired: CancellationToken,
+    /// When somebody last asked for it.
+    used: Mutex<Instant>,
     /// Its database was set up at least once.
     set_up: AtomicBool,
     /// That is under way because an administrator asked.
@@ -140,6 +142,7 @@ impl TenantRuntime {
             no_channel_timeout,
             legacy: None,
             retired: CancellationToken::new(),
+            used: Mutex::new(Instant::now()),
             set_up: AtomicBool::new(false),
             setting_up: AtomicBool::new(false),
             cluster: None,
@@ -188,6 +191,31 @@ impl TenantRuntime {
         let verifier = Arc::clone(&self.verifier.read());
         let claims = verifier.verify_first_generation(token, self.clock.unix_seconds())?;
         Ok(Token::new(token, &claims))
+    }
+
+    /// Verifies the token of a living channel again: [`SKEW`](realtime_auth::SKEW) is for those who come with a token, a
+    /// channel ends when its token does.
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify_again(&self, token: &Token) -> Result<Token, AuthError> {
+        self.verify(&token.text).and_then(|token| self.in_time(token))
+    }
+
+    /// Verifies the token of a living channel of the first generation again; as [`verify_again`](Self::verify_again).
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify_first_generation_again(&self, token: &Token) -> Result<Token, AuthError> {
+        self.verify_first_generation(&token.text).and_then(|token| self.in_time(token))
+    }
+
+    fn in_time(&self, token: Token) -> Result<Token, AuthError> {
+        let exp = u64::try_from(token.exp).unwrap_or(0);
+        match self.clock.unix_seconds().checked_sub(exp) {
+            Some(ago) => Err(AuthError::Expired(ago)),
+            None => Ok(token),
+        }
     }
 
     /// The tenant's settings as they are now.
@@ -297,6 +325,18 @@ impl TenantRuntime {
         let mut database = self.database.write();
         let successor = database.succeed(config, come_back);
         std::mem::replace(&mut *database, successor)
+    }
+
+    /// Somebody asks for it.
+    pub(crate) fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
+
+    /// Whether nobody has asked for it, or had a socket, for so long.
+    pub(crate) fn is_unused(&self, kept: Duration, now: Instant) -> bool {
+        let asked = *self.used.lock();
+        let vacant = self.sockets.vacant_for(now).is_some_and(|vacant| vacant >= kept);
+        vacant && now.saturating_duration_since(asked) >= kept
     }
 
     /// Says that the tenant is gone: nothing that goes on by itself should.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use crate::{CipherError, Ciphers, DatabaseSettings, Limits, Tenant, TenantRecord};
+use crate::{CipherError, Ciphers, DatabaseSettings, Limits, Tenant, TenantRecord, bare_host};
 
 /// Longest name of a slot, in bytes: less than PostgreSQL keeps by what a temporary slot's name gets appended.
 pub const MAX_SLOT_NAME: usize = 63 - 14;
@@ -121,7 +121,7 @@ impl TenantRecord {
         let size = |setting: &str| positive(setting).and_then(|size| size.try_into().ok());
         let millis = |setting: &str| positive(setting).and_then(|millis| millis.try_into().ok());
         Ok(DatabaseSettings {
-            host: clear("db_host")?,
+            host: bare_host(&clear("db_host")?).to_owned(),
             port: clear("db_port")?.trim().parse().map_err(|_| UnusableTenant::Setting("db_port"))?,
             route,
             name: clear("db_name")?,

@@ -29,5 +29,7 @@ pub use store::{
     APPLICATION, MetadataConfig, Operation, SCHEMA, Seed, SeedPlace, Seeded, Store, StoreClient, StoreError,
     TenantDefaults, Updated,
 };
-pub use tenant::{CLIENT_PRESENCE_MAX_CALLS, CLIENT_PRESENCE_WINDOW_MS, DatabaseSettings, Limits, Tenant};
+pub use tenant::{
+    CLIENT_PRESENCE_MAX_CALLS, CLIENT_PRESENCE_WINDOW_MS, DatabaseSettings, Limits, Tenant, bare_host,
+};
 pub use users::{UserSlot, Users};

@@ -139,6 +139,13 @@ pub struct DatabaseSettings {
     pub queue_target: Option<Duration>,
 }
 
+/// A host as resolvers take it: an address of IPv6 may come in brackets, as it is written before a port.
+#[must_use]
+pub fn bare_host(text: &str) -> &str {
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.filter(|inner| inner.contains(':')).unwrap_or(text)
+}
+
 impl PartialEq for DatabaseSettings {
     fn eq(&self, other: &Self) -> bool {
         // Taken apart, so that no setting to come is forgotten here.
@@ -168,5 +175,25 @@ impl PartialEq for DatabaseSettings {
             && (max_lag_bytes, idle_stop, pool_size)
                 == (&other.max_lag_bytes, &other.idle_stop, &other.pool_size)
             && (policy_pool_size, queue_target) == (&other.policy_pool_size, &other.queue_target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_are_no_part_of_an_address() {
+        for (text, host) in [
+            ("[::1]", "::1"),
+            ("[fe80::1%eth0]", "fe80::1%eth0"),
+            ("::1", "::1"),
+            ("db", "db"),
+            ("[db]", "[db]"),
+            ("[::1", "[::1"),
+            ("", ""),
+        ] {
+            assert_eq!(bare_host(text), host);
+        }
     }
 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::{sign_hs256, token::BASE64URL};
+use crate::{SKEW, sign_hs256, token::BASE64URL};
 
 const SECRET: &str = "hush-hush";
 const NOW: u64 = 1_000_000;
@@ -95,10 +95,10 @@ fn refusals_and_their_texts() {
             "Token has expired 1000 seconds ago".to_owned(),
         ),
         (
-            &signed(json!({"role": "anon", "exp": NOW})),
+            &signed(json!({"role": "anon", "exp": NOW - SKEW})),
             "Token has expired",
-            "InvalidJWTToken: Token has expired 0 seconds ago".to_owned(),
-            "Token has expired 0 seconds ago".to_owned(),
+            "InvalidJWTToken: Token has expired 5 seconds ago".to_owned(),
+            "Token has expired 5 seconds ago".to_owned(),
         ),
         (
             &signed(json!({"role": "anon", "exp": -5})),
@@ -109,7 +109,7 @@ fn refusals_and_their_texts() {
         (&signed(json!({"exp": NOW + 5})), fields, format!("InvalidJWTToken: {fields}"), fields.to_owned()),
         (&signed(json!({"role": "anon"})), fields, format!("InvalidJWTToken: {fields}"), fields.to_owned()),
         (
-            &signed(json!({"role": "anon", "exp": NOW as f64 + 0.3})),
+            &signed(json!({"role": "anon", "exp": (NOW - SKEW) as f64 + 0.3})),
             "Error connecting to Realtime",
             "InvalidJWTToken: Token expiration time is invalid".to_owned(),
             "Token expiration time is invalid".to_owned(),
@@ -146,6 +146,73 @@ fn refusals_and_their_texts() {
 fn the_signature_comes_first() {
     let token = sign_hs256("other", &json!({"exp": 1}).to_string());
     assert_eq!(verifier(None).verify(&token, NOW), Err(AuthError::Signature));
+}
+
+#[test]
+fn clocks_may_differ_by_five_seconds() {
+    let verify = |name: &str, at: f64| {
+        let mut claims = claims();
+        claims[name] = json!(at);
+        hs(&claims).map(|_| ())
+    };
+    let now = NOW as f64;
+    assert_eq!(verify("exp", now - 4.0), Ok(()));
+    assert_eq!(verify("exp", now - 5.0), Err(AuthError::Expired(5)));
+    for name in ["nbf", "iat"] {
+        assert_eq!(verify(name, now - 1e6), Ok(()), "{name}");
+        assert_eq!(verify(name, now + 5.0), Ok(()), "{name}");
+        assert_eq!(verify(name, now + 5.5), Err(AuthError::NotYetValid(6)), "{name}");
+        assert_eq!(verify(name, f64::MAX), Err(AuthError::NotYetValid(u64::MAX)), "{name}");
+    }
+    for nbf in [json!("soon"), Value::Null, json!(true), json!([NOW])] {
+        let refused = hs(&json!({"role": "anon", "exp": NOW + 100, "nbf": nbf}));
+        assert_eq!(refused, Err(AuthError::Claim("nbf".into())), "{nbf}");
+    }
+    let early = AuthError::NotYetValid(60);
+    assert_eq!(early.handshake(), (401, "Token is not valid yet".into()));
+    let text = "InvalidJWTToken: Token is not valid before 60 seconds from now";
+    assert_eq!(early.join_reason(), text);
+}
+
+#[test]
+fn a_header_that_demands_more_is_refused() {
+    for crit in [json!(["exp"]), json!(["b64"]), json!([]), Value::Null] {
+        let header = json!({"alg": "HS256", "crit": crit});
+        let token = token(&header, hmac_sign(hmac::HMAC_SHA256, SECRET.as_bytes()));
+        assert_eq!(verifier(None).verify(&token, NOW), Err(AuthError::Critical), "{crit}");
+    }
+}
+
+#[test]
+fn a_token_without_kid_may_be_of_any_key_of_its_type() {
+    let [old, new, strange] = std::array::from_fn(|_| Ed25519KeyPair::generate().unwrap());
+    let jwk = |pair: &Ed25519KeyPair| json!({"kty": "OKP", "crv": "Ed25519", "x": BASE64URL.encode(pair.public_key().as_ref())});
+    let mut with_kid = jwk(&old);
+    with_kid["kid"] = json!("old");
+    let unusable = json!({"kty": "OKP", "kid": "g", "crv": "Ed448", "x": "AAAA"});
+    let shared = json!({"kty": "oct", "kid": "o", "k": BASE64URL.encode("keyed")});
+    let set = json!({"keys": [unusable, with_kid, jwk(&new), shared]});
+    let verify = |header: Value, sign: &dyn Fn(&[u8]) -> Vec<u8>| {
+        verifier(Some(set.clone())).verify(&token(&header, sign), NOW).map(|_| ())
+    };
+    let plain = json!({"alg": "EdDSA"});
+    for pair in [&old, &new] {
+        assert_eq!(verify(plain.clone(), &|signed| pair.sign(signed).as_ref().to_vec()), Ok(()));
+    }
+    let sign = |signed: &[u8]| strange.sign(signed).as_ref().to_vec();
+    assert_eq!(verify(plain, &sign), Err(AuthError::Signature));
+    assert_eq!(verify(json!({"alg": "RS256"}), &sign), Err(AuthError::Signer), "no key of that type");
+    let named = verify(json!({"alg": "EdDSA", "kid": "new"}), &|signed| new.sign(signed).as_ref().to_vec());
+    assert_eq!(named, Err(AuthError::SignerForKid("new".into())), "a kid names one key");
+    let keyed = token(&json!({"alg": "HS256"}), hmac_sign(hmac::HMAC_SHA256, b"keyed"));
+    let jwks = Some(Jwks::parse(&set.to_string()).unwrap());
+    let no_secret = Verifier::new(Keys::new(None, jwks), ClaimValidators::default());
+    assert!(no_secret.verify(&keyed, NOW).is_ok());
+    assert_eq!(
+        verifier(Some(set)).verify(&keyed, NOW),
+        Err(AuthError::Signature),
+        "the tenant's secret counts"
+    );
 }
 
 /// protocol 34
@@ -230,7 +297,7 @@ fn rsa_of_every_hash() {
         assert!(verifier.verify(&token(&json!({"alg": name, "kid": "r"}), sign), NOW).is_ok(), "{name}");
         let forged = token(&json!({"alg": name, "kid": "r"}), |_| vec![1; 256]);
         assert_eq!(verifier.verify(&forged, NOW), Err(AuthError::Signature));
-        assert_eq!(verifier.verify(&token(&json!({"alg": name}), sign), NOW), Err(AuthError::Signer));
+        assert!(verifier.verify(&token(&json!({"alg": name}), sign), NOW).is_ok(), "{name} without a kid");
     }
 }
 
@@ -332,8 +399,9 @@ fn tokens_of_the_first_generation() {
     assert_eq!((none.role(), none.exp(), none.json()), ("", i64::MAX, "{}"));
     let some = verify(json!({"role": "anon", "exp": NOW + 1})).unwrap();
     assert_eq!((some.role(), some.exp()), ("anon", NOW as i64 + 1));
-    assert_eq!(verify(json!({"exp": NOW})), Err(AuthError::Expired(0)));
-    assert_eq!(verify(json!({"exp": NOW - 1})), Err(AuthError::Expired(1)));
+    assert_eq!(verify(json!({"exp": NOW - 5})), Err(AuthError::Expired(5)));
+    assert_eq!(verify(json!({"exp": NOW - 6})), Err(AuthError::Expired(6)));
+    assert_eq!(verify(json!({"nbf": NOW + 6})), Err(AuthError::NotYetValid(6)));
     assert_eq!(verify(json!([])), Err(AuthError::Malformed));
 
     let good = |alg: &str, algorithm| {

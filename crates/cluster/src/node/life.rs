@@ -5,18 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_protocol::{Extension, Ref, SystemMessage, encode};
 use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 
 use super::{Inner, Latencies};
 use crate::{
-    incoming::Incoming,
+    incoming::{Incoming, tell_gap},
     members::{Beat, Change},
     wire::{Direct, HEADER},
 };
-
-/// What channels are told when something was missed.
-const GAP: &str = "The connection to other nodes was lost: messages from there may have been missed";
 
 /// A node that does not answer is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -198,6 +194,7 @@ impl Inner {
 
     /// What is due from time to time.
     async fn sweep(&self, now: Instant) {
+        self.outgoing.forget_idle(now);
         for (stream, mark) in self.outgoing.marks(None) {
             self.publish(self.subjects.tenant(&stream.tenant), mark).await;
         }
@@ -218,11 +215,7 @@ impl Inner {
             self.end_if_idle(&incoming, now);
         }
         if !gaps.is_empty() {
-            let message = SystemMessage::gap(Extension::System, "RealtimeNodeDisconnected", GAP);
-            self.hub.tell(
-                |room| gaps.contains(&room.tenant),
-                |vsn, topic| Some(encode::system(vsn, &Ref::null(), topic, &message)),
-            );
+            tell_gap(&self.hub, |room| gaps.contains(&room.tenant));
         }
     }
 

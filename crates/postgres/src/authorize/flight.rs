@@ -10,7 +10,14 @@ use tokio::sync::OnceCell;
 
 /// The questions that wait to be put, each with the place where its answer will be.
 pub(super) struct Flights<K, V> {
-    waiting: Mutex<HashMap<K, Arc<OnceCell<V>>>>,
+    waiting: Mutex<HashMap<K, Waiting<V>>>,
+}
+
+/// A question that waits to be put.
+struct Waiting<V> {
+    answer: Arc<OnceCell<V>>,
+    /// Who waits for it. Counted under the table's lock: of several who leave at once one is the last.
+    seats: usize,
 }
 
 impl<K, V> Default for Flights<K, V> {
@@ -37,8 +44,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
     ///
     /// Cancel safe: the question is put for the others.
     pub(super) async fn ask(&self, key: &K, put: impl AsyncFnOnce(&Seat<'_, K, V>) -> V) -> V {
-        let answer = Arc::clone(self.waiting.lock().entry(key.clone()).or_default());
-        let seat = Seat { flights: self, key: key.clone(), answer };
+        let seat = self.seat(key);
         let run = async || {
             // Those who are about to ask the same get in.
             tokio::task::yield_now().await;
@@ -46,25 +52,36 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
         };
         seat.answer.get_or_init(run).await.clone()
     }
+
+    fn seat(&self, key: &K) -> Seat<'_, K, V> {
+        let mut table = self.waiting.lock();
+        let waiting =
+            table.entry(key.clone()).or_insert_with(|| Waiting { answer: Arc::default(), seats: 0 });
+        waiting.seats += 1;
+        Seat { flights: self, key: key.clone(), answer: Arc::clone(&waiting.answer) }
+    }
 }
 
 impl<K: Hash + Eq, V> Seat<'_, K, V> {
     /// From now on nobody else gets in.
     pub(super) fn depart(&self) {
-        let mut waiting = self.flights.waiting.lock();
-        if waiting.get(&self.key).is_some_and(|answer| Arc::ptr_eq(answer, &self.answer)) {
-            waiting.remove(&self.key);
+        let mut table = self.flights.waiting.lock();
+        if table.get(&self.key).is_some_and(|waiting| Arc::ptr_eq(&waiting.answer, &self.answer)) {
+            table.remove(&self.key);
         }
     }
 }
 
 impl<K: Hash + Eq, V> Drop for Seat<'_, K, V> {
     fn drop(&mut self) {
-        let mut waiting = self.flights.waiting.lock();
-        // One is the table's, one is ours. Nobody gets a third while the table is locked.
-        let last = Arc::strong_count(&self.answer) <= 2;
-        if last && waiting.get(&self.key).is_some_and(|answer| Arc::ptr_eq(answer, &self.answer)) {
-            waiting.remove(&self.key);
+        let mut table = self.flights.waiting.lock();
+        let Some(waiting) = table.get_mut(&self.key) else { return };
+        // One that was put is not in the table any more; another of the same key may be.
+        if Arc::ptr_eq(&waiting.answer, &self.answer) {
+            waiting.seats -= 1;
+            if waiting.seats == 0 {
+                table.remove(&self.key);
+            }
         }
     }
 }
@@ -131,5 +148,25 @@ mod tests {
         assert!(first.is_err());
         assert_eq!(second, 7);
         assert_eq!(flights.len(), 0, "nothing is left behind");
+    }
+
+    /// Those who wait may go at the same moment, as when the sockets of a node that is cut off end.
+    #[test]
+    fn nothing_is_left_when_all_go_at_once() {
+        const GOING: usize = 4;
+        let flights = Flights::<u32, u32>::default();
+        for _ in 0..2_000 {
+            let together = std::sync::Barrier::new(GOING);
+            std::thread::scope(|scope| {
+                for _ in 0..GOING {
+                    scope.spawn(|| {
+                        let seat = flights.seat(&1);
+                        together.wait();
+                        drop(seat);
+                    });
+                }
+            });
+            assert_eq!(flights.len(), 0);
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! `realtime.send`, `send_binary` and `broadcast_changes` (tenant_database 1.7).
 
+use std::future::poll_fn;
+
 use anyhow::Result;
 use realtime_testkit::TestDb;
 use serde_json::{Value, json};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, NoTls, error::SqlState};
 
 use crate::support::{all, one, ready};
 
@@ -40,6 +42,43 @@ async fn insert_policies_see_the_topic() -> Result<()> {
         as_role(&db, "authenticated", &sql).await?;
     }
     assert_eq!(topics(&db).await?, ["allowed-topic", "allowed-topic"]);
+    Ok(())
+}
+
+/// What would be stored and never sent is told to the caller, whose transaction goes on.
+#[tokio::test]
+async fn a_null_is_told_to_the_caller() -> Result<()> {
+    let (db, _database) = ready().await?;
+    let (client, mut connection) = tokio_postgres::connect(&db.url().await?, NoTls).await?;
+    let (notices, mut told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                let _ = notices.send(format!("{} {}", notice.severity(), notice.message()));
+            }
+        }
+    });
+    let kept = "the message is stored and not sent, for this is NULL";
+    let topic = "null value in column \"topic\" of relation";
+    for (call, text) in [
+        ("send(null, 'e', 't')", format!("{kept}: payload")),
+        ("send('{}', null, 't')", format!("{kept}: event")),
+        ("send('{}', 'e', null)", topic.to_owned()),
+        ("send('{}', 'e', 't', null)", format!("{kept}: private")),
+        ("send(null, null, 't')", format!("{kept}: payload, event")),
+        ("send_binary(null, 'e', 't')", format!("{kept}: payload")),
+        ("send_binary('\\x00', null, 't')", format!("{kept}: event")),
+        ("send_binary('\\x00', 'e', null)", topic.to_owned()),
+        ("broadcast_changes(null, 'e', 'INSERT', 'a', 'b', null, null)", topic.to_owned()),
+        ("broadcast_changes('t', null, 'INSERT', 'a', 'b', null, null)", format!("{kept}: event")),
+    ] {
+        client.batch_execute(&format!("select realtime.{call}")).await?;
+        let notice = told.recv().await.unwrap_or_default();
+        assert!(
+            notice.starts_with(&format!("WARNING WarnSendingBroadcastMessage: {text}")),
+            "{call}: {notice}"
+        );
+    }
     Ok(())
 }
 

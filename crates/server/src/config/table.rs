@@ -18,7 +18,7 @@ pub const GROUPS: &[Group] = &[
         words("REALTIME_IP_VERSION", "ip_version", "", &["ipv4", "ipv6"], "Family of the address to listen on; IPv6, which takes IPv4 too, where the machine has it"),
         path("TLS_CERT_FILE", "tls_cert_file", "PEM file with the certificate to serve with, and those that lead to its authority: connections are then encrypted. Read again on SIGHUP, and within a minute of a change"),
         path("TLS_KEY_FILE", "tls_key_file", "PEM file with its private key"),
-        integer("MAX_CONNECTIONS", "max_connections", "200000", "", "Connections of all kinds at once; further ones wait"),
+        integer("MAX_CONNECTIONS", "max_connections", "200000", "", "Connections of all kinds at once; further ones are answered with status 503, but for `/healthcheck`"),
         integer("MAX_HEADER_LENGTH", "max_header_length", "4096", "bytes", "Largest value of a request header"),
         integer("NO_CHANNEL_TIMEOUT_IN_MS", "no_channel_timeout_ms", "600000", "milliseconds", "A socket that joined and then has no channel for this long is dropped"),
         integer("CONNECT_ERROR_BACKOFF_MS", "connect_error_backoff_ms", "2000", "milliseconds", "Pause before a refused connection is answered"),

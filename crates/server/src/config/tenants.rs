@@ -3,7 +3,7 @@
 use std::{fmt::Display, path::PathBuf};
 
 use realtime_auth::Jwks;
-use realtime_tenants::{DatabaseSettings, Limits, Tenant};
+use realtime_tenants::{DatabaseSettings, Limits, Tenant, bare_host};
 use realtime_tls::{IpVersion, Route, Tls};
 use secrecy::SecretString;
 
@@ -182,7 +182,7 @@ fn own_limits(entry: &LimitsEntry, limits: Limits) -> Limits {
 /// `DB_…` and the settings of replication.
 fn database(env: &Env) -> Result<DatabaseSettings, ConfigError> {
     Ok(DatabaseSettings {
-        host: env.required("DB_HOST")?,
+        host: bare_host(&env.required("DB_HOST")?).to_owned(),
         port: env.integer("DB_PORT")?,
         route: route(env)?,
         name: env.required("DB_NAME")?,
@@ -211,7 +211,7 @@ fn own_database(
         suffix => slot_name(suffix).map_err(|problem| tenant.wrong("slot_name_suffix", problem))?,
     };
     Ok(DatabaseSettings {
-        host: text(&entry.host, &database.host),
+        host: bare_host(&text(&entry.host, &database.host)).to_owned(),
         port: entry.port.unwrap_or(database.port),
         route: own_route(tenant, entry, &database.route)?,
         name: text(&entry.name, &database.name),

@@ -24,6 +24,13 @@ fn defaults_serve_the_development_tenant() {
     assert_eq!(tenant.database.slot_name, "supabase_realtime_replication_slot");
 }
 
+/// As addresses of IPv6 are written in URLs.
+#[test]
+fn the_databases_address_may_be_in_brackets() {
+    let settings = settings(&[("DB_HOST", "[::1]")]).unwrap();
+    assert_eq!(settings.tenants[0].database.host, "::1");
+}
+
 #[test]
 fn everything_can_be_set() {
     let settings = settings(&[

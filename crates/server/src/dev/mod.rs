@@ -2,6 +2,7 @@
 
 mod banner;
 mod fleet;
+mod keeper;
 mod sample;
 mod secret;
 
@@ -120,7 +121,10 @@ pub async fn run(
         sample::set_up(&cluster, DATABASE).await?;
         if args.nodes == 1 { setting.serve(stop).await } else { setting.serve_on_nodes(stop).await }
     };
-    let outcome = served.await;
+    let outcome = tokio::select! {
+        outcome = served => outcome,
+        () = keeper::keep(&cluster) => Ok(()),
+    };
     banner::progress("Stopping PostgreSQL");
     cluster.stop().await?;
     outcome

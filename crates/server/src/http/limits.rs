@@ -7,10 +7,11 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
     answers::{phrase, text},
+    broadcast::is_json,
     paths,
 };
 use crate::app::App;
@@ -20,10 +21,17 @@ use crate::app::App;
 pub(super) const MAX_BODY: usize = 8_000_000;
 
 /// Answers a request that cannot be good, whatever it asks for: 400 for a path that is no text, 431 for a header value over `MAX_HEADER_LENGTH`, 413 for
-/// a body that is announced to be too large, 406 where a route answers JSON and the client does not take that.
+/// a body that is announced to be too large, 415 for a body that is compressed, 406 where a route answers JSON
+/// and the client does not take that.
 pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     match fault(&request, app.max_header_length()) {
-        Some((status, text)) => phrase(request.headers(), status, text),
+        Some((status, text)) => {
+            let mut answer = phrase(request.headers(), status, text);
+            if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+                answer.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            answer
+        }
         None => next.run(request).await,
     }
 }
@@ -35,6 +43,11 @@ fn fault(request: &Request, max_header_length: usize) -> Option<(StatusCode, &'s
     let headers = request.headers();
     if headers.values().any(|value| value.len() > max_header_length) {
         return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));
+    }
+    // Read as it is, it would be taken for bad JSON, or passed on as a payload.
+    let is_plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
+        return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type"));
     }
     let announced = text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     // Long-poll has a limit of its own.
@@ -55,7 +68,7 @@ fn accepts_json(headers: &HeaderMap) -> bool {
         let mut parts = range.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();
         let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-        matches!(&*media, "*/*" | "application/*" | "application/json") && !refused
+        (matches!(&*media, "*/*" | "application/*") || is_json(&media)) && !refused
     })
 }
 
@@ -77,6 +90,7 @@ mod tests {
             "application/json; charset=utf-8",
             "Application/JSON",
             "application/*",
+            "application/vnd.api+json",
         ] {
             assert!(accepts(accept), "{accept}");
         }

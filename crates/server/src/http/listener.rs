@@ -1,4 +1,10 @@
 //! The TCP listener: accepts connections and speaks HTTP/1.1 on them until they end or are upgraded.
+//!
+//! Connections beyond those that have places, or when the process has no file descriptors left, are accepted too, at the
+//! back door: whoever asks whether the server lives gets an answer, everybody else is told to come again. A full server
+//! is not a dead one, and what watches it must be able to see that.
+
+mod back_door;
 
 use std::{
     io,
@@ -25,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use super::{leftover, paths};
+use back_door::BackDoor;
 
 /// Connections that may wait for the accept loop.
 const BACKLOG: i32 = 4096;
@@ -64,7 +71,7 @@ pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until `stop`; at most as many at once as there are places, further ones wait in the backlog.
+/// Accepts connections until `stop`; at most as many at once as there are places, further ones come by the back door.
 ///
 /// Requests that are being answered when `stop` comes are answered.
 ///
@@ -77,18 +84,36 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
+    let back_door = BackDoor::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &back_door) => accepted,
         };
-        let Some((stream, peer, permit)) = accepted else { continue };
+        let Some((stream, peer, spare)) = accepted else { continue };
         let router = router.clone();
         let stop = stop.clone();
         // Frames are small and written whole: waiting for more would only add delay.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
+        let place = if spare.is_none() { Arc::clone(&places).try_acquire_owned().ok() } else { None };
+        let Some(place) = place else {
+            let guest = back_door.admit(spare);
+            let tls = tls.clone();
+            connections.spawn(guest.serve(stop.clone(), async move {
+                match tls {
+                    None => back_door::connection(stream, peer, router, stop).await,
+                    Some(tls) => {
+                        if let Some(stream) = handshake(&tls, stream, &stop).await {
+                            back_door::connection(stream, peer, router, stop).await;
+                        }
+                    }
+                }
+            }));
+            continue;
+        };
+        let permit = ConnectionPermit(Arc::new(place));
         match tls.clone() {
             None => connections.spawn(connection(stream, peer, permit, router, stop)),
             Some(tls) => connections.spawn(async move {
@@ -102,24 +127,32 @@ pub async fn serve(
     connections.wait().await;
 }
 
-/// One connection, as soon as there is a place for it. `None` when accepting failed; the caller tries again.
+/// The next connection, with a spare descriptor if there was no other for it. `None` when accepting failed; the caller
+/// tries again.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, Peer, ConnectionPermit)> {
-    let permit = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, from)) => {
-            let peer = Peer(from.ip().to_canonical());
-            Some((stream, peer, ConnectionPermit(Arc::new(permit))))
-        }
-        Err(error) => {
-            // A client that went away before we came is its own affair; anything else needs a breath.
-            if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-                tracing::warn!(%error, "could not accept a connection");
-                time::sleep(ACCEPT_PAUSE).await;
+    back_door: &BackDoor,
+) -> Option<(TcpStream, Peer, Option<back_door::Spare>)> {
+    let mut spare = None;
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => return Some((stream, Peer(from.ip().to_canonical()), spare)),
+            Err(error) if back_door::is_exhaustion(&error) && spare.is_none() => {
+                spare = back_door.lend();
+                if spare.is_none() {
+                    time::sleep(ACCEPT_PAUSE).await;
+                    return None;
+                }
             }
-            None
+            Err(error) => {
+                // Ignore aborted connections; back off on other errors.
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+                {
+                    tracing::warn!(%error, "could not accept a connection");
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
+                return None;
+            }
         }
     }
 }

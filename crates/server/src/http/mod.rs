@@ -78,18 +78,20 @@ fn for_all(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
 /// The tenant's routes; layers run from the last to the first.
 fn tenant_api(app: &Arc<App>) -> Router<Arc<App>> {
     let admit = || from_fn_with_state(Arc::clone(app), tenant_api::admit);
+    let authenticate = || from_fn_with_state(Arc::clone(app), tenant_api::authenticate);
+    let anonymous = from_fn_with_state(Arc::clone(app), tenant_api::anonymous);
     let batch = Router::new()
         .route("/broadcast", any(broadcast::batch))
-        .layer(from_fn(tenant_api::authenticate))
+        .layer(authenticate())
         .layer(admit())
         .layer(from_fn(tenant_api::cors));
     let single = Router::new()
         .route("/broadcast/{topic}/events/{event}", any(broadcast::single))
-        .layer(from_fn(tenant_api::authenticate))
+        .layer(authenticate())
         .layer(admit())
         .layer(from_fn(broadcast::check_content_type))
         .layer(from_fn(tenant_api::cors));
-    let ping = Router::new().route("/ping", get(tenant_api::ping)).layer(admit());
+    let ping = Router::new().route("/ping", get(tenant_api::ping)).layer(anonymous).layer(admit());
     let document = Router::new().route("/openapi", get(openapi::document));
     batch.merge(single).merge(ping).merge(document)
 }

@@ -1,6 +1,6 @@
 //! What the tenant's HTTP routes have in common: which tenant, how often, who (http_and_ops 2.1 to 2.4).
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use axum::{
     Extension,
@@ -9,14 +9,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio::time::Instant;
 
 use super::{
     answers::{message, not_found, preflight, text},
+    listener::Peer,
     openapi::shapes::Ping,
     request_log,
     upgrade::NOT_KNOWN,
 };
 use crate::{app::App, session::Token, tenant_runtime::TenantRuntime};
+
+/// Answer when the tenant's clients, or an address, have sent too many requests.
+const TOO_MANY: &str = "Too many requests";
 
 /// Adds CORS headers to the answers to browsers, and answers their preflights.
 pub async fn cors(request: Request, next: Next) -> Response {
@@ -34,8 +39,8 @@ pub async fn cors(request: Request, next: Next) -> Response {
     response
 }
 
-/// Finds the tenant, counts the request, and refuses it if there are too many; hands the tenant on as an
-/// extension.
+/// Finds the tenant, and refuses the request if there are too many; hands the tenant on as an extension. A request is
+/// counted when its token is found good: what strangers send must not use up what the tenant's clients may.
 pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let host = text(request.headers(), header::HOST).unwrap_or_default();
     let runtime = match app.runtime_for_host(host).await {
@@ -45,11 +50,10 @@ pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next
     };
     request_log::is_for(&runtime);
     let requests = runtime.meters().requests();
-    requests.add(1);
     let mean = requests.average() as u64;
     let max = u64::from(requests.limit());
     let mut response = if mean >= max {
-        message(StatusCode::TOO_MANY_REQUESTS, "Too many requests")
+        message(StatusCode::TOO_MANY_REQUESTS, TOO_MANY)
     } else {
         request.extensions_mut().insert(runtime);
         next.run(request).await
@@ -61,8 +65,10 @@ pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next
     response
 }
 
-/// Verifies the caller's token, from `Authorization: Bearer` or else `apikey`; hands it on as an extension.
+/// Verifies the caller's token, from `Authorization: Bearer` or else `apikey`; hands it on as an extension. A good token
+/// is always taken: an address may be that of a proxy, with everybody behind it.
 pub async fn authenticate(
+    State(app): State<Arc<App>>,
     Extension(runtime): Extension<Arc<TenantRuntime>>,
     mut request: Request,
     next: Next,
@@ -70,9 +76,11 @@ pub async fn authenticate(
     let verified = token(request.headers()).map(|token| runtime.verify(token));
     match verified {
         Some(Ok(token)) => {
+            runtime.meters().requests().add(1);
             request.extensions_mut().insert(Arc::<Token>::new(token));
             next.run(request).await
         }
+        _ if !is_bearable(&app, &request) => message(StatusCode::TOO_MANY_REQUESTS, TOO_MANY),
         refused => {
             if let Some(Err(error)) = refused {
                 tracing::warn!(tenant = &**runtime.name(), code = error.code(), %error, "request refused");
@@ -80,6 +88,21 @@ pub async fn authenticate(
             message(StatusCode::UNAUTHORIZED, "Unauthorized").into_response()
         }
     }
+}
+
+/// Lets those through whom nobody asks for a token, unless too many come from one address.
+pub async fn anonymous(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if is_bearable(&app, &request) {
+        return next.run(request).await;
+    }
+    message(StatusCode::TOO_MANY_REQUESTS, TOO_MANY)
+}
+
+/// Counts a request without a good token against its address. False if there are too many of them.
+fn is_bearable(app: &App, request: &Request) -> bool {
+    // The listener puts it there.
+    let peer = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| *address);
+    app.strangers().fail(peer, Instant::now())
 }
 
 fn token(headers: &HeaderMap) -> Option<&str> {

@@ -101,6 +101,7 @@ pub async fn websocket(
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
         (header::SEC_WEBSOCKET_ACCEPT, Some(accept)),
+        (header::SEC_WEBSOCKET_PROTOCOL, handshake::subprotocol(request.headers())),
     ];
     let headers: HeaderMap = headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()

@@ -45,7 +45,7 @@ impl Session {
         if channel.recheck_at > now {
             return;
         }
-        match self.runtime.verify(&channel.token.text) {
+        match self.runtime.verify_again(&channel.token) {
             Ok(token) => {
                 let recheck_at = token.recheck_at(self.runtime.clock().unix_seconds());
                 if let Some(channel) = self.channel_mut(topic) {

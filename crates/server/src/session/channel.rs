@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use realtime_auth::Claims;
+use realtime_auth::{Claims, SKEW};
 use realtime_changes::{ChannelId, SubscriptionSpec};
 use realtime_hub::Membership;
 use realtime_protocol::Ref;
@@ -45,9 +45,12 @@ impl Token {
         Self { text: "".into(), role: "".into(), claims: "{}".into(), exp: i64::MAX }
     }
 
-    /// When it has to be verified again: at its expiry, and at the latest after [`RECHECK`].
+    /// When it has to be verified again: at its expiry, and at the latest after [`RECHECK`]. One that came after its expiry
+    /// lasts as long as clocks may differ.
     pub(super) fn recheck_at(&self, unix_seconds: u64) -> Instant {
-        let left = u64::try_from(self.exp).unwrap_or(0).saturating_sub(unix_seconds);
+        let exp = u64::try_from(self.exp).unwrap_or(0);
+        let end = if exp > unix_seconds { exp } else { exp.saturating_add(SKEW) };
+        let left = end.saturating_sub(unix_seconds);
         Instant::now() + RECHECK.min(Duration::from_secs(left))
     }
 }

@@ -261,7 +261,7 @@ impl Session {
         }
         let due = channel.recheck_at.is_some_and(|at| at <= now);
         let Some(token) = channel.token.clone().filter(|_| due) else { return };
-        match self.runtime.verify_first_generation(&token.text) {
+        match self.runtime.verify_first_generation_again(&token) {
             Ok(token) => {
                 if let Some(channel) = self.first_mut(topic) {
                     channel.recheck_at = Some(token.recheck_at(unix_seconds));

@@ -70,6 +70,12 @@ impl Joining {
     }
 }
 
+/// Of a socket that joins too much by itself. It stays: closed, it would come back with nothing counted.
+fn too_many_of_one() -> JoinRefusal {
+    let refusal = JoinRefusal::ClientJoinRateLimitReached;
+    JoinRefusal::Other { reason: refusal.to_string().into(), code: refusal.code() }
+}
+
 impl Session {
     /// `phx_join` on a topic that begins with `realtime:`.
     pub(super) fn join(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
@@ -132,10 +138,12 @@ impl Session {
             }
             Ok((payload, token)) => {
                 let step = self.step();
+                let needed = payload.legacy || !payload.postgres_changes.is_empty();
                 let joining = joining(payload, token, step);
                 self.joining += 1;
                 self.topics.insert(Arc::clone(&topic), Topic::Joining(Box::new(joining)));
-                effects.push(Effect::Database(Ticket { topic, step }));
+                let ticket = Ticket { topic, step };
+                effects.push(if needed { Effect::Database(ticket) } else { Effect::Contact(ticket) });
             }
         }
     }
@@ -156,13 +164,16 @@ impl Session {
         if self.shutting_down {
             return Err(JoinRefusal::RealtimeRestarting);
         }
+        let tenant = self.runtime.tenant();
+        if !self.joins.take(&tenant.limits, Instant::now()) {
+            return Err(too_many_of_one());
+        }
         let raw = payload.json().map_or(&b""[..], |json| json);
         let (payload, problems) = JoinPayload::parse(raw)
             .map_err(|error| JoinRefusal::UnknownErrorOnChannel(error.to_string().into()))?;
         for problem in problems {
             tracing::warn!(tenant = &**self.runtime.name(), code = "InvalidJoinPayload", %problem, "join payload field ignored");
         }
-        let tenant = self.runtime.tenant();
         if tenant.private_only && !payload.private {
             return Err(JoinRefusal::PrivateOnly);
         }
@@ -172,11 +183,9 @@ impl Session {
                 return Err(JoinRefusal::ConnectionRateLimitReached);
             }
         }
-        let joins = self.runtime.meters().joins();
-        if joins.is_triggered() {
+        if self.runtime.meters().joins().is_triggered() {
             return Err(JoinRefusal::ClientJoinRateLimitReached);
         }
-        joins.add(1);
         if self.topics.len() >= tenant.limits.max_channels_per_client as usize {
             return Err(JoinRefusal::ChannelRateLimitReached);
         }
@@ -187,6 +196,8 @@ impl Session {
         if !payload.private && payload.replay.is_some() {
             return Err(JoinRefusal::ReplayOnPublicChannel);
         }
+        // Only what may be joined counts for the tenant: mistakes are their socket's.
+        self.runtime.meters().joins().add(1);
         Ok((payload, token))
     }
 

@@ -5,6 +5,7 @@
 //! the join is decided; other topics and heartbeats go on.
 
 mod access_token;
+mod budget;
 mod channel;
 mod first_generation;
 mod join;
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use budget::Budget;
 use bytes::Bytes;
 pub use channel::Token;
 use channel::{Channel, sub_topic};
@@ -53,6 +55,9 @@ pub enum Effect {
     SendLater(Duration, Vec<Bytes>, Option<u16>),
     /// Make sure the database can be reached; answer with [`Completion::Database`].
     Database(Ticket),
+    /// Get in touch with the database, for a channel that goes without it too; answer with [`Completion::Database`] that it
+    /// can go on, after a moment at the latest.
+    Contact(Ticket),
     /// Subscribe to row changes; answer with [`Completion::Subscribed`].
     Subscribe(Ticket, Box<SubscribeRequest>),
     /// Ask what may be read of a private topic; answer with [`Completion::Read`].
@@ -121,6 +126,8 @@ pub struct Session {
     topics: HashMap<Arc<str>, Topic>,
     /// Counts this socket as a user, from its first join on.
     user: Option<UserSlot>,
+    /// Joins that it may still ask for.
+    joins: Budget,
     /// Whether a join ever succeeded: the place as a user is kept from then on.
     joined_once: bool,
     /// Keeps broadcasts from the database coming, from the first channel on.
@@ -166,6 +173,7 @@ impl Session {
             headers,
             topics: HashMap::new(),
             user: None,
+            joins: Budget::new(Instant::now()),
             joined_once: false,
             attendance: None,
             watching_replication: false,

@@ -219,6 +219,7 @@ impl Socket {
             .rev()
             .find_map(|effect| match effect {
                 Effect::Database(ticket)
+                | Effect::Contact(ticket)
                 | Effect::Subscribe(ticket, _)
                 | Effect::AuthorizeRead(ticket, _)
                 | Effect::AuthorizeWrite(ticket, _)
@@ -305,7 +306,8 @@ fn a_database_that_cannot_be_reached_refuses_the_join() {
     let fixture = Fixture::new(|_| {});
     fixture.database.ready.store(false, Ordering::Relaxed);
     let mut socket = fixture.socket();
-    socket.join("realtime:a", json!({"config": {}}));
+    socket.join("realtime:a", watch());
+    assert!(matches!(socket.effects.last(), Some(Effect::Database(_))));
     let (ticket, error) = (socket.ticket(), ConnectError::LackOfConnections(String::new()));
     let frames = socket.complete(Completion::Database(ticket, Err(error)));
     let reason = "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect";
@@ -430,6 +432,23 @@ async fn expired_tokens_close_their_channel() {
     assert_eq!((&frames[1][2], &frames[1][3]), (&json!("realtime:short"), &json!("phx_close")));
     assert_eq!(frames.len(), 2);
     assert_eq!(socket.session.deadline().unwrap() - time::Instant::now(), Duration::from_secs(280));
+}
+
+/// Who comes with a token that has just expired may have another clock: its channel ends when no clock can be meant.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_just_expired_lasts_for_the_skew() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    let joined = socket.join("realtime:late", json!({"config": {}, "access_token": token(NOW - 3)}));
+    assert_eq!(joined[0][4]["status"], "ok");
+    let due = socket.session.deadline().unwrap();
+    assert_eq!(due - time::Instant::now(), Duration::from_secs(2));
+    time::advance(Duration::from_secs(2)).await;
+    fixture.set_time(NOW + 2);
+    socket.session.tick(&mut socket.effects);
+    let frames = socket.frames();
+    assert_eq!(frames[0][4]["message"], "Token has expired 5 seconds ago");
+    assert_eq!(frames[1][3], "phx_close");
 }
 
 /// protocol 91: without a socket; with one in the integration tests.

@@ -2,6 +2,9 @@
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
+/// The names under which clients offer what is spoken here: Phoenix channels.
+const SUBPROTOCOLS: [&str; 1] = ["phoenix"];
+
 /// What is wrong with an upgrade request; the text is the body of the 400 answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnUpgrade {
@@ -37,6 +40,16 @@ pub fn accept(method: &Method, headers: &HeaderMap) -> Result<HeaderValue, NotAn
     let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(NotAnUpgrade::Key)?;
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
     HeaderValue::try_from(accept).map_err(|_| NotAnUpgrade::Key)
+}
+
+/// The subprotocol that is agreed upon: the first of those offered that is known. A browser gives up a connection for
+/// which it offered some and none is chosen, and one for which something else is chosen than it offered.
+#[must_use]
+pub fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let chosen = offered.find_map(|name| SUBPROTOCOLS.into_iter().find(|known| *known == name.trim()));
+    chosen.map(HeaderValue::from_static)
 }
 
 /// Checks that a comma-separated header has a token, ignoring case.
@@ -80,6 +93,23 @@ mod tests {
     #[test]
     fn accepts_the_rfcs_example() {
         assert_eq!(accept(&Method::GET, &request()).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn a_known_subprotocol_is_chosen() {
+        let chosen = |offers: &[&str]| {
+            let mut headers = request();
+            for offer in offers {
+                headers.append(header::SEC_WEBSOCKET_PROTOCOL, offer.parse().unwrap());
+            }
+            subprotocol(&headers).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(chosen(&[]), None);
+        assert_eq!(chosen(&["soap"]), None);
+        assert_eq!(chosen(&["Phoenix", ""]), None, "names are compared as they are");
+        assert_eq!(chosen(&["phoenix"]).as_deref(), Some("phoenix"));
+        assert_eq!(chosen(&["soap , phoenix,x"]).as_deref(), Some("phoenix"));
+        assert_eq!(chosen(&["soap", "phoenix"]).as_deref(), Some("phoenix"));
     }
 
     #[test]

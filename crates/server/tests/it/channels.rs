@@ -120,7 +120,7 @@ async fn joining_twice() -> Result<()> {
         socket.send(json!("12"), json!("13"), TOPIC, "broadcast", json!({"event": "x"})).await?;
         assert_eq!(socket.reply("13").await?["status"], "ok");
 
-        let expired = sign(&json!({"role": "anon", "exp": unix_now() - 1}));
+        let expired = sign(&json!({"role": "anon", "exp": unix_now() - 5}));
         let (a, b, topic, event, payload) = join("14", json!({"config": {}, "access_token": expired}));
         socket.send(a, b, topic, event, payload).await?;
         let (reply, close) = (socket.frame().await?, socket.frame().await?);
@@ -293,7 +293,8 @@ async fn api_keys_in_place_of_tokens_are_ignored() -> Result<()> {
     Ok(())
 }
 
-/// protocol 39, the first half: the server runs, tells it, and joins get the reason; heartbeats go on.
+/// protocol 39, the first half: the server runs, tells it, and joins that need the database get the reason. Those that
+/// need nothing of it are served: who is in a public channel hears the others.
 #[tokio::test]
 async fn an_unreachable_database() -> Result<()> {
     let mut env = HashMap::new();
@@ -304,10 +305,17 @@ async fn an_unreachable_database() -> Result<()> {
         // One for each: after three attempts that failed, its own among them, a server makes none for a while.
         let server = Server::start_with(BINARY.as_ref(), env.clone()).await?;
         let mut socket = server.socket(version, "anon").await?;
-        let (reply, _) = socket.join(TOPIC, config(json!({}))).await?;
+        let changes = config(json!({"postgres_changes": [{"schema": "public"}]}));
+        let (reply, _) = socket.join(TOPIC, changes).await?;
         let reason = "UnableToConnectToProject: Realtime was unable to connect to the project database";
         assert_eq!(reply, json!({"status": "error", "response": {"reason": reason}}));
         assert!(socket.settle().await?.is_empty());
+        let (reply, _) = socket.join(TOPIC, config(json!({}))).await?;
+        assert_eq!(reply["status"], "ok", "{reply}");
+        let mut other = joined(&server, version, config(json!({}))).await?;
+        let hello = json!({"type": "broadcast", "event": "e", "payload": {}});
+        other.send(Value::Null, Value::Null, TOPIC, "broadcast", hello.clone()).await?;
+        assert_eq!(socket.event(TOPIC, "broadcast").await?, hello);
         server.logged("UnableToConnectToTenantDatabase").await?;
     }
     Ok(())

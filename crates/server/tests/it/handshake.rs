@@ -3,7 +3,7 @@
 use anyhow::Result;
 use realtime_testkit::{Refused, Server, ServerOptions, Socket, TestDb, Version, sign, token, unix_now};
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _};
 
 use crate::{BINARY, server};
 
@@ -54,6 +54,7 @@ async fn keys_are_checked() -> Result<()> {
     let rs256 = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsxIn0.e30.c2ln";
     let kid_text =
         "Failed to generate JWT signer for key ID (kid) \"k1\", check your JWT secret or JWKS configuration";
+    let early = "Token is not valid yet";
     let fields = "Fields `role` and `exp` are required in JWT";
     for (query, text) in [
         (String::new(), "API key is missing"),
@@ -63,7 +64,9 @@ async fn keys_are_checked() -> Result<()> {
         ("apikey=sb_publishable_x".to_owned(), "The token provided is not a valid JWT"),
         (format!("apikey={}x", token("anon")), "Failed to validate JWT signature"),
         (format!("apikey={}", sign(&json!({"role": "anon", "exp": now - 1000}))), "Token has expired"),
-        (format!("apikey={}", sign(&json!({"role": "anon", "exp": now}))), "Token has expired"),
+        (format!("apikey={}", sign(&json!({"role": "anon", "exp": now - 5}))), "Token has expired"),
+        (format!("apikey={}", sign(&json!({"role": "anon", "exp": now + 999, "nbf": now + 99}))), early),
+        (format!("apikey={}", sign(&json!({"role": "anon", "exp": now + 999, "iat": now + 99}))), early),
         (format!("apikey={}", sign(&json!({"exp": now + 100}))), fields),
         (format!("apikey={}", sign(&json!({"role": "anon"}))), fields),
         (format!("apikey={rs256}"), kid_text),
@@ -103,6 +106,22 @@ async fn serializers_are_negotiated_before_anything_else() -> Result<()> {
     let url =
         format!("ws://127.0.0.1:{}/realtime/v1/websocket?apikey={}&vsn=2.0.0", server.port(), token("anon"));
     assert!(Socket::try_connect(&url, &[], Version::V2).await?.is_ok());
+    Ok(())
+}
+
+/// A browser that offers subprotocols gives up the connection unless one of them is chosen.
+#[tokio::test]
+async fn a_known_subprotocol_is_echoed() -> Result<()> {
+    let (server, _db) = server().await?;
+    let url = format!("ws://127.0.0.1:{}/socket/websocket?apikey={}", server.port(), token("anon"));
+    for (offered, chosen) in [("soap, phoenix, x", Some("phoenix")), ("soap", None)] {
+        let mut request = url.as_str().into_client_request()?;
+        request.headers_mut().insert("sec-websocket-protocol", offered.parse()?);
+        let outcome = tokio_tungstenite::connect_async(request).await;
+        // The client is as strict as browsers are.
+        let echoed = outcome.ok().map(|(_, answer)| answer.headers()["sec-websocket-protocol"].clone());
+        assert_eq!(echoed.as_ref().and_then(|value| value.to_str().ok()), chosen, "{offered}");
+    }
     Ok(())
 }
 

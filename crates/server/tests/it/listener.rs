@@ -8,7 +8,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version, token};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, Socket, TestDb, Version, token};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -117,6 +117,66 @@ async fn both_families_of_addresses() -> Result<()> {
         let mut answer = String::new();
         time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    Ok(())
+}
+
+/// A full server is not a dead one: what watches it is answered, everybody else is told to come again.
+#[tokio::test]
+async fn a_full_server_says_that_it_lives() -> Result<()> {
+    let db = TestDb::new().await?;
+    let options = ServerOptions::default().env("MAX_CONNECTIONS", "3");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut sockets = Vec::new();
+    let limit = time::Instant::now() + PATIENCE;
+    // The connection by which the test has seen that it serves may be there a moment longer.
+    while sockets.len() < 3 {
+        ensure!(time::Instant::now() < limit, "it does not get full");
+        sockets.extend(server.socket(Version::V2, "anon").await.ok());
+    }
+    // As many as hold the back door by asking for nothing.
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(TcpStream::connect(("127.0.0.1", server.port())).await?);
+    }
+    for _ in 0..5 {
+        let health = server.http("GET", "/healthcheck", &[], b"").await?;
+        assert_eq!((health.status, &*health.body), (200, "ok"));
+        let ping = server.http("GET", "/api/ping", &[], b"").await?;
+        assert_eq!((ping.status, ping.header("retry-after")), (503, "1"));
+    }
+    drop(sockets);
+    realtime_testkit::until("there are places again", async || {
+        Ok(server.http("GET", "/api/ping", &[], b"").await?.status == 200)
+    })
+    .await
+}
+
+/// Without file descriptors neither.
+#[tokio::test]
+async fn a_server_without_descriptors_says_that_it_lives() -> Result<()> {
+    let db = TestDb::new().await?;
+    let server = Server::start(BINARY, &db, ServerOptions::default()).await?;
+    let pid = server.pid();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
+    let highest: usize =
+        open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).max().unwrap_or(0);
+    let limit = format!("--nofile={}:", highest + 5);
+    let set =
+        tokio::process::Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().await?;
+    assert!(set.success());
+    let mut sockets = Vec::new();
+    let url = format!("ws://127.0.0.1:{}/socket/websocket?apikey={}", server.port(), token("anon"));
+    let refused = loop {
+        match Socket::try_connect(&url, &[], Version::V1).await? {
+            Ok(socket) => sockets.push(socket),
+            Err(refused) => break refused,
+        }
+        assert!(sockets.len() < 500, "it has more than it may");
+    };
+    assert_eq!(refused.status, 503);
+    for _ in 0..5 {
+        assert_eq!(server.http("GET", "/healthcheck", &[], b"").await?.status, 200);
     }
     Ok(())
 }

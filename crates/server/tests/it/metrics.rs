@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{Answer, PATIENCE, Server, ServerOptions, TestDb, Version, sign_with};
+use realtime_testkit::{Answer, PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, sign_with};
 use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -85,6 +85,26 @@ async fn what_operators_watch() -> Result<()> {
     assert!(value(&text, "realtime_changes_checks")? >= 1.0);
     assert!(value(&text, "realtime_changes_check_seconds")? > 0.0);
     assert!(value(&text, "realtime_replication_lag_bytes")? >= 0.0);
+    Ok(())
+}
+
+/// Where one secret signs the tokens of operators and clients, those of clients do not open the metrics.
+#[tokio::test]
+async fn clients_do_not_read_the_metrics() -> Result<()> {
+    let db = TestDb::new().await?;
+    let options = ServerOptions::default().env("METRICS_JWT_SECRET", SECRET);
+    let server = Server::start(BINARY, &db, options).await?;
+    for (claims, status) in [
+        (json!({"role": "anon"}), 403),
+        (json!({"role": "staff"}), 403),
+        (json!({"role": ["service_role"]}), 403),
+        (json!({"role": "service_role"}), 200),
+        (json!({}), 200),
+    ] {
+        let bearer = format!("Bearer {}", sign_with(SECRET, &claims));
+        let answer = server.http("GET", "/metrics", &[("Authorization", &bearer)], b"").await?;
+        assert_eq!(answer.status, status, "{claims}");
+    }
     Ok(())
 }
 

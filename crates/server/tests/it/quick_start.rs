@@ -1,8 +1,11 @@
 //! `docs/quick-start.md`, followed to the letter: its programs, its commands, and what it says they show.
 
-use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio};
+use std::{
+    collections::HashMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, sync::Arc,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use parking_lot::Mutex;
 use realtime_testkit::{PATIENCE, free_port};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -109,7 +112,7 @@ impl Reader {
 }
 
 /// `realtime dev` in a folder of its own, and what it prints.
-async fn dev(folder: &Path) -> Result<(Child, HashMap<&'static str, String>)> {
+async fn dev(folder: &Path) -> Result<(Child, HashMap<&'static str, String>, Arc<Mutex<String>>)> {
     let (port, pg_port) = (free_port()?, free_port()?);
     let mut command = Command::new(BINARY);
     command.args(["dev", "--pg-port", &pg_port.to_string(), "--port", &port.to_string()]);
@@ -127,8 +130,37 @@ async fn dev(folder: &Path) -> Result<(Child, HashMap<&'static str, String>)> {
             env.insert(*variable, (*value).to_owned());
         }
     }
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    Ok((child, env))
+    let later = Arc::<Mutex<String>>::default();
+    let shown = Arc::clone(&later);
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            shown.lock().push_str(&(line + "\n"));
+        }
+    });
+    Ok((child, env, later))
+}
+
+/// A PostgreSQL that has ended, as one whose disk was full does, is started again on its port, and that is told.
+#[tokio::test]
+async fn dev_starts_its_postgresql_again() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755))?;
+    let (mut server, env, later) = dev(&data.path().join("dev")).await?;
+    let pid = fs::read_to_string(data.path().join("dev/postgres/data/postmaster.pid"))?;
+    let pid = pid.lines().next().context("pid")?.to_owned();
+    ensure!(Command::new("kill").args(["-QUIT", &pid]).status().await?.success());
+    realtime_testkit::until("it runs again", async || Ok(later.lock().contains("PostgreSQL runs again")))
+        .await?;
+    let said = later.lock().clone();
+    ensure!(said.contains("PostgreSQL has ") || said.contains("PostgreSQL ended "), "{said}");
+    let (client, connection) =
+        tokio_postgres::connect(env.get("DATABASE").context("url")?, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    client.batch_execute("select 1").await?;
+    let pid = server.id().context("it ended")?;
+    Command::new("kill").args(["-INT", &pid.to_string()]).status().await?;
+    time::timeout(PATIENCE, server.wait()).await??;
+    Ok(())
 }
 
 #[tokio::test]
@@ -138,7 +170,7 @@ async fn the_page_is_true() -> Result<()> {
     let data = tempfile::tempdir()?;
     // PostgreSQL may run as another user.
     fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755))?;
-    let (mut server, mut env) = dev(&data.path().join("dev")).await?;
+    let (mut server, mut env, _) = dev(&data.path().join("dev")).await?;
     let binaries = Path::new(BINARY).parent().context("no folder")?.display().to_string();
     env.insert("PATH", format!("{binaries}:{}", std::env::var("PATH")?));
     let folder = tempfile::tempdir()?;

@@ -1,8 +1,9 @@
 //! The tenant's HTTP routes.
 
 use anyhow::Result;
-use realtime_testkit::{Answer, Server, ServerOptions, Socket, Version, sign, token, unix_now};
+use realtime_testkit::{Answer, Server, ServerOptions, Socket, TestDb, Version, sign, token, unix_now};
 use serde_json::{Value, json};
+use tokio::time;
 
 use crate::{BINARY, server};
 
@@ -85,6 +86,57 @@ async fn who_may_broadcast() -> Result<()> {
         let answer = server.http("POST", "/api/broadcast", &headers, body).await?;
         let told = if expected == 401 { r#"{"message":"Unauthorized"}"# } else { "" };
         assert_eq!((answer.status, &*answer.body), (expected, told), "{name}: {value}");
+    }
+    Ok(())
+}
+
+/// Requests without a good token use up nothing of the tenant's: they count against their address.
+#[tokio::test]
+async fn strangers_use_up_their_own_rate() -> Result<()> {
+    let db = TestDb::new().await?;
+    let few = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "60");
+    let server = Server::start(BINARY, &db, few).await?;
+    let body = br#"{"messages":[{"topic":"x","event":"e","payload":{}}]}"#;
+    let bad = [JSON, ("Authorization", "Bearer bad")];
+    let mut answered = Vec::new();
+    for _ in 0..150 {
+        answered.push(server.http("POST", "/api/broadcast", &bad, body).await?.status);
+    }
+    for _ in 0..150 {
+        answered.push(server.http("GET", "/api/ping", &[], b"").await?.status);
+    }
+    assert!(answered[..100].iter().all(|status| *status == 401), "{answered:?}");
+    assert!(answered[100..].contains(&429), "a bound for the address: {answered:?}");
+    // Counted from the next second on: as soon as good ones weigh, all do that were sent before.
+    loop {
+        let good = post(&server, "/api/broadcast", &[JSON], r#"{"messages":[]}"#).await?;
+        assert_eq!(good.status, 422, "{good:?}");
+        if good.header("x-rate-rolling") != "0" {
+            break;
+        }
+        time::sleep(time::Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Bodies that would be misread are refused with what the client has to change; JSON by any of its names is taken.
+#[tokio::test]
+async fn encodings_and_names_of_json() -> Result<()> {
+    let (server, _db) = server().await?;
+    let body = r#"{"messages":[{"topic":"a","event":"e","payload":{}}]}"#;
+    let gzip = [JSON, ("Content-Encoding", "gzip")];
+    for path in ["/api/broadcast", "/api/broadcast/a/events/e"] {
+        let answer = post(&server, path, &gzip, body).await?;
+        assert_eq!((answer.status, answer.header("accept-encoding")), (415, "identity"), "{path}");
+        let plain = [JSON, ("Content-Encoding", "identity")];
+        assert_eq!(post(&server, path, &plain, body).await?.status, 202, "{path}");
+    }
+    let mut socket = listener(&server, Version::V2, "a").await?;
+    let api = [("Content-Type", "application/vnd.api+json; charset=utf-8")];
+    for path in ["/api/broadcast", "/api/broadcast/a/events/e"] {
+        assert_eq!(post(&server, path, &api, body).await?.status, 202, "{path}");
+        let heard = heard(&mut socket).await?;
+        assert_eq!(heard.len(), 1, "{path}: {heard:?}");
     }
     Ok(())
 }

@@ -142,9 +142,22 @@ impl Memory {
             Some(_) => {}
             None => return Ok(None),
         }
+        self.removed(name, asked);
+        Ok(self.tenants.remove(name).map(|before| before.record))
+    }
+
+    /// Remembers that a tenant was removed, whether or not it was known here: an answer that was under way then may have it
+    /// still.
+    pub(super) fn removed(&mut self, name: &str, asked: Instant) {
         self.removed.retain(|_, at| asked.saturating_duration_since(*at) < REMOVED);
         self.removed.insert(name.into(), asked);
-        Ok(self.tenants.remove(name).map(|before| before.record))
+    }
+
+    /// Whether what is known of a tenant is the answer to a question that was asked after a moment.
+    pub(super) fn is_later(&self, name: &str, asked: Instant) -> bool {
+        let removed = self.removed.get(name).copied();
+        let kept = self.tenants.get(name).map(|kept| kept.asked);
+        kept.max(removed).is_some_and(|at| at > asked)
     }
 
     /// Remembers that a name means nobody.

@@ -1,6 +1,6 @@
 //! Keeping what is known up to date.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Directory, STALE_LIMIT};
 use crate::{
     StoreError,
-    store::{Listener, News},
+    store::{Found, Listener, News},
 };
 
 /// Pause before listening is tried again: doubles up to the second value.
@@ -74,7 +74,9 @@ impl Directory {
                         memory.forget_nobody(&name);
                         memory.knows(&name)
                     };
-                    if known && let Err(error) = self.refresh(&name).await {
+                    // What is on its way to those who wait for it may be older than this.
+                    let concerns = known || self.flights.awaits(&name);
+                    if concerns && let Err(error) = self.refresh(&name).await {
                         tracing::warn!(tenant = &*name, code = error.code(), %error, "a change could not be read");
                     }
                 }
@@ -98,17 +100,22 @@ impl Directory {
         let names = self.memory.write().sweep(STALE_LIMIT, Instant::now());
         for names in names.chunks(AT_ONCE) {
             let asked = Instant::now();
-            let records = match self.store.get_many(names).await {
-                Ok(records) => records,
+            let Found { records, unreadable } = match self.store.get_many(names).await {
+                Ok(found) => found,
                 Err(error) => {
                     *self.failed.lock() = Some(Instant::now());
                     return Err(error);
                 }
             };
             *self.failed.lock() = None;
-            let gone =
-                names.iter().filter(|name| records.iter().all(|record| *record.external_id != ***name));
-            let gone: Vec<&str> = gone.map(|name| &**name).collect();
+            // One that cannot be read is not gone: it stays what it was.
+            let there: HashSet<&str> = records
+                .iter()
+                .map(|record| &*record.external_id)
+                .chain(unreadable.iter().map(|name| &**name))
+                .collect();
+            let gone: Vec<&str> =
+                names.iter().map(|name| &**name).filter(|name| !there.contains(name)).collect();
             for name in gone {
                 self.learn(name, None, asked);
             }

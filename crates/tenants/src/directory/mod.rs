@@ -14,17 +14,19 @@
 
 mod backfill;
 mod flags;
+mod flight;
 mod flood;
 mod kept;
 mod listen;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use flight::Flights;
 use flood::Bucket;
 use kept::{Known, Memory};
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::{OnceCell, Semaphore, broadcast},
+    sync::{Semaphore, broadcast},
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
@@ -83,7 +85,7 @@ pub struct Directory {
     options: DirectoryOptions,
     memory: RwLock<Memory>,
     /// Questions under way, by name.
-    flights: Mutex<HashMap<Box<str>, Arc<OnceCell<Answer>>>>,
+    flights: Flights,
     unknown: Mutex<Bucket>,
     /// When a question was last not answered.
     failed: Mutex<Option<Instant>>,
@@ -107,7 +109,7 @@ impl Directory {
             memory: RwLock::new(Memory::new(options.expiry, now)),
             store,
             options,
-            flights: Mutex::default(),
+            flights: Flights::default(),
             unknown: Mutex::new(Bucket::new(now)),
             failed: Mutex::default(),
             flags: flags::Kept::default(),
@@ -124,6 +126,12 @@ impl Directory {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The tenant that hosts mean which name none, if there is one.
+    #[must_use]
+    pub fn default_tenant(&self) -> Option<&str> {
+        self.options.template.default_tenant.as_deref()
     }
 
     /// What happens to tenants from now on. Whoever is slower than that is told that it missed some, and must look
@@ -253,13 +261,8 @@ impl Directory {
 
     /// Asks the database, together with all who ask for the same. Cancel safe: another of them goes on.
     async fn fly(&self, external_id: &str) -> Answer {
-        let flight = Arc::clone(self.flights.lock().entry(external_id.into()).or_default());
-        let answer = flight.get_or_init(|| self.refresh(external_id)).await.clone();
-        let mut flights = self.flights.lock();
-        if flights.get(external_id).is_some_and(|found| Arc::ptr_eq(found, &flight)) {
-            flights.remove(external_id);
-        }
-        answer
+        let seat = self.flights.seat(external_id);
+        seat.answer.get_or_init(|| self.refresh(external_id)).await.clone()
     }
 
     /// Asks the database for a tenant, whatever is known of it, and tells of a change.
@@ -288,8 +291,9 @@ impl Directory {
     /// # Errors
     /// As [`Store::create`].
     pub async fn create(&self, external_id: &str, fields: &TenantFields) -> Result<TenantRecord, StoreError> {
+        let asked = Instant::now();
         let record = self.store.create(external_id, fields).await?;
-        self.learn(external_id, Some(record.clone()), Instant::now());
+        self.learn_written(external_id, Some(record.clone()), asked).await;
         Ok(record)
     }
 
@@ -298,9 +302,10 @@ impl Directory {
     /// # Errors
     /// As [`Store::update`].
     pub async fn update(&self, external_id: &str, fields: &TenantFields) -> Result<Updated, StoreError> {
+        let asked = Instant::now();
         let updated = self.store.update(external_id, fields).await?;
         if !updated.changed.is_empty() {
-            self.learn(external_id, Some(updated.after.clone()), Instant::now());
+            self.learn_written(external_id, Some(updated.after.clone()), asked).await;
         }
         Ok(updated)
     }
@@ -310,9 +315,23 @@ impl Directory {
     /// # Errors
     /// As [`Store::delete`].
     pub async fn delete(&self, external_id: &str) -> Result<Option<TenantRecord>, StoreError> {
+        let asked = Instant::now();
         let record = self.store.delete(external_id).await?;
-        self.learn(external_id, None, Instant::now());
+        self.memory.write().removed(external_id, asked);
+        self.learn_written(external_id, None, asked).await;
         Ok(record)
+    }
+
+    /// As [`learn`](Self::learn), of what was written. It is as old as the beginning of the statement: after the commit,
+    /// while this task waited for its turn, others may have written, and their records been read. Where something was read
+    /// meanwhile it is not known which is later, and the database is asked.
+    async fn learn_written(&self, external_id: &str, record: Option<TenantRecord>, asked: Instant) {
+        if self.memory.read().is_later(external_id, asked) {
+            // If it does not answer, the others' news are on their way, and what is known expires.
+            let _ = self.refresh(external_id).await;
+        } else {
+            self.learn(external_id, record, asked);
+        }
     }
 
     /// Takes the answer to a question that was asked at a time for the truth, unless a later one was answered, and
@@ -323,11 +342,16 @@ impl Directory {
             if self.options.template.default_tenant.is_some() {
                 memory.put_nobody(external_id, asked);
             }
-            if let Ok(Some(before)) = memory.remove(external_id, asked) {
-                drop(memory);
-                self.tell(external_id, Some(before), None, None, Vec::new());
-            }
-            return None;
+            return match memory.remove(external_id, asked) {
+                Ok(before) => {
+                    drop(memory);
+                    if let Some(before) = before {
+                        self.tell(external_id, Some(before), None, None, Vec::new());
+                    }
+                    None
+                }
+                Err(kept::Outdated) => memory.tenant(external_id),
+            };
         };
         if let Some(tenant) = self.memory.write().confirm(&record, asked) {
             return tenant;
@@ -343,7 +367,7 @@ impl Directory {
         };
         let put = self.memory.write().put(&record, tenant.as_ref(), asked);
         match put {
-            Err(kept::Outdated) => {}
+            Err(kept::Outdated) => return self.latest(external_id),
             Ok(None) => self.tell(external_id, None, Some(record), tenant.clone(), Vec::new()),
             Ok(Some(before)) => {
                 let changed = Field::differing(&before, &record, self.store.ciphers());

@@ -21,6 +21,7 @@ pub use error::StoreError;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 pub use listen::Operation;
 pub(crate) use listen::{Listener, News};
+pub(crate) use rows::Found;
 pub use seed::{Seed, SeedPlace, Seeded};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -96,12 +97,12 @@ impl Store {
         Ok(self.0.pool.get().await?)
     }
 
-    /// All tenants, by name.
+    /// All tenants whose records can be read, by name.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self) -> Result<Vec<TenantRecord>, StoreError> {
-        rows::list(&self.client().await?).await
+        Ok(rows::list(&self.client().await?).await?.records)
     }
 
     /// The first `limit` tenants whose names come after another, in the order of their bytes.
@@ -110,7 +111,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<TenantRecord>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        rows::page(&self.client().await?, after, limit).await
+        Ok(rows::page(&self.client().await?, after, limit).await?.records)
     }
 
     /// The tenant of this name.
@@ -125,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn get_many(&self, external_ids: &[Box<str>]) -> Result<Vec<TenantRecord>, StoreError> {
+    pub(crate) async fn get_many(&self, external_ids: &[Box<str>]) -> Result<Found, StoreError> {
         let names: Vec<&str> = external_ids.iter().map(|name| &**name).collect();
         rows::get_many(&self.client().await?, &names).await
     }

@@ -4,8 +4,11 @@ use deadpool_postgres::GenericClient;
 use std::collections::HashMap;
 
 use jiff::civil::DateTime;
-use serde_json::{Map, Value};
-use tokio_postgres::{Row, types::ToSql};
+use serde_json::{Map, Value, value::RawValue};
+use tokio_postgres::{
+    Row,
+    types::{Json, ToSql},
+};
 
 use super::StoreError;
 use crate::{Ciphertext, ExtensionRecord, TenantRecord};
@@ -39,12 +42,23 @@ const COLUMNS: [&str; 25] = [
     "updated_at",
 ];
 
-pub(super) async fn list(client: &impl GenericClient) -> Result<Vec<TenantRecord>, StoreError> {
+/// Levels of a value that are looked into for what can be read of it.
+const MAX_DEPTH: usize = 32;
+
+/// Records that were asked for. One that cannot be read is left out and logged: it must not cost the others.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) records: Vec<TenantRecord>,
+    /// Names of those that are there and cannot be read.
+    pub(crate) unreadable: Vec<String>,
+}
+
+pub(super) async fn list(client: &impl GenericClient) -> Result<Found, StoreError> {
     let tenants =
         client.query("select * from tenants where external_id is not null order by external_id", &[]).await?;
     let extensions =
         client.query("select * from extensions order by tenant_external_id, inserted_at, type", &[]).await?;
-    joined(&tenants, &extensions)
+    Ok(joined(&tenants, &extensions))
 }
 
 /// Some of the tenants, in the order of their names' bytes.
@@ -52,7 +66,7 @@ pub(super) async fn page(
     client: &impl GenericClient,
     after: Option<&str>,
     limit: i64,
-) -> Result<Vec<TenantRecord>, StoreError> {
+) -> Result<Found, StoreError> {
     let tenants = client
         .query(
             "select * from tenants
@@ -69,13 +83,13 @@ pub(super) async fn page(
             &[&names],
         )
         .await?;
-    joined(&tenants, &extensions)
+    Ok(joined(&tenants, &extensions))
 }
 
 pub(super) async fn get_many(
     client: &impl GenericClient,
     external_ids: &[&str],
-) -> Result<Vec<TenantRecord>, StoreError> {
+) -> Result<Found, StoreError> {
     let tenants = client.query("select * from tenants where external_id = any($1)", &[&external_ids]).await?;
     let extensions = client
         .query(
@@ -84,23 +98,51 @@ pub(super) async fn get_many(
             &[&external_ids],
         )
         .await?;
-    joined(&tenants, &extensions)
+    Ok(joined(&tenants, &extensions))
 }
 
-fn joined(tenants: &[Row], extensions: &[Row]) -> Result<Vec<TenantRecord>, StoreError> {
-    let mut records = tenants.iter().map(tenant).collect::<Result<Vec<_>, _>>()?;
-    let mut places = HashMap::with_capacity(records.len());
-    for (at, record) in records.iter().enumerate() {
-        places.insert(record.external_id.clone(), at);
-    }
-    for row in extensions {
-        let owner: Option<&str> = row.try_get("tenant_external_id")?;
-        let record = owner.and_then(|owner| records.get_mut(*places.get(owner)?));
-        if let Some(record) = record {
-            record.extensions.push(extension(row)?);
+fn joined(tenants: &[Row], extensions: &[Row]) -> Found {
+    let mut found = Found::default();
+    let mut places = HashMap::with_capacity(tenants.len());
+    for row in tenants {
+        match tenant(row) {
+            Ok(record) => {
+                places.insert(record.external_id.clone(), found.records.len());
+                found.records.push(record);
+            }
+            Err(error) => found.leave_out(row, "external_id", &error),
         }
     }
-    Ok(records)
+    let mut incomplete = Vec::new();
+    for row in extensions {
+        let owner = row.try_get::<_, Option<&str>>("tenant_external_id").ok().flatten();
+        let Some(place) = owner.and_then(|owner| places.get(owner).copied()) else { continue };
+        match (extension(row), found.records.get_mut(place)) {
+            (Ok(extension), Some(record)) => record.extensions.push(extension),
+            (Err(error), _) => {
+                found.leave_out(row, "tenant_external_id", &error);
+                incomplete.push(place);
+            }
+            (_, None) => {}
+        }
+    }
+    incomplete.sort_unstable();
+    incomplete.dedup();
+    for place in incomplete.into_iter().rev() {
+        found.records.remove(place);
+    }
+    found
+}
+
+impl Found {
+    fn leave_out(&mut self, row: &Row, name: &str, error: &tokio_postgres::Error) {
+        let name = row.try_get::<_, Option<String>>(name).ok().flatten().unwrap_or_default();
+        let code = "ErrorExecutingTransaction";
+        tracing::error!(tenant = name, code, %error, "the tenant's record cannot be read: it is left out");
+        if !self.unreadable.contains(&name) {
+            self.unreadable.push(name);
+        }
+    }
 }
 
 pub(super) async fn get(
@@ -230,7 +272,7 @@ fn tenant(row: &Row) -> Result<TenantRecord, tokio_postgres::Error> {
         name: row.try_get("name")?,
         jwt_secret: jwt_secret.map(Ciphertext::new),
         // What is JSON's null in the column is no key set.
-        jwt_jwks: row.try_get::<_, Option<Value>>("jwt_jwks")?.filter(|jwks| !jwks.is_null()),
+        jwt_jwks: value(row, "jwt_jwks")?.filter(|jwks| !jwks.is_null()),
         postgres_cdc_default: row.try_get("postgres_cdc_default")?,
         max_concurrent_users: row.try_get("max_concurrent_users")?,
         max_events_per_second: row.try_get("max_events_per_second")?,
@@ -267,8 +309,52 @@ fn extension(row: &Row) -> Result<ExtensionRecord, tokio_postgres::Error> {
 
 /// An object; anything else in the column counts as an empty one.
 fn object(row: &Row, column: &str) -> Result<Map<String, Value>, tokio_postgres::Error> {
-    Ok(match row.try_get::<_, Option<Value>>(column)? {
+    Ok(match value(row, column)? {
         Some(Value::Object(object)) => object,
         _ => Map::new(),
     })
+}
+
+/// A column's JSON. Its numbers may be larger than any that can be calculated with: those are null, and the rest is what
+/// it is.
+fn value(row: &Row, column: &str) -> Result<Option<Value>, tokio_postgres::Error> {
+    let raw: Option<Json<Box<RawValue>>> = row.try_get(column)?;
+    Ok(raw.map(|Json(raw)| readable(&raw, MAX_DEPTH)))
+}
+
+/// What can be read of a value: parts that cannot are null.
+fn readable(raw: &RawValue, depth: usize) -> Value {
+    let text = raw.get();
+    if let Ok(value) = serde_json::from_str(text) {
+        return value;
+    }
+    let Some(depth) = depth.checked_sub(1) else { return Value::Null };
+    if let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(text) {
+        return parts.into_iter().map(|part| readable(part, depth)).collect();
+    }
+    let parts: HashMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+    match parts.is_empty() {
+        true => Value::Null,
+        false => parts.into_iter().map(|(name, part)| (name, readable(part, depth))).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_beyond_all_bounds_cost_nothing_else() {
+        let huge = format!("1{}", "0".repeat(400));
+        assert!(serde_json::from_str::<Value>(&huge).is_err(), "else there is nothing to test");
+        let read = |text: &str| readable(&RawValue::from_string(text.to_owned()).unwrap(), MAX_DEPTH);
+        assert_eq!(read(&huge), Value::Null);
+        let text = format!(r#"{{"a":{huge},"b":[1,-{huge},{{"c":"x","d":{huge}}}],"e":1.5}}"#);
+        assert_eq!(read(&text), json!({"a": null, "b": [1, null, {"c": "x", "d": null}], "e": 1.5}));
+        assert_eq!(read(r#"{"a":1}"#), json!({"a": 1}));
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert!(read(&deep).is_array(), "no depth is too much");
+    }
 }

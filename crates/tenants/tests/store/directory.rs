@@ -1,8 +1,10 @@
 use std::{
+    future::{Future as _, poll_fn},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -258,4 +260,72 @@ async fn a_lost_database_harms_nobody_who_is_known() -> Result<()> {
     stop.cancel();
     task.await?;
     Ok(())
+}
+
+/// A write of this node that is learned late does not undo what another wrote after it, whose news came sooner.
+#[tokio::test]
+async fn a_late_write_does_not_win_over_a_newer_record() -> Result<()> {
+    let db = TestDb::new().await?;
+    let store = store(&db).await?;
+    let here = directory(&store, LONG, None);
+    here.create("t", &complete("secret")).await?;
+    let other = crate::support::store(&db).await?;
+    for attempt in 0..20 {
+        let (mine, theirs) = (100 + attempt, 1_000 + attempt);
+        let mine_fields = fields(json!({"max_concurrent_users": mine}));
+        let mut update = Box::pin(here.update("t", &mine_fields));
+        // Polled until it is committed, and not until it is known here.
+        let mut over = false;
+        loop {
+            over = over || poll_fn(|context| Poll::Ready(update.as_mut().poll(context).is_ready())).await;
+            time::sleep(Duration::from_millis(20)).await;
+            if over || other.get("t").await?.context("t")?.max_concurrent_users == mine {
+                break;
+            }
+        }
+        if over {
+            continue;
+        }
+        other.update("t", &fields(json!({"max_concurrent_users": theirs}))).await?;
+        here.refresh("t").await?;
+        update.await?;
+        let known = here.resolve_cached("t").context("t")?;
+        assert_eq!(i64::from(users(&known)), i64::from(theirs));
+        return Ok(());
+    }
+    anyhow::bail!("never seen between commit and answer")
+}
+
+/// A record that cannot be read, or a number in one, costs neither the other tenants nor what is known of its own.
+#[tokio::test]
+async fn one_bad_record_harms_only_itself() -> Result<()> {
+    let db = TestDb::new().await?;
+    let store = store(&db).await?;
+    for name in ["good", "huge", "never"] {
+        store.create(name, &complete("secret")).await?;
+    }
+    let (here, stop, task) = running(&db, &store, Duration::from_millis(200)).await?;
+    for name in ["good", "huge", "never"] {
+        assert!(here.get(name).await?.is_some(), "{name}");
+    }
+    db.sql(
+        "update _realtime.tenants set jwt_jwks = '{\"keys\": [], \"n\": 1e400, \"m\": 1.797e308}' where external_id = 'huge';
+         update _realtime.tenants set inserted_at = 'infinity' where external_id = 'never';
+         update _realtime.tenants set max_concurrent_users = 9 where external_id = 'good'",
+    )
+    .await?;
+    until("read anew", async || Ok(here.latest("good").is_some_and(|tenant| users(&tenant) == 9))).await?;
+    let known = here.latest("huge").context("huge")?;
+    assert!(known.jwt_jwks.as_deref().is_some_and(|jwks| jwks.contains("keys")), "{known:?}");
+    assert!(here.latest("never").is_some(), "it is not gone");
+    let listed: Vec<_> = store.list().await?.into_iter().map(|record| record.external_id).collect();
+    assert_eq!(listed, ["good", "huge"]);
+    let page: Vec<_> = store.page(None, 9).await?.into_iter().map(|record| record.external_id).collect();
+    assert_eq!(page, ["good", "huge"]);
+    assert!(store.get("never").await.is_err());
+    let changed = store.update("huge", &fields(json!({"max_concurrent_users": 8}))).await?;
+    let jwks = changed.after.jwt_jwks.context("jwks")?;
+    assert_eq!((&jwks["keys"], &jwks["n"]), (&json!([]), &json!(null)));
+    stop.cancel();
+    Ok(task.await?)
 }

@@ -3,7 +3,6 @@
 
 mod basic;
 mod seal;
-mod throttle;
 mod zta;
 
 use std::{
@@ -21,7 +20,6 @@ use axum::{
 use basic::Basic;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use seal::Seals;
-use throttle::Throttle;
 use tokio::time::Instant;
 use zta::{Refusal, Zta};
 
@@ -29,7 +27,14 @@ use super::BASE;
 use crate::{
     config::{DashboardAccess, DashboardSettings},
     http::{answers::text, listener::Peer},
+    throttle::Throttle,
 };
+
+/// Logins of one address that may fail in a row.
+const FAILURES: u32 = 10;
+
+/// After this time one of them is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(6);
 
 /// Largest form, in bytes: a statement for the SQL inspector.
 const MAX_FORM: usize = 128 * 1024;
@@ -129,7 +134,7 @@ impl Access {
                 }
             },
         };
-        Self { kind, throttle: Throttle::default(), seals: Seals::new(&settings.secret) }
+        Self { kind, throttle: Throttle::new(FAILURES, FORGOTTEN), seals: Seals::new(&settings.secret) }
     }
 
     /// Who asks, or the answer to those who may not.

@@ -370,7 +370,7 @@ async fn start_nats(bus: &mut Bus) {
 }
 
 /// How a process ended, for people.
-fn how(status: Option<ExitStatus>) -> String {
+pub(super) fn how(status: Option<ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     /// What a shell adds to the number of the signal that ended its program.
     const OF_SHELL: i32 = 128;

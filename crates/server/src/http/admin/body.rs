@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{
     answers::{bad_request, json as answer},
-    broadcast::{media_type, read_body},
+    broadcast::{is_json, media_type, read_body},
 };
 
 /// Longest texts and structures that are kept, in bytes: far beyond any use.
@@ -25,10 +25,12 @@ const LIMITS: [(&str, usize); 6] = [
 const MAX_EXTENSIONS: usize = 16;
 const MAX_SETTINGS: usize = 65_536;
 
+/// Numbers in settings and keys are smaller.
+const LARGEST: f64 = 1e300;
+
 /// Reads the object `tenant`. As in the reference a body without content type, or of another, is not read.
 pub(super) async fn tenant(request: Request) -> Result<Map<String, Value>, Response> {
-    let json = media_type(request.headers())
-        .is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
+    let json = media_type(request.headers()).is_some_and(|kind| is_json(&kind));
     let (parts, body) = request.into_parts();
     let body = read_body(&parts.headers, body).await?;
     let unreadable = || bad_request(&parts.headers);
@@ -55,7 +57,7 @@ pub(super) fn check(tenant: &Map<String, Value>) -> Result<(), FieldErrors> {
         if let Some(value) = tenant.get(field) {
             if size(value) > limit {
                 errors.add(field, &format!("should be at most {limit} byte(s)"));
-            } else if has_nul(value) {
+            } else if is_unstorable(value) {
                 errors.add(field, "is invalid");
             }
         }
@@ -81,7 +83,7 @@ pub(super) fn check(tenant: &Map<String, Value>) -> Result<(), FieldErrors> {
                 "extensions",
                 &format!("should be at most {MAX_EXTENSIONS} item(s) of {MAX_SETTINGS} byte(s)"),
             );
-        } else if extensions.iter().any(has_nul) {
+        } else if extensions.iter().any(is_unstorable) {
             errors.add("extensions", "is invalid");
         }
     }
@@ -95,11 +97,13 @@ fn size(value: &Value) -> usize {
     }
 }
 
-fn has_nul(value: &Value) -> bool {
+/// What PostgreSQL's text cannot hold, and numbers that cannot be read again: it writes them with all their digits.
+fn is_unstorable(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Number(number) => number.as_f64().is_none_or(|number| number.abs() >= LARGEST),
+        Value::Array(items) => items.iter().any(is_unstorable),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || is_unstorable(value)),
         _ => false,
     }
 }
@@ -136,13 +140,14 @@ mod tests {
     fn sizes_are_limited() {
         let refused = |tenant: Value| check(&object(tenant)).unwrap_err().to_json();
         assert_eq!(
-            refused(json!({"name": "x".repeat(256), "external_id": "a\0", "jwt_jwks": {"a\0": 1}})),
+            refused(json!({"name": "x".repeat(256), "external_id": "a\0", "jwt_jwks": {"a": [1.797e308]}})),
             json!({
                 "name": ["should be at most 255 byte(s)"],
                 "external_id": ["is invalid"],
                 "jwt_jwks": ["is invalid"],
             })
         );
+        assert_eq!(refused(json!({"jwt_jwks": {"a\0": 1}})), json!({"jwt_jwks": ["is invalid"]}));
         assert_eq!(
             refused(json!({"external_id": " ", "jwt_jwks": {"keys": {}}})),
             json!({"external_id": ["can't be blank"], "jwt_jwks": ["is invalid"]})

@@ -1,6 +1,6 @@
 //! `POST /api/broadcast`: any number of messages on any topics.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Extension,
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 use uuid::Uuid;
 
-use super::{Published, RATE_EXCEEDED, Writer, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, Writer, is_json, media_type, read_body, room};
 use crate::{
     http::{
         answers::{bad_request, json as answer, message},
@@ -74,7 +74,7 @@ pub async fn batch(
     if tenant.suspend {
         return message(StatusCode::FORBIDDEN, "Tenant is suspended");
     }
-    let json = media_type(request.headers()).as_deref() == Some("application/json");
+    let json = media_type(request.headers()).is_some_and(|kind| is_json(&kind));
     let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
     let (parts, body) = request.into_parts();
     let body = match read_body(&parts.headers, body).await {
@@ -110,19 +110,24 @@ async fn publish_all(runtime: &TenantRuntime, writer: &Writer, messages: &[Messa
         publish(runtime, message, &mut published);
     }
     published.deliver().await;
-    let mut topics: Vec<&str> = Vec::new();
+    let mut topics: Vec<(&str, Vec<&Message<'_>>)> = Vec::new();
+    let mut places = HashMap::new();
     for message in messages.iter().filter(|message| message.private) {
-        if !topics.contains(&&*message.topic) {
-            topics.push(&message.topic);
+        let place = *places.entry(&*message.topic).or_insert_with(|| {
+            topics.push((&message.topic, Vec::new()));
+            topics.len() - 1
+        });
+        if let Some((_, of_topic)) = topics.get_mut(place) {
+            of_topic.push(message);
         }
     }
-    for topic in topics {
+    for (topic, messages) in topics {
         if let Err(refusal) = writer.may_write(runtime, topic).await {
             tracing::debug!(reason = refusal.text, "private messages skipped");
             continue;
         }
         let mut published = Published::default();
-        for message in messages.iter().filter(|message| message.private && message.topic == topic) {
+        for message in messages {
             publish(runtime, message, &mut published);
         }
         published.deliver().await;

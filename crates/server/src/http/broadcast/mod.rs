@@ -122,3 +122,9 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = text(headers, header::CONTENT_TYPE)?;
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
+
+/// Whether a media type is JSON, perhaps by its suffix (RFC 6838), as `application/vnd.api+json` is.
+pub(super) fn is_json(media_type: &str) -> bool {
+    media_type == "application/json"
+        || media_type.strip_prefix("application/").is_some_and(|name| name.ends_with("+json"))
+}

@@ -14,7 +14,7 @@ use realtime_hub::Said;
 use realtime_protocol::{Encoding, UserBroadcast, size};
 use serde_json::{json, value::RawValue};
 
-use super::{Published, RATE_EXCEEDED, Writer, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, Writer, is_json, media_type, read_body, room};
 use crate::{
     http::{
         answers::{bad_request, json as answer, message},
@@ -28,7 +28,8 @@ use crate::{
 /// Refuses other content types, before the tenant is looked for.
 pub async fn check_content_type(request: Request, next: Next) -> Response {
     match media_type(request.headers()).as_deref() {
-        None | Some("application/json" | "application/octet-stream") => next.run(request).await,
+        None | Some("application/octet-stream") => next.run(request).await,
+        Some(kind) if is_json(kind) => next.run(request).await,
         Some(_) => {
             let text = "Unsupported Media Type. Use application/json or application/octet-stream";
             answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!({ "error": text }))

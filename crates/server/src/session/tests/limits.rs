@@ -102,3 +102,29 @@ async fn what_counts_as_events_and_joins() {
     assert!(a.send(json!(["1", "2", "realtime:a", "foo", {}])).is_empty());
     assert_eq!((meters.events().total(), meters.db_events().total()), (16, 0));
 }
+
+/// What one socket asks for, or gets wrong, is not counted for everybody.
+#[tokio::test(start_paused = true)]
+async fn joins_of_one_socket_count_against_it_first() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    let reason = "ClientJoinRateLimitReached: Too many joins per second";
+    let mut refused = 0;
+    for _ in 0..6_000 {
+        refused += usize::from(socket.refusal("realtime:a").as_deref() == Some(reason));
+    }
+    assert_eq!(refused, 5_800);
+    assert!(socket.effects.iter().all(|effect| !matches!(effect, Effect::Close(_))), "it lives");
+    let joins = fixture.runtime.meters().joins();
+    assert_eq!(joins.total(), 200);
+    time::advance(Duration::from_secs(5)).await;
+    assert!(!joins.is_triggered(), "nobody else is concerned");
+
+    let mut wrong = fixture.socket();
+    for _ in 0..100 {
+        wrong.join("realtime:a", json!({"config": {}, "access_token": "bad"}));
+    }
+    assert_eq!(joins.total(), 200);
+    time::advance(Duration::from_secs(1)).await;
+    assert_eq!(socket.refusal("realtime:a"), None, "some are free again");
+}

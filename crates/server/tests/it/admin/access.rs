@@ -42,10 +42,15 @@ async fn administrators_alone() -> Result<()> {
         format!("bearer {good}"),
         good.clone(),
         format!("Bearer {}", sign_with("another-secret", &json!({}))),
-        format!("Bearer {}", sign(&json!({"exp": unix_now() - 1}))),
+        format!("Bearer {}", sign(&json!({"exp": unix_now() - 5}))),
         format!("Bearer {blocked}"),
         format!("Bearer {}", token("anon")),
         format!("Bearer {}", token("authenticated")),
+        format!("Bearer {}", token("staff")),
+        format!("Bearer {}", token("")),
+        format!("Bearer {}", token("Authenticated")),
+        format!("Bearer {}", sign(&json!({"role": ["authenticated"]}))),
+        format!("Bearer {}", sign(&json!({"role": null}))),
     ] {
         assert_eq!(answers(&server, &[("Authorization", &value)]).await?, refused, "{value}");
     }

@@ -135,7 +135,7 @@ async fn another_database() -> Result<()> {
     let told = served.socket.event("realtime:w", "system").await?;
     assert_eq!(
         (&told["extension"], &told["status"]),
-        (&json!("postgres_changes"), &json!("error")),
+        (&json!("postgres_changes"), &json!("gap")),
         "{told}"
     );
     served.ended(&before).await?;

@@ -183,7 +183,8 @@ async fn absurd_sizes_of_pools_harm_nobody() -> Result<()> {
         let answer = admin.put("absurd", tenant).await?;
         assert!(matches!(answer.status, 200 | 201), "{setting} {value}: {answer:?}");
         let mut socket = admin.socket("absurd", TENANT_SECRET).await?;
-        let (reply, _) = socket.join("realtime:a", json!({"config": {}})).await?;
+        let changes = json!({"config": {"postgres_changes": [{"schema": "public"}]}});
+        let (reply, _) = socket.join("realtime:a", changes).await?;
         if setting != "db_queue_target" && value.as_i64().is_some_and(|size| size > 0) {
             let reason =
                 "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect";

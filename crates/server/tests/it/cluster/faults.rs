@@ -2,10 +2,13 @@
 
 use anyhow::Result;
 use realtime_testkit::{
-    Nats, PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, free_port, http, token, until,
+    Nats, PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, free_port, http, sign, until,
 };
 use serde_json::json;
-use tokio::time;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time,
+};
 
 use super::{Nodes, presence::Watcher, say};
 use crate::BINARY;
@@ -77,7 +80,7 @@ async fn a_network_that_stands_still() -> Result<()> {
     // Operators are answered too, by those nodes that can be asked.
     let port = nodes.nodes[0].port();
     let asking = tokio::spawn(async move {
-        let bearer = format!("Bearer {}", token("metrics"));
+        let bearer = format!("Bearer {}", sign(&json!({})));
         let mut answers = 0;
         loop {
             let answer = http(port, "GET", "/metrics", &[("authorization", &bearer)], b"").await?;
@@ -140,5 +143,28 @@ async fn nats_may_come_later() -> Result<()> {
     until("it connects", || async { Ok(server.metric("realtime_cluster_connected").await? == 1.0) }).await?;
     assert_eq!(socket.event(TOPIC, "system").await?["status"], "gap");
     assert!(!server.log().contains("s3cret-word"));
+    Ok(())
+}
+
+/// A poll that waits does not use up the time of a node that stops: the others are told that it goes.
+#[tokio::test]
+async fn a_node_with_polls_takes_its_leave() -> Result<()> {
+    let mut nodes = Nodes::start(2).await?;
+    let leaving = nodes.nodes.remove(0);
+    let path = format!("/socket/longpoll?vsn=2.0.0&apikey={}", realtime_testkit::token("anon"));
+    let opened: serde_json::Value = serde_json::from_str(&leaving.http("GET", &path, &[], b"").await?.body)?;
+    let session = format!("{path}&token={}", opened["token"].as_str().unwrap_or_default());
+    let mut poll = tokio::net::TcpStream::connect(("127.0.0.1", leaving.port())).await?;
+    poll.write_all(format!("GET {session} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await?;
+    // Taken by the session behind the poll.
+    let heartbeat = br#"[null,"1","phoenix","heartbeat",{}]"#;
+    assert_eq!(leaving.http("POST", &session, &[], heartbeat).await?.status, 200);
+    let mut answer = [0; 64];
+    poll.read_exact(&mut answer).await?;
+    poll.write_all(format!("GET {session} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await?;
+    assert_eq!(leaving.http("GET", "/healthcheck", &[], b"").await?.status, 200);
+    let log = leaving.stop_and_tell().await?;
+    assert!(!log.contains("in time"), "{log}");
+    nodes.nodes[0].logged("a node has gone").await?;
     Ok(())
 }

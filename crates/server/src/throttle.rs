@@ -1,4 +1,4 @@
-//! How often somebody may try a name and a password. Pure; time is given.
+//! How often somebody may fail, by address. Pure; time is given.
 
 use std::{
     collections::HashMap,
@@ -9,23 +9,32 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Logins that may fail in a row.
-const FAILURES: u32 = 10;
-
-/// After this time one of them is forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(6);
-
 /// Addresses that are remembered. Of more, those are forgotten that have failed least.
 const MAX_PEERS: usize = 4096;
 
-/// Remembers by address whose logins failed lately.
-#[derive(Debug, Default)]
+/// Remembers by address who failed lately.
+#[derive(Debug)]
 pub struct Throttle {
+    /// Failures that may follow one another.
+    failures: u32,
+    /// After this time one of them is forgotten.
+    forgotten: Duration,
     /// When an address will have no failures any more.
     clear_at: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 impl Throttle {
+    /// Allows so many failures at once; after each such time one of them is forgotten.
+    #[must_use]
+    pub fn new(failures: u32, forgotten: Duration) -> Self {
+        Self { failures, forgotten, clear_at: Mutex::default() }
+    }
+
+    /// Notes a failure. False if there have been too many: being turned away is no further one.
+    pub fn fail(&self, peer: IpAddr, now: Instant) -> bool {
+        self.attempt(peer, now, || None::<()>).is_ok()
+    }
+
     /// Lets somebody try, unless too many tries from their address have failed. Tries of one address follow one
     /// another: none begins before it is known what became of the others.
     ///
@@ -40,14 +49,14 @@ impl Throttle {
         let key = network(peer);
         let mut peers = self.clear_at.lock();
         let clear_at = peers.get(&key).copied().filter(|at| *at > now).unwrap_or(now);
-        let allowed = now + FORGOTTEN * (FAILURES - 1);
+        let allowed = now + self.forgotten * self.failures.saturating_sub(1);
         if clear_at > allowed {
             return Err(clear_at - allowed);
         }
         let admitted = login();
         if admitted.is_none() {
             make_room(&mut peers, now);
-            peers.insert(key, clear_at + FORGOTTEN);
+            peers.insert(key, clear_at + self.forgotten);
         }
         Ok(admitted)
     }
@@ -77,6 +86,12 @@ fn make_room(peers: &mut HashMap<IpAddr, Instant>, now: Instant) {
 mod tests {
     use super::*;
 
+    const FORGOTTEN: Duration = Duration::from_secs(6);
+
+    fn throttle() -> Throttle {
+        Throttle::new(10, FORGOTTEN)
+    }
+
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn fails(throttle: &Throttle, peer: IpAddr, now: Instant) -> Result<(), Duration> {
@@ -85,7 +100,7 @@ mod tests {
 
     #[test]
     fn ten_failures_bar_even_the_right_word_for_a_while() {
-        let (throttle, start) = (Throttle::default(), Instant::now());
+        let (throttle, start) = (throttle(), Instant::now());
         for _ in 0..10 {
             assert_eq!(fails(&throttle, PEER, start), Ok(()));
         }
@@ -109,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_network_counts_as_one() {
-        let (throttle, now) = (Throttle::default(), Instant::now());
+        let (throttle, now) = (throttle(), Instant::now());
         for n in 0..10_u128 {
             let peer = Ipv6Addr::from_bits((0x2001_0db8 << 96) | n);
             assert_eq!(fails(&throttle, peer.into(), now), Ok(()));
@@ -120,7 +135,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_who_failed_most_stays() {
-        let (throttle, now) = (Throttle::default(), Instant::now());
+        let (throttle, now) = (throttle(), Instant::now());
         for _ in 0..10 {
             assert_eq!(fails(&throttle, PEER, now), Ok(()));
         }

@@ -37,9 +37,6 @@ use crate::{
 /// How soon after a commit, at the earliest, the publication and the rights of roles are looked at again.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether there are few enough changes again.
-const RELENT: Duration = Duration::from_secs(1);
-
 /// A request to the worker.
 pub(crate) enum Command {
     /// Subscribe a channel whose parameters were checked.
@@ -238,7 +235,6 @@ impl Worker {
 
     /// The next moment at which something has to be done.
     fn wake_at(&self) -> Option<Instant> {
-        let relent = self.state.is_limited().then(|| Instant::now() + RELENT);
         let other = match &self.running {
             Some(running) => {
                 let idle = self.idle_since.map(|since| since + self.config.idle_stop);
@@ -247,7 +243,7 @@ impl Worker {
             None if self.wants_session() || self.state.has_vain() => Some(self.retry_at),
             None => None,
         };
-        [relent, other].into_iter().flatten().min()
+        [self.state.tell_dropped_at(), other].into_iter().flatten().min()
     }
 
     async fn command(&mut self, command: Command) {
@@ -297,8 +293,8 @@ impl Worker {
 
     /// Does what has become due.
     async fn wake(&mut self) {
-        self.state.relent();
         let now = Instant::now();
+        self.state.tell_dropped(now);
         let Some(running) = &mut self.running else {
             if self.retry_at <= now {
                 self.come_back().await;

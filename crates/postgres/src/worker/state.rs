@@ -1,5 +1,6 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod dropped;
 mod messages;
 mod refresh;
 mod rows;
@@ -13,6 +14,7 @@ use std::{
 };
 
 use deadpool_postgres::Pool;
+use dropped::Dropped;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
 use realtime_pgoutput::{
     Lsn, Oid, TypeRegistry,
@@ -35,10 +37,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Literals kept at most; beyond it they are asked anew.
 const MAX_LITERALS: usize = 100_000;
-
-/// What channels are told when rows are dropped because there are too many (postgres_changes 4.3).
-const LIMITED: &str =
-    "Too many postgres changes messages per second: changes are dropped until there are fewer";
 
 /// A channel and where it is attached.
 struct Watcher {
@@ -93,8 +91,7 @@ pub(super) struct State {
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
-    /// Rows are being dropped because there are too many, and the channels know it.
-    limited: bool,
+    dropped: Dropped,
 }
 
 /// A transaction whose rows are coming.
@@ -131,7 +128,7 @@ impl State {
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
-            limited: false,
+            dropped: Dropped::default(),
         }
     }
 
@@ -143,11 +140,6 @@ impl State {
     /// Whether somebody waits for a table to appear.
     pub(super) fn has_vain(&self) -> bool {
         !self.vain.is_empty()
-    }
-
-    /// Whether rows are being dropped because there are too many.
-    pub(super) fn is_limited(&self) -> bool {
-        self.limited
     }
 
     /// Tells every channel that watches something.

@@ -6,8 +6,11 @@
 
 mod access_token;
 mod channel;
+mod diffs;
 mod first_generation;
+mod flood;
 mod join;
+mod merged;
 mod policies;
 mod push;
 mod ready;
@@ -23,6 +26,7 @@ use std::{
 use bytes::Bytes;
 pub use channel::Token;
 use channel::{Channel, sub_topic};
+use diffs::Diffs;
 use first_generation::FirstChannel;
 use join::Joining;
 use realtime_changes::{ChannelId, SubscribeRefusal};
@@ -33,7 +37,7 @@ use realtime_postgres::{
     ReplayedMessage, Replication, SubscribeRequest, WriteVerdict,
 };
 use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, encode};
-use realtime_tenants::UserSlot;
+use realtime_tenants::{Flood, UserSlot};
 use tokio::time::Instant;
 
 use crate::{metrics::TransportKind, tenant_runtime::TenantRuntime};
@@ -137,6 +141,10 @@ pub struct Session {
     shutting_down: bool,
     /// What waited on channels that were closed in this step. Empty between steps.
     orphans: Waiting,
+    /// Keeps diffs of presence back while joins wait.
+    diffs: Diffs,
+    /// What it sends in each second.
+    flood: Flood,
     /// What was published in this step and has to be given to others. Empty between steps.
     fan_outs: Vec<FanOut>,
     /// A room that could not keep up with what was published. The socket is not read meanwhile.
@@ -175,6 +183,8 @@ impl Session {
             waiting_bytes: 0,
             shutting_down: false,
             orphans: Waiting::new(),
+            diffs: Diffs::of(vsn),
+            flood: Flood::default(),
             fan_outs: Vec::new(),
             congestion: None,
         }
@@ -213,7 +223,7 @@ impl Session {
     /// The next moment at which [`tick`](Self::tick) has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.topics.values().filter_map(Topic::deadline).min()
+        self.topics.values().filter_map(Topic::deadline).chain(self.diffs.deadline()).min()
     }
 
     /// When a socket without channels is given up (protocol 9.5): once it has tried to join, and has none.
@@ -232,6 +242,7 @@ impl Session {
         if self.fan_outs.capacity() > 16 {
             self.fan_outs = Vec::new();
         }
+        self.diffs.release(self.joining, Instant::now(), &self.outbox);
     }
 
     /// Acts on what happened elsewhere.
@@ -270,6 +281,9 @@ impl Session {
     ///
     /// What cannot be understood is dropped, the socket lives (protocol 2.5).
     pub fn receive(&mut self, opcode: Opcode, frame: Bytes, effects: &mut Vec<Effect>) {
+        if self.floods() {
+            return effects.push(Effect::Close(flood::CLOSE));
+        }
         match decode(self.vsn, opcode, &frame) {
             Ok(message) => self.dispatch(message, effects),
             Err(error) => {
@@ -384,6 +398,7 @@ impl Session {
             self.recheck_token(&topic, now);
             self.retry_subscription(&topic, now, effects);
             self.give_up_replication(&topic, now);
+            self.take_merged(&topic, now);
         }
         self.release_orphans(effects);
     }

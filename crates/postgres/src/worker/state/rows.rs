@@ -9,7 +9,7 @@ use realtime_pgoutput::{
 };
 use tokio::time;
 
-use super::{ASK_AGAIN, Failed, LIMITED, State, Transaction, waiting::Waiting};
+use super::{ASK_AGAIN, Failed, State, Transaction, waiting::Waiting};
 use crate::{Notice, pool, questions};
 
 /// Changes that are checked together at most.
@@ -88,33 +88,6 @@ impl State {
         self.waiting.push(waiting);
         if self.waiting.len() >= MAX_WAITING || self.waiting_bytes >= MAX_WAITING_BYTES {
             self.flush().await;
-        }
-    }
-
-    /// Whether rows are dropped because there are too many. The channels are told when that begins.
-    fn drops(&mut self) -> bool {
-        let limited = self.sink.is_limited();
-        if limited {
-            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-            if !self.limited {
-                self.limited = true;
-                tracing::error!(
-                    code = "MessagePerSecondRateLimitReached",
-                    "Too many postgres changes messages per second"
-                );
-                self.tell_all(&Notice::warning("MessagePerSecondRateLimitReached", LIMITED));
-            }
-        } else {
-            self.relent();
-        }
-        limited
-    }
-
-    /// Tells the channels that rows come again, if that is so.
-    pub(in crate::worker) fn relent(&mut self) {
-        if self.limited && !self.sink.is_limited() {
-            self.limited = false;
-            self.confirm_all();
         }
     }
 

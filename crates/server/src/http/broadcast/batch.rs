@@ -92,7 +92,7 @@ pub async fn batch(
         }
     };
     let (mean, max) = (runtime.meters().events().average(), f64::from(runtime.meters().events().limit()));
-    if mean > max {
+    if mean > max || runtime.meters().sheds() {
         return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);
     }
     if messages.len() as f64 + mean > max {

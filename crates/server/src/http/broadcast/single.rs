@@ -87,7 +87,7 @@ pub async fn single(
         return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
     }
     let events = runtime.meters().events();
-    if events.average() >= f64::from(events.limit()) {
+    if events.average() >= f64::from(events.limit()) || runtime.meters().sheds() {
         return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);
     }
     if private && let Err(refusal) = writer.may_write(&runtime, &topic).await {

@@ -185,6 +185,33 @@ mod tests {
         received([0, 0, 0]);
     }
 
+    /// Above the limit as many pass in each second as it allows, and the room is told of the others.
+    #[tokio::test(start_paused = true)]
+    async fn messages_above_the_limit_are_told() {
+        let meters = Arc::new(Meters::new(&Limits { max_events_per_second: 2, ..Limits::default() }));
+        let hub = Hub::new(0, Duration::ZERO);
+        let sink =
+            DatabaseSink::new(Arc::new(Routes::new(Arc::clone(&meters))), Arc::clone(&hub), "t".into());
+        let meter: Arc<dyn Meter> = Arc::<Meters>::clone(&meters);
+        let key = RoomKey { tenant: "t".into(), audience: Audience::Public, topic: "realtime:a".into() };
+        let outbox = Arc::new(Outbox::new(100_000));
+        let _member = hub.join(&key, Member::new(Arc::clone(&outbox), Vsn::V1), &meter, []);
+        meters.events().add(1000);
+        time::advance(Duration::from_secs(5)).await;
+        for _ in 0..3 {
+            assert!(sink.broadcast(message(false, MessageBody::Json("{}".into()))).is_none());
+            sink.committed();
+        }
+        let mut frames = VecDeque::new();
+        outbox.take(&mut frames);
+        assert_eq!(frames.len(), 1, "it was counted, and its delivery");
+        time::sleep(Duration::from_millis(1001)).await;
+        frames.clear();
+        outbox.take(&mut frames);
+        let told = String::from_utf8_lossy(&frames[0]).into_owned();
+        assert!(told.contains("MessagesDropped") && told.contains("\"count\":2"), "{told}");
+    }
+
     /// What a room cannot take is waited for.
     #[tokio::test]
     async fn a_room_that_cannot_keep_up_is_waited_for() {

@@ -357,8 +357,7 @@ impl Session {
             return;
         }
         let reply = encode::reply_ok(self.vsn, &channel.join_ref, &message.msg_ref, &channel.topic, b"{}");
-        self.send(reply);
-        self.close_channel(&message.topic);
+        self.end_channel(&message.topic, Some(reply));
     }
 
     /// Takes the outcome of a slow step.
@@ -433,11 +432,19 @@ impl Session {
 
     /// Ends a channel and tells the client (`phx_close`).
     fn close_channel(&mut self, topic: &str) {
+        self.end_channel(topic, None);
+    }
+
+    /// Ends a channel. Nothing comes between the reply to a leave and the close: clients take that for a loss.
+    fn end_channel(&mut self, topic: &str, reply: Option<Bytes>) {
         if let Some(Topic::Joined(mut channel)) = self.topics.remove(topic) {
             forget(&self.runtime, &channel);
             self.orphans.extend(channel.policies.take().map(|policies| policies.waiting).unwrap_or_default());
             self.abandoned_since = Some(Instant::now());
-            self.send(encode::close(self.vsn, &channel.raw_join_ref, topic));
+            let close = encode::close(self.vsn, &channel.raw_join_ref, topic);
+            let frames: Vec<&Bytes> = reply.iter().chain([&close]).collect();
+            // A closed outbox means that the socket is ending.
+            let _ = self.outbox.send(&frames);
         }
     }
 

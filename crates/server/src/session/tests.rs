@@ -418,6 +418,7 @@ async fn passing_troubles_are_tried_again() {
     let frames = socket.complete(Completion::Subscribed(ticket, Err(trouble)));
     assert_eq!(frames[0][4]["status"], "ok", "the channel is good for all else");
     assert_eq!(frames[1][4]["message"], r#"{:error, "Too many database timeouts"}"#);
+    assert_eq!(frames[1][4]["status"], "error", "the answer to what the join asked for");
     socket.effects.clear();
     time::advance(Duration::from_millis(4_900)).await;
     socket.session.tick(&mut socket.effects);
@@ -428,7 +429,9 @@ async fn passing_troubles_are_tried_again() {
 
     let ticket = socket.ticket();
     let refusal = SubscribeRefusal::NoTable("[]".into());
-    socket.complete(Completion::Subscribed(ticket, Err(refusal)));
+    let frames = socket.complete(Completion::Subscribed(ticket, Err(refusal)));
+    let told = (&frames[0][4]["status"], &frames[0][4]["code"]);
+    assert_eq!(told, (&json!("warning"), &json!("RealtimeDisabledForConfiguration")), "the channel lives on");
     socket.effects.clear();
     time::advance(Duration::from_secs(60)).await;
     socket.session.tick(&mut socket.effects);

@@ -123,7 +123,10 @@ impl SubscriptionSpec {
             Some("DELETE") => EventFilter::Delete,
             _ => EventFilter::All,
         };
-        let (schema, table, filter) = (params.get("schema"), params.get("table"), params.get("filter"));
+        // Clients in C# write null for the table of a whole schema (clients 4). A filter that is null is refused, as by
+        // the reference: no client sends one.
+        let name = |key| params.get(key).filter(|value| !value.is_null());
+        let (schema, table, filter) = (name("schema"), name("table"), params.get("filter"));
         let (schema, table, filter) = match (schema, table, filter) {
             (Some(Value::String(schema)), Some(Value::String(table)), Some(Value::String(filter))) => {
                 (&**schema, &**table, &**filter)
@@ -259,13 +262,25 @@ mod tests {
         for params in [
             json!({"schema": "s", "table": "t", "filter": [123]}),
             json!({"schema": {}, "table": "t"}),
-            json!({"schema": "s", "table": null}),
+            json!({"schema": null, "table": null}),
             json!({"schema": "s", "filter": "id=eq.1"}),
             json!({"table": "t", "filter": "id=eq.1"}),
         ] {
             assert!(parse(params).unwrap_err().starts_with(text));
         }
         assert_eq!(parse(json!({"user_token": "secret"})).unwrap_err(), format!("{text}<redacted>"));
+    }
+
+    /// clients 4
+    #[test]
+    fn names_that_are_null_are_absent() {
+        let absent = parse(json!({"schema": "s", "table": "t"})).unwrap();
+        let nulls = json!({"event": null, "schema": "s", "table": "t", "select": null});
+        assert_eq!(parse(nulls).unwrap(), absent);
+        let table = json!({"schema": null, "table": "t"});
+        assert_eq!(parse(table).unwrap(), parse(json!({"table": "t"})).unwrap());
+        let whole = json!({"event": "*", "schema": "public", "table": null, "parameters": null});
+        assert_eq!(parse(whole).unwrap(), parse(json!({"schema": "public"})).unwrap());
     }
 
     /// postgres_changes 8, 14, 15

@@ -3,7 +3,7 @@
 use realtime_pgoutput::{
     TypeRegistry,
     json::{write_json, write_json_string},
-    message::{OldTuple, Relation, Tuple, Value},
+    message::{OldTuple, Relation, Tuple, UnixMicros, Value},
 };
 
 use crate::{
@@ -101,15 +101,18 @@ impl Refused {
     }
 }
 
-/// DATA for subscribers who may not see the row at all (2.6): no values, no time.
-pub(crate) fn refused(table: &Table, action: Action, refused: Refused) -> Vec<u8> {
+/// DATA for subscribers who may not see the row at all (2.6): no values. It has all keys that clients demand, and the
+/// time of the commit (clients 3, 8).
+pub(crate) fn refused(table: &Table, action: Action, commit_time: UnixMicros, refused: Refused) -> Vec<u8> {
     let mut out = Vec::with_capacity(200);
     head(&mut out, table, action);
     out.extend_from_slice(b",\"columns\":[],\"record\":{}");
-    if action == Action::Update {
+    if action != Action::Insert {
         out.extend_from_slice(b",\"old_record\":{}");
     }
-    out.extend_from_slice(b",\"commit_timestamp\":null,\"errors\":[\"");
+    out.extend_from_slice(b",\"commit_timestamp\":\"");
+    write_timestamp(&mut out, commit_time);
+    out.extend_from_slice(b"\",\"errors\":[\"");
     out.extend_from_slice(refused.text().as_bytes());
     out.extend_from_slice(b"\"]}");
     out

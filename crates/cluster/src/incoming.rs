@@ -226,6 +226,7 @@ impl Incoming {
                     fan_outs.extend(hub.hear(&key, &Said::User(&user)));
                     heard.push(key);
                 }
+                Record::Dropped(room, count) => hub.missed(&self.key(&room), count),
                 state => {
                     if let Some(record) = copy.track.record(header.number, state) {
                         users |= matches!(record, Record::Users(_));
@@ -314,7 +315,7 @@ impl Incoming {
                 copy.present.remove(&(room, member));
                 hub.set_presence(&key, self.side().meter(), origin(member), None)
             }
-            Record::Json(..) | Record::User(..) => None,
+            Record::Json(..) | Record::User(..) | Record::Dropped(..) => None,
         }
     }
 

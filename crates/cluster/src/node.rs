@@ -446,6 +446,12 @@ impl Bus for Cluster {
         }
     }
 
+    fn dropped(&self, room: &RoomKey, count: u64) {
+        self.0.outgoing.say(&room.tenant, room.topic.len() + 16, |out| {
+            wire::put_dropped(out, room.audience, &room.topic, count);
+        });
+    }
+
     fn presence(&self, room: &RoomKey, member: MemberId, entry: Option<&Arc<Entry>>) {
         self.0.outgoing.present(&room.tenant, room.audience, &room.topic, member, entry);
     }

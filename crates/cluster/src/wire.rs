@@ -95,6 +95,8 @@ pub enum Record {
     Absent(Room, MemberId),
     /// How many users the tenant has on this node.
     Users(u32),
+    /// So many messages were not delivered, because there were too many.
+    Dropped(Room, u64),
 }
 
 /// An entry of presence.
@@ -122,6 +124,7 @@ const USER: u8 = 2;
 const PRESENT: u8 = 3;
 const ABSENT: u8 = 4;
 const USERS: u8 = 5;
+const DROPPED: u8 = 6;
 /// Added to the kind for private rooms.
 const PRIVATE: u8 = 0x80;
 
@@ -159,6 +162,11 @@ pub(crate) fn put_present(
 pub(crate) fn put_absent(out: &mut BytesMut, audience: Audience, topic: &str, member: MemberId) {
     put_head(out, ABSENT, audience, topic);
     put_number(out, member);
+}
+
+pub(crate) fn put_dropped(out: &mut BytesMut, audience: Audience, topic: &str, count: u64) {
+    put_head(out, DROPPED, audience, topic);
+    put_number(out, count);
 }
 
 pub(crate) fn put_users(out: &mut BytesMut, users: u32) {
@@ -202,6 +210,7 @@ fn record(body: &mut Bytes) -> Result<Record, Malformed> {
             ))
         }
         ABSENT => Ok(Record::Absent(room, number(body)?)),
+        DROPPED => Ok(Record::Dropped(room, number(body)?)),
         _ => Err(Malformed),
     }
 }

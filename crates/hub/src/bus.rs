@@ -44,6 +44,9 @@ pub trait Bus: Send + Sync + fmt::Debug {
     /// Something was said. What one caller says in turn is carried in that order.
     fn said(&self, room: &RoomKey, said: &Said<'_>);
 
+    /// So many messages that were said here were not delivered, because there were too many.
+    fn dropped(&self, room: &RoomKey, count: u64);
+
     /// An entry of presence came, changed, or ended. Called under the room's lock, so in order.
     fn presence(&self, room: &RoomKey, member: MemberId, entry: Option<&Arc<Entry>>);
 

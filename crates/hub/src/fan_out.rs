@@ -163,6 +163,8 @@ impl Pass {
 struct Lists<'a> {
     batch: &'a [Message],
     frames: [List<'a>; SERIALIZERS],
+    /// Whether there are diffs of presence.
+    diffs: bool,
 }
 
 #[derive(Default)]
@@ -179,6 +181,7 @@ impl<'a> List<'a> {
         match message.kind {
             Kind::Broadcast => self.broadcasts += 1,
             Kind::Presence => self.diffs += 1,
+            Kind::Notice => {}
         }
     }
 
@@ -192,7 +195,8 @@ impl<'a> List<'a> {
 
 impl<'a> Lists<'a> {
     fn new(batch: &'a [Message]) -> Self {
-        let mut lists = Self { batch, frames: Default::default() };
+        let diffs = batch.iter().any(|message| message.kind == Kind::Presence);
+        let mut lists = Self { batch, frames: Default::default(), diffs };
         for (list, vsn) in lists.frames.iter_mut().zip(crate::room::ALL) {
             for message in batch {
                 list.push(message, vsn);
@@ -206,21 +210,25 @@ impl<'a> Lists<'a> {
         if slot.hold(self.batch) {
             return (0, 0);
         }
-        let all = slot.is_plain()
-            && self
-                .batch
-                .iter()
-                .all(|message| message.number >= slot.since && message.except != Some(slot.id));
+        let gate = slot.diffs.as_deref().filter(|gate| self.diffs && gate.is_shut());
+        let all = gate.is_none()
+            && slot.is_plain()
+            && self.batch.iter().all(|message| slot.is_recent(message) && message.except != Some(slot.id));
         if all {
             return self.frames.get(slot.vsn as usize).map_or((0, 0), |list| list.send(slot));
         }
-        // A sender, a member that has just come, or one that may not see everything.
+        // A sender, a member that has just come, one that may not see everything, or whose diffs wait.
         let mut list = List::default();
-        for message in self.batch {
-            if slot.wants(message) {
+        let mut kept = 0;
+        for message in self.batch.iter().filter(|message| slot.wants(message)) {
+            let diff = gate.filter(|_| message.kind == Kind::Presence).zip(message.frame(slot.vsn));
+            if diff.is_some_and(|(gate, frame)| gate.keep(frame, &slot.outbox)) {
+                kept += 1;
+            } else {
                 list.push(message, slot.vsn);
             }
         }
-        list.send(slot)
+        let (broadcasts, diffs) = list.send(slot);
+        (broadcasts, diffs + kept)
     }
 }

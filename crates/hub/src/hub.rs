@@ -121,8 +121,27 @@ impl Hub {
         cell
     }
 
-    /// Says something in a room, on this node and on others.
+    /// Whether a message of the database is over the limit of a room's tenant; see [`Membership::sheds`].
+    pub fn sheds(&self, key: &RoomKey) -> bool {
+        self.room(key).is_some_and(|cell| cell.sheds(false))
+    }
+
+    /// Counts messages for a room that another node did not deliver: its members are told.
+    pub fn missed(&self, key: &RoomKey, count: u64) {
+        if let Some(cell) = self.room(key) {
+            cell.missed(count, false);
+        }
+    }
+
+    fn room(&self, key: &RoomKey) -> Option<Arc<RoomCell>> {
+        self.shard(key).lock().get(key).map(Arc::clone)
+    }
+
+    /// Says something in a room, on this node and on others, unless it is over the limit.
     pub fn say(&self, key: &RoomKey, said: &Said<'_>) -> Option<FanOut> {
+        if self.room(key).is_some_and(|cell| cell.sheds(true)) {
+            return None;
+        }
         if let Some(bus) = self.bus() {
             bus.said(key, said);
         }

@@ -1,6 +1,7 @@
 //! Rooms of a node: members, fan-out of ready frames, outboxes, presence.
 
 mod bus;
+mod diff_gate;
 mod fan_out;
 mod hub;
 mod outbox;
@@ -8,6 +9,7 @@ mod presence;
 mod room;
 
 pub use bus::{Backlog, Bus, Said};
+pub use diff_gate::DiffGate;
 pub use fan_out::FanOut;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
 pub use outbox::{Closed, DEFAULT_OUTBOX_BYTES, Flush, Outbox, Signal, Sink};

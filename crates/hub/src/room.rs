@@ -1,6 +1,7 @@
 //! Rooms: the channels of a node that share a topic.
 
 mod membership;
+mod shed;
 
 use std::{fmt, sync::Arc};
 
@@ -11,7 +12,7 @@ use realtime_protocol::{Vsn, encode};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    Outbox,
+    DiffGate, Outbox,
     bus::Backlog,
     fan_out::FanOut,
     hub::Hub,
@@ -50,13 +51,15 @@ pub struct Member {
     /// Broadcasts are kept for it, nothing is sent before [`Membership::open`]: for a channel that is still told what
     /// was said before it came.
     pub hold: bool,
+    /// Keeps diffs of presence back while joins of its socket are not answered; of serializer 1.0.0 only.
+    pub diffs: Option<Arc<DiffGate>>,
 }
 
 impl Member {
     /// One that may see everything, from now on.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>, vsn: Vsn) -> Self {
-        Self { outbox, vsn, sight: Sight::ALL, hold: false }
+        Self { outbox, vsn, sight: Sight::ALL, hold: false, diffs: None }
     }
 }
 
@@ -79,7 +82,7 @@ impl Sight {
     /// Whether frames of a kind may be seen.
     pub(crate) const fn sees(self, kind: Kind) -> bool {
         match kind {
-            Kind::Broadcast => self.broadcasts,
+            Kind::Broadcast | Kind::Notice => self.broadcasts,
             Kind::Presence => self.presence,
         }
     }
@@ -92,16 +95,22 @@ pub enum Kind {
     Broadcast,
     /// `presence_diff`.
     Presence,
+    /// What the server itself has to say to those who may see broadcasts. It counts against no limit.
+    Notice,
 }
 
 /// Counts what a tenant's rooms deliver.
 pub trait Meter: Send + Sync + fmt::Debug {
     /// `count` frames of a kind were handed to channels.
     fn delivered(&self, kind: Kind, count: u64);
-    /// Whether there are too many broadcasts: channels that are handed one then get [`Signal`] to stop.
+    /// Whether there are too many broadcasts, and channels that are handed one then get [`Signal`] to stop.
     ///
     /// [`Signal`]: crate::Signal::TooManyEvents
     fn is_exceeded(&self) -> bool;
+    /// Whether a broadcast more would be over the limit, and is not to be delivered.
+    fn is_over(&self) -> bool;
+    /// The limit of broadcasts per second.
+    fn limit(&self) -> u32;
 }
 
 /// A room with what never changes of it.
@@ -171,10 +180,13 @@ impl Congestion {
 pub(crate) struct Slot {
     pub(crate) id: MemberId,
     /// The first message that is meant for it: what was published before it came is not.
-    pub(crate) since: u64,
+    since: u64,
+    /// The first diff of presence that is meant for it: the state that it was sent tells what those before it do.
+    diffs_since: u64,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) vsn: Vsn,
     pub(crate) sight: Sight,
+    pub(crate) diffs: Option<Arc<DiffGate>>,
     /// Messages that it has seen already: they are not delivered to it.
     replayed: Box<[MessageId]>,
     held: Option<Box<Held>>,
@@ -201,7 +213,7 @@ impl Slot {
     /// Keeps what is meant for it, if it is not to be sent yet. Presence is not kept: its state follows.
     pub(crate) fn hold(&mut self, batch: &[Message]) -> bool {
         let Some(mut held) = self.held.take() else { return false };
-        for message in batch.iter().filter(|message| message.kind == Kind::Broadcast && self.wants(message)) {
+        for message in batch.iter().filter(|message| !message.kind.is_presence() && self.wants(message)) {
             let Some(frame) = message.frame(self.vsn) else { continue };
             held.bytes += frame.len();
             held.overflown |= held.bytes > MAX_HELD.0 || held.frames.len() >= MAX_HELD.1;
@@ -215,10 +227,15 @@ impl Slot {
 
     /// Whether a message is meant for it.
     pub(crate) fn wants(&self, message: &Message) -> bool {
-        message.number >= self.since
+        self.is_recent(message)
             && message.except != Some(self.id)
             && self.sight.sees(message.kind)
             && message.id.is_none_or(|id| !self.replayed.contains(&id))
+    }
+
+    /// Whether a message is younger than what the channel knows from its beginning.
+    pub(crate) fn is_recent(&self, message: &Message) -> bool {
+        message.number >= if message.kind.is_presence() { self.diffs_since } else { self.since }
     }
 }
 
@@ -258,6 +275,7 @@ pub(crate) struct Room {
     /// Whether somebody holds a [`FanOut`] for the batch, or is at it.
     pub(crate) scheduled: bool,
     pub(crate) presence: Option<Box<RoomPresence>>,
+    shed: shed::Shed,
 }
 
 #[derive(Debug, Default)]
@@ -277,9 +295,11 @@ impl Room {
         let slot = Some(Slot {
             id,
             since: self.next,
+            diffs_since: self.next,
             outbox: member.outbox,
             vsn: member.vsn,
             sight: member.sight,
+            diffs: member.diffs,
             replayed: Box::default(),
             held: member.hold.then(Box::default),
         });
@@ -391,12 +411,15 @@ fn encode_for(
 }
 
 impl RoomCell {
-    /// Queues a message for all members.
+    /// Queues a message for all members, unless it is over the limit.
     pub(crate) fn publish(
         self: &Arc<Self>,
         id: Option<MessageId>,
         encode: impl FnMut(Vsn) -> Option<Bytes>,
     ) -> Option<FanOut> {
+        if self.sheds(false) {
+            return None;
+        }
         let wanted = self.room.lock().members;
         let frames = encode_for(&wanted, encode);
         let mut room = self.room.lock();
@@ -415,7 +438,7 @@ impl RoomCell {
             return None;
         }
         let frames = encode_for(&room.members, encode);
-        room.enqueue(Kind::Broadcast, None, None, frames);
+        room.enqueue(Kind::Notice, None, None, frames);
         self.schedule(&mut room)
     }
 

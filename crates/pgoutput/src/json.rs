@@ -36,7 +36,7 @@ const MAX_DEPTH: usize = 32;
 /// Appends a value of a type as JSON.
 ///
 /// Total: whatever the text is, one JSON value is appended. For `json` and `jsonb` the text is passed through
-/// as the server validated it.
+/// as the server validated it; only half characters, which `json` may hold, are replaced.
 pub fn write_json(out: &mut Vec<u8>, type_oid: Oid, text: &[u8], types: &TypeRegistry) {
     write(out, type_oid, text, types, 0);
 }
@@ -54,7 +54,11 @@ fn write(out: &mut Vec<u8>, type_oid: Oid, text: &[u8], types: &TypeRegistry, de
             b"f" => push(out, b"false"),
             _ => false,
         },
-        oid::JSON | oid::JSONB => push(out, text),
+        oid::JSON => {
+            push_whole(out, text);
+            true
+        }
+        oid::JSONB => push(out, text),
         oid::BYTEA if depth == 0 => text.strip_prefix(b"\\x").is_some_and(|hex| push_string(out, hex)),
         oid::TIMESTAMP => write_timestamp(out, text),
         oid::TIMESTAMPTZ => write_timestamptz(out, text),
@@ -70,6 +74,37 @@ fn write(out: &mut Vec<u8>, type_oid: Oid, text: &[u8], types: &TypeRegistry, de
 fn push(out: &mut Vec<u8>, json: &[u8]) -> bool {
     out.extend_from_slice(json);
     true
+}
+
+/// Appends JSON text with U+FFFD in place of halves of characters (`"\ud800"`), which many parsers refuse.
+fn push_whole(out: &mut Vec<u8>, json: &[u8]) {
+    let mut rest = json;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let (before, escape) = rest.split_at(at);
+        out.extend_from_slice(before);
+        let (taken, whole) = match escaped_unit(escape) {
+            None => (2, true),
+            Some(0xD800..=0xDBFF) => match escape.get(6..).and_then(escaped_unit) {
+                Some(0xDC00..=0xDFFF) => (12, true),
+                _ => (6, false),
+            },
+            Some(0xDC00..=0xDFFF) => (6, false),
+            Some(_) => (6, true),
+        };
+        let (escape, after) = escape.split_at(taken.min(escape.len()));
+        out.extend_from_slice(if whole { escape } else { b"\\ufffd" });
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The UTF-16 unit that a text begins with as an escape (`\u` and four digits).
+fn escaped_unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    digits.iter().try_fold(0, |unit, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(unit << 4 | u16::try_from(digit).ok()?)
+    })
 }
 
 fn push_string(out: &mut Vec<u8>, text: &[u8]) -> bool {

@@ -69,8 +69,8 @@ pub trait ChangeSink: Send + Sync + 'static {
     }
     /// A transaction is over: what waits for others may go. Must not block.
     fn committed(&self) {}
-    /// Whether there are too many changes for the tenant: those that come are dropped, and the channels told
-    /// (postgres_changes 4.3). Asked for every row that somebody wants.
+    /// Whether there are too many changes for the tenant: one that comes is dropped, and the channels told how many
+    /// were (postgres_changes 4.3). Asked for every row that somebody wants.
     fn is_limited(&self) -> bool {
         false
     }
@@ -99,6 +99,8 @@ pub enum Notice {
         /// The same in words.
         text: Cow<'static, str>,
     },
+    /// So many row changes were not delivered, because there were too many.
+    Dropped(u64),
 }
 
 impl Notice {

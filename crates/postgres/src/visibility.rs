@@ -118,10 +118,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn of(error: &DbError) -> Self {
-        Self {
-            error: sqlstate::brief(error.code().code()),
-            slow: *error.code() == SqlState::QUERY_CANCELED,
-        }
+        Self { error: sqlstate::brief(error.code().code()), slow: *error.code() == SqlState::QUERY_CANCELED }
     }
 }
 

@@ -317,7 +317,6 @@ impl Worker {
 
     /// The next moment at which something has to be done.
     fn wake_at(&self) -> Option<Instant> {
-        let relent = self.state.relent_at();
         let other = match &self.running {
             Some(running) => {
                 let idle = self.idle_since.map(|since| since + self.config.idle_stop);
@@ -326,7 +325,7 @@ impl Worker {
             None if self.wants_session() || self.state.has_vain() => Some(self.retry_at),
             None => None,
         };
-        [relent, other].into_iter().flatten().min()
+        [self.state.tell_dropped_at(), other].into_iter().flatten().min()
     }
 
     async fn command(&mut self, command: Command) {
@@ -377,9 +376,7 @@ impl Worker {
     /// Does what has become due.
     async fn wake(&mut self) {
         let now = Instant::now();
-        if self.state.relent_at().is_some_and(|at| at <= now) {
-            self.state.relent();
-        }
+        self.state.tell_dropped(now);
         let Some(running) = &mut self.running else {
             if self.retry_at <= now {
                 self.come_back().await;

@@ -5,7 +5,7 @@ mod text;
 
 use bytes::Bytes;
 
-use crate::{ErrorCode, Opcode, Ref, Vsn};
+use crate::{ErrorCode, Opcode, Ref, Vsn, has_lone_surrogate};
 
 /// A message from a client. Payload bytes are slices of the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Payload {
 pub enum Encoding {
     /// Opaque bytes.
     Binary,
-    /// JSON text. Not checked.
+    /// JSON text.
     Json,
 }
 
@@ -79,7 +79,7 @@ pub struct UserBroadcast {
 /// A message that cannot be understood. It is dropped and logged; the socket lives (protocol 2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Not JSON, or its top level lacks what a message must have.
+    /// Not JSON, half of a character in it, or its top level lacks what a message must have.
     #[error("Not a message of this serializer")]
     Malformed,
     /// A JSON value of another kind, or an impossible binary frame.
@@ -103,6 +103,9 @@ impl DecodeError {
 /// # Errors
 /// [`DecodeError`] for anything that is no message of this serializer.
 pub fn decode(vsn: Vsn, opcode: Opcode, frame: &Bytes) -> Result<ClientMessage, DecodeError> {
+    if (vsn == Vsn::V1 || opcode == Opcode::Text) && has_lone_surrogate(frame) {
+        return Err(DecodeError::Malformed);
+    }
     match (vsn, opcode) {
         // Serializer 1.0.0 does not look at the opcode (protocol 2.1).
         (Vsn::V1, _) => text::decode_v1(frame),

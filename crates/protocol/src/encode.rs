@@ -4,7 +4,7 @@
 //! 1.0.0 never carries a join_ref.
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use crate::{Encoding, Ref, SystemMessage, UserBroadcast, Vsn, frame::Builder, write_json_string};
 
@@ -117,7 +117,7 @@ pub fn user_broadcast(vsn: Vsn, topic: &str, user: &UserBroadcast, meta: Option<
     }
     // Text carries JSON only; it serves names that are too long for a binary frame too (protocol 15.5).
     // What claims to be JSON and is not could close our object and forge the rest of the frame.
-    if user.encoding == Encoding::Binary || serde_json::from_slice::<IgnoredAny>(&user.body).is_err() {
+    if user.encoding == Encoding::Binary || serde_json::from_slice::<&RawValue>(&user.body).is_err() {
         return None;
     }
     let len = user.body.len() + user.event.len() + meta.map_or(0, <[u8]>::len) + 64;

@@ -19,7 +19,7 @@ mod vsn;
 pub use codes::ErrorCode;
 pub use decode::{ClientMessage, DecodeError, Encoding, Payload, UserBroadcast, decode};
 pub use join::{FieldError, JoinPayload, JoinPayloadError, Replay};
-pub use json::write_json_string;
+pub use json::{has_lone_surrogate, write_json_string};
 pub use push::{AccessTokenPush, PresencePush};
 pub use reference::Ref;
 pub use refusal::{HandshakeRefusal, JoinRefusal};

@@ -52,6 +52,8 @@ pub struct SystemMessage {
     /// What a program can tell notices apart by: only of [`Status::Gap`] and [`Status::Warning`].
     code: Option<&'static str>,
     message: Cow<'static, str>,
+    /// How many things it speaks of: only of [`dropped`](Self::dropped).
+    count: Option<u64>,
     /// Whether the payload names the channel.
     channel: bool,
 }
@@ -64,6 +66,7 @@ impl SystemMessage {
             extension: Extension::PostgresChanges,
             status: Status::Ok,
             code: None,
+            count: None,
             message: Cow::Borrowed("Subscribed to PostgreSQL"),
             channel: true,
         }
@@ -76,6 +79,7 @@ impl SystemMessage {
             extension: Extension::System,
             status: Status::Ok,
             code: None,
+            count: None,
             message: Cow::Borrowed("Replication connection established"),
             channel: true,
         }
@@ -88,6 +92,7 @@ impl SystemMessage {
             extension: Extension::System,
             status: Status::Ok,
             code: None,
+            count: None,
             message: Cow::Borrowed("Server requested disconnect"),
             channel: false,
         }
@@ -117,13 +122,26 @@ impl SystemMessage {
         Self::new(extension, Status::Warning, Some(code), message)
     }
 
+    /// So many messages or row changes were not delivered: there were more than `limit` per second (spec README,
+    /// decision 23).
+    #[must_use]
+    pub fn dropped(extension: Extension, count: u64, limit: u32) -> Self {
+        let (one, many) = match extension {
+            Extension::PostgresChanges => ("row change was", "row changes were"),
+            Extension::System => ("message was", "messages were"),
+        };
+        let what = if count == 1 { one } else { many };
+        let text = format!("{count} {what} not delivered: the limit is {limit} per second");
+        Self { count: Some(count), ..Self::warning(extension, "MessagesDropped", text) }
+    }
+
     fn new(
         extension: Extension,
         status: Status,
         code: Option<&'static str>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { extension, status, code, message: message.into(), channel: true }
+        Self { extension, status, code, message: message.into(), count: None, channel: true }
     }
 
     /// Appends the payload; `sub_topic` is the topic without `realtime:`.
@@ -137,6 +155,9 @@ impl SystemMessage {
         if let Some(code) = self.code {
             out.extend_from_slice(b",\"code\":");
             write_json_string(out, code);
+        }
+        if let Some(count) = self.count {
+            out.extend_from_slice(format!(",\"count\":{count}").as_bytes());
         }
         if self.channel {
             out.extend_from_slice(b",\"channel\":");

@@ -185,7 +185,9 @@ impl App {
         };
         let metrics = self.metrics.tenant(&tenant.external_id);
         let stats = Arc::clone(&metrics.database);
-        let routes = Arc::new(Routes::new(Arc::new(Meters::counted_by(&tenant.limits, metrics))));
+        let meters =
+            Meters::counted_by(&tenant.limits, metrics).closing_channels(self.settings.limits_close_channels);
+        let routes = Arc::new(Routes::new(Arc::new(meters)));
         let name: Arc<str> = (&*tenant.external_id).into();
         let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
         let database = TenantDatabase::with_stats(self.prepared(tenant), Arc::new(sink), stats);

@@ -41,6 +41,11 @@ impl Meter {
         self.limiter.is_triggered(self.origin.elapsed())
     }
 
+    /// Whether one more would be too much: what is over is dropped (spec README, decision 23).
+    pub fn is_over(&self) -> bool {
+        self.limiter.is_over(self.origin.elapsed())
+    }
+
     /// The average per second as of the last tick.
     pub fn average(&self) -> f64 {
         self.limiter.average(self.origin.elapsed())
@@ -74,6 +79,8 @@ pub struct Meters {
     metrics: Arc<TenantMetrics>,
     /// Largest payload, its allowance included.
     max_payload_bytes: AtomicUsize,
+    /// Channels above a limit are stopped, as by the reference.
+    closes_channels: bool,
 }
 
 impl Meters {
@@ -99,7 +106,33 @@ impl Meters {
             requests: Meter::new(Span::REQUESTS, events, &metrics.requests),
             metrics,
             max_payload_bytes: AtomicUsize::new(limits.max_payload_bytes()),
+            closes_channels: false,
         }
+    }
+
+    /// The same; channels above a limit are stopped, if `closes`, in place of messages being dropped.
+    #[must_use]
+    pub fn closing_channels(mut self, closes: bool) -> Self {
+        self.closes_channels = closes;
+        self
+    }
+
+    /// Whether channels above a limit are stopped.
+    #[must_use]
+    pub fn closes_channels(&self) -> bool {
+        self.closes_channels
+    }
+
+    /// Whether broadcasts are not delivered now.
+    #[must_use]
+    pub fn sheds(&self) -> bool {
+        !self.closes_channels && self.events.is_over()
+    }
+
+    /// Whether row changes are dropped now.
+    #[must_use]
+    pub fn drops_rows(&self) -> bool {
+        if self.closes_channels { self.db_events.is_triggered() } else { self.db_events.is_over() }
     }
 
     /// Takes new limits. A meter whose limit changes begins anew, but that of requests (http_and_ops 1.4).
@@ -161,11 +194,20 @@ impl realtime_hub::Meter for Meters {
         match kind {
             Kind::Broadcast => self.events.add(count),
             Kind::Presence => self.presence.add(count),
+            Kind::Notice => {}
         }
     }
 
     fn is_exceeded(&self) -> bool {
-        self.events.is_triggered()
+        self.closes_channels && self.events.is_triggered()
+    }
+
+    fn is_over(&self) -> bool {
+        self.sheds()
+    }
+
+    fn limit(&self) -> u32 {
+        self.events.limit()
     }
 }
 

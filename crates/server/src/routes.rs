@@ -246,7 +246,7 @@ impl ChangeSink for Routes {
     }
 
     fn is_limited(&self) -> bool {
-        self.meters.db_events().is_triggered()
+        self.meters.drops_rows()
     }
 
     fn notice(&self, channel: ChannelId, notice: Notice) {
@@ -256,6 +256,10 @@ impl ChangeSink for Routes {
             Notice::Subscribed => SystemMessage::subscribed(),
             Notice::Gap { code, text } => SystemMessage::gap(Extension::PostgresChanges, code, text),
             Notice::Warning { code, text } => SystemMessage::warning(Extension::PostgresChanges, code, text),
+            Notice::Dropped(count) => {
+                let limit = self.meters.db_events().limit();
+                SystemMessage::dropped(Extension::PostgresChanges, count, limit)
+            }
         };
         let _ = route.push(encode::system(route.vsn, &route.join_ref, &route.topic, &message));
     }

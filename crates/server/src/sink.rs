@@ -7,6 +7,7 @@ use realtime_changes::{ChannelId, Delivery};
 use realtime_hub::{Audience, FanOut, Hub, RoomKey};
 use realtime_postgres::{ChangeSink, DatabaseBroadcast, MessageBody, Notice, Relief};
 use realtime_protocol::{Encoding, UserBroadcast, encode};
+use tokio::time::{Duration, Instant};
 
 use crate::{limits::Meters, metrics::MessageType, routes::Routes};
 
@@ -19,13 +20,31 @@ pub struct DatabaseSink {
     tenant: Arc<str>,
     /// What was published in the transaction that is being read.
     fan_outs: Mutex<Vec<FanOut>>,
+    limited: Limited,
+}
+
+/// Messages that are not delivered because there are too many: logged once a second at most.
+#[derive(Debug, Default)]
+struct Limited(Mutex<(u64, Option<Instant>)>);
+
+impl Limited {
+    fn warn(&self, tenant: &str) {
+        let mut state = self.0.lock();
+        let (count, logged) = &mut *state;
+        *count += 1;
+        if logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            let code = "UnableToBroadcastChanges";
+            tracing::warn!(tenant, code, dropped = *count, "UnableToBroadcastChanges: too_many_requests");
+            (*count, *logged) = (0, Some(Instant::now()));
+        }
+    }
 }
 
 impl DatabaseSink {
     /// A sink for what concerns a tenant.
     #[must_use]
     pub fn new(routes: Arc<Routes>, hub: Arc<Hub>, tenant: Arc<str>) -> Self {
-        Self { routes, hub, tenant, fan_outs: Mutex::default() }
+        Self { routes, hub, tenant, fan_outs: Mutex::default(), limited: Limited::default() }
     }
 
     fn meters(&self) -> &Meters {
@@ -55,27 +74,23 @@ impl ChangeSink for DatabaseSink {
     /// for, so the log is not read further meanwhile.
     fn broadcast(&self, message: DatabaseBroadcast) -> Option<Relief> {
         let events = self.meters().events();
-        if events.is_triggered() {
-            let tenant = &*self.tenant;
-            tracing::warn!(
-                tenant,
-                code = "UnableToBroadcastChanges",
-                "UnableToBroadcastChanges: too_many_requests"
-            );
+        let Ok(id) = uuid::Uuid::try_parse(&message.id) else { return None };
+        let key = RoomKey {
+            tenant: Arc::clone(&self.tenant),
+            audience: if message.private { Audience::Private } else { Audience::Public },
+            topic: format!("realtime:{}", message.topic).into(),
+        };
+        let closes = self.meters().closes_channels();
+        if (closes && events.is_triggered()) || self.hub.sheds(&key) {
+            self.limited.warn(&self.tenant);
             return None;
         }
-        let Ok(id) = uuid::Uuid::try_parse(&message.id) else { return None };
         events.add(1);
         let size = match &message.body {
             MessageBody::Json(json) => json.len(),
             MessageBody::Binary(bytes) => bytes.len(),
         };
         self.meters().metrics().payload(MessageType::Broadcast, size);
-        let key = RoomKey {
-            tenant: Arc::clone(&self.tenant),
-            audience: if message.private { Audience::Private } else { Audience::Public },
-            topic: format!("realtime:{}", message.topic).into(),
-        };
         let (encoding, body) = match message.body {
             MessageBody::Json(json) => (Encoding::Json, json),
             MessageBody::Binary(bytes) => (Encoding::Binary, bytes),
@@ -105,7 +120,7 @@ impl ChangeSink for DatabaseSink {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, time::Duration};
+    use std::collections::VecDeque;
 
     use realtime_hub::{Member, Meter, Outbox};
     use realtime_protocol::Vsn;
@@ -128,7 +143,8 @@ mod tests {
     /// tenant_database 42, 48; protocol 49: one room only; each counts once and per receiver; none above the limit
     #[tokio::test(start_paused = true)]
     async fn messages_are_counted_and_limited() {
-        let meters = Arc::new(Meters::new(&Limits { max_events_per_second: 1, ..Limits::default() }));
+        let meters = Meters::new(&Limits { max_events_per_second: 1, ..Limits::default() });
+        let meters = Arc::new(meters.closing_channels(true));
         let hub = Hub::new(0, Duration::ZERO);
         let sink =
             DatabaseSink::new(Arc::new(Routes::new(Arc::clone(&meters))), Arc::clone(&hub), "t".into());
@@ -167,6 +183,33 @@ mod tests {
         sink.broadcast(message(true, MessageBody::Json("{}".into())));
         sink.committed();
         received([0, 0, 0]);
+    }
+
+    /// Above the limit as many pass in each second as it allows, and the room is told of the others.
+    #[tokio::test(start_paused = true)]
+    async fn messages_above_the_limit_are_told() {
+        let meters = Arc::new(Meters::new(&Limits { max_events_per_second: 2, ..Limits::default() }));
+        let hub = Hub::new(0, Duration::ZERO);
+        let sink =
+            DatabaseSink::new(Arc::new(Routes::new(Arc::clone(&meters))), Arc::clone(&hub), "t".into());
+        let meter: Arc<dyn Meter> = Arc::<Meters>::clone(&meters);
+        let key = RoomKey { tenant: "t".into(), audience: Audience::Public, topic: "realtime:a".into() };
+        let outbox = Arc::new(Outbox::new(100_000));
+        let _member = hub.join(&key, Member::new(Arc::clone(&outbox), Vsn::V1), &meter, []);
+        meters.events().add(1000);
+        time::advance(Duration::from_secs(5)).await;
+        for _ in 0..3 {
+            assert!(sink.broadcast(message(false, MessageBody::Json("{}".into()))).is_none());
+            sink.committed();
+        }
+        let mut frames = VecDeque::new();
+        outbox.take(&mut frames);
+        assert_eq!(frames.len(), 1, "it was counted, and its delivery");
+        time::sleep(Duration::from_millis(1001)).await;
+        frames.clear();
+        outbox.take(&mut frames);
+        let told = String::from_utf8_lossy(&frames[0]).into_owned();
+        assert!(told.contains("MessagesDropped") && told.contains("\"count\":2"), "{told}");
     }
 
     /// What a room cannot take is waited for.

@@ -86,6 +86,8 @@ pub struct Limiter {
     /// Bits of an `f64`: the average as of the last tick.
     average: AtomicU64,
     triggered: AtomicBool,
+    /// The second of the last count, and what was counted in it: half of the bits each.
+    second: AtomicU64,
     window: Mutex<Window>,
 }
 
@@ -102,6 +104,7 @@ impl Limiter {
             due: AtomicU64::new(millis(now) + tick_millis),
             average: AtomicU64::new(0f64.to_bits()),
             triggered: AtomicBool::new(false),
+            second: AtomicU64::new(0),
             window: Mutex::new(Window::new(span)),
         }
     }
@@ -111,6 +114,22 @@ impl Limiter {
         self.advance(now);
         self.pending.fetch_add(n, Ordering::Relaxed);
         self.total.fetch_add(n, Ordering::Relaxed);
+        let second = second_of(now);
+        let add = |packed: u64| {
+            let so_far = if packed >> 32 == second { packed & COUNT } else { 0 };
+            Some(second << 32 | so_far.saturating_add(n).min(COUNT))
+        };
+        let _ = self.second.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// Whether one more would be too much: the average has reached the limit, and so has what was counted in this
+    /// second. So as many as the limit allows pass in each second while more are wanted.
+    pub fn is_over(&self, now: Duration) -> bool {
+        self.is_triggered(now) && {
+            let packed = self.second.load(Ordering::Relaxed);
+            let so_far = if packed >> 32 == second_of(now) { packed & COUNT } else { 0 };
+            so_far >= u64::from(self.limit())
+        }
     }
 
     /// Whether the average reached the limit at the last tick.
@@ -184,6 +203,13 @@ impl Limiter {
     }
 }
 
+/// The half of [`Limiter::second`] that counts.
+const COUNT: u64 = 0xFFFF_FFFF;
+
+fn second_of(now: Duration) -> u64 {
+    now.as_secs() & COUNT
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -203,6 +229,38 @@ impl CallWindow {
             _ => *self = Self { began: Some(now), calls: 1 },
         }
         self.calls <= max
+    }
+
+    /// When the next call will be allowed that was not.
+    #[must_use]
+    pub fn opens_at(&self, window: Duration) -> Duration {
+        self.began.unwrap_or_default() + window + Duration::from_millis(1)
+    }
+}
+
+/// What one client sends in each second: whether it goes on with far more than it may.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Flood {
+    second: u64,
+    count: u32,
+    /// Seconds in a row before this one with too many.
+    seconds: u32,
+}
+
+/// Seconds in a row after which a client is taken to go on.
+const FLOOD_SECONDS: u32 = 10;
+
+impl Flood {
+    /// Counts one message. True if there were more than `max` in each of the last ten seconds.
+    pub fn hear(&mut self, now: Duration, max: u32) -> bool {
+        let second = now.as_secs();
+        if second != self.second {
+            let goes_on = self.count > max && second == self.second + 1;
+            *self =
+                Self { second, count: 0, seconds: if goes_on { self.seconds.saturating_add(1) } else { 0 } };
+        }
+        self.count = self.count.saturating_add(1);
+        self.seconds >= FLOOD_SECONDS
     }
 }
 
@@ -284,6 +342,39 @@ mod tests {
         assert!((requests.average(seconds(1)) - 15.0).abs() < 1e-9);
         assert!((requests.average(seconds(59)) - 0.5).abs() < 1e-9);
         assert!(requests.average(seconds(61)).abs() < 1e-9);
+    }
+
+    /// spec README, decision 23
+    #[test]
+    fn over_the_limit_as_many_pass_as_it_allows() {
+        let events = limiter(100);
+        events.add(1000, Duration::ZERO);
+        assert!(!events.is_over(Duration::ZERO), "not counted yet");
+        assert!(!events.is_over(seconds(5)), "the first of a second");
+        events.add(99, seconds(5));
+        assert!(!events.is_over(seconds(5)));
+        events.add(1, seconds(5));
+        assert!(events.is_over(seconds(5)));
+        assert!(!events.is_over(seconds(6)), "the next second has a share of its own");
+        events.add(100, seconds(9));
+        assert!(events.is_over(seconds(9)));
+        assert!(!events.is_over(seconds(10)), "on average it is below");
+        assert!(limiter(0).is_over(seconds(5)));
+    }
+
+    #[test]
+    fn a_flood_is_what_goes_on_for_ten_seconds() {
+        let mut flood = Flood::default();
+        let mut second = |at, count| (0..count).any(|_| flood.hear(seconds(at), 10));
+        for at in 100..110 {
+            assert!(!second(at, 11), "{at}");
+        }
+        assert!(second(110, 1));
+        assert!(!second(111, 1), "that second had less");
+        for at in 200..209 {
+            assert!(!second(at, 11));
+        }
+        assert!(!second(210, 11), "a second without a message is between");
     }
 
     /// protocol 64

@@ -221,7 +221,7 @@ impl Watched {
         };
         let keys = open.iter().filter(is_open).chain(seen).copied().collect();
         let mut deliveries = self.deliveries(change, keys, types);
-        deliveries.extend(self.refusals(change.action, &matches.refused));
+        deliveries.extend(self.refusals(change, &matches.refused));
         deliveries
     }
 
@@ -250,16 +250,16 @@ impl Watched {
             .collect()
     }
 
-    fn refusals(&self, action: Action, keys: &[SubscriptionKey]) -> Option<Delivery> {
+    fn refusals(&self, change: &Change<'_>, keys: &[SubscriptionKey]) -> Option<Delivery> {
         if keys.is_empty() {
             return None;
         }
         let why =
             if self.table.primary_key.is_empty() { Refused::NoPrimaryKey } else { Refused::Unauthorized };
-        let data = payload::refused(&self.table, action, why).into();
+        let data = payload::refused(&self.table, change.action, change.commit_time, why).into();
         let mut keys = keys.to_vec();
         keys.sort_unstable();
-        Some(Delivery { action, data, recipients: self.recipients(&keys) })
+        Some(Delivery { action: change.action, data, recipients: self.recipients(&keys) })
     }
 
     /// Each channel once, with the ids of its subscriptions in the order of `keys`.

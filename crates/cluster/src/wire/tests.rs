@@ -17,14 +17,16 @@ fn records_come_back() {
     put_present(&mut out, private.audience, &private.topic, u64::MAX, &entry);
     put_absent(&mut out, public.audience, &public.topic, 7);
     put_users(&mut out, 128);
+    put_dropped(&mut out, public.audience, &public.topic, 300);
     let body = out.freeze();
     let present = Present { key: "key".into(), phx_ref: "ref".into(), meta: entry.meta().clone() };
     let expected = [
         Record::Json(public.clone(), "{}".into()),
         Record::User(private.clone(), user),
         Record::Present(private, u64::MAX, present),
-        Record::Absent(public, 7),
+        Record::Absent(public.clone(), 7),
         Record::Users(128),
+        Record::Dropped(public, 300),
     ];
     assert_eq!(records(body.clone()).unwrap(), expected);
     let read = (0..body.len()).filter(|cut| records(body.slice(..*cut)).is_ok()).count();

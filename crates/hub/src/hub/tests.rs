@@ -15,16 +15,29 @@ struct Counter {
     broadcasts: AtomicU64,
     diffs: AtomicU64,
     exceeded: std::sync::atomic::AtomicBool,
+    over: std::sync::atomic::AtomicBool,
 }
 
 impl Meter for Counter {
     fn delivered(&self, kind: Kind, count: u64) {
-        let counter = if kind == Kind::Broadcast { &self.broadcasts } else { &self.diffs };
+        let counter = match kind {
+            Kind::Broadcast => &self.broadcasts,
+            Kind::Presence => &self.diffs,
+            Kind::Notice => panic!("notices are not counted"),
+        };
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
     fn is_exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn limit(&self) -> u32 {
+        7
     }
 }
 
@@ -170,6 +183,95 @@ fn those_who_receive_too_much_are_told_to_stop() {
     assert_eq!(received(&others), ["2"], "the frame still comes");
     assert_eq!(others.take_signals(), [Signal::TooManyEvents(other.id())]);
     assert_eq!(own.take_signals(), []);
+}
+
+/// Whatever way it comes: what is over the limit is not delivered, and everybody is told of it once a second.
+#[tokio::test(start_paused = true)]
+async fn what_is_over_the_limit_is_counted_and_told() {
+    let (hub, counter) = (hub(), Arc::new(Counter::default()));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, own) = enter_counted(&hub, &room, Vsn::V2, &counter);
+    let (_other, others) = enter_counted(&hub, &room, Vsn::V1, &counter);
+    counter.over.store(true, Ordering::Relaxed);
+    let list = carry(&hub);
+    assert!(sender.sheds());
+    assert!(hub.hear(&room, &Said::Json(b"{}")).is_none(), "from another node");
+    assert!(hub.say(&room, &Said::Json(b"{}")).is_none(), "over HTTP");
+    assert!(hub.publish_stored(&room, 1, tag).is_none(), "from the database");
+    assert!(received(&others).is_empty());
+    tokio::time::sleep(Duration::from_millis(1_001)).await;
+    let told = json!({
+        "extension": "system", "status": "warning", "code": "MessagesDropped", "channel": "a",
+        "message": "4 messages were not delivered: the limit is 7 per second", "count": 4,
+    });
+    assert_eq!((payloads(&own), payloads(&others)), (vec![told.clone()], vec![told]));
+    for _ in 0..30 {
+        let _ = sender.sheds();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    counter.over.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let counts: Vec<_> = payloads(&others).iter().map(|told| told["count"].as_u64().unwrap()).collect();
+    assert!(counts.len() <= 3 && counts.iter().sum::<u64>() == 30, "{counts:?}");
+    assert!(!sender.sheds());
+    let carried = list.said.lock().clone();
+    assert_eq!(carried[0], "realtime:a dropped 2", "what was said here");
+    hub.missed(&room, 5);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(payloads(&own).last().unwrap()["count"], 5, "what another node did not deliver");
+    assert_eq!(list.said.lock().len(), carried.len());
+    assert_eq!(counter.broadcasts.load(Ordering::Relaxed), 0);
+}
+
+/// What waits to be fanned out while a member is sent the presence state reaches it too, but for diffs.
+#[test]
+fn broadcasts_that_wait_are_not_skipped_by_the_presence_state() {
+    let hub = hub();
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, _own) = enter(&hub, &room, Vsn::V2);
+    let (other, others) = enter(&hub, &room, Vsn::V2);
+    let fan_out = sender.publish(false, tag);
+    let tracked = sender.track("k", Bytes::from_static(b"{}"));
+    other.send_presence_state(|_| Bytes::from_static(b"state"));
+    drop((fan_out, tracked));
+    let frames = received(&others);
+    assert_eq!(frames[..2], ["state", "2"]);
+    assert_eq!(frames.len(), 3, "nobody had been announced");
+    let fan_out = sender.publish(false, tag);
+    drop(sender.track("k", Bytes::from_static(b"{\"x\":1}")));
+    other.send_presence_state(|_| Bytes::from_static(b"state"));
+    drop(fan_out);
+    let frames = received(&others);
+    assert_eq!(frames[..2], ["state", "2"]);
+}
+
+/// clients 6: diffs wait while joins of their socket do; broadcasts do not.
+#[test]
+fn diffs_wait_for_a_shut_gate() {
+    let (hub, counter) = (hub(), Arc::new(Counter::default()));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, _own) = enter_counted(&hub, &room, Vsn::V2, &counter);
+    let (gate, outbox) = (Arc::new(crate::DiffGate::default()), Arc::new(Outbox::new(10_000_000)));
+    let member = Member { diffs: Some(Arc::clone(&gate)), ..Member::new(Arc::clone(&outbox), Vsn::V1) };
+    let meter: Arc<dyn Meter> = Arc::<Counter>::clone(&counter);
+    let _member = hub.join(&room, member, &meter, []);
+    let track = |n: usize| drop(sender.track("k", format!("{{\"n\":{n}}}").into()));
+    gate.shut();
+    track(1);
+    drop(sender.publish(false, tag));
+    track(2);
+    assert_eq!(received(&outbox), ["1"]);
+    gate.open(&outbox);
+    let diffs: Vec<_> =
+        payloads(&outbox).iter().map(|diff| diff["joins"]["k"]["metas"][0]["n"].clone()).collect();
+    assert_eq!(diffs, [json!(1), json!(2)]);
+    assert_eq!(counter.diffs.load(Ordering::Relaxed), 4);
+    track(3);
+    assert_eq!(received(&outbox).len(), 1, "an open gate keeps nothing");
+    gate.shut();
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(1_000_000));
+    drop(sender.track("k", large.into()));
+    assert_eq!(received(&outbox).len(), 1, "what is kept is bounded");
 }
 
 #[test]
@@ -335,6 +437,10 @@ impl crate::Bus for List {
         self.said.lock().push(format!("{} {}", room.topic, String::from_utf8_lossy(payload)));
     }
 
+    fn dropped(&self, room: &RoomKey, count: u64) {
+        self.said.lock().push(format!("{} dropped {count}", room.topic));
+    }
+
     fn presence(&self, room: &RoomKey, member: crate::MemberId, entry: Option<&Arc<Entry>>) {
         self.said.lock().push(format!("{} {member} {:?}", room.topic, entry.map(|entry| entry.key())));
     }
@@ -342,6 +448,13 @@ impl crate::Bus for List {
     fn backlog(&self) -> &Arc<crate::Backlog> {
         &self.backlog
     }
+}
+
+fn carry(hub: &Arc<Hub>) -> Arc<List> {
+    let list = Arc::new(List { said: Mutex::default(), backlog: Arc::new(crate::Backlog::new(10)) });
+    let bus: Arc<dyn crate::Bus> = Arc::<List>::clone(&list);
+    hub.set_bus(bus);
+    list
 }
 
 #[test]

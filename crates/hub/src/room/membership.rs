@@ -155,8 +155,8 @@ impl Membership {
             let state = room.presence.as_deref_mut().map(|state| state.presence.state_json());
             let next = room.next;
             let Some(Some(slot)) = room.slots.get_mut(self.place as usize) else { return };
-            // Diffs that wait to be fanned out are in the state already.
-            slot.since = next;
+            // Diffs that wait to be fanned out are in the state already. Broadcasts are not.
+            slot.diffs_since = next;
             (state, Arc::clone(&slot.outbox))
         };
         let _ = outbox.queue(encode(state.as_deref().unwrap_or(b"{}")));

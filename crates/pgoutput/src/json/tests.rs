@@ -137,6 +137,18 @@ fn text_that_a_type_cannot_have_written_is_a_string() {
     }
 }
 
+/// `json` may hold half a character, which a parser of many a client refuses with all that is around it.
+#[test]
+fn half_characters_are_replaced() {
+    for (text, expected) in [
+        (r#"{"a":"x\ud800y","b":1}"#, r#"{"a":"x\ufffdy","b":1}"#),
+        (r#""\ude00\ud83d""#, r#""\ufffd\ufffd""#),
+        (r#""\ud83d\ude00 \\ud800 \n""#, r#""\ud83d\ude00 \\ud800 \n""#),
+    ] {
+        assert_eq!(json(oid::JSON, text), expected);
+    }
+}
+
 #[test]
 fn a_circle_of_types_ends() {
     let mut types = TypeRegistry::default();

@@ -2,6 +2,7 @@
 
 mod aside;
 mod away;
+mod dropped;
 mod messages;
 mod refresh;
 mod rows;
@@ -19,13 +20,14 @@ pub(super) use aside::Answer;
 use aside::Aside;
 use away::Away;
 use deadpool_postgres::Pool;
+use dropped::Dropped;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
 use realtime_pgoutput::{
     Lsn, Oid, TypeRegistry,
     message::{Relation, UnixMicros},
 };
 pub(super) use refresh::Refreshed;
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 use waiting::Waiting;
 
 use super::meanwhile::Roster;
@@ -40,10 +42,6 @@ use crate::{
 
 /// Pause before a database that could not be asked is asked again. Rows must not pass unchecked.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// What channels are told when rows are dropped because there are too many (postgres_changes 4.3).
-const LIMITED: &str =
-    "Too many postgres changes messages per second: changes are dropped until there are fewer";
 
 /// A channel and where it is attached.
 struct Watcher {
@@ -110,9 +108,7 @@ pub(super) struct State {
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
-    /// Rows are being dropped because there are too many, and the channels know it: when it is looked next whether
-    /// there are few enough again.
-    limited: Option<Instant>,
+    dropped: Dropped,
     away: Option<Away>,
 }
 
@@ -153,7 +149,7 @@ impl State {
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
-            limited: None,
+            dropped: Dropped::default(),
             away: None,
         }
     }
@@ -166,11 +162,6 @@ impl State {
     /// Whether somebody waits for a table to appear.
     pub(super) fn has_vain(&self) -> bool {
         !self.vain.is_empty()
-    }
-
-    /// When it is looked next whether there are few enough rows again. `None`: none are being dropped.
-    pub(super) fn relent_at(&self) -> Option<Instant> {
-        self.limited
     }
 
     pub(super) fn roster(&self) -> &Roster {

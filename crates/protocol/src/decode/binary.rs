@@ -2,9 +2,10 @@
 
 use bytes::{Buf, Bytes};
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::{ClientMessage, DecodeError, Encoding, Payload, UserBroadcast};
-use crate::Ref;
+use crate::{Ref, has_lone_surrogate};
 
 const PUSH: u8 = 0;
 const USER_BROADCAST_PUSH: u8 = 3;
@@ -26,6 +27,10 @@ pub(super) fn decode(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
             // Metadata is checked and dropped: nobody receives it.
             let metadata = take(&mut rest, metadata)?;
             if !metadata.is_empty() && serde_json::from_slice::<IgnoredAny>(&metadata).is_err() {
+                return Err(DecodeError::Malformed);
+            }
+            // Receivers parse what is said to be JSON, and some break off over what is not.
+            if encoding == Encoding::Json && !is_whole_json(&rest) {
                 return Err(DecodeError::Malformed);
             }
             let user = UserBroadcast { event, encoding, body: rest };
@@ -63,4 +68,9 @@ fn text(rest: &mut Bytes, len: u8) -> Result<Box<str>, DecodeError> {
 
 fn reference(rest: &mut Bytes, len: u8) -> Result<Ref, DecodeError> {
     Ok(Ref::from_text(&text(rest, len)?))
+}
+
+/// Whether every receiver can read it: JSON in UTF-8, with no half characters.
+fn is_whole_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<&RawValue>(text).is_ok() && !has_lone_surrogate(text)
 }

@@ -76,6 +76,39 @@ fn what_is_no_message_is_dropped_with_its_code() {
     assert_eq!(Unexpected.code().as_str(), "UnknownErrorOnWebSocketMessage");
 }
 
+/// Half a character makes a message malformed, wherever it is: many receivers drop what they get with it.
+#[test]
+fn half_characters_are_malformed() {
+    for text in [
+        r#"["1","2","t","e",{"x":"\ud800"}]"#,
+        r#"["1","2","t","e",{"\udc00":1}]"#,
+        r#"["1","2","t","\ud800",{}]"#,
+        r#"["1","2","\ud800",{}]"#,
+        r#"["1","\ud800","t","e",{}]"#,
+        r#"["\ud800","2","t","e",{}]"#,
+        r#"["1","2","t","e",{},"\ud800"]"#,
+    ] {
+        assert_eq!(v2(text), Err(DecodeError::Malformed), "{text}");
+    }
+    let text = r#"{"topic":"t","event":"e","payload":{"x":"\ud800"},"ref":"1"}"#;
+    assert_eq!(v1(text), Err(DecodeError::Malformed));
+    assert_eq!(
+        decode(Vsn::V1, Opcode::Binary, &Bytes::from_static(text.as_bytes())),
+        Err(DecodeError::Malformed)
+    );
+    assert!(v2(r#"["1","2","t","e",{"x":"\ud83d\ude00 \\ud800"}]"#).is_ok());
+    assert_eq!(binary(b"\x03\x00\x00\x01\x01\x00\x01te{\"x\":\"\\ud800\"}"), Err(DecodeError::Malformed));
+}
+
+/// What is said to be JSON is JSON.
+#[test]
+fn compact_broadcasts_of_json_are_json() {
+    assert_eq!(binary(b"\x03\x00\x00\x01\x01\x00\x01te{\"x\":"), Err(DecodeError::Malformed));
+    assert_eq!(binary(b"\x03\x00\x00\x01\x01\x00\x01te\"\xff\""), Err(DecodeError::Malformed));
+    assert!(binary(b"\x03\x00\x00\x01\x01\x00\x01te5").is_ok());
+    assert!(binary(b"\x03\x00\x00\x01\x01\x00\x00te{\"x\":\"\\ud800").is_ok(), "opaque bytes");
+}
+
 /// The payload is only skipped, without recursion.
 #[test]
 fn deep_nesting_is_no_danger() {
@@ -175,8 +208,9 @@ proptest! {
     #[test]
     fn decode_inverts_encode_of_user_broadcasts(
         join_ref in "\\PC{0,9}", msg_ref in "\\PC{0,9}", topic in "\\PC{0,60}", event in "\\PC{0,60}",
-        encoding in 0u8..3, body: Vec<u8>,
+        encoding in 0u8..3, opaque: Vec<u8>, value in "\\PC{0,20}",
     ) {
+        let body = if encoding == 0 { opaque } else { serde_json::json!({ "v": value }).to_string().into_bytes() };
         let fields = [&join_ref, &msg_ref, &topic, &event];
         let mut frame = vec![3];
         frame.extend(fields.map(|field| field.len() as u8));

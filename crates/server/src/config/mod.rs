@@ -52,6 +52,8 @@ pub struct Settings {
     pub connect_error_backoff: Duration,
     /// Pause before a refused join is answered.
     pub channel_error_backoff: Duration,
+    /// Channels above a limit are closed, as by the reference; else what is over it is dropped.
+    pub limits_close_channels: bool,
     /// Claims that every token must carry.
     pub claim_validators: ClaimValidators,
     /// Largest value of a request header, in bytes.
@@ -116,6 +118,7 @@ impl Settings {
             certificate: certificate(env)?,
             connect_error_backoff: env.millis("CONNECT_ERROR_BACKOFF_MS")?,
             channel_error_backoff: env.millis("CHANNEL_ERROR_BACKOFF_MS")?,
+            limits_close_channels: env.boolean("LIMITS_CLOSE_CHANNELS")?,
             claim_validators: validators,
             max_header_length: env.integer("MAX_HEADER_LENGTH")?,
             max_connections: env.integer("MAX_CONNECTIONS")?,

@@ -67,6 +67,7 @@ pub const GROUPS: &[Group] = &[
         integer("TENANT_MAX_PRESENCE_EVENTS_PER_SECOND", "max_presence_events_per_second", "1000", "", "Presence messages, averaged over up to a minute"),
         integer("CLIENT_PRESENCE_MAX_CALLS", "client_presence_max_calls", "5", "", "Presence messages of one channel within its window"),
         integer("CLIENT_PRESENCE_WINDOW_MS", "client_presence_window_ms", "30000", "milliseconds", "Length of that window"),
+        boolean("LIMITS_CLOSE_CHANNELS", "close_channels", "false", "Close channels above the limits of messages and presence, as the reference; else what is over is not delivered, and told"),
     ]},
     Group { table: "presence", title: "Presence", settings: &[
         boolean("TENANT_PRESENCE_ENABLED", "enabled", "false", "Send the presence state to clients that do not ask for it, as supabase-js 2.39"),

@@ -9,7 +9,7 @@ use realtime_protocol::Ref;
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
 
-use super::{Waiting, policies::Policies, ready::Ready};
+use super::{Waiting, merged::Merged, policies::Policies, ready::Ready};
 
 /// How often a token is verified again while it lasts (protocol 8.5).
 const RECHECK: Duration = Duration::from_secs(300);
@@ -69,6 +69,8 @@ pub(super) struct Channel {
     pub(super) presence_key: Box<str>,
     /// Its presence messages of late.
     pub(super) presence_calls: CallWindow,
+    /// What it said last of its presence, while it may not say more.
+    pub(super) merged: Option<Box<Merged>>,
     pub(super) token: Arc<Token>,
     pub(super) recheck_at: Instant,
     pub(super) membership: Membership,
@@ -82,6 +84,8 @@ pub(super) struct Channel {
     pub(super) subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
     /// When a subscription that failed for a passing reason is tried again.
     pub(super) retry_at: Option<Instant>,
+    /// Whether it was told what became of the subscription that its join asked for.
+    pub(super) answered: bool,
     /// Counts subscription attempts: the answer to an earlier one means nothing any more.
     pub(super) attempt: u32,
 }
@@ -94,7 +98,8 @@ impl Channel {
 
     /// The next moment at which something has to be done for it.
     pub(super) fn deadline(&self) -> Instant {
-        let others = [self.retry_at, self.ready.deadline()];
+        let merged = self.merged.as_ref().map(|merged| merged.at);
+        let others = [self.retry_at, self.ready.deadline(), merged];
         others.into_iter().flatten().fold(self.recheck_at, Instant::min)
     }
 }

@@ -36,8 +36,6 @@ pub(super) struct Joining {
     msg_ref: Ref,
     payload: JoinPayload,
     token: Arc<Token>,
-    /// join_ref of the channel that this join replaced; it is told after the reply.
-    replaced: Option<Ref>,
     /// What may be read of a private topic, once the policies have said it.
     read: Option<ReadVerdict>,
     /// Its place in the room while messages that it has missed are looked for: what is said meanwhile is kept.
@@ -80,19 +78,14 @@ impl Session {
     /// `phx_join` on a topic that begins with `realtime:`.
     pub(super) fn join(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
         let topic: Arc<str> = (&*message.topic).into();
+        self.diffs.hold();
         // The old channel of a duplicate join ends first, whatever becomes of the new one (protocol 3.5).
-        let replaced = match self.topics.remove(&topic) {
-            Some(Topic::Joined(channel)) => {
-                forget(&self.runtime, &channel);
-                Some(channel.raw_join_ref.clone())
-            }
-            // Nothing is told: old clients would take it to be of the new channel.
-            Some(Topic::First(channel)) => {
-                channel.forget(&self.runtime);
-                None
-            }
-            _ => None,
-        };
+        // Nothing is told of it: clients would take that to be of the new one (clients 2).
+        match self.topics.remove(&topic) {
+            Some(Topic::Joined(channel)) => forget(&self.runtime, &channel),
+            Some(Topic::First(channel)) => channel.forget(&self.runtime),
+            _ => {}
+        }
         let joining = |payload, token, step| Joining {
             step,
             topic: Arc::clone(&topic),
@@ -100,7 +93,6 @@ impl Session {
             msg_ref: message.msg_ref.clone(),
             payload,
             token,
-            replaced: replaced.clone(),
             read: None,
             membership: None,
             replayed: Vec::new(),
@@ -111,14 +103,7 @@ impl Session {
         };
         match self.admit(&topic, &message.payload) {
             Err(refusal) => {
-                self.refuse(
-                    &topic,
-                    &message.join_ref,
-                    &message.msg_ref,
-                    replaced.as_ref(),
-                    &refusal,
-                    effects,
-                );
+                self.refuse(&topic, &message.join_ref, &message.msg_ref, &refusal, effects);
             }
             Ok((payload, token)) if payload.legacy && self.runtime.legacy().is_some() => {
                 self.join_first(topic, &message, token, effects);
@@ -218,13 +203,12 @@ impl Session {
         Ok(Arc::new(token))
     }
 
-    /// Answers a join with an error, after the back-off; then tells the end of the channel it replaced.
+    /// Answers a join with an error, after the back-off.
     fn refuse(
         &mut self,
         topic: &str,
         join_ref: &Ref,
         msg_ref: &Ref,
-        replaced: Option<&Ref>,
         refusal: &JoinRefusal,
         effects: &mut Vec<Effect>,
     ) {
@@ -234,17 +218,15 @@ impl Session {
         if !self.joined_once && self.joining == 0 {
             self.user = None;
         }
-        let mut frames = vec![encode::reply_error(self.vsn, join_ref, msg_ref, topic, &refusal.to_string())];
-        frames.extend(replaced.map(|old| encode::close(self.vsn, old, topic)));
+        let reply = encode::reply_error(self.vsn, join_ref, msg_ref, topic, &refusal.to_string());
         let close = refusal.closes_socket().then_some(CLOSE_GOING_AWAY);
         let delay = self.runtime.channel_error_backoff();
         if delay.is_zero() {
-            for frame in frames {
-                self.send(frame);
-            }
+            self.send(reply);
             effects.extend(close.map(Effect::Close));
         } else {
-            effects.push(Effect::SendLater(delay, frames, close));
+            self.diffs.refused_later();
+            effects.push(Effect::SendLater(delay, vec![reply], close));
         }
     }
 
@@ -351,8 +333,8 @@ impl Session {
         match outcome {
             Ok(()) => self.accepted(*joining, effects),
             Err(refusal) => {
-                let (topic, replaced) = (&joining.topic, joining.replaced.as_ref());
-                self.refuse(topic, &joining.raw_join_ref, &joining.msg_ref, replaced, &refusal, effects);
+                let (join_ref, msg_ref) = (&joining.raw_join_ref, &joining.msg_ref);
+                self.refuse(&joining.topic, join_ref, msg_ref, &refusal, effects);
             }
         }
         self.release(waiting, effects);
@@ -402,6 +384,7 @@ impl Session {
             vsn: self.vsn,
             sight: read.map_or(Sight::ALL, policies::sight),
             hold,
+            diffs: self.diffs.gate(),
         };
         self.runtime.hub().join(&key, member, self.runtime.hub_meter(), first)
     }
@@ -409,12 +392,11 @@ impl Session {
     /// The join succeeded: replies, enters the room, and starts what was asked for (order of protocol 4.7).
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
         let join_ref = joining.join_ref();
-        let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
+        let Joining { topic, raw_join_ref, msg_ref, payload, token, .. } = joining;
         let Joining { read, replayed, membership, wanted, watching, judge_anew, .. } = joining;
         self.runtime.metrics().node().joined(self.transport, true);
         let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(self.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
-        first.extend(replaced.map(|old| encode::close(self.vsn, &old, &topic)));
         first.extend(replay::frames(self.vsn, &join_ref, &topic, &replayed));
 
         let tenant = self.runtime.tenant();
@@ -442,6 +424,7 @@ impl Session {
             presence_key: payload.presence_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()).into(),
             recheck_at: token.recheck_at(self.runtime.clock().unix_seconds()),
             presence_calls: CallWindow::default(),
+            merged: None,
             token,
             membership,
             presence,
@@ -449,6 +432,7 @@ impl Session {
             ready: Ready::Unasked,
             subscriptions,
             retry_at: None,
+            answered: false,
             attempt,
         };
         self.joined_once = true;
@@ -482,7 +466,7 @@ impl Session {
 
     /// Sends who is present (protocol 5.5).
     fn presence_state(&mut self, topic: &str) {
-        if self.runtime.too_many_presence_events() {
+        if self.runtime.meters().closes_channels() && self.runtime.too_many_presence_events() {
             return self.stop_channel(topic, TOO_MANY_PRESENCE);
         }
         let Some(Topic::Joined(channel)) = self.topics.get(topic) else { return };

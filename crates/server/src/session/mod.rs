@@ -7,8 +7,11 @@
 mod access_token;
 mod budget;
 mod channel;
+mod diffs;
 mod first_generation;
+mod flood;
 mod join;
+mod merged;
 mod policies;
 mod push;
 mod ready;
@@ -25,6 +28,7 @@ use budget::Budget;
 use bytes::Bytes;
 pub use channel::Token;
 use channel::{Channel, sub_topic};
+use diffs::Diffs;
 use first_generation::FirstChannel;
 use join::Joining;
 use realtime_changes::{ChannelId, SubscribeRefusal};
@@ -35,7 +39,7 @@ use realtime_postgres::{
     ReplayedMessage, Replication, SubscribeRequest, WriteVerdict,
 };
 use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, encode};
-use realtime_tenants::UserSlot;
+use realtime_tenants::{Flood, UserSlot};
 use tokio::time::Instant;
 
 use crate::{metrics::TransportKind, tenant_runtime::TenantRuntime};
@@ -144,6 +148,10 @@ pub struct Session {
     shutting_down: bool,
     /// What waited on channels that were closed in this step. Empty between steps.
     orphans: Waiting,
+    /// Keeps diffs of presence back while joins wait.
+    diffs: Diffs,
+    /// What it sends in each second.
+    flood: Flood,
     /// What was published in this step and has to be given to others. Empty between steps.
     fan_outs: Vec<FanOut>,
     /// A room that could not keep up with what was published. The socket is not read meanwhile.
@@ -183,6 +191,8 @@ impl Session {
             waiting_bytes: 0,
             shutting_down: false,
             orphans: Waiting::new(),
+            diffs: Diffs::of(vsn),
+            flood: Flood::default(),
             fan_outs: Vec::new(),
             congestion: None,
         }
@@ -221,7 +231,7 @@ impl Session {
     /// The next moment at which [`tick`](Self::tick) has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.topics.values().filter_map(Topic::deadline).min()
+        self.topics.values().filter_map(Topic::deadline).chain(self.diffs.deadline()).min()
     }
 
     /// When a socket without channels is given up (protocol 9.5): once it has tried to join, and has none.
@@ -240,6 +250,7 @@ impl Session {
         if self.fan_outs.capacity() > 16 {
             self.fan_outs = Vec::new();
         }
+        self.diffs.release(self.joining, Instant::now(), &self.outbox);
     }
 
     /// Acts on what happened elsewhere.
@@ -278,6 +289,9 @@ impl Session {
     ///
     /// What cannot be understood is dropped, the socket lives (protocol 2.5).
     pub fn receive(&mut self, opcode: Opcode, frame: Bytes, effects: &mut Vec<Effect>) {
+        if self.floods() {
+            return effects.push(Effect::Close(flood::CLOSE));
+        }
         match decode(self.vsn, opcode, &frame) {
             Ok(message) => self.dispatch(message, effects),
             Err(error) => {
@@ -351,8 +365,7 @@ impl Session {
             return;
         }
         let reply = encode::reply_ok(self.vsn, &channel.join_ref, &message.msg_ref, &channel.topic, b"{}");
-        self.send(reply);
-        self.close_channel(&message.topic);
+        self.end_channel(&message.topic, Some(reply));
     }
 
     /// Takes the outcome of a slow step.
@@ -392,6 +405,7 @@ impl Session {
             self.recheck_token(&topic, now);
             self.retry_subscription(&topic, now, effects);
             self.give_up_replication(&topic, now);
+            self.take_merged(&topic, now);
         }
         self.release_orphans(effects);
     }
@@ -426,11 +440,19 @@ impl Session {
 
     /// Ends a channel and tells the client (`phx_close`).
     fn close_channel(&mut self, topic: &str) {
+        self.end_channel(topic, None);
+    }
+
+    /// Ends a channel. Nothing comes between the reply to a leave and the close: clients take that for a loss.
+    fn end_channel(&mut self, topic: &str, reply: Option<Bytes>) {
         if let Some(Topic::Joined(mut channel)) = self.topics.remove(topic) {
             forget(&self.runtime, &channel);
             self.orphans.extend(channel.policies.take().map(|policies| policies.waiting).unwrap_or_default());
             self.abandoned_since = Some(Instant::now());
-            self.send(encode::close(self.vsn, &channel.raw_join_ref, topic));
+            let close = encode::close(self.vsn, &channel.raw_join_ref, topic);
+            let frames: Vec<&Bytes> = reply.iter().chain([&close]).collect();
+            // A closed outbox means that the socket is ending.
+            let _ = self.outbox.send(&frames);
         }
     }
 

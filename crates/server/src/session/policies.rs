@@ -206,7 +206,7 @@ impl Session {
         let (calls, window) = self.runtime.tenant().limits.client_presence();
         let now = self.runtime.uptime();
         let Some(Topic::Joined(channel)) = self.topics.get_mut(&*message.topic) else { return };
-        if !channel.presence_calls.allow(now, calls, window) {
+        if !channel.presence_calls.allow(now, calls, window) && self.runtime.meters().closes_channels() {
             return self.stop_channel(&message.topic, super::push::TOO_MANY_CALLS);
         }
         let frame =

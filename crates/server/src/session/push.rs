@@ -6,7 +6,7 @@ use bytes::Bytes;
 use realtime_hub::Said;
 use realtime_protocol::{ClientMessage, Payload, PresencePush, encode, size};
 
-use super::{Effect, Session, Topic, policies::Question};
+use super::{Effect, Session, Topic, merged::Held, policies::Question};
 use crate::metrics::MessageType;
 
 /// Answer to a broadcast that is too large (protocol 5.2): the only response that is not an object.
@@ -65,6 +65,15 @@ impl Session {
                 }
             }
         }
+        if !too_large && channel.membership.sheds() {
+            if channel.ack {
+                let limit = self.runtime.meters().events().limit();
+                let response = format!("{{\"reason\":\"{TOO_MANY_EVENTS}\",\"limit\":{limit}}}");
+                let (join_ref, msg_ref) = (&channel.join_ref, &message.msg_ref);
+                self.send(encode::reply(self.vsn, join_ref, msg_ref, topic, "error", response.as_bytes()));
+            }
+            return;
+        }
         self.runtime.meters().events().add(1);
         if !too_large {
             let size = match &message.payload {
@@ -88,7 +97,8 @@ impl Session {
             };
             self.send(reply);
         }
-        if channel.to_self && !too_large && self.runtime.meters().events().is_triggered() {
+        let meters = self.runtime.meters();
+        if channel.to_self && !too_large && meters.closes_channels() && meters.events().is_triggered() {
             // It was handed its own message.
             let topic = Arc::clone(topic);
             self.stop_channel(&topic, TOO_MANY_EVENTS);
@@ -101,6 +111,7 @@ impl Session {
         let (vsn, now) = (self.vsn, self.runtime.uptime());
         let Some(Topic::Joined(channel)) = self.topics.get_mut(&*message.topic) else { return };
         let push = message.payload.json().map_or(PresencePush::Unknown, PresencePush::parse);
+        let closes = self.runtime.meters().closes_channels();
         let unknown = channel.policies.as_ref().and_then(|policies| {
             if policies.read.presence.is_none() {
                 Some(Question::Presence)
@@ -119,9 +130,12 @@ impl Session {
             .as_ref()
             .is_some_and(|policies| policies.write.is_some_and(|write| !write.presence));
         let (calls, window) = limits.client_presence();
-        if push != PresencePush::NoEvent && !channel.presence_calls.allow(now, calls, window) {
+        let allowed = push == PresencePush::NoEvent || channel.presence_calls.allow(now, calls, window);
+        if !allowed && closes {
             return self.stop_channel(&message.topic, TOO_MANY_CALLS);
         }
+        let mut held =
+            (!allowed).then(|| Held::Window(channel.presence_calls.opens_at(window).saturating_sub(now)));
         let (status, response): (_, &[u8]) = match &push {
             PresencePush::Track(tracked) if !is_object(tracked) => {
                 ("error", br#"{"reason":"Presence track payload must be a map"}"#)
@@ -131,26 +145,46 @@ impl Session {
                 return self.stop_channel(&message.topic, "Track message size exceeded");
             }
             PresencePush::Track(_) if self.runtime.too_many_presence_events() => {
-                return self.stop_channel(&message.topic, TOO_MANY_PRESENCE);
+                if closes {
+                    return self.stop_channel(&message.topic, TOO_MANY_PRESENCE);
+                }
+                held = held.or(Some(Held::Tenant));
+                ("ok", b"{}")
             }
             PresencePush::NoEvent | PresencePush::Track(_) | PresencePush::Untrack => ("ok", b"{}"),
             PresencePush::Unknown => ("error", b"{}"),
         };
         let reply = encode::reply(vsn, &channel.join_ref, &message.msg_ref, &channel.topic, status, response);
-        match push {
+        let wanted = match push {
             // Copied: the tracked object would else keep the whole frame it came in.
-            PresencePush::Track(tracked) if status == "ok" => {
-                let tracked = Bytes::copy_from_slice(&tracked);
-                self.runtime.metrics().payload(MessageType::Presence, tracked.len());
-                if let Some(fan_out) = channel.membership.track(&channel.presence_key, tracked) {
-                    self.runtime.meters().presence().add(1);
-                    self.fan_outs.extend(fan_out);
-                }
+            PresencePush::Track(tracked) if status == "ok" => Some(Some(Bytes::copy_from_slice(&tracked))),
+            PresencePush::Untrack => Some(None),
+            _ => None,
+        };
+        match (wanted, held) {
+            (Some(tracked), Some(held)) => {
+                self.send(reply);
+                return self.merge(&message.topic, held, tracked);
             }
-            PresencePush::Untrack => self.fan_outs.extend(channel.membership.untrack()),
-            _ => {}
+            (Some(Some(tracked)), None) => self.track(&message.topic, tracked),
+            (Some(None), None) => {
+                channel.merged = None;
+                self.fan_outs.extend(channel.membership.untrack());
+            }
+            (None, _) => {}
         }
         self.send(reply);
+    }
+
+    /// Makes a channel present with an object.
+    pub(super) fn track(&mut self, topic: &str, tracked: Bytes) {
+        let Some(Topic::Joined(channel)) = self.topics.get_mut(topic) else { return };
+        channel.merged = None;
+        self.runtime.metrics().payload(MessageType::Presence, tracked.len());
+        if let Some(fan_out) = channel.membership.track(&channel.presence_key, tracked) {
+            self.runtime.meters().presence().add(1);
+            self.fan_outs.extend(fan_out);
+        }
     }
 }
 

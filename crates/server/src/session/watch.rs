@@ -145,15 +145,23 @@ impl Session {
         if channel.attempt != ticket.step {
             return;
         }
+        let answered = std::mem::replace(&mut channel.answered, true);
         match result {
             Ok(()) => self.system(&ticket.topic, &SystemMessage::subscribed()),
             Err(refusal) => {
                 if refusal.is_transient() {
                     channel.retry_at = Some(retry_at());
                 }
+                // The join is refused what it asked for. What is tried again or refused later ends no channel.
                 let tenant = &**self.runtime.name();
                 tracing::warn!(tenant, code = refusal.code(), "subscription refused");
-                self.system(&ticket.topic, &SystemMessage::postgres_changes_error(refusal.to_string()));
+                let text = refusal.to_string();
+                let message = if !answered {
+                    SystemMessage::postgres_changes_error(text)
+                } else {
+                    SystemMessage::warning(Extension::PostgresChanges, refusal.code(), text)
+                };
+                self.system(&ticket.topic, &message);
             }
         }
     }

@@ -227,6 +227,10 @@ fn free(frame: &mut Frame, ids: &mut HashMap<u64, usize>) -> Result<()> {
         positions.sort_unstable();
         *served = positions.into_iter().map(Value::from).collect();
     }
+    // Refused rows have the time as well here (clients 3).
+    if let Some(time @ Value::Null) = frame.payload.pointer_mut("/data/commit_timestamp") {
+        *time = json!("0000-00-00T00:00:00.000Z");
+    }
     if let Some(Value::String(time)) = frame.payload.pointer_mut("/data/commit_timestamp") {
         let digits_as_0 = |c: char| if c.is_ascii_digit() { '0' } else { c };
         *time = time.chars().map(digits_as_0).collect();

@@ -72,7 +72,7 @@ async fn the_publication_is_altered() -> Result<()> {
     let before: String = db.client().query_one(slots, &[]).await?.get(0);
 
     db.sql("alter publication supabase_realtime drop table public.other").await?;
-    assert!(told(&mut of_other, "error").await?.contains("table: other"));
+    assert!(told(&mut of_other, "warning").await?.contains("table: other"));
     assert_eq!(told(&mut of_all, "ok").await?, "Subscribed to PostgreSQL");
     db.sql("insert into public.other values (1, 'unpublished')").await?;
     insert(&db, "still").await?;
@@ -98,7 +98,7 @@ async fn the_publication_is_dropped() -> Result<()> {
     let (server, db) = server_of_row_changes().await?;
     let mut socket = watching(&server, json!({"schema": "public", "table": "test"})).await?;
     db.sql("drop publication supabase_realtime").await?;
-    assert!(told(&mut socket, "error").await?.contains("Please check Realtime is enabled"));
+    assert!(told(&mut socket, "warning").await?.contains("Please check Realtime is enabled"));
     until(&db, SLOTS, 0).await?;
     insert(&db, "while there is none").await?;
     db.sql("create publication supabase_realtime for table public.test").await?;
@@ -108,7 +108,7 @@ async fn the_publication_is_dropped() -> Result<()> {
 
     // Emptied is as good as dropped.
     db.sql("alter publication supabase_realtime drop table public.test").await?;
-    told(&mut socket, "error").await?;
+    told(&mut socket, "warning").await?;
     until(&db, SLOTS, 0).await?;
     db.sql("alter publication supabase_realtime add table public.test").await?;
     told(&mut socket, "ok").await?;
@@ -258,7 +258,7 @@ async fn a_permanent_slot_goes_on_where_it_ended() -> Result<()> {
         .await?;
         gone = db.sql(&format!("select pg_drop_replication_slot('{slot}')")).await.is_ok();
     }
-    let told = told(&mut socket, "error").await?;
+    let told = told(&mut socket, "gap").await?;
     assert!(told.contains("may have been missed"), "{told}");
     assert_eq!(socket.event(TOPIC, "system").await?["status"], "ok");
     insert(&db, "anew").await?;

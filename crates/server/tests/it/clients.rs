@@ -301,6 +301,31 @@ async fn python() -> Result<()> {
     Ok(())
 }
 
+/// PyPI `realtime`: a database that is away for a while ends no subscription; later changes arrive (clients 1)
+#[tokio::test]
+async fn python_outlives_its_database() -> Result<()> {
+    let (server, db) = server().await?;
+    let every = json!([{"event": "*", "schema": "public", "table": "test"}]);
+    let mut client = Client::python(&server, &every)?;
+    client.ready().await?;
+    let admin = realtime_testkit::cluster().await?.connect("postgres").await?;
+    for round in 0..2 {
+        let name = db.name();
+        let away = format!(
+            "alter database {name} with allow_connections false; select pg_terminate_backend(pid)
+             from pg_stat_activity where datname = '{name}' and application_name like 'realtime%'"
+        );
+        admin.batch_execute(&away).await?;
+        server.logged("ReplicationConnectionDown").await?;
+        admin.batch_execute(&format!("alter database {name} with allow_connections true")).await?;
+        // The notice of the gap is none that it can read; that of the end is.
+        assert_eq!(client.next("system").await?["message"], "Subscribed to PostgreSQL");
+        db.sql(&format!("insert into public.test (details) values ('{round}')")).await?;
+        assert_eq!(client.next("change").await?["new"]["details"], json!(round.to_string()));
+    }
+    Ok(())
+}
+
 /// Every official client in one channel: what each says reaches each other, as text, over HTTP and, where both
 /// ends can, as bytes; all see who is present. supabase-js newest in both serializers, supabase-js 2.39, PyPI
 /// `realtime`, npm `phoenix` over a WebSocket and over long-poll. (protocol 1.11, 41, 44, 45, 58, 61, 69)

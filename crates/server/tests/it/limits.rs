@@ -51,7 +51,9 @@ async fn joins_per_second() -> Result<()> {
 #[tokio::test]
 async fn events_per_second() -> Result<()> {
     let db = TestDb::new().await?;
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "5");
+    let options = ServerOptions::default()
+        .env("TENANT_MAX_EVENTS_PER_SECOND", "5")
+        .env("LIMITS_CLOSE_CHANNELS", "true");
     let server = Server::start(BINARY, &db, options).await?;
     let topic = "realtime:room";
     let mut sender = server.socket(Version::V2, "anon").await?;
@@ -105,5 +107,77 @@ async fn events_per_second() -> Result<()> {
     own.send(Value::Null, Value::Null, topic, "broadcast", json!({"n": 3})).await?;
     own.event(topic, "broadcast").await?;
     assert_eq!(own.event(topic, "system").await?["message"], "Too many messages per second");
+    Ok(())
+}
+
+/// A speaker that never stops is told the limit, its listeners what they missed; no channel ends, and as much arrives
+/// as the limit allows. HTTP requests are refused.
+#[tokio::test]
+async fn messages_above_the_limit_are_dropped_and_told() -> Result<()> {
+    let db = TestDb::new().await?;
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "10");
+    let server = Server::start(BINARY, &db, options).await?;
+    let topic = "realtime:room";
+    let mut speaker = server.socket(Version::V2, "anon").await?;
+    speaker.join(topic, json!({"config": {"broadcast": {"ack": true}}})).await?;
+    let mut listeners = Vec::new();
+    for version in [Version::V1, Version::V2] {
+        let mut listener = server.socket(version, "anon").await?;
+        listener.join(topic, json!({"config": {}})).await?;
+        listeners.push(listener);
+    }
+    // So many that the average stays above the limit for the rest of the test.
+    for _ in 0..400 {
+        speaker.send(Value::Null, Value::Null, topic, "broadcast", json!({"event": "early"})).await?;
+    }
+    let refused = async {
+        for n in 0.. {
+            let reference = format!("n{n}");
+            speaker.send(Value::Null, json!(reference), topic, "broadcast", json!({"event": "e"})).await?;
+            let reply = speaker.reply(&reference).await?;
+            if reply["status"] != "ok" {
+                return anyhow::Ok(reply);
+            }
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::bail!("never")
+    };
+    let reply = time::timeout(PATIENCE, refused).await??;
+    let response = json!({"reason": "Too many messages per second", "limit": 10});
+    assert_eq!(reply, json!({"status": "error", "response": response}));
+    for listener in &mut listeners {
+        let told = listener.event(topic, "system").await?;
+        assert_eq!(
+            (&told["status"], &told["code"]),
+            (&json!("warning"), &json!("MessagesDropped")),
+            "{told}"
+        );
+        assert!(told["count"].as_u64().is_some_and(|count| count > 0), "{told}");
+    }
+    // Some pass in each second.
+    let passes = async {
+        for n in 0.. {
+            let reference = format!("p{n}");
+            let payload = json!({"event": "late"});
+            speaker.send(Value::Null, json!(reference), topic, "broadcast", payload).await?;
+            if speaker.reply(&reference).await?["status"] == "ok" {
+                return anyhow::Ok(());
+            }
+            time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::bail!("never")
+    };
+    time::timeout(PATIENCE, passes).await??;
+    for listener in &mut listeners {
+        listener.expect(|frame| frame.event == "broadcast" && frame.payload["event"] == "late").await?;
+    }
+    for (path, body) in [
+        ("/api/broadcast", r#"{"messages":[{"topic":"room","event":"e","payload":{}}]}"#),
+        ("/api/broadcast/room/events/e", "{}"),
+    ] {
+        let bearer = format!("Bearer {}", token("anon"));
+        let headers = [("Authorization", &*bearer), ("Content-Type", "application/json")];
+        assert_eq!(server.http("POST", path, &headers, body.as_bytes()).await?.status, 429);
+    }
     Ok(())
 }

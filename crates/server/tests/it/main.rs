@@ -29,6 +29,7 @@ mod command_line;
 mod dashboard;
 mod database_tls;
 mod dev_nodes;
+mod dialogues;
 mod drain;
 mod examples;
 mod handshake;

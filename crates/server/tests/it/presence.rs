@@ -113,7 +113,9 @@ async fn what_cannot_be_tracked() -> Result<()> {
 async fn calls_are_limited() -> Result<()> {
     let db = TestDb::new().await?;
     // Longer than any test.
-    let options = ServerOptions::default().env("CLIENT_PRESENCE_WINDOW_MS", "3600000");
+    let options = ServerOptions::default()
+        .env("CLIENT_PRESENCE_WINDOW_MS", "3600000")
+        .env("LIMITS_CLOSE_CHANNELS", "true");
     let server = Server::start(BINARY, &db, options).await?;
     let mut socket = enter(&server, Version::V2, json!({"enabled": true})).await?;
     let mut other = enter(&server, Version::V2, json!({"enabled": true})).await?;
@@ -129,6 +131,43 @@ async fn calls_are_limited() -> Result<()> {
     socket.event(TOPIC, "phx_close").await?;
     assert!(socket.settle().await?.iter().all(|frame| frame.event.starts_with("presence_")), "no reply");
     track(&mut other, json!({"n": 1})).await
+}
+
+/// Calls above the window are merged; the last one counts when it opens. Nothing closes.
+#[tokio::test]
+async fn calls_above_the_window_count_when_it_opens() -> Result<()> {
+    let db = TestDb::new().await?;
+    let options = ServerOptions::default().env("CLIENT_PRESENCE_WINDOW_MS", "3000");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = enter(&server, Version::V2, json!({"key": "k"})).await?;
+    let mut other = enter(&server, Version::V2, json!({"enabled": true})).await?;
+    let mut told = 0;
+    for n in 0..20 {
+        socket
+            .send(
+                json!("1"),
+                json!(format!("t{n}")),
+                TOPIC,
+                "presence",
+                json!({"event": "track", "payload": {"n": n}}),
+            )
+            .await?;
+        assert_eq!(socket.reply(&format!("t{n}")).await?["status"], "ok");
+        told += usize::from(n >= 5);
+    }
+    assert_eq!(told, 15);
+    let warning = socket.event(TOPIC, "system").await?;
+    assert_eq!(
+        (&warning["status"], &warning["code"]),
+        (&json!("warning"), &json!("ClientPresenceRateLimitReached"))
+    );
+    other
+        .expect(|frame| {
+            frame.event == "presence_diff" && frame.payload["joins"]["k"]["metas"][0]["n"] == json!(19)
+        })
+        .await?;
+    assert!(socket.settle().await?.iter().all(|frame| frame.event.starts_with("presence_")));
+    Ok(())
 }
 
 /// protocol 65

@@ -9,14 +9,11 @@ use realtime_pgoutput::{
 };
 use tokio::time::{self, Duration, Instant};
 
-use super::{ASK_AGAIN, Failed, LIMITED, State, Transaction, aside, waiting::Waiting};
+use super::{ASK_AGAIN, Failed, State, Transaction, aside, waiting::Waiting};
 use crate::{Notice, pool, questions};
 
 /// Changes that are checked together at most.
 const MAX_WAITING: usize = 256;
-
-/// How often it is looked whether there are few enough changes again.
-const RELENT: Duration = Duration::from_secs(1);
 
 /// Bytes of changes that wait to be checked at most, give or take one change.
 const MAX_WAITING_BYTES: usize = 1_000_000;
@@ -110,38 +107,6 @@ impl State {
         self.waiting.push(waiting);
         if self.waiting.len() >= MAX_WAITING || self.waiting_bytes >= MAX_WAITING_BYTES {
             self.flush().await;
-        }
-    }
-
-    /// Whether rows are dropped because there are too many. The channels are told when that begins.
-    fn drops(&mut self) -> bool {
-        let limited = self.sink.is_limited();
-        if limited {
-            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-            if self.limited.is_none() {
-                self.limited = Some(Instant::now() + RELENT);
-                tracing::error!(
-                    code = "MessagePerSecondRateLimitReached",
-                    "Too many postgres changes messages per second"
-                );
-                self.tell_all(&Notice::warning("MessagePerSecondRateLimitReached", LIMITED));
-            }
-        } else {
-            self.relent();
-        }
-        limited
-    }
-
-    /// Tells the channels that rows come again, if that is so.
-    pub(in crate::worker) fn relent(&mut self) {
-        if self.limited.is_none() {
-            return;
-        }
-        if self.sink.is_limited() {
-            self.limited = Some(Instant::now() + RELENT);
-        } else {
-            self.limited = None;
-            self.confirm_all();
         }
     }
 

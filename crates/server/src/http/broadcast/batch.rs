@@ -9,7 +9,7 @@ use axum::{
 };
 use http::StatusCode;
 use realtime_hub::Said;
-use realtime_protocol::{size, write_json_string};
+use realtime_protocol::{has_lone_surrogate, size, write_json_string};
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 use uuid::Uuid;
@@ -92,7 +92,7 @@ pub async fn batch(
         }
     };
     let (mean, max) = (runtime.meters().events().average(), f64::from(runtime.meters().events().limit()));
-    if mean > max {
+    if mean > max || runtime.meters().sheds() {
         return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);
     }
     if messages.len() as f64 + mean > max {
@@ -156,7 +156,11 @@ enum Refusal {
 
 fn parse(body: &[u8], max_payload: usize) -> Result<Vec<Message<'_>>, Refusal> {
     let whole = |text: &'static str| Refusal::Errors(json!([text]));
-    let body: &RawValue = serde_json::from_slice(body).map_err(|_| Refusal::NotJson)?;
+    let text = body;
+    let body: &RawValue = serde_json::from_slice(text).map_err(|_| Refusal::NotJson)?;
+    if has_lone_surrogate(text) {
+        return Err(Refusal::NotJson);
+    }
     let messages = object::<Body<'_>>(body).and_then(|body| body.messages).ok_or_else(|| whole(BLANK))?;
     let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).map_err(|_| whole(INVALID))?;
     if messages.is_empty() {
@@ -230,6 +234,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_by_message_and_field() {
         assert_eq!(errors("{bad"), json!("not JSON"));
+        let half = r#"{"messages":[{"topic":"x","event":"e","payload":{"a":"\ud800"}}]}"#;
+        assert_eq!(errors(half), json!("not JSON"));
         for (body, told) in [
             ("{}", json!([BLANK])),
             ("[1]", json!([BLANK])),

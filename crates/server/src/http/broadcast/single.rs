@@ -11,7 +11,7 @@ use axum::{
 use bytes::Bytes;
 use http::StatusCode;
 use realtime_hub::Said;
-use realtime_protocol::{Encoding, UserBroadcast, size};
+use realtime_protocol::{Encoding, UserBroadcast, has_lone_surrogate, size};
 use serde_json::{json, value::RawValue};
 
 use super::{Published, RATE_EXCEEDED, Writer, is_json, media_type, read_body, room};
@@ -88,7 +88,7 @@ pub async fn single(
         return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
     }
     let events = runtime.meters().events();
-    if events.average() >= f64::from(events.limit()) {
+    if events.average() >= f64::from(events.limit()) || runtime.meters().sheds() {
         return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);
     }
     if private && let Err(refusal) = writer.may_write(&runtime, &topic).await {
@@ -107,7 +107,7 @@ fn payload(body: &Bytes) -> Option<Bytes> {
     if body.is_empty() {
         return Some(Bytes::from_static(b"{}"));
     }
-    let json: &RawValue = serde_json::from_slice(body).ok()?;
+    let json: &RawValue = serde_json::from_slice(body).ok().filter(|_| !has_lone_surrogate(body))?;
     if json.get().starts_with('{') {
         return Some(body.slice_ref(json.get().as_bytes()));
     }
@@ -125,5 +125,6 @@ mod tests {
         assert_eq!(payload("").unwrap(), "{}");
         assert_eq!(payload("[1]").unwrap(), "{\"_json\":[1]}");
         assert_eq!(payload("{bad"), None);
+        assert_eq!(payload(r#"{"a":"\ud800"}"#), None, "half a character");
     }
 }

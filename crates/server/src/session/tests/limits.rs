@@ -128,3 +128,57 @@ async fn joins_of_one_socket_count_against_it_first() {
     time::advance(Duration::from_secs(1)).await;
     assert_eq!(socket.refusal("realtime:a"), None, "some are free again");
 }
+
+/// Above the limit as many pass in each second as it allows. The sender of one more is told the limit; nobody's channel
+/// ends.
+#[tokio::test(start_paused = true)]
+async fn broadcasts_above_the_limit_are_not_delivered() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_events_per_second = 3);
+    let (mut speaker, mut listener) = (fixture.socket(), fixture.socket());
+    speaker.join("realtime:a", json!({"config": {"broadcast": {"ack": true, "self": true}}}));
+    listener.join("realtime:a", json!({"config": {}}));
+    fixture.runtime.meters().events().add(1000);
+    time::advance(Duration::from_secs(5)).await;
+    let call = json!(["1", "2", "realtime:a", "broadcast", {"event": "e"}]);
+    for _ in 0..2 {
+        // One was accepted and two were delivered.
+        assert_eq!(speaker.send(call.clone()).len(), 2);
+        assert_eq!(listener.frames().len(), 1);
+        let frames = speaker.send(call.clone());
+        let refused = json!({"reason": "Too many messages per second", "limit": 3});
+        assert_eq!((frames.len(), &frames[0][4]), (1, &json!({"status": "error", "response": refused})));
+        assert!(listener.frames().is_empty());
+        time::sleep(Duration::from_millis(1001)).await;
+        for socket in [&mut speaker, &mut listener] {
+            let frames = socket.frames();
+            assert_eq!((frames.len(), &frames[0][4]["code"]), (1, &json!("MessagesDropped")));
+            assert_eq!(frames[0][4]["count"], 1);
+        }
+    }
+}
+
+/// A socket that goes on with ten times the limit for ten seconds is closed.
+#[tokio::test(start_paused = true)]
+async fn floods_end_their_socket() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_events_per_second = 1);
+    let mut socket = fixture.socket();
+    let heartbeat = json!([null, "1", "phoenix", "heartbeat", {}]);
+    for _ in 0..10 {
+        for _ in 0..11 {
+            assert_eq!(socket.send(heartbeat.clone()).len(), 1);
+        }
+        time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(socket.effects.is_empty());
+    assert!(socket.send(heartbeat.clone()).is_empty());
+    assert!(matches!(socket.effects[..], [Effect::Close(1008)]));
+
+    let fixture = Fixture::closing(|tenant| tenant.limits.max_events_per_second = 1);
+    let mut socket = fixture.socket();
+    for _ in 0..15 {
+        for _ in 0..11 {
+            assert_eq!(socket.send(heartbeat.clone()).len(), 1);
+        }
+        time::advance(Duration::from_secs(1)).await;
+    }
+}

@@ -41,7 +41,7 @@ async fn what_counts_as_presence_events() {
 /// protocol 64: a tenant's own window; zero means the default.
 #[tokio::test(start_paused = true)]
 async fn presence_calls_within_a_window() {
-    let fixture = Fixture::new(|tenant| {
+    let fixture = Fixture::closing(|tenant| {
         tenant.limits.max_client_presence_events_per_window = Some(2);
         tenant.limits.client_presence_window_ms = Some(1000);
     });
@@ -59,7 +59,7 @@ async fn presence_calls_within_a_window() {
     assert_eq!(frames[0][4]["message"], "Client presence rate limit exceeded");
     assert_eq!((frames.len(), &frames[1][3]), (2, &json!("phx_close")), "no reply");
 
-    let fixture = Fixture::new(|tenant| tenant.limits.max_client_presence_events_per_window = Some(0));
+    let fixture = Fixture::closing(|tenant| tenant.limits.max_client_presence_events_per_window = Some(0));
     let mut socket = fixture.socket();
     socket.join("realtime:a", json!({"config": {}}));
     for _ in 0..5 {
@@ -71,7 +71,7 @@ async fn presence_calls_within_a_window() {
 /// protocol 5.4: a tenant with too many presence events stops who tracks and who wants the state.
 #[tokio::test(start_paused = true)]
 async fn presence_of_a_tenant_is_limited() {
-    let fixture = Fixture::new(|tenant| tenant.limits.max_presence_events_per_second = 1);
+    let fixture = Fixture::closing(|tenant| tenant.limits.max_presence_events_per_second = 1);
     let mut socket = fixture.socket();
     socket.join("realtime:a", json!({"config": {}}));
     fixture.runtime.meters().presence().add(11);
@@ -82,4 +82,122 @@ async fn presence_of_a_tenant_is_limited() {
     let frames = socket.join("realtime:a", json!({"config": {"presence": {"enabled": true}}}));
     let events: Vec<_> = frames.iter().map(|frame| frame[3].as_str().unwrap()).collect();
     assert_eq!(events, ["phx_reply", "system", "phx_close"]);
+}
+
+/// The calls above the window are merged: the last one counts when it opens, which the client is told once.
+#[tokio::test(start_paused = true)]
+async fn presence_calls_above_the_window_are_merged() {
+    let fixture = Fixture::new(|tenant| {
+        tenant.limits.max_client_presence_events_per_window = Some(2);
+        tenant.limits.client_presence_window_ms = Some(1000);
+    });
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", json!({"config": {"presence": {"enabled": true, "key": "k"}}}));
+    let track = |n: u32| json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": {"n": n}}]);
+    let joined = |frames: &[Value]| -> Vec<Value> {
+        let diffs = frames.iter().filter(|frame| frame[3] == "presence_diff");
+        diffs.map(|diff| diff[4]["joins"]["k"]["metas"][0]["n"].clone()).collect()
+    };
+    for n in 1..=2 {
+        assert_eq!(joined(&socket.send(track(n))), [n]);
+    }
+    let frames = socket.send(track(3));
+    assert_eq!((frames.len(), &frames[0][4]["status"]), (2, &json!("ok")));
+    assert_eq!(
+        frames[1][4],
+        json!({
+            "extension": "system", "status": "warning", "code": "ClientPresenceRateLimitReached", "channel": "a",
+            "message": "Client presence rate limit exceeded: the last call counts later",
+        })
+    );
+    let untrack = json!(["1", "2", "realtime:a", "presence", {"event": "untrack"}]);
+    for call in [untrack.clone(), track(4), track(5)] {
+        let frames = socket.send(call);
+        assert_eq!((frames.len(), &frames[0][4]["status"]), (1, &json!("ok")), "told once");
+    }
+    time::advance(Duration::from_millis(1000)).await;
+    assert!(socket.tick().is_empty(), "not yet");
+    time::advance(Duration::from_millis(1)).await;
+    assert!(socket.session.deadline().is_some_and(|at| at <= time::Instant::now()));
+    assert_eq!(joined(&socket.tick()), [5]);
+    assert!(socket.tick().is_empty(), "it counts once");
+    // It was a call of the new window.
+    assert_eq!(joined(&socket.send(track(6))), [6]);
+    assert_eq!(socket.send(untrack).len(), 2);
+    time::advance(Duration::from_millis(1001)).await;
+    let frames = socket.tick();
+    assert_eq!((frames.len(), &frames[0][4]["leaves"]["k"]["metas"][0]["n"]), (1, &json!(6)));
+}
+
+/// A channel that leaves takes what was merged with it.
+#[tokio::test(start_paused = true)]
+async fn merged_calls_end_with_their_channel() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_client_presence_events_per_window = Some(1));
+    let mut socket = fixture.socket();
+    let track = |n: u32| json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": {"n": n}}]);
+    socket.join("realtime:a", json!({"config": {"presence": {"enabled": true}}}));
+    socket.send(track(1));
+    socket.send(track(2));
+    socket.send(json!(["1", "3", "realtime:a", "phx_leave", {}]));
+    socket.join("realtime:a", json!({"config": {"presence": {"enabled": true}}}));
+    time::advance(Duration::from_secs(60)).await;
+    assert!(socket.tick().is_empty());
+}
+
+/// A tenant with too many presence events: tracks are merged until there are fewer, states are sent.
+#[tokio::test(start_paused = true)]
+async fn presence_of_a_tenant_above_its_limit_is_merged() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_presence_events_per_second = 1);
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", json!({"config": {"presence": {"enabled": true, "key": "k"}}}));
+    fixture.runtime.meters().presence().add(21);
+    time::advance(Duration::from_secs(5)).await;
+    let frames = socket.send(json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": {}}]));
+    assert_eq!((frames.len(), &frames[0][4]["status"]), (2, &json!("ok")));
+    assert_eq!(frames[1][4]["code"], "PresenceRateLimitReached");
+    let frames = fixture.socket().join("realtime:a", json!({"config": {"presence": {"enabled": true}}}));
+    assert_eq!(frames.iter().map(|frame| &frame[3]).collect::<Vec<_>>(), ["phx_reply", "presence_state"]);
+    for _ in 0..60 {
+        time::advance(Duration::from_secs(1)).await;
+        if let [diff] = &*socket.tick() {
+            assert!(diff[4]["joins"]["k"].is_object(), "{diff}");
+            return;
+        }
+    }
+    panic!("it never counts");
+}
+
+/// clients 6: on a socket of serializer 1.0.0 diffs wait for the answers to its joins, a second at most.
+#[tokio::test(start_paused = true)]
+async fn diffs_wait_for_open_joins() {
+    let fixture = Fixture::new(|_| {});
+    let (mut v1, mut v2, mut other) = (fixture.socket_of(Vsn::V1), fixture.socket(), fixture.socket());
+    let presence = json!({"config": {"presence": {"enabled": true}}});
+    let join_v1 = |topic: &str| json!({"topic": topic, "event": "phx_join", "payload": presence, "ref": "1", "join_ref": "1"});
+    v1.send(join_v1("realtime:a"));
+    v2.join("realtime:a", presence.clone());
+    other.join("realtime:a", json!({"config": {}}));
+    let mut track = |n: u32| {
+        let call = json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": {"n": n}}]);
+        other.send(call);
+    };
+    fixture.database.ready.store(false, Ordering::Relaxed);
+    assert!(v1.send(join_v1("realtime:b")).is_empty());
+    assert!(v2.join("realtime:b", presence.clone()).is_empty());
+    let ticket = v1.ticket();
+    track(1);
+    assert!(v1.frames().is_empty());
+    assert_eq!(v2.frames().len(), 1, "serializer 2.0.0 waits for nothing");
+    let frames = v1.complete(Completion::Database(ticket, Ok(())));
+    let events: Vec<_> = frames.iter().map(|frame| frame["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["phx_reply", "presence_state", "presence_diff"]);
+    // One that is not answered holds them for a second.
+    assert!(v1.send(join_v1("realtime:c")).is_empty());
+    track(2);
+    assert!(v1.frames().is_empty());
+    time::advance(Duration::from_secs(1)).await;
+    assert!(v1.session.deadline().is_some_and(|at| at <= time::Instant::now()));
+    assert_eq!(v1.tick().len(), 1);
+    track(3);
+    assert_eq!(v1.frames().len(), 1);
 }

@@ -133,11 +133,7 @@ async fn another_database() -> Result<()> {
 
     served.admin.change("t", json!({"extensions": [extension(&next).await?]})).await?;
     let told = served.socket.event("realtime:w", "system").await?;
-    assert_eq!(
-        (&told["extension"], &told["status"]),
-        (&json!("postgres_changes"), &json!("gap")),
-        "{told}"
-    );
+    assert_eq!((&told["extension"], &told["status"]), (&json!("postgres_changes"), &json!("gap")), "{told}");
     served.ended(&before).await?;
     let told = served.socket.event("realtime:private", "system").await?;
     assert_eq!(told["status"], "error", "no policy lets anybody in there: {told}");

@@ -168,3 +168,32 @@ async fn a_node_with_polls_takes_its_leave() -> Result<()> {
     nodes.nodes[0].logged("a node has gone").await?;
     Ok(())
 }
+
+/// What a node does not deliver because there is too much goes to no other node; those who listen there are told, too.
+#[tokio::test]
+async fn what_is_dropped_is_told_on_every_node() -> Result<()> {
+    let mut nodes = Nodes::start(1).await?;
+    nodes.add(&[("TENANT_MAX_EVENTS_PER_SECOND", "5")]).await?;
+    nodes.see_each_other(2).await?;
+    let mut listener = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
+    let mut speaker = nodes.join(1, Version::V2, TOPIC, json!({"broadcast": {"ack": true}})).await?;
+    for n in 0..200 {
+        say(&mut speaker, TOPIC, "early", json!({ "n": n })).await?;
+    }
+    let refused = async {
+        for n in 0.. {
+            let reference = format!("n{n}");
+            speaker.send(json!("1"), json!(reference), TOPIC, "broadcast", json!({"event": "e"})).await?;
+            if speaker.reply(&reference).await?["status"] == "error" {
+                return anyhow::Ok(());
+            }
+            time::sleep(time::Duration::from_millis(50)).await;
+        }
+        anyhow::bail!("never")
+    };
+    time::timeout(PATIENCE, refused).await??;
+    let told = listener.event(TOPIC, "system").await?;
+    assert_eq!((&told["status"], &told["code"]), (&json!("warning"), &json!("MessagesDropped")), "{told}");
+    assert!(told["count"].as_u64().is_some_and(|count| count > 0), "{told}");
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Keeps diffs of presence back from a socket whose joins are not answered yet.
+//!
+//! Clients in C# take any diff on the socket as the answer to every push that they wait for (clients 6): a join that is
+//! answered after one never ends for them.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::Outbox;
+
+/// Bytes of diffs that are kept; then they are sent all the same. A second's worth in all but the busiest rooms.
+const MAX_KEPT: usize = 1_000_000;
+
+/// Keeps the diffs of one socket's channels while it is shut. Open at first.
+#[derive(Debug, Default)]
+pub struct DiffGate(Mutex<Option<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    frames: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl DiffGate {
+    /// Keeps diffs from now on.
+    pub fn shut(&self) {
+        self.0.lock().get_or_insert_default();
+    }
+
+    /// Queues what was kept, and keeps nothing any more.
+    pub fn open(&self, outbox: &Outbox) {
+        let mut kept = self.0.lock();
+        // Queued under the lock: a later diff of the same room must not overtake.
+        for frame in kept.take().unwrap_or_default().frames {
+            let _ = outbox.queue(frame);
+        }
+    }
+
+    /// Keeps a diff, if it is to wait.
+    pub(crate) fn keep(&self, frame: &Bytes, outbox: &Outbox) -> bool {
+        let mut gate = self.0.lock();
+        let Some(kept) = &mut *gate else { return false };
+        kept.bytes += frame.len();
+        kept.frames.push(frame.clone());
+        if kept.bytes > MAX_KEPT {
+            for frame in std::mem::take(&mut kept.frames) {
+                let _ = outbox.push(frame);
+            }
+            *gate = None;
+        }
+        true
+    }
+
+    pub(crate) fn is_shut(&self) -> bool {
+        self.0.lock().is_some()
+    }
+}

@@ -9,6 +9,7 @@ mod budget;
 mod catalog;
 mod config;
 mod error;
+mod generation;
 mod janitor;
 mod log_reader;
 mod look;
@@ -37,6 +38,7 @@ pub use authorize::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict}
 pub use broadcast::{DatabaseBroadcast, MessageColumns, NotBroadcast};
 pub use config::DatabaseConfig;
 pub use error::ConnectError;
+pub use generation::{Generation, Generations};
 pub use janitor::{JanitorSettings, Maintenance};
 pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink};
 pub use look::{DatabaseFacts, SchemaFacts, SlotFacts, look, look_at_schema};

@@ -143,6 +143,11 @@ impl Checks<'_> {
     }
 }
 
+/// The refusal of a request that another one, or the end of its channel, has overtaken. Nobody waits for it any more.
+pub(crate) fn overtaken() -> SubscribeRefusal {
+    SubscribeRefusal::Unavailable("The subscription was replaced".to_owned())
+}
+
 fn unavailable(error: &tokio_postgres::Error) -> SubscribeRefusal {
     SubscribeRefusal::Unavailable(pool::describe(error))
 }

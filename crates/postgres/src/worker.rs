@@ -14,6 +14,7 @@ mod state;
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
+use futures_util::FutureExt as _;
 use lag::LagWatch;
 use realtime_changes::{Action, ChannelId, SubscribeRefusal};
 use realtime_pgoutput::{Lsn, message::Message};
@@ -30,7 +31,7 @@ use crate::{
     prepare::Preparation,
     replication::{Event, ReplicationError},
     sharing::Session,
-    subscribe::Checked,
+    subscribe::{Checked, overtaken},
     tenant::Contact,
 };
 
@@ -48,9 +49,9 @@ pub(crate) enum Command {
         checked: Checked,
         reply: oneshot::Sender<Result<(), SubscribeRefusal>>,
     },
-    /// Remember a channel whose tables are not there.
-    Wait(SubscribeRequest),
-    /// End a channel's subscriptions.
+    /// Remember a channel whose tables are not there, in place of what it had.
+    Wait(SubscribeRequest, oneshot::Sender<()>),
+    /// End a channel's subscriptions. Its generations have ended before.
     Unsubscribe(ChannelId),
     /// End the session, because an operator says so.
     EndSession(oneshot::Sender<()>),
@@ -152,15 +153,19 @@ impl Worker {
     /// Works until stopped, or until nobody can send commands any more.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
         let attendees = Arc::clone(&self.attendees);
+        let mut commanded = false;
         loop {
             let wake = self.wake_at();
             let too_far = self.running.as_ref().map(|running| running.lag.exceeded()).unwrap_or_default();
             let due = self.state.is_due();
-            let session = self.running.as_mut().map(|running| &mut running.session);
+            let mut session = self.running.as_mut().map(|running| &mut running.session);
+            // Many commands must not hold up the log: an event has its turn after each.
+            let turn = if commanded { next(session.as_deref_mut()).now_or_never() } else { None };
             let work = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = too_far.cancelled() => Work::TooFar,
+                Some(event) = std::future::ready(turn) => Work::Event(event),
                 command = commands.recv() => match command {
                     Some(command) => Work::Command(command),
                     None => break,
@@ -171,6 +176,7 @@ impl Worker {
                 // Only when no event was there: what waits is asked about with as many others as possible.
                 () = std::future::ready(()), if due => Work::Flush,
             };
+            commanded = matches!(work, Work::Command(_));
             // An answer of the database may be long in coming.
             tokio::select! {
                 biased;
@@ -254,19 +260,20 @@ impl Worker {
         match command {
             Command::Unsubscribe(channel) => {
                 self.state.remove(channel);
-                if !self.wants_session() && self.idle_since.is_none() {
-                    self.idle_since = Some(Instant::now());
-                }
+                self.perhaps_idle();
             }
             Command::EndSession(reply) => {
                 self.end_by_order().await;
                 let _ = reply.send(());
             }
-            Command::Wait(request) => {
+            Command::Wait(request, reply) => {
                 self.state.wait(request);
+                // Who asked may be gone; the channel's end follows as a command of its own.
+                let _ = reply.send(());
                 if let Some(running) = &mut self.running {
                     // The table may have appeared since it was missed.
                     running.refresh_at.get_or_insert(running.refreshed + REFRESH);
+                    self.perhaps_idle();
                 } else if !self.wants_session() {
                     self.look_later();
                 }
@@ -282,12 +289,22 @@ impl Worker {
         }
     }
 
+    /// Somebody may have been the last who wanted the session.
+    fn perhaps_idle(&mut self) {
+        if !self.wants_session() {
+            self.idle_since.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// Subscribes when a session runs: only then will every later commit come through it.
     async fn subscribe(
         &mut self,
         request: SubscribeRequest,
         checked: Checked,
     ) -> Result<(), SubscribeRefusal> {
+        if !request.generation.is_current() {
+            return Err(overtaken());
+        }
         if self.running.is_none() {
             self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.to_string()))?;
         }

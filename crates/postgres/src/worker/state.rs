@@ -194,9 +194,11 @@ impl State {
         self.stats.subscribers.store(self.watchers.len() as u64, Ordering::Relaxed);
     }
 
-    /// Remembers a channel whose subscription found no table. What it had before stays.
+    /// Remembers a channel whose subscription found no table, in place of what it had: that may have been watched with
+    /// other rights.
     pub(super) fn wait(&mut self, request: SubscribeRequest) {
-        if !self.watchers.contains_key(&request.channel) {
+        if request.generation.is_current() {
+            self.remove(request.channel);
             self.vain.insert(request.channel, Arc::new(request));
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use realtime_auth::AuthError;
 use realtime_hub::{Audience, Member, Membership, RoomKey, Sight};
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
@@ -13,13 +14,14 @@ use tokio::time::Instant;
 
 use super::{
     Effect, Session, Ticket, Topic, Waiting,
+    access_token::Renewal,
     channel::{Channel, Token, sub_topic},
-    first_generation, forget,
+    first_generation,
     policies::{self, Policies, Question},
     push::TOO_MANY_PRESENCE,
     ready::Ready,
     replay,
-    watch::{self, Wanted, Watching},
+    watch::{Wanted, Watching},
 };
 
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
@@ -65,7 +67,7 @@ impl Joining {
         let watching = self.watching.as_mut()?;
         watching.attempt = step;
         self.step = step;
-        let request = watch::request(watching.id, &self.token, watching.subscriptions.clone());
+        let request = watching.watch.request(&self.token, watching.subscriptions.clone());
         Some(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, request))
     }
 }
@@ -76,15 +78,8 @@ impl Session {
         let topic: Arc<str> = (&*message.topic).into();
         // The old channel of a duplicate join ends first, whatever becomes of the new one (protocol 3.5).
         let replaced = match self.topics.remove(&topic) {
-            Some(Topic::Joined(channel)) => {
-                forget(&self.runtime, &channel);
-                Some(channel.raw_join_ref.clone())
-            }
-            // Nothing is told: old clients would take it to be of the new channel.
-            Some(Topic::First(channel)) => {
-                channel.forget(&self.runtime);
-                None
-            }
+            Some(Topic::Joined(channel)) => Some(channel.raw_join_ref.clone()),
+            // Of a channel of the first generation nothing is told: old clients would take it to be of the new one.
             _ => None,
         };
         let joining = |payload, token, step| Joining {
@@ -197,10 +192,7 @@ impl Session {
             payload.access_token.as_deref(),
             payload.user_token.as_deref(),
         );
-        let token = self
-            .runtime
-            .verify(text)
-            .map_err(|error| JoinRefusal::Other { reason: error.join_reason(), code: error.code() })?;
+        let token = self.runtime.verify(text).map_err(|error| refused(&error))?;
         if *token.text == *self.tenant_token.text {
             return Ok(Arc::clone(&self.tenant_token));
         }
@@ -337,14 +329,25 @@ impl Session {
         let Some(Topic::Joining(mut joining)) = self.topics.remove(&ticket.topic) else { return };
         self.joining -= 1;
         let waiting = std::mem::take(&mut joining.waiting);
-        match outcome {
+        match outcome.and_then(|()| self.still_good(&joining.token)) {
             Ok(()) => self.accepted(*joining, effects),
-            Err(refusal) => {
-                let (topic, replaced) = (&joining.topic, joining.replaced.as_ref());
-                self.refuse(topic, &joining.raw_join_ref, &joining.msg_ref, replaced, &refusal, effects);
-            }
+            Err(refusal) => self.refuse_joining(&joining, &refusal, effects),
         }
         self.release(waiting, effects);
+    }
+
+    fn refuse_joining(&mut self, joining: &Joining, refusal: &JoinRefusal, effects: &mut Vec<Effect>) {
+        let (topic, replaced) = (&joining.topic, joining.replaced.as_ref());
+        self.refuse(topic, &joining.raw_join_ref, &joining.msg_ref, replaced, refusal, effects);
+    }
+
+    /// Whether a token has not expired while the database was asked.
+    fn still_good(&self, token: &Token) -> Result<(), JoinRefusal> {
+        let now = i64::try_from(self.runtime.clock().unix_seconds()).unwrap_or(i64::MAX);
+        if token.exp > now {
+            return Ok(());
+        }
+        self.runtime.verify(&token.text).map(drop).map_err(|error| refused(&error))
     }
 
     /// The join succeeds. It is answered when what it wants to watch is watched.
@@ -368,7 +371,10 @@ impl Session {
         let Some(Topic::Joining(mut joining)) = self.topics.remove(topic) else { return };
         self.joining -= 1;
         let waiting = std::mem::take(&mut joining.waiting);
-        self.joined(*joining, effects);
+        match self.still_good(&joining.token) {
+            Ok(()) => self.joined(*joining, effects),
+            Err(refusal) => self.refuse_joining(&joining, &refusal, effects),
+        }
         self.release(waiting, effects);
     }
 
@@ -415,14 +421,13 @@ impl Session {
             None => (self.enter(&topic, read, false, first), true),
         };
         let presence = payload.presence_enabled || tenant.presence_enabled;
-        let (id, subscriptions, attempt, watched) = match watching {
-            Some(Watching { id, subscriptions, route, attempt, outcome, .. }) => {
-                (id, subscriptions, attempt, Some((route, outcome)))
+        let (watch, subscriptions, attempt, watched) = match watching {
+            Some(Watching { watch, subscriptions, route, attempt, outcome, .. }) => {
+                (Some(watch), subscriptions, attempt, Some((route, outcome)))
             }
-            None => (self.runtime.routes().next_channel(), Vec::new(), 0, None),
+            None => (None, Vec::new(), 0, None),
         };
         let channel = Channel {
-            id,
             topic: Arc::clone(&topic),
             raw_join_ref,
             join_ref,
@@ -432,11 +437,15 @@ impl Session {
             recheck_at: token.recheck_at(self.runtime.clock().unix_seconds()),
             presence_calls: CallWindow::default(),
             token,
+            renewal: Renewal::default(),
             membership,
             presence,
             policies: read.map(|read| Box::new(Policies::new(read))),
             ready: Ready::Unasked,
             subscriptions,
+            route: watched.as_ref().map(|(route, _)| Arc::clone(route)),
+            watch,
+            subscribed: false,
             retry_at: None,
             attempt,
         };
@@ -470,7 +479,7 @@ impl Session {
     }
 
     /// Sends who is present (protocol 5.5).
-    fn presence_state(&mut self, topic: &str) {
+    pub(super) fn presence_state(&mut self, topic: &str) {
         if self.runtime.too_many_presence_events() {
             return self.stop_channel(topic, TOO_MANY_PRESENCE);
         }
@@ -479,6 +488,10 @@ impl Session {
         channel.membership.send_presence_state(|state| encode::presence_state(vsn, join_ref, topic, state));
         self.runtime.meters().presence().add(1);
     }
+}
+
+fn refused(error: &AuthError) -> JoinRefusal {
+    JoinRefusal::Other { reason: error.join_reason(), code: error.code() }
 }
 
 fn unable_to_replay(error: &ReplayError) -> JoinRefusal {

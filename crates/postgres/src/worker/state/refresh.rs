@@ -184,6 +184,7 @@ mod tests {
             role: "anon".into(),
             claims: "{}".into(),
             subscriptions: parameters.iter().map(spec).collect(),
+            generation: crate::Generations::default().next(),
         }
     }
 

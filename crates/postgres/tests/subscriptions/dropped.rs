@@ -1,0 +1,1 @@
+//! Tables that are dropped while they are watched.

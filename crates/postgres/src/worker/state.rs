@@ -1,5 +1,6 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod dropped;
 mod messages;
 mod refresh;
 mod rows;
@@ -13,6 +14,7 @@ use std::{
 };
 
 use deadpool_postgres::Pool;
+use dropped::Dropped;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
 use realtime_pgoutput::{
     Lsn, Oid, TypeRegistry,
@@ -73,6 +75,8 @@ pub(super) struct State {
     engine: Engine,
     types: TypeRegistry,
     known: HashMap<Oid, Known>,
+    /// Those of them that are gone from the catalog, while rows of them may still be in the log.
+    dropped: Dropped,
     /// The publication's tables as they were last seen, in order.
     published: Vec<Published>,
     /// Watchers may know of other tables than these.
@@ -119,6 +123,7 @@ impl State {
             engine: Engine::default(),
             types: TypeRegistry::default(),
             known: HashMap::new(),
+            dropped: Dropped::default(),
             published: Vec::new(),
             differs: false,
             watchers: HashMap::new(),
@@ -166,6 +171,7 @@ impl State {
         self.engine.clear();
         self.messages.clear();
         self.known.clear();
+        self.dropped = Dropped::default();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {
             watcher.attached.clear();
@@ -219,6 +225,8 @@ impl State {
             .known
             .values()
             .filter_map(|known| known.table.as_ref())
+            // Rows of a table that is gone were committed before this channel came.
+            .filter(|table| !self.dropped.contains(table.oid))
             .filter(|table| request.names(&table.schema, &table.name))
             .map(|table| table.oid)
             .collect();

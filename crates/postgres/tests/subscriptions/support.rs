@@ -134,6 +134,21 @@ impl Watched {
         .await;
     }
 
+    /// Waits until a channel was given so many changes.
+    pub async fn delivered(&self, channel: &Channel, count: usize) {
+        until(|| {
+            let deliveries = self.seen.deliveries.lock();
+            let got = deliveries.iter().flat_map(|delivery| &delivery.recipients);
+            (got.filter(|recipient| recipient.channel == channel.id).count() >= count).then_some(())
+        })
+        .await;
+    }
+
+    /// Takes what was told so far for nothing.
+    pub fn forget_notices(&self) {
+        self.seen.notices.lock().clear();
+    }
+
     /// Whether a channel was told anything.
     pub fn was_told(&self, channel: &Channel) -> bool {
         self.seen.notices.lock().iter().any(|(id, _)| *id == channel.id)
@@ -151,6 +166,16 @@ pub async fn until<T>(look: impl Fn() -> Option<T>) -> T {
         }
     };
     time::timeout(PATIENCE, looking).await.unwrap()
+}
+
+/// Asks the database a question until the answer is yes.
+pub async fn look_until(db: &TestDb, sql: &str) -> Result<()> {
+    let limit = time::Instant::now() + PATIENCE;
+    while !db.client().query_one(sql, &[]).await?.try_get::<_, bool>(0)? {
+        anyhow::ensure!(time::Instant::now() < limit, "never true: {sql}");
+        time::sleep(time::Duration::from_millis(10)).await;
+    }
+    Ok(())
 }
 
 /// A question to the database that a test holds at any of its steps.

@@ -28,7 +28,7 @@ impl State {
     }
 
     /// Whether rows of a table are changes that may be watched, as far as is known.
-    fn publishes(&self, oid: Oid) -> bool {
+    pub(super) fn publishes(&self, oid: Oid) -> bool {
         self.published.iter().any(|table| table.oid == oid)
     }
 
@@ -92,11 +92,13 @@ impl State {
             return Ok(Vec::new());
         };
         let mut attachments = Vec::new();
+        // Of a role or a table that is gone nothing can be seen; that is asked once.
+        let Some(access) = self.access(oid, &request.role).await? else { return Ok(attachments) };
         for (id, spec) in &request.subscriptions {
             if !spec.matches_name(&table.schema, &table.name) {
                 continue;
             }
-            let Some(access) = self.access(oid, &request.role).await? else { continue };
+            let access = Arc::clone(&access);
             let plan = match plan(spec, &table, &access) {
                 Ok(plan) => plan,
                 Err(message) => {

@@ -2,6 +2,9 @@
 
 use crate::elixir;
 
+/// Most conditions of a filter: each is looked at for every row.
+pub(crate) const MAX_CONDITIONS: usize = 50;
+
 /// One condition of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
@@ -71,6 +74,9 @@ pub enum FilterError {
     /// The list of `in` stands without parentheses.
     #[error("`in` filter value must be wrapped by parentheses")]
     InWithoutParentheses,
+    /// More conditions than [`MAX_CONDITIONS`].
+    #[error("more than {MAX_CONDITIONS} conditions")]
+    TooMany,
     /// Nothing between two commas, or at either end.
     #[error("filter must not contain empty segments (check for extra commas)")]
     EmptySegment,
@@ -84,7 +90,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Filter>, FilterError> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    split(text).into_iter().map(|segment| parse_segment(segment.trim())).collect()
+    let segments = split(text);
+    if segments.len() > MAX_CONDITIONS {
+        return Err(FilterError::TooMany);
+    }
+    segments.into_iter().map(|segment| parse_segment(segment.trim())).collect()
 }
 
 /// Splits at commas that are neither in parentheses nor in quotes.

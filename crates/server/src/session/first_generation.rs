@@ -404,7 +404,7 @@ impl Session {
 /// reference, the last ones for JavaScript with a join_ref or a `user_token`.
 fn may_need_stars(join: &ClientMessage) -> bool {
     let user_token = || {
-        let payload = join.payload.json().and_then(|payload| JoinPayload::parse(payload).ok());
+        let payload = join.payload.json().and_then(|payload| JoinPayload::parse(payload, 0).ok());
         payload.is_some_and(|(payload, _)| payload.user_token.is_some())
     };
     !join.msg_ref.is_null() && join.join_ref.is_null() && !user_token()

@@ -8,7 +8,9 @@ use realtime_hub::{Audience, Member, Membership, RoomKey, Sight};
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
 };
-use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Payload, Ref, encode};
+use realtime_protocol::{
+    ClientMessage, JoinPayload, JoinPayloadError, JoinRefusal, MAX_REF_BYTES, MAX_TOPIC_BYTES, Ref, encode,
+};
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
 
@@ -98,7 +100,7 @@ impl Session {
             watching: None,
             waiting: Waiting::new(),
         };
-        match self.admit(&topic, &message.payload) {
+        match self.admit(&message) {
             Err(refusal) => {
                 self.refuse(
                     &topic,
@@ -141,7 +143,12 @@ impl Session {
     }
 
     /// The checks that need no database, in the order of protocol 4.6.
-    fn admit(&mut self, topic: &str, payload: &Payload) -> Result<(JoinPayload, Arc<Token>), JoinRefusal> {
+    fn admit(&mut self, message: &ClientMessage) -> Result<(JoinPayload, Arc<Token>), JoinRefusal> {
+        let (topic, payload) = (&*message.topic, &message.payload);
+        JoinPayloadError::check_length("topic", topic.len(), MAX_TOPIC_BYTES)?;
+        for (field, reference) in [("join_ref", &message.join_ref), ("ref", &message.msg_ref)] {
+            JoinPayloadError::check_length(field, reference.as_json().len(), MAX_REF_BYTES)?;
+        }
         if sub_topic(topic).is_none_or(str::is_empty) {
             return Err(match self.runtime.legacy() {
                 Some(_) => first_generation::no_sub_topic(),
@@ -152,8 +159,7 @@ impl Session {
             return Err(JoinRefusal::RealtimeRestarting);
         }
         let raw = payload.json().map_or(&b""[..], |json| json);
-        let (payload, problems) = JoinPayload::parse(raw)
-            .map_err(|error| JoinRefusal::UnknownErrorOnChannel(error.to_string().into()))?;
+        let (payload, problems) = JoinPayload::parse(raw, self.runtime.max_subscriptions())?;
         for problem in problems {
             tracing::warn!(tenant = &**self.runtime.name(), code = "InvalidJoinPayload", %problem, "join payload field ignored");
         }

@@ -32,6 +32,9 @@ mod tokens;
 const SECRET: &str = "of-the-tests";
 const NOW: u64 = 1_000_000;
 
+/// A subscription that is held, and how to answer it.
+type Held = (Generation, oneshot::Sender<Result<(), SubscribeRefusal>>);
+
 /// A database that is held at every question. Where there is no driver, the test gives the answers as completions.
 struct Scripted {
     ready: AtomicBool,
@@ -40,7 +43,7 @@ struct Scripted {
     /// How many channels have ended what they watched.
     unsubscribed: AtomicU64,
     /// The subscriptions that are held, in order.
-    held: Mutex<Vec<(Generation, oneshot::Sender<Result<(), SubscribeRefusal>>)>>,
+    held: Mutex<Vec<Held>>,
 }
 
 impl Scripted {

@@ -179,6 +179,11 @@ impl Engine {
         self.tables.insert(oid, Watched::new(table, relation));
     }
 
+    /// Forgets a table and whatever was attached to it. Idempotent.
+    pub fn forget_table(&mut self, oid: Oid) {
+        self.tables.remove(&oid);
+    }
+
     /// Forgets all tables.
     pub fn clear(&mut self) {
         self.tables.clear();

@@ -6,7 +6,7 @@ use crate::elixir;
 const MAX_BYTES: usize = 64 * 1024;
 
 /// Most conditions of a filter: each is looked at for every row.
-const MAX_CONDITIONS: usize = 100;
+pub(crate) const MAX_CONDITIONS: usize = 100;
 
 /// One condition of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,12 @@ use crate::{
     filter::{self, Filter, FilterError},
 };
 
+/// Longest name of a schema, table or column. Those of PostgreSQL have 63 bytes, unless it was built for longer ones.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Most columns that may be selected: as many as a table can have.
+const MAX_SELECT: usize = 1_600;
+
 /// Which changes are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventFilter {
@@ -94,6 +100,12 @@ pub enum ParamsError {
         "Error parsing `select` params: expected a list of column name strings, e.g. select: [\"col1\", \"col2\"]"
     )]
     SelectIsAString,
+    /// `select` with more columns than a table can have.
+    #[error("Error parsing `select` params: more than {MAX_SELECT} columns")]
+    SelectTooLong,
+    /// A schema, table or column that no database can have.
+    #[error("Names of schemas, tables and columns have at most {MAX_NAME_BYTES} bytes")]
+    NameTooLong,
     /// `select` with a wildcard.
     #[error(
         "Column selection is not supported for wildcard subscriptions. Provide an explicit schema and table name."
@@ -109,6 +121,9 @@ impl SubscriptionSpec {
     pub fn parse(params: &Map<String, Value>) -> Result<Self, ParamsError> {
         let select = match params.get("select") {
             Some(Value::Array(columns)) => {
+                if columns.len() > MAX_SELECT {
+                    return Err(ParamsError::SelectTooLong);
+                }
                 let columns: Vec<Box<str>> =
                     columns.iter().filter_map(Value::as_str).map(Into::into).collect();
                 (!columns.is_empty()).then_some(columns)
@@ -136,8 +151,16 @@ impl SubscriptionSpec {
             (None, Some(Value::String(table)), None) => ("public", &**table, ""),
             _ => return Err(ParamsError::NoTarget(rendered(params))),
         };
-        let (schema, table) = (NamePattern::of(schema), NamePattern::of(table));
         let filters = filter::parse(filter)?;
+        let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
+        if too_long(schema)
+            || too_long(table)
+            || select.iter().flatten().any(|column| too_long(column))
+            || filters.iter().any(|filter| too_long(&filter.column))
+        {
+            return Err(ParamsError::NameTooLong);
+        }
+        let (schema, table) = (NamePattern::of(schema), NamePattern::of(table));
         if select.is_some() && (schema == NamePattern::Any || table == NamePattern::Any) {
             return Err(ParamsError::SelectOnWildcard);
         }
@@ -298,6 +321,31 @@ mod tests {
         let wild = "Column selection is not supported for wildcard subscriptions. Provide an explicit schema and table name.";
         assert_eq!(parse(json!({"schema": "public", "select": ["id"]})).unwrap_err(), wild);
         assert_eq!(parse(json!({"schema": "public", "table": "*", "select": ["id"]})).unwrap_err(), wild);
+    }
+
+    /// spec README, decision 20
+    #[test]
+    fn sizes_are_bounded() {
+        let t = |key: &str, value: Value| {
+            let mut params = json!({"schema": "public", "table": "t"});
+            params[key] = value;
+            parse(params).map(drop)
+        };
+        let filter = |conditions: usize| json!(vec!["a=eq.1"; conditions].join(","));
+        assert_eq!(t("filter", filter(100)), Ok(()));
+        let told = "Error parsing `filter` params: filter must not have more than 100 conditions";
+        assert_eq!(t("filter", filter(101)), Err(told.to_owned()));
+        assert_eq!(t("select", json!(vec!["a"; 1_600])), Ok(()));
+        let told = "Error parsing `select` params: more than 1600 columns";
+        assert_eq!(t("select", json!(vec!["a"; 1_601])), Err(told.to_owned()));
+        let (long, longer) = ("é".repeat(127), "é".repeat(128));
+        let told = "Names of schemas, tables and columns have at most 255 bytes";
+        for key in ["schema", "table"] {
+            assert_eq!(t(key, json!(long)), Ok(()));
+            assert_eq!(t(key, json!(longer)), Err(told.to_owned()));
+        }
+        assert_eq!(t("select", json!([longer])), Err(told.to_owned()));
+        assert_eq!(t("filter", json!(format!("{longer}=eq.1"))), Err(told.to_owned()));
     }
 
     /// spec README, decision 5

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use deadpool_postgres::ClientWrapper as Client;
 use realtime_changes::{Column, Comparison, Operators, RoleAccess, Table};
-use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
+use realtime_pgoutput::{Lsn, Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
 use tokio_postgres::{Error, Row, types::ToSql};
 
 /// The rows of a query, which is prepared once on each connection.
@@ -65,6 +65,19 @@ pub(crate) async fn fingerprints(client: &Client, oids: &[Oid]) -> Result<Vec<(O
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.oid = any($1)";
     rows(client, SQL, &[&oids]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Which of these tables are gone, and a position in the log behind their end.
+pub(crate) async fn gone(client: &Client, oids: &[Oid]) -> Result<(Vec<Oid>, Lsn), Error> {
+    const SQL: &str = "select pg_catalog.pg_wal_lsn_diff(
+                case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+                    else pg_catalog.pg_current_wal_insert_lsn() end, '0/0')::int8,
+            array(select w.oid from unnest($1::oid[]) w (oid)
+                  where not exists (select from pg_catalog.pg_class c where c.oid = w.oid))";
+    let rows = rows(client, SQL, &[&oids]).await?;
+    let Some(row) = rows.first() else { return Ok((Vec::new(), Lsn(u64::MAX))) };
+    let position: i64 = row.try_get(0)?;
+    Ok((row.try_get(1)?, Lsn(position.unsigned_abs())))
 }
 
 /// A table as it is now; types it needs are added to `types`. `None` if it is gone.

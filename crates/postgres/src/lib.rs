@@ -12,6 +12,7 @@ mod config;
 mod error;
 mod failpoints;
 mod foreign;
+mod generation;
 mod janitor;
 mod log_reader;
 mod look;
@@ -41,6 +42,7 @@ pub use authorize::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict}
 pub use broadcast::{DatabaseBroadcast, MessageColumns, NotBroadcast};
 pub use config::DatabaseConfig;
 pub use error::ConnectError;
+pub use generation::{Generation, Generations};
 pub use janitor::{JanitorSettings, Maintenance};
 pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink};
 pub use look::{DatabaseFacts, SchemaFacts, SlotFacts, look, look_at_schema};

@@ -231,6 +231,11 @@ impl<'a> Checks<'a> {
     }
 }
 
+/// The refusal of a request that another one, or the end of its channel, has overtaken. Nobody waits for it any more.
+pub(crate) fn overtaken() -> SubscribeRefusal {
+    SubscribeRefusal::Unavailable("The subscription was replaced".to_owned())
+}
+
 fn unavailable(error: &tokio_postgres::Error) -> SubscribeRefusal {
     SubscribeRefusal::Unavailable(sqlstate::told_of(error))
 }

@@ -19,14 +19,14 @@ use deadpool_postgres::Pool;
 use realtime_changes::{ChannelId, Delivery, SubscribeRefusal, SubscriptionSpec};
 use realtime_pgoutput::Oid;
 use tokio::{
-    sync::{Mutex, OnceCell, mpsc, watch},
+    sync::{Mutex, OnceCell, Semaphore, mpsc, oneshot, watch},
     time::{self, Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
-    Attendance, ConnectError, DatabaseBroadcast, DatabaseConfig, Replication, Stats,
+    Attendance, ConnectError, DatabaseBroadcast, DatabaseConfig, Generation, Replication, Stats,
     attendance::Attendees,
     breaker::ConnectLimit,
     budget,
@@ -37,7 +37,7 @@ use crate::{
     private::Private,
     rights,
     sharing::Reader,
-    subscribe,
+    subscribe::{self, Checked},
     worker::{Command, Worker},
 };
 
@@ -129,6 +129,8 @@ pub struct SubscribeRequest {
     pub claims: Arc<str>,
     /// Subscriptions with the ids that the client knows them by.
     pub subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
+    /// Which of the channel's requests it is: one that was overtaken leaves nothing behind.
+    pub generation: Generation,
 }
 
 impl SubscribeRequest {
@@ -154,6 +156,8 @@ struct Inner {
     config: DatabaseConfig,
     sink: Arc<dyn ChangeSink>,
     pool: Result<Pool, ConnectError>,
+    /// Places for checks of what clients want to watch: fewer than connections, so that the worker has one.
+    checks: Semaphore,
     contact: Arc<Contact>,
     /// When the last attempt to connect ended, and how. Held during an attempt.
     attempt: Mutex<Option<(Instant, Result<(), ConnectError>)>>,
@@ -209,6 +213,7 @@ impl TenantDatabase {
             failures: parking_lot::Mutex::default(),
             has_room: AtomicBool::new(false),
             rights_known: AtomicBool::new(false),
+            checks: Semaphore::new(config.pool_size.clamp(2, pool::MAX_SIZE) - 1),
             config,
             sink,
             pool,
@@ -373,37 +378,64 @@ impl TenantDatabase {
         self.inner.pool.as_ref().map_err(Clone::clone)
     }
 
-    /// Subscribes a channel to row changes: all of its subscriptions or none. Replaces what it had; on an
-    /// error it keeps that. When this returns, every commit that follows will be delivered.
+    /// Subscribes a channel to row changes: all of its subscriptions or none. Replaces what it had. When this returns,
+    /// every commit that follows will be delivered. On an error the channel keeps what it had; but a channel whose table
+    /// is missing only waits for it from then on.
+    ///
+    /// A request that is overtaken meanwhile fails and leaves nothing behind. Cancel safe, if the channel ends then or
+    /// asks anew.
     ///
     /// # Errors
     /// [`SubscribeRefusal`], whose text is for the client.
     pub async fn subscribe(&self, request: SubscribeRequest) -> Result<(), SubscribeRefusal> {
         let unavailable = |error: ConnectError| SubscribeRefusal::Unavailable(error.join_reason().to_owned());
         let pool = self.pool().map_err(unavailable)?;
-        let checked = match subscribe::check(pool, &self.inner.config.publication, &request).await {
-            Ok(checked) => checked,
+        match self.check(pool, &request).await {
+            Ok(checked) => self.command(pool, |reply| Command::Subscribe { request, checked, reply }).await?,
             Err(refusal) => {
                 match &refusal {
-                    SubscribeRefusal::Unavailable(_) => self.inner.contact.lost(),
+                    SubscribeRefusal::Unavailable(_) => {}
                     // The table may come to be published: then the channel is told.
                     SubscribeRefusal::NoTable(_) => {
-                        let _ = self.worker(pool).await.send(Command::Wait(request)).await;
+                        self.command(pool, |reply| Command::Wait(request, reply)).await?;
                     }
                     SubscribeRefusal::Database { .. } => {}
                 }
-                return Err(refusal);
+                Err(refusal)
             }
+        }
+    }
+
+    /// Checks what a channel wants to watch. As many others as there are connections for it are checked meanwhile.
+    async fn check(&self, pool: &Pool, request: &SubscribeRequest) -> Result<Checked, SubscribeRefusal> {
+        let place = time::timeout(self.inner.config.connect_timeout, self.inner.checks.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(SubscribeRefusal::Unavailable("Too many database timeouts".to_owned()));
         };
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let command = Command::Subscribe { request, checked, reply };
+        // Whoever waited long may be gone, or want something else by now.
+        if !request.generation.is_current() {
+            return Err(subscribe::overtaken());
+        }
+        let checked = subscribe::check(pool, &self.inner.config.publication, request).await;
+        if let Err(SubscribeRefusal::Unavailable(_)) = &checked {
+            self.inner.contact.lost();
+        }
+        checked
+    }
+
+    /// Has the worker do something, and waits until it has.
+    async fn command<T>(
+        &self,
+        pool: &Pool,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, SubscribeRefusal> {
+        let (reply, answer) = oneshot::channel();
         let gone = || SubscribeRefusal::Unavailable("Subscriptions are shutting down".to_owned());
         if failpoints::reach(Point::SubscribeHandedOver).await {
             return Err(gone());
         }
-        self.worker(pool).await.send(command).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())??;
-        Ok(())
+        self.worker(pool).await.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
     }
 
     /// Whether row changes and broadcasts are read from the log right now.
@@ -422,11 +454,11 @@ impl TenantDatabase {
     /// the connection breaks. False if there was none.
     pub async fn end_replication(&self) -> bool {
         let Some(worker) = self.inner.worker.get().filter(|_| self.is_replicating()) else { return false };
-        let (reply, ended) = tokio::sync::oneshot::channel();
+        let (reply, ended) = oneshot::channel();
         worker.send(Command::EndSession(reply)).await.is_ok() && ended.await.is_ok()
     }
 
-    /// Ends a channel's subscriptions. Idempotent.
+    /// Ends a channel's subscriptions. Idempotent. Its generations must have ended before.
     pub fn unsubscribe(&self, channel: ChannelId) {
         let Some(worker) = self.inner.worker.get() else { return };
         if let Err(mpsc::error::TrySendError::Full(command)) = worker.try_send(Command::Unsubscribe(channel))

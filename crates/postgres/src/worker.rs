@@ -16,6 +16,7 @@ pub(crate) mod stuck;
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
+use futures_util::FutureExt as _;
 use lag::LagWatch;
 use meanwhile::{Late, Meanwhile};
 use realtime_changes::{Action, ChannelId, SubscribeRefusal};
@@ -35,7 +36,7 @@ use crate::{
     prepare::Preparation,
     replication::{Event, ReplicationError, Unfinished},
     sharing::Session,
-    subscribe::Checked,
+    subscribe::{Checked, overtaken},
     tenant::Contact,
 };
 
@@ -50,9 +51,9 @@ pub(crate) enum Command {
         checked: Checked,
         reply: oneshot::Sender<Result<(), SubscribeRefusal>>,
     },
-    /// Remember a channel whose tables are not there.
-    Wait(SubscribeRequest),
-    /// End a channel's subscriptions.
+    /// Remember a channel whose tables are not there, in place of what it had.
+    Wait(SubscribeRequest, oneshot::Sender<()>),
+    /// End a channel's subscriptions. Its generations have ended before.
     Unsubscribe(ChannelId),
     /// End the session, because an operator says so.
     EndSession(oneshot::Sender<()>),
@@ -171,12 +172,14 @@ impl Worker {
     /// Works until stopped, or until nobody can send commands any more.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
         let mut meanwhile = Meanwhile::default();
+        let mut commanded = false;
         loop {
             let work = match meanwhile.next() {
                 Some(command) => Some(Work::Command(command)),
-                None => self.next_work(&mut commands, &stop).await,
+                None => self.next_work(&mut commands, &stop, commanded).await,
             };
             let Some(work) = work else { break };
+            commanded = matches!(work, Work::Command(_));
             match self.carry_out(work, &mut commands, &mut meanwhile, &stop).await {
                 Outcome::Done => {}
                 Outcome::Stopped => break,
@@ -193,21 +196,25 @@ impl Worker {
         }
     }
 
-    /// What is to be done next. `None`: nothing any more.
+    /// What is to be done next. `None`: nothing any more. Many commands must not hold up the log: an event has its turn
+    /// after each (`commanded`).
     async fn next_work(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
         stop: &CancellationToken,
+        commanded: bool,
     ) -> Option<Work> {
         let attendees = Arc::clone(&self.attendees);
         let wake = self.wake_at();
         let too_far = self.too_far();
         let due = self.state.is_due();
-        let session = self.running.as_mut().map(|running| &mut running.session);
+        let mut session = self.running.as_mut().map(|running| &mut running.session);
+        let turn = if commanded { next(session.as_deref_mut()).now_or_never() } else { None };
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
             () = too_far.cancelled() => Some(Work::TooFar),
+            Some(event) = std::future::ready(turn) => Some(Work::Event(event)),
             command = commands.recv() => command.map(Work::Command),
             () = attendees.changed() => Some(Work::Attendance),
             answer = self.state.answer() => Some(Work::Answer(answer)),
@@ -332,19 +339,20 @@ impl Worker {
         match command {
             Command::Unsubscribe(channel) => {
                 self.state.remove(channel);
-                if !self.wants_session() && self.idle_since.is_none() {
-                    self.idle_since = Some(Instant::now());
-                }
+                self.perhaps_idle();
             }
             Command::EndSession(reply) => {
                 self.end_by_order().await;
                 let _ = reply.send(());
             }
-            Command::Wait(request) => {
+            Command::Wait(request, reply) => {
                 self.state.wait(request);
+                // Who asked may be gone; the channel's end follows as a command of its own.
+                let _ = reply.send(());
                 if let Some(running) = &mut self.running {
                     // The table may have appeared since it was missed.
                     running.refresh_at.get_or_insert(running.refreshed + REFRESH);
+                    self.perhaps_idle();
                 } else if !self.wants_session() {
                     self.look_later();
                 }
@@ -360,12 +368,22 @@ impl Worker {
         }
     }
 
+    /// Somebody may have been the last who wanted the session.
+    fn perhaps_idle(&mut self) {
+        if !self.wants_session() {
+            self.idle_since.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// Subscribes when a session runs: only then will every later commit come through it.
     async fn subscribe(
         &mut self,
         request: SubscribeRequest,
         checked: Checked,
     ) -> Result<(), SubscribeRefusal> {
+        if !request.generation.is_current() {
+            return Err(overtaken());
+        }
         if self.running.is_none() {
             self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
         }

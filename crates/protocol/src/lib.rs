@@ -18,7 +18,7 @@ mod vsn;
 
 pub use codes::ErrorCode;
 pub use decode::{ClientMessage, DecodeError, Encoding, Payload, UserBroadcast, decode};
-pub use join::{FieldError, JoinPayload, JoinPayloadError, Replay};
+pub use join::{FieldError, JoinPayload, JoinPayloadError, MAX_REF_BYTES, MAX_TOPIC_BYTES, Replay};
 pub use json::{has_lone_surrogate, write_json_string};
 pub use push::{AccessTokenPush, PresencePush};
 pub use reference::Ref;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::ErrorCode;
+use crate::{ErrorCode, JoinPayloadError};
 
 /// Why a connection is refused before the upgrade. Token problems come from the token's verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,9 @@ pub enum JoinRefusal {
     /// `replay` on a public channel.
     #[error("UnableToReplayMessages: Replay is not allowed for public channels")]
     ReplayOnPublicChannel,
+    /// Something of the join is larger than it may be, or could weaken a protection if it was guessed.
+    #[error("InvalidJoinPayload: {0}")]
+    InvalidJoinPayload(Cow<'static, str>),
     /// The payload is not of the form that a join must have.
     #[error("UnknownErrorOnChannel: {0}")]
     UnknownErrorOnChannel(Cow<'static, str>),
@@ -97,6 +100,16 @@ pub enum JoinRefusal {
         /// Operators' code.
         code: &'static str,
     },
+}
+
+impl From<JoinPayloadError> for JoinRefusal {
+    fn from(error: JoinPayloadError) -> Self {
+        let text = error.to_string().into();
+        match error {
+            JoinPayloadError::NoObject(_) => Self::UnknownErrorOnChannel(text),
+            _ => Self::InvalidJoinPayload(text),
+        }
+    }
 }
 
 impl JoinRefusal {
@@ -113,6 +126,7 @@ impl JoinRefusal {
             Self::ChannelRateLimitReached => ErrorCode::CHANNEL_RATE_LIMIT_REACHED.as_str(),
             Self::Unauthorized(_) => ErrorCode::UNAUTHORIZED.as_str(),
             Self::ReplayOnPublicChannel => ErrorCode::UNABLE_TO_REPLAY_MESSAGES.as_str(),
+            Self::InvalidJoinPayload(_) => ErrorCode::INVALID_JOIN_PAYLOAD.as_str(),
             Self::UnknownErrorOnChannel(_) => ErrorCode::UNKNOWN_ERROR_ON_CHANNEL.as_str(),
             Self::Other { code, .. } => code,
         }
@@ -141,6 +155,7 @@ mod tests {
             JoinRefusal::ChannelRateLimitReached,
             JoinRefusal::Unauthorized("x".into()),
             JoinRefusal::ReplayOnPublicChannel,
+            JoinRefusal::InvalidJoinPayload("x".into()),
             JoinRefusal::UnknownErrorOnChannel("x".into()),
         ] {
             assert!(refusal.to_string().starts_with(&format!("{}: ", refusal.code())), "{refusal}");

@@ -201,6 +201,7 @@ impl App {
             self.settings.channel_error_backoff,
             self.settings.no_channel_timeout,
         );
+        let runtime = runtime.with_max_subscriptions(self.settings.max_subscriptions);
         let runtime = runtime.with_legacy(self.legacy.clone()).among_others(self.cluster.clone());
         let runtime = Arc::new(runtime);
         if tenant.suspend {

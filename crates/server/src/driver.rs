@@ -1,6 +1,6 @@
 //! What a session needs around it, whatever the transport: its slow steps, its timers, its signals.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -21,6 +21,8 @@ const MAX_DELAYED: usize = 64;
 /// How long the join of a channel that needs nothing of the database waits for it: as long as its first connection usually
 /// takes, so that what is broadcast from there is heard from the start.
 const CONTACT_PATIENCE: Duration = Duration::from_secs(1);
+/// Slow steps of a session that run at once; more wait for these. A client must not have all connections to the database.
+const MAX_STEPS: usize = 32;
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +45,12 @@ pub struct Driver {
     runtime: Arc<TenantRuntime>,
     /// What the session asked for in the step just made. Empty between steps.
     effects: Vec<Effect>,
-    /// Slow steps of joins. Empty while idle.
+    /// Slow steps, and the watch over broadcasts from the database. Empty while idle.
     running: FuturesUnordered<BoxFuture<'static, Completion>>,
+    /// How many of them are slow steps.
+    steps: usize,
+    /// Slow steps that wait for those, in order.
+    waiting: VecDeque<BoxFuture<'static, Completion>>,
     /// Refusals that wait for their time, in no order.
     delayed: Vec<Delayed>,
     _guard: SocketGuard,
@@ -56,7 +62,16 @@ impl Driver {
     pub fn new(session: Session, runtime: Arc<TenantRuntime>, era: Era) -> Self {
         let guard = runtime.sockets().enter(session.outbox(), era);
         let running = FuturesUnordered::new();
-        Self { session, runtime, effects: Vec::new(), running, delayed: Vec::new(), _guard: guard }
+        Self {
+            session,
+            runtime,
+            effects: Vec::new(),
+            running,
+            steps: 0,
+            waiting: VecDeque::new(),
+            delayed: Vec::new(),
+            _guard: guard,
+        }
     }
 
     /// Where frames to the client wait.
@@ -105,6 +120,12 @@ impl Driver {
     pub async fn event(&mut self) -> Result<(), Ending> {
         tokio::select! {
             Some(completion) = self.running.next() => {
+                if !matches!(completion, Completion::ReplicationDiffers) {
+                    self.steps -= 1;
+                    if let Some(step) = self.waiting.pop_front() {
+                        self.start(step);
+                    }
+                }
                 self.session.complete(completion, &mut self.effects);
                 self.carry_out()
             }
@@ -162,13 +183,30 @@ impl Driver {
     pub fn end(&mut self) {
         self.session.end();
         self.running.clear();
+        self.waiting.clear();
+        self.steps = 0;
         self.delayed.clear();
+    }
+
+    /// Runs a slow step, now or when others have ended.
+    fn begin(&mut self, step: BoxFuture<'static, Completion>) {
+        if self.steps < MAX_STEPS {
+            self.start(step);
+        } else {
+            self.waiting.push_back(step);
+        }
+    }
+
+    /// Runs a slow step.
+    fn start(&mut self, step: BoxFuture<'static, Completion>) {
+        self.steps += 1;
+        self.running.push(step);
     }
 
     /// Does what the session asked for.
     fn carry_out(&mut self) -> Result<(), Ending> {
         let mut end = Ok(());
-        for effect in self.effects.drain(..) {
+        for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Close(code) => end = Err(Ending::Close(code)),
                 Effect::SendLater(delay, frames, close) => {
@@ -176,7 +214,7 @@ impl Driver {
                 }
                 Effect::Database(ticket) => {
                     let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
+                    self.begin(Box::pin(async move {
                         let ready = runtime.ask(|database| async move { database.ready().await });
                         let (ready, ()) = tokio::join!(ready, runtime.hear_others());
                         Completion::Database(ticket, ready)
@@ -184,7 +222,7 @@ impl Driver {
                 }
                 Effect::Contact(ticket) => {
                     let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
+                    self.begin(Box::pin(async move {
                         let asked = Arc::clone(&runtime);
                         // It goes on when nobody waits any more, or a slow database would never be reached.
                         let contact = tokio::spawn(async move {
@@ -198,7 +236,7 @@ impl Driver {
                 }
                 Effect::AuthorizeRead(ticket, request) => {
                     let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
+                    self.begin(Box::pin(async move {
                         let verdict = runtime.ask(|database| {
                             let request = (*request).clone();
                             async move { database.authorize_read(request).await }
@@ -209,7 +247,7 @@ impl Driver {
                 }
                 Effect::AuthorizeWrite(ticket, request) => {
                     let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
+                    self.begin(Box::pin(async move {
                         let verdict = runtime.ask(|database| {
                             let request = (*request).clone();
                             async move { database.authorize_write(request).await }
@@ -219,7 +257,7 @@ impl Driver {
                 }
                 Effect::Replay(ticket, topic, params) => {
                     let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
+                    self.begin(Box::pin(async move {
                         let messages = runtime.ask(|database| {
                             let topic = topic.clone();
                             async move { database.replay(topic, params).await }
@@ -236,7 +274,7 @@ impl Driver {
                 }
                 Effect::Subscribe(ticket, request) => {
                     let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
+                    self.begin(Box::pin(async move {
                         let outcome = runtime.ask(|database| {
                             let request = (*request).clone();
                             async move { database.subscribe(request).await }

@@ -71,6 +71,7 @@ pub struct TenantRuntime {
     clock: Clock,
     channel_error_backoff: Duration,
     no_channel_timeout: Duration,
+    max_subscriptions: usize,
     /// What serves the first generation, if it is served.
     legacy: Option<Arc<Legacy>>,
     /// Other nodes, if there can be any.
@@ -140,6 +141,7 @@ impl TenantRuntime {
             clock,
             channel_error_backoff,
             no_channel_timeout,
+            max_subscriptions: 100,
             legacy: None,
             retired: CancellationToken::new(),
             used: Mutex::new(Instant::now()),
@@ -148,6 +150,12 @@ impl TenantRuntime {
             cluster: None,
             side,
         }
+    }
+
+    /// Lets a channel have so many subscriptions to row changes, instead of 100.
+    #[must_use]
+    pub fn with_max_subscriptions(self, max_subscriptions: usize) -> Self {
+        Self { max_subscriptions, ..self }
     }
 
     /// The same among other nodes.
@@ -399,6 +407,12 @@ impl TenantRuntime {
     #[must_use]
     pub fn channel_error_backoff(&self) -> Duration {
         self.channel_error_backoff
+    }
+
+    /// How many subscriptions to row changes a channel may have.
+    #[must_use]
+    pub fn max_subscriptions(&self) -> usize {
+        self.max_subscriptions
     }
 
     /// How long a socket that joined may be without a channel (protocol 9.5).

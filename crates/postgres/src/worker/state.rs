@@ -3,6 +3,7 @@
 mod aside;
 mod away;
 mod dropped;
+mod gone;
 mod messages;
 mod refresh;
 mod rows;
@@ -21,6 +22,7 @@ use aside::Aside;
 use away::Away;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
+use gone::Gone;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
 use realtime_pgoutput::{
     Lsn, Oid, TypeRegistry,
@@ -82,6 +84,8 @@ pub(super) struct State {
     engine: Engine,
     types: TypeRegistry,
     known: HashMap<Oid, Known>,
+    /// Those of them that are gone from the catalog, while rows of them may still be in the log.
+    gone: Gone,
     /// The publication's tables as they were last seen, in order.
     published: Vec<Published>,
     /// Watchers may know of other tables than these.
@@ -134,6 +138,7 @@ impl State {
             engine: Engine::default(),
             types: TypeRegistry::default(),
             known: HashMap::new(),
+            gone: Gone::default(),
             published: Vec::new(),
             differs: false,
             watchers: HashMap::new(),
@@ -190,6 +195,7 @@ impl State {
         self.messages.clear();
         self.known.clear();
         self.policies.clear();
+        self.gone = Gone::default();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {
             watcher.attached.clear();
@@ -220,9 +226,11 @@ impl State {
         self.stats.subscribers.store(self.watchers.len() as u64, Ordering::Relaxed);
     }
 
-    /// Remembers a channel whose subscription found no table. What it had before stays.
+    /// Remembers a channel whose subscription found no table, in place of what it had: that may have been watched with
+    /// other rights.
     pub(super) fn wait(&mut self, request: SubscribeRequest) {
-        if !self.watchers.contains_key(&request.channel) {
+        if request.generation.is_current() {
+            self.remove(request.channel);
             self.vain.insert(request.channel, Arc::new(request));
         }
     }
@@ -243,6 +251,8 @@ impl State {
             .known
             .values()
             .filter_map(|known| known.table.as_ref())
+            // Rows of a table that is gone were committed before this channel came.
+            .filter(|table| !self.gone.contains(table.oid))
             .filter(|table| request.names(&table.schema, &table.name))
             .map(|table| table.oid)
             .collect();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use realtime_changes::{ChannelId, SubscriptionSpec};
-use realtime_postgres::{DatabaseConfig, SubscribeRequest};
+use realtime_postgres::{DatabaseConfig, Generations, SubscribeRequest};
 use realtime_testkit::{PATIENCE, TestDb};
 use serde_json::json;
 use tokio::time;
@@ -28,7 +28,10 @@ async fn watched() -> Result<(TestDb, DatabaseConfig)> {
 fn request(channel: u64) -> Result<SubscribeRequest> {
     let parameters = json!({"event": "*", "schema": "public", "table": "test"});
     let spec = SubscriptionSpec::parse(parameters.as_object().context("object")?)?;
+    // The channel lives as long as the test.
+    let generations: &Generations = Box::leak(Box::default());
     Ok(SubscribeRequest {
+        generation: generations.next(),
         channel: ChannelId(channel),
         role: "anon".into(),
         claims: "{}".into(),

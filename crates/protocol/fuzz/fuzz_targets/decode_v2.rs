@@ -11,8 +11,8 @@ fuzz_target!(|data: &[u8]| {
         if let Ok(message) = decode(Vsn::V2, opcode, &frame)
             && let Some(payload) = message.payload.json()
         {
-            let _ = JoinPayload::parse(payload);
+            let _ = JoinPayload::parse(payload, 100);
         }
     }
-    let _ = JoinPayload::parse(data);
+    let _ = JoinPayload::parse(data, 100);
 });

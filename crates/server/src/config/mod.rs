@@ -62,6 +62,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// A socket that joined and then has no channel for this long is dropped.
     pub no_channel_timeout: Duration,
+    /// How many subscriptions to row changes a channel may have.
+    pub max_subscriptions: usize,
     /// Shortest time between two presence diffs of a room; what changes meanwhile is told as one.
     pub presence_interval: Duration,
     /// Whether databases are set up for private topics on their first use, and looked after.
@@ -123,6 +125,7 @@ impl Settings {
             max_header_length: env.integer("MAX_HEADER_LENGTH")?,
             max_connections: env.integer("MAX_CONNECTIONS")?,
             no_channel_timeout: env.millis("NO_CHANNEL_TIMEOUT_IN_MS")?,
+            max_subscriptions: env.integer("CHANNEL_MAX_SUBSCRIPTIONS")?,
             presence_interval: env.millis("PRESENCE_DIFF_INTERVAL_IN_MS")?,
             prepare_databases: env.boolean("PREPARE_DATABASES")?,
             replication_watchdog: env.millis("REPLICATION_WATCHDOG_MS")?,

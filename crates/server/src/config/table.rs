@@ -62,6 +62,7 @@ pub const GROUPS: &[Group] = &[
     Group { table: "limits", title: "Limits of tenants that have none of their own", settings: &[
         integer("TENANT_MAX_CONCURRENT_USERS", "max_concurrent_users", "200", "", "Sockets with a joined channel"),
         integer("TENANT_MAX_CHANNELS_PER_CLIENT", "max_channels_per_client", "100", "", "Joined channels of one socket"),
+        integer("CHANNEL_MAX_SUBSCRIPTIONS", "max_subscriptions_per_channel", "100", "", "Subscriptions to row changes of one channel"),
         integer("TENANT_MAX_JOINS_PER_SECOND", "max_joins_per_second", "100", "", "Joins, averaged over up to a minute"),
         integer("TENANT_MAX_EVENTS_PER_SECOND", "max_events_per_second", "100", "", "Messages delivered, averaged over up to a minute"),
         integer("TENANT_MAX_PRESENCE_EVENTS_PER_SECOND", "max_presence_events_per_second", "1000", "", "Presence messages, averaged over up to a minute"),

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use realtime_auth::{Claims, SKEW};
-use realtime_changes::{ChannelId, SubscriptionSpec};
+use realtime_changes::SubscriptionSpec;
 use realtime_hub::Membership;
 use realtime_protocol::Ref;
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
 
-use super::{Waiting, merged::Merged, policies::Policies, ready::Ready};
+use super::{Waiting, access_token::Renewal, merged::Merged, policies::Policies, ready::Ready, watch::Watch};
+use crate::routes::Route;
 
 /// How often a token is verified again while it lasts (protocol 8.5).
 const RECHECK: Duration = Duration::from_secs(300);
@@ -55,10 +56,9 @@ impl Token {
     }
 }
 
-/// A joined channel. Dropping it leaves its room; what it watches in the database has to be ended by its owner.
+/// A joined channel. Dropping it leaves its room and ends what it watches in the database.
 #[derive(Debug)]
 pub(super) struct Channel {
-    pub(super) id: ChannelId,
     pub(super) topic: Arc<str>,
     /// The join message's join_ref, null if it had none: `phx_close` and `phx_error` carry it.
     pub(super) raw_join_ref: Ref,
@@ -73,6 +73,8 @@ pub(super) struct Channel {
     pub(super) merged: Option<Box<Merged>>,
     pub(super) token: Arc<Token>,
     pub(super) recheck_at: Instant,
+    /// Tokens that follow it.
+    pub(super) renewal: Renewal,
     pub(super) membership: Membership,
     /// Whether presence was asked for when it was joined.
     pub(super) presence: bool,
@@ -80,8 +82,14 @@ pub(super) struct Channel {
     pub(super) policies: Option<Box<Policies>>,
     /// What it was told of broadcasts from the database.
     pub(super) ready: Ready,
-    /// What it watches in the database. Empty for most channels.
+    /// What it wants to watch in the database. Empty for most channels.
     pub(super) subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
+    /// Where its row changes go, if it wants any.
+    pub(super) route: Option<Arc<Route>>,
+    /// The right to them. `None` while nothing is watched, or when the database has refused it.
+    pub(super) watch: Option<Watch>,
+    /// Whether it was ever told that it is subscribed.
+    pub(super) subscribed: bool,
     /// When a subscription that failed for a passing reason is tried again.
     pub(super) retry_at: Option<Instant>,
     /// Whether it was told what became of the subscription that its join asked for.
@@ -99,7 +107,8 @@ impl Channel {
     /// The next moment at which something has to be done for it.
     pub(super) fn deadline(&self) -> Instant {
         let merged = self.merged.as_ref().map(|merged| merged.at);
-        let others = [self.retry_at, self.ready.deadline(), merged];
+        let others =
+            [self.retry_at, self.ready.deadline(), merged, self.renewal.former_until(), self.renewal_at()];
         others.into_iter().flatten().fold(self.recheck_at, Instant::min)
     }
 }

@@ -13,19 +13,16 @@ use std::{
 };
 
 use rand::Rng as _;
-use realtime_changes::{
-    ChannelId, EventFilter, Filter, NamePattern, Operator, SubscribeRefusal, SubscriptionSpec,
-};
+use realtime_auth::AuthError;
+use realtime_changes::{EventFilter, Filter, NamePattern, Operator, SubscribeRefusal, SubscriptionSpec};
 use realtime_legacy::StarEvents;
-use realtime_postgres::SubscribeRequest;
 use realtime_protocol::{AccessTokenPush, ClientMessage, JoinPayload, JoinRefusal, Ref, encode};
 use tokio::time::Instant;
 
-use super::{Effect, Session, Ticket, Token, Topic, channel::sub_topic};
+use super::{Effect, Session, Ticket, Token, Topic, access_token::Renewal, channel::sub_topic, watch::Watch};
 use crate::{
     legacy::{Legacy, Place},
     routes::{Gate, Patience, Route},
-    tenant_runtime::TenantRuntime,
 };
 
 /// The id of a channel's only subscription; old clients are not told of it.
@@ -37,7 +34,6 @@ const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
 /// A joined channel of the first generation.
 #[derive(Debug)]
 pub(super) struct FirstChannel {
-    id: ChannelId,
     topic: Arc<str>,
     /// The join message's join_ref, null if it had none.
     raw_join_ref: Ref,
@@ -47,6 +43,8 @@ pub(super) struct FirstChannel {
     token: Option<Arc<Token>>,
     /// When that is verified again.
     recheck_at: Option<Instant>,
+    /// Tokens that follow it.
+    renewal: Renewal,
     watching: Watching,
 }
 
@@ -59,6 +57,7 @@ enum Watching {
     Topic { route: Arc<Route>, _place: Place },
     /// A subscription to row changes.
     Rows {
+        watch: Watch,
         spec: Arc<SubscriptionSpec>,
         /// Counts attempts: the answer to an earlier one means nothing any more.
         attempt: u32,
@@ -76,7 +75,8 @@ impl FirstChannel {
             Watching::Rows { retry_at, .. } => *retry_at,
             Watching::Nothing | Watching::Topic { .. } => None,
         };
-        [self.recheck_at, retry_at].into_iter().flatten().min()
+        let others = [retry_at, self.renewal.former_until(), self.renewal.due_at()];
+        others.into_iter().chain([self.recheck_at]).flatten().min()
     }
 
     /// The database has another handle, which knows of no subscriptions: a channel asks again, at a time of its own; at
@@ -94,25 +94,12 @@ impl FirstChannel {
 
     /// The question for what it watches, with its token as it is now.
     fn subscription(&self) -> Option<Effect> {
-        let (Watching::Rows { spec, attempt, .. }, Some(token)) = (&self.watching, &self.token) else {
+        let (Watching::Rows { watch, spec, attempt, .. }, Some(token)) = (&self.watching, &self.token) else {
             return None;
         };
-        let request = SubscribeRequest {
-            channel: self.id,
-            role: Arc::clone(&token.role),
-            claims: Arc::clone(&token.claims),
-            subscriptions: vec![(SUBSCRIPTION, Arc::clone(spec))],
-        };
+        let request = watch.request(token, vec![(SUBSCRIPTION, Arc::clone(spec))]);
         let ticket = Ticket { topic: Arc::clone(&self.topic), step: *attempt };
-        Some(Effect::Subscribe(ticket, Box::new(request)))
-    }
-
-    /// Ends what it watches.
-    pub(super) fn forget(&self, runtime: &TenantRuntime) {
-        if let Watching::Rows { .. } = &self.watching {
-            runtime.routes().close(self.id);
-            runtime.database().unsubscribe(self.id);
-        }
+        Some(Effect::Subscribe(ticket, request))
     }
 }
 
@@ -163,8 +150,8 @@ impl Session {
         let now = self.runtime.clock().unix_seconds();
         let token = legacy.settings().secure.then_some(token);
         let mut channel = FirstChannel {
-            id: self.runtime.routes().next_channel(),
             topic: Arc::clone(&topic),
+            renewal: Renewal::default(),
             recheck_at: token.as_ref().map(|token| token.recheck_at(now)),
             raw_join_ref,
             end_ref,
@@ -184,6 +171,7 @@ impl Session {
             channel.watching = Watching::Topic { _place: legacy.enter(Arc::clone(&route)), route };
         } else if has_role && let Some(spec) = spec(&topic, legacy.settings().profile.dotted_filter) {
             channel.watching = Watching::Rows {
+                watch: Watch::new(&self.runtime),
                 spec: Arc::new(spec),
                 attempt: 0,
                 unanswered: Some(message.msg_ref.clone()),
@@ -213,24 +201,44 @@ impl Session {
         let push = message.payload.json().map(|payload| AccessTokenPush::parse(payload));
         let Some(AccessTokenPush::Token(text)) = push else { return };
         let topic: Arc<str> = (&*message.topic).into();
-        let verified = self.runtime.verify_first_generation(&text);
-        let now = self.runtime.clock().unix_seconds();
         let Some(channel) = self.first_mut(&topic) else { return };
-        match (&channel.token, verified) {
-            // Nobody was asked for a token, nobody's is looked at.
-            (None, _) => {}
-            (Some(known), Ok(_)) if *known.text == *text => {}
-            (Some(_), Ok(token)) => {
-                channel.recheck_at = Some(token.recheck_at(now));
-                channel.token = Some(Arc::new(token));
-                self.subscribe_first(&topic, effects);
-            }
-            (Some(_), Err(_)) if realtime_auth::is_api_key(&text) => {}
-            (Some(_), Err(error)) => {
-                tracing::debug!(code = error.code(), %error, "token refused");
-                self.break_first(&topic);
-            }
+        // Nobody was asked for a token, nobody's is looked at.
+        let Some(token) = &channel.token else { return };
+        channel.renewal.came(text, token);
+        self.renew_first(&topic, effects);
+    }
+
+    /// Judges the token that waits, if it is its time.
+    pub(super) fn renew_first(&mut self, topic: &Arc<str>, effects: &mut Vec<Effect>) {
+        let Some(channel) = self.first_mut(topic) else { return };
+        if let Some(text) = channel.renewal.due(Instant::now()) {
+            self.use_first_token(topic, &text, effects);
         }
+    }
+
+    /// Uses a token from now on.
+    fn use_first_token(&mut self, topic: &Arc<str>, text: &str, effects: &mut Vec<Effect>) {
+        let verified = self.runtime.verify_first_generation(text);
+        let now = self.runtime.clock().unix_seconds();
+        let Some(channel) = self.first_mut(topic) else { return };
+        match verified {
+            Ok(token) => {
+                let recheck_at = channel.recheck_at.replace(token.recheck_at(now));
+                let former = channel.token.replace(Arc::new(token));
+                let watches = matches!(channel.watching, Watching::Rows { .. });
+                if let (true, Some(former), Some(recheck_at)) = (watches, former, recheck_at) {
+                    channel.renewal.began(former, recheck_at);
+                }
+                self.subscribe_first(topic, effects);
+            }
+            Err(_) if realtime_auth::is_api_key(text) => {}
+            Err(error) => self.refuse_first_token(topic, &error),
+        }
+    }
+
+    fn refuse_first_token(&mut self, topic: &Arc<str>, error: &AuthError) {
+        tracing::debug!(code = error.code(), %error, "token refused");
+        self.break_first(topic);
     }
 
     /// `phx_leave`. One that is not of the live channel is ignored.
@@ -251,26 +259,46 @@ impl Session {
 
     /// Does what has become due: tokens that expire, subscriptions to be tried again.
     pub(super) fn tick_first(&mut self, topic: &Arc<str>, now: Instant, effects: &mut Vec<Effect>) {
-        let unix_seconds = self.runtime.clock().unix_seconds();
         let Some(channel) = self.first_mut(topic) else { return };
         if let Watching::Rows { retry_at, .. } = &mut channel.watching
             && retry_at.is_some_and(|at| at <= now)
         {
             *retry_at = None;
-            return self.subscribe_first(topic, effects);
+            self.subscribe_first(topic, effects);
         }
+        self.recheck_first(topic, now, effects);
+        self.recheck_first_former(topic, now);
+        self.renew_first(topic, effects);
+    }
+
+    /// Verifies the token again if it is time. A newer one that waits takes its place if it has expired.
+    fn recheck_first(&mut self, topic: &Arc<str>, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(channel) = self.first_mut(topic) else { return };
         let due = channel.recheck_at.is_some_and(|at| at <= now);
         let Some(token) = channel.token.clone().filter(|_| due) else { return };
-        match self.runtime.verify_first_generation_again(&token) {
-            Ok(token) => {
-                if let Some(channel) = self.first_mut(topic) {
-                    channel.recheck_at = Some(token.recheck_at(unix_seconds));
-                }
-            }
-            Err(error) => {
-                tracing::debug!(code = error.code(), %error, "token refused");
-                self.break_first(topic);
-            }
+        let verified = self.runtime.verify_first_generation_again(&token);
+        let unix_seconds = self.runtime.clock().unix_seconds();
+        let Some(channel) = self.first_mut(topic) else { return };
+        match verified {
+            Ok(token) => channel.recheck_at = Some(token.recheck_at(unix_seconds)),
+            Err(error) => match channel.renewal.at_once() {
+                Some(text) => self.use_first_token(topic, &text, effects),
+                None => self.refuse_first_token(topic, &error),
+            },
+        }
+    }
+
+    /// Ends a channel that would go on seeing rows with the rights of a token that has expired.
+    fn recheck_first_former(&mut self, topic: &Arc<str>, now: Instant) {
+        let former = self.first_mut(topic).and_then(|channel| channel.renewal.former_due(now));
+        let Some(former) = former else { return };
+        let verified = self.runtime.verify_first_generation_again(&former);
+        let unix_seconds = self.runtime.clock().unix_seconds();
+        let Some(channel) = self.first_mut(topic) else { return };
+        channel.renewal.is_over();
+        match verified {
+            Ok(token) => channel.renewal.began(former, token.recheck_at(unix_seconds)),
+            Err(error) => self.refuse_first_token(topic, &error),
         }
     }
 
@@ -284,7 +312,7 @@ impl Session {
         let unanswered = unanswered.take();
         match &result {
             // A table that comes to be published later is watched then.
-            Ok(()) | Err(SubscribeRefusal::NoTable(_)) => {}
+            Ok(()) | Err(SubscribeRefusal::NoTable(_)) => channel.renewal.is_over(),
             Err(refused) if refused.is_transient() => {
                 // Old clients do not try again by themselves.
                 let delay = Duration::from_millis(rand::rng().random_range(RETRY_MILLIS));
@@ -309,7 +337,9 @@ impl Session {
         let Some(Topic::First(channel)) = self.topics.get(&ticket.topic) else { return };
         self.answer_first(channel, &msg_ref);
         // Not before: what was committed earlier would come before the answer.
-        self.runtime.routes().open(channel.id, self.first_route(channel, false));
+        if let Watching::Rows { watch, .. } = &channel.watching {
+            watch.open(self.first_route(channel, false));
+        }
     }
 
     /// Asks the database for what a channel watches, with its token as it is now.
@@ -358,7 +388,6 @@ impl Session {
     fn end_first(&mut self, topic: &Arc<str>) -> Option<Ref> {
         match self.topics.remove(topic) {
             Some(Topic::First(channel)) => {
-                channel.forget(&self.runtime);
                 self.abandoned_since = Some(Instant::now());
                 Some(channel.end_ref)
             }
@@ -375,7 +404,7 @@ impl Session {
 /// reference, the last ones for JavaScript with a join_ref or a `user_token`.
 fn may_need_stars(join: &ClientMessage) -> bool {
     let user_token = || {
-        let payload = join.payload.json().and_then(|payload| JoinPayload::parse(payload).ok());
+        let payload = join.payload.json().and_then(|payload| JoinPayload::parse(payload, 0).ok());
         payload.is_some_and(|(payload, _)| payload.user_token.is_some())
     };
     !join.msg_ref.is_null() && join.join_ref.is_null() && !user_token()

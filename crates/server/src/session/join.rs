@@ -3,23 +3,27 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use realtime_auth::AuthError;
 use realtime_hub::{Audience, Member, Membership, RoomKey, Sight};
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
 };
-use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Payload, Ref, encode};
+use realtime_protocol::{
+    ClientMessage, JoinPayload, JoinPayloadError, JoinRefusal, MAX_REF_BYTES, MAX_TOPIC_BYTES, Ref, encode,
+};
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
 
 use super::{
     Effect, Session, Ticket, Topic, Waiting,
+    access_token::Renewal,
     channel::{Channel, Token, sub_topic},
-    first_generation, forget,
+    first_generation,
     policies::{self, Policies, Question},
     push::TOO_MANY_PRESENCE,
     ready::Ready,
     replay,
-    watch::{self, Wanted, Watching},
+    watch::{Wanted, Watching},
 };
 
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
@@ -63,7 +67,7 @@ impl Joining {
         let watching = self.watching.as_mut()?;
         watching.attempt = step;
         self.step = step;
-        let request = watch::request(watching.id, &self.token, watching.subscriptions.clone());
+        let request = watching.watch.request(&self.token, watching.subscriptions.clone());
         Some(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, request))
     }
 }
@@ -81,11 +85,7 @@ impl Session {
         self.diffs.hold();
         // The old channel of a duplicate join ends first, whatever becomes of the new one (protocol 3.5).
         // Nothing is told of it: clients would take that to be of the new one (clients 2).
-        match self.topics.remove(&topic) {
-            Some(Topic::Joined(channel)) => forget(&self.runtime, &channel),
-            Some(Topic::First(channel)) => channel.forget(&self.runtime),
-            _ => {}
-        }
+        self.topics.remove(&topic);
         let joining = |payload, token, step| Joining {
             step,
             topic: Arc::clone(&topic),
@@ -101,7 +101,7 @@ impl Session {
             watching: None,
             waiting: Waiting::new(),
         };
-        match self.admit(&topic, &message.payload) {
+        match self.admit(&message) {
             Err(refusal) => {
                 self.refuse(&topic, &message.join_ref, &message.msg_ref, &refusal, effects);
             }
@@ -139,7 +139,12 @@ impl Session {
     }
 
     /// The checks that need no database, in the order of protocol 4.6.
-    fn admit(&mut self, topic: &str, payload: &Payload) -> Result<(JoinPayload, Arc<Token>), JoinRefusal> {
+    fn admit(&mut self, message: &ClientMessage) -> Result<(JoinPayload, Arc<Token>), JoinRefusal> {
+        let (topic, payload) = (&*message.topic, &message.payload);
+        JoinPayloadError::check_length("topic", topic.len(), MAX_TOPIC_BYTES)?;
+        for (field, reference) in [("join_ref", &message.join_ref), ("ref", &message.msg_ref)] {
+            JoinPayloadError::check_length(field, reference.as_json().len(), MAX_REF_BYTES)?;
+        }
         if sub_topic(topic).is_none_or(str::is_empty) {
             return Err(match self.runtime.legacy() {
                 Some(_) => first_generation::no_sub_topic(),
@@ -154,8 +159,7 @@ impl Session {
             return Err(too_many_of_one());
         }
         let raw = payload.json().map_or(&b""[..], |json| json);
-        let (payload, problems) = JoinPayload::parse(raw)
-            .map_err(|error| JoinRefusal::UnknownErrorOnChannel(error.to_string().into()))?;
+        let (payload, problems) = JoinPayload::parse(raw, self.runtime.max_subscriptions())?;
         for problem in problems {
             tracing::warn!(tenant = &**self.runtime.name(), code = "InvalidJoinPayload", %problem, "join payload field ignored");
         }
@@ -193,10 +197,7 @@ impl Session {
             payload.access_token.as_deref(),
             payload.user_token.as_deref(),
         );
-        let token = self
-            .runtime
-            .verify(text)
-            .map_err(|error| JoinRefusal::Other { reason: error.join_reason(), code: error.code() })?;
+        let token = self.runtime.verify(text).map_err(|error| refused(&error))?;
         if *token.text == *self.tenant_token.text {
             return Ok(Arc::clone(&self.tenant_token));
         }
@@ -330,14 +331,24 @@ impl Session {
         let Some(Topic::Joining(mut joining)) = self.topics.remove(&ticket.topic) else { return };
         self.joining -= 1;
         let waiting = std::mem::take(&mut joining.waiting);
-        match outcome {
+        match outcome.and_then(|()| self.still_good(&joining.token)) {
             Ok(()) => self.accepted(*joining, effects),
-            Err(refusal) => {
-                let (join_ref, msg_ref) = (&joining.raw_join_ref, &joining.msg_ref);
-                self.refuse(&joining.topic, join_ref, msg_ref, &refusal, effects);
-            }
+            Err(refusal) => self.refuse_joining(&joining, &refusal, effects),
         }
         self.release(waiting, effects);
+    }
+
+    fn refuse_joining(&mut self, joining: &Joining, refusal: &JoinRefusal, effects: &mut Vec<Effect>) {
+        self.refuse(&joining.topic, &joining.raw_join_ref, &joining.msg_ref, refusal, effects);
+    }
+
+    /// Whether a token has not expired while the database was asked.
+    fn still_good(&self, token: &Token) -> Result<(), JoinRefusal> {
+        let now = i64::try_from(self.runtime.clock().unix_seconds()).unwrap_or(i64::MAX);
+        if token.exp > now {
+            return Ok(());
+        }
+        self.runtime.verify(&token.text).map(drop).map_err(|error| refused(&error))
     }
 
     /// The join succeeds. It is answered when what it wants to watch is watched.
@@ -361,7 +372,10 @@ impl Session {
         let Some(Topic::Joining(mut joining)) = self.topics.remove(topic) else { return };
         self.joining -= 1;
         let waiting = std::mem::take(&mut joining.waiting);
-        self.joined(*joining, effects);
+        match self.still_good(&joining.token) {
+            Ok(()) => self.joined(*joining, effects),
+            Err(refusal) => self.refuse_joining(&joining, &refusal, effects),
+        }
         self.release(waiting, effects);
     }
 
@@ -408,14 +422,13 @@ impl Session {
             None => (self.enter(&topic, read, false, first), true),
         };
         let presence = payload.presence_enabled || tenant.presence_enabled;
-        let (id, subscriptions, attempt, watched) = match watching {
-            Some(Watching { id, subscriptions, route, attempt, outcome, .. }) => {
-                (id, subscriptions, attempt, Some((route, outcome)))
+        let (watch, subscriptions, attempt, watched) = match watching {
+            Some(Watching { watch, subscriptions, route, attempt, outcome, .. }) => {
+                (Some(watch), subscriptions, attempt, Some((route, outcome)))
             }
-            None => (self.runtime.routes().next_channel(), Vec::new(), 0, None),
+            None => (None, Vec::new(), 0, None),
         };
         let channel = Channel {
-            id,
             topic: Arc::clone(&topic),
             raw_join_ref,
             join_ref,
@@ -426,11 +439,15 @@ impl Session {
             presence_calls: CallWindow::default(),
             merged: None,
             token,
+            renewal: Renewal::default(),
             membership,
             presence,
             policies: read.map(|read| Box::new(Policies::new(read))),
             ready: Ready::Unasked,
             subscriptions,
+            route: watched.as_ref().map(|(route, _)| Arc::clone(route)),
+            watch,
+            subscribed: false,
             retry_at: None,
             answered: false,
             attempt,
@@ -465,7 +482,7 @@ impl Session {
     }
 
     /// Sends who is present (protocol 5.5).
-    fn presence_state(&mut self, topic: &str) {
+    pub(super) fn presence_state(&mut self, topic: &str) {
         if self.runtime.meters().closes_channels() && self.runtime.too_many_presence_events() {
             return self.stop_channel(topic, TOO_MANY_PRESENCE);
         }
@@ -474,6 +491,10 @@ impl Session {
         channel.membership.send_presence_state(|state| encode::presence_state(vsn, join_ref, topic, state));
         self.runtime.meters().presence().add(1);
     }
+}
+
+fn refused(error: &AuthError) -> JoinRefusal {
+    JoinRefusal::Other { reason: error.join_reason(), code: error.code() }
 }
 
 fn unable_to_replay(error: &ReplayError) -> JoinRefusal {

@@ -5,6 +5,7 @@
 //! the join is decided; other topics and heartbeats go on.
 
 mod access_token;
+mod allowance;
 mod budget;
 mod channel;
 mod diffs;
@@ -31,7 +32,7 @@ use channel::{Channel, sub_topic};
 use diffs::Diffs;
 use first_generation::FirstChannel;
 use join::Joining;
-use realtime_changes::{ChannelId, SubscribeRefusal};
+use realtime_changes::SubscribeRefusal;
 use realtime_cluster::Interest;
 use realtime_hub::{Congestion, FanOut, Outbox, Signal};
 use realtime_postgres::{
@@ -146,8 +147,8 @@ pub struct Session {
     joining: usize,
     waiting_bytes: usize,
     shutting_down: bool,
-    /// What waited on channels that were closed in this step. Empty between steps.
-    orphans: Waiting,
+    /// What waited on channels that were closed in this step, of each for itself. Empty between steps.
+    orphans: Vec<Waiting>,
     /// Keeps diffs of presence back while joins wait.
     diffs: Diffs,
     /// What it sends in each second.
@@ -190,7 +191,7 @@ impl Session {
             joining: 0,
             waiting_bytes: 0,
             shutting_down: false,
-            orphans: Waiting::new(),
+            orphans: Vec::new(),
             diffs: Diffs::of(vsn),
             flood: Flood::default(),
             fan_outs: Vec::new(),
@@ -302,31 +303,50 @@ impl Session {
         self.release_orphans(effects);
     }
 
-    /// Takes messages that have waited.
-    fn release(&mut self, waiting: Waiting, effects: &mut Vec<Effect>) {
-        for message in waiting {
-            self.waiting_bytes -= message.size();
-            self.dispatch(message, effects);
+    /// Takes messages that have waited on one topic. If one of them makes the topic wait again, those behind it stay in
+    /// their queue: each is moved once, however often that happens.
+    fn release(&mut self, mut waiting: Waiting, effects: &mut Vec<Effect>) {
+        while let Some(next) = waiting.front() {
+            if let Some(queue) = self.queue(&next.topic) {
+                while let Some(message) = queue.pop_back() {
+                    waiting.push_front(message);
+                }
+                *queue = waiting;
+                return;
+            }
+            if let Some(message) = waiting.pop_front() {
+                self.waiting_bytes -= message.size();
+                self.dispatch(message, effects);
+            }
         }
     }
 
     /// Takes what waited on channels that are closed now.
     fn release_orphans(&mut self, effects: &mut Vec<Effect>) {
-        while !self.orphans.is_empty() {
-            let orphans = std::mem::take(&mut self.orphans);
+        while let Some(orphans) = self.orphans.pop() {
             self.release(orphans, effects);
         }
     }
 
-    fn dispatch(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
-        let queue = match self.topics.get_mut(&*message.topic) {
+    /// Where messages on a topic have to wait, if they must.
+    fn queue(&mut self, topic: &str) -> Option<&mut Waiting> {
+        match self.topics.get_mut(topic) {
             Some(Topic::Joining(joining)) => Some(&mut joining.waiting),
             Some(Topic::Joined(channel)) => channel.waiting(),
             Some(Topic::First(_)) | None => None,
-        };
-        if let Some(queue) = queue {
-            self.waiting_bytes += message.size();
+        }
+    }
+
+    fn dispatch(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
+        if let Some(queue) = self.queue(&message.topic) {
+            let size = message.size();
+            // Of tokens that wait one behind the other only the last counts.
+            let is_token = |message: &ClientMessage| &*message.event == "access_token";
+            let replaces = is_token(&message) && queue.back().is_some_and(is_token);
+            let before = if replaces { queue.pop_back() } else { None };
             queue.push_back(message);
+            self.waiting_bytes += size;
+            self.waiting_bytes -= before.map_or(0, |before| before.size());
             return;
         }
         match (&*message.topic, &*message.event) {
@@ -402,7 +422,9 @@ impl Session {
                 continue;
             }
             self.tick_first(&topic, now, effects);
-            self.recheck_token(&topic, now);
+            self.recheck_token(&topic, now, effects);
+            self.recheck_former(&topic, now, effects);
+            self.renew(&topic, effects);
             self.retry_subscription(&topic, now, effects);
             self.give_up_replication(&topic, now);
             self.take_merged(&topic, now);
@@ -413,17 +435,7 @@ impl Session {
     /// Ends all channels: presence leaves are told to others, subscriptions end. For when the socket is gone.
     pub fn end(&mut self) {
         self.congestion = None;
-        for (_, topic) in self.topics.drain() {
-            match topic {
-                Topic::Joined(channel) => forget(&self.runtime, &channel),
-                Topic::First(channel) => channel.forget(&self.runtime),
-                Topic::Joining(joining) => {
-                    if let Some(watching) = joining.watching {
-                        unwatch(&self.runtime, watching.id);
-                    }
-                }
-            }
-        }
+        self.topics.clear();
         self.user = None;
         self.attendance = None;
         self.flush();
@@ -446,8 +458,8 @@ impl Session {
     /// Ends a channel. Nothing comes between the reply to a leave and the close: clients take that for a loss.
     fn end_channel(&mut self, topic: &str, reply: Option<Bytes>) {
         if let Some(Topic::Joined(mut channel)) = self.topics.remove(topic) {
-            forget(&self.runtime, &channel);
-            self.orphans.extend(channel.policies.take().map(|policies| policies.waiting).unwrap_or_default());
+            channel.watch = None;
+            self.orphans.extend(channel.policies.take().map(|policies| policies.waiting));
             self.abandoned_since = Some(Instant::now());
             let close = encode::close(self.vsn, &channel.raw_join_ref, topic);
             let frames: Vec<&Bytes> = reply.iter().chain([&close]).collect();
@@ -479,18 +491,6 @@ impl Session {
         self.next_step = self.next_step.wrapping_add(1);
         self.next_step
     }
-}
-
-/// Ends what a channel has in the database and in the routes; its room it leaves when dropped.
-fn forget(runtime: &TenantRuntime, channel: &Channel) {
-    if !channel.subscriptions.is_empty() {
-        unwatch(runtime, channel.id);
-    }
-}
-
-fn unwatch(runtime: &TenantRuntime, channel: ChannelId) {
-    runtime.routes().close(channel);
-    runtime.database().unsubscribe(channel);
 }
 
 /// Messages that wait on a topic that is being joined.

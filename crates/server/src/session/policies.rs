@@ -8,9 +8,11 @@ use std::sync::Arc;
 use realtime_hub::Sight;
 use realtime_postgres::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict};
 use realtime_protocol::{ClientMessage, PresencePush, encode};
+use tokio::time::Instant;
 
 use super::{
     Effect, Session, Ticket, Topic, Waiting,
+    allowance::Allowance,
     channel::{Channel, Token, sub_topic},
 };
 
@@ -35,17 +37,33 @@ pub(super) struct Policies {
     asking: Option<(u32, Question)>,
     /// What came on the topic since.
     pub(super) waiting: Waiting,
+    /// Questions that may fail: beyond them what depends on one fails without it.
+    failures: Allowance,
+    /// Nothing is seen until the answer: the former token has expired.
+    pub(super) blind: bool,
 }
 
 impl Policies {
     /// Those of a channel that was let in.
     pub(super) fn new(read: ReadVerdict) -> Self {
-        Self { read, write: None, asking: None, waiting: Waiting::new() }
+        Self {
+            read,
+            write: None,
+            asking: None,
+            waiting: Waiting::new(),
+            failures: Allowance::default(),
+            blind: false,
+        }
     }
 
     /// Whether an answer is out.
     pub(super) fn is_asking(&self) -> bool {
         self.asking.is_some()
+    }
+
+    /// Whether the answer about another token is out.
+    pub(super) fn is_refreshing(&self) -> bool {
+        matches!(self.asking, Some((_, Question::Refresh)))
     }
 }
 
@@ -78,6 +96,9 @@ impl Session {
         let Some(Topic::Joined(channel)) = self.topics.get_mut(topic) else { return };
         let wants_presence = channel.presence;
         let Some(policies) = &mut channel.policies else { return };
+        if question != Question::Refresh && !policies.failures.is_left(Instant::now()) {
+            return message.iter().for_each(|message| self.unjudged(message));
+        }
         policies.asking = Some((step, question));
         if let Some(message) = message {
             self.waiting_bytes += message.size();
@@ -138,8 +159,16 @@ impl Session {
             policies.read.presence = read.presence;
         }
         channel.membership.set_sight(sight(policies.read));
+        let blind = std::mem::take(&mut policies.blind);
+        let sees_presence = channel.presence && policies.read.presence == Some(true);
         if question == Question::Refresh {
+            if channel.watch.is_none() {
+                channel.renewal.is_over();
+            }
             self.subscribe(topic, effects);
+        }
+        if blind && sees_presence {
+            self.presence_state(topic);
         }
         self.go_on(topic, effects);
     }
@@ -187,18 +216,26 @@ impl Session {
         }
         let policies = self.channel_mut(topic).and_then(|channel| channel.policies.as_mut());
         let Some(policies) = policies else { return };
+        policies.failures.take(Instant::now());
         let mut rest = Waiting::new();
         for message in std::mem::take(&mut policies.waiting) {
             match &*message.event {
                 "broadcast" if question == Question::Write => self.waiting_bytes -= message.size(),
                 "presence" if is_track(&message) => {
                     self.waiting_bytes -= message.size();
-                    self.refuse_track(&message);
+                    self.unjudged(&message);
                 }
                 _ => rest.push_back(message),
             }
         }
         self.release(rest, effects);
+    }
+
+    /// A message cannot be judged: a broadcast is dropped, a track is answered.
+    fn unjudged(&mut self, message: &ClientMessage) {
+        if &*message.event == "presence" {
+            self.refuse_track(message);
+        }
     }
 
     /// Answers a track that could not be judged (protocol 5.4).

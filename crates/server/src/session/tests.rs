@@ -6,13 +6,14 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, sign_hs256};
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_hub::Hub;
-use realtime_postgres::{ChangeSink as _, DatabaseConfig, Notice, SubscribeRequest};
+use realtime_postgres::{ChangeSink as _, DatabaseConfig, Generation, Notice, SubscribeRequest};
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use serde_json::{Value, json};
-use tokio::time;
+use tokio::{sync::oneshot, time};
 
 use super::*;
 use crate::{
@@ -21,21 +22,47 @@ use crate::{
     tenant_runtime::{Clock, Database},
 };
 
+mod held;
 mod limits;
 mod presence;
 mod private;
 mod replaced;
+mod tokens;
 
 const SECRET: &str = "of-the-tests";
 const NOW: u64 = 1_000_000;
 
-/// A database whose answers the test gives itself, as completions.
+/// A subscription that is held, and how to answer it.
+type Held = (Generation, oneshot::Sender<Result<(), SubscribeRefusal>>);
+
+/// A database that is held at every question. Where there is no driver, the test gives the answers as completions.
 struct Scripted {
     ready: AtomicBool,
     replicating: AtomicBool,
     gaps: AtomicU64,
     /// How many channels have ended what they watched.
     unsubscribed: AtomicU64,
+    /// The subscriptions that are held, in order.
+    held: Mutex<Vec<Held>>,
+}
+
+impl Scripted {
+    /// The subscriptions that are held.
+    fn held_subscriptions(&self) -> Vec<Generation> {
+        self.held.lock().iter().map(|(generation, _)| generation.clone()).collect()
+    }
+
+    /// Answers all subscriptions that are held.
+    fn answer_subscriptions(&self, answer: Result<(), SubscribeRefusal>) -> Vec<Generation> {
+        let held = std::mem::take(&mut *self.held.lock());
+        let mut generations = Vec::new();
+        for (generation, reply) in held {
+            // Whoever asked may be gone.
+            let _ = reply.send(answer.clone());
+            generations.push(generation);
+        }
+        generations
+    }
 }
 
 impl Database for Arc<Scripted> {
@@ -47,8 +74,15 @@ impl Database for Arc<Scripted> {
         Box::pin(std::future::pending())
     }
 
-    fn subscribe(&self, _: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>> {
-        Box::pin(std::future::pending())
+    fn subscribe(&self, request: SubscribeRequest) -> BoxFuture<'_, Result<(), SubscribeRefusal>> {
+        let (reply, answer) = oneshot::channel();
+        self.held.lock().push((request.generation, reply));
+        Box::pin(async move {
+            match answer.await {
+                Ok(answer) => answer,
+                Err(_) => std::future::pending().await,
+            }
+        })
     }
 
     fn unsubscribe(&self, _: ChannelId) {
@@ -149,6 +183,7 @@ impl Fixture {
             replicating: AtomicBool::new(false),
             gaps: AtomicU64::new(0),
             unsubscribed: AtomicU64::new(0),
+            held: Mutex::default(),
         });
         let tenant = Arc::new(tenant(change));
         let meters = Arc::new(Meters::new(&tenant.limits).closing_channels(closes));

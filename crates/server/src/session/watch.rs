@@ -10,7 +10,7 @@ use rand::Rng as _;
 use realtime_changes::{
     ChannelId, ParamsError, SubscribeRefusal, SubscriptionSpec, assign_ids, legacy_params,
 };
-use realtime_postgres::SubscribeRequest;
+use realtime_postgres::{Generations, SubscribeRequest};
 use realtime_protocol::{Extension, JoinPayload, Ref, SystemMessage};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -20,7 +20,10 @@ use super::{
     channel::{Token, sub_topic},
     policies::Question,
 };
-use crate::routes::{Gate, Patience, Route};
+use crate::{
+    routes::{Gate, Patience, Route},
+    tenant_runtime::TenantRuntime,
+};
 
 /// What channels are told that watched the database when its connection was ended on purpose.
 const ENDED: &str = "The connection to the database was ended: changes may have been missed";
@@ -32,9 +35,67 @@ const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
 /// is ten seconds: it is told by a `system` frame later on.
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
 
+/// A channel's right to row changes. Dropping it ends what the channel watches: nothing more reaches its route, and no
+/// question that is still on its way to the database leaves anything behind.
+pub(super) struct Watch {
+    id: ChannelId,
+    generations: Generations,
+    runtime: Arc<TenantRuntime>,
+}
+
+impl Watch {
+    /// One that nothing is watched with yet.
+    pub(super) fn new(runtime: &Arc<TenantRuntime>) -> Self {
+        let id = runtime.routes().next_channel();
+        Self { id, generations: Generations::default(), runtime: Arc::clone(runtime) }
+    }
+
+    /// One whose row changes go this way.
+    pub(super) fn over(runtime: &Arc<TenantRuntime>, route: &Arc<Route>) -> Self {
+        let watch = Self::new(runtime);
+        watch.open(Arc::clone(route));
+        watch
+    }
+
+    /// Says where row changes go.
+    pub(super) fn open(&self, route: Arc<Route>) {
+        self.runtime.routes().open(self.id, route);
+    }
+
+    /// What the database is asked, in place of what it was asked before.
+    pub(super) fn request(
+        &self,
+        token: &Token,
+        subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
+    ) -> Box<SubscribeRequest> {
+        Box::new(SubscribeRequest {
+            channel: self.id,
+            role: Arc::clone(&token.role),
+            claims: Arc::clone(&token.claims),
+            subscriptions,
+            generation: self.generations.next(),
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.runtime.routes().close(self.id);
+        // Before the worker is told: what comes to it later is known to be overtaken.
+        self.generations.end();
+        self.runtime.database().unsubscribe(self.id);
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Watch({})", self.id.0)
+    }
+}
+
 /// What a channel will watch whose join is not answered yet.
 pub(super) struct Watching {
-    pub(super) id: ChannelId,
+    pub(super) watch: Watch,
     pub(super) subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
     pub(super) route: Arc<Route>,
     pub(super) attempt: u32,
@@ -86,7 +147,7 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) -> Option<Watching> {
         let specs = wanted.specs().ok().filter(|specs| !specs.is_empty())?;
-        let (id, attempt) = (self.runtime.routes().next_channel(), self.step());
+        let attempt = self.step();
         let route = Arc::new(Route {
             outbox: Arc::clone(&self.outbox),
             vsn: self.vsn,
@@ -98,13 +159,13 @@ impl Session {
             patience: Patience::default(),
             gate: Gate::shut(),
         });
-        self.runtime.routes().open(id, Arc::clone(&route));
+        let watch = Watch::over(&self.runtime, &route);
         let ids = wanted.ids.iter().copied();
         let subscriptions: Vec<_> = ids.zip(specs.into_iter().map(Arc::new)).collect();
-        let request = request(id, token, subscriptions.clone());
+        let request = watch.request(token, subscriptions.clone());
         effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step: attempt }, request));
         let reply_by = Instant::now() + REPLY_LIMIT;
-        Some(Watching { id, subscriptions, route, attempt, reply_by, outcome: None })
+        Some(Watching { watch, subscriptions, route, attempt, reply_by, outcome: None })
     }
 
     /// Tells a client why nothing of what it wanted is watched.
@@ -120,13 +181,13 @@ impl Session {
     /// Asks the database for what the channel watches, with its token as it is now.
     pub(super) fn subscribe(&mut self, topic: &Arc<str>, effects: &mut Vec<Effect>) {
         let step = self.step();
+        let runtime = Arc::clone(&self.runtime);
         let Some(channel) = self.channel_mut(topic) else { return };
-        if channel.subscriptions.is_empty() {
-            return;
-        }
+        let Some(route) = channel.route.clone() else { return };
         channel.attempt = step;
         channel.retry_at = None;
-        let request = request(channel.id, &channel.token, channel.subscriptions.clone());
+        let watch = channel.watch.get_or_insert_with(|| Watch::over(&runtime, &route));
+        let request = watch.request(&channel.token, channel.subscriptions.clone());
         effects.push(Effect::Subscribe(Ticket { topic: Arc::clone(topic), step }, request));
     }
 
@@ -147,21 +208,32 @@ impl Session {
         }
         let answered = std::mem::replace(&mut channel.answered, true);
         match result {
-            Ok(()) => self.system(&ticket.topic, &SystemMessage::subscribed()),
+            Ok(()) => {
+                channel.subscribed = true;
+                channel.renewal.is_over();
+                self.system(&ticket.topic, &SystemMessage::subscribed());
+            }
             Err(refusal) => {
-                if refusal.is_transient() {
-                    channel.retry_at = Some(retry_at());
+                match &refusal {
+                    SubscribeRefusal::Unavailable(_) => channel.retry_at = Some(retry_at()),
+                    // The worker has put the wait for the table in place of what was watched.
+                    SubscribeRefusal::NoTable(_) => channel.renewal.is_over(),
+                    // What was watched before was watched with another token.
+                    SubscribeRefusal::Database { .. } => {
+                        channel.watch = None;
+                        channel.renewal.is_over();
+                    }
                 }
+                let (text, code) = (refusal.to_string(), refusal.code());
                 // The join is refused what it asked for. What is tried again or refused later ends no channel.
-                let tenant = &**self.runtime.name();
-                tracing::warn!(tenant, code = refusal.code(), "subscription refused");
-                let text = refusal.to_string();
-                let message = if !answered {
-                    SystemMessage::postgres_changes_error(text)
+                let told = if answered {
+                    SystemMessage::warning(Extension::PostgresChanges, code, text)
                 } else {
-                    SystemMessage::warning(Extension::PostgresChanges, refusal.code(), text)
+                    SystemMessage::postgres_changes_error(text)
                 };
-                self.system(&ticket.topic, &message);
+                let tenant = &**self.runtime.name();
+                tracing::warn!(tenant, code, "subscription refused");
+                self.system(&ticket.topic, &told);
             }
         }
     }
@@ -215,13 +287,4 @@ impl Session {
 
 fn retry_at() -> Instant {
     Instant::now() + Duration::from_millis(rand::rng().random_range(RETRY_MILLIS))
-}
-
-pub(super) fn request(
-    channel: ChannelId,
-    token: &Token,
-    subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
-) -> Box<SubscribeRequest> {
-    let (role, claims) = (Arc::clone(&token.role), Arc::clone(&token.claims));
-    Box::new(SubscribeRequest { channel, role, claims, subscriptions })
 }

@@ -258,7 +258,7 @@ async fn join_payloads_are_read_leniently() -> Result<()> {
         assert_eq!(diff["joins"]["123"]["metas"].as_array().map(Vec::len), Some(1), "{diff}");
         assert!(socket.settle().await?.is_empty(), "self is false");
 
-        let wrong = json!({"broadcast": {"ack": "potato"}, "private": "maybe", "presence": 5, "postgres_changes": "no"});
+        let wrong = json!({"broadcast": {"ack": "potato"}, "presence": 5, "postgres_changes": "no"});
         let mut socket = joined(&server, version, config(wrong)).await?;
         socket.send(json!("1"), json!("b"), TOPIC, "broadcast", json!({"event": "x"})).await?;
         assert!(socket.settle().await?.is_empty(), "ack is false");

@@ -49,6 +49,7 @@ mod private;
 mod quick_start;
 mod rest;
 mod supabase_compose;
+mod tokens;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

@@ -49,6 +49,7 @@ impl State {
             self.published = published;
             self.differs = true;
         }
+        self.find_dropped(&client).await?;
         let differs = std::mem::take(&mut self.differs);
         for watcher in self.watchers.values_mut().filter(|_| differs) {
             let tables = watcher.request.tables(&self.published);
@@ -116,7 +117,7 @@ impl State {
     /// Asks again what the roles may see: attributes and memberships of roles change without a table being altered.
     async fn recheck_rights(&mut self) -> Result<(), Failed> {
         let mut wanted: Vec<(Arc<str>, Oid)> = Vec::new();
-        for (oid, known) in &self.known {
+        for (oid, known) in self.known.iter().filter(|(oid, _)| !self.gone.contains(**oid)) {
             wanted.extend(known.access.keys().map(|role| (Arc::clone(role), *oid)));
         }
         if wanted.is_empty() {
@@ -207,6 +208,7 @@ mod tests {
             role: "anon".into(),
             claims: "{}".into(),
             subscriptions: parameters.iter().map(spec).collect(),
+            generation: crate::Generations::default().next(),
         }
     }
 

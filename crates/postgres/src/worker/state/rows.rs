@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 impl State {
     pub(in crate::worker) fn begin(&mut self, xid: u32, commit_lsn: Lsn, commit_time: UnixMicros) {
         self.transaction = Some(Transaction { xid, commit_time, place: (commit_lsn, 0) });
+        self.gone.passed = commit_lsn;
     }
 
     /// Ends the transaction that is being read. Whether all of it, and of all before it, was handed over: else that

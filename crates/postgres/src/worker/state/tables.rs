@@ -42,7 +42,7 @@ impl State {
     }
 
     /// Whether rows of a table are changes that may be watched, as far as is known.
-    fn publishes(&self, oid: Oid) -> bool {
+    pub(super) fn publishes(&self, oid: Oid) -> bool {
         self.published.iter().any(|table| table.oid == oid)
     }
 
@@ -113,11 +113,13 @@ impl State {
         let Some(table) = self.known.get(&oid).and_then(|known| known.table.clone()) else {
             return Ok(bound);
         };
+        // Of a role or a table that is gone nothing can be seen; that is asked once.
+        let Some(access) = self.access(oid, &request.role).await? else { return Ok(bound) };
         for (id, spec) in &request.subscriptions {
             if !spec.matches_name(&table.schema, &table.name) {
                 continue;
             }
-            let Some(access) = self.access(oid, &request.role).await? else { continue };
+            let access = Arc::clone(&access);
             let plan = match plan(spec, &table, &access) {
                 Ok(plan) => plan,
                 Err(message) => {

@@ -64,8 +64,10 @@ pub async fn single(
     }
     let media_type = media_type(request.headers());
     let query = request.uri().query().unwrap_or_default();
-    let private = form_urlencoded::parse(query.as_bytes())
-        .any(|(name, value)| name == "private" && matches!(&*value, "true" | "1"));
+    let Some(private) = private(query) else {
+        let errors = json!({ "errors": { "private": ["is invalid"] } });
+        return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
+    };
     let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
     let (parts, body) = request.into_parts();
     let body = match read_body(&parts.headers, body).await {
@@ -102,6 +104,20 @@ pub async fn single(
     StatusCode::ACCEPTED.into_response()
 }
 
+/// Whether a message is for the private channel. `None` if that cannot be told: it is never taken for public then (spec
+/// README, decision 21).
+fn private(query: &str) -> Option<bool> {
+    let mut private = false;
+    for (_, value) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "private") {
+        private |= match &*value {
+            "true" | "1" => true,
+            "false" | "0" | "" => false,
+            _ => return None,
+        };
+    }
+    Some(private)
+}
+
 /// The payload that a JSON body means: itself if it is an object, else wrapped. `None` for what is no JSON.
 fn payload(body: &Bytes) -> Option<Bytes> {
     if body.is_empty() {
@@ -126,5 +142,22 @@ mod tests {
         assert_eq!(payload("[1]").unwrap(), "{\"_json\":[1]}");
         assert_eq!(payload("{bad"), None);
         assert_eq!(payload(r#"{"a":"\ud800"}"#), None, "half a character");
+    }
+
+    #[test]
+    fn private_is_never_taken_for_public() {
+        for (query, expected) in [
+            ("", Some(false)),
+            ("private=true", Some(true)),
+            ("apikey=x&private=1", Some(true)),
+            ("private=false", Some(false)),
+            ("private=0&private=true", Some(true)),
+            ("private=", Some(false)),
+            ("private=yes", None),
+            ("private=True", None),
+            ("private=true&private=no", None),
+        ] {
+            assert_eq!(private(query), expected, "{query}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod bus;
 mod fan_out;
 mod hub;
+mod memory;
 mod outbox;
 mod presence;
 mod room;
@@ -10,6 +11,7 @@ mod room;
 pub use bus::{Backlog, Bus, Said};
 pub use fan_out::FanOut;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
-pub use outbox::{Closed, DEFAULT_OUTBOX_BYTES, Flush, Outbox, Signal, Sink};
+pub use memory::{HeldBody, Memory};
+pub use outbox::{Closed, DEFAULT_OUTBOX_BYTES, Flush, Holding, Outbox, Signal, Sink};
 pub use presence::{Entry, MemberId, Origin};
 pub use room::{Audience, Congestion, Kind, Member, Membership, MessageId, Meter, RoomKey, Sight};

@@ -162,9 +162,17 @@ fn string(raw: Option<&RawValue>, field: &'static str, problems: &mut Vec<FieldE
     }
 }
 
-/// Any scalar, as a string; missing, null and blank ask for a random key.
+/// Longest presence key, in bytes: a channel keeps it, and every member is told it.
+const MAX_PRESENCE_KEY: usize = 4_096;
+
+/// Any scalar, as a string; missing, null and blank ask for a random key, and so does one that is too long.
 fn presence_key(raw: Option<&RawValue>, problems: &mut Vec<FieldError>) -> Option<String> {
     match not_null(raw).and_then(value)? {
+        Value::String(text) if text.len() > MAX_PRESENCE_KEY => {
+            let expected = "string of 4096 bytes at most";
+            problems.push(FieldError { field: "config.presence.key", expected });
+            None
+        }
         Value::String(text) => (!text.trim().is_empty()).then_some(text),
         scalar @ (Value::Number(_) | Value::Bool(_)) => Some(scalar.to_string()),
         _ => {
@@ -235,9 +243,10 @@ mod tests {
         assert_eq!(key(json!(123)).as_deref(), Some("123"));
         assert_eq!(key(json!("user-1")).as_deref(), Some("user-1"));
         assert_eq!(key(json!(true)).as_deref(), Some("true"));
-        for random in [json!(""), json!("  "), json!(null), json!({})] {
+        for random in [json!(""), json!("  "), json!(null), json!({}), json!("x".repeat(4_097))] {
             assert_eq!(key(random), None);
         }
+        assert_eq!(problems(&json!({"config": {"presence": {"key": "x".repeat(4_097)}}})).len(), 1);
     }
 
     /// protocol 28; postgres_changes 3, 4, 7

@@ -6,7 +6,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use parking_lot::{Mutex, MutexGuard};
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_cluster::Cluster;
-use realtime_hub::Hub;
+use realtime_hub::{Hub, Memory};
 use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
 use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
 use secrecy::ExposeSecret;
@@ -53,6 +53,8 @@ pub struct App {
     node_labels: (String, String),
     /// Places of connections.
     places: Arc<Semaphore>,
+    /// What is held for clients.
+    memory: Arc<Memory>,
 }
 
 impl App {
@@ -80,6 +82,7 @@ impl App {
         let status = Status::new(settings.region.as_deref(), cluster.clone());
         let node_labels = (hostname(), status.node().to_owned());
         let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
+        let memory = Memory::new(settings.client_memory);
         let app = Arc::new(Self {
             status,
             admin: Admin::new(&settings.admin, &settings.claim_validators),
@@ -98,6 +101,7 @@ impl App {
             gathered: Arc::default(),
             node_labels,
             places,
+            memory,
         });
         nodes::answer_others(&app);
         Ok(app)
@@ -124,6 +128,12 @@ impl App {
     #[must_use]
     pub fn places(&self) -> &Arc<Semaphore> {
         &self.places
+    }
+
+    /// What is held for clients, and how much that may be.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Connections that are open, and how many may be.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use realtime_auth::Claims;
 use realtime_changes::{ChannelId, SubscriptionSpec};
-use realtime_hub::Membership;
+use realtime_hub::{Holding, Membership};
 use realtime_protocol::Ref;
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
@@ -77,6 +77,8 @@ pub(super) struct Channel {
     pub(super) ready: Ready,
     /// What it watches in the database. Empty for most channels.
     pub(super) subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
+    /// What it keeps of a large join.
+    pub(super) _holding: Option<Holding>,
     /// When a subscription that failed for a passing reason is tried again.
     pub(super) retry_at: Option<Instant>,
     /// Counts subscription attempts: the answer to an earlier one means nothing any more.

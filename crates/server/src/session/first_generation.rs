@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::{Effect, Session, Ticket, Token, Topic, channel::sub_topic};
 use crate::{
     legacy::{Legacy, Place},
-    routes::{Gate, Patience, Route},
+    routes::{Gate, Route},
     tenant_runtime::TenantRuntime,
 };
 
@@ -335,7 +335,7 @@ impl Session {
             legacy: true,
             quiet: true,
             star: AtomicBool::new(star),
-            patience: Patience::default(),
+            patience: Arc::clone(&self.patience),
             gate: Gate::open(),
         })
     }

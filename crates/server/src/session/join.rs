@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use realtime_hub::{Audience, Member, Membership, RoomKey, Sight};
+use realtime_hub::{Audience, Holding, Member, Membership, Outbox, RoomKey, Sight};
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
 };
@@ -24,6 +24,9 @@ use super::{
 
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
 const CLOSE_GOING_AWAY: u16 = 1001;
+
+/// Bytes of a join's message from which on it counts as memory that its socket holds.
+const LARGE_JOIN: usize = 16 * 1024;
 
 /// Why a channel is stopped that was told too much while messages that it had missed were looked for.
 const TOO_MANY_MEANWHILE: &str = "Too many messages came while stored messages were read";
@@ -51,6 +54,8 @@ pub(super) struct Joining {
     /// What it will watch: everything else is decided, the reply waits for this.
     pub(super) watching: Option<Watching>,
     pub(super) waiting: Waiting,
+    /// What it keeps of its message, if that is much.
+    holding: Option<Holding>,
 }
 
 impl Joining {
@@ -87,6 +92,7 @@ impl Session {
             }
             _ => None,
         };
+        let outbox = Arc::clone(&self.outbox);
         let joining = |payload, token, step| Joining {
             step,
             topic: Arc::clone(&topic),
@@ -102,6 +108,7 @@ impl Session {
             wanted: Wanted::default(),
             watching: None,
             waiting: Waiting::new(),
+            holding: holding(&outbox, &message),
         };
         match self.admit(&topic, &message.payload) {
             Err(refusal) => {
@@ -399,7 +406,7 @@ impl Session {
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
         let join_ref = joining.join_ref();
         let Joining { topic, raw_join_ref, msg_ref, payload, token, replaced, .. } = joining;
-        let Joining { read, replayed, membership, wanted, watching, judge_anew, .. } = joining;
+        let Joining { read, replayed, membership, wanted, watching, judge_anew, holding, .. } = joining;
         self.runtime.metrics().node().joined(self.transport, true);
         let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(self.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
@@ -437,6 +444,7 @@ impl Session {
             policies: read.map(|read| Box::new(Policies::new(read))),
             ready: Ready::Unasked,
             subscriptions,
+            _holding: holding,
             retry_at: None,
             attempt,
         };
@@ -479,6 +487,17 @@ impl Session {
         channel.membership.send_presence_state(|state| encode::presence_state(vsn, join_ref, topic, state));
         self.runtime.meters().presence().add(1);
     }
+}
+
+/// A join's message is kept as what it asks for, as the text of that for the reply, and as filters. A small one counts as
+/// nothing.
+fn holding(outbox: &Arc<Outbox>, message: &ClientMessage) -> Option<Holding> {
+    let size = message.size();
+    (size >= LARGE_JOIN).then(|| {
+        let mut holding = Holding::new(outbox);
+        holding.add(3 * size);
+        holding
+    })
 }
 
 fn unable_to_replay(error: &ReplayError) -> JoinRefusal {

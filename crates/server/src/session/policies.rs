@@ -80,6 +80,7 @@ impl Session {
         let Some(policies) = &mut channel.policies else { return };
         policies.asking = Some((step, question));
         if let Some(message) = message {
+            let message = message.compact();
             self.waiting_bytes += message.size();
             policies.waiting.push_back(message);
         }

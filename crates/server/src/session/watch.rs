@@ -20,7 +20,7 @@ use super::{
     channel::{Token, sub_topic},
     policies::Question,
 };
-use crate::routes::{Gate, Patience, Route};
+use crate::routes::{Gate, Route};
 
 /// What channels are told that watched the database when its connection was ended on purpose.
 const ENDED: &str = "The connection to the database was ended: changes may have been missed";
@@ -95,7 +95,7 @@ impl Session {
             legacy,
             quiet: false,
             star: AtomicBool::new(false),
-            patience: Patience::default(),
+            patience: Arc::clone(&self.patience),
             gate: Gate::shut(),
         });
         self.runtime.routes().open(id, Arc::clone(&route));

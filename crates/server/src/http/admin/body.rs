@@ -30,7 +30,7 @@ pub(super) async fn tenant(request: Request) -> Result<Map<String, Value>, Respo
     let json = media_type(request.headers())
         .is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body).await?;
+    let body = read_body(&parts, body).await?;
     let unreadable = || bad_request(&parts.headers);
     if !json {
         return Err(unreadable());

@@ -67,7 +67,7 @@ pub async fn single(
         .any(|(name, value)| name == "private" && matches!(&*value, "true" | "1"));
     let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
     let (parts, body) = request.into_parts();
-    let body = match read_body(&parts.headers, body).await {
+    let body = match read_body(&parts, body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };

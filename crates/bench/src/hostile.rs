@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Attacks to run, in this order; all of them if none is named
     #[arg(long, value_enum)]
     attack: Vec<Attack>,
+    /// Megabytes that the server may hold for clients
+    #[arg(long, default_value_t = 256)]
+    memory_mb: u32,
     /// Port of a server on this machine that runs already; it takes the tokens of the tests. Its database is that of
     /// `DATABASE_URL`
     #[arg(long, requires = "pid")]
@@ -36,6 +39,10 @@ pub(crate) struct Options {
     #[arg(long)]
     pid: Option<u32>,
 }
+
+/// How long after the last attack memory is looked at: connections linger for some seconds, and what they held is given
+/// back in steps.
+const SETTLE: Duration = Duration::from_secs(20);
 
 /// The server under attack.
 pub(crate) struct Scene {
@@ -53,7 +60,8 @@ impl Scene {
             return Ok(Self { port, pid, database, _server: None });
         }
         let db = TestDb::new().await?;
-        let server = Server::start(server_binary()?, &db, target::options()).await?;
+        let settings = target::options().env("MAX_CLIENT_MEMORY_MB", &options.memory_mb.to_string());
+        let server = Server::start(server_binary()?, &db, settings).await?;
         let (port, pid, database) = (server.port(), server.pid(), db.url().await?);
         Ok(Self { port, pid, database, _server: Some((server, db)) })
     }
@@ -112,8 +120,7 @@ async fn measure(scene: &Arc<Scene>, attack: Attack, options: &Options) -> Resul
     stop.store(true, Ordering::Relaxed);
     let peak = scene.peak()?;
     let (closed, errors) = attackers.end().await;
-    // What connections are closed for lingers a little.
-    time::sleep(Duration::from_secs(10)).await;
+    time::sleep(SETTLE).await;
     let Seen { heartbeats, broadcasts, rows, lost } = seen;
     let p99 = |histogram: &hdrhistogram::Histogram<u64>| {
         format!("{:.1}", histogram.value_at_quantile(0.99) as f64 / 1e3)

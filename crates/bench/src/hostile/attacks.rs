@@ -182,7 +182,7 @@ async fn once(
         Attack::Bodies => bodies(scene.port).await,
         Attack::BadTokens => {
             let token = sign_with("a wrong secret that is long enough for anybody", &json!({"role": "anon"}));
-            let request = if n % 2 == 0 {
+            let request = if n.is_multiple_of(2) {
                 format!("GET /api/broadcast?apikey={token} HTTP/1.1\r\nHost: localhost\r\n\r\n")
             } else {
                 format!(

@@ -29,6 +29,9 @@ const ROW_BYTES: i32 = 2_000;
 /// What has not come so long after the end is lost, and counts as late as that.
 const GRACE: Duration = Duration::from_secs(20);
 
+/// A silence after which nothing more is waited for.
+const QUIET: Duration = Duration::from_secs(5);
+
 /// What a victim sends to measure, and the text before its time in the answer.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -193,11 +196,11 @@ async fn insert(database: &Client, end: Instant) -> Result<u64> {
     Ok(count)
 }
 
-/// Reads until nothing has come for two seconds after the end. A reader whose socket ends has seen what it has seen.
+/// Reads until nothing has come for [`QUIET`] after the end. A reader whose socket ends has seen what it has seen.
 async fn read(mut reader: Reader, kind: Kind, late: Instant) -> Result<(Kind, Histogram<u64>)> {
     let mut latencies = Histogram::new(3)?;
     loop {
-        let quiet = (Instant::now() + Duration::from_secs(2)).max(late - GRACE + Duration::from_secs(2));
+        let quiet = Instant::now().max(late - GRACE) + QUIET;
         match time::timeout_at(quiet.min(late), reader.next()).await {
             Ok(Ok(message)) => {
                 if let Some(sent) = number_after(message, kind.mark()) {

@@ -281,7 +281,7 @@ mod tests {
         for n in 1..10_000 {
             of(n);
         }
-        assert!(patiences.0.lock().len() < 2 * ADDRESSES);
+        assert!(patiences.0.lock().len() < 4 * ADDRESSES);
         assert!(!of(0).is_left());
     }
 }

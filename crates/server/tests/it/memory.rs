@@ -176,7 +176,7 @@ async fn given_back(server: &Server) -> Result<()> {
 async fn presence_counts() -> Result<()> {
     let (server, _db, _reader) = server(ServerOptions::default().env("MAX_CLIENT_MEMORY_MB", "100")).await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
-    socket.join(TOPIC, json!({"config": {"presence": {"key": "k"}}})).await?;
+    socket.join(TOPIC, json!({"config": {"presence": {"key": "k", "enabled": true}}})).await?;
     let payload = json!({"event": "track", "payload": {"x": "x".repeat(1_000_000)}});
     socket.send(Value::Null, json!("t"), TOPIC, "presence", payload).await?;
     assert_eq!(socket.reply("t").await?["status"], "ok");

@@ -1,118 +1,139 @@
-//! What clients that misbehave do to the others.
+//! What clients that misbehave do to the others: each attack in turn, at full speed, for a time.
+
+mod attacks;
+mod victims;
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::Result;
-use clap::{Args, ValueEnum};
-use tokio::{
-    task::JoinHandle,
-    time::{self, Duration},
-};
+use anyhow::{Context as _, Result};
+use attacks::Attack;
+use clap::{Args, ValueEnum as _};
+use realtime_testkit::{Server, TestDb};
+use tokio::time::{self, Duration};
+use victims::Seen;
 
-use crate::{
-    report, rooms,
-    target::Target,
-    wire::{self, frame},
-};
+use crate::{report, server_binary, target};
 
-#[derive(Debug, Clone, Copy, Args)]
+/// How long an attack goes on before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Users that behave
-    #[arg(long, default_value_t = 300)]
-    users: usize,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 10)]
     seconds: u32,
+    /// Attacks to run, in this order; all of them if none is named
+    #[arg(long, value_enum)]
+    attack: Vec<Attack>,
+    /// Megabytes that the server may hold for clients
+    #[arg(long, default_value_t = 256)]
+    memory_mb: u32,
+    /// Port of a server on this machine that runs already; it takes the tokens of the tests. Its database is that of
+    /// `DATABASE_URL`
+    #[arg(long, requires = "pid")]
+    port: Option<u16>,
+    /// Its process, to see its memory
+    #[arg(long)]
+    pid: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Hostility {
-    /// Is sent 16 MB a second and stops reading
-    StopsReading,
-    /// Sends what is no message, as fast as it can
-    Garbage,
-    /// Broadcasts to a room of six, as fast as it can
-    Flood,
+/// How long after the last attack memory is looked at: connections linger for some seconds, and what they held is given
+/// back in steps.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// The server under attack.
+pub(crate) struct Scene {
+    pub(crate) port: u16,
+    pid: u32,
+    pub(crate) database: String,
+    /// Those that the bench started end with it.
+    _server: Option<(Server, TestDb)>,
+}
+
+impl Scene {
+    async fn new(options: &Options) -> Result<Self> {
+        if let (Some(port), Some(pid)) = (options.port, options.pid) {
+            let database = std::env::var("DATABASE_URL").context("DATABASE_URL")?;
+            return Ok(Self { port, pid, database, _server: None });
+        }
+        let db = TestDb::new().await?;
+        let settings = target::options().env("MAX_CLIENT_MEMORY_MB", &options.memory_mb.to_string());
+        let server = Server::start(server_binary()?, &db, settings).await?;
+        let (port, pid, database) = (server.port(), server.pid(), db.url().await?);
+        Ok(Self { port, pid, database, _server: Some((server, db)) })
+    }
+
+    /// Resident memory: the most there ever was, in bytes.
+    fn peak(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+        Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    fn resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        Ok(resident.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// Begins to look for the most memory anew.
+    fn forget_peak(&self) {
+        // A kernel that refuses shows the most of all attacks so far.
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.pid), "5");
+    }
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    report::heading(&format!("hostile: {} users that behave beside one that does not", options.users));
-    let rooms = rooms::Options { users: options.users, rate: 2, seconds: options.seconds };
-    for hostility in [None, Some(Hostility::StopsReading), Some(Hostility::Garbage), Some(Hostility::Flood)] {
-        let target = Target::real().await?;
-        let users = rooms::users(&target, options.users).await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let before = target.resident_bytes()?;
-        let enemy = match hostility {
-            None => None,
-            Some(hostility) => Some(start(hostility, target.port(), Arc::clone(&stop)).await?),
-        };
-        let run = rooms::measure(&target, users, &rooms).await?;
-        let after = target.resident_bytes()?;
-        stop.store(true, Ordering::Relaxed);
-        let name = hostility.map_or("none".to_owned(), |hostility| format!("{hostility:?}"));
-        report::latencies(&format!("{name}: sent to received"), &run.latencies);
-        report::figure(&format!("{name}: lost"), run.lost, "");
-        report::figure(&format!("{name}: memory gained"), after.saturating_sub(before) / 1024, "KiB");
-        if let Some(enemy) = enemy {
-            report::figure(&format!("{name}: ended by the server"), enemy.is_finished(), "");
-            enemy.abort();
+    report::heading("hostile: p99 of those that behave in ms, lost messages, memory of the server in MB");
+    report::row(&["attack", "heartbeats", "broadcasts", "rows", "lost", "peak", "after", "closed", "errors"]);
+    let chosen = if options.attack.is_empty() {
+        Attack::value_variants().to_vec()
+    } else {
+        [&[Attack::None], &*options.attack].concat()
+    };
+    for attack in chosen {
+        // Each against a server that nothing has happened to, if the bench can start one.
+        let scene = Arc::new(Scene::new(options).await?);
+        let name = attack.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+        match measure(&scene, attack, options).await {
+            Ok(columns) => {
+                let cells: Vec<&str> =
+                    [&*name].into_iter().chain(columns.iter().map(String::as_str)).collect();
+                report::row(&cells);
+            }
+            Err(error) => report::row(&[&name, &format!("failed: {error:#}")]),
         }
     }
     Ok(())
 }
 
-async fn start(hostility: Hostility, port: u16, stop: Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
-    let topic = "realtime:hostile";
-    let (mut reader, mut writer) = wire::joined(port, topic, "{}").await?;
-    Ok(match hostility {
-        Hostility::StopsReading => {
-            let (_other, mut talker) = wire::joined(port, topic, "{}").await?;
-            let text = "x".repeat(160_000);
-            tokio::spawn(async move {
-                let talk = tokio::spawn(async move {
-                    let _other = _other;
-                    let message =
-                        format!(r#"["1","m","{topic}","broadcast",{{"event":"e","payload":"{text}"}}]"#);
-                    while !stop.load(Ordering::Relaxed) {
-                        talker.send(&message).await?;
-                        time::sleep(Duration::from_millis(10)).await;
-                    }
-                    anyhow::Ok(())
-                });
-                // What was under way is read later; then the close frame comes.
-                time::sleep(Duration::from_secs(3)).await;
-                while reader.next().await.is_ok() {}
-                talk.abort();
-                Ok(())
-            })
-        }
-        Hostility::Garbage => tokio::spawn(async move {
-            let one = frame(1, b"[\"this\",\"is\",no message");
-            let many = one.repeat(1000);
-            while !stop.load(Ordering::Relaxed) {
-                tokio::io::AsyncWriteExt::write_all(&mut writer.0, &many).await?;
-            }
-            Ok(())
-        }),
-        Hostility::Flood => {
-            let mut victims = Vec::new();
-            for _ in 0..5 {
-                let (mut reader, writer) = wire::joined(port, topic, "{}").await?;
-                victims.push((tokio::spawn(async move { while reader.next().await.is_ok() {} }), writer));
-            }
-            tokio::spawn(async move {
-                let _victims = victims;
-                let message = format!(r#"["1","m","{topic}","broadcast",{{"event":"e","payload":{{}}}}]"#);
-                let many = frame(1, message.as_bytes()).repeat(1000);
-                while !stop.load(Ordering::Relaxed) {
-                    tokio::io::AsyncWriteExt::write_all(&mut writer.0, &many).await?;
-                }
-                Ok(())
-            })
-        }
-    })
+async fn measure(scene: &Arc<Scene>, attack: Attack, options: &Options) -> Result<Vec<String>> {
+    let victims = victims::Victims::new(scene).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    scene.forget_peak();
+    let attackers = attacks::start(attack, scene, &stop).await?;
+    time::sleep(WARM_UP).await;
+    let seen = victims.measure(Duration::from_secs(options.seconds.into())).await?;
+    stop.store(true, Ordering::Relaxed);
+    let peak = scene.peak()?;
+    let (closed, errors) = attackers.end().await;
+    time::sleep(SETTLE).await;
+    let Seen { heartbeats, broadcasts, rows, lost } = seen;
+    let p99 = |histogram: &hdrhistogram::Histogram<u64>| {
+        format!("{:.1}", histogram.value_at_quantile(0.99) as f64 / 1e3)
+    };
+    let megabytes = |bytes: u64| (bytes / 1_000_000).to_string();
+    Ok(vec![
+        p99(&heartbeats),
+        p99(&broadcasts),
+        p99(&rows),
+        lost.to_string(),
+        megabytes(peak),
+        megabytes(scene.resident()?),
+        closed.to_string(),
+        errors.to_string(),
+    ])
 }

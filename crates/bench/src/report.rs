@@ -16,6 +16,17 @@ pub(crate) fn heading(text: &str) {
     println!("\n{text}");
 }
 
+/// Prints a row of a table.
+#[expect(clippy::print_stdout, reason = "the program's output")]
+pub(crate) fn row(cells: &[&str]) {
+    let cells: Vec<String> = cells
+        .iter()
+        .enumerate()
+        .map(|(n, cell)| if n == 0 { format!("{cell:<16}") } else { format!("{cell:>12}") })
+        .collect();
+    println!("{}", cells.join(""));
+}
+
 /// CPU time for each of `count` units, in microseconds.
 pub(crate) fn cpu_per(name: &str, seconds: f64, count: u64) {
     figure(name, format!("{:.1}", seconds * 1e6 / count.max(1) as f64), "µs");

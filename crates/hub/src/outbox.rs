@@ -4,19 +4,25 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, IoSlice},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, sync::Notify};
 
-use crate::MemberId;
+use crate::{MemberId, Memory, memory::LARGE};
 
 /// Default limit of an outbox, in bytes of queued frames.
 ///
 /// Twice the largest message a client may send: one such message may wait behind another.
 pub const DEFAULT_OUTBOX_BYTES: usize = 10_000_000;
+
+/// Frames that an outbox takes, however small they are: each costs a place in the queue.
+const MAX_FRAMES: usize = 65_536;
+
+/// What a frame's place in a queue may cost, in bytes: queues grow by doubling.
+const PLACE: usize = 64;
 
 /// A queue that grew beyond this many slots gives its memory back once it is empty.
 const KEEP_SLOTS: usize = 16;
@@ -105,12 +111,28 @@ pub struct Outbox {
     queue: Mutex<Queue>,
     wake: Notify,
     limit: usize,
+    /// What the node holds for all its clients, if it counts.
+    memory: Option<Arc<Memory>>,
+    /// Itself.
+    me: Weak<Self>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// Bytes of frames for this socket that wait elsewhere.
+    kept: usize,
+    /// Bytes that the socket holds beside frames.
+    beside: usize,
+    /// What of it all the node has counted.
+    counted: usize,
+    /// Whether it is one of those that may be closed for what they hold.
+    large: bool,
+    /// Nothing that it holds counts any more: the socket was told to go.
+    given_up: bool,
+    /// What remains is not to be written.
+    cut: bool,
     /// The first frame was written in part.
     partial: bool,
     closed: Option<Closed>,
@@ -123,8 +145,12 @@ struct Queue {
 impl Queue {
     /// Appends frames. False if the limit was hit.
     fn append(&mut self, frame: Bytes, limit: usize) -> bool {
-        if !self.frames.is_empty() && self.bytes + frame.len() > limit {
-            self.closed = Some(Closed::SlowConsumer);
+        if self.closed.is_some() {
+            return false;
+        }
+        let full = self.bytes + self.kept + frame.len() > limit || self.frames.len() >= MAX_FRAMES;
+        if !self.frames.is_empty() && full {
+            self.too_slow();
             return false;
         }
         self.bytes += frame.len();
@@ -148,6 +174,20 @@ impl Queue {
         }
     }
 
+    /// Takes nothing more. What was not begun is dropped at once, not when the socket's task comes to it.
+    fn too_slow(&mut self) {
+        self.closed.get_or_insert(Closed::SlowConsumer);
+        self.frames.truncate(usize::from(self.partial));
+        self.bytes = self.frames.iter().map(Bytes::len).sum();
+        self.frames.shrink_to_fit();
+    }
+
+    /// Bytes that its socket holds.
+    fn load(&self) -> usize {
+        // What a socket holds beside frames ends with its task.
+        self.bytes + if self.given_up { 0 } else { self.kept + self.beside }
+    }
+
     fn shrink(&mut self) {
         if self.frames.is_empty() && self.frames.capacity() > KEEP_SLOTS {
             self.frames = VecDeque::new();
@@ -159,14 +199,126 @@ impl Outbox {
     /// An empty outbox that accepts up to `limit` bytes of queued frames, for a task that takes them.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { queue: Mutex::default(), wake: Notify::new(), limit }
+        Self { queue: Mutex::default(), wake: Notify::new(), limit, memory: None, me: Weak::new() }
+    }
+
+    /// An empty outbox that is counted by the node; with a sink, or for a task that takes frames.
+    #[must_use]
+    pub fn counted(limit: usize, sink: Option<Arc<dyn Sink>>, memory: &Arc<Memory>) -> Arc<Self> {
+        Arc::new_cyclic(|me| {
+            let queue = Queue { sink, ..Queue::default() };
+            let memory = Some(Arc::clone(memory));
+            Self { queue: Mutex::new(queue), wake: Notify::new(), limit, memory, me: Weak::clone(me) }
+        })
+    }
+
+    /// Tells the node what has changed. Whether [`relieve`](Self::relieve) should be called, without the lock.
+    fn count(&self, queue: &mut Queue) -> bool {
+        let Some(memory) = &self.memory else { return false };
+        let now = if queue.given_up { 0 } else { queue.frames.len() * PLACE + queue.beside };
+        let load = queue.load();
+        let grown = now > queue.counted || load >= LARGE;
+        if now != queue.counted {
+            memory.change(queue.counted, now);
+            queue.counted = now;
+        }
+        if load >= LARGE && !queue.large {
+            queue.large = true;
+            memory.enter(&self.me);
+        } else if load < LARGE / 2 && queue.large {
+            queue.large = false;
+            memory.leave(&self.me);
+        }
+        grown
+    }
+
+    /// Closes sockets if the node holds too much; perhaps this one.
+    fn relieve(&self) {
+        if let Some(memory) = &self.memory {
+            memory.relieve();
+        }
+    }
+
+    /// Bytes that its socket holds.
+    pub(crate) fn load(&self) -> usize {
+        self.queue.lock().load()
+    }
+
+    /// The node holds too much: the socket is closed, and what it holds no longer counts. At the second time not even a
+    /// frame that is partly written is written to its end.
+    pub(crate) fn give_up(&self) {
+        let mut queue = self.queue.lock();
+        if queue.closed.is_some() {
+            queue.cut = true;
+            queue.frames = VecDeque::new();
+            queue.bytes = 0;
+        } else {
+            queue.too_slow();
+        }
+        queue.given_up = true;
+        self.count(&mut queue);
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// The socket holds this many bytes more beside frames: of what its client sent.
+    pub fn hold(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        queue.beside += bytes;
+        let grown = self.count(&mut queue);
+        drop(queue);
+        if grown {
+            self.relieve();
+        }
+    }
+
+    /// The socket holds them no longer.
+    pub fn release(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        queue.beside = queue.beside.saturating_sub(bytes);
+        self.count(&mut queue);
+    }
+
+    /// A frame of this many bytes waits elsewhere for this socket. Tells whether the outbox is more than half full now;
+    /// `None` if there is no room: then it must not be kept.
+    #[must_use]
+    pub fn keep(&self, bytes: usize) -> Option<bool> {
+        let mut queue = self.queue.lock();
+        if queue.closed.is_some() || queue.bytes + queue.kept + bytes > self.limit {
+            return None;
+        }
+        queue.kept += bytes;
+        let grown = self.count(&mut queue);
+        let behind = queue.bytes + queue.kept > self.limit / 2;
+        drop(queue);
+        if grown {
+            self.relieve();
+        }
+        Some(behind)
+    }
+
+    /// Frames of so many bytes wait there no longer.
+    pub fn unkeep(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        queue.kept = queue.kept.saturating_sub(bytes);
+        self.count(&mut queue);
+    }
+
+    /// Closes the socket: it reads slower than it is told things.
+    pub fn close_slow(&self) {
+        let mut queue = self.queue.lock();
+        queue.too_slow();
+        self.count(&mut queue);
+        drop(queue);
+        self.wake.notify_one();
     }
 
     /// An empty outbox that writes to `sink`.
     #[must_use]
     pub fn with_sink(limit: usize, sink: Arc<dyn Sink>) -> Self {
-        let queue = Queue { sink: Some(sink), ..Queue::default() };
-        Self { queue: Mutex::new(queue), ..Self::new(limit) }
+        let outbox = Self::new(limit);
+        outbox.queue.lock().sink = Some(sink);
+        outbox
     }
 
     /// Appends a frame and wakes the socket's task, which writes all that has gathered at once.
@@ -195,7 +347,7 @@ impl Outbox {
     #[must_use]
     pub fn has_room(&self) -> bool {
         let queue = self.queue.lock();
-        queue.closed.is_some() || queue.bytes <= self.limit / 4
+        queue.closed.is_some() || queue.bytes + queue.kept <= self.limit / 4
     }
 
     /// Appends a frame without waking anybody: for the socket's own task, which flushes before it waits.
@@ -213,12 +365,18 @@ impl Outbox {
             return Err(closed);
         }
         let was_empty = queue.frames.is_empty();
-        if queue.append(frame, self.limit) {
-            return Ok((was_empty, queue.bytes));
-        }
+        let accepted = queue.append(frame, self.limit);
+        let bytes = queue.bytes + queue.kept;
+        let grown = self.count(&mut queue);
         drop(queue);
-        self.wake.notify_one();
-        Err(Closed::SlowConsumer)
+        if !accepted {
+            self.wake.notify_one();
+            return Err(Closed::SlowConsumer);
+        }
+        if grown {
+            self.relieve();
+        }
+        Ok((was_empty, bytes))
     }
 
     /// Gives the socket these frames, in one write: straight away if nothing waits before them, which copies
@@ -260,18 +418,23 @@ impl Outbox {
             written = 0;
         }
         let wake = !accepted || (was_empty && !(queue.frames.is_empty() && drained));
+        let grown = !queue.frames.is_empty() && self.count(&mut queue);
         drop(queue);
         if wake {
             self.wake.notify_one();
+        }
+        if grown {
+            self.relieve();
         }
         if accepted { Ok(()) } else { Err(Closed::SlowConsumer) }
     }
 
     /// Writes what is queued, as much as the socket takes without waiting. For the socket's task.
     pub fn flush(&self) -> Flush {
-        let mut queue = self.queue.lock();
-        let queue = &mut *queue;
         loop {
+            // Taken anew for each write: who publishes does not wait for all of a long queue.
+            let mut queue = self.queue.lock();
+            let queue = &mut *queue;
             if let Some(closed) = queue.closed {
                 return Flush::Closed(closed);
             }
@@ -279,7 +442,9 @@ impl Outbox {
                 queue.shrink();
                 return queue.drain();
             }
-            if !queue.write_some() {
+            let written = queue.write_some();
+            self.count(queue);
+            if !written {
                 return queue.closed.map_or(Flush::Blocked, Flush::Closed);
             }
         }
@@ -296,6 +461,7 @@ impl Outbox {
         }
         queue.frames.push_back(last);
         queue.bytes = queue.frames.iter().map(Bytes::len).sum();
+        self.count(&mut queue);
     }
 
     /// Writes after [`finish`](Self::finish). True when all is written.
@@ -305,9 +471,15 @@ impl Outbox {
     pub fn write_last(&self) -> io::Result<bool> {
         let mut queue = self.queue.lock();
         let queue = &mut *queue;
+        if queue.cut {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let Some(sink) = &queue.sink else { return Ok(true) };
         match write(&**sink, queue.frames.iter()) {
-            Ok(count) => queue.written(count),
+            Ok(count) => {
+                queue.written(count);
+                self.count(queue);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -322,7 +494,14 @@ impl Outbox {
         queue.written += queue.bytes as u64;
         queue.bytes = 0;
         queue.shrink();
+        self.count(&mut queue);
         queue.closed
+    }
+
+    /// Whether it takes nothing more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.queue.lock().closed.is_some()
     }
 
     /// Bytes that were written, or taken, since the start.
@@ -352,6 +531,60 @@ impl Outbox {
     /// Cancel safe. For one waiting task.
     pub async fn ready(&self) {
         self.wake.notified().await;
+    }
+}
+
+/// Bytes that a socket holds beside frames, while this lives.
+#[derive(Debug)]
+pub struct Holding {
+    outbox: Arc<Outbox>,
+    bytes: usize,
+}
+
+impl Holding {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(outbox: &Arc<Outbox>) -> Self {
+        Self { outbox: Arc::clone(outbox), bytes: 0 }
+    }
+
+    /// The socket's outbox.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// It holds this many bytes now.
+    pub fn set(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.outbox.hold(bytes - self.bytes);
+        } else if bytes < self.bytes {
+            self.outbox.release(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+
+    /// It holds this many bytes more.
+    pub fn add(&mut self, bytes: usize) {
+        self.set(self.bytes + bytes);
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let queue = self.queue.get_mut();
+        if let Some(memory) = &self.memory {
+            memory.change(queue.counted, 0);
+            if queue.large {
+                memory.leave(&self.me);
+            }
+        }
     }
 }
 

@@ -190,6 +190,8 @@ pub(crate) struct Slot {
     /// Messages that it has seen already: they are not delivered to it.
     replayed: Box<[MessageId]>,
     held: Option<Box<Held>>,
+    /// Bytes that its presence takes.
+    pub(crate) present: usize,
 }
 
 /// Bytes of broadcasts that are kept for a channel, and their number.
@@ -215,9 +217,10 @@ impl Slot {
         let Some(mut held) = self.held.take() else { return false };
         for message in batch.iter().filter(|message| !message.kind.is_presence() && self.wants(message)) {
             let Some(frame) = message.frame(self.vsn) else { continue };
-            held.bytes += frame.len();
-            held.overflown |= held.bytes > MAX_HELD.0 || held.frames.len() >= MAX_HELD.1;
+            let full = held.bytes + frame.len() > MAX_HELD.0 || held.frames.len() >= MAX_HELD.1;
+            held.overflown |= full || self.outbox.keep(frame.len()).is_none();
             if !held.overflown {
+                held.bytes += frame.len();
                 held.frames.push((message.id, frame.clone()));
             }
         }
@@ -302,6 +305,7 @@ impl Room {
             diffs: member.diffs,
             replayed: Box::default(),
             held: member.hold.then(Box::default),
+            present: 0,
         });
         match self.free.pop() {
             Some(place) => {
@@ -326,6 +330,8 @@ impl Room {
             if let Some(count) = self.members.get_mut(slot.vsn as usize) {
                 *count -= 1;
             }
+            slot.outbox.unkeep(slot.held.map_or(0, |held| held.bytes));
+            slot.outbox.release(slot.present);
             self.free.push(place);
         }
     }

@@ -23,14 +23,26 @@ pub struct ClientMessage {
 }
 
 impl ClientMessage {
-    /// About how many bytes it holds.
+    /// Bytes that it holds once it is [`compact`](Self::compact).
     #[must_use]
     pub fn size(&self) -> usize {
         let payload = match &self.payload {
             Payload::Json(bytes) | Payload::Binary(bytes) => bytes.len(),
             Payload::UserBroadcast(user) => user.body.len() + user.event.len(),
         };
-        size_of::<Self>() + self.topic.len() + self.event.len() + payload
+        let refs = self.join_ref.as_json().len() + self.msg_ref.as_json().len();
+        size_of::<Self>() + refs + self.topic.len() + self.event.len() + payload
+    }
+
+    /// The same message with a payload of its own, for one that has to wait: a slice would keep all that was read with
+    /// it.
+    #[must_use]
+    pub fn compact(mut self) -> Self {
+        match &mut self.payload {
+            Payload::Json(bytes) | Payload::Binary(bytes) => *bytes = Bytes::copy_from_slice(bytes),
+            Payload::UserBroadcast(user) => user.body = Bytes::copy_from_slice(&user.body),
+        }
+        self
     }
 }
 
@@ -85,14 +97,23 @@ pub enum DecodeError {
     /// A JSON value of another kind, or an impossible binary frame.
     #[error("Not a message of this serializer")]
     Unexpected,
+    /// A topic, event or reference that is longer than any may be.
+    #[error("Topic, event or reference too long")]
+    TooLong,
 }
+
+/// Longest topic and event, in bytes: a channel keeps its topic, and the topics of the first generation name values.
+const MAX_NAME: usize = 8_192;
+
+/// Longest reference, in bytes: a channel keeps its join's. Those of binary frames cannot be longer than 255.
+const MAX_REF: usize = 1_024;
 
 impl DecodeError {
     /// Operators' code.
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::Malformed => ErrorCode::MALFORMED_WEBSOCKET_MESSAGE,
+            Self::Malformed | Self::TooLong => ErrorCode::MALFORMED_WEBSOCKET_MESSAGE,
             Self::Unexpected => ErrorCode::UNKNOWN_ERROR_ON_WEBSOCKET_MESSAGE,
         }
     }

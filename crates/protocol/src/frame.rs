@@ -1,5 +1,7 @@
 //! Finished WebSocket frames from server to client (RFC 6455 5.2): final, unmasked, the same bytes for all.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 
 const TEXT: u8 = 0x81;
@@ -9,6 +11,41 @@ const PONG: u8 = 0x8A;
 
 /// Longest header: two bytes and a 64-bit length.
 const MAX_HEADER: usize = 10;
+
+/// What a frame costs beside its bytes: its owner and what an allocator adds.
+const OVERHEAD: usize = 64;
+
+/// Bytes of all frames that somebody still holds.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of all frames that were made and not dropped yet, wherever they wait. A frame that many receivers share counts
+/// once.
+#[must_use]
+pub fn alive() -> usize {
+    ALIVE.load(Ordering::Relaxed)
+}
+
+/// The buffer of a frame, counted until its last holder drops it.
+struct Counted(Vec<u8>);
+
+impl Counted {
+    fn new(buffer: Vec<u8>) -> Self {
+        ALIVE.fetch_add(buffer.capacity() + OVERHEAD, Ordering::Relaxed);
+        Self(buffer)
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(self.0.capacity() + OVERHEAD, Ordering::Relaxed);
+    }
+}
 
 /// A frame that is being written. The header goes in front when the length is known, without a copy.
 pub(crate) struct Builder {
@@ -54,7 +91,7 @@ impl Builder {
         };
         let start = MAX_HEADER - used;
         self.buffer[start..MAX_HEADER].copy_from_slice(&header[..used]);
-        Bytes::from(self.buffer).slice(start..)
+        Bytes::from_owner(Counted::new(self.buffer)).slice(start..)
     }
 }
 
@@ -103,6 +140,21 @@ mod tests {
     };
 
     use super::*;
+
+    /// A frame counts once, however many hold it, until the last lets it go.
+    #[test]
+    fn shared_frames_count_once() {
+        // Other tests make small frames meanwhile.
+        let near = |expected: usize| alive().abs_diff(expected) < 1_000_000;
+        let before = alive();
+        let frame = text(&vec![b'x'; 50_000_000]);
+        let others = vec![frame.slice(1..); 100];
+        assert!(near(before + 50_000_000));
+        drop(frame);
+        assert!(near(before + 50_000_000));
+        drop(others);
+        assert!(near(before));
+    }
 
     #[test]
     fn headers_are_those_of_rfc_6455() {

@@ -6,7 +6,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use parking_lot::{Mutex, MutexGuard};
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_cluster::Cluster;
-use realtime_hub::Hub;
+use realtime_hub::{Hub, Memory};
 use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
 use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
 use secrecy::ExposeSecret;
@@ -62,6 +62,8 @@ pub struct App {
     places: Arc<Semaphore>,
     /// Requests without a good token, by address.
     strangers: Throttle,
+    /// What is held for clients.
+    memory: Arc<Memory>,
 }
 
 impl App {
@@ -89,6 +91,7 @@ impl App {
         let status = Status::new(settings.region.as_deref(), cluster.clone());
         let node_labels = (hostname(), status.node().to_owned());
         let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
+        let memory = Memory::new(settings.client_memory);
         let app = Arc::new(Self {
             status,
             admin: Admin::new(&settings.admin, &settings.claim_validators),
@@ -108,6 +111,7 @@ impl App {
             node_labels,
             places,
             strangers: Throttle::new(STRANGERS, STRANGER_FORGOTTEN),
+            memory,
         });
         nodes::answer_others(&app);
         Ok(app)
@@ -139,6 +143,12 @@ impl App {
     /// Requests without a good token: they count against the address that they come from, not against the tenant.
     pub(crate) fn strangers(&self) -> &Throttle {
         &self.strangers
+    }
+
+    /// What is held for clients, and how much that may be.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Connections that are open, and how many may be.

@@ -98,6 +98,12 @@ impl Driver {
         self.session.wants_input() && self.delayed.len() < MAX_DELAYED
     }
 
+    /// Bytes of messages that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.session.waiting_bytes()
+    }
+
     /// Takes one message from the client.
     ///
     /// # Errors

@@ -20,6 +20,11 @@ use tokio::{
     sync::oneshot,
 };
 
+/// Gives memory back to the system within some seconds, from a thread of its own: what a burst, or a client that did not
+/// read, once took is not kept for ever.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let Cli { config, command } = Cli::parse();
     let command = command.unwrap_or_else(|| Command::Serve(ServeArgs::default()));

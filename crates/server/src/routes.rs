@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -15,9 +16,12 @@ use realtime_changes::{ChannelId, Delivery};
 use realtime_hub::{Closed, Outbox};
 use realtime_postgres::{ChangeSink, Notice};
 use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode};
-use tokio::time::{self, Duration, Instant};
 
-use crate::{limits::Meters, metrics::MessageType};
+use crate::{
+    limits::Meters,
+    metrics::MessageType,
+    patience::{Behind, Patience, Patiences},
+};
 
 /// Where one joined channel's row changes go, and what their frames look like.
 #[derive(Debug)]
@@ -36,8 +40,8 @@ pub struct Route {
     pub quiet: bool,
     /// Whether the client may need the event `*` (legacy 2.5).
     pub star: AtomicBool,
-    /// How long the tenant's changes still wait for this channel's socket.
-    pub patience: Patience,
+    /// How long the tenant's changes still wait for the sockets of this channel's address.
+    pub patience: Arc<Patience>,
     /// Keeps frames back until the join was answered.
     pub gate: Gate,
 }
@@ -45,33 +49,33 @@ pub struct Route {
 impl Route {
     /// Queues a frame. Whether the receiver has fallen behind; an error if its socket is ending.
     fn push(&self, frame: Bytes) -> Result<bool, Closed> {
-        match self.gate.keep(frame) {
-            Ok(behind) => Ok(behind),
+        match self.gate.keep(frame, &self.outbox) {
+            Ok(behind) => behind.ok_or(Closed::SlowConsumer),
             Err(frame) => self.outbox.push_gauged(frame),
         }
-    }
-
-    /// Whether the receiver keeps up.
-    fn has_room(&self) -> bool {
-        self.gate.has_room() && self.outbox.has_room()
     }
 
     /// The join was answered: sends what was kept, and everything that follows.
     pub fn open(&self) {
         let mut kept = self.gate.0.lock();
         for frame in kept.take().unwrap_or_default() {
+            self.outbox.unkeep(frame.len());
             // A closed outbox belongs to a socket that is ending.
             let _ = self.outbox.push(frame);
         }
     }
 }
 
-/// Frames of a channel whose join was not answered yet, in order.
+impl Drop for Route {
+    fn drop(&mut self) {
+        let kept = self.gate.0.get_mut().take().unwrap_or_default();
+        self.outbox.unkeep(kept.iter().map(Bytes::len).sum());
+    }
+}
+
+/// Frames of a channel whose join was not answered yet, in order. The outbox counts them as its own.
 #[derive(Debug)]
 pub struct Gate(Mutex<Option<Vec<Bytes>>>);
-
-/// Bytes of frames that a gate keeps before the tenant's changes wait for it to open.
-const GATE_ROOM: usize = 256 * 1024;
 
 impl Gate {
     /// A gate that keeps everything until it is opened.
@@ -86,82 +90,20 @@ impl Gate {
         Self(Mutex::new(None))
     }
 
-    /// Keeps a frame if the gate is shut, and tells whether it keeps much; else gives it back.
-    fn keep(&self, frame: Bytes) -> Result<bool, Bytes> {
+    /// Keeps a frame if the gate is shut, and tells whether the receiver is behind, `None` if its socket was closed for
+    /// that; else gives it back.
+    fn keep(&self, frame: Bytes, outbox: &Outbox) -> Result<Option<bool>, Bytes> {
         match &mut *self.0.lock() {
             Some(kept) => {
-                kept.push(frame);
-                Ok(size(kept) > GATE_ROOM)
+                let behind = outbox.keep(frame.len());
+                match behind {
+                    Some(_) => kept.push(frame),
+                    None => outbox.close_slow(),
+                }
+                Ok(behind)
             }
             None => Err(frame),
         }
-    }
-
-    fn has_room(&self) -> bool {
-        self.0.lock().as_ref().is_none_or(|kept| size(kept) <= GATE_ROOM)
-    }
-}
-
-fn size(frames: &[Bytes]) -> usize {
-    frames.iter().map(Bytes::len).sum()
-}
-
-/// How long others wait for a receiver that has fallen behind: a while once, then a tenth of the time. Who reads slower
-/// than that is closed as a slow consumer when its outbox is full.
-#[derive(Debug)]
-pub struct Patience(Mutex<(Duration, Instant)>);
-
-/// Longest wait for one receiver.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Pause between looks at receivers that have fallen behind.
-const LOOK: Duration = Duration::from_millis(2);
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self(Mutex::new((PATIENCE, Instant::now())))
-    }
-}
-
-impl Patience {
-    /// Takes a pause out of what is left. False if there is nothing left.
-    fn spend(&self, pause: Duration) -> bool {
-        let mut left = self.0.lock();
-        let now = Instant::now();
-        let regained = left.0 + (now - left.1) / 10;
-        *left = (regained.min(PATIENCE).saturating_sub(pause), now);
-        regained > pause
-    }
-}
-
-/// Receivers whose outboxes are more than half full.
-#[derive(Debug, Default)]
-pub struct Behind(Mutex<Vec<Arc<Route>>>);
-
-impl Behind {
-    /// Adds one, once.
-    pub fn add(&self, route: &Arc<Route>) {
-        let mut behind = self.0.lock();
-        if !behind.iter().any(|known| Arc::ptr_eq(known, route)) {
-            behind.push(Arc::clone(route));
-        }
-    }
-
-    /// A wait for them, if there are any, for as long as each deserves.
-    pub fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
-        if self.0.lock().is_empty() {
-            return None;
-        }
-        Some(Box::pin(async {
-            let mut behind = std::mem::take(&mut *self.0.lock());
-            loop {
-                behind.retain(|route| !route.has_room() && route.patience.spend(LOOK));
-                if behind.is_empty() {
-                    return;
-                }
-                time::sleep(LOOK).await;
-            }
-        }))
     }
 }
 
@@ -172,13 +114,26 @@ pub struct Routes {
     next: AtomicU64,
     meters: Arc<Meters>,
     behind: Behind,
+    patiences: Patiences,
 }
 
 impl Routes {
     /// No routes; what goes through them is counted by `meters`.
     #[must_use]
     pub fn new(meters: Arc<Meters>) -> Self {
-        Self { routes: RwLock::default(), next: AtomicU64::new(0), meters, behind: Behind::default() }
+        Self {
+            routes: RwLock::default(),
+            next: AtomicU64::new(0),
+            meters,
+            behind: Behind::default(),
+            patiences: Patiences::default(),
+        }
+    }
+
+    /// What the tenant's changes wait for the sockets of an address.
+    #[must_use]
+    pub fn patience(&self, address: Option<IpAddr>) -> Arc<Patience> {
+        self.patiences.of(address)
     }
 
     /// What counts the tenant's events.
@@ -222,21 +177,25 @@ impl ChangeSink for Routes {
         self.meters.db_events().add(ids as u64);
         self.meters.metrics().payload(MessageType::PostgresChanges, delivery.data.len());
         let routes = self.routes.read();
-        let mut frames: HashMap<FrameKey<'_>, Bytes> = HashMap::new();
+        let mut groups: HashMap<FrameKey<'_>, Vec<&Arc<Route>>> = HashMap::new();
         for recipient in &delivery.recipients {
             let Some(route) = routes.get(&recipient.channel) else { continue };
             let key =
                 FrameKey { vsn: route.vsn, legacy: route.legacy, topic: &route.topic, ids: &recipient.ids };
-            let frame = frames.entry(key).or_insert_with(|| {
-                if route.legacy {
-                    encode::legacy_change(route.vsn, &route.topic, delivery.action.as_str(), &delivery.data)
-                } else {
-                    encode::postgres_changes(route.vsn, &route.topic, &recipient.ids, &delivery.data)
+            groups.entry(key).or_default().push(route);
+        }
+        // One frame after the other: nobody but its receivers holds it, so it is gone when they are closed.
+        for (FrameKey { vsn, legacy, topic, ids }, routes) in groups {
+            let frame = if legacy {
+                encode::legacy_change(vsn, topic, delivery.action.as_str(), &delivery.data)
+            } else {
+                encode::postgres_changes(vsn, topic, ids, &delivery.data)
+            };
+            for route in routes {
+                // A closed outbox belongs to a socket that is ending: it will unsubscribe by itself.
+                if route.push(frame.clone()) == Ok(true) {
+                    self.behind.add(&route.outbox, &route.patience);
                 }
-            });
-            // A closed outbox belongs to a socket that is ending: it will unsubscribe by itself.
-            if route.push(frame.clone()) == Ok(true) {
-                self.behind.add(route);
             }
         }
     }
@@ -276,16 +235,39 @@ struct FrameKey<'a> {
 
 #[cfg(test)]
 mod tests {
+    use realtime_protocol::frame;
+
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn patience_ends_and_comes_back_slowly() {
-        let patience = Patience::default();
-        let spend = |seconds| patience.spend(Duration::from_secs(seconds));
-        assert!(spend(6) && !spend(6) && !spend(1));
-        time::advance(Duration::from_secs(20)).await;
-        assert!(spend(1) && !spend(3));
-        time::advance(Duration::from_secs(1000)).await;
-        assert!(spend(9) && !spend(2));
+    fn route(outbox: &Arc<Outbox>) -> Route {
+        Route {
+            outbox: Arc::clone(outbox),
+            vsn: Vsn::V2,
+            topic: "realtime:a".into(),
+            join_ref: Ref::null(),
+            legacy: false,
+            quiet: false,
+            star: AtomicBool::new(false),
+            patience: Arc::default(),
+            gate: Gate::shut(),
+        }
+    }
+
+    /// Joins that are not answered keep no more for a socket than its outbox does.
+    #[test]
+    fn gates_share_the_bound_of_their_socket() {
+        let outbox = Arc::new(Outbox::new(1_000));
+        let gates = [route(&outbox), route(&outbox), route(&outbox)];
+        let frame = || frame::text(&[b'x'; 290]);
+        assert_eq!(gates[0].push(frame()), Ok(false));
+        assert_eq!(gates[1].push(frame()), Ok(true));
+        assert!(!outbox.has_room());
+        gates[0].open();
+        let [first, second, third] = gates;
+        drop(second);
+        assert_eq!(third.push(frame()), Ok(true), "a join that was given up keeps nothing");
+        assert_eq!(first.push(frame()), Ok(true));
+        assert_eq!(third.push(frame()), Err(Closed::SlowConsumer));
+        assert_eq!(first.push(frame()), Err(Closed::SlowConsumer));
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use realtime_hub::{Closed, Flush, Outbox};
+use realtime_hub::{Closed, Flush, Holding, Outbox};
 use realtime_protocol::frame;
 use tokio::time::{self, Instant};
 
@@ -45,6 +45,9 @@ const FULL_TURNS: u8 = 8;
 /// How long it rests. A client that sends all it can takes its turn 200 times a second, some thousands of small
 /// messages: the rest of the machine is for others.
 const REST: Duration = Duration::from_millis(5);
+
+/// What a socket holds is counted in steps of so many bytes: an idle one counts nothing.
+const COUNTED: usize = 4_096;
 
 /// Sockets closed because they read too slowly, since the start.
 static SLOW_CONSUMERS: AtomicU64 = AtomicU64::new(0);
@@ -92,9 +95,11 @@ pub fn run<T: Transport>(
         stream,
         reader,
         driver,
+        holding: Holding::new(&outbox),
         outbox,
         idle_limit,
         heard: Instant::now(),
+        deaf: false,
         full_turns: 0,
         resting: None,
         _permit: permit,
@@ -114,8 +119,12 @@ struct Socket<T> {
     outbox: Arc<Outbox>,
     /// How long the client may be silent.
     idle_limit: Duration,
-    /// When the client last sent anything.
+    /// When the client last sent anything, or might have if it had been read.
     heard: Instant,
+    /// Whether the session refuses to read.
+    deaf: bool,
+    /// What was read and waits.
+    holding: Holding,
     /// Turns in a row with more to read than they took.
     full_turns: u8,
     /// It sent more than its share: not read before this.
@@ -139,6 +148,12 @@ impl<T: Transport> Socket<T> {
                 Flush::Closed(Closed::SlowConsumer) => return End::TooSlow,
                 Flush::Closed(Closed::Gone) => return End::Gone,
             };
+            let wants_input = self.driver.wants_input();
+            if self.deaf || !wants_input {
+                // It is not the client that is silent.
+                self.heard = Instant::now();
+            }
+            self.deaf = !wants_input;
             let idle_at = self.heard + self.idle_limit;
             let wake =
                 [self.driver.wake_at(), self.resting].into_iter().flatten().fold(idle_at, Instant::min);
@@ -146,11 +161,13 @@ impl<T: Transport> Socket<T> {
                 timer.as_mut().reset(wake);
             }
             self.reader.release();
+            let held = self.reader.held() + self.driver.waiting_bytes();
+            self.holding.set(held - held % COUNTED);
             if self.full_turns > 0 && self.resting.is_none() {
                 // There is more to read, after those who wait for their turn.
                 tokio::task::yield_now().await;
             }
-            let input = self.driver.wants_input() && self.resting.is_none();
+            let input = wants_input && self.resting.is_none();
             let stepped = tokio::select! {
                 readable = self.stream.readable(), if input => {
                     if readable.is_err() { Err(End::Gone) } else { self.read() }
@@ -171,7 +188,7 @@ impl<T: Transport> Socket<T> {
         if self.resting.is_some_and(|until| until <= now) {
             self.resting = None;
         }
-        if now >= self.heard + self.idle_limit {
+        if !self.deaf && now >= self.heard + self.idle_limit {
             return Err(End::Close(CLOSE_IDLE));
         }
         Ok(self.driver.on_time()?)
@@ -235,10 +252,11 @@ impl<T: Transport> Socket<T> {
             End::Answer(code) => (code, true, true),
             End::TooSlow => {
                 SLOW_CONSUMERS.fetch_add(1, Ordering::Relaxed);
+                self.reader = Reader::default();
                 tracing::warn!(
                     tenant = self.driver.tenant(),
                     code = "SlowConsumer",
-                    "socket closed: it reads slower than its channels talk"
+                    "socket closed: it reads slower than its channels talk, or holds most where too much is held"
                 );
                 (CLOSE_SLOW_CONSUMER, false, false)
             }

@@ -82,6 +82,7 @@ impl Membership {
             let _ = slot.outbox.queue(frame);
         }
         let held = slot.held.take().unwrap_or_default();
+        slot.outbox.unkeep(held.bytes);
         let mut delivered = 0;
         for (id, frame) in held.frames {
             let seen = id.is_some_and(|id| replayed.contains(&id));
@@ -120,6 +121,8 @@ impl Membership {
     pub fn track(&self, key: &str, tracked: Bytes) -> Option<Option<FanOut>> {
         let phx_ref = self.cell.hub.next_phx_ref();
         let origin = self.origin();
+        // Kept as it came and as it is announced.
+        let size = 2 * tracked.len() + key.len();
         let mut room = self.cell.room.lock();
         let presence = &mut room.presence.get_or_insert_default().presence;
         if !presence.track(origin, key, tracked, &phx_ref) {
@@ -128,6 +131,7 @@ impl Membership {
         if let Some(bus) = self.cell.hub.bus() {
             bus.presence(&self.cell.key, self.id, presence.entry(origin));
         }
+        self.count_presence(&mut room, size);
         Some(self.cell.schedule(&mut room))
     }
 
@@ -141,10 +145,21 @@ impl Membership {
     /// Whether there was any.
     fn end_presence(&self, room: &mut Room, origin: Origin) -> bool {
         let ended = room.presence.as_deref_mut().is_some_and(|state| state.presence.untrack(origin));
+        if ended {
+            self.count_presence(room, 0);
+        }
         if ended && let Some(bus) = self.cell.hub.bus() {
             bus.presence(&self.cell.key, self.id, None);
         }
         ended
+    }
+
+    /// What this channel's presence takes is of its socket.
+    fn count_presence(&self, room: &mut Room, bytes: usize) {
+        if let Some(Some(slot)) = room.slots.get_mut(self.place as usize) {
+            slot.outbox.hold(bytes);
+            slot.outbox.release(std::mem::replace(&mut slot.present, bytes));
+        }
     }
 
     /// Queues a frame made of the room's presence state to this channel. Every later change reaches it as a

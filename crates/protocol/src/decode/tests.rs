@@ -38,6 +38,34 @@ fn references_are_kept_to_the_letter() {
     assert_eq!(parts(&v2(r#"[null,null,"t","e",{}]"#).unwrap()).0, "null");
 }
 
+#[test]
+fn names_and_references_have_an_end() {
+    let message = |reference: usize, topic: usize, event: usize| {
+        let (r, t, e) = ("r".repeat(reference), "t".repeat(topic), "e".repeat(event));
+        let v2_text = format!(r#"["{r}","{r}","{t}","{e}",{{}}]"#);
+        let v1_text =
+            format!(r#"{{"topic":"{t}","event":"{e}","payload":{{}},"ref":"{r}","join_ref":"{r}"}}"#);
+        let decoded = decode(Vsn::V2, Opcode::Text, &v2_text.into()).map(drop);
+        assert_eq!(decode(Vsn::V1, Opcode::Text, &v1_text.into()).map(drop), decoded);
+        decoded
+    };
+    assert_eq!(message(MAX_REF - 2, MAX_NAME, MAX_NAME), Ok(()));
+    for (reference, topic, event) in [(MAX_REF, 1, 1), (1, MAX_NAME + 1, 1), (1, 1, MAX_NAME + 1)] {
+        assert_eq!(message(reference, topic, event), Err(DecodeError::TooLong));
+    }
+}
+
+/// What waits holds itself alone, not the megabytes that were read with it.
+#[test]
+fn a_compact_message_holds_what_its_size_says() {
+    let text = format!(r#"["1","2","t","e",{{"a":1}},"{}"]"#, "x".repeat(4_000_000));
+    let frame = Bytes::from(text);
+    let message = decode(Vsn::V2, Opcode::Text, &frame).unwrap().compact();
+    assert!(frame.is_unique(), "nothing of it is shared");
+    assert_eq!(parts(&message).4, br#"{"a":1}"#);
+    assert!(message.size() < 1_000);
+}
+
 /// protocol 15
 #[test]
 fn v1_reads_any_opcode() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{ClientMessage, DecodeError, Payload};
+use super::{ClientMessage, DecodeError, MAX_NAME, MAX_REF, Payload};
 use crate::Ref;
 
 /// The five parts of a message, borrowed from its text.
@@ -25,7 +25,7 @@ struct V1<'a>(Envelope<'a>);
 
 pub(super) fn decode_v1(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
     match serde_json::from_slice::<V1<'_>>(frame) {
-        Ok(V1(envelope)) => Ok(message(frame, &envelope)),
+        Ok(V1(envelope)) => message(frame, &envelope),
         Err(_) if !frame.trim_ascii_start().starts_with(b"{") && is_json(frame) => {
             Err(DecodeError::Unexpected)
         }
@@ -35,21 +35,28 @@ pub(super) fn decode_v1(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
 
 pub(super) fn decode_v2(frame: &Bytes) -> Result<ClientMessage, DecodeError> {
     let V2(envelope) = serde_json::from_slice(frame).map_err(|_| DecodeError::Malformed)?;
-    Ok(message(frame, &envelope))
+    message(frame, &envelope)
 }
 
 fn is_json(text: &[u8]) -> bool {
     serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
-fn message(frame: &Bytes, envelope: &Envelope<'_>) -> ClientMessage {
-    ClientMessage {
+fn message(frame: &Bytes, envelope: &Envelope<'_>) -> Result<ClientMessage, DecodeError> {
+    let refs = [envelope.join_ref, Some(envelope.msg_ref)];
+    let too_long = refs.into_iter().flatten().any(|token| token.get().len() > MAX_REF)
+        || envelope.topic.len() > MAX_NAME
+        || envelope.event.len() > MAX_NAME;
+    if too_long {
+        return Err(DecodeError::TooLong);
+    }
+    Ok(ClientMessage {
         join_ref: envelope.join_ref.map_or_else(Ref::null, |token| Ref::from_json(token.get())),
         msg_ref: Ref::from_json(envelope.msg_ref.get()),
         topic: envelope.topic.clone(),
         event: envelope.event.clone(),
         payload: Payload::Json(frame.slice_ref(envelope.payload.get().as_bytes())),
-    }
+    })
 }
 
 impl<'de> Deserialize<'de> for V2<'de> {

@@ -60,6 +60,10 @@ pub struct Settings {
     pub max_header_length: usize,
     /// Connections of all kinds at once; further ones wait.
     pub max_connections: usize,
+    /// Bytes that may be held for clients in all.
+    pub client_memory: usize,
+    /// Sessions of the long-poll transport that a tenant may have, and an address.
+    pub long_polls: (usize, usize),
     /// A socket that joined and then has no channel for this long is dropped.
     pub no_channel_timeout: Duration,
     /// How many subscriptions to row changes a channel may have.
@@ -124,6 +128,11 @@ impl Settings {
             claim_validators: validators,
             max_header_length: env.integer("MAX_HEADER_LENGTH")?,
             max_connections: env.integer("MAX_CONNECTIONS")?,
+            client_memory: client_memory(env)?,
+            long_polls: (
+                env.integer("LONGPOLL_MAX_SESSIONS_PER_TENANT")?,
+                env.integer("LONGPOLL_MAX_SESSIONS_PER_ADDRESS")?,
+            ),
             no_channel_timeout: env.millis("NO_CHANNEL_TIMEOUT_IN_MS")?,
             max_subscriptions: env.integer("CHANNEL_MAX_SUBSCRIPTIONS")?,
             presence_interval: env.millis("PRESENCE_DIFF_INTERVAL_IN_MS")?,
@@ -153,6 +162,14 @@ impl Settings {
         // What was not read above, because others read it or nobody does under these settings.
         table::all().try_for_each(|(_, setting)| env::check(env, setting))?;
         Ok(settings)
+    }
+}
+
+/// `MAX_CLIENT_MEMORY_MB` in bytes.
+fn client_memory(env: &Env) -> Result<usize, ConfigError> {
+    match env.found("MAX_CLIENT_MEMORY_MB") {
+        Some(_) => Ok(env.integer::<usize>("MAX_CLIENT_MEMORY_MB")?.saturating_mul(1 << 20)),
+        None => Ok(crate::memory::default_client_bytes()),
     }
 }
 

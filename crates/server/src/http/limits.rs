@@ -23,7 +23,8 @@ pub(super) const MAX_BODY: usize = 8_000_000;
 /// Answers a request that cannot be good, whatever it asks for: 400 for a path that is no text, 431 for a header value over `MAX_HEADER_LENGTH`, 413 for
 /// a body that is announced to be too large, 415 for a body that is compressed, 406 where a route answers JSON
 /// and the client does not take that.
-pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Arc::clone(app.memory()));
     match fault(&request, app.max_header_length()) {
         Some((status, text)) => {
             let mut answer = phrase(request.headers(), status, text);

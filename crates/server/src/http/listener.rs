@@ -20,6 +20,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -38,6 +39,13 @@ const BACKLOG: i32 = 4096;
 
 /// How long a client may take to send a request's headers. Bounds what a slow-loris attack can hold.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes that the kernel takes of a connection before it can send them. More would only wait there, where nobody counts
+/// it, for a client that does not read.
+const UNSENT: u32 = 256 * 1024;
+
+/// Largest head of a request, in bytes, and what is read of a body at once: some headers of the largest size.
+const MAX_HEAD: usize = 64 * 1024;
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -96,6 +104,9 @@ pub async fn serve(
         // Frames are small and written whole: waiting for more would only add delay.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
+        }
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
+            tracing::debug!(%error, "could not set TCP_NOTSENT_LOWAT");
         }
         let place = if spare.is_none() { Arc::clone(&places).try_acquire_owned().ok() } else { None };
         let Some(place) = place else {
@@ -204,7 +215,7 @@ async fn connection<S>(
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -15,7 +15,10 @@ use realtime_protocol::{HandshakeRefusal, Vsn};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::server::TlsStream;
 
-use super::{listener::ConnectionPermit, policy_headers, request_log};
+use super::{
+    listener::{ConnectionPermit, Peer},
+    policy_headers, request_log,
+};
 use crate::{
     app::App,
     driver::Driver,
@@ -69,6 +72,7 @@ impl From<HandshakeRefusal> for Refusal {
 pub async fn websocket(
     State(app): State<Arc<App>>,
     Extension(permit): Extension<ConnectionPermit>,
+    Extension(peer): Extension<Peer>,
     mut request: Request,
 ) -> Response {
     if request.method() != http::Method::GET {
@@ -96,7 +100,8 @@ pub async fn websocket(
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let policy_headers = policy_headers::of_handshake(request.headers());
-    app.sockets().spawn(serve(Arc::clone(&app), upgrade, vsn, admitted, policy_headers, permit));
+    let start = Start { app: Arc::clone(&app), vsn, admitted, policy_headers, permit, peer };
+    app.sockets().spawn(serve(upgrade, start));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
@@ -192,14 +197,7 @@ fn token(
 }
 
 /// Waits for the upgrade to be complete and starts the socket.
-async fn serve(
-    app: Arc<App>,
-    upgrade: OnUpgrade,
-    vsn: Vsn,
-    admitted: Admitted,
-    policy_headers: Arc<str>,
-    permit: ConnectionPermit,
-) {
+async fn serve(upgrade: OnUpgrade, start: Start) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -207,7 +205,6 @@ async fn serve(
             return;
         }
     };
-    let start = Start { app, vsn, admitted, policy_headers, permit };
     // Off the HTTP server's layers: what stays is the socket and what was read beyond the request.
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => return start.socket(parts.io.into_inner(), &parts.read_buf),
@@ -228,17 +225,18 @@ struct Start {
     admitted: Admitted,
     policy_headers: Arc<str>,
     permit: ConnectionPermit,
+    peer: Peer,
 }
 
 impl Start {
     /// Starts a socket on a connection.
     fn socket<T: Transport>(self, stream: T, already_read: &[u8]) {
-        let Self { app, vsn, admitted, policy_headers, permit } = self;
+        let Self { app, vsn, admitted, policy_headers, permit, peer } = self;
         let Admitted { runtime, era, token } = admitted;
         let stream = Arc::new(stream);
         let sink: Arc<dyn Sink> = Arc::<T>::clone(&stream);
-        let outbox = Arc::new(Outbox::with_sink(DEFAULT_OUTBOX_BYTES, sink));
-        let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers);
+        let outbox = Outbox::counted(DEFAULT_OUTBOX_BYTES, Some(sink), app.memory());
+        let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers).at(Some(peer.0));
         let reader = Reader::new(already_read);
         // A task of its own: the one so far is larger than what a socket needs for the rest of its life.
         let driver = Driver::new(session, runtime, era);

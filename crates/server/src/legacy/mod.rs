@@ -22,7 +22,8 @@ use webhooks::Webhooks;
 
 use crate::{
     config::{LegacyEngine, LegacySettings},
-    routes::{Behind, Route},
+    patience::Behind,
+    routes::Route,
     session::Token,
     sharing::NodeSharing,
 };

@@ -103,7 +103,7 @@ impl Legacy {
                 }
                 let own = own.get_or_insert_with(|| frame(route.vsn, event));
                 if route.outbox.push_gauged(own.clone()) == Ok(true) {
-                    self.behind.add(route);
+                    self.behind.add(&route.outbox, &route.patience);
                 }
                 queued += 1;
             }

@@ -96,6 +96,8 @@ fn global(out: &mut Exposition, app: &App, shown: &[Shown], errors: &[(String, S
         (&f::GLOBAL_INPUT_BYTES, totals.input_bytes),
         (&f::GLOBAL_OUTPUT_BYTES, totals.output_bytes),
         (&f::SLOW_CONSUMERS, socket::slow_consumers()),
+        (&f::CLIENT_MEMORY, app.memory().used() as u64),
+        (&f::CLIENT_MEMORY_MAX, app.memory().limit() as u64),
         (&f::LOG_LINES_SUPPRESSED, logging::suppressed()),
     ] {
         out.family(family).add(&[], value as f64);

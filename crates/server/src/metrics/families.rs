@@ -157,6 +157,10 @@ families! {
         "Set-ups of databases that failed, in whole or in part";
     SLOW_CONSUMERS = Counter "realtime_slow_consumers" [] / 1.0
         "Sockets closed because they read slower than their channels talk";
+    CLIENT_MEMORY = Gauge "realtime_client_memory_bytes" [] / 1.0
+        "Memory held for clients: frames that wait, messages that were not handled yet, presence";
+    CLIENT_MEMORY_MAX = Gauge "realtime_client_memory_max_bytes" [] / 1.0
+        "Memory that may be held for clients";
     LOG_LINES_SUPPRESSED = Counter "realtime_log_lines_suppressed" [] / 1.0
         "Lines left out of the log because equal ones came too often";
     CONNECTIONS_TOTAL = Gauge "phoenix_connections_total" [] / 1.0 "Open connections, of sockets and requests";

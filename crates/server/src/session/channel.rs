@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use realtime_auth::{Claims, SKEW};
 use realtime_changes::SubscriptionSpec;
-use realtime_hub::Membership;
+use realtime_hub::{Holding, Membership};
 use realtime_protocol::Ref;
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
@@ -90,6 +90,8 @@ pub(super) struct Channel {
     pub(super) watch: Option<Watch>,
     /// Whether it was ever told that it is subscribed.
     pub(super) subscribed: bool,
+    /// What it keeps of a large join.
+    pub(super) _holding: Option<Holding>,
     /// When a subscription that failed for a passing reason is tried again.
     pub(super) retry_at: Option<Instant>,
     /// Whether it was told what became of the subscription that its join asked for.

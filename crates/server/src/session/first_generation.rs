@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::{Effect, Session, Ticket, Token, Topic, access_token::Renewal, channel::sub_topic, watch::Watch};
 use crate::{
     legacy::{Legacy, Place},
-    routes::{Gate, Patience, Route},
+    routes::{Gate, Route},
 };
 
 /// The id of a channel's only subscription; old clients are not told of it.
@@ -365,7 +365,7 @@ impl Session {
             legacy: true,
             quiet: true,
             star: AtomicBool::new(star),
-            patience: Patience::default(),
+            patience: Arc::clone(&self.patience),
             gate: Gate::open(),
         })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use realtime_auth::AuthError;
-use realtime_hub::{Audience, Member, Membership, RoomKey, Sight};
+use realtime_hub::{Audience, Holding, Member, Membership, Outbox, RoomKey, Sight};
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
 };
@@ -28,6 +28,9 @@ use super::{
 
 /// Close code after a refusal that ends the socket, and of tenants that vanished (protocol 1.10).
 const CLOSE_GOING_AWAY: u16 = 1001;
+
+/// Bytes of a join's message from which on it counts as memory that its socket holds.
+const LARGE_JOIN: usize = 16 * 1024;
 
 /// Why a channel is stopped that was told too much while messages that it had missed were looked for.
 const TOO_MANY_MEANWHILE: &str = "Too many messages came while stored messages were read";
@@ -53,6 +56,8 @@ pub(super) struct Joining {
     /// What it will watch: everything else is decided, the reply waits for this.
     pub(super) watching: Option<Watching>,
     pub(super) waiting: Waiting,
+    /// What it keeps of its message, if that is much.
+    holding: Option<Holding>,
 }
 
 impl Joining {
@@ -86,6 +91,7 @@ impl Session {
         // The old channel of a duplicate join ends first, whatever becomes of the new one (protocol 3.5).
         // Nothing is told of it: clients would take that to be of the new one (clients 2).
         self.topics.remove(&topic);
+        let outbox = Arc::clone(&self.outbox);
         let joining = |payload, token, step| Joining {
             step,
             topic: Arc::clone(&topic),
@@ -100,6 +106,7 @@ impl Session {
             wanted: Wanted::default(),
             watching: None,
             waiting: Waiting::new(),
+            holding: holding(&outbox, &message),
         };
         match self.admit(&message) {
             Err(refusal) => {
@@ -407,7 +414,7 @@ impl Session {
     fn joined(&mut self, joining: Joining, effects: &mut Vec<Effect>) {
         let join_ref = joining.join_ref();
         let Joining { topic, raw_join_ref, msg_ref, payload, token, .. } = joining;
-        let Joining { read, replayed, membership, wanted, watching, judge_anew, .. } = joining;
+        let Joining { read, replayed, membership, wanted, watching, judge_anew, holding, .. } = joining;
         self.runtime.metrics().node().joined(self.transport, true);
         let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(self.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
@@ -448,6 +455,7 @@ impl Session {
             route: watched.as_ref().map(|(route, _)| Arc::clone(route)),
             watch,
             subscribed: false,
+            _holding: holding,
             retry_at: None,
             answered: false,
             attempt,
@@ -495,6 +503,17 @@ impl Session {
 
 fn refused(error: &AuthError) -> JoinRefusal {
     JoinRefusal::Other { reason: error.join_reason(), code: error.code() }
+}
+
+/// A join's message is kept as what it asks for, as the text of that for the reply, and as filters. A small one counts as
+/// nothing.
+fn holding(outbox: &Arc<Outbox>, message: &ClientMessage) -> Option<Holding> {
+    let size = message.size();
+    (size >= LARGE_JOIN).then(|| {
+        let mut holding = Holding::new(outbox);
+        holding.add(3 * size);
+        holding
+    })
 }
 
 fn unable_to_replay(error: &ReplayError) -> JoinRefusal {

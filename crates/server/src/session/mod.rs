@@ -21,6 +21,7 @@ mod watch;
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -43,7 +44,7 @@ use realtime_protocol::{ClientMessage, Opcode, Ref, SystemMessage, Vsn, decode, 
 use realtime_tenants::{Flood, UserSlot};
 use tokio::time::Instant;
 
-use crate::{metrics::TransportKind, tenant_runtime::TenantRuntime};
+use crate::{metrics::TransportKind, patience::Patience, tenant_runtime::TenantRuntime};
 
 /// Bytes of messages that may wait for joins to be decided; beyond it the socket is not read.
 const MAX_WAITING_BYTES: usize = 1_000_000;
@@ -126,6 +127,8 @@ pub struct Session {
     runtime: Arc<TenantRuntime>,
     /// The token of the handshake: what a channel uses that brings none.
     tenant_token: Arc<Token>,
+    /// How long the log still waits for the sockets of its client's address.
+    patience: Arc<Patience>,
     /// Headers of the handshake that policies see, as a JSON object.
     headers: Arc<str>,
     topics: HashMap<Arc<str>, Topic>,
@@ -177,6 +180,7 @@ impl Session {
             transport: TransportKind::WebSocket,
             outbox,
             interest: runtime.interest(),
+            patience: Arc::default(),
             runtime,
             tenant_token,
             headers,
@@ -204,6 +208,19 @@ impl Session {
     pub fn over(mut self, transport: TransportKind) -> Self {
         self.transport = transport;
         self
+    }
+
+    /// The same for a client at an address.
+    #[must_use]
+    pub fn at(mut self, address: Option<IpAddr>) -> Self {
+        self.patience = self.runtime.routes().patience(address);
+        self
+    }
+
+    /// Bytes of messages that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Where the session's frames go.
@@ -339,6 +356,8 @@ impl Session {
 
     fn dispatch(&mut self, message: ClientMessage, effects: &mut Vec<Effect>) {
         if let Some(queue) = self.queue(&message.topic) {
+            // What it is a slice of may be much larger.
+            let message = message.compact();
             let size = message.size();
             // Of tokens that wait one behind the other only the last counts.
             let is_token = |message: &ClientMessage| &*message.event == "access_token";

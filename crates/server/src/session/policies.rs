@@ -101,6 +101,7 @@ impl Session {
         }
         policies.asking = Some((step, question));
         if let Some(message) = message {
+            let message = message.compact();
             self.waiting_bytes += message.size();
             policies.waiting.push_back(message);
         }

@@ -21,7 +21,7 @@ use super::{
     policies::Question,
 };
 use crate::{
-    routes::{Gate, Patience, Route},
+    routes::{Gate, Route},
     tenant_runtime::TenantRuntime,
 };
 
@@ -156,7 +156,7 @@ impl Session {
             legacy,
             quiet: false,
             star: AtomicBool::new(false),
-            patience: Patience::default(),
+            patience: Arc::clone(&self.patience),
             gate: Gate::shut(),
         });
         let watch = Watch::over(&self.runtime, &route);

@@ -64,6 +64,8 @@ pub struct Reader {
     buffer: BytesMut,
     /// Header of the frame whose payload is still arriving.
     pending: Option<(FrameHeader, usize)>,
+    /// Whether something was taken out of the buffer that still takes its place in memory.
+    taken: bool,
     /// The fragments so far of an unfinished message. Boxed: almost no client ever fragments.
     fragments: Option<Box<(Opcode, BytesMut)>>,
 }
@@ -82,11 +84,21 @@ impl Reader {
         &mut self.buffer
     }
 
-    /// Gives the read buffer's memory back if nothing waits in it. To be called before waiting for input.
+    /// Gives the read buffer's memory back if nothing waits in it, or much less than it has room for. To be called before
+    /// waiting for input.
     pub fn release(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
+        } else if self.buffer.len() <= READ_CHUNK && (self.taken || self.buffer.capacity() > 2 * READ_CHUNK) {
+            self.buffer = BytesMut::from(&self.buffer[..]);
         }
+        self.taken = false;
+    }
+
+    /// Bytes of memory that it holds.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buffer.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.1.capacity())
     }
 
     /// The next event, or `None` until more bytes arrive.
@@ -106,6 +118,7 @@ impl Reader {
                 self.pending = Some((header, len));
                 return Ok(None);
             }
+            self.taken = true;
             let mut payload = self.buffer.split_to(len);
             if let Some(mask) = header.mask {
                 unmask(&mut payload, mask);
@@ -173,7 +186,8 @@ impl Reader {
             OpCode::Data(data) => {
                 let opcode = if data == Data::Text { Opcode::Text } else { Opcode::Binary };
                 if !header.is_final {
-                    self.fragments = Some(Box::new((opcode, payload)));
+                    // A copy: the rest of what was read with it is not kept.
+                    self.fragments = Some(Box::new((opcode, BytesMut::from(&payload[..]))));
                     return Ok(None);
                 }
                 Event::Message(opcode, payload.freeze())

@@ -343,7 +343,8 @@ async fn too_many_changes() -> Result<()> {
     Ok(())
 }
 
-/// More than an outbox holds, all at once: the log is not read faster than who reads on takes it, for a while.
+/// More than an outbox holds, all at once: the log is not read faster than who reads on takes it. How long it waits, and
+/// for whom, is shown in `patience::tests`.
 #[tokio::test]
 async fn a_burst_that_no_outbox_holds() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
@@ -356,8 +357,6 @@ async fn a_burst_that_no_outbox_holds() -> Result<()> {
         "insert into public.test (details) select repeat('x', 1000) from generate_series(1, {rows})"
     ))
     .await?;
-    // Long enough for everything to be on its way.
-    time::sleep(Duration::from_secs(2)).await;
     for id in 1..=rows {
         assert_eq!(slow.event(TOPIC, "postgres_changes").await?["data"]["record"]["id"], id);
     }

@@ -39,6 +39,7 @@ mod legacy;
 mod limits;
 mod listener;
 mod longpoll;
+mod memory;
 mod metadata;
 mod metrics;
 mod migrate;

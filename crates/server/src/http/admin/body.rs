@@ -32,7 +32,7 @@ const LARGEST: f64 = 1e300;
 pub(super) async fn tenant(request: Request) -> Result<Map<String, Value>, Response> {
     let json = media_type(request.headers()).is_some_and(|kind| is_json(&kind));
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body).await?;
+    let body = read_body(&parts, body).await?;
     let unreadable = || bad_request(&parts.headers);
     if !json {
         return Err(unreadable());

@@ -77,7 +77,7 @@ pub async fn batch(
     let json = media_type(request.headers()).is_some_and(|kind| is_json(&kind));
     let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
     let (parts, body) = request.into_parts();
-    let body = match read_body(&parts.headers, body).await {
+    let body = match read_body(&parts, body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };

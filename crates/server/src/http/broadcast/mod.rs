@@ -5,11 +5,15 @@ mod single;
 
 use std::sync::Arc;
 
-use axum::{body::Body, response::Response};
+use axum::{
+    body::{Body, HttpBody as _},
+    response::Response,
+};
 pub use batch::{__path_batch, batch};
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
-use realtime_hub::{Audience, Congestion, FanOut, RoomKey, Said};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use http::{HeaderMap, StatusCode, header, request::Parts};
+use realtime_hub::{Audience, Congestion, FanOut, HeldBody, Memory, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
 pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
@@ -101,20 +105,73 @@ impl Published {
     }
 }
 
-/// Reads the body of a request with these headers, within its limits.
-pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Response> {
-    match time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) => {
-            let too_large = std::error::Error::source(&error)
-                .is_some_and(|source| source.to_string().contains("length limit"));
-            if too_large {
-                return Err(phrase(headers, StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
-            }
-            Err(bad_request(headers))
+/// Bytes of a body from which on it counts among those that are held: smaller ones are handled as soon as they are there.
+const LARGE: u64 = 64 * 1024;
+
+/// Reads the body of a request, within its limits. Large bodies share a part of the memory that may be held for clients:
+/// 503 when there is none left.
+pub(super) async fn read_body(request: &Parts, body: Body) -> Result<Bytes, Response> {
+    let headers = &request.headers;
+    let memory = request.extensions.get::<Arc<Memory>>();
+    let large = body.size_hint().upper().is_none_or(|most| most >= LARGE);
+    let reading = async {
+        match memory.filter(|_| large) {
+            Some(memory) => counted(body, memory.body()).await,
+            None => axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
+                let source = std::error::Error::source(&error);
+                let too_large = source.is_some_and(|source| source.to_string().contains("length limit"));
+                if too_large { Unread::TooLarge } else { Unread::Broken }
+            }),
         }
+    };
+    match time::timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(Unread::TooLarge)) => {
+            Err(phrase(headers, StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"))
+        }
+        Ok(Err(Unread::Crowded)) => {
+            tracing::warn!(code = "TooManyBodies", "body refused: too many are being read");
+            Err(phrase(headers, StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"))
+        }
+        Ok(Err(Unread::Broken)) => Err(bad_request(headers)),
         Err(_) => Err(phrase(headers, StatusCode::REQUEST_TIMEOUT, "Request Timeout")),
     }
+}
+
+/// Why a body was not read.
+enum Unread {
+    TooLarge,
+    Crowded,
+    Broken,
+}
+
+/// A body that counts as long as somebody holds it.
+struct Counted {
+    bytes: BytesMut,
+    held: HeldBody,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads a body and counts what of it is there.
+async fn counted(body: Body, held: HeldBody) -> Result<Bytes, Unread> {
+    let mut read = Counted { bytes: BytesMut::new(), held };
+    let mut parts = body.into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| Unread::Broken)?;
+        if read.bytes.len() + part.len() > MAX_BODY {
+            return Err(Unread::TooLarge);
+        }
+        read.bytes.extend_from_slice(&part);
+        if !read.held.set(read.bytes.capacity()) {
+            return Err(Unread::Crowded);
+        }
+    }
+    Ok(Bytes::from_owner(read))
 }
 
 /// The media type of a request's body, without parameters, in lower case.

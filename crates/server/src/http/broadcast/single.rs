@@ -70,7 +70,7 @@ pub async fn single(
     };
     let writer = Writer { token, headers: policy_headers::of_request(request.headers()) };
     let (parts, body) = request.into_parts();
-    let body = match read_body(&parts.headers, body).await {
+    let body = match read_body(&parts, body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };

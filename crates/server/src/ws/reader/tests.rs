@@ -107,6 +107,20 @@ fn an_idle_reader_holds_no_memory() {
     assert_eq!(reader.buffer.capacity(), 0);
 }
 
+/// Neither the rest of a large read nor a fragment keeps what came with it.
+#[test]
+fn a_little_that_waits_holds_little() {
+    let mut reader = Reader::default();
+    let large = vec![b'x'; 4_000_000];
+    reader
+        .space()
+        .extend_from_slice(&[&frame(0x81, &large)[..], &frame(0x01, b"f"), &frame(0x81, b"x")[..3]].concat());
+    assert_eq!(reader.next_event(), Ok(Some(Event::Message(Opcode::Text, large.into()))));
+    assert_eq!(reader.next_event(), Ok(None));
+    reader.release();
+    assert!(reader.held() < 10_000, "{}", reader.held());
+}
+
 proptest! {
     #[test]
     fn never_panics(bytes: Vec<u8>) {

@@ -1,0 +1,117 @@
+use std::{collections::VecDeque, io, io::IoSlice};
+
+use bytes::Bytes;
+use realtime_protocol::frame;
+
+use super::*;
+use crate::{Closed, Flush, Sink};
+
+const MB: usize = 1_000_000;
+
+/// Tests of this crate run side by side, and frames are counted for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn frame_of(bytes: usize) -> Bytes {
+    frame::text(&vec![b'x'; bytes])
+}
+
+fn taken(outbox: &Outbox) -> (usize, Option<Closed>) {
+    let mut frames = VecDeque::new();
+    let closed = outbox.take(&mut frames);
+    (frames.len(), closed)
+}
+
+#[test]
+fn the_socket_that_holds_most_goes_first() {
+    let _alone = ALONE.lock();
+    let memory = Memory::new(frame::alive() + 30 * MB);
+    let outbox = || Outbox::counted(100 * MB, None, &memory);
+    let (small, large, middle) = (outbox(), outbox(), outbox());
+    small.push(frame_of(2 * MB)).unwrap();
+    large.push(frame_of(13 * MB)).unwrap();
+    middle.push(frame_of(11 * MB)).unwrap();
+    small.push(frame_of(7 * MB)).unwrap();
+    assert_eq!(large.push(Bytes::new()), Err(Closed::SlowConsumer));
+    assert_eq!((taken(&small), taken(&middle)), ((2, None), (1, None)));
+    assert!(memory.used() < memory.limit() - 10 * MB, "what is closed is given back at once");
+}
+
+#[test]
+fn what_many_share_counts_once() {
+    let _alone = ALONE.lock();
+    let memory = Memory::new(frame::alive() + 30 * MB);
+    let outboxes: Vec<_> = (0..100).map(|_| Outbox::counted(100 * MB, None, &memory)).collect();
+    let shared = frame_of(20 * MB);
+    for outbox in &outboxes {
+        outbox.push(shared.clone()).unwrap();
+    }
+    assert!(outboxes.iter().all(|outbox| taken(outbox) == (1, None)));
+}
+
+#[test]
+fn what_clients_send_counts_too() {
+    let _alone = ALONE.lock();
+    let memory = Memory::new(frame::alive() + 30 * MB);
+    let outbox = || Outbox::counted(100 * MB, None, &memory);
+    let (quiet, sender, other) = (outbox(), outbox(), outbox());
+    quiet.push(frame_of(20_000)).unwrap();
+    sender.hold(20 * MB);
+    other.hold(9 * MB);
+    other.release(8 * MB);
+    other.hold(10 * MB);
+    assert_eq!(sender.push(Bytes::new()), Err(Closed::SlowConsumer));
+    other.hold(10 * MB);
+    assert_eq!((taken(&quiet), taken(&other)), ((1, None), (0, None)), "what is given up counts no more");
+    drop((sender, other));
+    assert!(memory.used() < memory.limit() - 25 * MB);
+}
+
+#[test]
+fn bodies_have_a_share_of_their_own() {
+    let memory = Memory::new(40 * MB);
+    let (mut first, mut second) = (memory.body(), memory.body());
+    assert!(first.set(4 * MB) && first.set(8 * MB));
+    assert!(!second.set(3 * MB));
+    drop(first);
+    assert!(second.set(8 * MB));
+}
+
+/// A socket that takes one byte and no more.
+#[derive(Debug, Default)]
+struct Stuck(Mutex<bool>);
+
+impl Sink for Stuck {
+    fn try_write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        if std::mem::replace(&mut *self.0.lock(), true) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(1)
+    }
+}
+
+/// A frame that is partly written is written to its end, so that a close frame can follow; but not at any price.
+#[test]
+fn frames_that_were_begun_go_last() {
+    let _alone = ALONE.lock();
+    let memory = Memory::new(frame::alive() + 30 * MB);
+    let stuck = || Outbox::counted(100 * MB, Some(Arc::new(Stuck::default())), &memory);
+    let (first, second) = (stuck(), stuck());
+    first.send(&[&frame_of(12 * MB), &frame_of(2 * MB)]).unwrap();
+    second.send(&[&frame_of(10 * MB)]).unwrap();
+    let quiet = Outbox::counted(100 * MB, None, &memory);
+    quiet.push(frame_of(7 * MB)).unwrap();
+    assert_eq!(first.flush(), Flush::Closed(Closed::SlowConsumer));
+    assert!(!first.write_last().unwrap(), "it may still be written");
+    assert_eq!(second.flush(), Flush::Blocked);
+    quiet.push(frame_of(3 * MB)).unwrap();
+    assert!(first.write_last().is_err(), "it had its chance");
+    assert_eq!((second.flush(), taken(&quiet)), (Flush::Blocked, (2, None)));
+}
+
+#[test]
+fn small_frames_have_a_number() {
+    let outbox = Outbox::new(100 * MB);
+    let pushed = (0..1_000_000).take_while(|_| outbox.push(Bytes::from_static(b"x")).is_ok()).count();
+    assert!(pushed < 100_000);
+    assert_eq!(taken(&outbox), (0, Some(Closed::SlowConsumer)));
+}

@@ -1,5 +1,7 @@
 //! The I/O of one WebSocket: reads frames into its session, writes its outbox, watches for silence.
 
+mod conversation;
+
 use std::{
     io,
     sync::{
@@ -13,8 +15,10 @@ use realtime_hub::{Closed, Flush, Outbox};
 use realtime_protocol::frame;
 use tokio::time::{self, Instant};
 
+pub use conversation::Conversation;
+
 use crate::{
-    driver::{Driver, Ending},
+    driver::Ending,
     http::listener::ConnectionPermit,
     transport::Transport,
     ws::reader::{Event, Reader},
@@ -80,10 +84,10 @@ impl From<Ending> for End {
 /// held as long.
 ///
 /// No `async fn`: its arguments would stay in the future beside what they are moved into, for each socket.
-pub fn run<T: Transport>(
+pub fn run<T: Transport, C: Conversation>(
     stream: Arc<T>,
     reader: Reader,
-    driver: Driver,
+    driver: C,
     idle_limit: Duration,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
@@ -107,10 +111,10 @@ pub fn run<T: Transport>(
     }
 }
 
-struct Socket<T> {
+struct Socket<T, C> {
     stream: Arc<T>,
     reader: Reader,
-    driver: Driver,
+    driver: C,
     outbox: Arc<Outbox>,
     /// How long the client may be silent.
     idle_limit: Duration,
@@ -123,7 +127,7 @@ struct Socket<T> {
     _permit: ConnectionPermit,
 }
 
-impl<T: Transport> Socket<T> {
+impl<T: Transport, C: Conversation> Socket<T, C> {
     async fn serve(&mut self) -> End {
         // Frames that came with the upgrade request wait for no further read.
         if let Err(end) = self.read_events() {
@@ -185,9 +189,7 @@ impl<T: Transport> Socket<T> {
                 Ok(count) => {
                     self.heard = Instant::now();
                     let handled = self.read_events();
-                    let metrics = self.driver.metrics();
-                    metrics.input_bytes.add(count as u64);
-                    metrics.node().handled_in.record_time(self.heard.elapsed());
+                    self.driver.count(count, self.heard.elapsed());
                     handled?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -43,7 +43,7 @@ const SIGNS_OF_LIFE: u32 = 5;
 const SHARED_SILENCE_LIMIT: time::Duration = time::Duration::from_secs(25);
 
 /// How long the connection of a node that has the lock and does not stream yet may say nothing until the server ends it,
-/// from PostgreSQL 14 on: the node hangs. While it streams the server asks for signs of life instead.
+/// at most, from PostgreSQL 14 on: the node hangs. While it streams the server asks for signs of life instead.
 const CLAIM_LIMIT: time::Duration = time::Duration::from_secs(30);
 
 /// What our replication connections are called in `pg_stat_activity`.
@@ -188,6 +188,13 @@ pub(crate) struct Walsender {
     /// When the server was last heard.
     heard: time::Instant,
     silence_limit: time::Duration,
+    /// How long it may say nothing before it streams.
+    claim_limit: time::Duration,
+}
+
+/// [`CLAIM_LIMIT`], or what is set for the other direction if that is less.
+fn claim_limit(silence_limit: time::Duration) -> time::Duration {
+    if silence_limit.is_zero() { CLAIM_LIMIT } else { silence_limit.min(CLAIM_LIMIT) }
 }
 
 impl Walsender {
@@ -253,7 +260,7 @@ impl Walsender {
             let set = format!(
                 "select pg_catalog.set_config(name, '{}', false) from pg_catalog.pg_settings
                  where name = 'idle_session_timeout'",
-                CLAIM_LIMIT.as_millis()
+                claim_limit(config.silence_limit).as_millis()
             );
             client.simple_query(&set).await?;
             let name = name.replace('\'', "''");
@@ -286,13 +293,14 @@ impl Walsender {
             client.simple_query(&set).await?;
         }
         let (resumed, start) = (found.is_some(), start.unwrap_or_default());
-        Ok(Some(Self { client, resumed, start, heard: time::Instant::now(), silence_limit }))
+        let claim_limit = claim_limit(config.silence_limit);
+        Ok(Some(Self { client, resumed, start, heard: time::Instant::now(), silence_limit, claim_limit }))
     }
 
     /// Waits before it starts, and lets the server know that this node does not hang.
     pub(crate) async fn wait_until(&mut self, limit: time::Instant) -> Result<(), ReplicationError> {
         loop {
-            time::sleep_until(limit.min(time::Instant::now() + CLAIM_LIMIT / 3)).await;
+            time::sleep_until(limit.min(time::Instant::now() + self.claim_limit / 3)).await;
             if time::Instant::now() >= limit {
                 return Ok(());
             }

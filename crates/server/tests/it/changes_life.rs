@@ -1,7 +1,7 @@
 //! Subscriptions over time: alterations, lost connections, new tokens (postgres_changes 4, 5).
 
-use anyhow::Result;
-use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version, sign, unix_now};
+use anyhow::{Context as _, Result};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version, sign, unix_now, until};
 use serde_json::{Value, json};
 
 use tokio::time::{self, Duration};
@@ -268,9 +268,10 @@ async fn commits_that_are_not_visible_yet() -> Result<()> {
         tokio::time::sleep(tokio::time::Duration::from_millis(300)).await;
         let release = "select count(pg_cancel_backend(pid)) from pg_stat_activity
             where datname = current_database() and wait_event = 'SyncRep'";
-        while db.client().query_one(release, &[]).await?.get::<_, i64>(0) == 0 {
-            tokio::time::sleep(tokio::time::Duration::from_millis(100)).await;
-        }
+        until("the writer waits", async || {
+            Ok(db.client().query_one(release, &[]).await?.try_get::<_, i64>(0)? > 0)
+        })
+        .await?;
         written.await??;
         let data = socket.event(TOPIC, "postgres_changes").await?["data"].clone();
         assert_eq!(data["record"], record, "{data}");
@@ -334,6 +335,9 @@ async fn too_many_changes() -> Result<()> {
     Ok(())
 }
 
+/// Looks in a row at a walsender that waits, after which it does not only wait for the next read.
+const HELD_UP: usize = 20;
+
 /// More than an outbox holds, all at once: the log is not read faster than who reads on takes it, for a while.
 #[tokio::test]
 async fn a_burst_that_no_outbox_holds() -> Result<()> {
@@ -347,8 +351,19 @@ async fn a_burst_that_no_outbox_holds() -> Result<()> {
         "insert into public.test (details) select repeat('x', 1000) from generate_series(1, {rows})"
     ))
     .await?;
-    // Long enough for everything to be on its way.
-    time::sleep(Duration::from_secs(2)).await;
+    // PostgreSQL waits for the server, which waits for the client: there is more than all that lies between them holds.
+    let sql = "select count(*) from pg_stat_activity where datname = current_database()
+        and backend_type = 'walsender' and wait_event = 'WalSenderWriteData'";
+    let held_up = async {
+        let mut looks = 0;
+        while looks < HELD_UP {
+            let waits = db.client().query_one(sql, &[]).await?.get::<_, i64>(0) == 1;
+            looks = if waits { looks + 1 } else { 0 };
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::Ok(())
+    };
+    time::timeout(PATIENCE, held_up).await.context("nothing is held up")??;
     for id in 1..=rows {
         assert_eq!(slow.event(TOPIC, "postgres_changes").await?["data"]["record"]["id"], id);
     }

@@ -67,6 +67,8 @@ enum End {
     Close(u16),
     /// Answer the client's close frame.
     Answer(u16),
+    /// The client broke the protocol: what comes from it means nothing any more, its close frame neither.
+    Fail(u16),
     /// Too slow: what is queued is dropped, but for a frame that is partly written.
     TooSlow,
 }
@@ -223,7 +225,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                     let tenant = self.driver.tenant();
                     let code = "MalformedWebSocketMessage";
                     tracing::warn!(tenant, code, error = %violation, "websocket violation");
-                    return Err(End::Close(violation.close_code()));
+                    return Err(End::Fail(violation.close_code()));
                 }
             }
         }
@@ -231,10 +233,12 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
 
     /// Ends the connection as RFC 6455 7.1 has it, within [`CLOSE_LIMIT`].
     async fn close(&mut self, end: End) {
+        let failed = matches!(end, End::Fail(_));
         let (code, rest, answered) = match end {
             End::Gone => return,
             End::Close(code) => (code, true, false),
             End::Answer(code) => (code, true, true),
+            End::Fail(code) => (code, true, false),
             End::TooSlow => {
                 SLOW_CONSUMERS.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
@@ -250,13 +254,34 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             while !self.outbox.write_last()? {
                 self.stream.writable().await?;
             }
-            if answered {
-                return Ok(());
+            if failed {
+                // It sees the end behind the close frame, and has nothing to wait for.
+                self.stream.end();
+                self.drop_input().await
+            } else if answered {
+                Ok(())
+            } else {
+                self.await_close().await
             }
-            self.await_close().await
         })
         .await;
-        self.stream.end();
+        if !failed {
+            self.stream.end();
+        }
+    }
+
+    /// Reads and drops what comes until the client goes or pauses, for the reason of [`Self::await_close`].
+    async fn drop_input(&mut self) -> io::Result<()> {
+        self.reader = Reader::default();
+        loop {
+            time::timeout(QUIET_LIMIT, self.stream.readable()).await??;
+            let space = self.reader.space();
+            match self.stream.try_read_buf(space) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => space.clear(),
+            }
+        }
     }
 
     /// Reads and drops what the client sent before it saw our close frame, until it answers or goes: closing

@@ -117,6 +117,7 @@ impl Transport for TlsSocket {
         let mut session = self.session.lock();
         session.send_close_notify();
         let _ = self.drain(&mut session);
+        self.tcp.end();
     }
 }
 

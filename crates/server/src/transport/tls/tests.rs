@@ -11,7 +11,7 @@ use rustls::{
 use super::*;
 
 /// A client after its handshake, and the socket that it talks to.
-async fn connected() -> (ClientConnection, StdStream, TlsSocket) {
+fn connected() -> (ClientConnection, StdStream, TlsSocket) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -63,7 +63,7 @@ async fn send(client: &mut ClientConnection, stream: &mut StdStream, socket: &Tl
 /// Else a client whose messages are small would be read more slowly than over a plain connection.
 #[tokio::test]
 async fn one_read_takes_all_records_that_fit() {
-    let (mut client, mut stream, socket) = connected().await;
+    let (mut client, mut stream, socket) = connected();
     let texts = vec![&b"0123456789"[..]; 100];
     send(&mut client, &mut stream, &socket, &texts).await;
     let mut buffer = BytesMut::with_capacity(2048);

@@ -50,8 +50,9 @@ async fn a_hung_walsender_is_left() -> Result<()> {
     // Silence of the log is no silence of the server: for longer than the watchdog waits they hear of each other.
     let sql = "select active_pid, extract(epoch from reply_time)::float8 from pg_replication_slots
         join pg_stat_replication on pid = active_pid where database = current_database()";
+    let given_up = |server: &Server| format!("the session was given up: {}", server.log());
     let heard = async || -> Result<(i32, Option<f64>)> {
-        let row = db.client().query_one(sql, &[]).await?;
+        let row = db.client().query_opt(sql, &[]).await?.with_context(|| given_up(&server))?;
         Ok((row.try_get(0)?, row.try_get(1)?))
     };
     let first = std::cell::Cell::new(None);
@@ -59,7 +60,7 @@ async fn a_hung_walsender_is_left() -> Result<()> {
         let (pid, at) = heard().await?;
         let (first_pid, since) = first.get().unwrap_or((pid, at));
         first.set(Some((first_pid, since)));
-        ensure!(pid == first_pid, "the session was given up: {}", server.log());
+        ensure!(pid == first_pid, "{}", given_up(&server));
         Ok(since.zip(at).is_some_and(|(since, at)| at - since > WATCHDOG.as_secs_f64() + 1.0))
     })
     .await?;

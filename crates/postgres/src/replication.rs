@@ -57,7 +57,7 @@ const SIGNS_OF_LIFE: u32 = 5;
 const SHARED_SILENCE_LIMIT: time::Duration = time::Duration::from_secs(25);
 
 /// How long the connection of a node that has the lock and does not stream yet may say nothing until the server ends it,
-/// from PostgreSQL 14 on: the node hangs. While it streams the server asks for signs of life instead.
+/// at most, from PostgreSQL 14 on: the node hangs. While it streams the server asks for signs of life instead.
 const CLAIM_LIMIT: time::Duration = time::Duration::from_secs(30);
 
 /// What our replication connections are called in `pg_stat_activity`.
@@ -225,6 +225,13 @@ pub(crate) struct Walsender {
     /// When the server was last heard.
     heard: time::Instant,
     silence_limit: time::Duration,
+    /// How long it may say nothing before it streams.
+    claim_limit: time::Duration,
+}
+
+/// [`CLAIM_LIMIT`], or what is set for the other direction if that is less.
+fn claim_limit(silence_limit: time::Duration) -> time::Duration {
+    if silence_limit.is_zero() { CLAIM_LIMIT } else { silence_limit.min(CLAIM_LIMIT) }
 }
 
 impl Walsender {
@@ -298,7 +305,7 @@ impl Walsender {
             let set = format!(
                 "select pg_catalog.set_config(name, '{}', false) from pg_catalog.pg_settings
                  where name operator(pg_catalog.=) 'idle_session_timeout'",
-                CLAIM_LIMIT.as_millis()
+                claim_limit(config.silence_limit).as_millis()
             );
             client.simple_query(&set).await?;
             let name = name.replace('\'', "''");
@@ -339,8 +346,9 @@ impl Walsender {
             client.simple_query(&set).await?;
         }
         let (resumed, start) = (found.is_some(), start.unwrap_or_default());
+        let claim_limit = claim_limit(config.silence_limit);
         let (link, slot, heard) = (Link::Open(Box::new(client)), slot.into(), time::Instant::now());
-        Ok(Some(Self { link, slot, resumed, start, heard, silence_limit }))
+        Ok(Some(Self { link, slot, resumed, start, heard, silence_limit, claim_limit }))
     }
 
     /// Starts streaming.
@@ -354,9 +362,10 @@ impl Walsender {
 
     /// Starts streaming at some time: what is read until then comes after it.
     pub(crate) fn start_at(&mut self, at: time::Instant) {
+        let claim_limit = self.claim_limit;
         if let Link::Open(mut client) = std::mem::replace(&mut self.link, Link::Failed) {
             self.link = Link::Held(AbortOnDropHandle::new(tokio::spawn(async move {
-                wait_until(&mut client, at).await?;
+                wait_until(&mut client, at, claim_limit).await?;
                 start(&mut client).await?;
                 Ok(client)
             })));
@@ -445,9 +454,13 @@ impl Walsender {
 }
 
 /// Waits before the stream starts, and lets the server know that this node does not hang.
-async fn wait_until(client: &mut ReplicationClient, limit: time::Instant) -> Result<(), ReplicationError> {
+async fn wait_until(
+    client: &mut ReplicationClient,
+    limit: time::Instant,
+    claim_limit: time::Duration,
+) -> Result<(), ReplicationError> {
     loop {
-        time::sleep_until(limit.min(time::Instant::now() + CLAIM_LIMIT / 3)).await;
+        time::sleep_until(limit.min(time::Instant::now() + claim_limit / 3)).await;
         if time::Instant::now() >= limit {
             return Ok(());
         }

@@ -107,6 +107,12 @@ pub fn text(payload: &[u8]) -> Bytes {
     with_payload(TEXT, payload)
 }
 
+/// A binary frame.
+#[must_use]
+pub fn binary(payload: &[u8]) -> Bytes {
+    with_payload(BINARY, payload)
+}
+
 /// A close frame without reason text.
 #[must_use]
 pub fn close(code: u16) -> Bytes {

@@ -1,5 +1,7 @@
 //! The I/O of one WebSocket: reads frames into its session, writes its outbox, watches for silence.
 
+mod conversation;
+
 use std::{
     io,
     sync::{
@@ -13,8 +15,10 @@ use realtime_hub::{Closed, Flush, Holding, Outbox};
 use realtime_protocol::frame;
 use tokio::time::{self, Instant};
 
+pub use conversation::Conversation;
+
 use crate::{
-    driver::{Driver, Ending},
+    driver::Ending,
     http::listener::ConnectionPermit,
     transport::Transport,
     ws::reader::{Event, Reader},
@@ -66,6 +70,8 @@ enum End {
     Close(u16),
     /// Answer the client's close frame.
     Answer(u16),
+    /// The client broke the protocol: what comes from it means nothing any more, its close frame neither.
+    Fail(u16),
     /// Too slow: what is queued is dropped, but for a frame that is partly written.
     TooSlow,
 }
@@ -83,10 +89,10 @@ impl From<Ending> for End {
 /// held as long.
 ///
 /// No `async fn`: its arguments would stay in the future beside what they are moved into, for each socket.
-pub fn run<T: Transport>(
+pub fn run<T: Transport, C: Conversation>(
     stream: Arc<T>,
     reader: Reader,
-    driver: Driver,
+    driver: C,
     idle_limit: Duration,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
@@ -112,10 +118,10 @@ pub fn run<T: Transport>(
     }
 }
 
-struct Socket<T> {
+struct Socket<T, C> {
     stream: Arc<T>,
     reader: Reader,
-    driver: Driver,
+    driver: C,
     outbox: Arc<Outbox>,
     /// How long the client may be silent.
     idle_limit: Duration,
@@ -132,7 +138,7 @@ struct Socket<T> {
     _permit: ConnectionPermit,
 }
 
-impl<T: Transport> Socket<T> {
+impl<T: Transport, C: Conversation> Socket<T, C> {
     async fn serve(&mut self) -> End {
         // Frames that came with the upgrade request wait for no further read.
         if let Err(end) = self.read_events() {
@@ -202,9 +208,7 @@ impl<T: Transport> Socket<T> {
                 Ok(count) => {
                     self.heard = Instant::now();
                     let handled = self.read_events();
-                    let metrics = self.driver.metrics();
-                    metrics.input_bytes.add(count as u64);
-                    metrics.node().handled_in.record_time(self.heard.elapsed());
+                    self.driver.count(count, self.heard.elapsed());
                     handled?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -238,7 +242,7 @@ impl<T: Transport> Socket<T> {
                     let tenant = self.driver.tenant();
                     let code = "MalformedWebSocketMessage";
                     tracing::warn!(tenant, code, error = %violation, "websocket violation");
-                    return Err(End::Close(violation.close_code()));
+                    return Err(End::Fail(violation.close_code()));
                 }
             }
         }
@@ -246,10 +250,12 @@ impl<T: Transport> Socket<T> {
 
     /// Ends the connection as RFC 6455 7.1 has it, within [`CLOSE_LIMIT`].
     async fn close(&mut self, end: End) {
+        let failed = matches!(end, End::Fail(_));
         let (code, rest, answered) = match end {
             End::Gone => return,
             End::Close(code) => (code, true, false),
             End::Answer(code) => (code, true, true),
+            End::Fail(code) => (code, true, false),
             End::TooSlow => {
                 SLOW_CONSUMERS.fetch_add(1, Ordering::Relaxed);
                 self.reader = Reader::default();
@@ -266,13 +272,34 @@ impl<T: Transport> Socket<T> {
             while !self.outbox.write_last()? {
                 self.stream.writable().await?;
             }
-            if answered {
-                return Ok(());
+            if failed {
+                // It sees the end behind the close frame, and has nothing to wait for.
+                self.stream.end();
+                self.drop_input().await
+            } else if answered {
+                Ok(())
+            } else {
+                self.await_close().await
             }
-            self.await_close().await
         })
         .await;
-        self.stream.end();
+        if !failed {
+            self.stream.end();
+        }
+    }
+
+    /// Reads and drops what comes until the client goes or pauses, for the reason of [`Self::await_close`].
+    async fn drop_input(&mut self) -> io::Result<()> {
+        self.reader = Reader::default();
+        loop {
+            time::timeout(QUIET_LIMIT, self.stream.readable()).await??;
+            let space = self.reader.space();
+            match self.stream.try_read_buf(space) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => space.clear(),
+            }
+        }
     }
 
     /// Reads and drops what the client sent before it saw our close frame, until it answers or goes: closing

@@ -14,7 +14,7 @@ pub const MAX_CONNECTIONS: usize = 500;
 struct Running {
     cluster: Cluster,
     /// Removed with the cluster.
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 static CLUSTER: OnceCell<Running> = OnceCell::const_new();
@@ -64,7 +64,7 @@ async fn start(tls: Option<(String, String)>) -> Result<Running> {
              create role service_role nologin bypassrls;",
         )
         .await?;
-    Ok(Running { cluster, _dir: dir })
+    Ok(Running { cluster, dir })
 }
 
 /// A database of its own for one test.
@@ -150,6 +150,16 @@ impl TestDb {
             Some(own) => Ok(&own.cluster),
             None => cluster().await,
         }
+    }
+
+    /// The log of a cluster of its own.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the cluster is shared.
+    pub fn log(&self) -> Result<String> {
+        let own = self.own.as_ref().context("other tests write to the log of this cluster, too")?;
+        let bytes = std::fs::read(own.dir.path().join("pg/postgresql.log"))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Name of the database.

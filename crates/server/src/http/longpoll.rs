@@ -3,6 +3,8 @@
 //! A session lives in a task of its own, as long as it is polled. Requests reach it through a queue. Its token
 //! is 128 random bits: whoever holds it is the client.
 
+mod lines;
+
 use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
@@ -15,13 +17,11 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use base64::{
-    Engine as _,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
-};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode, header};
+use lines::lines;
 use parking_lot::Mutex;
 use realtime_hub::{DEFAULT_OUTBOX_BYTES, Holding, Outbox};
 use realtime_protocol::{Opcode, Vsn, frame};
@@ -35,7 +35,8 @@ use super::{
     answers::{self, text},
     listener::Peer,
     policy_headers,
-    upgrade::{Admitted, Query, admit},
+    query::Query,
+    upgrade::{Admitted, admit},
 };
 use crate::{
     app::App,
@@ -60,9 +61,6 @@ const MAX_SESSIONS: usize = 10_000;
 
 /// Polls that may wait for a session to look at them; it always does.
 const POLLS: usize = 4;
-
-/// Messages in one request.
-const MAX_LINES: usize = 100;
 
 /// Largest body of a request, in bytes.
 const MAX_BODY: usize = 10_000_000;
@@ -284,19 +282,6 @@ async fn publish(session: &Handle, headers: &HeaderMap, body: axum::body::Body) 
         Err(_) => 408,
     };
     answer(&json!({ "status": status }))
-}
-
-/// One message a line: JSON, or a binary frame in base64.
-fn lines(body: &Bytes) -> Vec<(Opcode, Bytes)> {
-    body.split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
-        .take(MAX_LINES)
-        .filter_map(|line| match line.first() {
-            Some(b'[' | b'{') => Some((Opcode::Text, body.slice_ref(line))),
-            _ => Some((Opcode::Binary, BASE64_STANDARD.decode(line).ok()?.into())),
-        })
-        .collect()
 }
 
 /// Runs a session until it ends or nobody polls it any more.

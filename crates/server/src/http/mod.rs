@@ -13,6 +13,7 @@ mod openapi;
 mod pages;
 mod paths;
 mod policy_headers;
+mod query;
 mod request_id;
 mod request_log;
 mod swagger;

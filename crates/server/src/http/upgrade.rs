@@ -17,7 +17,9 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     listener::{ConnectionPermit, Peer},
-    policy_headers, request_log,
+    policy_headers,
+    query::Query,
+    request_log,
 };
 use crate::{
     app::App,
@@ -241,38 +243,5 @@ impl Start {
         // A task of its own: the one so far is larger than what a socket needs for the rest of its life.
         let driver = Driver::new(session, runtime, era);
         app.sockets().spawn(socket::run(stream, reader, driver, app.idle_limit(), permit));
-    }
-}
-
-/// The parameters of an upgrade request that mean something (protocol 1.2).
-pub(super) struct Query {
-    vsn: Option<String>,
-    vsn_repeated: bool,
-    apikey: Option<String>,
-    /// Session of the long-poll transport.
-    pub(super) token: Option<String>,
-}
-
-impl Query {
-    pub(super) fn parse(query: &str) -> Self {
-        let mut parsed = Self { vsn: None, vsn_repeated: false, apikey: None, token: None };
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "vsn" => {
-                    parsed.vsn_repeated |= parsed.vsn.is_some();
-                    parsed.vsn = Some(value.into_owned());
-                }
-                "vsn[]" => parsed.vsn_repeated = true,
-                "token" => parsed.token = Some(value.into_owned()),
-                "apikey" => parsed.apikey = Some(value.into_owned()),
-                _ => {}
-            }
-        }
-        parsed
-    }
-
-    pub(super) fn vsn(&self) -> Result<Vsn, realtime_protocol::UnsupportedVsn> {
-        // A repeated parameter is no version at all.
-        Vsn::negotiate(if self.vsn_repeated { Some("") } else { self.vsn.as_deref() })
     }
 }

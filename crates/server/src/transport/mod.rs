@@ -2,10 +2,11 @@
 
 mod tls;
 
-use std::io;
+use std::{io, net::Shutdown};
 
 use bytes::BytesMut;
 use realtime_hub::Sink;
+use socket2::SockRef;
 pub use tls::TlsSocket;
 use tokio::net::TcpStream;
 
@@ -23,8 +24,8 @@ pub trait Transport: Sink + 'static {
     /// [`io::ErrorKind::WouldBlock`] if nothing is there; else the connection is of no use any more.
     fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize>;
 
-    /// Tells the peer that nothing more will come, where the transport has a word for that.
-    fn end(&self) {}
+    /// Tells the peer that nothing more will come. It may still send.
+    fn end(&self);
 }
 
 impl Transport for TcpStream {
@@ -38,5 +39,10 @@ impl Transport for TcpStream {
 
     fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         Self::try_read_buf(self, buffer)
+    }
+
+    fn end(&self) {
+        // One that is gone needs no end.
+        let _ = SockRef::from(self).shutdown(Shutdown::Write);
     }
 }

@@ -77,23 +77,34 @@ impl Transport for TlsSocket {
         self.tcp.writable()
     }
 
+    /// As many records as there is room for: a client may send one for each small message, and is given its turns by
+    /// reads.
     fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut session = self.session.lock();
+        let mut taken = 0;
         loop {
             match session.reader().fill_buf() {
+                Ok([]) => return Ok(taken),
                 Ok(decrypted) => {
                     let room = buffer.capacity() - buffer.len();
                     let count = decrypted.len().min(room);
                     buffer.extend_from_slice(decrypted.get(..count).unwrap_or_default());
                     session.reader().consume(count);
-                    return Ok(count);
+                    taken += count;
+                    if count == room {
+                        return Ok(taken);
+                    }
+                    continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // The peer went without a word: for a WebSocket that is the end as well.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(taken),
                 Err(error) => return Err(error),
             }
-            session.read_tls(&mut NonBlocking(&self.tcp))?;
+            match session.read_tls(&mut NonBlocking(&self.tcp)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken > 0 => return Ok(taken),
+                read => read?,
+            };
             if let Err(error) = session.process_new_packets() {
                 // The session has an alert for the peer.
                 let _ = self.drain(&mut session);
@@ -106,6 +117,7 @@ impl Transport for TlsSocket {
         let mut session = self.session.lock();
         session.send_close_notify();
         let _ = self.drain(&mut session);
+        self.tcp.end();
     }
 }
 
@@ -131,3 +143,6 @@ impl Write for NonBlocking<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

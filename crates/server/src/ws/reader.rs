@@ -41,7 +41,7 @@ pub enum Violation {
     /// Malformed or unmasked frame, or frames in an order that means nothing.
     #[error("WebSocket protocol violation: {0}")]
     Protocol(&'static str),
-    /// Message larger than [`MAX_MESSAGE_BYTES`].
+    /// Message larger than the reader takes: [`MAX_MESSAGE_BYTES`].
     #[error("WebSocket message larger than {MAX_MESSAGE_BYTES} bytes")]
     TooLarge,
 }
@@ -58,7 +58,7 @@ impl Violation {
 }
 
 /// Bytes in, [`Event`]s out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reader {
     /// Bytes not yet consumed. Given back whenever it is empty.
     buffer: BytesMut,
@@ -68,13 +68,27 @@ pub struct Reader {
     taken: bool,
     /// The fragments so far of an unfinished message. Boxed: almost no client ever fragments.
     fragments: Option<Box<(Opcode, BytesMut)>>,
+    /// Largest message, in bytes.
+    limit: usize,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self::new(&[])
+    }
 }
 
 impl Reader {
     /// A reader that already holds what the HTTP server read beyond the upgrade request.
     #[must_use]
     pub fn new(already_read: &[u8]) -> Self {
-        Self { buffer: BytesMut::from(already_read), ..Self::default() }
+        Self::with_limit(already_read, MAX_MESSAGE_BYTES)
+    }
+
+    /// One that takes messages of up to `limit` bytes.
+    #[must_use]
+    pub fn with_limit(already_read: &[u8], limit: usize) -> Self {
+        Self { buffer: BytesMut::from(already_read), pending: None, fragments: None, taken: false, limit }
     }
 
     /// The buffer to append received bytes to, with room for a sensible read.
@@ -159,7 +173,7 @@ impl Reader {
             OpCode::Data(_) => {}
         }
         let len = usize::try_from(len).map_err(|_| Violation::TooLarge)?;
-        if started.saturating_add(len) > MAX_MESSAGE_BYTES {
+        if started.saturating_add(len) > self.limit {
             return Err(Violation::TooLarge);
         }
         let _ = self.buffer.split_to(consumed);

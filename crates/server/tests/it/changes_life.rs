@@ -1,7 +1,7 @@
 //! Subscriptions over time: alterations, lost connections, new tokens (postgres_changes 4, 5).
 
 use anyhow::Result;
-use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version, sign, unix_now};
+use realtime_testkit::{PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, sign, unix_now, until};
 use serde_json::{Value, json};
 
 use tokio::time::{self, Duration};
@@ -268,9 +268,10 @@ async fn commits_that_are_not_visible_yet() -> Result<()> {
         tokio::time::sleep(tokio::time::Duration::from_millis(300)).await;
         let release = "select count(pg_cancel_backend(pid)) from pg_stat_activity
             where datname = current_database() and wait_event = 'SyncRep'";
-        while db.client().query_one(release, &[]).await?.get::<_, i64>(0) == 0 {
-            tokio::time::sleep(tokio::time::Duration::from_millis(100)).await;
-        }
+        until("the writer waits", async || {
+            Ok(db.client().query_one(release, &[]).await?.try_get::<_, i64>(0)? > 0)
+        })
+        .await?;
         written.await??;
         let data = socket.event(TOPIC, "postgres_changes").await?["data"].clone();
         assert_eq!(data["record"], record, "{data}");
@@ -348,7 +349,9 @@ async fn too_many_changes() -> Result<()> {
 #[tokio::test]
 async fn a_burst_that_no_outbox_holds() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::default()
+        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
+        .env("METRICS_JWT_SECRET", SECRET);
     let server = Server::start(BINARY, &db, options).await?;
     let mut slow = server.socket(Version::V2, "anon").await?;
     slow.watch(TOPIC, json!([{"schema": "public"}])).await?;

@@ -296,8 +296,17 @@ async fn locked_tables_hold_rows_up() -> Result<()> {
     let migration = db.connect().await?;
     migration.batch_execute("begin; lock table private.members in access exclusive mode").await?;
     db.sql("insert into private.posts values (2)").await?;
-    // Longer than policies may take.
-    tokio::time::sleep(tokio::time::Duration::from_secs(4)).await;
+    // Longer than policies may take, together and each alone: it was asked, cut off, and asked anew.
+    let questions = std::cell::RefCell::new(std::collections::HashSet::new());
+    realtime_testkit::until("it is asked again", async || {
+        let sql = "select pid, query_start::text from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        for row in db.client().query(sql, &[]).await? {
+            questions.borrow_mut().insert((row.try_get::<_, i32>(0)?, row.try_get::<_, String>(1)?));
+        }
+        Ok(questions.borrow().len() > 2)
+    })
+    .await?;
     assert!(member.settle().await?.is_empty(), "it is not known yet who sees it");
     migration.batch_execute("commit").await?;
     assert_eq!(next(&mut member).await?["record"]["id"], 2);

@@ -1,7 +1,7 @@
 //! A replication connection on which the server is not heard any more.
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version, until};
 use serde_json::json;
 use tokio::{
     process::Command,
@@ -11,6 +11,9 @@ use tokio::{
 use crate::BINARY;
 
 const TOPIC: &str = "realtime:any";
+
+/// How long the server may say nothing.
+const WATCHDOG: Duration = Duration::from_secs(10);
 
 /// A walsender that does nothing, for as long as it is held.
 struct Stopped(i32);
@@ -39,13 +42,28 @@ impl Drop for Stopped {
 async fn a_hung_walsender_is_left() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
     // The database lets go of a server that it has not heard of for a fifth of that: a busy machine may hold it up.
-    let options = ServerOptions::default().env("REPLICATION_WATCHDOG_MS", "10000");
+    let options = ServerOptions::default().env("REPLICATION_WATCHDOG_MS", &WATCHDOG.as_millis().to_string());
     let server = Server::start(BINARY, &db, options).await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
     socket.watch(TOPIC, json!([{"schema": "public", "table": "test"}])).await?;
 
-    // Silence of the log is no silence of the server.
-    time::sleep(Duration::from_secs(11)).await;
+    // Silence of the log is no silence of the server: for longer than the watchdog waits they hear of each other.
+    let sql = "select active_pid, extract(epoch from reply_time)::float8 from pg_replication_slots
+        join pg_stat_replication on pid = active_pid where database = current_database()";
+    let given_up = |server: &Server| format!("the session was given up: {}", server.log());
+    let heard = async || -> Result<(i32, Option<f64>)> {
+        let row = db.client().query_opt(sql, &[]).await?.with_context(|| given_up(&server))?;
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    };
+    let first = std::cell::Cell::new(None);
+    until("they have heard of each other for long enough", async || {
+        let (pid, at) = heard().await?;
+        let (first_pid, since) = first.get().unwrap_or((pid, at));
+        first.set(Some((first_pid, since)));
+        ensure!(pid == first_pid, "{}", given_up(&server));
+        Ok(since.zip(at).is_some_and(|(since, at)| at - since > WATCHDOG.as_secs_f64() + 1.0))
+    })
+    .await?;
     db.sql("insert into public.test (details) values ('heard')").await?;
     let change = socket.event(TOPIC, "postgres_changes").await?;
     assert_eq!(change["data"]["record"]["details"], "heard");

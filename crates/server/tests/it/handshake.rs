@@ -3,6 +3,11 @@
 use anyhow::Result;
 use realtime_testkit::{Refused, Server, ServerOptions, Socket, TestDb, Version, sign, token, unix_now};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time,
+};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _};
 
 use crate::{BINARY, server};
@@ -197,6 +202,45 @@ async fn pings_and_closes_are_answered() -> Result<()> {
     assert_eq!(socket.message().await?, Message::Pong("are you there".into()));
     socket.send_message(Message::Close(None)).await?;
     assert!(socket.message().await?.is_close());
+    Ok(())
+}
+
+/// Bytes that a client sends on after it has broken the protocol, by far fewer than are thrown away at the most.
+const AFTERWARDS: usize = 60;
+
+/// What comes behind a frame that means nothing, means nothing either: the server closes, and its end is seen right
+/// behind the close frame, though the client sends on.
+#[tokio::test]
+async fn whoever_breaks_the_protocol_is_not_waited_for() -> Result<()> {
+    let (server, _db) = server().await?;
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await?;
+    let request = format!(
+        "GET /socket/websocket?apikey={}&vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        token("anon")
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await?);
+    }
+    // An unmasked frame.
+    stream.write_all(&[0x81, 0x02, b'h', b'i']).await?;
+    let (mut input, mut output) = stream.into_split();
+    let mut rest = Vec::new();
+    let heard = input.read_to_end(&mut rest);
+    let sending = async {
+        for _ in 0..AFTERWARDS {
+            time::sleep(time::Duration::from_millis(50)).await;
+            // The server may be gone already.
+            let _ = output.write_all(b"x").await;
+        }
+    };
+    tokio::select! {
+        heard = heard => drop(heard?),
+        () = sending => anyhow::bail!("it is waited for"),
+    }
+    assert_eq!(rest, [0x88, 2, 0x03, 0xEA], "close frame with 1002");
     Ok(())
 }
 

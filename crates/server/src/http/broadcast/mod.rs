@@ -1,6 +1,7 @@
 //! Broadcasts over HTTP (http_and_ops 2.5 to 2.7).
 
 mod batch;
+mod bodies;
 mod single;
 
 use std::sync::Arc;

@@ -11,10 +11,10 @@ use axum::{
 use bytes::Bytes;
 use http::StatusCode;
 use realtime_hub::Said;
-use realtime_protocol::{Encoding, UserBroadcast, has_lone_surrogate, size};
-use serde_json::{json, value::RawValue};
+use realtime_protocol::{Encoding, UserBroadcast, size};
+use serde_json::json;
 
-use super::{Published, RATE_EXCEEDED, Writer, is_json, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, Writer, bodies, is_json, media_type, read_body, room};
 use crate::{
     http::{
         answers::{bad_request, json as answer, message},
@@ -78,7 +78,7 @@ pub async fn single(
     let (encoding, body, too_large) = match media_type.as_deref() {
         // One byte of version and five of header, as the reference counts binaries.
         Some("application/octet-stream") => (Encoding::Binary, body.clone(), body.len() + 6 > max),
-        Some(_) => match payload(&body) {
+        Some(_) => match bodies::payload(&body) {
             Some(payload) => (Encoding::Json, payload.clone(), size::exceeds(&payload, max)),
             None => return bad_request(&parts.headers),
         },
@@ -118,31 +118,9 @@ fn private(query: &str) -> Option<bool> {
     Some(private)
 }
 
-/// The payload that a JSON body means: itself if it is an object, else wrapped. `None` for what is no JSON.
-fn payload(body: &Bytes) -> Option<Bytes> {
-    if body.is_empty() {
-        return Some(Bytes::from_static(b"{}"));
-    }
-    let json: &RawValue = serde_json::from_slice(body).ok().filter(|_| !has_lone_surrogate(body))?;
-    if json.get().starts_with('{') {
-        return Some(body.slice_ref(json.get().as_bytes()));
-    }
-    Some(format!("{{\"_json\":{}}}", json.get()).into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bodies_that_are_no_objects_are_wrapped() {
-        let payload = |text: &'static str| payload(&Bytes::from_static(text.as_bytes()));
-        assert_eq!(payload(" {\"a\": 1}\n").unwrap(), "{\"a\": 1}");
-        assert_eq!(payload("").unwrap(), "{}");
-        assert_eq!(payload("[1]").unwrap(), "{\"_json\":[1]}");
-        assert_eq!(payload("{bad"), None);
-        assert_eq!(payload(r#"{"a":"\ud800"}"#), None, "half a character");
-    }
 
     #[test]
     fn private_is_never_taken_for_public() {

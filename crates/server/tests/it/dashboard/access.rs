@@ -1,6 +1,6 @@
 //! Who may see the dashboard, and who may act in it.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aws_lc_rs::{
     rand::SystemRandom,
     rsa::{KeyPair, KeySize},
@@ -10,12 +10,13 @@ use base64::{
     Engine as _,
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
-use realtime_testkit::{Server, ServerOptions, TestDb, unix_now};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, unix_now};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
     task::JoinHandle,
+    time,
 };
 
 use super::{Operator, options, seal};
@@ -89,9 +90,13 @@ async fn failed_logins_are_throttled() -> Result<()> {
     assert_eq!(server.http("GET", path, &[], b"").await?.status, 401);
     assert_eq!(server.http("GET", "/healthcheck", &[], b"").await?.status, 200);
     let mut ann = Operator::new(&server);
-    while ann.get("/home").await?.status != 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+    let let_in = async {
+        while ann.get("/home").await?.status != 200 {
+            time::sleep(time::Duration::from_millis(200)).await;
+        }
+        anyhow::Ok(())
+    };
+    time::timeout(PATIENCE, let_in).await.context("she is barred for ever")??;
     assert!(server.log().contains("too many failed logins"), "{}", server.log());
     Ok(())
 }

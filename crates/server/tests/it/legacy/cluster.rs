@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use realtime_testkit::{Nats, Server, Socket, TestDb, Version, until};
@@ -351,7 +351,12 @@ async fn whoever_hangs_before_it_reads_loses_the_lock() -> Result<()> {
     let nats = Nats::start(&[]).await?;
     let (url, slot) = (nats.url(), format!("hangs_{}", db.name()));
     db.sql(&format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')")).await?;
-    let env = [("NATS_URL", &*url), ("SLOT_NAME", &slot), ("LEGACY_RESUME_DELAY_MS", "600000")];
+    let env = [
+        ("NATS_URL", &*url),
+        ("SLOT_NAME", &slot),
+        ("LEGACY_RESUME_DELAY_MS", "600000"),
+        ("REPLICATION_WATCHDOG_MS", "9000"),
+    ];
     let node = server(&db, &env).await?;
     let holders = async || -> Result<i64> {
         let sql = "select count(*) from pg_locks join pg_stat_activity using (pid)
@@ -359,7 +364,17 @@ async fn whoever_hangs_before_it_reads_loses_the_lock() -> Result<()> {
         Ok(db.client().query_one(sql, &[]).await?.try_get(0)?)
     };
     until("it has the lock", async || Ok(holders().await? == 1)).await?;
-    time::sleep(Duration::from_secs(35)).await;
+    let spoke = async || -> Result<Option<f64>> {
+        let sql = "select extract(epoch from state_change - backend_start)::float8 from pg_stat_activity
+            where datname = current_database() and application_name = 'realtime_replication'
+            and pid in (select pid from pg_locks where locktype = 'advisory')";
+        Ok(db.client().query_opt(sql, &[]).await?.and_then(|row| row.get(0)))
+    };
+    until("it has kept it for longer than one that hangs", async || {
+        let Some(age) = spoke().await? else { bail!("it has lost the lock: {}", node.log()) };
+        Ok(age > 10.0)
+    })
+    .await?;
     assert_eq!(holders().await?, 1, "{}", node.log());
     node.signal(Signal::SIGSTOP)?;
     until("it has lost the lock", async || Ok(holders().await? == 0)).await?;

@@ -186,10 +186,8 @@ impl Session {
             if let Some(mut walsender) = walsender {
                 let start = walsender.start_position();
                 let owning = sharing.own(start.0, about(publications));
-                if config.durable_slot && walsender.is_resumed() {
-                    if sharing.has_others() {
-                        gather(&*owning).await;
-                    }
+                if config.durable_slot && walsender.is_resumed() && sharing.has_others() {
+                    gather(&*owning).await;
                 }
                 begin_streaming(&mut walsender, not_before).await?;
                 let source =

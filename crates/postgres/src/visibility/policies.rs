@@ -175,7 +175,10 @@ fn condition(permissive: &[String], restrictive: &[String]) -> String {
 
 /// Policies by table and role. What is out of date is noticed when it is used: see [`Policies::fingerprint`].
 #[derive(Debug, Default)]
-pub(crate) struct PolicyCache(Mutex<HashMap<(Oid, Box<str>), Arc<Policies>>>);
+pub(crate) struct PolicyCache(Mutex<Kept>);
+
+/// By table and role.
+type Kept = HashMap<(Oid, Box<str>), Arc<Policies>>;
 
 /// Policies kept at most; beyond it they are asked anew.
 const MAX_KEPT: usize = 10_000;

@@ -527,7 +527,7 @@ async fn prepare_to_wait(
     let limit = limit + time::Duration::from_secs(5);
     let sql = format!(
         "select pid, backend_start, pg_catalog.set_config('lock_timeout', '{}', false)
-         from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()",
+         from pg_catalog.pg_stat_activity where pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()",
         limit.as_millis()
     );
     let rows = client.simple_query(&sql).await?;

@@ -385,10 +385,9 @@ mod tests {
         assert_eq!(key(json!(123)).as_deref(), Some("123"));
         assert_eq!(key(json!("user-1")).as_deref(), Some("user-1"));
         assert_eq!(key(json!(true)).as_deref(), Some("true"));
-        for random in [json!(""), json!("  "), json!(null), json!({}), json!("x".repeat(4_097))] {
+        for random in [json!(""), json!("  "), json!(null), json!({})] {
             assert_eq!(key(random), None);
         }
-        assert_eq!(problems(&json!({"config": {"presence": {"key": "x".repeat(4_097)}}})).len(), 1);
     }
 
     /// protocol 28; postgres_changes 3, 4, 7

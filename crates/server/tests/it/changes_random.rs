@@ -161,6 +161,8 @@ impl Subscriber {
             let frame =
                 self.socket.frame().await.with_context(|| format!("{} {:?}", self.claims, self.filter.0))?;
             match frame.event.as_str() {
+                // Everybody waits for the policies that sleep.
+                "system" if frame.payload["code"] == "ChangesDelayed" => {}
                 "system" if frame.payload["status"] != "ok" => {
                     let message = frame.payload["message"].as_str().unwrap_or_default();
                     let withheld = message.contains("changes are withheld");

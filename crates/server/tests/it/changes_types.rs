@@ -273,6 +273,8 @@ async fn json_is_passed_through() -> Result<()> {
             )
             .await?;
         let record = member(&mut socket, "record").await?;
+        // Clients cannot read half a character.
+        let text = text.replace("\\ud800", "\\ufffd");
         assert_eq!(record, format!(r#"{{"id":{id},"j":{text},"a":[{text},null]}}"#));
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! (`clients/dialogues`): these clients cannot run here, so their part is played.
 
 use anyhow::{Result, bail, ensure};
-use realtime_testkit::{Server, ServerOptions, TestDb, token};
+use realtime_testkit::{Server, ServerOptions, TestDb, Version, token};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -22,6 +22,9 @@ fn node() -> Result<Command> {
 async fn replay(client: &str) -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
     let server = Server::start(BINARY, &db, ServerOptions::default()).await?;
+    // The dialogues are about a server whose database is in use: nobody waits for a replication slot.
+    let mut other = server.socket(Version::V2, "anon").await?;
+    other.watch("realtime:other", json!([{"event": "*", "schema": "public", "table": "test"}])).await?;
     let mut command = node()?;
     command.args(["replay.mjs", client, &format!("ws://127.0.0.1:{}", server.port()), &token("anon")]);
     let mut player = Client::start(command)?;

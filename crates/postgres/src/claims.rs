@@ -13,7 +13,8 @@ struct Subject {
 /// Whose settings they are. A subject that is no text is given as JSON.
 pub(crate) fn subject(claims: &str) -> Option<String> {
     match serde_json::from_str::<Subject>(claims).map(|claims| claims.sub) {
-        Ok(Value::String(text)) => Some(text),
+        // No setting can hold a NUL.
+        Ok(Value::String(text)) => Some(text).filter(|text| !text.contains('\0')),
         Ok(Value::Null) | Err(_) => None,
         Ok(other) => Some(other.to_string()),
     }
@@ -30,5 +31,6 @@ mod tests {
         assert_eq!(subject(r#"{"sub":null}"#), None);
         assert_eq!(subject(r#"{"sub":17}"#).as_deref(), Some("17"));
         assert_eq!(subject("nonsense"), None);
+        assert_eq!(subject(r#"{"sub":"a\u0000"}"#), None);
     }
 }

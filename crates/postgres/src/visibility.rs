@@ -37,6 +37,8 @@ use tokio_postgres::{
 };
 pub(crate) use troubled::Troubled;
 
+use tokio::time::Instant;
+
 use crate::{claims, sqlstate};
 
 /// How long the policies of all parties may take together for some rows; then each party is asked alone.
@@ -175,7 +177,8 @@ async fn check_role(
         match check.parties(parties).await {
             Ok(verdicts) => return Ok(verdicts),
             Err(Unanswered::Query(error)) => return Err(error),
-            Err(Unanswered::Stale) => cache.remove(inquiry.table.oid, role),
+            // One alone is never answered that it is locked.
+            Err(Unanswered::Stale | Unanswered::Locked) => cache.remove(inquiry.table.oid, role),
         }
         tokio::time::sleep(BETWEEN).await;
     }
@@ -212,7 +215,20 @@ async fn policies(
 enum Unanswered {
     /// The policies are not those that were known.
     Stale,
+    /// A policy says that it met a lock, and has not waited for one.
+    Locked,
     Query(Error),
+}
+
+impl Unanswered {
+    /// Whether a single party may be why.
+    fn is_of_one(&self) -> bool {
+        match self {
+            Self::Stale => false,
+            Self::Locked => true,
+            Self::Query(error) => error.as_db_error().is_some_and(|db| !is_passing(db)),
+        }
+    }
 }
 
 impl From<Error> for Unanswered {
@@ -254,8 +270,8 @@ impl Check<'_> {
         for chunk in judged.chunks(PARTIES) {
             match self.ask(chunk, TOGETHER).await {
                 Ok(some) => verdicts.extend(some),
-                Err(Unanswered::Query(error)) if error.as_db_error().is_some_and(|db| !is_passing(db)) => {
-                    // One of them held up all.
+                // One of them held up all.
+                Err(error) if error.is_of_one() => {
                     for asked in chunk {
                         verdicts.push(self.ask_alone(asked).await?);
                     }
@@ -296,6 +312,10 @@ impl Check<'_> {
     async fn ask_alone(&self, asked: &Asked) -> Result<Verdict, Unanswered> {
         match self.ask(std::slice::from_ref(asked), ALONE).await {
             Ok(mut verdicts) => Ok(verdicts.pop().unwrap_or_default()),
+            Err(Unanswered::Locked) => {
+                let error = sqlstate::brief(SqlState::LOCK_NOT_AVAILABLE.code());
+                Ok(Verdict::failed(Failure { error, slow: true }, &asked.rows))
+            }
             Err(Unanswered::Query(error)) => match error.as_db_error() {
                 Some(db) if !is_passing(db) => Ok(Verdict::failed(Failure::of(db), &asked.rows)),
                 _ => Err(error.into()),
@@ -323,7 +343,16 @@ impl Check<'_> {
         let input = self.job(parties);
         let mut pauses = Pauses::new();
         loop {
-            let (snapshot, verdicts) = self.round_trip(&input, parties, limit).await?;
+            let begun = Instant::now();
+            let (snapshot, verdicts) = match self.round_trip(&input, parties, limit).await {
+                // Whoever really waits for a lock does so for half of the limit.
+                Err(Unanswered::Query(error))
+                    if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && begun.elapsed() < limit / 4 =>
+                {
+                    return Err(Unanswered::Locked);
+                }
+                answer => answer?,
+            };
             if self.inquiry.rows.iter().all(|row| snapshot.has(row.xid)) {
                 return Ok(verdicts);
             }
@@ -390,6 +419,7 @@ impl Check<'_> {
             self.client.query_typed("select pg_catalog.current_setting('realtime.verdicts', true)", &[]),
             self.client.batch_execute(END),
         );
+        self.clean().await?;
         begun?;
         let given = given?;
         if known?.try_get::<_, String>(0)? != self.policies.fingerprint {
@@ -407,6 +437,31 @@ impl Check<'_> {
         // An answer that is missing hides the rows.
         let verdict = |(at, asked): (usize, &Asked)| verdict(verdicts.get(at).map(String::as_str), asked);
         Ok((snapshot, parties.iter().enumerate().map(verdict).collect()))
+    }
+}
+
+/// Statements that a session knows: those that SQL has named, and those of the protocol.
+const NAMED: &str =
+    "select pg_catalog.count(*) filter (where from_sql), pg_catalog.count(*) filter (where not from_sql)
+    from pg_catalog.pg_prepared_statements";
+
+impl Check<'_> {
+    /// Forgets the statements of the session if a policy has made or removed any: these outlive a rollback, and the next
+    /// question would run what the policy put in its place, with our rights.
+    async fn clean(&self) -> Result<(), Error> {
+        let rows = self.client.query_typed(NAMED, &[]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (made, ours): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let known = i64::try_from(self.client.statement_cache.size()).unwrap_or(i64::MAX);
+        if made > 0 || ours < known {
+            tracing::warn!(
+                code = "RlsPolicyError",
+                "a policy touched the prepared statements of its session"
+            );
+            self.client.statement_cache.clear();
+            self.client.batch_execute("deallocate all").await?;
+        }
+        Ok(())
     }
 }
 

@@ -62,12 +62,34 @@ pub(super) async fn images(
     let whole = matches!(policies.condition, Condition::Holds { whole_row: true, .. });
     let mut images = Images::default();
     for (at, row) in (0u32..).zip(values) {
-        if row.contains(&None) {
+        if row.contains(&None) || whole && !is_exact(table, &columns, &row) {
             images.incomplete.push(at);
         }
         images.rows.push(object(at, &columns, row, whole, table));
     }
     Ok(images)
+}
+
+/// Whether the values of JSON in a row that is taken as a whole stay what they are when they travel as JSON: `null` would
+/// become SQL's NULL, and a number may be longer than we can hold.
+fn is_exact(table: &Table, columns: &[&str], row: &[Option<Text<'_>>]) -> bool {
+    fn holds(value: &Json) -> bool {
+        match value {
+            Json::Number(number) => !number.is_f64(),
+            Json::Array(values) => values.iter().all(holds),
+            Json::Object(members) => members.values().all(holds),
+            _ => true,
+        }
+    }
+    columns.iter().zip(row).filter(|(name, _)| is_json(table, name)).all(|(_, text)| {
+        let Some(Some(text)) = text else { return true };
+        serde_json::from_str::<Json>(text).is_ok_and(|value| !value.is_null() && holds(&value))
+    })
+}
+
+fn is_json(table: &Table, name: &str) -> bool {
+    let column = table.column(name).and_then(|at| table.columns.get(at));
+    column.is_some_and(|column| matches!(column.base_oid, JSON | JSONB))
 }
 
 /// A row as an object; columns go by their number, or by their name where the row is taken as a whole.
@@ -76,12 +98,8 @@ fn object(at: u32, columns: &[&str], row: Vec<Option<Text<'_>>>, whole: bool, ta
     for (n, (name, text)) in columns.iter().zip(row).enumerate() {
         let text = text.flatten();
         if whole {
-            let is_json = table
-                .column(name)
-                .and_then(|at| table.columns.get(at))
-                .is_some_and(|column| matches!(column.base_oid, JSON | JSONB));
             let value = match text {
-                Some(text) if is_json => serde_json::from_str(&text).unwrap_or(Json::Null),
+                Some(text) if is_json(table, name) => serde_json::from_str(&text).unwrap_or(Json::Null),
                 Some(text) => Json::String(text.into_owned()),
                 None => Json::Null,
             };

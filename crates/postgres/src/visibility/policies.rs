@@ -10,20 +10,25 @@ use tokio_postgres::{Error, Row, types::Type};
 
 use super::question;
 
-/// What tells one state of a role's policies on a table from another: whether they count, which they are, and the
-/// columns they speak of. `$1` is the table; to be asked as the role.
+/// What tells one state of a role's policies on a table from another: whether they count, which they are and how they
+/// read by now (what they name may be renamed), the table's name, and its columns. `$1` is the table; to be asked as the
+/// role.
 ///
 /// Operators and functions are qualified, here and in all statements of this module: whoever may create objects in a
 /// schema of the search path must not have them run with our rights.
 macro_rules! fingerprint {
     () => {
         "pg_catalog.concat_ws('/', pg_catalog.row_security_active($1::pg_catalog.oid), (
-            select pg_catalog.string_agg(pg_catalog.concat(p.oid, ':', p.xmin), ',' order by p.oid)
+            select pg_catalog.concat(c.relnamespace, ' ', c.relname)
+            from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1), (
+            select pg_catalog.string_agg(pg_catalog.concat(p.oid, ':', p.xmin, ':', p.polpermissive, ':',
+                pg_catalog.md5(pg_catalog.pg_get_expr(p.polqual, p.polrelid))), ',' order by p.oid)
             from pg_catalog.pg_policy p
             where p.polrelid operator(pg_catalog.=) $1 and p.polcmd::pg_catalog.text operator(pg_catalog.=) any ('{r,*}')
                 and exists (select from pg_catalog.unnest(p.polroles) r (oid)
                     where r.oid operator(pg_catalog.=) 0 or pg_catalog.pg_has_role(r.oid, 'USAGE'))), (
-            select pg_catalog.string_agg(pg_catalog.concat(a.attnum, ' ', a.attname, ' ', a.atttypid), ',' order by a.attnum)
+            select pg_catalog.string_agg(pg_catalog.concat(a.attnum, ' ', a.attname, ' ',
+                pg_catalog.format_type(a.atttypid, a.atttypmod), ' ', a.attcollation), ',' order by a.attnum)
             from pg_catalog.pg_attribute a
             where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped))"
     };
@@ -61,7 +66,12 @@ const READ: &str = concat!(
                     when b.oid operator(pg_catalog.=) any ('{114,3802}'::pg_catalog.oid[]) then 'json'
                     when b.category operator(pg_catalog.=) 'A' then 'array'
                     else 'plain' end
-             from below b where b.basetype operator(pg_catalog.=) 0) as kind
+             from below b where b.basetype operator(pg_catalog.=) 0) as kind,
+            (select pg_catalog.concat(pg_catalog.quote_ident(cn.nspname::pg_catalog.text), '.',
+                    pg_catalog.quote_ident(co.collname::pg_catalog.text))
+             from pg_catalog.pg_collation co
+             join pg_catalog.pg_namespace cn on cn.oid operator(pg_catalog.=) co.collnamespace
+             where co.oid operator(pg_catalog.=) a.attcollation) as collation
         from read
         join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) $1
             and a.attnum operator(pg_catalog.=) read.refobjsubid and not a.attisdropped
@@ -75,7 +85,8 @@ const READ: &str = concat!(
         array(select p.condition from policies p where not p.polpermissive order by p.oid),
         array(select c.name from columns c order by c.attnum),
         array(select c.type from columns c order by c.attnum),
-        array(select c.kind from columns c order by c.attnum)"
+        array(select c.kind from columns c order by c.attnum),
+        array(select c.collation from columns c order by c.attnum)"
 );
 
 /// How the value of a column is brought from its text into its type.
@@ -96,6 +107,8 @@ pub(super) struct PolicyColumn {
     /// Schema-qualified and quoted.
     pub(super) type_name: String,
     pub(super) kind: Kind,
+    /// Of the column, schema-qualified and quoted, if its type has any.
+    pub(super) collation: Option<String>,
 }
 
 /// A role's policies on a table.
@@ -133,6 +146,7 @@ pub(super) async fn read(client: &Client, table: &Table) -> Result<Policies, Err
 fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
     let (names, types, kinds): (Vec<String>, Vec<String>, Vec<String>) =
         (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+    let collations: Vec<Option<String>> = row.try_get(7)?;
     let kind = |text: &str| match text {
         "json" => Kind::Json,
         "array" => Kind::Array,
@@ -142,7 +156,13 @@ fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
         .into_iter()
         .zip(types)
         .zip(&kinds)
-        .map(|((name, type_name), text)| PolicyColumn { name, type_name, kind: kind(text) })
+        .zip(collations)
+        .map(|(((name, type_name), text), collation)| PolicyColumn {
+            name,
+            type_name,
+            kind: kind(text),
+            collation,
+        })
         .collect();
     let condition = if row.try_get(1)? {
         let text = condition(&row.try_get::<_, Vec<String>>(2)?, &row.try_get::<_, Vec<String>>(3)?);

@@ -63,7 +63,7 @@ begin
         exception
             when lock_not_available then
                 raise;
-            when others then
+            when assert_failure or others then
                 verdict := case when judged
                     then pg_catalog.concat('=', verdict) else pg_catalog.concat('!', sqlstate) end;
         end;
@@ -151,7 +151,10 @@ fn all_wanted() -> String {
 fn judge_columns(table: &Table, columns: &[PolicyColumn], condition: &str, names: &Names) -> String {
     let picked = columns.iter().enumerate().fold(String::new(), |mut text, (at, column)| {
         let cast = if column.kind == Kind::Array { format!("::{}", column.type_name) } else { String::new() };
-        let _ = write!(text, "({}[wanted_row.n]){cast} as {}, ", variable(at), quoted(&column.name));
+        // The condition is written without the collations that columns have of themselves.
+        let collate = column.collation.as_ref().map(|name| format!(" collate {name}")).unwrap_or_default();
+        let _ =
+            write!(text, "(({}[wanted_row.n]){cast}{collate}) as {}, ", variable(at), quoted(&column.name));
         text
     });
     format!(
@@ -214,6 +217,7 @@ mod tests {
             name: "c\"".to_owned(),
             type_name: "pg_catalog.int4".to_owned(),
             kind: Kind::Plain,
+            collation: Some("public.ci".to_owned()),
         }];
         for whole_row in [false, true] {
             let condition = Condition::Holds { text: "(c = 1)".to_owned(), whole_row };

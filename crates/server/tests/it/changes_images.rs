@@ -319,3 +319,84 @@ async fn schemas_that_may_not_be_used_show_nothing() -> Result<()> {
     }
     Ok(())
 }
+
+/// Statements that a policy prepares or removes outlive a rollback: the next question must not run them.
+#[tokio::test]
+async fn statements_that_policies_prepare_are_never_run() -> Result<()> {
+    let (server, db) = server(
+        "create function meddles() returns bool language plpgsql as $$ begin
+            execute 'deallocate all';
+            for n in 0 .. 20 loop
+                execute format('prepare s%s as select 1 / 0', n);
+            end loop;
+            return true;
+         end $$;
+         drop policy own on docs;
+         create policy own on docs to authenticated using (owner = me() and meddles());",
+    )
+    .await?;
+    let mut ann = watching(&server, "ann", "docs").await?;
+    for id in 1..=5 {
+        db.sql(&format!("insert into docs values ({id}, 'ann', ''), ({}, 'bob', '')", id + 100)).await?;
+        assert_eq!(
+            seen(&db, &mut ann).await?,
+            [event("INSERT", json!({"id": id, "owner": "ann", "body": ""}))]
+        );
+        // The catalog is asked over the same connections.
+        db.sql(&format!("alter table docs alter body set default '{id}'")).await?;
+    }
+    Ok(())
+}
+
+/// row_security 16: a policy that claims to have met a lock holds up nobody else
+#[tokio::test]
+async fn a_policy_that_raises_lock_not_available_is_a_failure() -> Result<()> {
+    let (server, db) = server(
+        "create function locked() returns bool language plpgsql as $$ begin
+            if me() = 'eve' then raise exception 'x' using errcode = '55P03'; end if;
+            assert me() <> 'mallory';
+            return true;
+         end $$;
+         drop policy own on docs;
+         create policy own on docs to authenticated using (locked());",
+    )
+    .await?;
+    let mut eve = watching(&server, "eve", "docs").await?;
+    let mut mallory = watching(&server, "mallory", "docs").await?;
+    let mut ann = watching(&server, "ann", "docs").await?;
+    db.sql("insert into docs values (1, 'ann', '')").await?;
+    assert_eq!(seen(&db, &mut ann).await?.len(), 1);
+    for (socket, code) in [(&mut eve, "55P03"), (&mut mallory, "P0004")] {
+        let frames = frames(&db, socket).await?;
+        let told: Vec<&str> = frames.iter().filter_map(|frame| frame.payload["message"].as_str()).collect();
+        assert!(told.len() == 1 && told[0].contains(code), "{frames:?}");
+    }
+    Ok(())
+}
+
+/// A column's own collation decides, and a policy goes on to mean what it meant when what it names is renamed.
+#[tokio::test]
+async fn policies_mean_what_they_mean_in_the_table() -> Result<()> {
+    let (server, db) = server(
+        "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create table named (id int primary key, owner text collate ci);
+         create table members (uid text); insert into members values ('ann');
+         alter table named enable row level security;
+         create policy own on named to authenticated using (owner <> 'BOB'
+            and exists (select from members where uid = me()));
+         alter publication supabase_realtime add table named;",
+    )
+    .await?;
+    let mut ann = watching(&server, "ann", "named").await?;
+    let mut eve = watching(&server, "eve", "named").await?;
+    db.sql("insert into named values (1, 'bob'), (2, 'Ann')").await?;
+    assert_eq!(seen(&db, &mut ann).await?, [event("INSERT", json!({"id": 2, "owner": "Ann"}))]);
+    db.sql(
+        "alter table members rename to members_old; create table members (uid text); insert into members values ('eve');
+         grant select on members to authenticated; insert into named values (3, 'Ann')",
+    )
+    .await?;
+    assert_eq!(seen(&db, &mut ann).await?, [event("INSERT", json!({"id": 3, "owner": "Ann"}))]);
+    assert_eq!(seen(&db, &mut eve).await?, []);
+    Ok(())
+}

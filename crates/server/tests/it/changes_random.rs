@@ -23,6 +23,10 @@ const SUBSCRIBERS: usize = 60;
 const ROUNDS: usize = 26;
 const CHANGES: usize = 400;
 
+/// What fails or takes its time inside the server meanwhile.
+const FAILPOINTS: &str = "slot_made=20%error;relation_asked=20%delay(20);verdict_asked=1%error;\
+    position_confirmed=10%error;subscribe_handed_over=20%delay(20)";
+
 /// Tables, whether row-level security is on, and whether the replica identity is full.
 const TABLES: [(&str, bool, bool); 4] =
     [("free", false, false), ("free_full", false, true), ("owned", true, false), ("owned_full", true, true)];
@@ -362,7 +366,9 @@ async fn whatever_happens_everybody_gets_what_they_may_see() -> Result<()> {
     let mut random = StdRng::seed_from_u64(seed);
     let db = TestDb::new().await?;
     db.sql(&schema()).await?;
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::default()
+        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
+        .env("FAILPOINTS", FAILPOINTS);
     let server = Server::start(BINARY, &db, options).await?;
     let mut subscribers = Vec::new();
     for n in 0..SUBSCRIBERS {

@@ -51,13 +51,7 @@ pub(super) async fn images(
     let lacking: Vec<usize> =
         (0..rows.len()).filter(|at| values.get(*at).is_some_and(|row| row.contains(&None))).collect();
     if !lacking.is_empty() {
-        let present = present(client, table, &columns, rows, &lacking).await?;
-        for (at, present) in present {
-            let Some(row) = values.get_mut(at) else { continue };
-            for (slot, text) in row.iter_mut().zip(present) {
-                slot.get_or_insert(text.map(Cow::Owned));
-            }
-        }
+        fill(client, table, &columns, rows, &lacking, &mut values).await?;
     }
     let whole = matches!(policies.condition, Condition::Holds { whole_row: true, .. });
     let mut images = Images::default();
@@ -68,6 +62,35 @@ pub(super) async fn images(
         images.rows.push(object(at, &columns, row, whole, table));
     }
     Ok(images)
+}
+
+/// Fills in what images lack from the rows that stand in the table. A later statement of the same transaction may have
+/// written the version that stands: it is of use only if all that the log carries of the image is the same there.
+async fn fill<'a>(
+    client: &Client,
+    table: &Table,
+    columns: &[&str],
+    rows: &[Row<'a>],
+    lacking: &[usize],
+    values: &mut [Vec<Option<Text<'a>>>],
+) -> Result<(), Error> {
+    let all: Vec<&str> = table.columns.iter().map(|column| &*column.name).collect();
+    for (at, present) in present(client, table, &all, rows, lacking).await? {
+        let (Some(row), Some(image)) = (rows.get(at), values.get_mut(at)) else { continue };
+        let differs = |(name, text): (&&str, &Option<String>)| {
+            value(&row.change, name).is_some_and(|carried| carried.as_deref() != text.as_deref())
+        };
+        if all.iter().zip(&present).any(differs) {
+            continue;
+        }
+        for (slot, name) in image.iter_mut().zip(columns) {
+            let found = all.iter().position(|known| known == name).and_then(|at| present.get(at));
+            if let Some(text) = found {
+                slot.get_or_insert(text.clone().map(Cow::Owned));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether the values of JSON in a row that is taken as a whole stay what they are when they travel as JSON: `null` would

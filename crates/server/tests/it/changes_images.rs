@@ -259,6 +259,29 @@ async fn what_the_log_lacks_is_looked_up_or_told() -> Result<()> {
     Ok(())
 }
 
+/// A later version of the same transaction is not taken for an earlier one.
+#[tokio::test]
+async fn a_later_version_of_a_transaction_fills_in_nothing() -> Result<()> {
+    let (server, db) = server(
+        "create table flags (id int primary key, secret bool, open bool generated always as (not secret) stored);
+         alter table flags enable row level security;
+         create policy open on flags to authenticated using (open);
+         alter publication supabase_realtime add table flags;",
+    )
+    .await?;
+    let mut ann = watching(&server, "ann", "flags").await?;
+    db.sql("begin; insert into flags values (1, true); update flags set secret = false where id = 1; commit")
+        .await?;
+    let frames = frames(&db, &mut ann).await?;
+    let records: Vec<&Value> = frames
+        .iter()
+        .filter(|frame| frame.event == "postgres_changes")
+        .map(|frame| &frame.payload["data"]["record"]["secret"])
+        .collect();
+    assert_eq!(records, [&json!(false)], "{frames:?}");
+    Ok(())
+}
+
 /// Values of every kind come to the policies as they are in the table.
 #[tokio::test]
 async fn values_of_every_kind_reach_policies_unchanged() -> Result<()> {

@@ -24,7 +24,7 @@ const ROUNDS: usize = 26;
 const CHANGES: usize = 400;
 
 /// What fails or takes its time inside the server meanwhile.
-const FAILPOINTS: &str = "slot_made=20%error;relation_asked=20%delay(20);verdict_asked=1%error;\
+const FAILPOINTS: &str = "slot_made=20%delay(50);relation_asked=20%delay(20);verdict_asked=1%error;\
     position_confirmed=10%error;subscribe_handed_over=20%delay(20)";
 
 /// Tables, whether row-level security is on, and whether the replica identity is full.

@@ -399,7 +399,7 @@ impl Check<'_> {
         ];
         let fingerprint = self.client.prepare_typed_cached(policies::FINGERPRINT, &[Type::OID]).await?;
         let table: [&(dyn ToSql + Sync); 1] = [&self.inquiry.table.oid];
-        let (begun, given, known, asked, answer, ended) = tokio::join!(
+        let (begun, given, known, asked, answer, ended, named) = tokio::join!(
             biased;
             self.client.batch_execute(
                 "begin isolation level repeatable read read only; set local search_path to default",
@@ -418,8 +418,9 @@ impl Check<'_> {
             self.client.batch_execute(&self.policies.question),
             self.client.query_typed("select pg_catalog.current_setting('realtime.verdicts', true)", &[]),
             self.client.batch_execute(END),
+            self.client.query_typed(NAMED, &[]),
         );
-        self.clean().await?;
+        self.clean(&named?).await?;
         begun?;
         let given = given?;
         if known?.try_get::<_, String>(0)? != self.policies.fingerprint {
@@ -446,11 +447,10 @@ const NAMED: &str =
     from pg_catalog.pg_prepared_statements";
 
 impl Check<'_> {
-    /// Forgets the statements of the session if a policy has made or removed any: these outlive a rollback, and the next
-    /// question would run what the policy put in its place, with our rights.
-    async fn clean(&self) -> Result<(), Error> {
-        let rows = self.client.query_typed(NAMED, &[]).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
+    /// Forgets the statements of the session, of which `named` tells, if a policy has made or removed any: these outlive
+    /// a rollback, and the next question would run what the policy put in its place, with our rights.
+    async fn clean(&self, named: &[tokio_postgres::Row]) -> Result<(), Error> {
+        let Some(row) = named.first() else { return Ok(()) };
         let (made, ours): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         let known = i64::try_from(self.client.statement_cache.size()).unwrap_or(i64::MAX);
         if made > 0 || ours < known {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::Outbox;
+use crate::{Outbox, presence::MemberId};
 
 /// Bytes of diffs that are kept; then they are sent all the same. A second's worth in all but the busiest rooms.
 const MAX_KEPT: usize = 1_000_000;
@@ -17,7 +17,8 @@ pub struct DiffGate(Mutex<Option<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    frames: Vec<Bytes>,
+    /// With the channel that each is for.
+    frames: Vec<(MemberId, Bytes)>,
     bytes: usize,
 }
 
@@ -31,24 +32,32 @@ impl DiffGate {
     pub fn open(&self, outbox: &Outbox) {
         let mut kept = self.0.lock();
         // Queued under the lock: a later diff of the same room must not overtake.
-        for frame in kept.take().unwrap_or_default().frames {
+        for (_, frame) in kept.take().unwrap_or_default().frames {
             let _ = outbox.queue(frame);
         }
     }
 
     /// Keeps a diff, if it is to wait.
-    pub(crate) fn keep(&self, frame: &Bytes, outbox: &Outbox) -> bool {
+    pub(crate) fn keep(&self, member: MemberId, frame: &Bytes, outbox: &Outbox) -> bool {
         let mut gate = self.0.lock();
         let Some(kept) = &mut *gate else { return false };
         kept.bytes += frame.len();
-        kept.frames.push(frame.clone());
+        kept.frames.push((member, frame.clone()));
         if kept.bytes > MAX_KEPT {
-            for frame in std::mem::take(&mut kept.frames) {
+            for (_, frame) in std::mem::take(&mut kept.frames) {
                 let _ = outbox.push(frame);
             }
             *gate = None;
         }
         true
+    }
+
+    /// Drops what it keeps for a channel: the channel left, or is sent the whole state, which has these diffs in it.
+    pub(crate) fn forget(&self, member: MemberId) {
+        let mut gate = self.0.lock();
+        let Some(kept) = &mut *gate else { return };
+        kept.frames.retain(|(of, _)| *of != member);
+        kept.bytes = kept.frames.iter().map(|(_, frame)| frame.len()).sum();
     }
 
     pub(crate) fn is_shut(&self) -> bool {

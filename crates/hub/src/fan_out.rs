@@ -222,7 +222,7 @@ impl<'a> Lists<'a> {
         let mut kept = 0;
         for message in self.batch.iter().filter(|message| slot.wants(message)) {
             let diff = gate.filter(|_| message.kind == Kind::Presence).zip(message.frame(slot.vsn));
-            if diff.is_some_and(|(gate, frame)| gate.keep(frame, &slot.outbox)) {
+            if diff.is_some_and(|(gate, frame)| gate.keep(slot.id, frame, &slot.outbox)) {
                 kept += 1;
             } else {
                 list.push(message, slot.vsn);

@@ -330,6 +330,9 @@ impl Room {
             if let Some(count) = self.members.get_mut(slot.vsn as usize) {
                 *count -= 1;
             }
+            if let Some(gate) = &slot.diffs {
+                gate.forget(slot.id);
+            }
             slot.outbox.unkeep(slot.held.map_or(0, |held| held.bytes));
             slot.outbox.release(slot.present);
             self.free.push(place);

@@ -274,6 +274,32 @@ fn diffs_wait_for_a_shut_gate() {
     assert_eq!(received(&outbox).len(), 1, "what is kept is bounded");
 }
 
+/// A diff that waits in the gate is in the state that follows it: nobody joins twice. What waits for a channel that
+/// leaves is dropped.
+#[test]
+fn the_state_replaces_diffs_that_wait() {
+    let (hub, counter) = (hub(), Arc::new(Counter::default()));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, _own) = enter_counted(&hub, &room, Vsn::V2, &counter);
+    let (gate, outbox) = (Arc::new(crate::DiffGate::default()), Arc::new(Outbox::new(10_000_000)));
+    let enter_gated = || {
+        let member = Member { diffs: Some(Arc::clone(&gate)), ..Member::new(Arc::clone(&outbox), Vsn::V1) };
+        let meter: Arc<dyn Meter> = Arc::<Counter>::clone(&counter);
+        hub.join(&room, member, &meter, [])
+    };
+    let (first, second) = (enter_gated(), enter_gated());
+    gate.shut();
+    drop(sender.track("k", Bytes::from_static(b"{\"n\":1}")));
+    first.send_presence_state(Bytes::copy_from_slice);
+    drop(sender.track("k", Bytes::from_static(b"{\"n\":2}")));
+    drop(second);
+    gate.open(&outbox);
+    let frames: Vec<_> =
+        received(&outbox).iter().map(|frame| String::from_utf8_lossy(frame).into_owned()).collect();
+    assert_eq!(frames.len(), 2, "{frames:?}");
+    assert!(frames[0].contains("\"n\":1") && frames[1].contains("\"n\":2"), "{frames:?}");
+}
+
 #[test]
 fn what_is_published_before_the_fan_out_leaves_together() {
     let hub = hub();

@@ -165,16 +165,17 @@ impl Membership {
     /// Queues a frame made of the room's presence state to this channel. Every later change reaches it as a
     /// diff.
     pub fn send_presence_state(&self, encode: impl FnOnce(&[u8]) -> Bytes) {
-        let (state, outbox) = {
-            let mut room = self.cell.room.lock();
-            let state = room.presence.as_deref_mut().map(|state| state.presence.state_json());
-            let next = room.next;
-            let Some(Some(slot)) = room.slots.get_mut(self.place as usize) else { return };
-            // Diffs that wait to be fanned out are in the state already. Broadcasts are not.
-            slot.diffs_since = next;
-            (state, Arc::clone(&slot.outbox))
-        };
-        let _ = outbox.queue(encode(state.as_deref().unwrap_or(b"{}")));
+        let mut room = self.cell.room.lock();
+        let state = room.presence.as_deref_mut().map(|state| state.presence.state_json());
+        let next = room.next;
+        let Some(Some(slot)) = room.slots.get_mut(self.place as usize) else { return };
+        // Diffs that wait, in the room or in the gate, are in the state already. Broadcasts are not.
+        slot.diffs_since = next;
+        if let Some(gate) = &slot.diffs {
+            gate.forget(self.id);
+        }
+        // Queued under the lock: a diff of a later change must not overtake the state.
+        let _ = slot.outbox.queue(encode(state.as_deref().unwrap_or(b"{}")));
     }
 
     fn origin(&self) -> Origin {

@@ -3,13 +3,9 @@
 mod attacks;
 mod victims;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use anyhow::{Context as _, Result};
-use attacks::Attack;
+use attacks::{Attack, Attackers};
+pub(crate) use attacks::{Orders, obey};
 use clap::{Args, ValueEnum as _};
 use realtime_testkit::{Server, TestDb};
 use tokio::time::{self, Duration};
@@ -45,10 +41,10 @@ pub(crate) struct Options {
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The server under attack.
-pub(crate) struct Scene {
-    pub(crate) port: u16,
+struct Scene {
+    port: u16,
     pid: u32,
-    pub(crate) database: String,
+    database: String,
     /// Those that the bench started end with it.
     _server: Option<(Server, TestDb)>,
 }
@@ -96,7 +92,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     };
     for attack in chosen {
         // Each against a server that nothing has happened to, if the bench can start one.
-        let scene = Arc::new(Scene::new(options).await?);
+        let scene = Scene::new(options).await?;
         let name = attack.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
         match measure(&scene, attack, options).await {
             Ok(columns) => {
@@ -110,30 +106,29 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn measure(scene: &Arc<Scene>, attack: Attack, options: &Options) -> Result<Vec<String>> {
+async fn measure(scene: &Scene, attack: Attack, options: &Options) -> Result<Vec<String>> {
     let victims = victims::Victims::new(scene).await?;
-    let stop = Arc::new(AtomicBool::new(false));
     scene.forget_peak();
-    let attackers = attacks::start(attack, scene, &stop).await?;
+    let attackers = Attackers::start(attack, scene)?;
     time::sleep(WARM_UP).await;
     let seen = victims.measure(Duration::from_secs(options.seconds.into())).await?;
-    stop.store(true, Ordering::Relaxed);
     let peak = scene.peak()?;
-    let (closed, errors) = attackers.end().await;
+    let told = attackers.end().await?;
     time::sleep(SETTLE).await;
     let Seen { heartbeats, broadcasts, rows, lost } = seen;
     let p99 = |histogram: &hdrhistogram::Histogram<u64>| {
         format!("{:.1}", histogram.value_at_quantile(0.99) as f64 / 1e3)
     };
     let megabytes = |bytes: u64| (bytes / 1_000_000).to_string();
-    Ok(vec![
+    Ok([
         p99(&heartbeats),
         p99(&broadcasts),
         p99(&rows),
         lost.to_string(),
         megabytes(peak),
         megabytes(scene.resident()?),
-        closed.to_string(),
-        errors.to_string(),
-    ])
+    ]
+    .into_iter()
+    .chain(told.split_whitespace().map(str::to_owned))
+    .collect())
 }

@@ -54,6 +54,9 @@ enum Scenario {
     Rest(rest::Options),
     /// Clients that misbehave: latency of the others, memory
     Hostile(hostile::Options),
+    /// Those that attack in `hostile`, until the standard input ends
+    #[command(hide = true)]
+    HostileAttackers(hostile::Orders),
     /// The ideal server itself; prints its port
     Ideal(ideal::Options),
 }
@@ -79,6 +82,7 @@ fn main() -> Result<()> {
             Scenario::Cluster(options) => cluster::run(&options).await,
             Scenario::Rest(options) => rest::run(&options).await,
             Scenario::Hostile(options) => hostile::run(&options).await,
+            Scenario::HostileAttackers(orders) => hostile::obey(orders).await,
             Scenario::Ideal(options) => ideal::serve(options).await,
         }
     })

@@ -1,17 +1,21 @@
 //! What they do. Every attack goes on until it is stopped: whoever is closed comes back.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use anyhow::{Result, bail};
-use clap::ValueEnum;
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
 use realtime_testkit::{sign, sign_with, token, unix_now};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    process::{Child, Command},
     task::JoinSet,
     time::{self, Duration},
 };
@@ -59,19 +63,64 @@ pub(crate) enum Attack {
     Flood,
 }
 
-/// Those that attack.
+/// Those that attack: a process of its own, which lets all others go first. On machines of their own, attackers take no
+/// processor from those who are measured.
 pub(crate) struct Attackers {
-    tasks: JoinSet<()>,
-    closed: Arc<AtomicU64>,
-    errors: Arc<AtomicU64>,
+    process: Child,
+}
+
+/// What the process of attackers is told.
+#[derive(Debug, Args)]
+pub(crate) struct Orders {
+    #[arg(long, value_enum)]
+    attack: Attack,
+    #[arg(long)]
+    port: u16,
+    #[arg(long)]
+    database: String,
 }
 
 impl Attackers {
-    /// Ends them. How often the server closed a connection of theirs, and how often it let none in.
-    pub(crate) async fn end(mut self) -> (u64, u64) {
-        self.tasks.shutdown().await;
-        (self.closed.load(Ordering::Relaxed), self.errors.load(Ordering::Relaxed))
+    /// Starts the process.
+    pub(crate) fn start(attack: Attack, scene: &Scene) -> Result<Self> {
+        let name = attack.to_possible_value().context("attack")?;
+        let process = Command::new("nice")
+            .args(["-n", "19"])
+            .arg(std::env::current_exe()?)
+            .args(["hostile-attackers", "--attack", name.get_name()])
+            .args(["--port", &scene.port.to_string(), "--database", &scene.database])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        Ok(Self { process })
     }
+
+    /// Ends them. How often the server closed a connection of theirs, and how often it let none in.
+    pub(crate) async fn end(mut self) -> Result<String> {
+        drop(self.process.stdin.take());
+        let mut told = String::new();
+        self.process.stdout.take().context("stdout")?.read_to_string(&mut told).await?;
+        Ok(told)
+    }
+}
+
+/// Attacks until the standard input ends; then prints how often the server closed a connection, and how often it let
+/// none in.
+pub(crate) async fn obey(orders: Orders) -> Result<()> {
+    let target = Arc::new(Victim { port: orders.port, database: orders.database });
+    let (closed, errors) = (Arc::default(), Arc::default());
+    let mut tasks = start(orders.attack, &target, (&closed, &errors)).await?;
+    tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+    tasks.shutdown().await;
+    println!("{} {}", closed.load(Ordering::Relaxed), errors.load(Ordering::Relaxed));
+    Ok(())
+}
+
+/// The server that is attacked.
+struct Victim {
+    port: u16,
+    database: String,
 }
 
 /// How many of an attack run side by side.
@@ -88,13 +137,16 @@ fn number(attack: Attack) -> usize {
     }
 }
 
-pub(crate) async fn start(attack: Attack, scene: &Arc<Scene>, stop: &Arc<AtomicBool>) -> Result<Attackers> {
-    let mut attackers = Attackers { tasks: JoinSet::new(), closed: Arc::default(), errors: Arc::default() };
+async fn start(
+    attack: Attack,
+    scene: &Arc<Victim>,
+    (closed, errors): (&Arc<AtomicU64>, &Arc<AtomicU64>),
+) -> Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
     for n in 0..number(attack) {
-        let (scene, stop) = (Arc::clone(scene), Arc::clone(stop));
-        let (closed, errors) = (Arc::clone(&attackers.closed), Arc::clone(&attackers.errors));
-        attackers.tasks.spawn(async move {
-            while !stop.load(Ordering::Relaxed) {
+        let (scene, closed, errors) = (Arc::clone(scene), Arc::clone(closed), Arc::clone(errors));
+        tasks.spawn(async move {
+            loop {
                 match wire::connect(scene.port).await {
                     Ok(socket) => {
                         let _ = Box::pin(once(attack, n, &scene, socket)).await;
@@ -109,8 +161,8 @@ pub(crate) async fn start(attack: Attack, scene: &Arc<Scene>, stop: &Arc<AtomicB
         });
     }
     if attack == Attack::LargeRows {
-        let database = victims::database(scene).await?;
-        attackers.tasks.spawn(async move {
+        let database = victims::database(&scene.database).await?;
+        tasks.spawn(async move {
             time::sleep(Duration::from_secs(1)).await;
             loop {
                 let row = "insert into public.large (body) values (repeat('x', 900000))";
@@ -119,14 +171,14 @@ pub(crate) async fn start(attack: Attack, scene: &Arc<Scene>, stop: &Arc<AtomicB
             }
         });
     }
-    Ok(attackers)
+    Ok(tasks)
 }
 
 /// One connection of an attack, until it is closed.
 async fn once(
     attack: Attack,
     n: usize,
-    scene: &Scene,
+    scene: &Victim,
     (mut reader, mut writer): (Reader, Writer),
 ) -> Result<()> {
     let topic = format!("realtime:hostile-{n}");

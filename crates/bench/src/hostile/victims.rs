@@ -1,7 +1,5 @@
 //! Those that behave: what they wait for, whatever others do.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 use tokio::{
@@ -66,16 +64,16 @@ pub(crate) struct Seen {
     pub(crate) lost: u64,
 }
 
-/// A connection to the database of the scene.
+/// A connection to the database at `url`.
 pub(crate) async fn database(scene: &Scene) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(&scene.database, NoTls).await?;
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
 impl Victims {
-    pub(crate) async fn new(scene: &Arc<Scene>) -> Result<Self> {
-        let database = database(scene).await?;
+    pub(crate) async fn new(scene: &Scene) -> Result<Self> {
+        let database = database(&scene.database).await?;
         database
             .batch_execute(
                 "create table if not exists public.watched (id bigserial primary key, sent_at bigint not null, body text);

@@ -26,20 +26,41 @@ export function Todos({ initial, url, token }) {
 
   useEffect(() => {
     const supabase = realtime(url, token)
+    // Changes that come while the list is read; they are applied to it afterwards.
+    let waiting = null
+    let round = 0
+
+    const reload = async () => {
+      const mine = ++round
+      waiting ??= []
+      const answer = await fetch('/api/todos').catch(() => null)
+      if (mine !== round) return
+      if (!answer?.ok) return void setTimeout(() => mine === round && reload(), 2_000)
+      const list = await answer.json()
+      if (mine !== round) return
+      const changes = waiting
+      waiting = null
+      setTodos(changes.reduce(apply, list))
+    }
+
     const channel = supabase
       .channel('todos')
-      .on('postgres_changes', { event: '*', schema: 'public', table: 'todos' }, (change) =>
-        setTodos((todos) => apply(todos, change)),
-      )
-      .on('system', {}, async ({ extension, status }) => {
+      .on('postgres_changes', { event: '*', schema: 'public', table: 'todos' }, (change) => {
+        if (waiting) waiting.push(change)
+        else setTodos((todos) => apply(todos, change))
+      })
+      .on('system', {}, ({ extension, status }) => {
         if (extension !== 'postgres_changes') return
-        setState(status === 'ok' ? 'live' : 'not live')
-        // From this moment on nothing is missed. What happened between the page and now, or while the connection was
-        // away, is in the table.
-        if (status === 'ok') setTodos(await (await fetch('/api/todos')).json())
+        if (status === 'ok') setState('live')
+        if (status === 'error') setState('not live')
+        // `ok`: from now on every change arrives. `gap`: some may be missing. What happened before is in the table.
+        if (status === 'ok' || status === 'gap') reload()
       })
       .subscribe((status) => status !== 'SUBSCRIBED' && setState('not live'))
-    return () => void supabase.removeChannel(channel)
+    return () => {
+      round += 1
+      supabase.removeChannel(channel)
+    }
   }, [url, token])
 
   const add = async (event) => {

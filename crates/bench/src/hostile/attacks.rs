@@ -1,6 +1,7 @@
 //! What they do. Every attack goes on until it is stopped: whoever is closed comes back.
 
 use std::{
+    io::Read as _,
     process::Stdio,
     sync::{
         Arc,
@@ -107,11 +108,12 @@ impl Attackers {
 
 /// Attacks until the standard input ends; then prints how often the server closed a connection, and how often it let
 /// none in.
+#[expect(clippy::print_stdout, reason = "tells its parent")]
 pub(crate) async fn obey(orders: Orders) -> Result<()> {
     let target = Arc::new(Victim { port: orders.port, database: orders.database });
     let (closed, errors) = (Arc::default(), Arc::default());
     let mut tasks = start(orders.attack, &target, (&closed, &errors)).await?;
-    tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
     tasks.shutdown().await;
     println!("{} {}", closed.load(Ordering::Relaxed), errors.load(Ordering::Relaxed));
     Ok(())

@@ -65,7 +65,7 @@ pub(crate) struct Seen {
 }
 
 /// A connection to the database at `url`.
-pub(crate) async fn database(scene: &Scene) -> Result<Client> {
+pub(crate) async fn database(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)

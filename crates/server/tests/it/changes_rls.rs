@@ -1,7 +1,7 @@
 //! Row-level security on row changes (postgres_changes 3, cases 88, 97 to 102).
 
 use anyhow::{Context as _, Result};
-use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
+use realtime_testkit::{Frame, Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
 
 use crate::BINARY;
@@ -224,6 +224,8 @@ async fn policies_may_change() -> Result<()> {
 /// Rows of a transaction are checked together and still come in order, whatever lies between them.
 #[tokio::test]
 async fn transactions_are_checked_together() -> Result<()> {
+    // On a busy machine the database takes longer than clients are left without a word.
+    let is_delay = |frame: &Frame| frame.payload["code"] == "ChangesDelayed";
     let (server, db) = server().await?;
     db.sql(
         "create table private.open (id int primary key); grant select on private.open to authenticated;
@@ -262,13 +264,14 @@ async fn transactions_are_checked_together() -> Result<()> {
     for n in (1..=250).filter(|n| *n != 7) {
         assert_eq!(next(&mut picky).await?["record"]["id"], json!(n), "the row that raises is one row");
     }
-    let system = picky.event(TOPIC, "system").await?;
+    let system = picky.expect(|frame| frame.event == "system" && !is_delay(frame)).await?.payload;
     assert!(
         system["message"].as_str().unwrap_or_default().ends_with("withheld: 22012 division_by_zero"),
         "{system}"
     );
     for socket in [&mut both, &mut other, &mut picky] {
-        assert!(socket.settle().await?.is_empty());
+        let left = socket.settle().await?;
+        assert!(left.iter().all(is_delay), "{left:?}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Tokens that are refused whatever they say.
+//! Tokens that are always refused.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use crate::token::clean;
 pub struct Blocklist(Vec<SecretString>);
 
 impl Blocklist {
-    /// From a list with commas between.
+    /// Reads a list separated by commas.
     #[must_use]
     pub fn parse(list: &str) -> Self {
         let tokens = list.split(',').filter_map(canonical).filter(|token| !token.is_empty());
         Self(tokens.map(SecretString::from).collect())
     }
 
-    /// Whether a token is on it, however it is written (http_and_ops 0.2). Takes as long whichever it is.
+    /// Whether a token is on the list, in any spelling (http_and_ops 0.2). Takes the same time for all tokens.
     #[must_use]
     pub fn contains(&self, token: &str) -> bool {
         let Some(token) = canonical(token) else { return false };
@@ -30,8 +30,8 @@ impl Blocklist {
     }
 }
 
-/// The one form of all texts that are verified as the same token: cleaned, and without padding after the signature, which
-/// nothing signs. All other bytes are signed, or are the signature.
+/// The normal form of all texts that are verified as the same token: cleaned, and without padding after the signature, which
+/// is not signed. All other bytes are signed, or are the signature.
 fn canonical(token: &str) -> Option<String> {
     let mut token = clean(token).ok()?;
     token.truncate(token.trim_end_matches('=').len());

@@ -1,11 +1,11 @@
-//! What a token claims, and what is demanded of it (protocol 8.3, spec README decision 8).
+//! The claims of a token, and what they must be (protocol 8.3, spec README decision 8).
 
 use serde_json::{Map, Value};
 
 use crate::AuthError;
 
-/// How far the clocks of those who make tokens may be from ours, in seconds: beyond what machines with NTP differ, and
-/// short enough that nobody profits from it.
+/// How far the clocks of token issuers may differ from ours, in seconds: more than machines with NTP differ, and so little
+/// that nobody profits from it.
 pub const SKEW: u64 = 5;
 
 /// The claims of a verified token.
@@ -35,8 +35,8 @@ impl Claims {
         &self.json
     }
 
-    /// The claims of a token of the first generation, which has to have none: without `role` it stands for no role (the
-    /// empty name), without `exp` it never expires.
+    /// The claims of a token of the first generation, which needs none: without `role` it stands for no role (the empty name),
+    /// without `exp` it never expires.
     pub(crate) fn of_first_generation(claims: Map<String, Value>, text: String) -> Self {
         let role = claims.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
         let exp = claims.get("exp").and_then(rounded).unwrap_or(i64::MAX);
@@ -57,8 +57,7 @@ impl Claims {
     }
 }
 
-/// Checks `exp`, `nbf`, `iat` and the validators; claims that are absent pass but for configured ones. Clocks may differ
-/// by [`SKEW`].
+/// Checks `exp`, `nbf`, `iat` and the validators. Absent claims pass, except configured ones. Clocks may differ by [`SKEW`].
 pub(crate) fn check(
     claims: &Map<String, Value>,
     validators: &ClaimValidators,
@@ -82,7 +81,7 @@ pub(crate) fn check(
         let begin = begin.as_f64().ok_or_else(|| AuthError::Claim(name.into()))?;
         let ahead = begin - now as f64;
         if ahead > SKEW as f64 {
-            // A cast keeps within the type: what is beyond it is its largest value.
+            // The cast saturates.
             return Err(AuthError::NotYetValid(ahead.ceil() as u64));
         }
     }
@@ -98,7 +97,7 @@ fn rounded(value: &Value) -> Option<i64> {
     })
 }
 
-/// The claims' text, with fractional times rounded; untouched where there are none.
+/// The claims' text, with fractional times rounded; unchanged if there are none.
 fn with_whole_seconds(mut claims: Map<String, Value>, text: String) -> String {
     let mut changed = false;
     for name in ["exp", "iat"] {

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use realtime_codes::ErrorCode;
+
 /// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -25,7 +27,7 @@ pub enum AuthError {
     /// Its `nbf` or `iat` is this many seconds ahead.
     #[error("Token is not valid before {0} seconds from now")]
     NotYetValid(u64),
-    /// The header has `crit`: it demands what no verifier here understands.
+    /// The header has `crit`: it demands extensions that we do not support.
     #[error("Header `crit` is not supported in JWT")]
     Critical,
     /// A token for tenants must have `role` and `exp`.
@@ -34,7 +36,7 @@ pub enum AuthError {
     /// A fractional expiry that rounds to the present second.
     #[error("Token expiration time is invalid")]
     ExpirationInvalid,
-    /// A claim is not what it must be: of the wrong type, or not what the server's settings ask for.
+    /// A claim has the wrong type, or not the value that the server's settings demand.
     #[error("Claim `{0}` is not valid in JWT")]
     Claim(String),
 }
@@ -67,18 +69,24 @@ impl AuthError {
         self.to_string()
     }
 
-    /// Operators' code.
+    /// Operators' code, as text.
     #[must_use]
     pub const fn code(&self) -> &'static str {
+        self.error_code().as_str()
+    }
+
+    /// Operators' code.
+    #[must_use]
+    pub const fn error_code(&self) -> ErrorCode {
         match self {
-            Self::Malformed | Self::Critical => "MalformedJWT",
-            Self::Signature => "JwtSignatureError",
-            Self::Signer | Self::SignerForKid(_) => "JwtSignerError",
+            Self::Malformed | Self::Critical => ErrorCode::MalformedJWT,
+            Self::Signature => ErrorCode::JwtSignatureError,
+            Self::Signer | Self::SignerForKid(_) => ErrorCode::JwtSignerError,
             Self::Expired(_)
             | Self::NotYetValid(_)
             | Self::MissingFields
             | Self::ExpirationInvalid
-            | Self::Claim(_) => "InvalidJWTToken",
+            | Self::Claim(_) => ErrorCode::InvalidJWTToken,
         }
     }
 }

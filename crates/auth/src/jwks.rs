@@ -12,8 +12,8 @@ pub struct Jwks {
     keys: Vec<Jwk>,
 }
 
-/// Keys that are tried for a token that names none. Sets have one or two of a type, while keys are replaced; verifying
-/// with one takes some ten microseconds, which anybody can ask for.
+/// How many keys are tried for a token that names none. Sets have one or two keys of a type, while keys are being replaced.
+/// Each costs some ten microseconds, and anybody can send such tokens.
 const TRIED: usize = 8;
 
 /// The text is not a key set.
@@ -21,7 +21,7 @@ const TRIED: usize = 8;
 #[error("must be a JSON object with a list `keys`")]
 pub struct JwksError;
 
-/// What a `kty` is called; keys of different types may share a `kid`.
+/// The type of a key (`kty`); keys of different types may share a `kid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyType {
     Rsa,
@@ -39,7 +39,7 @@ pub(crate) struct Jwk {
     pub(crate) material: Option<Material>,
 }
 
-/// What is needed to verify with a key.
+/// The material that a key verifies with.
 #[derive(Debug, Clone)]
 pub(crate) enum Material {
     /// Modulus and exponent, big-endian.
@@ -60,11 +60,11 @@ pub(crate) enum Curve {
 }
 
 impl Jwks {
-    /// Reads `{"keys":[…]}`. Keys of an unknown type are passed over, keys that cannot be used are refused when a token
-    /// asks for them.
+    /// Reads `{"keys":[…]}`. Keys of an unknown type are skipped; keys that cannot be used are refused when a token asks for
+    /// them.
     ///
     /// # Errors
-    /// [`JwksError`] when the text is no such object.
+    /// [`JwksError`] when the text is not such an object.
     pub fn parse(json: &str) -> Result<Self, JwksError> {
         let set: Map<String, Value> = serde_json::from_str(json).map_err(|_| JwksError)?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or(JwksError)?;
@@ -94,7 +94,7 @@ impl Jwk {
                 let ed25519 = text("crv") == Some("Ed25519");
                 (KeyType::Okp, bytes("x").filter(|_| ed25519).map(Material::Ed25519))
             }
-            // A key without bytes is one that everybody has.
+            // Everybody knows a key without bytes.
             "oct" => {
                 let key = bytes("k").filter(|key| !key.is_empty());
                 (KeyType::Oct, key.map(|key| Material::Oct(SecretSlice::from(key))))
@@ -122,7 +122,7 @@ fn ec(curve: Option<&str>, x: Option<Vec<u8>>, y: Option<Vec<u8>>) -> Option<Mat
 }
 
 impl Material {
-    /// The shared secret, if that is what it is.
+    /// The shared secret, if the key is one.
     pub(crate) fn secret(&self) -> Option<&[u8]> {
         match self {
             Self::Oct(secret) => Some(secret.expose_secret()),

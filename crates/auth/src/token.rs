@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::AuthError;
 
-/// base64url; padding is not written and may be there when reading.
+/// base64url; padding is never written, and accepted when reading.
 pub(crate) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new()
@@ -20,7 +20,7 @@ pub(crate) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A token taken apart; nothing is verified yet.
+/// The parts of a token; nothing is verified yet.
 pub(crate) struct Parts {
     pub(crate) header: Map<String, Value>,
     pub(crate) claims: Map<String, Value>,
@@ -46,10 +46,10 @@ impl Parts {
     }
 }
 
-/// A token as it is meant: percent-decoded, without white space (protocol 8.1).
+/// Cleans a token: percent-decoded, without white space (protocol 8.1).
 ///
 /// # Errors
-/// [`AuthError::Malformed`] for what is no text.
+/// [`AuthError::Malformed`] if it is not text.
 pub fn clean(token: &str) -> Result<String, AuthError> {
     let decoded: Cow<'_, str> = percent_decode_str(token).decode_utf8().map_err(|_| AuthError::Malformed)?;
     let mut cleaned = decoded.into_owned();

@@ -79,20 +79,20 @@ impl Verifier {
         Self { keys, validators }
     }
 
-    /// Verifies a token of a tenant's client at a Unix second. The signature comes before the claims.
+    /// Verifies a token of a tenant's client at a Unix second: first the signature, then the claims.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem.
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
         let parts = self.verified(token, now)?;
         Claims::of_tenant(parts.claims, parts.claims_text, now)
     }
 
-    /// Verifies a token as servers of the first generation did (legacy 1.2): its header must say that it is a JWT, and no
-    /// claim has to be there; those that are there must be right.
+    /// Verifies a token as servers of the first generation did (legacy 1.2): its header must say that it is a JWT. No claim is
+    /// required; claims that are present must be right.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem.
     pub fn verify_first_generation(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
         let parts = self.verified(token, now)?;
         if parts.header.get("typ").and_then(Value::as_str) != Some("JWT") {
@@ -101,11 +101,11 @@ impl Verifier {
         Ok(Claims::of_first_generation(parts.claims, parts.claims_text))
     }
 
-    /// Verifies a token that needs no claim, as those for administration and metrics (http_and_ops 0.2).
-    /// The claims come back as a JSON object.
+    /// Verifies a token that needs no claim, like those for administration and metrics (http_and_ops 0.2). Returns the claims
+    /// as a JSON object.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem.
     pub fn verify_any(&self, token: &str, now: u64) -> Result<serde_json::Map<String, Value>, AuthError> {
         Ok(self.verified(token, now)?.claims)
     }
@@ -148,7 +148,7 @@ impl Verifier {
         }
     }
 
-    /// Verifies a token that names no key: any key of the set that is of its algorithm's type will do.
+    /// Verifies a token that names no key, with any key of the set that has its algorithm's type.
     fn try_keys(&self, algorithm: Algorithm, parts: &Parts) -> Result<(), AuthError> {
         let keys = self.keys.jwks.iter().flat_map(|jwks| jwks.of_type(algorithm.key_type()));
         let mut outcome = Err(AuthError::Signer);

@@ -6,7 +6,7 @@ use nkeys::{KeyPair, KeyPairType};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Duration;
 
-/// How to reach NATS, and who this node is there.
+/// How to reach NATS, and how this node presents itself there.
 #[derive(Debug, Clone)]
 pub struct NatsConfig {
     /// Addresses of NATS servers of one cluster, without credentials.
@@ -21,17 +21,17 @@ pub struct NatsConfig {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// First part of all subjects: clusters that share NATS servers need different ones.
     pub prefix: String,
-    /// What people call this node.
+    /// The name of this node.
     pub node_name: String,
-    /// Where it is.
+    /// The region that it runs in.
     pub region: Option<String>,
     /// Version of the program, to show.
     pub version: &'static str,
     /// How often a node says that it is there.
     pub heartbeat: Duration,
-    /// How long a node is believed to be there that says nothing.
+    /// How long a silent node is believed to be alive.
     pub node_timeout: Duration,
-    /// How long a tenant's messages are still received when its last socket has gone.
+    /// How long a tenant's messages are still received after its last socket has gone.
     pub linger: Duration,
 }
 
@@ -51,12 +51,12 @@ pub enum Credentials {
     Token(SecretString),
     /// By the seed of an NKey.
     NKey(SecretString),
-    /// By a file with a JWT and the seed of its NKey, which is read for each connection: it may be replaced.
+    /// By a file with a JWT and the seed of its NKey. It is read for each connection, so it may be replaced.
     File(PathBuf),
 }
 
 impl Credentials {
-    /// Whether they can be what they should be, before NATS is asked.
+    /// Checks the credentials as far as that is possible without NATS.
     ///
     /// # Errors
     /// What is wrong with their setting, without a secret.
@@ -73,14 +73,14 @@ impl Credentials {
     }
 }
 
-/// What a file of credentials holds: the JWT of a user, and its key.
+/// Reads a file of credentials: the JWT of a user, and its key.
 ///
 /// # Errors
 /// What is wrong with the file, without a secret.
 pub(crate) fn read_credentials(path: &Path) -> Result<(String, KeyPair), String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("names a file that cannot be read: {error}"))?;
-    // Each stands on the line after one that begins it.
+    // Each is on the line after one that introduces it.
     let after = |mark: &str| {
         let mut lines = text
             .lines()

@@ -1,45 +1,40 @@
 //! What other nodes say about a tenant that this node has sockets of.
 
+mod copies;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize},
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+pub(crate) use copies::{Asks, Outcome};
+use copies::{Copies, NodeCopy};
 use parking_lot::{Mutex, RwLock};
-use realtime_hub::{Congestion, Entry, FanOut, Hub, MemberId, Origin, RoomKey, Said};
-use realtime_protocol::{Extension, Ref, SystemMessage, encode};
+use realtime_hub::{Congestion, Delivery, Entry, FanOut, Hub, Origin, RoomKey, Said};
+use realtime_protocol::{ErrorCode, Extension, Ref, SystemMessage, encode};
 use tokio::{
     sync::watch,
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    track::{Arrival, Track},
-    wire::{self, Header, Kind, Malformed, Record, Room, Told},
-};
-
-/// Largest message that is put together from pieces: more than any client may send.
-const MAX_FRAGMENTED: usize = 80_000_000;
+use crate::wire::{self, Header, Malformed, Record, Room, Told};
 
 /// What channels are told when something was missed.
 const GAP: &str = "The connection to other nodes was lost: messages from there may have been missed";
 
-/// How often the members of a tenant are told that something was missed, at most: where much is lost, each loss is seen.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
-
 /// Tells the members of rooms that something was missed.
 pub(crate) fn tell_gap(hub: &Hub, of: impl Fn(&RoomKey) -> bool) {
-    let message = SystemMessage::gap(Extension::System, "RealtimeNodeDisconnected", GAP);
+    let message = SystemMessage::gap(Extension::System, ErrorCode::RealtimeNodeDisconnected, GAP);
     hub.tell(of, |vsn, topic| Some(encode::system(vsn, &Ref::null(), topic, &message)));
 }
 
-/// A tenant as the node has it.
+/// This node's state of a tenant.
 pub trait TenantSide: Send + Sync + fmt::Debug {
     /// Counts what its rooms deliver.
     fn meter(&self) -> &Arc<dyn realtime_hub::Meter>;
@@ -56,70 +51,14 @@ pub(crate) struct Incoming {
     side: RwLock<Arc<dyn TenantSide>>,
     /// Sockets of the tenant.
     pub(crate) holders: AtomicUsize,
-    /// Since when there is none.
+    /// Since when it has no socket.
     pub(crate) idle_since: Mutex<Option<Instant>>,
-    /// Somebody began to listen while there was no connection.
+    /// The first socket came while there was no connection.
     pub(crate) alone: AtomicBool,
-    /// Whether what is said from now on will be heard, and what is so elsewhere is known, as far as can be.
+    /// Whether what is said from now on will be heard, and the state of other nodes is known, as far as possible.
     pub(crate) ready: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
     copies: Mutex<Copies>,
-}
-
-#[derive(Debug, Default)]
-struct Copies {
-    nodes: HashMap<u32, NodeCopy>,
-    /// Something was missed that members have not been told of.
-    owed: bool,
-    /// When they were told last.
-    told_at: Option<Instant>,
-}
-
-impl Copies {
-    /// Whether members have to be told now that something was missed. Once for each time.
-    fn take_owed(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.owed && self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_AGAIN);
-        if due {
-            (self.owed, self.told_at) = (false, Some(now));
-        }
-        due
-    }
-}
-
-/// What is known of one node.
-#[derive(Debug)]
-struct NodeCopy {
-    track: Track,
-    asked_at: Instant,
-    /// Pieces of a large message, from the first on.
-    pieces: Option<BytesMut>,
-    /// What has come of an answer, and the number of the question.
-    answer: (u64, BytesMut),
-    /// Who is present there, as this node's rooms have it.
-    present: HashSet<(Room, MemberId)>,
-    users: u32,
-}
-
-/// Numbers of questions.
-#[derive(Debug, Default)]
-pub(crate) struct Asks(AtomicU64);
-
-impl Asks {
-    pub(crate) fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
-
-/// What is to be done after a message.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// Put the question of this number to the node that sent it.
-    pub(crate) ask: Option<u64>,
-    /// Something before it was missed.
-    pub(crate) gap: bool,
-    /// Rooms that could not keep up.
-    pub(crate) congested: Vec<Congestion>,
 }
 
 impl Incoming {
@@ -136,13 +75,13 @@ impl Incoming {
         }
     }
 
-    /// The tenant as the node has it.
+    /// This node's state of the tenant.
     pub(crate) fn side(&self) -> Arc<dyn TenantSide> {
         Arc::clone(&self.side.read())
     }
 
-    /// The node has the tenant as `side` from now on: one that was removed and made again is another tenant of the same
-    /// name, and what is known of the other nodes is about that one then.
+    /// From now on `side` is this node's state of the tenant. A tenant that was removed and created again is another one
+    /// with the same name; what is known of the other nodes then concerns the new one.
     pub(crate) fn serve(&self, side: &Arc<dyn TenantSide>) {
         if Arc::ptr_eq(&self.side.read(), side) {
             return;
@@ -165,84 +104,49 @@ impl Incoming {
             return Ok(outcome);
         }
         let mut copies = self.copies.lock();
-        let Copies { nodes, owed, .. } = &mut *copies;
-        let copy = nodes.entry(header.node).or_insert_with(|| {
-            let ask = asks.next();
-            outcome.ask = Some(ask);
-            NodeCopy::asking(ask)
-        });
-        // A number that is not used is no harm.
-        let ask = asks.next();
-        match copy.track.arrive(header.number, header.kind == Kind::Mark, ask) {
-            Arrival::Next => {}
-            Arrival::Again => return Ok(outcome),
-            Arrival::AfterGap => {
-                *owed = true;
-                outcome.gap = true;
-                outcome.ask = Some(ask);
-                copy.asked_at = Instant::now();
-                copy.pieces = None;
-            }
+        if !copies.arrive(&header, asks, &mut outcome) {
+            return Ok(outcome);
         }
         if copies.take_owed() {
-            // Before what follows the gap is heard: whoever hears that has been told.
+            // Before what follows the gap is heard: members that hear that have been told.
             tracing::warn!(tenant = &*self.tenant, "messages from other nodes may have been missed");
             tell_gap(hub, |room| room.tenant == self.tenant);
         }
         let Some(copy) = copies.nodes.get_mut(&header.node) else { return Ok(outcome) };
-        let body = match header.kind {
-            Kind::Records => message,
-            Kind::Mark => return Ok(outcome),
-            Kind::FirstFragment => {
-                copy.pieces = Some(BytesMut::from(message));
-                return Ok(outcome);
-            }
-            Kind::Fragment | Kind::LastFragment => {
-                // Who has not got the beginning, because it came too late or after a gap, cannot make sense of the rest.
-                let Some(mut pieces) = copy.pieces.take() else { return Ok(outcome) };
-                pieces.extend_from_slice(&message);
-                if pieces.len() > MAX_FRAGMENTED {
-                    return Err(Malformed);
-                }
-                if header.kind == Kind::Fragment {
-                    copy.pieces = Some(pieces);
-                    return Ok(outcome);
-                }
-                pieces.freeze()
-            }
-        };
-        let mut fan_outs = Vec::new();
-        let mut heard: Vec<RoomKey> = Vec::new();
-        let mut users = false;
+        let Some(body) = copy.assemble(header.kind, message)? else { return Ok(outcome) };
+        let mut heard = Heard::default();
         for record in wire::records(body)? {
-            match record {
-                Record::Json(room, payload) => {
-                    let key = self.key(&room);
-                    fan_outs.extend(hub.hear(&key, &Said::Json(&payload)));
-                    heard.push(key);
-                }
-                Record::User(room, user) => {
-                    let key = self.key(&room);
-                    fan_outs.extend(hub.hear(&key, &Said::User(&user)));
-                    heard.push(key);
-                }
-                Record::Dropped(room, count) => hub.missed(&self.key(&room), count),
-                state => {
-                    if let Some(record) = copy.track.record(header.number, state) {
-                        users |= matches!(record, Record::Users(_));
-                        fan_outs.extend(self.apply(hub, header.node, copy, record));
-                    }
-                }
-            }
+            self.record(hub, &header, copy, record, &mut heard);
         }
-        if users {
+        if heard.users {
             self.count_users(&copies);
         }
         drop(copies);
-        fan_outs.into_iter().for_each(FanOut::run);
-        heard.dedup();
-        outcome.congested.extend(heard.iter().filter_map(|key| hub.room_congestion(key)));
+        outcome.congested = heard.deliver();
         Ok(outcome)
+    }
+
+    /// Takes a record of an envelope.
+    fn record(
+        &self,
+        hub: &Arc<Hub>,
+        header: &Header,
+        copy: &mut NodeCopy,
+        record: Record,
+        heard: &mut Heard,
+    ) {
+        match record {
+            Record::Json(room, payload) => heard.said(hub.hear(&self.key(&room), &Said::Json(&payload))),
+            Record::User(room, user) => heard.said(hub.hear(&self.key(&room), &Said::User(&user))),
+            Record::Dropped(room, count) => hub.missed(&self.key(&room), count),
+            state => {
+                // `None`: the answer that is awaited will contain it.
+                if let Some(record) = copy.track.record(header.number, state) {
+                    heard.users |= matches!(record, Record::Users(_));
+                    heard.fan_outs.extend(self.apply(hub, header.node, copy, record));
+                }
+            }
+        }
     }
 
     /// Takes a part of an answer.
@@ -252,24 +156,12 @@ impl Incoming {
         if copy.track.asked() != Some(told.ask) {
             return Ok(());
         }
-        copy.asked_at = Instant::now();
-        let (ask, parts) = &mut copy.answer;
-        if *ask != told.ask || told.offset == 0 {
-            (*ask, *parts) = (told.ask, BytesMut::new());
-        }
-        if parts.len() as u64 != told.offset {
-            // A part was lost: there will be another question.
-            return Ok(());
-        }
-        parts.extend_from_slice(&told.records);
-        if !told.last {
-            return Ok(());
-        }
-        let records = wire::records(std::mem::take(parts).freeze())?;
+        let Some(records) = copy.part(&told) else { return Ok(()) };
+        let records = wire::records(records)?;
         let Some((answer, newer)) = copy.track.told(told.ask, told.as_of, records) else {
             return Ok(());
         };
-        let there: HashSet<(Room, MemberId)> = answer
+        let there: HashSet<_> = answer
             .iter()
             .filter_map(|record| match record {
                 Record::Present(room, member, _) => Some((room.clone(), *member)),
@@ -294,7 +186,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Applies a record to what is known of a node.
+    /// Applies a record to the copy of a node's state.
     fn apply(&self, hub: &Arc<Hub>, node: u32, copy: &mut NodeCopy, record: Record) -> Option<FanOut> {
         let origin = |member| Origin { node, member };
         match record {
@@ -303,7 +195,7 @@ impl Incoming {
                 None
             }
             Record::Present(room, member, present) => {
-                // Copied: the object would else keep the whole message that it came in.
+                // Copied: a slice would keep the whole message that it came in.
                 let meta = Bytes::copy_from_slice(&present.meta);
                 let entry = Entry::remote(&present.key, &present.phx_ref, meta);
                 let key = self.key(&room);
@@ -319,7 +211,7 @@ impl Incoming {
         }
     }
 
-    /// The question of this number is put to a node: what is so there.
+    /// The question of this number is put to a node about its state.
     pub(crate) fn ask(&self, node: u32, ask: u64) {
         let mut copies = self.copies.lock();
         match copies.nodes.get_mut(&node) {
@@ -333,7 +225,7 @@ impl Incoming {
         }
     }
 
-    /// Forgets what was so on a node.
+    /// Forgets the state of a node.
     pub(crate) fn forget(&self, hub: &Arc<Hub>, node: u32) {
         let mut copies = self.copies.lock();
         let Some(mut copy) = copies.nodes.remove(&node) else { return };
@@ -360,14 +252,14 @@ impl Incoming {
         self.copies.lock().owed = true;
     }
 
-    /// Whether members have to be told that something was missed. Once.
+    /// Whether members have to be told that something was missed. True once.
     pub(crate) fn take_owed(&self) -> bool {
         self.copies.lock().take_owed()
     }
 
-    /// Nodes that have not answered for so long.
-    pub(crate) fn unanswered(&self, patience: Duration, now: Instant) -> Vec<u32> {
-        let late = |copy: &NodeCopy| now.saturating_duration_since(copy.asked_at) > patience;
+    /// Nodes that have not answered for longer than `limit`.
+    pub(crate) fn unanswered(&self, limit: Duration, now: Instant) -> Vec<u32> {
+        let late = |copy: &NodeCopy| now.saturating_duration_since(copy.asked_at) > limit;
         let copies = self.copies.lock();
         copies
             .nodes
@@ -398,16 +290,25 @@ impl Incoming {
     }
 }
 
-impl NodeCopy {
-    fn asking(ask: u64) -> Self {
-        Self {
-            track: Track::asking(ask),
-            asked_at: Instant::now(),
-            pieces: None,
-            answer: (0, BytesMut::new()),
-            present: HashSet::new(),
-            users: 0,
-        }
+/// What the records of an envelope have led to.
+#[derive(Default)]
+struct Heard {
+    fan_outs: Vec<FanOut>,
+    congested: Vec<Congestion>,
+    /// Whether a number of users has changed.
+    users: bool,
+}
+
+impl Heard {
+    fn said(&mut self, delivery: Delivery) {
+        self.fan_outs.extend(delivery.run);
+        self.congested.extend(delivery.congestion);
+    }
+
+    /// Serves the rooms; returns those that still cannot keep up.
+    fn deliver(self) -> Vec<Congestion> {
+        self.fan_outs.into_iter().for_each(FanOut::run);
+        self.congested.into_iter().filter(|congestion| !congestion.is_over()).collect()
     }
 }
 

@@ -1,28 +1,39 @@
 //! Many nodes as one: what is said in rooms and who is present, carried over NATS.
 //!
+//! From below:
+//!
 //! - [`wire`]: what nodes write to each other (pure).
 //! - [`members`]: which nodes there are (pure).
-//! - [`track`]: what one node knows of another's state, and how it is mended (pure; the invariants stand there).
+//! - [`track`]: what one node knows of another's state, and how it is repaired (pure; its invariants are written there).
+//! - `link`: the connection to NATS, subjects, what is published and received.
 //! - `outgoing`: the numbered streams of what this node says.
 //! - `incoming`: what others say about a tenant that this node has sockets of.
+//! - `peers`: what is known about the other nodes.
 //! - `questions`: what a node asks another for its operators.
 //! - [`stream`]: one node reads a tenant's database for all.
-//! - `node`: the connection, and the tasks around it.
+//! - `node`: this node's state, and the tasks around it.
+//! - [`Cluster`]: all of it, for the rest of the server.
 //!
-//! Subjects, failures and what is promised at each: `docs/cluster.md`.
+//! Subjects, failures and promises: `docs/cluster.md`.
 
+mod cluster;
 mod config;
 mod incoming;
+mod link;
 pub mod members;
 mod node;
 mod outgoing;
+mod peers;
 mod questions;
+mod status;
 pub mod stream;
 mod subjects;
 pub mod track;
 pub mod wire;
 
+pub use cluster::{Cluster, Interest};
 pub use config::{Credentials, NatsConfig, parse_servers};
 pub use incoming::TenantSide;
-pub use node::{Cluster, ConnectError, Contact, Interest, NodeStatus};
+pub use link::ConnectError;
 pub use questions::{Answerer, AskError};
+pub use status::{Contact, Metric, NodeStatus};

@@ -1,8 +1,8 @@
-//! Which nodes there are: those whose heartbeats are heard. Pure: time is an argument.
+//! The nodes whose heartbeats are heard. Pure: time is an argument.
 //!
-//! A node is identified by a number that it draws when it starts, so a node that was started again is another one.
-//! Heartbeats are JSON on a subject without a version: nodes of unequal versions must be able to read that much of each
-//! other, to say why they do not talk.
+//! A node is identified by a number that it draws when it starts, so a node that was restarted is another one. Heartbeats
+//! are JSON on a subject without a version: nodes of different versions must be able to read that much of each other, to
+//! say why they do not exchange messages.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::wire::WIRE_VERSION;
 
-/// How long a node that has gone without a word is remembered, for operators to see.
+/// How long a node that vanished is remembered, for operators.
 pub const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// A heartbeat.
@@ -21,16 +21,16 @@ pub struct Beat {
     pub wire: u8,
     /// The node's number.
     pub id: u32,
-    /// Drawn at start too: two nodes that drew the same number are told apart by it.
+    /// Drawn at the start too: it tells two nodes apart that drew the same number.
     pub token: u64,
     /// The node's name, for people.
     pub name: String,
     /// Version of the program.
     pub version: String,
-    /// Where it is.
+    /// The region that it runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// It goes away.
+    /// The node is leaving.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
     /// Round trips to others in milliseconds, as last measured. Not in every heartbeat.
@@ -45,26 +45,26 @@ pub struct Beat {
     /// Users of all tenants on it.
     #[serde(default)]
     pub users: u64,
-    /// Databases that it keeps connections to: those that answer, and those that do not.
+    /// How many databases that it keeps connections to answer, and how many do not.
     #[serde(default)]
     pub databases: (usize, usize),
 }
 
 impl Beat {
-    /// Whether it tells what was measured.
+    /// Whether it contains measurements.
     fn measures(&self) -> bool {
         !self.latencies.is_empty() || !self.unanswered.is_empty()
     }
 }
 
-/// What a heartbeat or the lack of it means.
+/// What a heartbeat, or the lack of one, means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A node has come.
     Came(u32),
     /// A node has gone.
     Went(u32),
-    /// A node is of another version: nothing is exchanged with it. Told once.
+    /// A node speaks another version: nothing is exchanged with it. Told once.
     Refused(u32),
     /// Another node drew our number: nothing is exchanged with it. Told once.
     Namesake,
@@ -73,11 +73,11 @@ pub enum Change {
 /// Another node.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// What it said last of itself.
+    /// Its last heartbeat.
     pub beat: Beat,
-    /// When.
+    /// When that came.
     pub heard: Instant,
-    /// When it last told what it had measured; when it came, if it has not.
+    /// When it last told measurements; when it came, if it has told none.
     pub measured: Instant,
 }
 
@@ -88,14 +88,14 @@ pub struct Members {
     token: u64,
     timeout: Duration,
     nodes: HashMap<u32, Member>,
-    /// Those that nothing is exchanged with.
+    /// Nodes that nothing is exchanged with.
     refused: HashMap<u64, Member>,
-    /// Those that have gone without a word.
+    /// Nodes that vanished.
     lost: HashMap<u32, Member>,
 }
 
 impl Members {
-    /// Nobody else. Who is not heard for `timeout` has gone.
+    /// No other nodes. A node that is not heard for `timeout` has gone.
     #[must_use]
     pub fn new(own: u32, token: u64, timeout: Duration) -> Self {
         Self { own, token, timeout, nodes: HashMap::new(), refused: HashMap::new(), lost: HashMap::new() }
@@ -138,7 +138,7 @@ impl Members {
         new.then_some(Change::Came(id))
     }
 
-    /// A node has come: it takes the place of one that was lost, if that had the same name. Names need not be unique.
+    /// A node has come: it replaces one that was lost, if that had the same name. Names need not be unique.
     fn replace_lost(&mut self, name: &str) {
         let namesakes = self.lost.iter().filter(|(_, lost)| lost.beat.name == name);
         let longest = namesakes.min_by_key(|(_, lost)| lost.heard).map(|(id, _)| *id);
@@ -147,7 +147,7 @@ impl Members {
         }
     }
 
-    /// Time has passed: those who have gone.
+    /// Time has passed; returns the nodes that have gone.
     pub fn expire(&mut self, now: Instant) -> Vec<u32> {
         let timeout = self.timeout;
         let gone = |member: &Member| now.saturating_duration_since(member.heard) > timeout;
@@ -162,7 +162,7 @@ impl Members {
         ids
     }
 
-    /// This node was not running for so long: the others could not be heard.
+    /// This node stood still for this long: it could not hear the others.
     pub fn excuse(&mut self, pause: Duration) {
         for member in self.nodes.values_mut() {
             member.heard += pause;
@@ -186,12 +186,12 @@ impl Members {
         self.refused.values()
     }
 
-    /// The nodes that have gone without a word, for a while.
+    /// The nodes that vanished, for a while.
     pub fn lost(&self) -> impl Iterator<Item = &Member> {
         self.lost.values()
     }
 
-    /// Users of all tenants on the other nodes, as these said last.
+    /// Users of all tenants on the other nodes, as the nodes said last.
     #[must_use]
     pub fn users(&self) -> u64 {
         self.nodes.values().map(|member| member.beat.users).fold(0, u64::saturating_add)

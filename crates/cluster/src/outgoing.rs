@@ -1,11 +1,12 @@
 //! What this node has to say to others: a stream of numbered envelopes per tenant.
 //!
-//! Whoever says something appends a record to the tenant's buffer and is done. One task (see `node`) takes buffers in the
-//! order in which they became non-empty: what gathers while it is busy leaves as one envelope. So a busy node coalesces
-//! and an idle one does not wait.
+//! A publisher appends a record to the tenant's buffer and is done. One task (see `node`) takes buffers in the order in
+//! which they became non-empty: what gathers while it is busy leaves as one envelope. So a busy node coalesces, and an idle
+//! one does not wait.
 //!
-//! Bounds: publishers are asked to wait above [`LARGE`] bytes; above [`FULL`] records are lost, of those tenants first that
-//! have filled it. Whatever is lost, here or because there is no connection, costs a number, so that the others see it.
+//! Bounds: above [`LARGE`] bytes publishers are asked to wait. Above [`FULL`] bytes records are lost: first those of the
+//! tenants that filled the buffers. A loss, here or because there is no connection, uses up a number, so that the others
+//! notice it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,8 +29,8 @@ use crate::wire::{self, HEADER, Header, Kind};
 /// Above this many bytes publishers wait.
 const LARGE: usize = 4_000_000;
 
-/// Above this many bytes what is said is lost to others, unless it is of a tenant that has no more than its share of
-/// them: many sockets of one tenant may each have said something large before they were asked to wait.
+/// Above this many bytes records are lost, except those of tenants that have no more than their share waiting: many sockets
+/// of one tenant may each have said something large before they were asked to wait.
 const FULL: usize = 64_000_000;
 
 /// Bytes that a tenant may have waiting while others fill the queue.
@@ -38,10 +39,10 @@ const SHARE: usize = 1_000_000;
 /// Above this many bytes everything is lost.
 const OVERFULL: usize = 2 * FULL;
 
-/// A larger buffer is given back when it was sent.
+/// A larger buffer is given back once it was sent.
 const KEPT_BUFFER: usize = 64 * 1024;
 
-/// A stream of which nothing was said for so long is forgotten, if nothing is so here about its tenant.
+/// A stream is forgotten after it has been silent for this long, if its tenant has no state on this node.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
 /// What is said about one tenant.
@@ -55,30 +56,31 @@ pub(crate) struct Stream {
 struct State {
     /// Number of the last envelope.
     number: u64,
-    /// Room for a header, then records that wait. Empty if none do.
+    /// Space for a header, then the records that wait. Empty if there are none.
     buffer: BytesMut,
     /// Something was lost since the last envelope.
     lost: bool,
-    /// Whether it stands in the queue.
+    /// Whether it is in the queue.
     queued: bool,
-    /// Whether what was taken is still being published: a mark must not overtake it, or what it follows is taken for lost.
+    /// Whether what was taken is still being published. A mark must not overtake it: receivers would take it for lost.
     publishing: bool,
-    /// Everybody who is present here, by room and member.
+    /// All entries of presence of this node, by room and member.
     present: HashMap<(Audience, Arc<str>, MemberId), Arc<Entry>>,
-    /// Users here, as told.
+    /// Users on this node, as the others were told.
     users: u32,
     /// The last envelope that a mark was sent for, and when something was last said.
     marked: u64,
     active: Option<Instant>,
 }
 
-/// What has to be said, of all tenants.
+/// What has to be said about all tenants.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     node: u32,
     streams: RwLock<HashMap<Arc<str>, Arc<Stream>>>,
-    /// The largest number of all streams that were forgotten. Others go on from there: a number that was used before would
-    /// be taken for a message that came already, and be lost in silence. One that is too high may be taken for a gap.
+    /// The largest number of all streams that were forgotten. New streams go on from there: receivers would take a number
+    /// that was used before for a message that they already have, and drop it in silence. A number that is too high is at
+    /// worst taken for a gap.
     floor: AtomicU64,
     /// Streams with something to say, in order.
     queue: Mutex<VecDeque<Arc<Stream>>>,
@@ -86,7 +88,7 @@ pub(crate) struct Outgoing {
     pub(crate) backlog: Arc<Backlog>,
 }
 
-/// What is so here about a tenant.
+/// This node's state of a tenant.
 pub(crate) struct Snapshot {
     /// Number of the last envelope.
     pub(crate) as_of: u64,
@@ -95,7 +97,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Stream {
-    /// What was taken is on its way: what is published from now on comes after it.
+    /// What was taken has been handed to NATS: what is published from now on comes after it.
     pub(crate) fn published(&self) {
         self.state.lock().publishing = false;
     }
@@ -113,7 +115,7 @@ impl Outgoing {
         }
     }
 
-    /// The stream of a tenant, whose numbers go on as long as somebody may know them.
+    /// The stream of a tenant. Its numbers go on as long as somebody may remember them.
     pub(crate) fn stream(&self, tenant: &Arc<str>) -> Arc<Stream> {
         if let Some(stream) = self.streams.read().get(tenant) {
             return Arc::clone(stream);
@@ -130,7 +132,7 @@ impl Outgoing {
     /// Forgets the streams that nobody needs any more.
     pub(crate) fn forget_idle(&self, now: Instant) {
         self.streams.write().retain(|_, stream| {
-            // Nobody comes by another while the table is locked.
+            // Nobody can get another handle while the table is locked.
             if Arc::strong_count(stream) > 1 {
                 return true;
             }
@@ -155,7 +157,7 @@ impl Outgoing {
         self.append(&self.stream(tenant), size, |_| true, write);
     }
 
-    /// Somebody's presence here has changed.
+    /// The presence of a member of this node has changed.
     pub(crate) fn present(
         &self,
         tenant: &Arc<str>,
@@ -180,7 +182,7 @@ impl Outgoing {
         });
     }
 
-    /// How many users the tenant has here; said if it has changed.
+    /// Sets how many users the tenant has on this node, and says so if the number has changed.
     pub(crate) fn users(&self, tenant: &Arc<str>, users: u32) {
         let change = |state: &mut State| std::mem::replace(&mut state.users, users) != users;
         let stream = self.existing(tenant);
@@ -191,7 +193,7 @@ impl Outgoing {
         self.append(&stream, 8, change, |out| wire::put_users(out, users));
     }
 
-    /// Changes what is so, and says it in the same step, so that a snapshot and the numbers fit.
+    /// Changes the state and says so in one step, so that snapshots and numbers fit.
     fn append(
         &self,
         stream: &Arc<Stream>,
@@ -233,7 +235,7 @@ impl Outgoing {
     }
 
     /// Takes what a stream has to say, as messages of at most `max` bytes. While `deliverable` is false everything is
-    /// lost, which costs a number. Call [`published`](Stream::published) when they are on their way.
+    /// lost, which uses up a number. Call [`published`](Stream::published) once they were handed to NATS.
     pub(crate) fn take(&self, stream: &Stream, max: usize, deliverable: bool, now: Instant) -> Vec<Bytes> {
         let mut state = stream.state.lock();
         (state.queued, state.publishing) = (false, true);
@@ -244,7 +246,7 @@ impl Outgoing {
         }
         self.backlog.take(buffer.len().saturating_sub(HEADER));
         if std::mem::take(&mut state.lost) || !deliverable {
-            // Nobody will ever see this number.
+            // No receiver will ever see this number.
             state.number += 1;
         }
         if buffer.is_empty() || !deliverable {
@@ -278,8 +280,8 @@ impl Outgoing {
         Header { kind, node: self.node, number: state.number }.encode()
     }
 
-    /// Marks for the streams that have been silent since something was said: the loss of a last envelope is seen by
-    /// them. `again`: also for those of which something was said after that moment.
+    /// Marks for the streams that have been silent since their last envelope: they reveal its loss. `again`: also for streams
+    /// that said something after that moment.
     pub(crate) fn marks(&self, again: Option<Instant>) -> Vec<(Arc<Stream>, Bytes)> {
         let streams: Vec<_> = self.streams.read().values().map(Arc::clone).collect();
         let mut marks = Vec::new();
@@ -297,7 +299,7 @@ impl Outgoing {
         marks
     }
 
-    /// What is so here about a tenant.
+    /// This node's state of a tenant.
     pub(crate) fn snapshot(&self, tenant: &str) -> Snapshot {
         let Some(stream) = self.existing(tenant) else {
             return Snapshot { as_of: self.floor.load(Ordering::Relaxed), records: Bytes::new() };

@@ -1,9 +1,9 @@
-//! What a node asks another for its operators: metrics, how it is, what runs of a tenant there. Questions and answers
-//! are opaque here.
+//! What a node asks another for its operators: metrics, its status, what it runs of a tenant. Questions and answers are
+//! opaque here.
 //!
-//! A question goes to a subject of the node's own, apart from what nodes tell each other of tenants, so a long answer
+//! A question goes to a subject of the node's own, apart from what nodes tell each other about tenants, so a long answer
 //! holds none of that up. If the node is gone nobody listens there, and NATS says so at once. An answer comes in pieces,
-//! each `version u8, kind u8, number u32` and a part of it; one that does not come to its end, or lacks a piece, is none.
+//! each of them `version u8, kind u8, number u32` and a part of the answer. An answer that lacks a piece is dropped.
 
 use std::{fmt, sync::Arc};
 
@@ -12,14 +12,14 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, future::BoxFuture};
 use parking_lot::RwLock;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Duration, Instant},
 };
 
 use crate::{
-    Cluster,
-    node::{Inner, MARGIN, subscribe},
-    wire::WIRE_VERSION,
+    link::{Link, MARGIN},
+    peers::Peers,
+    wire::{Malformed, WIRE_VERSION},
 };
 
 /// Questions that a node works on at once; further ones are refused.
@@ -28,7 +28,7 @@ const AT_ONCE: usize = 32;
 /// Largest answer. Metrics of ten thousand tenants, compressed, are a tenth of it.
 const MAX_ANSWER: usize = 32_000_000;
 
-/// Size of the pieces: what is said in rooms goes between them.
+/// Size of the pieces. What is said in rooms goes between them.
 const PIECE: usize = 128 * 1024;
 
 const HEADER: usize = 6;
@@ -46,21 +46,19 @@ pub trait Answerer: Send + Sync {
     fn answer(&self, question: Bytes) -> BoxFuture<'static, Option<Bytes>>;
 }
 
-/// What answers, once there is something.
-pub(crate) struct Answers {
+/// The questions of this node and of others.
+pub(crate) struct Questions {
+    link: Arc<Link>,
+    peers: Arc<Peers>,
+    /// Answers the questions of others, once it is set.
     answerer: RwLock<Option<Arc<dyn Answerer>>>,
-    places: Arc<Semaphore>,
+    /// One permit for each question that is being answered.
+    permits: Arc<Semaphore>,
 }
 
-impl Default for Answers {
-    fn default() -> Self {
-        Self { answerer: RwLock::default(), places: Arc::new(Semaphore::new(AT_ONCE)) }
-    }
-}
-
-impl fmt::Debug for Answers {
+impl fmt::Debug for Questions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answers").finish_non_exhaustive()
+        f.debug_struct("Questions").finish_non_exhaustive()
     }
 }
 
@@ -70,66 +68,117 @@ pub enum AskError {
     /// There is no connection to NATS.
     #[error("Not connected to NATS")]
     NotConnected,
-    /// The node is gone, or of a release that is not asked such questions.
+    /// The node is gone, or its release knows no such questions.
     #[error("The node does not listen")]
     Gone,
-    /// It did not answer in time.
+    /// The node did not answer in time.
     #[error("Node request timeout")]
     Timeout,
-    /// It does not understand the question, or has too many.
+    /// The node does not understand the question, or has too many.
     #[error("The node refused the question")]
     Refused,
     /// A part of the answer was lost, or it is larger than it may be.
-    #[error("The answer is not whole")]
+    #[error("The answer is incomplete")]
     Broken,
 }
 
-impl Cluster {
-    /// Says what answers the questions of other nodes. Until then they are refused.
-    pub fn set_answerer(&self, answerer: Arc<dyn Answerer>) {
-        *self.0.answers.answerer.write() = Some(answerer);
-    }
-
-    /// Asks another node something, and waits for its answer as long as `limit`, and as the node is heard. Cancel safe.
-    ///
-    /// # Errors
-    /// [`AskError`].
-    pub async fn ask(&self, node: u32, question: Bytes, limit: Duration) -> Result<Bytes, AskError> {
-        let inner = &self.0;
-        let client = inner.client.get().filter(|_| inner.is_connected()).ok_or(AskError::NotConnected)?;
-        let exchange = async {
-            let inbox = client.new_inbox();
-            let mut pieces = client.subscribe(inbox.clone()).await.map_err(|_| AskError::NotConnected)?;
-            let mut message = BytesMut::with_capacity(question.len() + 1);
-            message.put_u8(WIRE_VERSION);
-            message.put_slice(&question);
-            let subject = inner.subjects.questions(node);
-            let sent = client.publish_with_reply(subject, inbox, message.freeze()).await;
-            sent.map_err(|_| AskError::NotConnected)?;
-            let mut answer = Answer::default();
-            while let Some(piece) = pieces.next().await {
-                if let Some(whole) = answer.take(piece)? {
-                    return Ok(whole);
-                }
-            }
-            Err(AskError::NotConnected)
-        };
-        tokio::select! {
-            // Putting the question may take long too, if NATS takes nothing.
-            answer = time::timeout(limit, exchange) => answer.unwrap_or(Err(AskError::Timeout)),
-            () = inner.unheard(node) => Err(AskError::Gone),
-            () = inner.lost() => Err(AskError::NotConnected),
+impl Questions {
+    pub(crate) fn new(link: &Arc<Link>, peers: &Arc<Peers>) -> Self {
+        Self {
+            link: Arc::clone(link),
+            peers: Arc::clone(peers),
+            answerer: RwLock::default(),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
-}
 
-impl Inner {
+    /// Sets what answers the questions of other nodes. Until then they are refused.
+    pub(crate) fn set_answerer(&self, answerer: Arc<dyn Answerer>) {
+        *self.answerer.write() = Some(answerer);
+    }
+
+    /// Asks another node something, and waits for its answer for `limit` at most, and only while the node is heard. Cancel
+    /// safe.
+    pub(crate) async fn ask(&self, node: u32, question: Bytes, limit: Duration) -> Result<Bytes, AskError> {
+        tokio::select! {
+            // Sending the question may take long too, if NATS takes nothing.
+            answer = time::timeout(limit, self.exchange(node, &question)) => {
+                answer.unwrap_or(Err(AskError::Timeout))
+            }
+            () = self.unheard(node) => Err(AskError::Gone),
+            () = self.link.lost() => Err(AskError::NotConnected),
+        }
+    }
+
+    /// Sends a question and collects its answer.
+    async fn exchange(&self, node: u32, question: &Bytes) -> Result<Bytes, AskError> {
+        let client = self.link.client().ok_or(AskError::NotConnected)?;
+        let inbox = client.new_inbox();
+        let mut pieces = client.subscribe(inbox.clone()).await.map_err(|_| AskError::NotConnected)?;
+        let mut message = BytesMut::with_capacity(question.len() + 1);
+        message.put_u8(WIRE_VERSION);
+        message.put_slice(question);
+        let subject = self.link.subjects.questions(node);
+        let sent = client.publish_with_reply(subject, inbox, message.freeze()).await;
+        sent.map_err(|_| AskError::NotConnected)?;
+        let mut answer = Answer::default();
+        while let Some(piece) = pieces.next().await {
+            if let Some(whole) = answer.take(piece)? {
+                return Ok(whole);
+            }
+        }
+        Err(AskError::NotConnected)
+    }
+
     /// Returns when a node is not heard any more.
     async fn unheard(&self, node: u32) {
-        let mut ticks = time::interval(self.config.heartbeat);
-        while self.hears(node) {
+        let mut ticks = time::interval(self.link.config.heartbeat);
+        while self.peers.hears(node) {
             ticks.tick().await;
         }
+    }
+
+    /// Listens for the questions of other nodes, and answers them.
+    pub(crate) async fn listen(self: Arc<Self>) {
+        let link = &self.link;
+        let Some(mut questions) = link.subscribe(link.subjects.questions(link.id)).await else { return };
+        loop {
+            let message = tokio::select! {
+                () = link.stop.cancelled() => return,
+                message = questions.next() => message,
+            };
+            let Some(message) = message else { return };
+            link.received(&message.payload);
+            let mut question = message.payload;
+            let Some(reply) = message.reply else { continue };
+            if question.try_get_u8() != Ok(WIRE_VERSION) {
+                link.malformed(Malformed);
+                continue;
+            }
+            let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
+            let answering = Arc::clone(&self).answer(question, reply.to_string(), permit);
+            link.tasks.spawn(answering);
+        }
+    }
+
+    /// Answers a question; without a permit it is refused.
+    async fn answer(self: Arc<Self>, question: Bytes, reply: String, permit: Option<OwnedSemaphorePermit>) {
+        let answerer = self.answerer.read().clone().filter(|_| permit.is_some());
+        let answer = match answerer {
+            Some(answerer) => {
+                tokio::select! {
+                    answer = answerer.answer(question) => answer,
+                    () = self.link.stop.cancelled() => return,
+                }
+            }
+            None => None,
+        };
+        let begun = Instant::now();
+        let size = PIECE.min(self.link.max_payload().saturating_sub(HEADER + MARGIN));
+        for piece in pieces(answer, size) {
+            self.link.publish(reply.clone(), piece).await;
+        }
+        tracing::trace!(took = ?begun.elapsed(), "answered a node");
     }
 }
 
@@ -141,7 +190,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// Takes the next piece; the whole if that was the last.
+    /// Takes the next piece; returns the whole answer if that was the last.
     fn take(&mut self, message: Message) -> Result<Option<Bytes>, AskError> {
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return Err(AskError::Gone);
@@ -194,46 +243,6 @@ fn pieces(answer: Option<Bytes>, size: usize) -> Vec<Bytes> {
         number += 1;
     }
     pieces
-}
-
-/// Questions of other nodes.
-pub(crate) async fn listen(inner: Arc<Inner>) {
-    let Some(mut questions) = subscribe(&inner, inner.subjects.questions(inner.id)).await else { return };
-    loop {
-        let message = tokio::select! {
-            () = inner.stop.cancelled() => return,
-            message = questions.next() => message,
-        };
-        let Some(message) = message else { return };
-        inner.received(&message.payload);
-        let mut question = message.payload;
-        let Some(reply) = message.reply else { continue };
-        if question.try_get_u8() != Ok(WIRE_VERSION) {
-            inner.malformed(crate::wire::Malformed);
-            continue;
-        }
-        let answerer = inner.answers.answerer.read().clone();
-        let place = Arc::clone(&inner.answers.places).try_acquire_owned();
-        let inner = Arc::clone(&inner);
-        let tasks = inner.tasks.clone();
-        tasks.spawn(async move {
-            let answer = match (answerer, &place) {
-                (Some(answerer), Ok(_)) => {
-                    tokio::select! {
-                        answer = answerer.answer(question) => answer,
-                        () = inner.stop.cancelled() => return,
-                    }
-                }
-                _ => None,
-            };
-            let begun = Instant::now();
-            let size = PIECE.min(inner.max_payload().saturating_sub(HEADER + MARGIN));
-            for piece in pieces(answer, size) {
-                inner.publish(reply.to_string(), piece).await;
-            }
-            tracing::trace!(took = ?begun.elapsed(), "answered a node");
-        });
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //!
 //! | subject | who listens | what |
 //! | --- | --- | --- |
-//! | `PREFIX.nodes` | all nodes, of whatever version | heartbeats |
+//! | `PREFIX.nodes` | all nodes of all versions | heartbeats |
 //! | `PREFIX.VERSION.t.TENANT` | nodes with sockets of the tenant | envelopes |
-//! | `PREFIX.VERSION.n.NODE` | one node | what it is told of tenants, pings |
+//! | `PREFIX.VERSION.n.NODE` | one node | state of tenants, pings |
 //! | `PREFIX.VERSION.q.NODE` | one node | questions of operators: metrics, tenants |
 //! | `PREFIX.VERSION.c.TENANT` | nodes that follow | the stream of the tenant's database |
 //! | `PREFIX.VERSION.o.TENANT` | the node that reads the database | how far the others have come |
@@ -50,12 +50,13 @@ impl Subjects {
         format!("{}.{WIRE_VERSION}.c.{}", self.prefix, token(tenant))
     }
 
-    /// Where nobody listens: the server's answer to a question there tells that it has read all that was sent before.
+    /// A subject on which nobody listens. The server's answer to a question there proves that it has read everything that
+    /// was sent before.
     pub(crate) fn nobody(&self, id: u32) -> String {
         format!("{}.{WIRE_VERSION}.x.{id:08x}", self.prefix)
     }
 
-    /// Where answers of the server go.
+    /// The subject of answers.
     pub(crate) fn inbox(&self, id: u32) -> String {
         format!("{}.{WIRE_VERSION}.i.{id:08x}", self.prefix)
     }

@@ -1,22 +1,22 @@
-//! What one node has heard from another about one tenant: what is missing, and what is so there.
+//! What one node has heard from another about one tenant: what is missing, and the state there.
 //!
 //! Invariants
-//! 1. What is so on a node (who is present, how many users) only that node changes, and it numbers all that it says.
-//!    So its state after envelope `n` is one thing, whoever looks.
+//! 1. Only a node itself changes its state (who is present, how many users), and it numbers all that it says. So its state
+//!    after envelope `n` is the same for everybody.
 //! 2. A copy is either *in step*, as of a number, or *asking*. In step, envelope `n + 1` leads to state `n + 1`.
-//! 3. A number that is skipped is a loss: the copy is asking from then on. While asking, what comes is kept; an answer
-//!    that was made for this very question replaces the copy, and what was kept and is newer is applied to it.
+//! 3. A number that is skipped is a loss: the copy is asking from then on. While asking, what comes is kept. The answer to
+//!    this very question replaces the copy, and what was kept and is newer is applied to it.
 //! 4. Records set and end entries, they do not add up: applying one that the answer already contains changes nothing in
 //!    the end.
 //!
-//! From 2 to 4 a copy is equal to the state of its node as of some number, whatever was lost, as soon as one question
-//! has been answered since. Nothing has to be remembered of what ended.
+//! It follows from 2 to 4: whatever was lost, a copy equals the state of its node as of some number as soon as one question
+//! has been answered since. Entries that ended need not be remembered.
 
 use std::collections::VecDeque;
 
 use crate::wire::Record;
 
-/// Records that are kept while an answer is awaited. If more come, the answer would be stale: it is asked for again.
+/// Records that are kept while an answer is awaited. If more come, the answer is stale and the question is put again.
 const MAX_KEPT: usize = 50_000;
 
 /// See the module.
@@ -41,14 +41,14 @@ enum State {
     InStep(u64),
 }
 
-/// What an envelope's number tells.
+/// What an envelope's number means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// It is the next.
+    /// It is the next envelope.
     Next,
     /// Something before it is missing.
     AfterGap,
-    /// It came before.
+    /// It has come before.
     Again,
 }
 
@@ -84,7 +84,7 @@ impl Track {
         arrival
     }
 
-    /// A record of state has come in an envelope. What is to be applied to the copy now.
+    /// A record of state has come in an envelope. Returns what has to be applied to the copy now.
     pub fn record(&mut self, number: u64, record: Record) -> Option<Record> {
         match &mut self.state {
             State::InStep(as_of) => (number > *as_of).then_some(record),
@@ -100,8 +100,8 @@ impl Track {
         }
     }
 
-    /// An answer has come. What the copy is to be replaced by, and what is to be applied then; `None` if it is to another
-    /// question, or too much has come since.
+    /// An answer has come. Returns what replaces the copy, and what has to be applied after that; `None` if the answer is to
+    /// another question, or too much has come since.
     pub fn told(&mut self, ask: u64, as_of: u64, answer: Vec<Record>) -> Option<(Vec<Record>, Vec<Record>)> {
         let State::Asking { ask: asked, kept, overflown } = &mut self.state else { return None };
         if *asked != ask || *overflown {
@@ -112,7 +112,7 @@ impl Track {
         Some((answer, newer))
     }
 
-    /// Asks anew: what is so may have changed unheard.
+    /// Asks again: the state may have changed unheard.
     pub fn ask(&mut self, ask: u64) {
         self.state = State::asking(ask);
     }

@@ -1,10 +1,10 @@
 //! What nodes write to each other: a compact header, then records whose payloads are the bytes that clients sent.
 //!
-//! Numbers are big endian, lengths and small numbers LEB128. Whatever does not parse is refused as a whole: it came from
-//! a node of another version or from somebody who has no business on the subject.
+//! Numbers are big endian, lengths and small numbers LEB128. A message that does not parse is refused as a whole: it came
+//! from a node of another version, or from somebody who is no node.
 //!
 //! An envelope on a tenant's subject is `version u8, kind u8, node u32, number u64`, then records. Envelopes of a node
-//! and tenant are numbered without gaps, so a receiver sees what it has missed.
+//! and tenant are numbered without gaps, so a receiver notices what it has missed.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use realtime_hub::{Audience, Entry, MemberId};
 use realtime_protocol::{Encoding, UserBroadcast};
 
-/// Version of all that is written here. Nodes of unequal versions do not talk: it is part of every subject and message.
+/// Version of everything that is written here. Nodes of different versions exchange nothing: it is part of every subject
+/// and message.
 pub const WIRE_VERSION: u8 = 1;
 
 /// Length of an envelope's header.
@@ -32,9 +33,9 @@ pub enum Kind {
     Fragment,
     /// The last part.
     LastFragment,
-    /// Nothing: its number is that of the last envelope before it, so that its loss is seen.
+    /// Nothing: its number is that of the envelope before it, and reveals the loss of that.
     Mark,
-    /// The first part. What comes without it is not to be read: what a client has sent would stand where records should.
+    /// The first part. Parts that come without it must not be read: bytes of a client would be taken for records.
     FirstFragment,
 }
 
@@ -62,7 +63,7 @@ impl Header {
         out
     }
 
-    /// Reads it and leaves what follows.
+    /// Reads it off the front of a message.
     ///
     /// # Errors
     /// [`Malformed`].
@@ -82,20 +83,20 @@ impl Header {
     }
 }
 
-/// Something that a node tells about a tenant.
+/// Something that a node says about a tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A broadcast: the payload as JSON text.
     Json(Room, Bytes),
     /// A broadcast with a name and a body of its own encoding.
     User(Room, UserBroadcast),
-    /// Somebody is present, or announces something else.
+    /// A member is present, or announces something else.
     Present(Room, MemberId, Present),
-    /// Somebody is no longer present.
+    /// A member is no longer present.
     Absent(Room, MemberId),
     /// How many users the tenant has on this node.
     Users(u32),
-    /// So many messages were not delivered, because there were too many.
+    /// This many messages were not delivered, because there were too many.
     Dropped(Room, u64),
 }
 
@@ -177,7 +178,7 @@ pub(crate) fn put_users(out: &mut BytesMut, users: u32) {
 /// Reads all records.
 ///
 /// # Errors
-/// [`Malformed`] when one of them cannot be read; none is to be acted on then.
+/// [`Malformed`] when one of them cannot be read; then none may be acted on.
 pub fn records(mut body: Bytes) -> Result<Vec<Record>, Malformed> {
     let mut records = Vec::new();
     while !body.is_empty() {
@@ -215,10 +216,10 @@ fn record(body: &mut Bytes) -> Result<Record, Malformed> {
     }
 }
 
-/// What one node tells another alone.
+/// What one node says to another one only.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Direct {
-    /// Tell me all that is so on your node about these tenants; what comes back bears this number.
+    /// Tell me your node's state of these tenants; the answer bears this number.
     Want {
         /// Number of the question.
         ask: u64,
@@ -233,8 +234,7 @@ pub enum Direct {
     Pong(u64),
 }
 
-/// A part of what a node tells about a tenant when it is asked. Parts are cut anywhere: one entry may be larger than a
-/// message.
+/// A part of a node's state of a tenant, when it was asked. Parts are cut anywhere: one entry may be larger than a message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told {
     /// Number of the question.
@@ -245,9 +245,9 @@ pub struct Told {
     pub as_of: u64,
     /// Bytes of the parts before it.
     pub offset: u64,
-    /// Whether it is complete now.
+    /// Whether this is the last part.
     pub last: bool,
-    /// A part of the records of what is so.
+    /// A part of the records of the state.
     pub records: Bytes,
 }
 

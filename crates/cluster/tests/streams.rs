@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use realtime_cluster::{
     Cluster, Credentials, NatsConfig,
-    stream::{FollowError, Followed, Owned, Place},
+    stream::{FollowError, Followed, Owned, Part},
 };
 use realtime_hub::Hub;
 use realtime_testkit::{Nats, PATIENCE, until};
@@ -49,9 +49,9 @@ async fn follow(cluster: &Cluster, tenant: &Arc<str>) -> Result<Followed> {
 }
 
 fn group(owned: &Owned, position: u64, event: &Bytes) {
-    owned.carry(Place::Begin, &Bytes::from_static(b"begin"));
-    owned.carry(Place::Within, event);
-    owned.carry(Place::End(position), &Bytes::from_static(b"end"));
+    owned.carry(Part::Begin, &Bytes::from_static(b"begin"));
+    owned.carry(Part::Within, event);
+    owned.carry(Part::End(position), &Bytes::from_static(b"end"));
 }
 
 /// The events of a group, in order.

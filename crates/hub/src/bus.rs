@@ -1,4 +1,4 @@
-//! What leaves this node, and how: a trait, so that rooms do not know what carries it.
+//! What leaves this node: a trait, so that rooms do not know how it is carried.
 
 use std::{
     fmt,
@@ -13,8 +13,8 @@ use realtime_protocol::{UserBroadcast, Vsn, encode};
 use tokio::sync::Notify;
 
 use crate::{
-    presence::{Entry, MemberId},
-    room::RoomKey,
+    key::{MemberId, RoomKey},
+    presence::Entry,
 };
 
 /// Something said in a room, before it is a frame: every node writes the frames that its own members need.
@@ -39,12 +39,12 @@ impl Said<'_> {
 
 /// Carries to other nodes what happens in the rooms of this one. A single node has none.
 ///
-/// Nothing here waits: what is too much counts in the [`Backlog`], which those who can wait look at.
+/// Nothing here waits. What is still to be carried counts in the [`Backlog`]; publishers that can wait look at it.
 pub trait Bus: Send + Sync + fmt::Debug {
     /// Something was said. What one caller says in turn is carried in that order.
     fn said(&self, room: &RoomKey, said: &Said<'_>);
 
-    /// So many messages that were said here were not delivered, because there were too many.
+    /// `count` messages that were said here were not delivered, because there were too many.
     fn dropped(&self, room: &RoomKey, count: u64);
 
     /// An entry of presence came, changed, or ended. Called under the room's lock, so in order.
@@ -58,13 +58,13 @@ pub trait Bus: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct Backlog {
     bytes: AtomicUsize,
-    /// From here on publishers wait.
+    /// With more bytes publishers wait.
     large: usize,
     taken: Notify,
 }
 
 impl Backlog {
-    /// Nothing waits. Publishers are asked to wait while there are more than `large` bytes.
+    /// An empty backlog. Publishers are asked to wait while there are more than `large` bytes.
     #[must_use]
     pub fn new(large: usize) -> Self {
         Self { bytes: AtomicUsize::new(0), large, taken: Notify::new() }
@@ -87,7 +87,7 @@ impl Backlog {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes that left, and wakes those who wait.
+    /// Counts bytes that left, and wakes publishers that wait.
     pub fn take(&self, bytes: usize) {
         let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if before > self.large {

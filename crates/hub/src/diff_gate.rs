@@ -1,14 +1,14 @@
 //! Keeps diffs of presence back from a socket whose joins are not answered yet.
 //!
-//! Clients in C# take any diff on the socket as the answer to every push that they wait for (clients 6): a join that is
-//! answered after one never ends for them.
+//! Clients in C# take any diff on the socket as the answer to every push that they wait for (clients 6): for them a join
+//! never ends if its answer comes after a diff.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::{Outbox, presence::MemberId};
+use crate::{key::MemberId, outbox::Outbox};
 
-/// Bytes of diffs that are kept; then they are sent all the same. A second's worth in all but the busiest rooms.
+/// Bytes of diffs that are kept; beyond that they are sent nevertheless. A second's worth in all but the busiest rooms.
 const MAX_KEPT: usize = 1_000_000;
 
 /// Keeps the diffs of one socket's channels while it is shut. Open at first.
@@ -28,7 +28,7 @@ impl DiffGate {
         self.0.lock().get_or_insert_default();
     }
 
-    /// Queues what was kept, and keeps nothing any more.
+    /// Queues what was kept. From now on nothing is kept.
     pub fn open(&self, outbox: &Outbox) {
         let mut kept = self.0.lock();
         // Queued under the lock: a later diff of the same room must not overtake.
@@ -37,7 +37,7 @@ impl DiffGate {
         }
     }
 
-    /// Keeps a diff, if it is to wait.
+    /// Keeps a diff if the gate is shut. False: the diff has to be sent.
     pub(crate) fn keep(&self, member: MemberId, frame: &Bytes, outbox: &Outbox) -> bool {
         let mut gate = self.0.lock();
         let Some(kept) = &mut *gate else { return false };

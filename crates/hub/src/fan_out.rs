@@ -3,36 +3,42 @@
 //! One at a time per room. Messages published during a pass wait for the next and leave together, one write
 //! per member: under load a room coalesces by itself, an idle one delivers at once.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::MutexGuard;
-use tokio::{runtime::Handle, task, time};
+use realtime_protocol::Vsn;
+use tokio::{
+    runtime::Handle,
+    task,
+    time::{self, Instant},
+};
 
 use crate::{
-    Signal,
-    room::{Kind, Message, Room, RoomCell, SERIALIZERS, Slot},
+    cell::RoomCell,
+    diff_gate::DiffGate,
+    key::Kind,
+    message::{ALL, Message, SERIALIZERS},
+    room::Room,
+    signal::Signal,
+    slot::Slot,
 };
 
 /// Members served under one hold of the room's lock: about a third of a millisecond of system calls.
 const SLICE: usize = 64;
 
-/// Rooms up to this size are served by whoever publishes; larger ones by a task that yields after each slice.
+/// The publisher serves rooms up to this size; larger ones are served by a task that yields after each slice.
 const INLINE: usize = 256;
 
-/// Passes in a row by whoever publishes: what others go on publishing is not its work for ever.
+/// Passes in a row by one publisher: it does not have to deliver for ever what others go on publishing.
 const INLINE_PASSES: usize = 4;
 
-/// Somebody has to give the members of a room what was published. Runs when dropped, at the latest.
+/// The duty to give the members of a room what was published. Runs when dropped, at the latest.
 #[derive(Debug)]
 #[must_use = "run it once everything that belongs together is published"]
 pub struct FanOut(Option<Arc<RoomCell>>);
 
 impl FanOut {
-    pub(crate) fn new(cell: Arc<RoomCell>) -> Self {
-        Self(Some(cell))
-    }
-
     /// Delivers. Never waits; a large room is served by a task of its own.
     pub fn run(self) {
         drop(self);
@@ -56,6 +62,13 @@ impl Drop for FanOut {
     }
 }
 
+impl RoomCell {
+    /// Claims the next pass over the members. `None`: somebody else has claimed it.
+    pub(crate) fn schedule(self: &Arc<Self>, room: &mut Room) -> Option<FanOut> {
+        room.schedule().then(|| FanOut(Some(Arc::clone(self))))
+    }
+}
+
 /// Serves a large room until nothing waits any more.
 async fn serve(cell: Arc<RoomCell>, mut pass: Pass) {
     loop {
@@ -73,61 +86,66 @@ async fn serve(cell: Arc<RoomCell>, mut pass: Pass) {
 }
 
 /// Runs a fan-out when presence may next be announced.
-fn announce_at(cell: &Arc<RoomCell>, at: time::Instant) {
+fn announce_at(cell: &Arc<RoomCell>, at: Instant) {
     let Ok(runtime) = Handle::try_current() else { return };
     let cell = Arc::clone(cell);
     runtime.spawn(async move {
         time::sleep_until(at).await;
         let fan_out = {
             let mut room = cell.room.lock();
-            if let Some(presence) = &mut room.presence {
-                presence.waiting = false;
-            }
+            room.resume();
             cell.schedule(&mut room)
         };
         drop(fan_out);
     });
 }
 
+/// One pass over the members.
 struct Pass {
     batch: Vec<Message>,
-    /// The next place to serve.
+    lists: Lists,
+    /// The next slot to serve.
     at: usize,
     members: usize,
-    /// Whether those who get a broadcast have to stop.
+    /// Whether channels that get a broadcast have to stop.
     stop: bool,
-    /// Frames handed out, of each kind.
+    sent: Sent,
+}
+
+/// Frames handed out, of each kind that is counted.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sent {
     broadcasts: u64,
     diffs: u64,
+}
+
+impl Sent {
+    fn add(&mut self, other: Self) {
+        self.broadcasts += other.broadcasts;
+        self.diffs += other.diffs;
+    }
 }
 
 impl Pass {
     /// Takes what waits. `None`: nothing does, and the next to publish has to fan out.
     fn begin(cell: &Arc<RoomCell>) -> Option<Self> {
         let mut room = cell.room.lock();
-        if let Some(at) = room.announce(cell)
-            && let Some(presence) = &mut room.presence
-            && !presence.waiting
+        if room.has_news()
+            && let Some(at) = room.announce(Instant::now(), cell.context.presence_interval, &cell.key.topic)
         {
-            presence.waiting = true;
             announce_at(cell, at);
         }
-        if room.batch.is_empty() {
-            room.scheduled = false;
-            return None;
-        }
-        let batch = std::mem::take(&mut room.batch);
-        room.batch_bytes = 0;
+        let batch = room.take_batch()?;
         let members = room.len();
         drop(room);
         cell.taken.notify_waiters();
         let stop = cell.meter.is_exceeded();
-        Some(Self { batch, at: 0, members, stop, broadcasts: 0, diffs: 0 })
+        let lists = Lists::of(&batch);
+        Some(Self { batch, lists, at: 0, members, stop, sent: Sent::default() })
     }
 
     /// Serves the next members. False when all were served.
     fn slice(&mut self, cell: &RoomCell) -> bool {
-        let lists = Lists::new(&self.batch);
         let mut room = cell.room.lock();
         let mut served = 0;
         while let Some(slot) = room.slots.get_mut(self.at) {
@@ -138,20 +156,19 @@ impl Pass {
             self.at += 1;
             let Some(slot) = slot else { continue };
             served += 1;
-            let (broadcasts, diffs) = lists.send(slot);
-            self.broadcasts += broadcasts;
-            self.diffs += diffs;
-            if self.stop && broadcasts > 0 {
+            let sent = self.lists.send(&self.batch, slot);
+            self.sent.add(sent);
+            if self.stop && sent.broadcasts > 0 {
                 slot.outbox.signal(Signal::TooManyEvents(slot.id));
             }
         }
-        self.count(cell, room);
+        drop(room);
+        self.count(cell);
         false
     }
 
-    fn count(&self, cell: &RoomCell, room: MutexGuard<'_, Room>) {
-        drop(room);
-        for (kind, count) in [(Kind::Broadcast, self.broadcasts), (Kind::Presence, self.diffs)] {
+    fn count(&self, cell: &RoomCell) {
+        for (kind, count) in [(Kind::Broadcast, self.sent.broadcasts), (Kind::Presence, self.sent.diffs)] {
             if count > 0 {
                 cell.meter.delivered(kind, count);
             }
@@ -159,76 +176,90 @@ impl Pass {
     }
 }
 
-/// The frames of a batch for each serializer, as most members get them.
-struct Lists<'a> {
-    batch: &'a [Message],
-    frames: [List<'a>; SERIALIZERS],
+/// The frames of a batch for each serializer, as most members get them. Made once per pass, so that serving a member
+/// allocates nothing.
+struct Lists {
+    frames: [List<Bytes>; SERIALIZERS],
     /// Whether there are diffs of presence.
     diffs: bool,
 }
 
-#[derive(Default)]
-struct List<'a> {
-    frames: Vec<&'a Bytes>,
-    broadcasts: u64,
-    diffs: u64,
+/// Frames for one serializer.
+struct List<F> {
+    frames: Vec<F>,
+    counts: Sent,
 }
 
-impl<'a> List<'a> {
-    fn push(&mut self, message: &'a Message, vsn: realtime_protocol::Vsn) {
-        let Some(frame) = message.frame(vsn) else { return };
+impl<F> Default for List<F> {
+    fn default() -> Self {
+        Self { frames: Vec::new(), counts: Sent::default() }
+    }
+}
+
+impl<F: Borrow<Bytes>> List<F> {
+    fn push(&mut self, kind: Kind, frame: F) {
         self.frames.push(frame);
-        match message.kind {
-            Kind::Broadcast => self.broadcasts += 1,
-            Kind::Presence => self.diffs += 1,
+        match kind {
+            Kind::Broadcast => self.counts.broadcasts += 1,
+            Kind::Presence => self.counts.diffs += 1,
             Kind::Notice => {}
         }
     }
 
-    fn send(&self, slot: &Slot) -> (u64, u64) {
+    fn send(&self, slot: &Slot) -> Sent {
         if self.frames.is_empty() || slot.outbox.send(&self.frames).is_err() {
-            return (0, 0);
+            return Sent::default();
         }
-        (self.broadcasts, self.diffs)
+        self.counts
     }
 }
 
-impl<'a> Lists<'a> {
-    fn new(batch: &'a [Message]) -> Self {
-        let diffs = batch.iter().any(|message| message.kind == Kind::Presence);
-        let mut lists = Self { batch, frames: Default::default(), diffs };
-        for (list, vsn) in lists.frames.iter_mut().zip(crate::room::ALL) {
+impl Lists {
+    fn of(batch: &[Message]) -> Self {
+        let diffs = batch.iter().any(|message| message.kind.is_presence());
+        let list = |vsn: Vsn| {
+            let mut list = List::default();
             for message in batch {
-                list.push(message, vsn);
+                if let Some(frame) = message.frame(vsn) {
+                    list.push(message.kind, frame.clone());
+                }
             }
-        }
-        lists
+            list
+        };
+        Self { frames: ALL.map(list), diffs }
     }
 
-    /// Sends a member what is meant for it; how many broadcasts and diffs that were.
-    fn send(&self, slot: &mut Slot) -> (u64, u64) {
-        if slot.hold(self.batch) {
-            return (0, 0);
+    /// Sends a member what is meant for it.
+    fn send(&self, batch: &[Message], slot: &mut Slot) -> Sent {
+        if slot.hold(batch) {
+            return Sent::default();
         }
-        let gate = slot.diffs.as_deref().filter(|gate| self.diffs && gate.is_shut());
-        let all = gate.is_none()
+        let shut = self.diffs && slot.diffs.as_deref().is_some_and(DiffGate::is_shut);
+        let all = !shut
             && slot.is_plain()
-            && self.batch.iter().all(|message| slot.is_recent(message) && message.except != Some(slot.id));
+            && batch.iter().all(|message| slot.is_recent(message) && message.except != Some(slot.id));
         if all {
-            return self.frames.get(slot.vsn as usize).map_or((0, 0), |list| list.send(slot));
+            return self.frames.get(slot.vsn as usize).map_or(Sent::default(), |list| list.send(slot));
         }
-        // A sender, a member that has just come, one that may not see everything, or whose diffs wait.
-        let mut list = List::default();
-        let mut kept = 0;
-        for message in self.batch.iter().filter(|message| slot.wants(message)) {
-            let diff = gate.filter(|_| message.kind == Kind::Presence).zip(message.frame(slot.vsn));
-            if diff.is_some_and(|(gate, frame)| gate.keep(slot.id, frame, &slot.outbox)) {
-                kept += 1;
-            } else {
-                list.push(message, slot.vsn);
-            }
-        }
-        let (broadcasts, diffs) = list.send(slot);
-        (broadcasts, diffs + kept)
+        send_chosen(batch, slot)
     }
+}
+
+/// Sends a member a list of its own: a sender, a member that has just come, one that may not see everything, or whose
+/// diffs wait.
+fn send_chosen(batch: &[Message], slot: &Slot) -> Sent {
+    let mut list = List::default();
+    let mut kept = Sent::default();
+    for message in batch.iter().filter(|message| slot.wants(message)) {
+        let Some(frame) = message.frame(slot.vsn) else { continue };
+        let gate = slot.diffs.as_deref().filter(|_| message.kind.is_presence());
+        if gate.is_some_and(|gate| gate.keep(slot.id, frame, &slot.outbox)) {
+            kept.diffs += 1;
+        } else {
+            list.push(message.kind, frame);
+        }
+    }
+    let mut sent = list.send(slot);
+    sent.add(kept);
+    sent
 }

@@ -2,10 +2,9 @@
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
-    fmt::Write as _,
     hash::BuildHasher,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,13 +13,18 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use realtime_protocol::Vsn;
-use tokio::sync::Notify;
 
 use crate::{
     bus::{Bus, Said},
+    cell::RoomCell,
+    context::Context,
+    delivery::Delivery,
     fan_out::FanOut,
+    key::{Kind, MemberId, MessageId, RoomKey},
+    message::encode_for,
+    meter::Meter,
     presence::{Entry, Origin},
-    room::{Congestion, Member, Membership, MessageId, Meter, RoomCell, RoomKey},
+    slot::Member,
 };
 
 /// Independent parts of the table of rooms; a power of two well above the number of cores.
@@ -40,51 +44,35 @@ pub struct Hub {
     shards: Box<[Shard]>,
     hasher: RandomState,
     next_member: AtomicU64,
-    next_ref: AtomicU64,
-    /// Makes the refs of this node differ from those of any other; the first half of each `phx_ref`.
-    node: u32,
-    presence_interval: Duration,
-    /// To other nodes, if there can be any.
-    bus: OnceLock<Arc<dyn Bus>>,
+    context: Arc<Context>,
 }
 
 impl Hub {
-    /// A hub without rooms. `node` should be random: it tells the presence refs of nodes apart. A change of
-    /// presence is told at once, but for `presence_interval` after the last; then all that gathered is told.
+    /// A hub without rooms. `node` should be random: it tells the presence refs of nodes apart. A change of presence is
+    /// told at once, but not within `presence_interval` after the last one; then all that gathered is told.
     #[must_use]
     pub fn new(node: u32, presence_interval: Duration) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             next_member: AtomicU64::new(0),
-            next_ref: AtomicU64::new(0),
-            node,
-            presence_interval,
-            bus: OnceLock::new(),
+            context: Context::new(node, presence_interval),
         })
     }
 
-    /// Connects it with other nodes, once.
+    /// Connects the hub with other nodes, once.
     pub fn set_bus(&self, bus: Arc<dyn Bus>) {
-        // A second one would split what is said between two.
-        let _ = self.bus.set(bus);
+        self.context.set_bus(bus);
     }
 
-    pub(crate) fn bus(&self) -> Option<&Arc<dyn Bus>> {
-        self.bus.get()
-    }
-
-    /// Puts a channel into a room, which comes to be if it was not there, with `meter` to count for it.
-    ///
-    /// `first` is queued to it before anything that the room sends, with no gap in between.
-    #[must_use]
-    pub fn join(
-        self: &Arc<Self>,
+    /// Puts a member into a room; returns its id and the number of its slot.
+    pub(crate) fn enter(
+        &self,
         key: &RoomKey,
         member: Member,
         meter: &Arc<dyn Meter>,
         first: impl IntoIterator<Item = Bytes>,
-    ) -> Membership {
+    ) -> (Arc<RoomCell>, MemberId, u32) {
         let id = self.next_member.fetch_add(1, Ordering::Relaxed);
         let mut rooms = self.shard(key).lock();
         let cell = self.cell(&mut rooms, key, meter);
@@ -97,12 +85,12 @@ impl Hub {
         let place = room.insert(id, member);
         drop(room);
         drop(rooms);
-        Membership { cell, id, place }
+        (cell, id, place)
     }
 
-    /// A room, which comes to be if it was not there.
+    /// A room, which is made if it is not there.
     fn cell(
-        self: &Arc<Self>,
+        &self,
         rooms: &mut HashMap<RoomKey, Arc<RoomCell>>,
         key: &RoomKey,
         meter: &Arc<dyn Meter>,
@@ -110,18 +98,18 @@ impl Hub {
         if let Some(cell) = rooms.get(key) {
             return Arc::clone(cell);
         }
-        let cell = Arc::new(RoomCell {
-            hub: Arc::clone(self),
-            key: key.clone(),
-            meter: Arc::clone(meter),
-            room: Mutex::default(),
-            taken: Notify::new(),
-        });
+        let cell = RoomCell::new(&self.context, key, meter);
         rooms.insert(key.clone(), Arc::clone(&cell));
         cell
     }
 
-    /// Whether a message of the database is over the limit of a room's tenant; see [`Membership::sheds`].
+    fn room(&self, key: &RoomKey) -> Option<Arc<RoomCell>> {
+        self.shard(key).lock().get(key).map(Arc::clone)
+    }
+
+    /// Whether a message of the database is over the limit of a room's tenant. Then it must not be published; the members
+    /// will be told of one more that was not delivered.
+    #[must_use]
     pub fn sheds(&self, key: &RoomKey) -> bool {
         self.room(key).is_some_and(|cell| cell.sheds(false))
     }
@@ -133,30 +121,41 @@ impl Hub {
         }
     }
 
-    fn room(&self, key: &RoomKey) -> Option<Arc<RoomCell>> {
-        self.shard(key).lock().get(key).map(Arc::clone)
-    }
-
     /// Says something in a room, on this node and on others, unless it is over the limit.
-    pub fn say(&self, key: &RoomKey, said: &Said<'_>) -> Option<FanOut> {
-        if self.room(key).is_some_and(|cell| cell.sheds(true)) {
-            return None;
+    pub fn say(&self, key: &RoomKey, said: &Said<'_>) -> Delivery {
+        let cell = self.room(key);
+        if cell.as_ref().is_some_and(|cell| cell.sheds(true)) {
+            return Delivery::default();
         }
-        if let Some(bus) = self.bus() {
+        if let Some(bus) = self.context.bus() {
             bus.said(key, said);
         }
-        self.hear(key, said)
+        let delivery = cell.map(|cell| cell.publish(None, |vsn| said.encode(vsn, &key.topic)));
+        delivery.unwrap_or_default().and_bus(&self.context)
     }
 
-    /// Says something in a room of this node: what came from another.
-    pub fn hear(&self, key: &RoomKey, said: &Said<'_>) -> Option<FanOut> {
-        self.publish(key, |vsn| said.encode(vsn, &key.topic))
+    /// Says in a room of this node what came from another, unless it is over the limit.
+    pub fn hear(&self, key: &RoomKey, said: &Said<'_>) -> Delivery {
+        let cell = self.room(key).filter(|cell| !cell.sheds(false));
+        cell.map(|cell| cell.publish(None, |vsn| said.encode(vsn, &key.topic))).unwrap_or_default()
     }
 
-    /// Sets or ends an entry of presence that another node told; members are told when the [`FanOut`] runs. The room
-    /// is there while somebody is present in it, on whatever node.
+    /// Says in a room of this node a message that is stored in the database, unless it is over the limit. Members that
+    /// have been sent it already do not get it. `encode` is called at most once per serializer.
+    pub fn say_stored(
+        &self,
+        key: &RoomKey,
+        id: MessageId,
+        encode: impl FnMut(Vsn) -> Option<Bytes>,
+    ) -> Delivery {
+        let cell = self.room(key).filter(|cell| !cell.sheds(false));
+        cell.map(|cell| cell.publish(Some(id), encode)).unwrap_or_default().and_bus(&self.context)
+    }
+
+    /// Sets or ends an entry of presence that another node told; members are told when the [`FanOut`] runs. A room is
+    /// kept while anybody is present in it, on any node.
     pub fn set_presence(
-        self: &Arc<Self>,
+        &self,
         key: &RoomKey,
         meter: &Arc<dyn Meter>,
         origin: Origin,
@@ -177,7 +176,7 @@ impl Hub {
         if changed { cell.schedule(&mut room) } else { None }
     }
 
-    /// Gives the members of all rooms that `of` picks a frame that the server itself has to say.
+    /// Sends the members of all rooms that `of` picks a message of the server itself.
     pub fn tell(&self, of: impl Fn(&RoomKey) -> bool, encode: impl Fn(Vsn, &str) -> Option<Bytes>) {
         for shard in &self.shards {
             let cells: Vec<_> =
@@ -186,39 +185,6 @@ impl Hub {
                 drop(cell.tell(|vsn| encode(vsn, &cell.key.topic)));
             }
         }
-    }
-
-    /// Gives every member of a room one frame; `encode` and what is returned as in [`Membership::publish`].
-    pub fn publish(&self, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
-        let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
-        cell.publish(None, encode)
-    }
-
-    /// The same for a message that is stored in the database: those who have seen it already do not get it.
-    pub fn publish_stored(
-        &self,
-        key: &RoomKey,
-        id: MessageId,
-        encode: impl FnMut(Vsn) -> Option<Bytes>,
-    ) -> Option<FanOut> {
-        let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
-        cell.publish(Some(id), encode)
-    }
-
-    /// Whether more waits in a room than should; see [`Membership::congestion`].
-    #[must_use]
-    pub fn congestion(&self, key: &RoomKey) -> Option<Congestion> {
-        if let Some(jam) = Congestion::of_bus(self) {
-            return Some(jam);
-        }
-        self.room_congestion(key)
-    }
-
-    /// The same, not counting what waits for other nodes.
-    #[must_use]
-    pub fn room_congestion(&self, key: &RoomKey) -> Option<Congestion> {
-        let cell = self.shard(key).lock().get(key).map(Arc::clone)?;
-        cell.congestion()
     }
 
     /// Number of rooms.
@@ -234,22 +200,10 @@ impl Hub {
         self.shards.iter().map(of_shard).sum()
     }
 
-    /// What tells this node's refs and entries of presence from those of others.
+    /// The number that tells this node's refs and entries of presence from those of others.
     #[must_use]
     pub fn node(&self) -> u32 {
-        self.node
-    }
-
-    pub(crate) fn presence_interval(&self) -> Duration {
-        self.presence_interval
-    }
-
-    /// A presence ref that was never used before: 16 characters, as long as the reference's.
-    pub(crate) fn next_phx_ref(&self) -> String {
-        let mut text = String::with_capacity(16);
-        let count = self.next_ref.fetch_add(1, Ordering::Relaxed);
-        let _ = write!(text, "{:07x}{:09x}", self.node & 0xFFF_FFFF, count & 0xF_FFFF_FFFF);
-        text
+        self.context.node
     }
 
     pub(crate) fn forget_if_empty(&self, key: &RoomKey) {
@@ -262,6 +216,22 @@ impl Hub {
     fn shard(&self, key: &RoomKey) -> &Shard {
         let hash = self.hasher.hash_one(key) as usize;
         &self.shards[hash % self.shards.len()]
+    }
+}
+
+impl RoomCell {
+    /// Queues a message for all members.
+    fn publish(
+        self: &Arc<Self>,
+        id: Option<MessageId>,
+        encode: impl FnMut(Vsn) -> Option<Bytes>,
+    ) -> Delivery {
+        let users = self.room.lock().users;
+        // Encoded without the lock: a message may be large.
+        let frames = encode_for(&users, encode);
+        let mut room = self.room.lock();
+        room.enqueue(Kind::Broadcast, None, id, frames);
+        self.delivery(&mut room)
     }
 }
 

@@ -1,19 +1,44 @@
 //! Rooms of a node: members, fan-out of ready frames, outboxes, presence.
+//!
+//! From below: [`key`](RoomKey) names things; `presence`, `slot` and `room` are state without locks and clocks; a `cell` is
+//! a room that is in use; `fan_out` serves its members; [`Membership`] and [`Hub`] are what others use.
 
 mod bus;
+mod cell;
+mod context;
+mod delivery;
 mod diff_gate;
 mod fan_out;
+mod holding;
 mod hub;
+mod key;
+mod membership;
 mod memory;
+mod message;
+mod meter;
 mod outbox;
 mod presence;
+mod queue;
 mod room;
+mod shed;
+mod signal;
+mod sink;
+mod slot;
 
 pub use bus::{Backlog, Bus, Said};
+pub use cell::Congestion;
+pub use delivery::Delivery;
 pub use diff_gate::DiffGate;
 pub use fan_out::FanOut;
+pub use holding::Holding;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
+pub use key::{Audience, Kind, MemberId, MessageId, RoomKey, Sight};
+pub use membership::Membership;
 pub use memory::{HeldBody, Memory};
-pub use outbox::{Closed, DEFAULT_OUTBOX_BYTES, Flush, Holding, Outbox, Signal, Sink};
-pub use presence::{Entry, MemberId, Origin};
-pub use room::{Audience, Congestion, Kind, Member, Membership, MessageId, Meter, RoomKey, Sight};
+pub use meter::Meter;
+pub use outbox::{DEFAULT_OUTBOX_BYTES, Outbox};
+pub use presence::{Entry, Origin};
+pub use queue::{Closed, Flush};
+pub use signal::Signal;
+pub use sink::Sink;
+pub use slot::Member;

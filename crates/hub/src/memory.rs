@@ -1,8 +1,8 @@
-//! What a node holds for its clients, and who goes first when that is too much.
+//! What a node holds for its clients, and which sockets are closed first when that is too much.
 //!
-//! Everything counts that waits for a client or of it: frames, wherever they are (one that many share counts once), and
-//! what [`Outbox::hold`] is told of: messages that are being assembled or have to wait, bodies of requests, presence.
-//! When the sum is over the limit, the sockets that hold most are closed, until it is not.
+//! Everything that waits for a client or comes from it counts: frames, wherever they are (a frame that many share counts
+//! once), and what [`Outbox::hold`](crate::Outbox::hold) is told of: messages that are being assembled or have to wait,
+//! bodies of requests, presence. While the sum is over the limit, the sockets that hold most are closed.
 
 use std::{
     collections::HashMap,
@@ -15,24 +15,32 @@ use std::{
 use parking_lot::Mutex;
 use realtime_protocol::frame;
 
-use crate::Outbox;
-
-/// Bytes from which on a socket is one of those that may be closed: less helps nobody.
+/// A socket that holds this many bytes may be closed for it: closing smaller ones helps nobody.
 pub(crate) const LARGE: usize = 16 * 1024;
 
 /// Share of the limit that bodies of requests may have together: one in this many parts.
 const BODIES: usize = 4;
+
+/// Somebody who holds memory and can be made to give it up: an outbox.
+pub(crate) trait Holder: Send + Sync {
+    /// Bytes that it holds.
+    fn load(&self) -> usize;
+
+    /// Gives up what it holds, which no longer counts: its socket is closed. At the second time not even a frame that is
+    /// partly written is written to its end.
+    fn give_up(&self);
+}
 
 /// What a node holds for its clients.
 pub struct Memory {
     limit: usize,
     /// Bytes beside frames.
     held: AtomicUsize,
-    /// Bytes of requests' bodies, which are no socket's.
+    /// Bytes of requests' bodies, which belong to no socket.
     bodies: AtomicUsize,
-    /// Outboxes whose sockets hold [`LARGE`] or more, by address.
-    large: Mutex<HashMap<usize, Weak<Outbox>>>,
-    /// Held by whoever closes sockets.
+    /// Those that hold [`LARGE`] or more, by address.
+    large: Mutex<HashMap<usize, Weak<dyn Holder>>>,
+    /// Held while sockets are being closed, by one thread at a time.
     closing: Mutex<()>,
 }
 
@@ -87,12 +95,14 @@ impl Memory {
         }
     }
 
-    pub(crate) fn enter(&self, outbox: &Weak<Outbox>) {
-        self.large.lock().insert(outbox.as_ptr().addr(), Weak::clone(outbox));
+    /// Somebody holds [`LARGE`] or more from now on.
+    pub(crate) fn enter(&self, holder: Weak<dyn Holder>) {
+        self.large.lock().insert(holder.as_ptr().addr(), holder);
     }
 
-    pub(crate) fn leave(&self, outbox: &Weak<Outbox>) {
-        self.large.lock().remove(&outbox.as_ptr().addr());
+    /// The holder at this address holds less from now on.
+    pub(crate) fn leave(&self, address: usize) {
+        self.large.lock().remove(&address);
     }
 
     /// Closes the sockets that hold most while too much is held. To be called without a lock of an outbox.
@@ -105,13 +115,13 @@ impl Memory {
             let large = self.large.lock();
             large.values().filter_map(Weak::upgrade).collect()
         };
-        large.sort_by_cached_key(|outbox| std::cmp::Reverse(outbox.load()));
-        // Twice: those that are closed still hold a frame that is partly written, which goes last.
-        for outbox in large.iter().chain(&large) {
+        large.sort_by_cached_key(|holder| std::cmp::Reverse(holder.load()));
+        // Twice: closed sockets still hold a frame that is partly written. Those frames go last.
+        for holder in large.iter().chain(&large) {
             if !self.is_over() {
                 return;
             }
-            outbox.give_up();
+            holder.give_up();
         }
     }
 }
@@ -124,7 +134,7 @@ pub struct HeldBody {
 }
 
 impl HeldBody {
-    /// It is this long now, and has not become shorter. False: bodies have their share of the memory already.
+    /// The body is this long now, and not shorter than before. False if bodies already have their share of the memory.
     #[must_use]
     pub fn set(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);

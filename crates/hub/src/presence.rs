@@ -15,8 +15,7 @@ use std::{
 
 use bytes::Bytes;
 
-/// Identifies a member of a room; never used twice on a node.
-pub type MemberId = u64;
+use crate::key::MemberId;
 
 /// The channel that an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,7 +87,7 @@ impl Diff {
 #[derive(Debug, Default)]
 pub struct Presence {
     entries: HashMap<Origin, Arc<Entry>>,
-    /// Of the origins that changed since the last diff: what had been announced.
+    /// The origins that changed since the last diff, with the entry that was announced.
     changed: HashMap<Origin, Option<Arc<Entry>>>,
     /// The payload of `presence_state`, until the next diff.
     state: Option<Bytes>,
@@ -104,7 +103,7 @@ impl Presence {
         if current.is_some_and(|entry| same_json(&entry.tracked, &tracked)) {
             return false;
         }
-        // Others know nothing of what was never announced.
+        // Others do not know an entry that was never announced.
         let announced = self.changed.get(&origin).map_or(current, Option::as_ref);
         let previous = current.and(announced).map(|entry| &*entry.phx_ref);
         let meta = with_refs(&tracked, phx_ref, previous);
@@ -143,7 +142,7 @@ impl Presence {
         !self.entries.is_empty()
     }
 
-    /// The one way in which entries change.
+    /// Sets or ends an entry: the only way in which entries change.
     fn set(&mut self, origin: Origin, entry: Option<Arc<Entry>>) {
         let before = match entry {
             Some(entry) => self.entries.insert(origin, entry),
@@ -161,8 +160,8 @@ impl Presence {
         !self.changed.is_empty()
     }
 
-    /// Everything that changed since the last diff, as one: what came and went in between is not in it. `None`
-    /// when nothing is left to tell.
+    /// Everything that changed since the last diff, as one diff. Entries that came and went in between are not in it. `None`
+    /// when there is nothing to tell.
     pub fn take_diff(&mut self) -> Option<Diff> {
         let mut diff = Diff::default();
         for (origin, announced) in self.changed.drain() {
@@ -181,9 +180,9 @@ impl Presence {
         Some(diff)
     }
 
-    /// The payload of `presence_state`: what has been announced and is not gone. Whoever gets it and every later
-    /// diff misses nothing and is told of no join twice; the first diff may tell that somebody left whom the
-    /// state no longer had.
+    /// The payload of `presence_state`: the entries that were announced and are not gone. A member that gets it and every
+    /// later diff misses nothing and is told of no join twice; the first diff may contain a leave of an entry that was no
+    /// longer in the state.
     pub fn state_json(&mut self) -> Bytes {
         if let Some(state) = &self.state {
             return state.clone();
@@ -198,7 +197,7 @@ impl Presence {
         state
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether there is nothing to keep.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.changed.is_empty()

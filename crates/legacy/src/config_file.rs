@@ -4,22 +4,22 @@ use serde::Deserialize;
 
 use crate::{Event, Restrictions, Webhook, restrictions::Entry, webhook::Target};
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigFile {
-    /// What is broadcast.
+    /// What may be broadcast.
     pub restrictions: Restrictions,
-    /// Who is told of transactions over HTTP.
+    /// The endpoints that are sent transactions.
     pub webhooks: Vec<Webhook>,
 }
 
-/// The file cannot be used.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFileError {
-    /// It is not the JSON that it should be.
+    /// It is not JSON of the right form.
     #[error("is not of the right form: {0}")]
     Json(#[from] serde_json::Error),
-    /// A webhook without a place to post to.
+    /// A webhook has no endpoint.
     #[error("has a webhook without an endpoint")]
     NoEndpoint,
 }
@@ -55,7 +55,7 @@ fn all() -> String {
 }
 
 impl ConfigFile {
-    /// Reads the text of the file. One without the key `realtime` allows no broadcast at all.
+    /// Reads the text of the file. Without the key `realtime` nothing is broadcast at all.
     ///
     /// # Errors
     /// [`ConfigFileError`].

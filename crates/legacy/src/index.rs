@@ -1,7 +1,7 @@
-//! Who joined which topic, found from a row without writing the topic's text.
+//! Who joined which topic. It is found from a row without writing the topic's text.
 //!
-//! A joined topic is a plain string that is never understood. It is entered under its whole text, for changes of schemas
-//! and tables, and once for each way in which it can be the text of a column's value: `realtime:a:b=eq.c=eq.d` is value
+//! A joined topic is a plain string that is never interpreted. It is entered under its whole text, for changes of schemas
+//! and tables, and once for each way in which it can be read as a column's value: `realtime:a:b=eq.c=eq.d` is value
 //! `c=eq.d` of `a:b` as well as value `d` of `a:b=eq.c`. A row looks up the columns that somebody watches, and no others.
 
 use std::{
@@ -18,7 +18,7 @@ const MAX_VALUE: usize = 100;
 /// What every topic begins with.
 pub(crate) const PREFIX: &str = "realtime:";
 
-/// Those who joined one topic, each under a number of its own.
+/// The members of one topic, each under a number of its own.
 pub type Members<M> = FxHashMap<u64, M>;
 
 /// The topics of each value of a column.
@@ -33,12 +33,12 @@ pub struct TopicIndex<M> {
     /// `.eq.` means the same as `=eq.`.
     dotted: bool,
     next: u64,
-    /// Changes whenever a column comes to be watched or ceases to be.
+    /// Changes whenever a column begins or ceases to be watched.
     generation: u64,
 }
 
 impl<M> TopicIndex<M> {
-    /// An index into which nobody has joined.
+    /// An index without members.
     #[must_use]
     pub fn new(dotted: bool) -> Self {
         Self { topics: HashMap::new(), columns: HashMap::new(), dotted, next: 0, generation: 1 }

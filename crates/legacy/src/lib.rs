@@ -1,11 +1,12 @@
-//! The first generation of Realtime (servers 0.x and 1.0), as far as it needs no I/O: topics and who joined them,
-//! payloads of row changes, what is broadcast at all, and which webhooks a transaction concerns.
+//! The parts of Realtime's first generation (servers 0.x and 1.0) that need no I/O: topics and their members, payloads of
+//! row changes, what is broadcast at all, and which webhooks a transaction concerns.
 //!
 //! Its topics are plain strings: a change is published to the strings of its schema, of its table and of each of its
-//! columns' values, and whoever joined the same string gets it. Nothing here ever formats such a string per row: it looks
+//! columns' values, and everybody who joined the same string gets it. Nothing here formats such a string per row: it looks
 //! up what was joined ([`TopicIndex`]).
 
 mod config_file;
+mod describe;
 mod event;
 mod index;
 mod payload;

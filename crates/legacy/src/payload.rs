@@ -1,47 +1,11 @@
 //! Payloads of changes (legacy 3).
 
 use realtime_pgoutput::{
-    Oid,
     json::write_json_string,
-    message::{OldTuple, Relation, Tuple, Value},
+    message::{OldTuple, Tuple, Value},
 };
 
 use crate::{Event, Plan, Profile};
-
-/// What a value is called that an update left alone and that is not in the log.
-pub(crate) const UNCHANGED: &str = "unchanged_toast";
-
-/// A member's name and the colon after it.
-pub(crate) fn member(name: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    write_json_string(&mut out, name.as_bytes());
-    out.push(b':');
-    out
-}
-
-/// The columns of a table as JSON. A type without a name is given as its number.
-pub(crate) fn columns<'a>(relation: &Relation, type_name: impl Fn(Oid) -> Option<&'a str>) -> Vec<u8> {
-    let mut out = vec![b'['];
-    for (at, column) in relation.columns.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(b"{\"name\":");
-        write_json_string(&mut out, column.name.as_bytes());
-        out.extend_from_slice(b",\"type\":");
-        match type_name(column.type_oid) {
-            Some(name) => write_json_string(&mut out, name.as_bytes()),
-            None => out.extend_from_slice(column.type_oid.to_string().as_bytes()),
-        }
-        let flags: &[u8] = if column.identity { b",\"flags\":[\"key\"]" } else { b",\"flags\":[]" };
-        out.extend_from_slice(flags);
-        // Clients know "none" as the greatest unsigned number, not as -1.
-        let modifier = column.type_modifier.cast_unsigned();
-        out.extend_from_slice(format!(",\"type_modifier\":{modifier}}}").as_bytes());
-    }
-    out.push(b']');
-    out
-}
 
 /// A change of a row, or a truncation if there is neither a new row nor an old one.
 pub(crate) fn change(
@@ -77,7 +41,7 @@ pub(crate) fn change(
         record(&mut out, plan, new);
     }
     match (event, old) {
-        // Of an update only the whole old row counts, even where the key has changed.
+        // An update's old row is written only if it is whole, even if the key has changed.
         (Event::Update, Some(OldTuple::Full(old)))
         | (Event::Delete, Some(OldTuple::Full(old) | OldTuple::Key(old))) => {
             out.extend_from_slice(b",\"old_record\":");

@@ -1,4 +1,4 @@
-//! What is known of a table: its topics, how its columns are described, what of it may be broadcast.
+//! The plan of a table: its topics, how its columns are described, which of its changes may be broadcast.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -8,15 +8,15 @@ use realtime_pgoutput::{
 };
 
 use crate::{
-    Event, Members, Profile, Restrictions, TopicIndex,
+    Event, Members, Profile, Restrictions, TopicIndex, describe,
     index::{PREFIX, has_topic},
-    payload, time,
+    time,
 };
 
 /// `timestamp` and `timestamptz`.
 const TIMESTAMPS: [&str; 2] = ["timestamp", "timestamptz"];
 
-/// What is known of a table, until the walsender describes it anew.
+/// The plan of a table, until the walsender describes it again.
 #[derive(Debug)]
 pub struct Plan {
     relation: Arc<Relation>,
@@ -27,9 +27,9 @@ pub struct Plan {
     columns_json: Vec<u8>,
     /// What may be broadcast, by event.
     allowed: [Allowed; Event::ALL.len()],
-    /// The columns of which some value is watched.
+    /// The columns with a value that somebody watches.
     watched: Vec<usize>,
-    /// Of the index, when that was looked up. 0: never.
+    /// The index's generation when that was looked up. 0: never.
     generation: u64,
 }
 
@@ -52,7 +52,7 @@ struct Allowed {
 }
 
 impl Plan {
-    /// For a table as the walsender describes it; `type_name` knows the types.
+    /// The plan of a table as the walsender describes it; `type_name` knows the types.
     #[must_use]
     pub fn new<'a>(
         relation: Arc<Relation>,
@@ -63,7 +63,7 @@ impl Plan {
         let (schema, table) = (&*relation.schema, &*relation.name);
         let columns = relation.columns.iter().map(|column| Column {
             key: format!("{schema}:{table}:{}", column.name).into(),
-            member: payload::member(&column.name),
+            member: describe::member(&column.name),
             iso: profile.iso_timestamps
                 && type_name(column.type_oid).is_some_and(|name| TIMESTAMPS.contains(&name)),
         });
@@ -81,7 +81,7 @@ impl Plan {
             schema_topic: format!("{PREFIX}{schema}").into(),
             table_topic: format!("{PREFIX}{schema}:{table}").into(),
             columns: columns.collect(),
-            columns_json: payload::columns(&relation, type_name),
+            columns_json: describe::columns(&relation, type_name),
             allowed,
             watched: Vec::new(),
             generation: 0,
@@ -108,7 +108,7 @@ impl Plan {
         let column = self.columns.get(at)?;
         let text = match value {
             Value::Null => None,
-            Value::Unchanged => Some(Cow::Borrowed(payload::UNCHANGED)),
+            Value::Unchanged => Some(Cow::Borrowed(describe::UNCHANGED)),
             Value::Text(bytes) | Value::Binary(bytes) => Some(column.text(bytes)),
         };
         Some((&column.member, text))
@@ -124,7 +124,7 @@ impl Plan {
     }
 
     /// Calls `give` for every topic of a change that somebody joined, in the order of legacy 2.2. `row` is the new row, the
-    /// old one of a DELETE, and nothing of a TRUNCATE. To be [refreshed](Self::refresh) before.
+    /// old one of a DELETE, and nothing of a TRUNCATE. [Refresh](Self::refresh) before.
     pub fn topics<M>(
         &self,
         index: &TopicIndex<M>,

@@ -1,14 +1,14 @@
 //! Which servers of the first generation are emulated.
 
-/// Who is sent every change twice, first with the event `*` (0.7.0 to 0.14.4).
+/// Which clients are sent every change twice, first with the event `*` (0.7.0 to 0.14.4).
 ///
 /// Clients that compare the names of events need it for their `*` listeners: realtime-js up to 1.0.8, realtime-py 0.0.x.
-/// To later ones for JavaScript and Dart it does no harm, realtime-py from 1.0 on would see changes twice.
+/// It does no harm to later ones for JavaScript and Dart; realtime-py from 1.0 on would see changes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StarEvents {
     /// Nobody.
     Never,
-    /// Clients that may need it and are not harmed by it, as far as their joins tell.
+    /// Clients that may need it and are not harmed by it, judged by their joins.
     Auto,
     /// Everybody.
     Always,
@@ -17,7 +17,7 @@ pub enum StarEvents {
 /// What differed between the versions of the first generation (legacy 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profile {
-    /// Who is sent the event `*` too.
+    /// Which clients are sent the event `*` too.
     pub star_events: StarEvents,
     /// `column.eq.value` means the same as `column=eq.value`, as the READMEs had it.
     pub dotted_filter: bool,
@@ -30,7 +30,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// What serves most clients: servers 0.22 to 1.0, and the event `*` for those who may need it.
+    /// The profile that serves most clients: servers 0.22 to 1.0, and the event `*` for clients that may need it.
     pub const ANY: Self = Self { star_events: StarEvents::Auto, ..Self::V0_22 };
 
     /// Servers 0.7 to 0.10.

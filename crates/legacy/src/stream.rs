@@ -1,4 +1,4 @@
-//! From the messages of the log to changes.
+//! Turns the messages of the log into changes.
 
 use std::{cell::OnceCell, sync::Arc};
 
@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{Event, Members, Plan, Profile, Restrictions, TopicIndex, builtin_type_name, payload, time};
 
-/// What the log has told of tables and types, and the transaction that is being read.
+/// The tables and types that the log has described, and the transaction that is being read.
 #[derive(Debug)]
 pub struct Stream {
     profile: Profile,
@@ -33,7 +33,7 @@ pub struct Change<'a> {
 }
 
 impl Stream {
-    /// A stream that has told nothing yet.
+    /// A stream at its beginning.
     #[must_use]
     pub fn new(profile: Profile, restrictions: Restrictions) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Stream {
         }
     }
 
-    /// A new connection begins: it tells everything anew.
+    /// A new connection begins: it describes everything again.
     pub fn restart(&mut self) {
         self.types.clear();
         self.plans.clear();
@@ -57,7 +57,7 @@ impl Stream {
         &self.commit_timestamp
     }
 
-    /// Takes a message and calls `give` for each change that it brings; a change of a table that was not described is none.
+    /// Takes a message and calls `give` for each change in it. A change of a table that was not described is ignored.
     pub fn take(&mut self, message: &Message, mut give: impl FnMut(Change<'_>)) {
         match message {
             Message::Begin { commit_time, .. } => self.begin(*commit_time),
@@ -88,7 +88,7 @@ impl Stream {
     }
 
     fn relation(&mut self, relation: &Arc<Relation>) {
-        // Everybody would see private messages and the keys of tenants, if all tables are published.
+        // If all tables are published everybody would see private messages and the keys of tenants.
         if OWN_SCHEMAS.contains(&&*relation.schema) {
             self.plans.remove(&relation.oid);
             return;
@@ -139,7 +139,7 @@ impl Change<'_> {
         (&relation.schema, &relation.name)
     }
 
-    /// Its JSON, the payload of every frame about it; made when first asked for.
+    /// Its JSON, the payload of every frame about it; rendered when first asked for.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.payload.get_or_init(|| {
@@ -147,7 +147,7 @@ impl Change<'_> {
         })
     }
 
-    /// Calls `give` for each of its topics that somebody joined, with what [`payload`](Self::payload) says.
+    /// Calls `give` for each of its topics that somebody joined, with its [`payload`](Self::payload).
     pub fn publish<M>(&mut self, index: &TopicIndex<M>, mut give: impl FnMut(&[u8], &Arc<str>, &Members<M>)) {
         let row = match (self.new, self.old) {
             (Some(new), _) => Some(new),

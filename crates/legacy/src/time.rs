@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use realtime_pgoutput::message::UnixMicros;
 
-/// The commit time of a transaction: UTC, whole seconds, `2021-02-22T05:22:19Z`. Empty for a time that no calendar has.
+/// The commit time of a transaction: UTC, whole seconds, `2021-02-22T05:22:19Z`. Empty for a time outside of the calendar.
 pub(crate) fn commit_timestamp(time: UnixMicros) -> String {
     let seconds = time.0.div_euclid(1_000_000);
     jiff::Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default()
 }
 
 /// The text of a `timestamp` or `timestamptz` in the form of ISO 8601: the fraction as it stands, no offset and the offset
-/// zero as `Z`. What is no such text (`infinity`, years before Christ or beyond 9999) stays as it is.
+/// zero as `Z`. Any other text (`infinity`, years before Christ or beyond 9999) stays as it is.
 pub(crate) fn iso(text: &str) -> Cow<'_, str> {
     iso_parts(text).map_or(Cow::Borrowed(text), Cow::Owned)
 }

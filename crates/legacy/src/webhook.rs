@@ -1,11 +1,11 @@
-//! Which transactions a webhook is told of, and with which headers (legacy 6).
+//! Which transactions a webhook is sent, and with which headers (legacy 6).
 
 use crate::Event;
 
 /// A webhook of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Where it is posted to.
+    /// The endpoint.
     pub endpoint: Box<str>,
     /// The event it is for; `None` for all.
     pub event: Option<Event>,
@@ -16,18 +16,18 @@ pub struct Webhook {
 /// The tables that a webhook is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// All.
+    /// All tables.
     All,
-    /// Those of a schema.
+    /// The tables of a schema.
     Schema(Box<str>),
-    /// One.
+    /// One table.
     Table(Box<str>, Box<str>),
-    /// None: a relation of more parts than a table has, or an event that does not exist.
+    /// No table: the relation has more parts than a table, or the event does not exist.
     Nothing,
 }
 
 impl Target {
-    /// The tables that a relation of the configuration file means.
+    /// The tables of a relation of the configuration file.
     pub(crate) fn parse(relation: &str) -> Self {
         let parts: Vec<&str> = relation.split(':').collect();
         match parts[..] {
@@ -55,7 +55,7 @@ impl Webhook {
     }
 }
 
-/// The headers of `WEBHOOK_HEADERS`, `key=value:key2=value2`. `None` if one of the pairs is none: then all are left out.
+/// Reads `WEBHOOK_HEADERS`, `key=value:key2=value2`. `None` if a pair is malformed: then all are left out.
 #[must_use]
 pub fn parse_headers(text: &str) -> Option<Vec<(String, String)>> {
     let pair = |pair: &str| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));

@@ -1,7 +1,7 @@
-//! Making, starting and stopping the cluster.
+//! Creates, starts and stops the cluster.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     path::{Path, PathBuf},
     process::ExitStatus,
 };
@@ -14,7 +14,9 @@ use tokio::{
 };
 use tokio_postgres::{Client, NoTls};
 
-use crate::{Error, Supervised, find, install, owner::Owner, port::free_port};
+use crate::{
+    error::Error, find, install, owner::Owner, port::free_port, progress::Progress, supervised::Supervised,
+};
 
 /// How long the server may take to accept connections.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -35,39 +37,18 @@ const KEY: &str = "server.key";
 /// Lines of the server's log in an error.
 const LOG_LINES: usize = 5;
 
-/// How often another free port is chosen when somebody else was quicker to take it.
+/// How often another free port is chosen when another program was quicker to take it.
 const PORT_ATTEMPTS: u32 = 3;
 
-/// What PostgreSQL's log says then.
+/// What PostgreSQL's log says in that case.
 const PORT_TAKEN: &str = "Address already in use";
 
-/// What is being done; `Display` is for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// The server programs are being installed.
-    Installing,
-    /// A data directory is being made.
-    Initializing(PathBuf),
-    /// The server is being started.
-    Starting,
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Installing => f.write_str("Installing PostgreSQL (once)"),
-            Self::Initializing(dir) => write!(f, "Making a PostgreSQL cluster in {} (once)", dir.display()),
-            Self::Starting => f.write_str("Starting PostgreSQL"),
-        }
-    }
-}
-
-/// How a cluster is to run.
+/// How to run a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// Folder of the server programs; looked for if not given.
+    /// Folder of the server programs; searched for if not given.
     pub bin_dir: Option<PathBuf>,
-    /// Data directory; made if it is not there.
+    /// Data directory; created if it does not exist.
     pub data_dir: PathBuf,
     /// Port; a free one if not given.
     pub port: Option<u16>,
@@ -105,7 +86,7 @@ pub struct Cluster {
     password: String,
     data: PathBuf,
     log: PathBuf,
-    /// What it is started with.
+    /// The command that starts it.
     bin: PathBuf,
     owner: Owner,
     options: ClusterOptions,
@@ -113,7 +94,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server on a data directory, which is made if it is not there.
+    /// Starts a server on a data directory, which is created if it does not exist.
     ///
     /// # Errors
     /// [`Error`], with a text for people.

@@ -1,4 +1,4 @@
-//! Where the server programs are.
+//! Finds the server programs.
 
 use std::{
     path::{Path, PathBuf},
@@ -31,7 +31,7 @@ fn has_programs(dir: &Path) -> bool {
 fn on_path() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let dir = std::env::split_paths(&path).find(|dir| has_programs(dir))?;
-    // A link from elsewhere: initdb wants its own neighbours.
+    // Follows links: initdb looks for the other programs beside itself.
     dir.join("initdb").canonicalize().ok()?.parent().map(Path::to_owned)
 }
 

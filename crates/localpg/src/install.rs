@@ -1,15 +1,15 @@
-//! Installing the server programs where the system has a package manager that we know.
+//! Installs the server programs if the system has a package manager that we know.
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use tokio::process::Command;
 
-use crate::{Error, Progress};
+use crate::{error::Error, progress::Progress};
 
-/// What a person can do where we cannot.
+/// What a person can do if we cannot.
 pub(crate) const HINT: &str = "apt-get install postgresql";
 
-/// Where Debian is told not to make and start a cluster of its own.
+/// The file that tells Debian not to create and start a cluster of its own.
 const CREATE_MAIN_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/realtime.conf";
 
 /// Installs PostgreSQL with `apt-get`.

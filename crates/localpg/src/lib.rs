@@ -10,9 +10,11 @@ mod find;
 mod install;
 mod owner;
 mod port;
+mod progress;
 mod supervised;
 
-pub use cluster::{Cluster, ClusterOptions, Progress};
+pub use cluster::{Cluster, ClusterOptions};
 pub use error::Error;
 pub use port::free_port;
+pub use progress::Progress;
 pub use supervised::Supervised;

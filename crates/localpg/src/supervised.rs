@@ -7,8 +7,8 @@ use tokio::{
     time::{self, Duration},
 };
 
-/// Runs the program and stops it when its own standard input ends: that is when we stop it, and when we are gone,
-/// however that came about. A shell gives its background jobs no input, hence the third descriptor.
+/// Runs the program and stops it when the shell's standard input ends: when we stop it, and when this process is gone for any
+/// reason. A shell gives its background jobs no input, hence the third descriptor.
 const SUPERVISOR: &str = r#"
 exec 3<&0
 "$@" </dev/null >>"$LOG" 2>&1 3<&- &
@@ -23,7 +23,7 @@ kill $watcher 2>/dev/null
 exit $code
 "#;
 
-/// A running program, of those that stop on SIGINT even where it was ignored when they began, as PostgreSQL and NATS do.
+/// A running program that stops on SIGINT, even if that was ignored when it began, as PostgreSQL and NATS do.
 /// Dropping it stops the program, [`stop`](Self::stop) also waits for its end.
 #[derive(Debug)]
 pub struct Supervised {
@@ -34,7 +34,7 @@ pub struct Supervised {
 
 impl Supervised {
     /// The command that [`start`](Self::start) starts: arguments of the program, its user and its environment may be added.
-    /// What it says is appended to `log`; `remove` is removed when it has ended.
+    /// Its output is appended to `log`; `remove` is removed when it has ended.
     #[must_use]
     pub fn command(program: &Path, log: &Path, remove: Option<&Path>) -> Command {
         let mut shell = Command::new("/bin/sh");
@@ -46,7 +46,7 @@ impl Supervised {
     /// Starts it.
     ///
     /// # Errors
-    /// When there can be no process. That the program cannot be run shows as its end.
+    /// When no process can be started. A program that cannot be run shows as one that has ended.
     pub fn start(mut command: Command) -> io::Result<Self> {
         // A process group of its own: Ctrl-C in a terminal reaches us, and we stop the program when we are done.
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);

@@ -1,6 +1,6 @@
-//! What hot paths count with: counters and histograms of a few atomics, read by whoever exposes them.
+//! Counters and histograms for hot paths: a few atomics each, read by whatever exposes them.
 //!
-//! Pure. Nothing here has a name, a label or a lock: those belong to who reads.
+//! Pure. Nothing here has a name, a label or a lock: those belong to the readers.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -17,18 +17,17 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// What was added since the start.
+    /// The sum of what was added since the start.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Upper bounds of the buckets of a histogram, inclusive, in ascending order; what is larger than the last counts in
-/// one more bucket.
+/// Upper bounds of a histogram's buckets, inclusive, in ascending order. Larger values count in one more bucket.
 pub type Bounds = &'static [u64];
 
-/// Bounds in microseconds, of bounds in milliseconds.
+/// Converts bounds from milliseconds to microseconds.
 #[must_use]
 pub const fn milliseconds<const N: usize>(bounds: [u64; N]) -> [u64; N] {
     let mut micros = bounds;
@@ -42,7 +41,7 @@ pub const fn milliseconds<const N: usize>(bounds: [u64; N]) -> [u64; N] {
     micros
 }
 
-/// How often something was how large. Durations are kept in microseconds. A measurement costs two atomic additions.
+/// Counts measurements by size. Durations are kept in microseconds. A measurement costs two atomic additions.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: Bounds,
@@ -52,7 +51,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// A histogram that has seen nothing.
+    /// A histogram without measurements.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self {
@@ -62,7 +61,7 @@ impl Histogram {
         }
     }
 
-    /// Takes a measurement.
+    /// Records a measurement.
     pub fn record(&self, value: u64) {
         let place = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
         if let Some(bucket) = self.buckets.get(place) {
@@ -71,7 +70,7 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// Takes a measurement of time.
+    /// Records a duration.
     pub fn record_time(&self, took: Duration) {
         self.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
@@ -88,7 +87,7 @@ impl Histogram {
         self.sum.load(Ordering::Relaxed)
     }
 
-    /// What it has seen so far.
+    /// The measurements so far.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -99,7 +98,7 @@ impl Histogram {
     }
 }
 
-/// What a [`Histogram`] had seen at some moment.
+/// The measurements of a [`Histogram`] at some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     bounds: Bounds,
@@ -108,7 +107,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Adds what another one has seen, of the same bounds; one that was never filled takes any.
+    /// Adds the measurements of another snapshot with the same bounds; an empty one takes any bounds.
     pub fn merge(&mut self, other: &Self) {
         if self.buckets.is_empty() {
             self.clone_from(other);

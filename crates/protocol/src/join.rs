@@ -1,6 +1,6 @@
 //! The payload of `phx_join` (protocol 4.2 to 4.5).
 //!
-//! Everything whose size a client chooses has a limit, which is looked at before anything is made of it.
+//! Everything whose size a client chooses has a limit, which is checked before anything is built from it.
 
 mod members;
 
@@ -14,13 +14,13 @@ pub const MAX_TOPIC_BYTES: usize = 4_096;
 /// Longest `ref` and `join_ref`: channels keep them. Binary frames carry no longer ones.
 pub const MAX_REF_BYTES: usize = 255;
 
-/// Longest presence key: it is told to everybody again and again.
+/// Longest presence key: it is sent to everybody again and again.
 const MAX_KEY_BYTES: usize = 1_024;
 
 /// Longest token: larger than any header of a proxy lets through.
 const MAX_TOKEN_BYTES: usize = 64 * 1_024;
 
-/// Longest `replay`, which has two numbers.
+/// Longest `replay`, which consists of two numbers.
 const MAX_REPLAY_BYTES: usize = 1_024;
 
 /// Longest text of all subscriptions together: it is kept, and sent back.
@@ -33,7 +33,7 @@ pub struct JoinPayload {
     pub legacy: bool,
     /// Join the private room of the topic.
     pub private: bool,
-    /// Answer broadcasts.
+    /// Acknowledge broadcasts.
     pub ack: bool,
     /// Send the client's own broadcasts back to it.
     pub to_self: bool,
@@ -47,11 +47,11 @@ pub struct JoinPayload {
     pub replay: Option<Replay>,
     /// Subscriptions to row changes, null entries left out.
     pub postgres_changes: Vec<Map<String, Value>>,
-    /// The same, as the client wrote them.
+    /// Subscriptions as the client wrote them.
     pub postgres_changes_text: Vec<Box<str>>,
     /// Token for this channel.
     pub access_token: Option<String>,
-    /// The same under its older name.
+    /// Token for this channel, under its older name.
     pub user_token: Option<String>,
 }
 
@@ -69,13 +69,13 @@ pub struct FieldError {
     pub expected: &'static str,
 }
 
-/// The payload is not of the form that a join must have; the join is refused.
+/// Why a join is refused because of its payload.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JoinPayloadError {
     /// A part that must be an object.
     #[error("Join {0} must be an object")]
     NoObject(&'static str),
-    /// Whether the channel is private cannot be told. It is never taken for public then (spec README, decision 21).
+    /// It is not clear whether the channel is private. Then it is never taken for public (spec README, decision 21).
     #[error("`{0}` must be true or false")]
     NoBoolean(&'static str),
     /// More entries than a channel may have.
@@ -97,10 +97,10 @@ pub enum JoinPayloadError {
 }
 
 impl JoinPayloadError {
-    /// Of a part that is longer than it may be.
+    /// Checks the length of a part.
     ///
     /// # Errors
-    /// [`JoinPayloadError::TooLong`] then.
+    /// [`JoinPayloadError::TooLong`].
     pub const fn check_length(field: &'static str, length: usize, limit: usize) -> Result<(), Self> {
         if length > limit { Err(Self::TooLong { field, limit }) } else { Ok(()) }
     }
@@ -112,7 +112,7 @@ impl JoinPayload {
     ///
     /// # Errors
     /// [`JoinPayloadError`] when the payload, `config`, `config.broadcast` or an entry of `postgres_changes` is not an
-    /// object, when `private` is no boolean, and when something is larger than it may be.
+    /// object, when `private` is not a boolean, and when a part is too large.
     pub fn parse(payload: &[u8], max_changes: usize) -> Result<(Self, Vec<FieldError>), JoinPayloadError> {
         let mut problems = Vec::new();
         let mut join = Self::default();
@@ -148,7 +148,7 @@ impl JoinPayload {
             if let Some(replay) = not_null(replay) {
                 let length = replay.get().len();
                 JoinPayloadError::check_length("config.broadcast.replay", length, MAX_REPLAY_BYTES)?;
-                // What is nested too deeply is no replay that could be given, but asks for one.
+                // A value that is nested too deeply cannot be a replay, but still asks for one.
                 self.replay = Some(Replay(value(replay).unwrap_or_default()));
             }
         }
@@ -202,7 +202,7 @@ fn value(raw: &RawValue) -> Option<Value> {
 /// A JSON boolean, or `true` or `false` as a string in any letter case; missing, null and "" are false. `None` for
 /// anything else.
 fn boolean(raw: Option<&RawValue>) -> Option<bool> {
-    // The longest that is meant, with each letter escaped.
+    // The longest form, with each letter escaped.
     const LONGEST: usize = "\"\\u0066\\u0061\\u006c\\u0073\\u0065\"".len();
     let Some(raw) = not_null(raw) else { return Some(false) };
     match raw.get() {
@@ -217,7 +217,7 @@ fn boolean(raw: Option<&RawValue>) -> Option<bool> {
     }
 }
 
-/// The same; anything else is false, and named.
+/// A [`boolean`]; anything else is false and named among the problems.
 fn flexible(raw: Option<&RawValue>, field: &'static str, problems: &mut Vec<FieldError>) -> bool {
     boolean(raw).unwrap_or_else(|| {
         problems.push(FieldError { field, expected: "boolean" });
@@ -225,7 +225,7 @@ fn flexible(raw: Option<&RawValue>, field: &'static str, problems: &mut Vec<Fiel
     })
 }
 
-/// A token.
+/// Reads a token.
 fn string(
     raw: Option<&RawValue>,
     field: &'static str,

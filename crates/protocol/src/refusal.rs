@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::{ErrorCode, JoinPayloadError};
+use realtime_codes::ErrorCode;
+
+use crate::join::JoinPayloadError;
 
 /// Why a connection is refused before the upgrade. Token problems come from the token's verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +49,11 @@ impl HandshakeRefusal {
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::TenantNotFound => ErrorCode::TENANT_NOT_FOUND,
-            Self::RealtimeDisabledForTenant => ErrorCode::REALTIME_DISABLED_FOR_TENANT,
-            Self::MissingApiKey => ErrorCode::MISSING_API_KEY,
-            Self::ConnectionRateLimitReached => ErrorCode::CONNECTION_RATE_LIMIT_REACHED,
-            Self::JoinsRateLimitReached => ErrorCode::JOINS_RATE_LIMIT_REACHED,
+            Self::TenantNotFound => ErrorCode::TenantNotFound,
+            Self::RealtimeDisabledForTenant => ErrorCode::RealtimeDisabledForTenant,
+            Self::MissingApiKey => ErrorCode::MissingAPIKey,
+            Self::ConnectionRateLimitReached => ErrorCode::ConnectionRateLimitReached,
+            Self::JoinsRateLimitReached => ErrorCode::JoinsRateLimitReached,
         }
     }
 }
@@ -71,13 +73,13 @@ pub enum JoinRefusal {
     /// The tenant allows private channels only.
     #[error("PrivateOnly: This project only allows private channels")]
     PrivateOnly,
-    /// As many users as the tenant may have.
+    /// The tenant has as many users as it may have.
     #[error("ConnectionRateLimitReached: Too many connected users")]
     ConnectionRateLimitReached,
     /// The joins limiter is triggered. Closes the socket.
     #[error("ClientJoinRateLimitReached: Too many joins per second")]
     ClientJoinRateLimitReached,
-    /// As many channels on this socket as it may have.
+    /// The socket has as many channels as it may have.
     #[error("ChannelRateLimitReached: Too many channels")]
     ChannelRateLimitReached,
     /// The policies let nobody of this token read the private topic.
@@ -86,13 +88,13 @@ pub enum JoinRefusal {
     /// `replay` on a public channel.
     #[error("UnableToReplayMessages: Replay is not allowed for public channels")]
     ReplayOnPublicChannel,
-    /// Something of the join is larger than it may be, or could weaken a protection if it was guessed.
+    /// A part of the join is too large, or is ambiguous where a guess could weaken a protection.
     #[error("InvalidJoinPayload: {0}")]
     InvalidJoinPayload(Cow<'static, str>),
     /// The payload is not of the form that a join must have.
     #[error("UnknownErrorOnChannel: {0}")]
     UnknownErrorOnChannel(Cow<'static, str>),
-    /// A reason that another part of the server knows: the token, the database.
+    /// A reason from another part of the server: the token, the database.
     #[error("{reason}")]
     Other {
         /// The whole `reason`.
@@ -116,20 +118,21 @@ impl JoinRefusal {
     /// Operators' code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
-        match self {
-            Self::TopicNameRequired => ErrorCode::TOPIC_NAME_REQUIRED.as_str(),
-            Self::RealtimeRestarting => ErrorCode::REALTIME_RESTARTING.as_str(),
-            Self::TenantNotFound => ErrorCode::TENANT_NOT_FOUND.as_str(),
-            Self::PrivateOnly => ErrorCode::PRIVATE_ONLY.as_str(),
-            Self::ConnectionRateLimitReached => ErrorCode::CONNECTION_RATE_LIMIT_REACHED.as_str(),
-            Self::ClientJoinRateLimitReached => ErrorCode::CLIENT_JOIN_RATE_LIMIT_REACHED.as_str(),
-            Self::ChannelRateLimitReached => ErrorCode::CHANNEL_RATE_LIMIT_REACHED.as_str(),
-            Self::Unauthorized(_) => ErrorCode::UNAUTHORIZED.as_str(),
-            Self::ReplayOnPublicChannel => ErrorCode::UNABLE_TO_REPLAY_MESSAGES.as_str(),
-            Self::InvalidJoinPayload(_) => ErrorCode::INVALID_JOIN_PAYLOAD.as_str(),
-            Self::UnknownErrorOnChannel(_) => ErrorCode::UNKNOWN_ERROR_ON_CHANNEL.as_str(),
-            Self::Other { code, .. } => code,
-        }
+        let code = match self {
+            Self::TopicNameRequired => ErrorCode::TopicNameRequired,
+            Self::RealtimeRestarting => ErrorCode::RealtimeRestarting,
+            Self::TenantNotFound => ErrorCode::TenantNotFound,
+            Self::PrivateOnly => ErrorCode::PrivateOnly,
+            Self::ConnectionRateLimitReached => ErrorCode::ConnectionRateLimitReached,
+            Self::ClientJoinRateLimitReached => ErrorCode::ClientJoinRateLimitReached,
+            Self::ChannelRateLimitReached => ErrorCode::ChannelRateLimitReached,
+            Self::Unauthorized(_) => ErrorCode::Unauthorized,
+            Self::ReplayOnPublicChannel => ErrorCode::UnableToReplayMessages,
+            Self::InvalidJoinPayload(_) => ErrorCode::InvalidJoinPayload,
+            Self::UnknownErrorOnChannel(_) => ErrorCode::UnknownErrorOnChannel,
+            Self::Other { code, .. } => return code,
+        };
+        code.as_str()
     }
 
     /// Whether the socket is closed after the reply, with code 1001.

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::write_json_string;
+use realtime_codes::ErrorCode;
+
+use crate::json::write_json_string;
 
 /// What part of the server a `system` message speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,17 +114,25 @@ impl SystemMessage {
 
     /// Something was missed or may have been; the channel lives on (spec README, decision 18).
     #[must_use]
-    pub fn gap(extension: Extension, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(extension, Status::Gap, Some(code), message)
+    pub fn gap(
+        extension: Extension,
+        code: impl Into<&'static str>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(extension, Status::Gap, Some(code.into()), message)
     }
 
     /// Something does not work as asked for; the channel lives on (spec README, decision 18).
     #[must_use]
-    pub fn warning(extension: Extension, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(extension, Status::Warning, Some(code), message)
+    pub fn warning(
+        extension: Extension,
+        code: impl Into<&'static str>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(extension, Status::Warning, Some(code.into()), message)
     }
 
-    /// So many messages or row changes were not delivered: there were more than `limit` per second (spec README,
+    /// `count` messages or row changes were not delivered: there were more than `limit` per second (spec README,
     /// decision 23).
     #[must_use]
     pub fn dropped(extension: Extension, count: u64, limit: u32) -> Self {
@@ -132,7 +142,7 @@ impl SystemMessage {
         };
         let what = if count == 1 { one } else { many };
         let text = format!("{count} {what} not delivered: the limit is {limit} per second");
-        Self { count: Some(count), ..Self::warning(extension, "MessagesDropped", text) }
+        Self { count: Some(count), ..Self::warning(extension, ErrorCode::MessagesDropped, text) }
     }
 
     fn new(

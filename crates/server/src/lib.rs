@@ -3,7 +3,6 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
-pub mod codes;
 pub mod config;
 pub mod dashboard;
 pub mod dev;

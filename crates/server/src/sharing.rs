@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use realtime_cluster::{
     Cluster,
-    stream::{Followed, Owned, Place as StreamPlace},
+    stream::{Followed, Owned, Part},
 };
 use realtime_postgres::{Following, Owning, Place, Sharing};
 
@@ -100,10 +100,10 @@ struct Owner {
 impl Owning for Owner {
     fn carry(&self, place: Place, event: Bytes) {
         let place = match place {
-            Place::Begin => StreamPlace::Begin,
-            Place::Within => StreamPlace::Within,
-            Place::Needed(key) => StreamPlace::Needed(key),
-            Place::End(position) => StreamPlace::End(position),
+            Place::Begin => Part::Begin,
+            Place::Within => Part::Within,
+            Place::Needed(key) => Part::Needed(key),
+            Place::End(position) => Part::End(position),
         };
         self.owned.carry(place, &event);
     }

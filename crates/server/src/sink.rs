@@ -98,9 +98,9 @@ impl ChangeSink for DatabaseSink {
         let meta = format!("{{\"id\":\"{}\"}}", message.id);
         let user = UserBroadcast { event: message.event, encoding, body };
         let encode = |vsn| encode::user_broadcast(vsn, &key.topic, &user, Some(meta.as_bytes()));
-        let fan_out = self.hub.publish_stored(&key, id.as_u128(), encode);
-        self.fan_outs.lock().extend(fan_out);
-        let congestion = self.hub.congestion(&key)?;
+        let delivery = self.hub.say_stored(&key, id.as_u128(), encode);
+        self.fan_outs.lock().extend(delivery.run);
+        let congestion = delivery.congestion?;
         self.run_fan_outs();
         Some(Box::pin(async move { congestion.over().await }))
     }

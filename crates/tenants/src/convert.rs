@@ -1,4 +1,4 @@
-//! From a record to the tenant that the server works with.
+//! Turns a record into the tenant that the server works with.
 
 use realtime_tls::{Route, Tls};
 use std::time::Duration;
@@ -6,12 +6,14 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use crate::{CipherError, Ciphers, DatabaseSettings, Limits, Tenant, TenantRecord, bare_host};
+use crate::{
+    CipherError, Ciphers, DatabaseSettings, ExtensionRecord, Limits, Tenant, TenantRecord, bare_host,
+};
 
-/// Longest name of a slot, in bytes: less than PostgreSQL keeps by what a temporary slot's name gets appended.
+/// Longest name of a slot, in bytes: PostgreSQL's limit less what is appended for temporary slots.
 pub const MAX_SLOT_NAME: usize = 63 - 14;
 
-/// Why a record is no tenant that could be served.
+/// Why a tenant cannot be served with its record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableTenant {
     /// It has no extension of type `postgres_cdc_rls`.
@@ -30,7 +32,7 @@ pub enum UnusableTenant {
     Setting(&'static str),
 }
 
-/// What the server's own settings say about every tenant.
+/// The server's settings that concern every tenant.
 #[derive(Debug, Clone)]
 pub struct TenantTemplate {
     /// Limits where the record has none.
@@ -85,6 +87,16 @@ impl TenantRecord {
         }
     }
 
+    /// How the tenant's database is reached. The default tenant's is reached as the server's settings say.
+    fn route(&self, extension: &ExtensionRecord, template: &TenantTemplate) -> Route {
+        if template.default_tenant.as_deref() == Some(&*self.external_id) {
+            return template.database.route.clone();
+        }
+        let plain = extension.settings.get("ssl_enforced") == Some(&Value::Bool(false));
+        let tls = if plain { Tls::disable() } else { Tls::require() };
+        Route { tls, ip_version: template.database.route.ip_version }
+    }
+
     fn database_settings(
         &self,
         ciphers: &Ciphers,
@@ -100,35 +112,18 @@ impl TenantRecord {
             let value = secret(setting)?.expose_secret().to_owned();
             if value.is_empty() { Err(UnusableTenant::Setting(setting)) } else { Ok(value) }
         };
-        let mut slot_name =
-            extension.text("slot_name").unwrap_or("supabase_realtime_replication_slot").to_owned();
-        if let Some(suffix) = &template.slot_name_suffix {
-            slot_name.push('_');
-            slot_name.push_str(suffix);
-        }
-        let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if slot_name.is_empty() || slot_name.len() > MAX_SLOT_NAME || !slot_name.chars().all(valid) {
-            return Err(UnusableTenant::Setting("slot_name"));
-        }
-        let route = if template.default_tenant.as_deref() == Some(&*self.external_id) {
-            template.database.route.clone()
-        } else {
-            let plain = extension.settings.get("ssl_enforced") == Some(&Value::Bool(false));
-            let tls = if plain { Tls::disable() } else { Tls::require() };
-            Route { tls, ip_version: template.database.route.ip_version }
-        };
         let positive = |setting: &str| extension.integer(setting).filter(|value| *value > 0);
         let size = |setting: &str| positive(setting).and_then(|size| size.try_into().ok());
         let millis = |setting: &str| positive(setting).and_then(|millis| millis.try_into().ok());
         Ok(DatabaseSettings {
             host: bare_host(&clear("db_host")?).to_owned(),
             port: clear("db_port")?.trim().parse().map_err(|_| UnusableTenant::Setting("db_port"))?,
-            route,
+            route: self.route(extension, template),
             name: clear("db_name")?,
             user: clear("db_user")?,
             password: secret("db_password")?,
             publication: extension.text("publication").unwrap_or("supabase_realtime").to_owned(),
-            slot_name,
+            slot_name: slot_name(extension, template)?,
             pool_size: size("subcriber_pool_size").unwrap_or(template.database.pool_size),
             policy_pool_size: size("db_pool").or(template.database.policy_pool_size),
             queue_target: millis("db_queue_target")
@@ -137,4 +132,18 @@ impl TenantRecord {
             ..template.database.clone()
         })
     }
+}
+
+/// The name of the tenant's replication slots, as PostgreSQL allows it.
+fn slot_name(extension: &ExtensionRecord, template: &TenantTemplate) -> Result<String, UnusableTenant> {
+    let mut name = extension.text("slot_name").unwrap_or("supabase_realtime_replication_slot").to_owned();
+    if let Some(suffix) = &template.slot_name_suffix {
+        name.push('_');
+        name.push_str(suffix);
+    }
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.is_empty() || name.len() > MAX_SLOT_NAME || !name.chars().all(valid) {
+        return Err(UnusableTenant::Setting("slot_name"));
+    }
+    Ok(name)
 }

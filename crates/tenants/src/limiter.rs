@@ -122,8 +122,8 @@ impl Limiter {
         let _ = self.second.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// Whether one more would be too much: the average has reached the limit, and so has what was counted in this
-    /// second. So as many as the limit allows pass in each second while more are wanted.
+    /// Whether one more would be too much: both the average and the count of this second have reached the limit. So while
+    /// there are too many, as many pass in each second as the limit allows.
     pub fn is_over(&self, now: Duration) -> bool {
         self.is_triggered(now) && {
             let packed = self.second.load(Ordering::Relaxed);
@@ -156,12 +156,12 @@ impl Limiter {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Sets another limit and goes on counting; the next tick tells whether it is reached.
+    /// Sets another limit and goes on counting; the next tick decides whether it is reached.
     pub fn adjust_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Sets another limit and begins anew with nothing counted; an equal limit changes nothing.
+    /// Sets another limit and starts counting from zero; an equal limit changes nothing.
     pub fn set_limit(&self, limit: u32, now: Duration) {
         if self.limit.swap(limit, Ordering::Relaxed) == limit {
             return;
@@ -174,7 +174,7 @@ impl Limiter {
         self.triggered.store(false, Ordering::Relaxed);
     }
 
-    /// Makes up for the ticks that are due.
+    /// Runs the ticks that are due.
     fn advance(&self, now: Duration) {
         let now = millis(now);
         if now < self.due.load(Ordering::Relaxed) {
@@ -187,7 +187,7 @@ impl Limiter {
         }
         let mut average = window.tick(self.pending.swap(0, Ordering::Relaxed));
         due += self.tick_millis;
-        // After so many empty ticks a window does not change any more.
+        // After this many empty ticks a window does not change any more.
         let mut left = millis(FORGET) / self.tick_millis + 1;
         while due <= now && left > 0 {
             average = window.tick(0);
@@ -222,7 +222,7 @@ pub struct CallWindow {
 }
 
 impl CallWindow {
-    /// Counts a call. False if there were `max` already since the window began.
+    /// Counts a call. False if there have been `max` since the window began.
     pub fn allow(&mut self, now: Duration, max: u32, window: Duration) -> bool {
         match self.began {
             Some(began) if now.saturating_sub(began) <= window => self.calls = self.calls.saturating_add(1),
@@ -231,14 +231,14 @@ impl CallWindow {
         self.calls <= max
     }
 
-    /// When the next call will be allowed that was not.
+    /// When calls are allowed again.
     #[must_use]
     pub fn opens_at(&self, window: Duration) -> Duration {
         self.began.unwrap_or_default() + window + Duration::from_millis(1)
     }
 }
 
-/// What one client sends in each second: whether it goes on with far more than it may.
+/// Counts what one client sends in each second, to notice one that keeps sending far too much.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Flood {
     second: u64,
@@ -247,7 +247,7 @@ pub struct Flood {
     seconds: u32,
 }
 
-/// Seconds in a row after which a client is taken to go on.
+/// Seconds in a row with too many messages after which a client floods.
 const FLOOD_SECONDS: u32 = 10;
 
 impl Flood {

@@ -16,8 +16,9 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    TlsError,
-    mode::{PROVIDER, certificates, read},
+    error::TlsError,
+    mode::{certificates, read},
+    provider::PROVIDER,
 };
 
 const CERTIFICATE: &str = "Certificate file";

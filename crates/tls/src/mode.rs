@@ -2,22 +2,21 @@
 
 use std::{
     fmt, io,
-    path::{Path, PathBuf},
+    path::Path,
     str::FromStr,
     sync::{Arc, LazyLock},
 };
 
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 
-use crate::verify::{AnyCertificate, AnyName};
-
-/// The one library that all cryptography is of.
-pub(crate) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+use crate::{
+    error::TlsError,
+    provider::PROVIDER,
+    verify::{AnyCertificate, AnyName},
+};
 
 /// Whether a connection is encrypted, and what the server has to prove (`sslmode` of libpq).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,13 +24,13 @@ pub enum TlsMode {
     /// Never encrypted.
     #[default]
     Disable,
-    /// Encrypted if the server can, its certificate not verified. No protection from anybody in between.
+    /// Encrypted if the server can, its certificate not verified. No protection against anybody in between.
     Prefer,
     /// Encrypted, the certificate not verified: what `ssl_enforced` means (tenant_database 8.4).
     Require,
-    /// Encrypted, the certificate signed by an authority that is trusted, for whatever name.
+    /// Encrypted, the certificate signed by a trusted authority, for any name.
     VerifyCa,
-    /// The same, and the certificate names the host that was asked for.
+    /// Encrypted, the certificate signed by a trusted authority, and for the host that was asked for.
     VerifyFull,
 }
 
@@ -76,45 +75,12 @@ impl FromStr for TlsMode {
     }
 }
 
-/// Why TLS cannot be used as it is configured.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file that cannot be read, or is no PEM file of the kind that is needed.
-    #[error("{what} {}: {problem}", path.display())]
-    File {
-        /// What the file should hold.
-        what: &'static str,
-        /// Its path.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The system trusts nobody, and no authority was named.
-    #[error("No trusted certificate authorities are installed on this system; name a CA file")]
-    NoRoots,
-    /// The library refuses what it was given.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl TlsError {
-    pub(crate) fn file(what: &'static str, path: &Path, problem: impl fmt::Display) -> Self {
-        Self::File { what, path: path.to_owned(), problem: problem.to_string() }
-    }
-}
-
-impl From<rustls::Error> for TlsError {
-    fn from(error: rustls::Error) -> Self {
-        Self::Refused(error.to_string())
-    }
-}
-
 /// TLS to a database: a mode, and what is needed for it. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Tls {
     mode: TlsMode,
     ca_file: Option<Arc<Path>>,
-    /// None only where nothing is ever encrypted.
+    /// `None` only if nothing is ever encrypted.
     client: Option<Arc<ClientConfig>>,
 }
 
@@ -162,8 +128,8 @@ impl Tls {
         Ok(Self { mode, ca_file: ca_file.map(Into::into), client })
     }
 
-    /// What `DB_SSL` and `DB_SSL_CA_CERT` mean (http_and_ops 5): nothing, encryption, or with a file also a server
-    /// that has proved its name.
+    /// TLS as `DB_SSL` and `DB_SSL_CA_CERT` ask for it (http_and_ops 5): none, encryption, or with a file also a server
+    /// that proves its name.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -182,13 +148,13 @@ impl Tls {
         self.mode
     }
 
-    /// Whom certificates are verified against, if not against those that the system trusts.
+    /// The file of authorities that certificates are verified against, if not those that the system trusts.
     #[must_use]
     pub fn ca_file(&self) -> Option<&Path> {
         self.ca_file.as_deref()
     }
 
-    /// What a handshake needs.
+    /// The configuration for a handshake.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         self.client.as_ref().map_or_else(|| Arc::clone(&UNVERIFIED), Arc::clone)
     }
@@ -215,7 +181,7 @@ fn roots(file: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
             roots.add(certificate).map_err(|error| TlsError::file(WHAT, path, error))?;
         }
     } else {
-        // One authority that cannot be read is no reason not to trust the others.
+        // Authorities that cannot be read are left out: the others can still be trusted.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
             return Err(TlsError::NoRoots);
@@ -245,7 +211,7 @@ pub(crate) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError>
     std::fs::read(path).map_err(|error| TlsError::file(what, path, kind(&error)))
 }
 
-/// What the operating system says, in words without its number.
+/// The operating system's error as a text without its number.
 fn kind(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),

@@ -1,6 +1,6 @@
 //! How a database is reached.
 
-use std::{fmt, io, net::SocketAddr, str::FromStr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -12,56 +12,17 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    DialError, Tls, TlsMode,
-    dial::{PEER_LIMIT, Unreachable},
+    error::DialError,
+    ip_version::IpVersion,
+    mode::{Tls, TlsMode},
+    unreachable::Unreachable,
 };
 
-/// What a connection for queries runs over.
+/// How long a peer that should answer may be silent before the connection counts as broken.
+pub(crate) const PEER_LIMIT: Duration = Duration::from_secs(30);
+
+/// The transport of a connection for queries.
 pub type PgStream = <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream;
-
-/// Which addresses of a host name are used (`DB_IP_VERSION`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IpVersion {
-    /// All, in the order that the system gives them: IPv6 first where it works.
-    #[default]
-    Any,
-    /// Only those of IPv4.
-    V4,
-    /// Only those of IPv6.
-    V6,
-}
-
-impl IpVersion {
-    fn allows(self, address: SocketAddr) -> bool {
-        match self {
-            Self::Any => true,
-            Self::V4 => address.is_ipv4(),
-            Self::V6 => address.is_ipv6(),
-        }
-    }
-}
-
-impl fmt::Display for IpVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => "IP",
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
-
-impl FromStr for IpVersion {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "ipv4" => Ok(Self::V4),
-            "ipv6" => Ok(Self::V6),
-            _ => Err(format!("must be one of ipv4, ipv6, not {text:?}")),
-        }
-    }
-}
 
 /// How a database is reached: whether encrypted, what its server has to prove, over which addresses. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +34,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether a plain connection to whatever address is all that is wanted.
+    /// Whether a plain connection to any address is enough.
     #[must_use]
     pub fn is_direct(&self) -> bool {
         self.tls.mode() == TlsMode::Disable && self.ip_version == IpVersion::Any
@@ -88,7 +49,7 @@ impl Route {
         config: &Config,
     ) -> Result<(Client, Connection<Socket, PgStream>), tokio_postgres::Error> {
         let mut config = config.clone();
-        // The system notices a peer that is gone without a word.
+        // Lets the system notice a peer that vanished.
         config.keepalives_idle(PEER_LIMIT).tcp_user_timeout(PEER_LIMIT);
         config.ssl_mode(match self.tls.mode() {
             TlsMode::Disable => SslMode::Disable,
@@ -104,7 +65,7 @@ impl Route {
         config.connect(MakeRustlsConnect::new(self.tls.client().as_ref().clone())).await
     }
 
-    /// What a pool of `deadpool` makes its connections with.
+    /// What makes the connections of a `deadpool` pool.
     #[must_use]
     pub fn manager(&self, config: Config) -> Manager {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
@@ -132,7 +93,7 @@ impl Route {
         Ok(found)
     }
 
-    /// The same settings with addresses beside the names, which stay what certificates are compared with.
+    /// Adds addresses to the settings. The names stay: certificates are compared with them.
     async fn with_addresses(&self, config: &Config) -> Result<Config, DialError> {
         let mut addressed = config.clone();
         let [Host::Tcp(host)] = config.get_hosts() else { return Ok(addressed) };
@@ -156,7 +117,7 @@ impl deadpool_postgres::Connect for Route {
         async move {
             let (client, connection) = Self::connect(self, &config).await?;
             let task = tokio::spawn(async move {
-                // The client is told too, by the statement that fails.
+                // The statement that fails tells the client too.
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "connection ended");
                 }
@@ -192,11 +153,5 @@ mod tests {
         let error = route.connect(&config).await.map(drop).unwrap_err();
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         assert_eq!(cause.as_deref(), Some("The database's host 127.0.0.1 has no IPv6 address"));
-    }
-
-    #[test]
-    fn words() {
-        assert_eq!("IPv4".parse(), Ok(IpVersion::V4));
-        assert_eq!("5".parse::<IpVersion>().unwrap_err(), "must be one of ipv4, ipv6, not \"5\"");
     }
 }

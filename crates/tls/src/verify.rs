@@ -1,4 +1,4 @@
-//! What a server's certificate has to prove where that is less than everything.
+//! Verifiers that demand less of a server's certificate than the library does.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use crate::mode::PROVIDER;
+use crate::provider::PROVIDER;
 
-/// Any certificate will do. That the server has its key is verified nevertheless: it costs nothing and makes an error of
-/// a broken peer.
+/// Accepts any certificate. Still verifies that the server has its key: that costs nothing, and a broken peer becomes an
+/// error.
 #[derive(Debug)]
 pub(crate) struct AnyCertificate;
 
-/// A certificate that a trusted authority has signed, for whatever name.
+/// Accepts a certificate that a trusted authority has signed, for any name.
 #[derive(Debug)]
 pub(crate) struct AnyName {
     roots: Arc<RootCertStore>,
@@ -32,7 +32,7 @@ impl AnyName {
     }
 }
 
-/// The checks of signatures, which are the same whatever is asked of the certificate.
+/// The checks of signatures, which do not depend on what the certificate has to prove.
 macro_rules! signatures {
     () => {
         fn verify_tls12_signature(

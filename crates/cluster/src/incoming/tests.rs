@@ -1,7 +1,9 @@
+use bytes::BytesMut;
 use realtime_hub::{Audience, Member, Meter, Outbox};
 use realtime_protocol::Vsn;
 
-use super::*;
+use super::{copies::TELL_AGAIN, *};
+use crate::wire::Kind;
 
 #[derive(Debug)]
 struct Side(Arc<dyn Meter>);

@@ -1,15 +1,17 @@
-//! What a node does by itself: it sends, says that it is there, and notices who is not.
+//! What a node does by itself: it sends, says that it is alive, and notices nodes that are not.
 
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
+use realtime_protocol::ErrorCode;
 use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 
-use super::{Inner, Latencies};
+use super::{Latencies, Node};
 use crate::{
     incoming::{Incoming, tell_gap},
+    link::MARGIN,
     members::{Beat, Change},
     wire::{Direct, HEADER},
 };
@@ -17,14 +19,11 @@ use crate::{
 /// A node that does not answer is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// What was said so long before a connection was lost may have been lost with it: more than it takes to notice.
+/// Messages of this time before a connection was lost may be lost too: it is longer than it takes to notice the loss.
 const DOUBTFUL: Duration = Duration::from_secs(30);
 
 /// Tenants in one question.
 const QUESTION: usize = 500;
-
-/// Room that NATS needs of the largest message beside ours.
-pub(crate) const MARGIN: usize = 64;
 
 /// How long a ping may be out (http_and_ops 4.2).
 const PING_LIMIT: Duration = Duration::from_secs(5);
@@ -33,24 +32,24 @@ const PING_LIMIT: Duration = Duration::from_secs(5);
 const MEASURE: u32 = 5;
 
 /// Sends what this node has to say.
-pub(super) async fn send(inner: Arc<Inner>) {
+pub(crate) async fn send(node: Arc<Node>) {
     loop {
         let stream = tokio::select! {
-            stream = inner.outgoing.next() => stream,
-            () = inner.stop.cancelled() => return,
+            stream = node.outgoing.next() => stream,
+            () = node.link.stop.cancelled() => return,
         };
-        let max = inner.max_payload().saturating_sub(MARGIN).max(HEADER + 1);
-        let deliverable = inner.is_connected() && max > HEADER + 1;
-        for message in inner.outgoing.take(&stream, max, deliverable, Instant::now()) {
-            inner.publish(inner.subjects.tenant(&stream.tenant), message).await;
+        let max = node.link.max_payload().saturating_sub(MARGIN).max(HEADER + 1);
+        let deliverable = node.link.is_connected() && max > HEADER + 1;
+        for message in node.outgoing.take(&stream, max, deliverable, Instant::now()) {
+            node.link.publish(node.link.subjects.tenant(&stream.tenant), message).await;
         }
         stream.published();
     }
 }
 
-/// Heartbeats, and all that is done by the clock.
-pub(super) async fn live(inner: Arc<Inner>) {
-    let interval = inner.config.heartbeat;
+/// Sends heartbeats, and does all that is done by the clock.
+pub(crate) async fn live(node: Arc<Node>) {
+    let interval = node.link.config.heartbeat;
     let mut ticks = time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut beats = 0;
@@ -59,56 +58,56 @@ pub(super) async fn live(inner: Arc<Inner>) {
             _ = ticks.tick() => {
                 let now = Instant::now();
                 beats += 1;
-                inner.say_beat(false, beats % MEASURE == 0).await;
+                node.say_beat(false, beats % MEASURE == 0).await;
                 if beats % MEASURE == 1 {
-                    inner.measure().await;
+                    node.measure().await;
                 }
-                inner.give_up_pings(now);
-                inner.expire(now);
-                inner.sweep(now).await;
+                node.give_up_pings(now);
+                node.expire(now);
+                node.sweep(now).await;
             }
-            () = inner.resumed.notified() => inner.resume().await,
-            () = inner.stop.cancelled() => return,
+            () = node.link.resumed.notified() => node.resume().await,
+            () = node.link.stop.cancelled() => return,
         }
     }
 }
 
-/// Notices when this process or its machine stood still: what others said meanwhile is still to be read.
-pub(super) async fn mind_the_clock(inner: Arc<Inner>) {
-    let interval = inner.config.heartbeat;
+/// Notices when this process or its machine stood still: then messages of others have still to be read.
+pub(crate) async fn mind_the_clock(node: Arc<Node>) {
+    let interval = node.link.config.heartbeat;
     loop {
         let before = Instant::now();
         tokio::select! {
             () = time::sleep(interval) => {}
-            () = inner.stop.cancelled() => return,
+            () = node.link.stop.cancelled() => return,
         }
         let pause = before.elapsed().saturating_sub(interval);
         if pause > interval / 2 {
-            inner.members.lock().excuse(pause);
-            // Nor could they be answered.
-            inner.latencies.lock().pings.clear();
+            node.peers.members.lock().excuse(pause);
+            // Answers to pings could not be heard either.
+            node.latencies.lock().pings.clear();
         }
     }
 }
 
-impl Inner {
-    pub(super) async fn say_beat(&self, bye: bool, latencies: bool) {
+impl Node {
+    pub(crate) async fn say_beat(&self, bye: bool, latencies: bool) {
         if let Ok(beat) = serde_json::to_vec(&self.beat(bye, latencies)) {
-            self.publish(self.subjects.nodes(), beat.into()).await;
+            self.link.publish(self.link.subjects.nodes(), beat.into()).await;
         }
     }
 
     /// A heartbeat has come.
-    pub(super) async fn heard(&self, beat: Beat) {
+    pub(crate) async fn heard(&self, beat: Beat) {
         let (name, version, id) = (beat.name.clone(), beat.version.clone(), beat.id);
-        let change = self.members.lock().heard(beat, Instant::now());
+        let change = self.peers.members.lock().heard(beat, Instant::now());
         match change {
             None => {}
             Some(Change::Came(_)) => {
                 tracing::info!(name, version, "a node has come");
-                // It has to know us soon, to listen to us.
+                // It has to hear from us soon, to listen to us.
                 self.say_beat(false, false).await;
-                let interests = self.interests();
+                let interests = self.peers.tenants();
                 self.ask(id, &interests).await;
             }
             Some(Change::Went(_)) => {
@@ -116,38 +115,39 @@ impl Inner {
                 self.forget(id);
             }
             Some(Change::Refused(_)) => {
-                let code = "ClusterVersionMismatch";
+                let code = ErrorCode::ClusterVersionMismatch.as_str();
                 tracing::error!(
                     code,
                     name,
                     version,
-                    "a node of another version is refused: nothing is exchanged with it"
+                    "refused a node of another version: nothing is exchanged with it"
                 );
             }
             Some(Change::Namesake) => {
-                let code = "ClusterNodeIdTaken";
-                tracing::error!(code, name, "a node drew the same number: start this one again");
+                let code = ErrorCode::ClusterNodeIdTaken.as_str();
+                tracing::error!(code, name, "another node drew the same number: restart this one");
             }
         }
     }
 
     fn expire(&self, now: Instant) {
-        let gone = self.members.lock().expire(now);
+        let gone = self.peers.members.lock().expire(now);
         for id in gone {
             let id_text = format!("{id:08x}");
-            tracing::error!(code = "RealtimeNodeDisconnected", id = id_text, "a node is not heard any more");
+            let code = ErrorCode::RealtimeNodeDisconnected.as_str();
+            tracing::error!(code, id = id_text, "lost contact with a node");
             self.forget(id);
         }
     }
 
     fn forget(&self, id: u32) {
-        for incoming in self.interests() {
+        for incoming in self.peers.tenants() {
             incoming.forget(&self.hub, id);
         }
         self.latencies.lock().measured.remove(&id);
     }
 
-    /// Asks a node what is so there about tenants.
+    /// Asks a node about its state of tenants.
     async fn ask(&self, node: u32, interests: &[Arc<Incoming>]) {
         for some in interests.chunks(QUESTION) {
             let ask = self.asks.next();
@@ -158,55 +158,55 @@ impl Inner {
         }
     }
 
-    /// Asks all nodes what is so there about a tenant.
-    pub(super) async fn ask_all(&self, incoming: &Arc<Incoming>) {
-        for node in self.others() {
+    /// Asks all nodes about their state of a tenant.
+    pub(crate) async fn ask_all(&self, incoming: &Arc<Incoming>) {
+        for node in self.peers.others() {
             self.ask(node, std::slice::from_ref(incoming)).await;
         }
     }
 
-    pub(super) async fn put_question(&self, node: u32, ask: u64, about: &[Arc<Incoming>]) {
+    pub(crate) async fn put_question(&self, node: u32, ask: u64, about: &[Arc<Incoming>]) {
         let tenants = about.iter().map(|incoming| Arc::clone(&incoming.tenant)).collect();
         self.tell(node, &Direct::Want { ask, tenants }).await;
     }
 
-    /// The connection stands, for the first time or again.
+    /// There is a connection, for the first time or again.
     async fn resume(&self) {
-        if !self.is_connected() {
+        if !self.link.is_connected() {
             return;
         }
-        let lost_at = self.lost_at.lock().take();
+        let lost_at = self.link.take_lost_at();
         self.say_beat(false, false).await;
         for (stream, mark) in self.outgoing.marks(lost_at.map(|at| at - DOUBTFUL)) {
-            self.publish(self.subjects.tenant(&stream.tenant), mark).await;
+            self.link.publish(self.link.subjects.tenant(&stream.tenant), mark).await;
         }
-        let interests = self.interests();
+        let interests = self.peers.tenants();
         for incoming in &interests {
             // Before the first connection nothing was heard either.
             if incoming.alone.swap(false, Ordering::SeqCst) || lost_at.is_some() {
                 incoming.missed();
             }
         }
-        for node in self.others() {
+        for node in self.peers.others() {
             self.ask(node, &interests).await;
         }
     }
 
-    /// What is due from time to time.
+    /// Does what is due from time to time.
     async fn sweep(&self, now: Instant) {
         self.outgoing.forget_idle(now);
         for (stream, mark) in self.outgoing.marks(None) {
-            self.publish(self.subjects.tenant(&stream.tenant), mark).await;
+            self.link.publish(self.link.subjects.tenant(&stream.tenant), mark).await;
         }
         let mut gaps: HashSet<Arc<str>> = HashSet::new();
-        for incoming in self.interests() {
+        for incoming in self.peers.tenants() {
             self.outgoing.users(&incoming.tenant, incoming.side().users());
             if incoming.take_owed() {
                 tracing::warn!(tenant = &*incoming.tenant, "messages from other nodes may have been missed");
                 gaps.insert(Arc::clone(&incoming.tenant));
             }
             for node in incoming.unanswered(ASK_AGAIN, now) {
-                if self.members.lock().contains(node) {
+                if self.peers.members.lock().contains(node) {
                     self.ask(node, std::slice::from_ref(&incoming)).await;
                 } else {
                     incoming.forget(&self.hub, node);
@@ -223,11 +223,11 @@ impl Inner {
         let is_idle = || {
             let since = *incoming.idle_since.lock();
             incoming.holders.load(Ordering::Relaxed) == 0
-                && since.is_some_and(|since| now.saturating_duration_since(since) > self.config.linger)
+                && since.is_some_and(|since| now.saturating_duration_since(since) > self.link.config.linger)
         };
         if is_idle() {
-            let mut all = self.incoming.write();
-            // Nobody has come for it before the table was locked.
+            let mut all = self.peers.incoming.write();
+            // Nobody has taken an interest before the table was locked.
             if is_idle() {
                 all.remove(&incoming.tenant);
                 incoming.stop.cancel();
@@ -238,7 +238,7 @@ impl Inner {
 
     /// Measures round trips.
     async fn measure(&self) {
-        for node in self.others() {
+        for node in self.peers.others() {
             let number = {
                 let mut latencies = self.latencies.lock();
                 latencies.next += 1;
@@ -259,7 +259,7 @@ impl Inner {
 
     /// Gives up pings that were not answered.
     fn give_up_pings(&self, now: Instant) {
-        let members = self.members.lock();
+        let members = self.peers.members.lock();
         let mut latencies = self.latencies.lock();
         let Latencies { pings, measured, .. } = &mut *latencies;
         pings.retain(|_, (node, since)| {

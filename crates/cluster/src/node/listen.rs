@@ -1,16 +1,17 @@
-//! What is heard from NATS.
+//! What this node hears from NATS.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
 };
 
+use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use realtime_hub::Congestion;
 use tokio::time::{self, Duration, Instant};
 
-use super::{FIRST_ANSWERS, Inner};
+use super::Node;
 use crate::{
     incoming::Incoming,
     members::Beat,
@@ -23,67 +24,71 @@ use crate::{
 const MAX_WAITING: usize = 16_000_000;
 
 /// How long messages of a tenant wait for a room.
-const PATIENCE: Duration = Duration::from_secs(5);
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+
+/// How long the first socket of a tenant waits for the state of other nodes. A client that joins later is told as it
+/// becomes known, which is right too, only in more frames.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Size of the parts of an answer, unless NATS takes less.
 const PART: usize = 256 * 1024;
 
-/// Room that a part needs beside the records.
+/// Bytes that a part needs beside the records.
 const TOLD: usize = 512;
 
-/// Heartbeats of all nodes.
-pub(super) async fn beats(inner: Arc<Inner>) {
-    let Some(mut messages) = subscribe(&inner, inner.subjects.nodes()).await else { return };
-    inner.resumed.notify_one();
-    while let Some(message) = next(&inner, &mut messages).await {
-        inner.received(&message);
+/// Hears the heartbeats of all nodes.
+pub(crate) async fn beats(node: Arc<Node>) {
+    let Some(mut messages) = node.link.subscribe(node.link.subjects.nodes()).await else { return };
+    node.link.resumed.notify_one();
+    while let Some(message) = node.link.next(&mut messages).await {
+        node.link.received(&message);
         match serde_json::from_slice::<Beat>(&message) {
-            Ok(beat) => inner.heard(beat).await,
-            Err(error) => tracing::debug!(%error, "heartbeat that cannot be read"),
+            Ok(beat) => node.heard(beat).await,
+            Err(error) => tracing::debug!(%error, "cannot read a heartbeat"),
         }
     }
 }
 
-/// Questions and answers for this node.
-pub(super) async fn direct(inner: Arc<Inner>) {
-    let Some(mut messages) = subscribe(&inner, inner.subjects.node(inner.id)).await else { return };
-    while let Some(message) = next(&inner, &mut messages).await {
-        inner.received(&message);
+/// Hears questions and answers for this node.
+pub(crate) async fn direct(node: Arc<Node>) {
+    let Some(mut messages) = node.link.subscribe(node.link.subjects.node(node.link.id)).await else { return };
+    while let Some(message) = node.link.next(&mut messages).await {
+        node.link.received(&message);
         match Direct::decode(message) {
             Ok((from, Direct::Want { ask, tenants })) => {
-                inner.tasks.spawn(answer(Arc::clone(&inner), from, ask, tenants));
+                node.link.tasks.spawn(answer(Arc::clone(&node), from, ask, tenants));
             }
             Ok((from, Direct::Told(told))) => {
-                let incoming = inner.incoming.read().get(&told.tenant).map(Arc::clone);
+                let incoming = node.peers.tenant(&told.tenant);
                 if let Some(incoming) = incoming
-                    && let Err(error) = incoming.told(&inner.hub, from, told)
+                    && let Err(error) = incoming.told(&node.hub, from, told)
                 {
-                    inner.malformed(error);
+                    node.link.malformed(error);
                 }
             }
-            Ok((from, Direct::Ping(number))) => inner.tell(from, &Direct::Pong(number)).await,
-            Ok((_, Direct::Pong(number))) => inner.pong(number),
-            Err(error) => inner.malformed(error),
+            Ok((from, Direct::Ping(number))) => node.tell(from, &Direct::Pong(number)).await,
+            Ok((_, Direct::Pong(number))) => node.pong(number),
+            Err(error) => node.link.malformed(error),
         }
     }
 }
 
-/// Tells a node all that is so here about tenants.
-async fn answer(inner: Arc<Inner>, to: u32, ask: u64, tenants: Vec<Arc<str>>) {
+/// Tells a node this node's state of tenants.
+async fn answer(node: Arc<Node>, to: u32, ask: u64, tenants: Vec<Arc<str>>) {
     for tenant in tenants {
-        if let Some(incoming) = inner.incoming.read().get(&tenant) {
-            // Those who came since the last heartbeat count too.
-            inner.outgoing.users(&tenant, incoming.side().users());
+        if let Some(incoming) = node.peers.tenant(&tenant) {
+            // Users who came since the last heartbeat count too.
+            node.outgoing.users(&tenant, incoming.side().users());
         }
-        let Snapshot { as_of, mut records } = inner.outgoing.snapshot(&tenant);
-        let max = inner.max_payload().saturating_sub(TOLD).clamp(1, PART);
+        let Snapshot { as_of, mut records } = node.outgoing.snapshot(&tenant);
+        let max = node.link.max_payload().saturating_sub(TOLD).clamp(1, PART);
         let mut offset = 0;
         loop {
             let part = records.split_to(max.min(records.len()));
             let last = records.is_empty();
             let length = part.len() as u64;
             let told = Told { ask, tenant: Arc::clone(&tenant), as_of, offset, last, records: part };
-            inner.tell(to, &Direct::Told(told)).await;
+            node.tell(to, &Direct::Told(told)).await;
             if last {
                 break;
             }
@@ -92,42 +97,12 @@ async fn answer(inner: Arc<Inner>, to: u32, ask: u64, tenants: Vec<Arc<str>>) {
     }
 }
 
-/// What is said about a tenant, while this node has sockets of it.
-pub(super) async fn tenant(inner: Arc<Inner>, incoming: Arc<Incoming>) {
-    // Without a connection nothing will be heard: nobody need wait for it. They are told when there is one.
-    if !inner.is_connected() {
-        incoming.alone.store(true, Ordering::SeqCst);
-        // Still not: it is seen when there is a connection.
-        if !inner.is_connected() {
-            incoming.ready.send_replace(true);
-        }
-    }
+/// Hears what is said about a tenant, while this node has sockets of it.
+pub(crate) async fn tenant(node: Arc<Node>, incoming: Arc<Incoming>) {
+    note_isolation(&node, &incoming);
     let answered_by = Instant::now() + FIRST_ANSWERS;
-    let subscribing = subscribe(&inner, inner.subjects.tenant(&incoming.tenant));
-    tokio::pin!(subscribing);
-    let subscribed = loop {
-        tokio::select! {
-            biased;
-            () = incoming.stop.cancelled() => return,
-            subscribed = &mut subscribing => break subscribed,
-            // The client may not get to it until there is a connection again.
-            () = time::sleep_until(answered_by), if !*incoming.ready.borrow() => {
-                incoming.ready.send_replace(true);
-            }
-        }
-    };
-    let Some(mut messages) = subscribed else {
-        incoming.ready.send_replace(true);
-        return;
-    };
-    let begin = async {
-        if let Some(client) = inner.client.get()
-            && inner.is_connected()
-        {
-            inner.barrier(client).await;
-        }
-        inner.ask_all(&incoming).await;
-    };
+    let Some(mut messages) = subscribe(&node, &incoming, answered_by).await else { return };
+    let begin = begin(&node, &incoming);
     tokio::pin!(begin);
     let mut begun = false;
     let mut waiting = Waiting::default();
@@ -135,9 +110,9 @@ pub(super) async fn tenant(inner: Arc<Inner>, incoming: Arc<Incoming>) {
         tokio::select! {
             biased;
             () = incoming.stop.cancelled() => break,
-            () = inner.stop.cancelled() => break,
+            () = node.link.stop.cancelled() => break,
             message = messages.next() => match message {
-                Some(message) => waiting.push(&inner, message.payload),
+                Some(message) => waiting.push(&node, message.payload),
                 None => break,
             },
             () = &mut begin, if !begun => {
@@ -152,23 +127,68 @@ pub(super) async fn tenant(inner: Arc<Inner>, incoming: Arc<Incoming>) {
             }
         }
         while let Some(message) = waiting.pop() {
-            match incoming.envelope(&inner.hub, &inner.asks, message.clone()) {
-                Ok(outcome) => {
-                    waiting.jams = outcome.congested;
-                    waiting.jammed_until = Instant::now() + PATIENCE;
-                    inner.counts.gaps.fetch_add(outcome.gap.into(), Ordering::Relaxed);
-                    if let (Some(ask), Some(from)) = (outcome.ask, sender(&message)) {
-                        inner.put_question(from, ask, std::slice::from_ref(&incoming)).await;
-                    }
-                }
-                Err(error) => inner.malformed(error),
-            }
+            hear(&node, &incoming, message, &mut waiting).await;
         }
     }
-    incoming.forget_all(&inner.hub);
+    incoming.forget_all(&node.hub);
 }
 
-/// Who sent an envelope.
+/// Lets nobody wait for other nodes while there is no connection: nothing would be heard. The members are told once there
+/// is one.
+fn note_isolation(node: &Node, incoming: &Incoming) {
+    if node.link.is_connected() {
+        return;
+    }
+    incoming.alone.store(true, Ordering::SeqCst);
+    // Looked at again: a connection that was made in between has not seen the note.
+    if !node.link.is_connected() {
+        incoming.ready.send_replace(true);
+    }
+}
+
+/// Subscribes to a tenant's messages. Sockets wait for it until `answered_by` at most: the client may not get to it before
+/// there is a connection.
+async fn subscribe(node: &Node, incoming: &Incoming, answered_by: Instant) -> Option<Subscriber> {
+    let subscribing = node.link.subscribe(node.link.subjects.tenant(&incoming.tenant));
+    tokio::pin!(subscribing);
+    let subscribed = loop {
+        tokio::select! {
+            biased;
+            () = incoming.stop.cancelled() => return None,
+            subscribed = &mut subscribing => break subscribed,
+            () = time::sleep_until(answered_by), if !*incoming.ready.borrow() => {
+                incoming.ready.send_replace(true);
+            }
+        }
+    };
+    if subscribed.is_none() {
+        incoming.ready.send_replace(true);
+    }
+    subscribed
+}
+
+/// Asks all nodes about a tenant, once the server has read the subscription: what they say after their answers is heard.
+async fn begin(node: &Node, incoming: &Arc<Incoming>) {
+    node.link.barrier().await;
+    node.ask_all(incoming).await;
+}
+
+/// Takes a message about a tenant.
+async fn hear(node: &Node, incoming: &Arc<Incoming>, message: Bytes, waiting: &mut Waiting) {
+    match incoming.envelope(&node.hub, &node.asks, message.clone()) {
+        Ok(outcome) => {
+            waiting.jams = outcome.congested;
+            waiting.jammed_until = Instant::now() + WAIT_FOR_ROOM;
+            node.gaps.fetch_add(outcome.gap.into(), Ordering::Relaxed);
+            if let (Some(ask), Some(from)) = (outcome.ask, sender(&message)) {
+                node.put_question(from, ask, std::slice::from_ref(incoming)).await;
+            }
+        }
+        Err(error) => node.link.malformed(error),
+    }
+}
+
+/// The node that sent an envelope.
 fn sender(message: &Bytes) -> Option<u32> {
     crate::wire::Header::decode(&mut message.clone()).ok().map(|header| header.node)
 }
@@ -188,15 +208,15 @@ impl Default for Waiting {
 }
 
 impl Waiting {
-    fn push(&mut self, inner: &Inner, message: Bytes) {
-        inner.received(&message);
+    fn push(&mut self, node: &Node, message: Bytes) {
+        node.link.received(&message);
         if self.bytes + message.len() <= MAX_WAITING {
             self.bytes += message.len();
             self.messages.push_back(message);
         }
     }
 
-    /// The next, if rooms can take it.
+    /// The next message, if rooms can take it.
     fn pop(&mut self) -> Option<Bytes> {
         if !self.jams.is_empty() {
             if Instant::now() < self.jammed_until && !self.jams.iter().all(Congestion::is_over) {
@@ -209,7 +229,7 @@ impl Waiting {
         Some(message)
     }
 
-    /// Returns when rooms can take more, or have had time enough; pending while they could all along. Cancel safe.
+    /// Returns when rooms can take more, or have had enough time; pending while no room is congested. Cancel safe.
     async fn relieved(&self) {
         if self.jams.is_empty() {
             return std::future::pending().await;
@@ -220,38 +240,5 @@ impl Waiting {
             }
         };
         let _ = time::timeout_at(self.jammed_until, over).await;
-    }
-}
-
-pub(crate) async fn subscribe(inner: &Inner, subject: String) -> Option<async_nats::Subscriber> {
-    let client = loop {
-        match inner.client.get() {
-            Some(client) => break client,
-            // The server is still starting.
-            None => {
-                tokio::select! {
-                    () = inner.stop.cancelled() => return None,
-                    () = time::sleep(Duration::from_millis(10)) => {}
-                }
-            }
-        }
-    };
-    let subscribed = tokio::select! {
-        () = inner.stop.cancelled() => return None,
-        subscribed = client.subscribe(subject) => subscribed,
-    };
-    match subscribed {
-        Ok(subscriber) => Some(subscriber),
-        Err(error) => {
-            tracing::error!(code = "RpcError", %error, "cannot listen to other nodes");
-            None
-        }
-    }
-}
-
-pub(super) async fn next(inner: &Inner, messages: &mut async_nats::Subscriber) -> Option<Bytes> {
-    tokio::select! {
-        () = inner.stop.cancelled() => None,
-        message = messages.next() => message.map(|message| message.payload),
     }
 }

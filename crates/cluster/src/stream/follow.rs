@@ -15,20 +15,20 @@ use futures_util::StreamExt as _;
 use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    ACKNOWLEDGE,
-    messages::{Header, Kind, ToOwner, Welcome, event, is_listed},
-};
-use crate::{Cluster, node::Inner, wire::Malformed};
+use super::messages::{Header, Kind, ToOwner, Welcome, event, is_listed};
+use crate::{link::Link, wire::Malformed};
 
-/// How long the owner may take at most to let somebody in: it waits for the end of a transaction.
+/// How often a follower says how far it has come.
+const ACKNOWLEDGE: Duration = Duration::from_millis(200);
+
+/// How long the owner may take to let a follower in: it waits for the end of a transaction.
 const WELCOME: Duration = Duration::from_secs(5);
 
 /// Largest event that is put together from pieces.
 const MAX_EVENTS: usize = 300_000_000;
 
-/// Signs of life in a row that do not name a follower, after which it knows that it is not waited for any more. The first
-/// ones may have been written before it was let in.
+/// After this many signs of life in a row that do not name it, a follower knows that it was dropped. The first ones may
+/// have been written before it was let in.
 const UNLISTED: u32 = 3;
 
 /// Why a stream cannot be followed, or no longer.
@@ -41,13 +41,13 @@ pub enum FollowError {
     #[error("No node reads the database")]
     Nobody,
     /// The owner did not answer, or has not been heard for too long.
-    #[error("The node that reads the database is not heard")]
+    #[error("The node that reads the database is silent")]
     Silence,
     /// A message was missed.
     #[error("A message of the node that reads the database was missed")]
     Gap,
-    /// The owner does not wait for this node any more, and may have told it nothing.
-    #[error("The node that reads the database does not wait for this one any more")]
+    /// The owner has dropped this node, and may have told it nothing.
+    #[error("The node that reads the database has dropped this one")]
     Dropped,
     /// The owner ended the stream.
     #[error("The node that reads the database ended its stream")]
@@ -60,18 +60,18 @@ pub enum FollowError {
 /// A stream that another node owns.
 pub struct Followed {
     messages: Subscriber,
-    /// What tells it from others.
+    /// The number that this follower drew.
     id: u64,
     stream: u64,
-    /// Signs of life in a row that did not name it.
+    /// Signs of life in a row that did not name this follower.
     unlisted: u32,
     /// Number of the next message.
     number: u64,
     position: u64,
     about: Bytes,
-    /// Events that have come and were not taken.
+    /// Events that have come and have not been taken.
     events: VecDeque<Bytes>,
-    /// The first of them that were told in advance do not count.
+    /// How many of the first events came with the welcome: they do not count as carried.
     advance: usize,
     pieces: BytesMut,
     heard: Instant,
@@ -92,77 +92,72 @@ impl fmt::Debug for Followed {
     }
 }
 
-impl Cluster {
-    /// Follows the stream of a tenant that another node owns.
-    ///
-    /// # Errors
-    /// [`FollowError`], at once if there is no such node.
-    pub async fn follow(&self, tenant: &Arc<str>) -> Result<Followed, FollowError> {
-        let inner = &self.0;
-        let client = inner.client.get().filter(|_| inner.is_connected()).ok_or(FollowError::NotConnected)?;
-        let limit = WELCOME.min(inner.config.node_timeout / 2);
-        let id = rand::random();
-        let follow = ToOwner::Follow { follower: id, node: inner.id };
-        let request = Request::new().payload(follow.encode()).timeout(Some(limit));
-        let ask = async {
-            let messages = client.subscribe(inner.subjects.changes(tenant)).await;
-            let messages = messages.map_err(|_| FollowError::NotConnected)?;
-            // The server has read the subscription before it passes the question on.
-            let answer = client.send_request(inner.subjects.owner(tenant), request).await;
-            let answer = answer.map_err(|error| match error.kind() {
-                RequestErrorKind::NoResponders => FollowError::Nobody,
-                _ => FollowError::Silence,
-            })?;
-            Ok::<_, FollowError>((messages, answer))
-        };
-        let (messages, answer) = tokio::select! {
-            biased;
-            asked = ask => asked?,
-            () = inner.lost() => return Err(FollowError::NotConnected),
-        };
-        let mut welcome = Welcome::decode(answer.payload)?;
-        let mut events = VecDeque::new();
-        while !welcome.events.is_empty() {
-            events.push_back(event(&mut welcome.events)?);
-        }
-        let progress = Arc::new(Progress::default());
-        progress.confirmed.store(welcome.position, Ordering::Relaxed);
-        let stop = CancellationToken::new();
-        let acknowledge = acknowledge(
-            Arc::clone(inner),
-            Arc::clone(tenant),
-            (id, welcome.stream),
-            Arc::clone(&progress),
-            stop.clone(),
-        );
-        inner.tasks.spawn(acknowledge);
-        Ok(Followed {
-            messages,
-            id,
-            stream: welcome.stream,
-            unlisted: 0,
-            number: welcome.number,
-            position: welcome.position,
-            about: welcome.about,
-            advance: events.len(),
-            events,
-            pieces: BytesMut::new(),
-            heard: Instant::now(),
-            silence: inner.config.node_timeout / 2,
-            progress,
-            _stop: stop.drop_guard(),
-        })
+/// Follows the stream of a tenant that another node owns.
+pub(crate) async fn follow(link: &Arc<Link>, tenant: &Arc<str>) -> Result<Followed, FollowError> {
+    let id = rand::random();
+    let (messages, mut welcome) = tokio::select! {
+        biased;
+        asked = ask(link, tenant, id) => asked?,
+        () = link.lost() => return Err(FollowError::NotConnected),
+    };
+    let mut events = VecDeque::new();
+    while !welcome.events.is_empty() {
+        events.push_back(event(&mut welcome.events)?);
     }
+    let progress = Arc::new(Progress::default());
+    progress.confirmed.store(welcome.position, Ordering::Relaxed);
+    let stop = CancellationToken::new();
+    let acknowledge = acknowledge(
+        Arc::clone(link),
+        Arc::clone(tenant),
+        (id, welcome.stream),
+        Arc::clone(&progress),
+        stop.clone(),
+    );
+    link.tasks.spawn(acknowledge);
+    Ok(Followed {
+        messages,
+        id,
+        stream: welcome.stream,
+        unlisted: 0,
+        number: welcome.number,
+        position: welcome.position,
+        about: welcome.about,
+        advance: events.len(),
+        events,
+        pieces: BytesMut::new(),
+        heard: Instant::now(),
+        silence: link.config.node_timeout / 2,
+        progress,
+        _stop: stop.drop_guard(),
+    })
+}
+
+/// Subscribes to a stream and asks its owner to be let in.
+async fn ask(link: &Link, tenant: &str, id: u64) -> Result<(Subscriber, Welcome), FollowError> {
+    let client = link.client().ok_or(FollowError::NotConnected)?;
+    let messages = client.subscribe(link.subjects.changes(tenant)).await;
+    let messages = messages.map_err(|_| FollowError::NotConnected)?;
+    let limit = WELCOME.min(link.config.node_timeout / 2);
+    let follow = ToOwner::Follow { follower: id, node: link.id };
+    let request = Request::new().payload(follow.encode()).timeout(Some(limit));
+    // The server has read the subscription before it passes the question on.
+    let answer = client.send_request(link.subjects.owner(tenant), request).await;
+    let answer = answer.map_err(|error| match error.kind() {
+        RequestErrorKind::NoResponders => FollowError::Nobody,
+        _ => FollowError::Silence,
+    })?;
+    Ok((messages, Welcome::decode(answer.payload)?))
 }
 
 impl Followed {
-    /// Everything before this position is not in it.
+    /// Nothing before this position is in the stream.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// What the owner said about it.
+    /// What the owner said about the stream.
     #[must_use]
     pub fn about(&self) -> &Bytes {
         &self.about
@@ -176,7 +171,7 @@ impl Followed {
     /// The next event. Cancel safe.
     ///
     /// # Errors
-    /// [`FollowError`]; there is no next then.
+    /// [`FollowError`]; then the stream has ended.
     pub async fn next(&mut self) -> Result<Bytes, FollowError> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -187,7 +182,7 @@ impl Followed {
                 }
                 return Ok(event);
             }
-            // What has come already counts, however late we look.
+            // Messages that have arrived count, however late we look.
             let message = time::timeout_at(self.heard + self.silence, self.messages.next()).await;
             let message = message.map_err(|_| FollowError::Silence)?.ok_or(FollowError::NotConnected)?;
             self.take(message.payload)?;
@@ -205,32 +200,36 @@ impl Followed {
             Kind::Alive | Kind::End => self.number - 1,
         };
         if header.number < expected {
-            // Of before this node was let in.
+            // It was sent before this node was let in.
             return Ok(());
         }
         if header.number > expected {
             return Err(FollowError::Gap);
         }
         match header.kind {
-            Kind::Alive if is_listed(self.id, &message) => {
-                self.unlisted = 0;
-                return Ok(());
-            }
-            Kind::Alive => {
-                self.unlisted += 1;
-                return if self.unlisted < UNLISTED { Ok(()) } else { Err(FollowError::Dropped) };
-            }
+            Kind::Alive => return self.alive(&message),
             Kind::End => return Err(FollowError::Ended),
             Kind::Events | Kind::Piece => self.number += 1,
         }
-        let mut body = if self.pieces.is_empty() && header.kind == Kind::Events {
+        self.body(header.kind, message)
+    }
+
+    /// A sign of life has come.
+    fn alive(&mut self, followers: &[u8]) -> Result<(), FollowError> {
+        self.unlisted = if is_listed(self.id, followers) { 0 } else { self.unlisted + 1 };
+        if self.unlisted < UNLISTED { Ok(()) } else { Err(FollowError::Dropped) }
+    }
+
+    /// Takes events, or a piece of them.
+    fn body(&mut self, kind: Kind, message: Bytes) -> Result<(), FollowError> {
+        let mut body = if self.pieces.is_empty() && kind == Kind::Events {
             message
         } else {
             self.pieces.extend_from_slice(&message);
             if self.pieces.len() > MAX_EVENTS {
                 return Err(FollowError::Malformed(Malformed));
             }
-            if header.kind == Kind::Piece {
+            if kind == Kind::Piece {
                 return Ok(());
             }
             std::mem::take(&mut self.pieces).freeze()
@@ -242,28 +241,28 @@ impl Followed {
     }
 }
 
-/// Says how far this node has come, until it goes.
+/// Tells the owner how far this node has come, until it leaves.
 async fn acknowledge(
-    inner: Arc<Inner>,
+    link: Arc<Link>,
     tenant: Arc<str>,
     (follower, stream): (u64, u64),
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) {
-    let subject = inner.subjects.owner(&tenant);
+    let subject = link.subjects.owner(&tenant);
     let mut ticks = time::interval(ACKNOWLEDGE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            () = inner.stop.cancelled() => break,
+            () = link.stop.cancelled() => break,
             _ = ticks.tick() => {
                 let bytes = progress.bytes.load(Ordering::Relaxed);
                 let confirmed = progress.confirmed.load(Ordering::Relaxed);
                 let taken = ToOwner::Taken { follower, stream, bytes, confirmed };
-                inner.publish(subject.clone(), taken.encode()).await;
+                link.publish(subject.clone(), taken.encode()).await;
             }
         }
     }
-    inner.publish(subject, ToOwner::Leave { follower, stream }.encode()).await;
+    link.publish(subject, ToOwner::Leave { follower, stream }.encode()).await;
 }

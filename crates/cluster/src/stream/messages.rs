@@ -14,7 +14,7 @@ pub(super) enum Kind {
     Events,
     /// A piece of events; more follows.
     Piece,
-    /// Who follows; its number is that of the message before it.
+    /// The followers; its number is that of the message before it.
     Alive,
     /// The owner ends the stream.
     End,
@@ -69,27 +69,27 @@ pub(super) fn event(body: &mut Bytes) -> Result<Bytes, Malformed> {
     Ok(body.split_to(len))
 }
 
-/// Writes who follows.
+/// Writes the numbers of the followers.
 pub(super) fn followers(ids: impl Iterator<Item = u64>) -> Bytes {
     let mut out = BytesMut::new();
     ids.for_each(|id| out.put_u64(id));
     out.freeze()
 }
 
-/// Whether somebody is among those who follow.
+/// Whether a follower is listed.
 pub(super) fn is_listed(id: u64, followers: &[u8]) -> bool {
     followers.chunks_exact(8).any(|listed| listed == id.to_be_bytes())
 }
 
-/// What a follower says to the owner. It is a number that is drawn when it begins: a node may begin to follow before the
-/// last words of the one that it had before have come.
+/// What a follower says to the owner. Followers draw a number when they begin: a node may begin to follow again before the
+/// last message of its former follower has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToOwner {
-    /// Let me in. A question of NATS: it has an answer.
+    /// Let me in. A request of NATS: it has an answer.
     Follow { follower: u64, node: u32 },
-    /// How many bytes of events were taken since the beginning, and up to which position all was handed over.
+    /// How many bytes of events were taken since the beginning, and up to which position everything was handed over.
     Taken { follower: u64, stream: u64, bytes: u64, confirmed: u64 },
-    /// I go.
+    /// I am leaving.
     Leave { follower: u64, stream: u64 },
 }
 
@@ -142,17 +142,17 @@ impl ToOwner {
     }
 }
 
-/// The owner's answer to who wants to follow.
+/// The owner's answer to a node that wants to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Welcome {
     pub(super) stream: u64,
     /// Number of the first message for it.
     pub(super) number: u64,
-    /// Everything before this position is not in it.
+    /// Nothing before this position is in the stream.
     pub(super) position: u64,
-    /// What the owner has to say about the stream, for whoever reads it.
+    /// What the owner says about the stream, for its readers.
     pub(super) about: Bytes,
-    /// Events of before that are needed to understand what comes.
+    /// Earlier events that are needed to understand what comes.
     pub(super) events: Bytes,
 }
 

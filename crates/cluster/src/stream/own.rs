@@ -11,30 +11,33 @@ use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{self, Instant, MissedTickBehavior},
+    time::{self, Duration, Instant, MissedTickBehavior},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    PATIENCE, WINDOW,
-    messages::{self, HEADER, Header, Kind, ToOwner, Welcome, put_event},
-};
+use super::messages::{self, HEADER, Header, Kind, ToOwner, Welcome, put_event};
 use crate::{
-    Cluster,
-    node::{Inner, MARGIN},
+    link::{Link, MARGIN},
+    peers::Peers,
 };
+
+/// Bytes that a follower may be behind the owner.
+const WINDOW: u64 = 16_000_000;
+
+/// How long the owner waits for a follower that is further behind.
+const WAIT_FOR_FOLLOWER: Duration = Duration::from_secs(10);
 
 /// Events that gather for one message, in bytes, while others are being sent.
 const BATCH: usize = 256 * 1024;
 
-/// What an event is to the stream.
+/// The part that an event has in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Part {
     /// It begins a group.
     Begin,
-    /// It is of a group, or of none.
+    /// It is within a group, or in none.
     Within,
-    /// As `Within`; whoever comes later needs it, or the last one of the same key.
+    /// As `Within`. Later followers need it, or the last event of the same key.
     Needed(u64),
     /// It ends a group; everything before this position was in the stream.
     End(u64),
@@ -47,14 +50,15 @@ pub struct Owned {
 }
 
 struct Shared {
-    node: Arc<Inner>,
+    link: Arc<Link>,
+    peers: Arc<Peers>,
     tenant: Arc<str>,
     stream: u64,
     about: Bytes,
     state: Mutex<State>,
     /// Told when there is something to send.
     filled: Notify,
-    /// Told when a follower has taken something or is not waited for any more.
+    /// Told when a follower has taken something or was dropped.
     taken: Notify,
 }
 
@@ -70,15 +74,15 @@ struct State {
     buffer: BytesMut,
     /// Messages that wait to be sent.
     ready: VecDeque<Bytes>,
-    /// By the numbers that they drew.
+    /// Followers by the numbers that they drew.
     followers: HashMap<u64, Follower>,
-    /// Those who wait for the end of a group.
+    /// Nodes that wait for the end of a group.
     waiting: Vec<Waiting>,
-    /// What whoever comes later needs.
+    /// Events that later followers need.
     needed: BTreeMap<u64, Bytes>,
 }
 
-/// Somebody who wants to follow.
+/// A node that wants to follow.
 struct Waiting {
     follower: u64,
     node: u32,
@@ -87,7 +91,7 @@ struct Waiting {
 }
 
 struct Follower {
-    /// Where it is; a node may have several.
+    /// Its node, which may have several.
     node: u32,
     /// Bytes that had been carried when it came.
     base: u64,
@@ -102,43 +106,47 @@ impl fmt::Debug for Owned {
     }
 }
 
-impl Cluster {
-    /// Begins the stream of a tenant, at a position; whoever follows is told `about`. The caller holds the lock that says
-    /// that nobody else does so.
-    #[must_use]
-    pub fn own(&self, tenant: &Arc<str>, position: u64, about: Bytes) -> Owned {
-        let shared = Arc::new(Shared {
-            node: Arc::clone(&self.0),
-            tenant: Arc::clone(tenant),
-            stream: rand::random(),
-            about,
-            state: Mutex::new(State {
-                within: false,
-                position,
-                number: 1,
-                carried: 0,
-                buffer: BytesMut::new(),
-                ready: VecDeque::new(),
-                followers: HashMap::new(),
-                waiting: Vec::new(),
-                needed: BTreeMap::new(),
-            }),
-            filled: Notify::new(),
-            taken: Notify::new(),
-        });
-        let stop = CancellationToken::new();
-        self.0.tasks.spawn(hear(Arc::clone(&shared), stop.clone()));
-        self.0.tasks.spawn(send(Arc::clone(&shared), stop.clone()));
-        Owned { shared, _stop: stop.drop_guard() }
-    }
+/// Begins the stream of a tenant, at a position; followers are told `about`. The caller holds the lock that says that
+/// nobody else does so.
+pub(crate) fn own(
+    link: &Arc<Link>,
+    peers: &Arc<Peers>,
+    tenant: &Arc<str>,
+    position: u64,
+    about: Bytes,
+) -> Owned {
+    let shared = Arc::new(Shared {
+        link: Arc::clone(link),
+        peers: Arc::clone(peers),
+        tenant: Arc::clone(tenant),
+        stream: rand::random(),
+        about,
+        state: Mutex::new(State {
+            within: false,
+            position,
+            number: 1,
+            carried: 0,
+            buffer: BytesMut::new(),
+            ready: VecDeque::new(),
+            followers: HashMap::new(),
+            waiting: Vec::new(),
+            needed: BTreeMap::new(),
+        }),
+        filled: Notify::new(),
+        taken: Notify::new(),
+    });
+    let stop = CancellationToken::new();
+    link.tasks.spawn(hear(Arc::clone(&shared), stop.clone()));
+    link.tasks.spawn(send(Arc::clone(&shared), stop.clone()));
+    Owned { shared, _stop: stop.drop_guard() }
 }
 
 impl Owned {
-    /// The next event, for all who follow.
-    pub fn carry(&self, place: Place, event: &Bytes) {
+    /// Carries the next event to all followers.
+    pub fn carry(&self, part: Part, event: &Bytes) {
         let shared = &self.shared;
         let mut state = shared.state.lock();
-        if let Place::Needed(key) = place {
+        if let Part::Needed(key) = part {
             state.needed.insert(key, event.clone());
         }
         if !state.followers.is_empty() {
@@ -149,20 +157,20 @@ impl Owned {
             }
             shared.filled.notify_one();
         }
-        match place {
-            Place::Begin => state.within = true,
-            Place::End(position) => {
+        match part {
+            Part::Begin => state.within = true,
+            Part::End(position) => {
                 state.within = false;
                 state.position = state.position.max(position);
                 for waiting in std::mem::take(&mut state.waiting) {
                     shared.welcome(&mut state, waiting);
                 }
             }
-            Place::Within | Place::Needed(_) => {}
+            Part::Within | Part::Needed(_) => {}
         }
     }
 
-    /// Returns when no follower is too far behind, or it has been waited for. Cancel safe.
+    /// Returns when no follower is too far behind any more; those that still are after a while are dropped. Cancel safe.
     pub async fn room(&self) {
         let mut begun = None;
         loop {
@@ -173,12 +181,12 @@ impl Owned {
             if behind.is_empty() {
                 return;
             }
-            let limit = *begun.get_or_insert_with(|| Instant::now() + PATIENCE);
+            let limit = *begun.get_or_insert_with(|| Instant::now() + WAIT_FOR_FOLLOWER);
             if time::timeout_at(limit, taken).await.is_err() {
                 for follower in behind {
                     tracing::warn!(
                         tenant = &*self.shared.tenant,
-                        "a node is too far behind the database: it is not waited for"
+                        "dropped follower: too far behind the database"
                     );
                     self.shared.state.lock().followers.remove(&follower);
                 }
@@ -187,29 +195,29 @@ impl Owned {
         }
     }
 
-    /// Whether somebody follows.
+    /// Whether anybody follows.
     #[must_use]
     pub fn has_followers(&self) -> bool {
         !self.shared.state.lock().followers.is_empty()
     }
 
-    /// Whether every other node follows on which the tenant has users, as far as this one knows.
+    /// Whether all other nodes follow on which the tenant has users, as far as this one knows.
     #[must_use]
     pub fn has_all(&self) -> bool {
-        let populated = self.shared.node.populated(&self.shared.tenant);
+        let populated = self.shared.peers.populated(&self.shared.tenant);
         let state = self.shared.state.lock();
         populated.iter().all(|node| state.followers.values().any(|follower| follower.node == *node))
     }
 
-    /// Whether every other node follows, as far as this one knows.
+    /// Whether all other nodes follow, as far as this one knows.
     #[must_use]
     pub fn has_everyone(&self) -> bool {
-        let nodes = self.shared.node.others();
+        let nodes = self.shared.peers.others();
         let state = self.shared.state.lock();
         nodes.iter().all(|node| state.followers.values().any(|follower| follower.node == *node))
     }
 
-    /// Up to which position all have taken everything, this node having come as far as `own`.
+    /// The position up to which all have taken everything, if this node has come as far as `own`.
     #[must_use]
     pub fn confirmed(&self, own: u64) -> u64 {
         let state = self.shared.state.lock();
@@ -218,7 +226,7 @@ impl Owned {
 }
 
 impl Shared {
-    /// Those who are too far behind.
+    /// Followers that are too far behind.
     fn behind(&self) -> Vec<u64> {
         let state = self.state.lock();
         let too_far =
@@ -232,7 +240,7 @@ impl Shared {
             return;
         }
         let body = state.buffer.split().freeze();
-        let max = self.node.max_payload().saturating_sub(HEADER + MARGIN).max(1024);
+        let max = self.link.max_payload().saturating_sub(HEADER + MARGIN).max(1024);
         let mut pieces = body.chunks(max).peekable();
         while let Some(piece) = pieces.next() {
             let kind = if pieces.peek().is_some() { Kind::Piece } else { Kind::Events };
@@ -242,6 +250,59 @@ impl Shared {
             state.number += 1;
             state.ready.push_back(message.freeze());
         }
+    }
+
+    /// Takes what a follower says.
+    fn hear(self: &Arc<Self>, said: ToOwner, reply: Option<String>) {
+        let mut state = self.state.lock();
+        match (said, reply) {
+            (ToOwner::Follow { follower, node }, Some(reply)) => {
+                let waiting = Waiting { follower, node, reply };
+                if state.within {
+                    // A node that asks again does not wait for the first answer any more.
+                    state.waiting.retain(|waiting| waiting.node != node);
+                    state.waiting.push(waiting);
+                } else {
+                    self.welcome(&mut state, waiting);
+                }
+            }
+            (ToOwner::Taken { follower, stream, bytes, confirmed }, _) if stream == self.stream => {
+                // A follower that was dropped learns so from the next signs of life.
+                if let Some(follower) = state.followers.get_mut(&follower) {
+                    follower.taken = bytes;
+                    follower.confirmed = follower.confirmed.max(confirmed);
+                    follower.heard = Instant::now();
+                }
+                self.taken.notify_waiters();
+            }
+            (ToOwner::Leave { follower, stream }, _) if stream == self.stream => {
+                state.followers.remove(&follower);
+                self.taken.notify_waiters();
+            }
+            _ => {}
+        }
+    }
+
+    /// The next message to send.
+    fn next_message(&self) -> Option<Bytes> {
+        let mut state = self.state.lock();
+        if state.ready.is_empty() {
+            self.seal(&mut state);
+        }
+        state.ready.pop_front()
+    }
+
+    /// A sign of life, which names all followers; those who have been silent for too long are dropped first.
+    fn sign_of_life(&self) -> Bytes {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let timeout = self.link.config.node_timeout;
+        state.followers.retain(|_, follower| now.saturating_duration_since(follower.heard) < timeout);
+        // Messages that have become ready meanwhile go out after it.
+        let number = state.number - 1 - state.ready.len() as u64;
+        let header = Header { kind: Kind::Alive, stream: self.stream, number };
+        let followers = messages::followers(state.followers.keys().copied());
+        [&header.encode()[..], &followers].concat().into()
     }
 
     /// Lets a node in, between two groups.
@@ -262,8 +323,8 @@ impl Shared {
                 heard: Instant::now(),
             },
         );
-        // What does not fit into one message goes through the stream, where it does no harm to others.
-        if events.len() + self.about.len() + 256 > self.node.max_payload() {
+        // Events that do not fit into one message go through the stream; other followers can take them twice.
+        if events.len() + self.about.len() + 256 > self.link.max_payload() {
             state.carried += state.needed.values().map(|event| event.len() as u64).sum::<u64>();
             state.buffer.put_slice(&events.split());
         }
@@ -275,102 +336,58 @@ impl Shared {
             events: events.freeze(),
         };
         let shared = Arc::clone(self);
-        self.node.tasks.spawn(async move {
-            shared.node.publish(waiting.reply, welcome.encode()).await;
+        self.link.tasks.spawn(async move {
+            shared.link.publish(waiting.reply, welcome.encode()).await;
             shared.filled.notify_one();
         });
     }
 }
 
-/// What followers say.
+/// Hears what followers say.
 async fn hear(shared: Arc<Shared>, stop: CancellationToken) {
-    let node = &shared.node;
-    let Some(client) = node.client.get() else { return };
+    let link = &shared.link;
     let subscribed = tokio::select! {
         () = stop.cancelled() => return,
-        () = node.stop.cancelled() => return,
-        subscribed = client.subscribe(node.subjects.owner(&shared.tenant)) => subscribed,
+        subscribed = link.subscribe(link.subjects.owner(&shared.tenant)) => subscribed,
     };
-    let Ok(mut messages) = subscribed else { return };
+    let Some(mut messages) = subscribed else { return };
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => return,
-            () = node.stop.cancelled() => return,
+            () = link.stop.cancelled() => return,
             message = messages.next() => message,
         };
         let Some(message) = message else { return };
-        match (ToOwner::decode(message.payload), message.reply) {
-            (Ok(ToOwner::Follow { follower, node }), Some(reply)) => {
-                let waiting = Waiting { follower, node, reply: reply.to_string() };
-                let mut state = shared.state.lock();
-                if state.within {
-                    // It asks again: it does not wait for the first answer any more.
-                    state.waiting.retain(|waiting| waiting.node != node);
-                    state.waiting.push(waiting);
-                } else {
-                    shared.welcome(&mut state, waiting);
-                }
-            }
-            (Ok(ToOwner::Taken { follower, stream, bytes, confirmed }), _) if stream == shared.stream => {
-                // One that is not there any more learns so from the next signs of life.
-                if let Some(follower) = shared.state.lock().followers.get_mut(&follower) {
-                    follower.taken = bytes;
-                    follower.confirmed = follower.confirmed.max(confirmed);
-                    follower.heard = Instant::now();
-                }
-                shared.taken.notify_waiters();
-            }
-            (Ok(ToOwner::Leave { follower, stream }), _) if stream == shared.stream => {
-                shared.state.lock().followers.remove(&follower);
-                shared.taken.notify_waiters();
-            }
-            (Ok(_), _) => {}
-            (Err(error), _) => node.malformed(error),
+        match ToOwner::decode(message.payload) {
+            Ok(said) => shared.hear(said, message.reply.map(|reply| reply.to_string())),
+            Err(error) => link.malformed(error),
         }
     }
 }
 
 /// Sends the stream, and signs of life.
 async fn send(shared: Arc<Shared>, stop: CancellationToken) {
-    let node = &shared.node;
-    let subject = node.subjects.changes(&shared.tenant);
-    let mut ticks = time::interval(node.config.heartbeat);
+    let link = &shared.link;
+    let subject = link.subjects.changes(&shared.tenant);
+    let mut ticks = time::interval(link.config.heartbeat);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let alive = tokio::select! {
             () = stop.cancelled() => break,
-            () = node.stop.cancelled() => break,
+            () = link.stop.cancelled() => break,
             () = shared.filled.notified() => false,
             _ = ticks.tick() => true,
         };
-        loop {
-            let message = {
-                let mut state = shared.state.lock();
-                if state.ready.is_empty() {
-                    shared.seal(&mut state);
-                }
-                state.ready.pop_front()
-            };
-            let Some(message) = message else { break };
-            node.publish(subject.clone(), message).await;
+        while let Some(message) = shared.next_message() {
+            link.publish(subject.clone(), message).await;
         }
         if alive {
-            let message = {
-                let mut state = shared.state.lock();
-                let now = Instant::now();
-                let timeout = node.config.node_timeout;
-                state.followers.retain(|_, follower| now.saturating_duration_since(follower.heard) < timeout);
-                // What has become ready meanwhile goes out after it.
-                let number = state.number - 1 - state.ready.len() as u64;
-                let header = Header { kind: Kind::Alive, stream: shared.stream, number };
-                let followers = messages::followers(state.followers.keys().copied());
-                [&header.encode()[..], &followers].concat()
-            };
+            let message = shared.sign_of_life();
             shared.taken.notify_waiters();
-            node.publish(subject.clone(), message.into()).await;
+            link.publish(subject.clone(), message).await;
         }
     }
     let number = shared.state.lock().number - 1;
     let header = Header { kind: Kind::End, stream: shared.stream, number };
-    node.publish(subject, Bytes::copy_from_slice(&header.encode())).await;
+    link.publish(subject, Bytes::copy_from_slice(&header.encode())).await;
 }

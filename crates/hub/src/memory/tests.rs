@@ -4,7 +4,7 @@ use bytes::Bytes;
 use realtime_protocol::frame;
 
 use super::*;
-use crate::{Closed, Flush, Sink};
+use crate::{Closed, Flush, Outbox, Sink};
 
 const MB: usize = 1_000_000;
 

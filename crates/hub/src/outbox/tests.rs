@@ -1,3 +1,5 @@
+use std::io::IoSlice;
+
 use proptest::prelude::*;
 
 use super::*;

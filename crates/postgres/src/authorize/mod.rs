@@ -5,13 +5,13 @@
 //! Those who ask the same at once share the answer.
 
 mod error;
-mod flight;
 mod probe;
 mod run;
 
 use std::sync::Arc;
 
 pub use error::AuthorizeError;
+use realtime_flights as flight;
 pub(crate) use run::Authorizer;
 
 /// Whose permissions are asked for, on which topic. Equal requests have equal answers.

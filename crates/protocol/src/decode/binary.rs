@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::{ClientMessage, DecodeError, Encoding, Payload, UserBroadcast};
+use crate::message::{ClientMessage, DecodeError, Encoding, Payload, UserBroadcast};
 use crate::{Ref, has_lone_surrogate};
 
 const PUSH: u8 = 0;

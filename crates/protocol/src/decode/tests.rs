@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{
+    Encoding, Payload, Ref, UserBroadcast,
+    message::{MAX_NAME, MAX_REF},
+};
 
 fn v1(text: &'static str) -> Result<ClientMessage, DecodeError> {
     decode(Vsn::V1, Opcode::Text, &Bytes::from_static(text.as_bytes()))

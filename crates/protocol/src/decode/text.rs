@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{ClientMessage, DecodeError, MAX_NAME, MAX_REF, Payload};
 use crate::Ref;
+use crate::message::{ClientMessage, DecodeError, MAX_NAME, MAX_REF, Payload};
 
 /// The five parts of a message, borrowed from its text.
 struct Envelope<'a> {

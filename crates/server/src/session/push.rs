@@ -81,13 +81,9 @@ impl Session {
                 Payload::Json(payload) | Payload::Binary(payload) => payload.len(),
             };
             self.runtime.metrics().payload(MessageType::Broadcast, size);
-            let fan_out = channel.membership.say(channel.to_self, &said);
-            self.congestion = channel.membership.bus_congestion();
-            if fan_out.is_none() && self.congestion.is_none() {
-                // Somebody else is at it and may be slower than this client.
-                self.congestion = channel.membership.congestion();
-            }
-            self.fan_outs.extend(fan_out);
+            let delivery = channel.membership.say(channel.to_self, &said);
+            self.congestion = delivery.congestion;
+            self.fan_outs.extend(delivery.run);
         }
         if channel.ack {
             let reply = if too_large {

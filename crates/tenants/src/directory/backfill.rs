@@ -3,56 +3,70 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use realtime_codes::ErrorCode;
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::task::TaskTracker;
 
-use super::Directory;
 use crate::{GCM_BACKFILL, Store, StoreError, TenantRecord};
 
 /// How long a tenant is left alone once its secrets were moved, or could not be.
 const PAUSE: Duration = Duration::from_secs(300);
 
-/// Tenants whose secrets are being moved or were moved lately, and since when.
-pub(super) type UnderWay = Arc<Mutex<HashMap<Box<str>, Instant>>>;
+/// Moves the secrets of tenants in the background.
+#[derive(Debug)]
+pub(super) struct Backfill {
+    store: Store,
+    /// Tenants whose secrets are being moved or were moved lately, and since when.
+    begun: Mutex<HashMap<Box<str>, Instant>>,
+    tasks: TaskTracker,
+    /// One tenant at a time: others need the connections too.
+    turn: Arc<Semaphore>,
+}
 
-impl Directory {
-    /// Moves a tenant's secrets in the background, if there are any of the older form, if the newer is written, and
-    /// if the feature flag covers the tenant.
-    pub(super) fn move_secrets(&self, record: &TenantRecord) {
+impl Backfill {
+    /// Nothing is being moved yet.
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, begun: Mutex::default(), tasks: TaskTracker::new(), turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Moves a tenant's secrets in the background, if some have the older form, the newer form is written, and the feature
+    /// flag covers the tenant.
+    pub(super) fn consider(&self, record: &TenantRecord) {
         let due = record.gcm_migrated_at.is_none() && record.has_legacy_ciphertext();
         if !due || !self.store.ciphers().writes_gcm() || !self.begin(&record.external_id) {
             return;
         }
-        let (store, record, turn) = (self.store.clone(), record.clone(), Arc::clone(&self.backfill_turn));
-        self.backfill_tasks.spawn(async move {
-            // One after the other: others need the connections too.
+        let (store, record, turn) = (self.store.clone(), record.clone(), Arc::clone(&self.turn));
+        self.tasks.spawn(async move {
             let Ok(_turn) = turn.acquire().await else { return };
-            if let Err(error) = covered(&store, &record).await {
-                let code = "EncryptionReconcileFailed";
+            if let Err(error) = move_if_covered(&store, &record).await {
+                let code = ErrorCode::EncryptionReconcileFailed.as_str();
                 tracing::error!(tenant = record.external_id, code, %error, "secrets were not moved to AES-256-GCM");
             }
         });
     }
 
     /// Waits until no secrets are being moved.
-    pub async fn backfills_done(&self) {
-        self.backfill_tasks.close();
-        self.backfill_tasks.wait().await;
-        self.backfill_tasks.reopen();
+    pub(super) async fn done(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
     }
 
+    /// Whether it is the tenant's turn.
     fn begin(&self, external_id: &str) -> bool {
         let now = Instant::now();
-        let mut under_way = self.backfills.lock();
-        under_way.retain(|_, since| now - *since < PAUSE);
-        let begin = !under_way.contains_key(external_id);
+        let mut begun = self.begun.lock();
+        begun.retain(|_, since| now - *since < PAUSE);
+        let begin = !begun.contains_key(external_id);
         if begin {
-            under_way.insert(external_id.into(), now);
+            begun.insert(external_id.into(), now);
         }
         begin
     }
 }
 
-async fn covered(store: &Store, record: &TenantRecord) -> Result<(), StoreError> {
+async fn move_if_covered(store: &Store, record: &TenantRecord) -> Result<(), StoreError> {
     let flag = store.flag(GCM_BACKFILL).await?;
     if flag.is_some_and(|flag| flag.is_on_for(record)) && store.move_secrets(record).await? {
         tracing::info!(tenant = record.external_id, "secrets were moved to AES-256-GCM");

@@ -1,42 +1,34 @@
 //! Feature flags as this node knows them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use super::Directory;
-use crate::{FeatureFlag, StoreError};
+use crate::{FeatureFlag, Store, StoreError};
 
-/// All flags, and when they were asked for. There are few, so a miss is known too.
-pub(super) type Kept = RwLock<Option<(Instant, Arc<[FeatureFlag]>)>>;
+/// All flags, and when they were asked for. There are few, so all are kept: a flag that is not among them does not exist.
+#[derive(Debug, Default)]
+pub(super) struct Flags(RwLock<Option<(Instant, Arc<[FeatureFlag]>)>>);
 
-impl Directory {
-    /// Whether a feature flag is on for a tenant: unknown flags and tenants have none; else what the tenant has of
-    /// its own, else by the rollout. Asks the database if what is known is older than the expiry.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer and nothing is known.
-    pub async fn is_flag_on(&self, name: &str, external_id: &str) -> Result<bool, StoreError> {
-        let flags = self.flags().await?;
-        let Some(flag) = flags.iter().find(|flag| flag.name == name) else { return Ok(false) };
-        self.get(external_id).await?;
-        let record = self.memory.read().record(external_id);
-        Ok(record.is_some_and(|record| flag.is_on_for(&record)))
-    }
-
-    async fn flags(&self) -> Result<Arc<[FeatureFlag]>, StoreError> {
-        let kept = self.flags.read().clone();
-        if let Some((asked, flags)) = &kept
-            && asked.elapsed() < self.options.expiry
+impl Flags {
+    /// All flags. Asks the database if what is known is older than `expiry`.
+    pub(super) async fn all(
+        &self,
+        store: &Store,
+        expiry: Duration,
+    ) -> Result<Arc<[FeatureFlag]>, StoreError> {
+        let known = self.0.read().clone();
+        if let Some((asked, flags)) = &known
+            && asked.elapsed() < expiry
         {
             return Ok(Arc::clone(flags));
         }
         let asked = Instant::now();
-        match (self.store.flags().await, kept) {
+        match (store.flags().await, known) {
             (Ok(flags), _) => {
                 let flags: Arc<[FeatureFlag]> = flags.into();
-                *self.flags.write() = Some((asked, Arc::clone(&flags)));
+                *self.0.write() = Some((asked, Arc::clone(&flags)));
                 Ok(flags)
             }
             (Err(_), Some((_, flags))) => Ok(flags),
@@ -45,7 +37,7 @@ impl Directory {
     }
 
     /// Makes the next question ask the database.
-    pub(super) fn forget_flags(&self) {
-        *self.flags.write() = None;
+    pub(super) fn forget(&self) {
+        *self.0.write() = None;
     }
 }

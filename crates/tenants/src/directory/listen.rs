@@ -1,7 +1,8 @@
-//! Keeping what is known up to date.
+//! Keeps what is known up to date.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use realtime_retry::Backoff;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -11,8 +12,11 @@ use crate::{
     store::{Found, Listener, News},
 };
 
-/// Pause before listening is tried again: doubles up to the second value.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Pauses before listening is tried again.
+const RETRY: Backoff = Backoff::new(FIRST_PAUSE, Duration::from_secs(30));
+
+/// The first of them, also when a connection was lost.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Tenants that are asked for in one question.
 const AT_ONCE: usize = 500;
@@ -28,59 +32,60 @@ impl Directory {
     }
 
     async fn follow(&self) {
-        let mut pause = RETRY.0;
-        let mut failed = false;
+        let mut retry = RETRY;
         loop {
             match self.store.listen().await {
                 Ok(listener) => {
-                    if failed {
+                    if retry.failures() > 0 {
                         tracing::info!("the metadata database is back");
                     }
-                    (pause, failed) = (RETRY.0, false);
+                    retry = RETRY;
                     self.hear(listener).await;
+                    time::sleep(FIRST_PAUSE).await;
                 }
                 Err(error) => {
-                    if !failed {
+                    if retry.failures() == 0 {
                         let code = error.code();
-                        tracing::error!(code, %error, "cannot listen to the metadata database, trying on");
+                        tracing::error!(code, %error, "cannot listen to the metadata database; retrying");
                     }
-                    failed = true;
+                    time::sleep(retry.failed(rand::random_range(0.5..1.0))).await;
                 }
             }
-            time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY.1);
         }
     }
 
     /// Takes news until the connection is lost.
     async fn hear(&self, mut listener: Listener) {
-        // Something may have been changed while nobody listened.
-        self.forget_flags();
+        // Something may have changed while nobody listened.
+        self.flags.forget();
         self.memory.write().forget_nobodies();
         if let Err(error) = self.refresh_known().await {
-            tracing::warn!(code = error.code(), %error, "known tenants could not be read anew");
+            tracing::warn!(code = error.code(), %error, "cannot read the known tenants again");
         }
         while let Some(news) = listener.next().await {
             match news {
-                News::Flag => self.forget_flags(),
+                News::Flag => self.flags.forget(),
                 News::Operation { node, operation, tenant } if node != self.node => {
-                    // Nobody may be listening.
+                    // Fails if nobody listens.
                     let _ = self.operations.send((operation, tenant));
                 }
                 News::Operation { .. } => {}
-                News::Tenant(name) => {
-                    let known = {
-                        let mut memory = self.memory.write();
-                        memory.forget_nobody(&name);
-                        memory.knows(&name)
-                    };
-                    // What is on its way to those who wait for it may be older than this.
-                    let concerns = known || self.flights.awaits(&name);
-                    if concerns && let Err(error) = self.refresh(&name).await {
-                        tracing::warn!(tenant = &*name, code = error.code(), %error, "a change could not be read");
-                    }
-                }
+                News::Tenant(name) => self.hear_of(&name).await,
             }
+        }
+    }
+
+    /// Somebody has changed a tenant.
+    async fn hear_of(&self, name: &str) {
+        let known = {
+            let mut memory = self.memory.write();
+            memory.forget_nobody(name);
+            memory.knows(name)
+        };
+        // An answer that is on its way may be older than the change.
+        let concerns = known || self.flights.awaits(name);
+        if concerns && let Err(error) = self.refresh(name).await {
+            tracing::warn!(tenant = name, code = error.code(), %error, "cannot read a changed tenant");
         }
     }
 
@@ -90,12 +95,12 @@ impl Directory {
         loop {
             ticks.tick().await;
             if let Err(error) = self.refresh_known().await {
-                tracing::debug!(code = error.code(), %error, "known tenants could not be read anew");
+                tracing::debug!(code = error.code(), %error, "cannot read the known tenants again");
             }
         }
     }
 
-    /// Asks for all tenants that are known, and forgets those that nobody wants.
+    /// Asks for all known tenants, and forgets those that nobody has used for long.
     async fn refresh_known(&self) -> Result<(), StoreError> {
         let names = self.memory.write().sweep(STALE_LIMIT, Instant::now());
         for names in names.chunks(AT_ONCE) {
@@ -108,7 +113,7 @@ impl Directory {
                 }
             };
             *self.failed.lock() = None;
-            // One that cannot be read is not gone: it stays what it was.
+            // A tenant whose record cannot be read is not gone: it stays as it was.
             let there: HashSet<&str> = records
                 .iter()
                 .map(|record| &*record.external_id)
@@ -120,7 +125,7 @@ impl Directory {
                 self.learn(name, None, asked);
             }
             for record in records {
-                self.move_secrets(&record);
+                self.backfill.consider(&record);
                 self.learn(&record.external_id.clone(), Some(record), asked);
             }
         }

@@ -1,35 +1,32 @@
-//! Which tenant a name means, from the metadata database: asked as seldom as possible.
+//! Finds the tenant of a name, with as few questions to the metadata database as possible.
 //!
-//! - A tenant that is known and not older than the expiry is answered for without asking or waiting. While
-//!   [`run`](Directory::run) runs, known tenants are asked for anew before they expire, all in one question, so that
+//! - A tenant that is known and not older than the expiry is returned without asking or waiting. While
+//!   [`run`](Directory::run) runs, known tenants are read again before they expire, all in one question, so that
 //!   nobody waits for one of them while the database answers.
-//! - Changes made through this node are known to it at once; those made through others by LISTEN and NOTIFY; those
+//! - Changes made through this node are known at once, changes made through other nodes by LISTEN and NOTIFY, and changes
 //!   made in SQL within the expiry.
-//! - While the database does not answer, tenants that are known are served as they were, for
-//!   [`STALE_LIMIT`] at most.
-//! - Names that are not known ask the database, one question at a time for each and not too many a second for all,
-//!   and it is not remembered that there is no such tenant. Except where there is a default tenant, which such
-//!   names mean: there they are remembered, so that its clients do not ask the database at each connection.
+//! - While the database does not answer, known tenants are served as last known, for [`STALE_LIMIT`] at most.
+//! - For unknown names the database is asked: one question at a time for each name, and not too many a second for all. That
+//!   there is no such tenant is remembered only if there is a default tenant, which unknown names then mean: its clients
+//!   must not cause a question at each connection.
 //! - The answer to a question never replaces that to a later one.
 
 mod backfill;
 mod flags;
-mod flight;
 mod flood;
 mod kept;
 mod listen;
 
 use std::{sync::Arc, time::Duration};
 
-use flight::Flights;
+use backfill::Backfill;
+use flags::Flags;
 use flood::Bucket;
 use kept::{Known, Memory};
 use parking_lot::{Mutex, RwLock};
-use tokio::{
-    sync::{Semaphore, broadcast},
-    time::Instant,
-};
-use tokio_util::task::TaskTracker;
+use realtime_codes::ErrorCode;
+use realtime_flights::{Flights, Seat};
+use tokio::{sync::broadcast, time::Instant};
 use uuid::Uuid;
 
 use crate::{
@@ -37,30 +34,30 @@ use crate::{
     registry::first_label,
 };
 
-/// Changes that a receiver may be behind. One that is further behind is told that it missed some, and must look
-/// at every tenant it runs.
+/// Changes that a receiver may be behind. A receiver that is further behind is told that it missed some, and must look at
+/// all tenants that it runs.
 const CHANGES: usize = 1024;
 
-/// How long tenants are served as they were while the database does not answer. A tenant that nobody wanted for
-/// that long is forgotten.
+/// How long tenants are served as last known while the database does not answer. A tenant that nobody used for as long is
+/// forgotten.
 pub const STALE_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
-/// How long after a question that was not answered known tenants are served as they were without asking again.
+/// After a question that was not answered, known tenants are served for this long without asking again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Longest name that the database is asked for, in bytes. A host's label has 63 at most.
+/// Longest name that the database is asked for, in bytes. A label of a host has 63 at most.
 const LONGEST_NAME: usize = 255;
 
 /// How a directory keeps tenants.
 #[derive(Debug, Clone)]
 pub struct DirectoryOptions {
-    /// How long a tenant is taken for what it was (`TENANT_CACHE_EXPIRATION_IN_MS`).
+    /// How long a record counts as current (`TENANT_CACHE_EXPIRATION_IN_MS`).
     pub expiry: Duration,
-    /// What the server's settings say about every tenant.
+    /// The server's settings that concern every tenant.
     pub template: TenantTemplate,
 }
 
-/// A tenant that is not what it was: changed or removed through this node or another, or found to be different.
+/// A change of a tenant: it was changed or removed through this node or another, or found to be different.
 #[derive(Debug, Clone)]
 pub struct TenantChange {
     /// Its name.
@@ -69,10 +66,10 @@ pub struct TenantChange {
     pub before: Option<Arc<TenantRecord>>,
     /// The record now; `None` if the tenant is gone.
     pub after: Option<Arc<TenantRecord>>,
-    /// What sockets are served with now; `None` if the tenant is gone or its record cannot be used.
+    /// The tenant that sockets are served with now; `None` if it is gone or its record cannot be used.
     pub tenant: Option<Arc<Tenant>>,
-    /// What differs, where there is a record before and one after. Empty then only if the tenant was removed and
-    /// made again just like before.
+    /// The fields that differ, if there is a record before and after. Empty only if the tenant was removed and created again
+    /// with equal fields.
     pub changed: Vec<Field>,
 }
 
@@ -85,37 +82,33 @@ pub struct Directory {
     options: DirectoryOptions,
     memory: RwLock<Memory>,
     /// Questions under way, by name.
-    flights: Flights,
+    flights: Flights<Box<str>, Answer>,
     unknown: Mutex<Bucket>,
     /// When a question was last not answered.
     failed: Mutex<Option<Instant>>,
-    flags: flags::Kept,
-    backfills: backfill::UnderWay,
-    backfill_tasks: TaskTracker,
-    backfill_turn: Arc<Semaphore>,
+    flags: Flags,
+    backfill: Backfill,
     changes: broadcast::Sender<TenantChange>,
     operations: broadcast::Sender<(Operation, Box<str>)>,
-    /// Which of the nodes this is, among those that listen.
+    /// Identifies this node among those that listen.
     node: Uuid,
 }
 
 impl Directory {
-    /// A directory that knows nobody yet.
+    /// A directory that knows no tenant yet.
     #[must_use]
     pub fn new(store: Store, options: DirectoryOptions) -> Arc<Self> {
         let (changes, _) = broadcast::channel(CHANGES);
         let now = Instant::now();
         Arc::new(Self {
             memory: RwLock::new(Memory::new(options.expiry, now)),
+            backfill: Backfill::new(store.clone()),
             store,
             options,
             flights: Flights::default(),
             unknown: Mutex::new(Bucket::new(now)),
             failed: Mutex::default(),
-            flags: flags::Kept::default(),
-            backfills: backfill::UnderWay::default(),
-            backfill_tasks: TaskTracker::new(),
-            backfill_turn: Arc::new(Semaphore::new(1)),
+            flags: Flags::default(),
             changes,
             operations: broadcast::channel(CHANGES).0,
             node: Uuid::new_v4(),
@@ -128,26 +121,26 @@ impl Directory {
         &self.store
     }
 
-    /// The tenant that hosts mean which name none, if there is one.
+    /// The tenant for hosts that name none, if there is one.
     #[must_use]
     pub fn default_tenant(&self) -> Option<&str> {
         self.options.template.default_tenant.as_deref()
     }
 
-    /// What happens to tenants from now on. Whoever is slower than that is told that it missed some, and must look
-    /// at all tenants that it runs.
+    /// Changes of tenants from now on. A receiver that is too slow is told that it missed some, and must look at all tenants
+    /// that it runs.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<TenantChange> {
         self.changes.subscribe()
     }
 
-    /// What administrators want done with what runs of tenants, as they told other nodes.
+    /// Operations on tenants that administrators asked other nodes for.
     #[must_use]
     pub fn operations(&self) -> broadcast::Receiver<(Operation, Box<str>)> {
         self.operations.subscribe()
     }
 
-    /// Tells all other nodes what an administrator wants done with what runs of a tenant.
+    /// Tells all other nodes of an operation on a tenant that an administrator asked for.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -155,8 +148,8 @@ impl Directory {
         self.store.tell_operation(self.node, operation, external_id).await
     }
 
-    /// The tenant that a request's host means (protocol 1.4), if that is known without asking: the one named by
-    /// its first label, else the default tenant. `host` may carry a port.
+    /// The tenant of a request's host (protocol 1.4), if it is known without asking: the one named by the first label, else
+    /// the default tenant. `host` may carry a port.
     #[must_use]
     pub fn resolve_cached(&self, host: &str) -> Option<Arc<Tenant>> {
         let label = first_label(host);
@@ -173,8 +166,8 @@ impl Directory {
         }
     }
 
-    /// The tenant that a request's host means; asks the database unless it is known. `None` if there is none, or
-    /// its record cannot be used, which is logged.
+    /// The tenant of a request's host; asks the database unless it is known. `None` if there is none, or if its record cannot
+    /// be used, which is logged.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer and the tenant is not known.
@@ -183,7 +176,7 @@ impl Directory {
         if let Some(tenant) = self.get(label).await? {
             return Ok(Some(tenant));
         }
-        // Names are found as they are written, else in lower case, as hosts are.
+        // Names are looked up as written, then in lower case, like hosts.
         let lower = label.to_ascii_lowercase();
         if lower != label
             && let Some(tenant) = self.get(&lower).await?
@@ -196,20 +189,20 @@ impl Directory {
         }
     }
 
-    /// The tenant of this name as it was when last asked for, however long ago.
+    /// The tenant of this name as last known, however long ago.
     #[must_use]
     pub fn latest(&self, external_id: &str) -> Option<Arc<Tenant>> {
         self.memory.read().tenant(external_id)
     }
 
-    /// The tenant of this name; as [`resolve`](Self::resolve).
+    /// The tenant of this name. Asks the database unless it is known.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
     pub async fn get(&self, external_id: &str) -> Answer {
         let now = Instant::now();
         let known = self.memory.read().look_up(external_id, now);
-        // What is answered if the database does not.
+        // The answer if the database gives none.
         let before = match known {
             Known::Fresh(tenant) => return Ok(tenant),
             Known::Nobody => return Ok(None),
@@ -225,7 +218,7 @@ impl Directory {
         let known = before.as_ref().is_some_and(Option::is_some);
         let may_ask = if known { Ok(()) } else { self.may_ask_for_unknown(external_id, now) };
         let answer = match may_ask {
-            Ok(()) => self.fly(external_id).await,
+            Ok(()) => self.ask(external_id).await,
             Err(refusal) => refusal,
         };
         match (answer, before) {
@@ -235,7 +228,7 @@ impl Directory {
                     tenant = external_id,
                     code = error.code(),
                     %error,
-                    "tenant is served as it was: the metadata database does not answer"
+                    "serving the tenant as last known: the metadata database does not answer"
                 );
                 Ok(before)
             }
@@ -243,8 +236,10 @@ impl Directory {
         }
     }
 
+    /// Whether the database may be asked for an unknown name.
+    ///
     /// # Errors
-    /// What is answered without asking.
+    /// The answer without asking.
     fn may_ask_for_unknown(&self, external_id: &str, now: Instant) -> Result<(), Answer> {
         if external_id.is_empty() || external_id.len() > LONGEST_NAME || external_id.contains('\0') {
             return Err(Ok(None));
@@ -259,23 +254,41 @@ impl Directory {
         Err(Err(StoreError::Flooded))
     }
 
-    /// Asks the database, together with all who ask for the same. Cancel safe: another of them goes on.
-    async fn fly(&self, external_id: &str) -> Answer {
-        let seat = self.flights.seat(external_id);
-        seat.answer.get_or_init(|| self.refresh(external_id)).await.clone()
+    /// Asks the database, together with all who ask for the same tenant. Cancel safe: another of them goes on.
+    async fn ask(&self, external_id: &str) -> Answer {
+        let put = async |_: &Seat<'_, _, _>| self.refresh(external_id).await;
+        self.flights.ask(&external_id.into(), put).await
     }
 
-    /// Asks the database for a tenant, whatever is known of it, and tells of a change.
+    /// Whether a feature flag is on for a tenant: by the tenant's own setting, else by the rollout. Unknown flags are off,
+    /// and all flags are off for unknown tenants. Asks the database if what is known is older than the expiry.
     ///
     /// # Errors
-    /// [`StoreError`]; what was known stays known then.
+    /// [`StoreError`] when the database does not answer and nothing is known.
+    pub async fn is_flag_on(&self, name: &str, external_id: &str) -> Result<bool, StoreError> {
+        let flags = self.flags.all(&self.store, self.options.expiry).await?;
+        let Some(flag) = flags.iter().find(|flag| flag.name == name) else { return Ok(false) };
+        self.get(external_id).await?;
+        let record = self.memory.read().record(external_id);
+        Ok(record.is_some_and(|record| flag.is_on_for(&record)))
+    }
+
+    /// Waits until no secrets are being moved to the newer cipher.
+    pub async fn backfills_done(&self) {
+        self.backfill.done().await;
+    }
+
+    /// Asks the database for a tenant, even if it is known, and tells of a change.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then what was known stays known.
     pub async fn refresh(&self, external_id: &str) -> Answer {
         let asked = Instant::now();
         match self.store.get(external_id).await {
             Ok(record) => {
                 *self.failed.lock() = None;
                 if let Some(record) = &record {
-                    self.move_secrets(record);
+                    self.backfill.consider(record);
                 }
                 Ok(self.learn(external_id, record, asked))
             }
@@ -322,20 +335,19 @@ impl Directory {
         Ok(record)
     }
 
-    /// As [`learn`](Self::learn), of what was written. It is as old as the beginning of the statement: after the commit,
-    /// while this task waited for its turn, others may have written, and their records been read. Where something was read
-    /// meanwhile it is not known which is later, and the database is asked.
+    /// Learns a record that was written. It is only as new as the beginning of the statement: after the commit, while this
+    /// task waited for its turn, others may have written, and their records may have been read. If a record was read
+    /// meanwhile nobody knows which is newer, so the database is asked.
     async fn learn_written(&self, external_id: &str, record: Option<TenantRecord>, asked: Instant) {
         if self.memory.read().is_later(external_id, asked) {
-            // If it does not answer, the others' news are on their way, and what is known expires.
+            // If it does not answer: the others' notifications are on their way, and the record expires.
             let _ = self.refresh(external_id).await;
         } else {
             self.learn(external_id, record, asked);
         }
     }
 
-    /// Takes the answer to a question that was asked at a time for the truth, unless a later one was answered, and
-    /// tells of the change, if it is one.
+    /// Learns the answer to a question that was asked at this time, unless a later one was answered, and tells of a change.
     fn learn(&self, external_id: &str, record: Option<TenantRecord>, asked: Instant) -> Option<Arc<Tenant>> {
         let Some(record) = record else {
             let mut memory = self.memory.write();
@@ -360,8 +372,8 @@ impl Directory {
         let tenant = match record.tenant(self.store.ciphers(), &self.options.template) {
             Ok(tenant) => Some(Arc::new(tenant)),
             Err(error) => {
-                let code = "UnableToConnectToTenantDatabase";
-                tracing::error!(tenant = external_id, code, %error, "tenant cannot be served");
+                let code = ErrorCode::UnableToConnectToTenantDatabase.as_str();
+                tracing::error!(tenant = external_id, code, %error, "cannot serve the tenant: its record is not usable");
                 None
             }
         };
@@ -388,7 +400,7 @@ impl Directory {
         changed: Vec<Field>,
     ) {
         let external_id = external_id.into();
-        // Nobody may be listening.
+        // Fails if nobody listens.
         let _ = self.changes.send(TenantChange { external_id, before, after, tenant, changed });
     }
 }

@@ -1,4 +1,4 @@
-//! What fields make of a record.
+//! Applies fields to a record, and compares records.
 
 use jiff::civil::DateTime;
 use secrecy::ExposeSecret as _;
@@ -16,7 +16,7 @@ impl TenantFields {
     /// and extensions that are the same keep their rows, so that nothing seems changed that is not.
     ///
     /// # Errors
-    /// When a secret cannot be encrypted; the record is not complete then.
+    /// When a secret cannot be encrypted; then the record is incomplete.
     pub(crate) fn apply(
         &self,
         record: &mut TenantRecord,
@@ -113,44 +113,56 @@ fn same_extensions(old: &[ExtensionRecord], new: &[ExtensionFields], ciphers: &C
     old.len() == new.len() && old.iter().all(|old| new.contains(old))
 }
 
-pub(super) fn differing(before: &TenantRecord, after: &TenantRecord, ciphers: &Ciphers) -> Vec<Field> {
+impl Field {
+    /// The fields in which two states of a tenant differ. Secrets are compared in clear: one that was only encrypted anew is
+    /// no difference. Nor are the ids and times of rows.
+    #[must_use]
+    pub fn differing(before: &TenantRecord, after: &TenantRecord, ciphers: &Ciphers) -> Vec<Self> {
+        let windows = (before.client_presence_window_ms, after.client_presence_window_ms);
+        let calls =
+            (before.max_client_presence_events_per_window, after.max_client_presence_events_per_window);
+        let presence = (before.max_presence_events_per_second, after.max_presence_events_per_second);
+        let checks = [
+            (Self::Name, before.name == after.name),
+            (Self::JwtSecret, same_secret(before, after, ciphers)),
+            (Self::JwtJwks, before.jwt_jwks == after.jwt_jwks),
+            (Self::PostgresCdcDefault, before.postgres_cdc_default == after.postgres_cdc_default),
+            (Self::MaxConcurrentUsers, before.max_concurrent_users == after.max_concurrent_users),
+            (Self::MaxEventsPerSecond, before.max_events_per_second == after.max_events_per_second),
+            (Self::MaxBytesPerSecond, before.max_bytes_per_second == after.max_bytes_per_second),
+            (Self::MaxChannelsPerClient, before.max_channels_per_client == after.max_channels_per_client),
+            (Self::MaxJoinsPerSecond, before.max_joins_per_second == after.max_joins_per_second),
+            (Self::MaxPresenceEventsPerSecond, presence.0 == presence.1),
+            (Self::MaxPayloadSizeInKb, before.max_payload_size_in_kb == after.max_payload_size_in_kb),
+            (Self::MaxClientPresenceEventsPerWindow, calls.0 == calls.1),
+            (Self::ClientPresenceWindowMs, windows.0 == windows.1),
+            (Self::Suspend, before.suspend == after.suspend),
+            (Self::PrivateOnly, before.private_only == after.private_only),
+            (Self::PresenceEnabled, before.presence_enabled == after.presence_enabled),
+            (Self::MigrationsRan, before.migrations_ran == after.migrations_ran),
+            (Self::BroadcastAdapter, before.broadcast_adapter == after.broadcast_adapter),
+            (Self::FeatureFlags, before.feature_flags == after.feature_flags),
+            (Self::Extensions, same_rows(before, after, ciphers)),
+        ];
+        checks.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect()
+    }
+}
+
+/// Whether two states of a tenant have the same token secret.
+fn same_secret(before: &TenantRecord, after: &TenantRecord, ciphers: &Ciphers) -> bool {
     let clear = |secret: &Ciphertext| ciphers.decrypt(secret).ok();
-    let same_secret = match (&before.jwt_secret, &after.jwt_secret) {
+    match (&before.jwt_secret, &after.jwt_secret) {
         (Some(before), Some(after)) if before != after => match (clear(before), clear(after)) {
             (Some(before), Some(after)) => before.expose_secret() == after.expose_secret(),
             _ => false,
         },
         (before, after) => before.is_some() == after.is_some(),
-    };
-    let same_extensions = before.extensions == after.extensions
+    }
+}
+
+/// Whether two states of a tenant have the same extensions.
+fn same_rows(before: &TenantRecord, after: &TenantRecord, ciphers: &Ciphers) -> bool {
+    before.extensions == after.extensions
         || all_clear(&after.extensions, ciphers)
-            .is_some_and(|after| same_extensions(&before.extensions, &after, ciphers));
-    let windows = (before.client_presence_window_ms, after.client_presence_window_ms);
-    let calls = (before.max_client_presence_events_per_window, after.max_client_presence_events_per_window);
-    let checks = [
-        (Field::Name, before.name == after.name),
-        (Field::JwtSecret, same_secret),
-        (Field::JwtJwks, before.jwt_jwks == after.jwt_jwks),
-        (Field::PostgresCdcDefault, before.postgres_cdc_default == after.postgres_cdc_default),
-        (Field::MaxConcurrentUsers, before.max_concurrent_users == after.max_concurrent_users),
-        (Field::MaxEventsPerSecond, before.max_events_per_second == after.max_events_per_second),
-        (Field::MaxBytesPerSecond, before.max_bytes_per_second == after.max_bytes_per_second),
-        (Field::MaxChannelsPerClient, before.max_channels_per_client == after.max_channels_per_client),
-        (Field::MaxJoinsPerSecond, before.max_joins_per_second == after.max_joins_per_second),
-        (
-            Field::MaxPresenceEventsPerSecond,
-            before.max_presence_events_per_second == after.max_presence_events_per_second,
-        ),
-        (Field::MaxPayloadSizeInKb, before.max_payload_size_in_kb == after.max_payload_size_in_kb),
-        (Field::MaxClientPresenceEventsPerWindow, calls.0 == calls.1),
-        (Field::ClientPresenceWindowMs, windows.0 == windows.1),
-        (Field::Suspend, before.suspend == after.suspend),
-        (Field::PrivateOnly, before.private_only == after.private_only),
-        (Field::PresenceEnabled, before.presence_enabled == after.presence_enabled),
-        (Field::MigrationsRan, before.migrations_ran == after.migrations_ran),
-        (Field::BroadcastAdapter, before.broadcast_adapter == after.broadcast_adapter),
-        (Field::FeatureFlags, before.feature_flags == after.feature_flags),
-        (Field::Extensions, same_extensions),
-    ];
-    checks.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect()
+            .is_some_and(|after| same_extensions(&before.extensions, &after, ciphers))
 }

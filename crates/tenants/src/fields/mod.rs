@@ -1,4 +1,4 @@
-//! What is told of a tenant when it is made or changed (http_and_ops 1.3).
+//! The fields that a request gives when a tenant is created or changed (http_and_ops 1.3).
 
 mod apply;
 mod cast;
@@ -11,14 +11,12 @@ use serde_json::{Map, Value};
 pub(crate) use apply::clear;
 pub use cast::FieldErrors;
 
-use crate::{Ciphers, TenantRecord};
-
-/// Fields of a tenant that somebody gave. The outer `None` means that a field was not given, an inner one that it
-/// shall have no value. Those without a word are as in [`TenantRecord`].
+/// Fields of a tenant as given by a request. An outer `None` means that a field was not given, an inner one that it shall
+/// have no value. Fields without a comment are as in [`TenantRecord`](crate::TenantRecord).
 #[expect(missing_docs, reason = "see TenantRecord")]
 #[derive(Clone, Default)]
 pub struct TenantFields {
-    /// Unique name. Told at creation only.
+    /// Unique name. Given at creation only.
     pub external_id: Option<String>,
     /// Name for people.
     pub name: Option<Option<String>>,
@@ -48,7 +46,7 @@ pub struct TenantFields {
 }
 
 impl fmt::Debug for TenantFields {
-    /// What need not be kept secret is in the record that comes of it: a key set may hold secrets.
+    /// Shows no field that may hold a secret, such as a key set.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TenantFields")
             .field("external_id", &self.external_id)
@@ -59,7 +57,7 @@ impl fmt::Debug for TenantFields {
     }
 }
 
-/// An extension that somebody gave, with its secrets in clear.
+/// An extension as given by a request, with its secrets in clear.
 #[derive(Clone, PartialEq)]
 pub struct ExtensionFields {
     /// Column `type`.
@@ -75,7 +73,7 @@ impl fmt::Debug for ExtensionFields {
     }
 }
 
-/// A field of a tenant, as what an update changed is told in.
+/// A field of a tenant, to name what an update changed.
 #[expect(missing_docs, reason = "the fields of TenantRecord")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Field {
@@ -99,13 +97,4 @@ pub enum Field {
     BroadcastAdapter,
     FeatureFlags,
     Extensions,
-}
-
-impl Field {
-    /// The fields that two states of a tenant differ in. Secrets are compared in clear, so that one which was only
-    /// encrypted anew is no difference; nor are the ids and times of rows.
-    #[must_use]
-    pub fn differing(before: &TenantRecord, after: &TenantRecord, ciphers: &Ciphers) -> Vec<Self> {
-        apply::differing(before, after, ciphers)
-    }
 }

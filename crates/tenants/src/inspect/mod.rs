@@ -1,23 +1,25 @@
 //! Questions of operators to the metadata database (http_and_ops 3.1, SQL inspector).
 //!
-//! What is guaranteed: a statement never computes with a secret. It does not see the tables but temporary views that
-//! stand in for them, in which secrets are `***` already; so no alias, no expression, no whole row, no condition and no
-//! error can tell one. That nothing else is looked at does not depend on how the statement is written: PostgreSQL
-//! itself analyses it (it becomes a view, which is never used before it has passed), and what the analysis names is
-//! compared with what may be named: relations one by one, functions by what they can do. What is secret is told by the
-//! names of columns and of keys in JSON ([`mask`]).
+//! The guarantee: a statement never computes with a secret. It does not see the tables, only temporary views of them in
+//! which secrets are already `***`; so no alias, expression, whole row, condition or error can reveal one. That it reads
+//! nothing else does not depend on how it is written: PostgreSQL itself analyses it (it becomes a view, which is not used
+//! before it has passed the check), and everything that the analysis names is compared with what may be named: relations
+//! one by one, functions by what they can do. Names of columns and of keys in JSON tell what is secret ([`mask`]).
 //!
 //! Nothing can be changed: the transaction is read-only when the statement runs, and always rolled back.
 
+mod error;
 mod mask;
 mod tree;
 
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Object;
+pub use error::InspectError;
+use error::{refused, sql};
 use tokio_postgres::{Client, Row};
 
-use crate::{Store, StoreError};
+use crate::store::Store;
 
 /// Rows that are shown.
 pub const ROWS: usize = 1000;
@@ -28,16 +30,13 @@ pub const MAX_STATEMENT: usize = 100_000;
 /// How long a statement may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Statements that are answered at once: each has a connection beside the pool's.
-pub(crate) const AT_ONCE: usize = 3;
-
 /// Longest text of a value that is shown, in characters.
 const MAX_VALUE: usize = 4000;
 
 /// The statement, once PostgreSQL has read it.
 const INSPECTED: &str = "realtime_inspected";
 
-/// What a statement says.
+/// The answer to a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
     /// Names of its columns.
@@ -48,38 +47,13 @@ pub struct Inspected {
     pub more: bool,
 }
 
-/// How rows are put in order: by a column, counted from 0.
+/// The order of the rows: by a column, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
     /// The column.
     pub column: usize,
     /// The largest first.
     pub descending: bool,
-}
-
-/// Why a statement has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InspectError {
-    /// It asks for what it must not.
-    #[error("{0}")]
-    Refused(String),
-    /// PostgreSQL does not understand it, or gave up.
-    #[error("{0}")]
-    Sql(String),
-    /// There is no connection.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-fn refused(text: impl Into<String>) -> InspectError {
-    InspectError::Refused(text.into())
-}
-
-fn sql(error: &tokio_postgres::Error) -> InspectError {
-    match error.as_db_error() {
-        Some(db) => InspectError::Sql(db.message().to_owned()),
-        None => InspectError::Sql(realtime_tls::describe(error)),
-    }
 }
 
 impl Store {
@@ -89,13 +63,13 @@ impl Store {
     /// [`InspectError`], whose text is for the operator.
     pub async fn inspect(&self, statement: &str, order: Option<Order>) -> Result<Inspected, InspectError> {
         let statement = checked(statement)?.to_owned();
-        let Ok(place) = Arc::clone(self.inspections()).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(self.inspections()).try_acquire_owned() else {
             return Err(refused("Others are being answered: wait a moment"));
         };
         let store = self.clone();
-        // PostgreSQL goes on when nobody waits for the answer any more, and so does the place.
+        // PostgreSQL goes on when nobody waits for the answer any more, and so does the permit.
         let asked = tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             // Taken out of the pool: whatever becomes of the session ends with it.
             let client = Object::take(store.client().await?);
             let outcome = run(&client, &statement, order).await;

@@ -1,14 +1,14 @@
-//! What a statement looks at and calls, by PostgreSQL's own analysis.
+//! The relations that a statement reads and the functions that it calls, by PostgreSQL's own analysis.
 //!
 //! The rule of a view holds the analysed statement as text: a tree of nodes, whose fields are words that begin with a
-//! colon. Names and constants of the statement are written so that they cannot be taken for fields that are not there:
-//! at worst a statement is refused that need not be.
+//! colon. Names and constants of the statement are written in a way that cannot be mistaken for such fields: at worst a
+//! harmless statement is refused.
 
 use std::collections::BTreeSet;
 
 use tokio_postgres::{Client, types::ToSql};
 
-use super::{InspectError, refused, sql};
+use super::error::{InspectError, refused, sql};
 
 /// Fields that hold the id of a relation.
 const RELATIONS: [&str; 1] = [":relid"];

@@ -7,6 +7,12 @@ use secrecy::SecretString;
 
 use crate::Ciphers;
 
+/// Schema of the metadata.
+pub const SCHEMA: &str = "_realtime";
+
+/// Name of the connections in `pg_stat_activity`.
+pub const APPLICATION: &str = "supabase_mt_realtime";
+
 /// Where the metadata database is, and how it is used (http_and_ops 5, 7.1).
 #[derive(Debug, Clone)]
 pub struct MetadataConfig {

@@ -1,5 +1,6 @@
 //! What can go wrong with the metadata database.
 
+use realtime_codes::ErrorCode;
 use realtime_tls::describe;
 use tokio_postgres::error::SqlState;
 
@@ -8,13 +9,13 @@ use crate::{CipherError, FieldErrors};
 /// Why the metadata database did not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// There is no connection: none could be made, or it broke. What was asked for may have been done.
+    /// There is no connection, or it broke. What was asked for may have been done.
     #[error("The metadata database cannot be reached: {0}")]
     Unreachable(String),
     /// It took too long, or all connections were busy for too long.
     #[error("The metadata database did not answer in time: {0}")]
     Timeout(String),
-    /// Too many unknown tenants are asked for: the database was spared the question.
+    /// Too many unknown tenants are asked for: the database was not asked.
     #[error("Too many unknown tenants are asked for")]
     Flooded,
     /// There is no such tenant or flag.
@@ -43,10 +44,10 @@ pub enum StoreError {
     SetUp {
         /// The step.
         what: String,
-        /// The database's words.
+        /// The database's message.
         error: String,
     },
-    /// Anything else that the database said. Without its detail, which may quote values.
+    /// Any other error of the database. Without its detail, which may quote values.
     #[error("The metadata database refused: {code} {message}")]
     Refused {
         /// SQLSTATE.
@@ -60,18 +61,23 @@ impl StoreError {
     /// Operators' code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
+        self.error_code().as_str()
+    }
+
+    /// Operators' code.
+    #[must_use]
+    pub const fn error_code(&self) -> ErrorCode {
         match self {
-            Self::Unreachable(_) | Self::Flooded => "UnableCheckoutConnection",
-            Self::Timeout(_) => "QueryCanceled",
-            Self::NotFound { .. } => "TenantNotFound",
-            Self::Taken { .. } | Self::KeyRequired | Self::Check(_) => "UnprocessableEntity",
-            Self::SetUp { .. } => "MigrationsFailedToRun",
-            Self::Cipher(_) | Self::Refused { .. } => "ErrorExecutingTransaction",
+            Self::Unreachable(_) | Self::Flooded => ErrorCode::UnableCheckoutConnection,
+            Self::Timeout(_) => ErrorCode::QueryCanceled,
+            Self::NotFound { .. } => ErrorCode::TenantNotFound,
+            Self::Taken { .. } | Self::KeyRequired | Self::Check(_) => ErrorCode::UnprocessableEntity,
+            Self::SetUp { .. } => ErrorCode::MigrationsFailedToRun,
+            Self::Cipher(_) | Self::Refused { .. } => ErrorCode::ErrorExecutingTransaction,
         }
     }
 
-    /// What the fields of a request have to do with it, for an answer with status 422; `None` if it is no fault
-    /// of theirs.
+    /// The errors of a request's fields, for an answer with status 422; `None` if the request is not at fault.
     #[must_use]
     pub fn field_errors(&self) -> Option<FieldErrors> {
         Some(match self {

@@ -1,7 +1,7 @@
 //! The metadata database: schema `_realtime` with tenants, their extensions and feature flags (http_and_ops 7).
 //!
-//! A store only asks and answers. What is kept of the answers, for how long, and who is told of changes is up to
-//! the [`Directory`](crate::Directory).
+//! A store only asks and answers. The [`Directory`](crate::Directory) decides which answers are kept, for how long, and who
+//! is told of changes.
 
 mod backfill;
 mod config;
@@ -15,7 +15,7 @@ mod seed;
 
 use std::sync::Arc;
 
-pub use config::{MetadataConfig, TenantDefaults};
+pub use config::{APPLICATION, MetadataConfig, SCHEMA, TenantDefaults};
 use deadpool_postgres::{GenericClient, Object, Pool};
 pub use error::StoreError;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
@@ -26,13 +26,10 @@ pub use seed::{Seed, SeedPlace, Seeded};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::{Ciphers, Field, TenantFields, TenantRecord, inspect};
+use crate::{Ciphers, Field, TenantFields, TenantRecord};
 
-/// Schema of the metadata.
-pub const SCHEMA: &str = "_realtime";
-
-/// Name of the connections in `pg_stat_activity`.
-pub const APPLICATION: &str = "supabase_mt_realtime";
+/// Statements of operators that are answered at once: each has a connection beside the pool's.
+const INSPECTIONS: usize = 3;
 
 /// Channel of NOTIFY on which nodes tell each other which tenant or flag changed.
 pub(crate) const CHANNEL: &str = "realtime_metadata";
@@ -47,7 +44,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     pool: Pool,
     config: MetadataConfig,
-    /// Places for questions of operators.
+    /// One permit for each statement of an operator that is being answered.
     inspections: Arc<Semaphore>,
 }
 
@@ -58,7 +55,7 @@ pub struct Updated {
     pub before: TenantRecord,
     /// The record as it is.
     pub after: TenantRecord,
-    /// What differs; empty if nothing did, and nothing was written then.
+    /// The fields that differ; empty if none does, and then nothing was written.
     pub changed: Vec<Field>,
 }
 
@@ -66,10 +63,10 @@ impl Store {
     /// A store on a database. Nothing is connected yet.
     ///
     /// # Errors
-    /// [`StoreError`] for settings that no pool can be made of.
+    /// [`StoreError`] when no pool can be made with these settings.
     pub fn new(config: MetadataConfig) -> Result<Self, StoreError> {
         let pool = pool::make(&config)?;
-        let inspections = Arc::new(Semaphore::new(inspect::AT_ONCE));
+        let inspections = Arc::new(Semaphore::new(INSPECTIONS));
         Ok(Self(Arc::new(Inner { pool, config, inspections })))
     }
 
@@ -89,10 +86,10 @@ impl Store {
         &self.0.inspections
     }
 
-    /// A connection, for what this type has no words for: pages for operators.
+    /// A connection, for queries that this type does not offer: pages for operators.
     ///
     /// # Errors
-    /// [`StoreError`] when there is none to be had in time.
+    /// [`StoreError`] when none is free in time.
     pub async fn client(&self) -> Result<StoreClient, StoreError> {
         Ok(self.0.pool.get().await?)
     }
@@ -122,7 +119,7 @@ impl Store {
         rows::get(&self.client().await?, external_id, false).await
     }
 
-    /// The tenants of these names, those that there are, in any order.
+    /// The tenants of these names that exist, in any order.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -131,11 +128,11 @@ impl Store {
         rows::get_many(&self.client().await?, &names).await
     }
 
-    /// Makes a tenant. Its name for people is its `external_id`, whatever is given (http_and_ops 1.3); limits that
-    /// are not given are those of [`TenantDefaults`].
+    /// Creates a tenant. Its name for people is always its `external_id` (http_and_ops 1.3); limits that are not given are
+    /// those of [`TenantDefaults`].
     ///
     /// # Errors
-    /// [`StoreError::Taken`], [`StoreError::KeyRequired`], or anything else; nothing was written then.
+    /// [`StoreError::Taken`], [`StoreError::KeyRequired`], or anything else; then nothing was written.
     pub async fn create(&self, external_id: &str, fields: &TenantFields) -> Result<TenantRecord, StoreError> {
         let now = now();
         let mut record = self.blank(external_id, now);
@@ -152,7 +149,7 @@ impl Store {
     /// Changes the fields that are given. The name itself never changes.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::KeyRequired`], or anything else; nothing was written then.
+    /// [`StoreError::NotFound`], [`StoreError::KeyRequired`], or anything else; then nothing was written.
     pub async fn update(&self, external_id: &str, fields: &TenantFields) -> Result<Updated, StoreError> {
         let now = now();
         self.edit(external_id, now, |record| Ok(fields.apply(record, self.ciphers(), now)?)).await
@@ -182,7 +179,7 @@ impl Store {
         Ok(Updated { before, after, changed })
     }
 
-    /// Removes a tenant, and tells what it was; `None` if there was none.
+    /// Removes a tenant and returns its record; `None` if there was none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -196,7 +193,7 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// A new tenant with nothing said about it.
+    /// A new tenant with no field given.
     fn blank(&self, external_id: &str, now: DateTime) -> TenantRecord {
         let defaults = &self.0.config.defaults;
         TenantRecord {

@@ -3,7 +3,10 @@
 use deadpool_postgres::{Hook, HookError, Pool, Runtime, Timeouts};
 use secrecy::ExposeSecret as _;
 
-use super::{APPLICATION, MetadataConfig, SCHEMA, StoreError};
+use super::{
+    config::{APPLICATION, MetadataConfig, SCHEMA},
+    error::StoreError,
+};
 
 /// How to log in, under a name that operators see in `pg_stat_activity`.
 pub(crate) fn settings(config: &MetadataConfig, application: &str) -> tokio_postgres::Config {

@@ -4,6 +4,7 @@ use deadpool_postgres::GenericClient;
 use std::collections::HashMap;
 
 use jiff::civil::DateTime;
+use realtime_codes::ErrorCode;
 use serde_json::{Map, Value, value::RawValue};
 use tokio_postgres::{
     Row,
@@ -137,8 +138,8 @@ fn joined(tenants: &[Row], extensions: &[Row]) -> Found {
 impl Found {
     fn leave_out(&mut self, row: &Row, name: &str, error: &tokio_postgres::Error) {
         let name = row.try_get::<_, Option<String>>(name).ok().flatten().unwrap_or_default();
-        let code = "ErrorExecutingTransaction";
-        tracing::error!(tenant = name, code, %error, "the tenant's record cannot be read: it is left out");
+        let code = ErrorCode::ErrorExecutingTransaction.as_str();
+        tracing::error!(tenant = name, code, %error, "left out a tenant: its record cannot be read");
         if !self.unreadable.contains(&name) {
             self.unreadable.push(name);
         }

@@ -93,8 +93,9 @@ impl Published {
     fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, payload_bytes: usize, said: &Said<'_>) {
         runtime.meters().events().add(1);
         runtime.metrics().payload(MessageType::Broadcast, payload_bytes);
-        self.fan_outs.extend(runtime.hub().say(key, said));
-        self.congestions.extend(runtime.hub().congestion(key));
+        let delivery = runtime.hub().say(key, said);
+        self.fan_outs.extend(delivery.run);
+        self.congestions.extend(delivery.congestion);
     }
 
     /// Gives it to them. The request is answered when rooms that could not keep up have done so.

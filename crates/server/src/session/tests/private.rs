@@ -359,7 +359,7 @@ fn missed_messages_follow_the_reply() {
     };
     let hub = Arc::clone(fixture.runtime.hub());
     let publish =
-        |id| drop(hub.publish_stored(&key, id, |vsn| Some(encode::broadcast(vsn, "realtime:a", b"{}"))));
+        |id| drop(hub.say_stored(&key, id, |vsn| Some(encode::broadcast(vsn, "realtime:a", b"{}"))));
     publish(2);
     publish(4);
     assert!(socket.frames().is_empty());

@@ -1,22 +1,22 @@
 //! Questions that several ask at once are put once.
 //!
-//! A question is shared by all who ask it before it is put. Who asks while it is being answered gets a new
-//! one: an answer never dates from before its question, so whoever asks after a policy has changed sees that.
+//! A question is shared by all who ask it before it departs. Whoever asks later asks anew: an answer never dates from before
+//! its question.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{borrow::Borrow, collections::HashMap, fmt, hash::Hash, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-/// The questions that wait to be put, each with the place where its answer will be.
-pub(super) struct Flights<K, V> {
+/// The questions that others may still join.
+pub struct Flights<K, V> {
     waiting: Mutex<HashMap<K, Waiting<V>>>,
 }
 
-/// A question that waits to be put.
+/// A question that others may still join.
 struct Waiting<V> {
     answer: Arc<OnceCell<V>>,
-    /// Who waits for it. Counted under the table's lock: of several who leave at once one is the last.
+    /// How many wait for the answer. Counted under the table's lock: of several who leave at once one is the last.
     seats: usize,
 }
 
@@ -26,29 +26,52 @@ impl<K, V> Default for Flights<K, V> {
     }
 }
 
-/// A place on a flight. Leaving the last place cancels the flight.
-pub(super) struct Seat<'a, K: Hash + Eq, V> {
+impl<K, V> fmt::Debug for Flights<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("waiting", &self.waiting.lock().len()).finish()
+    }
+}
+
+/// A seat on a flight. When the last is left the question is forgotten: questions that nobody waits for take no memory.
+pub struct Seat<'a, K: Hash + Eq, V> {
     flights: &'a Flights<K, V>,
     key: K,
     answer: Arc<OnceCell<V>>,
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
-    /// Number of questions that wait.
-    pub(super) fn len(&self) -> usize {
+    /// Number of questions that others may still join.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.waiting.lock().len()
     }
 
-    /// The answer to a question. `put` is run by one of those who share it, or by another if that one is
-    /// cancelled; it calls [`Seat::depart`] when the question is put.
+    /// Whether there is no such question.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a question can still be joined.
+    pub fn awaits<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.waiting.lock().contains_key(key)
+    }
+
+    /// The answer to a question. `put` is run by one of those who share the question, or by another if that one is
+    /// cancelled. Others can join until it calls [`Seat::depart`], or until it returns.
     ///
     /// Cancel safe: the question is put for the others.
-    pub(super) async fn ask(&self, key: &K, put: impl AsyncFnOnce(&Seat<'_, K, V>) -> V) -> V {
+    pub async fn ask(&self, key: &K, put: impl AsyncFnOnce(&Seat<'_, K, V>) -> V) -> V {
         let seat = self.seat(key);
         let run = async || {
             // Those who are about to ask the same get in.
             tokio::task::yield_now().await;
-            put(&seat).await
+            let answer = put(&seat).await;
+            seat.depart();
+            answer
         };
         seat.answer.get_or_init(run).await.clone()
     }
@@ -63,8 +86,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
 }
 
 impl<K: Hash + Eq, V> Seat<'_, K, V> {
-    /// From now on nobody else gets in.
-    pub(super) fn depart(&self) {
+    /// From now on nobody else can join.
+    pub fn depart(&self) {
         let mut table = self.flights.waiting.lock();
         if table.get(&self.key).is_some_and(|waiting| Arc::ptr_eq(&waiting.answer, &self.answer)) {
             table.remove(&self.key);
@@ -72,11 +95,17 @@ impl<K: Hash + Eq, V> Seat<'_, K, V> {
     }
 }
 
+impl<K: Hash + Eq, V> fmt::Debug for Seat<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").finish_non_exhaustive()
+    }
+}
+
 impl<K: Hash + Eq, V> Drop for Seat<'_, K, V> {
     fn drop(&mut self) {
         let mut table = self.flights.waiting.lock();
         let Some(waiting) = table.get_mut(&self.key) else { return };
-        // One that was put is not in the table any more; another of the same key may be.
+        // A question that has departed is not in the table any more; another of the same key may be.
         if Arc::ptr_eq(&waiting.answer, &self.answer) {
             waiting.seats -= 1;
             if waiting.seats == 0 {
@@ -168,5 +197,27 @@ mod tests {
             });
             assert_eq!(flights.len(), 0);
         }
+    }
+
+    /// A question that never departs can be joined until it is answered.
+    #[tokio::test]
+    async fn who_asks_after_the_answer_asks_anew() {
+        let (flights, asked) = (Flights::<Box<str>, u32>::default(), AtomicU32::new(0));
+        let key: Box<str> = "t".into();
+        let ask = || flights.ask(&key, async |_: &Seat<'_, _, _>| asked.fetch_add(1, Ordering::Relaxed));
+        assert!(!flights.awaits("t"));
+        assert_eq!(tokio::join!(ask(), ask()), (0, 0));
+        assert_eq!(ask().await, 1);
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_when_all_who_wait_go() {
+        let flights = Flights::<u32, u32>::default();
+        let ask = || flights.ask(&1, async |_: &Seat<'_, _, _>| std::future::pending().await);
+        let short = Duration::from_millis(1);
+        let (one, other) = tokio::join!(timeout(short, ask()), timeout(2 * short, ask()));
+        assert!(one.is_err() && other.is_err());
+        assert!(flights.is_empty());
     }
 }

@@ -1,26 +1,30 @@
-//! Broadcasts that are over their tenant's limit: they are not delivered, and the members are told how many were not.
+//! Broadcasts over their tenant's limit: they are not delivered, and the members are told how many were not.
 
 use std::{sync::Arc, time::Duration};
 
-use realtime_protocol::{Extension, Ref, SystemMessage, encode};
+use bytes::Bytes;
+use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode};
 use tokio::{runtime::Handle, time};
 
-use super::{Kind, Membership, RoomCell};
+use crate::{cell::RoomCell, fan_out::FanOut, key::Kind, message::encode_for, room::Shed};
 
 /// How long a room counts what is not delivered before it tells its members: they are told once in that time at most.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// What the members of a room did not get and were not told of yet.
-#[derive(Debug, Default)]
-pub(super) struct Shed {
-    all: u64,
-    /// Those among them that were said on this node: members on others do not get them either.
-    said_here: u64,
-}
-
 impl RoomCell {
-    /// Whether what is said now is over the limit. Then it must not be delivered: the members will be told of one message
-    /// more that was not. `said_here`: nor must it go to other nodes.
+    /// Queues a message of the server itself for all members who may see broadcasts.
+    pub(crate) fn tell(self: &Arc<Self>, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Option<FanOut> {
+        let mut room = self.room.lock();
+        if room.len() == 0 {
+            return None;
+        }
+        let frames = encode_for(&room.users, encode);
+        room.enqueue(Kind::Notice, None, None, frames);
+        self.schedule(&mut room)
+    }
+
+    /// Whether a message is over the limit now. Then it must not be delivered, nor, if it is `said_here`, go to other
+    /// nodes; the members will be told of one more that was not.
     pub(crate) fn sheds(self: &Arc<Self>, said_here: bool) -> bool {
         let over = self.meter.is_over();
         if over {
@@ -35,6 +39,7 @@ impl RoomCell {
         if room.len() == 0 {
             return;
         }
+        // Whoever counts the first has it told.
         let told_of = room.shed.all > 0;
         room.shed.all += count;
         room.shed.said_here += if said_here { count } else { 0 };
@@ -60,25 +65,9 @@ impl RoomCell {
         let message = SystemMessage::dropped(Extension::System, all, self.meter.limit());
         drop(self.tell(|vsn| Some(encode::system(vsn, &Ref::null(), &self.key.topic, &message))));
         if said_here > 0
-            && let Some(bus) = self.hub.bus()
+            && let Some(bus) = self.context.bus()
         {
             bus.dropped(&self.key, said_here);
         }
-    }
-}
-
-impl Membership {
-    /// Whether what this channel says now is over the limit of its tenant. Then it must not be said, here or on other
-    /// nodes; the members will be told of one message more that was not delivered.
-    #[must_use]
-    pub fn sheds(&self) -> bool {
-        self.cell.sheds(true)
-    }
-}
-
-impl Kind {
-    /// Whether it tells of a change of presence: the state that a channel is sent has it already.
-    pub(super) const fn is_presence(self) -> bool {
-        matches!(self, Self::Presence)
     }
 }

@@ -1,0 +1,153 @@
+//! Copies of other nodes' state of a tenant, and what has come of messages that are not whole yet.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use bytes::{Bytes, BytesMut};
+use realtime_hub::{Congestion, MemberId};
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    track::{Arrival, Track},
+    wire::{Header, Kind, Malformed, Room, Told},
+};
+
+/// Largest message that is put together from pieces: more than any client may send.
+const MAX_FRAGMENTED: usize = 80_000_000;
+
+/// Members of a tenant are told that something was missed at most once in this time: where much is lost, each loss is
+/// noticed.
+pub(super) const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// Numbers of questions.
+#[derive(Debug, Default)]
+pub(crate) struct Asks(AtomicU64);
+
+impl Asks {
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// What has to be done after a message.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Put the question of this number to the node that sent it.
+    pub(crate) ask: Option<u64>,
+    /// Something before it was missed.
+    pub(crate) gap: bool,
+    /// Rooms that could not keep up.
+    pub(crate) congested: Vec<Congestion>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    pub(super) nodes: HashMap<u32, NodeCopy>,
+    /// Something was missed, and members have not been told.
+    pub(super) owed: bool,
+    /// When they were told last.
+    told_at: Option<Instant>,
+}
+
+impl Copies {
+    /// Takes the number of an envelope. False if there is nothing more to do with it: it has come before.
+    pub(super) fn arrive(&mut self, header: &Header, asks: &Asks, outcome: &mut Outcome) -> bool {
+        let copy = self.nodes.entry(header.node).or_insert_with(|| {
+            let ask = asks.next();
+            outcome.ask = Some(ask);
+            NodeCopy::asking(ask)
+        });
+        // Drawn in advance: a number that is not used does no harm.
+        let ask = asks.next();
+        match copy.track.arrive(header.number, header.kind == Kind::Mark, ask) {
+            Arrival::Next => {}
+            Arrival::Again => return false,
+            Arrival::AfterGap => {
+                self.owed = true;
+                outcome.gap = true;
+                outcome.ask = Some(ask);
+                copy.asked_at = Instant::now();
+                copy.pieces = None;
+            }
+        }
+        true
+    }
+
+    /// Whether members have to be told now that something was missed. True once each time.
+    pub(super) fn take_owed(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.owed && self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_AGAIN);
+        if due {
+            (self.owed, self.told_at) = (false, Some(now));
+        }
+        due
+    }
+}
+
+/// What is known about one node.
+#[derive(Debug)]
+pub(super) struct NodeCopy {
+    pub(super) track: Track,
+    pub(super) asked_at: Instant,
+    /// Pieces of a large message, from the first on.
+    pieces: Option<BytesMut>,
+    /// The number of the question, and the part of the answer that has come.
+    answer: (u64, BytesMut),
+    /// The members that are present there, as this node's rooms know them.
+    pub(super) present: HashSet<(Room, MemberId)>,
+    pub(super) users: u32,
+}
+
+impl NodeCopy {
+    pub(super) fn asking(ask: u64) -> Self {
+        Self {
+            track: Track::asking(ask),
+            asked_at: Instant::now(),
+            pieces: None,
+            answer: (0, BytesMut::new()),
+            present: HashSet::new(),
+            users: 0,
+        }
+    }
+
+    /// Puts a large message together; returns the body of the envelope once it is whole.
+    pub(super) fn assemble(&mut self, kind: Kind, message: Bytes) -> Result<Option<Bytes>, Malformed> {
+        match kind {
+            Kind::Records => return Ok(Some(message)),
+            Kind::Mark => return Ok(None),
+            Kind::FirstFragment => {
+                self.pieces = Some(BytesMut::from(message));
+                return Ok(None);
+            }
+            Kind::Fragment | Kind::LastFragment => {}
+        }
+        // Without the beginning, which came too early or was in a gap, the rest makes no sense.
+        let Some(mut pieces) = self.pieces.take() else { return Ok(None) };
+        pieces.extend_from_slice(&message);
+        if pieces.len() > MAX_FRAGMENTED {
+            return Err(Malformed);
+        }
+        if kind == Kind::Fragment {
+            self.pieces = Some(pieces);
+            return Ok(None);
+        }
+        Ok(Some(pieces.freeze()))
+    }
+
+    /// Takes a part of an answer; returns the records of the answer once it is whole.
+    pub(super) fn part(&mut self, told: &Told) -> Option<Bytes> {
+        self.asked_at = Instant::now();
+        let (ask, parts) = &mut self.answer;
+        if *ask != told.ask || told.offset == 0 {
+            (*ask, *parts) = (told.ask, BytesMut::new());
+        }
+        if parts.len() as u64 != told.offset {
+            // A part was lost: there will be another question.
+            return None;
+        }
+        parts.extend_from_slice(&told.records);
+        told.last.then(|| std::mem::take(parts).freeze())
+    }
+}

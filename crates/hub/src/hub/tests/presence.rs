@@ -1,0 +1,158 @@
+//! Who is present, and how members are told.
+
+use super::*;
+
+/// protocol 58, 69
+#[test]
+fn presence_is_told_to_all_and_ends_with_the_membership() {
+    let hub = hub();
+    let room = key("t", Audience::Public, "realtime:a");
+    let (tracker, own) = enter(&hub, &room, Vsn::V2);
+    let (watcher, watched) = enter(&hub, &room, Vsn::V1);
+    drop(tracker.track("u", Bytes::from_static(b"{\"n\":1}")));
+    let state = json!({"u":{"metas":[{"n":1,"phx_ref":"0abcdef000000000"}]}});
+    let joined = json!({"joins":state,"leaves":{}});
+    assert_eq!(payloads(&own), std::slice::from_ref(&joined));
+    assert_eq!(payloads(&watched), [joined]);
+
+    watcher.send_presence_state(Bytes::copy_from_slice);
+    assert_eq!(serde_json::from_slice::<Value>(&received(&watched)[0]).unwrap(), state);
+
+    drop(tracker);
+    assert_eq!(payloads(&watched), [json!({"joins":{},"leaves":state})]);
+}
+
+/// What waits to be fanned out while a member is sent the presence state reaches it too, but for diffs.
+#[test]
+fn broadcasts_that_wait_are_not_skipped_by_the_presence_state() {
+    let hub = hub();
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, _own) = enter(&hub, &room, Vsn::V2);
+    let (other, others) = enter(&hub, &room, Vsn::V2);
+    let fan_out = sender.publish(false, tag);
+    let tracked = sender.track("k", Bytes::from_static(b"{}"));
+    other.send_presence_state(|_| Bytes::from_static(b"state"));
+    drop((fan_out, tracked));
+    let frames = received(&others);
+    assert_eq!(frames[..2], ["state", "2"]);
+    assert_eq!(frames.len(), 3, "nobody had been announced");
+    let fan_out = sender.publish(false, tag);
+    drop(sender.track("k", Bytes::from_static(b"{\"x\":1}")));
+    other.send_presence_state(|_| Bytes::from_static(b"state"));
+    drop(fan_out);
+    let frames = received(&others);
+    assert_eq!(frames[..2], ["state", "2"]);
+}
+
+/// clients 6: diffs wait while joins of their socket do; broadcasts do not.
+#[test]
+fn diffs_wait_for_a_shut_gate() {
+    let (hub, counter) = (hub(), Arc::new(Counter::default()));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, _own) = enter_counted(&hub, &room, Vsn::V2, &counter);
+    let (gate, outbox) = (Arc::new(crate::DiffGate::default()), Arc::new(Outbox::new(10_000_000)));
+    let member = Member { diffs: Some(Arc::clone(&gate)), ..Member::new(Arc::clone(&outbox), Vsn::V1) };
+    let meter: Arc<dyn Meter> = Arc::<Counter>::clone(&counter);
+    let _member = hub.join(&room, member, &meter, []);
+    let track = |n: usize| drop(sender.track("k", format!("{{\"n\":{n}}}").into()));
+    gate.shut();
+    track(1);
+    drop(sender.publish(false, tag));
+    track(2);
+    assert_eq!(received(&outbox), ["1"]);
+    gate.open(&outbox);
+    let diffs: Vec<_> =
+        payloads(&outbox).iter().map(|diff| diff["joins"]["k"]["metas"][0]["n"].clone()).collect();
+    assert_eq!(diffs, [json!(1), json!(2)]);
+    assert_eq!(counter.diffs.load(Ordering::Relaxed), 4);
+    track(3);
+    assert_eq!(received(&outbox).len(), 1, "an open gate keeps nothing");
+    gate.shut();
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(1_000_000));
+    drop(sender.track("k", large.into()));
+    assert_eq!(received(&outbox).len(), 1, "what is kept is bounded");
+}
+
+/// A rush of changes becomes one diff; the first of it is told at once.
+#[tokio::test(start_paused = true)]
+async fn presence_is_announced_in_intervals() {
+    let hub = Hub::new(1, Duration::from_millis(50));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (watcher, watched) = enter(&hub, &room, Vsn::V2);
+    let members: Vec<_> = (0..10).map(|_| enter(&hub, &room, Vsn::V2).0).collect();
+    for member in &members {
+        drop(member.track("k", Bytes::from_static(b"{}")));
+    }
+    let joins = |payload: &Value| payload["joins"]["k"]["metas"].as_array().map_or(0, Vec::len);
+    assert_eq!(payloads(&watched).iter().map(joins).collect::<Vec<_>>(), [1]);
+    watcher.send_presence_state(|state| {
+        let state: Value = serde_json::from_slice(state).unwrap();
+        assert_eq!(state["k"]["metas"].as_array().unwrap().len(), 1, "what was announced");
+        Bytes::new()
+    });
+    received(&watched);
+    tokio::time::sleep(Duration::from_millis(51)).await;
+    assert_eq!(payloads(&watched).iter().map(joins).collect::<Vec<_>>(), [9]);
+    drop(members);
+    tokio::time::sleep(Duration::from_millis(51)).await;
+    let told = payloads(&watched);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["leaves"]["k"]["metas"].as_array().unwrap().len(), 10);
+}
+
+/// A room is there while somebody is present in it on another node; who comes to it finds them.
+#[test]
+fn others_are_present_too() {
+    let hub = hub();
+    let room = key("t", Audience::Public, "a");
+    let meter: Arc<dyn Meter> = Arc::new(Counter::default());
+    let set = |member, key: Option<&str>| {
+        let origin = Origin { node: 7, member };
+        let entry = key.map(|key| Entry::remote(key, key, format!("{{\"phx_ref\":\"{key}\"}}").into()));
+        drop(hub.set_presence(&room, &meter, origin, entry));
+    };
+    set(1, None);
+    assert_eq!(hub.rooms(), 0);
+    set(1, Some("x"));
+    set(2, Some("y"));
+    assert_eq!(hub.rooms(), 1);
+    let (member, outbox) = enter(&hub, &room, Vsn::V2);
+    member.send_presence_state(Bytes::copy_from_slice);
+    let state: Value = serde_json::from_slice(&received(&outbox)[0]).unwrap();
+    assert_eq!(state, json!({"x": {"metas": [{"phx_ref": "x"}]}, "y": {"metas": [{"phx_ref": "y"}]}}));
+    set(1, Some("x"));
+    assert!(received(&outbox).is_empty(), "nothing has changed");
+    set(1, None);
+    let diff = payloads(&outbox).remove(0);
+    assert_eq!(diff, json!({"joins": {}, "leaves": {"x": {"metas": [{"phx_ref": "x"}]}}}));
+    drop(member);
+    assert_eq!(hub.rooms(), 1, "somebody is there");
+    set(2, None);
+    assert_eq!(hub.rooms(), 0);
+}
+
+/// A diff that waits in the gate is in the state that follows it: nobody joins twice. What waits for a channel that
+/// leaves is dropped.
+#[test]
+fn the_state_replaces_diffs_that_wait() {
+    let (hub, counter) = (hub(), Arc::new(Counter::default()));
+    let room = key("t", Audience::Public, "realtime:a");
+    let (sender, _own) = enter_counted(&hub, &room, Vsn::V2, &counter);
+    let (gate, outbox) = (Arc::new(crate::DiffGate::default()), Arc::new(Outbox::new(10_000_000)));
+    let enter_gated = || {
+        let member = Member { diffs: Some(Arc::clone(&gate)), ..Member::new(Arc::clone(&outbox), Vsn::V1) };
+        let meter: Arc<dyn Meter> = Arc::<Counter>::clone(&counter);
+        hub.join(&room, member, &meter, [])
+    };
+    let (first, second) = (enter_gated(), enter_gated());
+    gate.shut();
+    drop(sender.track("k", Bytes::from_static(b"{\"n\":1}")));
+    first.send_presence_state(Bytes::copy_from_slice);
+    drop(sender.track("k", Bytes::from_static(b"{\"n\":2}")));
+    drop(second);
+    gate.open(&outbox);
+    let frames: Vec<_> =
+        received(&outbox).iter().map(|frame| String::from_utf8_lossy(frame).into_owned()).collect();
+    assert_eq!(frames.len(), 2, "{frames:?}");
+    assert!(frames[0].contains("\"n\":1") && frames[1].contains("\"n\":2"), "{frames:?}");
+}

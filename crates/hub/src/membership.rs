@@ -1,0 +1,232 @@
+//! A channel's place in a room.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use realtime_protocol::Vsn;
+
+use crate::{
+    bus::Said,
+    cell::RoomCell,
+    delivery::Delivery,
+    fan_out::FanOut,
+    hub::Hub,
+    key::{Kind, MemberId, MessageId, RoomKey, Sight},
+    message::{Frames, encode_for},
+    meter::Meter,
+    outbox::Outbox,
+    presence::Origin,
+    room::Room,
+    slot::Member,
+};
+
+impl Hub {
+    /// Puts a channel into a room. A new room is made with `meter` to count for it.
+    ///
+    /// `first` is queued to the channel before anything that the room sends, with no gap in between.
+    #[must_use]
+    pub fn join(
+        self: &Arc<Self>,
+        key: &RoomKey,
+        member: Member,
+        meter: &Arc<dyn Meter>,
+        first: impl IntoIterator<Item = Bytes>,
+    ) -> Membership {
+        let (cell, id, place) = self.enter(key, member, meter, first);
+        Membership { hub: Arc::clone(self), cell, id, place }
+    }
+}
+
+/// A channel's place in a room. Dropping it leaves the room: presence ends, and an empty room is forgotten.
+#[derive(Debug)]
+pub struct Membership {
+    /// Forgets the room once nobody is left.
+    hub: Arc<Hub>,
+    cell: Arc<RoomCell>,
+    id: MemberId,
+    /// The number of its slot.
+    place: u32,
+}
+
+impl Membership {
+    /// Identifies this channel in [`Signal`](crate::Signal)s.
+    #[must_use]
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
+    /// Whether a message that this channel sends now is over its tenant's limit. Then it must not be said, here or on
+    /// other nodes; the members will be told of one more that was not delivered.
+    #[must_use]
+    pub fn sheds(&self) -> bool {
+        self.cell.sheds(true)
+    }
+
+    /// Says something in the room, on this node and on others: to every other member, and to this one if `to_self`.
+    ///
+    /// This channel's own copy is queued at once; the others get theirs when the [`Delivery`] runs, together with what
+    /// else was said meanwhile. A channel that may not see broadcasts gets no copy.
+    pub fn say(&self, to_self: bool, said: &Said<'_>) -> Delivery {
+        let context = &self.cell.context;
+        if let Some(bus) = context.bus() {
+            bus.said(&self.cell.key, said);
+        }
+        self.publish(to_self, |vsn| said.encode(vsn, &self.cell.key.topic)).and_bus(context)
+    }
+
+    /// Gives the members of this node one frame; `encode` is called at most once per serializer, and may return nothing
+    /// for a serializer that gets none.
+    pub(crate) fn publish(&self, to_self: bool, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Delivery {
+        let (mut users, own) = {
+            let room = self.cell.room.lock();
+            let own = room.slot(self.place).map(|slot| Own {
+                vsn: slot.vsn,
+                outbox: Arc::clone(&slot.outbox),
+                copy: to_self && slot.sight.broadcasts,
+            });
+            (room.users, own)
+        };
+        if let Some(own) = &own
+            && let Some(count) = users.get_mut(own.vsn as usize)
+        {
+            *count = count.saturating_sub(1) + u32::from(own.copy);
+        }
+        let frames = encode_for(&users, encode);
+        if own.is_some_and(|own| own.send(&frames)) {
+            self.cell.meter.delivered(Kind::Broadcast, 1);
+        }
+        if frames.iter().all(Option::is_none) {
+            return Delivery::default();
+        }
+        let mut room = self.cell.room.lock();
+        if room.len() < 2 {
+            return Delivery::default();
+        }
+        room.enqueue(Kind::Broadcast, Some(self.id), None, frames);
+        self.cell.delivery(&mut room)
+    }
+
+    /// Begins to send to a channel that was held: `first`, then the broadcasts that were held for it except those of
+    /// `replayed`, which it never gets again; then whatever comes. There is no gap in between, unless this returns false:
+    /// then more had come than is held.
+    pub fn open(&self, first: impl IntoIterator<Item = Bytes>, replayed: Box<[MessageId]>) -> bool {
+        let mut room = self.cell.room.lock();
+        let Some(slot) = room.slot_mut(self.place) else { return true };
+        for frame in first {
+            let _ = slot.outbox.queue(frame);
+        }
+        let held = slot.held.take().unwrap_or_default();
+        slot.outbox.unkeep(held.bytes);
+        let mut delivered = 0;
+        for (id, frame) in held.frames {
+            let seen = id.is_some_and(|id| replayed.contains(&id));
+            if !seen && slot.outbox.queue(frame).is_ok() {
+                delivered += 1;
+            }
+        }
+        slot.replayed = replayed;
+        drop(room);
+        self.cell.meter.delivered(Kind::Broadcast, delivered);
+        !held.overflown
+    }
+
+    /// Changes what this channel may see, from the next frame on.
+    pub fn set_sight(&self, sight: Sight) {
+        let mut room = self.cell.room.lock();
+        if let Some(slot) = room.slot_mut(self.place) {
+            slot.sight = sight;
+        }
+    }
+
+    /// Makes this channel present, or changes what it announces; all members will be told, this one included.
+    /// `tracked` is the text of a JSON object. `None` if an equal object is tracked already.
+    pub fn track(&self, key: &str, tracked: Bytes) -> Option<Option<FanOut>> {
+        let context = &self.cell.context;
+        let phx_ref = context.next_phx_ref();
+        let origin = self.origin();
+        // Kept as it came and as it is announced.
+        let size = 2 * tracked.len() + key.len();
+        let mut room = self.cell.room.lock();
+        if !room.track(origin, key, tracked, &phx_ref) {
+            return None;
+        }
+        if let Some(bus) = context.bus() {
+            bus.presence(&self.cell.key, self.id, room.entry(origin));
+        }
+        self.count_presence(&mut room, size);
+        Some(self.cell.schedule(&mut room))
+    }
+
+    /// Ends this channel's presence, if it had any; all members will be told.
+    pub fn untrack(&self) -> Option<FanOut> {
+        let origin = self.origin();
+        let mut room = self.cell.room.lock();
+        self.end_presence(&mut room, origin).then(|| self.cell.schedule(&mut room))?
+    }
+
+    /// Ends this channel's presence. False if it had none.
+    fn end_presence(&self, room: &mut Room, origin: Origin) -> bool {
+        let ended = room.untrack(origin);
+        if ended {
+            self.count_presence(room, 0);
+        }
+        if ended && let Some(bus) = self.cell.context.bus() {
+            bus.presence(&self.cell.key, self.id, None);
+        }
+        ended
+    }
+
+    /// Counts what this channel's presence takes as held by its socket.
+    fn count_presence(&self, room: &mut Room, bytes: usize) {
+        if let Some(slot) = room.slot_mut(self.place) {
+            slot.outbox.hold(bytes);
+            slot.outbox.release(std::mem::replace(&mut slot.present, bytes));
+        }
+    }
+
+    /// Queues a frame made of the room's presence state to this channel. Every later change reaches it as a
+    /// diff.
+    pub fn send_presence_state(&self, encode: impl FnOnce(&[u8]) -> Bytes) {
+        let mut room = self.cell.room.lock();
+        let Some(state) = room.state_for(self.place) else { return };
+        let Some(slot) = room.slot(self.place) else { return };
+        // Under the lock: the diff of a later change must not overtake the state.
+        let _ = slot.outbox.queue(encode(&state));
+    }
+
+    fn origin(&self) -> Origin {
+        self.cell.context.origin(self.id)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let origin = self.origin();
+        let mut room = self.cell.room.lock();
+        room.remove(self.place);
+        let left = self.end_presence(&mut room, origin);
+        let empty = room.is_forgettable();
+        let fan_out = if left && !empty { self.cell.schedule(&mut room) } else { None };
+        drop(room);
+        if empty {
+            self.hub.forget_if_empty(&self.cell.key);
+        }
+        drop(fan_out);
+    }
+}
+
+/// The sender of a message, as a receiver.
+struct Own {
+    vsn: Vsn,
+    outbox: Arc<Outbox>,
+    /// Whether it gets a copy.
+    copy: bool,
+}
+
+impl Own {
+    /// Queues the sender's copy. False if it gets none.
+    fn send(&self, frames: &Frames) -> bool {
+        let frame = frames.get(self.vsn as usize).and_then(Option::as_ref).filter(|_| self.copy);
+        frame.is_some_and(|frame| self.outbox.queue(frame.clone()).is_ok())
+    }
+}

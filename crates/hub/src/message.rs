@@ -1,0 +1,48 @@
+//! A message on its way to the members of a room: one finished frame per serializer.
+
+use bytes::Bytes;
+use realtime_protocol::Vsn;
+
+use crate::key::{Kind, MemberId, MessageId};
+
+/// All serializers, in the order of their numbers.
+pub(crate) const ALL: [Vsn; 3] = [Vsn::V1, Vsn::V2, Vsn::V2Text];
+
+/// Number of serializers.
+pub(crate) const SERIALIZERS: usize = ALL.len();
+
+/// How many members use each serializer.
+pub(crate) type Users = [u32; SERIALIZERS];
+
+/// A frame for each serializer that has users.
+pub(crate) type Frames = [Option<Bytes>; SERIALIZERS];
+
+/// Writes a frame for each serializer that has users.
+pub(crate) fn encode_for(users: &Users, mut encode: impl FnMut(Vsn) -> Option<Bytes>) -> Frames {
+    let mut frames = [const { None }; SERIALIZERS];
+    for ((frame, count), vsn) in frames.iter_mut().zip(users).zip(ALL) {
+        if *count > 0 {
+            *frame = encode(vsn);
+        }
+    }
+    frames
+}
+
+/// A message that waits to be fanned out.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// Messages of a room are numbered: a member gets those that were published since it came.
+    pub(crate) number: u64,
+    pub(crate) kind: Kind,
+    /// The member that does not get it.
+    pub(crate) except: Option<MemberId>,
+    /// The row, of a message that is stored in the database.
+    pub(crate) id: Option<MessageId>,
+    pub(crate) frames: Frames,
+}
+
+impl Message {
+    pub(crate) fn frame(&self, vsn: Vsn) -> Option<&Bytes> {
+        self.frames.get(vsn as usize)?.as_ref()
+    }
+}

@@ -1,0 +1,19 @@
+//! What counts deliveries and says when there are too many: a trait, so that rooms do not know tenants.
+
+use std::fmt;
+
+use crate::key::Kind;
+
+/// Counts what a tenant's rooms deliver.
+pub trait Meter: Send + Sync + fmt::Debug {
+    /// `count` frames of a kind were handed to channels.
+    fn delivered(&self, kind: Kind, count: u64);
+    /// Whether there are too many broadcasts. Channels that are handed one then get a [`Signal`] to stop.
+    ///
+    /// [`Signal`]: crate::Signal::TooManyEvents
+    fn is_exceeded(&self) -> bool;
+    /// Whether one broadcast more would be over the limit. It must not be delivered then.
+    fn is_over(&self) -> bool;
+    /// The limit of broadcasts per second.
+    fn limit(&self) -> u32;
+}

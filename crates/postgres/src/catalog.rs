@@ -80,13 +80,21 @@ pub(crate) async fn gone(client: &Client, oids: &[Oid]) -> Result<(Vec<Oid>, Lsn
     Ok((row.try_get(1)?, Lsn(position.unsigned_abs())))
 }
 
+/// What the catalog says of a table.
+#[derive(Debug)]
+pub(crate) struct Described {
+    pub(crate) table: Table,
+    /// The numbers of its columns, in their order.
+    pub(crate) attnums: Box<[i16]>,
+}
+
 /// A table as it is now; types it needs are added to `types`. `None` if it is gone.
 pub(crate) async fn table(
     client: &Client,
     oid: Oid,
     publication: &str,
     types: &mut TypeRegistry,
-) -> Result<Option<Table>, Error> {
+) -> Result<Option<Described>, Error> {
     const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
             (select i.indkey::int2[] from pg_catalog.pg_index i
              where i.indrelid = c.oid and i.indisprimary) as key,
@@ -129,7 +137,7 @@ pub(crate) async fn table(
     let key: Option<Vec<i16>> = row.try_get(4)?;
     let position = |attnum: &i16| attnums.iter().position(|known| known == attnum);
     let identity: String = row.try_get(3)?;
-    Ok(Some(Table {
+    let table = Table {
         oid,
         schema: row.try_get::<_, String>(0)?.into(),
         name: row.try_get::<_, String>(1)?.into(),
@@ -144,7 +152,8 @@ pub(crate) async fn table(
             "n" => ReplicaIdentity::Nothing,
             _ => ReplicaIdentity::Default,
         },
-    }))
+    };
+    Ok(Some(Described { table, attnums: attnums.into() }))
 }
 
 /// First number of an object that is not PostgreSQL's own.

@@ -71,13 +71,12 @@ const READ: &str = concat!(
                     pg_catalog.quote_ident(co.collname::pg_catalog.text))
              from pg_catalog.pg_collation co
              join pg_catalog.pg_namespace cn on cn.oid operator(pg_catalog.=) co.collnamespace
-             where co.oid operator(pg_catalog.=) a.attcollation) as collation
-        from read
-        join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) $1
-            and a.attnum operator(pg_catalog.=) read.refobjsubid and not a.attisdropped
+             where co.oid operator(pg_catalog.=) a.attcollation) as collation,
+            exists (select from read where read.refobjsubid operator(pg_catalog.=) a.attnum) as is_read
+        from pg_catalog.pg_attribute a
         join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) a.atttypid
         join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) t.typnamespace
-        where read.refobjsubid operator(pg_catalog.>) 0)
+        where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped)
     select ",
     fingerprint!(),
     ", pg_catalog.row_security_active($1::pg_catalog.oid),
@@ -86,7 +85,9 @@ const READ: &str = concat!(
         array(select c.name from columns c order by c.attnum),
         array(select c.type from columns c order by c.attnum),
         array(select c.kind from columns c order by c.attnum),
-        array(select c.collation from columns c order by c.attnum)"
+        array(select c.collation from columns c order by c.attnum),
+        array(select c.attnum from columns c order by c.attnum),
+        array(select c.is_read from columns c order by c.attnum)"
 );
 
 /// How the value of a column is brought from its text into its type.
@@ -100,9 +101,11 @@ pub(super) enum Kind {
     Array,
 }
 
-/// A column that policies read.
+/// A column of a table with policies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PolicyColumn {
+    /// What it is told apart by: names change.
+    pub(super) attnum: i16,
     pub(super) name: String,
     /// Schema-qualified and quoted.
     pub(super) type_name: String,
@@ -117,8 +120,10 @@ pub(super) struct Policies {
     /// Tells this state from any other.
     pub(super) fingerprint: String,
     pub(super) condition: Condition,
-    /// The columns that the policies read, without those of a whole row.
+    /// The columns that images are made of: those that the policies read, or all where they take the row as a whole.
     pub(super) columns: Vec<PolicyColumn>,
+    /// All columns.
+    pub(super) row: Vec<PolicyColumn>,
     /// The block that asks.
     pub(super) question: String,
 }
@@ -144,26 +149,7 @@ pub(super) async fn read(client: &Client, table: &Table) -> Result<Policies, Err
 }
 
 fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
-    let (names, types, kinds): (Vec<String>, Vec<String>, Vec<String>) =
-        (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
-    let collations: Vec<Option<String>> = row.try_get(7)?;
-    let kind = |text: &str| match text {
-        "json" => Kind::Json,
-        "array" => Kind::Array,
-        _ => Kind::Plain,
-    };
-    let columns: Vec<PolicyColumn> = names
-        .into_iter()
-        .zip(types)
-        .zip(&kinds)
-        .zip(collations)
-        .map(|(((name, type_name), text), collation)| PolicyColumn {
-            name,
-            type_name,
-            kind: kind(text),
-            collation,
-        })
-        .collect();
+    let all = columns(row)?;
     let condition = if row.try_get(1)? {
         let text = condition(&row.try_get::<_, Vec<String>>(2)?, &row.try_get::<_, Vec<String>>(3)?);
         let whole_row = takes_whole_row(&text, &table.name);
@@ -171,8 +157,40 @@ fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
     } else {
         Condition::Open
     };
+    let is_read: Vec<bool> = row.try_get(9)?;
+    let columns = match &condition {
+        Condition::Open => Vec::new(),
+        Condition::Holds { whole_row: true, .. } => all.clone(),
+        Condition::Holds { .. } => all
+            .iter()
+            .zip(is_read)
+            .filter(|(_, is_read)| *is_read)
+            .map(|(column, _)| column.clone())
+            .collect(),
+    };
     let question = question::question(table, &columns, &condition);
-    Ok(Policies { fingerprint: row.try_get(0)?, condition, columns, question })
+    Ok(Policies { fingerprint: row.try_get(0)?, condition, columns, row: all, question })
+}
+
+fn columns(row: &Row) -> Result<Vec<PolicyColumn>, Error> {
+    let (names, types, kinds): (Vec<String>, Vec<String>, Vec<String>) =
+        (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+    let (collations, attnums): (Vec<Option<String>>, Vec<i16>) = (row.try_get(7)?, row.try_get(8)?);
+    let kind = |text: &str| match text {
+        "json" => Kind::Json,
+        "array" => Kind::Array,
+        _ => Kind::Plain,
+    };
+    let all = attnums.into_iter().zip(names).zip(types).zip(&kinds).zip(collations);
+    Ok(all
+        .map(|((((attnum, name), type_name), text), collation)| PolicyColumn {
+            attnum,
+            name,
+            type_name,
+            kind: kind(text),
+            collation,
+        })
+        .collect())
 }
 
 /// Whether a condition takes the row of a table as a whole, which is written `table.*`; the catalog does not tell. A

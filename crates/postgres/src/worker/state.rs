@@ -4,6 +4,7 @@ mod aside;
 mod away;
 mod dropped;
 mod gone;
+mod latest;
 mod messages;
 mod refresh;
 mod rows;
@@ -23,6 +24,7 @@ use away::Away;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
 use gone::Gone;
+use latest::Latest;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
 use realtime_pgoutput::{
     Lsn, Oid, TypeRegistry,
@@ -37,7 +39,7 @@ use super::meanwhile::Roster;
 use crate::{
     ChangeSink, MessageColumns, Notice, Stats, SubscribeRequest,
     catalog::Published,
-    sqlstate,
+    foreign::NoAnswer,
     subscribe::{Checked, Literals},
     visibility::{PolicyCache, Troubled},
 };
@@ -62,13 +64,25 @@ struct Known {
     relation: Arc<Relation>,
     /// `None`: the table is gone from the catalog.
     table: Option<Arc<Table>>,
+    /// The numbers of the columns that the relation describes.
+    logged: Box<[i16]>,
+    /// The numbers of the columns of the table's primary key.
+    key: Box<[i16]>,
     access: HashMap<Arc<str>, Arc<RoleAccess>>,
     /// Of what was read: see [`catalog::fingerprints`](crate::catalog::fingerprints).
     fingerprint: Option<i64>,
 }
 
-/// A row change's place in the log: the end of its transaction and its number in it. Ascends with the stream.
-type Place = (Lsn, u64);
+impl Known {
+    /// Where the log has the primary key. `None` if there is none, or if it does not have all of it.
+    fn key_places(&self) -> Option<Vec<usize>> {
+        let places = self.key.iter().map(|attnum| self.logged.binary_search(attnum).ok());
+        places.collect::<Option<Vec<_>>>().filter(|places| !places.is_empty())
+    }
+}
+
+/// A row change's position in the log: the end of its transaction and its number in it. Ascends with the stream.
+type Position = (Lsn, u64);
 
 pub(super) struct State {
     pool: Pool,
@@ -80,7 +94,7 @@ pub(super) struct State {
     /// `realtime.messages` and its partitions, as the walsender has described them.
     messages: HashMap<Oid, MessageColumns>,
     /// The last message that was handed over.
-    broadcast: Place,
+    broadcast: Position,
     engine: Engine,
     types: TypeRegistry,
     known: HashMap<Oid, Known>,
@@ -105,13 +119,14 @@ pub(super) struct State {
     /// The transaction that is being read, if one is.
     transaction: Option<Transaction>,
     /// The last row that was handed over, or that nobody wanted. What comes again up to here has been delivered.
-    handed: Place,
+    handed: Position,
     /// The policies of tables that were watched.
     policies: PolicyCache,
     troubled: Troubled,
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
+    latest: Latest,
     dropped: Dropped,
     away: Option<Away>,
 }
@@ -121,8 +136,8 @@ pub(super) struct State {
 struct Transaction {
     xid: u32,
     commit_time: UnixMicros,
-    /// Place of the row that came last.
-    place: Place,
+    /// Position of the row that came last.
+    position: Position,
 }
 
 impl State {
@@ -134,7 +149,7 @@ impl State {
             publication,
             publications: None,
             messages: HashMap::new(),
-            broadcast: Place::default(),
+            broadcast: Position::default(),
             engine: Engine::default(),
             types: TypeRegistry::default(),
             known: HashMap::new(),
@@ -149,11 +164,12 @@ impl State {
             collation_is_c: None,
             shares_plans: false,
             transaction: None,
-            handed: Place::default(),
+            handed: Position::default(),
             policies: PolicyCache::default(),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
+            latest: Latest::default(),
             dropped: Dropped::default(),
             away: None,
         }
@@ -190,6 +206,7 @@ impl State {
         self.clear_lanes(None);
         self.waiting.clear();
         self.waiting_bytes = 0;
+        self.latest.clear();
         self.transaction = None;
         self.engine.clear();
         self.messages.clear();
@@ -205,8 +222,8 @@ impl State {
     /// A new session begins. Unless it goes on where the last one ended, nothing comes twice.
     pub(super) fn start(&mut self, resumed: bool) {
         if !resumed {
-            self.handed = Place::default();
-            self.broadcast = Place::default();
+            self.handed = Position::default();
+            self.broadcast = Position::default();
         }
     }
 
@@ -293,20 +310,23 @@ impl State {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failed {
     #[error(transparent)]
-    Connect(#[from] crate::ConnectError),
-    #[error("{}", sqlstate::loggable_of(.0))]
-    Query(#[from] tokio_postgres::Error),
+    Asking(NoAnswer),
     /// A test wants it.
     #[error("A fail point was reached")]
     Injected,
+}
+
+impl<E: Into<NoAnswer>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Asking(error.into())
+    }
 }
 
 impl Failed {
     /// What a client is told: the words of the database are for the log.
     fn told(&self) -> String {
         match self {
-            Self::Connect(error) => error.join_reason().to_owned(),
-            Self::Query(error) => sqlstate::told_of(error),
+            Self::Asking(error) => error.told(),
             Self::Injected => self.to_string(),
         }
     }

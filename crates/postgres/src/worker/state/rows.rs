@@ -9,8 +9,8 @@ use realtime_pgoutput::{
 };
 use tokio::time::{self, Duration, Instant};
 
-use super::{ASK_AGAIN, Failed, State, Transaction, aside, waiting::Waiting};
-use crate::{Notice, pool, questions};
+use super::{ASK_AGAIN, State, Transaction, aside, waiting::Waiting};
+use crate::{Notice, questions};
 
 /// Changes that are checked together at most.
 const MAX_WAITING: usize = 256;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 impl State {
     pub(in crate::worker) fn begin(&mut self, xid: u32, commit_lsn: Lsn, commit_time: UnixMicros) {
-        self.transaction = Some(Transaction { xid, commit_time, place: (commit_lsn, 0) });
+        self.transaction = Some(Transaction { xid, commit_time, position: (commit_lsn, 0) });
         self.gone.passed = commit_lsn;
     }
 
@@ -55,14 +55,16 @@ impl State {
     ) {
         self.stats.rows.fetch_add(1, Ordering::Relaxed);
         let Some(transaction) = &mut self.transaction else { return };
-        transaction.place.1 += 1;
+        transaction.position.1 += 1;
         let transaction = *transaction;
-        if transaction.place <= self.handed {
+        if transaction.position <= self.handed {
             return;
         }
         self.passes(oid);
         // A relation that was not described is no fault of the row's (postgres_changes 124).
-        let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) else { return };
+        let Some(known) = self.known.get(&oid) else { return };
+        let relation = Arc::clone(&known.relation);
+        self.latest.comes(transaction, oid, new.as_ref(), || known.key_places());
         let mut waiting = Waiting {
             action,
             relation,
@@ -70,14 +72,14 @@ impl State {
             old,
             commit_time: transaction.commit_time,
             xid: transaction.xid,
-            place: transaction.place,
+            position: transaction.position,
             matches: Matches::default(),
             candidates: Candidates::default(),
         };
         let mut matches = self.engine.matches(&waiting.change());
         if matches.is_empty() || self.drops() {
             if self.waiting.is_empty() {
-                self.handed = transaction.place;
+                self.handed = transaction.position;
             }
             return;
         }
@@ -105,6 +107,11 @@ impl State {
             return;
         }
         self.waiting_bytes += waiting.size();
+        if !waiting.candidates.guarded.is_empty()
+            && let Some(table) = self.engine.table(waiting.relation.oid)
+        {
+            self.latest.waits(&waiting, table);
+        }
         self.waiting.push(waiting);
         if self.waiting.len() >= MAX_WAITING || self.waiting_bytes >= MAX_WAITING_BYTES {
             self.flush().await;
@@ -126,7 +133,7 @@ impl State {
             self.sink.deliver(delivery);
         }
         // What was asked about beside the stream comes late.
-        self.handed = self.handed.max(waiting.place);
+        self.handed = self.handed.max(waiting.position);
     }
 
     /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and its channel
@@ -205,13 +212,9 @@ impl State {
         let questions: Vec<&Question> = group.iter().flat_map(|asked| &asked.questions).collect();
         let role = group.first().and_then(aside::role);
         loop {
-            let answers = async {
-                let client = pool::get(&self.pool).await?;
-                Ok::<_, Failed>(questions::ask(&client, role, &questions).await?)
-            };
-            match answers.await {
+            match questions::ask(&self.pool, role, &questions).await {
                 Ok(answers) => return Ok(answers),
-                Err(Failed::Query(error)) if questions::is_about_the_question(&error) => {
+                Err(error) if questions::is_about_the_question(&error) => {
                     return Err(aside::Failure::of(&error));
                 }
                 Err(error) => {

@@ -10,11 +10,10 @@ use realtime_pgoutput::Oid;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::{self, Instant};
 
-use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
+use super::{ASK_AGAIN, Failed, Known, State, waiting::Waiting};
 use crate::{
     Notice,
     failpoints::{self, Point},
-    pool,
     visibility::{self, Asked, Inquiry, Row, Verdict},
 };
 
@@ -44,6 +43,7 @@ impl State {
         for oid in tables {
             self.look(oid, &waiting, &mut seen).await;
         }
+        self.latest.clear();
         for (change, seen) in waiting.iter().zip(&seen) {
             self.hand_over(change, seen);
         }
@@ -53,8 +53,19 @@ impl State {
     /// hides rows from its party alone, whose channels are told, though not for every row.
     async fn look(&mut self, oid: Oid, waiting: &[Waiting], seen: &mut [Vec<SubscriptionKey>]) {
         let Some(table) = self.engine.table(oid).map(Arc::clone) else { return };
-        let mut inquiry =
-            Inquiry { table: &table, rows: Vec::new(), parties: Vec::new(), shares_plans: self.shares_plans };
+        let known = self.known.get(&oid);
+        let (logged, key) = known.map(|known| (known.logged.clone(), known.key.clone())).unwrap_or_default();
+        let key_places = known.and_then(Known::key_places).unwrap_or_default();
+        let publication = self.publication.clone();
+        let mut inquiry = Inquiry {
+            table: &table,
+            logged: &logged,
+            key: &key,
+            publication: &publication,
+            rows: Vec::new(),
+            parties: Vec::new(),
+            shares_plans: self.shares_plans,
+        };
         // For each row of the inquiry: which change it is.
         let mut changes: Vec<usize> = Vec::new();
         // For each party: its place in the inquiry, unless it is not to be asked.
@@ -66,7 +77,9 @@ impl State {
             }
             let row = u32::try_from(changes.len()).unwrap_or(u32::MAX);
             changes.push(at);
-            inquiry.rows.push(Row { change: change.change(), xid: change.xid });
+            let is_reading = self.transaction.is_some_and(|transaction| transaction.xid == change.xid);
+            let is_last = !is_reading && self.latest.is_last(change, &key_places);
+            inquiry.rows.push(Row { change: change.change(), xid: change.xid, is_last });
             for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
                 let Some((id, _)) = guarded.first() else { continue };
                 let place = *places.entry(*id).or_insert_with(|| {
@@ -130,8 +143,7 @@ impl State {
                 if failpoints::reach(Point::VerdictAsked).await {
                     return Err(Failed::Injected);
                 }
-                let client = pool::get(&self.pool).await?;
-                Ok(visibility::check(&client, inquiry, &self.policies).await?)
+                Ok(visibility::check(&self.pool, inquiry, &self.policies).await?)
             };
             match verdicts.await {
                 Ok(verdicts) => break verdicts,

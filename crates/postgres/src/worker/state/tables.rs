@@ -78,13 +78,18 @@ impl State {
         self.shares_plans = !catalog::has_immutable_functions(&client).await?;
         // Before the rest: what is altered in between is seen as a difference.
         let fingerprint = catalog::fingerprints(&client, &[oid]).await?.first().map(|(_, print)| *print);
-        let table = catalog::table(&client, oid, &self.publication, &mut self.types).await?.map(Arc::new);
+        let described = catalog::table(&client, oid, &self.publication, &mut self.types).await?;
+        let (logged, key) =
+            described.as_ref().map(|described| self.columns(described, &relation)).unwrap_or_default();
+        let table = described.map(|described| Arc::new(described.table));
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
         drop(client);
         let known = Known {
             relation: Arc::clone(&relation),
             table: table.clone(),
+            logged,
+            key,
             access: HashMap::new(),
             fingerprint,
         };
@@ -104,6 +109,21 @@ impl State {
             self.attach(channel, oid, bound);
         }
         Ok(())
+    }
+
+    /// The numbers of the columns that a relation describes, and of the table's primary key. The catalog may be newer than
+    /// the relation: then what was known of the relation before is still right.
+    fn columns(&self, described: &catalog::Described, relation: &Relation) -> (Box<[i16]>, Box<[i16]>) {
+        let catalog::Described { table, attnums } = described;
+        let mut logged = visibility::logged(table, attnums, relation);
+        if logged.is_empty()
+            && let Some(known) = self.known.get(&relation.oid)
+            && *known.relation == *relation
+        {
+            logged.clone_from(&known.logged);
+        }
+        let key = table.primary_key.iter().filter_map(|at| attnums.get(*at).copied()).collect();
+        (logged, key)
     }
 
     /// What a channel watches in a table. A subscription that the table no longer allows is left out, and the
@@ -188,8 +208,7 @@ impl State {
         if self.literals.unknown(role, &checks).is_empty() {
             return Ok(Ok(self.literals.known(role, &checks)));
         }
-        let client = pool::get(&self.pool).await?;
-        match self.literals.canonical(&client, role, &checks).await {
+        match self.literals.canonical(&self.pool, role, &checks).await {
             Ok(literals) => Ok(Ok(literals)),
             Err(Refused::Literal(_, error)) => Ok(Err(error)),
             Err(Refused::Unavailable(error)) => Err(error.into()),

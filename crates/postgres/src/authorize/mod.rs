@@ -6,12 +6,14 @@
 
 mod error;
 mod flight;
+mod policy_pool;
 mod probe;
 mod run;
 
 use std::sync::Arc;
 
 pub use error::AuthorizeError;
+pub(crate) use policy_pool::PolicyPool;
 pub(crate) use run::Authorizer;
 
 /// Whose permissions are asked for, on which topic. Equal requests have equal answers.

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use super::{
     AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict,
     flight::{Flights, Seat},
+    policy_pool::PolicyPool,
     probe,
 };
-use crate::{DatabaseConfig, PolicyStats, Stats, foreign::Guest, policy_pool::PolicyPool};
+use crate::{DatabaseConfig, PolicyStats, Stats, foreign::Guest};
 
 /// Distinct questions of a kind that may wait for a connection; beyond it they are refused at once.
 const MAX_WAITING: usize = 4096;

@@ -6,9 +6,10 @@ use deadpool_postgres::Pool;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Inquiry, Row,
+    condition::{Condition, Kind, PolicyColumn},
+    inquiry::{Inquiry, Row},
     logged::{Text, place, value},
-    policies::{Condition, Kind, Policies, PolicyColumn},
+    policies::Policies,
     present::present,
     question,
 };

@@ -8,7 +8,11 @@ use realtime_changes::Table;
 use realtime_pgoutput::Oid;
 use tokio_postgres::{Error, Row, types::Type};
 
-use super::question;
+use super::{
+    condition::{Condition, Kind, PolicyColumn},
+    question,
+};
+use crate::quote::quoted;
 
 /// What tells one state of a role's policies on a table from another: whether they count, which they are and how they
 /// read by now (what they name may be renamed), the table's name, and its columns. `$1` is the table; to be asked as the
@@ -90,30 +94,6 @@ const READ: &str = concat!(
         array(select c.is_read from columns c order by c.attnum)"
 );
 
-/// How the value of a column is brought from its text into its type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// By the type's input function.
-    Plain,
-    /// As a text first: a JSON string would be taken for the value.
-    Json,
-    /// When it is looked at: arrays of arrays are no lists of arrays.
-    Array,
-}
-
-/// A column of a table with policies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PolicyColumn {
-    /// What it is told apart by: names change.
-    pub(super) attnum: i16,
-    pub(super) name: String,
-    /// Schema-qualified and quoted.
-    pub(super) type_name: String,
-    pub(super) kind: Kind,
-    /// Of the column, schema-qualified and quoted, if its type has any.
-    pub(super) collation: Option<String>,
-}
-
 /// A role's policies on a table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Policies {
@@ -126,20 +106,6 @@ pub(super) struct Policies {
     pub(super) row: Vec<PolicyColumn>,
     /// The block that asks.
     pub(super) question: String,
-}
-
-/// What has to hold for a row to be visible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// Row-level security does not count for the role.
-    Open,
-    /// An SQL expression over the columns of the table.
-    Holds {
-        /// The expression.
-        text: String,
-        /// Whether it takes the row as a whole.
-        whole_row: bool,
-    },
 }
 
 /// Asks for the policies on a table that decide for a role; the session has to have taken on the role.
@@ -196,7 +162,7 @@ fn columns(row: &Row) -> Result<Vec<PolicyColumn>, Error> {
 /// Whether a condition takes the row of a table as a whole, which is written `table.*`; the catalog does not tell. A
 /// text that looks like it does no harm.
 fn takes_whole_row(condition: &str, table: &str) -> bool {
-    condition.contains(&format!("{table}.*")) || condition.contains(&format!("{}.*", question::quoted(table)))
+    condition.contains(&format!("{table}.*")) || condition.contains(&format!("{}.*", quoted(table)))
 }
 
 /// One permissive policy has to show the row, and no restrictive one to hide it.

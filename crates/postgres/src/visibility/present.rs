@@ -16,12 +16,11 @@ use tokio_postgres::{
 };
 
 use super::{
-    Inquiry, Row, is_passing,
+    condition::PolicyColumn,
+    inquiry::{Inquiry, Row, is_passing},
     logged::{place, value},
-    policies::PolicyColumn,
-    question::quoted,
 };
-use crate::{foreign::NoAnswer, pool};
+use crate::{foreign::NoAnswer, pool, quote::quoted};
 
 /// The columns of a primary key, in order: number, name, the type below a domain, and whether its input and its equality
 /// are PostgreSQL's own.

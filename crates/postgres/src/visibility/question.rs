@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use realtime_changes::Table;
 
-use super::policies::{Condition, Kind, PolicyColumn};
+use super::condition::{Condition, Kind, PolicyColumn};
+use crate::quote::quoted;
 
 /// The block that judges the images of the setting `realtime.check` for every party there and leaves what it found in
 /// `realtime.verdicts`: a JSON object with one text per party, or with the images that cannot be built, and why. The
@@ -28,11 +29,12 @@ pub(super) fn question(table: &Table, columns: &[PolicyColumn], condition: &Cond
     };
     let whole = matches!(condition, Condition::Holds { whole_row: true, .. });
     let declared = if whole { declare_whole(table) } else { declarations(columns) };
-    let built = match condition {
+    let prepared = prepare_images(&match condition {
         Condition::Open => String::new(),
         Condition::Holds { .. } if whole => build_whole(table),
         Condition::Holds { .. } => build(columns, &names),
-    };
+    });
+    // Long because it is one text.
     let body = format!(
         "
 #variable_conflict use_column
@@ -64,7 +66,36 @@ begin
             wanted := everything;
             if pg_catalog.jsonb_typeof(party operator(pg_catalog.->) 'rows') is not null then
                 wanted := array(select pg_catalog.jsonb_array_elements_text(party operator(pg_catalog.->) 'rows')::pg_catalog.int4);
-            end if;
+            end if;{prepared}
+            exit when not built;{judge}
+            judged := true;
+            raise exception 'undo';
+        exception
+            when lock_not_available then
+                raise;
+            when assert_failure or others then
+                verdict := case when judged
+                    then pg_catalog.concat('=', verdict) else pg_catalog.concat('!', sqlstate) end;
+        end;
+        verdicts := pg_catalog.array_append(verdicts, verdict);
+    end loop;
+    ignored := pg_catalog.set_config('realtime.verdicts', pg_catalog.jsonb_build_object(
+        'verdicts', verdicts, 'broken', broken, 'reasons', reasons)::pg_catalog.text, true);
+end
+"
+    );
+    // Names are anybody's: none may end the quotation.
+    let mut tag = String::from("$realtime$");
+    while body.contains(&tag) {
+        tag.insert(1, '_');
+    }
+    format!("do {tag}{body}{tag}")
+}
+
+/// Builds the images, or finds out which of them cannot be built.
+fn prepare_images(built: &str) -> String {
+    format!(
+        "
             if not built then
                 batch := images;
                 begin{built}
@@ -89,30 +120,8 @@ begin
                             raise;
                         end if;
                 end;
-            end if;
-            exit when not built;{judge}
-            judged := true;
-            raise exception 'undo';
-        exception
-            when lock_not_available then
-                raise;
-            when assert_failure or others then
-                verdict := case when judged
-                    then pg_catalog.concat('=', verdict) else pg_catalog.concat('!', sqlstate) end;
-        end;
-        verdicts := pg_catalog.array_append(verdicts, verdict);
-    end loop;
-    ignored := pg_catalog.set_config('realtime.verdicts', pg_catalog.jsonb_build_object(
-        'verdicts', verdicts, 'broken', broken, 'reasons', reasons)::pg_catalog.text, true);
-end
-"
-    );
-    // Names are anybody's: none may end the quotation.
-    let mut tag = String::from("$realtime$");
-    while body.contains(&tag) {
-        tag.insert(1, '_');
-    }
-    format!("do {tag}{body}{tag}")
+            end if;"
+    )
 }
 
 /// Names of ours that are no column's.
@@ -239,11 +248,6 @@ fn judge_whole(table: &Table, condition: &str, names: &Names) -> String {
         number = names.number,
         table = quoted(&table.name),
     )
-}
-
-/// An identifier, quoted.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use realtime_changes::{ChannelId, Party};
 use realtime_pgoutput::Oid;
 use tokio::time::Instant;
 
-use super::Failure;
+use super::inquiry::Failure;
 
 /// How long a party whose policies took too long is not asked, and how long channels are not told again.
 const BARRED: Duration = Duration::from_secs(30);

@@ -31,6 +31,7 @@ use realtime_pgoutput::{
     message::{Relation, UnixMicros},
 };
 pub(super) use refresh::Refreshed;
+use tables::Bound;
 use tokio::time::Duration;
 use waiting::Waiting;
 
@@ -102,10 +103,10 @@ pub(super) struct State {
     gone: Gone,
     /// The publication's tables as they were last seen, in order.
     published: Vec<Published>,
-    /// Watchers may know of other tables than these.
+    /// Whether watchers may know of other tables than these.
     differs: bool,
     watchers: HashMap<ChannelId, Watcher>,
-    /// The same for those who cannot have the state.
+    /// The channels of `watchers`, for code that cannot borrow the state.
     roster: Roster,
     /// Channels whose subscription found no table: they are subscribed when one appears.
     vain: HashMap<ChannelId, Arc<SubscribeRequest>>,
@@ -252,6 +253,25 @@ impl State {
         }
     }
 
+    /// What a channel is to watch in the tables that are known.
+    async fn bind_all(&mut self, request: &SubscribeRequest) -> Result<Vec<(Oid, Bound)>, SubscribeRefusal> {
+        let watched: Vec<Oid> = self
+            .known
+            .values()
+            .filter_map(|known| known.table.as_ref())
+            // Rows of a table that is gone were committed before this channel came.
+            .filter(|table| !self.gone.contains(table.oid))
+            .filter(|table| request.names(&table.schema, &table.name))
+            .map(|table| table.oid)
+            .collect();
+        let mut bounds = Vec::new();
+        for oid in watched {
+            let bound = self.bind(oid, request).await;
+            bounds.push((oid, bound.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?));
+        }
+        Ok(bounds)
+    }
+
     /// Subscribes a channel in place of what it had, or leaves that if the database cannot be asked.
     pub(super) async fn add(
         &mut self,
@@ -264,20 +284,7 @@ impl State {
         }
         self.literals.extend(checked.literals);
         let request = Arc::new(request);
-        let watched: Vec<Oid> = self
-            .known
-            .values()
-            .filter_map(|known| known.table.as_ref())
-            // Rows of a table that is gone were committed before this channel came.
-            .filter(|table| !self.gone.contains(table.oid))
-            .filter(|table| request.names(&table.schema, &table.name))
-            .map(|table| table.oid)
-            .collect();
-        let mut bounds = Vec::new();
-        for oid in watched {
-            let bound = self.bind(oid, &request).await;
-            bounds.push((oid, bound.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?));
-        }
+        let bounds = self.bind_all(&request).await?;
         let channel = request.channel;
         self.differs |= checked.tables != request.tables(&self.published);
         if !self.watchers.contains_key(&channel)
@@ -306,7 +313,7 @@ impl State {
     }
 }
 
-/// The database could not be asked.
+/// Why the database could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failed {
     #[error(transparent)]

@@ -59,7 +59,9 @@ impl Latest {
 
     /// Whether no change follows to the row, in a transaction that has ended.
     pub(super) fn is_last(&self, waiting: &Waiting, key_places: &[usize]) -> bool {
-        let Some(key) = waiting.new.as_ref().and_then(|new| key(key_places, new)) else { return false };
+        // Nearly always nothing is lacking, and nobody wants to know.
+        let lacking = waiting.new.as_ref().filter(|_| self.xid.is_some());
+        let Some(key) = lacking.and_then(|new| key(key_places, new)) else { return false };
         let last = self.changes.get(&(waiting.xid, waiting.relation.oid, key));
         !self.is_blind && last.is_none_or(|last| *last <= waiting.position)
     }

@@ -19,7 +19,7 @@ const MAX_WAITING: usize = 256;
 const MAX_WAITING_BYTES: usize = 1_000_000;
 
 /// How long the stream waits for the answers about a row: others' rows wait as long.
-const PATIENCE: Duration = Duration::from_millis(200);
+const ANSWERS_LIMIT: Duration = Duration::from_millis(200);
 
 impl State {
     pub(in crate::worker) fn begin(&mut self, xid: u32, commit_lsn: Lsn, commit_time: UnixMicros) {
@@ -83,21 +83,27 @@ impl State {
             }
             return;
         }
+        let keys = self.matching(&mut matches, &waiting).await;
+        waiting.candidates = self.engine.candidates(&waiting.change(), &keys);
+        waiting.matches = matches;
+        self.pass_on(waiting).await;
+    }
+
+    /// The subscriptions that get a change now: those in lanes of their own get it later.
+    async fn matching(&mut self, matches: &mut Matches, waiting: &Waiting) -> Vec<SubscriptionKey> {
         let mut keys = std::mem::take(&mut matches.certain);
         keys.retain(|key| {
-            let aside = self.aside.takes(oid, *key);
+            let aside = self.aside.takes(waiting.relation.oid, *key);
             if aside {
-                self.put_aside(*key, &waiting, None);
+                self.put_aside(*key, waiting, None);
             }
             !aside
         });
         let asked = std::mem::take(&mut matches.asked);
         if !asked.is_empty() {
-            keys.extend(self.ask(asked, &waiting).await);
+            keys.extend(self.ask(asked, waiting).await);
         }
-        waiting.candidates = self.engine.candidates(&waiting.change(), &keys);
-        waiting.matches = matches;
-        self.pass_on(waiting).await;
+        keys
     }
 
     /// Hands a change over to those who may get it, at once or when it has been checked.
@@ -157,7 +163,7 @@ impl State {
                 None => groups.push(vec![asked]),
             }
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + ANSWERS_LIMIT;
         while let Some(mut group) = groups.pop() {
             let answers = if until > Instant::now() { Some(self.answers(&group).await) } else { None };
             match answers {
@@ -218,7 +224,7 @@ impl State {
                     return Err(aside::Failure::of(&error));
                 }
                 Err(error) => {
-                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot ask the database, trying on");
+                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot query the database; retrying");
                     self.stats.check_failures.add(1);
                     time::sleep(ASK_AGAIN).await;
                 }

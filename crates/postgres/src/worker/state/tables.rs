@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_changes::{Attachment, ChannelId, Plan, RoleAccess, SubscribeRefusal, plan};
+use deadpool_postgres::ClientWrapper as Client;
+use realtime_changes::{Attachment, ChannelId, Plan, RoleAccess, SubscribeRefusal, Table, plan};
 use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time;
 
@@ -34,7 +35,7 @@ impl State {
             match self.load(Arc::clone(&relation)).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog, trying on");
+                    tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog; retrying");
                     time::sleep(ASK_AGAIN).await;
                 }
             }
@@ -57,20 +58,8 @@ impl State {
         if let Some(transaction) = &self.transaction {
             visibility::wait_until_visible(&client, transaction.xid).await?;
         }
-        if !self.publishes(oid) {
-            // Just added, or of the publication of messages.
-            self.published = catalog::published(&client, &self.publication).await?;
-            self.differs = true;
-            if !self.publishes(oid) {
-                if !self.messages.contains_key(&oid) {
-                    let (schema, table) = (&relation.schema, &relation.name);
-                    tracing::warn!(
-                        code = "UnexpectedMessageReceived",
-                        "Unexpected relation on schema '{schema}' and table '{table}'"
-                    );
-                }
-                return Ok(());
-            }
+        if !self.publishes(oid) && !self.look_for(&client, &relation).await? {
+            return Ok(());
         }
         if self.collation_is_c.is_none() {
             self.collation_is_c = Some(catalog::collation_is_c(&client).await?);
@@ -94,9 +83,33 @@ impl State {
             fingerprint,
         };
         self.known.insert(oid, known);
-        let Some(table) = table else { return Ok(()) };
+        match table {
+            Some(table) => self.attach_all(&table, &relation).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Looks whether a table is published that was not known to be: it was just added, or is of the publication of
+    /// messages.
+    async fn look_for(&mut self, client: &Client, relation: &Relation) -> Result<bool, Failed> {
+        self.published = catalog::published(client, &self.publication).await?;
+        self.differs = true;
+        let found = self.publishes(relation.oid);
+        if !found && !self.messages.contains_key(&relation.oid) {
+            let (schema, table) = (&relation.schema, &relation.name);
+            tracing::warn!(
+                code = "UnexpectedMessageReceived",
+                "Unexpected relation on schema '{schema}' and table '{table}'"
+            );
+        }
+        Ok(found)
+    }
+
+    /// Attaches everybody who watches a table, which was described anew.
+    async fn attach_all(&mut self, table: &Arc<Table>, relation: &Relation) -> Result<(), Failed> {
+        let oid = table.oid;
         self.clear_lanes(Some(oid));
-        self.engine.put_table(Arc::clone(&table), &relation);
+        self.engine.put_table(Arc::clone(table), relation);
         let mut concerned = Vec::new();
         for (channel, watcher) in &mut self.watchers {
             watcher.attached.retain(|(attached, _)| *attached != oid);
@@ -182,7 +195,7 @@ impl State {
                 Ok(key) => watcher.attached.push((oid, key)),
                 Err(error) => {
                     let code = "UnableToSubscribeToPostgres";
-                    tracing::error!(code, %error, relation = oid, "subscription not attached");
+                    tracing::error!(code, %error, relation = oid, "cannot attach a subscription");
                 }
             }
         }

@@ -32,7 +32,7 @@ impl Waiting {
         }
     }
 
-    /// The same change for somebody else. It shares the memory of the row.
+    /// A copy of the change without its matches. It shares the memory of the row.
     pub(super) fn again(&self) -> Self {
         Self {
             action: self.action,

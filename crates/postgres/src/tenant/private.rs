@@ -4,27 +4,29 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::time::Instant;
 
+use super::TenantDatabase;
 use crate::{
     AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, JanitorSettings, Maintenance,
-    ReadVerdict, ReplayError, ReplayParams, ReplayedMessage, SchemaError, SchemaReport, Stats,
-    TenantDatabase, WriteVerdict, authorize::Authorizer, janitor, policy_pool::PolicyPool, replay, schema,
+    ReadVerdict, ReplayError, ReplayParams, ReplayedMessage, SchemaError, SchemaReport, Stats, WriteVerdict,
+    authorize::{Authorizer, PolicyPool},
+    janitor, replay, schema,
 };
 
 /// The parts of a tenant's database that private topics need.
-pub(crate) struct Private {
+pub(super) struct Private {
     pool: Arc<PolicyPool>,
     authorizer: Authorizer,
 }
 
 impl Private {
-    pub(crate) fn new(config: &DatabaseConfig, stats: &Arc<Stats>) -> Self {
+    pub(super) fn new(config: &DatabaseConfig, stats: &Arc<Stats>) -> Self {
         let pool = Arc::new(PolicyPool::new(config));
         let authorizer = Authorizer::new(config, Arc::clone(&pool), Arc::clone(stats));
         Self { pool, authorizer }
     }
 
     /// Ends the connections.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.pool.close();
     }
 }

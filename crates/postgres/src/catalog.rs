@@ -129,7 +129,7 @@ pub(crate) async fn table(
     let (table, rows) = tokio::try_join!(rows(client, TABLE, &of_table), rows(client, COLUMNS, &of_columns))?;
     let Some(row) = table.first() else { return Ok(None) };
     let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
-    // They may have been altered or renamed since.
+    // Types may have been altered or renamed since they were loaded.
     let oids = oids?;
     types.forget_alterable(oids.iter().copied());
     load_types(client, types, oids.iter().copied()).await?;

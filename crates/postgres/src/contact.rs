@@ -18,7 +18,7 @@ pub(crate) struct Contact {
     until: AtomicU64,
     /// Whether it did not answer when it was last needed.
     failing: AtomicBool,
-    /// Who reads the log, while a replication session runs.
+    /// The reader of the log, while a replication session runs.
     reader: Mutex<Option<Reader>>,
 }
 

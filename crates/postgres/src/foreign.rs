@@ -99,7 +99,7 @@ async fn ask_ourselves(
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, Error> {
     let typed: Vec<_> = parameters.iter().map(|parameter| (*parameter, Type::TEXT)).collect();
-    round_trip(guest, NO_ROLE, limit, guest.query_typed(sql, &typed)).await
+    round_trip(guest, None, limit, guest.query_typed(sql, &typed)).await
 }
 
 async fn ask_as(
@@ -119,29 +119,39 @@ async fn ask_as(
     begun?;
     let prepared = prepared?;
     ended?;
-    round_trip(guest, role, limit, guest.query(&prepared, parameters)).await
+    round_trip(guest, Some(role), limit, guest.query(&prepared, parameters)).await
 }
 
 /// All statements of the transaction travel together: nothing stays on the connection, whenever this is dropped.
 async fn round_trip(
     guest: &Guest,
-    role: &str,
+    role: Option<&str>,
     limit: Duration,
     asked: impl Future<Output = Result<Vec<Row>, Error>>,
 ) -> Result<Vec<Row>, Error> {
     let limit = limit.as_millis().to_string();
-    let limits: [(&(dyn ToSql + Sync), Type); 2] = [(&limit, Type::TEXT), (&role, Type::TEXT)];
-    guest.enter();
-    let (begun, limited, rows, left) = tokio::join!(
+    let name = role.unwrap_or(NO_ROLE);
+    let limits: [(&(dyn ToSql + Sync), Type); 2] = [(&limit, Type::TEXT), (&name, Type::TEXT)];
+    let end = async {
+        match role {
+            Some(_) => guest.leave().await,
+            // No code has run that could leave anything.
+            None => guest.batch_execute("rollback").await,
+        }
+    };
+    if role.is_some() {
+        guest.enter();
+    }
+    let (begun, limited, rows, ended) = tokio::join!(
         biased;
         guest.batch_execute(BEGIN_READ_ONLY),
         async { guest.begun(&guest.query_typed(LIMITS, &limits).await?) },
         asked,
-        guest.leave(),
+        end,
     );
     begun?;
     limited?;
     let rows = rows?;
-    left?;
+    ended?;
     Ok(rows)
 }

@@ -69,7 +69,7 @@ pub struct LogReaderConfig {
     /// The publications. All of them must exist: the reader waits until they do.
     pub publications: Vec<String>,
     /// When a permanent slot is found at the start, it is read this long after: clients that the last server lost come
-    /// back before what was committed meanwhile is past. Who follows another node does so at once.
+    /// back before what was committed meanwhile is past. A node that follows another one does so at once.
     pub resume_delay: Duration,
 }
 
@@ -341,7 +341,7 @@ impl<S: LogSink> Reader<S> {
         let acts = session.acts();
         let void = !acts && database.durable_slot;
         if void {
-            // Who reads the slot begins with the first of them.
+            // The node that reads the slot begins with the first of them.
             self.pending = FuturesOrdered::new();
         }
         self.sink.acts(acts, void);

@@ -1,7 +1,7 @@
 //! A replication session: a slot and the messages that come through it (postgres_changes 7.1, 7.2).
 //!
-//! The slot is temporary, of a name that nobody else uses, and ends with the session; or it is permanent, bears the
-//! name of the settings, and the session goes on where the last one ended.
+//! The slot is temporary, with a name of its own, and ends with the session. Or it is permanent and has the name of the
+//! settings, and the session goes on where the last one ended.
 
 mod error;
 mod event;
@@ -100,7 +100,7 @@ impl Walsender {
         claim: Claim,
         unfinished: &Unfinished,
     ) -> Result<Option<Self>, ReplicationError> {
-        // What an earlier attempt has left.
+        // End what an earlier attempt has left.
         unfinished.end(config).await?;
         let limit = config.connect_timeout + config.slot_timeout;
         match time::timeout(limit, Self::open(config, publications, anew, claim, unfinished)).await {
@@ -226,7 +226,7 @@ impl Walsender {
         let event = if self.silence_limit.is_zero() {
             event.await
         } else {
-            // What has come already counts, however late we look.
+            // An event that has arrived counts, even if we look late.
             let limit = self.heard + self.silence_limit;
             let silence = |_| ReplicationError::Silence(self.silence_limit);
             time::timeout_at(limit, event).await.map_err(silence)?

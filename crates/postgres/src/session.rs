@@ -1,6 +1,6 @@
 //! A replication session, whoever reads the database: this node, or another one for all.
 //!
-//! Who holds an advisory lock in the database owns the stream. It is taken by the walsender's own session, before the slot
+//! The holder of an advisory lock in the database owns the stream. It is taken by the walsender's own session, before the slot
 //! is made or read: whoever has the stream has the lock, and loses both at once. The others follow the owner. With a
 //! temporary slot a node that can neither follow nor own, or has no connection to the others, reads for itself. That is
 //! correct too, and costs more.
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(150);
 /// misses nothing.
 const GATHER: Duration = Duration::from_secs(2);
 
-/// How long it waits at the most while nodes with subscribers are missing: longer than a busy one takes to notice that the
+/// How long it waits at most while nodes with subscribers are missing: longer than a busy one takes to notice that the
 /// last owner is gone.
 const GATHER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -337,7 +337,7 @@ mod tests {
     use super::*;
     use crate::sharing::Boxed;
 
-    /// A stream that somebody follows by and by.
+    /// A stream that is followed after a while.
     #[derive(Default)]
     struct Stream(Arc<AtomicBool>);
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// A future of a trait that is used as an object.
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Who reads the log of a database.
+/// The reader of a database's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     /// This node, for all.

@@ -15,7 +15,7 @@ use crate::{
     validate::{self, Refused},
 };
 
-/// Literals kept at most; beyond it they are asked anew.
+/// Literals kept at most. Beyond it all are asked again.
 const MAX_LITERALS: usize = 100_000;
 
 /// Bytes of literals kept at most: clients choose how long they are.

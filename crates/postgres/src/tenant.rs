@@ -162,7 +162,7 @@ impl TenantDatabase {
     }
 
     /// Connects for the server itself, at its start or to see whether the database is there: clients are not barred
-    /// for it, and it is not barred for them. Whoever calls this again and again has to pause in between.
+    /// for it, and it is not barred for them. Callers that retry have to pause in between.
     ///
     /// # Errors
     /// [`ConnectError`] after at most 15 seconds.
@@ -234,7 +234,7 @@ impl TenantDatabase {
         Ok(())
     }
 
-    /// The database did not answer: whoever comes next connects anew.
+    /// The database did not answer: the next caller connects again.
     pub(crate) fn lost(&self) {
         self.inner.contact.lost();
         self.inner.has_room.store(false, Ordering::Relaxed);
@@ -306,7 +306,7 @@ impl TenantDatabase {
         let Ok(Ok(_place)) = place else {
             return Err(SubscribeRefusal::Unavailable("Too many database timeouts".to_owned()));
         };
-        // Whoever waited long may be gone, or want something else by now.
+        // After a long wait the channel may be gone, or want something else.
         if !request.generation.is_current() {
             return Err(subscribe::overtaken());
         }
@@ -338,7 +338,7 @@ impl TenantDatabase {
         self.reader().is_some()
     }
 
-    /// Who reads the log for this node right now; `None` if nobody does.
+    /// The reader of the log for this node right now; `None` if there is none.
     #[must_use]
     pub fn reader(&self) -> Option<Reader> {
         self.inner.contact.reader()

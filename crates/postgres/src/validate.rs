@@ -50,7 +50,7 @@ pub(crate) async fn canonical(
         }
     }
     let told = match error {
-        // That took long enough: it is not asked again which of them it was.
+        // This took long already; do not ask again which literal it was.
         NoAnswer::Silent => {
             good = checks.iter().position(|check| check.runs_code).unwrap_or(good);
             error.told()

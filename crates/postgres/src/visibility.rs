@@ -1,4 +1,4 @@
-//! Who sees a row: row-level security, asked of the database itself (row_security 1, 2).
+//! Row-level security: the database itself says who sees a row (row_security 1, 2).
 //!
 //! The image that is sent is the image that is judged: the policies are evaluated on what the log carries of the row,
 //! not on the row that stands in the table by now. So each version of a row is judged by itself, however often it
@@ -101,7 +101,7 @@ async fn check_role(
         let answer = loop {
             let check = Check { pool, inquiry, role, policies: &policies, images: &images };
             match check.parties(parties).await {
-                // Each time there are fewer of them.
+                // Each round leaves fewer images.
                 Err(Unanswered::Broken(broken)) => images.leave_out(&broken),
                 answer => break answer,
             }
@@ -109,7 +109,7 @@ async fn check_role(
         match answer {
             Ok(verdicts) => return Ok(verdicts),
             Err(Unanswered::No(error)) => return Err(error),
-            // One alone is never answered that it is locked.
+            // A party that is asked alone never gets `Locked`.
             Err(Unanswered::Stale | Unanswered::Locked | Unanswered::Broken(_)) => {
                 cache.remove(inquiry.table.oid, role);
             }

@@ -204,7 +204,7 @@ impl Worker {
                 }
             }
         };
-        // Whoever lost the session meanwhile was told that.
+        // If the session was lost meanwhile, the channels were told that.
         if late.was_told() && self.running.is_some() {
             self.state.confirm_all();
         }

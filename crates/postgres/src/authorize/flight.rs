@@ -16,7 +16,7 @@ pub(super) struct Flights<K, V> {
 /// A question that waits to be put.
 struct Waiting<V> {
     answer: Arc<OnceCell<V>>,
-    /// Who waits for it. Counted under the table's lock: of several who leave at once one is the last.
+    /// How many wait for it. Counted under the table's lock: of several that leave at once one is the last.
     seats: usize,
 }
 

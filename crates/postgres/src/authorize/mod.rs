@@ -31,7 +31,7 @@ pub struct AuthorizeRequest {
     pub presence: bool,
 }
 
-/// Who may read.
+/// What a token may read of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadVerdict {
     /// Whether broadcasts may be received.
@@ -62,7 +62,7 @@ impl ReadVerdict {
     }
 }
 
-/// Who may write.
+/// What a token may write to a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteVerdict {
     /// Whether broadcasts may be sent.

@@ -8,7 +8,7 @@ use crate::{
     publication::{self, State},
 };
 
-/// Version of our functions. A higher one replaces what bears our mark and a lower one.
+/// Version of our functions. It replaces functions that have our mark and a lower version.
 pub(super) const FUNCTIONS_VERSION: u32 = 2;
 
 const MESSAGES: &str = include_str!("sql/messages.sql");

@@ -63,7 +63,7 @@ impl TenantDatabase {
         Ok(())
     }
 
-    /// Asks the next one to connect anew if this one found the database gone.
+    /// Notes that the database is gone if an answer says so; the next question connects again.
     fn noted<V>(&self, answer: Result<V, AuthorizeError>) -> Result<V, AuthorizeError> {
         if let Err(AuthorizeError::Unavailable(_)) = &answer {
             self.lost();
@@ -71,7 +71,7 @@ impl TenantDatabase {
         answer
     }
 
-    /// The latest private broadcasts of a topic, oldest first. Whoever gets them must be allowed to read it.
+    /// The latest private broadcasts of a topic, oldest first. The receiver must be allowed to read the topic.
     ///
     /// # Errors
     /// [`ReplayError::Failed`], after at most 15 s of connecting, 10 s of waiting for a connection and 5 s of

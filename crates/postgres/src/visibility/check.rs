@@ -218,7 +218,7 @@ impl Check<'_> {
             let answer =
                 guest.answer(async |guest: &Guest| self.round_trip(guest, &input, parties, limit).await);
             let (snapshot, verdicts) = match answer.await? {
-                // Whoever really waits for a lock does so for half of the limit.
+                // A real wait for a lock takes half of the limit.
                 Err(Unanswered::No(error))
                     if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && begun.elapsed() < limit / 4 =>
                 {
@@ -260,7 +260,7 @@ impl Check<'_> {
         parties: &[&Asked],
         limit: Duration,
     ) -> Result<(Snapshot, Vec<Verdict>), Unanswered> {
-        // Who waits for a lock is not slow: that limit is reached first.
+        // Waiting for a lock does not count as slow: this limit is reached first.
         let locks = (limit / 2).as_millis().to_string();
         let limit = limit.as_millis().to_string();
         let plans = if self.inquiry.shares_plans { "force_generic_plan" } else { "force_custom_plan" };

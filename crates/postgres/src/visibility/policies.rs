@@ -184,7 +184,7 @@ pub(crate) struct PolicyCache(Mutex<Kept>);
 /// By table and role.
 type Kept = HashMap<(Oid, Box<str>), Arc<Policies>>;
 
-/// Policies kept at most; beyond it they are asked anew.
+/// Policies kept at most. Beyond it all are read again.
 const MAX_KEPT: usize = 10_000;
 
 impl PolicyCache {

@@ -84,7 +84,7 @@ begin
 end
 "
     );
-    // Names are anybody's: none may end the quotation.
+    // Anyone can choose names; none may end the quotation.
     let mut tag = String::from("$realtime$");
     while body.contains(&tag) {
         tag.insert(1, '_');

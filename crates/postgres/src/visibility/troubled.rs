@@ -81,7 +81,7 @@ impl Troubled {
             return HashSet::new();
         }
         let key = (oid, Arc::clone(party));
-        // Policies that fail for one row and not for the next are not to be told of every time.
+        // Do not tell every time when policies fail for some rows and not for others.
         if self.0.get(&key).is_none_or(|trouble| trouble.until > Instant::now()) {
             return HashSet::new();
         }

@@ -23,7 +23,7 @@ impl Worker {
             if !self.wants_session() {
                 self.end_idle().await;
             } else if self.state.is_empty() && !self.may_hear() {
-                // Others follow; they may go without a word to us.
+                // Others follow, and nobody tells us when they leave.
                 self.idle_since = Some(now);
             }
             return;

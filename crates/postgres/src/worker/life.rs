@@ -29,7 +29,7 @@ const SLOT_ATTEMPTS: u32 = 3;
 /// What channels are told when their stream broke.
 const GAP: &str = "The connection to the database was lost: changes may have been missed";
 
-/// What channels are told when the slot was begun anew behind a change.
+/// What channels are told when the slot was made again behind a change.
 const NOT_DECODABLE: &str = "The database could not decode a change, the replication slot was begun anew behind it: changes have been missed";
 
 /// What channels are told when the slot was given up.
@@ -37,7 +37,7 @@ const TOO_FAR_BEHIND: &str =
     "Too far behind the database, the replication slot was given up: changes have been missed";
 
 impl Worker {
-    /// Ends the session, if there is one; what the walsender has told is void then.
+    /// Ends the session, if there is one; then the descriptions of the walsender no longer count.
     pub(super) async fn stop_session(&mut self) {
         self.contact.replicates(None);
         if let Some(running) = self.running.take() {
@@ -169,7 +169,7 @@ impl Worker {
         self.retry_at = Instant::now() + pause;
     }
 
-    /// The session broke: what is known of relations is void. Unless a permanent slot is read, which goes on where it
+    /// The session broke: what is known of relations no longer counts. Unless a permanent slot is read, which goes on where it
     /// ended, everybody is told that there is a gap.
     pub(super) fn lost(&mut self, error: &ReplicationError) {
         let code = match error {
@@ -277,7 +277,7 @@ impl Worker {
             running.refresh_at = Some(Instant::now());
         }
         let resumed = running.session.is_resumed();
-        // Nothing is missing before a publication came to be.
+        // Nothing is missing from before the publication existed.
         if !resumed && !told {
             self.state.tell_all(&Notice::gap("ReplicationConnectionDown", GAP));
         }

@@ -183,7 +183,7 @@ impl Aside {
         let role = first.asked.as_ref().and_then(role).map(Into::into);
         let questions = first.asked.as_ref().map(|asked| asked.questions.clone()).unwrap_or_default();
         let asker = self.asker.get_or_insert_with(|| Asker::new(pool.clone()));
-        // It lives as long as this.
+        // The asker lives as long as `self`.
         let _ = asker.jobs.send(Job { name, role, questions });
     }
 

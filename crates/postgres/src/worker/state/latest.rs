@@ -47,7 +47,7 @@ impl Latest {
         new: Option<&Tuple>,
         key_places: impl FnOnce() -> Option<Vec<usize>>,
     ) {
-        // Of a row that was deleted nothing stands.
+        // A deleted row leaves nothing to read.
         let Some(new) = new.filter(|_| self.xid == Some(transaction.xid)) else { return };
         match key_places().and_then(|places| key(&places, new)) {
             Some(key) if self.changes.len() < MAX_KEYS => {
@@ -59,7 +59,7 @@ impl Latest {
 
     /// Whether no change follows to the row, in a transaction that has ended.
     pub(super) fn is_last(&self, waiting: &Waiting, key_places: &[usize]) -> bool {
-        // Nearly always nothing is lacking, and nobody wants to know.
+        // Nearly always nothing is lacking: skip the lookup.
         let lacking = waiting.new.as_ref().filter(|_| self.xid.is_some());
         let Some(key) = lacking.and_then(|new| key(key_places, new)) else { return false };
         let last = self.changes.get(&(waiting.xid, waiting.relation.oid, key));

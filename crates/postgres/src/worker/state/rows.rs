@@ -61,7 +61,7 @@ impl State {
             return;
         }
         self.passes(oid);
-        // A relation that was not described is no fault of the row's (postgres_changes 124).
+        // Skip rows of a relation that was not described (postgres_changes 124).
         let Some(known) = self.known.get(&oid) else { return };
         let relation = Arc::clone(&known.relation);
         self.latest.comes(transaction, oid, new.as_ref(), || known.key_places());
@@ -138,7 +138,7 @@ impl State {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
             self.sink.deliver(delivery);
         }
-        // What was asked about beside the stream comes late.
+        // Rows that were asked about beside the stream come late.
         self.handed = self.handed.max(waiting.position);
     }
 
@@ -169,13 +169,13 @@ impl State {
             match answers {
                 Some(Ok(answers)) => {
                     let mut answers = answers.into_iter();
-                    // All answers of a subscription are taken, also those after a no.
+                    // Take all answers of a subscription, also those after a negative one.
                     let holds = |asked: &&Asked| {
                         answers.by_ref().take(asked.questions.len()).filter(|holds| !holds).count() == 0
                     };
                     keys.extend(group.iter().filter(holds).map(|asked| asked.key));
                 }
-                // One of them fails for all, or holds up all.
+                // One question fails or delays all of them.
                 Some(Err(_)) if group.len() > 1 => {
                     let half = group.split_off(group.len() / 2);
                     groups.extend([group, half]);

@@ -1,4 +1,4 @@
-//! Who sees the changes that wait.
+//! Finds who sees the changes that wait.
 
 use std::{
     collections::{HashMap, HashSet},

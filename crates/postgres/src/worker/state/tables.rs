@@ -26,7 +26,7 @@ pub(super) struct Bound {
 
 impl State {
     /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a
-    /// policy: what was known of the table is asked anew, before any row of it passes.
+    /// policy. The catalog is then read again, before any row of the table passes.
     pub(in crate::worker) async fn relation(&mut self, relation: Arc<Relation>) {
         self.flush().await;
         self.describe_messages(&relation);
@@ -65,7 +65,7 @@ impl State {
             self.collation_is_c = Some(catalog::collation_is_c(&client).await?);
         }
         self.shares_plans = !catalog::has_immutable_functions(&client).await?;
-        // Before the rest: what is altered in between is seen as a difference.
+        // Read before the rest: an alteration in between then shows as a difference.
         let fingerprint = catalog::fingerprints(&client, &[oid]).await?.first().map(|(_, print)| *print);
         let described = catalog::table(&client, oid, &self.publication, &mut self.types).await?;
         let (logged, key) =
@@ -105,7 +105,7 @@ impl State {
         Ok(found)
     }
 
-    /// Attaches everybody who watches a table, which was described anew.
+    /// Attaches all channels that watch a table, after the table was read again.
     async fn attach_all(&mut self, table: &Arc<Table>, relation: &Relation) -> Result<(), Failed> {
         let oid = table.oid;
         self.clear_lanes(Some(oid));
@@ -146,7 +146,7 @@ impl State {
         let Some(table) = self.known.get(&oid).and_then(|known| known.table.clone()) else {
             return Ok(bound);
         };
-        // Of a role or a table that is gone nothing can be seen; that is asked once.
+        // A role or a table that is gone shows nothing. This is asked once.
         let Some(access) = self.access(oid, &request.role).await? else { return Ok(bound) };
         for (id, spec) in &request.subscriptions {
             if !spec.matches_name(&table.schema, &table.name) {

@@ -15,7 +15,7 @@ impl State {
         if position <= self.handed {
             return;
         }
-        // What was changed before comes before.
+        // Earlier changes are delivered first.
         self.flush().await;
         for (channel, text) in self.concerned(relations) {
             self.sink.notice(channel, Notice::gap("Truncated", text));

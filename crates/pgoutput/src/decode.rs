@@ -15,9 +15,6 @@ use crate::{
     },
 };
 
-/// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's clock begins.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
-
 /// A message that is not of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -73,6 +70,7 @@ impl Decoder {
         }
     }
 
+    // Long because the protocol has many messages: one arm each.
     fn body(&mut self, tag: u8, r: &mut Reader) -> Result<Message, DecodeError> {
         Ok(match tag {
             b'B' => Message::Begin { final_lsn: r.lsn("LSN")?, commit_time: time(r)?, xid: r.u32("xid")? },
@@ -191,7 +189,7 @@ impl Decoder {
 }
 
 fn time(r: &mut Reader) -> Result<UnixMicros, DecodeError> {
-    Ok(UnixMicros(r.i64("time")?.saturating_add(POSTGRES_EPOCH)))
+    Ok(UnixMicros::from_postgres(r.i64("time")?))
 }
 
 /// A schema name; the protocol shortens `pg_catalog` to nothing.

@@ -7,28 +7,8 @@ use crate::{
     Oid, TypeKind, TypeRegistry,
     array::{Element, parse_array},
     composite::parse_row,
-    hstore,
+    hstore, oid,
 };
-
-/// OIDs of the built-in types that are not written as plain strings. They are part of PostgreSQL's ABI.
-mod oid {
-    use crate::Oid;
-
-    pub(super) const BOOL: Oid = 16;
-    pub(super) const BYTEA: Oid = 17;
-    pub(super) const INT8: Oid = 20;
-    pub(super) const INT2: Oid = 21;
-    pub(super) const INT2_VECTOR: Oid = 22;
-    pub(super) const INT4: Oid = 23;
-    pub(super) const OID_VECTOR: Oid = 30;
-    pub(super) const JSON: Oid = 114;
-    pub(super) const FLOAT4: Oid = 700;
-    pub(super) const FLOAT8: Oid = 701;
-    pub(super) const TIMESTAMP: Oid = 1114;
-    pub(super) const TIMESTAMPTZ: Oid = 1184;
-    pub(super) const NUMERIC: Oid = 1700;
-    pub(super) const JSONB: Oid = 3802;
-}
 
 /// Deepest nesting of arrays and composites that is taken apart; below it text stands as a string.
 const MAX_DEPTH: usize = 32;
@@ -237,7 +217,7 @@ fn write_timestamp(out: &mut Vec<u8>, text: &[u8]) -> bool {
     true
 }
 
-/// The same with a zone of hours and minutes: `+00` becomes `+00:00`.
+/// Writes a timestamp with a zone of hours and minutes: `+00` becomes `+00:00`.
 fn write_timestamptz(out: &mut Vec<u8>, text: &[u8]) -> bool {
     let Some((date, time)) = date_and_time(text) else { return false };
     let Some(sign) = time.iter().rposition(|byte| matches!(byte, b'+' | b'-')) else { return false };

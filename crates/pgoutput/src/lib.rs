@@ -9,6 +9,7 @@ mod hstore;
 pub mod json;
 pub mod lsn;
 pub mod message;
+pub mod oid;
 mod types;
 
 pub use array::{Element, parse_array};

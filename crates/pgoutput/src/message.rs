@@ -7,9 +7,26 @@ use bytes::Bytes;
 
 use crate::{Lsn, Oid};
 
-/// Microseconds since 1970-01-01 00:00:00 UTC; PostgreSQL counts from 2000, the decoder converts.
+/// Microseconds since 1970-01-01 00:00:00 UTC. PostgreSQL counts from 2000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixMicros(pub i64);
+
+/// Microseconds from 1970-01-01 to 2000-01-01.
+const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+
+impl UnixMicros {
+    /// A time as PostgreSQL counts it. One that is out of range becomes the last one that can be told.
+    #[must_use]
+    pub const fn from_postgres(micros: i64) -> Self {
+        Self(micros.saturating_add(POSTGRES_EPOCH))
+    }
+
+    /// A time as PostgreSQL counts it; `None` if it is out of range, as infinity is.
+    #[must_use]
+    pub fn checked_from_postgres(micros: i64) -> Option<Self> {
+        micros.checked_add(POSTGRES_EPOCH).map(Self)
+    }
+}
 
 /// Which columns of the old row a table writes to the log (`pg_class.relreplident`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,10 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::Oid;
-
-/// The first OID that is not of the server's own types (`FirstNormalObjectId`).
-const FIRST_ALTERABLE: Oid = 16_384;
+use crate::{Oid, oid::FIRST_NORMAL};
 
 /// A type of `pg_type`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +76,7 @@ impl TypeRegistry {
     pub fn forget_alterable(&mut self, wanted: impl IntoIterator<Item = Oid>) {
         for oid in self.made_of(wanted) {
             let composite = matches!(self.get(oid).map(|info| &info.kind), Some(TypeKind::Composite(_)));
-            if composite || oid >= FIRST_ALTERABLE {
+            if composite || oid >= FIRST_NORMAL {
                 self.types.remove(&oid);
             }
         }

@@ -1,4 +1,4 @@
-//! Who may get broadcasts from the database: while there is somebody, the replication connection is kept.
+//! Counts the channels that may get broadcasts from the database. While there are any, the replication connection is kept.
 
 use std::sync::{
     Arc,

@@ -10,9 +10,6 @@ use crate::MessageBody;
 /// What counts beside the body against the size limit.
 const ENVELOPE: usize = 6;
 
-/// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's clock begins.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
-
 /// Version byte of jsonb's binary form.
 const JSONB_VERSION: u8 = 1;
 
@@ -186,7 +183,7 @@ fn time(value: &Value) -> Option<UnixMicros> {
         }
         Value::Binary(bytes) => {
             let micros = i64::from_be_bytes(bytes.as_ref().try_into().ok()?);
-            micros.checked_add(POSTGRES_EPOCH).map(UnixMicros)
+            UnixMicros::checked_from_postgres(micros)
         }
         Value::Null | Value::Unchanged => None,
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use deadpool_postgres::ClientWrapper as Client;
 use realtime_changes::{Column, Comparison, Operators, RoleAccess, Table};
-use realtime_pgoutput::{Lsn, Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity};
+use realtime_pgoutput::{Lsn, Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity, oid};
 use tokio_postgres::{Error, Row, types::ToSql};
 
 /// The rows of a query, which is prepared once on each connection.
@@ -80,44 +80,56 @@ pub(crate) async fn gone(client: &Client, oids: &[Oid]) -> Result<(Vec<Oid>, Lsn
     Ok((row.try_get(1)?, Lsn(position.unsigned_abs())))
 }
 
+/// A table: schema, name, row-level security, replica identity, key, whether it stands alone, whether it is a root.
+const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
+        (select i.indkey::int2[] from pg_catalog.pg_index i
+         where i.indrelid = c.oid and i.indisprimary) as key,
+        c.relkind = 'r' and not c.relhassubclass as plain, c.relkind = 'p'
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.oid = $1";
+
+/// The columns of a table: number, name, type, names of the type, whether the log has them.
+const COLUMNS: &str = "with listed as materialized (
+        select pg_catalog.to_jsonb(p) ->> 'pubgencols' as generated,
+            (select pg_catalog.string_to_array(
+                    pg_catalog.translate(pg_catalog.to_jsonb(r) ->> 'prattrs', '[],', ''), ' ')::int2[]
+             from pg_catalog.pg_publication_rel r where r.prpubid = p.oid and r.prrelid = $1) as columns
+        from pg_catalog.pg_publication p where p.pubname = $2)
+    select a.attnum, a.attname::text, a.atttypid, t.typname::text,
+        pg_catalog.format_type(a.atttypid, null),
+        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname),
+        -- Lists of columns are of 15, published generated columns of 18.
+        case when l.columns is not null then a.attnum = any(l.columns) and a.attgenerated <> 'v'
+            else a.attgenerated = '' or a.attgenerated = 's' and coalesce(l.generated = 's', false) end
+    from pg_catalog.pg_attribute a
+    left join listed l on true
+    join pg_catalog.pg_type t on t.oid = a.atttypid
+    join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+    where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+    order by a.attnum";
+
+/// What the catalog says of a table.
+#[derive(Debug)]
+pub(crate) struct Described {
+    pub(crate) table: Table,
+    /// The numbers of its columns, in their order.
+    pub(crate) attnums: Box<[i16]>,
+}
+
 /// A table as it is now; types it needs are added to `types`. `None` if it is gone.
 pub(crate) async fn table(
     client: &Client,
     oid: Oid,
     publication: &str,
     types: &mut TypeRegistry,
-) -> Result<Option<Table>, Error> {
-    const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
-            (select i.indkey::int2[] from pg_catalog.pg_index i
-             where i.indrelid = c.oid and i.indisprimary) as key,
-            c.relkind = 'r' and not c.relhassubclass as plain, c.relkind = 'p'
-        from pg_catalog.pg_class c
-        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        where c.oid = $1";
-    const COLUMNS: &str = "with listed as materialized (
-            select pg_catalog.to_jsonb(p) ->> 'pubgencols' as generated,
-                (select pg_catalog.string_to_array(
-                        pg_catalog.translate(pg_catalog.to_jsonb(r) ->> 'prattrs', '[],', ''), ' ')::int2[]
-                 from pg_catalog.pg_publication_rel r where r.prpubid = p.oid and r.prrelid = $1) as columns
-            from pg_catalog.pg_publication p where p.pubname = $2)
-        select a.attnum, a.attname::text, a.atttypid, t.typname::text,
-            pg_catalog.format_type(a.atttypid, null),
-            pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname),
-            -- Lists of columns are of 15, published generated columns of 18.
-            case when l.columns is not null then a.attnum = any(l.columns) and a.attgenerated <> 'v'
-                else a.attgenerated = '' or a.attgenerated = 's' and coalesce(l.generated = 's', false) end
-        from pg_catalog.pg_attribute a
-        left join listed l on true
-        join pg_catalog.pg_type t on t.oid = a.atttypid
-        join pg_catalog.pg_namespace n on n.oid = t.typnamespace
-        where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
-        order by a.attnum";
+) -> Result<Option<Described>, Error> {
     let of_table: [&(dyn ToSql + Sync); 1] = [&oid];
     let of_columns: [&(dyn ToSql + Sync); 2] = [&oid, &publication];
     let (table, rows) = tokio::try_join!(rows(client, TABLE, &of_table), rows(client, COLUMNS, &of_columns))?;
     let Some(row) = table.first() else { return Ok(None) };
     let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
-    // They may have been altered or renamed since.
+    // Types may have been altered or renamed since they were loaded.
     let oids = oids?;
     types.forget_alterable(oids.iter().copied());
     load_types(client, types, oids.iter().copied()).await?;
@@ -129,7 +141,7 @@ pub(crate) async fn table(
     let key: Option<Vec<i16>> = row.try_get(4)?;
     let position = |attnum: &i16| attnums.iter().position(|known| known == attnum);
     let identity: String = row.try_get(3)?;
-    Ok(Some(Table {
+    let table = Table {
         oid,
         schema: row.try_get::<_, String>(0)?.into(),
         name: row.try_get::<_, String>(1)?.into(),
@@ -144,11 +156,66 @@ pub(crate) async fn table(
             "n" => ReplicaIdentity::Nothing,
             _ => ReplicaIdentity::Default,
         },
-    }))
+    };
+    Ok(Some(Described { table, attnums: attnums.into() }))
 }
 
-/// First number of an object that is not PostgreSQL's own.
-const FIRST_OID: Oid = 16384;
+/// How values of types are compared: see [`types_of_applications`]. `$1` are the types, `$2` the types below domains.
+const COMPARISONS: &str = "with recursive wanted as (
+        select w.type, w.base, w.n
+        from unnest($1::oid[], $2::oid[]) with ordinality w (type, base, n)
+    ), parts (n, type) as (
+        select w.n, w.type from wanted w
+        union
+        select p.n, part.type
+        from parts p
+        join pg_catalog.pg_type t on t.oid = p.type
+        cross join lateral (
+            select t.typelem where t.typelem <> 0
+            union all
+            select t.typbasetype where t.typbasetype <> 0
+            union all
+            select a.atttypid from pg_catalog.pg_attribute a
+            where t.typrelid <> 0 and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+            union all
+            select r.rngsubtype from pg_catalog.pg_range r where r.rngtypid = t.oid
+            union all
+            select r.rngtypid from pg_catalog.pg_range r
+            where pg_catalog.to_jsonb(r) ->> 'rngmultitypid' = t.oid::text
+        ) part (type)
+    ), own as (
+        select distinct on (o.oprleft, o.oprname)
+            o.oprleft, o.oprname, pg_catalog.quote_ident(s.nspname) as schema
+        from pg_catalog.pg_operator o
+        join pg_catalog.pg_namespace s on s.oid = o.oprnamespace
+        join pg_catalog.pg_type b on b.oid = o.oprleft
+        where o.oprright = o.oprleft and o.oprleft = any($2) and o.oprresult = 16
+            and (o.oprowner = b.typowner or exists (
+                select from pg_catalog.pg_depend of_operator
+                join pg_catalog.pg_depend of_type on of_type.refclassid = of_operator.refclassid
+                    and of_type.refobjid = of_operator.refobjid
+                where of_operator.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+                    and of_operator.objid = o.oid and of_operator.deptype = 'e'
+                    and of_type.classid = 'pg_catalog.pg_type'::pg_catalog.regclass
+                    and of_type.objid = b.oid and of_type.deptype = 'e'))
+        order by o.oprleft, o.oprname, s.oid = b.typnamespace desc, o.oid
+    )
+    select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname),
+        exists (select from parts p join pg_catalog.pg_type d on d.oid = p.type
+                where p.n = w.n and d.typtype = 'd')
+            or exists (select from pg_catalog.pg_cast c
+                where c.castfunc >= 16384
+                    and (c.castsource = 25 and c.casttarget in (w.type, w.base)
+                        or c.casttarget = 25 and c.castsource in (w.type, w.base))),
+        case when n.nspname <> 'pg_catalog' and t.typtype = 'b' and not (t.typcategory = 'A' and t.typelem <> 0) then
+            array(select own.oprname::text from own where own.oprleft = t.oid order by own.oprname)
+        end,
+        array(select own.schema from own where own.oprleft = t.oid order by own.oprname),
+        w.type
+    from wanted w
+    join pg_catalog.pg_type t on t.oid = w.base
+    join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+    order by w.n";
 
 /// How statements compare values of the types of columns that are not built in. `bases`: the types below domains.
 ///
@@ -159,67 +226,12 @@ async fn types_of_applications(
     types: &[Oid],
     bases: &[Oid],
 ) -> Result<HashMap<Oid, Comparison>, Error> {
-    const SQL: &str = "with recursive wanted as (
-            select w.type, w.base, w.n
-            from unnest($1::oid[], $2::oid[]) with ordinality w (type, base, n)
-        ), parts (n, type) as (
-            select w.n, w.type from wanted w
-            union
-            select p.n, part.type
-            from parts p
-            join pg_catalog.pg_type t on t.oid = p.type
-            cross join lateral (
-                select t.typelem where t.typelem <> 0
-                union all
-                select t.typbasetype where t.typbasetype <> 0
-                union all
-                select a.atttypid from pg_catalog.pg_attribute a
-                where t.typrelid <> 0 and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
-                union all
-                select r.rngsubtype from pg_catalog.pg_range r where r.rngtypid = t.oid
-                union all
-                select r.rngtypid from pg_catalog.pg_range r
-                where pg_catalog.to_jsonb(r) ->> 'rngmultitypid' = t.oid::text
-            ) part (type)
-        ), own as (
-            select distinct on (o.oprleft, o.oprname)
-                o.oprleft, o.oprname, pg_catalog.quote_ident(s.nspname) as schema
-            from pg_catalog.pg_operator o
-            join pg_catalog.pg_namespace s on s.oid = o.oprnamespace
-            join pg_catalog.pg_type b on b.oid = o.oprleft
-            where o.oprright = o.oprleft and o.oprleft = any($2) and o.oprresult = 16
-                and (o.oprowner = b.typowner or exists (
-                    select from pg_catalog.pg_depend of_operator
-                    join pg_catalog.pg_depend of_type on of_type.refclassid = of_operator.refclassid
-                        and of_type.refobjid = of_operator.refobjid
-                    where of_operator.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass
-                        and of_operator.objid = o.oid and of_operator.deptype = 'e'
-                        and of_type.classid = 'pg_catalog.pg_type'::pg_catalog.regclass
-                        and of_type.objid = b.oid and of_type.deptype = 'e'))
-            order by o.oprleft, o.oprname, s.oid = b.typnamespace desc, o.oid
-        )
-        select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname),
-            exists (select from parts p join pg_catalog.pg_type d on d.oid = p.type
-                    where p.n = w.n and d.typtype = 'd')
-                or exists (select from pg_catalog.pg_cast c
-                    where c.castfunc >= 16384
-                        and (c.castsource = 25 and c.casttarget in (w.type, w.base)
-                            or c.casttarget = 25 and c.castsource in (w.type, w.base))),
-            case when n.nspname <> 'pg_catalog' and t.typtype = 'b' and not (t.typcategory = 'A' and t.typelem <> 0) then
-                array(select own.oprname::text from own where own.oprleft = t.oid order by own.oprname)
-            end,
-            array(select own.schema from own where own.oprleft = t.oid order by own.oprname),
-            w.type
-        from wanted w
-        join pg_catalog.pg_type t on t.oid = w.base
-        join pg_catalog.pg_namespace n on n.oid = t.typnamespace
-        order by w.n";
-    let own = types.iter().copied().zip(bases.iter().copied()).filter(|(of, _)| *of >= FIRST_OID);
+    let own = types.iter().copied().zip(bases.iter().copied()).filter(|(of, _)| *of >= oid::FIRST_NORMAL);
     let (types, bases): (Vec<Oid>, Vec<Oid>) = own.unzip();
     if types.is_empty() {
         return Ok(HashMap::new());
     }
-    let found = rows(client, SQL, &[&types, &bases]).await?;
+    let found = rows(client, COMPARISONS, &[&types, &bases]).await?;
     found
         .iter()
         .map(|row| {
@@ -316,7 +328,7 @@ pub(crate) async fn role_access(client: &Client, role: &str, oid: Oid) -> Result
     Ok(role_accesses(client, &[(role, oid)]).await?.pop().flatten())
 }
 
-/// The same for several roles and tables at once, in their order.
+/// What roles may see of tables, in the order of the pairs. `None` for a role that does not exist.
 pub(crate) async fn role_accesses(
     client: &Client,
     wanted: &[(&str, Oid)],

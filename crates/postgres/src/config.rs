@@ -5,11 +5,35 @@ use std::{sync::Arc, time::Duration};
 use realtime_tls::Route;
 use secrecy::SecretString;
 
-use crate::{JanitorSettings, Sharing};
+use crate::Sharing;
 
 /// Settings that make the text form of values the same everywhere (postgres_changes 7.1).
 pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
      -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8";
+
+/// When the janitor runs. Partitions are made in any case: without them nothing can be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JanitorSettings {
+    /// Whether old messages are deleted (`RUN_JANITOR`).
+    pub delete: bool,
+    /// Added to the first pause (`JANITOR_RUN_AFTER_IN_MS`).
+    pub run_after: Duration,
+    /// Pause between runs (`JANITOR_SCHEDULE_TIMER_IN_MS`).
+    pub every: Duration,
+    /// Whether up to 59 minutes are added, so that nodes do not come at once (`JANITOR_SCHEDULE_RANDOMIZE`).
+    pub randomize: bool,
+}
+
+impl Default for JanitorSettings {
+    fn default() -> Self {
+        Self {
+            delete: true,
+            run_after: Duration::from_secs(600),
+            every: Duration::from_secs(4 * 3600),
+            randomize: true,
+        }
+    }
+}
 
 /// Where a tenant's database is and what it is called there.
 #[derive(Debug, Clone)]

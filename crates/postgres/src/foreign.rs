@@ -1,73 +1,153 @@
-//! Questions that may run code of applications, as casts to a domain run its checks: in a transaction of their own, which
-//! is read only and rolled back, under the role of those for whom they are asked.
+//! Questions that may run code of applications: policies, checks of domains, triggers. Each is put in a transaction of
+//! its own, which is rolled back, under the role of those for whom it is asked.
+
+mod guest;
 
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
+pub(crate) use guest::{Guest, session_columns};
 use tokio_postgres::{
-    Client, Error, Row,
+    Error, Row,
+    error::SqlState,
     types::{ToSql, Type},
 };
+
+use crate::{ConnectError, pool, sqlstate};
 
 /// Begins a transaction in which code of applications runs: policies, triggers, checks of domains. It finds its names on
 /// the search path of the database or the role, as in any other session. Our own statements in it name the schema of
 /// every operator, function and type. The role must be taken on before that code runs.
 pub(crate) const BEGIN: &str = "begin; set local search_path to default";
 
-/// The same, read only.
+/// Begins such a transaction that cannot write.
 const BEGIN_READ_ONLY: &str = "begin read only; set local search_path to default";
 
 /// How long the question may take, and whose it is.
-const LIMITS: &str = "select pg_catalog.set_config('statement_timeout', $1, true),
-    pg_catalog.set_config('role', $2, true)";
+const LIMITS: &str = concat!(
+    "select pg_catalog.set_config('statement_timeout', $1, true), pg_catalog.set_config('role', $2, true), ",
+    session_columns!()
+);
 
 /// Our own role.
 const NO_ROLE: &str = "none";
 
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A statement failed.
+    #[error("{}", sqlstate::loggable_of(.0))]
+    Query(#[from] Error),
+    /// Code of an application ran for longer than it may, and was not to be cancelled. Its session was ended.
+    #[error("{}", sqlstate::brief(SqlState::QUERY_CANCELED.code()))]
+    Silent,
+}
+
+impl NoAnswer {
+    /// The condition that the database names.
+    pub(crate) fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Connect(_) => None,
+            Self::Query(error) => error.code(),
+            Self::Silent => Some(&SqlState::QUERY_CANCELED),
+        }
+    }
+
+    /// The condition, as notices have it.
+    pub(crate) fn brief(&self) -> String {
+        match self {
+            Self::Query(error) => sqlstate::brief_of(error),
+            Self::Connect(_) | Self::Silent => self.to_string(),
+        }
+    }
+
+    /// What clients are told.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Connect(error) => error.join_reason().to_owned(),
+            Self::Query(error) => sqlstate::told_of(error),
+            Self::Silent => sqlstate::told_code(SqlState::QUERY_CANCELED.code()),
+        }
+    }
+}
+
 /// Asks something, as a role; without one as our own, where no code of others can run. All parameters are texts.
 ///
 /// The names in the statement are looked up with our own rights: the role need not have the use of the schemas of types.
-/// All statements of a transaction travel together: nothing stays on the connection, whenever this is dropped.
 pub(crate) async fn ask(
-    client: &Client,
+    pool: &Pool,
     role: Option<&str>,
     limit: Duration,
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, NoAnswer> {
+    let guest = Guest::new(pool::get(pool).await?, limit);
+    let ask = async |guest: &Guest| match role {
+        Some(role) => ask_as(guest, role, limit, sql, parameters).await,
+        None => ask_ourselves(guest, limit, sql, parameters).await,
+    };
+    Ok(guest.answer(ask).await??)
+}
+
+async fn ask_ourselves(
+    guest: &Guest,
+    limit: Duration,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, Error> {
+    let typed: Vec<_> = parameters.iter().map(|parameter| (*parameter, Type::TEXT)).collect();
+    round_trip(guest, None, limit, guest.query_typed(sql, &typed)).await
+}
+
+async fn ask_as(
+    guest: &Guest,
+    role: &str,
+    limit: Duration,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, Error> {
+    let types = vec![Type::TEXT; parameters.len()];
+    let (begun, prepared, ended) = tokio::join!(
+        biased;
+        guest.batch_execute(BEGIN_READ_ONLY),
+        guest.prepare_typed(sql, &types),
+        guest.batch_execute("rollback"),
+    );
+    begun?;
+    let prepared = prepared?;
+    ended?;
+    round_trip(guest, Some(role), limit, guest.query(&prepared, parameters)).await
+}
+
+/// All statements of the transaction travel together: nothing stays on the connection, whenever this is dropped.
+async fn round_trip(
+    guest: &Guest,
+    role: Option<&str>,
+    limit: Duration,
+    asked: impl Future<Output = Result<Vec<Row>, Error>>,
 ) -> Result<Vec<Row>, Error> {
     let limit = limit.as_millis().to_string();
-    let prepared = match role {
-        None => None,
-        Some(_) => {
-            let types = vec![Type::TEXT; parameters.len()];
-            let (begun, prepared, ended) = tokio::join!(
-                biased;
-                client.batch_execute(BEGIN_READ_ONLY),
-                client.prepare_typed(sql, &types),
-                client.batch_execute("rollback"),
-            );
-            begun?;
-            let prepared = prepared?;
-            ended?;
-            Some(prepared)
+    let name = role.unwrap_or(NO_ROLE);
+    let limits: [(&(dyn ToSql + Sync), Type); 2] = [(&limit, Type::TEXT), (&name, Type::TEXT)];
+    let end = async {
+        match role {
+            Some(_) => guest.leave().await,
+            // No code has run that could leave anything.
+            None => guest.batch_execute("rollback").await,
         }
     };
-    let role = role.unwrap_or(NO_ROLE);
-    let limits: [(&(dyn ToSql + Sync), Type); 2] = [(&limit, Type::TEXT), (&role, Type::TEXT)];
-    let asked = async {
-        match &prepared {
-            Some(statement) => client.query(statement, parameters).await,
-            None => {
-                let typed: Vec<_> = parameters.iter().map(|parameter| (*parameter, Type::TEXT)).collect();
-                client.query_typed(sql, &typed).await
-            }
-        }
-    };
+    if role.is_some() {
+        guest.enter();
+    }
     let (begun, limited, rows, ended) = tokio::join!(
         biased;
-        client.batch_execute(BEGIN_READ_ONLY),
-        client.query_typed(LIMITS, &limits),
+        guest.batch_execute(BEGIN_READ_ONLY),
+        async { guest.begun(&guest.query_typed(LIMITS, &limits).await?) },
         asked,
-        client.batch_execute("rollback"),
+        end,
     );
     begun?;
     limited?;

@@ -1,7 +1,7 @@
 //! Which of a channel's requests counts.
 //!
 //! A request to watch tables takes its way over the database before the worker has it; the end of a channel goes to the
-//! worker at once, and so may a later request. Whoever owns the channel therefore numbers its requests: one that was
+//! worker at once, and so may a later request. The owner of the channel therefore numbers its requests: one that was
 //! overtaken, by a later one or by the channel's end, leaves nothing behind wherever it is by then. Invariants:
 //!
 //! - The owner takes a new number, or ends, *before* it says so to the worker.

@@ -7,7 +7,7 @@ use rand::Rng as _;
 use tokio_postgres::{Client, Row};
 
 use crate::{
-    ConnectError, DatabaseConfig,
+    ConnectError, DatabaseConfig, JanitorSettings,
     partitions::{self, CHILDREN, Child},
     pool,
 };
@@ -17,30 +17,6 @@ const APPLICATION: &str = "realtime_janitor";
 
 /// Pause after a run that could not do its work.
 const RETRY: Duration = Duration::from_secs(300);
-
-/// When the janitor runs. Partitions are made in any case: without them nothing can be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JanitorSettings {
-    /// Whether old messages are deleted (`RUN_JANITOR`).
-    pub delete: bool,
-    /// Added to the first pause (`JANITOR_RUN_AFTER_IN_MS`).
-    pub run_after: Duration,
-    /// Pause between runs (`JANITOR_SCHEDULE_TIMER_IN_MS`).
-    pub every: Duration,
-    /// Whether up to 59 minutes are added, so that nodes do not come at once (`JANITOR_SCHEDULE_RANDOMIZE`).
-    pub randomize: bool,
-}
-
-impl Default for JanitorSettings {
-    fn default() -> Self {
-        Self {
-            delete: true,
-            run_after: Duration::from_secs(600),
-            every: Duration::from_secs(4 * 3600),
-            randomize: true,
-        }
-    }
-}
 
 impl JanitorSettings {
     /// The pause before the run of this number, counted from 0, when the last one succeeded or failed.
@@ -142,13 +118,18 @@ pub(crate) async fn run(
                 }
                 if !done.created.is_empty() || !done.dropped.is_empty() {
                     let (created, dropped) = (done.created.len(), done.dropped.len());
-                    tracing::info!(database = config.name, created, dropped, "partitions of messages");
+                    tracing::info!(
+                        database = config.name,
+                        created,
+                        dropped,
+                        "maintained the partitions of messages"
+                    );
                 }
                 done.problems.is_empty()
             }
             Err(error) => {
                 let code = "JanitorFailedToDeleteOldMessages";
-                tracing::error!(database = config.name, code, %error, "cannot look after messages");
+                tracing::error!(database = config.name, code, %error, "cannot maintain the partitions of messages");
                 false
             }
         };

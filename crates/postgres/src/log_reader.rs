@@ -13,6 +13,7 @@ use deadpool_postgres::Pool;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use rand::Rng as _;
 use realtime_pgoutput::{Lsn, message::Message};
+use realtime_retry::Backoff;
 use seen::{Seen, Sight};
 use tokio::time::{self, Duration, Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,7 +23,7 @@ use crate::{
     failpoints::{self, Point},
     pool,
     replication::{Event, ReplicationError, Unfinished},
-    sharing::{Begin, Session},
+    session::{Begin, Session},
     worker::{lag::LagWatch, stuck::Stuck},
 };
 
@@ -68,7 +69,7 @@ pub struct LogReaderConfig {
     /// The publications. All of them must exist: the reader waits until they do.
     pub publications: Vec<String>,
     /// When a permanent slot is found at the start, it is read this long after: clients that the last server lost come
-    /// back before what was committed meanwhile is past. Who follows another node does so at once.
+    /// back before what was committed meanwhile is past. A node that follows another one does so at once.
     pub resume_delay: Duration,
 }
 
@@ -95,7 +96,7 @@ impl LogReader {
             seen: Seen::default(),
             since: None,
             pending: FuturesOrdered::new(),
-            failures: 0,
+            backoff: Backoff::new(RETRY.0, RETRY.1),
             anew: false,
             missing_told: false,
             unfinished: Unfinished::default(),
@@ -130,13 +131,13 @@ struct Reader<S> {
     since: Option<Lsn>,
     /// Transactions that were read and are not handed over, with the positions at which they end.
     pending: FuturesOrdered<BoxFuture<'static, Lsn>>,
-    /// Attempts in a row that came to nothing.
-    failures: u32,
-    /// The permanent slot cannot be read any further: it has to be made anew.
+    /// Pauses after attempts in a row that came to nothing.
+    backoff: Backoff,
+    /// Whether the permanent slot cannot be read any further and has to be made anew.
     anew: bool,
     /// When a permanent slot that is there may be read.
     resume_at: Instant,
-    /// It was logged that publications are missing.
+    /// Whether it was logged that publications are missing.
     missing_told: bool,
     unfinished: Unfinished,
     /// Where the server failed with what was to be read.
@@ -149,6 +150,25 @@ enum End {
     Stopped,
     /// The slot keeps more of the log than it may.
     TooFar,
+}
+
+/// A session that runs.
+struct Reading {
+    session: Session,
+    lag: LagWatch,
+    /// Whether this node does what is to be done once for all nodes.
+    acts: bool,
+    /// Everything before it was read, and is handed over unless something is pending.
+    reached: Lsn,
+}
+
+impl Reading {
+    async fn confirm(&self, position: Lsn) {
+        if !failpoints::reach(Point::PositionConfirmed).await {
+            self.session.confirm(position);
+            self.lag.confirmed(position);
+        }
+    }
 }
 
 /// What comes next while a session runs.
@@ -169,7 +189,7 @@ impl<S: LogSink> Reader<S> {
         ) {
             Ok(pool) => pool,
             Err(error) => {
-                tracing::error!(code = error.code(), %error, "the log cannot be read");
+                tracing::error!(code = error.code(), %error, "cannot read the log");
                 return;
             }
         };
@@ -201,7 +221,7 @@ impl<S: LogSink> Reader<S> {
             }
         }
         if let Err(error) = self.unfinished.end(&self.config.database).await {
-            tracing::warn!(code = error.code(), %error, "a slot that was being made may stay");
+            tracing::warn!(code = error.code(), %error, "an unfinished replication slot may remain");
         }
         pool.close();
     }
@@ -217,7 +237,7 @@ impl<S: LogSink> Reader<S> {
                 tracing::warn!(
                     code,
                     missing = missing.join(", "),
-                    "publications do not exist: waiting for them"
+                    "publications do not exist; waiting for them"
                 );
             }
             return Err(ReplicationError::NothingPublished);
@@ -248,54 +268,24 @@ impl<S: LogSink> Reader<S> {
         let longest = if matches!(error, ReplicationError::NothingPublished) {
             LOOK
         } else {
-            tracing::warn!(code = error.code(), %error, "the log is not being read, trying again");
+            tracing::warn!(code = error.code(), %error, "cannot read the log; retrying");
             RETRY.1
         };
         let durable = self.config.database.durable_slot;
         let stuck = durable && self.stuck.failed(error, self.since.unwrap_or_default());
         self.anew |= stuck || (durable && error.is_lasting());
-        let ceiling = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(longest);
-        self.failures = self.failures.saturating_add(1);
-        ceiling.mul_f64(rand::rng().random_range(0.5..1.0))
+        self.backoff.failed_within(longest, rand::rng().random_range(0.5..1.0))
     }
 
     /// Reads until the session ends.
     async fn read(
         &mut self,
-        mut session: Session,
+        session: Session,
         pool: &Pool,
         stop: &CancellationToken,
     ) -> Result<End, ReplicationError> {
-        self.anew = false;
-        self.stats.sessions.fetch_add(1, Ordering::Relaxed);
-        let database = &self.config.database;
-        let (resumed, start) = (session.is_resumed(), session.start_position());
-        let (reader, durable) = (session.reader().as_str(), database.durable_slot);
-        tracing::info!(database = database.name, resumed, position = %start, reader, "reading the log");
-        if !resumed {
-            if self.since.is_some_and(|since| since < start) {
-                let code = "ReplicationConnectionDown";
-                tracing::warn!(code, since = ?self.since, position = %start, "changes may have been missed");
-            }
-            self.seen = Seen::default();
-            self.since = Some(start);
-        }
-        self.sink.session_begins();
-        let mut acts = session.acts();
-        let void = !acts && durable;
-        if void {
-            // Who reads the slot begins with the first of them.
-            self.pending = FuturesOrdered::new();
-        }
-        self.sink.acts(acts, void);
-        self.seen.acts(acts);
-        let limit = database.max_lag_bytes;
-        let lag = LagWatch::start(pool.clone(), Arc::clone(&self.stats), limit, &self.tasks);
-        lag.confirmed(start);
-        lag.reads(session.slot());
-        let too_far = lag.exceeded();
-        // Everything before it was read, and is handed over unless something is pending.
-        let mut reached = start;
+        let mut reading = self.begin(session, pool);
+        let too_far = reading.lag.exceeded();
         loop {
             let may_read = self.pending.len() < MAX_PENDING;
             let next = tokio::select! {
@@ -303,44 +293,22 @@ impl<S: LogSink> Reader<S> {
                 () = stop.cancelled() => Next::End(End::Stopped),
                 () = too_far.cancelled() => Next::End(End::TooFar),
                 Some(end) = self.pending.next() => Next::HandedOver(end),
-                event = session.next(), if may_read => Next::Event(event),
+                event = reading.session.next(), if may_read => Next::Event(event),
             };
             let handed = match next {
                 Next::End(end) => {
-                    session.stop().await;
+                    reading.session.stop().await;
                     return Ok(end);
                 }
                 Next::HandedOver(end) => Some(end),
                 Next::Event(event) => {
-                    match event? {
-                        Event::Idle(position) if !self.seen.is_reading() => {
-                            lag.reads(session.slot());
-                            self.failures = 0;
-                            reached = reached.max(position);
-                            self.since = self.since.max(Some(reached));
-                            lag.caught_up(self.pending.is_empty());
-                        }
-                        Event::Idle(_) => {}
-                        Event::Message(message) => {
-                            if matches!(message, Message::Begin { .. }) && session.acts() != acts {
-                                acts = !acts;
-                                self.sink.acts(acts, false);
-                                self.seen.acts(acts);
-                            }
-                            lag.caught_up(false);
-                            reached = self.take(&message).unwrap_or(reached);
-                            self.since = self.since.max(Some(reached));
-                        }
-                    }
+                    self.event(event?, &mut reading);
                     None
                 }
             };
-            let confirmed = if self.pending.is_empty() { Some(reached) } else { handed };
-            if let Some(confirmed) = confirmed
-                && !failpoints::reach(Point::PositionConfirmed).await
-            {
-                session.confirm(confirmed);
-                lag.confirmed(confirmed);
+            let confirmed = if self.pending.is_empty() { Some(reading.reached) } else { handed };
+            if let Some(confirmed) = confirmed {
+                reading.confirm(confirmed).await;
             }
             if let Some(relief) = self.sink.relieve() {
                 tokio::select! {
@@ -353,11 +321,67 @@ impl<S: LogSink> Reader<S> {
         }
     }
 
+    /// A session begins: what comes again is known, and what does not come is logged.
+    fn begin(&mut self, session: Session, pool: &Pool) -> Reading {
+        self.anew = false;
+        self.stats.sessions.fetch_add(1, Ordering::Relaxed);
+        let database = &self.config.database;
+        let (resumed, start, reader) =
+            (session.is_resumed(), session.start_position(), session.reader().as_str());
+        tracing::info!(database = database.name, resumed, position = %start, reader, "reading the log");
+        if !resumed {
+            if self.since.is_some_and(|since| since < start) {
+                let code = "ReplicationConnectionDown";
+                tracing::warn!(code, since = ?self.since, position = %start, "changes may have been missed");
+            }
+            self.seen = Seen::default();
+            self.since = Some(start);
+        }
+        self.sink.session_begins();
+        let acts = session.acts();
+        let void = !acts && database.durable_slot;
+        if void {
+            // The node that reads the slot begins with the first of them.
+            self.pending = FuturesOrdered::new();
+        }
+        self.sink.acts(acts, void);
+        self.seen.acts(acts);
+        let lag = LagWatch::start(pool.clone(), Arc::clone(&self.stats), database.max_lag_bytes, &self.tasks);
+        lag.confirmed(start);
+        lag.reads(session.slot());
+        Reading { session, lag, acts, reached: start }
+    }
+
+    /// Takes what the session brings.
+    fn event(&mut self, event: Event, reading: &mut Reading) {
+        let message = match event {
+            Event::Message(message) => message,
+            // In the middle of a transaction it says nothing.
+            Event::Idle(_) if self.seen.is_reading() => return,
+            Event::Idle(position) => {
+                reading.lag.reads(reading.session.slot());
+                self.backoff.succeeded();
+                reading.reached = reading.reached.max(position);
+                self.since = self.since.max(Some(reading.reached));
+                reading.lag.caught_up(self.pending.is_empty());
+                return;
+            }
+        };
+        if matches!(message, Message::Begin { .. }) && reading.session.acts() != reading.acts {
+            reading.acts = !reading.acts;
+            self.sink.acts(reading.acts, false);
+            self.seen.acts(reading.acts);
+        }
+        reading.lag.caught_up(false);
+        reading.reached = self.take(&message).unwrap_or(reading.reached);
+        self.since = self.since.max(Some(reading.reached));
+    }
+
     /// Hands a message over. Returns the position at which a transaction ends, if one does.
     fn take(&mut self, message: &Message) -> Option<Lsn> {
         match (self.seen.see(message), message) {
             (Sight::New, Message::Commit { end_lsn, .. }) => {
-                self.failures = 0;
+                self.backoff.succeeded();
                 let end = *end_lsn;
                 let hand_over = self.sink.committed(end);
                 if hand_over.is_some() || !self.pending.is_empty() {

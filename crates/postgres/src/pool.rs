@@ -64,7 +64,7 @@ pub(crate) fn make(config: &DatabaseConfig) -> Result<Pool, ConnectError> {
 /// Makes a pool whose connections bear a name, and for which nobody waits longer than `wait`.
 ///
 /// # Errors
-/// As [`make`].
+/// [`ConnectError`] for settings that no pool can be made of.
 pub(crate) fn make_named(
     config: &DatabaseConfig,
     application: &str,

@@ -5,11 +5,11 @@ use tokio_postgres::{Client, Error};
 /// Its name. An original that comes back finds it and keeps it.
 pub(crate) const NAME: &str = "supabase_realtime_messages_publication";
 
-/// Takes the place of whatever bears the name.
+/// Replaces whatever has the name.
 pub(crate) const RECREATE: &str = "drop publication if exists supabase_realtime_messages_publication;
     create publication supabase_realtime_messages_publication for table realtime.messages";
 
-/// What bears the name.
+/// What has the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// Nothing.

@@ -2,11 +2,12 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use deadpool_postgres::Pool;
 use realtime_changes::{Form, Question};
 use rustc_hash::FxHashMap;
-use tokio_postgres::{Client, Error, error::SqlState, types::ToSql};
+use tokio_postgres::{error::SqlState, types::ToSql};
 
-use crate::foreign;
+use crate::foreign::{self, NoAnswer};
 
 /// How long the filters of a subscription, or of several that are asked together, may take for a row. A filter that takes
 /// longer is not asked in the stream.
@@ -20,30 +21,30 @@ pub(crate) const BATCH: usize = 1000;
 /// # Errors
 /// When one of them cannot be evaluated, or they take too long together.
 pub(crate) async fn ask(
-    client: &Client,
+    pool: &Pool,
     role: Option<&str>,
     questions: &[&Question],
-) -> Result<Vec<bool>, Error> {
+) -> Result<Vec<bool>, NoAnswer> {
     let mut answers = Vec::with_capacity(questions.len());
     for batch in questions.chunks(BATCH) {
-        answers.extend(ask_batch(client, role, batch).await?);
+        answers.extend(ask_batch(pool, role, batch).await?);
     }
     Ok(answers)
 }
 
 /// Whether an error is the fault of what was asked. Else the question is put again: the server is going down, or out of
 /// something.
-pub(crate) fn is_about_the_question(error: &Error) -> bool {
+pub(crate) fn is_about_the_question(error: &NoAnswer) -> bool {
     let class = |code: &SqlState| code.code().get(..2).unwrap_or_default().to_owned();
     error.code().is_some_and(|code| {
         *code == SqlState::QUERY_CANCELED || !matches!(&*class(code), "08" | "53" | "57" | "58")
     })
 }
 
-async fn ask_batch(client: &Client, role: Option<&str>, questions: &[&Question]) -> Result<Vec<bool>, Error> {
+async fn ask_batch(pool: &Pool, role: Option<&str>, questions: &[&Question]) -> Result<Vec<bool>, NoAnswer> {
     let texts = Texts::of(questions);
     let parameters: Vec<&(dyn ToSql + Sync)> = texts.texts.iter().map(|text| text as _).collect();
-    let rows = foreign::ask(client, role, LIMIT, &texts.sql, &parameters).await?;
+    let rows = foreign::ask(pool, role, LIMIT, &texts.sql, &parameters).await?;
     let answers: Vec<Option<bool>> = match rows.first() {
         Some(row) => row.try_get(0)?,
         None => Vec::new(),

@@ -11,7 +11,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{policy_pool::PolicyPool, sqlstate};
+use crate::{authorize::PolicyPool, sqlstate};
 
 /// Messages where the client names no number, and at most.
 const LIMIT: i64 = 25;
@@ -34,7 +34,7 @@ const QUERY: &str = "select id::text, event, payload::text, binary_payload from 
     where topic = $1 and private and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
     order by inserted_at desc, ctid desc limit $4";
 
-/// The same where an older set-up knows no binary payloads.
+/// The query for older schemas, which have no binary payloads.
 const QUERY_WITHOUT_BINARY: &str = "select id::text, event, payload::text, null::bytea from realtime.messages
     where topic = $1 and private and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
     order by inserted_at desc, ctid desc limit $4";

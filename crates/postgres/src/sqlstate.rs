@@ -201,7 +201,11 @@ pub(crate) fn loggable(error: &DbError) -> String {
 
 /// An error in the form that refused subscriptions have: severity, code and condition. For clients.
 pub(crate) fn told(error: &DbError) -> String {
-    let code = error.code().code();
+    told_code(error.code().code())
+}
+
+/// A condition in that form.
+pub(crate) fn told_code(code: &str) -> String {
     format!("ERROR {code} ({})", condition(code))
 }
 

@@ -47,7 +47,7 @@ pub struct Stats {
     pub session_failures: Counter,
     /// From the commit of a message to its being handed to the sink, by the clocks of both machines.
     pub committed_latency: Histogram,
-    /// The same from the message's `inserted_at`.
+    /// Times of broadcasts, measured from the `inserted_at` of the message.
     pub inserted_latency: Histogram,
     /// How long looking for stored messages took.
     pub replays: Histogram,

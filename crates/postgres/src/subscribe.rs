@@ -15,7 +15,7 @@ use crate::{
     validate::{self, Refused},
 };
 
-/// Literals kept at most; beyond it they are asked anew.
+/// Literals kept at most. Beyond it all are asked again.
 const MAX_LITERALS: usize = 100_000;
 
 /// Bytes of literals kept at most: clients choose how long they are.
@@ -62,12 +62,12 @@ impl Literals {
     /// The canonical texts of literals, in their order; asks the database for those that are not known.
     pub(crate) async fn canonical(
         &mut self,
-        client: &Client,
+        pool: &Pool,
         role: &str,
         checks: &[LiteralCheck<'_>],
     ) -> Result<Vec<String>, Refused> {
         let unknown = self.unknown(role, checks);
-        let texts = validate::canonical(client, role, &unknown).await?;
+        let texts = validate::canonical(pool, role, &unknown).await?;
         for (check, text) in unknown.iter().zip(texts) {
             self.bytes += check.literal.len() + text.len();
             self.texts.insert(LiteralKey::new(role, check), text);
@@ -127,7 +127,6 @@ pub(crate) async fn check(
     )
     .map_err(|error| unavailable(&error))?;
     let mut checks = Checks {
-        client: &client,
         publication,
         request,
         types: TypeRegistry::default(),
@@ -144,15 +143,16 @@ pub(crate) async fn check(
             return Err(SubscribeRefusal::NoTable(spec.context()));
         }
         for table in &tables {
-            checks.table(spec, table).await?;
+            checks.table(&client, spec, table).await?;
         }
     }
-    checks.literals().await?;
+    // Another connection asks about the literals.
+    drop(client);
+    checks.literals(pool).await?;
     Ok(Checked { literals: checks.literals, tables: request.tables(&published) })
 }
 
 struct Checks<'a> {
-    client: &'a Client,
     publication: &'a str,
     request: &'a SubscribeRequest,
     types: TypeRegistry,
@@ -169,6 +169,7 @@ struct Checks<'a> {
 impl<'a> Checks<'a> {
     async fn table(
         &mut self,
+        client: &Client,
         spec: &'a SubscriptionSpec,
         published: &Published,
     ) -> Result<(), SubscribeRefusal> {
@@ -179,11 +180,13 @@ impl<'a> Checks<'a> {
         }
         if !self.tables.contains_key(&published.oid) {
             let found = tokio::join!(
-                catalog::table(self.client, published.oid, self.publication, &mut self.types),
-                catalog::role_access(self.client, role, published.oid),
+                catalog::table(client, published.oid, self.publication, &mut self.types),
+                catalog::role_access(client, role, published.oid),
             );
             match found {
-                (Ok(Some(table)), Ok(Some(access))) => self.tables.insert(published.oid, (table, access)),
+                (Ok(Some(described)), Ok(Some(access))) => {
+                    self.tables.insert(published.oid, (described.table, access))
+                }
                 (Err(error), _) | (_, Err(error)) => return Err(unavailable(&error)),
                 // Dropped since it was listed.
                 _ => return Err(SubscribeRefusal::NoTable(spec.context())),
@@ -202,7 +205,7 @@ impl<'a> Checks<'a> {
     }
 
     /// Checks the literals of all plans in one question.
-    async fn literals(&mut self) -> Result<(), SubscribeRefusal> {
+    async fn literals(&mut self, pool: &Pool) -> Result<(), SubscribeRefusal> {
         let all: Vec<LiteralCheck<'_>> = self.plans.iter().flat_map(|(_, plan)| plan.checks()).collect();
         let role = &*self.request.role;
         let unknown = Literals::default().unknown(role, &all);
@@ -212,7 +215,7 @@ impl<'a> Checks<'a> {
             return Err(SubscribeRefusal::raised(context, &message));
         }
         let mut literals = Literals::default();
-        match literals.canonical(self.client, role, &unknown).await {
+        match literals.canonical(pool, role, &unknown).await {
             Ok(_) => {
                 self.literals = literals;
                 Ok(())
@@ -220,7 +223,7 @@ impl<'a> Checks<'a> {
             Err(Refused::Literal(at, error)) => {
                 Err(SubscribeRefusal::Database { context: self.context(unknown.get(at)), error })
             }
-            Err(Refused::Unavailable(error)) => Err(unavailable(&error)),
+            Err(Refused::Unavailable(error)) => Err(SubscribeRefusal::Unavailable(error.told())),
         }
     }
 

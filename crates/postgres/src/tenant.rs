@@ -1,23 +1,17 @@
 //! A tenant's database as the rest of the server uses it.
 
-mod contact;
+mod prepare;
+mod private;
 mod succession;
 
-pub(crate) use contact::Contact;
-pub use contact::Health;
-
-use std::{
-    borrow::Cow,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use deadpool_postgres::Pool;
-use realtime_changes::{ChannelId, Delivery, SubscribeRefusal, SubscriptionSpec};
-use realtime_pgoutput::Oid;
+use private::Private;
+use realtime_changes::{ChannelId, SubscribeRefusal};
 use tokio::{
     sync::{Mutex, OnceCell, Semaphore, mpsc, oneshot, watch},
     time::{self, Duration, Instant},
@@ -26,15 +20,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
-    Attendance, ConnectError, DatabaseBroadcast, DatabaseConfig, Generation, Replication, Stats,
+    Attendance, ChangeSink, ConnectError, DatabaseConfig, Health, Replication, Stats, SubscribeRequest,
     attendance::Attendees,
     breaker::ConnectLimit,
     budget,
-    catalog::Published,
+    contact::Contact,
     failpoints::{self, Point},
     pool,
     prepare::Preparation,
-    private::Private,
     rights,
     sharing::Reader,
     subscribe::{self, Checked},
@@ -46,105 +39,6 @@ const READY_LIMIT: Duration = Duration::from_secs(15);
 
 /// Subscriptions and their ends that may wait for the worker; those who subscribe wait when it is full.
 const COMMANDS: usize = 1024;
-
-/// Where row changes go.
-pub trait ChangeSink: Send + Sync + 'static {
-    /// Hands over a change, in commit order. Must not block.
-    fn deliver(&self, delivery: Delivery);
-    /// Tells a channel what became of its subscription later in life. Must not block.
-    fn notice(&self, channel: ChannelId, notice: Notice);
-    /// A wait for receivers that have fallen behind, if there are any: bounded, so that nobody can hold up the others
-    /// for long. Asked for after every message of the log.
-    fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
-        None
-    }
-    /// Hands over a broadcast from the database, in commit order. Must not block; what is returned is done when
-    /// more can be taken, and nothing is read before.
-    fn broadcast(&self, _message: DatabaseBroadcast) -> Option<Relief> {
-        None
-    }
-    /// Largest broadcast in bytes, the allowance of 500 included.
-    fn max_broadcast_bytes(&self) -> usize {
-        usize::MAX
-    }
-    /// A transaction is over: what waits for others may go. Must not block.
-    fn committed(&self) {}
-    /// Whether there are too many changes for the tenant: one that comes is dropped, and the channels told how many
-    /// were (postgres_changes 4.3). Asked for every row that somebody wants.
-    fn is_limited(&self) -> bool {
-        false
-    }
-}
-
-/// Done when a sink can take more. Cancel safe.
-pub type Relief = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Something a subscribed channel has to be told. The channel lives on (clients 1). Codes are those of
-/// docs/operations.md.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// From now on every commit will be delivered (again).
-    Subscribed,
-    /// Changes have been missed, or may have been.
-    Gap {
-        /// Why: a code that programs can compare.
-        code: &'static str,
-        /// The same in words.
-        text: Cow<'static, str>,
-    },
-    /// Some changes are not delivered, or not yet, though the connection to the database stands.
-    Warning {
-        /// Why: a code that programs can compare.
-        code: &'static str,
-        /// The same in words.
-        text: Cow<'static, str>,
-    },
-    /// So many row changes were not delivered, because there were too many.
-    Dropped(u64),
-}
-
-impl Notice {
-    pub(crate) fn gap(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self::Gap { code, text: text.into() }
-    }
-
-    pub(crate) fn warning(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self::Warning { code, text: text.into() }
-    }
-
-    /// A subscription that cannot be kept or taken up again.
-    pub(crate) fn refusal(refusal: &SubscribeRefusal) -> Self {
-        Self::warning(refusal.code(), refusal.to_string())
-    }
-}
-
-/// What a channel wants to watch.
-#[derive(Debug, Clone)]
-pub struct SubscribeRequest {
-    /// The channel.
-    pub channel: ChannelId,
-    /// Role of its token.
-    pub role: Arc<str>,
-    /// Claims of its token, as JSON.
-    pub claims: Arc<str>,
-    /// Subscriptions with the ids that the client knows them by.
-    pub subscriptions: Vec<(u32, Arc<SubscriptionSpec>)>,
-    /// Which of the channel's requests it is: one that was overtaken leaves nothing behind.
-    pub generation: Generation,
-}
-
-impl SubscribeRequest {
-    /// Whether one of the subscriptions means a table.
-    pub(crate) fn names(&self, schema: &str, table: &str) -> bool {
-        self.subscriptions.iter().any(|(_, spec)| spec.matches_name(schema, table))
-    }
-
-    /// The published tables that the subscriptions mean.
-    pub(crate) fn tables(&self, published: &[Published]) -> Vec<Oid> {
-        let meant = published.iter().filter(|table| self.names(&table.schema, &table.name));
-        meant.map(|table| table.oid).collect()
-    }
-}
 
 /// Handle of a tenant's database. Cheap to clone; nothing is connected until it is used.
 #[derive(Clone)]
@@ -267,8 +161,8 @@ impl TenantDatabase {
         self.connect(Asker::Client).await
     }
 
-    /// The same for the server's own sake, at its start or to see whether the database is there: clients are not barred
-    /// for it, and it is not barred for them. Whoever calls this again and again has to pause in between.
+    /// Connects for the server itself, at its start or to see whether the database is there: clients are not barred
+    /// for it, and it is not barred for them. Callers that retry have to pause in between.
     ///
     /// # Errors
     /// [`ConnectError`] after at most 15 seconds.
@@ -340,7 +234,7 @@ impl TenantDatabase {
         Ok(())
     }
 
-    /// The database did not answer: whoever comes next connects anew.
+    /// The database did not answer: the next caller connects again.
     pub(crate) fn lost(&self) {
         self.inner.contact.lost();
         self.inner.has_room.store(false, Ordering::Relaxed);
@@ -358,7 +252,7 @@ impl TenantDatabase {
         &self.inner.config
     }
 
-    pub(crate) fn private(&self) -> &Private {
+    fn private(&self) -> &Private {
         &self.inner.private
     }
 
@@ -412,7 +306,7 @@ impl TenantDatabase {
         let Ok(Ok(_place)) = place else {
             return Err(SubscribeRefusal::Unavailable("Too many database timeouts".to_owned()));
         };
-        // Whoever waited long may be gone, or want something else by now.
+        // After a long wait the channel may be gone, or want something else.
         if !request.generation.is_current() {
             return Err(subscribe::overtaken());
         }
@@ -444,7 +338,7 @@ impl TenantDatabase {
         self.reader().is_some()
     }
 
-    /// Who reads the log for this node right now; `None` if nobody does.
+    /// The reader of the log for this node right now; `None` if there is none.
     #[must_use]
     pub fn reader(&self) -> Option<Reader> {
         self.inner.contact.reader()

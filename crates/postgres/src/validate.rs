@@ -5,10 +5,14 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
 use realtime_changes::{Form, LiteralCheck};
-use tokio_postgres::{Client, Error, types::ToSql};
+use tokio_postgres::types::ToSql;
 
-use crate::{foreign, sqlstate};
+use crate::{
+    foreign::{self, NoAnswer},
+    sqlstate,
+};
 
 /// How long the literals of a request may take together: a regular expression can take long to compile.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -19,52 +23,71 @@ pub(crate) enum Refused {
     /// The error as clients see it, and which literal it is about.
     Literal(usize, String),
     /// The database could not be asked.
-    Unavailable(Error),
+    Unavailable(NoAnswer),
 }
 
 /// Checks that literals can be cast and compared as filters want; gives their canonical texts, in their order. The first
 /// that is refused counts.
 pub(crate) async fn canonical(
-    client: &Client,
+    pool: &Pool,
     role: &str,
     checks: &[LiteralCheck<'_>],
 ) -> Result<Vec<String>, Refused> {
     if checks.is_empty() {
         return Ok(Vec::new());
     }
-    let mut error = match ask(client, role, checks).await {
+    let mut error = match ask(pool, role, checks).await {
         Ok(texts) => return Ok(texts),
         Err(error) => error,
     };
     // The first `good` are good, one of the first `bad` is not.
     let (mut good, mut bad) = (0, checks.len());
-    while bad - good > 1 && error.as_db_error().is_some() {
+    while bad - good > 1 && is_about_a_literal(&error) {
         let middle = good.midpoint(bad);
-        match ask(client, role, checks.get(good..middle).unwrap_or_default()).await {
+        match ask(pool, role, checks.get(good..middle).unwrap_or_default()).await {
             Ok(_) => good = middle,
             Err(earlier) => (bad, error) = (middle, earlier),
         }
     }
-    let Some(db) = error.as_db_error() else { return Err(Refused::Unavailable(error)) };
-    let told = sqlstate::told(db);
-    let text = match checks.get(good) {
-        Some(check) if check.form == Form::Regex && db.code().code() == "2201B" => {
+    let told = match error {
+        // This took long already; do not ask again which literal it was.
+        NoAnswer::Silent => {
+            good = checks.iter().position(|check| check.runs_code).unwrap_or(good);
+            error.told()
+        }
+        NoAnswer::Query(error) if error.as_db_error().is_some() => refusal(&error, checks.get(good)),
+        error => return Err(Refused::Unavailable(error)),
+    };
+    Err(Refused::Literal(good, told))
+}
+
+fn is_about_a_literal(error: &NoAnswer) -> bool {
+    matches!(error, NoAnswer::Query(error) if error.as_db_error().is_some())
+}
+
+/// What is told of a literal that the database refuses.
+fn refusal(error: &tokio_postgres::Error, check: Option<&LiteralCheck<'_>>) -> String {
+    let told = sqlstate::told_of(error);
+    match check {
+        Some(check)
+            if check.form == Form::Regex
+                && error.code() == Some(&tokio_postgres::error::SqlState::INVALID_REGULAR_EXPRESSION) =>
+        {
             format!(
                 "ERROR P0001 (raise_exception) invalid regular expression for {} filter: {told}",
                 check.name
             )
         }
         _ => told,
-    };
-    Err(Refused::Literal(good, text))
+    }
 }
 
-async fn ask(client: &Client, role: &str, checks: &[LiteralCheck<'_>]) -> Result<Vec<String>, Error> {
+async fn ask(pool: &Pool, role: &str, checks: &[LiteralCheck<'_>]) -> Result<Vec<String>, NoAnswer> {
     let role = checks.iter().any(|check| check.runs_code).then_some(role);
     let literals: Vec<&(dyn ToSql + Sync)> = checks.iter().map(|check| &check.literal as _).collect();
-    let rows = foreign::ask(client, role, LIMIT, &statement(checks), &literals).await?;
+    let rows = foreign::ask(pool, role, LIMIT, &statement(checks), &literals).await?;
     match rows.first() {
-        Some(row) => row.try_get(0),
+        Some(row) => Ok(row.try_get(0)?),
         None => Ok(Vec::new()),
     }
 }

@@ -7,59 +7,42 @@
 //! Changes that row-level security has to be asked about are asked together: those of a transaction, and of the
 //! transactions that came in while the last answer was awaited.
 
+mod commands;
+mod events;
 pub(crate) mod lag;
 mod life;
 mod meanwhile;
+mod running;
 mod state;
 pub(crate) mod stuck;
 
 use std::sync::Arc;
 
+pub(crate) use commands::Command;
 use deadpool_postgres::Pool;
 use futures_util::FutureExt as _;
-use lag::LagWatch;
 use meanwhile::{Late, Meanwhile};
-use realtime_changes::{Action, ChannelId, SubscribeRefusal};
-use realtime_pgoutput::{Lsn, message::Message};
-use state::{Answer, Refreshed, State};
+use realtime_pgoutput::Lsn;
+use realtime_retry::Backoff;
+use running::{REFRESH, Running};
+use state::{Answer, State};
 use stuck::Stuck;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{self, Duration, Instant},
+    time::{self, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ChangeSink, DatabaseConfig, Stats, SubscribeRequest,
+    ChangeSink, DatabaseConfig, Stats,
     attendance::Attendees,
-    failpoints::{self, Point},
+    contact::Contact,
     prepare::Preparation,
     replication::{Event, ReplicationError, Unfinished},
-    sharing::Session,
-    subscribe::{Checked, overtaken},
-    tenant::Contact,
+    session::Session,
 };
 
-/// How soon after a commit, at the earliest, the publication and the rights of roles are looked at again.
-const REFRESH: Duration = Duration::from_secs(1);
-
-/// A request to the worker.
-pub(crate) enum Command {
-    /// Subscribe a channel whose parameters were checked.
-    Subscribe {
-        request: SubscribeRequest,
-        checked: Checked,
-        reply: oneshot::Sender<Result<(), SubscribeRefusal>>,
-    },
-    /// Remember a channel whose tables are not there, in place of what it had.
-    Wait(SubscribeRequest, oneshot::Sender<()>),
-    /// End a channel's subscriptions. Its generations have ended before.
-    Unsubscribe(ChannelId),
-    /// End the session, because an operator says so.
-    EndSession(oneshot::Sender<()>),
-}
-
-/// The worker of one tenant's database.
+/// Reads the row changes of one tenant's database and finds who gets them.
 pub(crate) struct Worker {
     config: DatabaseConfig,
     pool: Pool,
@@ -68,23 +51,23 @@ pub(crate) struct Worker {
     tasks: TaskTracker,
     state: State,
     running: Option<Running>,
-    /// Attempts in a row that failed, or came no further than those before.
-    failures: u32,
+    /// Pauses after attempts in a row that failed, or came no further than those before.
+    backoff: Backoff,
     /// How far the log was read, by whatever session of the slot.
     furthest: Lsn,
     /// Where a session failed with what it was to read, and how often in a row.
     stuck: Stuck,
     retry_at: Instant,
-    /// The permanent slot cannot be read any further: it has to be made anew.
+    /// Whether the permanent slot cannot be read any further and has to be made anew.
     anew: bool,
     /// Those who may get broadcasts.
     attendees: Arc<Attendees>,
     /// Under which number this worker's handle speaks to them.
     reign: u64,
     preparation: watch::Receiver<Preparation>,
-    /// The publication had no tables when it was last looked at.
+    /// Whether the publication had no tables when it was last looked at.
     unpublished: bool,
-    /// The channels were told of the gap that the lack of a session makes.
+    /// Whether the channels were told that changes are missing because there is no session.
     gap_told: bool,
     /// Since when nobody has been subscribed.
     idle_since: Option<Instant>,
@@ -93,41 +76,6 @@ pub(crate) struct Worker {
     unfinished: Unfinished,
     /// When a permanent slot that is there may be read.
     resume_at: Instant,
-}
-
-/// A session and how far it has come.
-struct Running {
-    session: Session,
-    /// The publications that it reads.
-    publications: Vec<String>,
-    lag: LagWatch,
-    /// End of the last transaction that came whole.
-    reached: Lsn,
-    /// Up to where commits have been seen to happen, of whatever kind.
-    log_end: Lsn,
-    /// When the catalog is looked at again, because there were commits since the last time.
-    refresh_at: Option<Instant>,
-    refreshed: Instant,
-    begun: Instant,
-}
-
-impl Running {
-    async fn confirm(&self, position: Lsn) {
-        if failpoints::reach(Point::PositionConfirmed).await {
-            return;
-        }
-        self.session.confirm(position);
-        self.lag.confirmed(position);
-    }
-
-    /// The log has grown: perhaps by something that it does not tell us.
-    fn grown(&mut self, position: Lsn) {
-        if position > self.log_end {
-            self.log_end = position;
-            self.lag.grown(position);
-            self.refresh_at.get_or_insert(self.refreshed + REFRESH);
-        }
-    }
 }
 
 impl Worker {
@@ -155,7 +103,7 @@ impl Worker {
             reign,
             preparation,
             running: None,
-            failures: 0,
+            backoff: Backoff::new(life::RETRY.0, life::RETRY.1),
             furthest: Lsn::default(),
             stuck: Stuck::default(),
             retry_at: Instant::now(),
@@ -192,7 +140,7 @@ impl Worker {
         }
         self.stop_session().await;
         if let Err(error) = self.unfinished.end(&self.config).await {
-            tracing::warn!(code = error.code(), %error, "a slot that was being made may stay");
+            tracing::warn!(code = error.code(), %error, "an unfinished replication slot may remain");
         }
     }
 
@@ -256,7 +204,7 @@ impl Worker {
                 }
             }
         };
-        // Whoever lost the session meanwhile was told that.
+        // If the session was lost meanwhile, the channels were told that.
         if late.was_told() && self.running.is_some() {
             self.state.confirm_all();
         }
@@ -310,7 +258,7 @@ impl Worker {
             }
             None => {
                 self.state.forget_publications();
-                if self.failures == 0 {
+                if self.backoff.failures() == 0 {
                     self.retry_at = now;
                 }
             }
@@ -333,171 +281,6 @@ impl Worker {
             None => None,
         };
         [self.state.tell_dropped_at(), other].into_iter().flatten().min()
-    }
-
-    async fn command(&mut self, command: Command) {
-        match command {
-            Command::Unsubscribe(channel) => {
-                self.state.remove(channel);
-                self.perhaps_idle();
-            }
-            Command::EndSession(reply) => {
-                self.end_by_order().await;
-                let _ = reply.send(());
-            }
-            Command::Wait(request, reply) => {
-                self.state.wait(request);
-                // Who asked may be gone; the channel's end follows as a command of its own.
-                let _ = reply.send(());
-                if let Some(running) = &mut self.running {
-                    // The table may have appeared since it was missed.
-                    running.refresh_at.get_or_insert(running.refreshed + REFRESH);
-                    self.perhaps_idle();
-                } else if !self.wants_session() {
-                    self.look_later();
-                }
-            }
-            Command::Subscribe { request, checked, reply } => {
-                let outcome = self.subscribe(request, checked).await;
-                let subscribed = outcome.is_ok();
-                // Who asked may have gone by now; the channel's end follows as a command of its own.
-                if reply.send(outcome).is_err() && subscribed {
-                    tracing::debug!("a channel was gone before it was subscribed");
-                }
-            }
-        }
-    }
-
-    /// Somebody may have been the last who wanted the session.
-    fn perhaps_idle(&mut self) {
-        if !self.wants_session() {
-            self.idle_since.get_or_insert_with(Instant::now);
-        }
-    }
-
-    /// Subscribes when a session runs: only then will every later commit come through it.
-    async fn subscribe(
-        &mut self,
-        request: SubscribeRequest,
-        checked: Checked,
-    ) -> Result<(), SubscribeRefusal> {
-        if !request.generation.is_current() {
-            return Err(overtaken());
-        }
-        if self.running.is_none() {
-            self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
-        }
-        self.idle_since = None;
-        self.state.add(request, checked).await
-    }
-
-    /// Does what has become due.
-    async fn wake(&mut self) {
-        let now = Instant::now();
-        self.state.tell_dropped(now);
-        let Some(running) = &mut self.running else {
-            if self.retry_at <= now {
-                self.come_back().await;
-            }
-            return;
-        };
-        if self.idle_since.is_some_and(|since| since + self.config.idle_stop <= now) {
-            self.idle_since = None;
-            if !self.wants_session() {
-                self.end_idle().await;
-            } else if self.state.is_empty() && !self.may_hear() {
-                // Others follow; they may go without a word to us.
-                self.idle_since = Some(now);
-            }
-            return;
-        }
-        if running.refresh_at.is_some_and(|at| at <= now) {
-            running.refresh_at = None;
-            match self.state.refresh(Some(&running.publications)).await {
-                Ok(Refreshed::Differs) => return self.restart().await,
-                Ok(Refreshed::Unpublished) if !self.hears() => return self.unpublished().await,
-                Ok(Refreshed::Published | Refreshed::Unpublished) => {}
-                Err(error) => {
-                    tracing::warn!(code = "CheckOidsError", %error, "cannot read the publication, trying again");
-                    // What there was to see has not been seen: no further commit need follow it.
-                    if let Some(running) = &mut self.running {
-                        running.refresh_at = Some(Instant::now() + REFRESH);
-                    }
-                }
-            }
-            self.confirm_reached().await;
-            if let Some(running) = &mut self.running {
-                running.refreshed = Instant::now();
-            }
-        }
-    }
-
-    async fn event(&mut self, event: Event) {
-        let message = match event {
-            Event::Idle(position) => {
-                // It may have gone over to another node's stream meanwhile.
-                let reader = self.running.as_ref().map(|running| running.session.reader());
-                self.contact.replicates(reader);
-                if let Some(running) = &self.running {
-                    running.lag.reads(running.session.slot());
-                }
-                return self.idle(position).await;
-            }
-            Event::Message(message) => message,
-        };
-        if let Some(running) = &self.running {
-            running.lag.caught_up(false);
-        }
-        match message {
-            Message::Begin { commit_time, final_lsn, xid } => self.state.begin(xid, final_lsn, commit_time),
-            Message::Commit { end_lsn, .. } => {
-                if let Some(running) = &mut self.running {
-                    running.reached = end_lsn;
-                    running.grown(end_lsn);
-                }
-                self.comes_further(end_lsn);
-                if self.state.commit() {
-                    self.confirm_reached().await;
-                }
-            }
-            Message::Relation { relation, .. } => self.state.relation(relation).await,
-            Message::Insert { relation, new, .. } => {
-                self.state.broadcast(relation, &new).await;
-                self.state.change(Action::Insert, relation, Some(new), None).await;
-            }
-            Message::Update { relation, old, new, .. } => {
-                self.state.change(Action::Update, relation, Some(new), old).await;
-            }
-            Message::Delete { relation, old, .. } => {
-                self.state.change(Action::Delete, relation, None, Some(old)).await;
-            }
-            Message::Truncate { relations, .. } => self.state.truncated(&relations).await,
-            // The others carry nothing for subscribers.
-            _ => {}
-        }
-    }
-
-    /// The server has read its log up to a position. In the middle of a transaction that says nothing. It says so after
-    /// every transaction when there is no other: what waits goes on waiting for company.
-    async fn idle(&mut self, position: Lsn) {
-        if self.state.is_reading() {
-            return;
-        }
-        let Some(running) = &mut self.running else { return };
-        running.reached = running.reached.max(position);
-        running.grown(position);
-        if !self.state.is_due() {
-            running.lag.caught_up(true);
-            self.confirm_reached().await;
-        }
-        self.comes_further(position);
-    }
-
-    /// Everything up to the last transaction that came whole was handed over.
-    async fn confirm_reached(&self) {
-        if let Some(running) = &self.running {
-            running.confirm(running.reached).await;
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tokio_postgres::error::SqlState;
 
-use crate::{ConnectError, pool, sqlstate};
+use crate::{ConnectError, foreign::NoAnswer, pool, sqlstate};
 
 /// Why policies could not be evaluated. Nobody is allowed anything then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +107,16 @@ impl AuthorizeError {
             Self::MissingPartition(_) => (422, "Missing messages partition"),
             Self::IncreaseConnectionPool => (429, "Connection pool exhausted"),
             Self::Unavailable(error) => error.http(),
+        }
+    }
+}
+
+impl From<NoAnswer> for AuthorizeError {
+    fn from(error: NoAnswer) -> Self {
+        match error {
+            NoAnswer::Connect(error) => error.into(),
+            NoAnswer::Query(error) => Self::of(&error),
+            NoAnswer::Silent => Self::QueryCanceled(error.told()),
         }
     }
 }

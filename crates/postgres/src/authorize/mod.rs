@@ -5,12 +5,14 @@
 //! Those who ask the same at once share the answer.
 
 mod error;
+mod policy_pool;
 mod probe;
 mod run;
 
 use std::sync::Arc;
 
 pub use error::AuthorizeError;
+pub(crate) use policy_pool::PolicyPool;
 use realtime_flights as flight;
 pub(crate) use run::Authorizer;
 
@@ -29,7 +31,7 @@ pub struct AuthorizeRequest {
     pub presence: bool,
 }
 
-/// Who may read.
+/// What a token may read of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadVerdict {
     /// Whether broadcasts may be received.
@@ -60,7 +62,7 @@ impl ReadVerdict {
     }
 }
 
-/// Who may write.
+/// What a token may write to a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteVerdict {
     /// Whether broadcasts may be sent.

@@ -6,7 +6,6 @@
 
 use std::time::SystemTime;
 
-use deadpool_postgres::Object;
 use tokio_postgres::{
     Error, Statement,
     error::SqlState,
@@ -14,15 +13,21 @@ use tokio_postgres::{
 };
 
 use super::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict};
-use crate::{claims::subject, foreign};
+use crate::{
+    claims::subject,
+    foreign::{self, Guest, session_columns},
+};
 
 /// The six settings that policies see, in the order of tenant_database 3.2; the role is taken on by the first.
-const SETTINGS: &str = "select pg_catalog.set_config('role', $1, true),
+const SETTINGS: &str = concat!(
+    "select pg_catalog.set_config('role', $1, true),
     pg_catalog.set_config('realtime.topic', $2, true),
     pg_catalog.set_config('request.jwt.claims', $3, true),
     pg_catalog.set_config('request.jwt.claim.sub', $4, true),
     pg_catalog.set_config('request.jwt.claim.role', $1, true),
-    pg_catalog.set_config('request.headers', $5, true)";
+    pg_catalog.set_config('request.headers', $5, true), ",
+    session_columns!()
+);
 
 /// The rows that the read check looks for, written by the role of the connection.
 const ROW: &str = "insert into realtime.messages (id, topic, extension, inserted_at, updated_at)
@@ -41,13 +46,10 @@ const SEEN: &str = "select id::pg_catalog.text from realtime.messages
 const WRITE: &str = "insert into realtime.messages (topic, extension, inserted_at, updated_at)
     values ($1, $2, $3, $3)";
 
-/// Ends the transaction; functions of policies may have taken locks that outlive it.
-const END: &str = "rollback; select pg_catalog.pg_advisory_unlock_all()";
-
 /// Name of PostgreSQL's way back to the role of the connection: no role can be called that.
 const NO_ROLE: &str = "none";
 
-/// Statements of a check, for the statistics.
+/// Statements of a check, for the statistics: without the one that looks for what it left behind.
 pub(super) const READ_STATEMENTS: u64 = 5;
 
 /// Statements of a write check, without and with presence.
@@ -64,14 +66,14 @@ fn check_role(request: &AuthorizeRequest) -> Result<(), AuthorizeError> {
 }
 
 /// The statement for the settings; prepared on the first use of a connection.
-async fn prepare_settings(client: &Object) -> Result<Statement, AuthorizeError> {
+async fn prepare_settings(client: &Guest) -> Result<Statement, AuthorizeError> {
     let types = [const { Type::TEXT }; 5];
     client.prepare_typed_cached(SETTINGS, &types).await.map_err(|error| AuthorizeError::of(&error))
 }
 
 /// Asks what may be read.
 pub(super) async fn read(
-    client: &Object,
+    client: &Guest,
     request: &AuthorizeRequest,
     now: SystemTime,
 ) -> Result<ReadVerdict, AuthorizeError> {
@@ -86,13 +88,14 @@ pub(super) async fn read(
     let settings = prepare_settings(client).await?;
     let seen_parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&ids[0], Type::TEXT), (&ids[1], Type::TEXT), (&now, Type::TIMESTAMP)];
+    client.enter();
     let (begun, written, set, seen, ended) = tokio::join!(
         biased;
         client.batch_execute(foreign::BEGIN),
         client.execute(&row, &row_parameters),
         set(client, &settings, request, &sub),
         client.query_typed(SEEN, &seen_parameters),
-        client.batch_execute(END),
+        client.leave(),
     );
     let seen = begun
         .and(written)
@@ -107,7 +110,7 @@ pub(super) async fn read(
 
 /// Asks what may be written.
 pub(super) async fn write(
-    client: &Object,
+    client: &Guest,
     request: &AuthorizeRequest,
     now: SystemTime,
 ) -> Result<WriteVerdict, AuthorizeError> {
@@ -115,6 +118,7 @@ pub(super) async fn write(
     let sub = subject(&request.claims);
     let settings = prepare_settings(client).await?;
     let broadcast = write_row(client, request, "broadcast", &now);
+    client.enter();
     let (begun, set, broadcast, presence, ended) = if request.presence {
         let presence = write_row(client, request, "presence", &now);
         let (begun, set, marked, broadcast, undone, presence, ended) = tokio::join!(
@@ -125,7 +129,7 @@ pub(super) async fn write(
             broadcast,
             client.batch_execute("rollback to savepoint realtime_probe"),
             presence,
-            client.batch_execute(END),
+            client.leave(),
         );
         (begun, set.and(marked), broadcast, undone.map(|()| Some(presence)), ended)
     } else {
@@ -134,7 +138,7 @@ pub(super) async fn write(
             client.batch_execute(foreign::BEGIN),
             set(client, &settings, request, &sub),
             broadcast,
-            client.batch_execute(END),
+            client.leave(),
         );
         (begun, set, broadcast, Ok(None), ended)
     };
@@ -150,18 +154,18 @@ pub(super) async fn write(
 }
 
 async fn set(
-    client: &Object,
+    client: &Guest,
     settings: &Statement,
     request: &AuthorizeRequest,
     sub: &Option<String>,
 ) -> Result<(), Error> {
     let AuthorizeRequest { role, topic, claims, headers, .. } = request;
     let parameters: [&(dyn ToSql + Sync); 5] = [&&**role, &&**topic, &&**claims, sub, &&**headers];
-    client.query(settings, &parameters).await.map(drop)
+    client.begun(&client.query(settings, &parameters).await?)
 }
 
 async fn write_row(
-    client: &Object,
+    client: &Guest,
     request: &AuthorizeRequest,
     extension: &str,
     now: &SystemTime,

@@ -5,22 +5,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use deadpool_postgres::Object;
 use realtime_metrics::Histogram;
-use tokio::time::{self, Instant};
+use tokio::time::Instant;
 
 use super::{
     AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict,
     flight::{Flights, Seat},
+    policy_pool::PolicyPool,
     probe,
 };
-use crate::{ConnectError, DatabaseConfig, PolicyStats, Stats, policy_pool::PolicyPool};
+use crate::{DatabaseConfig, PolicyStats, Stats, foreign::Guest};
 
 /// Distinct questions of a kind that may wait for a connection; beyond it they are refused at once.
 const MAX_WAITING: usize = 4096;
-
-/// What an answer may take beyond the statement's own time limit: the network is down then.
-const GRACE: Duration = Duration::from_secs(5);
 
 type Answer<V> = Result<V, AuthorizeError>;
 
@@ -30,26 +27,27 @@ pub(crate) struct Authorizer {
     reads: Flights<AuthorizeRequest, Answer<ReadVerdict>>,
     writes: Flights<AuthorizeRequest, Answer<WriteVerdict>>,
     stats: Arc<Stats>,
+    /// How long the statements of a question may take.
     limit: Duration,
 }
 
 impl Authorizer {
     pub(crate) fn new(config: &DatabaseConfig, pool: Arc<PolicyPool>, stats: Arc<Stats>) -> Self {
-        let limit = config.statement_timeout + GRACE;
+        let limit = config.statement_timeout;
         Self { pool, reads: Flights::default(), writes: Flights::default(), stats, limit }
     }
 
     /// What may be read.
     pub(crate) async fn read(&self, request: &AuthorizeRequest) -> Answer<ReadVerdict> {
         let statements = probe::READ_STATEMENTS;
-        let ask = async |client: &Object| probe::read(client, request, SystemTime::now()).await;
+        let ask = async |client: &Guest| probe::read(client, request, SystemTime::now()).await;
         self.ask(request, &self.reads, statements, &self.stats.policies.read, ask).await
     }
 
     /// What may be written.
     pub(crate) async fn write(&self, request: &AuthorizeRequest) -> Answer<WriteVerdict> {
         let statements = probe::write_statements(request.presence);
-        let ask = async |client: &Object| probe::write(client, request, SystemTime::now()).await;
+        let ask = async |client: &Guest| probe::write(client, request, SystemTime::now()).await;
         self.ask(request, &self.writes, statements, &self.stats.policies.write, ask).await
     }
 
@@ -59,23 +57,19 @@ impl Authorizer {
         flights: &Flights<AuthorizeRequest, Answer<V>>,
         statements: u64,
         latency: &Histogram,
-        ask: impl AsyncFnOnce(&Object) -> Answer<V>,
+        ask: impl AsyncFnOnce(&Guest) -> Answer<V>,
     ) -> Answer<V> {
         let stats = &self.stats.policies;
         PolicyStats::count(&stats.asked, 1);
         let put = async |seat: &Seat<'_, _, _>| {
-            let client = self.pool.get().await?;
+            let client = Guest::new(self.pool.get().await?, self.limit);
             seat.depart();
             PolicyStats::count(&stats.probes, 1);
             PolicyStats::count(&stats.statements, statements);
             let start = Instant::now();
-            let answer = time::timeout(self.limit, ask(&client)).await;
+            let answer = client.answer(ask).await;
             latency.record_time(start.elapsed());
-            answer.unwrap_or_else(|_| {
-                // It may answer one day: nobody else shall wait for that.
-                drop(Object::take(client));
-                Err(ConnectError::Unreachable("no answer in time".to_owned()).into())
-            })
+            answer?
         };
         let answer = match self.pool.gate() {
             Ok(()) if flights.len() >= MAX_WAITING => Err(self.pool.crowded()),

@@ -15,12 +15,12 @@ pub(super) enum Sight {
     Passed,
 }
 
-/// The place that was reached. Commits are read in the order of their positions.
+/// How far the reading has come. Commits are read in the order of their positions.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Commit position of the last transaction that came whole.
     whole: Lsn,
-    /// The same of those that came while this node acted: did what is to be done once for all nodes.
+    /// Commit position of the last transaction that came whole while this node acted: did what is done once for all nodes.
     acted: Lsn,
     /// Whether it does.
     acts: bool,
@@ -33,9 +33,9 @@ pub(super) struct Seen {
 #[derive(Debug)]
 struct Reading {
     commit: Lsn,
-    /// It was handed over.
+    /// Whether it was handed over.
     known: bool,
-    /// And nothing remains to be done.
+    /// Whether it was handed over and nothing remains to be done.
     passed: bool,
     /// Rows that have come by this connection.
     rows: u64,

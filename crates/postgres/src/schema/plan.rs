@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::survey::{ClientRole, MARK, Origin, Survey};
+use super::survey::{ClientRole, MARK, Messages, Origin, Survey};
 use crate::{
     partitions,
     publication::{self, State},
 };
 
-/// Version of our functions. A higher one replaces what bears our mark and a lower one.
+/// Version of our functions. It replaces functions that have our mark and a lower version.
 pub(super) const FUNCTIONS_VERSION: u32 = 2;
 
 const MESSAGES: &str = include_str!("sql/messages.sql");
@@ -88,7 +88,7 @@ pub(super) fn plan(survey: &Survey, now: Timestamp, grant: bool) -> Plan {
     plan
 }
 
-/// A schema that is ours, or nobody's yet.
+/// Plans a schema that is ours, or nobody's yet.
 fn ours(survey: &Survey, grant: bool, plan: &mut Plan) {
     if !survey.schema {
         plan.step("Create schema realtime", "create schema realtime", true);
@@ -99,43 +99,60 @@ fn ours(survey: &Survey, grant: bool, plan: &mut Plan) {
             plan.step("Add constraint messages_payload_exclusive", CHECK, true);
             plan.step("Create index messages_inserted_at_topic_index", INDEX, true);
         }
-        Some(messages) => {
-            if !messages.partitioned {
-                plan.note(
-                    "realtime.messages exists and is not partitioned: rename it, then run this again"
-                        .to_owned(),
-                );
-                return;
-            }
-            for column in
-                NEEDED.iter().filter(|column| !messages.columns.iter().any(|known| known == *column))
-            {
-                plan.note(format!("realtime.messages lacks the column {column}"));
-            }
-            let column = |name: &str, kind: &str, plan: &mut Plan| {
-                if !messages.columns.iter().any(|known| known == name) {
-                    let sql = format!("alter table realtime.messages add column {name} {kind}");
-                    plan.step(format!("Add column {name} to realtime.messages"), sql, true);
-                }
-            };
-            column("payload", "jsonb", plan);
-            column("event", "text", plan);
-            column("binary_payload", "bytea", plan);
-            if !messages.has_check {
-                plan.step("Add constraint messages_payload_exclusive", CHECK, false);
-            }
-            if !messages.has_index {
-                plan.step("Create index messages_inserted_at_topic_index", INDEX, false);
-            }
-            if !messages.row_security {
-                plan.note(
-                    "Row-level security is off on realtime.messages: every role with rights on it may read \
-                     and write every private topic"
-                        .to_owned(),
-                );
-            }
+        Some(messages) if messages.partitioned => mend_messages(messages, plan),
+        Some(_) => {
+            plan.note(
+                "realtime.messages exists and is not partitioned: rename it, then run this again".to_owned(),
+            );
+            return;
         }
     }
+    functions(survey, plan);
+    let fresh = survey.messages.is_none();
+    for role in survey.clients.iter().filter(|role| fresh || (grant && !role.known)) {
+        let name = &role.name;
+        plan.step(
+            format!("Grant {name} the use of schema realtime and of its messages"),
+            format!(
+                "grant usage on schema realtime to {name};
+                 grant select, insert, update on realtime.messages to {name}"
+            ),
+            false,
+        );
+    }
+    if fresh {
+        hand_over(survey, plan);
+    }
+}
+
+/// Plans what the table of messages lacks.
+fn mend_messages(messages: &Messages, plan: &mut Plan) {
+    let has = |name: &str| messages.columns.iter().any(|known| known == name);
+    for column in NEEDED.iter().filter(|column| !has(column)) {
+        plan.note(format!("realtime.messages lacks the column {column}"));
+    }
+    let added = [("payload", "jsonb"), ("event", "text"), ("binary_payload", "bytea")];
+    for (name, kind) in added.into_iter().filter(|(name, _)| !has(name)) {
+        let sql = format!("alter table realtime.messages add column {name} {kind}");
+        plan.step(format!("Add column {name} to realtime.messages"), sql, true);
+    }
+    if !messages.has_check {
+        plan.step("Add constraint messages_payload_exclusive", CHECK, false);
+    }
+    if !messages.has_index {
+        plan.step("Create index messages_inserted_at_topic_index", INDEX, false);
+    }
+    if !messages.row_security {
+        plan.note(
+            "Row-level security is off on realtime.messages: every role with rights on it may read \
+             and write every private topic"
+                .to_owned(),
+        );
+    }
+}
+
+/// Plans the functions that are missing or older than these.
+fn functions(survey: &Survey, plan: &mut Plan) {
     for (signature, definition) in FUNCTIONS {
         let found =
             survey.functions.iter().find(|(known, _)| known == signature).map(|(_, version)| *version);
@@ -154,21 +171,6 @@ fn ours(survey: &Survey, grant: bool, plan: &mut Plan) {
             format!("{};\n{comment}", definition.trim_end().trim_end_matches(';')),
             true,
         );
-    }
-    let fresh = survey.messages.is_none();
-    for role in survey.clients.iter().filter(|role| fresh || (grant && !role.known)) {
-        let name = &role.name;
-        plan.step(
-            format!("Grant {name} the use of schema realtime and of its messages"),
-            format!(
-                "grant usage on schema realtime to {name};
-                 grant select, insert, update on realtime.messages to {name}"
-            ),
-            false,
-        );
-    }
-    if fresh {
-        hand_over(survey, plan);
     }
 }
 

@@ -102,7 +102,7 @@ impl TenantDatabase {
             }
             if Instant::now() >= by {
                 let (slots, code) = (busy.join(", "), "DropReplicationSlotFailed");
-                tracing::warn!(code, slots, "slots that are still read are left");
+                tracing::warn!(code, slots, "slots in use were not dropped");
                 return Ok(dropped);
             }
             time::sleep(SLOTS_LOOK).await;

@@ -2,90 +2,144 @@
 
 use std::borrow::Cow;
 
-use deadpool_postgres::ClientWrapper as Client;
-use realtime_changes::{Change, Table};
-use realtime_pgoutput::message::{OldTuple, Value};
+use deadpool_postgres::Pool;
 use serde_json::{Map, Value as Json, json};
-use tokio_postgres::Error;
 
 use super::{
-    Row,
-    policies::{Condition, Policies},
+    condition::{Condition, Kind, PolicyColumn},
+    inquiry::{Inquiry, Row},
+    logged::{Text, place, value},
+    policies::Policies,
     present::present,
     question,
 };
+use crate::{foreign::NoAnswer, sqlstate};
+
+/// Why a row is withheld whose image lacks what the policies read.
+const NOT_IN_THE_LOG: &str = "the log does not carry a column that the policies read";
 
 /// The images of an inquiry, as the block of SQL reads them.
 #[derive(Debug, Default)]
 pub(super) struct Images {
-    /// One object per row.
-    pub(super) rows: Vec<Json>,
-    /// The rows that lack something that the policies read: they cannot be judged.
-    pub(super) incomplete: Vec<u32>,
+    /// One object for each row that can be judged.
+    objects: Vec<Json>,
+    /// Which rows these are.
+    rows: Vec<u32>,
+    /// The rows that cannot be judged, in their order, and why.
+    withheld: Vec<(u32, String)>,
+    /// What the number of an image is called in it; `None` where images go by their order.
+    number: Option<String>,
 }
 
-/// A value that the log carries; `None` for NULL.
-pub(super) type Text<'a> = Option<Cow<'a, str>>;
+impl Images {
+    pub(super) fn objects(&self) -> &[Json] {
+        &self.objects
+    }
+
+    /// The row of an image that is counted from one.
+    pub(super) fn row(&self, number: u32) -> Option<u32> {
+        self.rows.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
+    }
+
+    /// The image of a row, counted from one. `None` if the row cannot be judged.
+    pub(super) fn number(&self, row: u32) -> Option<u32> {
+        let at = self.rows.binary_search(&row).ok()?;
+        u32::try_from(at + 1).ok()
+    }
+
+    /// Those of some rows that cannot be judged, and why.
+    pub(super) fn withheld<'a>(&'a self, rows: &[u32]) -> impl Iterator<Item = (u32, &'a str)> {
+        let of = |(row, why): &'a (u32, String)| rows.binary_search(row).is_ok().then_some((*row, &**why));
+        self.withheld.iter().filter_map(of)
+    }
+
+    /// Leaves out images that could not be brought into the types of their columns: their numbers, and SQLSTATEs.
+    pub(super) fn leave_out(&mut self, broken: &[(u32, String)]) {
+        let images = std::mem::take(&mut self.rows).into_iter().zip(std::mem::take(&mut self.objects));
+        for (number, (row, object)) in (1u32..).zip(images) {
+            match broken.iter().find(|(broken, _)| *broken == number) {
+                Some((_, code)) => self.withheld.push((row, sqlstate::brief(code))),
+                None => self.push(row, object),
+            }
+        }
+        self.withheld.sort_unstable();
+    }
+
+    fn push(&mut self, row: u32, mut object: Json) {
+        self.rows.push(row);
+        if let (Some(name), Json::Object(object)) = (&self.number, &mut object) {
+            object.insert(name.clone(), json!(self.rows.len()));
+        }
+        self.objects.push(object);
+    }
+}
 
 /// Brings the rows into the form that the policies' question reads. What the log does not carry (an unchanged TOASTed
 /// value, a generated column, a column that is not published) is taken from the row that stands in the table, if it is
-/// still the version that the change's transaction wrote.
+/// still the version that the change wrote.
 ///
 /// # Errors
 /// When the database cannot be asked for the rows that stand there.
 pub(super) async fn images(
-    client: &Client,
-    table: &Table,
+    pool: &Pool,
+    inquiry: &Inquiry<'_>,
     policies: &Policies,
-    rows: &[Row<'_>],
-) -> Result<Images, Error> {
-    let columns: Vec<&str> = match &policies.condition {
-        Condition::Open => return Ok(Images { rows: vec![json!({}); rows.len()], incomplete: Vec::new() }),
-        Condition::Holds { whole_row: true, .. } => {
-            table.columns.iter().map(|column| &*column.name).collect()
-        }
-        Condition::Holds { .. } => policies.columns.iter().map(|column| &*column.name).collect(),
-    };
-    let mut values: Vec<Vec<Option<Text<'_>>>> =
-        rows.iter().map(|row| columns.iter().map(|name| value(&row.change, name)).collect()).collect();
-    let lacking: Vec<usize> =
-        (0..rows.len()).filter(|at| values.get(*at).is_some_and(|row| row.contains(&None))).collect();
-    if !lacking.is_empty() {
-        fill(client, table, &columns, rows, &lacking, &mut values).await?;
-    }
-    let whole = matches!(policies.condition, Condition::Holds { whole_row: true, .. });
+) -> Result<Images, NoAnswer> {
     let mut images = Images::default();
-    for (at, row) in (0u32..).zip(values) {
-        if row.contains(&None) || whole && !is_exact(table, &columns, &row) {
-            images.incomplete.push(at);
+    let whole = match &policies.condition {
+        Condition::Open => {
+            images.rows = (0..).take(inquiry.rows.len()).collect();
+            images.objects = vec![json!({}); inquiry.rows.len()];
+            return Ok(images);
         }
-        images.rows.push(object(at, &columns, row, whole, table));
+        Condition::Holds { whole_row, .. } => *whole_row,
+    };
+    let mut values = values(inquiry, &policies.columns);
+    let lacking: Vec<usize> =
+        (0..inquiry.rows.len()).filter(|at| values.get(*at).is_some_and(|row| row.contains(&None))).collect();
+    if !lacking.is_empty() {
+        fill(pool, inquiry, policies, &lacking, &mut values).await?;
+    }
+    images.number = (!whole).then(|| question::number(inquiry.table));
+    for (at, row) in (0u32..).zip(values) {
+        if row.contains(&None) || whole && !is_exact(&policies.columns, &row) {
+            images.withheld.push((at, NOT_IN_THE_LOG.to_owned()));
+            continue;
+        }
+        images.push(at, if whole { whole_object(&policies.columns, row) } else { object(row) });
     }
     Ok(images)
 }
 
-/// Fills in what images lack from the rows that stand in the table. A later statement of the same transaction may have
-/// written the version that stands: it is of use only if all that the log carries of the image is the same there.
-async fn fill<'a>(
-    client: &Client,
-    table: &Table,
-    columns: &[&str],
-    rows: &[Row<'a>],
+/// What the log carries of the rows in some columns.
+fn values<'a>(inquiry: &Inquiry<'a>, columns: &[PolicyColumn]) -> Vec<Vec<Option<Text<'a>>>> {
+    let places: Vec<Option<usize>> =
+        columns.iter().map(|column| place(inquiry.logged, column.attnum)).collect();
+    let of = |row: &Row<'a>| places.iter().map(|place| value(&row.change, (*place)?)).collect();
+    inquiry.rows.iter().map(of).collect()
+}
+
+/// Fills in what images lack from the rows that stand in the table.
+async fn fill(
+    pool: &Pool,
+    inquiry: &Inquiry<'_>,
+    policies: &Policies,
     lacking: &[usize],
-    values: &mut [Vec<Option<Text<'a>>>],
-) -> Result<(), Error> {
-    let all: Vec<&str> = table.columns.iter().map(|column| &*column.name).collect();
-    for (at, present) in present(client, table, &all, rows, lacking).await? {
-        let (Some(row), Some(image)) = (rows.get(at), values.get_mut(at)) else { continue };
-        let differs = |(name, text): (&&str, &Option<String>)| {
-            value(&row.change, name).is_some_and(|carried| carried.as_deref() != text.as_deref())
+    values: &mut [Vec<Option<Text<'_>>>],
+) -> Result<(), NoAnswer> {
+    for (at, present) in present(pool, inquiry, &policies.row, lacking).await? {
+        let (Some(row), Some(image)) = (inquiry.rows.get(at), values.get_mut(at)) else { continue };
+        // What the log carries of the row is the same there, or it is another version.
+        let differs = |(column, text): (&PolicyColumn, &Option<String>)| {
+            let carried = place(inquiry.logged, column.attnum).and_then(|place| value(&row.change, place));
+            carried.is_some_and(|carried| carried.as_deref() != text.as_deref())
         };
-        if all.iter().zip(&present).any(differs) {
+        if policies.row.iter().zip(&present).any(differs) {
             continue;
         }
-        for (slot, name) in image.iter_mut().zip(columns) {
-            let found = all.iter().position(|known| known == name).and_then(|at| present.get(at));
-            if let Some(text) = found {
+        for (slot, column) in image.iter_mut().zip(&policies.columns) {
+            let found = policies.row.iter().position(|known| known.attnum == column.attnum);
+            if let Some(text) = found.and_then(|at| present.get(at)) {
                 slot.get_or_insert(text.clone().map(Cow::Owned));
             }
         }
@@ -95,7 +149,7 @@ async fn fill<'a>(
 
 /// Whether the values of JSON in a row that is taken as a whole stay what they are when they travel as JSON: `null` would
 /// become SQL's NULL, and a number may be longer than we can hold.
-fn is_exact(table: &Table, columns: &[&str], row: &[Option<Text<'_>>]) -> bool {
+fn is_exact(columns: &[PolicyColumn], row: &[Option<Text<'_>>]) -> bool {
     fn holds(value: &Json) -> bool {
         match value {
             Json::Number(number) => !number.is_f64(),
@@ -104,57 +158,32 @@ fn is_exact(table: &Table, columns: &[&str], row: &[Option<Text<'_>>]) -> bool {
             _ => true,
         }
     }
-    columns.iter().zip(row).filter(|(name, _)| is_json(table, name)).all(|(_, text)| {
+    columns.iter().zip(row).filter(|(column, _)| column.kind == Kind::Json).all(|(_, text)| {
         let Some(Some(text)) = text else { return true };
         serde_json::from_str::<Json>(text).is_ok_and(|value| !value.is_null() && holds(&value))
     })
 }
 
-fn is_json(table: &Table, name: &str) -> bool {
-    let column = table.column(name).and_then(|at| table.columns.get(at));
-    column.is_some_and(|column| matches!(column.base_oid, JSON | JSONB))
-}
-
-/// A row as an object; columns go by their number, or by their name where the row is taken as a whole.
-fn object(at: u32, columns: &[&str], row: Vec<Option<Text<'_>>>, whole: bool, table: &Table) -> Json {
+/// A row that is taken as a whole, as an object: columns go by their names.
+fn whole_object(columns: &[PolicyColumn], row: Vec<Option<Text<'_>>>) -> Json {
     let mut object = Map::new();
-    for (n, (name, text)) in columns.iter().zip(row).enumerate() {
-        let text = text.flatten();
-        if whole {
-            let value = match text {
-                Some(text) if is_json(table, name) => serde_json::from_str(&text).unwrap_or(Json::Null),
-                Some(text) => Json::String(text.into_owned()),
-                None => Json::Null,
-            };
-            object.insert((*name).to_owned(), value);
-        } else {
-            object.insert(format!("c{n}"), text.map_or(Json::Null, |text| Json::String(text.into_owned())));
-        }
-    }
-    if !whole {
-        object.insert(question::number(table), json!(at + 1));
+    for (column, text) in columns.iter().zip(row) {
+        let value = match text.flatten() {
+            Some(text) if column.kind == Kind::Json => serde_json::from_str(&text).unwrap_or(Json::Null),
+            Some(text) => Json::String(text.into_owned()),
+            None => Json::Null,
+        };
+        object.insert(column.name.clone(), value);
     }
     Json::Object(object)
 }
 
-/// `pg_type.oid` of `json` and `jsonb`.
-const JSON: u32 = 114;
-const JSONB: u32 = 3802;
-
-/// What the log carries of a column of the new row: `None` if nothing.
-pub(super) fn value<'a>(change: &Change<'a>, name: &str) -> Option<Text<'a>> {
-    let at = change.relation.columns.iter().position(|column| *column.name == *name)?;
-    let old = || match change.old {
-        Some(OldTuple::Full(old)) => old.get(at),
-        _ => None,
-    };
-    let value = match change.new?.get(at)? {
-        Value::Unchanged => old()?,
-        value => value,
-    };
-    match value {
-        Value::Null => Some(None),
-        Value::Text(text) | Value::Binary(text) => Some(Some(String::from_utf8_lossy(text))),
-        Value::Unchanged => None,
+/// The columns that policies read, as an object: they go by their numbers among these.
+fn object(row: Vec<Option<Text<'_>>>) -> Json {
+    let mut object = Map::new();
+    for (n, text) in row.into_iter().enumerate() {
+        let text = text.flatten().map_or(Json::Null, |text| Json::String(text.into_owned()));
+        object.insert(format!("c{n}"), text);
     }
+    Json::Object(object)
 }

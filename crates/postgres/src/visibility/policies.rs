@@ -8,7 +8,11 @@ use realtime_changes::Table;
 use realtime_pgoutput::Oid;
 use tokio_postgres::{Error, Row, types::Type};
 
-use super::question;
+use super::{
+    condition::{Condition, Kind, PolicyColumn},
+    question,
+};
+use crate::quote::quoted;
 
 /// What tells one state of a role's policies on a table from another: whether they count, which they are and how they
 /// read by now (what they name may be renamed), the table's name, and its columns. `$1` is the table; to be asked as the
@@ -71,13 +75,12 @@ const READ: &str = concat!(
                     pg_catalog.quote_ident(co.collname::pg_catalog.text))
              from pg_catalog.pg_collation co
              join pg_catalog.pg_namespace cn on cn.oid operator(pg_catalog.=) co.collnamespace
-             where co.oid operator(pg_catalog.=) a.attcollation) as collation
-        from read
-        join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) $1
-            and a.attnum operator(pg_catalog.=) read.refobjsubid and not a.attisdropped
+             where co.oid operator(pg_catalog.=) a.attcollation) as collation,
+            exists (select from read where read.refobjsubid operator(pg_catalog.=) a.attnum) as is_read
+        from pg_catalog.pg_attribute a
         join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) a.atttypid
         join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) t.typnamespace
-        where read.refobjsubid operator(pg_catalog.>) 0)
+        where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped)
     select ",
     fingerprint!(),
     ", pg_catalog.row_security_active($1::pg_catalog.oid),
@@ -86,30 +89,10 @@ const READ: &str = concat!(
         array(select c.name from columns c order by c.attnum),
         array(select c.type from columns c order by c.attnum),
         array(select c.kind from columns c order by c.attnum),
-        array(select c.collation from columns c order by c.attnum)"
+        array(select c.collation from columns c order by c.attnum),
+        array(select c.attnum from columns c order by c.attnum),
+        array(select c.is_read from columns c order by c.attnum)"
 );
-
-/// How the value of a column is brought from its text into its type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// By the type's input function.
-    Plain,
-    /// As a text first: a JSON string would be taken for the value.
-    Json,
-    /// When it is looked at: arrays of arrays are no lists of arrays.
-    Array,
-}
-
-/// A column that policies read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PolicyColumn {
-    pub(super) name: String,
-    /// Schema-qualified and quoted.
-    pub(super) type_name: String,
-    pub(super) kind: Kind,
-    /// Of the column, schema-qualified and quoted, if its type has any.
-    pub(super) collation: Option<String>,
-}
 
 /// A role's policies on a table.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,24 +100,12 @@ pub(super) struct Policies {
     /// Tells this state from any other.
     pub(super) fingerprint: String,
     pub(super) condition: Condition,
-    /// The columns that the policies read, without those of a whole row.
+    /// The columns that images are made of: those that the policies read, or all where they take the row as a whole.
     pub(super) columns: Vec<PolicyColumn>,
+    /// All columns.
+    pub(super) row: Vec<PolicyColumn>,
     /// The block that asks.
     pub(super) question: String,
-}
-
-/// What has to hold for a row to be visible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// Row-level security does not count for the role.
-    Open,
-    /// An SQL expression over the columns of the table.
-    Holds {
-        /// The expression.
-        text: String,
-        /// Whether it takes the row as a whole.
-        whole_row: bool,
-    },
 }
 
 /// Asks for the policies on a table that decide for a role; the session has to have taken on the role.
@@ -144,26 +115,7 @@ pub(super) async fn read(client: &Client, table: &Table) -> Result<Policies, Err
 }
 
 fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
-    let (names, types, kinds): (Vec<String>, Vec<String>, Vec<String>) =
-        (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
-    let collations: Vec<Option<String>> = row.try_get(7)?;
-    let kind = |text: &str| match text {
-        "json" => Kind::Json,
-        "array" => Kind::Array,
-        _ => Kind::Plain,
-    };
-    let columns: Vec<PolicyColumn> = names
-        .into_iter()
-        .zip(types)
-        .zip(&kinds)
-        .zip(collations)
-        .map(|(((name, type_name), text), collation)| PolicyColumn {
-            name,
-            type_name,
-            kind: kind(text),
-            collation,
-        })
-        .collect();
+    let all = columns(row)?;
     let condition = if row.try_get(1)? {
         let text = condition(&row.try_get::<_, Vec<String>>(2)?, &row.try_get::<_, Vec<String>>(3)?);
         let whole_row = takes_whole_row(&text, &table.name);
@@ -171,14 +123,46 @@ fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
     } else {
         Condition::Open
     };
+    let is_read: Vec<bool> = row.try_get(9)?;
+    let columns = match &condition {
+        Condition::Open => Vec::new(),
+        Condition::Holds { whole_row: true, .. } => all.clone(),
+        Condition::Holds { .. } => all
+            .iter()
+            .zip(is_read)
+            .filter(|(_, is_read)| *is_read)
+            .map(|(column, _)| column.clone())
+            .collect(),
+    };
     let question = question::question(table, &columns, &condition);
-    Ok(Policies { fingerprint: row.try_get(0)?, condition, columns, question })
+    Ok(Policies { fingerprint: row.try_get(0)?, condition, columns, row: all, question })
+}
+
+fn columns(row: &Row) -> Result<Vec<PolicyColumn>, Error> {
+    let (names, types, kinds): (Vec<String>, Vec<String>, Vec<String>) =
+        (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+    let (collations, attnums): (Vec<Option<String>>, Vec<i16>) = (row.try_get(7)?, row.try_get(8)?);
+    let kind = |text: &str| match text {
+        "json" => Kind::Json,
+        "array" => Kind::Array,
+        _ => Kind::Plain,
+    };
+    let all = attnums.into_iter().zip(names).zip(types).zip(&kinds).zip(collations);
+    Ok(all
+        .map(|((((attnum, name), type_name), text), collation)| PolicyColumn {
+            attnum,
+            name,
+            type_name,
+            kind: kind(text),
+            collation,
+        })
+        .collect())
 }
 
 /// Whether a condition takes the row of a table as a whole, which is written `table.*`; the catalog does not tell. A
 /// text that looks like it does no harm.
 fn takes_whole_row(condition: &str, table: &str) -> bool {
-    condition.contains(&format!("{table}.*")) || condition.contains(&format!("{}.*", question::quoted(table)))
+    condition.contains(&format!("{table}.*")) || condition.contains(&format!("{}.*", quoted(table)))
 }
 
 /// One permissive policy has to show the row, and no restrictive one to hide it.
@@ -200,7 +184,7 @@ pub(crate) struct PolicyCache(Mutex<Kept>);
 /// By table and role.
 type Kept = HashMap<(Oid, Box<str>), Arc<Policies>>;
 
-/// Policies kept at most; beyond it they are asked anew.
+/// Policies kept at most. Beyond it all are read again.
 const MAX_KEPT: usize = 10_000;
 
 impl PolicyCache {

@@ -4,14 +4,17 @@ use std::fmt::Write as _;
 
 use realtime_changes::Table;
 
-use super::policies::{Condition, Kind, PolicyColumn};
+use super::condition::{Condition, Kind, PolicyColumn};
+use crate::quote::quoted;
 
 /// The block that judges the images of the setting `realtime.check` for every party there and leaves what it found in
-/// `realtime.verdicts`: a JSON array with one text per party. The session has taken on the role of the parties.
+/// `realtime.verdicts`: a JSON object with one text per party, or with the images that cannot be built, and why. The
+/// session has taken on the role of the parties.
 ///
 /// The images are what the policies look at: the condition is evaluated on them, not on the rows that stand in the
 /// table by now. They are brought into the types of their columns once, as the role (a domain's check may call
-/// anybody's functions), into one array per column; a party's rows are picked out of these.
+/// anybody's functions), into one array per column; a party's rows are picked out of these. If that fails, each image is
+/// tried alone, nobody is asked, and those that failed are told: they are left out when the question is put again.
 ///
 /// Each party is asked in a subtransaction that ends with an error: no setting, lock or cached identity of one party is
 /// there for the next. Variables outlive it. A column wins over a variable of the same name, and the names of our own
@@ -24,8 +27,14 @@ pub(super) fn question(table: &Table, columns: &[PolicyColumn], condition: &Cond
         Condition::Holds { text, whole_row: true } => judge_whole(table, text, &names),
         Condition::Holds { text, whole_row: false } => judge_columns(table, columns, text, &names),
     };
-    let declared = declarations(columns);
-    let built = build(columns, &names);
+    let whole = matches!(condition, Condition::Holds { whole_row: true, .. });
+    let declared = if whole { declare_whole(table) } else { declarations(columns) };
+    let prepared = prepare_images(&match condition {
+        Condition::Open => String::new(),
+        Condition::Holds { .. } if whole => build_whole(table),
+        Condition::Holds { .. } => build(columns, &names),
+    });
+    // Long because it is one text.
     let body = format!(
         "
 #variable_conflict use_column
@@ -36,7 +45,10 @@ declare
     party pg_catalog.jsonb;
     everything pg_catalog.int4[] := array(select pg_catalog.generate_series(1, pg_catalog.jsonb_array_length(images)));
     wanted pg_catalog.int4[];
+    batch pg_catalog.jsonb := images;
     built pg_catalog.bool := false;
+    broken pg_catalog.int4[] := '{{}}';
+    reasons pg_catalog.text[] := '{{}}';
     judged pg_catalog.bool;
     verdict pg_catalog.text;
     ignored pg_catalog.text;
@@ -54,10 +66,8 @@ begin
             wanted := everything;
             if pg_catalog.jsonb_typeof(party operator(pg_catalog.->) 'rows') is not null then
                 wanted := array(select pg_catalog.jsonb_array_elements_text(party operator(pg_catalog.->) 'rows')::pg_catalog.int4);
-            end if;
-            if not built then{built}
-                built := true;
-            end if;{judge}
+            end if;{prepared}
+            exit when not built;{judge}
             judged := true;
             raise exception 'undo';
         exception
@@ -69,16 +79,49 @@ begin
         end;
         verdicts := pg_catalog.array_append(verdicts, verdict);
     end loop;
-    ignored := pg_catalog.set_config('realtime.verdicts', pg_catalog.to_jsonb(verdicts)::pg_catalog.text, true);
+    ignored := pg_catalog.set_config('realtime.verdicts', pg_catalog.jsonb_build_object(
+        'verdicts', verdicts, 'broken', broken, 'reasons', reasons)::pg_catalog.text, true);
 end
 "
     );
-    // Names are anybody's: none may end the quotation.
+    // Anyone can choose names; none may end the quotation.
     let mut tag = String::from("$realtime$");
     while body.contains(&tag) {
         tag.insert(1, '_');
     }
     format!("do {tag}{body}{tag}")
+}
+
+/// Builds the images, or finds out which of them cannot be built.
+fn prepare_images(built: &str) -> String {
+    format!(
+        "
+            if not built then
+                batch := images;
+                begin{built}
+                    built := true;
+                exception
+                    when lock_not_available then
+                        raise;
+                    when assert_failure or others then
+                        for n in 1 .. pg_catalog.jsonb_array_length(images) loop
+                            batch := pg_catalog.jsonb_build_array(
+                                images operator(pg_catalog.->) (n operator(pg_catalog.-) 1));
+                            begin{built}
+                            exception
+                                when lock_not_available then
+                                    raise;
+                                when assert_failure or others then
+                                    broken := pg_catalog.array_append(broken, n);
+                                    reasons := pg_catalog.array_append(reasons, sqlstate::pg_catalog.text);
+                            end;
+                        end loop;
+                        if pg_catalog.cardinality(broken) operator(pg_catalog.=) 0 then
+                            raise;
+                        end if;
+                end;
+            end if;"
+    )
 }
 
 /// Names of ours that are no column's.
@@ -133,11 +176,31 @@ fn build(columns: &[PolicyColumn], names: &Names) -> String {
         "
                 select {aggregates}
                     into {variables}
-                    from pg_catalog.jsonb_to_recordset(images) image ({definition}, {number} pg_catalog.int4);",
+                    from pg_catalog.jsonb_to_recordset(batch) image ({definition}, {number} pg_catalog.int4);",
         aggregates = aggregates.join(", "),
         variables = variables.join(", "),
         definition = definition.join(", "),
         number = names.number,
+    )
+}
+
+/// The variable of the rows that are taken as a whole: by image.
+const RECORDS: &str = "records";
+
+fn declare_whole(table: &Table) -> String {
+    format!("\n    {RECORDS} {}.{}[];", quoted(&table.schema), quoted(&table.name))
+}
+
+/// Brings the images into the type of the table.
+fn build_whole(table: &Table) -> String {
+    format!(
+        "
+                    select pg_catalog.array_agg(
+                            pg_catalog.jsonb_populate_record(null::{}.{}, image.value) order by image.number)
+                        into {RECORDS}
+                        from pg_catalog.jsonb_array_elements(batch) with ordinality image (value, number);",
+        quoted(&table.schema),
+        quoted(&table.name),
     )
 }
 
@@ -171,7 +234,6 @@ fn judge_columns(table: &Table, columns: &[PolicyColumn], condition: &str, names
 
 /// The condition on the row as a whole, which has to be of the table's type.
 fn judge_whole(table: &Table, condition: &str, names: &Names) -> String {
-    let relation = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
     let mut other = String::from("wanted_row");
     while *other == *table.name {
         other.push('_');
@@ -181,17 +243,11 @@ fn judge_whole(table: &Table, condition: &str, names: &Names) -> String {
             select pg_catalog.string_agg({other}.{number}::pg_catalog.text, ',')
                 into verdict
                 from pg_catalog.unnest(wanted) {other} ({number})
-                cross join lateral pg_catalog.jsonb_populate_record(null::{relation},
-                    images operator(pg_catalog.->) ({other}.{number} operator(pg_catalog.-) 1)) as {table}
+                cross join lateral pg_catalog.unnest({RECORDS}[{other}.{number}:{other}.{number}]) as {table}
                 where {condition};",
         number = names.number,
         table = quoted(&table.name),
     )
-}
-
-/// An identifier, quoted.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -214,6 +270,7 @@ mod tests {
             replica_identity: ReplicaIdentity::Default,
         };
         let columns = [PolicyColumn {
+            attnum: 1,
             name: "c\"".to_owned(),
             type_name: "pg_catalog.int4".to_owned(),
             kind: Kind::Plain,

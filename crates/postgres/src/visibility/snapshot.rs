@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use realtime_retry::Backoff;
 use tokio::time;
 use tokio_postgres::Client;
 
@@ -9,31 +10,21 @@ use tokio_postgres::Client;
 const UNSEEN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// The pauses between looks at a commit that is not visible yet.
-#[derive(Debug)]
-pub(super) struct Pauses(Duration);
-
-impl Pauses {
-    pub(super) fn new() -> Self {
-        Self(UNSEEN.0)
-    }
-
-    pub(super) async fn next(&mut self) {
-        time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(UNSEEN.1);
-    }
+pub(super) const fn pauses() -> Backoff {
+    Backoff::new(UNSEEN.0, UNSEEN.1)
 }
 
 /// Waits until everybody can see what a transaction has committed. The log has a commit a little earlier, and much
 /// earlier where commits wait for standbys.
 pub(crate) async fn wait_until_visible(client: &Client, xid: u32) -> Result<(), tokio_postgres::Error> {
-    let mut pauses = Pauses::new();
+    let mut pauses = pauses();
     loop {
         let row = client.query_one("select pg_catalog.pg_current_snapshot()::text", &[]).await?;
         let text: String = row.try_get(0)?;
         if Snapshot::parse(&text).unwrap_or_default().has(xid) {
             return Ok(());
         }
-        pauses.next().await;
+        time::sleep(pauses.failed(1.0)).await;
     }
 }
 

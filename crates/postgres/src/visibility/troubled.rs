@@ -10,7 +10,7 @@ use realtime_changes::{ChannelId, Party};
 use realtime_pgoutput::Oid;
 use tokio::time::Instant;
 
-use super::Failure;
+use super::inquiry::Failure;
 
 /// How long a party whose policies took too long is not asked, and how long channels are not told again.
 const BARRED: Duration = Duration::from_secs(30);
@@ -81,7 +81,7 @@ impl Troubled {
             return HashSet::new();
         }
         let key = (oid, Arc::clone(party));
-        // Policies that fail for one row and not for the next are not to be told of every time.
+        // Do not tell every time when policies fail for some rows and not for others.
         if self.0.get(&key).is_none_or(|trouble| trouble.until > Instant::now()) {
             return HashSet::new();
         }

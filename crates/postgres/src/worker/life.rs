@@ -6,15 +6,15 @@ use rand::Rng as _;
 use realtime_pgoutput::Lsn;
 use tokio::time::{Duration, Instant};
 
-use super::{REFRESH, Running, Worker, lag::LagWatch, state::Refreshed};
+use super::{Worker, lag::LagWatch, running::Running, state::Refreshed};
 use crate::{
     Notice, pool, prepare, publication,
     replication::{APPLICATION_NAME, ReplicationError},
-    sharing::{Begin, Session},
+    session::{Begin, Session},
 };
 
 /// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// How often a publication without tables is looked for while somebody wants it.
 const LOOK_FOR_TABLES: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ const SLOT_ATTEMPTS: u32 = 3;
 /// What channels are told when their stream broke.
 const GAP: &str = "The connection to the database was lost: changes may have been missed";
 
-/// What channels are told when the slot was begun anew behind a change.
+/// What channels are told when the slot was made again behind a change.
 const NOT_DECODABLE: &str = "The database could not decode a change, the replication slot was begun anew behind it: changes have been missed";
 
 /// What channels are told when the slot was given up.
@@ -37,7 +37,7 @@ const TOO_FAR_BEHIND: &str =
     "Too far behind the database, the replication slot was given up: changes have been missed";
 
 impl Worker {
-    /// Ends the session, if there is one; what the walsender has told is void then.
+    /// Ends the session, if there is one; then the descriptions of the walsender no longer count.
     pub(super) async fn stop_session(&mut self) {
         self.contact.replicates(None);
         if let Some(running) = self.running.take() {
@@ -52,39 +52,7 @@ impl Worker {
     async fn connect(&mut self) -> Result<(), ReplicationError> {
         match self.start().await {
             Ok((session, publications)) => {
-                tracing::info!(
-                    database = self.config.name,
-                    resumed = session.is_resumed(),
-                    reader = session.reader().as_str(),
-                    "replication session started"
-                );
-                self.stats.sessions.fetch_add(1, Ordering::Relaxed);
-                self.contact.made();
-                self.contact.replicates(Some(session.reader()));
-                self.begin_from(&session);
-                let lag = LagWatch::start(
-                    self.pool.clone(),
-                    Arc::clone(&self.stats),
-                    self.config.max_lag_bytes,
-                    &self.tasks,
-                );
-                let now = Instant::now();
-                let start = session.start_position();
-                lag.confirmed(start);
-                lag.reads(session.slot());
-                let arrives = publications.iter().any(|name| name == publication::NAME);
-                self.attendees.begun(self.reign, arrives, session.is_resumed());
-                self.running = Some(Running {
-                    session,
-                    publications,
-                    lag,
-                    reached: start,
-                    log_end: Lsn(0),
-                    refresh_at: Some(now + REFRESH),
-                    refreshed: now,
-                    begun: now,
-                });
-                self.anew = false;
+                self.run_session(session, publications);
                 Ok(())
             }
             Err(ReplicationError::NothingPublished) => {
@@ -94,7 +62,7 @@ impl Worker {
             Err(error) => {
                 tracing::warn!(code = error.code(), %error, "cannot start a replication session");
                 self.stats.session_failures.add(1);
-                if error.is_slot_in_use() && self.failures >= SLOT_ATTEMPTS {
+                if error.is_slot_in_use() && self.backoff.failures() >= SLOT_ATTEMPTS {
                     self.end_other_reader().await;
                 }
                 self.anew |= self.config.durable_slot && error.is_lasting();
@@ -102,6 +70,29 @@ impl Worker {
                 Err(error)
             }
         }
+    }
+
+    /// Takes a session that has started.
+    fn run_session(&mut self, session: Session, publications: Vec<String>) {
+        tracing::info!(
+            database = self.config.name,
+            resumed = session.is_resumed(),
+            reader = session.reader().as_str(),
+            "replication session started"
+        );
+        self.stats.sessions.fetch_add(1, Ordering::Relaxed);
+        self.contact.made();
+        self.contact.replicates(Some(session.reader()));
+        self.begin_from(&session);
+        let limit = self.config.max_lag_bytes;
+        let lag = LagWatch::start(self.pool.clone(), Arc::clone(&self.stats), limit, &self.tasks);
+        let start = session.start_position();
+        lag.confirmed(start);
+        lag.reads(session.slot());
+        let arrives = publications.iter().any(|name| name == publication::NAME);
+        self.attendees.begun(self.reign, arrives, session.is_resumed());
+        self.running = Some(Running::new(session, publications, lag));
+        self.anew = false;
     }
 
     /// A session begins: what comes again is known, what cannot come is told.
@@ -122,7 +113,7 @@ impl Worker {
     pub(super) fn comes_further(&mut self, position: Lsn) {
         if position > self.furthest {
             self.furthest = position;
-            self.failures = 0;
+            self.backoff.succeeded();
         }
     }
 
@@ -169,9 +160,7 @@ impl Worker {
     }
 
     pub(super) fn back_off(&mut self) {
-        let ceiling = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(RETRY.1);
-        self.failures = self.failures.saturating_add(1);
-        self.retry_at = Instant::now() + ceiling.mul_f64(rand::rng().random_range(0.1..1.0));
+        self.retry_at = Instant::now() + self.backoff.failed(rand::rng().random_range(0.1..1.0));
     }
 
     /// There is nothing to connect for: looks again in a while.
@@ -180,7 +169,7 @@ impl Worker {
         self.retry_at = Instant::now() + pause;
     }
 
-    /// The session broke: what is known of relations is void. Unless a permanent slot is read, which goes on where it
+    /// The session broke: what is known of relations no longer counts. Unless a permanent slot is read, which goes on where it
     /// ended, everybody is told that there is a gap.
     pub(super) fn lost(&mut self, error: &ReplicationError) {
         let code = match error {
@@ -194,7 +183,7 @@ impl Worker {
         if let Some(running) = self.running.take() {
             self.since = Some(running.lag.confirmed_position());
             if running.begun.elapsed() >= RETRY.1 {
-                self.failures = 0;
+                self.backoff.succeeded();
             }
         }
         self.state.forget_relations();
@@ -288,7 +277,7 @@ impl Worker {
             running.refresh_at = Some(Instant::now());
         }
         let resumed = running.session.is_resumed();
-        // Nothing is missing before a publication came to be.
+        // Nothing is missing from before the publication existed.
         if !resumed && !told {
             self.state.tell_all(&Notice::gap("ReplicationConnectionDown", GAP));
         }

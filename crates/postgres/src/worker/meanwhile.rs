@@ -105,7 +105,7 @@ impl Late {
     pub(super) fn tell(&mut self) {
         self.due = None;
         self.told = true;
-        tracing::warn!(code = "ChangesDelayed", "row changes are delayed: the database does not answer");
+        tracing::warn!(code = "ChangesDelayed", "row changes are delayed; the database does not answer");
         let channels: Vec<ChannelId> = self.roster.0.lock().iter().copied().collect();
         for channel in channels {
             self.sink.notice(channel, Notice::warning("ChangesDelayed", DELAYED));

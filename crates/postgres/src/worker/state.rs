@@ -4,6 +4,7 @@ mod aside;
 mod away;
 mod dropped;
 mod gone;
+mod latest;
 mod messages;
 mod refresh;
 mod rows;
@@ -23,12 +24,14 @@ use away::Away;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
 use gone::Gone;
+use latest::Latest;
 use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
 use realtime_pgoutput::{
     Lsn, Oid, TypeRegistry,
     message::{Relation, UnixMicros},
 };
 pub(super) use refresh::Refreshed;
+use tables::Bound;
 use tokio::time::Duration;
 use waiting::Waiting;
 
@@ -37,7 +40,7 @@ use super::meanwhile::Roster;
 use crate::{
     ChangeSink, MessageColumns, Notice, Stats, SubscribeRequest,
     catalog::Published,
-    sqlstate,
+    foreign::NoAnswer,
     subscribe::{Checked, Literals},
     visibility::{PolicyCache, Troubled},
 };
@@ -62,13 +65,25 @@ struct Known {
     relation: Arc<Relation>,
     /// `None`: the table is gone from the catalog.
     table: Option<Arc<Table>>,
+    /// The numbers of the columns that the relation describes.
+    logged: Box<[i16]>,
+    /// The numbers of the columns of the table's primary key.
+    key: Box<[i16]>,
     access: HashMap<Arc<str>, Arc<RoleAccess>>,
     /// Of what was read: see [`catalog::fingerprints`](crate::catalog::fingerprints).
     fingerprint: Option<i64>,
 }
 
-/// A row change's place in the log: the end of its transaction and its number in it. Ascends with the stream.
-type Place = (Lsn, u64);
+impl Known {
+    /// Where the log has the primary key. `None` if there is none, or if it does not have all of it.
+    fn key_places(&self) -> Option<Vec<usize>> {
+        let places = self.key.iter().map(|attnum| self.logged.binary_search(attnum).ok());
+        places.collect::<Option<Vec<_>>>().filter(|places| !places.is_empty())
+    }
+}
+
+/// A row change's position in the log: the end of its transaction and its number in it. Ascends with the stream.
+type Position = (Lsn, u64);
 
 pub(super) struct State {
     pool: Pool,
@@ -80,7 +95,7 @@ pub(super) struct State {
     /// `realtime.messages` and its partitions, as the walsender has described them.
     messages: HashMap<Oid, MessageColumns>,
     /// The last message that was handed over.
-    broadcast: Place,
+    broadcast: Position,
     engine: Engine,
     types: TypeRegistry,
     known: HashMap<Oid, Known>,
@@ -88,10 +103,10 @@ pub(super) struct State {
     gone: Gone,
     /// The publication's tables as they were last seen, in order.
     published: Vec<Published>,
-    /// Watchers may know of other tables than these.
+    /// Whether watchers may know of other tables than these.
     differs: bool,
     watchers: HashMap<ChannelId, Watcher>,
-    /// The same for those who cannot have the state.
+    /// The channels of `watchers`, for code that cannot borrow the state.
     roster: Roster,
     /// Channels whose subscription found no table: they are subscribed when one appears.
     vain: HashMap<ChannelId, Arc<SubscribeRequest>>,
@@ -105,13 +120,14 @@ pub(super) struct State {
     /// The transaction that is being read, if one is.
     transaction: Option<Transaction>,
     /// The last row that was handed over, or that nobody wanted. What comes again up to here has been delivered.
-    handed: Place,
+    handed: Position,
     /// The policies of tables that were watched.
     policies: PolicyCache,
     troubled: Troubled,
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
+    latest: Latest,
     dropped: Dropped,
     away: Option<Away>,
 }
@@ -121,8 +137,8 @@ pub(super) struct State {
 struct Transaction {
     xid: u32,
     commit_time: UnixMicros,
-    /// Place of the row that came last.
-    place: Place,
+    /// Position of the row that came last.
+    position: Position,
 }
 
 impl State {
@@ -134,7 +150,7 @@ impl State {
             publication,
             publications: None,
             messages: HashMap::new(),
-            broadcast: Place::default(),
+            broadcast: Position::default(),
             engine: Engine::default(),
             types: TypeRegistry::default(),
             known: HashMap::new(),
@@ -149,11 +165,12 @@ impl State {
             collation_is_c: None,
             shares_plans: false,
             transaction: None,
-            handed: Place::default(),
+            handed: Position::default(),
             policies: PolicyCache::default(),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
+            latest: Latest::default(),
             dropped: Dropped::default(),
             away: None,
         }
@@ -190,6 +207,7 @@ impl State {
         self.clear_lanes(None);
         self.waiting.clear();
         self.waiting_bytes = 0;
+        self.latest.clear();
         self.transaction = None;
         self.engine.clear();
         self.messages.clear();
@@ -205,8 +223,8 @@ impl State {
     /// A new session begins. Unless it goes on where the last one ended, nothing comes twice.
     pub(super) fn start(&mut self, resumed: bool) {
         if !resumed {
-            self.handed = Place::default();
-            self.broadcast = Place::default();
+            self.handed = Position::default();
+            self.broadcast = Position::default();
         }
     }
 
@@ -235,6 +253,25 @@ impl State {
         }
     }
 
+    /// What a channel is to watch in the tables that are known.
+    async fn bind_all(&mut self, request: &SubscribeRequest) -> Result<Vec<(Oid, Bound)>, SubscribeRefusal> {
+        let watched: Vec<Oid> = self
+            .known
+            .values()
+            .filter_map(|known| known.table.as_ref())
+            // Rows of a table that is gone were committed before this channel came.
+            .filter(|table| !self.gone.contains(table.oid))
+            .filter(|table| request.names(&table.schema, &table.name))
+            .map(|table| table.oid)
+            .collect();
+        let mut bounds = Vec::new();
+        for oid in watched {
+            let bound = self.bind(oid, request).await;
+            bounds.push((oid, bound.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?));
+        }
+        Ok(bounds)
+    }
+
     /// Subscribes a channel in place of what it had, or leaves that if the database cannot be asked.
     pub(super) async fn add(
         &mut self,
@@ -247,20 +284,7 @@ impl State {
         }
         self.literals.extend(checked.literals);
         let request = Arc::new(request);
-        let watched: Vec<Oid> = self
-            .known
-            .values()
-            .filter_map(|known| known.table.as_ref())
-            // Rows of a table that is gone were committed before this channel came.
-            .filter(|table| !self.gone.contains(table.oid))
-            .filter(|table| request.names(&table.schema, &table.name))
-            .map(|table| table.oid)
-            .collect();
-        let mut bounds = Vec::new();
-        for oid in watched {
-            let bound = self.bind(oid, &request).await;
-            bounds.push((oid, bound.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?));
-        }
+        let bounds = self.bind_all(&request).await?;
         let channel = request.channel;
         self.differs |= checked.tables != request.tables(&self.published);
         if !self.watchers.contains_key(&channel)
@@ -289,24 +313,27 @@ impl State {
     }
 }
 
-/// The database could not be asked.
+/// Why the database could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failed {
     #[error(transparent)]
-    Connect(#[from] crate::ConnectError),
-    #[error("{}", sqlstate::loggable_of(.0))]
-    Query(#[from] tokio_postgres::Error),
+    Asking(NoAnswer),
     /// A test wants it.
     #[error("A fail point was reached")]
     Injected,
+}
+
+impl<E: Into<NoAnswer>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Asking(error.into())
+    }
 }
 
 impl Failed {
     /// What a client is told: the words of the database are for the log.
     fn told(&self) -> String {
         match self {
-            Self::Connect(error) => error.join_reason().to_owned(),
-            Self::Query(error) => sqlstate::told_of(error),
+            Self::Asking(error) => error.told(),
             Self::Injected => self.to_string(),
         }
     }

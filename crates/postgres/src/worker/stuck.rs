@@ -4,7 +4,7 @@ use realtime_pgoutput::Lsn;
 
 use crate::replication::ReplicationError;
 
-/// How often reading may fail at one position until the slot is begun anew behind it.
+/// How often reading may fail at one position before the slot is made again, behind that position.
 const ATTEMPTS: u32 = 2;
 
 /// Where reading failed last, and how often in a row.

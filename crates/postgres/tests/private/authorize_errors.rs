@@ -177,3 +177,86 @@ async fn the_connection_ends_during_the_check() -> Result<()> {
     assert_eq!(database.authorize_read(&request).await?, may_read(false, false));
     Ok(())
 }
+
+/// A policy that catches its cancellation: the question fails like any that takes too long, and its session is ended.
+#[tokio::test]
+async fn a_policy_that_catches_its_cancellation() -> Result<()> {
+    let (db, database) =
+        ready_with(|config| DatabaseConfig { statement_timeout: Duration::from_millis(300), ..config })
+            .await?;
+    db.sql(
+        "create function public.endless() returns boolean language plpgsql as $$ begin
+            if auth.uid() is null then return true; end if;
+            loop
+                begin perform pg_sleep(60); exception when query_canceled or others then null; end;
+            end loop;
+         end $$;
+         create policy r on realtime.messages for select to authenticated using (public.endless());
+         create policy w on realtime.messages for insert to authenticated with check (public.endless());",
+    )
+    .await?;
+    let stuck = with_claims(json!({"role": "authenticated", "sub": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}));
+    let expected = AuthorizeError::QueryCanceled("ERROR 57014 (query_canceled)".to_owned());
+    assert_eq!(database.authorize_read(&stuck).await.unwrap_err(), expected);
+    assert_eq!(database.authorize_write(&stuck).await.unwrap_err(), expected);
+    assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+    assert_eq!(database.authorize_write(&request("authenticated")).await?, may_write(true, true));
+    let ended = "select count(*) = 0 from pg_stat_activity
+        where datname = current_database() and wait_event = 'PgSleep'";
+    crate::support::until(&db, ended).await
+}
+
+/// Whoever asks may be gone before the answer. The connection is of use again, or replaced.
+#[tokio::test]
+async fn a_question_that_nobody_waits_for_harms_nobody() -> Result<()> {
+    let (db, database) = ready_with(|config| DatabaseConfig {
+        statement_timeout: Duration::from_millis(300),
+        policy_pool_size: 1,
+        ..config
+    })
+    .await?;
+    db.sql(
+        "create function public.endless() returns boolean language plpgsql as $$ begin
+            if auth.uid() is null then return true; end if;
+            loop
+                begin perform pg_sleep(60); exception when query_canceled or others then null; end;
+            end loop;
+         end $$;
+         create policy r on realtime.messages for select to authenticated using (public.endless());",
+    )
+    .await?;
+    let stuck = with_claims(json!({"role": "authenticated", "sub": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}));
+    // The connection is made before.
+    assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+    let gone = tokio::time::timeout(Duration::from_millis(100), database.authorize_read(&stuck)).await;
+    assert!(gone.is_err());
+    assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+    Ok(())
+}
+
+/// Statements that a policy prepares outlive a rollback, as do locks: the next question meets none of them.
+#[tokio::test]
+async fn what_a_policy_leaves_on_a_connection_is_removed() -> Result<()> {
+    let (db, database) = ready_with(|config| DatabaseConfig { policy_pool_size: 1, ..config }).await?;
+    db.sql(
+        "create function public.meddles() returns boolean language plpgsql as $$ begin
+            perform pg_advisory_lock(4713);
+            perform set_config('app.me', 'left', false);
+            execute 'deallocate all';
+            for n in 0 .. 20 loop
+                execute format('prepare s%s as select 1 / 0', n);
+            end loop;
+            return true;
+         end $$;
+         create policy r on realtime.messages for select to authenticated using (public.meddles());
+         create policy w on realtime.messages for insert to authenticated with check (public.meddles());",
+    )
+    .await?;
+    for _ in 0..3 {
+        assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+        assert_eq!(database.authorize_write(&request("authenticated")).await?, may_write(true, true));
+        let locks = "select count(*)::text from pg_locks where locktype = 'advisory' and objid = 4713";
+        assert_eq!(crate::support::all::<String>(&db, locks).await?, ["0"]);
+    }
+    Ok(())
+}

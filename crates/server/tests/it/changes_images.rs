@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::BINARY;
 
-const TOPIC: &str = "realtime:any";
+pub(crate) const TOPIC: &str = "realtime:any";
 
 /// A server, and a table `docs` whose rows their owners see: those whose name is the claim `me`.
-async fn server(more: &str) -> Result<(Server, TestDb)> {
+pub(crate) async fn server(more: &str) -> Result<(Server, TestDb)> {
     let db = TestDb::new().await?;
     db.sql(&format!(
         "create function me() returns text language sql stable as
@@ -27,7 +27,7 @@ async fn server(more: &str) -> Result<(Server, TestDb)> {
     Ok((server, db))
 }
 
-async fn watching(server: &Server, me: &str, table: &str) -> Result<Socket> {
+pub(crate) async fn watching(server: &Server, me: &str, table: &str) -> Result<Socket> {
     let claims = json!({"role": "authenticated", "me": me, "sub": me, "exp": unix_now() + 3600});
     let mut socket = Socket::connect(server.port(), Version::V2, &sign(&claims)).await?;
     let fence = json!({"event": "INSERT", "schema": "public", "table": "fence"});
@@ -36,7 +36,7 @@ async fn watching(server: &Server, me: &str, table: &str) -> Result<Socket> {
 }
 
 /// What has come of all that was committed before.
-async fn frames(db: &TestDb, socket: &mut Socket) -> Result<Vec<Frame>> {
+pub(crate) async fn frames(db: &TestDb, socket: &mut Socket) -> Result<Vec<Frame>> {
     let fence =
         db.client().query_one("insert into fence default values returning id", &[]).await?.get::<_, i32>(0);
     let mut frames = Vec::new();
@@ -53,7 +53,7 @@ async fn frames(db: &TestDb, socket: &mut Socket) -> Result<Vec<Frame>> {
 }
 
 /// The events that have come: type, and the record or for a delete the old one.
-async fn seen(db: &TestDb, socket: &mut Socket) -> Result<Vec<(String, Value)>> {
+pub(crate) async fn seen(db: &TestDb, socket: &mut Socket) -> Result<Vec<(String, Value)>> {
     let changes = frames(db, socket).await?.into_iter().filter(|frame| frame.event == "postgres_changes");
     Ok(changes
         .map(|frame| {
@@ -64,7 +64,7 @@ async fn seen(db: &TestDb, socket: &mut Socket) -> Result<Vec<(String, Value)>> 
         .collect())
 }
 
-fn event(action: &str, record: Value) -> (String, Value) {
+pub(crate) fn event(action: &str, record: Value) -> (String, Value) {
     (action.to_owned(), record)
 }
 

@@ -5,6 +5,7 @@ mod admin;
 mod authority;
 mod broadcast;
 mod browser;
+mod changes_attacks;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;

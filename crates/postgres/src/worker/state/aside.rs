@@ -23,8 +23,8 @@ use tokio::{
 use tokio_postgres::error::SqlState;
 use tracing::Instrument as _;
 
-use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
-use crate::{Notice, pool, questions, sqlstate};
+use super::{ASK_AGAIN, State, waiting::Waiting};
+use crate::{Notice, foreign::NoAnswer, questions};
 
 /// Rows of a lane at most.
 const MAX_ROWS: usize = 100;
@@ -109,8 +109,8 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn of(error: &tokio_postgres::Error) -> Self {
-        Self { text: sqlstate::brief_of(error), slow: error.code() == Some(&SqlState::QUERY_CANCELED) }
+    pub(super) fn of(error: &NoAnswer) -> Self {
+        Self { text: error.brief(), slow: error.code() == Some(&SqlState::QUERY_CANCELED) }
     }
 }
 
@@ -149,7 +149,7 @@ impl Aside {
 
     /// Keeps a row. `None` if there is no room.
     fn keep(&mut self, waiting: &Waiting) -> Option<Arc<Kept>> {
-        if let Some(last) = self.last.upgrade().filter(|last| last.waiting.place == waiting.place) {
+        if let Some(last) = self.last.upgrade().filter(|last| last.waiting.position == waiting.position) {
             return Some(last);
         }
         if self.bytes.load(Ordering::Relaxed) >= MAX_BYTES {
@@ -183,7 +183,7 @@ impl Aside {
         let role = first.asked.as_ref().and_then(role).map(Into::into);
         let questions = first.asked.as_ref().map(|asked| asked.questions.clone()).unwrap_or_default();
         let asker = self.asker.get_or_insert_with(|| Asker::new(pool.clone()));
-        // It lives as long as this.
+        // The asker lives as long as `self`.
         let _ = asker.jobs.send(Job { name, role, questions });
     }
 
@@ -239,13 +239,9 @@ impl Asker {
 async fn ask(pool: &Pool, job: &Job) -> Result<bool, Failure> {
     let questions: Vec<&Question> = job.questions.iter().collect();
     loop {
-        let answers = async {
-            let client = pool::get(pool).await?;
-            Ok::<_, Failed>(questions::ask(&client, job.role.as_deref(), &questions).await?)
-        };
-        match answers.await {
+        match questions::ask(pool, job.role.as_deref(), &questions).await {
             Ok(answers) => return Ok(!answers.contains(&false)),
-            Err(Failed::Query(error)) if questions::is_about_the_question(&error) => {
+            Err(error) if questions::is_about_the_question(&error) => {
                 return Err(Failure::of(&error));
             }
             Err(_) => time::sleep(ASK_AGAIN).await,
@@ -292,7 +288,7 @@ impl State {
     fn withheld_aside(&mut self, name: Name, slow: bool, why: &str) {
         let Some(channel) = self.engine.channel(name.0, name.1) else { return };
         if self.aside.is_news(name, slow) {
-            tracing::warn!(code = TOO_SLOW, "a filter takes too long: rows are withheld from its channel");
+            tracing::warn!(code = TOO_SLOW, "a filter takes too long; withholding rows from its channel");
             let text = format!("A filter takes too long, changes are withheld: {why}");
             self.sink.notice(channel, Notice::warning(TOO_SLOW, text));
         }

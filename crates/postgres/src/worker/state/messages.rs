@@ -37,11 +37,11 @@ impl State {
     /// when the next one can be taken.
     pub(in crate::worker) async fn broadcast(&mut self, oid: Oid, row: &Tuple) {
         let (Some(columns), Some(transaction)) = (self.messages.get(&oid), &self.transaction) else { return };
-        let place = (transaction.place.0, transaction.place.1 + 1);
-        if place <= self.broadcast {
+        let position = (transaction.position.0, transaction.position.1 + 1);
+        if position <= self.broadcast {
             return;
         }
-        self.broadcast = place;
+        self.broadcast = position;
         match columns.message(row, self.sink.max_broadcast_bytes()) {
             Ok(message) => {
                 let now = SystemTime::now();

@@ -136,7 +136,7 @@ impl State {
         }
         for oid in altered {
             if let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) {
-                // Until it has worked: a table that is known anew has nobody attached to it yet.
+                // Repeated until it works: nobody is attached yet to a table that was just read.
                 self.relation(relation).await;
             }
         }
@@ -160,7 +160,7 @@ impl State {
             // What is gone was told by the publication.
             if prints.get(&oid).is_some_and(|print| known.fingerprint != Some(*print)) {
                 let relation = Arc::clone(&known.relation);
-                // Until it has worked: a table that is known anew has nobody attached to it yet.
+                // Repeated until it works: nobody is attached yet to a table that was just read.
                 self.relation(relation).await;
             }
         }

@@ -9,8 +9,8 @@ use realtime_pgoutput::{
 };
 use tokio::time::{self, Duration, Instant};
 
-use super::{ASK_AGAIN, Failed, State, Transaction, aside, waiting::Waiting};
-use crate::{Notice, pool, questions};
+use super::{ASK_AGAIN, State, Transaction, aside, waiting::Waiting};
+use crate::{Notice, questions};
 
 /// Changes that are checked together at most.
 const MAX_WAITING: usize = 256;
@@ -19,11 +19,11 @@ const MAX_WAITING: usize = 256;
 const MAX_WAITING_BYTES: usize = 1_000_000;
 
 /// How long the stream waits for the answers about a row: others' rows wait as long.
-const PATIENCE: Duration = Duration::from_millis(200);
+const ANSWERS_LIMIT: Duration = Duration::from_millis(200);
 
 impl State {
     pub(in crate::worker) fn begin(&mut self, xid: u32, commit_lsn: Lsn, commit_time: UnixMicros) {
-        self.transaction = Some(Transaction { xid, commit_time, place: (commit_lsn, 0) });
+        self.transaction = Some(Transaction { xid, commit_time, position: (commit_lsn, 0) });
         self.gone.passed = commit_lsn;
     }
 
@@ -55,14 +55,16 @@ impl State {
     ) {
         self.stats.rows.fetch_add(1, Ordering::Relaxed);
         let Some(transaction) = &mut self.transaction else { return };
-        transaction.place.1 += 1;
+        transaction.position.1 += 1;
         let transaction = *transaction;
-        if transaction.place <= self.handed {
+        if transaction.position <= self.handed {
             return;
         }
         self.passes(oid);
-        // A relation that was not described is no fault of the row's (postgres_changes 124).
-        let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) else { return };
+        // Skip rows of a relation that was not described (postgres_changes 124).
+        let Some(known) = self.known.get(&oid) else { return };
+        let relation = Arc::clone(&known.relation);
+        self.latest.comes(transaction, oid, new.as_ref(), || known.key_places());
         let mut waiting = Waiting {
             action,
             relation,
@@ -70,32 +72,38 @@ impl State {
             old,
             commit_time: transaction.commit_time,
             xid: transaction.xid,
-            place: transaction.place,
+            position: transaction.position,
             matches: Matches::default(),
             candidates: Candidates::default(),
         };
         let mut matches = self.engine.matches(&waiting.change());
         if matches.is_empty() || self.drops() {
             if self.waiting.is_empty() {
-                self.handed = transaction.place;
+                self.handed = transaction.position;
             }
             return;
         }
+        let keys = self.matching(&mut matches, &waiting).await;
+        waiting.candidates = self.engine.candidates(&waiting.change(), &keys);
+        waiting.matches = matches;
+        self.pass_on(waiting).await;
+    }
+
+    /// The subscriptions that get a change now: those in lanes of their own get it later.
+    async fn matching(&mut self, matches: &mut Matches, waiting: &Waiting) -> Vec<SubscriptionKey> {
         let mut keys = std::mem::take(&mut matches.certain);
         keys.retain(|key| {
-            let aside = self.aside.takes(oid, *key);
+            let aside = self.aside.takes(waiting.relation.oid, *key);
             if aside {
-                self.put_aside(*key, &waiting, None);
+                self.put_aside(*key, waiting, None);
             }
             !aside
         });
         let asked = std::mem::take(&mut matches.asked);
         if !asked.is_empty() {
-            keys.extend(self.ask(asked, &waiting).await);
+            keys.extend(self.ask(asked, waiting).await);
         }
-        waiting.candidates = self.engine.candidates(&waiting.change(), &keys);
-        waiting.matches = matches;
-        self.pass_on(waiting).await;
+        keys
     }
 
     /// Hands a change over to those who may get it, at once or when it has been checked.
@@ -105,6 +113,11 @@ impl State {
             return;
         }
         self.waiting_bytes += waiting.size();
+        if !waiting.candidates.guarded.is_empty()
+            && let Some(table) = self.engine.table(waiting.relation.oid)
+        {
+            self.latest.waits(&waiting, table);
+        }
         self.waiting.push(waiting);
         if self.waiting.len() >= MAX_WAITING || self.waiting_bytes >= MAX_WAITING_BYTES {
             self.flush().await;
@@ -125,8 +138,8 @@ impl State {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
             self.sink.deliver(delivery);
         }
-        // What was asked about beside the stream comes late.
-        self.handed = self.handed.max(waiting.place);
+        // Rows that were asked about beside the stream come late.
+        self.handed = self.handed.max(waiting.position);
     }
 
     /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and its channel
@@ -150,19 +163,19 @@ impl State {
                 None => groups.push(vec![asked]),
             }
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + ANSWERS_LIMIT;
         while let Some(mut group) = groups.pop() {
             let answers = if until > Instant::now() { Some(self.answers(&group).await) } else { None };
             match answers {
                 Some(Ok(answers)) => {
                     let mut answers = answers.into_iter();
-                    // All answers of a subscription are taken, also those after a no.
+                    // Take all answers of a subscription, also those after a negative one.
                     let holds = |asked: &&Asked| {
                         answers.by_ref().take(asked.questions.len()).filter(|holds| !holds).count() == 0
                     };
                     keys.extend(group.iter().filter(holds).map(|asked| asked.key));
                 }
-                // One of them fails for all, or holds up all.
+                // One question fails or delays all of them.
                 Some(Err(_)) if group.len() > 1 => {
                     let half = group.split_off(group.len() / 2);
                     groups.extend([group, half]);
@@ -205,17 +218,13 @@ impl State {
         let questions: Vec<&Question> = group.iter().flat_map(|asked| &asked.questions).collect();
         let role = group.first().and_then(aside::role);
         loop {
-            let answers = async {
-                let client = pool::get(&self.pool).await?;
-                Ok::<_, Failed>(questions::ask(&client, role, &questions).await?)
-            };
-            match answers.await {
+            match questions::ask(&self.pool, role, &questions).await {
                 Ok(answers) => return Ok(answers),
-                Err(Failed::Query(error)) if questions::is_about_the_question(&error) => {
+                Err(error) if questions::is_about_the_question(&error) => {
                     return Err(aside::Failure::of(&error));
                 }
                 Err(error) => {
-                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot ask the database, trying on");
+                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot query the database; retrying");
                     self.stats.check_failures.add(1);
                     time::sleep(ASK_AGAIN).await;
                 }

@@ -1,4 +1,4 @@
-//! Who sees the changes that wait.
+//! Finds who sees the changes that wait.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,11 +10,10 @@ use realtime_pgoutput::Oid;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::{self, Instant};
 
-use super::{ASK_AGAIN, Failed, State, waiting::Waiting};
+use super::{ASK_AGAIN, Failed, Known, State, waiting::Waiting};
 use crate::{
     Notice,
     failpoints::{self, Point},
-    pool,
     visibility::{self, Asked, Inquiry, Row, Verdict},
 };
 
@@ -23,6 +22,17 @@ use crate::{
 struct Sight {
     seen_by: FxHashSet<usize>,
     failed_for: FxHashSet<usize>,
+}
+
+/// What is to be asked about the changes of a table.
+#[derive(Debug, Default)]
+struct Gathered<'a> {
+    rows: Vec<Row<'a>>,
+    /// For each row: which of the waiting changes it is.
+    changes: Vec<usize>,
+    parties: Vec<Asked>,
+    /// For each party: its place among them, unless it is not to be asked.
+    places: FxHashMap<PartyId, Option<usize>>,
 }
 
 impl State {
@@ -44,6 +54,7 @@ impl State {
         for oid in tables {
             self.look(oid, &waiting, &mut seen).await;
         }
+        self.latest.clear();
         for (change, seen) in waiting.iter().zip(&seen) {
             self.hand_over(change, seen);
         }
@@ -53,57 +64,22 @@ impl State {
     /// hides rows from its party alone, whose channels are told, though not for every row.
     async fn look(&mut self, oid: Oid, waiting: &[Waiting], seen: &mut [Vec<SubscriptionKey>]) {
         let Some(table) = self.engine.table(oid).map(Arc::clone) else { return };
-        let mut inquiry =
-            Inquiry { table: &table, rows: Vec::new(), parties: Vec::new(), shares_plans: self.shares_plans };
-        // For each row of the inquiry: which change it is.
-        let mut changes: Vec<usize> = Vec::new();
-        // For each party: its place in the inquiry, unless it is not to be asked.
-        let mut places: FxHashMap<PartyId, Option<usize>> = FxHashMap::default();
-        let mut withheld: HashMap<PartyId, HashSet<ChannelId>> = HashMap::new();
-        for (at, change) in waiting.iter().enumerate() {
-            if change.relation.oid != oid || change.candidates.guarded.is_empty() {
-                continue;
-            }
-            let row = u32::try_from(changes.len()).unwrap_or(u32::MAX);
-            changes.push(at);
-            inquiry.rows.push(Row { change: change.change(), xid: change.xid });
-            for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
-                let Some((id, _)) = guarded.first() else { continue };
-                let place = *places.entry(*id).or_insert_with(|| {
-                    let party = self.engine.party(oid, *id)?;
-                    if self.troubled.is_barred(oid, party) {
-                        return None;
-                    }
-                    inquiry.parties.push(Asked { party: Arc::clone(party), rows: Vec::new() });
-                    Some(inquiry.parties.len() - 1)
-                });
-                if let Some(asked) = place.and_then(|place| inquiry.parties.get_mut(place)) {
-                    asked.rows.push(row);
-                }
-            }
-        }
+        let known = self.known.get(&oid);
+        let (logged, key) = known.map(|known| (known.logged.clone(), known.key.clone())).unwrap_or_default();
+        let publication = self.publication.clone();
+        let Gathered { rows, changes, parties, places } = self.gather(oid, waiting);
+        let inquiry = Inquiry {
+            table: &table,
+            logged: &logged,
+            key: &key,
+            publication: &publication,
+            rows,
+            parties,
+            shares_plans: self.shares_plans,
+        };
         let verdicts = if inquiry.parties.is_empty() { Vec::new() } else { self.verdicts(&inquiry).await };
-        // For each row: which parties see it, and for which it could not be told.
-        let mut sights: Vec<Sight> = vec![Sight::default(); changes.len()];
-        for (place, (asked, verdict)) in inquiry.parties.iter().zip(&verdicts).enumerate() {
-            for row in &verdict.seen {
-                if let Some(sight) = sights.get_mut(*row as usize) {
-                    sight.seen_by.insert(place);
-                }
-            }
-            let Some((failure, rows)) = &verdict.failed else {
-                for channel in self.troubled.mended(oid, &asked.party) {
-                    self.sink.notice(channel, Notice::Subscribed);
-                }
-                continue;
-            };
-            self.troubled.failed(oid, &asked.party, failure);
-            for row in rows {
-                if let Some(sight) = sights.get_mut(*row as usize) {
-                    sight.failed_for.insert(place);
-                }
-            }
-        }
+        let sights = self.sights(oid, &inquiry, &verdicts);
+        let mut withheld: HashMap<PartyId, HashSet<ChannelId>> = HashMap::new();
         for (at, sight) in changes.iter().zip(&sights) {
             let (Some(change), Some(seen)) = (waiting.get(*at), seen.get_mut(*at)) else { continue };
             for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
@@ -122,6 +98,64 @@ impl State {
         }
     }
 
+    /// The waiting changes of a table that have to be judged, and for whom.
+    fn gather<'a>(&self, oid: Oid, waiting: &'a [Waiting]) -> Gathered<'a> {
+        let mut gathered = Gathered::default();
+        let key_places = self.known.get(&oid).and_then(Known::key_places).unwrap_or_default();
+        let reading = self.transaction.map(|transaction| transaction.xid);
+        for (at, change) in waiting.iter().enumerate() {
+            if change.relation.oid != oid || change.candidates.guarded.is_empty() {
+                continue;
+            }
+            let row = u32::try_from(gathered.changes.len()).unwrap_or(u32::MAX);
+            gathered.changes.push(at);
+            let is_last = reading != Some(change.xid) && self.latest.is_last(change, &key_places);
+            gathered.rows.push(Row { change: change.change(), xid: change.xid, is_last });
+            let Gathered { parties, places, .. } = &mut gathered;
+            for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
+                let Some((id, _)) = guarded.first() else { continue };
+                let place = *places.entry(*id).or_insert_with(|| {
+                    let party = self.engine.party(oid, *id)?;
+                    if self.troubled.is_barred(oid, party) {
+                        return None;
+                    }
+                    parties.push(Asked { party: Arc::clone(party), rows: Vec::new() });
+                    Some(parties.len() - 1)
+                });
+                if let Some(asked) = place.and_then(|place| parties.get_mut(place)) {
+                    asked.rows.push(row);
+                }
+            }
+        }
+        gathered
+    }
+
+    /// Which parties see each row, and for which it could not be told. Notes which policies failed, and tells the
+    /// channels of those that do so no more.
+    fn sights(&mut self, oid: Oid, inquiry: &Inquiry<'_>, verdicts: &[Verdict]) -> Vec<Sight> {
+        let mut sights = vec![Sight::default(); inquiry.rows.len()];
+        for (place, (asked, verdict)) in inquiry.parties.iter().zip(verdicts).enumerate() {
+            for row in &verdict.seen {
+                if let Some(sight) = sights.get_mut(*row as usize) {
+                    sight.seen_by.insert(place);
+                }
+            }
+            let Some((failure, rows)) = &verdict.failed else {
+                for channel in self.troubled.mended(oid, &asked.party) {
+                    self.sink.notice(channel, Notice::Subscribed);
+                }
+                continue;
+            };
+            self.troubled.failed(oid, &asked.party, failure);
+            for row in rows {
+                if let Some(sight) = sights.get_mut(*row as usize) {
+                    sight.failed_for.insert(place);
+                }
+            }
+        }
+        sights
+    }
+
     /// The verdicts, however long it takes: rows must not pass unchecked.
     async fn verdicts(&self, inquiry: &Inquiry<'_>) -> Vec<Verdict> {
         let started = Instant::now();
@@ -130,13 +164,12 @@ impl State {
                 if failpoints::reach(Point::VerdictAsked).await {
                     return Err(Failed::Injected);
                 }
-                let client = pool::get(&self.pool).await?;
-                Ok(visibility::check(&client, inquiry, &self.policies).await?)
+                Ok(visibility::check(&self.pool, inquiry, &self.policies).await?)
             };
             match verdicts.await {
                 Ok(verdicts) => break verdicts,
                 Err(error) => {
-                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot check visibility, trying on");
+                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot check row-level security; retrying");
                     self.stats.check_failures.add(1);
                     time::sleep(ASK_AGAIN).await;
                 }
@@ -152,7 +185,7 @@ impl State {
         let Some(party) = self.engine.party(oid, party) else { return };
         let Some((untold, error)) = self.troubled.untold(oid, party, channels) else { return };
         if !untold.is_empty() {
-            tracing::warn!(code = "RlsPolicyError", "a policy failed: rows are withheld from its role");
+            tracing::warn!(code = "RlsPolicyError", "a policy failed; withholding rows from its role");
         }
         let text = format!("Row level security could not be evaluated, changes are withheld: {error}");
         for channel in untold {

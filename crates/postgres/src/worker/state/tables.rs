@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_changes::{Attachment, ChannelId, Plan, RoleAccess, SubscribeRefusal, plan};
+use deadpool_postgres::ClientWrapper as Client;
+use realtime_changes::{Attachment, ChannelId, Plan, RoleAccess, SubscribeRefusal, Table, plan};
 use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time;
 
@@ -25,7 +26,7 @@ pub(super) struct Bound {
 
 impl State {
     /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a
-    /// policy: what was known of the table is asked anew, before any row of it passes.
+    /// policy. The catalog is then read again, before any row of the table passes.
     pub(in crate::worker) async fn relation(&mut self, relation: Arc<Relation>) {
         self.flush().await;
         self.describe_messages(&relation);
@@ -34,7 +35,7 @@ impl State {
             match self.load(Arc::clone(&relation)).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog, trying on");
+                    tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog; retrying");
                     time::sleep(ASK_AGAIN).await;
                 }
             }
@@ -57,41 +58,58 @@ impl State {
         if let Some(transaction) = &self.transaction {
             visibility::wait_until_visible(&client, transaction.xid).await?;
         }
-        if !self.publishes(oid) {
-            // Just added, or of the publication of messages.
-            self.published = catalog::published(&client, &self.publication).await?;
-            self.differs = true;
-            if !self.publishes(oid) {
-                if !self.messages.contains_key(&oid) {
-                    let (schema, table) = (&relation.schema, &relation.name);
-                    tracing::warn!(
-                        code = "UnexpectedMessageReceived",
-                        "Unexpected relation on schema '{schema}' and table '{table}'"
-                    );
-                }
-                return Ok(());
-            }
+        if !self.publishes(oid) && !self.look_for(&client, &relation).await? {
+            return Ok(());
         }
         if self.collation_is_c.is_none() {
             self.collation_is_c = Some(catalog::collation_is_c(&client).await?);
         }
         self.shares_plans = !catalog::has_immutable_functions(&client).await?;
-        // Before the rest: what is altered in between is seen as a difference.
+        // Read before the rest: an alteration in between then shows as a difference.
         let fingerprint = catalog::fingerprints(&client, &[oid]).await?.first().map(|(_, print)| *print);
-        let table = catalog::table(&client, oid, &self.publication, &mut self.types).await?.map(Arc::new);
+        let described = catalog::table(&client, oid, &self.publication, &mut self.types).await?;
+        let (logged, key) =
+            described.as_ref().map(|described| self.columns(described, &relation)).unwrap_or_default();
+        let table = described.map(|described| Arc::new(described.table));
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
         drop(client);
         let known = Known {
             relation: Arc::clone(&relation),
             table: table.clone(),
+            logged,
+            key,
             access: HashMap::new(),
             fingerprint,
         };
         self.known.insert(oid, known);
-        let Some(table) = table else { return Ok(()) };
+        match table {
+            Some(table) => self.attach_all(&table, &relation).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Looks whether a table is published that was not known to be: it was just added, or is of the publication of
+    /// messages.
+    async fn look_for(&mut self, client: &Client, relation: &Relation) -> Result<bool, Failed> {
+        self.published = catalog::published(client, &self.publication).await?;
+        self.differs = true;
+        let found = self.publishes(relation.oid);
+        if !found && !self.messages.contains_key(&relation.oid) {
+            let (schema, table) = (&relation.schema, &relation.name);
+            tracing::warn!(
+                code = "UnexpectedMessageReceived",
+                "Unexpected relation on schema '{schema}' and table '{table}'"
+            );
+        }
+        Ok(found)
+    }
+
+    /// Attaches all channels that watch a table, after the table was read again.
+    async fn attach_all(&mut self, table: &Arc<Table>, relation: &Relation) -> Result<(), Failed> {
+        let oid = table.oid;
         self.clear_lanes(Some(oid));
-        self.engine.put_table(Arc::clone(&table), &relation);
+        self.engine.put_table(Arc::clone(table), relation);
         let mut concerned = Vec::new();
         for (channel, watcher) in &mut self.watchers {
             watcher.attached.retain(|(attached, _)| *attached != oid);
@@ -106,6 +124,21 @@ impl State {
         Ok(())
     }
 
+    /// The numbers of the columns that a relation describes, and of the table's primary key. The catalog may be newer than
+    /// the relation: then what was known of the relation before is still right.
+    fn columns(&self, described: &catalog::Described, relation: &Relation) -> (Box<[i16]>, Box<[i16]>) {
+        let catalog::Described { table, attnums } = described;
+        let mut logged = visibility::logged(table, attnums, relation);
+        if logged.is_empty()
+            && let Some(known) = self.known.get(&relation.oid)
+            && *known.relation == *relation
+        {
+            logged.clone_from(&known.logged);
+        }
+        let key = table.primary_key.iter().filter_map(|at| attnums.get(*at).copied()).collect();
+        (logged, key)
+    }
+
     /// What a channel watches in a table. A subscription that the table no longer allows is left out, and the
     /// channel is told.
     pub(super) async fn bind(&mut self, oid: Oid, request: &SubscribeRequest) -> Result<Bound, Failed> {
@@ -113,7 +146,7 @@ impl State {
         let Some(table) = self.known.get(&oid).and_then(|known| known.table.clone()) else {
             return Ok(bound);
         };
-        // Of a role or a table that is gone nothing can be seen; that is asked once.
+        // A role or a table that is gone shows nothing. This is asked once.
         let Some(access) = self.access(oid, &request.role).await? else { return Ok(bound) };
         for (id, spec) in &request.subscriptions {
             if !spec.matches_name(&table.schema, &table.name) {
@@ -162,7 +195,7 @@ impl State {
                 Ok(key) => watcher.attached.push((oid, key)),
                 Err(error) => {
                     let code = "UnableToSubscribeToPostgres";
-                    tracing::error!(code, %error, relation = oid, "subscription not attached");
+                    tracing::error!(code, %error, relation = oid, "cannot attach a subscription");
                 }
             }
         }
@@ -188,8 +221,7 @@ impl State {
         if self.literals.unknown(role, &checks).is_empty() {
             return Ok(Ok(self.literals.known(role, &checks)));
         }
-        let client = pool::get(&self.pool).await?;
-        match self.literals.canonical(&client, role, &checks).await {
+        match self.literals.canonical(&self.pool, role, &checks).await {
             Ok(literals) => Ok(Ok(literals)),
             Err(Refused::Literal(_, error)) => Ok(Err(error)),
             Err(Refused::Unavailable(error)) => Err(error.into()),

@@ -10,17 +10,17 @@ impl State {
     /// Tells those who watch truncated tables, once for each channel, whatever events it wants.
     pub(in crate::worker) async fn truncated(&mut self, relations: &[Oid]) {
         let Some(transaction) = &mut self.transaction else { return };
-        transaction.place.1 += 1;
-        let place = transaction.place;
-        if place <= self.handed {
+        transaction.position.1 += 1;
+        let position = transaction.position;
+        if position <= self.handed {
             return;
         }
-        // What was changed before comes before.
+        // Earlier changes are delivered first.
         self.flush().await;
         for (channel, text) in self.concerned(relations) {
             self.sink.notice(channel, Notice::gap("Truncated", text));
         }
-        self.handed = place;
+        self.handed = position;
     }
 
     /// The channels that watch one of these tables, and what each is told.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use realtime_changes::{Action, Candidates, Change, Matches};
 use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
 
-use super::Place;
+use super::Position;
 
 /// A change that waits to be checked.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Waiting {
     pub(super) old: Option<OldTuple>,
     pub(super) commit_time: UnixMicros,
     pub(super) xid: u32,
-    pub(super) place: Place,
+    pub(super) position: Position,
     pub(super) matches: Matches,
     pub(super) candidates: Candidates,
 }
@@ -32,7 +32,7 @@ impl Waiting {
         }
     }
 
-    /// The same change for somebody else. It shares the memory of the row.
+    /// A copy of the change without its matches. It shares the memory of the row.
     pub(super) fn again(&self) -> Self {
         Self {
             action: self.action,
@@ -41,7 +41,7 @@ impl Waiting {
             old: self.old.clone(),
             commit_time: self.commit_time,
             xid: self.xid,
-            place: self.place,
+            position: self.position,
             matches: Matches::default(),
             candidates: Candidates::default(),
         }

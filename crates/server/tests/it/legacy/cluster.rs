@@ -167,7 +167,7 @@ async fn without_nats_one_posts() -> Result<()> {
     assert_eq!(endpoint.next().await?.json()["changes"][0]["record"]["id"], "1");
     owner.kill().await?;
     sockets.remove(0);
-    let heir = "no other node reads the database: this one does, for all";
+    let heir = "no other node reads the database; reading it for all nodes";
     until("one reads for all", async || {
         Ok(nodes.nodes.iter().filter(|node| node.log().contains(heir)).count() == 1)
     })

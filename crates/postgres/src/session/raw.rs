@@ -3,7 +3,7 @@
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use realtime_pgoutput::{Lsn, message::UnixMicros};
 
-use super::Place;
+use crate::Place;
 use crate::replication::Raw;
 
 const DATA: u8 = 0;
@@ -30,7 +30,7 @@ impl Raw {
         }
     }
 
-    /// As the other nodes get it.
+    /// The event as bytes, for the other nodes.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(32);
         match self {

@@ -16,9 +16,9 @@ pub(crate) struct Contact {
     start: Instant,
     /// Milliseconds after `start` up to which the answer counts; 0 for none.
     until: AtomicU64,
-    /// It did not answer when it was last needed.
+    /// Whether it did not answer when it was last needed.
     failing: AtomicBool,
-    /// Who reads the log, while a replication session runs.
+    /// The reader of the log, while a replication session runs.
     reader: Mutex<Option<Reader>>,
 }
 
@@ -34,7 +34,7 @@ pub enum Health {
 }
 
 impl Contact {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
             until: AtomicU64::new(0),
@@ -47,38 +47,38 @@ impl Contact {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.now() < self.until.load(Ordering::Acquire)
     }
 
-    /// A replication session runs, in which this one reads; or none does any more.
+    /// Notes who reads in the replication session that runs; `None` if none runs any more.
     pub(crate) fn replicates(&self, reader: Option<Reader>) {
         *self.reader.lock() = reader;
     }
 
-    pub(super) fn reader(&self) -> Option<Reader> {
+    pub(crate) fn reader(&self) -> Option<Reader> {
         *self.reader.lock()
     }
 
     /// Whether it answered when last asked, however long ago.
-    pub(super) fn is_made(&self) -> bool {
+    pub(crate) fn is_made(&self) -> bool {
         self.until.load(Ordering::Acquire) > 0
     }
 
-    /// It answered.
+    /// Notes that it answered.
     pub(crate) fn made(&self) {
         let life = u64::try_from(READY_LIFE.as_millis()).unwrap_or(u64::MAX);
         self.until.store(self.now().saturating_add(life), Ordering::Release);
         self.failing.store(false, Ordering::Release);
     }
 
-    /// It did not.
+    /// Notes that it did not answer.
     pub(crate) fn lost(&self) {
         self.until.store(0, Ordering::Release);
         self.failing.store(true, Ordering::Release);
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         if self.failing.load(Ordering::Acquire) {
             Health::Failing
         } else if self.is_fresh() {

@@ -4,27 +4,29 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::time::Instant;
 
+use super::TenantDatabase;
 use crate::{
     AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, JanitorSettings, Maintenance,
-    ReadVerdict, ReplayError, ReplayParams, ReplayedMessage, SchemaError, SchemaReport, Stats,
-    TenantDatabase, WriteVerdict, authorize::Authorizer, janitor, policy_pool::PolicyPool, replay, schema,
+    ReadVerdict, ReplayError, ReplayParams, ReplayedMessage, SchemaError, SchemaReport, Stats, WriteVerdict,
+    authorize::{Authorizer, PolicyPool},
+    janitor, replay, schema,
 };
 
 /// The parts of a tenant's database that private topics need.
-pub(crate) struct Private {
+pub(super) struct Private {
     pool: Arc<PolicyPool>,
     authorizer: Authorizer,
 }
 
 impl Private {
-    pub(crate) fn new(config: &DatabaseConfig, stats: &Arc<Stats>) -> Self {
+    pub(super) fn new(config: &DatabaseConfig, stats: &Arc<Stats>) -> Self {
         let pool = Arc::new(PolicyPool::new(config));
         let authorizer = Authorizer::new(config, Arc::clone(&pool), Arc::clone(stats));
         Self { pool, authorizer }
     }
 
     /// Ends the connections.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.pool.close();
     }
 }
@@ -61,7 +63,7 @@ impl TenantDatabase {
         Ok(())
     }
 
-    /// Asks the next one to connect anew if this one found the database gone.
+    /// Notes that the database is gone if an answer says so; the next question connects again.
     fn noted<V>(&self, answer: Result<V, AuthorizeError>) -> Result<V, AuthorizeError> {
         if let Err(AuthorizeError::Unavailable(_)) = &answer {
             self.lost();
@@ -69,7 +71,7 @@ impl TenantDatabase {
         answer
     }
 
-    /// The latest private broadcasts of a topic, oldest first. Whoever gets them must be allowed to read it.
+    /// The latest private broadcasts of a topic, oldest first. The receiver must be allowed to read the topic.
     ///
     /// # Errors
     /// [`ReplayError::Failed`], after at most 15 s of connecting, 10 s of waiting for a connection and 5 s of

@@ -5,8 +5,9 @@ use deadpool_postgres::{HookError, Object, Pool, PoolError, TimeoutType};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::AuthorizeError;
 use crate::{
-    AuthorizeError, ConnectError, DatabaseConfig,
+    ConnectError, DatabaseConfig,
     breaker::{Gate, PoolBreaker},
     pool,
 };

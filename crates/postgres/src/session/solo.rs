@@ -8,16 +8,16 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-use super::{Following, Owning, Sharing, about};
+use super::about;
 use crate::{
-    DatabaseConfig,
+    DatabaseConfig, Following, Owning, Sharing,
     replication::{Claim, Unfinished, Walsender},
 };
 
 /// How often a node that reads for itself looks whether it can follow, or has to read for all.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The same while it is not connected to the others: then it only asks the database for the lock.
+/// How often it looks while it is not connected to the others: then it only asks the database for the lock.
 const LOOK_ALONE: Duration = Duration::from_secs(5);
 
 /// How often it is seen whether it is time for that, and what became of it.

@@ -1,0 +1,196 @@
+//! A connection on which code of applications runs.
+//!
+//! Such code may do what a time limit does not bound: it can catch the cancellation of its statement and go on. So an
+//! answer is waited for a little longer than its statements may take. Then the connection is given up and its session is
+//! ended. Code may also leave behind what a rollback does not undo: locks of the session, and prepared statements. A
+//! connection whose statements were touched is not used again.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use deadpool_postgres::{ClientWrapper, Object};
+use tokio::{runtime::Handle, time};
+use tokio_postgres::{
+    Error, Row,
+    types::{ToSql, Type},
+};
+
+use super::NoAnswer;
+use crate::pool;
+
+/// What an answer may take beyond the time limit of its statements: the way there and back, and a busy server.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The last columns of the statement that begins a question, for [`Guest::begun`]: which session it is, and how many
+/// statements it knows.
+macro_rules! session_columns {
+    () => {
+        "pg_catalog.pg_backend_pid(),
+        (select pg_catalog.count(*) from pg_catalog.pg_prepared_statements)"
+    };
+}
+pub(crate) use session_columns;
+
+/// Ends the transaction. Functions may have taken locks that outlive it.
+const END: &str = "rollback; select pg_catalog.pg_advisory_unlock_all()";
+
+/// The statements that a session knows, and those of them that SQL has named. This query has no name itself: code of
+/// applications could have given the name to another statement.
+const STATEMENTS: &str = "select pg_catalog.count(*), pg_catalog.count(*) filter (where from_sql)
+    from pg_catalog.pg_prepared_statements";
+
+/// Ends a session of our own role.
+const TERMINATE: &str = "select pg_catalog.pg_terminate_backend($1)";
+
+/// No session knows this number of statements.
+const UNKNOWN: i64 = -1;
+
+/// A connection of a pool, for one question that runs code of applications. It goes back to the pool when nothing of the
+/// question is left on it.
+pub(crate) struct Guest(Arc<Session>);
+
+struct Session {
+    client: Object,
+    /// How long the statements of the question may take, all together.
+    limit: Duration,
+    /// Process id of the session; 0 until it is known.
+    id: AtomicI32,
+    /// Statements that the session knew before the question.
+    statements: AtomicI64,
+    /// Whether code of applications may be running, or may have left something behind.
+    in_use: AtomicBool,
+    /// Whether the connection must not be used again.
+    spoiled: AtomicBool,
+}
+
+impl Deref for Guest {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        &self.0.client
+    }
+}
+
+impl Guest {
+    /// Takes a connection for a question whose statements may take this long.
+    pub(crate) fn new(client: Object, limit: Duration) -> Self {
+        Self(Arc::new(Session {
+            client,
+            limit,
+            id: AtomicI32::new(0),
+            statements: AtomicI64::new(UNKNOWN),
+            in_use: AtomicBool::new(false),
+            spoiled: AtomicBool::new(false),
+        }))
+    }
+
+    /// The answer to the question. Its statements travel together: the first to run code of applications comes after
+    /// [`enter`](Self::enter), the last is [`leave`](Self::leave).
+    ///
+    /// Cancel safe: what is under way is ended in a task of its own.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Silent`] when code of an application does not let go; another error when the database cannot be asked.
+    pub(crate) async fn answer<T>(self, ask: impl AsyncFnOnce(&Self) -> T) -> Result<T, NoAnswer> {
+        if let Ok(answer) = time::timeout(self.0.limit + GRACE, ask(&self)).await {
+            return Ok(answer);
+        }
+        let session = Arc::clone(&self.0);
+        session.in_use.store(false, Ordering::Relaxed);
+        drop(self);
+        // It is ended even if the caller goes away.
+        let ended = tokio::spawn(terminate(session)).await;
+        ended.unwrap_or(Ok(()))?;
+        Err(NoAnswer::Silent)
+    }
+
+    /// From now on code of applications may run.
+    pub(crate) fn enter(&self) {
+        self.0.in_use.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the rows of the statement that began the question, which ends with the [`session_columns`].
+    pub(crate) fn begun(&self, rows: &[Row]) -> Result<(), Error> {
+        let Some(row) = rows.first() else { return Ok(()) };
+        let last = row.len().saturating_sub(1);
+        self.0.id.store(row.try_get(last.saturating_sub(1))?, Ordering::Relaxed);
+        self.0.statements.store(row.try_get(last)?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the transaction of the question.
+    pub(crate) async fn leave(&self) -> Result<(), Error> {
+        self.0.leave().await
+    }
+}
+
+impl Session {
+    async fn leave(&self) -> Result<(), Error> {
+        let (ended, statements) = tokio::join!(
+            biased;
+            self.client.batch_execute(END),
+            self.client.query_typed(STATEMENTS, &[]),
+        );
+        ended?;
+        if self.is_touched(&statements?)? {
+            let code = "RlsPolicyError";
+            tracing::warn!(code, "a policy or a check changed prepared statements; closing the connection");
+            self.spoiled.store(true, Ordering::Relaxed);
+        }
+        self.in_use.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether statements were prepared or removed. The next question would run what was put in their place, with our
+    /// rights.
+    fn is_touched(&self, statements: &[Row]) -> Result<bool, Error> {
+        let Some(row) = statements.first() else { return Ok(true) };
+        let (known, named): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(named > 0 || known != self.statements.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let (in_use, spoiled) =
+            (self.0.in_use.load(Ordering::Relaxed), self.0.spoiled.load(Ordering::Relaxed));
+        if !in_use && !spoiled {
+            return;
+        }
+        // Without a runtime the pool is gone too.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(settle(Arc::clone(&self.0)));
+        }
+    }
+}
+
+/// Waits for the end of a question that nobody waits for any more. The connection goes back to the pool if it is clean.
+async fn settle(session: Arc<Session>) {
+    if session.in_use.load(Ordering::Relaxed) {
+        let left = time::timeout(session.limit + GRACE, session.leave()).await;
+        if matches!(left, Ok(Ok(()))) && !session.spoiled.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+    if let Err(error) = terminate(session).await {
+        tracing::debug!(%error, "cannot end a session");
+    }
+}
+
+/// Takes a connection out of its pool and ends its session, over another connection.
+async fn terminate(session: Arc<Session>) -> Result<(), NoAnswer> {
+    let Some(Session { client, id, .. }) = Arc::into_inner(session) else { return Ok(()) };
+    let pool = Object::pool(&client);
+    drop(Object::take(client));
+    let (Some(pool), id @ 1..) = (pool, id.into_inner()) else { return Ok(()) };
+    let other = pool::get(&pool).await?;
+    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&id, Type::INT4)];
+    other.query_typed(TERMINATE, &parameters).await?;
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Where what comes from a database goes, and what its channels are told.
+
+use std::{borrow::Cow, pin::Pin};
+
+use realtime_changes::{ChannelId, Delivery, SubscribeRefusal};
+
+use crate::DatabaseBroadcast;
+
+/// Where row changes go.
+pub trait ChangeSink: Send + Sync + 'static {
+    /// Hands over a change, in commit order. Must not block.
+    fn deliver(&self, delivery: Delivery);
+    /// Tells a channel what became of its subscription later in life. Must not block.
+    fn notice(&self, channel: ChannelId, notice: Notice);
+    /// A wait for receivers that have fallen behind, if there are any: bounded, so that nobody can hold up the others
+    /// for long. Asked for after every message of the log.
+    fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        None
+    }
+    /// Hands over a broadcast from the database, in commit order. Must not block; what is returned is done when
+    /// more can be taken, and nothing is read before.
+    fn broadcast(&self, _message: DatabaseBroadcast) -> Option<Relief> {
+        None
+    }
+    /// Largest broadcast in bytes, the allowance of 500 included.
+    fn max_broadcast_bytes(&self) -> usize {
+        usize::MAX
+    }
+    /// A transaction is over: what waits for others may go. Must not block.
+    fn committed(&self) {}
+    /// Whether there are too many changes for the tenant: one that comes is dropped, and the channels told how many
+    /// were (postgres_changes 4.3). Asked for every row that somebody wants.
+    fn is_limited(&self) -> bool {
+        false
+    }
+}
+
+/// Done when a sink can take more. Cancel safe.
+pub type Relief = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Something a subscribed channel has to be told. The channel lives on (clients 1). Codes are those of
+/// docs/operations.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// From now on every commit will be delivered (again).
+    Subscribed,
+    /// Changes have been missed, or may have been.
+    Gap {
+        /// The reason, as a code that programs can compare.
+        code: &'static str,
+        /// The reason in words.
+        text: Cow<'static, str>,
+    },
+    /// Some changes are not delivered, or not yet, though the connection to the database stands.
+    Warning {
+        /// The reason, as a code that programs can compare.
+        code: &'static str,
+        /// The reason in words.
+        text: Cow<'static, str>,
+    },
+    /// So many row changes were not delivered, because there were too many.
+    Dropped(u64),
+}
+
+impl Notice {
+    pub(crate) fn gap(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Gap { code, text: text.into() }
+    }
+
+    pub(crate) fn warning(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Warning { code, text: text.into() }
+    }
+
+    /// A subscription that cannot be kept or taken up again.
+    pub(crate) fn refusal(refusal: &SubscribeRefusal) -> Self {
+        Self::warning(refusal.code(), refusal.to_string())
+    }
+}

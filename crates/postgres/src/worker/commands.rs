@@ -1,0 +1,84 @@
+//! What others ask of a worker.
+
+use realtime_changes::{ChannelId, SubscribeRefusal};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Worker, running::REFRESH};
+use crate::{
+    SubscribeRequest,
+    subscribe::{Checked, overtaken},
+};
+
+/// A request to the worker.
+pub(crate) enum Command {
+    /// Subscribe a channel whose parameters were checked.
+    Subscribe {
+        request: SubscribeRequest,
+        checked: Checked,
+        reply: oneshot::Sender<Result<(), SubscribeRefusal>>,
+    },
+    /// Remember a channel whose tables are not there, in place of what it had.
+    Wait(SubscribeRequest, oneshot::Sender<()>),
+    /// End a channel's subscriptions. Its generations have ended before.
+    Unsubscribe(ChannelId),
+    /// End the session, because an operator says so.
+    EndSession(oneshot::Sender<()>),
+}
+
+impl Worker {
+    pub(super) async fn command(&mut self, command: Command) {
+        match command {
+            Command::Unsubscribe(channel) => {
+                self.state.remove(channel);
+                self.perhaps_idle();
+            }
+            Command::EndSession(reply) => {
+                self.end_by_order().await;
+                let _ = reply.send(());
+            }
+            Command::Wait(request, reply) => {
+                self.state.wait(request);
+                // The caller may already be gone; the end of its channel is a command of its own.
+                let _ = reply.send(());
+                if let Some(running) = &mut self.running {
+                    // The table may have appeared since it was missed.
+                    running.refresh_at.get_or_insert(running.refreshed + REFRESH);
+                    self.perhaps_idle();
+                } else if !self.wants_session() {
+                    self.look_later();
+                }
+            }
+            Command::Subscribe { request, checked, reply } => {
+                let outcome = self.subscribe(request, checked).await;
+                let subscribed = outcome.is_ok();
+                // The caller may already be gone; the end of its channel is a command of its own.
+                if reply.send(outcome).is_err() && subscribed {
+                    tracing::debug!("channel closed before it was subscribed");
+                }
+            }
+        }
+    }
+
+    /// Somebody may have been the last who wanted the session.
+    fn perhaps_idle(&mut self) {
+        if !self.wants_session() {
+            self.idle_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Subscribes when a session runs: only then will every later commit come through it.
+    async fn subscribe(
+        &mut self,
+        request: SubscribeRequest,
+        checked: Checked,
+    ) -> Result<(), SubscribeRefusal> {
+        if !request.generation.is_current() {
+            return Err(overtaken());
+        }
+        if self.running.is_none() {
+            self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
+        }
+        self.idle_since = None;
+        self.state.add(request, checked).await
+    }
+}

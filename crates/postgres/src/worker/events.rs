@@ -1,0 +1,125 @@
+//! What a worker does when the log brings something, or when something has become due.
+
+use realtime_changes::Action;
+use realtime_pgoutput::{Lsn, message::Message};
+use tokio::time::Instant;
+
+use super::{Worker, running::REFRESH, state::Refreshed};
+use crate::replication::Event;
+
+impl Worker {
+    /// Does what has become due.
+    pub(super) async fn wake(&mut self) {
+        let now = Instant::now();
+        self.state.tell_dropped(now);
+        let Some(running) = &mut self.running else {
+            if self.retry_at <= now {
+                self.come_back().await;
+            }
+            return;
+        };
+        if self.idle_since.is_some_and(|since| since + self.config.idle_stop <= now) {
+            self.idle_since = None;
+            if !self.wants_session() {
+                self.end_idle().await;
+            } else if self.state.is_empty() && !self.may_hear() {
+                // Others follow, and nobody tells us when they leave.
+                self.idle_since = Some(now);
+            }
+            return;
+        }
+        if running.refresh_at.is_some_and(|at| at <= now) {
+            self.refresh().await;
+        }
+    }
+
+    /// Looks at what the log does not tell.
+    async fn refresh(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        running.refresh_at = None;
+        match self.state.refresh(Some(&running.publications)).await {
+            Ok(Refreshed::Differs) => return self.restart().await,
+            Ok(Refreshed::Unpublished) if !self.hears() => return self.unpublished().await,
+            Ok(Refreshed::Published | Refreshed::Unpublished) => {}
+            Err(error) => {
+                tracing::warn!(code = "CheckOidsError", %error, "cannot read the publication; retrying");
+                // Nothing was seen, and no further commit need follow.
+                if let Some(running) = &mut self.running {
+                    running.refresh_at = Some(Instant::now() + REFRESH);
+                }
+            }
+        }
+        self.confirm_reached().await;
+        if let Some(running) = &mut self.running {
+            running.refreshed = Instant::now();
+        }
+    }
+
+    pub(super) async fn event(&mut self, event: Event) {
+        let message = match event {
+            Event::Idle(position) => {
+                // It may have gone over to another node's stream meanwhile.
+                let reader = self.running.as_ref().map(|running| running.session.reader());
+                self.contact.replicates(reader);
+                if let Some(running) = &self.running {
+                    running.lag.reads(running.session.slot());
+                }
+                return self.idle(position).await;
+            }
+            Event::Message(message) => message,
+        };
+        if let Some(running) = &self.running {
+            running.lag.caught_up(false);
+        }
+        match message {
+            Message::Begin { commit_time, final_lsn, xid } => self.state.begin(xid, final_lsn, commit_time),
+            Message::Commit { end_lsn, .. } => {
+                if let Some(running) = &mut self.running {
+                    running.reached = end_lsn;
+                    running.grown(end_lsn);
+                }
+                self.comes_further(end_lsn);
+                if self.state.commit() {
+                    self.confirm_reached().await;
+                }
+            }
+            Message::Relation { relation, .. } => self.state.relation(relation).await,
+            Message::Insert { relation, new, .. } => {
+                self.state.broadcast(relation, &new).await;
+                self.state.change(Action::Insert, relation, Some(new), None).await;
+            }
+            Message::Update { relation, old, new, .. } => {
+                self.state.change(Action::Update, relation, Some(new), old).await;
+            }
+            Message::Delete { relation, old, .. } => {
+                self.state.change(Action::Delete, relation, None, Some(old)).await;
+            }
+            Message::Truncate { relations, .. } => self.state.truncated(&relations).await,
+            // The others carry nothing for subscribers.
+            _ => {}
+        }
+    }
+
+    /// The server has read its log up to a position. In the middle of a transaction that says nothing. It says so after
+    /// every transaction when there is no other: what waits goes on waiting for company.
+    async fn idle(&mut self, position: Lsn) {
+        if self.state.is_reading() {
+            return;
+        }
+        let Some(running) = &mut self.running else { return };
+        running.reached = running.reached.max(position);
+        running.grown(position);
+        if !self.state.is_due() {
+            running.lag.caught_up(true);
+            self.confirm_reached().await;
+        }
+        self.comes_further(position);
+    }
+
+    /// Everything up to the last transaction that came whole was handed over.
+    pub(super) async fn confirm_reached(&self) {
+        if let Some(running) = &self.running {
+            running.confirm(running.reached).await;
+        }
+    }
+}

@@ -1,10 +1,61 @@
-//! Row-level security, compiled: who sees a row, decided here.
+//! Row-level security, compiled: who sees a row, decided here (spec `row_security` 2).
 //!
-//! See the end of this page for how a worker uses it.
+//! A policy becomes a [`Tree`](crate::Tree) over the columns of the row and over *terms*: what a party's claims say, or
+//! sets that are its own. Terms are asked of the database once for a party; rows are then judged without it, and found
+//! through an index. What is not certain to mean here what it means in PostgreSQL is left to the database, with a
+//! reason for whoever wrote the policy.
+//!
+//! # How a worker uses it
+//!
+//! **Compile**, when a table is first watched by a role, and again when the catalog changes (a policy, a function, a
+//! membership of roles, the table's columns, a type or a collation):
+//!
+//! 1. Read the policies that decide: for SELECT or ALL, with a condition, for a role that the party's role has the
+//!    privileges of, in the order of their names. Print conditions by `pg_get_expr` in a session with an empty search path and without temporary
+//!    tables. If the role bypasses row-level security, nothing is compiled.
+//! 2. Call [`compile`]. While [`Compiled::wanted`] is not empty, load what it names into the [`Catalog`] (a name that
+//!    does not exist is entered with an empty list) and call it again. One catalog serves all tables. When DDL was
+//!    seen, begin with an empty one.
+//! 3. Make a [`Sight`] of it. Parties of one role share it. Tell [`Compiled::asked`] on the dashboard.
+//!
+//! **Ask for a party** when its first subscription comes and when its claims change: run each [`Term::sql`] as the
+//! role with the claims, all in one round trip, each in a subtransaction that is undone. Columns come as texts. The
+//! answers, `Err` for one that failed, make [`Compiled::values`]; enter them by [`Sight::insert`]. The answers must not
+//! be older than the first row that is judged by them: ask after the party was made known, and let rows wait for it.
+//! The session's output settings must be those of the replication session.
+//!
+//! **Watch** the tables in [`Term::reads`] and [`Call::reads`] (a `Reads::tables` holds OIDs). When a row of one of
+//! them changes in the stream, before any later row is judged: ask the terms that read it anew, for all parties that
+//! have it or for those that the change concerns, and call [`Sight::update`]; call [`Sight::forget_call`] for calls
+//! that read it. Until the new answers are there no row is judged by the old ones. Where [`Reads::can_be_kept`] is
+//! false, or a table is not in a publication that is read, do so at the beginning of every batch of rows.
+//!
+//! **Match a row**: [`Sight::look`] with the columns of the image, in the order of [`Relation::fields`], and the
+//! clock. [`Seen::shown`] see it. While [`Seen::needs`] is not empty, ask each call for its values and parties: `select
+//! (`[`Call::sql`]`)` over one row that is called as the table and has the call's columns, cast to their types, from
+//! [`CallKey::values`]; give the answers to [`Sight::answer`], and look again. Then [`Seen::open`] are those whom the
+//! database has to be asked about the row itself, as for policies that are not compiled. Nobody else sees it.
+//!
+//! The old image is judged in the same way. A column that a change does not carry (an unchanged TOASTed value) is
+//! [`Cell::Missing`](crate::Cell::Missing): whoever it decides for is asked about.
+//!
+//! With filters: a subscription whose filter has no equality is reached through its party, from [`Sight::look`]; one
+//! that has is reached through the filter's index, and judged by [`Sight::judge`] for its party alone. The shorter of
+//! the two lists is walked.
+//!
+//! # What is never done
+//!
+//! Guess. A value that was not asked is open; so is a text that could mean something else (an upper-case `I` under
+//! `lower`, a uuid that is not written as PostgreSQL writes it). Open never shows a row. When a term or a call failed
+//! for a party, PostgreSQL may refuse its whole query (a privilege is missing): the party is shown nothing without
+//! being asked about, until it is entered anew. And a part that is true shows no row while one before it is open,
+//! because that one may raise.
 
 mod atom;
 mod catalog;
 mod compile;
+mod compiled;
+mod names;
 mod operand;
 mod parse;
 mod read;
@@ -14,164 +65,11 @@ mod types;
 mod values;
 mod why;
 
-use std::{collections::BTreeSet, sync::Arc};
-
-use atom::{Atom, Judged};
-pub use atom::{CallId, TermId};
 pub use catalog::{Catalog, Collation, Field, Function, NamedType, Relation, Volatility, Wanted};
-use realtime_pgoutput::message::UnixMicros;
+pub use compile::compile;
+pub use compiled::{Answer, Asked, Call, Compiled, Policy, Term};
+pub use names::{CallId, TermId};
 pub use scan::Reads;
 pub use sight::{CallKey, Need, PartyName, Seen, Sight};
 pub use values::Values;
-use values::{Kind, Value};
 pub use why::Why;
-
-use crate::{cell::Cell, tree::Tree, truth::Truth};
-
-/// A policy for SELECT or ALL that holds for a role and has a condition.
-#[derive(Debug, Clone, Copy)]
-pub struct Policy<'a> {
-    /// Whether it shows rows (`PERMISSIVE`) or demands something of those that are shown (`RESTRICTIVE`).
-    pub permissive: bool,
-    /// Its condition as `pg_get_expr` prints it with an empty search path.
-    pub using: &'a str,
-}
-
-/// The policies of a table that decide for a role.
-#[derive(Debug, Clone)]
-pub struct Compiled {
-    tree: Arc<Tree<Atom>>,
-    terms: Vec<Term>,
-    calls: Vec<Call>,
-    asked: Vec<Asked>,
-    wanted: BTreeSet<Wanted>,
-}
-
-/// Something that a party has a value for, whatever the row: what its claims say, a set that is its own.
-#[derive(Debug, Clone)]
-pub struct Term {
-    sql: Box<str>,
-    kind: Kind,
-    reads: Reads,
-}
-
-impl Term {
-    /// The statement that asks for it, to be run as the role with the party's claims. It has no parameters, and all its
-    /// columns are texts.
-    #[must_use]
-    pub fn sql(&self) -> &str {
-        &self.sql
-    }
-
-    /// How many columns the answer has.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.kind.width()
-    }
-
-    /// What the answer depends on beside the claims.
-    #[must_use]
-    pub const fn reads(&self) -> &Reads {
-        &self.reads
-    }
-}
-
-/// A condition about some columns of the row, whose answer for a party is kept for each combination of their values.
-#[derive(Debug, Clone)]
-pub struct Call {
-    sql: Box<str>,
-    columns: Vec<usize>,
-    reads: Reads,
-}
-
-impl Call {
-    /// The condition: an SQL expression in which columns stand alone, or behind the table's name inside of subqueries.
-    /// So it means the same over any relation that is called as the table and has these columns, of the same types.
-    #[must_use]
-    pub fn sql(&self) -> &str {
-        &self.sql
-    }
-
-    /// The columns, by index.
-    #[must_use]
-    pub fn columns(&self) -> &[usize] {
-        &self.columns
-    }
-
-    /// What the answer depends on beside the claims and the columns.
-    #[must_use]
-    pub const fn reads(&self) -> &Reads {
-        &self.reads
-    }
-}
-
-/// A part of a policy that is not compiled: where it decides, the database is asked about the row.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// Which of the policies it stands in.
-    pub policy: usize,
-    /// The part.
-    pub text: Box<str>,
-    /// Why it is not compiled.
-    pub why: Why,
-    /// The columns that it reads, by index; `None` if that is not known.
-    pub columns: Option<BTreeSet<usize>>,
-}
-
-/// Rows of columns, as the database answered for a term; `Err` if it failed.
-pub type Answer = Result<Vec<Vec<Option<String>>>, ()>;
-
-impl Compiled {
-    /// Compiles policies. `own` is the table; its fields are in the order in which rows are read.
-    #[must_use]
-    pub fn new(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog) -> Self {
-        compile::compile(policies, own, catalog)
-    }
-
-    /// What the compiler looked for and did not find in the catalog. While there is something, the result is right but
-    /// more is asked than has to be: load it and compile again.
-    #[must_use]
-    pub const fn wanted(&self) -> &BTreeSet<Wanted> {
-        &self.wanted
-    }
-
-    /// What every party has to be asked for.
-    #[must_use]
-    pub fn terms(&self) -> &[Term] {
-        &self.terms
-    }
-
-    /// Conditions whose answers are kept for values of columns.
-    #[must_use]
-    pub fn calls(&self) -> &[Call] {
-        &self.calls
-    }
-
-    /// What is not compiled, and why.
-    #[must_use]
-    pub fn asked(&self) -> &[Asked] {
-        &self.asked
-    }
-
-    /// The values of a party's terms, by the answers in the order of [`terms`](Self::terms).
-    #[must_use]
-    pub fn values(&self, answers: &[Answer]) -> Values {
-        let value = |(term, answer): (&Term, &Answer)| match answer {
-            Ok(rows) => term.kind.value(rows),
-            Err(()) => Value::Open,
-        };
-        Values(self.terms.iter().zip(answers).map(value).collect())
-    }
-
-    /// What can be said of a row for a party. Calls are answered by `call`: open if the answer is not known.
-    pub fn judge<'a>(
-        &self,
-        row: impl Fn(usize) -> Cell<'a>,
-        values: &Values,
-        now: UnixMicros,
-        mut call: impl FnMut(CallId) -> Truth,
-    ) -> Truth {
-        let with = Judged { values, now };
-        self.tree.judge(&mut |atom| atom.judge(&row, &with, &mut call))
-    }
-}

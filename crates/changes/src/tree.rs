@@ -20,6 +20,13 @@ pub enum Tree<L> {
     Is(Box<Tree<L>>, Truth),
 }
 
+/// Which results may not be taken early.
+#[derive(Debug, Clone, Copy)]
+struct Guard {
+    from_true: bool,
+    from_false: bool,
+}
+
 impl<L> Tree<L> {
     /// All of some conditions, without those that say nothing.
     pub fn and(parts: impl IntoIterator<Item = Self>) -> Self {
@@ -79,32 +86,49 @@ impl<L> Tree<L> {
 
     /// What can be said when `leaf` says what it knows. A conjunction that is false asks no more leaves, nor does a
     /// disjunction that is true.
+    ///
+    /// PostgreSQL evaluates the parts of AND and OR in their order, and some raise. So a part that is true does not
+    /// make a disjunction true while one before it is open; nor does a part that is false make a conjunction false
+    /// where that would make the whole true.
     pub fn judge<F: FnMut(&L) -> Truth>(&self, leaf: &mut F) -> Truth {
+        self.judge_guarded(leaf, Guard { from_true: true, from_false: false })
+    }
+
+    fn judge_guarded<F: FnMut(&L) -> Truth>(&self, leaf: &mut F, guard: Guard) -> Truth {
         match self {
             Self::Known(truth) => *truth,
             Self::Leaf(inner) => leaf(inner),
             Self::And(parts) => {
-                let mut all = Truth::TRUE;
+                let (mut all, mut open) = (Truth::TRUE, false);
                 for part in parts {
-                    all = all.and(part.judge(leaf));
-                    if all == Truth::FALSE {
-                        break;
+                    let truth = part.judge_guarded(leaf, guard);
+                    if truth == Truth::FALSE {
+                        return if open && guard.from_false { Truth::OPEN } else { truth };
                     }
+                    open |= !truth.is_known();
+                    all = all.and(truth);
                 }
                 all
             }
             Self::Or(parts) => {
-                let mut any = Truth::FALSE;
+                let (mut any, mut open) = (Truth::FALSE, false);
                 for part in parts {
-                    any = any.or(part.judge(leaf));
-                    if any == Truth::TRUE {
-                        break;
+                    let truth = part.judge_guarded(leaf, guard);
+                    if truth == Truth::TRUE {
+                        return if open && guard.from_true { Truth::OPEN } else { truth };
                     }
+                    open |= !truth.is_known();
+                    any = any.or(truth);
                 }
                 any
             }
-            Self::Not(inner) => inner.judge(leaf).not(),
-            Self::Is(inner, value) => inner.judge(leaf).is(*value),
+            Self::Not(inner) => {
+                let swapped = Guard { from_true: guard.from_false, from_false: guard.from_true };
+                inner.judge_guarded(leaf, swapped).not()
+            }
+            Self::Is(inner, value) => {
+                inner.judge_guarded(leaf, Guard { from_true: true, from_false: true }).is(*value)
+            }
         }
     }
 
@@ -177,7 +201,40 @@ mod tests {
         prop::collection::vec(prop::option::of(any::<bool>()), 5)
     }
 
+    /// What PostgreSQL does: parts in their order, and a leaf may raise.
+    fn in_order(tree: &Tree<usize>, leaves: &[Result<Option<bool>, ()>]) -> Result<Option<bool>, ()> {
+        match tree {
+            Tree::Known(truth) => Ok([Some(true), Some(false), None]
+                .into_iter()
+                .find(|value| Truth::known(*value) == *truth)
+                .unwrap()),
+            Tree::Leaf(at) => leaves[*at],
+            Tree::And(parts) | Tree::Or(parts) => {
+                let ends = matches!(tree, Tree::Or(_));
+                let mut null = false;
+                for part in parts {
+                    match in_order(part, leaves)? {
+                        Some(value) if value == ends => return Ok(Some(ends)),
+                        Some(_) => {}
+                        None => null = true,
+                    }
+                }
+                Ok(if null { None } else { Some(!ends) })
+            }
+            Tree::Not(inner) => Ok(in_order(inner, leaves)?.map(|value| !value)),
+            Tree::Is(inner, value) => Ok(Some(Truth::known(in_order(inner, leaves)?) == *value)),
+        }
+    }
+
     proptest! {
+        /// Where an open leaf raises, nothing is said to hold that PostgreSQL would raise at.
+        #[test]
+        fn nothing_holds_that_raises(tree in tree(), leaves in prop::collection::vec(prop::option::of(prop::option::of(any::<bool>())), 5)) {
+            let leaves: Vec<Result<Option<bool>, ()>> = leaves.into_iter().map(|leaf| leaf.ok_or(())).collect();
+            let judged = tree.judge(&mut |at| leaves[*at].map_or(Truth::OPEN, Truth::known));
+            prop_assert!(!judged.holds() || in_order(&tree, &leaves) == Ok(Some(true)));
+        }
+
         #[test]
         fn known_leaves_give_what_the_model_gives(tree in tree(), leaves in leaves()) {
             let expected = Truth::known(model(&tree, &leaves));

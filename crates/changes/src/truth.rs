@@ -15,6 +15,8 @@ impl Truth {
     pub const FALSE: Self = Self(2);
     /// Certainly NULL.
     pub const NULL: Self = Self(4);
+    /// False or NULL.
+    pub const NOT_TRUE: Self = Self(6);
     /// Nothing is known.
     pub const OPEN: Self = Self(7);
 

@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use realtime_changes::{
     Cell,
     policy::{
-        Catalog, Collation, Compiled, Field, Function, Policy, Relation, Sight, Volatility, Wanted,
+        self, Catalog, Collation, Field, Function, Policy, Relation, Sight, Volatility, Wanted,
     },
 };
 use realtime_pgoutput::message::UnixMicros;
@@ -53,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
     let mut catalog = Catalog::default();
     let policies = [Policy { permissive: true, using }, Policy { permissive: false, using: body }];
     let compiled = loop {
-        let compiled = Compiled::new(&policies, &own, &catalog);
+        let compiled = policy::compile(&policies, &own, &catalog);
         if compiled.wanted().is_empty() {
             break compiled;
         }

@@ -2,37 +2,14 @@
 
 use std::{borrow::Cow, cmp::Ordering, sync::Arc};
 
-use realtime_pgoutput::{Element, message::UnixMicros, parse_array};
+use realtime_pgoutput::message::UnixMicros;
 
 use super::{
+    names::{CallId, TermId},
     operand::{Got, Operand},
-    values::{self, Value, Values},
+    values::{self, Value, Values, elements},
 };
 use crate::{cell::Cell, like, truth::Truth, value::Family};
-
-/// Names a term of a compiled policy, by its place in [`Compiled::terms`](super::Compiled::terms).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TermId(pub(super) u32);
-
-/// Names a call of a compiled policy, by its place in [`Compiled::calls`](super::Compiled::calls).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CallId(pub(super) u32);
-
-impl TermId {
-    /// The place in the list of terms.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl CallId {
-    /// The place in the list of calls.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// A leaf of a policy.
 #[derive(Debug, Clone)]
@@ -56,7 +33,7 @@ pub(super) enum Atom {
     /// The answer to a call for the row's values.
     Call(CallId),
     /// Only the database knows, of the row as a whole.
-    Asked(u32),
+    Asked,
 }
 
 /// A comparison.
@@ -133,8 +110,6 @@ pub(super) struct Judged<'v> {
     pub(super) now: UnixMicros,
 }
 
-const FALSE_OR_NULL: Truth = Truth::TRUE.not().or(Truth::FALSE);
-
 impl Atom {
     /// What the leaf is for a row. Calls are answered by `call`.
     pub(super) fn judge<'a>(
@@ -183,7 +158,7 @@ impl Atom {
             },
             Self::Clock { operand, op } => clock(operand.take(row(operand.column)), *op, with.now),
             Self::Call(id) => call(*id),
-            Self::Asked(_) => Truth::OPEN,
+            Self::Asked => Truth::OPEN,
         }
     }
 
@@ -196,16 +171,16 @@ impl Atom {
         match self {
             Self::Gate(term) => gate(values.get(*term)),
             Self::Compare { op: Op::Distinct, .. } => Truth::OPEN,
-            Self::Compare { side: Side::Term(term), .. } | Self::Has { side: Side::Term(term), .. } => {
-                with_value(values.get(*term))
-            }
+            Self::Compare { side: Side::Term(term), .. } => with_value(values.get(*term)),
+            // An empty array has not even NULL.
+            Self::Has { side: Side::Term(term), .. } if *values.get(*term) == Value::Null => Truth::NOT_TRUE,
             Self::AnyOf { list: List::Term(term), .. } => match values.get(*term) {
                 Value::Set(set) if set.is_empty() => Truth::FALSE,
                 value => with_value(value),
             },
             Self::Member { set, otherwise, .. } => match values.get(*set) {
                 Value::Set(set) if set.is_empty() => match otherwise {
-                    Otherwise::NotTrue => FALSE_OR_NULL,
+                    Otherwise::NotTrue => Truth::NOT_TRUE,
                     _ => Truth::FALSE,
                 },
                 _ => Truth::OPEN,
@@ -298,26 +273,6 @@ fn has(family: Family, array: Got<'_>, value: &Value) -> Truth {
     }
 }
 
-/// The keys of an array's elements, and whether NULL is among them.
-pub(super) fn elements(family: Family, text: &[u8]) -> Option<(Vec<Box<[u8]>>, bool)> {
-    // Other lower bounds are written before the braces.
-    if text.first() != Some(&b'{') {
-        return None;
-    }
-    let (mut keys, mut has_null) = (Vec::new(), false);
-    let mut rest = vec![parse_array(text, b',')?];
-    while let Some(list) = rest.pop() {
-        for element in list {
-            match element {
-                Element::Null => has_null = true,
-                Element::Value(value) => keys.push(family.key(&value)?.into_owned().into_boxed_slice()),
-                Element::Array(inner) => rest.push(inner),
-            }
-        }
-    }
-    Some((keys, has_null))
-}
-
 fn member<'a>(
     operands: &[(Operand, Family)],
     set: &Value,
@@ -327,7 +282,7 @@ fn member<'a>(
     let Value::Set(set) = set else { return Truth::OPEN };
     let unequal = match otherwise {
         Otherwise::False => Truth::FALSE,
-        Otherwise::NotTrue => FALSE_OR_NULL,
+        Otherwise::NotTrue => Truth::NOT_TRUE,
         Otherwise::In if set.has_null => Truth::NULL,
         Otherwise::In => Truth::FALSE,
     };

@@ -11,15 +11,17 @@ use sqlparser::ast::{
 };
 
 use super::{
-    Asked, Call, Compiled, Policy, Term, Why,
-    atom::{Atom, CallId, List, Op, Otherwise, Side, TermId},
+    Why,
+    atom::{Atom, List, Op, Otherwise, Side},
     catalog::{Catalog, Collation, Relation},
+    compiled::{Asked, Call, Compiled, Policy, Term},
+    names::{CallId, TermId},
     operand::Operand,
     parse,
     read::{self, Reader, Typed, family_of, unnested},
     scan::{Facts, Scanner, Type},
     types::{self, BOOL, TEXT, TIMESTAMPTZ},
-    values::{Kind, Value, ValueSet},
+    values::{Kind, Value, ValueSet, one},
 };
 use crate::{like, tree::Tree, truth::Truth, value::Family};
 
@@ -28,8 +30,10 @@ const MAX_TERMS: usize = 200;
 
 type Node = Tree<Atom>;
 
-/// Compiles the policies of a table that decide for a role.
-pub(super) fn compile(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog) -> Compiled {
+/// Compiles the policies of a table that decide for a role. `own` is the table; its fields are in the order in which rows
+/// are read.
+#[must_use]
+pub fn compile(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog) -> Compiled {
     let mut compiler = Compiler {
         scanner: Scanner::new(catalog, own),
         reader: Reader { catalog, own, inside: false },
@@ -44,6 +48,12 @@ pub(super) fn compile(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog
     };
     let (shown, demanded) = (of(true), of(false));
     let tree = Tree::and(std::iter::once(Tree::or(shown)).chain(demanded));
+    if compiler.scanner.recursive {
+        // Whatever the rest says: the database says that it fails.
+        let asked = Asked { policy: 0, text: "".into(), why: Why::Recursive, columns: None };
+        let (tree, wanted) = (Arc::new(Tree::Leaf(Atom::Asked)), compiler.scanner.wanted);
+        return Compiled { tree, terms: Vec::new(), calls: Vec::new(), asked: vec![asked], wanted };
+    }
     Compiled {
         tree: Arc::new(tree),
         terms: compiler.terms,
@@ -85,7 +95,7 @@ impl<'c> Compiler<'c> {
     fn ask_whole(&mut self, text: &str, why: Why) -> Node {
         // Whatever its columns are, they are not known.
         self.asked.push(Asked { policy: self.policy, text: text.into(), why, columns: None });
-        self.last_asked()
+        Tree::Leaf(Atom::Asked)
     }
 
     fn ask(&mut self, expression: &Expr, why: Why) -> Node {
@@ -93,11 +103,7 @@ impl<'c> Compiler<'c> {
         // The text is for people; what is too deep to be printed safely is not.
         let text = if why == Why::TooLarge { String::from("…") } else { expression.to_string() };
         self.asked.push(Asked { policy: self.policy, text: text.into(), why, columns });
-        self.last_asked()
-    }
-
-    fn last_asked(&self) -> Node {
-        Tree::Leaf(Atom::Asked(u32::try_from(self.asked.len().saturating_sub(1)).unwrap_or(u32::MAX)))
+        Tree::Leaf(Atom::Asked)
     }
 
     /// An expression that stands where a condition stands.
@@ -257,7 +263,7 @@ impl<'c> Compiler<'c> {
         }
         let side = match other {
             Part::Operand(other) => Side::Operand(other.operand),
-            Part::Constant(_, value) => Side::Constant(value),
+            Part::Constant(_, value) => Side::Constant(in_family(family, value)?),
             Part::Free(facts, _) => Side::Term(self.term(text, facts, Kind::One(family))?),
             Part::Now => return Err(Why::Clock),
         };
@@ -322,7 +328,7 @@ impl<'c> Compiler<'c> {
         };
         let family = family_of(element, kind, false).ok_or(Why::Type)?;
         let side = match value {
-            Part::Constant(_, value) => Side::Constant(value),
+            Part::Constant(_, value) => Side::Constant(in_family(family, value)?),
             Part::Free(facts, _) => Side::Term(self.term(text, facts, Kind::One(family))?),
             _ => return Err(Why::Type),
         };
@@ -351,7 +357,7 @@ impl<'c> Compiler<'c> {
                 return None;
             }
             found = Some(family);
-            match value {
+            match in_family(family, value).ok()? {
                 Value::Null => set.has_null = true,
                 Value::One { key, .. } => {
                     set.keys.insert(key);
@@ -395,6 +401,16 @@ impl<'c> Compiler<'c> {
         let columns: Vec<usize> = facts.own.into_iter().collect();
         self.calls.push(Call { sql: text.into(), columns, reads: facts.reads });
         Some(CallId(u32::try_from(self.calls.len() - 1).unwrap_or(u32::MAX)))
+    }
+}
+
+/// A constant as it is compared: what it is equal by depends on the other side's type too.
+fn in_family(family: Family, value: Value) -> Result<Value, Why> {
+    match value {
+        Value::One { text, .. } => {
+            std::str::from_utf8(&text).ok().and_then(|text| one(family, text)).ok_or(Why::Type)
+        }
+        value => Ok(value),
     }
 }
 

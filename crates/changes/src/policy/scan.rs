@@ -88,6 +88,11 @@ pub(super) struct Scanner<'c> {
     depth: usize,
     /// Functions and relations that were looked into.
     seen: FxHashSet<Oid>,
+    /// Tables whose policies are being looked at, the policy's own first. Policies that come back to one of them are
+    /// refused by PostgreSQL.
+    within: Vec<Oid>,
+    /// Whether that was so.
+    pub(super) recursive: bool,
 }
 
 impl<'c> Scanner<'c> {
@@ -100,6 +105,8 @@ impl<'c> Scanner<'c> {
             frames: Vec::new(),
             depth: 0,
             seen: FxHashSet::default(),
+            within: vec![own.oid],
+            recursive: false,
         }
     }
 

@@ -7,34 +7,22 @@
 mod calls;
 mod reach;
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use calls::CallIndex;
-pub use calls::{CallKey, Need};
-use reach::{Reach, Way};
+pub use calls::{CallKey, Need, PartyName};
+use reach::{Path, Reach, Way};
 use realtime_pgoutput::message::UnixMicros;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Compiled, Values,
-    atom::{Atom, CallId, Judged, RowKey, elements, key_of},
-    operand::{Got, Operand},
+    atom::{Atom, Judged, RowKey, key_of},
+    compiled::Compiled,
+    names::CallId,
+    operand::Got,
+    values::{Values, elements},
 };
-use crate::{cell::Cell, tree::Tree, truth::Truth, value::Family};
-
-/// What names a party.
-pub trait PartyName: Copy + Eq + Ord + Hash + std::fmt::Debug {}
-
-impl<P: Copy + Eq + Ord + Hash + std::fmt::Debug> PartyName for P {}
-
-/// What a row is looked up by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Path {
-    /// The key of some operands.
-    Key(Vec<(Operand, Family)>),
-    /// Each element of an array.
-    Elements(Operand, Family),
-}
+use crate::{cell::Cell, truth::Truth};
 
 /// The parties that a path leads to.
 #[derive(Debug)]
@@ -231,20 +219,40 @@ impl<P: PartyName> Sight<P> {
         }
     }
 
-    /// Takes the answers to a call, in the order of the parties that were to be asked. `None`: the call failed, and the
-    /// database has to be asked about the rows.
-    pub fn answer(&mut self, need: &Need<P>, answers: &[Option<Truth>]) {
+    /// Takes the answers to a call, in the order of the parties that were to be asked. `None`: the call failed. The
+    /// database is asked about all rows of such a party from then on, until it is entered anew.
+    pub fn answer(&mut self, need: &Need<P>, answers_given: &[Option<Truth>]) {
         let Some(index) = self.calls.get_mut(need.call.index()) else { return };
         let is_here = |party: &P, since: u64| self.parties.get(party).is_some_and(|held| held.since == since);
         let answers = need
             .parties
             .iter()
             .zip(&need.since)
-            .zip(answers)
+            .zip(answers_given)
             // Who was entered anew meanwhile is somebody else.
             .filter(|((party, since), _)| is_here(party, **since))
             .map(|((party, since), answer)| (*party, *since, answer.unwrap_or(Truth::OPEN)));
         index.answer(need, answers);
+        let failed: Vec<P> = need
+            .parties
+            .iter()
+            .zip(answers_given)
+            .filter(|(_, answer)| answer.is_none())
+            .map(|(party, _)| *party)
+            .collect();
+        for party in failed {
+            self.fail(party);
+        }
+    }
+
+    /// Something failed for a party.
+    fn fail(&mut self, party: P) {
+        let Some(held) = self.parties.get_mut(&party).filter(|held| !held.values.failed) else { return };
+        let since = held.since;
+        let mut values = std::mem::take(&mut held.values);
+        values.failed = true;
+        self.remove(party);
+        self.enter(party, values, since);
     }
 
     /// The parties that may see a row, each once: those that its keys lead to, and those that are always judged.
@@ -295,6 +303,7 @@ impl<P: PartyName> Sight<P> {
             }
         };
         let truth = self.policy.tree.judge(&mut |atom: &Atom| atom.judge(row, &with, &mut call));
+        let truth = held.values.settle(truth);
         if truth.holds() {
             seen.shown.push(party);
         } else if truth.may_hold() {
@@ -307,7 +316,9 @@ impl<P: PartyName> Sight<P> {
 
     /// Notes that a call has to be answered for a party. All others that the call leads to are asked with it.
     fn need(&self, seen: &mut Seen<P>, call: CallId, key: CallKey, party: P) {
-        let (Some(index), Some(held)) = (self.calls.get(call.index()), self.parties.get(&party)) else { return };
+        let (Some(index), Some(held)) = (self.calls.get(call.index()), self.parties.get(&party)) else {
+            return;
+        };
         let known = seen.needs.iter().position(|need| need.call == call && need.key == key);
         let at = known.unwrap_or_else(|| {
             let (since, parties) = index.unasked(&key).unzip();
@@ -352,6 +363,3 @@ impl<P: PartyName> Index<P> {
         }
     }
 }
-
-/// The tree of a policy.
-type Node = Tree<Atom>;

@@ -2,12 +2,19 @@
 
 use std::collections::HashSet;
 
-use super::atom::{TermId, elements};
-use crate::value::Family;
+use realtime_pgoutput::{Element, parse_array};
+
+use super::names::TermId;
+use crate::{truth::Truth, value::Family};
 
 /// The values of a party's terms. What was not answered, or failed, is open: rows that it decides are asked about.
 #[derive(Debug, Clone, Default)]
-pub struct Values(pub(super) Vec<Value>);
+pub struct Values {
+    pub(super) all: Vec<Value>,
+    /// Whether something failed. PostgreSQL may refuse the whole query then (a privilege is missing), so nothing is
+    /// shown without asking it.
+    pub(super) failed: bool,
+}
 
 /// The value of a term.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,8 +50,13 @@ impl ValueSet {
 static OPEN: Value = Value::Open;
 
 impl Values {
+    /// What a judgement means for the party.
+    pub(super) fn settle(&self, truth: Truth) -> Truth {
+        if self.failed && truth.holds() { Truth::OPEN } else { truth }
+    }
+
     pub(super) fn get(&self, term: TermId) -> &Value {
-        self.0.get(term.index()).unwrap_or(&OPEN)
+        self.all.get(term.index()).unwrap_or(&OPEN)
     }
 }
 
@@ -131,6 +143,26 @@ fn set(families: &[Family], rows: &[Vec<Option<String>>]) -> Option<ValueSet> {
         }
     }
     Some(set)
+}
+
+/// The keys of an array's elements, and whether NULL is among them.
+pub(super) fn elements(family: Family, text: &[u8]) -> Option<(Vec<Box<[u8]>>, bool)> {
+    // Other lower bounds are written before the braces.
+    if text.first() != Some(&b'{') {
+        return None;
+    }
+    let (mut keys, mut has_null) = (Vec::new(), false);
+    let mut rest = vec![parse_array(text, b',')?];
+    while let Some(list) = rest.pop() {
+        for element in list {
+            match element {
+                Element::Null => has_null = true,
+                Element::Value(value) => keys.push(family.key(&value)?.into_owned().into_boxed_slice()),
+                Element::Array(inner) => rest.push(inner),
+            }
+        }
+    }
+    Some((keys, has_null))
 }
 
 /// One key of several: each with its length before it.

@@ -42,6 +42,9 @@ pub enum Why {
         "its subquery is tied to the row by more than equality between a column of the row and one of the subquery: write the membership so, and it will be compiled"
     )]
     Correlated,
+    /// Policies that read tables in a circle.
+    #[error("PostgreSQL refuses it: infinite recursion in policies (42P17)")]
+    Recursive,
     /// A column that the table does not have by now.
     #[error("it names something that is not a column of the table")]
     UnknownColumn,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use realtime_changes::policy::{
-    Catalog, Collation, Compiled, Field, Function, NamedType, Policy, Relation, Volatility, Wanted,
+    self, Catalog, Collation, Compiled, Field, Function, NamedType, Policy, Relation, Volatility, Wanted,
 };
 use tokio_postgres::Client;
 
@@ -91,7 +91,7 @@ pub async fn compile(
     policies: &[Policy<'_>],
 ) -> Result<Compiled> {
     loop {
-        let compiled = Compiled::new(policies, own, catalog);
+        let compiled = policy::compile(policies, own, catalog);
         if compiled.wanted().is_empty() {
             return Ok(compiled);
         }
@@ -119,8 +119,8 @@ pub async fn compile(
     }
 }
 
-/// Makes policies of the table `rooms`, and reads them as PostgreSQL prints them. `None` if it refuses them.
-pub async fn printed(client: &Client, policies: &[(bool, String)]) -> Result<Option<Vec<(bool, String)>>> {
+/// Makes policies of the table `rooms`, and reads them as PostgreSQL prints them.
+pub async fn printed(client: &Client, policies: &[(bool, String)]) -> Result<Vec<(bool, String)>> {
     let mut made = String::from("begin;");
     for at in 0..8 {
         made += &format!("drop policy if exists p{at} on public.rooms;");
@@ -146,5 +146,5 @@ pub async fn printed(client: &Client, policies: &[(bool, String)]) -> Result<Opt
         )
         .await?;
     client.batch_execute("reset search_path").await?;
-    Ok(Some(rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -16,14 +16,18 @@ impl<'c> Scanner<'c> {
             _ => None,
         };
         let statements = statements.ok_or_else(|| Why::not_understood("its body"))?;
-        self.elsewhere(|scanner| {
+        // A function's queries are planned by themselves.
+        let within = std::mem::take(&mut self.within);
+        let found = self.elsewhere(|scanner| {
             scanner.frames.push(Frame::default());
             for statement in &statements {
                 let Statement::Query(query) = statement else { return Err(Why::not_understood("its body")) };
                 scanner.query(query)?;
             }
             Ok(())
-        })
+        });
+        self.within = within;
+        found
     }
 
     /// Looks at something that is not the policy's own text: its columns are none of the row, its collations none of

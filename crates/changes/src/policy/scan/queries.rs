@@ -227,9 +227,14 @@ impl<'c> Scanner<'c> {
             return;
         }
         self.facts.reads.tables.insert(relation.oid);
+        if self.within.contains(&relation.oid) {
+            self.recursive = true;
+            return;
+        }
         if !self.seen.insert(relation.oid) {
             return;
         }
+        self.within.push(relation.oid);
         for policy in &relation.policies {
             let read = parse::expression(policy).and_then(|policy| {
                 self.elsewhere(|scanner| {
@@ -241,6 +246,7 @@ impl<'c> Scanner<'c> {
                 self.facts.reads.unwatched.get_or_insert_with(|| relation.name.clone());
             }
         }
+        self.within.pop();
     }
 }
 

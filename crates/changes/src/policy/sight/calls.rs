@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::PartyName;
-use crate::{cell::Cell, policy::CallId, truth::Truth};
+use crate::{cell::Cell, policy::names::CallId, truth::Truth};
+
+/// What names a party.
+pub trait PartyName: Copy + Eq + Ord + std::hash::Hash + std::fmt::Debug {}
+
+impl<P: Copy + Eq + Ord + std::hash::Hash + std::fmt::Debug> PartyName for P {}
 
 /// Most answers that a call keeps. Beyond it all are forgotten and asked again, as they are needed.
 const MAX_KEPT: usize = 1_000_000;
@@ -105,9 +109,8 @@ impl<P: PartyName> CallIndex<P> {
             return;
         }
         if let Some(known) = self.answers.get(key) {
-            let counts = |(party, (since, _)): (&P, &(u64, Truth))| {
-                self.leads(*since, *party).then_some(*party)
-            };
+            let counts =
+                |(party, (since, _)): (&P, &(u64, Truth))| self.leads(*since, *party).then_some(*party);
             found.extend(known.given.iter().filter_map(counts));
         }
         found.extend(self.unasked(key).map(|(_, party)| party));
@@ -128,7 +131,7 @@ impl<P: PartyName> CallIndex<P> {
         }
     }
 
-    pub(super) fn answer(&mut self, need: &super::Need<P>, answers: impl Iterator<Item = (P, u64, Truth)>) {
+    pub(super) fn answer(&mut self, need: &Need<P>, answers: impl Iterator<Item = (P, u64, Truth)>) {
         if need.generation != self.generation {
             return;
         }
@@ -136,14 +139,13 @@ impl<P: PartyName> CallIndex<P> {
             self.answers.clear();
             self.kept = 0;
         }
-        let known = self
-            .answers
-            .entry(need.key.clone())
-            .or_insert_with(|| Known { given: HashMap::new(), upto: 0 });
+        let known =
+            self.answers.entry(need.key.clone()).or_insert_with(|| Known { given: HashMap::new(), upto: 0 });
         known.upto = known.upto.max(need.upto);
         self.kept += 1;
         for (party, since, answer) in answers {
-            let is_implied = answer == Truth::FALSE && self.members.get(&since) == Some(&party) && since <= known.upto;
+            let is_implied =
+                answer == Truth::FALSE && self.members.get(&since) == Some(&party) && since <= known.upto;
             if !is_implied && known.given.insert(party, (since, answer)).is_none() {
                 self.kept += 1;
             } else if is_implied && known.given.remove(&party).is_some() {

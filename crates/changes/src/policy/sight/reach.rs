@@ -1,15 +1,28 @@
 //! Through which equalities a party can reach rows.
 
-use super::{Node, Path};
 use crate::{
     policy::{
-        Values,
-        atom::{Atom, CallId, List, Op, Side},
-        values::Value,
+        atom::{Atom, List, Op, Side},
+        names::CallId,
+        operand::Operand,
+        values::{Value, Values},
     },
-    truth::Truth,
     tree::Tree,
+    truth::Truth,
+    value::Family,
 };
+
+/// The tree of a policy.
+type Node = Tree<Atom>;
+
+/// What a row is looked up by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Path {
+    /// The key of some operands.
+    Key(Vec<(Operand, Family)>),
+    /// Each element of an array.
+    Elements(Operand, Family),
+}
 
 /// How a party can reach rows.
 #[derive(Debug)]
@@ -56,13 +69,14 @@ pub(super) fn of<'t>(tree: &'t Node, values: &'t Values) -> Reach<'t> {
     if !tree.judge(&mut |atom| atom.judge_any_row(values)).may_hold() {
         return Reach::Never;
     }
+    if values.failed {
+        return Reach::Always;
+    }
     match tree {
         Tree::Leaf(atom) => of_atom(atom, values),
-        Tree::And(parts) => parts
-            .iter()
-            .map(|part| of(part, values))
-            .min_by_key(Reach::cost)
-            .unwrap_or(Reach::Always),
+        Tree::And(parts) => {
+            parts.iter().map(|part| of(part, values)).min_by_key(Reach::cost).unwrap_or(Reach::Always)
+        }
         Tree::Or(parts) => {
             let mut all = Vec::new();
             for part in parts {
@@ -88,7 +102,9 @@ fn of_atom<'t>(atom: &'t Atom, values: &'t Values) -> Reach<'t> {
     let value = match atom {
         Atom::Compare { op: Op::Equal, side: of, .. } | Atom::Has { side: of, .. } => side(of),
         Atom::AnyOf { list: List::Constant(value), .. } => Some(value),
-        Atom::AnyOf { list: List::Term(term), .. } | Atom::Member { set: term, .. } => Some(values.get(*term)),
+        Atom::AnyOf { list: List::Term(term), .. } | Atom::Member { set: term, .. } => {
+            Some(values.get(*term))
+        }
         Atom::Call(call) => return Reach::By(vec![Way::Call(*call)]),
         _ => None,
     };

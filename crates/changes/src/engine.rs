@@ -16,7 +16,7 @@ use realtime_pgoutput::{
 use rustc_hash::FxHashMap;
 use watched::Watched;
 
-use crate::{EventFilter, Predicate, Question, RoleAccess, Table, predicate::Cell};
+use crate::{Cell, EventFilter, Predicate, Question, RoleAccess, Table};
 
 /// What happened to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@
 //! database.
 
 mod catalog;
+mod cell;
 mod elixir;
 mod engine;
 mod filter;
@@ -17,12 +18,16 @@ mod params;
 mod pattern;
 mod payload;
 mod plan;
+pub mod policy;
 mod predicate;
 mod refusal;
 mod time;
+mod tree;
+mod truth;
 mod value;
 
 pub use catalog::{Column, Comparison, Operators, RoleAccess, Table};
+pub use cell::Cell;
 pub use engine::{
     Action, Asked, Attachment, Candidates, Change, ChannelId, Delivery, Engine, Matches, Party, PartyId,
     Recipient, SubscriptionKey, UnknownTable,
@@ -33,3 +38,5 @@ pub use params::{EventFilter, NamePattern, ParamsError, SubscriptionSpec, legacy
 pub use plan::{Form, LiteralCheck, Plan, plan};
 pub use predicate::{Ask, Predicate, Question};
 pub use refusal::SubscribeRefusal;
+pub use tree::Tree;
+pub use truth::Truth;

@@ -49,7 +49,7 @@ fn is_element(text: &str, oid: u32) -> bool {
     }
 }
 
-fn is_value(text: &str, oid: u32) -> bool {
+pub(crate) fn is_value(text: &str, oid: u32) -> bool {
     match oid {
         INT2 => is_integer(text) && text.parse::<i16>().is_ok(),
         INT4 => is_integer(text) && text.parse::<i32>().is_ok(),

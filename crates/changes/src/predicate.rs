@@ -6,6 +6,7 @@ use bytes::Bytes;
 use realtime_pgoutput::{Element, parse_array};
 
 use crate::{
+    cell::Cell,
     filter::Operator,
     like::Pattern,
     pattern,
@@ -45,15 +46,6 @@ impl Question {
     pub fn holds(&self, answer: Option<bool>) -> bool {
         answer.is_some_and(|answer| answer != self.negate)
     }
-}
-
-/// A value of a row as a filter sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cell<'a> {
-    Null,
-    Text(&'a Bytes),
-    /// The change does not carry the column.
-    Missing,
 }
 
 /// All conditions of one subscription on one table.

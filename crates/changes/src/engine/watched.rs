@@ -10,9 +10,9 @@ use super::{
     SubscriptionKey, party::Parties,
 };
 use crate::{
-    Table,
+    Cell, Table,
     payload::{self, Mapping, Refused, Shape},
-    predicate::{Cell, Outcome},
+    predicate::Outcome,
     value::Family,
 };
 

@@ -1,0 +1,484 @@
+//! From the texts of policies to a tree.
+
+mod membership;
+
+use std::sync::Arc;
+
+use realtime_pgoutput::Oid;
+use sqlparser::ast::{
+    BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, InTarget,
+    UnaryOperator,
+};
+
+use super::{
+    Why,
+    atom::{Atom, List, Op, Otherwise, Side},
+    catalog::{Catalog, Collation, Relation},
+    compiled::{Asked, Call, Compiled, Policy, Term},
+    names::{CallId, TermId},
+    operand::Operand,
+    parse,
+    read::{self, Reader, Typed, family_of, unnested},
+    scan::{Facts, Scanner, Type},
+    types::{self, BOOL, TEXT, TIMESTAMPTZ},
+    values::{Kind, Value, ValueSet, one},
+};
+use crate::{like, tree::Tree, truth::Truth, value::Family};
+
+/// Most terms of a table's policies: each is asked for every party.
+const MAX_TERMS: usize = 200;
+
+type Node = Tree<Atom>;
+
+/// Compiles the policies of a table that decide for a role. `own` is the table; its fields are in the order in which rows
+/// are read.
+#[must_use]
+pub fn compile(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog) -> Compiled {
+    let mut compiler = Compiler {
+        scanner: Scanner::new(catalog, own),
+        reader: Reader { catalog, own, inside: false },
+        terms: Vec::new(),
+        calls: Vec::new(),
+        asked: Vec::new(),
+        policy: 0,
+    };
+    let mut of = |permissive: bool| -> Vec<Node> {
+        let chosen = policies.iter().enumerate().filter(|(_, policy)| policy.permissive == permissive);
+        chosen.map(|(at, policy)| compiler.policy(at, policy)).collect()
+    };
+    let (shown, demanded) = (of(true), of(false));
+    let tree = Tree::and(std::iter::once(Tree::or(shown)).chain(demanded));
+    if compiler.scanner.recursive {
+        // Whatever the rest says: the database says that it fails.
+        let asked = Asked { policy: 0, text: "".into(), why: Why::Recursive, columns: None };
+        let (tree, wanted) = (Arc::new(Tree::Leaf(Atom::Asked)), compiler.scanner.wanted);
+        return Compiled { tree, terms: Vec::new(), calls: Vec::new(), asked: vec![asked], wanted };
+    }
+    Compiled {
+        tree: Arc::new(tree),
+        terms: compiler.terms,
+        calls: compiler.calls,
+        asked: compiler.asked,
+        wanted: compiler.scanner.wanted,
+    }
+}
+
+struct Compiler<'c> {
+    scanner: Scanner<'c>,
+    reader: Reader<'c>,
+    terms: Vec<Term>,
+    calls: Vec<Call>,
+    asked: Vec<Asked>,
+    /// Which policy is compiled.
+    policy: usize,
+}
+
+/// A side of a comparison.
+enum Part {
+    Operand(Typed),
+    Constant(Oid, Value),
+    /// Without columns of the row.
+    Free(Facts, Type),
+    /// `now()`.
+    Now,
+}
+
+impl<'c> Compiler<'c> {
+    fn policy(&mut self, at: usize, policy: &Policy<'_>) -> Node {
+        self.policy = at;
+        match parse::expression(policy.using) {
+            Ok(expression) => self.boolean(&expression),
+            Err(why) => self.ask_whole(policy.using, why),
+        }
+    }
+
+    fn ask_whole(&mut self, text: &str, why: Why) -> Node {
+        // Whatever its columns are, they are not known.
+        self.asked.push(Asked { policy: self.policy, text: text.into(), why, columns: None });
+        Tree::Leaf(Atom::Asked)
+    }
+
+    fn ask(&mut self, expression: &Expr, why: Why) -> Node {
+        let columns = self.scanner.look_at(expression).ok().map(|(facts, _)| facts.own);
+        // The text is for people; what is too deep to be printed safely is not.
+        let text = if why == Why::TooLarge { String::from("…") } else { expression.to_string() };
+        self.asked.push(Asked { policy: self.policy, text: text.into(), why, columns });
+        Tree::Leaf(Atom::Asked)
+    }
+
+    /// An expression that stands where a condition stands.
+    fn boolean(&mut self, expression: &Expr) -> Node {
+        let expression = unnested(expression);
+        if let Some((BOOL, value)) = self.reader.constant(expression) {
+            return match value {
+                Value::One { key, .. } => Tree::Known(Truth::known(Some(*key == *b"t"))),
+                _ => Tree::Known(Truth::NULL),
+            };
+        }
+        match self.scanner.look_at(expression) {
+            Ok((facts, _)) if facts.own.is_empty() => self.gate(expression, facts),
+            Ok((facts, kind)) => {
+                self.connective(expression).unwrap_or_else(|| self.leaf(expression, facts, kind))
+            }
+            Err(why) => self.connective(expression).unwrap_or_else(|| self.ask(expression, why)),
+        }
+    }
+
+    /// A condition without columns of the row.
+    fn gate(&mut self, expression: &Expr, facts: Facts) -> Node {
+        match self.term(expression, facts, Kind::One(Family::Bool)) {
+            Ok(term) => Tree::Leaf(Atom::Gate(term)),
+            // A part of it may be without what stands in the way.
+            Err(why) => self.connective(expression).unwrap_or_else(|| self.ask(expression, why)),
+        }
+    }
+
+    /// AND, OR, NOT and what is made of them. `None` if it is none of these.
+    fn connective(&mut self, expression: &Expr) -> Option<Node> {
+        Some(match expression {
+            Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), .. } => {
+                let parts: Vec<Node> =
+                    chain(expression, op).into_iter().map(|part| self.boolean(part)).collect();
+                if *op == BinaryOperator::And { Tree::and(parts) } else { Tree::or(parts) }
+            }
+            Expr::UnaryOp { op: UnaryOperator::Not, expr } => self.boolean(expr).not(),
+            Expr::IsTrue(inner) => self.boolean(inner).is(Truth::TRUE),
+            Expr::IsNotTrue(inner) => self.boolean(inner).is(Truth::TRUE).not(),
+            Expr::IsFalse(inner) => self.boolean(inner).is(Truth::FALSE),
+            Expr::IsNotFalse(inner) => self.boolean(inner).is(Truth::FALSE).not(),
+            Expr::IsUnknown(inner) => self.boolean(inner).is(Truth::NULL),
+            Expr::IsNotUnknown(inner) => self.boolean(inner).is(Truth::NULL).not(),
+            Expr::Case { operand: None, conditions, else_result, .. } => {
+                self.case(conditions, else_result.as_deref())
+            }
+            Expr::Function(call) => {
+                let arguments = coalesced(call)?;
+                let parts: Vec<Node> = arguments.into_iter().map(|part| self.boolean(part)).collect();
+                coalesce(parts)
+            }
+            _ => return None,
+        })
+    }
+
+    fn case(&mut self, conditions: &[CaseWhen], otherwise: Option<&Expr>) -> Node {
+        let mut before: Vec<Node> = Vec::new();
+        let mut ways = Vec::new();
+        for CaseWhen { condition, result } in conditions {
+            let taken = self.boolean(condition).is(Truth::TRUE);
+            let result = self.boolean(result);
+            ways.push(Tree::and(before.iter().cloned().chain([taken.clone(), result])));
+            before.push(taken.not());
+        }
+        let otherwise = otherwise.map_or(Tree::Known(Truth::NULL), |otherwise| self.boolean(otherwise));
+        before.push(otherwise);
+        ways.push(Tree::and(before));
+        Tree::or(ways)
+    }
+
+    /// A condition that columns of the row decide.
+    fn leaf(&mut self, expression: &Expr, facts: Facts, kind: Type) -> Node {
+        let tried = if facts.loose { Err(Why::Collation) } else { self.native(expression, kind) };
+        let why = match tried {
+            Ok(node) => return node,
+            Err(why) => why,
+        };
+        match self.call(expression, facts) {
+            Some(call) => Tree::Leaf(Atom::Call(call)),
+            None => self.ask(expression, why),
+        }
+    }
+
+    /// A condition that is evaluated here.
+    fn native(&mut self, expression: &Expr, kind: Type) -> Result<Node, Why> {
+        match expression {
+            Expr::BinaryOp { left, op, right } => match comparison(op) {
+                Some(op) => self.compare(left, op, right),
+                None if *op == BinaryOperator::PGLikeMatch => self.like(left, right),
+                None if *op == BinaryOperator::PGNotLikeMatch => Ok(self.like(left, right)?.not()),
+                None => Err(Why::Operator(op.to_string().into())),
+            },
+            Expr::IsDistinctFrom(left, right) => self.compare(left, Op::Distinct, right),
+            Expr::IsNotDistinctFrom(left, right) => Ok(self.compare(left, Op::Distinct, right)?.not()),
+            Expr::IsNull(inner) => self.is_null(inner),
+            Expr::IsNotNull(inner) => Ok(self.is_null(inner)?.not()),
+            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => self.any(left, right),
+            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
+                Ok(self.any(left, right)?.not())
+            }
+            Expr::In { expr, target: InTarget::Subquery(query), negated, global: false } => {
+                let node = self.member(expr, query)?;
+                Ok(if *negated { node.not() } else { node })
+            }
+            Expr::Exists { subquery, negated } => {
+                let node = self.exists(subquery)?;
+                Ok(if *negated { node.not() } else { node })
+            }
+            other => match self.reader.operand(other) {
+                Some(Typed { operand, oid: BOOL, .. }) if kind == Some(BOOL) => Ok(is_true(operand)),
+                Some(_) => Err(Why::Type),
+                None => Err(Why::not_understood("what it makes of the row")),
+            },
+        }
+    }
+
+    fn part(&mut self, expression: &Expr) -> Result<Part, Why> {
+        if let Some((oid, value)) = self.reader.constant(expression) {
+            return Ok(Part::Constant(oid, value));
+        }
+        let (facts, kind) = self.scanner.look_at(expression)?;
+        if facts.own.is_empty() {
+            return Ok(if facts.clock && is_now(expression) { Part::Now } else { Part::Free(facts, kind) });
+        }
+        let typed = self.reader.operand(expression);
+        typed.map(Part::Operand).ok_or_else(|| Why::not_understood("what it makes of the row"))
+    }
+
+    fn compare(&mut self, left: &Expr, op: Op, right: &Expr) -> Result<Node, Why> {
+        match (self.part(left)?, self.part(right)?) {
+            (Part::Operand(typed), other) => self.compare_operand(typed, op, other, right),
+            (other, Part::Operand(typed)) => self.compare_operand(typed, op.flipped(), other, left),
+            _ => Err(Why::not_understood("what it makes of the row")),
+        }
+    }
+
+    fn compare_operand(&mut self, typed: Typed, op: Op, other: Part, text: &Expr) -> Result<Node, Why> {
+        let other_type = match &other {
+            Part::Operand(other) => other.oid,
+            Part::Constant(oid, _) => *oid,
+            Part::Free(_, kind) => kind.ok_or(Why::Type)?,
+            Part::Now if typed.oid == TIMESTAMPTZ && typed.operand.steps.is_empty() && op != Op::Distinct => {
+                return Ok(Tree::Leaf(Atom::Clock { operand: typed.operand, op }));
+            }
+            Part::Now => return Err(Why::Clock),
+        };
+        let family = family_of(typed.oid, other_type, typed.is_enum).ok_or(Why::Type)?;
+        if op.is_order() {
+            let by_bytes = matches!(other, Part::Constant(..)) && typed.collation == Collation::Bytes;
+            match family {
+                Family::Text | Family::Padded if typed.is_enum => return Err(Why::Type),
+                Family::Text | Family::Padded if !by_bytes => return Err(Why::TextOrder),
+                family if !family.is_ordered(true) => return Err(Why::Type),
+                _ => {}
+            }
+        }
+        let side = match other {
+            Part::Operand(other) => Side::Operand(other.operand),
+            Part::Constant(_, value) => Side::Constant(in_family(family, value)?),
+            Part::Free(facts, _) => Side::Term(self.term(text, facts, Kind::One(family))?),
+            Part::Now => return Err(Why::Clock),
+        };
+        Ok(Tree::Leaf(Atom::Compare { operand: typed.operand, op, family, side }))
+    }
+
+    fn like(&mut self, left: &Expr, right: &Expr) -> Result<Node, Why> {
+        let operator = || Why::Operator("LIKE".into());
+        let typed = self.reader.operand(left).filter(|typed| typed.oid == TEXT).ok_or_else(operator)?;
+        let Some((TEXT, Value::One { text, .. })) = self.reader.constant(right) else {
+            return Err(operator());
+        };
+        let pattern = std::str::from_utf8(&text).ok().and_then(like::Pattern::new).ok_or_else(operator)?;
+        Ok(Tree::Leaf(Atom::Like(typed.operand, Arc::new(pattern))))
+    }
+
+    fn is_null(&mut self, inner: &Expr) -> Result<Node, Why> {
+        match self.reader.operand(inner) {
+            Some(typed) if read::is_single(typed.oid, typed.is_enum) => {
+                Ok(Tree::Leaf(Atom::Null(typed.operand)))
+            }
+            Some(_) => Err(Why::Type),
+            None => match self.scanner.look_at(inner)? {
+                (_, Some(BOOL)) => Ok(self.boolean(inner).is(Truth::NULL)),
+                _ => Err(Why::not_understood("what it makes of the row")),
+            },
+        }
+    }
+
+    /// `left = any (right)`.
+    fn any(&mut self, left: &Expr, right: &Expr) -> Result<Node, Why> {
+        if let Expr::Subquery(query) = unnested(right) {
+            return self.member(left, query);
+        }
+        let (facts, kind) = self.scanner.look_at(right)?;
+        let element = kind.and_then(types::element_of);
+        match self.part(left)? {
+            Part::Operand(typed) if facts.own.is_empty() => {
+                if let Some(found) = self.constants(&typed, right) {
+                    let (family, set) = found?;
+                    let list = List::Constant(Value::Set(set));
+                    return Ok(Tree::Leaf(Atom::AnyOf { operand: typed.operand, family, list }));
+                }
+                let element = element.ok_or(Why::Type)?;
+                let family = family_of(typed.oid, element, typed.is_enum).ok_or(Why::Type)?;
+                let term = self.term(right, facts, Kind::Array(family))?;
+                Ok(Tree::Leaf(Atom::AnyOf { operand: typed.operand, family, list: List::Term(term) }))
+            }
+            Part::Operand(_) | Part::Now => Err(Why::not_understood("what it makes of the row")),
+            other => self.has(other, left, right),
+        }
+    }
+
+    /// `value = any (column)`.
+    fn has(&mut self, value: Part, text: &Expr, array: &Expr) -> Result<Node, Why> {
+        let typed = self.reader.operand(array).ok_or(Why::Type)?;
+        let element = types::element_of(typed.oid).ok_or(Why::Type)?;
+        let kind = match &value {
+            Part::Constant(oid, _) => *oid,
+            Part::Free(_, kind) => kind.ok_or(Why::Type)?,
+            _ => return Err(Why::Type),
+        };
+        let family = family_of(element, kind, false).ok_or(Why::Type)?;
+        let side = match value {
+            Part::Constant(_, value) => Side::Constant(in_family(family, value)?),
+            Part::Free(facts, _) => Side::Term(self.term(text, facts, Kind::One(family))?),
+            _ => return Err(Why::Type),
+        };
+        Ok(Tree::Leaf(Atom::Has { operand: typed.operand, family, side }))
+    }
+
+    /// The elements of `array[…]` if all are constants.
+    fn constants(&self, typed: &Typed, array: &Expr) -> Option<Result<(Family, ValueSet), Why>> {
+        let elements = match unnested(array) {
+            Expr::Array(array) => &array.elem,
+            // `(array[…])::text[]`
+            Expr::Cast { expr, data_type, .. } => {
+                let Expr::Array(array) = unnested(expr) else { return None };
+                if types::element_of(self.reader.target(data_type)?)? != TEXT {
+                    return None;
+                }
+                &array.elem
+            }
+            _ => return None,
+        };
+        let (mut found, mut set) = (None, ValueSet::default());
+        for element in elements {
+            let (oid, value) = self.reader.constant(element)?;
+            let Some(family) = family_of(typed.oid, oid, typed.is_enum) else { return Some(Err(Why::Type)) };
+            if found.is_some_and(|found| found != family) {
+                return None;
+            }
+            found = Some(family);
+            match in_family(family, value).ok()? {
+                Value::Null => set.has_null = true,
+                Value::One { key, .. } => {
+                    set.keys.insert(key);
+                }
+                _ => return None,
+            }
+        }
+        Some(Ok((found?, set)))
+    }
+
+    /// Something without columns of the row, to be asked for each party.
+    fn term(&mut self, expression: &Expr, facts: Facts, kind: Kind) -> Result<TermId, Why> {
+        if facts.clock {
+            return Err(Why::Clock);
+        }
+        let text = parse::text_of(expression).ok_or_else(|| Why::not_understood("its syntax"))?;
+        self.put_term(format!("select ({text})::pg_catalog.text"), facts, kind)
+    }
+
+    fn put_term(&mut self, sql: String, facts: Facts, kind: Kind) -> Result<TermId, Why> {
+        let known = self.terms.iter().position(|term| *term.sql == *sql && term.kind == kind);
+        let at = match known {
+            Some(at) => at,
+            None if self.terms.len() >= MAX_TERMS => return Err(Why::TooLarge),
+            None => {
+                self.terms.push(Term { sql: sql.into(), kind, reads: facts.reads });
+                self.terms.len() - 1
+            }
+        };
+        Ok(TermId(u32::try_from(at).unwrap_or(u32::MAX)))
+    }
+
+    /// A condition whose answer is kept for the values of its columns.
+    fn call(&mut self, expression: &Expr, facts: Facts) -> Option<CallId> {
+        let asks = facts.calls || !facts.reads.tables.is_empty() || !facts.reads.can_be_kept();
+        // What depends on the columns alone gains nothing.
+        if facts.clock || !asks || facts.own.is_empty() || self.calls.len() >= MAX_TERMS {
+            return None;
+        }
+        let text = parse::text_of(expression)?;
+        let columns: Vec<usize> = facts.own.into_iter().collect();
+        self.calls.push(Call { sql: text.into(), columns, reads: facts.reads });
+        Some(CallId(u32::try_from(self.calls.len() - 1).unwrap_or(u32::MAX)))
+    }
+}
+
+/// A constant as it is compared: what it is equal by depends on the other side's type too.
+fn in_family(family: Family, value: Value) -> Result<Value, Why> {
+    match value {
+        Value::One { text, .. } => {
+            std::str::from_utf8(&text).ok().and_then(|text| one(family, text)).ok_or(Why::Type)
+        }
+        value => Ok(value),
+    }
+}
+
+/// The parts of a chain of one operator, in their order.
+fn chain<'e>(expression: &'e Expr, wanted: &BinaryOperator) -> Vec<&'e Expr> {
+    let mut parts = Vec::new();
+    let mut rest = expression;
+    while let Expr::BinaryOp { left, op, right } = rest
+        && op == wanted
+    {
+        parts.push(&**right);
+        rest = left;
+    }
+    parts.push(rest);
+    parts.reverse();
+    parts
+}
+
+/// The arguments of a call of `coalesce`.
+fn coalesced(call: &Function) -> Option<Vec<&Expr>> {
+    let name = types::parts(&call.name)?;
+    let FunctionArguments::List(list) = &call.args else { return None };
+    if name.as_slice() != ["coalesce"] {
+        return None;
+    }
+    let argument = |argument| match argument {
+        &FunctionArg::Unnamed(FunctionArgExpr::Expr(ref argument)) => Some(argument),
+        _ => None,
+    };
+    list.args.iter().map(argument).collect()
+}
+
+/// The first of some conditions that is not NULL.
+fn coalesce(parts: Vec<Node>) -> Node {
+    parts.into_iter().rev().fold(Tree::Known(Truth::NULL), |rest, part| {
+        let is_null = part.clone().is(Truth::NULL);
+        Tree::or([Tree::and([is_null.clone().not(), part]), Tree::and([is_null, rest])])
+    })
+}
+
+fn comparison(op: &BinaryOperator) -> Option<Op> {
+    Some(match op {
+        BinaryOperator::Eq => Op::Equal,
+        BinaryOperator::NotEq => Op::NotEqual,
+        BinaryOperator::Lt => Op::Less,
+        BinaryOperator::LtEq => Op::LessOrEqual,
+        BinaryOperator::Gt => Op::Greater,
+        BinaryOperator::GtEq => Op::GreaterOrEqual,
+        _ => return None,
+    })
+}
+
+/// A boolean column that stands as a condition.
+fn is_true(operand: Operand) -> Node {
+    let value = Value::One { text: (*b"t").into(), key: (*b"t").into() };
+    Tree::Leaf(Atom::Compare { operand, op: Op::Equal, family: Family::Bool, side: Side::Constant(value) })
+}
+
+/// Whether an expression is the time of the statement and nothing else.
+fn is_now(expression: &Expr) -> bool {
+    let Expr::Function(call) = unnested(expression) else { return false };
+    let name = types::parts(&call.name).unwrap_or_default();
+    let clocks =
+        ["now", "current_timestamp", "transaction_timestamp", "statement_timestamp", "clock_timestamp"];
+    let no_arguments = match &call.args {
+        FunctionArguments::None => true,
+        FunctionArguments::List(list) => list.args.is_empty(),
+        FunctionArguments::Subquery(_) => false,
+    };
+    no_arguments && matches!(name.as_slice(), [name] if clocks.contains(&name.as_str()))
+}

@@ -1,0 +1,159 @@
+//! Policies that are compiled: what they ask for, and what they say of a row.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use realtime_pgoutput::message::UnixMicros;
+
+use super::{
+    atom::{Atom, Judged},
+    catalog::Wanted,
+    names::CallId,
+    scan::Reads,
+    values::{Kind, Value, Values},
+    why::Why,
+};
+use crate::{cell::Cell, tree::Tree, truth::Truth};
+
+/// A policy for SELECT or ALL that holds for a role and has a condition. Policies stand in the order of their names, in
+/// which PostgreSQL evaluates them.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy<'a> {
+    /// Whether it shows rows (`PERMISSIVE`) or demands something of those that are shown (`RESTRICTIVE`).
+    pub permissive: bool,
+    /// Its condition as `pg_get_expr` prints it with an empty search path.
+    pub using: &'a str,
+}
+
+/// The policies of a table that decide for a role.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    pub(super) tree: Arc<Tree<Atom>>,
+    pub(super) terms: Vec<Term>,
+    pub(super) calls: Vec<Call>,
+    pub(super) asked: Vec<Asked>,
+    pub(super) wanted: BTreeSet<Wanted>,
+}
+
+/// Something that a party has a value for, whatever the row: what its claims say, a set that is its own.
+#[derive(Debug, Clone)]
+pub struct Term {
+    pub(super) sql: Box<str>,
+    pub(super) kind: Kind,
+    pub(super) reads: Reads,
+}
+
+impl Term {
+    /// The statement that asks for it, to be run as the role with the party's claims. It has no parameters, and all its
+    /// columns are texts.
+    #[must_use]
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// How many columns the answer has.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.kind.width()
+    }
+
+    /// What the answer depends on beside the claims.
+    #[must_use]
+    pub const fn reads(&self) -> &Reads {
+        &self.reads
+    }
+}
+
+/// A condition about some columns of the row, whose answer for a party is kept for each combination of their values.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub(super) sql: Box<str>,
+    pub(super) columns: Vec<usize>,
+    pub(super) reads: Reads,
+}
+
+impl Call {
+    /// The condition: an SQL expression in which columns stand alone, or behind the table's name inside of subqueries.
+    /// So it means the same over any relation that is called as the table and has these columns, of the same types.
+    #[must_use]
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// The columns, by index.
+    #[must_use]
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// What the answer depends on beside the claims and the columns.
+    #[must_use]
+    pub const fn reads(&self) -> &Reads {
+        &self.reads
+    }
+}
+
+/// A part of a policy that is not compiled: where it decides, the database is asked about the row.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Which of the policies it stands in.
+    pub policy: usize,
+    /// The part.
+    pub text: Box<str>,
+    /// Why it is not compiled.
+    pub why: Why,
+    /// The columns that it reads, by index; `None` if that is not known.
+    pub columns: Option<BTreeSet<usize>>,
+}
+
+/// Rows of columns, as the database answered for a term; `Err` if it failed.
+pub type Answer = Result<Vec<Vec<Option<String>>>, ()>;
+
+impl Compiled {
+    /// What the compiler looked for and did not find in the catalog. While there is something, the result is right but
+    /// more is asked than has to be: load it and compile again.
+    #[must_use]
+    pub const fn wanted(&self) -> &BTreeSet<Wanted> {
+        &self.wanted
+    }
+
+    /// What every party has to be asked for.
+    #[must_use]
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// Conditions whose answers are kept for values of columns.
+    #[must_use]
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// What is not compiled, and why.
+    #[must_use]
+    pub fn asked(&self) -> &[Asked] {
+        &self.asked
+    }
+
+    /// The values of a party's terms, by the answers in the order of [`terms`](Self::terms).
+    #[must_use]
+    pub fn values(&self, answers: &[Answer]) -> Values {
+        let value = |(term, answer): (&Term, &Answer)| match answer {
+            Ok(rows) => term.kind.value(rows),
+            Err(()) => Value::Open,
+        };
+        let failed = answers.len() != self.terms.len() || answers.iter().any(Result::is_err);
+        Values { all: self.terms.iter().zip(answers).map(value).collect(), failed }
+    }
+
+    /// What can be said of a row for a party. Calls are answered by `call`: open if the answer is not known.
+    pub fn judge<'a>(
+        &self,
+        row: impl Fn(usize) -> Cell<'a>,
+        values: &Values,
+        now: UnixMicros,
+        mut call: impl FnMut(CallId) -> Truth,
+    ) -> Truth {
+        let with = Judged { values, now };
+        values.settle(self.tree.judge(&mut |atom| atom.judge(&row, &with, &mut call)))
+    }
+}

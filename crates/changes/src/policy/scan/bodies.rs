@@ -1,0 +1,122 @@
+//! The bodies of functions: what they read.
+
+use sqlparser::ast::Statement;
+
+use super::{Frame, Scanner};
+use crate::policy::{Why, catalog::Function, parse};
+
+impl<'c> Scanner<'c> {
+    /// Looks into a function. An error means that the body is not understood, or does more than read.
+    pub(super) fn read_body(&mut self, function: &'c Function) -> Result<(), Why> {
+        let statements = match &*function.language {
+            "sql" => queries(&function.body),
+            "plpgsql" => returned(&function.body).and_then(|query| queries(&query)),
+            // A function in C that says it is immutable is one of an extension.
+            "c" | "internal" if function.volatility == crate::policy::Volatility::Immutable => return Ok(()),
+            _ => None,
+        };
+        let statements = statements.ok_or_else(|| Why::not_understood("its body"))?;
+        // A function's queries are planned by themselves.
+        let within = std::mem::take(&mut self.within);
+        let found = self.elsewhere(|scanner| {
+            scanner.frames.push(Frame::default());
+            for statement in &statements {
+                let Statement::Query(query) = statement else { return Err(Why::not_understood("its body")) };
+                scanner.query(query)?;
+            }
+            Ok(())
+        });
+        self.within = within;
+        found
+    }
+
+    /// Looks at something that is not the policy's own text: its columns are none of the row, its collations none of
+    /// the comparison.
+    pub(super) fn elsewhere(&mut self, look: impl FnOnce(&mut Self) -> Result<(), Why>) -> Result<(), Why> {
+        let own = self.own.take();
+        let frames = std::mem::take(&mut self.frames);
+        let loose = self.facts.loose;
+        let found = look(self);
+        self.facts.loose = loose;
+        self.frames = frames;
+        self.own = own;
+        found
+    }
+}
+
+/// The statements of a body in SQL. What `pg_get_function_sqlbody` prints is one of two forms.
+fn queries(body: &str) -> Option<Vec<Statement>> {
+    let body = body.trim();
+    if let Some(value) = without_word(body, "return") {
+        return parse::statements(&format!("select {value}"));
+    }
+    let block = without_word(body, "begin").and_then(|block| without_word(block, "atomic"));
+    match block {
+        Some(block) => parse::statements(without_last_word(block.trim_end_matches(';'), "end")?),
+        None => parse::statements(body),
+    }
+}
+
+/// What a body of the form `begin return …; end` returns, as a query.
+fn returned(body: &str) -> Option<String> {
+    let block = without_word(body.trim(), "begin")?;
+    let block = without_last_word(block.trim_end().trim_end_matches(';'), "end")?;
+    let value = without_word(block.trim(), "return")?;
+    // The parser finds another statement behind the first one.
+    Some(match without_word(value, "query") {
+        Some(query) => query.to_owned(),
+        None => format!("select {value}"),
+    })
+}
+
+/// The text behind a word that it begins with.
+fn without_word<'t>(text: &'t str, word: &str) -> Option<&'t str> {
+    let head = text.get(..word.len())?;
+    let rest = text.get(word.len()..)?;
+    let ends = rest.chars().next().is_none_or(|next| !next.is_alphanumeric() && next != '_');
+    (head.eq_ignore_ascii_case(word) && ends).then(|| rest.trim_start())
+}
+
+/// The text before a word that it ends with.
+fn without_last_word<'t>(text: &'t str, word: &str) -> Option<&'t str> {
+    let text = text.trim_end();
+    let at = text.len().checked_sub(word.len())?;
+    let (rest, tail) = (text.get(..at)?, text.get(at..)?);
+    let begins = rest.chars().next_back().is_none_or(|last| last == ';' || last.is_whitespace());
+    (tail.eq_ignore_ascii_case(word) && begins).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simple_bodies_are_read() {
+        let is_query = |found: Option<Vec<Statement>>| {
+            found.is_some_and(|all| {
+                !all.is_empty() && all.iter().all(|one| matches!(one, Statement::Query(_)))
+            })
+        };
+        for body in ["select 1", " select 1; ", "RETURN true", "BEGIN ATOMIC\n SELECT 1;\nEND"] {
+            assert!(is_query(queries(body)), "{body}");
+        }
+        for body in ["delete from t", "", "select 1; drop table t"] {
+            assert!(!is_query(queries(body)), "{body}");
+        }
+        for body in [
+            "begin return true; end",
+            "\nBEGIN\n  RETURN EXISTS (SELECT 1 FROM t WHERE a = b);\nEND;\n",
+            "begin return query select a from t; end",
+        ] {
+            assert!(is_query(returned(body).and_then(|query| queries(&query))), "{body}");
+        }
+        for body in [
+            "declare a int; begin return a; end",
+            "begin perform f(); return true; end",
+            "begin return true; perform f(); end",
+            "beginning return true; end",
+        ] {
+            assert!(!is_query(returned(body).and_then(|query| queries(&query))), "{body}");
+        }
+    }
+}

@@ -6,20 +6,19 @@ use axum::extract::State;
 use maud::{Markup, html};
 
 use super::{
-    Page,
-    tenants::path_of,
+    Page, path_of,
     view::{
         self, Place,
         parts::{facts, maybe, plain, table},
         units,
     },
 };
-use crate::{app::App, dashboard::BASE, nodes::NodeFigures};
+use crate::{dashboard::BASE, node::Node, operators::figures::NodeFigures};
 
 /// `GET /admin/dashboard/home`.
-pub async fn page(State(app): State<Arc<App>>, page: Page) -> Markup {
-    let figures = NodeFigures::of(&app).await;
-    let body = sections(app.status().node(), &figures);
+pub async fn page(State(node): State<Arc<Node>>, page: Page) -> Markup {
+    let figures = NodeFigures::of(&node).await;
+    let body = sections(&node.identity().id, &figures);
     view::followed(&page, Some(Place::Home), "Home", Some("home"), &body)
 }
 

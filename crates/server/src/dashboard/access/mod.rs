@@ -25,9 +25,10 @@ use zta::{Refusal, Zta};
 
 use super::BASE;
 use crate::{
+    answers::text,
     config::{DashboardAccess, DashboardSettings},
-    http::{answers::text, listener::Peer},
     throttle::Throttle,
+    transport::Peer,
 };
 
 /// Logins of one address that may fail in a row.

@@ -1,7 +1,7 @@
 //! What is counted of a node and of its tenants (http_and_ops 11).
 //!
 //! Everything is counted where it happens, in a few atomics that whoever counts holds already: no lock, no look-up, no
-//! allocation. Whoever wants to know reads them.
+//! allocation. Metrics read them.
 
 use std::{
     collections::HashMap,
@@ -333,7 +333,7 @@ impl Counters {
 mod tests {
     use super::*;
 
-    /// Whoever goes leaves its share of the sums, and who comes back goes on where it was.
+    /// A tenant that is gone leaves its share of the sums; one that comes back goes on where it was.
     #[test]
     fn what_was_counted_outlives_who_counts() {
         let counters = Counters::default();

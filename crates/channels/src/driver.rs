@@ -1,16 +1,20 @@
 //! What a session needs around it, whatever the transport: its slow steps, its timers, its signals.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+mod steps;
+
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use realtime_hub::Outbox;
 use realtime_protocol::Opcode;
-use tokio::time::{self, Instant};
+use steps::Step;
+use tokio::time::Instant;
 
 use crate::{
     counters::TenantCounters,
-    session::{Completion, Effect, Session},
+    effect::{Completion, Effect},
+    session::Session,
     sockets::{Era, SocketGuard},
     tenant_runtime::TenantRuntime,
 };
@@ -18,9 +22,6 @@ use crate::{
 /// Refusals that may wait at once; beyond it the socket is not read until some were sent.
 const MAX_DELAYED: usize = 64;
 
-/// How long the join of a channel that needs nothing of the database waits for it: as long as its first connection usually
-/// takes, so that what is broadcast from there is heard from the start.
-const CONTACT_PATIENCE: Duration = Duration::from_secs(1);
 /// Slow steps of a session that run at once; more wait for these. A client must not have all connections to the database.
 const MAX_STEPS: usize = 32;
 
@@ -46,11 +47,11 @@ pub struct Driver {
     /// What the session asked for in the step just made. Empty between steps.
     effects: Vec<Effect>,
     /// Slow steps, and the watch over broadcasts from the database. Empty while idle.
-    running: FuturesUnordered<BoxFuture<'static, Completion>>,
+    running: FuturesUnordered<Step>,
     /// How many of them are slow steps.
     steps: usize,
     /// Slow steps that wait for those, in order.
-    waiting: VecDeque<BoxFuture<'static, Completion>>,
+    waiting: VecDeque<Step>,
     /// Refusals that wait for their time, in no order.
     delayed: Vec<Delayed>,
     _guard: SocketGuard,
@@ -195,7 +196,7 @@ impl Driver {
     }
 
     /// Runs a slow step, now or when others have ended.
-    fn begin(&mut self, step: BoxFuture<'static, Completion>) {
+    fn begin(&mut self, step: Step) {
         if self.steps < MAX_STEPS {
             self.start(step);
         } else {
@@ -204,7 +205,7 @@ impl Driver {
     }
 
     /// Runs a slow step.
-    fn start(&mut self, step: BoxFuture<'static, Completion>) {
+    fn start(&mut self, step: Step) {
         self.steps += 1;
         self.running.push(step);
     }
@@ -213,81 +214,21 @@ impl Driver {
     fn carry_out(&mut self) -> Result<(), Ending> {
         let mut end = Ok(());
         for effect in std::mem::take(&mut self.effects) {
+            let runtime = Arc::clone(&self.runtime);
             match effect {
                 Effect::Close(code) => end = Err(Ending::Close(code)),
                 Effect::SendLater(delay, frames, close) => {
                     self.delayed.push((Instant::now() + delay, frames, close));
                 }
-                Effect::Database(ticket) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.begin(Box::pin(async move {
-                        let ready = runtime.ask(|database| async move { database.ready().await });
-                        let (ready, ()) = tokio::join!(ready, runtime.hear_others());
-                        Completion::Database(ticket, ready)
-                    }));
-                }
-                Effect::Contact(ticket) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.begin(Box::pin(async move {
-                        let asked = Arc::clone(&runtime);
-                        // It goes on when nobody waits any more, or a slow database would never be reached.
-                        let contact = tokio::spawn(async move {
-                            asked.ask(|database| async move { database.ready().await }).await
-                        });
-                        let contact = time::timeout(CONTACT_PATIENCE, contact);
-                        // What goes wrong is told to those who need it, and in the log.
-                        let _ = tokio::join!(contact, runtime.hear_others());
-                        Completion::Database(ticket, Ok(()))
-                    }));
-                }
-                Effect::AuthorizeRead(ticket, request) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.begin(Box::pin(async move {
-                        let verdict = runtime.ask(|database| {
-                            let request = (*request).clone();
-                            async move { database.authorize_read(&request).await }
-                        });
-                        let (verdict, ()) = tokio::join!(verdict, runtime.hear_others());
-                        Completion::Read(ticket, verdict)
-                    }));
-                }
-                Effect::AuthorizeWrite(ticket, request) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.begin(Box::pin(async move {
-                        let verdict = runtime.ask(|database| {
-                            let request = (*request).clone();
-                            async move { database.authorize_write(&request).await }
-                        });
-                        Completion::Write(ticket, verdict.await)
-                    }));
-                }
+                Effect::WatchReplication(from) => self.running.push(steps::watch_replication(runtime, from)),
+                Effect::Database(ticket) => self.begin(steps::database(runtime, ticket)),
+                Effect::Contact(ticket) => self.begin(steps::contact(runtime, ticket)),
+                Effect::AuthorizeRead(ticket, request) => self.begin(steps::read(runtime, ticket, request)),
+                Effect::AuthorizeWrite(ticket, request) => self.begin(steps::write(runtime, ticket, request)),
                 Effect::Replay(ticket, topic, params) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.begin(Box::pin(async move {
-                        let messages = runtime.ask(|database| {
-                            let topic = topic.clone();
-                            async move { database.replay(&topic, params).await }
-                        });
-                        Completion::Replayed(ticket, messages.await)
-                    }));
+                    self.begin(steps::replay(runtime, ticket, topic, params));
                 }
-                Effect::WatchReplication(from) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.running.push(Box::pin(async move {
-                        runtime.database().replication_differs(from).await;
-                        Completion::ReplicationDiffers
-                    }));
-                }
-                Effect::Subscribe(ticket, request) => {
-                    let runtime = Arc::clone(&self.runtime);
-                    self.begin(Box::pin(async move {
-                        let outcome = runtime.ask(|database| {
-                            let request = (*request).clone();
-                            async move { database.subscribe(request).await }
-                        });
-                        Completion::Subscribed(ticket, outcome.await)
-                    }));
-                }
+                Effect::Subscribe(ticket, request) => self.begin(steps::subscribe(runtime, ticket, request)),
             }
         }
         end

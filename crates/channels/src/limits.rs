@@ -90,7 +90,7 @@ impl Meters {
         Self::counted_by(limits, Arc::default())
     }
 
-    /// Meters whose counts go to these counters.
+    /// Meters that add to these counters.
     #[must_use]
     pub fn counted_by(limits: &Limits, counters: Arc<TenantCounters>) -> Self {
         let events = limits.max_events_per_second;
@@ -110,7 +110,7 @@ impl Meters {
         }
     }
 
-    /// The same; channels above a limit are stopped, if `closes`, in place of messages being dropped.
+    /// Stops channels above a limit, if `closes`, instead of dropping messages.
     #[must_use]
     pub fn closing_channels(mut self, closes: bool) -> Self {
         self.closes_channels = closes;

@@ -1,13 +1,13 @@
 //! How long the log waits for receivers that have fallen behind.
 //!
-//! A large transaction is read faster than clients take it. Who reads on is waited for, so that it need not be closed for
-//! a burst. But a receiver harms only itself (delivery 10):
+//! A large transaction is read faster than clients take it. A receiver that keeps reading is waited
+//! for, so that a burst does not close it. But a receiver harms only itself (delivery 10):
 //!
 //! - One that takes less than [`RATE`] spends the patience of its address: [`PATIENCE`] in all, which comes back at one
 //!   part in [`REGAIN`]. Another socket, another channel or a reconnect has no more of it.
 //! - All receivers together are waited for [`SHARE`] of the time, after a reserve that a single burst may use up.
 //!
-//! What is over is not waited for: its outbox fills up, and its socket is closed with 1013.
+//! Beyond that nobody is waited for: the outbox fills up, and the socket is closed with 1013.
 
 use std::{collections::HashMap, net::IpAddr, pin::Pin, sync::Arc};
 

@@ -9,7 +9,7 @@ use realtime_postgres::{ChangeSink, DatabaseBroadcast, MessageBody, Notice, Reli
 use realtime_protocol::{Encoding, UserBroadcast, encode};
 use tokio::time::{Duration, Instant};
 
-use crate::{counters::MessageType, limits::Meters, routes::Routes};
+use crate::{limits::Meters, publish, routes::Routes};
 
 /// The sink of one tenant's database.
 #[derive(Debug)]
@@ -85,12 +85,10 @@ impl ChangeSink for DatabaseSink {
             self.limited.warn(&self.tenant);
             return None;
         }
-        events.add(1);
         let size = match &message.body {
             MessageBody::Json(json) => json.len(),
             MessageBody::Binary(bytes) => bytes.len(),
         };
-        self.meters().counters().payload(MessageType::Broadcast, size);
         let (encoding, body) = match message.body {
             MessageBody::Json(json) => (Encoding::Json, json),
             MessageBody::Binary(bytes) => (Encoding::Binary, bytes),
@@ -98,9 +96,9 @@ impl ChangeSink for DatabaseSink {
         let meta = format!("{{\"id\":\"{}\"}}", message.id);
         let user = UserBroadcast { event: message.event, encoding, body };
         let encode = |vsn| encode::user_broadcast(vsn, &key.topic, &user, Some(meta.as_bytes()));
-        let fan_out = self.hub.publish_stored(&key, id.as_u128(), encode);
-        self.fan_outs.lock().extend(fan_out);
-        let congestion = self.hub.congestion(&key)?;
+        let delivery = publish::stored(self.meters(), &self.hub, &key, id.as_u128(), size, encode);
+        self.fan_outs.lock().extend(delivery.run);
+        let congestion = delivery.congestion?;
         self.run_fan_outs();
         Some(Box::pin(async move { congestion.over().await }))
     }

@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     counters::TenantCounters,
     database::Database,
-    first_generation::Legacy,
     limits::{Meter, Meters},
     routes::Routes,
     sockets::Sockets,
@@ -60,7 +59,7 @@ pub struct TenantRuntime {
     started: Instant,
     users: Arc<Users>,
     meters: Arc<Meters>,
-    /// The same, as the hub sees them.
+    /// The meters as the hub sees them.
     hub_meter: Arc<dyn realtime_hub::Meter>,
     sockets: Arc<Sockets>,
     hub: Arc<Hub>,
@@ -70,8 +69,6 @@ pub struct TenantRuntime {
     channel_error_backoff: Duration,
     no_channel_timeout: Duration,
     max_subscriptions: usize,
-    /// What serves the first generation, if it is served.
-    legacy: Option<Arc<Legacy>>,
     /// Other nodes, if there can be any.
     cluster: Option<Cluster>,
     /// What they need of it.
@@ -140,7 +137,6 @@ impl TenantRuntime {
             channel_error_backoff,
             no_channel_timeout,
             max_subscriptions: 100,
-            legacy: None,
             retired: CancellationToken::new(),
             used: Mutex::new(Instant::now()),
             set_up: AtomicBool::new(false),
@@ -156,7 +152,7 @@ impl TenantRuntime {
         Self { max_subscriptions, ..self }
     }
 
-    /// The same among other nodes.
+    /// Sets the cluster of other nodes, if there can be any.
     #[must_use]
     pub fn among_others(self, cluster: Option<Cluster>) -> Self {
         Self { cluster, ..self }
@@ -175,18 +171,6 @@ impl TenantRuntime {
         if let Some(interest) = self.interest() {
             interest.ready().await;
         }
-    }
-
-    /// Serves joins without `config` as the first generation did.
-    #[must_use]
-    pub fn with_legacy(self, legacy: Option<Arc<Legacy>>) -> Self {
-        Self { legacy, ..self }
-    }
-
-    /// What serves the first generation, if it is served.
-    #[must_use]
-    pub fn legacy(&self) -> Option<&Arc<Legacy>> {
-        self.legacy.as_ref()
     }
 
     /// Verifies a token as servers of the first generation did (legacy 1.2), now.
@@ -269,7 +253,7 @@ impl TenantRuntime {
         self.meters.counters()
     }
 
-    /// The same, as the hub counts with them.
+    /// The meters as the hub sees them.
     #[must_use]
     pub fn hub_meter(&self) -> &Arc<dyn realtime_hub::Meter> {
         &self.hub_meter

@@ -42,7 +42,7 @@ impl Script {
         let held = std::mem::take(&mut *self.held.lock());
         let mut generations = Vec::new();
         for (generation, reply) in held {
-            // Whoever asked may be gone.
+            // The caller may already be gone.
             let _ = reply.send(answer.clone());
             generations.push(generation);
         }

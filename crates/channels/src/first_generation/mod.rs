@@ -1,5 +1,6 @@
 //! The first generation: channels that are joined without `config`, where that is served.
 
+mod channel;
 mod engine;
 mod hook;
 mod members;
@@ -9,6 +10,7 @@ mod signature;
 mod sink;
 mod webhooks;
 
+pub(crate) use channel::{End, FirstChannel, no_sub_topic, token};
 pub use engine::Legacy;
 pub use members::{Counters, Place};
 pub use settings::{LegacyEngine, LegacySettings, WebhookSettings};

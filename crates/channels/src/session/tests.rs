@@ -2,19 +2,34 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use bytes::Bytes;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, sign_hs256};
 use realtime_changes::SubscribeRefusal;
-use realtime_hub::Hub;
-use realtime_postgres::{ChangeSink as _, Notice};
+use realtime_hub::{Hub, Outbox, Signal};
+use realtime_postgres::{
+    AuthorizeError, AuthorizeRequest, ChangeSink as _, ConnectError, Notice, ReadVerdict, ReplayError,
+    ReplayedMessage, SubscribeRequest, WriteVerdict,
+};
+use realtime_protocol::{Opcode, Vsn};
 use realtime_tenants::{DatabaseSettings, Limits, Tenant};
 use serde_json::{Value, json};
 use tokio::time;
 
-use super::*;
-use crate::{database::Database, limits::Meters, routes::Routes, tenant_runtime::Clock};
+use super::{Session, topics::Topic};
+use crate::{
+    database::Database,
+    effect::{Completion, Effect, Ticket},
+    limits::Meters,
+    routes::Routes,
+    tenant_runtime::{Clock, TenantRuntime},
+};
 
 mod held;
 mod limits;
@@ -389,7 +404,7 @@ async fn expired_tokens_close_their_channel() {
     assert_eq!(socket.session.deadline().unwrap() - time::Instant::now(), Duration::from_secs(280));
 }
 
-/// Who comes with a token that has just expired may have another clock: its channel ends when no clock can be meant.
+/// A client whose token has just expired may have another clock: its channel ends once no clock can explain it.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_has_just_expired_lasts_for_the_skew() {
     let fixture = Fixture::new(|_| {});

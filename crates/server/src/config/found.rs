@@ -18,7 +18,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error about one variable.
     pub fn new(name: &str, problem: impl Display) -> Self {
-        // Whoever reads this may have one line only.
+        // The reader may have one line only.
         let problem = problem.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self { name: name.to_owned(), problem }
     }

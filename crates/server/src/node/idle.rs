@@ -38,7 +38,7 @@ impl Node {
         let mut runtimes = self.lock_runtimes();
         let unused: Vec<Box<str>> = runtimes
             .iter()
-            // Whoever has one has it from this table, or from somebody who has: while it is locked nobody comes by one
+            // Every holder has it from this table or from another holder: while the table is locked, nobody can get one
             // that only the table has.
             .filter(|(name, runtime)| Arc::strong_count(runtime) == 1 && !is_spared(name))
             .filter(|(_, runtime)| runtime.is_unused(kept, now))

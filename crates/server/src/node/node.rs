@@ -200,7 +200,7 @@ impl Node {
             self.settings.no_channel_timeout,
         );
         let runtime = runtime.with_max_subscriptions(self.settings.max_subscriptions);
-        let runtime = runtime.with_legacy(self.legacy.clone()).among_others(self.cluster.clone());
+        let runtime = runtime.among_others(self.cluster.clone());
         let runtime = Arc::new(runtime);
         if tenant.suspend {
             drop(self.end(runtime.database()));

@@ -40,9 +40,9 @@ pub enum Question {
     Tenant(String),
     /// End the tenant's connections to its database: whether there was something to end.
     EndDatabase(String),
-    /// End the tenant's replication session: likewise.
+    /// End the tenant's replication session: whether there was one.
     EndReplication(String),
-    /// End the tenant's sockets and its connections to its database: likewise.
+    /// End the tenant's sockets and its connections to its database: whether there were any.
     Reload(String),
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::process::{self, Process, Runtime};
+use super::process;
+pub use super::process::{Process, Runtime};
 use crate::node::Node;
 
 /// Tenants that are named, those with most sockets first.

@@ -163,7 +163,7 @@ pub async fn watch(status: Arc<Status>) {
     }
 }
 
-/// A database that nobody has asked for yet is none that connections are kept to.
+/// Asks a database. One that nobody has used yet is left alone: no connections to it are kept.
 async fn ask(runtime: Arc<TenantRuntime>) {
     if runtime.database().health() != Health::Idle {
         // What it says is kept where it was asked.

@@ -86,7 +86,7 @@ async fn check(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Admitt
     if tenant.suspend {
         return Err(refuse(HandshakeRefusal::RealtimeDisabledForTenant));
     }
-    let token = match runtime.legacy() {
+    let token = match node.legacy() {
         Some(legacy) if !legacy.settings().secure => Arc::clone(legacy.anonymous()),
         legacy => Arc::new(token(&runtime, legacy, headers, query)?),
     };

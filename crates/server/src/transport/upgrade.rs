@@ -114,6 +114,7 @@ impl Start {
         let sink: Arc<dyn Sink> = Arc::<T>::clone(&stream);
         let outbox = Outbox::counted(DEFAULT_OUTBOX_BYTES, Some(sink), node.memory());
         let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers).at(Some(peer.0));
+        let session = session.serving(node.legacy().cloned());
         let reader = Reader::new(already_read);
         // A task of its own: the one so far is larger than what a socket needs for the rest of its life.
         let driver = Driver::new(session, runtime, era);

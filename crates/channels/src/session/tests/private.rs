@@ -1,6 +1,7 @@
 //! Private channels: what is asked, what waits, what is let through.
 
 use realtime_postgres::MessageBody;
+use realtime_protocol::encode;
 
 use super::*;
 
@@ -116,7 +117,7 @@ fn the_first_broadcast_asks() {
     assert!(socket.complete(Completion::Write(ticket, Ok(READER))).is_empty(), "an answer counts once");
     assert_eq!(events(&socket.broadcast(6)), ["broadcast", "phx_reply"]);
     assert!(socket.effects.is_empty());
-    assert!(socket.session.wants_input() && socket.session.waiting_bytes == 0);
+    assert!(socket.session.wants_input() && socket.session.waiting_bytes() == 0);
 }
 
 /// protocol 52; tenant_database 20, 22: not delivered, not counted; told to those who want an answer
@@ -173,12 +174,12 @@ fn waiting_pushes_are_bounded_and_freed() {
     }
     assert!(!socket.session.wants_input());
     socket.send(json!(["5", "5", "realtime:a", "phx_join", {"config": {}}]));
-    let member = socket.session.channel_mut("realtime:a").unwrap().membership.id();
+    let member = socket.session.topics.channel_mut("realtime:a").unwrap().membership.id();
     socket.session.outbox().signal(Signal::TooManyEvents(member));
     let frames = socket.frames();
     assert_eq!(&events(&frames)[..2], ["system", "phx_close"]);
     assert_eq!(frames.last().unwrap()[4]["status"], "ok", "a join that waited is taken");
-    assert!(socket.session.wants_input() && socket.session.waiting_bytes == 0);
+    assert!(socket.session.wants_input() && socket.session.waiting_bytes() == 0);
 }
 
 /// protocol 57, 66, 67; tenant_database 30, 31

@@ -73,7 +73,7 @@ async fn only_the_last_token_that_waits_is_judged() {
         assert!(socket.renew_with(json!({"role": format!("bob{n}"), "exp": NOW + 5_000})).is_empty());
     }
     assert!(socket.effects.len() < 10, "{}", socket.effects.len());
-    assert_eq!(socket.session.waiting_bytes, 0);
+    assert_eq!(socket.session.waiting_bytes(), 0);
     assert_eq!(socket.send(json!([null, "h", "phoenix", "heartbeat", {}])).len(), 1);
     socket.effects.clear();
     let due = socket.session.deadline().unwrap();
@@ -269,18 +269,20 @@ fn what_waits_is_not_moved_for_each_answer() {
             socket.renew_with(json!({"role": role, "exp": NOW + 500}));
         }
     }
-    let Some(Topic::Joining(joining)) = socket.session.topics.get("realtime:a") else { panic!("joining") };
+    let Some(Topic::Joining(joining)) = socket.session.topics.get_mut("realtime:a") else {
+        panic!("joining")
+    };
     assert_eq!(joining.waiting.len(), 1_000);
     let mut ticket = first;
     let denied = ReadVerdict { broadcast: false, presence: None };
     for left in (0..500).rev() {
         socket.complete(Completion::Read(ticket, Ok(denied)));
-        let Some(Topic::Joining(joining)) = socket.session.topics.get("realtime:a") else {
+        let Some(Topic::Joining(joining)) = socket.session.topics.get_mut("realtime:a") else {
             panic!("joining")
         };
         assert_eq!(joining.waiting.len(), left * 2 + 1);
         ticket = socket.ticket();
     }
     socket.complete(Completion::Read(ticket, Ok(denied)));
-    assert_eq!((socket.session.waiting_bytes, socket.session.topics.len()), (0, 0));
+    assert_eq!((socket.session.waiting_bytes(), socket.session.topics.len()), (0, 0));
 }

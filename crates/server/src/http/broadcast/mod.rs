@@ -14,7 +14,7 @@ pub use batch::{__path_batch, batch};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode, header, request::Parts};
-use realtime_channels::{counters::MessageType, tenant_runtime::TenantRuntime, token::Token};
+use realtime_channels::{publish, tenant_runtime::TenantRuntime, token::Token};
 use realtime_hub::{Audience, Congestion, FanOut, HeldBody, Memory, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
 pub use single::{__path_single, check_content_type, single};
@@ -91,10 +91,9 @@ struct Published {
 impl Published {
     /// Says something in a room.
     fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, payload_bytes: usize, said: &Said<'_>) {
-        runtime.meters().events().add(1);
-        runtime.counters().payload(MessageType::Broadcast, payload_bytes);
-        self.fan_outs.extend(runtime.hub().say(key, said));
-        self.congestions.extend(runtime.hub().congestion(key));
+        let delivery = publish::from_outside(runtime.meters(), runtime.hub(), key, said, payload_bytes);
+        self.fan_outs.extend(delivery.run);
+        self.congestions.extend(delivery.congestion);
     }
 
     /// Gives it to them. The request is answered when rooms that could not keep up have done so.

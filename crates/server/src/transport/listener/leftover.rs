@@ -38,7 +38,7 @@ pub(super) struct Leftover<B>(Arc<Mutex<Option<B>>>);
 
 /// Lends the body of a request.
 pub(super) fn lend<B: Body>(request: Request<B>) -> (Request<Lent<B>>, Leftover<B>) {
-    // Who waits to be asked for the body has sent none of it.
+    // A client that waits to be asked for the body has sent none of it.
     let waits = request.headers().contains_key(header::EXPECT);
     let home = Arc::new(Mutex::new(None));
     let unwanted = waits || request.body().size_hint().lower() > MAX_LEFT;

@@ -97,13 +97,7 @@ pub async fn serve(
         let Some((stream, peer, spare)) = accepted else { continue };
         let router = router.clone();
         let stop = stop.clone();
-        // Frames are small and written whole: waiting for more would only add delay.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "could not set TCP_NODELAY");
-        }
-        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
-            tracing::debug!(%error, "could not set TCP_NOTSENT_LOWAT");
-        }
+        tune(&stream);
         let place = if spare.is_none() { Arc::clone(&places).try_acquire_owned().ok() } else { None };
         let Some(place) = place else {
             let guest = back_door.admit(spare);
@@ -132,6 +126,17 @@ pub async fn serve(
     }
     connections.close();
     connections.wait().await;
+}
+
+/// Sets the options of a connection. It is of use without them too.
+fn tune(stream: &TcpStream) {
+    // Frames are small and written whole: waiting for more would only add delay.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "could not set TCP_NODELAY");
+    }
+    if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "could not set TCP_NOTSENT_LOWAT");
+    }
 }
 
 /// The next connection, with a spare descriptor if there was no other for it. `None` when accepting failed; the caller
@@ -176,7 +181,7 @@ async fn handshake(
     };
     match accepted {
         Ok(Ok(stream)) => Some(stream),
-        // Whoever does not trust the certificate, or speaks plain HTTP: a client's affair.
+        // Caused by the client: it does not trust the certificate, or speaks plain HTTP.
         Ok(Err(error)) => {
             tracing::debug!(%error, "TLS handshake failed");
             None

@@ -115,7 +115,8 @@ async fn connect(
     let session =
         Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers::of_handshake(headers))
             .over(TransportKind::LongPoll)
-            .at(Some(peer));
+            .at(Some(peer))
+            .serving(node.legacy().cloned());
     node.sockets().spawn(async move {
         serve(Driver::new(session, runtime, era), messages, asked).await;
         drop(place);

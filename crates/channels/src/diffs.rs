@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// What keeps the diffs of a socket back.
 #[derive(Debug, Default)]
-pub(super) struct Diffs {
+pub(crate) struct Diffs {
     /// Where they wait. `None`: they never do.
     gate: Option<Arc<DiffGate>>,
     /// Until when they wait at the latest, while they do.
@@ -22,17 +22,17 @@ pub(super) struct Diffs {
 
 impl Diffs {
     /// Those of a socket that has no channel yet.
-    pub(super) fn of(vsn: Vsn) -> Self {
+    pub(crate) fn of(vsn: Vsn) -> Self {
         Self { gate: (vsn == Vsn::V1).then(Arc::default), ..Self::default() }
     }
 
     /// What the socket's channels need to know.
-    pub(super) fn gate(&self) -> Option<Arc<DiffGate>> {
+    pub(crate) fn gate(&self) -> Option<Arc<DiffGate>> {
         self.gate.clone()
     }
 
     /// A join has come.
-    pub(super) fn hold(&mut self) {
+    pub(crate) fn hold(&mut self) {
         if let Some(gate) = &self.gate
             && self.until.is_none()
         {
@@ -42,17 +42,17 @@ impl Diffs {
     }
 
     /// A join is refused, and its answer delayed.
-    pub(super) fn refused_later(&mut self) {
+    pub(crate) fn refused_later(&mut self) {
         self.refused = true;
     }
 
     /// When they wait no longer.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.until
     }
 
     /// Sends what waits if all joins are answered, or it has waited for long.
-    pub(super) fn release(&mut self, joining: usize, now: Instant, outbox: &Outbox) {
+    pub(crate) fn release(&mut self, joining: usize, now: Instant, outbox: &Outbox) {
         let Some(until) = self.until else { return };
         if (joining == 0 && !self.refused) || until <= now {
             self.until = None;

@@ -20,13 +20,14 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use realtime_channels::driver::Ending;
 use realtime_hub::{Outbox, Sink};
 use realtime_protocol::{Opcode, frame};
-use realtime_server::{
-    driver::Ending,
-    http::listener::{self, ConnectionPermit},
-    socket::{self, Conversation, IDLE_LIMIT},
-    transport::{TlsSocket, Transport},
+use realtime_server::transport::{
+    ConnectionPermit, TlsSocket, Transport,
+    conversation::Conversation,
+    listener,
+    socket::{self, IDLE_LIMIT},
     ws::{handshake, reader::Reader},
 };
 use rustls::pki_types::PrivateKeyDer;
@@ -128,6 +129,8 @@ impl Conversation for Echo {
     }
 
     fn count(&self, _: usize, _: Duration) {}
+
+    fn count_slow(&self) {}
 
     fn wants_input(&self) -> bool {
         true

@@ -1,36 +1,19 @@
-//! The `realtime` server: configuration, command line, HTTP, WebSocket transport, channels.
+//! The `realtime` server, around its channels: configuration, command line, node, transports, HTTP, dashboard.
+//!
+//! Arrows run one way: `run` → `http`, `dashboard` → `web` → `transport`, `operators` → `node` → `config`.
 
-pub mod admin;
-pub mod app;
+pub mod answers;
 pub mod cli;
 pub mod config;
 pub mod dashboard;
 pub mod dev;
-pub mod driver;
+pub mod diagnostics;
 pub mod http;
-mod idle;
-pub mod legacy;
-pub mod life;
-pub mod limits;
-pub mod logging;
-pub mod memory;
-mod metadata;
-pub mod metrics;
 pub mod migrate;
-pub mod nodes;
-pub mod patience;
-mod resolve;
-pub mod routes;
-pub mod session;
-pub mod set_up;
-mod sharing;
-mod sink;
-pub mod socket;
-pub mod sockets;
-pub mod startup;
-pub mod status;
-mod stop;
-pub mod tenant_runtime;
-mod throttle;
+pub mod node;
+pub mod operators;
+pub mod process;
+pub mod run;
+pub mod throttle;
 pub mod transport;
-pub mod ws;
+pub mod web;

@@ -2,14 +2,13 @@
 
 use std::{fmt::Write as _, sync::Arc, time::SystemTime};
 
+use realtime_channels::{limits::Meters, routes::Routes};
 use realtime_postgres::{Origin, SchemaReport, TenantDatabase};
 use realtime_tenants::{Seeded, Store, StoreError, Tenant};
 
 use crate::{
-    app::database_config,
     config::{MetadataSettings, Settings},
-    limits::Meters,
-    routes::Routes,
+    node::database_config,
 };
 
 /// What became of it.

@@ -1,12 +1,9 @@
 //! How often somebody may fail, by address. Pure; time is given.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use parking_lot::Mutex;
+use realtime_channels::{address::network, budget::Spent};
 use tokio::time::Instant;
 
 /// Addresses that are remembered. Of more, those are forgotten that have failed least.
@@ -19,15 +16,15 @@ pub struct Throttle {
     failures: u32,
     /// After this time one of them is forgotten.
     forgotten: Duration,
-    /// When an address will have no failures any more.
-    clear_at: Mutex<HashMap<IpAddr, Instant>>,
+    /// What addresses have used of their failures.
+    failed: Mutex<HashMap<IpAddr, Spent>>,
 }
 
 impl Throttle {
     /// Allows so many failures at once; after each such time one of them is forgotten.
     #[must_use]
     pub fn new(failures: u32, forgotten: Duration) -> Self {
-        Self { failures, forgotten, clear_at: Mutex::default() }
+        Self { failures, forgotten, failed: Mutex::default() }
     }
 
     /// Notes a failure. False if there have been too many: being turned away is no further one.
@@ -47,36 +44,29 @@ impl Throttle {
         login: impl FnOnce() -> Option<T>,
     ) -> Result<Option<T>, Duration> {
         let key = network(peer);
-        let mut peers = self.clear_at.lock();
-        let clear_at = peers.get(&key).copied().filter(|at| *at > now).unwrap_or(now);
-        let allowed = now + self.forgotten * self.failures.saturating_sub(1);
-        if clear_at > allowed {
-            return Err(clear_at - allowed);
+        let mut peers = self.failed.lock();
+        let mut failed = peers.get(&key).copied().unwrap_or_default();
+        let (cost, all) = (self.forgotten, self.forgotten * self.failures);
+        if !failed.allows(cost, all, now) {
+            return Err(failed.wait(cost, all, now));
         }
         let admitted = login();
         if admitted.is_none() {
             make_room(&mut peers, now);
-            peers.insert(key, clear_at + self.forgotten);
+            failed.spend(cost, now);
+            peers.insert(key, failed);
         }
         Ok(admitted)
     }
 }
 
-/// Who has one address of IPv6 has a network of them.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
-fn make_room(peers: &mut HashMap<IpAddr, Instant>, now: Instant) {
+fn make_room(peers: &mut HashMap<IpAddr, Spent>, now: Instant) {
     if peers.len() < MAX_PEERS {
         return;
     }
-    peers.retain(|_, clear_at| *clear_at > now);
+    peers.retain(|_, failed| !failed.owed(now).is_zero());
     if peers.len() >= MAX_PEERS
-        && let Some(peer) = peers.iter().min_by_key(|(_, clear_at)| **clear_at).map(|(peer, _)| *peer)
+        && let Some(peer) = peers.iter().min_by_key(|(_, failed)| failed.owed(now)).map(|(peer, _)| *peer)
     {
         peers.remove(&peer);
     }
@@ -84,6 +74,8 @@ fn make_room(peers: &mut HashMap<IpAddr, Instant>, now: Instant) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     const FORGOTTEN: Duration = Duration::from_secs(6);
@@ -143,7 +135,7 @@ mod tests {
             let peer = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n);
             assert_eq!(fails(&throttle, peer.into(), now), Ok(()));
         }
-        assert_eq!(throttle.clear_at.lock().len(), MAX_PEERS);
+        assert_eq!(throttle.failed.lock().len(), MAX_PEERS);
         assert!(fails(&throttle, PEER, now).is_err());
     }
 }

@@ -1,10 +1,10 @@
 //! The address of a request: its path, which is straight once it was straightened, and the query of a handshake.
 #![no_main]
 
-#[path = "../../src/http/paths.rs"]
+#[path = "../../src/transport/listener/paths.rs"]
 mod paths;
 #[allow(dead_code, reason = "the server's")]
-#[path = "../../src/http/query.rs"]
+#[path = "../../src/transport/query.rs"]
 mod query;
 
 use http::Uri;

@@ -1,7 +1,7 @@
 //! The messages of a long-poll, none of which is longer than what it came in.
 #![no_main]
 
-#[path = "../../src/http/longpoll/lines.rs"]
+#[path = "../../src/transport/longpoll/lines.rs"]
 mod lines;
 
 use bytes::Bytes;

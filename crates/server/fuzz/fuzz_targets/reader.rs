@@ -3,7 +3,7 @@
 #![no_main]
 
 #[allow(dead_code, reason = "the server's")]
-#[path = "../../src/ws/reader.rs"]
+#[path = "../../src/transport/ws/reader.rs"]
 mod reader;
 
 use libfuzzer_sys::fuzz_target;

@@ -10,7 +10,7 @@ use super::{ConfigError, Env};
 /// Who may see the dashboard.
 #[derive(Debug, Clone)]
 pub enum DashboardAccess {
-    /// Whoever knows a name and a password.
+    /// Anyone who knows a name and a password.
     Basic {
         /// The name; a random one if none is set.
         user: SecretString,

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fmt::{self, Display},
+    fmt::Display,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -11,64 +11,12 @@ use std::{
 
 use super::{
     file::{self, TenantEntry},
-    ignored, legacy,
+    first_generation,
+    found::{ConfigError, Found, Origin, secret_of_file},
+    ignored,
     setting::{Kind, Setting},
     table,
 };
-
-/// A setting that cannot be used; one readable line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} {problem}")]
-pub struct ConfigError {
-    /// The variable, or the place in the configuration file.
-    pub name: String,
-    /// What is wrong with it. Never contains the value of a secret.
-    pub problem: String,
-}
-
-impl ConfigError {
-    /// An error about one variable.
-    pub fn new(name: &str, problem: impl Display) -> Self {
-        // Whoever reads this may have one line only.
-        let problem = problem.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { name: name.to_owned(), problem }
-    }
-}
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// The environment.
-    Environment,
-    /// A file that the variable `NAME_FILE` names.
-    EnvironmentFile(PathBuf),
-    /// The configuration file, at this place.
-    File(String),
-    /// A file that the configuration file names.
-    FileOfFile(PathBuf),
-    /// What a server of the first generation did.
-    FirstGeneration,
-}
-
-impl Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Environment => f.write_str("environment"),
-            Self::EnvironmentFile(path) | Self::FileOfFile(path) => path.display().fmt(f),
-            Self::File(place) => f.write_str(place),
-            Self::FirstGeneration => f.write_str("as in the first generation"),
-        }
-    }
-}
-
-/// A value that was set.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// As text, whatever it was in the file.
-    pub value: String,
-    /// Where it came from.
-    pub origin: Origin,
-}
 
 /// All that is set, by variable; the table of settings has the defaults.
 pub struct Env {
@@ -81,7 +29,7 @@ impl Env {
     /// What `lookup` gives: the process's environment, or a table in tests. An empty value counts as not set.
     pub fn new(lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut env = Self::given(lookup);
-        legacy::translate(&mut env.values);
+        first_generation::translate(&mut env.values);
         env
     }
 
@@ -120,7 +68,7 @@ impl Env {
             }
             env.tenants = file.tenants;
         }
-        legacy::translate(&mut env.values);
+        first_generation::translate(&mut env.values);
         Ok(env)
     }
 
@@ -221,16 +169,6 @@ impl Env {
             self.wrong(name, format!("must be one of {}, not {value:?}", words.join(", ")))
         })
     }
-}
-
-/// A secret in a file, without the line's end that editors add.
-pub(super) fn secret_of_file(name: &str, path: &Path) -> Result<String, ConfigError> {
-    let cannot = |problem: &dyn Display| {
-        ConfigError::new(name, format!("names {}, which cannot be used: {problem}", path.display()))
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    if text.is_empty() { Err(cannot(&"it is empty")) } else { Ok(text.to_owned()) }
 }
 
 /// Whether a value can be what a setting has to be, for those that nothing else has read.

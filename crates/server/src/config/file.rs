@@ -10,7 +10,7 @@ use toml::{
 
 pub use super::tenant_entry::TenantEntry;
 use super::{
-    env::{ConfigError, Found, Origin, secret_of_file},
+    found::{ConfigError, Found, Origin, secret_of_file},
     setting::{Group, Kind, Setting},
     table,
 };

@@ -7,7 +7,7 @@ use realtime_tenants::{
 use realtime_tls::TlsMode;
 use secrecy::SecretString;
 
-use super::{ConfigError, Env, WELL_KNOWN_SECRET};
+use super::{ConfigError, Env, well_known::WELL_KNOWN_SECRET};
 
 /// The metadata database and how its tenants are kept in memory.
 #[derive(Debug, Clone)]

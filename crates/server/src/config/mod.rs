@@ -5,8 +5,11 @@ mod cluster;
 mod dashboard;
 mod env;
 mod file;
+mod first_generation;
+mod found;
 pub mod ignored;
-pub mod legacy;
+mod legacy;
+mod memory;
 mod metadata;
 mod operations;
 pub mod reference;
@@ -15,16 +18,18 @@ mod show;
 pub mod table;
 mod tenant_entry;
 mod tenants;
+mod well_known;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 pub use admin::AdminSettings;
 pub use dashboard::{DashboardAccess, DashboardSettings};
-pub use env::{ConfigError, Env, Found, Origin};
-pub use legacy::{LegacyEngine, LegacySettings, WebhookSettings};
+pub use env::Env;
+pub use found::{ConfigError, Found, Origin};
 pub use metadata::MetadataSettings;
 pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
+use realtime_channels::first_generation::LegacySettings;
 use realtime_cluster::NatsConfig;
 use realtime_postgres::JanitorSettings;
 use realtime_tenants::Tenant;
@@ -32,12 +37,7 @@ use realtime_tls::Certificate;
 use secrecy::SecretString;
 pub use setting::{Group, Kind, Setting};
 pub use show::effective;
-
-/// Tenant secret of a self-hosted server that was given none (http_and_ops 6). Known to everybody.
-pub const WELL_KNOWN_SECRET: &str = "super-secret-jwt-token-with-at-least-32-characters-long";
-
-/// Tenant of a self-hosted server that was given no name.
-pub const DEFAULT_TENANT: &str = "realtime-dev";
+pub use well_known::{DEFAULT_TENANT, WELL_KNOWN_SECRET};
 
 /// How a server runs.
 #[derive(Debug, Clone)]
@@ -169,7 +169,7 @@ impl Settings {
 fn client_memory(env: &Env) -> Result<usize, ConfigError> {
     match env.found("MAX_CLIENT_MEMORY_MB") {
         Some(_) => Ok(env.integer::<usize>("MAX_CLIENT_MEMORY_MB")?.saturating_mul(1 << 20)),
-        None => Ok(crate::memory::default_client_bytes()),
+        None => Ok(memory::default_client_bytes()),
     }
 }
 

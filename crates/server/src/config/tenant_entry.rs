@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::env::{ConfigError, secret_of_file};
+use super::found::{ConfigError, secret_of_file};
 
 /// What `[[tenants]]` may have. What is left out is as the settings of the server have it.
 #[derive(Clone, Default, Deserialize)]

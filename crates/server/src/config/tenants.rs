@@ -8,10 +8,11 @@ use realtime_tls::{IpVersion, Route, Tls};
 use secrecy::SecretString;
 
 use super::{
-    WELL_KNOWN_SECRET,
-    env::{ConfigError, Env},
+    env::Env,
+    found::ConfigError,
     metadata::{self, MetadataSettings},
     tenant_entry::{DatabaseEntry, LimitsEntry, TenantEntry},
+    well_known::WELL_KNOWN_SECRET,
 };
 
 /// Longest name PostgreSQL keeps, in bytes, less what a temporary slot's name gets appended.

@@ -21,7 +21,7 @@ use super::{
         parts::{notice, seal, state},
     },
 };
-use crate::app::App;
+use crate::node::Node;
 
 /// Longest name of a flag or a bucket key, as its column has it.
 const MAX_NAME: usize = 255;
@@ -29,8 +29,8 @@ const MAX_NAME: usize = 255;
 const NO_STORE: &str = "There is no metadata database, so there are no feature flags.";
 
 /// `GET /admin/dashboard/flags`.
-pub async fn list(State(app): State<Arc<App>>, page: Page) -> Response {
-    let body = match source::directory(&app) {
+pub async fn list(State(node): State<Arc<Node>>, page: Page) -> Response {
+    let body = match source::directory(&node) {
         None => html! { p.dim { (NO_STORE) } },
         Some(directory) => match directory.store().flags().await {
             Ok(flags) => listed(&page, &flags),
@@ -121,12 +121,12 @@ fn editor(page: &Page, flag: Option<&FeatureFlag>) -> Markup {
 
 /// `POST /admin/dashboard/flags`.
 pub async fn change(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,
     Extension(form): Extension<Form>,
     page: Page,
 ) -> Response {
-    let Some(directory) = source::directory(&app) else {
+    let Some(directory) = source::directory(&node) else {
         return failure::page(&page, StatusCode::NOT_FOUND, "Feature flags", NO_STORE);
     };
     let (act, flag) = (form.get("act"), form.get("name"));

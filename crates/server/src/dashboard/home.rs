@@ -6,20 +6,23 @@ use axum::extract::State;
 use maud::{Markup, html};
 
 use super::{
-    Page,
-    tenants::path_of,
+    Page, path_of,
     view::{
         self, Place,
         parts::{facts, maybe, plain, table},
         units,
     },
 };
-use crate::{app::App, dashboard::BASE, nodes::NodeFigures};
+use crate::{
+    dashboard::BASE,
+    node::Node,
+    operators::figures::{NodeFigures, Process, TenantFigures},
+};
 
 /// `GET /admin/dashboard/home`.
-pub async fn page(State(app): State<Arc<App>>, page: Page) -> Markup {
-    let figures = NodeFigures::of(&app).await;
-    let body = sections(app.status().node(), &figures);
+pub async fn page(State(node): State<Arc<Node>>, page: Page) -> Markup {
+    let figures = NodeFigures::of(&node).await;
+    let body = sections(&node.identity().id, &figures);
     view::followed(&page, Some(Place::Home), "Home", Some("home"), &body)
 }
 
@@ -38,18 +41,6 @@ pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
         ("Users (sockets with a channel)", plain(units::count(figures.users))),
         ("Rooms", plain(units::count(figures.rooms))),
     ]);
-    let busiest: Vec<Vec<Markup>> = figures
-        .busiest
-        .iter()
-        .map(|tenant| {
-            let path = format!("{BASE}/{}", path_of(&tenant.external_id));
-            vec![
-                html! { a href=(path) { (tenant.external_id) } },
-                plain(units::count(tenant.users)),
-                plain(units::count(tenant.sockets)),
-            ]
-        })
-        .collect();
     let runtime = &figures.runtime;
     html! {
         section { h2 { "Server" } (server) }
@@ -57,20 +48,7 @@ pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
         section {
             h2 { "Process" }
             @match &figures.process {
-                Some(process) => (facts(&[
-                    ("CPU now", html! { (format!("{:.1} %", process.cpu_now * 100.0)) " of one of " (process.cpus) }),
-                    ("CPU time", html! {
-                        (units::span(process.cpu_total))
-                        " (" (format!("{:.1} %", share(process.cpu_total, figures.uptime))) " since the start)"
-                    }),
-                    ("Memory", plain(units::bytes(process.resident))),
-                    ("Memory at most", maybe(process.resident_peak.map(units::bytes))),
-                    ("File descriptors", html! {
-                        (process.descriptors) " of "
-                        @match process.descriptor_limit { Some(limit) => (units::count(limit)), None => "any number" }
-                    }),
-                    ("Threads", plain(process.threads)),
-                ])),
+                Some(process) => (usage(process, figures)),
                 None => p.notice.bad { "The operating system does not tell." },
             }
         }
@@ -96,9 +74,46 @@ pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
         }
         section {
             h2 { "Tenants with most sockets" }
-            (table("Tenants", &["Tenant", "Users", "Sockets"], &busiest, "No tenant is in use."))
+            (table("Tenants", &["Tenant", "Users", "Sockets"], &busiest(figures), "No tenant is in use."))
         }
     }
+}
+
+/// What the process uses.
+fn usage(process: &Process, figures: &NodeFigures) -> Markup {
+    facts(&[
+        ("CPU now", html! { (format!("{:.1} %", process.cpu_now * 100.0)) " of one of " (process.cpus) }),
+        (
+            "CPU time",
+            html! {
+                (units::span(process.cpu_total))
+                " (" (format!("{:.1} %", share(process.cpu_total, figures.uptime))) " since the start)"
+            },
+        ),
+        ("Memory", plain(units::bytes(process.resident))),
+        ("Memory at most", maybe(process.resident_peak.map(units::bytes))),
+        (
+            "File descriptors",
+            html! {
+                (process.descriptors) " of "
+                @match process.descriptor_limit { Some(limit) => (units::count(limit)), None => "any number" }
+            },
+        ),
+        ("Threads", plain(process.threads)),
+    ])
+}
+
+/// Tenants with most sockets.
+fn busiest(figures: &NodeFigures) -> Vec<Vec<Markup>> {
+    let row = |tenant: &TenantFigures| {
+        let path = format!("{BASE}/{}", path_of(&tenant.external_id));
+        vec![
+            html! { a href=(path) { (tenant.external_id) } },
+            plain(units::count(tenant.users)),
+            plain(units::count(tenant.sockets)),
+        ]
+    };
+    figures.busiest.iter().map(row).collect()
 }
 
 fn share(part: std::time::Duration, whole: std::time::Duration) -> f64 {

@@ -4,10 +4,12 @@
 //! runs for them otherwise.
 
 mod access;
+mod address;
 mod failure;
 mod flags;
 mod home;
 mod nodes;
+mod page;
 mod source;
 mod sql;
 mod tenants;
@@ -15,32 +17,22 @@ mod view;
 
 use std::sync::Arc;
 
-use access::{Access, Visitor, guard};
+use access::{Access, guard};
+pub use address::{BASE, path_of};
 use axum::{
     Router,
-    extract::Query,
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use http::{StatusCode, header};
-use serde::Deserialize;
+pub use page::Page;
 
-use crate::{app::App, http::answers};
-
-/// Where it is.
-pub const BASE: &str = "/admin/dashboard";
-
-/// What the address of a page may say about how to show it.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-pub struct Look {
-    /// Seconds after which the page is to be loaded anew.
-    refresh: Option<u32>,
-}
+use crate::{answers, node::Node, web::Web};
 
 /// All pages of the dashboard, behind the layer that tells who may see them.
-pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    let access = Arc::new(Access::new(&app.settings().dashboard));
+pub fn router(node: &Arc<Node>) -> Router<Web> {
+    let access = Arc::new(Access::new(&node.settings().dashboard));
     let pages = Router::new()
         .route("/", get(to_home))
         .route("/home", get(home::page))
@@ -63,26 +55,4 @@ pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
 /// The reference answers with 302, so does this.
 async fn to_home() -> Response {
     (StatusCode::FOUND, [(header::LOCATION, format!("{BASE}/home"))]).into_response()
-}
-
-/// What every page is made with.
-pub struct Page {
-    visitor: Visitor,
-    refresh: Option<u32>,
-}
-
-impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Page {
-    type Rejection = StatusCode;
-
-    async fn from_request_parts(
-        parts: &mut http::request::Parts,
-        state: &S,
-    ) -> Result<Self, Self::Rejection> {
-        let visitor = parts.extensions.get::<Visitor>().cloned();
-        // The layer puts it there: without it nobody comes here.
-        let visitor = visitor.ok_or(StatusCode::FORBIDDEN)?;
-        let look = Query::<Look>::from_request_parts(parts, state).await;
-        let refresh = look.ok().and_then(|Query(look)| look.refresh).map(|seconds| seconds.clamp(2, 300));
-        Ok(Self { visitor, refresh })
-    }
 }

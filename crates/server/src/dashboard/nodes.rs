@@ -20,9 +20,11 @@ use super::{
     },
 };
 use crate::{
-    app::App,
-    nodes::{NodeFigures, PATIENCE, Question, ask_one, ask_others},
-    status::short_id,
+    node::{Node, short_id},
+    operators::{
+        ask::{PATIENCE, Question, ask_one, ask_others},
+        figures::NodeFigures,
+    },
 };
 
 /// A node, and what it tells of itself.
@@ -39,8 +41,8 @@ struct Shown {
 }
 
 /// `GET /admin/dashboard/nodes`.
-pub async fn list(State(app): State<Arc<App>>, page: Page) -> Markup {
-    let rows: Vec<Vec<Markup>> = all(&app).await.iter().map(row).collect();
+pub async fn list(State(node): State<Arc<Node>>, page: Page) -> Markup {
+    let rows: Vec<Vec<Markup>> = all(&node).await.iter().map(row).collect();
     let heads = [
         "Node",
         "Name",
@@ -62,12 +64,12 @@ pub async fn list(State(app): State<Arc<App>>, page: Page) -> Markup {
     view::followed(&page, Some(Place::Nodes), "Nodes", Some("nodes"), &body)
 }
 
-async fn all(app: &App) -> Vec<Shown> {
-    let question = ask_others::<NodeFigures>(app, &Question::Figures, PATIENCE);
-    let (own, others) = future::join(NodeFigures::of(app), question).await;
+async fn all(node: &Node) -> Vec<Shown> {
+    let question = ask_others::<NodeFigures>(node, &Question::Figures, PATIENCE);
+    let (own, others) = future::join(NodeFigures::of(node), question).await;
     let mut answers: HashMap<u32, _> = others.into_iter().map(|(node, answer)| (node.id, answer)).collect();
     let this = Shown {
-        id: app.status().node().to_owned(),
+        id: node.identity().id.clone(),
         name: own.name.clone(),
         region: own.region.clone(),
         version: own.version.clone(),
@@ -76,7 +78,7 @@ async fn all(app: &App) -> Vec<Shown> {
         latency_ms: None,
         figures: Some(Ok(own)),
     };
-    let nodes = app.cluster().map(Cluster::nodes).unwrap_or_default();
+    let nodes = node.cluster().map(Cluster::nodes).unwrap_or_default();
     let others = nodes.into_iter().filter(|node| !node.is_self).map(|node| Shown {
         id: short_id(node.id),
         state: contact(&node),
@@ -132,13 +134,13 @@ fn row(node: &Shown) -> Vec<Markup> {
 }
 
 /// `GET /admin/dashboard/nodes/{id}`.
-pub async fn show(State(app): State<Arc<App>>, page: Page, Path(id): Path<String>) -> Response {
+pub async fn show(State(node): State<Arc<Node>>, page: Page, Path(id): Path<String>) -> Response {
     let title = format!("Node {id}");
     let path = format!("nodes/{id}");
-    let body = if id == app.status().node() {
-        home::sections(&id, &NodeFigures::of(&app).await)
+    let body = if id == node.identity().id {
+        home::sections(&id, &NodeFigures::of(&node).await)
     } else {
-        match ask_one::<NodeFigures>(&app, &id, &Question::Figures, PATIENCE).await {
+        match ask_one::<NodeFigures>(&node, &id, &Question::Figures, PATIENCE).await {
             None => return failure::page(&page, StatusCode::NOT_FOUND, "Node", "Node not found"),
             Some((_, Ok(figures))) => home::sections(&id, &figures),
             Some((node, Err(error))) => html! {

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use realtime_tenants::{Directory, Tenant, Tenants};
 
-use crate::app::App;
+use crate::node::Node;
 
 /// The tenants of the metadata database, if there is one.
-pub fn directory(app: &App) -> Option<&Arc<Directory>> {
-    app.tenants().directory()
+pub fn directory(node: &Node) -> Option<&Arc<Directory>> {
+    node.tenants().directory()
 }
 
 /// The tenants of the configuration, by name; none if there is a metadata database.
-pub fn configured(app: &App) -> Vec<Arc<Tenant>> {
-    let mut tenants = match app.tenants() {
+pub fn configured(node: &Node) -> Vec<Arc<Tenant>> {
+    let mut tenants = match node.tenants() {
         Tenants::Stored(_) => Vec::new(),
         Tenants::Configured(registry) => registry.all(),
     };
@@ -22,8 +22,8 @@ pub fn configured(app: &App) -> Vec<Arc<Tenant>> {
 }
 
 /// A tenant of the metadata database as it is served; why it cannot be, if so.
-pub async fn served(app: &App, external_id: &str) -> Result<Arc<Tenant>, String> {
-    let Some(directory) = directory(app) else { return Err("There is no metadata database".to_owned()) };
+pub async fn served(node: &Node, external_id: &str) -> Result<Arc<Tenant>, String> {
+    let Some(directory) = directory(node) else { return Err("There is no metadata database".to_owned()) };
     match directory.refresh(external_id).await {
         Ok(Some(tenant)) => Ok(tenant),
         Ok(None) => Err("Its record cannot be used, the log says why".to_owned()),

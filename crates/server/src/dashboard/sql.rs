@@ -24,7 +24,7 @@ use super::{
         parts::{notice, seal},
     },
 };
-use crate::app::App;
+use crate::node::Node;
 
 /// What is in the field before anybody has written something.
 const EXAMPLE: &str =
@@ -34,19 +34,19 @@ const EXAMPLE: &str =
 const FORM: &str = "question";
 
 /// `GET /admin/dashboard/sql`.
-pub async fn show(State(app): State<Arc<App>>, page: Page) -> Response {
-    whole(&app, &page, EXAMPLE, &html! {}).into_response()
+pub async fn show(State(node): State<Arc<Node>>, page: Page) -> Response {
+    whole(&node, &page, EXAMPLE, &html! {}).into_response()
 }
 
 /// `POST /admin/dashboard/sql`.
 pub async fn ask(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,
     Extension(form): Extension<Form>,
     page: Page,
 ) -> Response {
-    let Some(directory) = source::directory(&app) else {
-        return (StatusCode::NOT_FOUND, whole(&app, &page, "", &html! {})).into_response();
+    let Some(directory) = source::directory(&node) else {
+        return (StatusCode::NOT_FOUND, whole(&node, &page, "", &html! {})).into_response();
     };
     let statement = form.get("statement");
     let order = order(form.get("order"));
@@ -56,11 +56,11 @@ pub async fn ask(
     match directory.store().inspect(statement, order).await {
         Ok(found) => {
             let result = result(&found, order, began.elapsed().as_secs_f64());
-            whole(&app, &page, statement, &result).into_response()
+            whole(&node, &page, statement, &result).into_response()
         }
         Err(InspectError::Store(error)) => unavailable(&page, &error),
         Err(error) => {
-            let whole = whole(&app, &page, statement, &notice(false, error.to_string()));
+            let whole = whole(&node, &page, statement, &notice(false, error.to_string()));
             (StatusCode::UNPROCESSABLE_ENTITY, whole).into_response()
         }
     }
@@ -72,8 +72,8 @@ fn order(text: &str) -> Option<Order> {
     Some(Order { column, descending: text.starts_with('-') })
 }
 
-fn whole(app: &App, page: &Page, statement: &str, result: &Markup) -> Markup {
-    let body = if source::directory(app).is_none() {
+fn whole(node: &Node, page: &Page, statement: &str, result: &Markup) -> Markup {
+    let body = if source::directory(node).is_none() {
         html! { p.dim { "There is no metadata database that could be asked." } }
     } else {
         html! {

@@ -13,10 +13,12 @@ use axum::{
 };
 use http::header;
 
-use super::{for_all, healthcheck, upgrade};
+use super::{healthcheck::healthcheck, layers::for_all};
 use crate::{
-    app::App,
-    metrics::{self, Part},
+    node::Node,
+    operators::metrics::{CONTENT_TYPE, Gathered, Part},
+    transport::upgrade,
+    web::Web,
 };
 
 /// What is shown to who opens the server in a browser.
@@ -26,32 +28,32 @@ const PAGE: &str = "<!doctype html>
 ";
 
 /// Its routes: sockets, a page, and perhaps metrics.
-pub(super) fn router(app: Arc<App>) -> Router {
+pub(super) fn router(web: Web) -> Router {
     let mut router = Router::new()
         .route("/", get(|| async { Html(PAGE) }))
         .route("/healthcheck", get(healthcheck))
         .route("/socket/websocket", any(upgrade::websocket))
         .route("/realtime/v1/websocket", any(upgrade::websocket));
-    if app.legacy().is_some_and(|legacy| legacy.settings().expose_metrics) {
+    if web.node.legacy().is_some_and(|legacy| legacy.settings().expose_metrics) {
         router = router.route("/metrics", get(metrics));
     }
-    for_all(router, &app).with_state(app)
+    for_all(router, &Arc::clone(&web.node)).with_state(web)
 }
 
 /// Those metrics that the first generation had, and all others, to everybody.
-async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = own(&app) + &metrics::render(&app, Part::All);
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+async fn metrics(State(gathered): State<Arc<Gathered>>) -> Response {
+    let text = own(gathered.node()) + &gathered.render(Part::All);
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
-fn own(app: &App) -> String {
+fn own(node: &Node) -> String {
     let mut text = String::new();
     let mut put = |name: &str, help: &str, value: u64| {
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
     };
-    let sockets: usize = app.runtimes().iter().map(|tenant| tenant.sockets().len()).sum();
+    let sockets: usize = node.runtimes().iter().map(|tenant| tenant.sockets().len()).sum();
     put("realtime_active_websocket_connection_total", "Sockets", sockets as u64);
-    let Some(legacy) = app.legacy() else { return text };
+    let Some(legacy) = node.legacy() else { return text };
     let counters = legacy.counters();
     for (name, help, counter) in [
         ("realtime_active_websocket_topic_total", "Joined channels", &counters.channels),

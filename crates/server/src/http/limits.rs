@@ -9,23 +9,19 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{
+use super::broadcast::is_json;
+use crate::{
     answers::{phrase, text},
-    broadcast::is_json,
-    paths,
+    node::Node,
+    transport::listener::{MAX_BODY, is_text},
 };
-use crate::app::App;
-
-/// Largest body of a request, in bytes. Routes that read one have it as their limit too: here it is judged by what the
-/// client announces.
-pub(super) const MAX_BODY: usize = 8_000_000;
 
 /// Answers a request that cannot be good, whatever it asks for: 400 for a path that is no text, 431 for a header value over `MAX_HEADER_LENGTH`, 413 for
 /// a body that is announced to be too large, 415 for a body that is compressed, 406 where a route answers JSON
 /// and the client does not take that.
-pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Arc::clone(app.memory()));
-    match fault(&request, app.max_header_length()) {
+pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Arc::clone(node.memory()));
+    match fault(&request, node.settings().max_header_length) {
         Some((status, text)) => {
             let mut answer = phrase(request.headers(), status, text);
             if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
@@ -38,7 +34,7 @@ pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request, nex
 }
 
 fn fault(request: &Request, max_header_length: usize) -> Option<(StatusCode, &'static str)> {
-    if !paths::is_text(request.uri().path()) {
+    if !is_text(request.uri().path()) {
         return Some((StatusCode::BAD_REQUEST, "Bad Request"));
     }
     let headers = request.headers();

@@ -10,10 +10,18 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, StatusCode, header};
+use realtime_auth::{Keys, Verifier};
+use realtime_channels::tenant_runtime::Clock;
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
-use super::{answers::text, openapi::shapes::MetricsAnswers};
-use crate::{app::App, metrics};
+use super::shapes::MetricsAnswers;
+use crate::{
+    answers::text,
+    config::Settings,
+    node::{Node, is_of_operator},
+    operators::metrics::{CONTENT_TYPE, Gathered},
+};
 
 /// How long Prometheus waits, as it says: seconds.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
@@ -49,8 +57,12 @@ type Asked = Result<Query<Wanted>, QueryRejection>;
     ),
     responses(MetricsAnswers)
 )]
-pub(super) async fn metrics(State(app): State<Arc<App>>, asked: Asked, headers: HeaderMap) -> Response {
-    answer(&app, None, asked, &headers).await
+pub(super) async fn metrics(
+    State(gathered): State<Arc<Gathered>>,
+    asked: Asked,
+    headers: HeaderMap,
+) -> Response {
+    answer(&gathered, None, asked, &headers).await
 }
 
 /// Those of the nodes of a region: nothing if there is none.
@@ -64,37 +76,53 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, asked: Asked, headers: 
     responses(MetricsAnswers)
 )]
 pub(super) async fn of_region(
-    State(app): State<Arc<App>>,
+    State(gathered): State<Arc<Gathered>>,
     Path(region): Path<String>,
     asked: Asked,
     headers: HeaderMap,
 ) -> Response {
-    answer(&app, Some(&region), asked, &headers).await
+    answer(&gathered, Some(&region), asked, &headers).await
 }
 
-async fn answer(app: &Arc<App>, region: Option<&str>, asked: Asked, headers: &HeaderMap) -> Response {
-    if !may_read(app, headers) {
+async fn answer(
+    gathered: &Arc<Gathered>,
+    region: Option<&str>,
+    asked: Asked,
+    headers: &HeaderMap,
+) -> Response {
+    if !may_read(gathered.node(), headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let Ok(Query(Wanted { scope })) = asked else {
         return (StatusCode::BAD_REQUEST, "scope must be cluster or node").into_response();
     };
     let parts = match scope {
-        Scope::Cluster => metrics::gather(app, region, patience(headers)).await,
+        Scope::Cluster => gathered.gather(region, patience(headers)).await,
         Scope::Node => {
-            let here = region.is_none_or(|region| app.region().unwrap_or("nil") == region);
-            if here { vec![metrics::of_this_node(app).await] } else { Vec::new() }
+            let here = region.is_none_or(|region| gathered.node().region().unwrap_or("nil") == region);
+            if here { vec![gathered.of_this_node().await] } else { Vec::new() }
         }
     };
     let length: usize = parts.iter().map(Bytes::len).sum();
     let body = Body::from_stream(stream::iter(parts.into_iter().map(Ok::<_, Infallible>)));
-    let head = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    let head = [(header::CONTENT_TYPE, CONTENT_TYPE)];
     (head, [(header::CONTENT_LENGTH, length.to_string())], body).into_response()
 }
 
-fn may_read(app: &App, headers: &HeaderMap) -> bool {
+fn may_read(node: &Node, headers: &HeaderMap) -> bool {
     let token = text(headers, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-    token.is_some_and(|token| app.may_read_metrics(token))
+    token.is_some_and(|token| is_good(node.settings(), token))
+}
+
+/// Whether a token may read the metrics (http_and_ops 3). A client's may not, where one secret signs both.
+fn is_good(settings: &Settings, token: &str) -> bool {
+    let Some(secret) = &settings.metrics_secret else { return false };
+    if settings.operations.metrics_blocklist.contains(token) {
+        return false;
+    }
+    let keys = Keys::new(Some(secret.expose_secret()), None);
+    let verifier = Verifier::new(keys, settings.claim_validators.clone());
+    verifier.verify_any(token, Clock::System.unix_seconds()).is_ok_and(|claims| is_of_operator(&claims))
 }
 
 /// How long the other nodes may be waited for, by what the scraper says of itself.

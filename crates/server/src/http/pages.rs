@@ -13,8 +13,11 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use realtime_pages::{CONTENT_SECURITY_POLICY, files};
 
-use super::answers::{JSON, not_found, text};
-use crate::{app::App, status};
+use crate::{
+    answers::{JSON, not_found, text},
+    operators::status::Status,
+    web::Web,
+};
 
 /// Browsers ask each time whether what they have is still right.
 const ASK: &str = "no-cache";
@@ -23,7 +26,7 @@ const ASK: &str = "no-cache";
 const KEEP: &str = "public, max-age=31536000, immutable";
 
 /// The pages' routes.
-pub fn routes() -> Router<Arc<App>> {
+pub fn routes() -> Router<Web> {
     Router::new()
         .route("/", get(inspector))
         .route("/inspector", get(moved))
@@ -62,20 +65,20 @@ async fn protect(mut response: Response) -> Response {
     response
 }
 
-async fn inspector(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let page = &app.status().site().inspector;
+async fn inspector(State(status): State<Arc<Status>>, headers: HeaderMap) -> Response {
+    let page = &status.site().inspector;
     cached(&headers, &page.etag, ASK, "text/html; charset=utf-8", || page.html.clone().into())
 }
 
-async fn status_page(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let page = &app.status().site().status;
+async fn status_page(State(status): State<Arc<Status>>, headers: HeaderMap) -> Response {
+    let page = &status.site().status;
     cached(&headers, &page.etag, ASK, "text/html; charset=utf-8", || page.html.clone().into())
 }
 
 /// What the status page shows, for everybody: no tenant is named in it.
-async fn status_report(State(app): State<Arc<App>>) -> Response {
+async fn status_report(State(status): State<Arc<Status>>) -> Response {
     let headers = [(header::CACHE_CONTROL, "no-store"), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
-    ([JSON], headers, status::report(&app)).into_response()
+    ([JSON], headers, status.report()).into_response()
 }
 
 /// Old addresses of the Inspector.

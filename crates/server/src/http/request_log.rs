@@ -9,15 +9,15 @@ use axum::{
 };
 use http::StatusCode;
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span, field};
+use tracing::{Instrument as _, field};
 
 use super::request_id::{self, HEADER};
-use crate::{app::App, logging::traces, tenant_runtime::TenantRuntime};
+use crate::{node::Node, operators::logging::traces};
 
 /// Gives the answer the request's id, or a new one; logs the request. What happens within is logged with the id, and is
 /// part of the request's trace.
-pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let id = request_id::of(request.headers(), app.request_id_baggage_key());
+pub async fn layer(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    let id = request_id::of(request.headers(), &node.settings().operations.request_id_baggage_key);
     let method = request.method().clone();
     let uri = request.uri().clone();
     let path = uri.path();
@@ -46,7 +46,7 @@ pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) ->
         span.record("otel.status_code", "ERROR");
     }
     let health = is_about_health(path, route);
-    if !health || app.logs_healthchecks() {
+    if !health || node.settings().operations.log_healthchecks {
         let millis = started.elapsed().as_secs_f64() * 1e3;
         span.in_scope(|| log(&method, path, status, millis, health));
     }
@@ -88,9 +88,4 @@ fn is_fault_of_form(status: StatusCode) -> bool {
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
             | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
     )
-}
-
-/// Notes on the request's span which tenant it is for.
-pub(super) fn is_for(runtime: &TenantRuntime) {
-    Span::current().record("external_id", &**runtime.name());
 }

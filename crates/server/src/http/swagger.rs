@@ -14,7 +14,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use utoipa_swagger_ui::Config;
 
-use super::answers;
+use crate::answers;
 
 /// Of the files, which change with the version of the server only.
 const CACHE: (header::HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=3600");

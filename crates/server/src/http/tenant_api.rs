@@ -9,16 +9,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use realtime_channels::{tenant_runtime::TenantRuntime, token::Token};
 use tokio::time::Instant;
 
-use super::{
+use super::shapes::Ping;
+use crate::{
     answers::{message, not_found, preflight, text},
-    listener::Peer,
-    openapi::shapes::Ping,
-    request_log,
-    upgrade::NOT_KNOWN,
+    node::Node,
+    operators::logging,
+    throttle::Throttle,
+    transport::{NOT_KNOWN, Peer},
 };
-use crate::{app::App, session::Token, tenant_runtime::TenantRuntime};
 
 /// Answer when the tenant's clients, or an address, have sent too many requests.
 const TOO_MANY: &str = "Too many requests";
@@ -41,14 +42,14 @@ pub async fn cors(request: Request, next: Next) -> Response {
 
 /// Finds the tenant, and refuses the request if there are too many; hands the tenant on as an extension. A request is
 /// counted when its token is found good: what strangers send must not use up what the tenant's clients may.
-pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub async fn admit(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
     let host = text(request.headers(), header::HOST).unwrap_or_default();
-    let runtime = match app.runtime_for_host(host).await {
+    let runtime = match node.runtime_for_host(host).await {
         Ok(Some(runtime)) => runtime,
         Ok(None) => return message(StatusCode::UNAUTHORIZED, "Tenant not found in database"),
         Err(_) => return message(StatusCode::INTERNAL_SERVER_ERROR, NOT_KNOWN),
     };
-    request_log::is_for(&runtime);
+    logging::is_for(runtime.name());
     let requests = runtime.meters().requests();
     let mean = requests.average() as u64;
     let max = u64::from(requests.limit());
@@ -68,7 +69,7 @@ pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next
 /// Verifies the caller's token, from `Authorization: Bearer` or else `apikey`; hands it on as an extension. A good token
 /// is always taken: an address may be that of a proxy, with everybody behind it.
 pub async fn authenticate(
-    State(app): State<Arc<App>>,
+    State(strangers): State<Arc<Throttle>>,
     Extension(runtime): Extension<Arc<TenantRuntime>>,
     mut request: Request,
     next: Next,
@@ -80,7 +81,7 @@ pub async fn authenticate(
             request.extensions_mut().insert(Arc::<Token>::new(token));
             next.run(request).await
         }
-        _ if !is_bearable(&app, &request) => message(StatusCode::TOO_MANY_REQUESTS, TOO_MANY),
+        _ if !is_bearable(&strangers, &request) => message(StatusCode::TOO_MANY_REQUESTS, TOO_MANY),
         refused => {
             if let Some(Err(error)) = refused {
                 tracing::warn!(tenant = &**runtime.name(), code = error.code(), %error, "request refused");
@@ -91,18 +92,18 @@ pub async fn authenticate(
 }
 
 /// Lets those through whom nobody asks for a token, unless too many come from one address.
-pub async fn anonymous(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if is_bearable(&app, &request) {
+pub async fn anonymous(State(strangers): State<Arc<Throttle>>, request: Request, next: Next) -> Response {
+    if is_bearable(&strangers, &request) {
         return next.run(request).await;
     }
     message(StatusCode::TOO_MANY_REQUESTS, TOO_MANY)
 }
 
 /// Counts a request without a good token against its address. False if there are too many of them.
-fn is_bearable(app: &App, request: &Request) -> bool {
+fn is_bearable(strangers: &Throttle, request: &Request) -> bool {
     // The listener puts it there.
     let peer = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| *address);
-    app.strangers().fail(peer, Instant::now())
+    strangers.fail(peer, Instant::now())
 }
 
 fn token(headers: &HeaderMap) -> Option<&str> {

@@ -1,10 +1,23 @@
-//! What a socket's task needs of its connection, plain or encrypted.
+//! How clients reach the server: the listener, WebSockets and long-poll, and what a socket's task needs of its connection,
+//! plain or encrypted.
 
+mod admission;
+pub mod conversation;
+pub mod listener;
+pub mod longpoll;
+mod peer;
+pub mod policy_headers;
+mod query;
+pub mod socket;
 mod tls;
+pub mod upgrade;
+pub mod ws;
 
 use std::{io, net::Shutdown};
 
+pub use admission::NOT_KNOWN;
 use bytes::BytesMut;
+pub use peer::{ConnectionPermit, Peer};
 use realtime_hub::Sink;
 use socket2::SockRef;
 pub use tls::TlsSocket;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use realtime_server::{
-    app::App,
     config::{Env, Settings},
-    startup,
+    node::Node,
+    run::Server,
 };
 use realtime_tenants::{Tenant, Tenants};
 use realtime_testkit::{Refused, SECRET, Socket, TestDb, Version, token};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 struct Inside {
-    app: Arc<App>,
+    node: Arc<Node>,
     port: u16,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
@@ -27,13 +27,13 @@ impl Inside {
             variables.push((name.to_owned(), value.to_owned()));
         }
         let lookup = |name: &str| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
-        let server = startup::Server::bind(Settings::from_env(&Env::new(&lookup))?)?;
-        let (app, port) = (Arc::clone(server.app()), server.port()?);
+        let server = Server::bind(Settings::from_env(&Env::new(&lookup))?)?;
+        let (node, port) = (Arc::clone(server.node()), server.port()?);
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Ok(Self { app, port, stop, running })
+        Ok(Self { node, port, stop, running })
     }
 
     async fn socket(&self, version: Version) -> Result<Socket> {
@@ -41,11 +41,11 @@ impl Inside {
     }
 
     fn change(&self, change: impl FnOnce(&mut Tenant)) {
-        let Tenants::Configured(registry) = self.app.tenants() else { panic!("of the configuration") };
+        let Tenants::Configured(registry) = self.node.tenants() else { panic!("of the configuration") };
         let mut tenant = (*registry.get("realtime-dev").unwrap()).clone();
         change(&mut tenant);
         registry.put(tenant);
-        drop(self.app.follow("realtime-dev"));
+        drop(self.node.follow("realtime-dev"));
     }
 
     async fn stop(self) -> Result<()> {
@@ -67,7 +67,7 @@ async fn each_channel_is_told_before_the_socket_closes() -> Result<()> {
         }
         let mut idle = server.socket(version).await?;
         idle.settle().await?;
-        server.app.disconnect(&server.app.runtime("realtime-dev").await.unwrap());
+        server.node.disconnect(&server.node.runtime("realtime-dev").await.unwrap());
         let mut topics = Vec::new();
         for _ in 0..10 {
             let frame = socket.frame().await?;

@@ -253,7 +253,7 @@ async fn the_metadata_database_comes_later() -> Result<()> {
     port.1 = link.port().to_string();
     let options = environment.iter().fold(options(), |options, (name, value)| options.env(name, value));
     let server = Server::start(BINARY, &db, options.env("SEED_SELF_HOST", "true")).await?;
-    server.logged("the metadata database cannot be used, trying on").await?;
+    server.logged("the metadata database cannot be used; retrying").await?;
     let bearer = format!("Bearer {}", realtime_testkit::sign(&json!({})));
     let administrator = [("Authorization", bearer.as_str())];
     for (path, status) in [("/healthcheck", 200), ("/api/ping", 500), ("/api/tenants", 503)] {

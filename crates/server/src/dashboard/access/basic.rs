@@ -5,7 +5,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, header};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::http::answers::text;
+use crate::answers::text;
 
 /// Knows the one who may come in, by digests: comparing these takes as long for a good guess as for a bad one.
 pub struct Basic {

@@ -25,9 +25,10 @@ use zta::{Refusal, Zta};
 
 use super::BASE;
 use crate::{
+    answers::text,
     config::{DashboardAccess, DashboardSettings},
-    http::{answers::text, listener::Peer},
     throttle::Throttle,
+    transport::Peer,
 };
 
 /// Logins of one address that may fail in a row.
@@ -154,7 +155,7 @@ impl Access {
         }
     }
 
-    /// By a name and a password. Who brings none has not failed yet: browsers ask without first.
+    /// By a name and a password. A request without them is no failure: browsers ask without them first.
     fn log_in(&self, basic: &Basic, headers: &http::HeaderMap, peer: IpAddr) -> Result<String, Failure> {
         if !headers.contains_key(header::AUTHORIZATION) {
             return Err(Failure::Unknown);

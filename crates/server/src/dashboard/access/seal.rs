@@ -8,7 +8,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::http::answers::text;
+use crate::answers::text;
 
 /// The cookie.
 const COOKIE: &str = "realtime_dashboard";

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use realtime_auth::{AuthError, ClaimValidators, Jwks, Keys, Verifier};
+use realtime_channels::tenant_runtime::Clock;
 use serde_json::{Map, Value};
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{http::answers::text, tenant_runtime::Clock};
+use crate::answers::text;
 
 /// Where the token is.
 const HEADER: &str = "cf-access-jwt-assertion";

@@ -10,15 +10,15 @@ use axum::{
 use http::{StatusCode, header};
 use realtime_tenants::StoreError;
 
-use super::{NOT_FOUND, path_of, require, unavailable};
+use super::known::{NOT_FOUND, require, unavailable};
 use crate::{
-    app::App,
     dashboard::{
         BASE, Page,
         access::{Form, Visitor},
-        failure, source,
+        failure, path_of, source,
     },
-    nodes,
+    node::Node,
+    operators,
 };
 
 /// What is said of something that has been done.
@@ -40,43 +40,43 @@ fn back(external_id: &str, done: &str) -> Response {
 
 /// `POST …/end-database`: ends the connections to the database; sockets stay.
 pub async fn end_database(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,
     page: Page,
     Path(external_id): Path<String>,
 ) -> Response {
-    if let Err(refusal) = require(&app, &page, &external_id).await {
+    if let Err(refusal) = require(&node, &page, &external_id).await {
         return refusal;
     }
     tracing::info!(tenant = external_id, who = visitor.who, "dashboard: database connection stopped");
-    let ended = nodes::tenants::end_database(&app, &external_id).await;
+    let ended = operators::tenants::end_database(&node, &external_id).await;
     back(&external_id, if ended { "database" } else { "nothing" })
 }
 
 /// `POST …/end-replication`: ends the replication session, and with it row changes and broadcasts from the database.
 pub async fn end_replication(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,
     page: Page,
     Path(external_id): Path<String>,
 ) -> Response {
-    if let Err(refusal) = require(&app, &page, &external_id).await {
+    if let Err(refusal) = require(&node, &page, &external_id).await {
         return refusal;
     }
-    let ended = nodes::tenants::end_replication(&app, &external_id).await;
+    let ended = operators::tenants::end_replication(&node, &external_id).await;
     tracing::info!(tenant = external_id, who = visitor.who, ended, "dashboard: replication stopped");
     back(&external_id, if ended { "replication" } else { "nothing" })
 }
 
 /// `POST …/flags`: sets a flag for the tenant, or lets it go with the others.
 pub async fn override_flag(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,
     Extension(form): Extension<Form>,
     page: Page,
     Path(external_id): Path<String>,
 ) -> Response {
-    let Some(directory) = source::directory(&app) else {
+    let Some(directory) = source::directory(&node) else {
         return failure::page(&page, StatusCode::NOT_FOUND, "Feature flags", "There is no metadata database");
     };
     let flag = form.get("flag");

@@ -8,11 +8,11 @@ use realtime_tenants::Tenant;
 use tokio::{net::lookup_host, time};
 
 use crate::{
-    app::database_config,
     dashboard::view::{
         parts::{facts, maybe, notice, plain, state, table, yes},
         units,
     },
+    node::database_config,
 };
 
 /// How long a page waits for a database.

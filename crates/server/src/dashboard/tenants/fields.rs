@@ -5,13 +5,13 @@ use realtime_tenants::{Ciphertext, ENCRYPTED_SETTINGS, ExtensionRecord, Tenant, 
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::Known;
+use super::known::Known;
 use crate::{
-    app::App,
     dashboard::{
         source,
         view::parts::{facts, maybe, plain, yes},
     },
+    node::Node,
 };
 
 /// Words in the names of settings that are not shown.
@@ -105,8 +105,8 @@ fn keys(jwks: Option<&Value>) -> Markup {
 }
 
 /// The settings of an extension, in clear but for secrets.
-pub fn extension(app: &App, extension: &ExtensionRecord) -> Markup {
-    let ciphers = source::directory(app).map(|directory| directory.store().ciphers());
+pub fn extension(node: &Node, extension: &ExtensionRecord) -> Markup {
+    let ciphers = source::directory(node).map(|directory| directory.store().ciphers());
     let rows: Vec<(&str, Markup)> = extension
         .settings
         .iter()

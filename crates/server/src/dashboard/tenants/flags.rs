@@ -3,18 +3,18 @@
 use maud::{Markup, html};
 use realtime_tenants::{StoreError, TenantRecord};
 
-use super::{Known, path_of};
+use super::known::Known;
 use crate::{
-    app::App,
     dashboard::{
-        Page, source,
+        Page, path_of, source,
         view::parts::{form, plain, state, table},
     },
+    node::Node,
 };
 
 /// All flags, and what of them the tenant has otherwise.
-pub async fn section(app: &App, page: &Page, known: &Known) -> Result<Markup, StoreError> {
-    let (Known::Record(record), Some(directory)) = (known, source::directory(app)) else {
+pub async fn section(node: &Node, page: &Page, known: &Known) -> Result<Markup, StoreError> {
+    let (Known::Record(record), Some(directory)) = (known, source::directory(node)) else {
         return Ok(html! { p.dim { "There is no metadata database, so there are no feature flags." } });
     };
     let flags = directory.store().flags().await?;

@@ -4,6 +4,7 @@ mod actions;
 mod database;
 mod fields;
 mod flags;
+mod known;
 mod runtime;
 pub mod schema;
 
@@ -15,21 +16,19 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{StatusCode, header};
+pub use known::unavailable;
+use known::{Known, NOT_FOUND, all, find, require};
 use maud::{Markup, html};
-use realtime_tenants::{StoreError, Tenant, TenantRecord};
 use serde::Deserialize;
 
 use super::{
-    BASE, Page, failure, source,
+    BASE, Page, failure, path_of, source,
     view::{
         self, Place,
         parts::{notice, plain, state, table, yes},
     },
 };
-use crate::app::App;
-
-/// What is said of an unknown tenant.
-const NOT_FOUND: &str = "Tenant not found";
+use crate::node::Node;
 
 /// Tenants that are shown at once; to find one among more is what the search is for.
 const SHOWN: usize = 500;
@@ -53,110 +52,11 @@ pub struct Done {
     done: String,
 }
 
-/// A tenant, from wherever tenants are kept.
-pub enum Known {
-    /// The metadata database.
-    Record(Box<TenantRecord>),
-    /// The configuration.
-    Configured(Arc<Tenant>),
-}
-
-impl Known {
-    fn external_id(&self) -> &str {
-        match self {
-            Self::Record(record) => &record.external_id,
-            Self::Configured(tenant) => &tenant.external_id,
-        }
-    }
-
-    fn name(&self) -> Option<&str> {
-        match self {
-            Self::Record(record) => record.name.as_deref(),
-            Self::Configured(_) => None,
-        }
-    }
-
-    fn is_suspended(&self) -> bool {
-        match self {
-            Self::Record(record) => record.suspend,
-            Self::Configured(tenant) => tenant.suspend,
-        }
-    }
-
-    fn is_private(&self) -> bool {
-        match self {
-            Self::Record(record) => record.private_only,
-            Self::Configured(tenant) => tenant.private_only,
-        }
-    }
-
-    /// Whether it is what somebody looks for, who may have typed in any case.
-    fn matches(&self, search: &str) -> bool {
-        let search = search.to_lowercase();
-        let has = |text: &str| text.to_lowercase().contains(&search);
-        has(self.external_id()) || self.name().is_some_and(has)
-    }
-
-    /// What the server works with; why it cannot, if so.
-    async fn served(&self, app: &App) -> Result<Arc<Tenant>, String> {
-        match self {
-            Self::Configured(tenant) => Ok(Arc::clone(tenant)),
-            Self::Record(record) => source::served(app, &record.external_id).await,
-        }
-    }
-}
-
-/// All tenants, by name.
-async fn all(app: &App) -> Result<Vec<Known>, StoreError> {
-    match source::directory(app) {
-        Some(directory) => {
-            let records = directory.store().list().await?;
-            Ok(records.into_iter().map(|record| Known::Record(Box::new(record))).collect())
-        }
-        None => Ok(source::configured(app).into_iter().map(Known::Configured).collect()),
-    }
-}
-
-/// The tenant of a name.
-async fn find(app: &App, external_id: &str) -> Result<Option<Known>, StoreError> {
-    match source::directory(app) {
-        Some(directory) => {
-            let record = directory.store().get(external_id).await?;
-            Ok(record.map(|record| Known::Record(Box::new(record))))
-        }
-        None => {
-            let mut configured = source::configured(app).into_iter();
-            Ok(configured.find(|tenant| *tenant.external_id == *external_id).map(Known::Configured))
-        }
-    }
-}
-
-/// The tenant of a name, or the page that is shown instead.
-async fn require(app: &App, page: &Page, external_id: &str) -> Result<Known, Response> {
-    match find(app, external_id).await {
-        Ok(Some(known)) => Ok(known),
-        Ok(None) => Err(failure::page(page, StatusCode::NOT_FOUND, "Tenant", NOT_FOUND)),
-        Err(error) => Err(unavailable(page, &error)),
-    }
-}
-
-/// The metadata database does not answer.
-pub fn unavailable(page: &Page, error: &StoreError) -> Response {
-    tracing::error!(code = error.code(), %error, "dashboard: the metadata database did not answer");
-    failure::page(page, StatusCode::SERVICE_UNAVAILABLE, "Metadata database", &error.to_string())
-}
-
-/// A name as part of a path.
-pub fn path_of(external_id: &str) -> String {
-    let name = percent_encoding::utf8_percent_encode(external_id, percent_encoding::NON_ALPHANUMERIC);
-    format!("tenants/{name}")
-}
-
 /// `GET /admin/dashboard/tenants`.
-pub async fn list(State(app): State<Arc<App>>, page: Page, Query(search): Query<Search>) -> Response {
+pub async fn list(State(node): State<Arc<Node>>, page: Page, Query(search): Query<Search>) -> Response {
     let wanted = search.external_id.trim();
     if !wanted.is_empty() {
-        return match find(&app, wanted).await {
+        return match find(&node, wanted).await {
             Ok(Some(known)) => {
                 let path = format!("{BASE}/{}", path_of(known.external_id()));
                 (StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response()
@@ -165,16 +65,16 @@ pub async fn list(State(app): State<Arc<App>>, page: Page, Query(search): Query<
             Err(error) => unavailable(&page, &error),
         };
     }
-    let tenants = match all(&app).await {
+    let tenants = match all(&node).await {
         Ok(tenants) => tenants,
         Err(error) => return unavailable(&page, &error),
     };
     let text = search.search.trim();
     let found: Vec<&Known> = tenants.iter().filter(|tenant| tenant.matches(text)).collect();
-    let rows: Vec<Vec<Markup>> = found.iter().take(SHOWN).map(|tenant| row(&app, tenant)).collect();
+    let rows: Vec<Vec<Markup>> = found.iter().take(SHOWN).map(|tenant| row(&node, tenant)).collect();
     let heads = ["Name", "For people", "State", "Private only", "Users here", "Sockets here"];
     let body = html! {
-        @if source::directory(&app).is_none() {
+        @if source::directory(&node).is_none() {
             p.dim { "There is no metadata database: these are the tenants of the configuration." }
         }
         section {
@@ -198,9 +98,9 @@ pub async fn list(State(app): State<Arc<App>>, page: Page, Query(search): Query<
     view::page(&page, Some(Place::Tenants), "Tenants", &body).into_response()
 }
 
-fn row(app: &App, tenant: &Known) -> Vec<Markup> {
+fn row(node: &Node, tenant: &Known) -> Vec<Markup> {
     let id = tenant.external_id();
-    let (users, sockets) = match app.running(id) {
+    let (users, sockets) = match node.running(id) {
         Some(runtime) => (plain(runtime.users().count()), plain(runtime.sockets().len())),
         None => (plain("–"), plain("–")),
     };
@@ -216,17 +116,17 @@ fn row(app: &App, tenant: &Known) -> Vec<Markup> {
 
 /// `GET /admin/dashboard/tenants/{external_id}`.
 pub async fn show(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     page: Page,
     Path(external_id): Path<String>,
     Query(done): Query<Done>,
 ) -> Response {
-    let known = match require(&app, &page, &external_id).await {
+    let known = match require(&node, &page, &external_id).await {
         Ok(known) => known,
         Err(refusal) => return refusal,
     };
-    let served = known.served(&app).await;
-    let flags = match flags::section(&app, &page, &known).await {
+    let served = known.served(&node).await;
+    let flags = match flags::section(&node, &page, &known).await {
         Ok(flags) => flags,
         Err(error) => return unavailable(&page, &error),
     };
@@ -237,14 +137,14 @@ pub async fn show(
         Ok(tenant) => database::section(tenant).await,
         Err(error) => notice(false, format!("It cannot be served: {error}")),
     };
-    let running = runtime::section(&app, &page, &known).await;
+    let running = runtime::section(&node, &page, &known).await;
     let body = html! {
         @if let Some(text) = actions::told(&done.done) { (notice(true, text)) }
         section { h2 { "Running" } (running) }
         section { h2 { "Settings" } (fields::settings(&known)) }
         @if let Known::Record(record) = &known {
             @for extension in &record.extensions {
-                section { h2 { "Extension " (extension.kind) } (fields::extension(&app, extension)) }
+                section { h2 { "Extension " (extension.kind) } (fields::extension(&node, extension)) }
             }
         }
         section {

@@ -3,25 +3,25 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use maud::{Markup, html};
+use realtime_channels::limits::Meter;
 
-use super::{Known, path_of};
+use super::known::Known;
 use crate::{
-    app::App,
     dashboard::{
-        BASE, Page,
+        BASE, Page, path_of,
         view::{
             parts::{facts, form, plain, state, table},
             units,
         },
     },
-    limits::Meter,
-    nodes::tenants::{OnNode, ReaderThere, TenantThere, everywhere},
+    node::Node,
+    operators::tenants::{OnNode, ReaderThere, TenantThere, everywhere},
 };
 
 /// Its connections, its users, and the buttons that end connections.
-pub async fn section(app: &App, page: &Page, known: &Known) -> Markup {
+pub async fn section(node: &Node, page: &Page, known: &Known) -> Markup {
     let external_id = known.external_id();
-    let nodes = everywhere(app, external_id).await;
+    let nodes = everywhere(node, external_id).await;
     let path = path_of(external_id);
     let unknown = nodes.iter().any(|node| node.there.is_err());
     if !unknown && nodes.iter().all(|node| node.running().is_none()) {
@@ -33,7 +33,7 @@ pub async fn section(app: &App, page: &Page, known: &Known) -> Markup {
     html! {
         (facts(&summary(&nodes)))
         @if nodes.len() > 1 { (by_node(&nodes)) }
-        (rates(app, external_id))
+        (rates(node, external_id))
         div.forms {
             (form(page, &format!("{path}/end-database"), &html! {}, "Stop database connection"))
             (form(page, &format!("{path}/end-replication"), &html! {}, "Stop replication and changes"))
@@ -136,12 +136,12 @@ fn row(node: &OnNode) -> Vec<Markup> {
 }
 
 /// What this node does for the tenant.
-fn rates(app: &App, external_id: &str) -> Markup {
-    let Some(runtime) = app.running(external_id) else { return html! {} };
+fn rates(node: &Node, external_id: &str) -> Markup {
+    let Some(runtime) = node.running(external_id) else { return html! {} };
     let meters = runtime.meters();
-    let stats = &runtime.metrics().database;
+    let stats = &runtime.counters().database;
     html! {
-        @if app.cluster().is_some() { h3 { "On this node" } }
+        @if node.cluster().is_some() { h3 { "On this node" } }
         (facts(&[
             ("Joins a second", rate(meters.joins())),
             ("Events a second", rate(meters.events())),

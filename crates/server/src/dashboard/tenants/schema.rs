@@ -15,31 +15,31 @@ use maud::{Markup, html};
 use realtime_postgres::{Origin, SchemaFacts, SchemaReport, look_at_schema};
 use tokio::time;
 
-use super::{path_of, require};
+use super::known::require;
 use crate::{
-    app::{App, database_config},
     dashboard::{
         BASE, Page,
         access::{Form, Visitor},
-        failure,
+        failure, path_of,
         view::{
             self, Place,
             parts::{facts, form, maybe, notice, plain, table},
         },
     },
+    node::{Node, database_config},
 };
 
 /// How long a page waits for a database.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// `GET /admin/dashboard/tenants/{external_id}/schema`.
-pub async fn show(State(app): State<Arc<App>>, page: Page, Path(external_id): Path<String>) -> Response {
-    looked(&app, &page, &external_id, &html! {}).await
+pub async fn show(State(node): State<Arc<Node>>, page: Page, Path(external_id): Path<String>) -> Response {
+    looked(&node, &page, &external_id, &html! {}).await
 }
 
 /// `POST /admin/dashboard/tenants/{external_id}/schema`: does what is planned, if that is confirmed.
 pub async fn apply(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,
     Extension(fields): Extension<Form>,
     page: Page,
@@ -47,10 +47,10 @@ pub async fn apply(
 ) -> Response {
     if !fields.is_ticked("confirm") {
         let text = notice(false, "Nothing was changed: tick the box to confirm.");
-        return looked(&app, &page, &external_id, &text).await;
+        return looked(&node, &page, &external_id, &text).await;
     }
-    let tenant = match require(&app, &page, &external_id).await {
-        Ok(known) => known.served(&app).await,
+    let tenant = match require(&node, &page, &external_id).await {
+        Ok(known) => known.served(&node).await,
         Err(refusal) => return refusal,
     };
     let tenant = match tenant {
@@ -67,7 +67,7 @@ pub async fn apply(
             notice(false, format!("Nothing was changed: {error}"))
         }
     };
-    looked(&app, &page, &external_id, &outcome).await
+    looked(&node, &page, &external_id, &outcome).await
 }
 
 fn reported(report: &SchemaReport) -> Markup {
@@ -81,12 +81,12 @@ fn reported(report: &SchemaReport) -> Markup {
 }
 
 /// The page, with what has just been done above it.
-async fn looked(app: &App, page: &Page, external_id: &str, above: &Markup) -> Response {
-    let known = match require(app, page, external_id).await {
+async fn looked(node: &Node, page: &Page, external_id: &str, above: &Markup) -> Response {
+    let known = match require(node, page, external_id).await {
         Ok(known) => known,
         Err(refusal) => return refusal,
     };
-    let body = match known.served(app).await {
+    let body = match known.served(node).await {
         Ok(tenant) => {
             let config = database_config(&tenant);
             match time::timeout(LIMIT, look_at_schema(&config, SystemTime::now())).await {

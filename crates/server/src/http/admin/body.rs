@@ -6,10 +6,8 @@ use realtime_auth::Jwks;
 use realtime_tenants::FieldErrors;
 use serde_json::{Map, Value, json};
 
-use super::super::{
-    answers::{bad_request, json as answer},
-    broadcast::{is_json, media_type, read_body},
-};
+use super::super::broadcast::{is_json, media_type, read_body};
+use crate::answers::{bad_request, json as answer};
 
 /// Longest texts and structures that are kept, in bytes: far beyond any use.
 const LIMITS: [(&str, usize); 6] = [

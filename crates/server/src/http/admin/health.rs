@@ -7,32 +7,18 @@ use axum::{
     response::Response,
 };
 use http::{Method, StatusCode};
-use serde::Serialize;
+use realtime_channels::tenant_runtime::TenantRuntime;
 
 use super::{
-    data,
-    document::{HealthData, Missing, Refused},
-    no_such_tenant,
     operations::exists,
-    unavailable,
+    outcomes::{data, no_such_tenant, unavailable},
+    shapes::{HealthData, Missing, Refused},
+    view::Health,
 };
 use crate::{
-    app::App,
-    nodes::tenants::{self, OnNode},
-    set_up,
-    tenant_runtime::TenantRuntime,
+    node::{Node, set_up},
+    operators::tenants::{self, OnNode},
 };
-
-/// How a tenant is.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Health<'a> {
-    healthy: bool,
-    db_connected: bool,
-    replication_connected: bool,
-    connected_cluster: u32,
-    region: Option<&'a str>,
-    node: &'a str,
-}
 
 /// Whether a tenant could be served: always 200 if there is one. All nodes are asked; one that does not answer is left
 /// out. A connection that has not been used for a while is looked at; none is made.
@@ -45,22 +31,22 @@ pub(super) struct Health<'a> {
     responses((status = 200, description = "How it is", body = HealthData), Missing, Refused)
 )]
 pub(super) async fn health(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     method: Method,
     Path(external_id): Path<String>,
 ) -> Response {
-    match exists(&app, &external_id).await {
+    match exists(&node, &external_id).await {
         Ok(true) => {}
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
     // Made if need be: its set-up is asked for below. `None` if its record cannot be used, as the log says.
-    let runtime = app.runtime(&external_id).await;
+    let runtime = node.runtime(&external_id).await;
     // Tokens of clients may ask with HEAD, as often as they like: that is no work for all nodes.
     let nodes = if method == Method::HEAD {
-        vec![tenants::on_this_node(&app, &external_id).await]
+        vec![tenants::on_this_node(&node, &external_id).await]
     } else {
-        tenants::everywhere(&app, &external_id).await
+        tenants::everywhere(&node, &external_id).await
     };
     let clients = users(&nodes, runtime.as_deref());
     let place = place(&nodes);
@@ -68,7 +54,7 @@ pub(super) async fn health(
     let db_connected = there.is_some_and(|there| there.db_connected);
     let healthy = match &runtime {
         None => db_connected,
-        Some(runtime) => db_connected || (clients == 0 && set_up::is_done(&app, runtime).await),
+        Some(runtime) => db_connected || (clients == 0 && set_up::is_done(&node, runtime).await),
     };
     let health = Health {
         healthy,
@@ -78,8 +64,8 @@ pub(super) async fn health(
             .filter_map(OnNode::running)
             .any(|there| there.db_connected && there.replication_connected),
         connected_cluster: clients,
-        region: place.map_or(app.region(), |node| node.region.as_deref()),
-        node: place.map_or(&app.settings().node, |node| &node.name),
+        region: place.map_or(node.region(), |node| node.region.as_deref()),
+        node: place.map_or(&node.settings().node, |node| &node.name),
     };
     data(StatusCode::OK, health)
 }

@@ -11,17 +11,17 @@ use realtime_tenants::StoreError;
 
 use super::{
     body::is_name,
-    document::{Missing, Refused},
-    no_such_tenant, unavailable,
+    outcomes::{no_such_tenant, unavailable},
+    shapes::{Missing, Refused},
 };
-use crate::{app::App, nodes::tenants};
+use crate::{node::Node, operators::tenants};
 
 /// Whether there is a tenant of this name, usable or not.
-pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreError> {
+pub(super) async fn exists(node: &Node, external_id: &str) -> Result<bool, StoreError> {
     if !is_name(external_id) {
         return Ok(false);
     }
-    match (app.tenants().get(external_id).await, app.tenants().directory()) {
+    match (node.tenants().get(external_id).await, node.tenants().directory()) {
         (Ok(Some(_)), _) => Ok(true),
         (_, Some(directory)) => Ok(directory.store().get(external_id).await?.is_some()),
         (_, None) => Ok(false),
@@ -35,14 +35,14 @@ pub(super) async fn exists(app: &App, external_id: &str) -> Result<bool, StoreEr
     params(("tenant_id" = String, Path, description = "Its `external_id`")),
     responses((status = 204, description = "Done, or nothing ran"), Missing, Refused)
 )]
-pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
-    match exists(&app, &external_id).await {
+pub(super) async fn reload(State(node): State<Arc<Node>>, Path(external_id): Path<String>) -> Response {
+    match exists(&node, &external_id).await {
         Ok(true) => {}
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
     tracing::info!(tenant = external_id, "tenant reloaded");
-    tenants::reload(&app, &external_id).await;
+    tenants::reload(&node, &external_id).await;
     StatusCode::NO_CONTENT.into_response()
 }
 
@@ -53,13 +53,13 @@ pub(super) async fn reload(State(app): State<Arc<App>>, Path(external_id): Path<
     params(("tenant_id" = String, Path, description = "Its `external_id`")),
     responses((status = 204, description = "Done, or nothing ran"), Missing, Refused)
 )]
-pub(super) async fn shutdown(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
-    match exists(&app, &external_id).await {
+pub(super) async fn shutdown(State(node): State<Arc<Node>>, Path(external_id): Path<String>) -> Response {
+    match exists(&node, &external_id).await {
         Ok(true) => {}
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
     tracing::info!(tenant = external_id, "tenant's database shut down");
-    tenants::end_database(&app, &external_id).await;
+    tenants::end_database(&node, &external_id).await;
     StatusCode::NO_CONTENT.into_response()
 }

@@ -6,7 +6,18 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::app::App;
+use crate::node::Node;
+
+/// How a tenant is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Health<'a> {
+    pub(super) healthy: bool,
+    pub(super) db_connected: bool,
+    pub(super) replication_connected: bool,
+    pub(super) connected_cluster: u32,
+    pub(super) region: Option<&'a str>,
+    pub(super) node: &'a str,
+}
 
 /// A tenant without its secrets. The order of the fields is that of the answer.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -61,11 +72,11 @@ impl TenantView {
 
     /// A tenant of the configuration. It has an id that stays the same and the server's start as its time; where its
     /// database is is not told, as it would have to be in clear.
-    pub(super) fn of_configuration(app: &App, tenant: &Tenant) -> Self {
+    pub(super) fn of_configuration(node: &Node, tenant: &Tenant) -> Self {
         let limits = &tenant.limits;
-        let started = time(app.started());
+        let started = time(node.identity().started);
         let settings = json!({
-            "region": app.region(),
+            "region": node.region(),
             "publication": tenant.database.publication,
             "slot_name": tenant.database.slot_name,
         });

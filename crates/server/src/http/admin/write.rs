@@ -14,13 +14,16 @@ use realtime_tenants::{Directory, Field, FieldErrors, StoreError, TenantFields, 
 use serde_json::{Map, Value};
 
 use super::{
-    super::{answers::message, openapi::shapes::Message},
-    body, data,
-    document::{NewTenantBody, Refused, TenantBody, Written},
-    unavailable,
+    super::shapes::Message,
+    body,
+    outcomes::{data, unavailable},
+    shapes::{NewTenantBody, Refused, TenantBody, Written},
     view::TenantView,
 };
-use crate::{app::App, life::DATABASE_LIMIT, set_up};
+use crate::{
+    answers::message,
+    node::{DATABASE_LIMIT, Node, set_up},
+};
 
 /// Answer where tenants are those of the configuration.
 const NO_STORE: &str = "The tenants of this server are those of its configuration. To keep them in a metadata database, \
@@ -63,8 +66,8 @@ impl IntoResponse for Refusal {
     post, path = "/api/tenants", operation_id = "create_tenant", tag = "Tenants", summary = "Make or change a tenant",
     security(("administrator" = [])), request_body = NewTenantBody, responses(Written, Refused)
 )]
-pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Response {
-    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
+pub(super) async fn post(State(node): State<Arc<Node>>, request: Request) -> Response {
+    let Some(directory) = node.tenants().directory().map(Arc::clone) else { return no_store() };
     let tenant = match body::tenant(request).await {
         Ok(tenant) => tenant,
         Err(refusal) => return refusal,
@@ -82,7 +85,7 @@ pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Respo
             return body::unprocessable(&errors);
         }
     };
-    detached(&app, upsert(Arc::clone(&app), directory, external_id, tenant)).await
+    detached(&node, upsert(Arc::clone(&node), directory, external_id, tenant)).await
 }
 
 /// `PUT` and `PATCH /api/tenants/:tenant_id`.
@@ -93,11 +96,11 @@ pub(super) async fn post(State(app): State<Arc<App>>, request: Request) -> Respo
     request_body = TenantBody, responses(Written, Refused)
 )]
 pub(super) async fn put(
-    State(app): State<Arc<App>>,
+    State(node): State<Arc<Node>>,
     Path(external_id): Path<String>,
     request: Request,
 ) -> Response {
-    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
+    let Some(directory) = node.tenants().directory().map(Arc::clone) else { return no_store() };
     let tenant = match body::tenant(request).await {
         Ok(tenant) => tenant,
         Err(refusal) => return refusal,
@@ -108,7 +111,7 @@ pub(super) async fn put(
     if let Err(errors) = body::check(&tenant) {
         return body::unprocessable(&errors);
     }
-    detached(&app, upsert(Arc::clone(&app), directory, external_id, tenant)).await
+    detached(&node, upsert(Arc::clone(&node), directory, external_id, tenant)).await
 }
 
 /// `DELETE /api/tenants/:tenant_id`.
@@ -124,12 +127,12 @@ pub(super) async fn put(
         Refused,
     )
 )]
-pub(super) async fn delete(State(app): State<Arc<App>>, Path(external_id): Path<String>) -> Response {
-    let Some(directory) = app.tenants().directory().map(Arc::clone) else { return no_store() };
+pub(super) async fn delete(State(node): State<Arc<Node>>, Path(external_id): Path<String>) -> Response {
+    let Some(directory) = node.tenants().directory().map(Arc::clone) else { return no_store() };
     if !body::is_name(&external_id) {
         return StatusCode::NO_CONTENT.into_response();
     }
-    detached(&app, remove(Arc::clone(&app), directory, external_id)).await
+    detached(&node, remove(Arc::clone(&node), directory, external_id)).await
 }
 
 fn no_store() -> Response {
@@ -138,10 +141,10 @@ fn no_store() -> Response {
 
 /// Does work to its end even if the client goes.
 async fn detached(
-    app: &App,
+    node: &Node,
     work: impl Future<Output = Result<Response, Refusal>> + Send + 'static,
 ) -> Response {
-    match app.sockets().spawn(work).await {
+    match node.sockets().spawn(work).await {
         Ok(Ok(response)) => response,
         Ok(Err(refusal)) => refusal.into_response(),
         Err(error) => {
@@ -152,12 +155,12 @@ async fn detached(
 }
 
 async fn upsert(
-    app: Arc<App>,
+    node: Arc<Node>,
     directory: Arc<Directory>,
     external_id: String,
     mut tenant: Map<String, Value>,
 ) -> Result<Response, Refusal> {
-    let turn = app.admin().changing().await;
+    let turn = node.admin().changing().await;
     let exists = directory.store().get(&external_id).await?.is_some();
     if !exists {
         body::drop_incomplete_extensions(&mut tenant);
@@ -168,10 +171,10 @@ async fn upsert(
             return Err(FieldErrors::of("extensions", "can't be blank").into());
         }
         let record = directory.create(&external_id, &fields).await?;
-        drop(app.follow(&external_id));
+        drop(node.follow(&external_id));
         drop(turn);
         tracing::info!(tenant = external_id, "tenant made");
-        return Ok(created(&app, &record).await);
+        return Ok(created(&node, &record).await);
     }
     if fields.external_id.as_ref().is_some_and(|other| *other != external_id) {
         return Err(FieldErrors::of("external_id", "can't be changed").into());
@@ -182,7 +185,7 @@ async fn upsert(
         let unknown = TenantFields { migrations_ran: Some(Some(0)), ..TenantFields::default() };
         directory.update(&external_id, &unknown).await?;
     }
-    let ending = app.follow(&external_id);
+    let ending = node.follow(&external_id);
     drop(turn);
     if !updated.changed.is_empty() {
         tracing::info!(tenant = external_id, changed = ?updated.changed, "tenant changed");
@@ -192,23 +195,27 @@ async fn upsert(
 }
 
 /// A new tenant's database is set up before the answer.
-async fn created(app: &Arc<App>, record: &TenantRecord) -> Response {
-    match set_up::of_record(app, record).await {
+async fn created(node: &Arc<Node>, record: &TenantRecord) -> Response {
+    match set_up::of_record(node, record).await {
         Ok(()) => answer(StatusCode::CREATED, record),
         // The tenant stays: it is served as soon as its database can be (http_and_ops 1.4).
         Err(()) => message(StatusCode::UNAUTHORIZED, "Unauthorized"),
     }
 }
 
-async fn remove(app: Arc<App>, directory: Arc<Directory>, external_id: String) -> Result<Response, Refusal> {
-    let turn = app.admin().changing().await;
+async fn remove(
+    node: Arc<Node>,
+    directory: Arc<Directory>,
+    external_id: String,
+) -> Result<Response, Refusal> {
+    let turn = node.admin().changing().await;
     let record = directory.delete(&external_id).await?;
-    let ending = app.follow(&external_id);
+    let ending = node.follow(&external_id);
     drop(turn);
     ending.wait(&external_id, DATABASE_LIMIT).await;
     if let Some(record) = record {
         tracing::info!(tenant = external_id, "tenant removed");
-        set_up::leave(&app, &record);
+        set_up::leave(&node, &record);
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use realtime_channels::{tenant_runtime::TenantRuntime, token::Token};
 use realtime_hub::Said;
 use realtime_protocol::write_json_string;
 use serde_json::json;
@@ -18,13 +19,9 @@ use super::{
     is_json, media_type, read_body, room,
 };
 use crate::{
-    http::{
-        answers::{bad_request, json as answer, message},
-        openapi::shapes::{BatchAnswers, BroadcastBatch},
-        policy_headers,
-    },
-    session::Token,
-    tenant_runtime::TenantRuntime,
+    answers::{bad_request, json as answer, message},
+    http::shapes::{BatchAnswers, BroadcastBatch},
+    transport::policy_headers,
 };
 
 /// Answers a batch: everything or nothing is delivered, but for private topics without permission.

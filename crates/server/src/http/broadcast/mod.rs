@@ -14,16 +14,16 @@ pub use batch::{__path_batch, batch};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode, header, request::Parts};
+use realtime_channels::{publish, tenant_runtime::TenantRuntime, token::Token};
 use realtime_hub::{Audience, Congestion, FanOut, HeldBody, Memory, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
 pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
 
-use super::{
+use crate::{
     answers::{bad_request, phrase, text},
-    limits::MAX_BODY,
+    transport::listener::MAX_BODY,
 };
-use crate::{metrics::MessageType, session::Token, tenant_runtime::TenantRuntime};
 
 /// How long a client may take to send it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -57,7 +57,7 @@ impl Writer {
         };
         let verdict = runtime.ask(|database| {
             let request = request.clone();
-            async move { database.authorize_write(request).await }
+            async move { database.authorize_write(&request).await }
         });
         match verdict.await {
             Ok(verdict) if verdict.broadcast => Ok(()),
@@ -91,9 +91,7 @@ struct Published {
 impl Published {
     /// Says something in a room.
     fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, payload_bytes: usize, said: &Said<'_>) {
-        runtime.meters().events().add(1);
-        runtime.metrics().payload(MessageType::Broadcast, payload_bytes);
-        let delivery = runtime.hub().say(key, said);
+        let delivery = publish::from_outside(runtime.meters(), runtime.hub(), key, said, payload_bytes);
         self.fan_outs.extend(delivery.run);
         self.congestions.extend(delivery.congestion);
     }

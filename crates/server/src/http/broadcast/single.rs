@@ -10,19 +10,16 @@ use axum::{
 };
 use bytes::Bytes;
 use http::StatusCode;
+use realtime_channels::{tenant_runtime::TenantRuntime, token::Token};
 use realtime_hub::Said;
 use realtime_protocol::{Encoding, UserBroadcast, size};
 use serde_json::json;
 
 use super::{Published, RATE_EXCEEDED, Writer, bodies, is_json, media_type, read_body, room};
 use crate::{
-    http::{
-        answers::{bad_request, json as answer, message},
-        openapi::shapes::{self, SingleAnswers},
-        policy_headers,
-    },
-    session::Token,
-    tenant_runtime::TenantRuntime,
+    answers::{bad_request, json as answer, message},
+    http::shapes::{self, SingleAnswers},
+    transport::policy_headers,
 };
 
 /// Refuses other content types, before the tenant is looked for.

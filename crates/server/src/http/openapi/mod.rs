@@ -1,7 +1,5 @@
 //! `GET /api/openapi` (http_and_ops 3): what the HTTP API takes and gives, grown from the handlers.
 
-pub mod shapes;
-
 use axum::{
     extract::{OriginalUri, Request},
     response::{IntoResponse as _, Response},
@@ -15,7 +13,8 @@ use utoipa::{
     },
 };
 
-use super::{admin, answers, broadcast, tenant_api};
+use super::{admin, broadcast, shapes, tenant_api};
+use crate::answers;
 
 /// Prefix that gateways put before the API.
 const GATEWAY: &str = "/realtime/v1";
@@ -30,7 +29,7 @@ const GATEWAY: &str = "/realtime/v1";
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
-        super::healthcheck,
+        super::healthcheck::healthcheck,
         super::metrics::metrics,
         super::metrics::of_region,
         tenant_api::ping,

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use realtime_codes::ErrorCode;
-use realtime_server::metrics::families;
+use realtime_server::operators::metrics::families;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -1,0 +1,57 @@
+//! How often a channel may make the database work.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::budget::Spent;
+
+/// So many at once: what no client needs that means well.
+const AT_ONCE: u32 = 5;
+
+/// One more after this long.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Until all come back.
+const ALL: Duration = Duration::from_secs(2 * AT_ONCE as u64);
+
+/// Some at once, then one every [`PAUSE`].
+#[derive(Debug, Default)]
+pub(crate) struct Allowance(Spent);
+
+impl Allowance {
+    /// When there is one to take: now or later.
+    pub(crate) fn next(&self, now: Instant) -> Instant {
+        now + self.0.wait(PAUSE, ALL, now)
+    }
+
+    /// Takes one, if there is one.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.0.take(PAUSE, ALL, now)
+    }
+
+    /// Whether there is one to take.
+    pub(crate) fn is_left(&self, now: Instant) -> bool {
+        self.0.allows(PAUSE, ALL, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn some_at_once_then_one_after_each_pause() {
+        let mut allowance = Allowance::default();
+        let mut takes = |times: u32| (0..times).filter(|_| allowance.take(Instant::now())).count();
+        assert_eq!(takes(100), 5);
+        tokio::time::advance(PAUSE).await;
+        assert_eq!(takes(100), 1);
+        tokio::time::advance(PAUSE * 3 + PAUSE / 2).await;
+        assert_eq!(takes(100), 3);
+        tokio::time::advance(PAUSE * 1000).await;
+        assert_eq!(takes(100), 5);
+        let next = allowance.next(Instant::now());
+        assert_eq!(next, Instant::now() + PAUSE);
+    }
+}

@@ -1,0 +1,149 @@
+//! The client of a session: where its frames go and what they are made with; and what its steps leave behind for others.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use realtime_hub::{Congestion, Delivery, FanOut, Outbox};
+use realtime_postgres::AuthorizeRequest;
+use realtime_protocol::{Ref, SystemMessage, Vsn, encode};
+
+use crate::{
+    counters::TransportKind, diffs::Diffs, effect::Ticket, patience::Patience,
+    tenant_runtime::TenantRuntime, token::Token,
+};
+
+/// The client of a session.
+pub(crate) struct Client {
+    pub(crate) vsn: Vsn,
+    pub(crate) transport: TransportKind,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) runtime: Arc<TenantRuntime>,
+    /// The token of the handshake: what a channel uses that brings none.
+    pub(crate) token: Arc<Token>,
+    /// How long the log still waits for the sockets of its address.
+    pub(crate) patience: Arc<Patience>,
+    /// Headers of the handshake that policies see, as a JSON object.
+    headers: Arc<str>,
+    /// Keeps diffs of presence back while joins wait.
+    pub(crate) diffs: Diffs,
+    /// Numbers its slow steps.
+    last_step: u32,
+    /// Bytes of messages that wait on its topics.
+    pub(crate) waiting_bytes: usize,
+    /// What was published in this step and has to be given to others. Empty between steps.
+    fan_outs: Vec<FanOut>,
+    /// What could not keep up with what was published. The client is not read meanwhile.
+    congestion: Option<Congestion>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        vsn: Vsn,
+        outbox: Arc<Outbox>,
+        runtime: Arc<TenantRuntime>,
+        token: Arc<Token>,
+        headers: Arc<str>,
+    ) -> Self {
+        Self {
+            vsn,
+            transport: TransportKind::WebSocket,
+            outbox,
+            runtime,
+            token,
+            patience: Arc::default(),
+            headers,
+            diffs: Diffs::of(vsn),
+            last_step: 0,
+            waiting_bytes: 0,
+            fan_outs: Vec::new(),
+            congestion: None,
+        }
+    }
+
+    /// It is at an address.
+    pub(crate) fn set_address(&mut self, address: Option<IpAddr>) {
+        self.patience = self.runtime.routes().patience(address);
+    }
+
+    /// Its tenant, for lines of the log.
+    pub(crate) fn tenant(&self) -> &str {
+        self.runtime.name()
+    }
+
+    /// Queues a frame, to be written when the step is over. A closed outbox means that the socket is ending: nothing to do.
+    pub(crate) fn send(&self, frame: Bytes) {
+        let _ = self.outbox.queue(frame);
+    }
+
+    /// Sends a `system` frame of a channel.
+    pub(crate) fn system(&self, join_ref: &Ref, topic: &str, message: &SystemMessage) {
+        self.send(encode::system(self.vsn, join_ref, topic, message));
+    }
+
+    /// The number of a slow step that begins.
+    pub(crate) fn step(&mut self) -> u32 {
+        self.last_step = self.last_step.wrapping_add(1);
+        self.last_step
+    }
+
+    /// A ticket for a slow step that begins.
+    pub(crate) fn ticket(&mut self, topic: &Arc<str>) -> Ticket {
+        Ticket { topic: Arc::clone(topic), step: self.step() }
+    }
+
+    /// What the policies are asked for the bearer of a token.
+    pub(crate) fn question(&self, topic: &str, token: &Token, presence: bool) -> Box<AuthorizeRequest> {
+        Box::new(AuthorizeRequest {
+            role: Arc::clone(&token.role),
+            claims: Arc::clone(&token.claims),
+            topic: sub_topic(topic).unwrap_or_default().into(),
+            headers: Arc::clone(&self.headers),
+            presence,
+        })
+    }
+
+    /// A broadcast was said: others get it when the step is over.
+    pub(crate) fn said(&mut self, delivery: Delivery) {
+        self.fan_outs.extend(delivery.run);
+        self.congestion = delivery.congestion;
+    }
+
+    /// Presence changed: others are told when the step is over.
+    pub(crate) fn changed(&mut self, fan_out: Option<FanOut>) {
+        self.fan_outs.extend(fan_out);
+    }
+
+    /// Gives others what was published since the last time.
+    pub(crate) fn publish(&mut self) {
+        for fan_out in self.fan_outs.drain(..) {
+            fan_out.run();
+        }
+        if self.fan_outs.capacity() > 16 {
+            self.fan_outs = Vec::new();
+        }
+    }
+
+    /// Whether something could not keep up with what was published.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.congestion.is_some()
+    }
+
+    /// Returns when it has kept up; pending for ever while nothing has to. Cancel safe.
+    pub(crate) async fn relieved(&mut self) {
+        match &self.congestion {
+            Some(congestion) => congestion.over().await,
+            None => std::future::pending().await,
+        }
+        self.congestion = None;
+    }
+
+    /// It has gone: nothing waits for it any more.
+    pub(crate) fn gone(&mut self) {
+        self.congestion = None;
+    }
+}
+
+/// What follows `realtime:`, if the topic begins so.
+pub(crate) fn sub_topic(topic: &str) -> Option<&str> {
+    topic.strip_prefix("realtime:")
+}

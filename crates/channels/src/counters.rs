@@ -1,0 +1,357 @@
+//! What is counted of a node and of its tenants (http_and_ops 11).
+//!
+//! Everything is counted where it happens, in a few atomics that whoever counts holds already: no lock, no look-up, no
+//! allocation. Metrics read them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use realtime_metrics::{Bounds, Counter, Histogram, Snapshot, milliseconds};
+use realtime_postgres::Stats;
+use realtime_protocol::Vsn;
+
+/// Buckets of payload sizes, in bytes (http_and_ops 11.1).
+const SIZES: Bounds =
+    &[250, 500, 1_000, 3_000, 5_000, 10_000, 25_000, 100_000, 500_000, 1_000_000, 3_000_000];
+
+/// Buckets of handling messages and connecting, in microseconds.
+const TIMES: Bounds = &milliseconds([10, 100, 500, 1_000, 5_000, 10_000]);
+
+/// Buckets of questions to other nodes, in microseconds.
+const RPC_TIMES: Bounds = &milliseconds([10, 250, 5_000, 15_000]);
+
+/// What a message carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageType {
+    /// A broadcast, wherever it came from.
+    Broadcast,
+    /// What a client tracks.
+    Presence,
+    /// A row change.
+    PostgresChanges,
+}
+
+impl MessageType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Broadcast, Self::Presence, Self::PostgresChanges];
+
+    /// As labels of metrics name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Broadcast => "broadcast",
+            Self::Presence => "presence",
+            Self::PostgresChanges => "postgres_changes",
+        }
+    }
+}
+
+/// How a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransportKind {
+    /// A WebSocket.
+    #[default]
+    WebSocket,
+    /// Requests (protocol 1.11).
+    LongPoll,
+}
+
+impl TransportKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::WebSocket, Self::LongPoll];
+
+    /// As labels of metrics name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::LongPoll => "longpoll",
+        }
+    }
+}
+
+/// What is counted of the node as a whole.
+#[derive(Debug)]
+pub struct NodeCounters {
+    /// From reading what a client sent to having handled it.
+    pub handled_in: Histogram,
+    /// Questions that other nodes answered, and those that they did not.
+    pub asked: [Histogram; 2],
+    /// Joins that were decided, by transport and result.
+    pub joined: [[Counter; 2]; 2],
+    /// Handshakes, by transport, result and serializer.
+    pub connected: [[[Histogram; 2]; 2]; 2],
+    /// Sockets closed because they read too slowly.
+    pub slow_consumers: Counter,
+}
+
+impl Default for NodeCounters {
+    fn default() -> Self {
+        let histogram = || Histogram::new(TIMES);
+        Self {
+            handled_in: histogram(),
+            asked: std::array::from_fn(|_| Histogram::new(RPC_TIMES)),
+            joined: Default::default(),
+            connected: std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| histogram()))),
+            slow_consumers: Counter::default(),
+        }
+    }
+}
+
+impl NodeCounters {
+    /// Another node was asked something.
+    pub fn asked(&self, answered: bool, took: tokio::time::Duration) {
+        let [yes, no] = &self.asked;
+        if answered { yes } else { no }.record_time(took);
+    }
+
+    /// A join was decided.
+    pub fn joined(&self, transport: TransportKind, succeeded: bool) {
+        let [ok, error] = match transport {
+            TransportKind::WebSocket => &self.joined[0],
+            TransportKind::LongPoll => &self.joined[1],
+        };
+        if succeeded { ok } else { error }.add(1);
+    }
+
+    /// A handshake was decided, not counting the pause before a refusal.
+    pub fn connected(
+        &self,
+        transport: TransportKind,
+        succeeded: bool,
+        vsn: Vsn,
+        took: tokio::time::Duration,
+    ) {
+        let [ok, error] = match transport {
+            TransportKind::WebSocket => &self.connected[0],
+            TransportKind::LongPoll => &self.connected[1],
+        };
+        let [v1, v2] = if succeeded { ok } else { error };
+        if vsn == Vsn::V1 { v1 } else { v2 }.record_time(took);
+    }
+}
+
+/// What is counted of one tenant. It outlives the parts that count: a tenant whose database is connected anew goes on
+/// where it was.
+#[derive(Debug)]
+pub struct TenantCounters {
+    node: Arc<NodeCounters>,
+    /// Attempts to join.
+    pub joins: Arc<Counter>,
+    /// Broadcasts accepted and delivered.
+    pub events: Arc<Counter>,
+    /// Presence states, changes and diffs.
+    pub presence_events: Arc<Counter>,
+    /// Row changes, times subscriptions.
+    pub db_events: Arc<Counter>,
+    /// HTTP requests.
+    pub requests: Arc<Counter>,
+    /// Bytes read from sockets.
+    pub input_bytes: Counter,
+    /// Bytes written to sockets that have ended.
+    pub output_bytes: Counter,
+    /// All bytes written to sockets, as last told: what is told never falls.
+    output_told: AtomicU64,
+    payload_sizes: [Histogram; 3],
+    /// What its database counts.
+    pub database: Arc<Stats>,
+}
+
+impl TenantCounters {
+    /// Of a tenant for which nothing was counted.
+    #[must_use]
+    pub fn new(node: Arc<NodeCounters>) -> Self {
+        Self {
+            node,
+            joins: Arc::default(),
+            events: Arc::default(),
+            presence_events: Arc::default(),
+            db_events: Arc::default(),
+            requests: Arc::default(),
+            input_bytes: Counter::default(),
+            output_bytes: Counter::default(),
+            output_told: AtomicU64::new(0),
+            payload_sizes: std::array::from_fn(|_| Histogram::new(SIZES)),
+            database: Arc::default(),
+        }
+    }
+
+    /// What is counted of the node it is on.
+    #[must_use]
+    pub fn node(&self) -> &NodeCounters {
+        &self.node
+    }
+
+    /// An accepted message's payload.
+    pub fn payload(&self, message: MessageType, bytes: usize) {
+        self.payload_sizes(message).record(bytes as u64);
+    }
+
+    /// Sizes of payloads of a type.
+    #[must_use]
+    pub fn payload_sizes(&self, message: MessageType) -> &Histogram {
+        let [broadcast, presence, changes] = &self.payload_sizes;
+        match message {
+            MessageType::Broadcast => broadcast,
+            MessageType::Presence => presence,
+            MessageType::PostgresChanges => changes,
+        }
+    }
+
+    /// All bytes written, with those of the sockets that there are.
+    #[must_use]
+    pub fn output(&self, live: u64) -> u64 {
+        let now = self.output_bytes.get() + live;
+        self.output_told.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            joins: self.joins.get(),
+            events: self.events.get(),
+            presence_events: self.presence_events.get(),
+            db_events: self.db_events.get(),
+            input_bytes: self.input_bytes.get(),
+            output_bytes: self.output_told.load(Ordering::Relaxed),
+            payload_sizes: MessageType::ALL.map(|message| self.payload_sizes(message).snapshot()),
+            set_ups: self.database.set_ups.snapshot(),
+            set_up_failures: self.database.set_up_failures.get(),
+        }
+    }
+}
+
+impl Default for TenantCounters {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
+
+/// Sums over tenants, those that are gone included.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// Attempts to join.
+    pub joins: u64,
+    /// Broadcasts accepted and delivered.
+    pub events: u64,
+    /// Presence states, changes and diffs.
+    pub presence_events: u64,
+    /// Row changes, times subscriptions.
+    pub db_events: u64,
+    /// Bytes read from sockets.
+    pub input_bytes: u64,
+    /// Bytes written to sockets.
+    pub output_bytes: u64,
+    /// By type of message.
+    pub payload_sizes: [Snapshot; 3],
+    /// Times that set-ups of databases took.
+    pub set_ups: Snapshot,
+    /// Set-ups that failed.
+    pub set_up_failures: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: &Self) {
+        self.joins += other.joins;
+        self.events += other.events;
+        self.presence_events += other.presence_events;
+        self.db_events += other.db_events;
+        self.input_bytes += other.input_bytes;
+        self.output_bytes += other.output_bytes;
+        for (mine, theirs) in self.payload_sizes.iter_mut().zip(&other.payload_sizes) {
+            mine.merge(theirs);
+        }
+        self.set_ups.merge(&other.set_ups);
+        self.set_up_failures += other.set_up_failures;
+    }
+}
+
+/// What is counted on a node.
+#[derive(Debug, Default)]
+pub struct Counters {
+    node: Arc<NodeCounters>,
+    tenants: Mutex<Tenants>,
+}
+
+#[derive(Debug, Default)]
+struct Tenants {
+    by_name: HashMap<Box<str>, Arc<TenantCounters>>,
+    /// Of tenants that are gone.
+    retired: Totals,
+}
+
+impl Counters {
+    /// What is counted of the node.
+    #[must_use]
+    pub fn node(&self) -> &Arc<NodeCounters> {
+        &self.node
+    }
+
+    /// What is counted of a tenant, whatever became of its parts so far.
+    #[must_use]
+    pub fn tenant(&self, name: &str) -> Arc<TenantCounters> {
+        let mut tenants = self.tenants.lock();
+        if let Some(counters) = tenants.by_name.get(name) {
+            return Arc::clone(counters);
+        }
+        let counters = Arc::new(TenantCounters::new(Arc::clone(&self.node)));
+        tenants.by_name.insert(name.into(), Arc::clone(&counters));
+        counters
+    }
+
+    /// Forgets tenants that nobody counts for any more; their share of the sums is kept.
+    pub fn retire(&self) {
+        let mut tenants = self.tenants.lock();
+        let Tenants { by_name, retired } = &mut *tenants;
+        by_name.retain(|_, counters| {
+            let used = Arc::strong_count(counters) > 1;
+            if !used {
+                retired.add(&counters.totals());
+            }
+            used
+        });
+    }
+
+    /// Sums over all tenants.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let tenants = self.tenants.lock();
+        let mut totals = tenants.retired.clone();
+        for counters in tenants.by_name.values() {
+            totals.add(&counters.totals());
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tenant that is gone leaves its share of the sums; one that comes back goes on where it was.
+    #[test]
+    fn what_was_counted_outlives_who_counts() {
+        let counters = Counters::default();
+        let tenant = counters.tenant("a");
+        tenant.events.add(5);
+        tenant.payload(MessageType::Broadcast, 700);
+        counters.tenant("b").events.add(1);
+        assert!(Arc::ptr_eq(&tenant, &counters.tenant("a")));
+        counters.retire();
+        let sums = |counters: &Counters| {
+            let totals = counters.totals();
+            (totals.events, totals.payload_sizes.map(|seen| seen.count()))
+        };
+        assert_eq!(sums(&counters), (6, [1, 0, 0]));
+        drop(tenant);
+        counters.retire();
+        assert!(counters.tenants.lock().by_name.is_empty());
+        assert_eq!(sums(&counters), (6, [1, 0, 0]));
+        assert_eq!(counters.tenant("a").events.get(), 0, "gone is gone");
+    }
+}

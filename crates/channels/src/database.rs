@@ -1,0 +1,13 @@
+//! The tenant's database as sessions see it.
+//!
+//! Sessions ask [`TenantDatabase`](realtime_postgres::TenantDatabase) itself. In unit tests of this crate a script of the
+//! same name and with the same methods is in its place, so that the state machine runs without a database.
+
+#[cfg(not(test))]
+pub use realtime_postgres::{Attendance, TenantDatabase as Database};
+#[cfg(test)]
+pub use scripted::{Attendance, Database, Script};
+
+#[cfg(test)]
+#[expect(missing_docs, reason = "those of the real one say it")]
+mod scripted;

@@ -1,0 +1,236 @@
+//! What a session needs around it, whatever the transport: its slow steps, its timers, its signals.
+
+mod steps;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use realtime_hub::Outbox;
+use realtime_protocol::Opcode;
+use steps::Step;
+use tokio::time::Instant;
+
+use crate::{
+    counters::TenantCounters,
+    effect::{Completion, Effect},
+    session::Session,
+    sockets::{Era, SocketGuard},
+    tenant_runtime::TenantRuntime,
+};
+
+/// Refusals that may wait at once; beyond it the socket is not read until some were sent.
+const MAX_DELAYED: usize = 64;
+
+/// Slow steps of a session that run at once; more wait for these. A client must not have all connections to the database.
+const MAX_STEPS: usize = 32;
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Without a word.
+    Drop,
+    /// With this WebSocket close code, after what is queued.
+    Close(u16),
+}
+
+/// A refusal that waits for its time: when, the frames, and the code to close the socket with after them.
+type Delayed = (Instant, Vec<Bytes>, Option<u16>);
+
+/// A session and what it waits for.
+///
+/// After any step [`flush`](Self::flush) has to be called, which gives others what was published, and the
+/// outbox has to be written.
+pub struct Driver {
+    session: Session,
+    runtime: Arc<TenantRuntime>,
+    /// What the session asked for in the step just made. Empty between steps.
+    effects: Vec<Effect>,
+    /// Slow steps, and the watch over broadcasts from the database. Empty while idle.
+    running: FuturesUnordered<Step>,
+    /// How many of them are slow steps.
+    steps: usize,
+    /// Slow steps that wait for those, in order.
+    waiting: VecDeque<Step>,
+    /// Refusals that wait for their time, in no order.
+    delayed: Vec<Delayed>,
+    _guard: SocketGuard,
+}
+
+impl Driver {
+    /// Takes a session into service that was admitted in an era.
+    #[must_use]
+    pub fn new(session: Session, runtime: Arc<TenantRuntime>, era: Era) -> Self {
+        let guard = runtime.sockets().enter(session.outbox(), era);
+        let running = FuturesUnordered::new();
+        Self {
+            session,
+            runtime,
+            effects: Vec::new(),
+            running,
+            steps: 0,
+            waiting: VecDeque::new(),
+            delayed: Vec::new(),
+            _guard: guard,
+        }
+    }
+
+    /// Where frames to the client wait.
+    #[must_use]
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        self.session.outbox()
+    }
+
+    /// What is counted of its tenant.
+    #[must_use]
+    pub fn counters(&self) -> &TenantCounters {
+        self.runtime.counters()
+    }
+
+    /// Its tenant's `external_id`.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.runtime.name()
+    }
+
+    /// Whether messages may be read.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        self.session.wants_input() && self.delayed.len() < MAX_DELAYED
+    }
+
+    /// Bytes of messages that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.session.waiting_bytes()
+    }
+
+    /// Takes one message from the client.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub fn receive(&mut self, opcode: Opcode, message: Bytes) -> Result<(), Ending> {
+        self.session.receive(opcode, message, &mut self.effects);
+        self.carry_out()
+    }
+
+    /// Gives the members of rooms what was published.
+    pub fn flush(&mut self) {
+        self.session.flush();
+    }
+
+    /// Waits for a slow step, or for a room to keep up, and goes on with it. Cancel safe; pending for ever while
+    /// there is neither.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub async fn event(&mut self) -> Result<(), Ending> {
+        tokio::select! {
+            Some(completion) = self.running.next() => {
+                if !matches!(completion, Completion::ReplicationDiffers) {
+                    self.steps -= 1;
+                    if let Some(step) = self.waiting.pop_front() {
+                        self.start(step);
+                    }
+                }
+                self.session.complete(completion, &mut self.effects);
+                self.carry_out()
+            }
+            () = self.session.relieved() => Ok(()),
+        }
+    }
+
+    /// Acts on what others signalled.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub fn signals(&mut self) -> Result<(), Ending> {
+        for signal in self.session.outbox().take_signals() {
+            self.session.signal(signal, &mut self.effects);
+        }
+        self.carry_out()
+    }
+
+    /// The next moment at which [`on_time`](Self::on_time) has something to do.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        let delayed = self.delayed.iter().map(|(at, ..)| *at).min();
+        [delayed, self.session.deadline(), self.session.abandoned_at()].into_iter().flatten().min()
+    }
+
+    /// Does what has become due.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub fn on_time(&mut self) -> Result<(), Ending> {
+        let now = Instant::now();
+        if self.session.abandoned_at().is_some_and(|at| now >= at) {
+            tracing::debug!("socket without channels dropped");
+            return Err(Ending::Drop);
+        }
+        let mut i = 0;
+        while let Some((at, ..)) = self.delayed.get(i) {
+            if *at <= now {
+                let (_, frames, close) = self.delayed.swap_remove(i);
+                for frame in frames {
+                    let _ = self.session.outbox().queue(frame);
+                }
+                if let Some(code) = close {
+                    return Err(Ending::Close(code));
+                }
+            } else {
+                i += 1;
+            }
+        }
+        self.session.tick(&mut self.effects);
+        self.carry_out()
+    }
+
+    /// Ends all channels.
+    pub fn end(&mut self) {
+        self.session.end();
+        self.running.clear();
+        self.waiting.clear();
+        self.steps = 0;
+        self.delayed.clear();
+    }
+
+    /// Runs a slow step, now or when others have ended.
+    fn begin(&mut self, step: Step) {
+        if self.steps < MAX_STEPS {
+            self.start(step);
+        } else {
+            self.waiting.push_back(step);
+        }
+    }
+
+    /// Runs a slow step.
+    fn start(&mut self, step: Step) {
+        self.steps += 1;
+        self.running.push(step);
+    }
+
+    /// Does what the session asked for.
+    fn carry_out(&mut self) -> Result<(), Ending> {
+        let mut end = Ok(());
+        for effect in std::mem::take(&mut self.effects) {
+            let runtime = Arc::clone(&self.runtime);
+            match effect {
+                Effect::Close(code) => end = Err(Ending::Close(code)),
+                Effect::SendLater(delay, frames, close) => {
+                    self.delayed.push((Instant::now() + delay, frames, close));
+                }
+                Effect::WatchReplication(from) => self.running.push(steps::watch_replication(runtime, from)),
+                Effect::Database(ticket) => self.begin(steps::database(runtime, ticket)),
+                Effect::Contact(ticket) => self.begin(steps::contact(runtime, ticket)),
+                Effect::AuthorizeRead(ticket, request) => self.begin(steps::read(runtime, ticket, request)),
+                Effect::AuthorizeWrite(ticket, request) => self.begin(steps::write(runtime, ticket, request)),
+                Effect::Replay(ticket, topic, params) => {
+                    self.begin(steps::replay(runtime, ticket, topic, params));
+                }
+                Effect::Subscribe(ticket, request) => self.begin(steps::subscribe(runtime, ticket, request)),
+            }
+        }
+        end
+    }
+}

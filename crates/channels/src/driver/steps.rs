@@ -1,0 +1,100 @@
+//! The slow steps of a session: what they ask of the tenant's database.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use realtime_postgres::{AuthorizeRequest, ReplayParams, Replication, SubscribeRequest};
+use tokio::time::{self, Duration};
+
+use crate::{
+    effect::{Completion, Ticket},
+    tenant_runtime::TenantRuntime,
+};
+
+/// How long the join of a channel that needs nothing of the database waits for it: as long as its first connection usually
+/// takes, so that what is broadcast from there is heard from the start.
+const CONTACT_LIMIT: Duration = Duration::from_secs(1);
+
+/// A slow step.
+pub(super) type Step = BoxFuture<'static, Completion>;
+
+/// Makes sure that the database can be reached.
+pub(super) fn database(runtime: Arc<TenantRuntime>, ticket: Ticket) -> Step {
+    Box::pin(async move {
+        let ready = runtime.ask(|database| async move { database.ready().await });
+        let (ready, ()) = tokio::join!(ready, runtime.hear_others());
+        Completion::Database(ticket, ready)
+    })
+}
+
+/// Gets in touch with the database, for a channel that goes without it too.
+pub(super) fn contact(runtime: Arc<TenantRuntime>, ticket: Ticket) -> Step {
+    Box::pin(async move {
+        let asked = Arc::clone(&runtime);
+        // It goes on when nobody waits any more, or a slow database would never be reached.
+        let contact =
+            tokio::spawn(async move { asked.ask(|database| async move { database.ready().await }).await });
+        let contact = time::timeout(CONTACT_LIMIT, contact);
+        // What goes wrong is told to those who need it, and in the log.
+        let _ = tokio::join!(contact, runtime.hear_others());
+        Completion::Database(ticket, Ok(()))
+    })
+}
+
+/// Asks what may be read of a private topic.
+pub(super) fn read(runtime: Arc<TenantRuntime>, ticket: Ticket, request: Box<AuthorizeRequest>) -> Step {
+    Box::pin(async move {
+        let verdict = runtime.ask(|database| {
+            let request = (*request).clone();
+            async move { database.authorize_read(&request).await }
+        });
+        let (verdict, ()) = tokio::join!(verdict, runtime.hear_others());
+        Completion::Read(ticket, verdict)
+    })
+}
+
+/// Asks what may be written to a private topic.
+pub(super) fn write(runtime: Arc<TenantRuntime>, ticket: Ticket, request: Box<AuthorizeRequest>) -> Step {
+    Box::pin(async move {
+        let verdict = runtime.ask(|database| {
+            let request = (*request).clone();
+            async move { database.authorize_write(&request).await }
+        });
+        Completion::Write(ticket, verdict.await)
+    })
+}
+
+/// Looks for stored messages of a topic.
+pub(super) fn replay(
+    runtime: Arc<TenantRuntime>,
+    ticket: Ticket,
+    topic: Box<str>,
+    params: ReplayParams,
+) -> Step {
+    Box::pin(async move {
+        let messages = runtime.ask(|database| {
+            let topic = topic.clone();
+            async move { database.replay(&topic, params).await }
+        });
+        Completion::Replayed(ticket, messages.await)
+    })
+}
+
+/// Subscribes to row changes.
+pub(super) fn subscribe(runtime: Arc<TenantRuntime>, ticket: Ticket, request: Box<SubscribeRequest>) -> Step {
+    Box::pin(async move {
+        let outcome = runtime.ask(|database| {
+            let request = (*request).clone();
+            async move { database.subscribe(request).await }
+        });
+        Completion::Subscribed(ticket, outcome.await)
+    })
+}
+
+/// Watches whether broadcasts from the database arrive.
+pub(super) fn watch_replication(runtime: Arc<TenantRuntime>, from: Replication) -> Step {
+    Box::pin(async move {
+        runtime.database().replication_differs(from).await;
+        Completion::ReplicationDiffers
+    })
+}

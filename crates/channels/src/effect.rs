@@ -1,0 +1,58 @@
+//! What a session asks of its driver, and what becomes of it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use realtime_changes::SubscribeRefusal;
+use realtime_postgres::{
+    AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
+    Replication, SubscribeRequest, WriteVerdict,
+};
+
+/// Something the socket's task has to do for its session.
+#[derive(Debug)]
+pub enum Effect {
+    /// Close the socket with this code, after what is queued.
+    Close(u16),
+    /// Queue these frames after a delay, then close the socket if a code is given.
+    SendLater(Duration, Vec<Bytes>, Option<u16>),
+    /// Make sure the database can be reached; answer with [`Completion::Database`].
+    Database(Ticket),
+    /// Get in touch with the database, for a channel that goes without it too; answer with [`Completion::Database`] that it
+    /// can go on, after a moment at the latest.
+    Contact(Ticket),
+    /// Subscribe to row changes; answer with [`Completion::Subscribed`].
+    Subscribe(Ticket, Box<SubscribeRequest>),
+    /// Ask what may be read of a private topic; answer with [`Completion::Read`].
+    AuthorizeRead(Ticket, Box<AuthorizeRequest>),
+    /// Ask what may be written to a private topic; answer with [`Completion::Write`].
+    AuthorizeWrite(Ticket, Box<AuthorizeRequest>),
+    /// Look for stored messages of a topic, named without `realtime:`; answer with [`Completion::Replayed`].
+    Replay(Ticket, Box<str>, ReplayParams),
+    /// Watch whether broadcasts from the database arrive; answer with [`Completion::ReplicationDiffers`].
+    WatchReplication(Replication),
+}
+
+/// What became of an [`Effect`].
+#[derive(Debug)]
+pub enum Completion {
+    /// Of [`Effect::Database`].
+    Database(Ticket, Result<(), ConnectError>),
+    /// Of [`Effect::Subscribe`].
+    Subscribed(Ticket, Result<(), SubscribeRefusal>),
+    /// Of [`Effect::AuthorizeRead`].
+    Read(Ticket, Result<ReadVerdict, AuthorizeError>),
+    /// Of [`Effect::AuthorizeWrite`].
+    Write(Ticket, Result<WriteVerdict, AuthorizeError>),
+    /// Of [`Effect::Replay`].
+    Replayed(Ticket, Result<Vec<ReplayedMessage>, ReplayError>),
+    /// Of [`Effect::WatchReplication`]: it is no longer so.
+    ReplicationDiffers,
+}
+
+/// Which step of which channel an effect belongs to. A step that was overtaken is recognised by its number.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    pub(crate) topic: Arc<str>,
+    pub(crate) step: u32,
+}

@@ -1,0 +1,429 @@
+//! Channels of the first generation: joined without `config`, where that is served (legacy 1.4, 1.5, 2, 9).
+//!
+//! They carry row changes and nothing else: no broadcast, no presence, no `system` frames. Their errors are `phx_error`,
+//! upon which old clients join again. The stream engine gives them everything that is published to their topic; the other
+//! engine is that of the second generation, whose subscription is made before the join is answered.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rand::Rng as _;
+use realtime_auth::AuthError;
+use realtime_changes::{EventFilter, Filter, NamePattern, Operator, SubscribeRefusal, SubscriptionSpec};
+use realtime_legacy::StarEvents;
+use realtime_protocol::{AccessTokenPush, ClientMessage, JoinPayload, JoinRefusal, Ref, encode};
+use tokio::time::Instant;
+
+use super::{engine::Legacy, members::Place};
+use crate::{
+    client::{Client, sub_topic},
+    effect::{Effect, Ticket},
+    renewal::Renewal,
+    routes::{Gate, Route},
+    token::Token,
+    watch::Watch,
+};
+
+/// The id of a channel's only subscription; old clients are not told of it.
+const SUBSCRIPTION: u32 = 1;
+
+/// A subscription that failed for a passing reason is tried again after this many milliseconds.
+const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
+
+/// Why a channel ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Its client left.
+    Left,
+    /// Its client shall join again.
+    Broken,
+    /// Its join is refused.
+    Refused { msg_ref: Ref, reason: String },
+}
+
+/// A joined channel of the first generation.
+#[derive(Debug)]
+pub(crate) struct FirstChannel {
+    topic: Arc<str>,
+    /// The join message's join_ref, null if it had none.
+    raw_join_ref: Ref,
+    /// What `phx_close` and `phx_error` carry: that, or the join's ref.
+    end_ref: Ref,
+    /// Its token. `None`: nobody is asked for one.
+    token: Option<Arc<Token>>,
+    /// When that is verified again.
+    recheck_at: Option<Instant>,
+    /// Tokens that follow it.
+    renewal: Renewal,
+    /// Whether clients that know `access_token` are taken to understand `*` by themselves.
+    auto_star: bool,
+    watching: Watching,
+}
+
+/// What a channel watches.
+#[derive(Debug)]
+enum Watching {
+    /// Nothing: a topic or a token that nothing is delivered to.
+    Nothing,
+    /// A topic of the stream engine, until this is dropped.
+    Topic { route: Arc<Route>, _place: Place },
+    /// A subscription to row changes.
+    Rows {
+        watch: Watch,
+        spec: Arc<SubscriptionSpec>,
+        /// Counts attempts: the answer to an earlier one means nothing any more.
+        attempt: u32,
+        /// The reference of the join, until it is answered.
+        unanswered: Option<Ref>,
+        /// When it is tried again.
+        retry_at: Option<Instant>,
+    },
+}
+
+/// The refusal of the topic `realtime:`.
+pub(crate) fn no_sub_topic() -> JoinRefusal {
+    JoinRefusal::Other { reason: "realtime subtopic does not exist".into(), code: "TopicNameRequired" }
+}
+
+/// The refusal of a token, and of a subscription that the database does not take.
+fn refusal(topic: &str, code: &'static str) -> JoinRefusal {
+    JoinRefusal::Other { reason: format!("error occurred when joining {topic}").into(), code }
+}
+
+/// The token of a channel: its own, or that of the socket. An unsecured server looks at none.
+pub(crate) fn token(
+    legacy: &Legacy,
+    client: &Client,
+    topic: &str,
+    payload: &JoinPayload,
+) -> Result<Arc<Token>, JoinRefusal> {
+    if !legacy.settings().secure {
+        return Ok(Arc::clone(legacy.anonymous()));
+    }
+    let text = realtime_auth::channel_token(
+        &client.token.text,
+        payload.access_token.as_deref(),
+        payload.user_token.as_deref(),
+    );
+    match client.runtime.verify_first_generation(text) {
+        Ok(_) if *text == *client.token.text => Ok(Arc::clone(&client.token)),
+        Ok(token) => Ok(Arc::new(token)),
+        Err(error) => Err(refusal(topic, error.code())),
+    }
+}
+
+impl FirstChannel {
+    /// Joins a channel that was admitted.
+    pub(crate) fn join(
+        legacy: &Legacy,
+        topic: Arc<str>,
+        message: &ClientMessage,
+        token: Arc<Token>,
+        client: &mut Client,
+        effects: &mut Vec<Effect>,
+    ) -> Self {
+        let raw_join_ref = message.join_ref.clone();
+        let end_ref = if raw_join_ref.is_null() { message.msg_ref.clone() } else { raw_join_ref.clone() };
+        let now = client.runtime.clock().unix_seconds();
+        let settings = legacy.settings();
+        let token = settings.secure.then_some(token);
+        let mut channel = Self {
+            topic,
+            renewal: Renewal::default(),
+            recheck_at: token.as_ref().map(|token| token.recheck_at(now)),
+            raw_join_ref,
+            end_ref,
+            token,
+            auto_star: settings.profile.star_events == StarEvents::Auto,
+            watching: Watching::Nothing,
+        };
+        let has_role = channel.token.as_ref().is_some_and(|token| !token.role.is_empty());
+        if legacy.streams() {
+            channel.answer(&message.msg_ref, client);
+            let star = match settings.profile.star_events {
+                StarEvents::Never => false,
+                StarEvents::Always => true,
+                StarEvents::Auto => may_need_stars(message),
+            };
+            let route = channel.route(star, client);
+            channel.watching = Watching::Topic { _place: legacy.enter(Arc::clone(&route)), route };
+        } else if has_role && let Some(spec) = spec(&channel.topic, settings.profile.dotted_filter) {
+            channel.watching = Watching::Rows {
+                watch: Watch::new(&client.runtime),
+                spec: Arc::new(spec),
+                attempt: 0,
+                unanswered: Some(message.msg_ref.clone()),
+                retry_at: None,
+            };
+        } else {
+            // A client to which nothing can be shown receives nothing, and is not told.
+            channel.answer(&message.msg_ref, client);
+        }
+        channel.subscribe(client, effects);
+        channel
+    }
+
+    /// The next moment at which something has to be done for it.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let retry_at = match &self.watching {
+            Watching::Rows { retry_at, .. } => *retry_at,
+            Watching::Nothing | Watching::Topic { .. } => None,
+        };
+        let others = [retry_at, self.renewal.former_until(), self.renewal.due_at()];
+        others.into_iter().chain([self.recheck_at]).flatten().min()
+    }
+
+    /// The last frame that its client gets.
+    pub(crate) fn last_word(&self, end: &End, client: &Client) -> Bytes {
+        match end {
+            End::Left => encode::close(client.vsn, &self.end_ref, &self.topic),
+            End::Broken => encode::error(client.vsn, &self.end_ref, &self.topic),
+            End::Refused { msg_ref, reason } => {
+                encode::reply_error(client.vsn, &self.end_ref, msg_ref, &self.topic, reason)
+            }
+        }
+    }
+
+    /// The database has another handle, which knows of no subscriptions: a channel asks again, at a time of its own; at
+    /// once if its join is not answered yet. An answer that is still out is void.
+    pub(crate) fn database_replaced(&mut self, client: &mut Client, effects: &mut Vec<Effect>) {
+        let Watching::Rows { attempt, unanswered, retry_at, .. } = &mut self.watching else { return };
+        *attempt = client.step();
+        if unanswered.is_none() {
+            *retry_at = Some(later());
+        } else {
+            effects.extend(self.question());
+        }
+    }
+
+    /// Any message but join and leave. Unknown ones are ignored.
+    pub(crate) fn push(
+        &mut self,
+        message: &ClientMessage,
+        client: &mut Client,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), End> {
+        if &*message.event != "access_token" {
+            return Ok(());
+        }
+        if self.auto_star
+            && let Watching::Topic { route, .. } = &self.watching
+        {
+            // Clients that know this event understand `*` by themselves.
+            route.star.store(false, Ordering::Relaxed);
+        }
+        let push = message.payload.json().map(|payload| AccessTokenPush::parse(payload));
+        let Some(AccessTokenPush::Token(text)) = push else { return Ok(()) };
+        // Nobody was asked for a token, nobody's is looked at.
+        let Some(token) = &self.token else { return Ok(()) };
+        self.renewal.came(text, token);
+        self.renew(client, effects)
+    }
+
+    /// `phx_leave`. Whether it is of the live channel; it is answered then.
+    pub(crate) fn leave(&self, message: &ClientMessage, client: &Client) -> bool {
+        let named = |join_ref: &Ref| !join_ref.is_null();
+        if named(&message.join_ref) && named(&self.raw_join_ref) && message.join_ref != self.raw_join_ref {
+            return false;
+        }
+        client.send(encode::reply_ok(client.vsn, &self.end_ref, &message.msg_ref, &self.topic, b"{}"));
+        true
+    }
+
+    /// Does what has become due: tokens that expire, subscriptions to be tried again.
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        client: &mut Client,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), End> {
+        if let Watching::Rows { retry_at, .. } = &mut self.watching
+            && retry_at.is_some_and(|at| at <= now)
+        {
+            *retry_at = None;
+            self.subscribe(client, effects);
+        }
+        self.recheck(now, client, effects)?;
+        self.recheck_former(now, client)?;
+        self.renew(client, effects)
+    }
+
+    /// Judges the token that waits, if it is its time.
+    fn renew(&mut self, client: &mut Client, effects: &mut Vec<Effect>) -> Result<(), End> {
+        match self.renewal.due(Instant::now()) {
+            Some(text) => self.use_token(&text, client, effects),
+            None => Ok(()),
+        }
+    }
+
+    /// Uses a token from now on.
+    fn use_token(&mut self, text: &str, client: &mut Client, effects: &mut Vec<Effect>) -> Result<(), End> {
+        let now = client.runtime.clock().unix_seconds();
+        match client.runtime.verify_first_generation(text) {
+            Ok(token) => {
+                let recheck_at = self.recheck_at.replace(token.recheck_at(now));
+                let former = self.token.replace(Arc::new(token));
+                let watches = matches!(self.watching, Watching::Rows { .. });
+                if let (true, Some(former), Some(recheck_at)) = (watches, former, recheck_at) {
+                    self.renewal.began(former, recheck_at);
+                }
+                self.subscribe(client, effects);
+                Ok(())
+            }
+            Err(_) if realtime_auth::is_api_key(text) => Ok(()),
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    /// Verifies the token again if it is time. A newer one that waits takes its place if it has expired.
+    fn recheck(&mut self, now: Instant, client: &mut Client, effects: &mut Vec<Effect>) -> Result<(), End> {
+        let Some(token) = self.token.as_ref().filter(|_| self.recheck_at.is_some_and(|at| at <= now)) else {
+            return Ok(());
+        };
+        match client.runtime.verify_first_generation_again(token) {
+            Ok(token) => {
+                self.recheck_at = Some(token.recheck_at(client.runtime.clock().unix_seconds()));
+                Ok(())
+            }
+            Err(error) => match self.renewal.at_once() {
+                Some(text) => self.use_token(&text, client, effects),
+                None => Err(refused(&error)),
+            },
+        }
+    }
+
+    /// Ends a channel that would go on seeing rows with the rights of a token that has expired.
+    fn recheck_former(&mut self, now: Instant, client: &Client) -> Result<(), End> {
+        let Some(former) = self.renewal.former_due(now) else { return Ok(()) };
+        let verified = client.runtime.verify_first_generation_again(&former);
+        self.renewal.is_over();
+        let token = verified.map_err(|error| refused(&error))?;
+        self.renewal.began(former, token.recheck_at(client.runtime.clock().unix_seconds()));
+        Ok(())
+    }
+
+    /// The database has answered what becomes of a subscription.
+    pub(crate) fn answered(
+        &mut self,
+        step: u32,
+        result: Result<(), SubscribeRefusal>,
+        client: &Client,
+    ) -> Result<(), End> {
+        let Watching::Rows { attempt, unanswered, retry_at, .. } = &mut self.watching else { return Ok(()) };
+        if *attempt != step {
+            return Ok(());
+        }
+        let unanswered = unanswered.take();
+        match &result {
+            // A table that comes to be published later is watched then.
+            Ok(()) | Err(SubscribeRefusal::NoTable(_)) => self.renewal.is_over(),
+            // Old clients do not try again by themselves.
+            Err(refused) if refused.is_transient() => *retry_at = Some(later()),
+            Err(refused) => {
+                tracing::warn!(code = refused.code(), "subscription refused");
+                tracing::debug!(error = %refused, "subscription refused");
+                let refused = |msg_ref| {
+                    let reason = refusal(&self.topic, refused.code()).to_string();
+                    End::Refused { msg_ref, reason }
+                };
+                return Err(unanswered.map_or(End::Broken, refused));
+            }
+        }
+        let Some(msg_ref) = unanswered else { return Ok(()) };
+        self.answer(&msg_ref, client);
+        // Not before: what was committed earlier would come before the answer.
+        if let Watching::Rows { watch, .. } = &self.watching {
+            watch.open(self.route(false, client));
+        }
+        Ok(())
+    }
+
+    /// Asks the database for what a channel watches, with its token as it is now.
+    fn subscribe(&mut self, client: &mut Client, effects: &mut Vec<Effect>) {
+        if let Watching::Rows { attempt, .. } = &mut self.watching {
+            *attempt = client.step();
+            effects.extend(self.question());
+        }
+    }
+
+    /// The question for what it watches, with its token as it is now.
+    fn question(&self) -> Option<Effect> {
+        let (Watching::Rows { watch, spec, attempt, .. }, Some(token)) = (&self.watching, &self.token) else {
+            return None;
+        };
+        let request = watch.request(token, vec![(SUBSCRIPTION, Arc::clone(spec))]);
+        let ticket = Ticket { topic: Arc::clone(&self.topic), step: *attempt };
+        Some(Effect::Subscribe(ticket, request))
+    }
+
+    fn answer(&self, msg_ref: &Ref, client: &Client) {
+        client.send(encode::reply_ok(client.vsn, &self.raw_join_ref, msg_ref, &self.topic, b"{}"));
+    }
+
+    fn route(&self, star: bool, client: &Client) -> Arc<Route> {
+        Arc::new(Route {
+            outbox: Arc::clone(&client.outbox),
+            vsn: client.vsn,
+            topic: Arc::clone(&self.topic),
+            join_ref: Ref::null(),
+            legacy: true,
+            quiet: true,
+            star: AtomicBool::new(star),
+            patience: Arc::clone(&client.patience),
+            gate: Gate::open(),
+        })
+    }
+}
+
+/// A token is refused: its client shall join again, with another.
+fn refused(error: &AuthError) -> End {
+    tracing::debug!(code = error.code(), %error, "token refused");
+    End::Broken
+}
+
+/// When a subscription is tried again.
+fn later() -> Instant {
+    Instant::now() + Duration::from_millis(rand::rng().random_range(RETRY_MILLIS))
+}
+
+/// Whether a client may be one for which the event `*` was made, and is none that it harms. Those for Python join without a
+/// reference, the last ones for JavaScript with a join_ref or a `user_token`.
+fn may_need_stars(join: &ClientMessage) -> bool {
+    let user_token = || {
+        let payload = join.payload.json().and_then(|payload| JoinPayload::parse(payload, 0).ok());
+        payload.is_some_and(|(payload, _)| payload.user_token.is_some())
+    };
+    !join.msg_ref.is_null() && join.join_ref.is_null() && !user_token()
+}
+
+/// What a topic means to the second generation's engine (legacy 2.3). The value of a filter is taken as it stands.
+fn spec(topic: &str, dotted: bool) -> Option<SubscriptionSpec> {
+    let rest = sub_topic(topic)?;
+    let marks = if dotted { &["=eq.", ".eq."][..] } else { &["=eq."] };
+    let filter = marks.iter().filter_map(|mark| rest.split_once(*mark)).min_by_key(|(left, _)| left.len());
+    let (left, value) = filter.map_or((rest, None), |(left, value)| (left, Some(value)));
+    let mut parts = left.splitn(3, ':');
+    let (schema, table, column) = (parts.next()?, parts.next(), parts.next());
+    let filters = match (column, value) {
+        (Some(column), Some(value)) => {
+            vec![Filter { column: column.into(), operator: Operator::Eq, value: value.into(), negate: false }]
+        }
+        (None, None) => Vec::new(),
+        // Three parts without a value, or a value without a column: a topic that nothing is published to.
+        _ => return None,
+    };
+    Some(SubscriptionSpec {
+        event: EventFilter::All,
+        // Alone, `*` is every schema; within a longer topic it is a name.
+        schema: if rest == "*" { NamePattern::Any } else { NamePattern::Exact(schema.into()) },
+        table: table.map_or(NamePattern::Any, |table| NamePattern::Exact(table.into())),
+        filters,
+        select: None,
+    })
+}

@@ -1,0 +1,133 @@
+//! Posting to one webhook: in order, one transaction after the other.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::hmac;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use rand::Rng as _;
+use tokio::{sync::mpsc, time};
+
+use super::{members::Counters, post::Post, settings::WebhookSettings, signature};
+
+/// Longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// What all webhooks are posted with.
+#[derive(Clone)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    headers: HeaderMap,
+    key: Option<hmac::Key>,
+    retries: u32,
+    retry_delay: Duration,
+}
+
+/// Why an attempt failed, and whether another may do better.
+struct Failure {
+    text: String,
+    passing: bool,
+}
+
+impl Client {
+    /// # Errors
+    /// When the system's certificates cannot be read, or a header is none.
+    pub(super) fn new(settings: &WebhookSettings) -> Result<Self, String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in &settings.headers {
+            let name = HeaderName::try_from(name.as_str()).map_err(|error| format!("{name}: {error}"))?;
+            let value = HeaderValue::try_from(value.as_str()).map_err(|error| format!("{name}: {error}"))?;
+            headers.insert(name, value);
+        }
+        let http = reqwest::Client::builder()
+            .timeout(settings.timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            http,
+            headers,
+            key: settings.secret.as_ref().map(signature::key),
+            retries: settings.retries,
+            retry_delay: settings.retry_delay,
+        })
+    }
+
+    async fn post(&self, endpoint: &str, post: &Post) -> Result<(), Failure> {
+        let mut headers = self.headers.clone();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut put = |name: &'static str, value: &str| {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        };
+        if self.key.is_some() || self.retries > 0 {
+            // The same for each attempt, so that receivers can tell.
+            put("webhook-id", &post.id);
+            put("webhook-timestamp", &now.to_string());
+        }
+        if let Some(key) = &self.key {
+            put("webhook-signature", &signature::sign(key, &post.id, now, &post.body));
+        }
+        let request = self.http.post(endpoint).headers(headers).body(post.body.clone());
+        match request.send().await {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => {
+                let status = answer.status();
+                let passing = status.is_server_error()
+                    || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+                Err(Failure { text: format!("answered with {status}"), passing })
+            }
+            Err(error) => {
+                // The address may hold a secret.
+                let passing = !error.is_builder();
+                Err(Failure { text: realtime_tls::describe(&error.without_url()), passing })
+            }
+        }
+    }
+}
+
+/// Posts what is queued.
+pub(super) async fn run(
+    client: Client,
+    endpoint: Box<str>,
+    mut queue: mpsc::UnboundedReceiver<Post>,
+    counters: Arc<Counters>,
+) {
+    while let Some(post) = queue.recv().await {
+        let void = post.void.clone();
+        void.run_until_cancelled(deliver(&client, &endpoint, &post, &counters)).await;
+    }
+}
+
+/// Posts a transaction until it is answered or given up.
+async fn deliver(client: &Client, endpoint: &str, post: &Post, counters: &Counters) {
+    let mut pause = client.retry_delay;
+    let mut attempt = 0;
+    loop {
+        let Err(failure) = client.post(endpoint, post).await else {
+            counters.webhooks_sent.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let (error, id) = (&*failure.text, &*post.id);
+        if !failure.passing || attempt == client.retries {
+            counters.webhooks_failed.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                code = "WebhookFailed",
+                transaction = id,
+                attempt,
+                error,
+                "a webhook was given up"
+            );
+            return;
+        }
+        tracing::debug!(transaction = id, attempt, error, "a webhook failed, trying again");
+        attempt += 1;
+        let jitter = rand::rng().random_range(0.5..1.0);
+        time::sleep(pause.mul_f64(jitter)).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}

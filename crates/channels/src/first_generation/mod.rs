@@ -1,0 +1,16 @@
+//! The first generation: channels that are joined without `config`, where that is served.
+
+mod channel;
+mod engine;
+mod hook;
+mod members;
+mod post;
+mod settings;
+mod signature;
+mod sink;
+mod webhooks;
+
+pub(crate) use channel::{End, FirstChannel, no_sub_topic, token};
+pub use engine::Legacy;
+pub use members::{Counters, Place};
+pub use settings::{LegacyEngine, LegacySettings, WebhookSettings};

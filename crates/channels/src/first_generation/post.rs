@@ -1,0 +1,54 @@
+//! A transaction that waits to be posted, and how much waits.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of bodies that may wait; beyond it the log is not read. A single larger one may wait alone.
+const MAX_WAITING: usize = 64_000_000;
+
+/// A transaction that is to be posted to one webhook.
+#[derive(Debug)]
+pub(super) struct Post {
+    /// Names the transaction: the position at which it ends.
+    pub(super) id: Arc<str>,
+    /// The same for all webhooks.
+    pub(super) body: Bytes,
+    /// Cancelled when another node posts it.
+    pub(super) void: CancellationToken,
+    /// Dropped with the last of them: then the transaction is handed over.
+    pub(super) _all: Arc<Outstanding>,
+}
+
+/// A transaction that is not handed over yet.
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    pub(super) bytes: usize,
+    pub(super) waiting: Arc<Waiting>,
+    pub(super) _done: oneshot::Sender<()>,
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.waiting.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.waiting.less.notify_one();
+    }
+}
+
+/// What waits to be posted.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) bytes: AtomicUsize,
+    pub(super) less: Notify,
+}
+
+impl Waiting {
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) > MAX_WAITING
+    }
+}

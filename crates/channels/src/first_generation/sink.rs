@@ -1,0 +1,78 @@
+//! From the log to the sockets and the webhooks.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use realtime_legacy::Stream;
+use realtime_pgoutput::{Lsn, message::Message};
+use realtime_postgres::{HandOver, LogSink};
+
+use super::{
+    members::Members,
+    settings::LegacySettings,
+    webhooks::{Collected, Webhooks},
+};
+
+/// What the reader's task owns.
+pub(super) struct StreamSink {
+    members: Arc<Members>,
+    stream: Stream,
+    webhooks: Arc<Webhooks>,
+    /// What webhooks are told of the transaction that is being read.
+    collected: Collected,
+    /// Whether this node posts them.
+    acts: bool,
+}
+
+impl StreamSink {
+    pub(super) fn new(settings: &LegacySettings, members: Arc<Members>, webhooks: Arc<Webhooks>) -> Self {
+        let stream = Stream::new(settings.profile, settings.file.restrictions.clone());
+        Self { stream, collected: webhooks.collect(), webhooks, members, acts: true }
+    }
+}
+
+impl LogSink for StreamSink {
+    fn session_begins(&mut self) {
+        self.stream.restart();
+        self.collected.clear();
+    }
+
+    fn acts(&mut self, acts: bool, void: bool) {
+        self.acts = acts;
+        if void {
+            self.webhooks.give_up();
+        }
+    }
+
+    fn message(&mut self, message: &Message, again: bool) {
+        let Self { members, stream, collected, acts, .. } = self;
+        stream.take(message, |mut change| {
+            if *acts {
+                collected.add(&change);
+            }
+            if !again {
+                members.deliver(&mut change);
+            }
+        });
+    }
+
+    fn committed(&mut self, end: Lsn) -> Option<HandOver> {
+        self.webhooks.post(&mut self.collected, end, self.stream.commit_timestamp())
+    }
+
+    fn relieve(&mut self) -> Option<BoxFuture<'_, ()>> {
+        let sockets = self.members.relieve();
+        let webhooks = self.webhooks.relieve();
+        if sockets.is_none() && webhooks.is_none() {
+            return None;
+        }
+        Some(Box::pin(async move {
+            if let Some(sockets) = sockets {
+                sockets.await;
+            }
+            if let Some(webhooks) = webhooks {
+                webhooks.await;
+            }
+        }))
+    }
+}

@@ -1,0 +1,273 @@
+//! From a change to the sockets: which channel is where, and the frames it gets.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use realtime_changes::{ChannelId, Delivery};
+use realtime_hub::{Closed, Outbox};
+use realtime_postgres::{ChangeSink, Notice};
+use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode};
+
+use crate::{
+    counters::MessageType,
+    limits::Meters,
+    patience::{Behind, Patience, Patiences},
+};
+
+/// Where one joined channel's row changes go, and what their frames look like.
+#[derive(Debug)]
+pub struct Route {
+    /// The socket's outbox.
+    pub outbox: Arc<Outbox>,
+    /// The socket's serializer.
+    pub vsn: Vsn,
+    /// The topic as the client joined it.
+    pub topic: Arc<str>,
+    /// The channel's join_ref; `system` frames carry it.
+    pub join_ref: Ref,
+    /// Joined without `config`: changes come as events INSERT, UPDATE, DELETE (protocol 11.2).
+    pub legacy: bool,
+    /// A channel of the first generation, which knows no `system` frames.
+    pub quiet: bool,
+    /// Whether the client may need the event `*` (legacy 2.5).
+    pub star: AtomicBool,
+    /// How long the tenant's changes still wait for the sockets of this channel's address.
+    pub patience: Arc<Patience>,
+    /// Keeps frames back until the join was answered.
+    pub gate: Gate,
+}
+
+impl Route {
+    /// Queues a frame. Whether the receiver has fallen behind; an error if its socket is ending.
+    fn push(&self, frame: Bytes) -> Result<bool, Closed> {
+        match self.gate.keep(frame, &self.outbox) {
+            Ok(behind) => behind.ok_or(Closed::SlowConsumer),
+            Err(frame) => self.outbox.push_gauged(frame),
+        }
+    }
+
+    /// The join was answered: sends what was kept, and everything that follows.
+    pub fn open(&self) {
+        let mut kept = self.gate.0.lock();
+        for frame in kept.take().unwrap_or_default() {
+            self.outbox.unkeep(frame.len());
+            // A closed outbox belongs to a socket that is ending.
+            let _ = self.outbox.push(frame);
+        }
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        let kept = self.gate.0.get_mut().take().unwrap_or_default();
+        self.outbox.unkeep(kept.iter().map(Bytes::len).sum());
+    }
+}
+
+/// Frames of a channel whose join was not answered yet, in order. The outbox counts them as its own.
+#[derive(Debug)]
+pub struct Gate(Mutex<Option<Vec<Bytes>>>);
+
+impl Gate {
+    /// A gate that keeps everything until it is opened.
+    #[must_use]
+    pub fn shut() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+
+    /// A gate that keeps nothing.
+    #[must_use]
+    pub fn open() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Keeps a frame if the gate is shut, and tells whether the receiver is behind, `None` if its socket was closed for
+    /// that; else gives it back.
+    fn keep(&self, frame: Bytes, outbox: &Outbox) -> Result<Option<bool>, Bytes> {
+        match &mut *self.0.lock() {
+            Some(kept) => {
+                let behind = outbox.keep(frame.len());
+                match behind {
+                    Some(_) => kept.push(frame),
+                    None => outbox.close_slow(),
+                }
+                Ok(behind)
+            }
+            None => Err(frame),
+        }
+    }
+}
+
+/// The routes of one tenant's channels that watch the database.
+#[derive(Debug)]
+pub struct Routes {
+    routes: RwLock<HashMap<ChannelId, Arc<Route>>>,
+    next: AtomicU64,
+    meters: Arc<Meters>,
+    behind: Behind,
+    patiences: Patiences,
+}
+
+impl Routes {
+    /// No routes; what goes through them is counted by `meters`.
+    #[must_use]
+    pub fn new(meters: Arc<Meters>) -> Self {
+        Self {
+            routes: RwLock::default(),
+            next: AtomicU64::new(0),
+            meters,
+            behind: Behind::default(),
+            patiences: Patiences::default(),
+        }
+    }
+
+    /// What the tenant's changes wait for the sockets of an address.
+    #[must_use]
+    pub fn patience(&self, address: Option<IpAddr>) -> Arc<Patience> {
+        self.patiences.of(address)
+    }
+
+    /// What counts the tenant's events.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes.read().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A channel id that was never used.
+    pub fn next_channel(&self) -> ChannelId {
+        ChannelId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Opens the route of a channel.
+    pub fn open(&self, channel: ChannelId, route: Arc<Route>) {
+        self.routes.write().insert(channel, route);
+    }
+
+    /// Closes it: nothing is delivered any more. Idempotent.
+    pub fn close(&self, channel: ChannelId) {
+        self.routes.write().remove(&channel);
+    }
+}
+
+impl ChangeSink for Routes {
+    /// Queues one frame per recipient; recipients whose frames are equal share one.
+    fn deliver(&self, delivery: Delivery) {
+        let ids: usize = delivery.recipients.iter().map(|recipient| recipient.ids.len()).sum();
+        self.meters.db_events().add(ids as u64);
+        self.meters.counters().payload(MessageType::PostgresChanges, delivery.data.len());
+        let routes = self.routes.read();
+        let mut groups: HashMap<FrameKey<'_>, Vec<&Arc<Route>>> = HashMap::new();
+        for recipient in &delivery.recipients {
+            let Some(route) = routes.get(&recipient.channel) else { continue };
+            let key =
+                FrameKey { vsn: route.vsn, legacy: route.legacy, topic: &route.topic, ids: &recipient.ids };
+            groups.entry(key).or_default().push(route);
+        }
+        // One frame after the other: nobody but its receivers holds it, so it is gone when they are closed.
+        for (FrameKey { vsn, legacy, topic, ids }, routes) in groups {
+            let frame = if legacy {
+                encode::legacy_change(vsn, topic, delivery.action.as_str(), &delivery.data)
+            } else {
+                encode::postgres_changes(vsn, topic, ids, &delivery.data)
+            };
+            for route in routes {
+                // A closed outbox belongs to a socket that is ending: it will unsubscribe by itself.
+                if route.push(frame.clone()) == Ok(true) {
+                    self.behind.add(&route.outbox, &route.patience);
+                }
+            }
+        }
+    }
+
+    fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        self.behind.relieve()
+    }
+
+    fn is_limited(&self) -> bool {
+        self.meters.drops_rows()
+    }
+
+    fn notice(&self, channel: ChannelId, notice: Notice) {
+        let route = self.routes.read().get(&channel).map(Arc::clone);
+        let Some(route) = route.filter(|route| !route.quiet) else { return };
+        let message = match notice {
+            Notice::Subscribed => SystemMessage::subscribed(),
+            Notice::Gap { code, text } => SystemMessage::gap(Extension::PostgresChanges, code, text),
+            Notice::Warning { code, text } => SystemMessage::warning(Extension::PostgresChanges, code, text),
+            Notice::Dropped(count) => {
+                let limit = self.meters.db_events().limit();
+                SystemMessage::dropped(Extension::PostgresChanges, count, limit)
+            }
+        };
+        let _ = route.push(encode::system(route.vsn, &route.join_ref, &route.topic, &message));
+    }
+}
+
+/// What makes two change frames equal, beside the change itself.
+#[derive(PartialEq, Eq, Hash)]
+struct FrameKey<'a> {
+    vsn: Vsn,
+    legacy: bool,
+    topic: &'a str,
+    ids: &'a [u32],
+}
+
+#[cfg(test)]
+mod tests {
+    use realtime_protocol::frame;
+
+    use super::*;
+
+    fn route(outbox: &Arc<Outbox>) -> Route {
+        Route {
+            outbox: Arc::clone(outbox),
+            vsn: Vsn::V2,
+            topic: "realtime:a".into(),
+            join_ref: Ref::null(),
+            legacy: false,
+            quiet: false,
+            star: AtomicBool::new(false),
+            patience: Arc::default(),
+            gate: Gate::shut(),
+        }
+    }
+
+    /// Joins that are not answered keep no more for a socket than its outbox does.
+    #[test]
+    fn gates_share_the_bound_of_their_socket() {
+        let outbox = Arc::new(Outbox::new(1_000));
+        let gates = [route(&outbox), route(&outbox), route(&outbox)];
+        let frame = || frame::text(&[b'x'; 290]);
+        assert_eq!(gates[0].push(frame()), Ok(false));
+        assert_eq!(gates[1].push(frame()), Ok(true));
+        assert!(!outbox.has_room());
+        gates[0].open();
+        let [first, second, third] = gates;
+        drop(second);
+        assert_eq!(third.push(frame()), Ok(true), "a join that was given up keeps nothing");
+        assert_eq!(first.push(frame()), Ok(true));
+        assert_eq!(third.push(frame()), Err(Closed::SlowConsumer));
+        assert_eq!(first.push(frame()), Err(Closed::SlowConsumer));
+    }
+}

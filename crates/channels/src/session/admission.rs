@@ -1,0 +1,187 @@
+//! Whether a client may join: the checks that need no database, in the order of protocol 4.6.
+
+use std::sync::Arc;
+
+use realtime_auth::AuthError;
+use realtime_protocol::{
+    ClientMessage, JoinPayload, JoinPayloadError, JoinRefusal, MAX_REF_BYTES, MAX_TOPIC_BYTES,
+};
+use realtime_tenants::{Flood, UserSlot};
+use tokio::time::{Duration, Instant};
+
+use super::joins::Joins;
+use crate::{
+    client::{Client, sub_topic},
+    first_generation::{self, Legacy},
+    token::Token,
+};
+
+/// Close code of a client that goes on with far more than its tenant may have: "policy violation" (RFC 6455 7.4.1).
+pub(super) const CLOSE_FLOOD: u16 = 1008;
+
+/// How many times the limit of events per second a client may send in a second, for some seconds.
+const FLOOD_FACTOR: u32 = 10;
+
+/// What a client has used of what it may.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// Counts it as a user, from its first join on.
+    user: Option<UserSlot>,
+    /// Joins that it may still ask for.
+    joins: Joins,
+    /// Whether a join ever succeeded: the place as a user is kept from then on.
+    joined_once: bool,
+    /// Since when there is no channel, once a join was tried.
+    abandoned_since: Option<Instant>,
+    /// The node goes down: nobody joins any more.
+    shutting_down: bool,
+    /// What it sends in each second.
+    flood: Flood,
+}
+
+/// Of a socket that joins too much by itself. It stays: closed, it would come back with nothing counted.
+fn too_many_of_one() -> JoinRefusal {
+    let refusal = JoinRefusal::ClientJoinRateLimitReached;
+    JoinRefusal::Other { reason: refusal.to_string().into(), code: refusal.code() }
+}
+
+/// The refusal of a token.
+pub(super) fn refused(error: &AuthError) -> JoinRefusal {
+    JoinRefusal::Other { reason: error.join_reason(), code: error.code() }
+}
+
+impl Admission {
+    /// Judges a join. `channels`: how many there are already.
+    pub(super) fn admit(
+        &mut self,
+        message: &ClientMessage,
+        channels: usize,
+        legacy: Option<&Arc<Legacy>>,
+        client: &Client,
+    ) -> Result<(JoinPayload, Arc<Token>), JoinRefusal> {
+        self.check_form(message, legacy)?;
+        let runtime = &client.runtime;
+        let tenant = runtime.tenant();
+        if !self.joins.take(&tenant.limits, Instant::now()) {
+            return Err(too_many_of_one());
+        }
+        let raw = message.payload.json().map_or(&b""[..], |json| json);
+        let (payload, problems) = JoinPayload::parse(raw, runtime.max_subscriptions())?;
+        for problem in problems {
+            tracing::warn!(tenant = client.tenant(), code = "InvalidJoinPayload", %problem, "join payload field ignored");
+        }
+        if tenant.private_only && !payload.private {
+            return Err(JoinRefusal::PrivateOnly);
+        }
+        if self.user.is_none() {
+            self.user = runtime.users().enter(tenant.limits.max_concurrent_users);
+            if self.user.is_none() {
+                return Err(JoinRefusal::ConnectionRateLimitReached);
+            }
+        }
+        if runtime.meters().joins().is_triggered() {
+            return Err(JoinRefusal::ClientJoinRateLimitReached);
+        }
+        if channels >= tenant.limits.max_channels_per_client as usize {
+            return Err(JoinRefusal::ChannelRateLimitReached);
+        }
+        let token = match legacy {
+            Some(legacy) if payload.legacy => {
+                first_generation::token(legacy, client, &message.topic, &payload)?
+            }
+            _ => token(client, &payload)?,
+        };
+        if !payload.private && payload.replay.is_some() {
+            return Err(JoinRefusal::ReplayOnPublicChannel);
+        }
+        // Only what may be joined counts for the tenant: mistakes are their socket's.
+        runtime.meters().joins().add(1);
+        Ok((payload, token))
+    }
+
+    /// What can be said of a join before its payload is read.
+    fn check_form(&self, message: &ClientMessage, legacy: Option<&Arc<Legacy>>) -> Result<(), JoinRefusal> {
+        JoinPayloadError::check_length("topic", message.topic.len(), MAX_TOPIC_BYTES)?;
+        for (field, reference) in [("join_ref", &message.join_ref), ("ref", &message.msg_ref)] {
+            JoinPayloadError::check_length(field, reference.as_json().len(), MAX_REF_BYTES)?;
+        }
+        if sub_topic(&message.topic).is_none_or(str::is_empty) {
+            return Err(match legacy {
+                Some(_) => first_generation::no_sub_topic(),
+                None => JoinRefusal::TopicNameRequired,
+            });
+        }
+        if self.shutting_down { Err(JoinRefusal::RealtimeRestarting) } else { Ok(()) }
+    }
+
+    /// A join succeeded.
+    pub(super) fn joined(&mut self) {
+        self.joined_once = true;
+    }
+
+    /// A join was refused. `joining`: whether others are undecided.
+    pub(super) fn refused(&mut self, joining: bool) {
+        self.abandoned_since = Some(Instant::now());
+        if !self.joined_once && !joining {
+            self.user = None;
+        }
+    }
+
+    /// A channel ended.
+    pub(super) fn ended(&mut self) {
+        self.abandoned_since = Some(Instant::now());
+    }
+
+    /// When a client without channels is given up: once it has tried to join.
+    pub(super) fn abandoned_at(&self, timeout: Duration) -> Option<Instant> {
+        self.abandoned_since.map(|since| since + timeout)
+    }
+
+    /// The node goes down.
+    pub(super) fn shut_down(&mut self) {
+        self.shutting_down = true;
+    }
+
+    /// The client is gone.
+    pub(super) fn gone(&mut self) {
+        self.user = None;
+    }
+
+    /// Whether the client goes on with far more than its tenant may have (spec README, decision 23).
+    pub(super) fn floods(&mut self, client: &Client) -> bool {
+        let meters = client.runtime.meters();
+        if meters.closes_channels() {
+            return false;
+        }
+        let limit = meters.events().limit().max(1);
+        let floods = self.flood.hear(client.runtime.uptime(), limit.saturating_mul(FLOOD_FACTOR));
+        if floods {
+            let (tenant, code) = (client.tenant(), "MessagePerSecondRateLimitReached");
+            tracing::warn!(tenant, code, limit, "socket closed: it goes on with ten times the limit");
+        }
+        floods
+    }
+}
+
+/// The token a channel uses, verified now (protocol 4.4, step 7 of 4.6).
+fn token(client: &Client, payload: &JoinPayload) -> Result<Arc<Token>, JoinRefusal> {
+    let text = realtime_auth::channel_token(
+        &client.token.text,
+        payload.access_token.as_deref(),
+        payload.user_token.as_deref(),
+    );
+    let token = client.runtime.verify(text).map_err(|error| refused(&error))?;
+    if *token.text == *client.token.text {
+        return Ok(Arc::clone(&client.token));
+    }
+    Ok(Arc::new(token))
+}
+
+/// Whether a token has not expired while the database was asked.
+pub(super) fn still_good(token: &Token, client: &Client) -> Result<(), JoinRefusal> {
+    let now = i64::try_from(client.runtime.clock().unix_seconds()).unwrap_or(i64::MAX);
+    if token.exp > now {
+        return Ok(());
+    }
+    client.runtime.verify(&token.text).map(drop).map_err(|error| refused(&error))
+}

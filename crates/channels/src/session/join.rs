@@ -1,0 +1,359 @@
+//! A join that is not decided, or not answered yet (protocol 3.1, 3.5, 4; postgres_changes 1.1, 1.2, 1.8).
+//!
+//! It goes through [`Stage`]s, which are advanced in place. Each waits for the database, and nothing else on the socket
+//! waits for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use realtime_changes::SubscribeRefusal;
+use realtime_hub::{Audience, Holding, Member, Membership, Outbox, RoomKey, Sight};
+use realtime_postgres::{
+    AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
+};
+use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Ref, encode};
+use tokio::time::Instant;
+
+use super::{
+    channel::{Channel, Welcome},
+    policies::{self, Policies},
+    presence::Presence,
+    ready::Ready,
+    replay,
+    rows::{Rows, Wanted, Watching},
+    tokens::Tokens,
+    waiting::Waiting,
+};
+use crate::{
+    client::{Client, sub_topic},
+    effect::Effect,
+    token::Token,
+};
+
+/// Bytes of a join's message from which on it counts as memory that its socket holds.
+const LARGE_JOIN: usize = 16 * 1024;
+
+/// What a client asks for with a join that was admitted.
+pub(super) struct Request {
+    pub(super) topic: Arc<str>,
+    pub(super) raw_join_ref: Ref,
+    pub(super) msg_ref: Ref,
+    payload: JoinPayload,
+    pub(super) token: Arc<Token>,
+    /// What it keeps of its message, if that is much.
+    holding: Option<Holding>,
+}
+
+impl Request {
+    pub(super) fn new(
+        topic: Arc<str>,
+        message: &ClientMessage,
+        payload: JoinPayload,
+        token: Arc<Token>,
+        client: &Client,
+    ) -> Self {
+        Self {
+            topic,
+            raw_join_ref: message.join_ref.clone(),
+            msg_ref: message.msg_ref.clone(),
+            payload,
+            token,
+            holding: holding(&client.outbox, message),
+        }
+    }
+
+    /// The join_ref of the frames that the channel will push: the join's ref where it had no join_ref.
+    fn join_ref(&self) -> Ref {
+        if self.raw_join_ref.is_null() { self.msg_ref.clone() } else { self.raw_join_ref.clone() }
+    }
+
+    /// Whether it is for a private channel.
+    pub(super) fn is_private(&self) -> bool {
+        self.payload.private
+    }
+
+    fn wants_presence(&self, client: &Client) -> bool {
+        self.payload.presence_enabled || client.runtime.tenant().presence_enabled
+    }
+}
+
+/// What was found out for a join.
+#[derive(Default)]
+struct Found {
+    /// What may be read of the topic.
+    read: Option<ReadVerdict>,
+    /// Its place in the room, if it was entered already: what is said meanwhile is kept.
+    membership: Option<Membership>,
+    /// Messages that the client has missed, oldest first.
+    replayed: Vec<ReplayedMessage>,
+    /// What it wants to watch.
+    wanted: Wanted,
+}
+
+/// What a join waits for.
+enum Stage {
+    /// For the database to be reached.
+    Contact,
+    /// For the policies to say what may be read of a private topic.
+    Policies,
+    /// For messages that the client has missed.
+    Replay(Found),
+    /// For nothing: it is decided.
+    Decided(Found),
+    /// For what it wants to watch to be watched; everything else is decided.
+    Watch(Found, Watching),
+}
+
+/// What becomes of a join after an answer.
+pub(super) enum Next {
+    /// It waits for the next.
+    Waits,
+    /// It is decided.
+    Decided(Result<(), JoinRefusal>),
+}
+
+/// A join that waits for the database.
+pub(super) struct Joining {
+    pub(super) request: Request,
+    /// The step that it waits for.
+    step: u32,
+    stage: Stage,
+    /// The database was replaced meanwhile: what its policies have said has to be asked of the next.
+    judge_anew: bool,
+    pub(super) waiting: Waiting,
+}
+
+impl Joining {
+    /// Begins a join: asks what has to be asked first. `is_ready`: the database need not be waited for.
+    pub(super) fn begin(
+        request: Request,
+        is_ready: bool,
+        client: &mut Client,
+        effects: &mut Vec<Effect>,
+    ) -> (Self, Next) {
+        let at =
+            |request, step, stage| Self { request, step, stage, judge_anew: false, waiting: Waiting::new() };
+        if is_ready && !request.payload.private {
+            return (at(request, 0, Stage::Decided(Found::default())), Next::Decided(Ok(())));
+        }
+        let ticket = client.ticket(&request.topic);
+        let (step, payload) = (ticket.step, &request.payload);
+        let (stage, effect) = if payload.private {
+            let question = client.question(&request.topic, &request.token, request.wants_presence(client));
+            (Stage::Policies, Effect::AuthorizeRead(ticket, question))
+        } else if payload.legacy || !payload.postgres_changes.is_empty() {
+            (Stage::Contact, Effect::Database(ticket))
+        } else {
+            (Stage::Contact, Effect::Contact(ticket))
+        };
+        effects.push(effect);
+        (at(request, step, stage), Next::Waits)
+    }
+
+    /// Whether it waits for this step.
+    pub(super) fn waits_for(&self, step: u32) -> bool {
+        self.step == step
+    }
+
+    /// When it is answered at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Watch(_, watching) => Some(watching.reply_by),
+            _ => None,
+        }
+    }
+
+    /// The database answered whether it can be reached.
+    pub(super) fn contacted(&mut self, result: Result<(), ConnectError>) -> Next {
+        self.stage = Stage::Decided(Found::default());
+        let refusal = |error: ConnectError| JoinRefusal::Other {
+            reason: error.join_reason().into(),
+            code: error.code(),
+        };
+        Next::Decided(result.map_err(refusal))
+    }
+
+    /// The policies have said what may be read: the join is decided, or missed messages are looked for.
+    pub(super) fn judged(
+        &mut self,
+        result: Result<ReadVerdict, AuthorizeError>,
+        client: &mut Client,
+        effects: &mut Vec<Effect>,
+    ) -> Next {
+        let topic = sub_topic(&self.request.topic).unwrap_or_default();
+        let unauthorized = || JoinRefusal::Unauthorized(topic.into());
+        let replay = self.request.payload.replay.as_ref().and_then(|replay| ReplayParams::parse(&replay.0));
+        let (read, params) = match (result, replay) {
+            (Err(error), _) => {
+                policies::warn(client.tenant(), &error);
+                let reason = error.join_reason(topic);
+                return Next::Decided(Err(JoinRefusal::Other { reason, code: error.code() }));
+            }
+            (Ok(read), _) if !read.may_join() => return Next::Decided(Err(unauthorized())),
+            (Ok(read), Some(_)) if !read.broadcast => return Next::Decided(Err(unauthorized())),
+            (Ok(_), Some(Err(error))) => return Next::Decided(Err(unable_to_replay(&error))),
+            (Ok(read), replay) => (read, replay.and_then(Result::ok)),
+        };
+        let mut found = Found { read: Some(read), ..Found::default() };
+        let Some(params) = params else {
+            self.stage = Stage::Decided(found);
+            return Next::Decided(Ok(()));
+        };
+        found.membership = Some(enter(client, &self.request.topic, Some(read), true, Vec::new()));
+        let ticket = client.ticket(&self.request.topic);
+        self.step = ticket.step;
+        self.stage = Stage::Replay(found);
+        effects.push(Effect::Replay(ticket, topic.into(), params));
+        Next::Waits
+    }
+
+    /// The messages that the client has missed.
+    pub(super) fn replayed(
+        &mut self,
+        result: Result<Vec<ReplayedMessage>, ReplayError>,
+        client: &Client,
+    ) -> Next {
+        let mut found = self.take_found();
+        let outcome = result.map(|messages| found.replayed = messages).map_err(|error| {
+            if let ReplayError::Failed(detail) = &error {
+                let (tenant, code) = (client.tenant(), error.code());
+                tracing::warn!(tenant, code, error = detail, "cannot read stored messages");
+            }
+            unable_to_replay(&error)
+        });
+        self.stage = Stage::Decided(found);
+        Next::Decided(outcome)
+    }
+
+    /// It may join: asks the database for what it wants to watch. Whether it has to wait for that.
+    pub(super) fn watch(&mut self, client: &mut Client, effects: &mut Vec<Effect>) -> bool {
+        let mut found = self.take_found();
+        let join_ref = self.request.join_ref();
+        let Request { topic, payload, token, .. } = &mut self.request;
+        found.wanted = Wanted::of(topic, payload);
+        let watching =
+            Watching::begin(&found.wanted, topic, join_ref, payload.legacy, token, client, effects);
+        match watching {
+            Some(watching) => {
+                self.step = watching.step();
+                self.stage = Stage::Watch(found, watching);
+                true
+            }
+            None => {
+                self.stage = Stage::Decided(found);
+                false
+            }
+        }
+    }
+
+    /// The database has answered what becomes of what it wants to watch.
+    pub(super) fn watched(&mut self, outcome: Result<(), SubscribeRefusal>) {
+        if let Stage::Watch(_, watching) = &mut self.stage {
+            watching.answered(outcome);
+        }
+    }
+
+    /// The database was replaced. What it watches is asked of the next.
+    pub(super) fn database_replaced(
+        &mut self,
+        elsewhere: bool,
+        client: &mut Client,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.judge_anew |= elsewhere;
+        if let Stage::Watch(_, watching) = &mut self.stage {
+            watching.ask_again(&self.request.topic, &self.request.token, client, effects);
+            self.step = watching.step();
+        }
+    }
+
+    fn take_found(&mut self) -> Found {
+        match std::mem::replace(&mut self.stage, Stage::Contact) {
+            Stage::Replay(found) | Stage::Decided(found) | Stage::Watch(found, ..) => found,
+            Stage::Contact | Stage::Policies => Found::default(),
+        }
+    }
+
+    /// The join succeeded: replies and enters the room (order of protocol 4.7). The channel, what is left to do for it, and
+    /// whether it has everything that was said while missed messages were looked for.
+    pub(super) fn joined(self, client: &mut Client) -> (Channel, Welcome, bool) {
+        let join_ref = self.request.join_ref();
+        let wants_presence = self.request.wants_presence(client);
+        let Request { topic, raw_join_ref, msg_ref, payload, token, holding } = self.request;
+        let (found, rows, outcome) = match self.stage {
+            Stage::Watch(found, watching) => {
+                let (rows, outcome) = watching.joined();
+                (found, rows, outcome)
+            }
+            Stage::Replay(found) | Stage::Decided(found) => (found, Rows::none(), None),
+            Stage::Contact | Stage::Policies => (Found::default(), Rows::none(), None),
+        };
+        let Found { read, membership, replayed, wanted } = found;
+        let response = encode::join_response(&wanted.echo, &wanted.ids);
+        let mut first = vec![encode::reply_ok(client.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
+        first.extend(replay::frames(client.vsn, &join_ref, &topic, &replayed));
+        let (membership, is_whole) = match membership {
+            Some(membership) => {
+                let is_whole = membership.open(first, replay::ids(&replayed));
+                (membership, is_whole)
+            }
+            None => (enter(client, &topic, read, false, first), true),
+        };
+        let key = payload.presence_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let channel = Channel {
+            topic,
+            raw_join_ref,
+            join_ref,
+            ack: payload.ack,
+            to_self: payload.to_self,
+            tokens: Tokens::new(token, &client.runtime),
+            membership,
+            presence: Presence::new(key.into(), wants_presence),
+            policies: read.map(|read| Box::new(Policies::new(read))),
+            ready: Ready::Unasked,
+            rows,
+            _holding: holding,
+        };
+        let replication_ready = payload.replication_ready;
+        let welcome = Welcome { wanted, outcome, replication_ready, judge_anew: self.judge_anew };
+        (channel, welcome, is_whole)
+    }
+}
+
+/// Enters the room of a topic: a private one for those whom the policies let in. `first` is sent before anything else.
+fn enter(
+    client: &Client,
+    topic: &Arc<str>,
+    read: Option<ReadVerdict>,
+    hold: bool,
+    first: Vec<Bytes>,
+) -> Membership {
+    let key = RoomKey {
+        tenant: Arc::clone(client.runtime.name()),
+        audience: if read.is_some() { Audience::Private } else { Audience::Public },
+        topic: Arc::clone(topic),
+    };
+    let member = Member {
+        outbox: Arc::clone(&client.outbox),
+        vsn: client.vsn,
+        sight: read.map_or(Sight::ALL, policies::sight),
+        hold,
+        diffs: client.diffs.gate(),
+    };
+    client.runtime.hub().join(&key, member, client.runtime.hub_meter(), first)
+}
+
+/// A join's message is kept as what it asks for, as the text of that for the reply, and as filters. A small one counts as
+/// nothing.
+fn holding(outbox: &Arc<Outbox>, message: &ClientMessage) -> Option<Holding> {
+    let size = message.size();
+    (size >= LARGE_JOIN).then(|| {
+        let mut holding = Holding::new(outbox);
+        holding.add(3 * size);
+        holding
+    })
+}
+
+fn unable_to_replay(error: &ReplayError) -> JoinRefusal {
+    JoinRefusal::Other { reason: error.to_string().into(), code: error.code() }
+}

@@ -1,0 +1,405 @@
+//! What the sockets of one tenant share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::{Mutex, RwLock};
+use realtime_auth::{AuthError, Verifier};
+use realtime_cluster::{Cluster, Interest, TenantSide};
+use realtime_hub::Hub;
+use realtime_postgres::DatabaseConfig;
+use realtime_tenants::{Tenant, Users};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    counters::TenantCounters,
+    database::Database,
+    limits::{Meter, Meters},
+    routes::Routes,
+    sockets::Sockets,
+    token::Token,
+};
+
+/// Wall-clock time, which token expiry is about.
+#[derive(Debug)]
+pub enum Clock {
+    /// The machine's.
+    System,
+    /// Stands at a Unix second until it is moved; for tests.
+    Manual(AtomicU64),
+}
+
+impl Clock {
+    /// Seconds since 1970-01-01 00:00:00 UTC.
+    #[must_use]
+    pub fn unix_seconds(&self) -> u64 {
+        match self {
+            Self::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            Self::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What the sockets of one tenant share, for as long as the tenant is known.
+///
+/// Its settings, its verifier and the handle of its database are replaced while sockets use it (the
+/// node says when). Nobody keeps one of the three: each use asks for it anew, and what was under way with the old one is
+/// void when it ends ([`ask`](Self::ask)).
+pub struct TenantRuntime {
+    tenant: RwLock<Arc<Tenant>>,
+    verifier: RwLock<Arc<Verifier>>,
+    /// Its `external_id`.
+    name: Arc<str>,
+    started: Instant,
+    users: Arc<Users>,
+    meters: Arc<Meters>,
+    /// The meters as the hub sees them.
+    hub_meter: Arc<dyn realtime_hub::Meter>,
+    sockets: Arc<Sockets>,
+    hub: Arc<Hub>,
+    routes: Arc<Routes>,
+    database: RwLock<Arc<Database>>,
+    clock: Clock,
+    channel_error_backoff: Duration,
+    no_channel_timeout: Duration,
+    max_subscriptions: usize,
+    /// Other nodes, if there can be any.
+    cluster: Option<Cluster>,
+    /// What they need of it.
+    side: Arc<dyn TenantSide>,
+    retired: CancellationToken,
+    /// When somebody last asked for it.
+    used: Mutex<Instant>,
+    /// Its database was set up at least once.
+    set_up: AtomicBool,
+    /// That is under way because an administrator asked.
+    setting_up: AtomicBool,
+}
+
+/// A tenant's numbers, as its other nodes need them.
+#[derive(Debug)]
+struct Side {
+    meter: Arc<dyn realtime_hub::Meter>,
+    users: Arc<Users>,
+}
+
+impl TenantSide for Side {
+    fn meter(&self) -> &Arc<dyn realtime_hub::Meter> {
+        &self.meter
+    }
+
+    fn users(&self) -> u32 {
+        self.users.count()
+    }
+
+    fn set_users_elsewhere(&self, users: u32) {
+        self.users.set_elsewhere(users);
+    }
+}
+
+impl TenantRuntime {
+    /// Puts the parts together.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "called once; a builder would say the same in more words")]
+    pub fn new(
+        tenant: Arc<Tenant>,
+        verifier: Verifier,
+        hub: Arc<Hub>,
+        routes: Arc<Routes>,
+        database: Arc<Database>,
+        clock: Clock,
+        channel_error_backoff: Duration,
+        no_channel_timeout: Duration,
+    ) -> Self {
+        let meters = Arc::clone(routes.meters());
+        let hub_meter: Arc<dyn realtime_hub::Meter> = Arc::<Meters>::clone(&meters);
+        let users: Arc<Users> = Arc::default();
+        let side = Arc::new(Side { meter: Arc::clone(&hub_meter), users: Arc::clone(&users) });
+        Self {
+            name: (&*tenant.external_id).into(),
+            started: Instant::now(),
+            sockets: Arc::new(Sockets::new(Arc::clone(meters.counters()))),
+            meters,
+            hub_meter,
+            tenant: RwLock::new(tenant),
+            verifier: RwLock::new(Arc::new(verifier)),
+            users,
+            hub,
+            routes,
+            database: RwLock::new(database),
+            clock,
+            channel_error_backoff,
+            no_channel_timeout,
+            max_subscriptions: 100,
+            retired: CancellationToken::new(),
+            used: Mutex::new(Instant::now()),
+            set_up: AtomicBool::new(false),
+            setting_up: AtomicBool::new(false),
+            cluster: None,
+            side,
+        }
+    }
+
+    /// Lets a channel have so many subscriptions to row changes, instead of 100.
+    #[must_use]
+    pub fn with_max_subscriptions(self, max_subscriptions: usize) -> Self {
+        Self { max_subscriptions, ..self }
+    }
+
+    /// Sets the cluster of other nodes, if there can be any.
+    #[must_use]
+    pub fn among_others(self, cluster: Option<Cluster>) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// Keeps what is said on other nodes coming while it lives. `None` on a node that is alone, and of a tenant that is
+    /// gone: another of its name may be there.
+    #[must_use]
+    pub fn interest(&self) -> Option<Interest> {
+        let cluster = self.cluster.as_ref().filter(|_| !self.retired.is_cancelled())?;
+        Some(cluster.interest(&self.name, &self.side))
+    }
+
+    /// Returns when what is said on other nodes will be heard, or there is no connection to them.
+    pub async fn hear_others(&self) {
+        if let Some(interest) = self.interest() {
+            interest.ready().await;
+        }
+    }
+
+    /// Verifies a token as servers of the first generation did (legacy 1.2), now.
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify_first_generation(&self, token: &str) -> Result<Token, AuthError> {
+        let verifier = Arc::clone(&self.verifier.read());
+        let claims = verifier.verify_first_generation(token, self.clock.unix_seconds())?;
+        Ok(Token::new(token, &claims))
+    }
+
+    /// Verifies the token of a living channel again: [`SKEW`](realtime_auth::SKEW) is for those who come with a token, a
+    /// channel ends when its token does.
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify_again(&self, token: &Token) -> Result<Token, AuthError> {
+        self.verify(&token.text).and_then(|token| self.in_time(token))
+    }
+
+    /// Verifies the token of a living channel of the first generation again; as [`verify_again`](Self::verify_again).
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify_first_generation_again(&self, token: &Token) -> Result<Token, AuthError> {
+        self.verify_first_generation(&token.text).and_then(|token| self.in_time(token))
+    }
+
+    fn in_time(&self, token: Token) -> Result<Token, AuthError> {
+        let exp = u64::try_from(token.exp).unwrap_or(0);
+        match self.clock.unix_seconds().checked_sub(exp) {
+            Some(ago) => Err(AuthError::Expired(ago)),
+            None => Ok(token),
+        }
+    }
+
+    /// The tenant's settings as they are now.
+    #[must_use]
+    pub fn tenant(&self) -> Arc<Tenant> {
+        Arc::clone(&self.tenant.read())
+    }
+
+    /// Changes the settings; new joins see them. A limiter whose limit changes begins anew.
+    pub fn set_tenant(&self, tenant: Arc<Tenant>) {
+        self.meters.set_limits(&tenant.limits);
+        *self.tenant.write() = tenant;
+    }
+
+    /// Changes what tokens are verified with.
+    pub fn set_verifier(&self, verifier: Verifier) {
+        *self.verifier.write() = Arc::new(verifier);
+    }
+
+    /// Verifies a token against the tenant's keys, now.
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify(&self, token: &str) -> Result<Token, AuthError> {
+        let verifier = Arc::clone(&self.verifier.read());
+        let claims = verifier.verify(token, self.clock.unix_seconds())?;
+        Ok(Token::new(token, &claims))
+    }
+
+    /// The tenant's users.
+    #[must_use]
+    pub fn users(&self) -> &Arc<Users> {
+        &self.users
+    }
+
+    /// What is counted and limited per second.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
+    /// What is counted of the tenant.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<TenantCounters> {
+        self.meters.counters()
+    }
+
+    /// The meters as the hub sees them.
+    #[must_use]
+    pub fn hub_meter(&self) -> &Arc<dyn realtime_hub::Meter> {
+        &self.hub_meter
+    }
+
+    /// Whether presence is over its limit on average: compared live, not on ticks (protocol 9.3).
+    #[must_use]
+    pub fn too_many_presence_events(&self) -> bool {
+        let presence = self.meters.presence();
+        presence.average() > f64::from(presence.limit())
+    }
+
+    /// The tenant's `external_id`.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Time since the tenant was first asked for: the clock of windows.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The tenant's sockets.
+    #[must_use]
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// Row changes, times the subscriptions that match each (protocol 9.2, 9.4): while it is triggered, row
+    /// changes are not delivered.
+    #[must_use]
+    pub fn db_events(&self) -> &Meter {
+        self.meters.db_events()
+    }
+
+    /// The node's rooms.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Where row changes go.
+    #[must_use]
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    /// The handle of the tenant's database that is in charge now.
+    #[must_use]
+    pub fn database(&self) -> Arc<Database> {
+        Arc::clone(&self.database.read())
+    }
+
+    /// Puts another handle in charge, made of the last one. Returns the last one, which has to
+    /// be shut down.
+    pub fn replace_database(&self, config: DatabaseConfig, come_back: bool) -> Arc<Database> {
+        let mut database = self.database.write();
+        let successor = Arc::new(database.succeed(config, come_back));
+        std::mem::replace(&mut *database, successor)
+    }
+
+    /// Somebody asks for it.
+    pub fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
+
+    /// Whether nobody has asked for it, or had a socket, for so long.
+    pub fn is_unused(&self, kept: Duration, now: Instant) -> bool {
+        let asked = *self.used.lock();
+        let vacant = self.sockets.vacant_for(now).is_some_and(|vacant| vacant >= kept);
+        vacant && now.saturating_duration_since(asked) >= kept
+    }
+
+    /// Says that the tenant is gone: nothing that goes on by itself should.
+    pub fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Says that its database was set up.
+    pub fn set_up(&self) {
+        self.set_up.store(true, Ordering::Release);
+    }
+
+    /// Says that it may have another database, of which that is not known.
+    pub fn forget_set_up(&self) {
+        self.set_up.store(false, Ordering::Release);
+    }
+
+    /// Whether its database is known to have been set up.
+    #[must_use]
+    pub fn is_set_up(&self) -> bool {
+        self.set_up.load(Ordering::Acquire)
+    }
+
+    /// Whether that is under way because an administrator asked.
+    pub fn setting_up(&self) -> &AtomicBool {
+        &self.setting_up
+    }
+
+    /// Cancelled when the tenant is gone.
+    #[must_use]
+    pub fn retired(&self) -> &CancellationToken {
+        &self.retired
+    }
+
+    /// Asks the database something. If it fails because the handle was replaced meanwhile, the next one is asked.
+    ///
+    /// # Errors
+    /// Those of the question.
+    pub async fn ask<T, E, F>(&self, question: impl Fn(Arc<Database>) -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        loop {
+            let database = self.database();
+            let answer = question(Arc::clone(&database)).await;
+            if answer.is_err() && !Arc::ptr_eq(&database, &self.database()) {
+                continue;
+            }
+            return answer;
+        }
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Pause before a refused join is answered.
+    #[must_use]
+    pub fn channel_error_backoff(&self) -> Duration {
+        self.channel_error_backoff
+    }
+
+    /// How many subscriptions to row changes a channel may have.
+    #[must_use]
+    pub fn max_subscriptions(&self) -> usize {
+        self.max_subscriptions
+    }
+
+    /// How long a socket that joined may be without a channel (protocol 9.5).
+    #[must_use]
+    pub fn no_channel_timeout(&self) -> Duration {
+        self.no_channel_timeout
+    }
+}

@@ -1,0 +1,7 @@
+//! What a self-hosted server has that was told nothing else.
+
+/// Tenant secret of a self-hosted server that was given none (http_and_ops 6). Known to everybody.
+pub const WELL_KNOWN_SECRET: &str = "super-secret-jwt-token-with-at-least-32-characters-long";
+
+/// Tenant of a self-hosted server that was given no name.
+pub const DEFAULT_TENANT: &str = "realtime-dev";

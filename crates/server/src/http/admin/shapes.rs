@@ -1,0 +1,206 @@
+//! Bodies and answers of the admin API, for the OpenAPI document (http_and_ops 3). What is taken is described here, as
+//! bodies are read field by field; what is given is described by the types that are given.
+#![allow(dead_code, reason = "described, never made")]
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use utoipa::{IntoResponses, ToSchema};
+
+use super::view::{Health, TenantView};
+use crate::http::shapes::{Message, Problems};
+
+/// What is said of a tenant. Keys that are not here are ignored; numbers may be text of digits, booleans `"true"`, `"1"`,
+/// `"false"` or `"0"`.
+#[derive(ToSchema)]
+#[schema(example = json!({"tenant": {
+    "external_id": "acme",
+    "jwt_secret": "a secret of this tenant alone",
+    "extensions": [{"type": "postgres_cdc_rls", "settings": {
+        "region": "eu-central-1", "db_host": "10.0.0.5", "db_port": "5432", "db_name": "app", "db_user": "realtime",
+        "db_password": "of the role", "ssl_enforced": false
+    }}]
+}}))]
+pub(super) struct NewTenantBody {
+    tenant: NewTenant,
+}
+
+/// A tenant by its name. A new one needs its extension, and `jwt_secret` or `jwt_jwks`.
+#[derive(ToSchema)]
+struct NewTenant {
+    /// Its name, which never changes: the first label of the host that its clients connect to.
+    #[schema(min_length = 1, max_length = 255, pattern = r"\S")]
+    external_id: String,
+    #[serde(flatten)]
+    fields: TenantChange,
+}
+
+/// What is said of the tenant that the path names.
+#[derive(ToSchema)]
+#[schema(example = json!({"tenant": {"max_concurrent_users": 500, "private_only": true}}))]
+pub(super) struct TenantBody {
+    tenant: TenantChange,
+}
+
+/// Fields of a tenant; those that are not given stay as they are, or get their defaults.
+#[derive(ToSchema)]
+struct TenantChange {
+    /// A name for people; that of a new tenant is its `external_id`.
+    name: Option<String>,
+    /// Secret of its clients' tokens. It or `jwt_jwks` is needed; never shown.
+    #[schema(write_only)]
+    jwt_secret: Option<String>,
+    /// JSON Web Key Set of its clients' tokens.
+    jwt_jwks: Option<KeySet>,
+    /// Sockets with a joined channel.
+    #[schema(nullable = false)]
+    max_concurrent_users: Option<i32>,
+    /// Channels of one socket.
+    #[schema(nullable = false)]
+    max_channels_per_client: Option<i32>,
+    /// Messages, row changes and HTTP requests a second.
+    #[schema(nullable = false)]
+    max_events_per_second: Option<i32>,
+    /// Joins a second.
+    #[schema(nullable = false)]
+    max_joins_per_second: Option<i32>,
+    /// Kept, and enforced by nobody.
+    #[schema(nullable = false)]
+    max_bytes_per_second: Option<i32>,
+    /// Presence messages a second.
+    max_presence_events_per_second: Option<i32>,
+    /// Size of one message, in units of 1000 bytes.
+    max_payload_size_in_kb: Option<i32>,
+    /// Presence messages of one channel within its window.
+    max_client_presence_events_per_window: Option<i32>,
+    /// That window in milliseconds.
+    client_presence_window_ms: Option<i32>,
+    /// Presence is on for channels that do not ask for it.
+    #[schema(nullable = false)]
+    presence_enabled: Option<bool>,
+    /// No connection is accepted.
+    #[schema(nullable = false)]
+    suspend: Option<bool>,
+    /// Only private channels may be joined.
+    #[schema(nullable = false)]
+    private_only: Option<bool>,
+    /// Feature flags that it has otherwise than others.
+    #[schema(nullable = false)]
+    feature_flags: Option<BTreeMap<String, bool>>,
+    /// Its database. Needed for a new tenant; given once more, they replace those that are there.
+    #[schema(nullable = false)]
+    extensions: Option<Vec<ExtensionChange>>,
+}
+
+/// A JSON Web Key Set.
+#[derive(ToSchema)]
+struct KeySet {
+    keys: Vec<Map<String, Value>>,
+}
+
+/// An extension with all its settings.
+#[derive(ToSchema)]
+struct ExtensionChange {
+    /// `postgres_cdc_rls`, the only one that means something.
+    #[schema(example = "postgres_cdc_rls")]
+    r#type: String,
+    settings: ExtensionSettings,
+}
+
+/// Where a tenant's database is.
+#[derive(ToSchema)]
+struct ExtensionSettings {
+    #[schema(min_length = 1)]
+    region: String,
+    #[schema(min_length = 1)]
+    db_host: String,
+    /// As text.
+    #[schema(example = "5432", pattern = "^[0-9]{1,5}$")]
+    db_port: String,
+    #[schema(min_length = 1)]
+    db_name: String,
+    #[schema(min_length = 1)]
+    db_user: String,
+    /// Never shown.
+    #[schema(write_only, min_length = 1)]
+    db_password: String,
+    #[schema(default = "supabase_realtime", nullable = false)]
+    publication: Option<String>,
+    #[schema(default = "supabase_realtime_replication_slot", nullable = false)]
+    slot_name: Option<String>,
+    /// Connections to it are encrypted.
+    #[schema(default = true, nullable = false)]
+    ssl_enforced: Option<bool>,
+    /// Connections for row changes; spelled so.
+    #[schema(nullable = false)]
+    subcriber_pool_size: Option<i32>,
+}
+
+/// A tenant.
+#[derive(ToSchema)]
+pub(super) struct TenantData {
+    data: TenantView,
+}
+
+/// Tenants.
+#[derive(ToSchema)]
+pub(super) struct TenantList {
+    data: Vec<TenantView>,
+}
+
+/// How a tenant is.
+#[derive(ToSchema)]
+pub(super) struct HealthData {
+    data: Health<'static>,
+}
+
+/// Answers that all have in common.
+#[derive(IntoResponses)]
+pub(super) enum Refused {
+    /// No token, or none that is good, or that of a client
+    #[response(status = 403)]
+    Forbidden,
+    /// The metadata database does not answer
+    #[response(status = 503, example = json!({"message": "The metadata database is not available"}))]
+    Unavailable(Message),
+}
+
+/// Where there is no such tenant.
+#[derive(IntoResponses)]
+pub(super) enum Missing {
+    /// There is no such tenant
+    #[response(status = 404, example = json!({"message": "not found"}))]
+    Missing(Message),
+}
+
+/// Answers to what changes tenants.
+#[derive(IntoResponses)]
+pub(super) enum Written {
+    /// Changed
+    #[response(status = 200, headers(("location" = String, description = "Path with the id of the tenant")))]
+    Changed(TenantData),
+    /// Made, and its database set up
+    #[response(status = 201, headers(("location" = String, description = "Path with the id of the tenant")))]
+    Made(TenantData),
+    /// The body cannot be read, or has no object `tenant`
+    #[response(status = 400, content_type = "text/html", example = json!("Bad Request"))]
+    Unreadable(String),
+    /// Made, but its database could not be set up: it is served as soon as that can be done
+    #[response(status = 401, example = json!({"message": "Unauthorized"}))]
+    NotSetUp(Message),
+    /// The body did not come in time
+    #[response(status = 408, content_type = "text/html", example = json!("Request Timeout"))]
+    Late(String),
+    /// The body has more than 8,000,000 bytes
+    #[response(status = 413, content_type = "text/html", example = json!("Request Entity Too Large"))]
+    TooLarge(String),
+    /// Something is wrong with a field; nothing was written
+    #[response(
+        status = 422,
+        example = json!({"errors": {"extensions": [{"settings": ["db_password can't be blank", "db_port is invalid"]}]}})
+    )]
+    Wrong(Problems),
+    /// The tenants are those of the configuration
+    #[response(status = 501)]
+    Configured(Message),
+}

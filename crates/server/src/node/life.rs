@@ -1,0 +1,232 @@
+//! The life of tenants: what becomes of their sockets and databases when a record changes or goes (http_and_ops 1.4).
+//!
+//! [`SideEffects`] says what a change asks for; it compares two records, so it does not matter who made the change, on
+//! which node, or how this node learned of it: following twice is following once. [`Node::follow`] does it. Invariants:
+//!
+//! - Records are followed under the lock of the runtimes, and which record is in force is looked up under that lock, not
+//!   before: however changes overtake one another on their way here, what runs ends up with the last. A runtime is made
+//!   in the same way ([`Node::runtime_of`]): nobody revives a tenant that has just gone.
+//! - Order within a change: settings and verifier, then the database's handle, then the signals to sockets. So a socket
+//!   that acts on its signal sees the new state, and one that was admitted by the old state is ended
+//!   ([`Era`](realtime_channels::sockets::Era)).
+//! - A handle that is not in charge any more, or whose tenant is suspended or gone, is shut down and never connects
+//!   again, whoever still holds it.
+//! - Nothing waits for an end under the lock. Ends go on by themselves; who asked for one waits a bounded time.
+
+use std::{sync::Arc, time::Duration};
+
+use realtime_auth::Verifier;
+use realtime_channels::{database::Database, tenant_runtime::TenantRuntime};
+use realtime_tenants::Tenant;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::{task::JoinHandle, time};
+
+use super::node::Node;
+
+/// How long a request waits for a database's connections to end.
+pub const DATABASE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a reload does.
+pub const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the change of a record asks for beside the record itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SideEffects {
+    /// Tokens are verified with other keys.
+    pub keys: bool,
+    /// All sockets end.
+    pub disconnect: bool,
+    /// The connections to the database end; another handle takes over.
+    pub database: bool,
+    /// What takes over may be another database.
+    pub elsewhere: bool,
+}
+
+impl SideEffects {
+    /// By what differs. Limits need no effect here: meters take theirs with the record.
+    #[must_use]
+    pub fn of(before: &Tenant, after: &Tenant) -> Self {
+        let secret =
+            |secret: &Option<SecretString>| secret.as_ref().map(|secret| secret.expose_secret().to_owned());
+        let keys =
+            secret(&before.jwt_secret) != secret(&after.jwt_secret) || before.jwt_jwks != after.jwt_jwks;
+        let suspend = before.suspend != after.suspend;
+        let elsewhere = before.database != after.database;
+        Self {
+            keys,
+            disconnect: keys || suspend || before.private_only != after.private_only,
+            database: keys || suspend || elsewhere,
+            elsewhere,
+        }
+    }
+}
+
+/// Connections that are ending. They do so whether or not anybody waits.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Ending(Option<JoinHandle<()>>);
+
+impl Ending {
+    /// Returns when it is over, or after `limit`; too slow an end is logged. Cancel safe.
+    pub async fn wait(self, external_id: &str, limit: Duration) {
+        let Some(ending) = self.0 else { return };
+        if time::timeout(limit, ending).await.is_err() {
+            tracing::warn!(
+                tenant = external_id,
+                code = "UnableToStopDatabaseConnection",
+                "the connections to the tenant's database did not end in time"
+            );
+        }
+    }
+}
+
+impl Node {
+    /// Makes what runs follow a tenant's record that has changed; if there is none any more, the tenant is gone. Does
+    /// nothing for a tenant that does not run here, or whose record it follows already. Call it within a runtime.
+    pub fn follow(&self, external_id: &str) -> Ending {
+        let mut runtimes = self.lock_runtimes();
+        let Some(runtime) = runtimes.get(external_id).map(Arc::clone) else { return Ending::default() };
+        let latest = self.tenants().latest(external_id);
+        let verifier = latest.as_ref().map(|tenant| (tenant, self.verifier(tenant)));
+        let (tenant, verifier) = match verifier {
+            Some((tenant, Ok(verifier))) => (tenant, verifier),
+            gone => {
+                if let Some((_, Err(error))) = gone {
+                    tracing::error!(tenant = external_id, %error, "tenant cannot be served");
+                }
+                runtimes.remove(external_id);
+                return self.retire(&runtime);
+            }
+        };
+        self.change(&runtime, tenant, verifier)
+    }
+
+    fn change(&self, runtime: &TenantRuntime, tenant: &Arc<Tenant>, verifier: Verifier) -> Ending {
+        let before = runtime.tenant();
+        let effects = SideEffects::of(&before, tenant);
+        if effects.keys {
+            runtime.set_verifier(verifier);
+        }
+        runtime.set_tenant(Arc::clone(tenant));
+        if effects.elsewhere {
+            runtime.forget_set_up();
+        }
+        let ending = if !effects.database {
+            Ending::default()
+        } else if tenant.suspend {
+            self.end(runtime.database())
+        } else {
+            self.end(self.replace_database(runtime))
+        };
+        if effects.disconnect {
+            self.disconnect(runtime);
+        } else if effects.database {
+            runtime.sockets().database_replaced(effects.elsewhere);
+        }
+        ending
+    }
+
+    /// Ends what runs of a tenant that nobody can come to any more.
+    fn retire(&self, runtime: &TenantRuntime) -> Ending {
+        runtime.retire();
+        let ending = self.end(runtime.database());
+        self.disconnect(runtime);
+        ending
+    }
+
+    /// Ends a tenant's connections to its database. Sockets stay; the database is connected to again when it is used,
+    /// soon for those who watch it. `None` if the tenant does not run here.
+    #[must_use]
+    pub fn end_database(&self, external_id: &str) -> Option<Ending> {
+        let runtimes = self.lock_runtimes();
+        let runtime = runtimes.get(external_id)?;
+        if runtime.tenant().suspend {
+            return None;
+        }
+        let ending = self.end(self.replace_database(runtime));
+        runtime.sockets().database_replaced(false);
+        Some(ending)
+    }
+
+    /// Ends a tenant's connections to its database and its sockets. `None` if the tenant does not run here.
+    #[must_use]
+    pub fn reload(&self, external_id: &str) -> Option<Ending> {
+        let runtimes = self.lock_runtimes();
+        let runtime = runtimes.get(external_id)?;
+        let ending = if runtime.tenant().suspend {
+            Ending::default()
+        } else {
+            self.end(self.replace_database(runtime))
+        };
+        self.disconnect(runtime);
+        Some(ending)
+    }
+
+    /// Puts a new handle in charge of the database that the tenant's settings name.
+    fn replace_database(&self, runtime: &TenantRuntime) -> Arc<Database> {
+        runtime.replace_database(self.prepared(&runtime.tenant()), true)
+    }
+
+    /// Shuts a handle down, in the background.
+    pub(crate) fn end(&self, database: Arc<Database>) -> Ending {
+        Ending(Some(self.endings().spawn(async move { database.shutdown().await })))
+    }
+
+    /// Ends the sockets of a tenant (protocol 12): each joined channel is told, then closed with code 1012.
+    pub fn disconnect(&self, runtime: &TenantRuntime) {
+        let external_id = &**runtime.name();
+        tracing::warn!(
+            tenant = external_id,
+            sockets = runtime.sockets().len(),
+            "Disconnecting all sockets for tenant {external_id}"
+        );
+        runtime.sockets().disconnect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Env, Settings};
+
+    fn tenant(change: impl FnOnce(&mut Tenant)) -> Tenant {
+        let settings = Settings::from_env(&Env::new(&|_| None)).unwrap();
+        let mut tenant = settings.tenants.into_iter().next().unwrap();
+        change(&mut tenant);
+        tenant
+    }
+
+    fn effects(change: impl FnOnce(&mut Tenant)) -> SideEffects {
+        SideEffects::of(&tenant(|_| {}), &tenant(change))
+    }
+
+    /// http_and_ops 20: what does not end in time is not waited for
+    #[tokio::test(start_paused = true)]
+    async fn ends_are_waited_for_within_their_limit() {
+        let begun = time::Instant::now();
+        Ending(Some(tokio::spawn(std::future::pending()))).wait("t", DATABASE_LIMIT).await;
+        assert_eq!(begun.elapsed(), DATABASE_LIMIT);
+        Ending(Some(tokio::spawn(time::sleep(Duration::from_secs(1))))).wait("t", RELOAD_LIMIT).await;
+        assert_eq!(begun.elapsed(), DATABASE_LIMIT + Duration::from_secs(1));
+        Ending::default().wait("t", RELOAD_LIMIT).await;
+        assert_eq!(begun.elapsed(), DATABASE_LIMIT + Duration::from_secs(1));
+    }
+
+    /// http_and_ops 19 to 22
+    #[test]
+    fn what_a_change_asks_for() {
+        let none = SideEffects::default();
+        assert_eq!(effects(|_| {}), none);
+        assert_eq!(effects(|tenant| tenant.limits.max_events_per_second = 7), none);
+        assert_eq!(effects(|tenant| tenant.presence_enabled = true), none);
+        let keys = SideEffects { keys: true, disconnect: true, database: true, elsewhere: false };
+        assert_eq!(effects(|tenant| tenant.jwt_secret = Some("other".to_owned().into())), keys);
+        assert_eq!(effects(|tenant| tenant.jwt_secret = None), keys);
+        assert_eq!(effects(|tenant| tenant.jwt_jwks = Some("{}".into())), keys);
+        assert_eq!(effects(|tenant| tenant.suspend = true), SideEffects { keys: false, ..keys });
+        assert_eq!(effects(|tenant| tenant.private_only = true), SideEffects { disconnect: true, ..none });
+        let moved = SideEffects { database: true, elsewhere: true, ..none };
+        assert_eq!(effects(|tenant| tenant.database.port += 1), moved);
+        assert_eq!(effects(|tenant| tenant.database.password = "other".to_owned().into()), moved);
+    }
+}

@@ -1,0 +1,304 @@
+//! The node itself.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use parking_lot::{Mutex, MutexGuard};
+use realtime_auth::Verifier;
+use realtime_channels::{
+    counters::Counters,
+    first_generation::Legacy,
+    limits::Meters,
+    routes::Routes,
+    sharing::NodeSharing,
+    sink::DatabaseSink,
+    tenant_runtime::{Clock, TenantRuntime},
+};
+use realtime_cluster::Cluster;
+use realtime_hub::{Hub, Memory};
+use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
+use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    admin::Admin,
+    databases::{database_config, verifier},
+};
+use crate::config::{ConfigError, Settings};
+
+/// Who a node is.
+#[derive(Debug)]
+pub struct Identity {
+    /// Short id, new with each start.
+    pub id: String,
+    /// Name of the machine.
+    pub host: String,
+    /// When it started, in UTC.
+    pub started: DateTime,
+    since: Instant,
+}
+
+impl Identity {
+    fn new(cluster: Option<&Cluster>) -> Self {
+        Self {
+            id: short_id(cluster.map_or_else(rand::random, Cluster::id)),
+            host: nix::unistd::gethostname()
+                .ok()
+                .and_then(|name| name.into_string().ok())
+                .unwrap_or_default(),
+            started: TimeZone::UTC.to_datetime(Timestamp::now()),
+            since: Instant::now(),
+        }
+    }
+
+    /// How long it has been running.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+/// How the id of a node is shown.
+#[must_use]
+pub fn short_id(id: u32) -> String {
+    format!("{id:08x}")
+}
+
+/// A node: its settings, its tenants and what runs of them.
+pub struct Node {
+    settings: Settings,
+    identity: Identity,
+    tenants: Tenants,
+    admin: Admin,
+    hub: Arc<Hub>,
+    /// Other nodes, if there can be any.
+    cluster: Option<Cluster>,
+    /// Made when a tenant is first asked for.
+    runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
+    sockets: TaskTracker,
+    /// Connections to databases that are ending.
+    endings: TaskTracker,
+    /// What serves the first generation, if it is served.
+    legacy: Option<Arc<Legacy>>,
+    stopping: CancellationToken,
+    counters: Counters,
+    /// Places of connections.
+    places: Arc<Semaphore>,
+    /// What is held for clients.
+    memory: Arc<Memory>,
+}
+
+impl Node {
+    /// A node with the tenants of its settings, or of its metadata database. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] for a metadata database that no connection can ever be made to.
+    pub fn new(settings: Settings, stopping: CancellationToken) -> Result<Arc<Self>, StoreError> {
+        let hub = Hub::new(rand::random(), settings.presence_interval);
+        let cluster = settings.cluster.clone().map(|config| Cluster::new(config, &hub));
+        Ok(Arc::new(Self {
+            tenants: tenants(&settings)?,
+            identity: Identity::new(cluster.as_ref()),
+            admin: Admin::new(&settings.admin, &settings.claim_validators),
+            hub,
+            cluster,
+            runtimes: Mutex::default(),
+            sockets: TaskTracker::new(),
+            endings: TaskTracker::new(),
+            legacy: settings.legacy.clone().map(Legacy::new),
+            stopping,
+            counters: Counters::default(),
+            places: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
+            memory: Memory::new(settings.client_memory),
+            settings,
+        }))
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Places of connections: each holds one as long as it is open.
+    #[must_use]
+    pub fn places(&self) -> &Arc<Semaphore> {
+        &self.places
+    }
+
+    /// What is held for clients, and how much that may be.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Connections that are open, and how many may be.
+    #[must_use]
+    pub fn connections(&self) -> (usize, usize) {
+        let max = self.settings.max_connections.min(Semaphore::MAX_PERMITS);
+        (max.saturating_sub(self.places.available_permits()), max)
+    }
+
+    /// How the node runs.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where tenants come from.
+    #[must_use]
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    /// Who may administer tenants, and one change after the other.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// The running state of a tenant, made if need be of the record that is in force: that is looked up under the lock
+    /// under which records are followed, so that nothing is made of a tenant that has just gone. `None` if there is none
+    /// known, or its keys cannot be used, which is logged.
+    pub fn runtime_of(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
+        let mut runtimes = self.runtimes.lock();
+        if let Some(runtime) = runtimes.get(external_id) {
+            runtime.touch();
+            return Some(Arc::clone(runtime));
+        }
+        let tenant = &self.tenants.latest(external_id)?;
+        let verifier = match self.verifier(tenant) {
+            Ok(verifier) => verifier,
+            Err(error) => {
+                tracing::error!(tenant = &*tenant.external_id, %error, "tenant cannot be served");
+                return None;
+            }
+        };
+        let counters = self.counters.tenant(&tenant.external_id);
+        let stats = Arc::clone(&counters.database);
+        let meters = Meters::counted_by(&tenant.limits, counters)
+            .closing_channels(self.settings.limits_close_channels);
+        let routes = Arc::new(Routes::new(Arc::new(meters)));
+        let name: Arc<str> = (&*tenant.external_id).into();
+        let sink = DatabaseSink::new(Arc::clone(&routes), Arc::clone(&self.hub), name);
+        let database = TenantDatabase::with_stats(self.prepared(tenant), Arc::new(sink), stats);
+        let runtime = TenantRuntime::new(
+            Arc::clone(tenant),
+            verifier,
+            Arc::clone(&self.hub),
+            routes,
+            Arc::new(database),
+            Clock::System,
+            self.settings.channel_error_backoff,
+            self.settings.no_channel_timeout,
+        );
+        let runtime = runtime.with_max_subscriptions(self.settings.max_subscriptions);
+        let runtime = runtime.among_others(self.cluster.clone());
+        let runtime = Arc::new(runtime);
+        if tenant.suspend {
+            drop(self.end(runtime.database()));
+        }
+        runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
+        Some(runtime)
+    }
+
+    /// With what the server's settings say of all databases: above all the set-up on first use.
+    pub(super) fn prepared(&self, tenant: &Tenant) -> DatabaseConfig {
+        let config = database_config(tenant);
+        let prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
+        let sharing = self.cluster.clone().map(|cluster| -> Arc<dyn Sharing> {
+            Arc::new(NodeSharing::new(cluster, (&*tenant.external_id).into(), &config.slot_name))
+        });
+        let silence_limit = self.settings.replication_watchdog;
+        DatabaseConfig { prepare, sharing, silence_limit, resume_delay: self.settings.resume_delay, ..config }
+    }
+
+    pub(super) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {
+        self.runtimes.lock()
+    }
+
+    pub(super) fn endings(&self) -> &TaskTracker {
+        &self.endings
+    }
+
+    /// What a tenant's tokens are verified with.
+    pub(super) fn verifier(&self, tenant: &Tenant) -> Result<Verifier, ConfigError> {
+        verifier(tenant, &self.settings)
+    }
+
+    /// The running state of a tenant, if it was asked for.
+    #[must_use]
+    pub fn running(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
+        self.runtimes.lock().get(external_id).map(Arc::clone)
+    }
+
+    /// The running state of every tenant that was asked for, by name.
+    #[must_use]
+    pub fn runtimes(&self) -> Vec<Arc<TenantRuntime>> {
+        let mut runtimes: Vec<_> = self.runtimes.lock().values().map(Arc::clone).collect();
+        runtimes.sort_by(|a, b| a.tenant().external_id.cmp(&b.tenant().external_id));
+        runtimes
+    }
+
+    /// What serves the first generation, if it is served.
+    #[must_use]
+    pub fn legacy(&self) -> Option<&Arc<Legacy>> {
+        self.legacy.as_ref()
+    }
+
+    /// Other nodes, if there can be any.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// Where the node is.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        self.settings.region.as_deref()
+    }
+
+    /// Rooms with members, on this node.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.hub.rooms()
+    }
+
+    /// Rooms of a tenant with members, on this node.
+    #[must_use]
+    pub fn rooms_of(&self, external_id: &str) -> usize {
+        self.hub.rooms_of(external_id)
+    }
+
+    /// Where the tasks of sockets run.
+    #[must_use]
+    pub fn sockets(&self) -> &TaskTracker {
+        &self.sockets
+    }
+
+    /// Cancelled when the server is going down.
+    #[must_use]
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+}
+
+/// Where the tenants of these settings come from.
+fn tenants(settings: &Settings) -> Result<Tenants, StoreError> {
+    if let Some(metadata) = &settings.metadata {
+        let store = Store::new(metadata.config.clone())?;
+        return Ok(Tenants::Stored(Directory::new(store, metadata.options.clone())));
+    }
+    let registry = Registry::default();
+    for tenant in &settings.tenants {
+        registry.put(tenant.clone());
+    }
+    Ok(Tenants::Configured(registry))
+}

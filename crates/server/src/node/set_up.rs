@@ -1,0 +1,129 @@
+//! Setting tenants' databases up when administrators ask, and leaving them (http_and_ops 1.4).
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use realtime_channels::{limits::Meters, routes::Routes, tenant_runtime::TenantRuntime};
+use realtime_postgres::{Origin, SchemaReport, TenantDatabase};
+use realtime_tenants::{Limits, Tenant, TenantFields, TenantRecord};
+use tokio::time;
+
+use super::{databases::database_config, node::Node};
+
+/// How long the set-up of a new tenant's database may take.
+const LIMIT: Duration = Duration::from_secs(50);
+
+/// What is counted as migrations where the schema is ours and has none.
+const OURS: i32 = 1;
+
+/// Sets the database of a new tenant up. What goes wrong is logged.
+///
+/// # Errors
+/// When it could not be done.
+pub async fn of_record(node: &Node, record: &TenantRecord) -> Result<(), ()> {
+    let Some(tenant) = tenant(node, record) else {
+        tracing::error!(
+            tenant = record.external_id,
+            code = "MigrationsFailedToRun",
+            "the tenant has no usable database"
+        );
+        return Err(());
+    };
+    if !node.settings().prepare_databases {
+        return Ok(());
+    }
+    let report = run(&tenant).await.ok_or(())?;
+    note(node, &tenant.external_id, &report).await;
+    Ok(())
+}
+
+/// Whether a tenant's database was set up. If not, that begins, and a later question will find it done.
+pub async fn is_done(node: &Arc<Node>, runtime: &Arc<TenantRuntime>) -> bool {
+    if !node.settings().prepare_databases || runtime.is_set_up() || runtime.database().is_prepared() {
+        return true;
+    }
+    if let Some(directory) = node.tenants().directory()
+        && let Ok(Some(record)) = directory.store().get(runtime.name()).await
+        && record.migrations_ran.is_some_and(|count| count > 0)
+    {
+        runtime.set_up();
+        return true;
+    }
+    if !runtime.setting_up().swap(true, Ordering::AcqRel) {
+        let (node, runtime) = (Arc::clone(node), Arc::clone(runtime));
+        node.sockets().spawn({
+            let node = Arc::clone(&node);
+            async move {
+                if let Some(report) = run(&runtime.tenant()).await {
+                    note(&node, runtime.name(), &report).await;
+                    runtime.set_up();
+                }
+                runtime.setting_up().store(false, Ordering::Release);
+            }
+        });
+    }
+    false
+}
+
+/// Drops what a tenant that is gone leaves in its database and that would keep the log from being removed.
+pub fn leave(node: &Node, record: &TenantRecord) {
+    let Some(tenant) = tenant(node, record) else { return };
+    node.endings().spawn(async move {
+        let external_id = &*tenant.external_id;
+        match handle(&tenant).drop_slots().await {
+            Ok(slots) if slots.is_empty() => {}
+            Ok(slots) => tracing::info!(tenant = external_id, slots = slots.join(", "), "replication slots dropped"),
+            Err(error) => {
+                let code = "DropReplicationSlotFailed";
+                tracing::error!(tenant = external_id, code, %error, "the tenant's slots could not be dropped");
+            }
+        }
+    });
+}
+
+fn tenant(node: &Node, record: &TenantRecord) -> Option<Tenant> {
+    let template = &node.settings().metadata.as_ref()?.options.template;
+    record.tenant(node.tenants().directory()?.store().ciphers(), template).ok()
+}
+
+/// A handle for one piece of work, on a connection of its own.
+fn handle(tenant: &Tenant) -> TenantDatabase {
+    let meters = Arc::new(Meters::new(&Limits::default()));
+    TenantDatabase::new(database_config(tenant), Arc::new(Routes::new(meters)))
+}
+
+async fn run(tenant: &Tenant) -> Option<SchemaReport> {
+    let external_id = &*tenant.external_id;
+    let code = "MigrationsFailedToRun";
+    let report = match time::timeout(LIMIT, handle(tenant).set_up_schema(SystemTime::now(), false)).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            tracing::error!(tenant = external_id, code, %error, "the tenant's database could not be set up");
+            return None;
+        }
+        Err(_) => {
+            tracing::error!(tenant = external_id, code, "the tenant's database was not set up in time");
+            return None;
+        }
+    };
+    for failure in &report.failed {
+        tracing::warn!(tenant = external_id, code, "set-up: {failure}");
+    }
+    Some(report)
+}
+
+/// Writes down that a database was set up, where tenants are kept.
+async fn note(node: &Node, external_id: &str, report: &SchemaReport) {
+    let Some(directory) = node.tenants().directory() else { return };
+    let count = match report.origin {
+        Origin::Supabase(Some(migrations)) => i32::try_from(migrations).unwrap_or(i32::MAX),
+        Origin::Ours | Origin::Supabase(None) => OURS,
+    };
+    let fields = TenantFields { migrations_ran: Some(Some(count)), ..TenantFields::default() };
+    if let Err(error) = directory.update(external_id, &fields).await {
+        let code = "MigrationCountMismatchReconcileFailed";
+        tracing::warn!(tenant = external_id, code, %error, "the set-up could not be written down");
+    }
+}

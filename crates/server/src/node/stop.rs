@@ -1,0 +1,63 @@
+//! The end of a server: parts that follow one another, each with a share of the time, so that none takes it from those
+//! behind it. What is slow is left behind: nobody waits for it any more when the process ends.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use realtime_channels::sockets;
+use tokio::time;
+
+use super::node::Node;
+
+/// Until requests are answered and sockets closed. Polls and batches of broadcasts may take longer by themselves.
+const CONNECTIONS_SHARE: Duration = Duration::from_secs(6);
+
+/// Part of it in which all sockets are told; the rest is for the last of them to close.
+const TELLING_SHARE: Duration = Duration::from_secs(4);
+
+/// Until the databases are left: slots are freed, positions confirmed.
+const DATABASES_SHARE: Duration = Duration::from_secs(2);
+
+/// Until the other nodes know that this one goes.
+const CLUSTER_SHARE: Duration = Duration::from_secs(2);
+
+impl Node {
+    /// Lets requests end, then ends the sockets, the connections to databases and the part in a cluster. Call it after
+    /// [`stopping`](Self::stopping) is cancelled. `requests` is done when all that were under way are answered.
+    pub async fn shut_down(&self, requests: impl Future<Output = ()>) {
+        self.sockets().close();
+        let runtimes = self.runtimes();
+        let of_tenants: Vec<_> = runtimes.iter().map(|runtime| Arc::clone(runtime.sockets())).collect();
+        // At once: a poll is answered when its session is told.
+        let connections = async {
+            tokio::join!(requests, async {
+                sockets::shut_down(&of_tenants, TELLING_SHARE).await;
+                self.sockets().wait().await;
+            })
+        };
+        if time::timeout(CONNECTIONS_SHARE, connections).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+        self.endings().close();
+        let databases = async {
+            let legacy = async {
+                if let Some(legacy) = self.legacy() {
+                    legacy.shut_down().await;
+                }
+            };
+            let handles = runtimes.iter().map(|runtime| {
+                let database = runtime.database();
+                async move { database.shutdown().await }
+            });
+            tokio::join!(legacy, join_all(handles), self.endings().wait());
+        };
+        if time::timeout(DATABASES_SHARE, databases).await.is_err() {
+            tracing::warn!("some connections to databases did not end in time");
+        }
+        if let Some(cluster) = self.cluster()
+            && time::timeout(CLUSTER_SHARE, cluster.leave()).await.is_err()
+        {
+            tracing::warn!("the other nodes could not be told of the end in time");
+        }
+    }
+}

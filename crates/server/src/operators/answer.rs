@@ -1,0 +1,49 @@
+//! What this node answers when others ask for their operators.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use realtime_cluster::Answerer;
+
+use super::{
+    ask::{Question, json},
+    figures::NodeFigures,
+    metrics::Gathered,
+    tenants,
+};
+
+/// Answers the questions of other nodes. The cluster holds it, and the node holds the cluster.
+struct Answers(Weak<Gathered>);
+
+/// Has the questions of other nodes answered, if there can be any.
+pub fn answer_others(gathered: &Arc<Gathered>) {
+    if let Some(cluster) = gathered.node().cluster() {
+        cluster.set_answerer(Arc::new(Answers(Arc::downgrade(gathered))));
+    }
+}
+
+impl Answerer for Answers {
+    fn answer(&self, question: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        let gathered = self.0.upgrade();
+        Box::pin(async move {
+            // A later release may ask what this one does not know.
+            let question = serde_json::from_slice(&question).ok()?;
+            answer(&gathered?, question).await
+        })
+    }
+}
+
+async fn answer(gathered: &Arc<Gathered>, question: Question) -> Option<Bytes> {
+    let node = gathered.node();
+    match question {
+        Question::Metrics => gathered.own_compressed().await.ok(),
+        Question::Figures => json(&NodeFigures::of(node).await),
+        Question::Tenant(external_id) => json(&tenants::here(node, &external_id).await),
+        Question::EndDatabase(external_id) => json(&tenants::end_database_here(node, &external_id).await),
+        Question::EndReplication(external_id) => {
+            json(&tenants::end_replication_here(node, &external_id).await)
+        }
+        Question::Reload(external_id) => json(&tenants::reload_here(node, &external_id).await),
+    }
+}

@@ -1,0 +1,178 @@
+//! What this node asks the others for operators: metrics, figures of the process, what runs of a tenant, and the ends of
+//! that.
+//!
+//! Each node answers for itself; whoever asks puts the answers together. A node that does not answer in time is left out
+//! and named in the log: what the others say is of use without it.
+
+use std::{
+    io::{Read as _, Write as _},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use futures_util::{StreamExt as _, stream};
+use realtime_channels::counters::NodeCounters;
+use realtime_cluster::{AskError, Cluster, Contact, NodeStatus};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
+
+use crate::node::{Node, short_id};
+
+/// Nodes that are asked at once.
+pub const ASKED_AT_ONCE: usize = 16;
+
+/// How long a page waits for the other nodes. One that stands still is shown without its figures.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Largest text that an answer may be once it is not compressed any more: twice that of ten thousand tenants.
+const MAX_TEXT: u64 = 64_000_000;
+
+/// What a node may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// Its metrics: the text, compressed with gzip.
+    Metrics,
+    /// [`NodeFigures`](super::figures::NodeFigures).
+    Figures,
+    /// What runs of a tenant there: [`TenantThere`](super::tenants::TenantThere), or null.
+    Tenant(String),
+    /// End the tenant's connections to its database: whether there was something to end.
+    EndDatabase(String),
+    /// End the tenant's replication session: whether there was one.
+    EndReplication(String),
+    /// End the tenant's sockets and its connections to its database: whether there were any.
+    Reload(String),
+}
+
+/// As JSON.
+pub(super) fn json(answer: &impl Serialize) -> Option<Bytes> {
+    serde_json::to_vec(answer).ok().map(Bytes::from)
+}
+
+/// The other nodes that can be asked.
+fn others(cluster: &Cluster) -> Vec<NodeStatus> {
+    let mut nodes = cluster.nodes();
+    nodes.retain(|node| !node.is_self && node.contact == Contact::Heard);
+    nodes
+}
+
+/// What a node answered, or why it did not.
+pub type Answered<T> = (NodeStatus, Result<T, AskError>);
+
+/// Asks one other node, by its short id. `None` if there is none of that id.
+pub async fn ask_one<T: DeserializeOwned>(
+    this: &Node,
+    id: &str,
+    question: &Question,
+    limit: Duration,
+) -> Option<Answered<T>> {
+    let cluster = this.cluster()?;
+    let node = cluster.nodes().into_iter().find(|node| !node.is_self && short_id(node.id) == id)?;
+    let answer = ask(this, cluster, &node, json(question)?, limit).await;
+    Some((node, answer))
+}
+
+/// Puts a question to a node, and counts how long that took.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn put(
+    counters: &NodeCounters,
+    cluster: &Cluster,
+    node: u32,
+    question: Bytes,
+    limit: Duration,
+) -> Result<Bytes, AskError> {
+    let begun = Instant::now();
+    let answer = cluster.ask(node, question, limit).await;
+    counters.asked(answer.is_ok(), begun.elapsed());
+    answer
+}
+
+/// Asks a node. Why it does not answer is logged.
+async fn ask<T: DeserializeOwned>(
+    this: &Node,
+    cluster: &Cluster,
+    node: &NodeStatus,
+    question: Bytes,
+    limit: Duration,
+) -> Result<T, AskError> {
+    let answer = put(this.counters().node(), cluster, node.id, question, limit).await;
+    let answer = answer.and_then(|answer| serde_json::from_slice(&answer).map_err(|_| AskError::Broken));
+    answer.inspect_err(|error| missing(node, *error, "a node does not answer"))
+}
+
+/// Asks all other nodes the same. None on a node that is alone.
+pub async fn ask_others<T: DeserializeOwned>(
+    this: &Node,
+    question: &Question,
+    limit: Duration,
+) -> Vec<Answered<T>> {
+    let Some(cluster) = this.cluster() else { return Vec::new() };
+    let Some(question) = json(question) else { return Vec::new() };
+    let answers = stream::iter(others(cluster)).map(|node| {
+        let question = question.clone();
+        async move {
+            let answer = ask(this, cluster, &node, question, limit).await;
+            (node, answer)
+        }
+    });
+    let mut answers: Vec<_> = answers.buffer_unordered(ASKED_AT_ONCE).collect().await;
+    // For pages to look the same each time.
+    answers.sort_by(|(a, _), (b, _)| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    answers
+}
+
+/// Says that a node did not answer.
+pub fn missing(node: &NodeStatus, error: AskError, what: &str) {
+    let code = if error == AskError::Timeout { "TimeoutOnRpcCall" } else { "RpcError" };
+    let id = short_id(node.id);
+    tracing::error!(code, node = node.name, id, %error, "{what}");
+}
+
+/// Compresses a text.
+///
+/// # Errors
+/// What the compressor says.
+pub fn compress(text: &[u8]) -> std::io::Result<Bytes> {
+    let mut body = GzEncoder::new(Vec::new(), Compression::fast());
+    body.write_all(text)?;
+    body.finish().map(Bytes::from)
+}
+
+/// The text that was compressed.
+///
+/// # Errors
+/// When it was not, or is larger than any node's should be.
+pub fn decompress(body: &[u8]) -> std::io::Result<Bytes> {
+    let mut text = Vec::new();
+    GzDecoder::new(body).take(MAX_TEXT + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_TEXT {
+        return Err(std::io::Error::other("too large"));
+    }
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_as_json() {
+        let json = |question: &Question| serde_json::to_string(question).unwrap();
+        assert_eq!(json(&Question::Metrics), r#""metrics""#);
+        assert_eq!(json(&Question::EndDatabase("t".to_owned())), r#"{"end_database":"t"}"#);
+        assert!(serde_json::from_str::<Question>(r#"{"dance":1}"#).is_err());
+    }
+
+    #[test]
+    fn texts_come_back() {
+        let text = "realtime_x{host=\"h\"} 1\n".repeat(1000);
+        let small = compress(text.as_bytes()).unwrap();
+        assert!(small.len() < text.len() / 20);
+        assert_eq!(decompress(&small).unwrap(), text);
+        assert!(decompress(b"no gzip").is_err());
+    }
+}

@@ -1,0 +1,10 @@
+//! What operators see and do: the status page, metrics, logs, and what nodes ask one another for them.
+
+pub mod answer;
+pub mod ask;
+pub mod figures;
+pub mod logging;
+pub mod metrics;
+mod process;
+pub mod status;
+pub mod tenants;

@@ -1,0 +1,131 @@
+//! The checks of the handshake, for all transports (protocol 1.6).
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{HeaderMap, StatusCode, header};
+use realtime_channels::{
+    counters::TransportKind, first_generation::Legacy, sockets::Era, tenant_runtime::TenantRuntime,
+    token::Token,
+};
+use realtime_protocol::{HandshakeRefusal, Vsn};
+use tokio::time::{self, Instant};
+
+use super::query::Query;
+use crate::{node::Node, operators::logging};
+
+/// What those are told whose tenant cannot be looked up (http_and_ops 2.8).
+pub const NOT_KNOWN: &str = "Error connecting to Realtime";
+
+/// A refused handshake.
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) text: Cow<'static, str>,
+    code: &'static str,
+    /// `external_id` of the tenant, if there is one.
+    tenant: Option<Arc<str>>,
+}
+
+impl Refusal {
+    /// Of a tenant.
+    fn of(mut self, runtime: &TenantRuntime) -> Self {
+        self.tenant = Some(Arc::clone(runtime.name()));
+        self
+    }
+
+    /// Logs it and lets the client wait for the answer (protocol 1.6).
+    pub(super) async fn delay(&self, node: &Node) {
+        tracing::warn!(tenant = self.tenant.as_deref(), code = self.code, "{}", self.text);
+        time::sleep(node.settings().connect_error_backoff).await;
+    }
+}
+
+impl From<HandshakeRefusal> for Refusal {
+    fn from(refusal: HandshakeRefusal) -> Self {
+        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, text: refusal.text().into(), code: refusal.code().as_str(), tenant: None }
+    }
+}
+
+/// A client that passed the checks.
+pub(super) struct Admitted {
+    pub(super) runtime: Arc<TenantRuntime>,
+    /// When it passed them.
+    pub(super) era: Era,
+    pub(super) token: Arc<Token>,
+}
+
+/// The checks of protocol 1.6, timed.
+pub(super) async fn admit(
+    node: &Node,
+    headers: &HeaderMap,
+    query: &Query,
+    transport: TransportKind,
+    vsn: Vsn,
+) -> Result<Admitted, Refusal> {
+    let started = Instant::now();
+    let admitted = check(node, headers, query).await;
+    node.counters().node().connected(transport, admitted.is_ok(), vsn, started.elapsed());
+    admitted
+}
+
+/// The checks of protocol 1.6 in their order.
+async fn check(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let runtime = node.runtime_for_host(host).await.map_err(|_| Refusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        text: NOT_KNOWN.into(),
+        code: "ErrorConnectingToWebsocket",
+        tenant: None,
+    })?;
+    let runtime = runtime.ok_or(HandshakeRefusal::TenantNotFound)?;
+    logging::is_for(runtime.name());
+    // Before anything that may change is looked at.
+    let era = runtime.sockets().era();
+    let tenant = runtime.tenant();
+    let refuse = |refusal: HandshakeRefusal| Refusal::from(refusal).of(&runtime);
+    if tenant.suspend {
+        return Err(refuse(HandshakeRefusal::RealtimeDisabledForTenant));
+    }
+    let token = match node.legacy() {
+        Some(legacy) if !legacy.settings().secure => Arc::clone(legacy.anonymous()),
+        legacy => Arc::new(token(&runtime, legacy, headers, query)?),
+    };
+    // The first on a node that has had nobody of the tenant: how many there are elsewhere is still to be told.
+    runtime.hear_others().await;
+    if runtime.users().total() >= tenant.limits.max_concurrent_users {
+        return Err(refuse(HandshakeRefusal::ConnectionRateLimitReached));
+    }
+    if runtime.meters().joins().is_triggered() {
+        return Err(refuse(HandshakeRefusal::JoinsRateLimitReached));
+    }
+    Ok(Admitted { runtime, era, token })
+}
+
+/// The token that a client brings, verified. Where the first generation is served, `token` is a place for it too, and no
+/// claim has to be there (legacy 1.2).
+fn token(
+    runtime: &TenantRuntime,
+    legacy: Option<&Arc<Legacy>>,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Token, Refusal> {
+    let header = headers.get("x-api-key").map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let apikey = query.apikey.as_deref().map(Cow::Borrowed);
+    let param = query.token.as_deref().filter(|_| legacy.is_some()).map(Cow::Borrowed);
+    let token_first = legacy.is_some_and(|legacy| legacy.settings().profile.token_first);
+    let key = if token_first { param.or(apikey).or(header) } else { header.or(apikey).or(param) };
+    let key = key.ok_or_else(|| Refusal::from(HandshakeRefusal::MissingApiKey).of(runtime))?;
+    let verified = runtime.verify(&key).or_else(|error| match legacy {
+        Some(_) => runtime.verify_first_generation(&key).inspect(|token| {
+            if token.exp == i64::MAX {
+                tracing::info!(code = "TokenWithoutExpiry", "a token was accepted that never expires");
+            }
+        }),
+        None => Err(error),
+    });
+    verified.map_err(|error| {
+        let (status, text) = error.handshake();
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
+        Refusal { status, text, code: error.code(), tenant: Some(Arc::clone(runtime.name())) }
+    })
+}

@@ -1,0 +1,232 @@
+//! The TCP listener: accepts connections and speaks HTTP/1.1 on them until they end or are upgraded.
+//!
+//! Connections beyond those that have places, or when the process has no file descriptors left, are accepted too, at the
+//! back door: whoever asks whether the server lives gets an answer, everybody else is told to come again. A full server
+//! is not a dead one, and what watches it must be able to see that.
+
+mod back_door;
+mod leftover;
+mod paths;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use back_door::BackDoor;
+use http::Request;
+use hyper::{
+    body::{Body as _, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+pub use leftover::MAX_BODY;
+pub use paths::is_text;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use super::{ConnectionPermit, Peer};
+
+/// Connections that may wait for the accept loop.
+const BACKLOG: i32 = 4096;
+
+/// How long a client may take to send a request's headers. Bounds what a slow-loris attack can hold.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes that the kernel takes of a connection before it can send them. More would only wait there, where nobody counts
+/// it, for a client that does not read.
+const UNSENT: u32 = 256 * 1024;
+
+/// Largest head of a request, in bytes, and what is read of a body at once: some headers of the largest size.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds a listener. An IPv6 wildcard address accepts IPv4 too.
+///
+/// # Errors
+/// What the operating system says, for example that the port is taken.
+pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(address, port);
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until `stop`; at most as many at once as there are places, further ones come by the back door.
+///
+/// Requests that are being answered when `stop` comes are answered.
+///
+/// With `tls` every connection is encrypted.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    places: Arc<Semaphore>,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
+    let connections = TaskTracker::new();
+    let back_door = BackDoor::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &back_door) => accepted,
+        };
+        let Some((stream, peer, spare)) = accepted else { continue };
+        let router = router.clone();
+        let stop = stop.clone();
+        tune(&stream);
+        let place = if spare.is_none() { Arc::clone(&places).try_acquire_owned().ok() } else { None };
+        let Some(place) = place else {
+            let guest = back_door.admit(spare);
+            let tls = tls.clone();
+            connections.spawn(guest.serve(stop.clone(), async move {
+                match tls {
+                    None => back_door::connection(stream, peer, router, stop).await,
+                    Some(tls) => {
+                        if let Some(stream) = handshake(&tls, stream, &stop).await {
+                            back_door::connection(stream, peer, router, stop).await;
+                        }
+                    }
+                }
+            }));
+            continue;
+        };
+        let permit = ConnectionPermit::new(place);
+        match tls.clone() {
+            None => connections.spawn(connection(stream, peer, permit, router, stop)),
+            Some(tls) => connections.spawn(async move {
+                if let Some(stream) = handshake(&tls, stream, &stop).await {
+                    connection(stream, peer, permit, router, stop).await;
+                }
+            }),
+        };
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// Sets the options of a connection. It is of use without them too.
+fn tune(stream: &TcpStream) {
+    // Frames are small and written whole: waiting for more would only add delay.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "could not set TCP_NODELAY");
+    }
+    if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "could not set TCP_NOTSENT_LOWAT");
+    }
+}
+
+/// The next connection, with a spare descriptor if there was no other for it. `None` when accepting failed; the caller
+/// tries again.
+async fn accept(
+    listener: &TcpListener,
+    back_door: &BackDoor,
+) -> Option<(TcpStream, Peer, Option<back_door::Spare>)> {
+    let mut spare = None;
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => return Some((stream, Peer(from.ip().to_canonical()), spare)),
+            Err(error) if back_door::is_exhaustion(&error) && spare.is_none() => {
+                spare = back_door.lend();
+                if spare.is_none() {
+                    time::sleep(ACCEPT_PAUSE).await;
+                    return None;
+                }
+            }
+            Err(error) => {
+                // Ignore aborted connections; back off on other errors.
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+                {
+                    tracing::warn!(%error, "could not accept a connection");
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
+                return None;
+            }
+        }
+    }
+}
+
+/// Encrypts a connection, within the time that headers may take.
+async fn handshake(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    stop: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    let accepted = tokio::select! {
+        accepted = time::timeout(HEADER_TIMEOUT, tls.accept(stream)) => accepted,
+        () = stop.cancelled() => return None,
+    };
+    match accepted {
+        Ok(Ok(stream)) => Some(stream),
+        // Caused by the client: it does not trust the certificate, or speaks plain HTTP.
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Serves one connection.
+async fn connection<S>(
+    stream: S,
+    peer: Peer,
+    permit: ConnectionPermit,
+    router: Router,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(permit.clone());
+        request.extensions_mut().insert(peer);
+        paths::straighten(request.uri_mut());
+        let router = router.clone();
+        async move {
+            if request.body().is_end_stream() {
+                return router.oneshot(request.map(Body::new)).await;
+            }
+            let (request, leftover) = leftover::lend(request);
+            let answer = router.oneshot(request.map(Body::new)).await;
+            leftover.throw_away().await;
+            answer
+        }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "http connection ended");
+    }
+}

@@ -1,0 +1,203 @@
+//! Long-poll (protocol 1.11): the protocol for clients that cannot open a WebSocket.
+//!
+//! A session lives in a task of its own, as long as it is polled. Requests reach it through a queue. Its token
+//! is 128 random bits: whoever holds it is the client.
+
+mod lines;
+mod serve;
+mod sessions;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use http::{HeaderMap, Method, StatusCode, header};
+use lines::lines;
+use realtime_channels::{counters::TransportKind, driver::Driver, session::Session};
+use realtime_hub::{DEFAULT_OUTBOX_BYTES, Holding, Outbox};
+use realtime_protocol::{Opcode, Vsn, frame};
+use serde_json::{Value, json};
+use serve::{POLL, serve};
+pub use sessions::LongPolls;
+use sessions::{Handle, Place, Take};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time,
+};
+
+use super::{
+    Peer,
+    admission::{Admitted, admit},
+    policy_headers,
+    query::Query,
+    ws::reader::MAX_MESSAGE_BYTES,
+};
+use crate::{
+    answers::{self, text},
+    node::Node,
+};
+
+/// How long messages may wait to be taken.
+const TAKE: Duration = Duration::from_secs(10);
+
+/// Polls that may wait for a session to look at them; it always does.
+const POLLS: usize = 4;
+
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 10_000_000;
+
+/// Answers any request to the transport.
+pub async fn longpoll(
+    State(node): State<Arc<Node>>,
+    State(sessions): State<Arc<LongPolls>>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let peer = parts.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let session = query.token.as_deref().and_then(|token| Some((token, sessions.get(token)?)));
+    match (parts.method, session) {
+        (Method::OPTIONS, _) => answers::preflight(&parts.headers, "get, post, options"),
+        (Method::GET, Some((token, session))) => poll(token, &session).await,
+        (Method::GET, None) => connect(&node, &sessions, peer, &parts.headers, &query).await,
+        (Method::POST, Some((_, session))) => publish(&session, &parts.headers, body).await,
+        (Method::POST, None) => answer(&json!({"status": 410})),
+        _ => StatusCode::BAD_REQUEST.into_response(),
+    }
+}
+
+fn answer(body: &Value) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    ];
+    (StatusCode::OK, headers, body.to_string()).into_response()
+}
+
+/// Opens a session, with the checks of a handshake; their texts are lost on the way (protocol 1.11).
+async fn connect(
+    node: &Arc<Node>,
+    sessions: &Arc<LongPolls>,
+    peer: IpAddr,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Response {
+    let Ok(vsn) = query.vsn() else { return answer(&json!({"status": 403})) };
+    let admitted = admit(node, headers, query, TransportKind::LongPoll, vsn).await;
+    let Admitted { runtime, era, token } = match admitted {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            refusal.delay(node).await;
+            return answer(&json!({"status": 403}));
+        }
+    };
+    let (takes, messages) = mpsc::channel(1);
+    let (polls, asked) = mpsc::channel(POLLS);
+    let outbox = Outbox::counted(DEFAULT_OUTBOX_BYTES, None, node.memory());
+    let handle = Handle { takes, polls, outbox: Arc::clone(&outbox), turn: Arc::new(Semaphore::new(1)) };
+    let Some(place) = Place::take(sessions, runtime.name(), peer, handle) else {
+        let tenant = &**runtime.name();
+        tracing::warn!(tenant, code = "TooManyLongPolls", "long-poll session refused: too many");
+        return answer(&json!({"status": 500}));
+    };
+    let id = place.id;
+    let vsn = if vsn == Vsn::V2 { Vsn::V2Text } else { vsn };
+    let session =
+        Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers::of_handshake(headers))
+            .over(TransportKind::LongPoll)
+            .at(Some(peer))
+            .serving(node.legacy().cloned());
+    node.sockets().spawn(async move {
+        serve(Driver::new(session, runtime, era), messages, asked).await;
+        drop(place);
+    });
+    answer(&json!({"status": 410, "token": BASE64_URL_SAFE_NO_PAD.encode(id), "messages": []}))
+}
+
+async fn poll(token: &str, session: &Handle) -> Response {
+    let (sender, told) = oneshot::channel();
+    if session.polls.send(sender).await.is_err() {
+        return answer(&json!({"status": 410}));
+    }
+    let frames = match time::timeout(POLL, told).await {
+        Ok(Ok(frames)) => frames,
+        // The session ended.
+        Ok(Err(_)) => return answer(&json!({"status": 410})),
+        Err(_) => Vec::new(),
+    };
+    let status = if frames.is_empty() { 204 } else { 200 };
+    let messages: Vec<String> = frames
+        .iter()
+        .filter_map(frame::payload)
+        .map(|payload| String::from_utf8_lossy(&payload).into_owned())
+        .collect();
+    answer(&json!({"status": status, "token": token, "messages": messages}))
+}
+
+/// What became of a body.
+enum Body {
+    Read(Bytes),
+    TooLarge,
+    /// The session ended, or its client went.
+    Gone,
+}
+
+/// Reads a body; what is there of it counts as memory of the session's client.
+async fn read(body: axum::body::Body, holding: &mut Holding) -> Body {
+    let mut stream = body.into_data_stream();
+    let mut read = BytesMut::new();
+    while let Some(part) = stream.next().await {
+        let Ok(part) = part else { return Body::Gone };
+        if read.len() + part.len() > MAX_BODY {
+            return Body::TooLarge;
+        }
+        read.extend_from_slice(&part);
+        holding.set(read.capacity());
+        if holding.outbox().is_closed() {
+            return Body::Gone;
+        }
+    }
+    Body::Read(read.freeze())
+}
+
+async fn publish(session: &Handle, headers: &HeaderMap, body: axum::body::Body) -> Response {
+    let mut holding = Holding::new(&session.outbox);
+    let reading = async {
+        // One body after the other: what waits for its turn stays with its client.
+        let turn = session.turn.acquire().await;
+        (read(body, &mut holding).await, turn)
+    };
+    let (body, _turn) = match time::timeout(TAKE, reading).await {
+        Ok((Body::Read(body), Ok(turn))) => (body, turn),
+        Ok((Body::TooLarge, _)) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Ok((Body::Gone, _) | (_, Err(_))) => return answer(&json!({"status": 410})),
+        Err(_) => return answer(&json!({"status": 408})),
+    };
+    let ndjson =
+        text(headers, header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/x-ndjson"));
+    let messages = if ndjson { lines(&body) } else { vec![(Opcode::Text, body)] };
+    if messages.iter().any(|(_, message)| message.len() > MAX_MESSAGE_BYTES) {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    }
+    let (done, taken) = oneshot::channel();
+    let work = async {
+        session.takes.send(Take { messages, done }).await.ok()?;
+        taken.await.ok()
+    };
+    let status = match time::timeout(TAKE, work).await {
+        Ok(Some(())) => 200,
+        Ok(None) => 410,
+        Err(_) => 408,
+    };
+    answer(&json!({ "status": status }))
+}

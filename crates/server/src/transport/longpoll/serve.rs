@@ -1,0 +1,137 @@
+//! The task of a long-poll session.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use realtime_channels::driver::{Driver, Ending};
+use realtime_hub::{Holding, Outbox};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{self, Instant},
+};
+
+use super::sessions::Take;
+
+/// How long a poll waits for something to tell.
+pub(super) const POLL: Duration = Duration::from_secs(10);
+
+/// A session that is not polled for this long is over.
+const ABANDONED: Duration = Duration::from_secs(15);
+
+/// A poll that waits for something to tell.
+type Poll = oneshot::Sender<Vec<Bytes>>;
+
+/// Runs a session until it ends or nobody polls it any more.
+pub(super) async fn serve(
+    mut driver: Driver,
+    mut messages: mpsc::Receiver<Take>,
+    mut polls: mpsc::Receiver<Poll>,
+) {
+    let outbox = Arc::clone(driver.outbox());
+    let mut holding = Holding::new(&outbox);
+    let mut client = Client::new();
+    loop {
+        driver.flush();
+        holding.set(driver.waiting_bytes());
+        client.tell(&outbox);
+        if outbox.is_closed() {
+            break;
+        }
+        let abandoned = client.abandoned_at();
+        let wake = driver.wake_at().map_or(abandoned, |at| at.min(abandoned));
+        let input = driver.wants_input();
+        let stepped = tokio::select! {
+            take = messages.recv(), if input => match take {
+                Some(take) => receive(&mut driver, take),
+                None => break,
+            },
+            // However much waits for joins: a client that polls is there, and is told what there is.
+            poll = polls.recv() => match poll {
+                Some(poll) => {
+                    client.polls(poll);
+                    Ok(())
+                }
+                None => break,
+            },
+            () = outbox.ready() => driver.signals(),
+            event = driver.event() => event,
+            () = time::sleep_until(wake) => {
+                if Instant::now() >= abandoned {
+                    break;
+                }
+                driver.on_time()
+            }
+        };
+        if stepped.is_err() {
+            break;
+        }
+    }
+    driver.end();
+    client.tell_last(&outbox);
+}
+
+/// The client of a session: its poll, and what it is told.
+struct Client {
+    /// When it last polled, or was told something.
+    polled: Instant,
+    waiting: Option<Poll>,
+    /// What a poll was told that had just given up.
+    untold: VecDeque<Bytes>,
+}
+
+impl Client {
+    fn new() -> Self {
+        Self { polled: Instant::now(), waiting: None, untold: VecDeque::new() }
+    }
+
+    /// It polls. A second poll takes the place of the first, which is told nothing.
+    fn polls(&mut self, poll: Poll) {
+        if let Some(first) = self.waiting.replace(poll) {
+            let _ = first.send(Vec::new());
+        }
+    }
+
+    /// Tells the poll that waits what there is.
+    fn tell(&mut self, outbox: &Outbox) {
+        // A poll that gave up has to come again in time.
+        if self.waiting.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            self.waiting = None;
+            self.polled = Instant::now();
+        }
+        let Some(poll) = self.waiting.take() else { return };
+        outbox.take(&mut self.untold);
+        if self.untold.is_empty() {
+            self.waiting = Some(poll);
+            return;
+        }
+        self.polled = Instant::now();
+        // What a poll that just gave up was told is told to the next.
+        if let Err(untold) = poll.send(self.untold.drain(..).collect()) {
+            self.untold = untold.into();
+        }
+    }
+
+    /// Tells the last words to whoever waits for them.
+    fn tell_last(mut self, outbox: &Outbox) {
+        outbox.take(&mut self.untold);
+        if let Some(poll) = self.waiting.filter(|_| !self.untold.is_empty()) {
+            let _ = poll.send(self.untold.into());
+        }
+    }
+
+    /// When it is taken to be gone.
+    fn abandoned_at(&self) -> Instant {
+        if self.waiting.is_some() { Instant::now() + POLL + ABANDONED } else { self.polled + ABANDONED }
+    }
+}
+
+fn receive(driver: &mut Driver, take: Take) -> Result<(), Ending> {
+    let bytes: usize = take.messages.iter().map(|(_, message)| message.len()).sum();
+    driver.counters().input_bytes.add(bytes as u64);
+    let mut taken = Ok(());
+    for (opcode, message) in take.messages {
+        taken = taken.and_then(|()| driver.receive(opcode, message));
+    }
+    let _ = take.done.send(());
+    taken
+}

@@ -1,0 +1,71 @@
+//! What handlers of requests are given.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::FromRef;
+
+use crate::{
+    node::Node,
+    operators::{metrics::Gathered, status::Status},
+    throttle::Throttle,
+    transport::longpoll::LongPolls,
+};
+
+/// Requests without a good token that one address may send at once: as many as a page of mistakes needs.
+const STRANGERS: u32 = 100;
+
+/// After this time one more is free: ten a second, for those who ask whether the server lives.
+const STRANGER_FORGOTTEN: Duration = Duration::from_millis(100);
+
+/// The state of all routes. A handler takes the part that it needs.
+#[derive(Clone)]
+pub struct Web {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The sessions of the long-poll transport.
+    pub long_polls: Arc<LongPolls>,
+    /// Its metrics, and those of others.
+    pub gathered: Arc<Gathered>,
+    /// What the pages tell of it.
+    pub status: Arc<Status>,
+    /// Requests without a good token: they count against the address that they come from, not against the tenant.
+    pub strangers: Arc<Throttle>,
+}
+
+impl Web {
+    /// Of a node.
+    #[must_use]
+    pub fn new(node: Arc<Node>) -> Self {
+        Self {
+            long_polls: Arc::new(LongPolls::new(node.settings().long_polls)),
+            gathered: Arc::new(Gathered::new(Arc::clone(&node))),
+            status: Arc::new(Status::new(Arc::clone(&node))),
+            strangers: Arc::new(Throttle::new(STRANGERS, STRANGER_FORGOTTEN)),
+            node,
+        }
+    }
+}
+
+impl FromRef<Web> for Arc<Node> {
+    fn from_ref(web: &Web) -> Self {
+        Self::clone(&web.node)
+    }
+}
+
+impl FromRef<Web> for Arc<LongPolls> {
+    fn from_ref(web: &Web) -> Self {
+        Self::clone(&web.long_polls)
+    }
+}
+
+impl FromRef<Web> for Arc<Gathered> {
+    fn from_ref(web: &Web) -> Self {
+        Self::clone(&web.gathered)
+    }
+}
+
+impl FromRef<Web> for Arc<Status> {
+    fn from_ref(web: &Web) -> Self {
+        Self::clone(&web.status)
+    }
+}

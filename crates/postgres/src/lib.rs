@@ -20,6 +20,7 @@ mod look;
 mod partitions;
 mod pool;
 mod prepare;
+mod private;
 mod publication;
 mod questions;
 mod quote;

@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use rand::Rng as _;
 use realtime_pgoutput::{Lsn, message::Message};
 use realtime_retry::Backoff;
-use seen::{Seen, Sight};
+use seen::{Seen, Sight, is_row};
 use tokio::time::{self, Duration, Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -405,12 +405,4 @@ impl<S: LogSink> Reader<S> {
             }
         }
     }
-}
-
-/// Whether a message is of rows.
-fn is_row(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } | Message::Truncate { .. }
-    )
 }

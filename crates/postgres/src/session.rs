@@ -5,12 +5,13 @@
 //! temporary slot a node that can neither follow nor own, or has no connection to the others, reads for itself. That is
 //! correct too, and costs more.
 
+mod about;
 mod raw;
 mod solo;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use about::{about, publications_of};
 use realtime_pgoutput::{Decoder, Lsn};
 use solo::{Next, Solo};
 use tokio::time::{self, Duration, Instant};
@@ -322,17 +323,11 @@ async fn gather(owning: &dyn Owning) {
     }
 }
 
-fn about(publications: &[String]) -> Bytes {
-    serde_json::to_vec(publications).unwrap_or_default().into()
-}
-
-fn publications_of(about: &[u8]) -> Vec<String> {
-    serde_json::from_slice(about).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+
+    use bytes::Bytes;
 
     use super::*;
     use crate::sharing::Boxed;
@@ -377,11 +372,5 @@ mod tests {
         assert_eq!(waited(Duration::ZERO).await.as_secs(), 2, "who is not known of may come, too");
         assert_eq!(waited(Duration::from_secs(7)).await.as_secs(), 7);
         assert_eq!(waited(Duration::from_secs(1000)).await.as_secs(), 10, "but not for ever");
-    }
-
-    #[test]
-    fn publications_are_told() {
-        let names = vec!["a".to_owned(), "b".to_owned()];
-        assert_eq!(publications_of(&about(&names)), names);
     }
 }

@@ -10,7 +10,6 @@ use std::sync::{
 };
 
 use deadpool_postgres::Pool;
-use private::Private;
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use tokio::{
     sync::{Mutex, OnceCell, Semaphore, mpsc, oneshot, watch},
@@ -28,6 +27,7 @@ use crate::{
     failpoints::{self, Point},
     pool,
     prepare::Preparation,
+    private::Private,
     rights,
     sharing::Reader,
     subscribe::{self, Checked},

@@ -7,24 +7,26 @@
 //! Changes that row-level security has to be asked about are asked together: those of a transaction, and of the
 //! transactions that came in while the last answer was awaited.
 
+mod command;
 mod commands;
 mod events;
 pub(crate) mod lag;
 mod life;
 mod meanwhile;
+mod roster;
 mod running;
 mod state;
 pub(crate) mod stuck;
 
 use std::sync::Arc;
 
-pub(crate) use commands::Command;
+pub(crate) use command::Command;
 use deadpool_postgres::Pool;
 use futures_util::FutureExt as _;
 use meanwhile::{Late, Meanwhile};
 use realtime_pgoutput::Lsn;
 use realtime_retry::Backoff;
-use running::{REFRESH, Running};
+use running::{REFRESH, RETRY, Running};
 use state::{Answer, State};
 use stuck::Stuck;
 use tokio::{
@@ -103,7 +105,7 @@ impl Worker {
             reign,
             preparation,
             running: None,
-            backoff: Backoff::new(life::RETRY.0, life::RETRY.1),
+            backoff: Backoff::new(RETRY.0, RETRY.1),
             furthest: Lsn::default(),
             stuck: Stuck::default(),
             retry_at: Instant::now(),

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::DecodeError;
+use super::error::DecodeError;
 use crate::Lsn;
 
 /// What is left of a message.

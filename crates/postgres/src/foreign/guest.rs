@@ -21,7 +21,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::NoAnswer;
+use super::no_answer::NoAnswer;
 use crate::pool;
 
 /// What an answer may take beyond the time limit of its statements: the way there and back, and a busy server.

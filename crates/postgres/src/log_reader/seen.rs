@@ -2,8 +2,6 @@
 
 use realtime_pgoutput::{Lsn, message::Message};
 
-use super::is_row;
-
 /// Whether a message was seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sight {
@@ -91,6 +89,14 @@ impl Seen {
         }
         if self.reading.as_ref().is_some_and(|reading| reading.passed) { Sight::Passed } else { Sight::New }
     }
+}
+
+/// Whether a message is of rows.
+pub(super) fn is_row(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } | Message::Truncate { .. }
+    )
 }
 
 #[cfg(test)]

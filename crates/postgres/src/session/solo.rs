@@ -8,7 +8,7 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-use super::about;
+use super::about::about;
 use crate::{
     DatabaseConfig, Following, Owning, Sharing,
     replication::{Claim, Unfinished, Walsender},

@@ -1,35 +1,14 @@
 //! What a tenant's database does for private topics, as the rest of the server uses it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::TenantDatabase;
 use crate::{
-    AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, JanitorSettings, Maintenance,
-    ReadVerdict, ReplayError, ReplayParams, ReplayedMessage, SchemaError, SchemaReport, Stats, WriteVerdict,
-    authorize::{Authorizer, PolicyPool},
-    janitor, replay, schema,
+    AuthorizeError, AuthorizeRequest, ConnectError, JanitorSettings, Maintenance, ReadVerdict, ReplayError,
+    ReplayParams, ReplayedMessage, SchemaError, SchemaReport, WriteVerdict, janitor, replay, schema,
 };
-
-/// The parts of a tenant's database that private topics need.
-pub(super) struct Private {
-    pool: Arc<PolicyPool>,
-    authorizer: Authorizer,
-}
-
-impl Private {
-    pub(super) fn new(config: &DatabaseConfig, stats: &Arc<Stats>) -> Self {
-        let pool = Arc::new(PolicyPool::new(config));
-        let authorizer = Authorizer::new(config, Arc::clone(&pool), Arc::clone(stats));
-        Self { pool, authorizer }
-    }
-
-    /// Ends the connections.
-    pub(super) fn close(&self) {
-        self.pool.close();
-    }
-}
 
 impl TenantDatabase {
     /// Asks the policies what may be read of a private topic. Those who ask the same at once share the answer.

@@ -1,29 +1,13 @@
-//! What others ask of a worker.
+//! What a worker does for those who ask.
 
-use realtime_changes::{ChannelId, SubscribeRefusal};
-use tokio::{sync::oneshot, time::Instant};
+use realtime_changes::SubscribeRefusal;
+use tokio::time::Instant;
 
-use super::{Worker, running::REFRESH};
+use super::{Worker, command::Command, running::REFRESH};
 use crate::{
     SubscribeRequest,
     subscribe::{Checked, overtaken},
 };
-
-/// A request to the worker.
-pub(crate) enum Command {
-    /// Subscribe a channel whose parameters were checked.
-    Subscribe {
-        request: SubscribeRequest,
-        checked: Checked,
-        reply: oneshot::Sender<Result<(), SubscribeRefusal>>,
-    },
-    /// Remember a channel whose tables are not there, in place of what it had.
-    Wait(SubscribeRequest, oneshot::Sender<()>),
-    /// End a channel's subscriptions. Its generations have ended before.
-    Unsubscribe(ChannelId),
-    /// End the session, because an operator says so.
-    EndSession(oneshot::Sender<()>),
-}
 
 impl Worker {
     pub(super) async fn command(&mut self, command: Command) {

@@ -6,15 +6,17 @@ use rand::Rng as _;
 use realtime_pgoutput::Lsn;
 use tokio::time::{Duration, Instant};
 
-use super::{Worker, lag::LagWatch, running::Running, state::Refreshed};
+use super::{
+    Worker,
+    lag::LagWatch,
+    running::{RETRY, Running},
+    state::Refreshed,
+};
 use crate::{
     Notice, pool, prepare, publication,
     replication::{APPLICATION_NAME, ReplicationError},
     session::{Begin, Session},
 };
-
-/// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
-pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// How often a publication without tables is looked for while somebody wants it.
 const LOOK_FOR_TABLES: Duration = Duration::from_secs(2);

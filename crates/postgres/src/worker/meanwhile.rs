@@ -3,12 +3,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use parking_lot::Mutex;
-use realtime_changes::{ChannelId, SubscribeRefusal};
-use rustc_hash::FxHashSet;
+use realtime_changes::SubscribeRefusal;
 use tokio::time::{self, Duration, Instant};
 
-use super::Command;
+use super::{command::Command, roster::Roster};
 use crate::{ChangeSink, Notice};
 
 /// Commands that are kept at most while one thing is done: about as many as channels leave when a node of sockets goes.
@@ -65,20 +63,6 @@ impl Meanwhile {
     }
 }
 
-/// The channels that watch something, also while the worker's state is in use.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Roster(Arc<Mutex<FxHashSet<ChannelId>>>);
-
-impl Roster {
-    pub(super) fn enter(&self, channel: ChannelId) {
-        self.0.lock().insert(channel);
-    }
-
-    pub(super) fn leave(&self, channel: ChannelId) {
-        self.0.lock().remove(&channel);
-    }
-}
-
 /// Tells the channels when rows are late.
 pub(super) struct Late {
     roster: Roster,
@@ -106,8 +90,7 @@ impl Late {
         self.due = None;
         self.told = true;
         tracing::warn!(code = "ChangesDelayed", "row changes are delayed; the database does not answer");
-        let channels: Vec<ChannelId> = self.roster.0.lock().iter().copied().collect();
-        for channel in channels {
+        for channel in self.roster.channels() {
             self.sink.notice(channel, Notice::warning("ChangesDelayed", DELAYED));
         }
     }

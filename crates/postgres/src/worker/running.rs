@@ -12,6 +12,9 @@ use crate::{
 /// How soon after a commit, at the earliest, the publication and the rights of roles are looked at again.
 pub(super) const REFRESH: Duration = Duration::from_secs(1);
 
+/// Pause after a lost or refused session: doubles from the first to the second, with full jitter.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
 /// A session and how far it has come.
 pub(super) struct Running {
     pub(super) session: Session,

@@ -2,14 +2,20 @@
 
 mod aside;
 mod away;
+mod bound;
 mod dropped;
+mod failed;
 mod gone;
+mod known;
+mod lanes;
 mod latest;
 mod messages;
+mod missed;
 mod refresh;
 mod rows;
 mod sight;
 mod tables;
+mod transaction;
 mod truncated;
 mod waiting;
 
@@ -18,72 +24,29 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-pub(super) use aside::Answer;
-use aside::Aside;
 use away::Away;
+use bound::Bound;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
 use gone::Gone;
+use known::{Known, Watcher};
+pub(super) use lanes::Answer;
+use lanes::Aside;
 use latest::Latest;
-use realtime_changes::{ChannelId, Engine, RoleAccess, SubscribeRefusal, SubscriptionKey, Table};
-use realtime_pgoutput::{
-    Lsn, Oid, TypeRegistry,
-    message::{Relation, UnixMicros},
-};
+use realtime_changes::{ChannelId, Engine, SubscribeRefusal};
+use realtime_pgoutput::{Oid, TypeRegistry};
 pub(super) use refresh::Refreshed;
-use tables::Bound;
-use tokio::time::Duration;
+use transaction::{Position, Transaction};
 use waiting::Waiting;
 
-use super::meanwhile::Roster;
+use super::roster::Roster;
 
 use crate::{
     ChangeSink, MessageColumns, Notice, Stats, SubscribeRequest,
     catalog::Published,
-    foreign::NoAnswer,
     subscribe::{Checked, Literals},
     visibility::{PolicyCache, Troubled},
 };
-
-/// Pause before a database that could not be asked is asked again. Rows must not pass unchecked.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// A channel and where it is attached.
-struct Watcher {
-    request: Arc<SubscribeRequest>,
-    attached: Vec<(Oid, SubscriptionKey)>,
-    /// The published tables that it knows itself to watch.
-    tables: Vec<Oid>,
-    /// What it was told of subscriptions that a table does not allow, by table and id.
-    refused: HashMap<(Oid, u32), Notice>,
-    /// What it was told of subscriptions whose filters could not be evaluated.
-    ended: HashMap<(Oid, u32), Notice>,
-}
-
-/// A table that the walsender has described.
-struct Known {
-    relation: Arc<Relation>,
-    /// `None`: the table is gone from the catalog.
-    table: Option<Arc<Table>>,
-    /// The numbers of the columns that the relation describes.
-    logged: Box<[i16]>,
-    /// The numbers of the columns of the table's primary key.
-    key: Box<[i16]>,
-    access: HashMap<Arc<str>, Arc<RoleAccess>>,
-    /// Of what was read: see [`catalog::fingerprints`](crate::catalog::fingerprints).
-    fingerprint: Option<i64>,
-}
-
-impl Known {
-    /// Where the log has the primary key. `None` if there is none, or if it does not have all of it.
-    fn key_places(&self) -> Option<Vec<usize>> {
-        let places = self.key.iter().map(|attnum| self.logged.binary_search(attnum).ok());
-        places.collect::<Option<Vec<_>>>().filter(|places| !places.is_empty())
-    }
-}
-
-/// A row change's position in the log: the end of its transaction and its number in it. Ascends with the stream.
-type Position = (Lsn, u64);
 
 pub(super) struct State {
     pool: Pool,
@@ -130,15 +93,6 @@ pub(super) struct State {
     latest: Latest,
     dropped: Dropped,
     away: Option<Away>,
-}
-
-/// A transaction whose rows are coming.
-#[derive(Debug, Clone, Copy)]
-struct Transaction {
-    xid: u32,
-    commit_time: UnixMicros,
-    /// Position of the row that came last.
-    position: Position,
 }
 
 impl State {
@@ -310,31 +264,5 @@ impl State {
             self.attach(channel, oid, bound);
         }
         Ok(())
-    }
-}
-
-/// Why the database could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failed {
-    #[error(transparent)]
-    Asking(NoAnswer),
-    /// A test wants it.
-    #[error("A fail point was reached")]
-    Injected,
-}
-
-impl<E: Into<NoAnswer>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self::Asking(error.into())
-    }
-}
-
-impl Failed {
-    /// What a client is told: the words of the database are for the log.
-    fn told(&self) -> String {
-        match self {
-            Self::Asking(error) => error.told(),
-            Self::Injected => self.to_string(),
-        }
     }
 }

@@ -12,7 +12,10 @@ use realtime_pgoutput::{
 };
 use rustc_hash::FxHashMap;
 
-use super::{Position, Transaction, waiting::Waiting};
+use super::{
+    transaction::{Position, Transaction},
+    waiting::Waiting,
+};
 
 /// Keys kept at most. Beyond it no change counts as the last one.
 const MAX_KEYS: usize = 10_000;
@@ -60,7 +63,7 @@ impl Latest {
     /// Whether no change follows to the row, in a transaction that has ended.
     pub(super) fn is_last(&self, waiting: &Waiting, key_places: &[usize]) -> bool {
         // Nearly always nothing is lacking: skip the lookup.
-        let lacking = waiting.new.as_ref().filter(|_| self.xid.is_some());
+        let lacking = waiting.new.as_ref().filter(|_| self.xid.is_some() && !waiting.is_late);
         let Some(key) = lacking.and_then(|new| key(key_places, new)) else { return false };
         let last = self.changes.get(&(waiting.xid, waiting.relation.oid, key));
         !self.is_blind && last.is_none_or(|last| *last <= waiting.position)

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use realtime_changes::SubscribeRefusal;
 use realtime_pgoutput::Oid;
 
-use super::{Failed, State};
+use super::{State, failed::Failed};
 use crate::{
     Notice, SubscribeRequest,
     catalog::{self, Published},

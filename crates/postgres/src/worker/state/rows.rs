@@ -9,7 +9,13 @@ use realtime_pgoutput::{
 };
 use tokio::time::{self, Duration, Instant};
 
-use super::{ASK_AGAIN, State, Transaction, aside, waiting::Waiting};
+use super::{
+    State,
+    failed::ASK_AGAIN,
+    lanes::{self, Failure},
+    transaction::Transaction,
+    waiting::Waiting,
+};
 use crate::{Notice, questions};
 
 /// Changes that are checked together at most.
@@ -75,6 +81,7 @@ impl State {
             position: transaction.position,
             matches: Matches::default(),
             candidates: Candidates::default(),
+            is_late: false,
         };
         let mut matches = self.engine.matches(&waiting.change());
         if matches.is_empty() || self.drops() {
@@ -156,7 +163,7 @@ impl State {
             let fits = |group: &&mut Vec<Asked>| {
                 let first = group.first();
                 group.len() < questions::BATCH
-                    && first.is_some_and(|first| aside::role(first) == aside::role(&asked))
+                    && first.is_some_and(|first| lanes::role(first) == lanes::role(&asked))
             };
             match groups.iter_mut().rev().find(fits) {
                 Some(group) => group.push(asked),
@@ -197,7 +204,7 @@ impl State {
 
     /// Ends a subscription whose filter cannot be evaluated. Its channel is told once, however often the table is
     /// described anew and the subscription begins again.
-    pub(super) fn end(&mut self, oid: Oid, key: SubscriptionKey, failure: &aside::Failure) {
+    pub(super) fn end(&mut self, oid: Oid, key: SubscriptionKey, failure: &Failure) {
         let code = "UnableToSubscribeToPostgres";
         if let Some((channel, id)) = self.engine.subscription(oid, key) {
             let text = format!("A filter could not be evaluated and was ended: {}", failure.text);
@@ -214,14 +221,14 @@ impl State {
 
     /// The answers about some subscriptions, however long it takes until the database can be asked: the change must not
     /// pass unevaluated.
-    async fn answers(&self, group: &[Asked]) -> Result<Vec<bool>, aside::Failure> {
+    async fn answers(&self, group: &[Asked]) -> Result<Vec<bool>, Failure> {
         let questions: Vec<&Question> = group.iter().flat_map(|asked| &asked.questions).collect();
-        let role = group.first().and_then(aside::role);
+        let role = group.first().and_then(lanes::role);
         loop {
             match questions::ask(&self.pool, role, &questions).await {
                 Ok(answers) => return Ok(answers),
                 Err(error) if questions::is_about_the_question(&error) => {
-                    return Err(aside::Failure::of(&error));
+                    return Err(Failure::of(&error));
                 }
                 Err(error) => {
                     tracing::warn!(code = "UnableToConnectToProject", %error, "cannot query the database; retrying");

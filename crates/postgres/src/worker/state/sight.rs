@@ -10,7 +10,12 @@ use realtime_pgoutput::Oid;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::{self, Instant};
 
-use super::{ASK_AGAIN, Failed, Known, State, waiting::Waiting};
+use super::{
+    State,
+    failed::{ASK_AGAIN, Failed},
+    known::Known,
+    waiting::Waiting,
+};
 use crate::{
     Notice,
     failpoints::{self, Point},

@@ -7,7 +7,12 @@ use realtime_changes::{Attachment, ChannelId, Plan, RoleAccess, SubscribeRefusal
 use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time;
 
-use super::{ASK_AGAIN, Failed, Known, State};
+use super::{
+    State,
+    bound::Bound,
+    failed::{ASK_AGAIN, Failed},
+    known::Known,
+};
 use crate::{
     Notice, SubscribeRequest, catalog,
     failpoints::{self, Point},
@@ -15,14 +20,6 @@ use crate::{
     validate::Refused,
     visibility,
 };
-
-/// What a channel watches in a table.
-#[derive(Debug, Default)]
-pub(super) struct Bound {
-    attachments: Vec<Attachment>,
-    /// Subscriptions that the table does not allow, and what the channel is told.
-    pub(super) refused: Vec<(u32, Notice)>,
-}
 
 impl State {
     /// Takes a description of a table. The walsender repeats it after every alteration, grant or change of a

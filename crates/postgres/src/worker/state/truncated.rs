@@ -3,7 +3,7 @@
 use realtime_changes::ChannelId;
 use realtime_pgoutput::Oid;
 
-use super::{State, Watcher};
+use super::{State, known::Watcher};
 use crate::Notice;
 
 impl State {

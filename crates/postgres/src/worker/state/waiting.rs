@@ -5,7 +5,7 @@ use std::sync::Arc;
 use realtime_changes::{Action, Candidates, Change, Matches};
 use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
 
-use super::Position;
+use super::transaction::Position;
 
 /// A change that waits to be checked.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Waiting {
     pub(super) position: Position,
     pub(super) matches: Matches,
     pub(super) candidates: Candidates,
+    /// Whether it waited in a lane: changes that came after it have passed.
+    pub(super) is_late: bool,
 }
 
 impl Waiting {
@@ -32,7 +34,7 @@ impl Waiting {
         }
     }
 
-    /// A copy of the change without its matches. It shares the memory of the row.
+    /// A copy of the change without its matches, for a lane. It shares the memory of the row.
     pub(super) fn again(&self) -> Self {
         Self {
             action: self.action,
@@ -44,6 +46,7 @@ impl Waiting {
             position: self.position,
             matches: Matches::default(),
             candidates: Candidates::default(),
+            is_late: true,
         }
     }
 

@@ -1,0 +1,22 @@
+//! Requests to a worker.
+
+use realtime_changes::{ChannelId, SubscribeRefusal};
+use tokio::sync::oneshot;
+
+use crate::{SubscribeRequest, subscribe::Checked};
+
+/// A request to the worker.
+pub(crate) enum Command {
+    /// Subscribe a channel whose parameters were checked.
+    Subscribe {
+        request: SubscribeRequest,
+        checked: Checked,
+        reply: oneshot::Sender<Result<(), SubscribeRefusal>>,
+    },
+    /// Remember a channel whose tables are not there, in place of what it had.
+    Wait(SubscribeRequest, oneshot::Sender<()>),
+    /// End a channel's subscriptions. Its generations have ended before.
+    Unsubscribe(ChannelId),
+    /// End the session, because an operator says so.
+    EndSession(oneshot::Sender<()>),
+}

@@ -1,0 +1,259 @@
+//! Filters that take the database long, asked beside the stream: nobody else waits for them.
+//!
+//! A subscription whose filter was not answered in time gets a lane. Its later rows line up there, those that need no
+//! question too, so that it gets them in order. One question is under way at a time, the lanes in turn. A lane that is
+//! full withholds rows, and a row whose question takes too long even alone is withheld; its channel is told.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use deadpool_postgres::Pool;
+use realtime_changes::{Asked, Question, SubscriptionKey};
+use realtime_pgoutput::Oid;
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant},
+};
+use tokio_postgres::error::SqlState;
+use tracing::Instrument as _;
+
+use super::{failed::ASK_AGAIN, waiting::Waiting};
+use crate::{foreign::NoAnswer, questions};
+
+/// Rows of a lane at most.
+const MAX_ROWS: usize = 100;
+
+/// Bytes of the rows of all lanes at most, give or take one row.
+const MAX_BYTES: usize = 8_000_000;
+
+/// How long a filter that took too long is not asked in the stream, and its channel is not told again.
+const SLOW: Duration = Duration::from_secs(30);
+
+/// Which subscription, of which table.
+pub(super) type Name = (Oid, SubscriptionKey);
+
+/// The lanes, and what asks for them.
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    lanes: HashMap<Name, Lane>,
+    /// Bytes of the rows that are kept.
+    bytes: Arc<AtomicUsize>,
+    /// The row that came last: several lanes may take it.
+    last: Weak<Kept>,
+    asker: Option<Asker>,
+}
+
+#[derive(Debug)]
+struct Asker {
+    jobs: mpsc::UnboundedSender<Job>,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    rows: VecDeque<Row>,
+    /// It took too long a short while ago.
+    slow_until: Option<Instant>,
+    told_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) kept: Arc<Kept>,
+    asked: Option<Asked>,
+}
+
+/// A row that one lane or several keep. It counts once.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) waiting: Waiting,
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A question that is asked alone.
+#[derive(Debug)]
+struct Job {
+    name: Name,
+    role: Option<Box<str>>,
+    questions: Vec<Question>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(in crate::worker) struct Answer {
+    pub(super) name: Name,
+    pub(super) outcome: Result<bool, Failure>,
+}
+
+/// Why a filter could not be evaluated.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) text: String,
+    pub(super) slow: bool,
+}
+
+impl Failure {
+    pub(super) fn of(error: &NoAnswer) -> Self {
+        Self { text: error.brief(), slow: error.code() == Some(&SqlState::QUERY_CANCELED) }
+    }
+}
+
+/// Whose code the questions of a subscription may run.
+pub(super) fn role(asked: &Asked) -> Option<&str> {
+    asked.questions.iter().any(|question| question.ask.runs_code).then_some(&*asked.access.role)
+}
+
+impl Aside {
+    /// The next answer to a question; never while none is asked.
+    ///
+    /// Cancel safe.
+    pub(super) async fn answer(&mut self) -> Answer {
+        if let Some(asker) = &mut self.asker
+            && let Some(answer) = asker.answers.recv().await
+        {
+            return answer;
+        }
+        std::future::pending().await
+    }
+
+    /// Whether the rows of a subscription go into its lane.
+    pub(super) fn takes(&self, oid: Oid, key: SubscriptionKey) -> bool {
+        !self.lanes.is_empty()
+            && self.lanes.get(&(oid, key)).is_some_and(|lane| {
+                !lane.rows.is_empty() || lane.slow_until.is_some_and(|until| until > Instant::now())
+            })
+    }
+
+    /// The subscription is gone.
+    pub(super) fn forget(&mut self, oid: Oid, key: SubscriptionKey) {
+        self.lanes.remove(&(oid, key));
+    }
+
+    /// All subscriptions of a table, or of all, are gone: those whose rows still waited.
+    pub(super) fn forget_all(&mut self, of: Option<Oid>) -> Vec<Name> {
+        let gone: Vec<Name> =
+            self.lanes.keys().filter(|name| of.is_none_or(|oid| name.0 == oid)).copied().collect();
+        let mut waited = Vec::new();
+        for name in gone {
+            if self.lanes.get(&name).is_some_and(|lane| !lane.rows.is_empty()) {
+                waited.push(name);
+            }
+            self.forget(name.0, name.1);
+        }
+        waited
+    }
+
+    /// Keeps a row. `None` if there is no room.
+    fn keep(&mut self, waiting: &Waiting) -> Option<Arc<Kept>> {
+        if let Some(last) = self.last.upgrade().filter(|last| last.waiting.position == waiting.position) {
+            return Some(last);
+        }
+        if self.bytes.load(Ordering::Relaxed) >= MAX_BYTES {
+            return None;
+        }
+        let waiting = waiting.again();
+        let bytes = waiting.size();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let kept = Arc::new(Kept { waiting, bytes, total: Arc::clone(&self.bytes) });
+        self.last = Arc::downgrade(&kept);
+        Some(kept)
+    }
+
+    /// Puts a row into a lane. False if there is no room.
+    pub(super) fn push(&mut self, pool: &Pool, name: Name, waiting: &Waiting, asked: Option<Asked>) -> bool {
+        if self.lanes.get(&name).is_some_and(|lane| lane.rows.len() >= MAX_ROWS) {
+            return false;
+        }
+        let Some(kept) = self.keep(waiting) else { return false };
+        let lane = self.lanes.entry(name).or_default();
+        lane.rows.push_back(Row { kept, asked });
+        if lane.rows.len() == 1 {
+            self.ask_next(pool, name);
+        }
+        true
+    }
+
+    /// Asks about the first row of a lane.
+    fn ask_next(&mut self, pool: &Pool, name: Name) {
+        let Some(first) = self.lanes.get(&name).and_then(|lane| lane.rows.front()) else { return };
+        let role = first.asked.as_ref().and_then(role).map(Into::into);
+        let questions = first.asked.as_ref().map(|asked| asked.questions.clone()).unwrap_or_default();
+        let asker = self.asker.get_or_insert_with(|| Asker::new(pool.clone()));
+        // The asker lives as long as `self`.
+        let _ = asker.jobs.send(Job { name, role, questions });
+    }
+
+    /// Takes the first row of a lane, about which the question was answered, and asks about the next one.
+    pub(super) fn pop(&mut self, pool: &Pool, name: Name) -> Option<Row> {
+        let row = self.lanes.get_mut(&name)?.rows.pop_front()?;
+        self.ask_next(pool, name);
+        let now = Instant::now();
+        let is_over = |lane: &Lane| lane.rows.is_empty() && lane.slow_until.is_none_or(|until| until <= now);
+        if self.lanes.get(&name).is_some_and(is_over) {
+            self.lanes.remove(&name);
+        }
+        Some(row)
+    }
+
+    /// Whether a channel is to be told that a row is withheld, because it was not told a short while ago.
+    pub(super) fn is_news(&mut self, name: Name, slow: bool) -> bool {
+        let now = Instant::now();
+        let lane = self.lanes.entry(name).or_default();
+        if slow {
+            lane.slow_until = Some(now + SLOW);
+        }
+        let news = lane.told_until.is_none_or(|until| until <= now);
+        if news {
+            lane.told_until = Some(now + SLOW);
+        }
+        news
+    }
+}
+
+impl Asker {
+    fn new(pool: Pool) -> Self {
+        let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
+        let (tell, answers) = mpsc::unbounded_channel();
+        let work = async move {
+            while let Some(job) = queue.recv().await {
+                let name = job.name;
+                let outcome = tokio::select! {
+                    outcome = ask(&pool, &job) => outcome,
+                    () = tell.closed() => return,
+                };
+                if tell.send(Answer { name, outcome }).is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::spawn(work.in_current_span());
+        Self { jobs, answers }
+    }
+}
+
+/// The answer, however long it takes until the database can be asked.
+async fn ask(pool: &Pool, job: &Job) -> Result<bool, Failure> {
+    let questions: Vec<&Question> = job.questions.iter().collect();
+    loop {
+        match questions::ask(pool, job.role.as_deref(), &questions).await {
+            Ok(answers) => return Ok(!answers.contains(&false)),
+            Err(error) if questions::is_about_the_question(&error) => {
+                return Err(Failure::of(&error));
+            }
+            Err(_) => time::sleep(ASK_AGAIN).await,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Positions in the log.
+
+use realtime_pgoutput::{Lsn, message::UnixMicros};
+
+/// A row change's position in the log: the end of its transaction and its number in it. Ascends with the stream.
+pub(super) type Position = (Lsn, u64);
+
+/// A transaction whose rows are coming.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transaction {
+    pub(super) xid: u32,
+    pub(super) commit_time: UnixMicros,
+    /// Position of the row that came last.
+    pub(super) position: Position,
+}

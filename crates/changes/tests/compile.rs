@@ -145,7 +145,7 @@ fn a_tied_subquery_becomes_a_set() {
     );
     assert_eq!(
         compiled.terms()[0].sql(),
-        "SELECT DISTINCT (m.room_id)::TEXT FROM public.members AS m WHERE (m.user_id = auth.uid())"
+        "SELECT DISTINCT (m.room_id)::TEXT FROM public.members m WHERE (m.user_id = auth.uid())"
     );
     assert!(compiled.asked().is_empty() && compiled.calls().is_empty());
 }

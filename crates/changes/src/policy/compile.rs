@@ -245,6 +245,7 @@ impl<'c> Compiler<'c> {
         let other_type = match &other {
             Part::Operand(other) => other.oid,
             Part::Constant(oid, _) => *oid,
+            Part::Free(facts, _) if facts.clock => return Err(Why::Clock),
             Part::Free(_, kind) => kind.ok_or(Why::Type)?,
             Part::Now if typed.oid == TIMESTAMPTZ && typed.operand.steps.is_empty() && op != Op::Distinct => {
                 return Ok(Tree::Leaf(Atom::Clock { operand: typed.operand, op }));

@@ -83,6 +83,7 @@ fn catalog() -> Catalog {
     ] {
         catalog.put_functions(name, functions);
     }
+    catalog.put_type("public", "citext", None);
     catalog.put_relations("rooms", vec![rooms()]);
     catalog.put_relations(
         "members",

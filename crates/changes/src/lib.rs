@@ -2,12 +2,13 @@
 //! (spec `postgres_changes`).
 //!
 //! Pure: no I/O, no clock. [`SubscriptionSpec`] is what a client asked; [`plan`] binds it to a [`Table`] as a
-//! role sees it; the database checks the literals of the plan; [`Engine`] holds the result and turns a row
-//! change into [`Delivery`]s. Conditions that are not evaluated here come back as [`Question`]s for the
-//! database.
+//! role sees it; the database checks the literals of the plan; [`Engine`] holds the result. A row change enters it
+//! once, by [`Engine::match_row`]; the [`Match`] has [`Question`]s for the database where conditions are not evaluated
+//! here, and renders [`Delivery`]s. [`policy`] decides who sees a row.
 
 mod catalog;
 mod cell;
+mod change;
 mod elixir;
 mod engine;
 mod filter;
@@ -28,15 +29,16 @@ mod value;
 
 pub use catalog::{Column, Comparison, Operators, RoleAccess, Table};
 pub use cell::Cell;
+pub use change::{Action, Change};
 pub use engine::{
-    Action, Asked, Attachment, Candidates, Change, ChannelId, Delivery, Engine, Matches, Party, PartyId,
-    Recipient, SubscriptionKey, UnknownTable,
+    Asked, Attachment, ChannelId, Delivery, Engine, Guarded, Match, Party, PartyId, Recipient,
+    SubscriptionKey, UnknownTable,
 };
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;
 pub use params::{EventFilter, NamePattern, ParamsError, SubscriptionSpec, legacy_params};
-pub use plan::{Form, LiteralCheck, Plan, plan};
-pub use predicate::{Ask, Predicate, Question};
+pub use plan::{LiteralCheck, Plan, plan};
+pub use predicate::{Ask, Form, Predicate, Question};
 pub use refusal::SubscribeRefusal;
 pub use tree::Tree;
 pub use truth::Truth;

@@ -8,7 +8,7 @@ use realtime_pgoutput::{
 
 use crate::{
     Table,
-    engine::{Action, Change},
+    change::{Action, Change},
     time::write_timestamp,
 };
 
@@ -29,14 +29,12 @@ const COLUMN_OVERHEAD: usize = 60;
 pub(crate) struct Shape {
     /// By index of the table's columns.
     pub(crate) visible: Vec<bool>,
-    /// Whether the role may read the whole primary key.
-    pub(crate) reads_key: bool,
     /// The `columns` array.
     columns_json: Vec<u8>,
 }
 
 impl Shape {
-    pub(crate) fn new(table: &Table, visible: Vec<bool>, reads_key: bool) -> Self {
+    pub(crate) fn new(table: &Table, visible: Vec<bool>) -> Self {
         let mut columns_json = vec![b'['];
         for (column, _) in table.columns.iter().zip(&visible).filter(|(_, visible)| **visible) {
             if columns_json.len() > 1 {
@@ -49,7 +47,7 @@ impl Shape {
             columns_json.push(b'}');
         }
         columns_json.push(b']');
-        Self { visible, reads_key, columns_json }
+        Self { visible, columns_json }
     }
 
     fn shows(&self, column: usize) -> bool {

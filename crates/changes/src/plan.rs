@@ -3,10 +3,10 @@
 use realtime_pgoutput::parse_array;
 
 use crate::{
-    Column, Comparison, RoleAccess, SubscriptionSpec, Table,
+    Column, RoleAccess, SubscriptionSpec, Table,
     filter::{Filter, Operator},
     literal,
-    predicate::Predicate,
+    predicate::{Form, Planned, Predicate},
 };
 
 /// Most elements of an `in` list; duplicates count.
@@ -17,33 +17,6 @@ const MAX_IN: usize = 100;
 pub struct Plan {
     conditions: Vec<Planned>,
     select: Option<Vec<usize>>,
-}
-
-/// A condition whose literal the database has not seen yet.
-#[derive(Debug, Clone)]
-pub(crate) struct Planned {
-    pub(crate) column: usize,
-    pub(crate) filter: Filter,
-    pub(crate) cast_type: Box<str>,
-    pub(crate) base_oid: u32,
-    pub(crate) comparison: Comparison,
-    /// The SQL operator with its schema, and how it is used. `None` for `is`.
-    pub(crate) sql: Option<(Box<str>, Form)>,
-    /// The literal is known to be in canonical form: the database need not be asked.
-    settled: bool,
-}
-
-/// How an operator stands between a value and a literal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Form {
-    /// `value operator literal`.
-    Scalar,
-    /// The literal is an array: `value operator any (literal)`.
-    Array,
-    /// The literal is a regular expression.
-    Regex,
-    /// The operator is the equality whose opposite is meant; NULL is a value like others.
-    Distinct,
 }
 
 /// A literal that the database must accept, together with the operator it is used with, and give back in its

@@ -11,8 +11,9 @@
 //! membership of roles, the table's columns, a type or a collation):
 //!
 //! 1. Read the policies that decide: for SELECT or ALL, with a condition, for a role that the party's role has the
-//!    privileges of, in the order of their names. Print conditions by `pg_get_expr` in a session with an empty search path and without temporary
-//!    tables. If the role bypasses row-level security, nothing is compiled.
+//!    privileges of, in the order of their names, the last one first
+//!    (so PostgreSQL evaluates them, and some raise). Print conditions by `pg_get_expr` in a session with an empty search path, without temporary
+//!    tables, and with `standard_conforming_strings` on. If the role bypasses row-level security, nothing is compiled.
 //! 2. Call [`compile`]. While [`Compiled::wanted`] is not empty, load what it names into the [`Catalog`] (a name that
 //!    does not exist is entered with an empty list) and call it again. One catalog serves all tables. When DDL was
 //!    seen, begin with an empty one.

@@ -6,13 +6,40 @@ use bytes::Bytes;
 use realtime_pgoutput::{Element, parse_array};
 
 use crate::{
+    catalog::Comparison,
     cell::Cell,
-    filter::Operator,
+    filter::{Filter, Operator},
     like::Pattern,
     pattern,
-    plan::{Form, Planned},
     value::Family,
 };
+
+/// How an operator stands between a value and a literal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// `value operator literal`.
+    Scalar,
+    /// The literal is an array: `value operator any (literal)`.
+    Array,
+    /// The literal is a regular expression.
+    Regex,
+    /// The operator is the equality whose opposite is meant; NULL is a value like others.
+    Distinct,
+}
+
+/// A condition whose literal the database has not seen yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub(crate) column: usize,
+    pub(crate) filter: Filter,
+    pub(crate) cast_type: Box<str>,
+    pub(crate) base_oid: u32,
+    pub(crate) comparison: Comparison,
+    /// The SQL operator with its schema, and how it is used. `None` for `is`.
+    pub(crate) sql: Option<(Box<str>, Form)>,
+    /// The literal is known to be in canonical form: the database need not be asked.
+    pub(crate) settled: bool,
+}
 
 /// What the database is asked about values of rows.
 #[derive(Debug, PartialEq, Eq)]

@@ -119,9 +119,9 @@ impl Fixture {
 
     fn deliver(&self, action: Action, new: Option<&Tuple>, old: Option<&OldTuple>) -> Vec<Delivery> {
         let change = self.change(action, new, old);
-        let matches = self.engine.matches(&change);
-        assert!(matches.asked.is_empty());
-        self.engine.deliveries(&change, &matches, &matches.certain, &[], &TypeRegistry::default())
+        let found = self.engine.match_row(&change);
+        assert!(found.asked.is_empty());
+        found.render(&change, &[], &TypeRegistry::default())
     }
 
     fn insert(&self, new: &Tuple) -> Vec<Delivery> {
@@ -250,16 +250,15 @@ fn row_security_is_never_passed_unchecked() {
     assert_eq!(recipients(&fixture.insert(&new)), [(7, vec![2])], "nobody was found to see it");
 
     let change = fixture.change(Action::Insert, Some(&new), None);
-    let matches = fixture.engine.matches(&change);
-    let candidates = fixture.engine.candidates(&change, &matches.certain);
-    let mut parties: Vec<_> = candidates.guarded.iter().map(|(party, _)| *party).collect();
-    assert_eq!((candidates.open.len(), parties.len()), (1, 3));
+    let found = fixture.engine.match_row(&change);
+    let mut parties: Vec<_> = found.guarded().iter().map(|guarded| guarded.party).collect();
+    assert_eq!((found.keys().count() - parties.len(), parties.len()), (1, 3));
     parties.dedup();
     assert_eq!(parties.len(), 2, "equal role and claims are one question");
     let claims = |id| fixture.engine.party(OID, id).unwrap().claims.to_string();
     assert_ne!(claims(parties[0]), claims(parties[1]));
     let types = TypeRegistry::default();
-    let deliveries = fixture.engine.deliveries(&change, &matches, &candidates.open, &[guarded[1]], &types);
+    let deliveries = found.render(&change, &[guarded[1]], &types);
     assert_eq!(recipients(&deliveries), [(0, vec![1]), (7, vec![2])]);
 
     let deleted = fixture.deliver(Action::Delete, None, Some(&OldTuple::Full(new)));
@@ -327,9 +326,9 @@ fn questions() {
     let key = fixture.attach(1, 1, json!({"filter": "n=gt.0,body=not.imatch.^a"}), &access(ALL)).unwrap();
     let new = row([Some("1"), Some("abc"), Some("1")]);
     let change = fixture.change(Action::Insert, Some(&new), None);
-    let matches = fixture.engine.matches(&change);
-    assert!(matches.certain.is_empty());
-    let asked = &matches.asked[0];
+    let mut found = fixture.engine.match_row(&change);
+    assert_eq!(found.keys().count(), 0);
+    let asked = found.asked.pop().unwrap();
     assert_eq!((asked.key, asked.questions.len()), (key, 1));
     let question = &asked.questions[0];
     let ask = &question.ask;
@@ -339,10 +338,11 @@ fn questions() {
     );
     assert_eq!(&question.value[..], b"abc");
     assert_eq!([Some(true), Some(false), None].map(|answer| question.holds(answer)), [false, true, false]);
-    let deliveries = fixture.engine.deliveries(&change, &matches, &[key], &[], &TypeRegistry::default());
+    found.confirm(asked);
+    let deliveries = found.render(&change, &[], &TypeRegistry::default());
     assert_eq!(recipients(&deliveries), [(1, vec![1])]);
     let failing = row([Some("1"), Some("abc"), Some("0")]);
-    assert!(fixture.engine.matches(&fixture.change(Action::Insert, Some(&failing), None)).is_empty());
+    assert!(fixture.engine.match_row(&fixture.change(Action::Insert, Some(&failing), None)).is_empty());
 }
 
 /// How a value compares with a literal.

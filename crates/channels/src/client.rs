@@ -8,8 +8,8 @@ use realtime_postgres::AuthorizeRequest;
 use realtime_protocol::{Ref, SystemMessage, Vsn, encode};
 
 use crate::{
-    counters::TransportKind, diffs::Diffs, effect::Ticket, patience::Patience,
-    tenant_runtime::TenantRuntime, token::Token,
+    counters::TransportKind, diffs::Diffs, effect::Ticket, patience::Patience, tenant_runtime::TenantRuntime,
+    token::Token,
 };
 
 /// The client of a session.

@@ -173,8 +173,8 @@ fn passes(table: &Arc<Table>, filter: &str, canonical: &str, row: Option<&str>) 
         old: None,
         commit_time: UnixMicros(0),
     };
-    let matches = engine.matches(&change);
-    if matches.asked.is_empty() { Some(!matches.certain.is_empty()) } else { None }
+    let found = engine.match_row(&change);
+    if found.asked.is_empty() { Some(found.keys().next().is_some()) } else { None }
 }
 
 /// postgres_changes 1.6

@@ -2,8 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::SubscriptionKey;
-
 /// A role and its claims: their subscriptions see a row together or not at all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Party {
@@ -16,15 +14,6 @@ pub struct Party {
 /// Names a [`Party`] of a table. Given out anew when nobody of the party is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartyId(u32);
-
-/// Who may get a change: at once, or if row-level security shows the row to their party.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Candidates {
-    /// These get it whatever row-level security says.
-    pub open: Vec<SubscriptionKey>,
-    /// These have to be looked at; parties stand together.
-    pub guarded: Vec<(PartyId, SubscriptionKey)>,
-}
 
 /// The parties of a table.
 #[derive(Debug, Default)]

@@ -2,16 +2,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_pgoutput::{TypeRegistry, message::Relation};
+use realtime_pgoutput::message::Relation;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Action, Asked, Attachment, Candidates, Change, ChannelId, Delivery, Matches, Party, PartyId, Recipient,
-    SubscriptionKey, party::Parties,
+    attachment::{Attachment, ChannelId, SubscriptionKey},
+    matched::{Asked, Match, Matched, View},
+    party::{Parties, Party, PartyId},
 };
 use crate::{
     Cell, Table,
-    payload::{self, Mapping, Refused, Shape},
+    change::{Action, Change},
+    payload::{Mapping, Shape},
     predicate::Outcome,
     value::Family,
 };
@@ -19,8 +21,7 @@ use crate::{
 /// A table and who watches it.
 #[derive(Debug)]
 pub(super) struct Watched {
-    pub(super) table: Arc<Table>,
-    mapping: Mapping,
+    view: Arc<View>,
     attachments: FxHashMap<SubscriptionKey, Held>,
     /// By column and key of the wanted value.
     index: FxHashMap<usize, ColumnIndex>,
@@ -28,7 +29,8 @@ pub(super) struct Watched {
     residual: FxHashSet<SubscriptionKey>,
     /// Those whose role may not read the primary key.
     unauthorized: FxHashSet<SubscriptionKey>,
-    shapes: Vec<Arc<Shape>>,
+    /// How many subscriptions have each shape of the view.
+    shape_uses: Vec<usize>,
     parties: Parties,
 }
 
@@ -42,22 +44,34 @@ struct ColumnIndex {
 #[derive(Debug)]
 struct Held {
     attachment: Attachment,
-    shape: Arc<Shape>,
+    /// Its place among the shapes of the view.
+    shape: usize,
+    /// Whether the role may read the primary key.
+    reads_key: bool,
+    /// Whether the role may read any column.
+    reads_any: bool,
     party: PartyId,
 }
 
 impl Watched {
     pub(super) fn new(table: Arc<Table>, relation: &Relation) -> Self {
         Self {
-            mapping: Mapping::new(&table, relation),
+            view: Arc::new(View {
+                mapping: Arc::new(Mapping::new(&table, relation)),
+                table,
+                shapes: Vec::new(),
+            }),
             attachments: FxHashMap::default(),
             index: FxHashMap::default(),
             residual: FxHashSet::default(),
             unauthorized: FxHashSet::default(),
-            shapes: Vec::new(),
+            shape_uses: Vec::new(),
             parties: Parties::default(),
-            table,
         }
+    }
+
+    pub(super) fn table(&self) -> &Arc<Table> {
+        &self.view.table
     }
 
     pub(super) fn channel(&self, key: SubscriptionKey) -> Option<ChannelId> {
@@ -75,12 +89,13 @@ impl Watched {
 
     /// Whether a subscription may get a change only after a look at what row-level security shows it.
     fn is_guarded(&self, action: Action, attachment: &Attachment) -> bool {
-        self.table.asks() && !attachment.access.bypasses_rls && action != Action::Delete
+        self.view.table.asks() && !attachment.access.bypasses_rls && action != Action::Delete
     }
 
     pub(super) fn attach(&mut self, key: SubscriptionKey, attachment: Attachment) {
-        let shape = self.shape(&attachment);
-        if !shape.reads_key {
+        let (shape, reads_any) = self.enter_shape(&attachment);
+        let reads_key = attachment.access.reads_key(&self.view.table);
+        if !reads_key {
             self.unauthorized.insert(key);
         }
         match attachment.predicate.index_keys() {
@@ -100,7 +115,7 @@ impl Watched {
         let party = self
             .parties
             .enter(Party { role: attachment.access.role.clone(), claims: Arc::clone(&attachment.claims) });
-        self.attachments.insert(key, Held { attachment, shape, party });
+        self.attachments.insert(key, Held { attachment, shape, reads_key, reads_any, party });
     }
 
     pub(super) fn detach(&mut self, key: SubscriptionKey) {
@@ -123,57 +138,98 @@ impl Watched {
             }
         }
         self.parties.leave(held.party);
-        drop(held);
-        self.shapes.retain(|shape| Arc::strong_count(shape) > 1);
+        self.leave_shape(held.shape);
     }
 
-    /// What the role may see, cut to what was selected; the primary key always stays.
-    fn shape(&mut self, attachment: &Attachment) -> Arc<Shape> {
-        let access = &attachment.access;
-        let visible: Vec<bool> = (0..self.table.columns.len())
+    /// Counts one more subscription of the columns that the role may see, cut to what was selected; the primary key
+    /// always stays. The place of the shape, and whether it has a column.
+    fn enter_shape(&mut self, attachment: &Attachment) -> (usize, bool) {
+        let (table, access) = (&self.view.table, &attachment.access);
+        let visible: Vec<bool> = (0..table.columns.len())
             .map(|column| {
                 let selected = attachment.select.as_ref().is_none_or(|select| select.contains(&column));
-                access.reads(column) && (selected || self.table.primary_key.contains(&column))
+                access.reads(column) && (selected || table.primary_key.contains(&column))
             })
             .collect();
-        let reads_key = access.reads_key(&self.table);
-        let known = self.shapes.iter().find(|shape| shape.visible == visible && shape.reads_key == reads_key);
-        if let Some(shape) = known {
-            return Arc::clone(shape);
+        let reads_any = visible.contains(&true);
+        let is_same =
+            |shape: &Option<Arc<Shape>>| shape.as_ref().is_some_and(|shape| shape.visible == visible);
+        let known = self.view.shapes.iter().position(is_same);
+        let at = known.unwrap_or_else(|| {
+            let shape = Some(Arc::new(Shape::new(&self.view.table, visible)));
+            // Matches that are still to be rendered keep the view as it was.
+            let view = Arc::make_mut(&mut self.view);
+            match view.shapes.iter().position(Option::is_none) {
+                Some(free) => {
+                    if let Some(slot) = view.shapes.get_mut(free) {
+                        *slot = shape;
+                    }
+                    free
+                }
+                None => {
+                    view.shapes.push(shape);
+                    self.shape_uses.push(0);
+                    view.shapes.len() - 1
+                }
+            }
+        });
+        if let Some(uses) = self.shape_uses.get_mut(at) {
+            *uses += 1;
         }
-        let shape = Arc::new(Shape::new(&self.table, visible, reads_key));
-        self.shapes.push(Arc::clone(&shape));
-        shape
+        (at, reads_any)
     }
 
-    pub(super) fn matches(&self, change: &Change<'_>) -> Matches {
-        let mut matches = Matches::default();
-        let cell = |column: usize| self.mapping.in_tuple(column).map_or(Cell::Missing, |at| change.cell(at));
-        let wants = |key: &&SubscriptionKey| {
-            self.attachments.get(key).is_some_and(|held| change.action.wanted_by(held.attachment.event))
-        };
-        let row_change = change.action != Action::Delete;
-        if row_change && self.table.primary_key.is_empty() {
-            matches.refused = self.attachments.keys().filter(wants).copied().collect();
-            return matches;
+    /// Counts one less.
+    fn leave_shape(&mut self, at: usize) {
+        let Some(uses) = self.shape_uses.get_mut(at) else { return };
+        *uses -= 1;
+        if *uses == 0
+            && let Some(slot) = Arc::make_mut(&mut self.view).shapes.get_mut(at)
+        {
+            *slot = None;
         }
+    }
+
+    /// What a subscription is in a match.
+    fn matched(&self, action: Action, key: SubscriptionKey, held: &Held) -> Matched {
+        let Attachment { channel, id, .. } = held.attachment;
+        let guard = self.is_guarded(action, &held.attachment).then_some(held.party);
+        Matched { key, channel, id, shape: held.shape, guard }
+    }
+
+    pub(super) fn match_one(&self, change: &Change<'_>, key: SubscriptionKey) -> Match {
+        let mut found = Match::new(&self.view);
+        if let Some(held) = self.attachments.get(&key) {
+            found.add(self.matched(change.action, key, held));
+        }
+        found
+    }
+
+    pub(super) fn match_row(&self, change: &Change<'_>) -> Match {
+        let mut found = Match::new(&self.view);
+        let mapping = &self.view.mapping;
+        let cell = |column: usize| mapping.in_tuple(column).map_or(Cell::Missing, |at| change.cell(at));
+        let row_change = change.action != Action::Delete;
         if row_change {
-            matches.refused = self.unauthorized.iter().filter(wants).copied().collect();
+            self.refuse(change, &mut found);
+            if self.view.table.primary_key.is_empty() {
+                return found;
+            }
         }
         let mut consider = |key: &SubscriptionKey| {
             let Some(held) = self.attachments.get(key) else { return };
-            // Who may read no column at all gets nothing (spec README, decision 6).
-            let unreadable =
-                if row_change { !held.shape.reads_key } else { !held.shape.visible.contains(&true) };
-            if unreadable || !change.action.wanted_by(held.attachment.event) {
+            // A role that can read no column receives nothing (spec README, decision 6).
+            let readable = if row_change { held.reads_key } else { held.reads_any };
+            if !readable || !change.action.wanted_by(held.attachment.event) {
                 return;
             }
+            let matched = || self.matched(change.action, *key, held);
             match held.attachment.predicate.evaluate(cell) {
-                Outcome::Holds => matches.certain.push(*key),
+                Outcome::Holds => found.add(matched()),
                 Outcome::Fails => {}
                 Outcome::Depends(questions) => {
                     let access = Arc::clone(&held.attachment.access);
-                    matches.asked.push(Asked { key: *key, questions, access });
+                    found.asked.push(Asked { key: *key, questions, access, matched: matched() });
                 }
             }
         };
@@ -184,97 +240,23 @@ impl Watched {
                 keys.iter().for_each(&mut consider);
             }
         }
-        matches
+        found.sort();
+        found
     }
 
-    /// Who of the subscriptions that match may get a change at once, and who has to be looked at.
-    pub(super) fn candidates(&self, action: Action, keys: &[SubscriptionKey]) -> Candidates {
-        let mut candidates = Candidates::default();
-        if !self.table.asks() || action == Action::Delete {
-            candidates.open = keys.to_vec();
-            return candidates;
-        }
-        for key in keys {
-            let Some(held) = self.attachments.get(key) else { continue };
-            if self.is_guarded(action, &held.attachment) {
-                candidates.guarded.push((held.party, *key));
-            } else {
-                candidates.open.push(*key);
+    /// Those that are told that they may not see the row: all of a table without a key, else those whose role may not
+    /// read the key.
+    fn refuse(&self, change: &Change<'_>, found: &mut Match) {
+        let mut refuse = |key: &SubscriptionKey| {
+            let Some(held) = self.attachments.get(key) else { return };
+            if change.action.wanted_by(held.attachment.event) {
+                found.refuse(self.matched(change.action, *key, held));
             }
-        }
-        candidates.guarded.sort_unstable();
-        candidates
-    }
-
-    /// What to send; a guarded subscription gets it only as one of `seen`.
-    pub(super) fn deliver(
-        &self,
-        change: &Change<'_>,
-        matches: &Matches,
-        open: &[SubscriptionKey],
-        seen: &[SubscriptionKey],
-        types: &TypeRegistry,
-    ) -> Vec<Delivery> {
-        let is_open = |key: &&SubscriptionKey| {
-            let held = self.attachments.get(key);
-            held.is_some_and(|held| !self.is_guarded(change.action, &held.attachment))
         };
-        let keys = open.iter().filter(is_open).chain(seen).copied().collect();
-        let mut deliveries = self.deliveries(change, keys, types);
-        deliveries.extend(self.refusals(change, &matches.refused));
-        deliveries
-    }
-
-    /// One delivery per shape, in the order in which their first subscriptions were attached.
-    fn deliveries(
-        &self,
-        change: &Change<'_>,
-        mut keys: Vec<SubscriptionKey>,
-        types: &TypeRegistry,
-    ) -> Vec<Delivery> {
-        let mut groups: Vec<(&Arc<Shape>, Vec<SubscriptionKey>)> = Vec::new();
-        keys.sort_unstable();
-        for key in &keys {
-            let Some(held) = self.attachments.get(key) else { continue };
-            match groups.iter_mut().find(|(shape, _)| Arc::ptr_eq(shape, &held.shape)) {
-                Some((_, keys)) => keys.push(*key),
-                None => groups.push((&held.shape, vec![*key])),
-            }
+        if self.view.table.primary_key.is_empty() {
+            self.attachments.keys().for_each(&mut refuse);
+        } else {
+            self.unauthorized.iter().for_each(&mut refuse);
         }
-        groups
-            .into_iter()
-            .map(|(shape, keys)| {
-                let data = payload::data(&self.table, &self.mapping, shape, change, types);
-                Delivery { action: change.action, data: data.into(), recipients: self.recipients(&keys) }
-            })
-            .collect()
-    }
-
-    fn refusals(&self, change: &Change<'_>, keys: &[SubscriptionKey]) -> Option<Delivery> {
-        if keys.is_empty() {
-            return None;
-        }
-        let why =
-            if self.table.primary_key.is_empty() { Refused::NoPrimaryKey } else { Refused::Unauthorized };
-        let data = payload::refused(&self.table, change.action, change.commit_time, why).into();
-        let mut keys = keys.to_vec();
-        keys.sort_unstable();
-        Some(Delivery { action: change.action, data, recipients: self.recipients(&keys) })
-    }
-
-    /// Each channel once, with the ids of its subscriptions in the order of `keys`.
-    fn recipients(&self, keys: &[SubscriptionKey]) -> Vec<Recipient> {
-        let mut recipients: Vec<Recipient> = Vec::with_capacity(keys.len());
-        let mut places: FxHashMap<ChannelId, usize> =
-            FxHashMap::with_capacity_and_hasher(keys.len(), rustc_hash::FxBuildHasher);
-        for key in keys {
-            let Some(Held { attachment, .. }) = self.attachments.get(key) else { continue };
-            let place = *places.entry(attachment.channel).or_insert(recipients.len());
-            match recipients.get_mut(place) {
-                Some(recipient) => recipient.ids.push(attachment.id),
-                None => recipients.push(Recipient { channel: attachment.channel, ids: vec![attachment.id] }),
-            }
-        }
-        recipients
     }
 }

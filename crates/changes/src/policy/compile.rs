@@ -2,12 +2,12 @@
 
 mod membership;
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use realtime_pgoutput::Oid;
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, InTarget,
-    UnaryOperator,
+    UnaryOperator, visit_expressions,
 };
 
 use super::{
@@ -48,9 +48,14 @@ pub fn compile(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog) -> Co
     };
     let (shown, demanded) = (of(true), of(false));
     let tree = Tree::and(std::iter::once(Tree::or(shown)).chain(demanded));
-    if compiler.scanner.recursive {
+    let refused = if compiler.scanner.recursive {
         // Whatever the rest says: the database says that it fails.
-        let asked = Asked { policy: 0, text: "".into(), why: Why::Recursive, columns: None };
+        Some(Why::Recursive)
+    } else {
+        (compiler.terms.len() >= MAX_TERMS).then_some(Why::TooLarge)
+    };
+    if let Some(why) = refused {
+        let asked = Asked { policy: 0, text: "".into(), why, columns: None };
         let (tree, wanted) = (Arc::new(Tree::Leaf(Atom::Asked)), compiler.scanner.wanted);
         return Compiled { tree, terms: Vec::new(), calls: Vec::new(), asked: vec![asked], wanted };
     }
@@ -99,6 +104,7 @@ impl<'c> Compiler<'c> {
     }
 
     fn ask(&mut self, expression: &Expr, why: Why) -> Node {
+        self.probe(expression);
         let columns = self.scanner.look_at(expression).ok().map(|(facts, _)| facts.own);
         // The text is for people; what is too deep to be printed safely is not.
         let text = if why == Why::TooLarge { String::from("…") } else { expression.to_string() };
@@ -245,6 +251,7 @@ impl<'c> Compiler<'c> {
         let other_type = match &other {
             Part::Operand(other) => other.oid,
             Part::Constant(oid, _) => *oid,
+            Part::Free(facts, _) if facts.clock => return Err(Why::Clock),
             Part::Free(_, kind) => kind.ok_or(Why::Type)?,
             Part::Now if typed.oid == TIMESTAMPTZ && typed.operand.steps.is_empty() && op != Op::Distinct => {
                 return Ok(Tree::Leaf(Atom::Clock { operand: typed.operand, op }));
@@ -390,6 +397,28 @@ impl<'c> Compiler<'c> {
         Ok(TermId(u32::try_from(at).unwrap_or(u32::MAX)))
     }
 
+    /// Makes terms of what is without columns inside of something that is not evaluated here. PostgreSQL's planner
+    /// evaluates such parts to estimate how many rows there are: one that raises fails the whole query, whatever
+    /// stands beside it.
+    fn probe(&mut self, expression: &Expr) {
+        let mut free = Vec::new();
+        let _ = visit_expressions(expression, |part| {
+            if matches!(part, Expr::Function(_) | Expr::Cast { .. } | Expr::BinaryOp { .. })
+                && self.reader.constant(part).is_none()
+                && let Ok((facts, _)) = self.scanner.look_at(part)
+                && facts.own.is_empty()
+            {
+                free.push((part.clone(), facts));
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        for (part, facts) in free {
+            // The value does not matter. What depends on the clock is now what it will be.
+            let facts = Facts { clock: false, ..facts };
+            let _ = self.term(&part, facts, Kind::One(Family::Text));
+        }
+    }
+
     /// A condition whose answer is kept for the values of its columns.
     fn call(&mut self, expression: &Expr, facts: Facts) -> Option<CallId> {
         let asks = facts.calls || !facts.reads.tables.is_empty() || !facts.reads.can_be_kept();
@@ -398,6 +427,7 @@ impl<'c> Compiler<'c> {
             return None;
         }
         let text = parse::text_of(expression)?;
+        self.probe(expression);
         let columns: Vec<usize> = facts.own.into_iter().collect();
         self.calls.push(Call { sql: text.into(), columns, reads: facts.reads });
         Some(CallId(u32::try_from(self.calls.len() - 1).unwrap_or(u32::MAX)))

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{cell::Cell, tree::Tree, truth::Truth};
 
-/// A policy for SELECT or ALL that holds for a role and has a condition. Policies stand in the order of their names, in
-/// which PostgreSQL evaluates them.
+/// A policy for SELECT or ALL that holds for a role and has a condition. Permissive policies stand in the order in
+/// which PostgreSQL evaluates them: that of their names, the last one first.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy<'a> {
     /// Whether it shows rows (`PERMISSIVE`) or demands something of those that are shown (`RESTRICTIVE`).

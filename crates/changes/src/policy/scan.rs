@@ -52,7 +52,7 @@ pub(super) struct Facts {
     pub(super) clock: bool,
     /// Whether a collation takes part for which texts can be equal whose bytes are not, or one is named.
     pub(super) loose: bool,
-    /// Whether a function that users made takes part.
+    /// Whether a function that users made is given columns of the row.
     pub(super) calls: bool,
 }
 

@@ -141,7 +141,7 @@ pub async fn printed(client: &Client, policies: &[(bool, String)]) -> Result<Vec
     let rows = client
         .query(
             "select polpermissive, pg_get_expr(polqual, polrelid) from pg_policy
-             where polrelid = 'public.rooms'::regclass order by polname",
+             where polrelid = 'public.rooms'::regclass order by polname desc",
             &[],
         )
         .await?;

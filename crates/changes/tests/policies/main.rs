@@ -55,6 +55,7 @@ fn json(r: &mut StdRng) -> String {
         &[
             "'{\"k\": \"a\", \"n\": 1, \"flag\": true}'",
             "'{\"k\": null}'",
+            "'{\"k\": \"a\",  \"k\" : \"b\", \"in\" : {\"k\":1E2 , \"k\": \"x\"}}'",
             "'{\"k\": 1.50, \"n\": \"1\", \"in\": {\"k\": \"abc\"}}'",
             "'{\"k\": {\"x\": [1, 2]}, \"flag\": \"false\", \"in\": [1]}'",
             "'{\"k\": \"é\\u0041\", \"in\": {\"k\": true}}'",
@@ -311,7 +312,10 @@ impl World {
                     sight.answer(need, &answers);
                 }
             };
-            let fits = seen.shown == shown && seen.open.iter().all(|party| open.contains(party));
+            // A failed call leaves more to the database, a key that cannot be equal less.
+            let fits = seen.shown.iter().all(|party| shown.contains(party))
+                && shown.iter().all(|party| seen.shown.contains(party) || seen.open.contains(party))
+                && seen.open.iter().all(|party| open.contains(party) || shown.contains(party));
             ensure!(fits, "{seen:?}, {shown:?}, {open:?}: {compiled:#?}");
             let verdict = |name| match name {
                 name if seen.shown.contains(&name) => Truth::TRUE,

@@ -112,7 +112,12 @@ impl<'c> Scanner<'c> {
                 _ => {}
             }
         }
-        let kinds = self.kinds(&arguments)?;
+        // Whether the function is given columns of the row.
+        let outer = std::mem::take(&mut self.facts.own);
+        let kinds = self.kinds(&arguments);
+        let of_row = !self.facts.own.is_empty();
+        self.facts.own.extend(outer);
+        let kinds = kinds?;
         let (schema, name) = match parts.as_slice() {
             [name] => (self.own.is_some().then_some(BUILT_IN), name),
             [schema, name] => (Some(schema.as_str()), name),
@@ -129,6 +134,7 @@ impl<'c> Scanner<'c> {
         }
         for function in &meant {
             self.depends_on(function, count)?;
+            self.facts.calls |= of_row && *function.schema != *BUILT_IN;
         }
         let result = meant.first().map(|function| function.result);
         Ok(result.filter(|result| meant.iter().all(|function| function.result == *result)))
@@ -156,7 +162,6 @@ impl<'c> Scanner<'c> {
             }
             return Ok(());
         }
-        self.facts.calls = true;
         if !self.seen.insert(function.oid) {
             return Ok(());
         }

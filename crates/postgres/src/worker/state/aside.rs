@@ -36,7 +36,7 @@ impl State {
             Ok(false) => {}
             Ok(true) => {
                 let mut waiting = kept.waiting.again();
-                waiting.candidates = self.engine.candidates(&waiting.change(), &[name.1]);
+                waiting.matched = self.engine.match_one(&waiting.change(), name.1);
                 self.pass_on(waiting).await;
             }
             Err(Failure { text, slow: true }) => self.withheld_aside(name, true, &text),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use realtime_changes::{Action, Asked, Candidates, Matches, Question, SubscriptionKey};
+use realtime_changes::{Action, Asked, Match, Question, SubscriptionKey};
 use realtime_pgoutput::{
     Lsn, Oid,
     message::{OldTuple, Tuple, UnixMicros},
@@ -79,48 +79,41 @@ impl State {
             commit_time: transaction.commit_time,
             xid: transaction.xid,
             position: transaction.position,
-            matches: Matches::default(),
-            candidates: Candidates::default(),
+            matched: Match::default(),
             is_late: false,
         };
-        let mut matches = self.engine.matches(&waiting.change());
-        if matches.is_empty() || self.drops() {
+        let mut matched = self.engine.match_row(&waiting.change());
+        if matched.is_empty() || self.drops() {
             if self.waiting.is_empty() {
                 self.handed = transaction.position;
             }
             return;
         }
-        let keys = self.matching(&mut matches, &waiting).await;
-        waiting.candidates = self.engine.candidates(&waiting.change(), &keys);
-        waiting.matches = matches;
-        self.pass_on(waiting).await;
-    }
-
-    /// The subscriptions that get a change now: those in lanes of their own get it later.
-    async fn matching(&mut self, matches: &mut Matches, waiting: &Waiting) -> Vec<SubscriptionKey> {
-        let mut keys = std::mem::take(&mut matches.certain);
-        keys.retain(|key| {
-            let aside = self.aside.takes(waiting.relation.oid, *key);
+        matched.retain(|key| {
+            let aside = self.aside.takes(oid, key);
             if aside {
-                self.put_aside(*key, waiting, None);
+                self.put_aside(key, &waiting, None);
             }
             !aside
         });
-        let asked = std::mem::take(&mut matches.asked);
+        let asked = std::mem::take(&mut matched.asked);
         if !asked.is_empty() {
-            keys.extend(self.ask(asked, waiting).await);
+            for asked in self.ask(asked, &waiting).await {
+                matched.confirm(asked);
+            }
         }
-        keys
+        waiting.matched = matched;
+        self.pass_on(waiting).await;
     }
 
     /// Hands a change over to those who may get it, at once or when it has been checked.
     pub(super) async fn pass_on(&mut self, waiting: Waiting) {
-        if self.waiting.is_empty() && waiting.candidates.guarded.is_empty() {
+        if self.waiting.is_empty() && waiting.matched.guarded().is_empty() {
             self.hand_over(&waiting, &[]);
             return;
         }
         self.waiting_bytes += waiting.size();
-        if !waiting.candidates.guarded.is_empty()
+        if !waiting.matched.guarded().is_empty()
             && let Some(table) = self.engine.table(waiting.relation.oid)
         {
             self.latest.waits(&waiting, table);
@@ -139,9 +132,7 @@ impl State {
     }
 
     pub(super) fn hand_over(&mut self, waiting: &Waiting, seen: &[SubscriptionKey]) {
-        let (change, matches) = (waiting.change(), &waiting.matches);
-        for delivery in self.engine.deliveries(&change, matches, &waiting.candidates.open, seen, &self.types)
-        {
+        for delivery in waiting.matched.render(&waiting.change(), seen, &self.types) {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
             self.sink.deliver(delivery);
         }
@@ -151,8 +142,8 @@ impl State {
 
     /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and its channel
     /// told. The stream waits for a short time: who has no answer by then gets the row later, in a lane of its own.
-    async fn ask(&mut self, asked: Vec<Asked>, waiting: &Waiting) -> Vec<SubscriptionKey> {
-        let mut keys = Vec::new();
+    async fn ask(&mut self, asked: Vec<Asked>, waiting: &Waiting) -> Vec<Asked> {
+        let mut hold = Vec::new();
         let mut groups: Vec<Vec<Asked>> = Vec::new();
         for asked in asked {
             if self.aside.takes(waiting.relation.oid, asked.key) {
@@ -177,10 +168,9 @@ impl State {
                 Some(Ok(answers)) => {
                     let mut answers = answers.into_iter();
                     // Take all answers of a subscription, also those after a negative one.
-                    let holds = |asked: &&Asked| {
+                    hold.extend(group.into_iter().filter(|asked| {
                         answers.by_ref().take(asked.questions.len()).filter(|holds| !holds).count() == 0
-                    };
-                    keys.extend(group.iter().filter(holds).map(|asked| asked.key));
+                    }));
                 }
                 // One question fails or delays all of them.
                 Some(Err(_)) if group.len() > 1 => {
@@ -199,7 +189,7 @@ impl State {
                 }
             }
         }
-        keys
+        hold
     }
 
     /// Ends a subscription whose filter cannot be evaluated. Its channel is told once, however often the table is

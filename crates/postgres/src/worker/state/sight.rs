@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_changes::{ChannelId, PartyId, SubscriptionKey};
+use realtime_changes::{ChannelId, Guarded, PartyId, SubscriptionKey};
 use realtime_pgoutput::Oid;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::{self, Instant};
@@ -51,7 +51,7 @@ impl State {
         self.waiting_bytes = 0;
         let mut seen: Vec<Vec<SubscriptionKey>> = vec![Vec::new(); waiting.len()];
         let mut tables: Vec<Oid> = Vec::new();
-        for change in waiting.iter().filter(|change| !change.candidates.guarded.is_empty()) {
+        for change in waiting.iter().filter(|change| !change.matched.guarded().is_empty()) {
             if !tables.contains(&change.relation.oid) {
                 tables.push(change.relation.oid);
             }
@@ -87,13 +87,13 @@ impl State {
         let mut withheld: HashMap<PartyId, HashSet<ChannelId>> = HashMap::new();
         for (at, sight) in changes.iter().zip(&sights) {
             let (Some(change), Some(seen)) = (waiting.get(*at), seen.get_mut(*at)) else { continue };
-            for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
-                let Some((id, _)) = guarded.first() else { continue };
+            for guarded in change.matched.guarded().chunk_by(|a, b| a.party == b.party) {
+                let Some(Guarded { party: id, .. }) = guarded.first() else { continue };
                 let place = places.get(id).copied().flatten();
                 if place.is_some_and(|place| sight.seen_by.contains(&place)) {
-                    seen.extend(guarded.iter().map(|(_, key)| *key));
+                    seen.extend(guarded.iter().map(|guarded| guarded.key));
                 } else if place.is_none_or(|place| sight.failed_for.contains(&place)) {
-                    let channels = guarded.iter().filter_map(|(_, key)| self.engine.channel(oid, *key));
+                    let channels = guarded.iter().filter_map(|guarded| self.engine.channel(oid, guarded.key));
                     withheld.entry(*id).or_default().extend(channels);
                 }
             }
@@ -109,7 +109,7 @@ impl State {
         let key_places = self.known.get(&oid).and_then(Known::key_places).unwrap_or_default();
         let reading = self.transaction.map(|transaction| transaction.xid);
         for (at, change) in waiting.iter().enumerate() {
-            if change.relation.oid != oid || change.candidates.guarded.is_empty() {
+            if change.relation.oid != oid || change.matched.guarded().is_empty() {
                 continue;
             }
             let row = u32::try_from(gathered.changes.len()).unwrap_or(u32::MAX);
@@ -117,8 +117,8 @@ impl State {
             let is_last = reading != Some(change.xid) && self.latest.is_last(change, &key_places);
             gathered.rows.push(Row { change: change.change(), xid: change.xid, is_last });
             let Gathered { parties, places, .. } = &mut gathered;
-            for guarded in change.candidates.guarded.chunk_by(|a, b| a.0 == b.0) {
-                let Some((id, _)) = guarded.first() else { continue };
+            for guarded in change.matched.guarded().chunk_by(|a, b| a.party == b.party) {
+                let Some(Guarded { party: id, .. }) = guarded.first() else { continue };
                 let place = *places.entry(*id).or_insert_with(|| {
                     let party = self.engine.party(oid, *id)?;
                     if self.troubled.is_barred(oid, party) {

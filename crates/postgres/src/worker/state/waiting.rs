@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realtime_changes::{Action, Candidates, Change, Matches};
+use realtime_changes::{Action, Change, Match};
 use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
 
 use super::transaction::Position;
@@ -17,8 +17,7 @@ pub(super) struct Waiting {
     pub(super) commit_time: UnixMicros,
     pub(super) xid: u32,
     pub(super) position: Position,
-    pub(super) matches: Matches,
-    pub(super) candidates: Candidates,
+    pub(super) matched: Match,
     /// Whether it waited in a lane: changes that came after it have passed.
     pub(super) is_late: bool,
 }
@@ -44,8 +43,7 @@ impl Waiting {
             commit_time: self.commit_time,
             xid: self.xid,
             position: self.position,
-            matches: Matches::default(),
-            candidates: Candidates::default(),
+            matched: Match::default(),
             is_late: true,
         }
     }
@@ -56,7 +54,6 @@ impl Waiting {
             tuple.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum()
         };
         let old = self.old.as_ref().map_or(0, |(OldTuple::Key(old) | OldTuple::Full(old))| tuple(old));
-        let candidates = size_of_val(&*self.candidates.open) + size_of_val(&*self.candidates.guarded);
-        size_of::<Self>() + self.new.as_ref().map_or(0, tuple) + old + candidates
+        size_of::<Self>() + self.new.as_ref().map_or(0, tuple) + old + self.matched.size()
     }
 }

@@ -1,0 +1,227 @@
+//! Whom a change concerns, and what they are sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use realtime_pgoutput::TypeRegistry;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    attachment::{ChannelId, SubscriptionKey},
+    party::PartyId,
+};
+use crate::{
+    Question, RoleAccess, Table,
+    change::{Action, Change},
+    payload::{self, Mapping, Refused, Shape},
+};
+
+/// A table as its changes are rendered. Matches share it, so that they can be rendered later.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) table: Arc<Table>,
+    pub(super) mapping: Arc<Mapping>,
+    /// Sets of columns; a subscription names its own by the place.
+    pub(super) shapes: Vec<Option<Arc<Shape>>>,
+}
+
+/// A subscription that a change matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Matched {
+    pub(super) key: SubscriptionKey,
+    pub(super) channel: ChannelId,
+    pub(super) id: u32,
+    /// Its place among the shapes of the view.
+    pub(super) shape: usize,
+    /// Its party, if row-level security decides.
+    pub(super) guard: Option<PartyId>,
+}
+
+/// A subscription that may get a change if row-level security shows the row to its party.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guarded {
+    /// The party.
+    pub party: PartyId,
+    /// The subscription.
+    pub key: SubscriptionKey,
+    matched: Matched,
+}
+
+/// A subscription that matches if the database says so.
+#[derive(Debug)]
+pub struct Asked {
+    /// The subscription.
+    pub key: SubscriptionKey,
+    /// What to ask.
+    pub questions: Vec<Question>,
+    /// What its role may see.
+    pub access: Arc<RoleAccess>,
+    pub(super) matched: Matched,
+}
+
+/// Which subscriptions a change matches.
+#[derive(Debug, Default)]
+pub struct Match {
+    view: Option<Arc<View>>,
+    /// These get it, whatever row-level security says.
+    open: Vec<Matched>,
+    guarded: Vec<Guarded>,
+    /// These match if all answers are yes: hand those back to [`confirm`](Self::confirm).
+    pub asked: Vec<Asked>,
+    /// These are told that they may not see the row (400, 401).
+    refused: Vec<Matched>,
+}
+
+/// One DATA object and who gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// What happened to the row.
+    pub action: Action,
+    /// The DATA object: finished JSON, shared by all recipients.
+    pub data: Bytes,
+    /// Who gets it, each channel once.
+    pub recipients: Vec<Recipient>,
+}
+
+/// A channel and those of its subscriptions that a change matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The ids of its subscriptions.
+    pub ids: Vec<u32>,
+}
+
+impl Match {
+    pub(super) fn new(view: &Arc<View>) -> Self {
+        Self { view: Some(Arc::clone(view)), ..Self::default() }
+    }
+
+    /// Whether nobody is concerned.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.guarded.is_empty() && self.asked.is_empty() && self.refused.is_empty()
+    }
+
+    /// Those that have to be looked at; parties stand together.
+    #[must_use]
+    pub fn guarded(&self) -> &[Guarded] {
+        &self.guarded
+    }
+
+    /// Those that match for certain and get the change unless row-level security hides the row.
+    pub fn keys(&self) -> impl Iterator<Item = SubscriptionKey> {
+        self.open.iter().map(|matched| matched.key).chain(self.guarded.iter().map(|guarded| guarded.key))
+    }
+
+    /// Leaves out those that match for certain and are not to be kept. Those that are asked about stay.
+    pub fn retain(&mut self, mut keep: impl FnMut(SubscriptionKey) -> bool) {
+        self.open.retain(|matched| keep(matched.key));
+        self.guarded.retain(|guarded| keep(guarded.key));
+    }
+
+    /// The database said that a subscription matches.
+    pub fn confirm(&mut self, asked: Asked) {
+        let matched = asked.matched;
+        match matched.guard {
+            None => self.open.push(matched),
+            Some(party) => {
+                let guarded = Guarded { party, key: matched.key, matched };
+                let order = |known: &Guarded| (known.party, known.key) < (party, matched.key);
+                self.guarded.insert(self.guarded.partition_point(order), guarded);
+            }
+        }
+    }
+
+    pub(super) fn add(&mut self, matched: Matched) {
+        match matched.guard {
+            None => self.open.push(matched),
+            Some(party) => self.guarded.push(Guarded { party, key: matched.key, matched }),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, matched: Matched) {
+        self.refused.push(matched);
+    }
+
+    pub(super) fn sort(&mut self) {
+        self.guarded.sort_unstable_by_key(|guarded| (guarded.party, guarded.key));
+    }
+
+    /// About how many bytes it holds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size_of_val(&*self.open) + size_of_val(&*self.guarded) + size_of_val(&*self.refused)
+    }
+
+    /// What to send, rendered once for each set of columns. `seen` are those of the guarded that were found to see the
+    /// row; the others get nothing. Deliveries come in the order in which their first subscriptions were attached.
+    #[must_use]
+    pub fn render(
+        &self,
+        change: &Change<'_>,
+        seen: &[SubscriptionKey],
+        types: &TypeRegistry,
+    ) -> Vec<Delivery> {
+        let Some(view) = &self.view else { return Vec::new() };
+        let mut all = self.open.clone();
+        if !self.guarded.is_empty() && !seen.is_empty() {
+            let seen: FxHashSet<SubscriptionKey> = seen.iter().copied().collect();
+            let shown = self.guarded.iter().filter(|guarded| seen.contains(&guarded.key));
+            all.extend(shown.map(|guarded| guarded.matched));
+        }
+        let mut deliveries = deliveries(view, change, all, types);
+        deliveries.extend(self.refusals(view, change));
+        deliveries
+    }
+
+    fn refusals(&self, view: &View, change: &Change<'_>) -> Option<Delivery> {
+        if self.refused.is_empty() {
+            return None;
+        }
+        let no_key = view.table.primary_key.is_empty();
+        let why = if no_key { Refused::NoPrimaryKey } else { Refused::Unauthorized };
+        let data = payload::refused(&view.table, change.action, change.commit_time, why).into();
+        let mut refused = self.refused.clone();
+        refused.sort_unstable_by_key(|matched| matched.key);
+        Some(Delivery { action: change.action, data, recipients: recipients(&refused) })
+    }
+}
+
+/// One delivery for each set of columns.
+fn deliveries(
+    view: &View,
+    change: &Change<'_>,
+    mut all: Vec<Matched>,
+    types: &TypeRegistry,
+) -> Vec<Delivery> {
+    all.sort_unstable_by_key(|matched| matched.key);
+    let mut groups: Vec<(usize, Vec<Matched>)> = Vec::new();
+    for matched in all {
+        match groups.iter_mut().find(|(shape, _)| *shape == matched.shape) {
+            Some((_, group)) => group.push(matched),
+            None => groups.push((matched.shape, vec![matched])),
+        }
+    }
+    let render = |(shape, group): (usize, Vec<Matched>)| {
+        let shape = view.shapes.get(shape)?.as_ref()?;
+        let data = payload::data(&view.table, &view.mapping, shape, change, types);
+        Some(Delivery { action: change.action, data: data.into(), recipients: recipients(&group) })
+    };
+    groups.into_iter().filter_map(render).collect()
+}
+
+/// Each channel once, with the ids of its subscriptions in their order.
+fn recipients(all: &[Matched]) -> Vec<Recipient> {
+    let mut recipients: Vec<Recipient> = Vec::with_capacity(all.len());
+    let mut places: FxHashMap<ChannelId, usize> =
+        FxHashMap::with_capacity_and_hasher(all.len(), rustc_hash::FxBuildHasher);
+    for matched in all {
+        let place = *places.entry(matched.channel).or_insert(recipients.len());
+        match recipients.get_mut(place) {
+            Some(recipient) => recipient.ids.push(matched.id),
+            None => recipients.push(Recipient { channel: matched.channel, ids: vec![matched.id] }),
+        }
+    }
+    recipients
+}

@@ -13,7 +13,7 @@ use tokio::{
     time::{self, Duration, MissedTickBehavior},
 };
 
-use crate::{report, server_binary};
+use crate::{binary::server_binary, report};
 
 const TOPIC: &str = "realtime:bench";
 

@@ -10,8 +10,9 @@ use tokio::{
 };
 
 use crate::{
+    binary::server_binary,
     ideal::cpu_seconds,
-    report, server_binary, target,
+    report, target,
     wire::{self, LIMIT, Reader, Writer, now_nanos, number_after},
 };
 

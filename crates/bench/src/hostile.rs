@@ -11,7 +11,7 @@ use realtime_testkit::{Server, TestDb};
 use tokio::time::{self, Duration};
 use victims::Seen;
 
-use crate::{report, server_binary, target};
+use crate::{binary::server_binary, report, target};
 
 /// How long an attack goes on before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -107,9 +107,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 }
 
 async fn measure(scene: &Scene, attack: Attack, options: &Options) -> Result<Vec<String>> {
-    let victims = victims::Victims::new(scene).await?;
+    let victims = victims::Victims::new(scene.port, &scene.database).await?;
     scene.forget_peak();
-    let attackers = Attackers::start(attack, scene)?;
+    let attackers = Attackers::start(attack, scene.port, &scene.database)?;
     time::sleep(WARM_UP).await;
     let seen = victims.measure(Duration::from_secs(options.seconds.into())).await?;
     let peak = scene.peak()?;

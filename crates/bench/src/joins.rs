@@ -9,8 +9,9 @@ use serde_json::json;
 use tokio::{process::Command, time::Instant};
 
 use crate::{
+    binary::server_binary,
     changes::{database_cpu, postmaster},
-    report, server_binary, target,
+    report, target,
     wire::{self, Reader, Writer},
 };
 

@@ -6,7 +6,7 @@ use realtime_testkit::{PATIENCE, Server, ServerOptions, Socket, TestDb, Version}
 use serde_json::json;
 use tokio::time::{self, Duration};
 
-use crate::{report, server_binary};
+use crate::{binary::server_binary, report};
 
 /// Topic of the row that ends a run.
 const END: &str = "realtime:public:bench_end";

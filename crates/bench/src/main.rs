@@ -4,6 +4,7 @@
 //! program), so build both with `--release`. CPU time is what the kernel charged to the processes: it depends
 //! less on what else the machine does than elapsed time.
 
+mod binary;
 mod changes;
 mod cluster;
 mod connect;
@@ -19,9 +20,7 @@ mod rooms;
 mod target;
 mod wire;
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -86,15 +85,4 @@ fn main() -> Result<()> {
             Scenario::Ideal(options) => ideal::serve(options).await,
         }
     })
-}
-
-/// The server binary under measurement.
-fn server_binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("REALTIME_BIN") {
-        return Ok(path.into());
-    }
-    let own = std::env::current_exe()?;
-    let path = own.parent().context("no parent directory")?.join("realtime");
-    anyhow::ensure!(path.exists(), "{} is missing: build it with the same profile", path.display());
-    Ok(path)
 }

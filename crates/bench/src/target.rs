@@ -3,7 +3,7 @@
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};
 
-use crate::{ideal, server_binary};
+use crate::{binary::server_binary, ideal};
 
 /// A process that serves.
 pub(crate) enum Target {

@@ -21,7 +21,7 @@ use tokio::{
     time::{self, Duration},
 };
 
-use super::{Scene, victims};
+use super::victims;
 use crate::wire::{self, Reader, Writer, frame};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -83,13 +83,13 @@ pub(crate) struct Orders {
 
 impl Attackers {
     /// Starts the process.
-    pub(crate) fn start(attack: Attack, scene: &Scene) -> Result<Self> {
+    pub(crate) fn start(attack: Attack, port: u16, database: &str) -> Result<Self> {
         let name = attack.to_possible_value().context("attack")?;
         let process = Command::new("nice")
             .args(["-n", "19"])
             .arg(std::env::current_exe()?)
             .args(["hostile-attackers", "--attack", name.get_name()])
-            .args(["--port", &scene.port.to_string(), "--database", &scene.database])
+            .args(["--port", &port.to_string(), "--database", database])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -8,7 +8,6 @@ use tokio::{
 };
 use tokio_postgres::{Client, NoTls};
 
-use super::Scene;
 use crate::wire::{self, Reader, Writer, now_nanos, number_after};
 
 /// Sockets that send heartbeats.
@@ -72,8 +71,8 @@ pub(crate) async fn database(url: &str) -> Result<Client> {
 }
 
 impl Victims {
-    pub(crate) async fn new(scene: &Scene) -> Result<Self> {
-        let database = database(&scene.database).await?;
+    pub(crate) async fn new(port: u16, url: &str) -> Result<Self> {
+        let database = database(url).await?;
         database
             .batch_execute(
                 "create table if not exists public.watched (id bigserial primary key, sent_at bigint not null, body text);
@@ -83,7 +82,6 @@ impl Victims {
                  create publication supabase_realtime for table public.watched, public.large;",
             )
             .await?;
-        let port = scene.port;
         let (mut beating, mut talking, mut listening, mut watching) = (vec![], vec![], vec![], vec![]);
         for n in 0..BEATING {
             beating.push(wire::joined(port, &format!("realtime:beat-{n}"), "{}").await?);

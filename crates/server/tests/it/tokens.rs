@@ -139,6 +139,8 @@ async fn many_tokens_cost_little() -> Result<()> {
             return Ok(());
         }
         anyhow::ensure!(time::Instant::now() < limit, "{data}");
+        // Two receivers a row: the tenant may get a hundred events a second.
+        time::sleep(time::Duration::from_millis(50)).await;
     }
 }
 

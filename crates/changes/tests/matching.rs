@@ -245,7 +245,7 @@ fn row_security_is_never_passed_unchecked() {
     let guarded: Vec<_> =
         (1..=3).map(|n| fixture.attach(n % 2, 1, json!({}), &access(ALL)).unwrap()).collect();
     let bypassing = RoleAccess { bypasses_rls: true, ..access(ALL) };
-    fixture.attach(7, 2, json!({}), &bypassing).unwrap();
+    let open = fixture.attach(7, 2, json!({}), &bypassing).unwrap();
     let new = row([Some("1"), Some("x"), None]);
     assert_eq!(recipients(&fixture.insert(&new)), [(7, vec![2])], "nobody was found to see it");
 
@@ -260,6 +260,11 @@ fn row_security_is_never_passed_unchecked() {
     let types = TypeRegistry::default();
     let deliveries = found.render(&change, &[guarded[1]], &types);
     assert_eq!(recipients(&deliveries), [(0, vec![1]), (7, vec![2])]);
+
+    // Whoever ends while the change waits gets it no more, found to see it or not.
+    let mut found = found;
+    found.forget(&[guarded[1], open].into_iter().collect());
+    assert_eq!(recipients(&found.render(&change, &guarded, &types)), [(1, vec![1, 1])]);
 
     let deleted = fixture.deliver(Action::Delete, None, Some(&OldTuple::Full(new)));
     assert_eq!(data(&deleted[0])["old_record"], json!({"id": 1}));

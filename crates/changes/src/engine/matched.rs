@@ -120,6 +120,13 @@ impl Match {
         self.guarded.retain(|guarded| keep(guarded.key));
     }
 
+    /// Leaves out subscriptions that have ended since: what they were judged by counts no more.
+    pub fn forget(&mut self, ended: &FxHashSet<SubscriptionKey>) {
+        self.open.retain(|matched| !ended.contains(&matched.key));
+        self.guarded.retain(|guarded| !ended.contains(&guarded.key));
+        self.refused.retain(|matched| !ended.contains(&matched.key));
+    }
+
     /// The database said that a subscription matches.
     pub fn confirm(&mut self, asked: Asked) {
         let matched = asked.matched;

@@ -33,9 +33,10 @@ use known::{Known, Watcher};
 pub(super) use lanes::Answer;
 use lanes::Aside;
 use latest::Latest;
-use realtime_changes::{ChannelId, Engine, SubscribeRefusal};
+use realtime_changes::{ChannelId, Engine, SubscribeRefusal, SubscriptionKey};
 use realtime_pgoutput::{Oid, TypeRegistry};
 pub(super) use refresh::Refreshed;
+use rustc_hash::FxHashSet;
 use transaction::{Position, Transaction};
 use waiting::Waiting;
 
@@ -90,6 +91,8 @@ pub(super) struct State {
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
+    /// Subscriptions that ended while changes wait: their channels get none of these.
+    left: FxHashSet<SubscriptionKey>,
     latest: Latest,
     dropped: Dropped,
     away: Option<Away>,
@@ -124,6 +127,7 @@ impl State {
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
+            left: FxHashSet::default(),
             latest: Latest::default(),
             dropped: Dropped::default(),
             away: None,
@@ -161,6 +165,7 @@ impl State {
         self.clear_lanes(None);
         self.waiting.clear();
         self.waiting_bytes = 0;
+        self.left.clear();
         self.latest.clear();
         self.transaction = None;
         self.engine.clear();
@@ -191,6 +196,9 @@ impl State {
         for (oid, key) in watcher.attached {
             self.aside.forget(oid, key);
             self.engine.detach(oid, key);
+            if !self.waiting.is_empty() {
+                self.left.insert(key);
+            }
         }
     }
 

@@ -47,8 +47,14 @@ impl State {
         if self.waiting.is_empty() {
             return;
         }
-        let waiting = std::mem::take(&mut self.waiting);
+        let mut waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
+        let left = std::mem::take(&mut self.left);
+        if !left.is_empty() {
+            for change in &mut waiting {
+                change.matched.forget(&left);
+            }
+        }
         let mut seen: Vec<Vec<SubscriptionKey>> = vec![Vec::new(); waiting.len()];
         let mut tables: Vec<Oid> = Vec::new();
         for change in waiting.iter().filter(|change| !change.matched.guarded().is_empty()) {

@@ -178,6 +178,16 @@ async fn the_connection_ends_during_the_check() -> Result<()> {
     Ok(())
 }
 
+/// Reading goes on for ever for users, whoever cancels it.
+const ENDLESS: &str = "
+    create function public.endless() returns boolean language plpgsql as $$ begin
+        if auth.uid() is null then return true; end if;
+        loop
+            begin perform pg_sleep(60); exception when query_canceled or others then null; end;
+        end loop;
+    end $$;
+    create policy r on realtime.messages for select to authenticated using (public.endless());";
+
 /// Whether no session of the database sleeps.
 const NOBODY_SLEEPS: &str = "select count(*) = 0 from pg_stat_activity
     where datname = current_database() and wait_event = 'PgSleep'";
@@ -188,17 +198,9 @@ async fn a_policy_that_catches_its_cancellation() -> Result<()> {
     let (db, database) =
         ready_with(|config| DatabaseConfig { statement_timeout: Duration::from_millis(300), ..config })
             .await?;
-    db.sql(
-        "create function public.endless() returns boolean language plpgsql as $$ begin
-            if auth.uid() is null then return true; end if;
-            loop
-                begin perform pg_sleep(60); exception when query_canceled or others then null; end;
-            end loop;
-         end $$;
-         create policy r on realtime.messages for select to authenticated using (public.endless());
-         create policy w on realtime.messages for insert to authenticated with check (public.endless());",
-    )
-    .await?;
+    db.sql(ENDLESS).await?;
+    db.sql("create policy w on realtime.messages for insert to authenticated with check (public.endless())")
+        .await?;
     let stuck = with_claims(json!({"role": "authenticated", "sub": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}));
     let expected = AuthorizeError::QueryCanceled("ERROR 57014 (query_canceled)".to_owned());
     assert_eq!(database.authorize_read(&stuck).await.unwrap_err(), expected);
@@ -217,16 +219,7 @@ async fn a_question_that_nobody_waits_for_harms_nobody() -> Result<()> {
         ..config
     })
     .await?;
-    db.sql(
-        "create function public.endless() returns boolean language plpgsql as $$ begin
-            if auth.uid() is null then return true; end if;
-            loop
-                begin perform pg_sleep(60); exception when query_canceled or others then null; end;
-            end loop;
-         end $$;
-         create policy r on realtime.messages for select to authenticated using (public.endless());",
-    )
-    .await?;
+    db.sql(ENDLESS).await?;
     let stuck = with_claims(json!({"role": "authenticated", "sub": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}));
     // The connection is made before.
     assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));

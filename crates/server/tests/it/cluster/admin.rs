@@ -220,7 +220,8 @@ impl Served {
     }
 
     /// Whoever watches is told of the gap, then watches again, and gets what is written there. Each node ends its
-    /// connections when it learns of it: one may follow another that ends a little later, and is told once more then.
+    /// connections when it learns of it: one may follow another that ends a little later, and is told once more then,
+    /// so what was written before may still come.
     async fn watched_anew(&mut self, db: &TestDb, details: &str) -> Result<()> {
         for socket in &mut self.sockets {
             let ended = "The connection to the database was ended: changes may have been missed";
@@ -234,9 +235,9 @@ impl Served {
             db.sql(&format!("insert into public.test (details) values ('{details}')")).await?;
             let mut still = Vec::new();
             for socket in waiting {
-                let change = socket.event(WATCHED, "postgres_changes");
+                let change = written(socket, details);
                 match time::timeout(Duration::from_millis(500), change).await {
-                    Ok(change) => assert_eq!(change?["data"]["record"]["details"], details),
+                    Ok(change) => change?,
                     Err(_) => still.push(socket),
                 }
             }
@@ -244,6 +245,12 @@ impl Served {
         }
         Ok(())
     }
+}
+
+/// Waits for the row with these details.
+async fn written(socket: &mut Socket, details: &str) -> Result<()> {
+    while socket.event(WATCHED, "postgres_changes").await?["data"]["record"]["details"] != details {}
+    Ok(())
 }
 
 /// http_and_ops 20, 23, 26; protocol 38: the tenant's database is another one, its connections are ended, the tenant is
@@ -258,6 +265,9 @@ async fn databases_follow_on_every_node() -> Result<()> {
     let next = TestDb::with_fixture_a().await?;
     served.change(1, json!({"extensions": [extension(&next).await?]})).await?;
     served.watched_anew(&next, "moved").await?;
+    for socket in &mut served.sockets {
+        socket.settle().await?;
+    }
     served.db.sql("insert into public.test (details) values ('nobody looks here')").await?;
     until("nobody is left in the old database", || async { Ok(connections(&served.db).await?.is_empty()) })
         .await?;

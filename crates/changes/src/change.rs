@@ -1,6 +1,6 @@
 //! A row change, as it came out of the log.
 
-use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
+use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros};
 
 use crate::{cell::Cell, params::EventFilter};
 
@@ -61,10 +61,6 @@ impl<'a> Change<'a> {
             }
             (None, None) => None,
         };
-        match value {
-            Some(Value::Null) => Cell::Null,
-            Some(Value::Text(text) | Value::Binary(text)) => Cell::Text(text),
-            Some(Value::Unchanged) | None => Cell::Missing,
-        }
+        Cell::of(value)
     }
 }

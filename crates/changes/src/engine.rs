@@ -3,6 +3,8 @@
 //! Conditions of equality go through a hash index: a row costs what matches it, not what subscribes.
 
 mod attachment;
+mod by_party;
+mod judges;
 mod matched;
 mod party;
 mod watched;
@@ -10,13 +12,21 @@ mod watched;
 use std::sync::Arc;
 
 pub use attachment::{Attachment, ChannelId, SubscriptionKey};
+pub use judges::{CallNeed, Lack};
 pub use matched::{Asked, Delivery, Guarded, Match, Recipient};
 pub use party::{Party, PartyId};
-use realtime_pgoutput::{Oid, message::Relation};
-use rustc_hash::FxHashMap;
+use realtime_pgoutput::{
+    Oid,
+    message::{Relation, UnixMicros},
+};
+use rustc_hash::{FxHashMap, FxHashSet};
 use watched::Watched;
 
-use crate::{Table, change::Change};
+use crate::{
+    Table, Truth,
+    change::Change,
+    policy::{Answer, Compiled, Values},
+};
 
 /// The table is not known to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +37,8 @@ pub struct UnknownTable;
 #[derive(Debug, Default)]
 pub struct Engine {
     tables: FxHashMap<Oid, Watched>,
+    /// The tables that policies read, and whose policies.
+    readers: FxHashMap<Oid, FxHashSet<Oid>>,
     next_key: u64,
 }
 
@@ -34,7 +46,19 @@ impl Engine {
     /// Makes a table known, or known anew: whatever was attached to it is gone and has to be attached again.
     pub fn put_table(&mut self, table: Arc<Table>, relation: &Relation) {
         let oid = table.oid;
-        self.tables.insert(oid, Watched::new(table, relation));
+        self.tables.insert(oid, Watched::new(table, relation, None));
+    }
+
+    /// The same where it is known which columns the log has: for each column of the table its place in the log's rows.
+    /// Policies go by that; without it they go by names, which may have changed hands since the log was written.
+    pub fn put_table_with_places(
+        &mut self,
+        table: Arc<Table>,
+        relation: &Relation,
+        places: Box<[Option<usize>]>,
+    ) {
+        let oid = table.oid;
+        self.tables.insert(oid, Watched::new(table, relation, Some(places)));
     }
 
     /// Forgets a table and whatever was attached to it. Idempotent.
@@ -45,6 +69,7 @@ impl Engine {
     /// Forgets all tables.
     pub fn clear(&mut self) {
         self.tables.clear();
+        self.readers.clear();
     }
 
     /// The table as it was last made known.
@@ -84,18 +109,22 @@ impl Engine {
         self.tables.get(&oid)?.subscription(key)
     }
 
-    /// Which subscriptions a change matches, and what has to be asked or looked at for them.
+    /// Which subscriptions a change matches, and what has to be asked or looked at for them. `now`: the clock that
+    /// policies read.
     #[must_use]
-    pub fn match_row(&self, change: &Change<'_>) -> Match {
-        self.tables.get(&change.relation.oid).map(|watched| watched.match_row(change)).unwrap_or_default()
+    pub fn match_row(&self, change: &Change<'_>, now: UnixMicros) -> Match {
+        self.tables
+            .get(&change.relation.oid)
+            .map(|watched| watched.match_row(change, now))
+            .unwrap_or_default()
     }
 
     /// A match of one subscription whose condition holds, as was found out elsewhere.
     #[must_use]
-    pub fn match_one(&self, change: &Change<'_>, key: SubscriptionKey) -> Match {
+    pub fn match_one(&self, change: &Change<'_>, key: SubscriptionKey, now: UnixMicros) -> Match {
         self.tables
             .get(&change.relation.oid)
-            .map(|watched| watched.match_one(change, key))
+            .map(|watched| watched.match_one(change, key, now))
             .unwrap_or_default()
     }
 
@@ -103,5 +132,82 @@ impl Engine {
     #[must_use]
     pub fn party(&self, oid: Oid, id: PartyId) -> Option<&Arc<Party>> {
         self.tables.get(&oid)?.party(id)
+    }
+
+    /// Whether the rows of a table can be judged, as far as they are judged here.
+    #[must_use]
+    pub fn is_ready(&self, oid: Oid) -> bool {
+        self.tables.get(&oid).is_none_or(|watched| watched.judges().are_ready())
+    }
+
+    /// What the policies of a table need before they can judge its rows, by role.
+    #[must_use]
+    pub fn lacks(&self, oid: Oid) -> Vec<(Box<str>, Lack)> {
+        self.tables.get(&oid).map(|watched| watched.judges().lacks()).unwrap_or_default()
+    }
+
+    /// The compiled policies of a table that decide for a role.
+    #[must_use]
+    pub fn policies(&self, oid: Oid, role: &str) -> Option<&Arc<Compiled>> {
+        self.tables.get(&oid)?.judges().policies(role)
+    }
+
+    /// Takes the policies of a table that decide for a role. `None`: the database is asked about every row.
+    pub fn put_policies(&mut self, oid: Oid, role: &str, policies: Option<Arc<Compiled>>) {
+        let reads = policies.iter().flat_map(|policies| policies.reads());
+        for table in reads {
+            self.readers.entry(table).or_default().insert(oid);
+        }
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().put(role, policies);
+        }
+    }
+
+    /// All policies have to be compiled again.
+    pub fn forget_policies(&mut self) {
+        self.readers.clear();
+        for watched in self.tables.values_mut() {
+            watched.judges_mut().forget();
+        }
+    }
+
+    /// Takes the values of a party that came.
+    pub fn put_values(&mut self, oid: Oid, role: &str, party: PartyId, values: Values) {
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().put_values(role, party, values);
+        }
+    }
+
+    /// Takes new answers to some terms, by their places, for all parties of a role.
+    pub fn renew_values(
+        &mut self,
+        oid: Oid,
+        role: &str,
+        terms: &[usize],
+        answers: Vec<(PartyId, Vec<(usize, Answer)>)>,
+    ) {
+        let Some(watched) = self.tables.get_mut(&oid) else { return };
+        for (party, answers) in &answers {
+            watched.judges_mut().renew(role, *party, answers);
+        }
+        watched.judges_mut().renewed(role, terms);
+    }
+
+    /// A row of a table, or all of it, has changed: what policies read in it is out of date. Whether any does.
+    pub fn changed(&mut self, table: Oid) -> bool {
+        let Some(readers) = self.readers.get(&table) else { return false };
+        for oid in readers {
+            if let Some(watched) = self.tables.get_mut(oid) {
+                watched.judges_mut().changed(table);
+            }
+        }
+        true
+    }
+
+    /// Takes the answers to a call, in the order of its parties; `None` where it failed.
+    pub fn answer(&mut self, oid: Oid, need: &CallNeed, answers: &[Option<Truth>]) {
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().answer(need, answers);
+        }
     }
 }

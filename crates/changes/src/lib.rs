@@ -31,8 +31,8 @@ pub use catalog::{Column, Comparison, Operators, RoleAccess, Table};
 pub use cell::Cell;
 pub use change::{Action, Change};
 pub use engine::{
-    Asked, Attachment, ChannelId, Delivery, Engine, Guarded, Match, Party, PartyId, Recipient,
-    SubscriptionKey, UnknownTable,
+    Asked, Attachment, CallNeed, ChannelId, Delivery, Engine, Guarded, Lack, Match, Party, PartyId,
+    Recipient, SubscriptionKey, UnknownTable,
 };
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;

@@ -83,6 +83,19 @@ impl Mapping {
     }
 }
 
+/// What a group of subscribers gets of the old row (row_security 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OldImage {
+    /// All that the log has.
+    Whole,
+    /// The primary key of a deleted row that cannot be judged, because the log has no more of it than a key.
+    Key,
+    /// All that the log has if the database says that the old row was seen, else nothing of it.
+    Open,
+    /// Nothing: the primary key as far as it is that of the new row.
+    Hidden,
+}
+
 /// The error literals of 2.6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -122,9 +135,11 @@ pub(crate) fn data(
     mapping: &Mapping,
     shape: &Shape,
     change: &Change<'_>,
+    old: OldImage,
     types: &TypeRegistry,
 ) -> Vec<u8> {
-    let writer = Writer { table, mapping, shape, change, types, trimmed: is_too_large(table, change, types) };
+    let trimmed = is_too_large(table, change, types);
+    let writer = Writer { table, mapping, shape, change, old, types, trimmed };
     let mut out = Vec::with_capacity(256 + shape.columns_json.len());
     head(&mut out, table, change.action);
     out.extend_from_slice(b",\"commit_timestamp\":\"");
@@ -162,6 +177,7 @@ struct Writer<'a> {
     mapping: &'a Mapping,
     shape: &'a Shape,
     change: &'a Change<'a>,
+    old: OldImage,
     types: &'a TypeRegistry,
     trimmed: bool,
 }
@@ -177,15 +193,16 @@ impl Writer<'_> {
     /// row: the key is that of the new one.
     fn old_record(&self, out: &mut Vec<u8>) {
         let identity = |at: usize| self.change.relation.columns.get(at).is_some_and(|column| column.identity);
-        // Whose row-level security hides rows gets of a deleted one no more than its key (3.4).
-        let key_only = self.change.action == Action::Delete && self.table.row_security;
         let in_key = |at: usize| {
             let column = self.mapping.to_table.get(at).copied().flatten();
             column.is_some_and(|column| self.table.primary_key.contains(&column))
         };
         self.object(out, |at| {
-            if key_only && !in_key(at) {
-                return None;
+            match self.old {
+                OldImage::Whole => {}
+                OldImage::Key if in_key(at) => {}
+                OldImage::Open | OldImage::Hidden if in_key(at) => return self.unchanged(at),
+                _ => return None,
             }
             match (self.change.old, self.change.new) {
                 (Some(OldTuple::Full(old)), _) => old.get(at),
@@ -194,6 +211,16 @@ impl Writer<'_> {
                 (None, None) => None,
             }
         });
+    }
+
+    /// A value of the new row, if the old row had the same.
+    fn unchanged(&self, at: usize) -> Option<&Value> {
+        let new = self.change.new?.get(at)?;
+        let is_same = match (new, self.change.old) {
+            (Value::Unchanged, _) | (_, None) => true,
+            (new, Some(OldTuple::Full(old) | OldTuple::Key(old))) => old.get(at) == Some(new),
+        };
+        is_same.then_some(new)
     }
 
     /// An object of the visible columns for which there is a value.

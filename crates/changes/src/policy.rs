@@ -21,7 +21,7 @@
 //!
 //! **Ask for a party** when its first subscription comes and when its claims change: run each [`Term::sql`] as the
 //! role with the claims, all in one round trip, each in a subtransaction that is undone. Columns come as texts. The
-//! answers, `Err` for one that failed, make [`Compiled::values`]; enter them by [`Sight::insert`]. The answers must not
+//! answers make [`Compiled::values`]; enter them by [`Sight::insert`]. The answers must not
 //! be older than the first row that is judged by them: ask after the party was made known, and let rows wait for it.
 //! The session's output settings must be those of the replication session.
 //!
@@ -68,7 +68,7 @@ mod why;
 
 pub use catalog::{Catalog, Collation, Field, Function, NamedType, Relation, Volatility, Wanted};
 pub use compile::compile;
-pub use compiled::{Answer, Asked, Call, Compiled, Policy, Term};
+pub use compiled::{Answer, Asked, Call, Compiled, NoValue, Policy, Term};
 pub use names::{CallId, TermId};
 pub use scan::Reads;
 pub use sight::{CallKey, Need, PartyName, Seen, Sight};

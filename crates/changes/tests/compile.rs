@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use realtime_changes::{
     Cell, Truth,
     policy::{
-        self, Answer, Catalog, Collation, Compiled, Field, Function, Policy, Relation, Sight, Volatility,
-        Wanted, Why,
+        self, Answer, Catalog, Collation, Compiled, Field, Function, NoValue, Policy, Relation, Sight,
+        Volatility, Wanted, Why,
     },
 };
 use realtime_pgoutput::message::UnixMicros;
@@ -231,7 +231,7 @@ fn a_failed_term_shows_nothing_unasked() {
         compiled.judge(row(&text), &compiled.values(&[answer]), UnixMicros(0), |_| Truth::OPEN)
     };
     assert_eq!(judge(one(ANN)), Truth::TRUE);
-    assert_eq!(judge(Err(())), Truth::OPEN);
+    assert_eq!(judge(Err(NoValue::Failed)), Truth::OPEN);
     assert_eq!(
         compiled.judge(row(&text), &compiled.values(&[]), UnixMicros(0), |_| Truth::OPEN),
         Truth::OPEN

@@ -119,9 +119,9 @@ impl Fixture {
 
     fn deliver(&self, action: Action, new: Option<&Tuple>, old: Option<&OldTuple>) -> Vec<Delivery> {
         let change = self.change(action, new, old);
-        let found = self.engine.match_row(&change);
+        let found = self.engine.match_row(&change, UnixMicros(0));
         assert!(found.asked.is_empty());
-        found.render(&change, &[], &TypeRegistry::default())
+        found.render(&change, &[], &[], &TypeRegistry::default())
     }
 
     fn insert(&self, new: &Tuple) -> Vec<Delivery> {
@@ -250,7 +250,7 @@ fn row_security_is_never_passed_unchecked() {
     assert_eq!(recipients(&fixture.insert(&new)), [(7, vec![2])], "nobody was found to see it");
 
     let change = fixture.change(Action::Insert, Some(&new), None);
-    let found = fixture.engine.match_row(&change);
+    let found = fixture.engine.match_row(&change, UnixMicros(0));
     let mut parties: Vec<_> = found.guarded().iter().map(|guarded| guarded.party).collect();
     assert_eq!((found.keys().count() - parties.len(), parties.len()), (1, 3));
     parties.dedup();
@@ -258,13 +258,13 @@ fn row_security_is_never_passed_unchecked() {
     let claims = |id| fixture.engine.party(OID, id).unwrap().claims.to_string();
     assert_ne!(claims(parties[0]), claims(parties[1]));
     let types = TypeRegistry::default();
-    let deliveries = found.render(&change, &[guarded[1]], &types);
+    let deliveries = found.render(&change, &[guarded[1]], &[], &types);
     assert_eq!(recipients(&deliveries), [(0, vec![1]), (7, vec![2])]);
 
     // Whoever ends while the change waits gets it no more, found to see it or not.
     let mut found = found;
     found.forget(&[guarded[1], open].into_iter().collect());
-    assert_eq!(recipients(&found.render(&change, &guarded, &types)), [(1, vec![1, 1])]);
+    assert_eq!(recipients(&found.render(&change, &guarded, &[], &types)), [(1, vec![1, 1])]);
 
     let deleted = fixture.deliver(Action::Delete, None, Some(&OldTuple::Full(new)));
     assert_eq!(data(&deleted[0])["old_record"], json!({"id": 1}));
@@ -331,7 +331,7 @@ fn questions() {
     let key = fixture.attach(1, 1, json!({"filter": "n=gt.0,body=not.imatch.^a"}), &access(ALL)).unwrap();
     let new = row([Some("1"), Some("abc"), Some("1")]);
     let change = fixture.change(Action::Insert, Some(&new), None);
-    let mut found = fixture.engine.match_row(&change);
+    let mut found = fixture.engine.match_row(&change, UnixMicros(0));
     assert_eq!(found.keys().count(), 0);
     let asked = found.asked.pop().unwrap();
     assert_eq!((asked.key, asked.questions.len()), (key, 1));
@@ -344,10 +344,15 @@ fn questions() {
     assert_eq!(&question.value[..], b"abc");
     assert_eq!([Some(true), Some(false), None].map(|answer| question.holds(answer)), [false, true, false]);
     found.confirm(asked);
-    let deliveries = found.render(&change, &[], &TypeRegistry::default());
+    let deliveries = found.render(&change, &[], &[], &TypeRegistry::default());
     assert_eq!(recipients(&deliveries), [(1, vec![1])]);
     let failing = row([Some("1"), Some("abc"), Some("0")]);
-    assert!(fixture.engine.match_row(&fixture.change(Action::Insert, Some(&failing), None)).is_empty());
+    assert!(
+        fixture
+            .engine
+            .match_row(&fixture.change(Action::Insert, Some(&failing), None), UnixMicros(0))
+            .is_empty()
+    );
 }
 
 /// How a value compares with a literal.

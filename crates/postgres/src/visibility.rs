@@ -13,6 +13,7 @@
 //! nothing is concluded from what policies read elsewhere and the question is put again.
 
 mod check;
+pub(crate) mod compiled;
 mod condition;
 mod image;
 mod inquiry;
@@ -33,7 +34,7 @@ pub(crate) use logged::logged;
 use policies::Policies;
 pub(crate) use policies::PolicyCache;
 use realtime_changes::Table;
-pub(crate) use snapshot::wait_until_visible;
+pub(crate) use snapshot::{Passed, wait_until_visible};
 use tokio_postgres::types::{ToSql, Type};
 pub(crate) use troubled::Troubled;
 

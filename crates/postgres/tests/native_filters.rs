@@ -173,7 +173,7 @@ fn passes(table: &Arc<Table>, filter: &str, canonical: &str, row: Option<&str>) 
         old: None,
         commit_time: UnixMicros(0),
     };
-    let found = engine.match_row(&change);
+    let found = engine.match_row(&change, UnixMicros(0));
     if found.asked.is_empty() { Some(found.keys().next().is_some()) } else { None }
 }
 

@@ -8,12 +8,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     attachment::{ChannelId, SubscriptionKey},
+    judges::CallNeed,
     party::PartyId,
 };
 use crate::{
     Question, RoleAccess, Table,
     change::{Action, Change},
-    payload::{self, Mapping, Refused, Shape},
+    payload::{self, Mapping, OldImage, Refused, Shape},
 };
 
 /// A table as its changes are rendered. Matches share it, so that they can be rendered later.
@@ -33,8 +34,10 @@ pub(super) struct Matched {
     pub(super) id: u32,
     /// Its place among the shapes of the view.
     pub(super) shape: usize,
-    /// Its party, if row-level security decides.
+    /// Its party, if the database has to be asked whether row-level security shows it the row.
     pub(super) guard: Option<PartyId>,
+    /// What it gets of the old row.
+    pub(super) old: OldImage,
 }
 
 /// A subscription that may get a change if row-level security shows the row to its party.
@@ -44,7 +47,15 @@ pub struct Guarded {
     pub party: PartyId,
     /// The subscription.
     pub key: SubscriptionKey,
+    /// Whether the old row of an update has to be judged too: who sees it gets it.
+    pub asks_old: bool,
     matched: Matched,
+}
+
+impl Guarded {
+    fn new(party: PartyId, matched: Matched) -> Self {
+        Self { party, key: matched.key, asks_old: matched.old == OldImage::Open, matched }
+    }
 }
 
 /// A subscription that matches if the database says so.
@@ -70,6 +81,8 @@ pub struct Match {
     pub asked: Vec<Asked>,
     /// These are told that they may not see the row (400, 401).
     refused: Vec<Matched>,
+    /// Calls of policies that would decide for some of the guarded: when they are answered, match again.
+    pub needs: Vec<CallNeed>,
 }
 
 /// One DATA object and who gets it.
@@ -103,7 +116,7 @@ impl Match {
         self.open.is_empty() && self.guarded.is_empty() && self.asked.is_empty() && self.refused.is_empty()
     }
 
-    /// Those that have to be looked at; parties stand together.
+    /// Those about which the database has to be asked; parties stand together.
     #[must_use]
     pub fn guarded(&self) -> &[Guarded] {
         &self.guarded
@@ -133,7 +146,7 @@ impl Match {
         match matched.guard {
             None => self.open.push(matched),
             Some(party) => {
-                let guarded = Guarded { party, key: matched.key, matched };
+                let guarded = Guarded::new(party, matched);
                 let order = |known: &Guarded| (known.party, known.key) < (party, matched.key);
                 self.guarded.insert(self.guarded.partition_point(order), guarded);
             }
@@ -143,7 +156,7 @@ impl Match {
     pub(super) fn add(&mut self, matched: Matched) {
         match matched.guard {
             None => self.open.push(matched),
-            Some(party) => self.guarded.push(Guarded { party, key: matched.key, matched }),
+            Some(party) => self.guarded.push(Guarded::new(party, matched)),
         }
     }
 
@@ -162,20 +175,27 @@ impl Match {
     }
 
     /// What to send, rendered once for each set of columns. `seen` are those of the guarded that were found to see the
-    /// row; the others get nothing. Deliveries come in the order in which their first subscriptions were attached.
+    /// row, `seen_old` those of them that saw the old row; the others get nothing of it. Deliveries come in the order in which their first subscriptions were attached.
     #[must_use]
     pub fn render(
         &self,
         change: &Change<'_>,
         seen: &[SubscriptionKey],
+        seen_old: &[SubscriptionKey],
         types: &TypeRegistry,
     ) -> Vec<Delivery> {
         let Some(view) = &self.view else { return Vec::new() };
         let mut all = self.open.clone();
         if !self.guarded.is_empty() && !seen.is_empty() {
             let seen: FxHashSet<SubscriptionKey> = seen.iter().copied().collect();
+            let seen_old: FxHashSet<SubscriptionKey> = seen_old.iter().copied().collect();
             let shown = self.guarded.iter().filter(|guarded| seen.contains(&guarded.key));
-            all.extend(shown.map(|guarded| guarded.matched));
+            let old = |guarded: &Guarded| match guarded.matched.old {
+                OldImage::Open if seen_old.contains(&guarded.key) => OldImage::Whole,
+                OldImage::Open => OldImage::Hidden,
+                old => old,
+            };
+            all.extend(shown.map(|guarded| Matched { old: old(guarded), ..guarded.matched }));
         }
         let mut deliveries = deliveries(view, change, all, types);
         deliveries.extend(self.refusals(view, change));
@@ -203,16 +223,17 @@ fn deliveries(
     types: &TypeRegistry,
 ) -> Vec<Delivery> {
     all.sort_unstable_by_key(|matched| matched.key);
-    let mut groups: Vec<(usize, Vec<Matched>)> = Vec::new();
+    let mut groups: Vec<((usize, OldImage), Vec<Matched>)> = Vec::new();
     for matched in all {
-        match groups.iter_mut().find(|(shape, _)| *shape == matched.shape) {
+        let kind = (matched.shape, matched.old);
+        match groups.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, group)) => group.push(matched),
-            None => groups.push((matched.shape, vec![matched])),
+            None => groups.push((kind, vec![matched])),
         }
     }
-    let render = |(shape, group): (usize, Vec<Matched>)| {
+    let render = |((shape, old), group): ((usize, OldImage), Vec<Matched>)| {
         let shape = view.shapes.get(shape)?.as_ref()?;
-        let data = payload::data(&view.table, &view.mapping, shape, change, types);
+        let data = payload::data(&view.table, &view.mapping, shape, change, old, types);
         Some(Delivery { action: change.action, data: data.into(), recipients: recipients(&group) })
     };
     groups.into_iter().filter_map(render).collect()

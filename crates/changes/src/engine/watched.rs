@@ -2,18 +2,20 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_pgoutput::message::Relation;
+use realtime_pgoutput::message::{OldTuple, Relation, UnixMicros, Value};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     attachment::{Attachment, ChannelId, SubscriptionKey},
+    by_party::ByParty,
+    judges::{Judged, Judges, Sees},
     matched::{Asked, Match, Matched, View},
     party::{Parties, Party, PartyId},
 };
 use crate::{
     Cell, Table,
     change::{Action, Change},
-    payload::{Mapping, Shape},
+    payload::{Mapping, OldImage, Shape},
     predicate::Outcome,
     value::Family,
 };
@@ -27,11 +29,17 @@ pub(super) struct Watched {
     index: FxHashMap<usize, ColumnIndex>,
     /// Those that the index cannot find.
     residual: FxHashSet<SubscriptionKey>,
+    /// The same, where row-level security decides.
+    guarded: ByParty,
     /// Those whose role may not read the primary key.
     unauthorized: FxHashSet<SubscriptionKey>,
     /// How many subscriptions have each shape of the view.
     shape_uses: Vec<usize>,
     parties: Parties,
+    judges: Judges,
+    /// Where the log has the columns that policies read, by index of the table's columns. Told apart by their numbers:
+    /// names may have changed hands since.
+    places: Box<[Option<usize>]>,
 }
 
 #[derive(Debug)]
@@ -51,22 +59,33 @@ struct Held {
     /// Whether the role may read any column.
     reads_any: bool,
     party: PartyId,
+    /// Who judges what it sees; `None`: row-level security does not decide.
+    judge: Option<usize>,
+}
+
+/// A change that is looked at, and what was found out so far.
+struct Looked<'a, 'c> {
+    change: &'a Change<'c>,
+    now: UnixMicros,
+    judged: Judged,
+    found: Match,
 }
 
 impl Watched {
-    pub(super) fn new(table: Arc<Table>, relation: &Relation) -> Self {
+    pub(super) fn new(table: Arc<Table>, relation: &Relation, places: Option<Box<[Option<usize>]>>) -> Self {
+        let mapping = Mapping::new(&table, relation);
+        let by_name = || (0..table.columns.len()).map(|column| mapping.in_tuple(column)).collect();
         Self {
-            view: Arc::new(View {
-                mapping: Arc::new(Mapping::new(&table, relation)),
-                table,
-                shapes: Vec::new(),
-            }),
+            places: places.unwrap_or_else(by_name),
+            view: Arc::new(View { mapping: Arc::new(mapping), table, shapes: Vec::new() }),
             attachments: FxHashMap::default(),
             index: FxHashMap::default(),
             residual: FxHashSet::default(),
+            guarded: ByParty::default(),
             unauthorized: FxHashSet::default(),
             shape_uses: Vec::new(),
             parties: Parties::default(),
+            judges: Judges::default(),
         }
     }
 
@@ -87,14 +106,22 @@ impl Watched {
         self.parties.get(id)
     }
 
-    /// Whether a subscription may get a change only after a look at what row-level security shows it.
-    fn is_guarded(&self, action: Action, attachment: &Attachment) -> bool {
-        self.view.table.asks() && !attachment.access.bypasses_rls && action != Action::Delete
+    pub(super) fn judges(&self) -> &Judges {
+        &self.judges
+    }
+
+    pub(super) fn judges_mut(&mut self) -> &mut Judges {
+        &mut self.judges
     }
 
     pub(super) fn attach(&mut self, key: SubscriptionKey, attachment: Attachment) {
         let (shape, reads_any) = self.enter_shape(&attachment);
         let reads_key = attachment.access.reads_key(&self.view.table);
+        let access = &attachment.access;
+        let party =
+            self.parties.enter(Party { role: access.role.clone(), claims: Arc::clone(&attachment.claims) });
+        let is_guarded = self.view.table.asks() && !access.bypasses_rls;
+        let judge = is_guarded.then(|| self.judges.enter(&access.role, party));
         if !reads_key {
             self.unauthorized.insert(key);
         }
@@ -108,20 +135,22 @@ impl Watched {
                     index.keys.entry(value.to_vec()).or_default().push(key);
                 }
             }
+            None if is_guarded => self.guarded.insert(party, key),
             None => {
                 self.residual.insert(key);
             }
         }
-        let party = self
-            .parties
-            .enter(Party { role: attachment.access.role.clone(), claims: Arc::clone(&attachment.claims) });
-        self.attachments.insert(key, Held { attachment, shape, reads_key, reads_any, party });
+        self.attachments.insert(key, Held { attachment, shape, reads_key, reads_any, party, judge });
     }
 
     pub(super) fn detach(&mut self, key: SubscriptionKey) {
         let Some(held) = self.attachments.remove(&key) else { return };
         self.residual.remove(&key);
+        self.guarded.remove(held.party, key);
         self.unauthorized.remove(&key);
+        if let Some(judge) = held.judge {
+            self.judges.leave(judge, held.party);
+        }
         if let Some(wanted) = held.attachment.predicate.index_keys()
             && let Some(index) = self.index.get_mut(&wanted.column)
         {
@@ -191,57 +220,140 @@ impl Watched {
     }
 
     /// What a subscription is in a match.
-    fn matched(&self, action: Action, key: SubscriptionKey, held: &Held) -> Matched {
+    fn matched(key: SubscriptionKey, held: &Held, guard: Option<PartyId>, old: OldImage) -> Matched {
         let Attachment { channel, id, .. } = held.attachment;
-        let guard = self.is_guarded(action, &held.attachment).then_some(held.party);
-        Matched { key, channel, id, shape: held.shape, guard }
+        Matched { key, channel, id, shape: held.shape, guard, old }
     }
 
-    pub(super) fn match_one(&self, change: &Change<'_>, key: SubscriptionKey) -> Match {
-        let mut found = Match::new(&self.view);
-        if let Some(held) = self.attachments.get(&key) {
-            found.add(self.matched(change.action, key, held));
+    pub(super) fn match_one(&self, change: &Change<'_>, key: SubscriptionKey, now: UnixMicros) -> Match {
+        let mut looked = self.look(change, now);
+        if let Some(held) = self.attachments.get(&key)
+            && let Some(matched) = self.decide(key, held, &mut looked)
+        {
+            looked.found.add(matched);
         }
-        found
+        looked.found
     }
 
-    pub(super) fn match_row(&self, change: &Change<'_>) -> Match {
-        let mut found = Match::new(&self.view);
-        let mapping = &self.view.mapping;
-        let cell = |column: usize| mapping.in_tuple(column).map_or(Cell::Missing, |at| change.cell(at));
-        let row_change = change.action != Action::Delete;
-        if row_change {
-            self.refuse(change, &mut found);
+    pub(super) fn match_row(&self, change: &Change<'_>, now: UnixMicros) -> Match {
+        let mut looked = self.look(change, now);
+        if change.action != Action::Delete {
+            self.refuse(change, &mut looked.found);
             if self.view.table.primary_key.is_empty() {
-                return found;
+                return looked.found;
             }
         }
-        let mut consider = |key: &SubscriptionKey| {
-            let Some(held) = self.attachments.get(key) else { return };
-            // A role that can read no column receives nothing (spec README, decision 6).
-            let readable = if row_change { held.reads_key } else { held.reads_any };
-            if !readable || !change.action.wanted_by(held.attachment.event) {
-                return;
+        for key in &self.residual {
+            self.consider(*key, &mut looked);
+        }
+        for party in self.candidates(change) {
+            for key in self.guarded.of(party) {
+                self.consider(key, &mut looked);
             }
-            let matched = || self.matched(change.action, *key, held);
-            match held.attachment.predicate.evaluate(cell) {
-                Outcome::Holds => found.add(matched()),
-                Outcome::Fails => {}
-                Outcome::Depends(questions) => {
-                    let access = Arc::clone(&held.attachment.access);
-                    found.asked.push(Asked { key: *key, questions, access, matched: matched() });
+        }
+        for (column, index) in &self.index {
+            let Cell::Text(text) = self.cell(change, *column) else { continue };
+            if let Some(keys) = index.family.key(text).and_then(|value| index.keys.get(&*value)) {
+                for key in keys {
+                    self.consider(*key, &mut looked);
                 }
             }
-        };
-        self.residual.iter().for_each(&mut consider);
-        for (column, index) in &self.index {
-            let Cell::Text(text) = cell(*column) else { continue };
-            if let Some(keys) = index.family.key(text).and_then(|value| index.keys.get(&*value)) {
-                keys.iter().for_each(&mut consider);
-            }
         }
+        let Looked { judged, mut found, .. } = looked;
+        found.needs = self.judges.needs(judged);
         found.sort();
         found
+    }
+
+    fn look<'a, 'c>(&self, change: &'a Change<'c>, now: UnixMicros) -> Looked<'a, 'c> {
+        // The row is not judged by a clock that is behind the one of its commit.
+        let now = UnixMicros(now.0.max(change.commit_time.0));
+        Looked { change, now, judged: Judged::default(), found: Match::new(&self.view) }
+    }
+
+    /// A value of the image that filters see.
+    fn cell<'a>(&self, change: &Change<'a>, column: usize) -> Cell<'a> {
+        self.view.mapping.in_tuple(column).map_or(Cell::Missing, |at| change.cell(at))
+    }
+
+    /// A value of an image as policies see it.
+    fn judged_cell<'a>(&self, image: &'a [Value], column: usize) -> Cell<'a> {
+        self.places.get(column).copied().flatten().map_or(Cell::Missing, |at| Cell::of(image.get(at)))
+    }
+
+    /// A value of the new image as policies see it. What the update left alone is that of the old image, where the log
+    /// has all of it.
+    fn new_cell<'a>(&self, change: &Change<'a>, column: usize) -> Cell<'a> {
+        let Some(new) = change.new else { return Cell::Missing };
+        match (self.judged_cell(new, column), change.old) {
+            (Cell::Missing, Some(OldTuple::Full(old))) => self.judged_cell(old, column),
+            (cell, _) => cell,
+        }
+    }
+
+    /// The parties that may get a change.
+    fn candidates(&self, change: &Change<'_>) -> Vec<PartyId> {
+        let mut found = Vec::new();
+        match (change.action, change.old) {
+            (Action::Delete, Some(OldTuple::Full(old))) => {
+                self.judges.candidates(&|column| self.judged_cell(old, column), &mut found);
+            }
+            (Action::Delete, _) => found.extend(self.guarded.parties()),
+            _ => self.judges.candidates(&|column| self.new_cell(change, column), &mut found),
+        }
+        found
+    }
+
+    /// Takes a subscription into the match if the change is its.
+    fn consider(&self, key: SubscriptionKey, looked: &mut Looked<'_, '_>) {
+        let Some(held) = self.attachments.get(&key) else { return };
+        let change = looked.change;
+        // A role that can read no column receives nothing (spec README, decision 6).
+        let readable = if change.action == Action::Delete { held.reads_any } else { held.reads_key };
+        if !readable || !change.action.wanted_by(held.attachment.event) {
+            return;
+        }
+        let Some(matched) = self.decide(key, held, looked) else { return };
+        match held.attachment.predicate.evaluate(|column| self.cell(change, column)) {
+            Outcome::Holds => looked.found.add(matched),
+            Outcome::Fails => {}
+            Outcome::Depends(questions) => {
+                let access = Arc::clone(&held.attachment.access);
+                looked.found.asked.push(Asked { key, questions, access, matched });
+            }
+        }
+    }
+
+    /// Whether row-level security lets a subscription have a change, as far as that is decided here, and what it gets
+    /// of the old row (row_security 1, 3).
+    fn decide(&self, key: SubscriptionKey, held: &Held, looked: &mut Looked<'_, '_>) -> Option<Matched> {
+        let change = looked.change;
+        let is_full = matches!(change.old, Some(OldTuple::Full(_)));
+        if change.action == Action::Delete && !is_full && self.view.table.row_security {
+            return Some(Self::matched(key, held, None, OldImage::Key));
+        }
+        let Some(judge) = held.judge else { return Some(Self::matched(key, held, None, OldImage::Whole)) };
+        let sees_old = |looked: &mut Looked<'_, '_>| match change.old {
+            Some(OldTuple::Full(old)) => {
+                let row = |column| self.judged_cell(old, column);
+                self.judges.judge(judge, held.party, &row, looked.now, &mut looked.judged)
+            }
+            // A key alone cannot be judged.
+            _ => Sees::Shown,
+        };
+        if change.action == Action::Delete {
+            let guard = sees_old(looked).guard(held.party)?;
+            return Some(Self::matched(key, held, guard, OldImage::Whole));
+        }
+        let row = |column| self.new_cell(change, column);
+        let sees = self.judges.judge(judge, held.party, &row, looked.now, &mut looked.judged);
+        let guard = sees.guard(held.party)?;
+        let old = match sees_old(looked) {
+            Sees::Shown => OldImage::Whole,
+            Sees::Open if guard.is_some() => OldImage::Open,
+            Sees::Open | Sees::Hidden => OldImage::Hidden,
+        };
+        Some(Self::matched(key, held, guard, old))
     }
 
     /// Those that are told that they may not see the row: all of a table without a key, else those whose role may not
@@ -250,7 +362,7 @@ impl Watched {
         let mut refuse = |key: &SubscriptionKey| {
             let Some(held) = self.attachments.get(key) else { return };
             if change.action.wanted_by(held.attachment.event) {
-                found.refuse(self.matched(change.action, *key, held));
+                found.refuse(Self::matched(*key, held, None, OldImage::Hidden));
             }
         };
         if self.view.table.primary_key.is_empty() {

@@ -119,6 +119,18 @@ pub struct NamedType {
 }
 
 impl Catalog {
+    /// The names that relations were looked for by.
+    #[must_use]
+    pub fn relation_names(&self) -> Vec<&str> {
+        self.relations.keys().map(|name| &**name).collect()
+    }
+
+    /// The names that functions were looked for by.
+    #[must_use]
+    pub fn function_names(&self) -> Vec<&str> {
+        self.functions.keys().map(|name| &**name).collect()
+    }
+
     /// Enters all relations of a name; none if there are none.
     pub fn put_relations(&mut self, name: impl Into<Box<str>>, relations: Vec<Relation>) {
         self.relations.insert(name.into(), relations);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use realtime_pgoutput::message::UnixMicros;
+use realtime_pgoutput::{Oid, message::UnixMicros};
 
 use super::{
     atom::{Atom, Judged},
@@ -105,8 +105,17 @@ pub struct Asked {
     pub columns: Option<BTreeSet<usize>>,
 }
 
-/// Rows of columns, as the database answered for a term; `Err` if it failed.
-pub type Answer = Result<Vec<Vec<Option<String>>>, ()>;
+/// Rows of columns, as the database answered for a term.
+pub type Answer = Result<Vec<Vec<Option<String>>>, NoValue>;
+
+/// Why a term has no value for a party.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoValue {
+    /// It failed: nothing is shown to the party without asking about the row.
+    Failed,
+    /// It was not asked, or the answer cannot be kept: rows that it decides are asked about.
+    NotAsked,
+}
 
 impl Compiled {
     /// What the compiler looked for and did not find in the catalog. While there is something, the result is right but
@@ -128,6 +137,17 @@ impl Compiled {
         &self.calls
     }
 
+    /// The same with their names.
+    pub fn named_calls(&self) -> impl Iterator<Item = (CallId, &Call)> {
+        (0..).map(CallId).zip(&self.calls)
+    }
+
+    /// The tables that answers to terms and calls depend on, each perhaps several times.
+    pub fn reads(&self) -> impl Iterator<Item = Oid> {
+        let terms = self.terms.iter().map(Term::reads);
+        terms.chain(self.calls.iter().map(Call::reads)).flat_map(|reads| reads.tables.iter().copied())
+    }
+
     /// What is not compiled, and why.
     #[must_use]
     pub fn asked(&self) -> &[Asked] {
@@ -137,12 +157,30 @@ impl Compiled {
     /// The values of a party's terms, by the answers in the order of [`terms`](Self::terms).
     #[must_use]
     pub fn values(&self, answers: &[Answer]) -> Values {
-        let value = |(term, answer): (&Term, &Answer)| match answer {
-            Ok(rows) => term.kind.value(rows),
-            Err(()) => Value::Open,
+        let mut values = Values { all: vec![Value::Open; self.terms.len()], ..Values::default() };
+        let missing = std::iter::repeat(&Err(NoValue::Failed));
+        for (at, answer) in answers.iter().chain(missing).take(self.terms.len()).enumerate() {
+            self.take(&mut values, at, answer);
+        }
+        values
+    }
+
+    /// The values with new answers to some of the terms, by their places.
+    #[must_use]
+    pub fn renewed(&self, mut values: Values, answers: &[(usize, Answer)]) -> Values {
+        for (at, answer) in answers {
+            self.take(&mut values, *at, answer);
+        }
+        values
+    }
+
+    fn take(&self, values: &mut Values, at: usize, answer: &Answer) {
+        let (Some(term), Some(slot)) = (self.terms.get(at), values.all.get_mut(at)) else { return };
+        *slot = answer.as_ref().map_or(Value::Open, |rows| term.kind.value(rows));
+        match answer {
+            Err(NoValue::Failed) => values.failed.insert(at),
+            _ => values.failed.remove(&at),
         };
-        let failed = answers.len() != self.terms.len() || answers.iter().any(Result::is_err);
-        Values { all: self.terms.iter().zip(answers).map(value).collect(), failed }
     }
 
     /// What can be said of a row for a party. Calls are answered by `call`: open if the answer is not known.

@@ -84,6 +84,12 @@ pub struct Seen<P> {
     pub needs: Vec<Need<P>>,
 }
 
+impl<P> Default for Seen<P> {
+    fn default() -> Self {
+        Self { shown: Vec::new(), open: Vec::new(), needs: Vec::new() }
+    }
+}
+
 impl<P: PartyName> Sight<P> {
     /// An index without parties.
     #[must_use]
@@ -247,10 +253,10 @@ impl<P: PartyName> Sight<P> {
 
     /// Something failed for a party.
     fn fail(&mut self, party: P) {
-        let Some(held) = self.parties.get_mut(&party).filter(|held| !held.values.failed) else { return };
+        let Some(held) = self.parties.get_mut(&party).filter(|held| !held.values.call_failed) else { return };
         let since = held.since;
         let mut values = std::mem::take(&mut held.values);
-        values.failed = true;
+        values.call_failed = true;
         self.remove(party);
         self.enter(party, values, since);
     }
@@ -279,7 +285,7 @@ impl<P: PartyName> Sight<P> {
 
     /// Who sees a row.
     pub fn look<'a>(&self, row: impl Fn(usize) -> Cell<'a>, now: UnixMicros) -> Seen<P> {
-        let mut seen = Seen { shown: Vec::new(), open: Vec::new(), needs: Vec::new() };
+        let mut seen = Seen::default();
         for party in self.candidates(&row) {
             self.judge(party, &row, now, &mut seen);
         }

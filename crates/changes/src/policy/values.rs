@@ -1,6 +1,6 @@
 //! The values that the terms of a policy have for a party.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use realtime_pgoutput::{Element, parse_array};
 
@@ -11,9 +11,10 @@ use crate::{truth::Truth, value::Family};
 #[derive(Debug, Clone, Default)]
 pub struct Values {
     pub(super) all: Vec<Value>,
-    /// Whether something failed. PostgreSQL may refuse the whole query then (a privilege is missing), so nothing is
-    /// shown without asking it.
-    pub(super) failed: bool,
+    /// The terms that failed.
+    pub(super) failed: BTreeSet<usize>,
+    /// Whether a call failed.
+    pub(super) call_failed: bool,
 }
 
 /// The value of a term.
@@ -50,9 +51,26 @@ impl ValueSet {
 static OPEN: Value = Value::Open;
 
 impl Values {
+    /// Whether something failed. PostgreSQL may refuse the whole query then (a privilege is missing), so nothing is
+    /// shown without asking it.
+    pub(super) fn is_failed(&self) -> bool {
+        self.call_failed || !self.failed.is_empty()
+    }
+
     /// What a judgement means for the party.
     pub(super) fn settle(&self, truth: Truth) -> Truth {
-        if self.failed && truth.holds() { Truth::OPEN } else { truth }
+        if self.is_failed() && truth.holds() { Truth::OPEN } else { truth }
+    }
+
+    /// About how many bytes they take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let of = |value: &Value| match value {
+            Value::Open | Value::Null => 0,
+            Value::One { text, key } => text.len() + key.len(),
+            Value::Set(set) => set.keys.iter().map(|key| key.len() + 2 * size_of::<Box<[u8]>>()).sum(),
+        };
+        self.all.iter().map(|value| size_of::<Value>() + of(value)).sum()
     }
 
     pub(super) fn get(&self, term: TermId) -> &Value {

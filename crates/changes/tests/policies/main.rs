@@ -16,7 +16,7 @@ use generator::{USERS, WORDS, pick, quoted};
 use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use realtime_changes::{
     Cell, Truth,
-    policy::{Answer, Catalog, Compiled, Policy, Relation, Sight, Values},
+    policy::{Answer, Catalog, Compiled, NoValue, Policy, Relation, Sight, Values},
 };
 use realtime_pgoutput::message::UnixMicros;
 use realtime_testkit::TestDb;
@@ -170,7 +170,7 @@ async fn as_party(client: &Client, claims: Option<&str>, statement: &str) -> Res
     client.batch_execute(&script).await?;
     let found = client.simple_query(statement).await;
     client.batch_execute("rollback").await?;
-    Ok(found.map_err(drop).map(|messages| {
+    Ok(found.map_err(|_| NoValue::Failed).map(|messages| {
         let row = |message: &SimpleQueryMessage| match message {
             SimpleQueryMessage::Row(row) => {
                 Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
@@ -346,14 +346,14 @@ impl World {
                 let id = id(row);
                 let shown = match &shown {
                     Ok(rows) => rows.iter().any(|shown| shown[0].as_deref() == Some(&id)),
-                    Err(()) if verdict.holds() => {
+                    Err(_) if verdict.holds() => {
                         let one = format!("select id from public.rooms where id = '{id}'");
                         match as_party(self.db.client(), claims.as_deref(), &one).await? {
                             Ok(rows) => !rows.is_empty(),
-                            Err(()) => false,
+                            Err(_) => false,
                         }
                     }
-                    Err(()) => false,
+                    Err(_) => false,
                 };
                 if verdict.may_hold() && !verdict.holds() {
                     count.asked += 1;

@@ -316,10 +316,11 @@ impl Check<'_> {
 }
 
 /// Begins a transaction that sees one snapshot.
-const BEGIN: &str = "begin isolation level repeatable read read only; set local search_path to default";
+pub(super) const BEGIN: &str =
+    "begin isolation level repeatable read read only; set local search_path to default";
 
 /// The snapshot, and the settings of a question.
-const SETTINGS: &str = concat!(
+pub(super) const SETTINGS: &str = concat!(
     "select pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.set_config('realtime.check', $1, true),
         pg_catalog.set_config('statement_timeout', $2, true), pg_catalog.set_config('lock_timeout', $3, true),
         pg_catalog.set_config('plan_cache_mode', $4, true), pg_catalog.set_config('jit', 'off', true),
@@ -328,7 +329,7 @@ const SETTINGS: &str = concat!(
 );
 
 /// Whether a session has ended.
-fn is_ended(error: &Error) -> bool {
+pub(super) fn is_ended(error: &Error) -> bool {
     error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN)
 }
 

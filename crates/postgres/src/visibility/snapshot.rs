@@ -1,6 +1,6 @@
 //! Which transactions a snapshot has.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use realtime_retry::Backoff;
 use tokio::time;
@@ -52,6 +52,33 @@ impl Snapshot {
         #[expect(clippy::cast_possible_wrap, reason = "the sign tells behind from ahead")]
         let behind = (xid.wrapping_sub(self.xmax) as i32) < 0;
         behind && !self.running.contains(&xid)
+    }
+}
+
+/// Transactions that have passed in the log at most. A snapshot that lacks an older one is not known here.
+const MAX_PASSED: usize = 10_000;
+
+/// The transactions that have passed in the log lately. A snapshot can lack some of them: those whose commits are not
+/// visible to others yet.
+#[derive(Debug, Default)]
+pub(crate) struct Passed(VecDeque<u32>);
+
+impl Passed {
+    pub(crate) fn push(&mut self, xid: u32) {
+        if self.0.len() >= MAX_PASSED {
+            self.0.pop_front();
+        }
+        self.0.push_back(xid);
+    }
+
+    /// Whether a snapshot has all of them.
+    pub(super) fn are_in(&self, snapshot: &Snapshot) -> bool {
+        let Some(last) = self.0.back() else { return true };
+        // Nearly always nothing runs, or nothing that has passed.
+        let runs = |xid: &u32| self.0.contains(xid);
+        snapshot.has(*last)
+            && !snapshot.running.iter().any(runs)
+            && self.0.iter().rev().take(100).all(|xid| snapshot.has(*xid))
     }
 }
 

@@ -6,11 +6,13 @@ mod bound;
 mod dropped;
 mod failed;
 mod gone;
+mod judging;
 mod known;
 mod lanes;
 mod latest;
 mod messages;
 mod missed;
+mod policies;
 mod refresh;
 mod rows;
 mod sight;
@@ -29,6 +31,7 @@ use bound::Bound;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
 use gone::Gone;
+use judging::Judging;
 use known::{Known, Watcher};
 pub(super) use lanes::Answer;
 use lanes::Aside;
@@ -87,6 +90,8 @@ pub(super) struct State {
     handed: Position,
     /// The policies of tables that were watched.
     policies: PolicyCache,
+    /// Policies that are compiled.
+    judging: Judging,
     troubled: Troubled,
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
@@ -124,6 +129,7 @@ impl State {
             transaction: None,
             handed: Position::default(),
             policies: PolicyCache::default(),
+            judging: Judging::default(),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -172,6 +178,7 @@ impl State {
         self.messages.clear();
         self.known.clear();
         self.policies.clear();
+        self.judging.clear();
         self.gone = Gone::default();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {

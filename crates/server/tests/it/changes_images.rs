@@ -1,7 +1,7 @@
 //! The image that is sent is the image that is judged (row_security 1, 2; its cases are numbered as there).
 
 use anyhow::Result;
-use realtime_testkit::{Frame, Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
+use realtime_testkit::{Frame, SECRET, Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
 
 use crate::BINARY;
@@ -23,7 +23,8 @@ pub(crate) async fn server(more: &str) -> Result<(Server, TestDb)> {
          alter publication supabase_realtime add table docs, fence;",
     ))
     .await?;
-    let server = Server::start(BINARY, &db, ServerOptions::default()).await?;
+    let options = ServerOptions::default().env("METRICS_JWT_SECRET", SECRET);
+    let server = Server::start(BINARY, &db, options).await?;
     Ok((server, db))
 }
 

@@ -95,23 +95,75 @@ async fn policies_decide_who_sees_a_row() -> Result<()> {
     Ok(())
 }
 
-/// postgres_changes 99, 100: deletes are not checked and show the key alone, for every role
+/// postgres_changes 99, 100; row_security 3: a deleted row of which the log has the key alone cannot be judged, so
+/// everybody gets the key; a whole one goes to who saw it and to nobody else
 #[tokio::test]
-async fn deletes_show_the_key() -> Result<()> {
+async fn deleted_rows_go_to_who_saw_them() -> Result<()> {
     let (server, db) = server().await?;
-    db.sql("alter table private.notes replica identity full").await?;
     let mut owner = watching_as(&server, 1).await?;
     let mut other = watching_as(&server, 2).await?;
     let mut service =
         watching(&server, json!({"role": "service_role"}), json!({"schema": "private"})).await?;
-    insert(&db, 1, 1).await?;
-    assert_eq!(next(&mut owner).await?["type"], "INSERT");
-    assert_eq!(next(&mut service).await?["type"], "INSERT");
-    db.sql("delete from private.notes").await?;
-    for socket in [&mut owner, &mut other, &mut service] {
-        let data = next(socket).await?;
-        assert_eq!((&data["type"], &data["old_record"]), (&json!("DELETE"), &json!({"id": 1})));
-        assert!(data.get("record").is_none());
+    for (full, policy) in
+        [(false, ""), (true, ""), (true, "auth.uid() = owner or owner::text || '' = 'asked'")]
+    {
+        if full {
+            db.sql("alter table private.notes replica identity full").await?;
+        }
+        if !policy.is_empty() {
+            db.sql(&format!("alter policy own on private.notes using ({policy})")).await?;
+        }
+        insert(&db, 1, 1).await?;
+        assert_eq!(next(&mut owner).await?["type"], "INSERT");
+        assert_eq!(next(&mut service).await?["type"], "INSERT");
+        db.sql("delete from private.notes").await?;
+        let old = match full {
+            false => json!({"id": 1}),
+            true => json!({"id": 1, "owner": user(1), "body": "body 1"}),
+        };
+        for socket in [&mut owner, &mut service] {
+            let data = next(socket).await?;
+            assert_eq!((&data["type"], &data["old_record"]), (&json!("DELETE"), &old));
+            assert!(data.get("record").is_none());
+        }
+        match full {
+            false => assert_eq!(next(&mut other).await?["old_record"], old),
+            true => assert_eq!(other.settle().await?, [], "{policy}"),
+        }
+    }
+    Ok(())
+}
+
+/// row_security 3, cases 5 and 6: who gets a row learns nothing of what it was before that was hidden
+#[tokio::test]
+async fn old_rows_go_to_who_saw_them() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql("alter table private.notes replica identity full").await?;
+    for policy in ["auth.uid() = owner", "auth.uid() = owner or owner::text || '' = 'asked'"] {
+        db.sql(&format!("alter policy own on private.notes using ({policy})")).await?;
+        let mut ann = watching_as(&server, 1).await?;
+        let claims = json!({"role": "authenticated", "sub": user(2)});
+        let mut bob = watching_as(&server, 2).await?;
+        let deleted =
+            json!({"event": "DELETE", "schema": "private", "table": "notes", "filter": "body=eq.secret"});
+        let mut spy = watching(&server, claims, deleted).await?;
+        insert(&db, 1, 1).await?;
+        let owner =
+            |n: u8| format!("update private.notes set id = id + 1, owner = '{}', body = 'secret'", user(n));
+        db.sql(&owner(2)).await?;
+        let data = next(&mut bob).await?;
+        assert_eq!((&data["record"]["id"], &data["old_record"]), (&json!(2), &json!({})), "{policy}");
+        db.sql("update private.notes set body = 'more'").await?;
+        let data = next(&mut bob).await?;
+        let old = json!({"id": 2, "owner": user(2), "body": "secret"});
+        assert_eq!((&data["record"]["body"], &data["old_record"]), (&json!("more"), &old), "{policy}");
+        db.sql(&format!("{}; delete from private.notes", owner(1))).await?;
+        assert_eq!(next(&mut ann).await?["type"], "INSERT");
+        let data = next(&mut ann).await?;
+        assert_eq!((&data["record"]["id"], &data["old_record"]), (&json!(3), &json!({})), "{policy}");
+        assert_eq!(next(&mut ann).await?["old_record"]["body"], "secret");
+        assert_eq!(bob.settle().await?, [], "{policy}");
+        assert_eq!(spy.settle().await?, [], "a filter tells of no row that is hidden: {policy}");
     }
     Ok(())
 }

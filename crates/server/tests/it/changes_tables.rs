@@ -217,7 +217,7 @@ async fn tables_without_key() -> Result<()> {
     for (table, insert, old) in [
         ("keyless", "(1, null)", json!({"a": 1, "b": null})),
         ("indexed", "('c', 'v')", json!({"code": "c"})),
-        ("guarded", "(1, 'x')", json!({})),
+        ("guarded", "(1, 'x')", json!({"a": 1, "b": "x"})),
     ] {
         let column = if table == "indexed" { "v" } else { "b" };
         db.sql(&format!(

@@ -6,6 +6,7 @@ mod authority;
 mod broadcast;
 mod browser;
 mod changes_attacks;
+mod changes_compiled;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;

@@ -69,7 +69,7 @@ pub(super) fn of<'t>(tree: &'t Node, values: &'t Values) -> Reach<'t> {
     if !tree.judge(&mut |atom| atom.judge_any_row(values)).may_hold() {
         return Reach::Never;
     }
-    if values.failed {
+    if values.is_failed() {
         return Reach::Always;
     }
     match tree {

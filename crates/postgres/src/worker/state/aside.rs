@@ -5,6 +5,7 @@ use realtime_pgoutput::Oid;
 
 use super::{
     State,
+    judging::now,
     lanes::{Answer, Failure, Name, Row},
     waiting::Waiting,
 };
@@ -36,7 +37,7 @@ impl State {
             Ok(false) => {}
             Ok(true) => {
                 let mut waiting = kept.waiting.again();
-                waiting.matched = self.engine.match_one(&waiting.change(), name.1);
+                waiting.matched = self.engine.match_one(&waiting.change(), name.1, now());
                 self.pass_on(waiting).await;
             }
             Err(Failure { text, slow: true }) => self.withheld_aside(name, true, &text),

@@ -70,6 +70,7 @@ impl State {
             self.revive().await?;
             self.recheck_rights().await?;
             self.recheck_types().await?;
+            self.recheck_policies().await?;
         }
         Ok(if self.published.is_empty() { Refreshed::Unpublished } else { Refreshed::Published })
     }

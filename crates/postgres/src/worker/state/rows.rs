@@ -12,7 +12,9 @@ use tokio::time::{self, Duration, Instant};
 use super::{
     State,
     failed::ASK_AGAIN,
+    judging::now,
     lanes::{self, Failure},
+    sight::SeenBy,
     transaction::Transaction,
     waiting::Waiting,
 };
@@ -24,6 +26,9 @@ const MAX_WAITING: usize = 256;
 /// Bytes of changes that wait to be checked at most, give or take one change.
 const MAX_WAITING_BYTES: usize = 1_000_000;
 
+/// How often one answer to a call of a policy may lead to the next for a row.
+const MAX_CALLS: usize = 10;
+
 /// How long the stream waits for the answers about a row: others' rows wait as long.
 const ANSWERS_LIMIT: Duration = Duration::from_millis(200);
 
@@ -31,6 +36,7 @@ impl State {
     pub(in crate::worker) fn begin(&mut self, xid: u32, commit_lsn: Lsn, commit_time: UnixMicros) {
         self.transaction = Some(Transaction { xid, commit_time, position: (commit_lsn, 0) });
         self.gone.passed = commit_lsn;
+        self.judging.passes(xid);
     }
 
     /// Ends the transaction that is being read. Whether all of it, and of all before it, was handed over: else that
@@ -67,6 +73,7 @@ impl State {
             return;
         }
         self.passes(oid);
+        self.reads_change(oid);
         // Skip rows of a relation that was not described (postgres_changes 124).
         let Some(known) = self.known.get(&oid) else { return };
         let relation = Arc::clone(&known.relation);
@@ -82,7 +89,8 @@ impl State {
             matched: Match::default(),
             is_late: false,
         };
-        let mut matched = self.engine.match_row(&waiting.change());
+        self.ready(oid).await;
+        let mut matched = self.match_row(&waiting).await;
         if matched.is_empty() || self.drops() {
             if self.waiting.is_empty() {
                 self.handed = transaction.position;
@@ -106,10 +114,22 @@ impl State {
         self.pass_on(waiting).await;
     }
 
+    /// Which subscriptions a change matches. What policies call for it is asked.
+    async fn match_row(&mut self, waiting: &Waiting) -> Match {
+        for _ in 0..MAX_CALLS {
+            let mut matched = self.engine.match_row(&waiting.change(), now());
+            let needs = std::mem::take(&mut matched.needs);
+            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, &needs).await {
+                return matched;
+            }
+        }
+        self.engine.match_row(&waiting.change(), now())
+    }
+
     /// Hands a change over to those who may get it, at once or when it has been checked.
     pub(super) async fn pass_on(&mut self, waiting: Waiting) {
         if self.waiting.is_empty() && waiting.matched.guarded().is_empty() {
-            self.hand_over(&waiting, &[]);
+            self.hand_over(&waiting, &SeenBy::default());
             return;
         }
         self.waiting_bytes += waiting.size();
@@ -131,8 +151,8 @@ impl State {
         }
     }
 
-    pub(super) fn hand_over(&mut self, waiting: &Waiting, seen: &[SubscriptionKey]) {
-        for delivery in waiting.matched.render(&waiting.change(), seen, &self.types) {
+    pub(super) fn hand_over(&mut self, waiting: &Waiting, seen: &SeenBy) {
+        for delivery in waiting.matched.render(&waiting.change(), &seen.row, &seen.old_row, &self.types) {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
             self.sink.deliver(delivery);
         }

@@ -29,12 +29,28 @@ struct Sight {
     failed_for: FxHashSet<usize>,
 }
 
+/// A row of a waiting change.
+#[derive(Debug, Clone, Copy)]
+struct Image {
+    /// The place of the change.
+    at: usize,
+    /// Whether it is the old row of an update: who sees it beside the new one gets it.
+    is_old: bool,
+}
+
+/// Which subscriptions see a change.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SeenBy {
+    pub(super) row: Vec<SubscriptionKey>,
+    pub(super) old_row: Vec<SubscriptionKey>,
+}
+
 /// What is to be asked about the changes of a table.
 #[derive(Debug, Default)]
 struct Gathered<'a> {
     rows: Vec<Row<'a>>,
     /// For each row: which of the waiting changes it is.
-    changes: Vec<usize>,
+    changes: Vec<Image>,
     parties: Vec<Asked>,
     /// For each party: its place among them, unless it is not to be asked.
     places: FxHashMap<PartyId, Option<usize>>,
@@ -55,7 +71,7 @@ impl State {
                 change.matched.forget(&left);
             }
         }
-        let mut seen: Vec<Vec<SubscriptionKey>> = vec![Vec::new(); waiting.len()];
+        let mut seen: Vec<SeenBy> = vec![SeenBy::default(); waiting.len()];
         let mut tables: Vec<Oid> = Vec::new();
         for change in waiting.iter().filter(|change| !change.matched.guarded().is_empty()) {
             if !tables.contains(&change.relation.oid) {
@@ -73,7 +89,7 @@ impl State {
 
     /// Finds which guarded subscriptions see the waiting changes of a table. A policy that raises or takes too long
     /// hides rows from its party alone, whose channels are told, though not for every row.
-    async fn look(&mut self, oid: Oid, waiting: &[Waiting], seen: &mut [Vec<SubscriptionKey>]) {
+    async fn look(&mut self, oid: Oid, waiting: &[Waiting], seen: &mut [SeenBy]) {
         let Some(table) = self.engine.table(oid).map(Arc::clone) else { return };
         let known = self.known.get(&oid);
         let (logged, key) = known.map(|known| (known.logged.clone(), known.key.clone())).unwrap_or_default();
@@ -91,13 +107,20 @@ impl State {
         let verdicts = if inquiry.parties.is_empty() { Vec::new() } else { self.verdicts(&inquiry).await };
         let sights = self.sights(oid, &inquiry, &verdicts);
         let mut withheld: HashMap<PartyId, HashSet<ChannelId>> = HashMap::new();
-        for (at, sight) in changes.iter().zip(&sights) {
-            let (Some(change), Some(seen)) = (waiting.get(*at), seen.get_mut(*at)) else { continue };
+        for (image, sight) in changes.iter().zip(&sights) {
+            let (Some(change), Some(seen)) = (waiting.get(image.at), seen.get_mut(image.at)) else {
+                continue;
+            };
             for guarded in change.matched.guarded().chunk_by(|a, b| a.party == b.party) {
                 let Some(Guarded { party: id, .. }) = guarded.first() else { continue };
                 let place = places.get(id).copied().flatten();
-                if place.is_some_and(|place| sight.seen_by.contains(&place)) {
-                    seen.extend(guarded.iter().map(|guarded| guarded.key));
+                let sees = place.is_some_and(|place| sight.seen_by.contains(&place));
+                if image.is_old {
+                    // Who does not see it, or nobody knows, gets the new row without it.
+                    let asks = guarded.iter().filter(|guarded| sees && guarded.asks_old);
+                    seen.old_row.extend(asks.map(|guarded| guarded.key));
+                } else if sees {
+                    seen.row.extend(guarded.iter().map(|guarded| guarded.key));
                 } else if place.is_none_or(|place| sight.failed_for.contains(&place)) {
                     let channels = guarded.iter().filter_map(|guarded| self.engine.channel(oid, guarded.key));
                     withheld.entry(*id).or_default().extend(channels);
@@ -118,27 +141,44 @@ impl State {
             if change.relation.oid != oid || change.matched.guarded().is_empty() {
                 continue;
             }
-            let row = u32::try_from(gathered.changes.len()).unwrap_or(u32::MAX);
-            gathered.changes.push(at);
             let is_last = reading != Some(change.xid) && self.latest.is_last(change, &key_places);
-            gathered.rows.push(Row { change: change.change(), xid: change.xid, is_last });
-            let Gathered { parties, places, .. } = &mut gathered;
-            for guarded in change.matched.guarded().chunk_by(|a, b| a.party == b.party) {
-                let Some(Guarded { party: id, .. }) = guarded.first() else { continue };
-                let place = *places.entry(*id).or_insert_with(|| {
-                    let party = self.engine.party(oid, *id)?;
-                    if self.troubled.is_barred(oid, party) {
-                        return None;
-                    }
-                    parties.push(Asked { party: Arc::clone(party), rows: Vec::new() });
-                    Some(parties.len() - 1)
-                });
-                if let Some(asked) = place.and_then(|place| parties.get_mut(place)) {
-                    asked.rows.push(row);
-                }
+            let row = Row { change: change.image(), xid: change.xid, is_last };
+            self.gather_row(&mut gathered, row, Image { at, is_old: false }, change.matched.guarded());
+            if let Some(old) = change.old_image()
+                && change.matched.guarded().iter().any(|guarded| guarded.asks_old)
+            {
+                let row = Row { change: old, xid: change.xid, is_last: false };
+                let image = Image { at, is_old: true };
+                self.gather_row(&mut gathered, row, image, change.matched.guarded());
             }
         }
         gathered
+    }
+
+    /// Takes a row that has to be judged, and for whom.
+    fn gather_row<'a>(&self, gathered: &mut Gathered<'a>, row: Row<'a>, image: Image, guarded: &[Guarded]) {
+        let number = u32::try_from(gathered.rows.len()).unwrap_or(u32::MAX);
+        let oid = row.change.relation.oid;
+        gathered.rows.push(row);
+        gathered.changes.push(image);
+        let Gathered { parties, places, .. } = gathered;
+        for guarded in guarded.chunk_by(|a, b| a.party == b.party) {
+            let Some(Guarded { party: id, .. }) = guarded.first() else { continue };
+            if image.is_old && !guarded.iter().any(|guarded| guarded.asks_old) {
+                continue;
+            }
+            let place = *places.entry(*id).or_insert_with(|| {
+                let party = self.engine.party(oid, *id)?;
+                if self.troubled.is_barred(oid, party) {
+                    return None;
+                }
+                parties.push(Asked { party: Arc::clone(party), rows: Vec::new() });
+                Some(parties.len() - 1)
+            });
+            if let Some(asked) = place.and_then(|place| parties.get_mut(place)) {
+                asked.rows.push(number);
+            }
+        }
     }
 
     /// Which parties see each row, and for which it could not be told. Notes which policies failed, and tells the

@@ -67,6 +67,7 @@ impl State {
         let described = catalog::table(&client, oid, &self.publication, &mut self.types).await?;
         let (logged, key) =
             described.as_ref().map(|described| self.columns(described, &relation)).unwrap_or_default();
+        let places = described.as_ref().map(|described| places(&described.attnums, &logged));
         let table = described.map(|described| Arc::new(described.table));
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
@@ -81,7 +82,7 @@ impl State {
         };
         self.known.insert(oid, known);
         match table {
-            Some(table) => self.attach_all(&table, &relation).await,
+            Some(table) => self.attach_all(&table, &relation, places.unwrap_or_default()).await,
             None => Ok(()),
         }
     }
@@ -103,10 +104,15 @@ impl State {
     }
 
     /// Attaches all channels that watch a table, after the table was read again.
-    async fn attach_all(&mut self, table: &Arc<Table>, relation: &Relation) -> Result<(), Failed> {
+    async fn attach_all(
+        &mut self,
+        table: &Arc<Table>,
+        relation: &Relation,
+        places: Box<[Option<usize>]>,
+    ) -> Result<(), Failed> {
         let oid = table.oid;
         self.clear_lanes(Some(oid));
-        self.engine.put_table(Arc::clone(table), relation);
+        self.engine.put_table_with_places(Arc::clone(table), relation, places);
         let mut concerned = Vec::new();
         for (channel, watcher) in &mut self.watchers {
             watcher.attached.retain(|(attached, _)| *attached != oid);
@@ -224,4 +230,9 @@ impl State {
             Err(Refused::Unavailable(error)) => Err(error.into()),
         }
     }
+}
+
+/// Where the log has each column of a table. `attnums`: the numbers of the columns; `logged`: of those that the log has.
+fn places(attnums: &[i16], logged: &[i16]) -> Box<[Option<usize>]> {
+    attnums.iter().map(|attnum| logged.binary_search(attnum).ok()).collect()
 }

@@ -17,6 +17,9 @@ impl State {
         }
         // Earlier changes are delivered first.
         self.flush().await;
+        for oid in relations {
+            self.reads_change(*oid);
+        }
         for (channel, text) in self.concerned(relations) {
             self.sink.notice(channel, Notice::gap("Truncated", text));
         }

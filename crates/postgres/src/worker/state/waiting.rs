@@ -33,6 +33,20 @@ impl Waiting {
         }
     }
 
+    /// The row that is judged: the new one, or the one that was deleted.
+    pub(super) fn image(&self) -> Change<'_> {
+        match (self.action, self.old_image()) {
+            (Action::Delete, Some(old)) => old,
+            _ => self.change(),
+        }
+    }
+
+    /// The old row as if it were a new one, where the log has all of it.
+    pub(super) fn old_image(&self) -> Option<Change<'_>> {
+        let Some(OldTuple::Full(old)) = &self.old else { return None };
+        Some(Change { new: Some(old), old: None, ..self.change() })
+    }
+
     /// A copy of the change without its matches, for a lane. It shares the memory of the row.
     pub(super) fn again(&self) -> Self {
         Self {

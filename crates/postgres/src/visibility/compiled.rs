@@ -1,0 +1,12 @@
+//! Policies that are compiled: reading them from the catalog, and asking what they want to know of a party
+//! (row_security 2.2). What they then say of a row is decided in crate `changes`.
+
+mod ask;
+mod load;
+mod print;
+mod question;
+
+pub(crate) use ask::{Asking, ask};
+pub(crate) use load::{Loaded, load};
+pub(crate) use print::{kept_tables, print};
+pub(crate) use question::{call, literal};

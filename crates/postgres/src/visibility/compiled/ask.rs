@@ -1,0 +1,218 @@
+//! Asks parties for what compiled policies want to know.
+
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use realtime_changes::{
+    Party,
+    policy::{Answer, NoValue},
+};
+use serde::Serialize;
+use serde_json::Value as Json;
+use tokio::time;
+use tokio_postgres::{
+    Error,
+    types::{ToSql, Type},
+};
+
+use super::question;
+use crate::{
+    claims,
+    foreign::{Guest, NoAnswer},
+    pool,
+    visibility::{
+        check::{BEGIN, SETTINGS, is_ended},
+        inquiry::is_passing,
+        snapshot::{Passed, Snapshot, pauses},
+    },
+};
+
+/// How long the queries of some parties may take together; then each party is asked alone.
+const TOGETHER: Duration = Duration::from_secs(2);
+
+/// How long the queries of one party may take when it is asked alone.
+const ALONE: Duration = Duration::from_millis(500);
+
+/// Parties of one round trip.
+const PARTIES: usize = 500;
+
+/// Queries to be run for parties of one role.
+#[derive(Debug)]
+pub(crate) struct Asking<'a> {
+    pub(crate) role: &'a str,
+    /// The queries, and how many columns each has.
+    pub(crate) queries: Vec<(&'a str, usize)>,
+    /// Whether a plan may serve several parties.
+    pub(crate) shares_plans: bool,
+    /// The transactions that the answers must have seen.
+    pub(crate) passed: &'a Passed,
+}
+
+#[derive(Serialize)]
+struct JobParty<'a> {
+    role: &'a str,
+    claims: &'a str,
+    sub: Option<String>,
+}
+
+/// The answers of each party, in the order of the queries. A party that holds up the others, or whose session ends, has
+/// none.
+///
+/// # Errors
+/// When the database cannot be asked at all.
+pub(crate) async fn ask(
+    pool: &Pool,
+    asking: &Asking<'_>,
+    parties: &[&Party],
+) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+    let block = question::question(&asking.queries, asking.shares_plans);
+    let mut answers = Vec::with_capacity(parties.len());
+    for chunk in parties.chunks(PARTIES) {
+        match some(pool, asking, &block, chunk, TOGETHER).await {
+            Ok(of_chunk) => answers.extend(of_chunk),
+            Err(error) if !is_of_one(&error) => return Err(error),
+            Err(_) => {
+                for party in chunk {
+                    answers.extend(alone(pool, asking, &block, party).await?);
+                }
+            }
+        }
+    }
+    Ok(answers)
+}
+
+async fn alone(
+    pool: &Pool,
+    asking: &Asking<'_>,
+    block: &str,
+    party: &Party,
+) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+    match some(pool, asking, block, &[party], ALONE).await {
+        Err(error) if is_of_one(&error) => Ok(vec![asking.none()]),
+        answer => answer,
+    }
+}
+
+/// Whether one party may be why there is no answer.
+fn is_of_one(error: &NoAnswer) -> bool {
+    match error {
+        NoAnswer::Connect(_) => false,
+        NoAnswer::Silent => true,
+        NoAnswer::Query(error) => {
+            is_ended(error)
+                || error.as_db_error().is_some_and(|db| {
+                    !is_passing(db)
+                        || error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE)
+                })
+        }
+    }
+}
+
+impl Asking<'_> {
+    /// Of a party that has no answers.
+    fn none(&self) -> Vec<Answer> {
+        vec![Err(NoValue::Failed); self.queries.len()]
+    }
+}
+
+/// Asks some parties, in a snapshot that has all that has passed.
+async fn some(
+    pool: &Pool,
+    asking: &Asking<'_>,
+    block: &str,
+    parties: &[&Party],
+    limit: Duration,
+) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+    let job: Vec<JobParty<'_>> = parties
+        .iter()
+        .map(|party| JobParty {
+            role: &party.role,
+            claims: &party.claims,
+            sub: claims::subject(&party.claims),
+        })
+        .collect();
+    // Texts can always be written as JSON.
+    let job = serde_json::to_string(&job).unwrap_or_default();
+    let mut pauses = pauses();
+    loop {
+        let guest = Guest::new(pool::get(pool).await?, limit);
+        let answer =
+            guest.answer(async |guest: &Guest| round_trip(guest, asking, block, &job, limit).await).await;
+        let (snapshot, found) = answer??;
+        if asking.passed.are_in(&snapshot) {
+            return Ok(answers(asking, found.as_deref(), parties.len()));
+        }
+        time::sleep(pauses.failed(1.0)).await;
+    }
+}
+
+/// The statements travel together; whatever becomes of one, the last ends the transaction.
+async fn round_trip(
+    guest: &Guest,
+    asking: &Asking<'_>,
+    block: &str,
+    job: &str,
+    limit: Duration,
+) -> Result<(Snapshot, Option<String>), Error> {
+    let (limit, locks) = (limit.as_millis().to_string(), (limit / 2).as_millis().to_string());
+    let plans = if asking.shares_plans { "force_generic_plan" } else { "force_custom_plan" };
+    let settings: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&job, Type::TEXT),
+        (&limit, Type::TEXT),
+        (&locks, Type::TEXT),
+        (&plans, Type::TEXT),
+        (&asking.role, Type::TEXT),
+    ];
+    guest.enter();
+    let (begun, given, asked, found, left) = tokio::join!(
+        biased;
+        guest.batch_execute(BEGIN),
+        async {
+            let rows = guest.query_typed(SETTINGS, &settings).await?;
+            guest.begun(&rows)?;
+            Ok::<_, Error>(rows)
+        },
+        guest.batch_execute(block),
+        guest.query_typed("select pg_catalog.current_setting('realtime.verdicts', true)", &[]),
+        guest.leave(),
+    );
+    begun?;
+    let given = given?;
+    asked?;
+    let found = found?;
+    left?;
+    let snapshot: Option<String> = given.first().map(|row| row.try_get(0)).transpose()?;
+    let snapshot = snapshot.and_then(|text| Snapshot::parse(&text)).unwrap_or_default();
+    Ok((snapshot, found.first().map(|row| row.try_get(0)).transpose()?.flatten()))
+}
+
+/// Reads the answers. What is missing has failed.
+fn answers(asking: &Asking<'_>, found: Option<&str>, parties: usize) -> Vec<Vec<Answer>> {
+    let found: Vec<Option<Vec<Json>>> =
+        found.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let missing = std::iter::repeat(&None);
+    let of = |party: &Option<Vec<Json>>| {
+        let Some(given) = party.as_ref().filter(|given| given.len() == asking.queries.len()) else {
+            return asking.none();
+        };
+        given.iter().map(answer).collect()
+    };
+    found.iter().chain(missing).take(parties).map(of).collect()
+}
+
+fn answer(given: &Json) -> Answer {
+    match given {
+        Json::Array(rows) => rows.iter().map(row).collect::<Option<_>>().ok_or(NoValue::Failed),
+        Json::String(text) if text == question::TOO_LARGE => Err(NoValue::NotAsked),
+        _ => Err(NoValue::Failed),
+    }
+}
+
+fn row(row: &Json) -> Option<Vec<Option<String>>> {
+    let column = |column: &Json| match column {
+        Json::Null => Some(None),
+        Json::String(text) => Some(Some(text.clone())),
+        _ => None,
+    };
+    row.as_array()?.iter().map(column).collect()
+}

@@ -1,0 +1,68 @@
+//! What compiled policies depend on in the catalog: the log does not tell when a function, another table's policies, a
+//! membership of roles or a publication changes.
+
+use std::collections::HashSet;
+
+use deadpool_postgres::ClientWrapper as Client;
+use realtime_changes::policy::Catalog;
+use realtime_pgoutput::Oid;
+use tokio_postgres::Error;
+
+/// A number that changes when anything does that compiled policies were made of: the functions and relations of the names
+/// that the compiler looked for, columns and policies of these relations, roles and their memberships, rights on schemas,
+/// what is published.
+const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/',
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' order by p.oid)
+         from pg_catalog.pg_proc p where p.proname = any($1)),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin, c.relrowsecurity, c.relhassubclass,
+                (select pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.xmin), ',' order by a.attnum)
+                 from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0),
+                (select pg_catalog.string_agg(pg_catalog.concat_ws(':', p.oid, p.xmin), ',' order by p.oid)
+                 from pg_catalog.pg_policy p where p.polrelid = c.oid)), ',' order by c.oid)
+         from pg_catalog.pg_class c where c.relname = any($2)),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', m.roleid, m.member, m.xmin), ','
+                order by m.roleid, m.member, m.grantor)
+         from pg_catalog.pg_auth_members m),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.rolsuper, r.rolbypassrls, r.rolinherit), ','
+                order by r.oid)
+         from pg_catalog.pg_roles r),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', n.oid, n.xmin), ',' order by n.oid)
+         from pg_catalog.pg_namespace n where n.nspname !~ '^pg_(temp|toast)'),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.xmin), ',' order by t.oid)
+         from pg_catalog.pg_type t where t.oid >= 16384 and t.typtype in ('d', 'e')),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' order by p.oid)
+         from pg_catalog.pg_publication p where p.pubname = any($3)),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.xmin), ',' order by r.oid)
+         from pg_catalog.pg_publication_rel r
+         join pg_catalog.pg_publication p on p.oid = r.prpubid where p.pubname = any($3)),
+        (select pg_catalog.count(*) from pg_catalog.pg_publication_tables p where p.pubname = any($3))
+    ), 0)";
+
+/// Those of some tables whose every change comes with the log.
+const KEPT: &str = "select distinct c.oid
+    from pg_catalog.pg_publication_tables t
+    join pg_catalog.pg_publication p on p.pubname = t.pubname
+    join pg_catalog.pg_namespace n on n.nspname = t.schemaname
+    join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+    where t.pubname = any($2) and c.oid = any($1)
+        and p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate
+        and c.relkind = 'r' and c.relpersistence = 'p' and not c.relhassubclass and not c.relispartition
+        -- Conditions on rows are of 15.
+        and pg_catalog.to_jsonb(t) ->> 'rowfilter' is null";
+
+/// A number that changes when anything does that policies were compiled from.
+pub(crate) async fn print(client: &Client, catalog: &Catalog, publications: &[String]) -> Result<i64, Error> {
+    let (functions, relations) = (catalog.function_names(), catalog.relation_names());
+    let statement = client.prepare_cached(PRINT).await?;
+    client.query_one(&statement, &[&functions, &relations, &publications]).await?.try_get(0)
+}
+
+/// Those of some tables whose every change comes with the log: what is read in them can be kept until then.
+pub(crate) async fn kept_tables(
+    client: &Client,
+    tables: &[Oid],
+    publications: &[String],
+) -> Result<HashSet<Oid>, Error> {
+    let statement = client.prepare_cached(KEPT).await?;
+    client.query(&statement, &[&tables, &publications]).await?.iter().map(|row| row.try_get(0)).collect()
+}

@@ -1,0 +1,47 @@
+//! What compiled policies are made of.
+
+use std::collections::HashMap;
+
+use realtime_changes::policy::Catalog;
+use realtime_pgoutput::{Oid, message::UnixMicros};
+
+use crate::visibility::{Passed, compiled::Loaded};
+
+/// What compiled policies are made of.
+#[derive(Debug, Default)]
+pub(super) struct Judging {
+    pub(super) catalog: Catalog,
+    /// Of what they are made of: see [`compiled::print`].
+    pub(super) print: Option<i64>,
+    pub(super) rules: HashMap<(Oid, Box<str>), Rules>,
+    /// The transactions that have passed: who is asked must have seen them.
+    pub(super) passed: Passed,
+}
+
+/// How what a role's policies ask for is asked.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) loaded: Loaded,
+    /// By term: whether its answer is good until the log tells of a change.
+    pub(super) keeps_term: Vec<bool>,
+    /// The same by call.
+    pub(super) keeps_call: Vec<bool>,
+}
+
+impl Judging {
+    /// A transaction begins to pass.
+    pub(super) fn passes(&mut self, xid: u32) {
+        self.passed.push(xid);
+    }
+
+    /// A new session begins: what it tells is not what was told before.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// The clock that policies read.
+pub(super) fn now() -> UnixMicros {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    UnixMicros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,214 @@
+//! Makes compiled policies ready to judge rows: compiles them, asks parties for their values, answers calls
+//! (row_security 2.2).
+
+use std::{collections::HashSet, sync::Arc};
+
+use realtime_changes::{
+    CallNeed, Lack, Party, PartyId, Truth,
+    policy::{Answer, Catalog, NoValue, Reads},
+};
+use realtime_pgoutput::Oid;
+
+use super::{State, failed::Failed, judging::Rules, known::Known};
+use crate::{
+    foreign::NoAnswer,
+    pool,
+    visibility::compiled::{self, Asking},
+};
+
+/// How often something may be lacking before a row is judged; then the database is asked about it.
+const ROUNDS: usize = 8;
+
+impl State {
+    /// Makes the policies of a table ready to judge its rows. Where that fails the database is asked about the rows.
+    pub(super) async fn ready(&mut self, oid: Oid) {
+        for _ in 0..ROUNDS {
+            if self.engine.is_ready(oid) {
+                return;
+            }
+            for (role, lack) in self.engine.lacks(oid) {
+                if let Err(error) = self.supply(oid, &role, lack).await {
+                    tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot compile policies; asking about each row");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn supply(&mut self, oid: Oid, role: &str, lack: Lack) -> Result<(), Failed> {
+        match lack {
+            Lack::Policies => self.compile(oid, role).await,
+            Lack::Values(parties) => {
+                let all: Vec<usize> = (0..self.terms(oid, role)).collect();
+                let answers = self.ask_terms(oid, role, &all, &parties).await?;
+                let Some(policies) = self.engine.policies(oid, role).map(Arc::clone) else { return Ok(()) };
+                for (party, answers) in parties.iter().zip(answers) {
+                    self.engine.put_values(oid, role, *party, policies.values(&answers));
+                }
+                Ok(())
+            }
+            Lack::Renewal(terms, parties) => {
+                let answers = self.ask_terms(oid, role, &terms, &parties).await?;
+                let named = |answers: Vec<Answer>| terms.iter().copied().zip(answers).collect();
+                let answers = parties.iter().copied().zip(answers.into_iter().map(named)).collect();
+                self.engine.renew_values(oid, role, &terms, answers);
+                Ok(())
+            }
+        }
+    }
+
+    fn terms(&self, oid: Oid, role: &str) -> usize {
+        self.engine.policies(oid, role).map_or(0, |policies| policies.terms().len())
+    }
+
+    /// Compiles the policies of a table that decide for a role.
+    async fn compile(&mut self, oid: Oid, role: &str) -> Result<(), Failed> {
+        let table = self.known.get(&oid).and_then(|known| known.table.clone());
+        // The log does not tell when row-level security is turned on for a root.
+        let Some(table) = table.filter(|table| !table.partitioned) else {
+            self.engine.put_policies(oid, role, None);
+            return Ok(());
+        };
+        let publications = self.publications.clone().unwrap_or_default();
+        let client = pool::get(&self.pool).await?;
+        if let Some(known) = self.judging.print
+            && compiled::print(&client, &self.judging.catalog, &publications).await? != known
+        {
+            self.forget_policies();
+        }
+        let loaded = compiled::load(&client, &table, role, &mut self.judging.catalog).await?;
+        self.judging.print = Some(compiled::print(&client, &self.judging.catalog, &publications).await?);
+        let Some(loaded) = loaded else {
+            self.engine.put_policies(oid, role, None);
+            return Ok(());
+        };
+        let tables: Vec<Oid> = loaded.policies.reads().collect();
+        let kept = match tables.is_empty() {
+            true => HashSet::new(),
+            false => compiled::kept_tables(&client, &tables, &publications).await?,
+        };
+        let keeps =
+            |reads: &Reads| reads.can_be_kept() && reads.tables.is_subset(&kept.iter().copied().collect());
+        let rules = Rules {
+            keeps_term: loaded.policies.terms().iter().map(|term| keeps(term.reads())).collect(),
+            keeps_call: loaded.policies.calls().iter().map(|call| keeps(call.reads())).collect(),
+            loaded: loaded.clone(),
+        };
+        self.judging.rules.insert((oid, role.into()), rules);
+        self.engine.put_policies(oid, role, Some(loaded.policies));
+        Ok(())
+    }
+
+    /// Asks parties for terms, by their places. What cannot be kept is not asked.
+    async fn ask_terms(
+        &self,
+        oid: Oid,
+        role: &str,
+        terms: &[usize],
+        parties: &[PartyId],
+    ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+        let none = || vec![vec![Err(NoValue::NotAsked); terms.len()]; parties.len()];
+        let Some(rules) = self.judging.rules.get(&(oid, role.into())) else { return Ok(none()) };
+        let keeps = |term: &usize| rules.keeps_term.get(*term).copied().unwrap_or(false);
+        let asked: Vec<usize> = terms.iter().copied().filter(keeps).collect();
+        let all = rules.loaded.policies.terms();
+        let query = |term: &usize| all.get(*term).map(|term| (term.sql(), term.width()));
+        let queries: Vec<(&str, usize)> = asked.iter().filter_map(query).collect();
+        if queries.is_empty() {
+            return Ok(none());
+        }
+        let found = self.ask_parties(oid, role, queries, parties).await?;
+        let spread = |answers: Vec<Answer>| {
+            let mut answers = answers.into_iter();
+            let mut answer = |term: &usize| match keeps(term) {
+                true => answers.next().unwrap_or(Err(NoValue::Failed)),
+                false => Err(NoValue::NotAsked),
+            };
+            terms.iter().map(&mut answer).collect()
+        };
+        Ok(found.into_iter().map(spread).collect())
+    }
+
+    async fn ask_parties(
+        &self,
+        oid: Oid,
+        role: &str,
+        queries: Vec<(&str, usize)>,
+        parties: &[PartyId],
+    ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+        let nobody = Party { role: role.into(), claims: "{}".into() };
+        let known = |id: &PartyId| self.engine.party(oid, *id).map_or(&nobody, |party| &**party);
+        let asked: Vec<&Party> = parties.iter().map(known).collect();
+        let (shares_plans, passed) = (self.shares_plans, &self.judging.passed);
+        let asking = Asking { role, queries, shares_plans, passed };
+        compiled::ask(&self.pool, &asking, &asked).await
+    }
+
+    /// Answers the calls of policies that decide for a row. False if there is none that can be answered.
+    pub(super) async fn answer_calls(&mut self, oid: Oid, needs: &[CallNeed]) -> bool {
+        let mut is_any = false;
+        for need in needs {
+            let Some(query) = self.call(oid, need) else { continue };
+            match self.ask_parties(oid, &need.role, vec![(&query, 1)], &need.need.parties).await {
+                Ok(found) => {
+                    let answers: Vec<Option<Truth>> = found.iter().map(|answers| truth(answers)).collect();
+                    self.engine.answer(oid, need, &answers);
+                    is_any = true;
+                }
+                Err(error) => {
+                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot ask what policies call; asking about the row");
+                    return false;
+                }
+            }
+        }
+        is_any
+    }
+
+    /// The statement that asks for a call with the values of a row. `None` if its answer cannot be kept.
+    fn call(&self, oid: Oid, need: &CallNeed) -> Option<String> {
+        let rules = self.judging.rules.get(&(oid, need.role.clone()))?;
+        let at = need.need.call.index();
+        if !*rules.keeps_call.get(at)? {
+            return None;
+        }
+        let call = rules.loaded.policies.calls().get(at)?;
+        let table = self.known.get(&oid).and_then(|known: &Known| known.table.as_ref())?;
+        let mut columns = Vec::with_capacity(call.columns().len());
+        for (column, value) in call.columns().iter().zip(need.need.key.values()) {
+            columns.push(compiled::literal(value, rules.loaded.casts.get(*column)?)?);
+        }
+        Some(compiled::call(call.sql(), &columns, &table.name))
+    }
+
+    /// A row of a table, or all of it, has changed: what policies read in it is out of date.
+    pub(super) fn reads_change(&mut self, table: Oid) {
+        self.engine.changed(table);
+    }
+
+    /// All policies are compiled again before they judge.
+    pub(super) fn forget_policies(&mut self) {
+        self.engine.forget_policies();
+        self.judging.rules.clear();
+        self.judging.catalog = Catalog::default();
+        self.judging.print = None;
+    }
+
+    /// Looks whether anything has changed that policies are made of and of which the log does not tell.
+    pub(super) async fn recheck_policies(&mut self) -> Result<(), Failed> {
+        let Some(known) = self.judging.print else { return Ok(()) };
+        let publications = self.publications.clone().unwrap_or_default();
+        let client = pool::get(&self.pool).await?;
+        if compiled::print(&client, &self.judging.catalog, &publications).await? != known {
+            self.forget_policies();
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a call; `None` if it failed.
+fn truth(answers: &[Answer]) -> Option<Truth> {
+    let Some(Ok(rows)) = answers.first() else { return None };
+    let [row] = rows.as_slice() else { return None };
+    let [value] = row.as_slice() else { return None };
+    Some(Truth::known(value.as_deref().map(|text| text == "true")))
+}

@@ -1,0 +1,344 @@
+//! Policies that are compiled: what they read, and when it changes (row_security 2.2, 2.3; its cases are numbered as
+//! there). That no row is asked about is told by the counter of questions.
+
+use anyhow::{Result, ensure};
+use realtime_testkit::{Server, Socket, TestDb};
+use serde_json::{Value, json};
+
+use crate::changes_images::{seen, server, watching};
+
+/// Who stands in which room, and what is said there.
+const ROOMS: &str = "
+    create table members (room int, who text, primary key (room, who));
+    create table says (id int primary key, room int, body text);
+    create function is_member(r int) returns bool language sql stable security definer set search_path = '' as
+        $$ select exists (select from public.members m where m.room = r and m.who = public.me()) $$;
+    create function is_member_too(r int) returns bool language plpgsql stable security definer set search_path = '' as
+        $$ begin return exists (select from public.members m where m.room = r and m.who = public.me()); end $$;
+    alter table says enable row level security;
+    alter publication supabase_realtime add table says;";
+
+/// The ways in which people write a membership.
+const POLICIES: [&str; 5] = [
+    "room in (select m.room from members m where m.who = me())",
+    "exists (select from members m where m.room = says.room and m.who = me())",
+    "room = any (array(select m.room from members m where m.who = me()))",
+    "is_member(room)",
+    "is_member_too(room)",
+];
+
+/// How many parties the database was asked about rows for.
+async fn asked(server: &Server) -> Result<f64> {
+    server.metric("realtime_changes_checks").await
+}
+
+async fn ids(db: &TestDb, socket: &mut Socket) -> Result<Vec<Value>> {
+    let came = seen(db, socket).await?.into_iter().filter(|(kind, _)| kind != "DELETE");
+    Ok(came.map(|(_, record)| record["id"].clone()).collect())
+}
+
+/// row_security 1
+#[tokio::test]
+async fn owners_see_their_rows_without_a_question() -> Result<()> {
+    let (server, db) = server(
+        "create table by_uuid (id int primary key, owner uuid);
+         create table by_number (id int primary key, owner bigint);
+         create table by_word (id int primary key, owner varchar(20));
+         create function uid() returns uuid language sql stable as
+            $$ select nullif(current_setting('request.jwt.claims', true)::jsonb ->> 'sub', '')::uuid $$;
+         alter publication supabase_realtime add table by_uuid, by_number, by_word;",
+    )
+    .await?;
+    let ann = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a01";
+    for (table, policy, sub, own, other) in [
+        ("by_uuid", "uid() = owner", ann, ann, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a02"),
+        ("by_uuid", "(select uid()) = owner", ann, ann, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a02"),
+        ("by_uuid", "owner = uid()", ann, ann, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a02"),
+        (
+            "by_number",
+            "owner = (current_setting('request.jwt.claims', true)::jsonb ->> 'sub')::bigint",
+            "7",
+            "7",
+            "8",
+        ),
+        (
+            "by_word",
+            "(current_setting('request.jwt.claims', true)::json ->> 'sub') = owner::text",
+            "it's",
+            "it''s",
+            "x",
+        ),
+        ("by_word", "owner = current_setting('request.jwt.claim.sub', true)", "it's", "it''s", "x"),
+    ] {
+        db.sql(&format!(
+            "delete from {table}; alter table {table} enable row level security; drop policy if exists own on {table};
+             create policy own on {table} to authenticated using ({policy})"
+        ))
+        .await?;
+        let before = asked(&server).await?;
+        let mut mine = watching(&server, sub, table).await?;
+        let mut others = watching(&server, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a09", table).await?;
+        if table == "by_number" {
+            others = watching(&server, "9", table).await?;
+        }
+        db.sql(&format!("insert into {table} values (1, '{own}'), (2, '{other}'), (3, null), (4, '{own}')"))
+            .await?;
+        assert_eq!(ids(&db, &mut mine).await?, [1, 4], "{policy}");
+        assert_eq!(ids(&db, &mut others).await?, [0; 0], "{policy}");
+        assert_eq!(asked(&server).await?, before, "{policy}: the database was asked");
+    }
+    Ok(())
+}
+
+/// row_security 10, 12: what is read in another table counts from the row after its change, in one transaction and in
+/// two, under every replica identity
+#[tokio::test]
+async fn memberships_count_from_the_next_row() -> Result<()> {
+    let (server, db) =
+        server(&format!("{ROOMS} alter publication supabase_realtime add table members;")).await?;
+    for (at, policy) in POLICIES.iter().enumerate() {
+        let identity = ["default", "full", "using index members_pkey"][at % 3];
+        db.sql(&format!(
+            "delete from says; truncate members; drop policy if exists own on says; alter table members replica identity {identity};
+             create policy own on says to authenticated using ({policy});
+             insert into members values (1, 'ann'), (2, 'bob')"
+        ))
+        .await?;
+        let (mut ann, mut bob) =
+            (watching(&server, "ann", "says").await?, watching(&server, "bob", "says").await?);
+        db.sql("insert into says values (1, 1, ''), (2, 2, '')").await?;
+        assert_eq!(
+            (ids(&db, &mut ann).await?, ids(&db, &mut bob).await?),
+            (vec![json!(1)], vec![json!(2)]),
+            "{policy}"
+        );
+        let before = asked(&server).await?;
+        // What is read elsewhere may be newer than the row: each step is over before the next begins.
+        let none = [0; 0];
+        for (sql, for_ann, for_bob) in [
+            // Added, then a row: in two transactions and in one.
+            ("insert into members values (1, 'bob'); insert into says values (3, 1, '')", &[3][..], &[3][..]),
+            (
+                "begin; insert into members values (2, 'ann'); insert into says values (4, 2, ''); commit",
+                &[4],
+                &[4],
+            ),
+            // Moved.
+            (
+                "begin; update members set room = 3 where room = 1 and who = 'ann';
+                 insert into says values (5, 1, ''), (6, 3, ''); commit",
+                &[6],
+                &[5],
+            ),
+            // Deleted, then a row.
+            (
+                "delete from members where who = 'bob' and room = 2; insert into says values (7, 2, '')",
+                &[7],
+                &none,
+            ),
+            (
+                "begin; delete from members where who = 'bob'; insert into says values (8, 1, ''); commit",
+                &none,
+                &none,
+            ),
+            (
+                "begin; insert into members values (1, 'ann'); rollback; insert into says values (9, 1, '')",
+                &none,
+                &none,
+            ),
+            (
+                "begin; truncate members; insert into says values (10, 1, ''), (11, 2, ''), (12, 3, ''); commit",
+                &none,
+                &none,
+            ),
+        ] {
+            for statement in if sql.starts_with("begin") { vec![sql] } else { sql.split("; ").collect() } {
+                db.sql(statement).await?;
+            }
+            assert_eq!(ids(&db, &mut ann).await?, for_ann, "{policy}: {sql}");
+            assert_eq!(ids(&db, &mut bob).await?, for_bob, "{policy}: {sql}");
+        }
+        assert_eq!(asked(&server).await?, before, "{policy}: the database was asked about rows");
+    }
+    Ok(())
+}
+
+/// row_security 11: what a subquery finds is what the party may see
+#[tokio::test]
+async fn a_table_that_is_read_has_policies_of_its_own() -> Result<()> {
+    let (server, db) = server(&format!(
+        "{ROOMS}
+         create policy own on says to authenticated using (room in (select m.room from members m));
+         alter table members enable row level security;
+         create policy own on members to authenticated using (who = me());
+         alter publication supabase_realtime add table members;"
+    ))
+    .await?;
+    let (mut ann, mut bob) =
+        (watching(&server, "ann", "says").await?, watching(&server, "bob", "says").await?);
+    db.sql(
+        "insert into members values (1, 'ann'), (2, 'bob'); insert into says values (1, 1, ''), (2, 2, '')",
+    )
+    .await?;
+    assert_eq!((ids(&db, &mut ann).await?, ids(&db, &mut bob).await?), (vec![json!(1)], vec![json!(2)]));
+    Ok(())
+}
+
+/// row_security 12: a table that the publication lacks
+#[tokio::test]
+async fn a_table_that_is_not_published_is_right_all_the_same() -> Result<()> {
+    let (server, db) = server(ROOMS).await?;
+    for policy in POLICIES {
+        db.sql(&format!(
+            "delete from says; truncate members; drop policy if exists own on says;
+             create policy own on says to authenticated using (me() = 'root' or {policy});
+             insert into members values (1, 'ann')"
+        ))
+        .await?;
+        let (mut ann, mut bob) =
+            (watching(&server, "ann", "says").await?, watching(&server, "bob", "says").await?);
+        let mut root = watching(&server, "root", "says").await?;
+        let before = asked(&server).await?;
+        db.sql("insert into says values (1, 1, ''); insert into members values (1, 'bob')").await?;
+        db.sql("insert into says values (2, 1, '')").await?;
+        db.sql("begin; delete from members where who = 'ann'; insert into says values (3, 1, ''); commit")
+            .await?;
+        let came = (ids(&db, &mut ann).await?, ids(&db, &mut bob).await?, ids(&db, &mut root).await?);
+        // Without the log a row is judged as the tables are when it is asked about.
+        ensure!(
+            !came.0.contains(&json!(3)) && came.1.contains(&json!(2)) && came.1.contains(&json!(3)),
+            "{came:?}"
+        );
+        assert_eq!(came.2, [1, 2, 3], "{policy}");
+        ensure!(asked(&server).await? > before, "{policy}: nothing was asked");
+    }
+    Ok(())
+}
+
+/// row_security 12a: definitions count within two seconds
+#[tokio::test]
+async fn definitions_are_followed() -> Result<()> {
+    let (server, db) = server(&format!(
+        "{ROOMS} alter publication supabase_realtime add table members;
+         create policy own on says to authenticated using (is_member(room));"
+    ))
+    .await?;
+    db.sql("insert into members values (1, 'ann')").await?;
+    let mut ann = watching(&server, "ann", "says").await?;
+    db.sql("insert into says values (1, 1, ''), (2, 2, '')").await?;
+    assert_eq!(ids(&db, &mut ann).await?, [1]);
+    db.sql(
+        "create or replace function is_member(r int) returns bool language sql stable security definer as
+            $$ select r = 2 $$;",
+    )
+    .await?;
+    until_seen(&db, &mut ann, 2, 1).await?;
+    db.sql(
+        "create or replace function is_member(r int) returns bool language sql stable as $$ select nested(r) $$;
+         create function nested(r int) returns bool language sql stable as $$ select r = 3 $$;",
+    )
+    .await
+    .err();
+    db.sql(
+        "create function nested(r int) returns bool language sql stable as $$ select r = 3 $$;
+         create or replace function is_member(r int) returns bool language sql stable as $$ select public.nested(r) $$;",
+    )
+    .await?;
+    until_seen(&db, &mut ann, 3, 2).await?;
+    db.sql("create or replace function nested(r int) returns bool language sql stable as $$ select r = 4 $$")
+        .await?;
+    until_seen(&db, &mut ann, 4, 3).await?;
+    // The table's own policies count from the next row.
+    db.sql("alter policy own on says using (room = 5)").await?;
+    db.sql("insert into says values (501, 5, ''), (502, 4, '')").await?;
+    assert_eq!(ids(&db, &mut ann).await?, [501]);
+    Ok(())
+}
+
+/// Writes to two rooms until the rows of one alone are seen, as long as a definition may take to count.
+async fn until_seen(db: &TestDb, socket: &mut Socket, shown: i32, hidden: i32) -> Result<()> {
+    let begun = tokio::time::Instant::now();
+    let mut id = shown * 1000;
+    loop {
+        id += 2;
+        db.sql(&format!("insert into says values ({id}, {shown}, ''), ({}, {hidden}, '')", id + 1)).await?;
+        if ids(db, socket).await? == [id] {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < realtime_testkit::PATIENCE, "the rows of room {shown} are not seen");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+/// row_security 14: a term that raises for one party; others go on without a question
+#[tokio::test]
+async fn a_term_that_raises_concerns_its_party_alone() -> Result<()> {
+    let (server, db) = server(
+        "create table numbered (id int primary key, owner bigint);
+         alter table numbered enable row level security;
+         create policy own on numbered to authenticated using
+            (owner = (current_setting('request.jwt.claims', true)::jsonb ->> 'sub')::bigint);
+         alter publication supabase_realtime add table numbered;",
+    )
+    .await?;
+    let (mut one, mut bad) =
+        (watching(&server, "1", "numbered").await?, watching(&server, "x", "numbered").await?);
+    db.sql("insert into numbered values (1, 1), (2, 2)").await?;
+    assert_eq!(ids(&db, &mut one).await?, [1]);
+    let frames = crate::changes_images::frames(&db, &mut bad).await?;
+    let told: Vec<&str> = frames.iter().filter_map(|frame| frame.payload["message"].as_str()).collect();
+    ensure!(
+        told.iter().any(|text| text.contains("22P02")) && !told.iter().any(|text| text.contains("\"x\"")),
+        "{told:?}"
+    );
+    Ok(())
+}
+
+/// row_security 13: who the policies are for
+#[tokio::test]
+async fn roles_and_their_policies() -> Result<()> {
+    let (server, db) = server(
+        "create table mixed (id int primary key, owner text, kind text);
+         create role staff_of_compiled nologin;
+         alter table mixed enable row level security;
+         create policy a on mixed to authenticated using (owner = me());
+         create policy b on mixed to staff_of_compiled using (kind = 'staff');
+         create policy c on mixed as restrictive to authenticated using (kind is distinct from 'hidden');
+         create policy d on mixed to anon using (true);
+         alter publication supabase_realtime add table mixed;",
+    )
+    .await?;
+    let mut ann = watching(&server, "ann", "mixed").await?;
+    let rows = "(1, 'ann', 'x'), (2, 'ann', 'hidden'), (3, 'bob', 'staff'), (4, 'ann', null)";
+    db.sql(&format!("insert into mixed values {rows}")).await?;
+    assert_eq!(ids(&db, &mut ann).await?, [1, 4]);
+    db.sql("grant staff_of_compiled to authenticated").await?;
+    let begun = tokio::time::Instant::now();
+    loop {
+        db.sql(&format!("delete from mixed; insert into mixed values {rows}")).await?;
+        if ids(&db, &mut ann).await? == [1, 3, 4] {
+            break;
+        }
+        ensure!(begun.elapsed() < realtime_testkit::PATIENCE, "the membership is not followed");
+    }
+    db.sql("revoke staff_of_compiled from authenticated; drop owned by staff_of_compiled; drop role staff_of_compiled").await?;
+    Ok(())
+}
+
+/// row_security 2.2, `now()`
+#[tokio::test]
+async fn the_clock_decides() -> Result<()> {
+    let (server, db) = server(
+        "create table timed (id int primary key, until timestamptz);
+         alter table timed enable row level security;
+         create policy own on timed to authenticated using (until > now());
+         alter publication supabase_realtime add table timed;",
+    )
+    .await?;
+    let before = asked(&server).await?;
+    let mut ann = watching(&server, "ann", "timed").await?;
+    db.sql("insert into timed values (1, now() + interval '1 hour'), (2, now() - interval '1 hour'), (3, 'infinity'), (4, null)").await?;
+    assert_eq!(ids(&db, &mut ann).await?, [1, 3]);
+    assert_eq!(asked(&server).await?, before);
+    Ok(())
+}

@@ -13,6 +13,7 @@ mod hostile;
 mod ideal;
 mod joins;
 mod legacy;
+mod policies;
 mod presence;
 mod report;
 mod rest;
@@ -37,6 +38,8 @@ enum Scenario {
     Connect(connect::Options),
     /// Subscribers to a table and rows that change: CPU per row, latency from commit to client
     Changes(changes::Options),
+    /// Row-level security by policy and number of parties: CPU per row, rows per second
+    Policies(policies::Options),
     /// The first generation: topics of values, and rows that change: CPU per row
     Legacy(legacy::Options),
     /// Users that join private channels, each judged by policies: joins per second, CPU and queries per join
@@ -73,6 +76,7 @@ fn main() -> Result<()> {
         match cli.scenario {
             Scenario::Connect(options) => connect::run(&options).await,
             Scenario::Changes(options) => changes::run(&options).await,
+            Scenario::Policies(options) => policies::run(&options).await,
             Scenario::Legacy(options) => legacy::run(&options).await,
             Scenario::Joins(options) => joins::run(&options).await,
             Scenario::Fanout(options) => fanout::run(&options).await,

@@ -210,4 +210,17 @@ impl Engine {
             watched.judges_mut().answer(need, answers);
         }
     }
+
+    /// About how many bytes the answers take that parties were asked for.
+    #[must_use]
+    pub fn policy_bytes(&self) -> usize {
+        self.tables.values().map(|watched| watched.judges().size()).sum()
+    }
+
+    /// Forgets the answers to the calls of all policies: they are asked again as they are needed.
+    pub fn forget_calls(&mut self) {
+        for watched in self.tables.values_mut() {
+            watched.judges_mut().forget_calls();
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use realtime_tls::Route;
 use secrecy::SecretString;
 
-use crate::Sharing;
+use crate::{PolicyMemory, Sharing};
 
 /// Settings that make the text form of values the same everywhere (postgres_changes 7.1).
 pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
@@ -86,6 +86,8 @@ pub struct DatabaseConfig {
     pub silence_limit: Duration,
     /// The server is older than version 14: it is not asked for what it does not know.
     pub old_server: bool,
+    /// What the answers that policies are asked for may take, over all databases that share it.
+    pub policy_memory: Arc<PolicyMemory>,
     /// The other nodes: one of them reads the database for all.
     pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
@@ -117,6 +119,7 @@ impl Default for DatabaseConfig {
             idle_stop: Duration::from_secs(600),
             silence_limit: Duration::from_secs(300),
             old_server: false,
+            policy_memory: Arc::default(),
             sharing: None,
             prepare: None,
         }

@@ -29,6 +29,8 @@ pub struct Stats {
     pub dropped: AtomicU64,
     /// Parties (role and claims) whose sight of rows was checked, counted once for all rows asked together.
     pub checks: AtomicU64,
+    /// Verdicts about rows that compiled policies gave, for one party each, without the database.
+    pub judged: AtomicU64,
     /// How long the database took to say who sees rows, trying again included.
     pub check_times: Histogram,
     /// Attempts to ask the database about rows that failed and were repeated.
@@ -67,6 +69,7 @@ impl Default for Stats {
             questions: AtomicU64::default(),
             dropped: AtomicU64::default(),
             checks: AtomicU64::default(),
+            judged: AtomicU64::default(),
             check_times: Histogram::new(CHECK_TIMES),
             check_failures: Counter::default(),
             lag_bytes: AtomicU64::default(),

@@ -95,7 +95,13 @@ impl Worker {
     ) -> Self {
         let resume_at = Instant::now() + config.resume_delay;
         Self {
-            state: State::new(pool.clone(), sink, Arc::clone(&stats), config.publication.clone()),
+            state: State::new(
+                pool.clone(),
+                sink,
+                Arc::clone(&stats),
+                config.publication.clone(),
+                Arc::clone(&config.policy_memory),
+            ),
             config,
             pool,
             stats,

@@ -204,6 +204,20 @@ impl Judges {
         }
     }
 
+    /// About how many bytes policies take.
+    pub(super) fn size(&self) -> usize {
+        self.0.iter().filter_map(Judge::sight).map(Sight::size).sum()
+    }
+
+    /// Forgets the answers to calls.
+    pub(super) fn forget_calls(&mut self) {
+        for judge in &mut self.0 {
+            if let State::Compiled(sight) = &mut judge.state {
+                sight.forget_calls();
+            }
+        }
+    }
+
     /// The parties that may see a row. Everybody is one where it is not compiled.
     pub(super) fn candidates<'a>(&self, row: &impl Fn(usize) -> Cell<'a>, found: &mut Vec<PartyId>) {
         for judge in &self.0 {

@@ -83,6 +83,8 @@ pub struct Match {
     refused: Vec<Matched>,
     /// Calls of policies that would decide for some of the guarded: when they are answered, match again.
     pub needs: Vec<CallNeed>,
+    /// Verdicts of row-level security that were given here, for one subscription each.
+    pub judged: u64,
 }
 
 /// One DATA object and who gets it.

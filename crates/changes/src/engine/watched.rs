@@ -342,11 +342,14 @@ impl Watched {
             _ => Sees::Shown,
         };
         if change.action == Action::Delete {
-            let guard = sees_old(looked).guard(held.party)?;
+            let sees = sees_old(looked);
+            looked.found.judged += u64::from(sees != Sees::Open);
+            let guard = sees.guard(held.party)?;
             return Some(Self::matched(key, held, guard, OldImage::Whole));
         }
         let row = |column| self.new_cell(change, column);
         let sees = self.judges.judge(judge, held.party, &row, looked.now, &mut looked.judged);
+        looked.found.judged += u64::from(sees != Sees::Open);
         let guard = sees.guard(held.party)?;
         let old = match sees_old(looked) {
             Sees::Shown => OldImage::Whole,

@@ -47,6 +47,8 @@ struct Held {
     /// A number of its own; answers that were given before do not count.
     since: u64,
     places: Vec<Place>,
+    /// About how many bytes all of it takes.
+    bytes: usize,
 }
 
 impl Held {
@@ -70,6 +72,8 @@ pub struct Sight<P> {
     always: FxHashSet<P>,
     calls: Vec<CallIndex<P>>,
     next: u64,
+    /// About how many bytes the parties take.
+    bytes: usize,
 }
 
 /// Who sees a row.
@@ -99,7 +103,15 @@ impl<P: PartyName> Sight<P> {
             .map(|path| Index { path, parties: HashMap::new() })
             .collect();
         let calls = policy.calls.iter().map(|_| CallIndex::default()).collect();
-        Self { policy, parties: FxHashMap::default(), indexes, always: FxHashSet::default(), calls, next: 0 }
+        Self {
+            policy,
+            parties: FxHashMap::default(),
+            indexes,
+            always: FxHashSet::default(),
+            calls,
+            next: 0,
+            bytes: 0,
+        }
     }
 
     /// The policies.
@@ -124,6 +136,17 @@ impl<P: PartyName> Sight<P> {
     #[must_use]
     pub fn has(&self, party: P) -> bool {
         self.parties.contains_key(&party)
+    }
+
+    /// About how many bytes it takes: values of parties, and answers to calls.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes + self.calls.iter().map(CallIndex::size).sum::<usize>()
+    }
+
+    /// Forgets the answers to all calls: they are asked again as they are needed.
+    pub fn forget_calls(&mut self) {
+        self.calls.iter_mut().for_each(CallIndex::forget);
     }
 
     /// The values of a party.
@@ -155,6 +178,7 @@ impl<P: PartyName> Sight<P> {
     /// Forgets a party. Idempotent.
     pub fn remove(&mut self, party: P) {
         let Some(held) = self.parties.remove(&party) else { return };
+        self.bytes -= held.bytes;
         for place in held.places {
             match place {
                 Place::Always => {
@@ -215,7 +239,13 @@ impl<P: PartyName> Sight<P> {
                 }
             }
         }
-        self.parties.insert(party, Held { values, since, places });
+        let of_place = |place: &Place| match place {
+            Place::Key(_, key) => size_of::<Place>() + 2 * key.len() + size_of::<P>(),
+            Place::Call(_) | Place::Always => size_of::<Place>(),
+        };
+        let bytes = size_of::<Held>() + values.size() + places.iter().map(of_place).sum::<usize>();
+        self.bytes += bytes;
+        self.parties.insert(party, Held { values, since, places, bytes });
     }
 
     /// The answers to a call are not good any more, for any party.

@@ -46,8 +46,9 @@ use waiting::Waiting;
 use super::roster::Roster;
 
 use crate::{
-    ChangeSink, MessageColumns, Notice, Stats, SubscribeRequest,
+    ChangeSink, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
     catalog::Published,
+    policy_memory::Share,
     subscribe::{Checked, Literals},
     visibility::{PolicyCache, Troubled},
 };
@@ -92,6 +93,8 @@ pub(super) struct State {
     policies: PolicyCache,
     /// Policies that are compiled.
     judging: Judging,
+    /// The memory that they take.
+    policy_share: Share,
     troubled: Troubled,
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
@@ -104,7 +107,13 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(pool: Pool, sink: Arc<dyn ChangeSink>, stats: Arc<Stats>, publication: String) -> Self {
+    pub(super) fn new(
+        pool: Pool,
+        sink: Arc<dyn ChangeSink>,
+        stats: Arc<Stats>,
+        publication: String,
+        memory: Arc<PolicyMemory>,
+    ) -> Self {
         Self {
             pool,
             sink,
@@ -130,6 +139,7 @@ impl State {
             handed: Position::default(),
             policies: PolicyCache::default(),
             judging: Judging::default(),
+            policy_share: Share::new(memory),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -175,6 +185,7 @@ impl State {
         self.latest.clear();
         self.transaction = None;
         self.engine.clear();
+        self.policy_share.takes(0);
         self.messages.clear();
         self.known.clear();
         self.policies.clear();

@@ -31,7 +31,7 @@ pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_channels::first_generation::LegacySettings;
 use realtime_cluster::NatsConfig;
-use realtime_postgres::JanitorSettings;
+use realtime_postgres::{JanitorSettings, PolicyMemory};
 use realtime_tenants::Tenant;
 use realtime_tls::Certificate;
 use secrecy::SecretString;
@@ -76,6 +76,8 @@ pub struct Settings {
     pub replication_watchdog: Duration,
     /// How long after the start a permanent slot is read that was there before.
     pub resume_delay: Duration,
+    /// The memory for what policies were asked for.
+    pub policy_memory: Arc<PolicyMemory>,
     /// When stored messages are looked after.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics; nobody may without one.
@@ -139,6 +141,9 @@ impl Settings {
             prepare_databases: env.boolean("PREPARE_DATABASES")?,
             replication_watchdog: env.millis("REPLICATION_WATCHDOG_MS")?,
             resume_delay: env.millis("RESUME_DELAY_MS")?,
+            policy_memory: Arc::new(PolicyMemory::new(
+                env.integer::<usize>("POLICY_CACHE_MB")?.saturating_mul(1 << 20),
+            )),
             janitor: JanitorSettings {
                 delete: env.boolean("RUN_JANITOR")?,
                 run_after: env.millis("JANITOR_RUN_AFTER_IN_MS")?,

@@ -106,6 +106,7 @@ pub const GROUPS: &[Group] = &[
         integer("MAX_REPLICATION_LAG_MB", "max_lag_mb", "10000", "megabytes", "How much of the log a slot may keep before it is given up; 0 for any amount"),
         integer("REPLICATION_IDLE_STOP_MS", "idle_stop_ms", "600000", "milliseconds", "How long the log is read after the last subscriber or listener has gone"),
         integer("RESUME_DELAY_MS", "resume_delay_ms", "5000", "milliseconds", "How long after the start a permanent slot is read that was there before: clients come back meanwhile"),
+        integer("POLICY_CACHE_MB", "policy_cache_mb", "256", "megabytes", "Memory for what policies were asked for, on this node; where it is not enough the database is asked about each row"),
         integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "A replication connection on which the database was not heard for this long is made anew; 0 for never"),
     ]},
     Group { table: "messages", title: "Private topics and stored messages", settings: &[

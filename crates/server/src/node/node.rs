@@ -217,7 +217,9 @@ impl Node {
             Arc::new(NodeSharing::new(cluster, (&*tenant.external_id).into(), &config.slot_name))
         });
         let silence_limit = self.settings.replication_watchdog;
-        DatabaseConfig { prepare, sharing, silence_limit, resume_delay: self.settings.resume_delay, ..config }
+        let policy_memory = Arc::clone(&self.settings.policy_memory);
+        let resume_delay = self.settings.resume_delay;
+        DatabaseConfig { prepare, sharing, silence_limit, resume_delay, policy_memory, ..config }
     }
 
     pub(super) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {

@@ -2,10 +2,10 @@
 //! there). That no row is asked about is told by the counter of questions.
 
 use anyhow::{Result, ensure};
-use realtime_testkit::{Server, Socket, TestDb};
+use realtime_testkit::{Server, ServerOptions, Socket, TestDb};
 use serde_json::{Value, json};
 
-use crate::changes_images::{seen, server, watching};
+use crate::changes_images::{seen, server, server_with, watching};
 
 /// Who stands in which room, and what is said there.
 const ROOMS: &str = "
@@ -340,5 +340,27 @@ async fn the_clock_decides() -> Result<()> {
     db.sql("insert into timed values (1, now() + interval '1 hour'), (2, now() - interval '1 hour'), (3, 'infinity'), (4, null)").await?;
     assert_eq!(ids(&db, &mut ann).await?, [1, 3]);
     assert_eq!(asked(&server).await?, before);
+    Ok(())
+}
+
+/// row_security 2.2: what there is no memory for is asked
+#[tokio::test]
+async fn without_memory_the_database_is_asked() -> Result<()> {
+    let options = ServerOptions::default().env("POLICY_CACHE_MB", "0");
+    let (server, db) = server_with(ROOMS, options).await?;
+    for policy in POLICIES {
+        db.sql(&format!(
+            "delete from says; truncate members; drop policy if exists own on says;
+             create policy own on says to authenticated using ({policy}); insert into members values (1, 'ann')"
+        ))
+        .await?;
+        let before = asked(&server).await?;
+        let (mut ann, mut bob) =
+            (watching(&server, "ann", "says").await?, watching(&server, "bob", "says").await?);
+        db.sql("insert into says values (1, 1, ''), (2, 2, '')").await?;
+        assert_eq!(ids(&db, &mut ann).await?, [1], "{policy}");
+        assert_eq!(ids(&db, &mut bob).await?, [0; 0], "{policy}");
+        ensure!(asked(&server).await? > before, "{policy}: nothing was asked");
+    }
     Ok(())
 }

@@ -10,6 +10,11 @@ pub(crate) const TOPIC: &str = "realtime:any";
 
 /// A server, and a table `docs` whose rows their owners see: those whose name is the claim `me`.
 pub(crate) async fn server(more: &str) -> Result<(Server, TestDb)> {
+    server_with(more, ServerOptions::default()).await
+}
+
+/// The same with further settings.
+pub(crate) async fn server_with(more: &str, options: ServerOptions) -> Result<(Server, TestDb)> {
     let db = TestDb::new().await?;
     db.sql(&format!(
         "create function me() returns text language sql stable as
@@ -23,8 +28,7 @@ pub(crate) async fn server(more: &str) -> Result<(Server, TestDb)> {
          alter publication supabase_realtime add table docs, fence;",
     ))
     .await?;
-    let options = ServerOptions::default().env("METRICS_JWT_SECRET", SECRET);
-    let server = Server::start(BINARY, &db, options).await?;
+    let server = Server::start(BINARY, &db, options.env("METRICS_JWT_SECRET", SECRET)).await?;
     Ok((server, db))
 }
 

@@ -12,6 +12,9 @@ impl<P: Copy + Eq + Ord + std::hash::Hash + std::fmt::Debug> PartyName for P {}
 /// Most answers that a call keeps. Beyond it all are forgotten and asked again, as they are needed.
 const MAX_KEPT: usize = 1_000_000;
 
+/// About how many bytes an answer takes, or the values that it is given for beside their texts.
+const ANSWER_BYTES: usize = 96;
+
 /// The values of a call's columns.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CallKey(Box<[Option<Box<[u8]>>]>);
@@ -57,6 +60,8 @@ pub(super) struct CallIndex<P> {
     members: BTreeMap<u64, P>,
     answers: HashMap<CallKey, Known<P>>,
     kept: usize,
+    /// Bytes of the values.
+    bytes: usize,
     /// How often all was forgotten.
     generation: u64,
 }
@@ -71,7 +76,7 @@ struct Known<P> {
 
 impl<P> Default for CallIndex<P> {
     fn default() -> Self {
-        Self { members: BTreeMap::new(), answers: HashMap::new(), kept: 0, generation: 0 }
+        Self { members: BTreeMap::new(), answers: HashMap::new(), kept: 0, bytes: 0, generation: 0 }
     }
 }
 
@@ -89,9 +94,18 @@ impl<P: PartyName> CallIndex<P> {
     }
 
     pub(super) fn forget(&mut self) {
-        self.answers.clear();
-        self.kept = 0;
+        self.clear();
         self.generation += 1;
+    }
+
+    fn clear(&mut self) {
+        self.answers.clear();
+        (self.kept, self.bytes) = (0, 0);
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        self.kept * ANSWER_BYTES + self.bytes
     }
 
     pub(super) const fn generation(&self) -> u64 {
@@ -136,13 +150,15 @@ impl<P: PartyName> CallIndex<P> {
             return;
         }
         if self.kept > MAX_KEPT {
-            self.answers.clear();
-            self.kept = 0;
+            self.clear();
         }
-        let known =
-            self.answers.entry(need.key.clone()).or_insert_with(|| Known { given: HashMap::new(), upto: 0 });
+        let (kept, bytes) = (&mut self.kept, &mut self.bytes);
+        let known = self.answers.entry(need.key.clone()).or_insert_with(|| {
+            *kept += 1;
+            *bytes += need.key.0.iter().flatten().map(|value| value.len()).sum::<usize>();
+            Known { given: HashMap::new(), upto: 0 }
+        });
         known.upto = known.upto.max(need.upto);
-        self.kept += 1;
         for (party, since, answer) in answers {
             let is_implied =
                 answer == Truth::FALSE && self.members.get(&since) == Some(&party) && since <= known.upto;

@@ -27,7 +27,9 @@ impl State {
                 return;
             }
             for (role, lack) in self.engine.lacks(oid) {
-                if let Err(error) = self.supply(oid, &role, lack).await {
+                let supplied = self.supply(oid, &role, lack).await;
+                self.keep_to_memory(oid, &role);
+                if let Err(error) = supplied {
                     tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot compile policies; asking about each row");
                     return;
                 }
@@ -54,6 +56,25 @@ impl State {
                 self.engine.renew_values(oid, role, &terms, answers);
                 Ok(())
             }
+        }
+    }
+
+    /// Keeps to the memory that answers may take. Calls are asked again as they are needed; if that is not enough, the
+    /// database is asked about each row for the role that had the last answer.
+    fn keep_to_memory(&mut self, oid: Oid, role: &str) {
+        if self.policy_share.takes(self.engine.policy_bytes()) {
+            return;
+        }
+        self.engine.forget_calls();
+        if !self.policy_share.takes(self.engine.policy_bytes()) {
+            tracing::warn!(
+                code = "PolicyCacheFull",
+                relation = oid,
+                role,
+                "POLICY_CACHE_MB is reached; asking the database about each row"
+            );
+            self.engine.put_policies(oid, role, None);
+            self.policy_share.takes(self.engine.policy_bytes());
         }
     }
 
@@ -153,6 +174,7 @@ impl State {
                 Ok(found) => {
                     let answers: Vec<Option<Truth>> = found.iter().map(|answers| truth(answers)).collect();
                     self.engine.answer(oid, need, &answers);
+                    self.keep_to_memory(oid, &need.role);
                     is_any = true;
                 }
                 Err(error) => {

@@ -119,6 +119,7 @@ impl State {
         for _ in 0..MAX_CALLS {
             let mut matched = self.engine.match_row(&waiting.change(), now());
             let needs = std::mem::take(&mut matched.needs);
+            self.stats.judged.fetch_add(matched.judged, Ordering::Relaxed);
             if needs.is_empty() || !self.answer_calls(waiting.relation.oid, &needs).await {
                 return matched;
             }

@@ -76,8 +76,9 @@ fn text_column(r: &mut StdRng) -> String {
 }
 
 fn membership(r: &mut StdRng) -> String {
-    let not = if r.random_bool(0.2) { "not " } else { "" };
-    match r.random_range(0..18) {
+    // Only a negation tells NULL from false.
+    let not = if r.random_bool(0.4) { "not " } else { "" };
+    match r.random_range(0..21) {
         0 => format!("id {not}in (select room_id from public.members where user_id = auth.uid())"),
         1 => format!(
             "{not}exists (select 1 from public.members m where m.room_id = rooms.id and m.user_id = auth.uid())"
@@ -114,6 +115,9 @@ fn membership(r: &mut StdRng) -> String {
             pick(r, &["n > 0", "'a' = any(tags)", "email = auth.email()", "true"])
         ),
         16 => format!("flag {not}in (select n > 0 from public.profiles)"),
+        17 => format!("n {not}in ({}, null)", number(r)),
+        18 => format!("owner_text {not}in ('a', null, 'abc')"),
+        19 => format!("team_id {not}in (select team_id from public.members)"),
         _ => format!(
             "{not}exists (select 1 from public.rooms other where other.id = rooms.other and other.flag)"
         ),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The part of an address that one client cannot choose: the first 64 bits of IPv6.
+/// The part of an address that one client cannot choose: all of IPv4, the first 64 bits of IPv6.
 #[must_use]
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

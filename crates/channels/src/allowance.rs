@@ -6,31 +6,31 @@ use tokio::time::Instant;
 
 use crate::budget::Spent;
 
-/// So many at once: what no client needs that means well.
+/// Questions that may be asked at once. A well-behaved client needs fewer.
 const AT_ONCE: u32 = 5;
 
-/// One more after this long.
+/// Time after which one more question is allowed.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Until all come back.
+/// Time after which all questions are allowed again.
 const ALL: Duration = Duration::from_secs(2 * AT_ONCE as u64);
 
-/// Some at once, then one every [`PAUSE`].
+/// Allows some questions at once, then one every [`PAUSE`].
 #[derive(Debug, Default)]
 pub(crate) struct Allowance(Spent);
 
 impl Allowance {
-    /// When there is one to take: now or later.
+    /// When the next question is allowed; now or later.
     pub(crate) fn next(&self, now: Instant) -> Instant {
         now + self.0.wait(PAUSE, ALL, now)
     }
 
-    /// Takes one, if there is one.
+    /// Takes one question, if one is allowed.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         self.0.take(PAUSE, ALL, now)
     }
 
-    /// Whether there is one to take.
+    /// Whether a question is allowed.
     pub(crate) fn is_left(&self, now: Instant) -> bool {
         self.0.allows(PAUSE, ALL, now)
     }

@@ -1,7 +1,8 @@
 //! What may be spent, and comes back with time. Pure; time is given.
 //!
-//! All of it is kept as the moment at which everything has come back. A unit costs the time that it takes to come back, and
-//! a budget is as large as the time in which all of it comes back: so many units at once, then one after each cost.
+//! A budget is kept as one moment: the one at which all of it has come back. The cost of a unit is the time that it
+//! takes to come back. The size of a budget is the time in which all of it comes back. So a budget allows some units
+//! at once, and then one unit after each cost.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ impl Spent {
         (self.owed(now) + cost).saturating_sub(budget)
     }
 
-    /// Spends, whether or not it is allowed.
+    /// Spends a unit, whether or not the budget allows it.
     pub fn spend(&mut self, cost: Duration, now: Instant) {
         self.until = Some(now + self.owed(now) + cost);
     }

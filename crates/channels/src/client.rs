@@ -1,4 +1,4 @@
-//! The client of a session: where its frames go and what they are made with; and what its steps leave behind for others.
+//! The client of a session: where its frames go, what they are made with, and what a step leaves behind for others.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -18,21 +18,21 @@ pub(crate) struct Client {
     pub(crate) transport: TransportKind,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) runtime: Arc<TenantRuntime>,
-    /// The token of the handshake: what a channel uses that brings none.
+    /// The token of the handshake: channels that bring no token of their own use it.
     pub(crate) token: Arc<Token>,
-    /// How long the log still waits for the sockets of its address.
+    /// How long the log still waits for the sockets of this client's address.
     pub(crate) patience: Arc<Patience>,
     /// Headers of the handshake that policies see, as a JSON object.
     headers: Arc<str>,
-    /// Keeps diffs of presence back while joins wait.
+    /// Holds back presence diffs while joins wait.
     pub(crate) diffs: Diffs,
-    /// Numbers its slow steps.
+    /// The number of the last slow step.
     last_step: u32,
     /// Bytes of messages that wait on its topics.
     pub(crate) waiting_bytes: usize,
-    /// What was published in this step and has to be given to others. Empty between steps.
+    /// What this step published and others still have to get. Empty between steps.
     fan_outs: Vec<FanOut>,
-    /// What could not keep up with what was published. The client is not read meanwhile.
+    /// The room that could not keep up with what was published. The client is not read meanwhile.
     congestion: Option<Congestion>,
 }
 
@@ -60,12 +60,12 @@ impl Client {
         }
     }
 
-    /// It is at an address.
+    /// Sets the client's address.
     pub(crate) fn set_address(&mut self, address: Option<IpAddr>) {
         self.patience = self.runtime.routes().patience(address);
     }
 
-    /// Its tenant, for lines of the log.
+    /// The tenant's `external_id`, for log lines.
     pub(crate) fn tenant(&self) -> &str {
         self.runtime.name()
     }
@@ -80,7 +80,7 @@ impl Client {
         self.send(encode::system(self.vsn, join_ref, topic, message));
     }
 
-    /// The number of a slow step that begins.
+    /// Numbers a slow step that begins.
     pub(crate) fn step(&mut self) -> u32 {
         self.last_step = self.last_step.wrapping_add(1);
         self.last_step
@@ -91,7 +91,7 @@ impl Client {
         Ticket { topic: Arc::clone(topic), step: self.step() }
     }
 
-    /// What the policies are asked for the bearer of a token.
+    /// The question to the policies for the bearer of a token.
     pub(crate) fn question(&self, topic: &str, token: &Token, presence: bool) -> Box<AuthorizeRequest> {
         Box::new(AuthorizeRequest {
             role: Arc::clone(&token.role),
@@ -102,13 +102,13 @@ impl Client {
         })
     }
 
-    /// A broadcast was said: others get it when the step is over.
+    /// Keeps a broadcast until the step is over; then others get it.
     pub(crate) fn said(&mut self, delivery: Delivery) {
         self.fan_outs.extend(delivery.run);
         self.congestion = delivery.congestion;
     }
 
-    /// Presence changed: others are told when the step is over.
+    /// Keeps a change of presence until the step is over; then others are told.
     pub(crate) fn changed(&mut self, fan_out: Option<FanOut>) {
         self.fan_outs.extend(fan_out);
     }
@@ -123,12 +123,12 @@ impl Client {
         }
     }
 
-    /// Whether something could not keep up with what was published.
+    /// Whether a room could not keep up with what was published.
     pub(crate) fn is_congested(&self) -> bool {
         self.congestion.is_some()
     }
 
-    /// Returns when it has kept up; pending for ever while nothing has to. Cancel safe.
+    /// Returns when that room has kept up. Pending for ever if there is none. Cancel safe.
     pub(crate) async fn relieved(&mut self) {
         match &self.congestion {
             Some(congestion) => congestion.over().await,
@@ -137,13 +137,13 @@ impl Client {
         self.congestion = None;
     }
 
-    /// It has gone: nothing waits for it any more.
+    /// Ends all waiting for the client, which is gone.
     pub(crate) fn gone(&mut self) {
         self.congestion = None;
     }
 }
 
-/// What follows `realtime:`, if the topic begins so.
+/// The part of a topic after `realtime:`. `None` if it does not begin so.
 pub(crate) fn sub_topic(topic: &str) -> Option<&str> {
     topic.strip_prefix("realtime:")
 }

@@ -1,7 +1,7 @@
-//! What is counted of a node and of its tenants (http_and_ops 11).
+//! What is counted for a node and for its tenants (http_and_ops 11).
 //!
-//! Everything is counted where it happens, in a few atomics that whoever counts holds already: no lock, no look-up, no
-//! allocation. Metrics read them.
+//! Everything is counted where it happens, in a few atomics that the counting code holds already: no lock, no look-up,
+//! no allocation. Metrics read them.
 
 use std::{
     collections::HashMap,
@@ -41,7 +41,7 @@ impl MessageType {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Broadcast, Self::Presence, Self::PostgresChanges];
 
-    /// As labels of metrics name it.
+    /// The label in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ pub enum TransportKind {
     /// A WebSocket.
     #[default]
     WebSocket,
-    /// Requests (protocol 1.11).
+    /// HTTP requests (protocol 1.11).
     LongPoll,
 }
 
@@ -66,7 +66,7 @@ impl TransportKind {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::WebSocket, Self::LongPoll];
 
-    /// As labels of metrics name it.
+    /// The label in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,9 +79,9 @@ impl TransportKind {
 /// What is counted of the node as a whole.
 #[derive(Debug)]
 pub struct NodeCounters {
-    /// From reading what a client sent to having handled it.
+    /// Time from reading a client's message to having handled it.
     pub handled_in: Histogram,
-    /// Questions that other nodes answered, and those that they did not.
+    /// Questions to other nodes, by whether they were answered.
     pub asked: [Histogram; 2],
     /// Joins that were decided, by transport and result.
     pub joined: [[Counter; 2]; 2],
@@ -105,13 +105,13 @@ impl Default for NodeCounters {
 }
 
 impl NodeCounters {
-    /// Another node was asked something.
+    /// Counts a question to another node.
     pub fn asked(&self, answered: bool, took: tokio::time::Duration) {
         let [yes, no] = &self.asked;
         if answered { yes } else { no }.record_time(took);
     }
 
-    /// A join was decided.
+    /// Counts a join that was decided.
     pub fn joined(&self, transport: TransportKind, succeeded: bool) {
         let [ok, error] = match transport {
             TransportKind::WebSocket => &self.joined[0],
@@ -120,7 +120,7 @@ impl NodeCounters {
         if succeeded { ok } else { error }.add(1);
     }
 
-    /// A handshake was decided, not counting the pause before a refusal.
+    /// Counts a handshake that was decided. The pause before a refusal is not part of its time.
     pub fn connected(
         &self,
         transport: TransportKind,
@@ -137,8 +137,8 @@ impl NodeCounters {
     }
 }
 
-/// What is counted of one tenant. It outlives the parts that count: a tenant whose database is connected anew goes on
-/// where it was.
+/// What is counted for one tenant. It outlives the parts that count: when a tenant's database is connected again,
+/// counting goes on.
 #[derive(Debug)]
 pub struct TenantCounters {
     node: Arc<NodeCounters>,
@@ -148,7 +148,7 @@ pub struct TenantCounters {
     pub events: Arc<Counter>,
     /// Presence states, changes and diffs.
     pub presence_events: Arc<Counter>,
-    /// Row changes, times subscriptions.
+    /// Row changes, times the subscriptions that match each.
     pub db_events: Arc<Counter>,
     /// HTTP requests.
     pub requests: Arc<Counter>,
@@ -156,7 +156,7 @@ pub struct TenantCounters {
     pub input_bytes: Counter,
     /// Bytes written to sockets that have ended.
     pub output_bytes: Counter,
-    /// All bytes written to sockets, as last told: what is told never falls.
+    /// The bytes written that were reported last, so that the reported number never falls.
     output_told: AtomicU64,
     payload_sizes: [Histogram; 3],
     /// What its database counts.
@@ -164,7 +164,7 @@ pub struct TenantCounters {
 }
 
 impl TenantCounters {
-    /// Of a tenant for which nothing was counted.
+    /// Counters of a tenant for which nothing was counted yet.
     #[must_use]
     pub fn new(node: Arc<NodeCounters>) -> Self {
         Self {
@@ -182,13 +182,13 @@ impl TenantCounters {
         }
     }
 
-    /// What is counted of the node it is on.
+    /// The counters of the tenant's node.
     #[must_use]
     pub fn node(&self) -> &NodeCounters {
         &self.node
     }
 
-    /// An accepted message's payload.
+    /// Counts the payload of an accepted message.
     pub fn payload(&self, message: MessageType, bytes: usize) {
         self.payload_sizes(message).record(bytes as u64);
     }
@@ -204,7 +204,7 @@ impl TenantCounters {
         }
     }
 
-    /// All bytes written, with those of the sockets that there are.
+    /// All bytes written, including those to living sockets.
     #[must_use]
     pub fn output(&self, live: u64) -> u64 {
         let now = self.output_bytes.get() + live;
@@ -232,7 +232,7 @@ impl Default for TenantCounters {
     }
 }
 
-/// Sums over tenants, those that are gone included.
+/// Sums over all tenants, including those that are gone.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     /// Attempts to join.
@@ -241,13 +241,13 @@ pub struct Totals {
     pub events: u64,
     /// Presence states, changes and diffs.
     pub presence_events: u64,
-    /// Row changes, times subscriptions.
+    /// Row changes, times the subscriptions that match each.
     pub db_events: u64,
     /// Bytes read from sockets.
     pub input_bytes: u64,
     /// Bytes written to sockets.
     pub output_bytes: u64,
-    /// By type of message.
+    /// Sizes of payloads, by type of message.
     pub payload_sizes: [Snapshot; 3],
     /// Times that set-ups of databases took.
     pub set_ups: Snapshot,
@@ -281,18 +281,18 @@ pub struct Counters {
 #[derive(Debug, Default)]
 struct Tenants {
     by_name: HashMap<Box<str>, Arc<TenantCounters>>,
-    /// Of tenants that are gone.
+    /// Sums of the tenants that are gone.
     retired: Totals,
 }
 
 impl Counters {
-    /// What is counted of the node.
+    /// The node's own counters.
     #[must_use]
     pub fn node(&self) -> &Arc<NodeCounters> {
         &self.node
     }
 
-    /// What is counted of a tenant, whatever became of its parts so far.
+    /// The counters of a tenant. Its parts may come and go; the counters stay.
     #[must_use]
     pub fn tenant(&self, name: &str) -> Arc<TenantCounters> {
         let mut tenants = self.tenants.lock();
@@ -304,7 +304,7 @@ impl Counters {
         counters
     }
 
-    /// Forgets tenants that nobody counts for any more; their share of the sums is kept.
+    /// Forgets tenants for which no part counts any more. The sums keep their share.
     pub fn retire(&self) {
         let mut tenants = self.tenants.lock();
         let Tenants { by_name, retired } = &mut *tenants;

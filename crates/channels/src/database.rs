@@ -1,7 +1,7 @@
 //! The tenant's database as sessions see it.
 //!
-//! Sessions ask [`TenantDatabase`](realtime_postgres::TenantDatabase) itself. In unit tests of this crate a script of the
-//! same name and with the same methods is in its place, so that the state machine runs without a database.
+//! Sessions use [`TenantDatabase`](realtime_postgres::TenantDatabase) itself. In unit tests of this crate, a script
+//! with the same name and methods takes its place, so that the state machine runs without a database.
 
 #[cfg(not(test))]
 pub use realtime_postgres::{Attendance, TenantDatabase as Database};

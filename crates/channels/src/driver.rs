@@ -1,4 +1,4 @@
-//! What a session needs around it, whatever the transport: its slow steps, its timers, its signals.
+//! What a session needs around it, whatever the transport: its slow steps, timers and signals.
 
 mod steps;
 
@@ -19,38 +19,39 @@ use crate::{
     tenant_runtime::TenantRuntime,
 };
 
-/// Refusals that may wait at once; beyond it the socket is not read until some were sent.
+/// Refusals that may wait at once. Beyond it the socket is not read until some were sent.
 const MAX_DELAYED: usize = 64;
 
-/// Slow steps of a session that run at once; more wait for these. A client must not have all connections to the database.
+/// Slow steps of a session that run at once; further ones wait. One client must not take all connections to the
+/// database.
 const MAX_STEPS: usize = 32;
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Without a word.
+    /// Without a close frame.
     Drop,
-    /// With this WebSocket close code, after what is queued.
+    /// With this WebSocket close code, after the queued frames.
     Close(u16),
 }
 
-/// A refusal that waits for its time: when, the frames, and the code to close the socket with after them.
+/// A refusal that waits: when to send it, its frames, and the code to close the socket with afterwards.
 type Delayed = (Instant, Vec<Bytes>, Option<u16>);
 
-/// A session and what it waits for.
+/// A session, and what it waits for.
 ///
-/// After any step [`flush`](Self::flush) has to be called, which gives others what was published, and the
-/// outbox has to be written.
+/// After each step the caller has to call [`flush`](Self::flush), which gives others what was published, and has to
+/// write the outbox.
 pub struct Driver {
     session: Session,
     runtime: Arc<TenantRuntime>,
-    /// What the session asked for in the step just made. Empty between steps.
+    /// What the session asked for in this step. Empty between steps.
     effects: Vec<Effect>,
     /// Slow steps, and the watch over broadcasts from the database. Empty while idle.
     running: FuturesUnordered<Step>,
     /// How many of them are slow steps.
     steps: usize,
-    /// Slow steps that wait for those, in order.
+    /// Slow steps that wait for their turn, in order.
     waiting: VecDeque<Step>,
     /// Refusals that wait for their time, in no order.
     delayed: Vec<Delayed>,
@@ -58,7 +59,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Takes a session into service that was admitted in an era.
+    /// Drives a session that was admitted in an era.
     #[must_use]
     pub fn new(session: Session, runtime: Arc<TenantRuntime>, era: Era) -> Self {
         let guard = runtime.sockets().enter(session.outbox(), era);
@@ -81,7 +82,7 @@ impl Driver {
         self.session.outbox()
     }
 
-    /// What is counted of its tenant.
+    /// The counters of its tenant.
     #[must_use]
     pub fn counters(&self) -> &TenantCounters {
         self.runtime.counters()
@@ -119,8 +120,8 @@ impl Driver {
         self.session.flush();
     }
 
-    /// Waits for a slow step, or for a room to keep up, and goes on with it. Cancel safe; pending for ever while
-    /// there is neither.
+    /// Waits for a slow step to end or for a room to keep up, and then goes on with it. Pending for ever if there is
+    /// neither. Cancel safe.
     ///
     /// # Errors
     /// When the session ends.
@@ -140,7 +141,7 @@ impl Driver {
         }
     }
 
-    /// Acts on what others signalled.
+    /// Acts on signals of others.
     ///
     /// # Errors
     /// When the session ends.
@@ -158,7 +159,7 @@ impl Driver {
         [delayed, self.session.deadline(), self.session.abandoned_at()].into_iter().flatten().min()
     }
 
-    /// Does what has become due.
+    /// Does everything that is due.
     ///
     /// # Errors
     /// When the session ends.
@@ -195,7 +196,7 @@ impl Driver {
         self.delayed.clear();
     }
 
-    /// Runs a slow step, now or when others have ended.
+    /// Runs a slow step now, or when other steps have ended.
     fn begin(&mut self, step: Step) {
         if self.steps < MAX_STEPS {
             self.start(step);
@@ -210,7 +211,7 @@ impl Driver {
         self.running.push(step);
     }
 
-    /// Does what the session asked for.
+    /// Does what the session has asked for.
     fn carry_out(&mut self) -> Result<(), Ending> {
         let mut end = Ok(());
         for effect in std::mem::take(&mut self.effects) {

@@ -9,17 +9,17 @@ use realtime_postgres::{
     Replication, SubscribeRequest, WriteVerdict,
 };
 
-/// Something the socket's task has to do for its session.
+/// Something that the driver has to do for its session.
 #[derive(Debug)]
 pub enum Effect {
-    /// Close the socket with this code, after what is queued.
+    /// Close the socket with this code, after the queued frames.
     Close(u16),
     /// Queue these frames after a delay, then close the socket if a code is given.
     SendLater(Duration, Vec<Bytes>, Option<u16>),
-    /// Make sure the database can be reached; answer with [`Completion::Database`].
+    /// Make sure that the database can be reached; answer with [`Completion::Database`].
     Database(Ticket),
-    /// Get in touch with the database, for a channel that goes without it too; answer with [`Completion::Database`] that it
-    /// can go on, after a moment at the latest.
+    /// Try to reach the database, for a channel that can do without it; answer with [`Completion::Database`] after a
+    /// moment at the latest.
     Contact(Ticket),
     /// Subscribe to row changes; answer with [`Completion::Subscribed`].
     Subscribe(Ticket, Box<SubscribeRequest>),
@@ -36,21 +36,21 @@ pub enum Effect {
 /// What became of an [`Effect`].
 #[derive(Debug)]
 pub enum Completion {
-    /// Of [`Effect::Database`].
+    /// Answers [`Effect::Database`] and [`Effect::Contact`].
     Database(Ticket, Result<(), ConnectError>),
-    /// Of [`Effect::Subscribe`].
+    /// Answers [`Effect::Subscribe`].
     Subscribed(Ticket, Result<(), SubscribeRefusal>),
-    /// Of [`Effect::AuthorizeRead`].
+    /// Answers [`Effect::AuthorizeRead`].
     Read(Ticket, Result<ReadVerdict, AuthorizeError>),
-    /// Of [`Effect::AuthorizeWrite`].
+    /// Answers [`Effect::AuthorizeWrite`].
     Write(Ticket, Result<WriteVerdict, AuthorizeError>),
-    /// Of [`Effect::Replay`].
+    /// Answers [`Effect::Replay`].
     Replayed(Ticket, Result<Vec<ReplayedMessage>, ReplayError>),
-    /// Of [`Effect::WatchReplication`]: it is no longer so.
+    /// Answers [`Effect::WatchReplication`]: the state has changed.
     ReplicationDiffers,
 }
 
-/// Which step of which channel an effect belongs to. A step that was overtaken is recognised by its number.
+/// Names a step of a channel. An answer to a step that is no longer wanted is recognised by its number.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     pub(crate) topic: Arc<str>,

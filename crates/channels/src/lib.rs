@@ -1,7 +1,7 @@
-//! Channels: the sessions of clients, what they share per tenant, and the ways by which messages reach them.
+//! Channels: the sessions of clients, what they share per tenant, and how messages reach them.
 //!
-//! A [`Session`](session::Session) is a state machine without I/O; a [`Driver`](driver::Driver) keeps its timers and slow
-//! steps. What the sessions of a tenant share is its [`TenantRuntime`](tenant_runtime::TenantRuntime).
+//! A [`Session`](session::Session) is a state machine without I/O. A [`Driver`](driver::Driver) keeps its timers and
+//! slow steps. The sessions of a tenant share a [`TenantRuntime`](tenant_runtime::TenantRuntime).
 
 pub mod address;
 mod allowance;

@@ -20,7 +20,7 @@ use crate::counters::TenantCounters;
 pub struct Meter {
     limiter: Limiter,
     origin: Instant,
-    /// Everything ever counted, also by meters before this one.
+    /// Everything ever counted, including by earlier meters.
     counter: Arc<Counter>,
 }
 
@@ -41,7 +41,7 @@ impl Meter {
         self.limiter.is_triggered(self.origin.elapsed())
     }
 
-    /// Whether one more would be too much: what is over is dropped (spec README, decision 23).
+    /// Whether one more would be too many. What is above the limit is dropped (spec README, decision 23).
     pub fn is_over(&self) -> bool {
         self.limiter.is_over(self.origin.elapsed())
     }
@@ -68,7 +68,7 @@ impl Meter {
     }
 }
 
-/// What is counted of a tenant (protocol 9.2).
+/// The meters of a tenant (protocol 9.2).
 #[derive(Debug)]
 pub struct Meters {
     joins: Meter,
@@ -77,9 +77,9 @@ pub struct Meters {
     db_events: Meter,
     requests: Meter,
     counters: Arc<TenantCounters>,
-    /// Largest payload, its allowance included.
+    /// Largest payload in bytes, including its allowance.
     max_payload_bytes: AtomicUsize,
-    /// Channels above a limit are stopped, as by the reference.
+    /// Whether channels above a limit are stopped, as the reference does.
     closes_channels: bool,
 }
 
@@ -90,7 +90,7 @@ impl Meters {
         Self::counted_by(limits, Arc::default())
     }
 
-    /// Meters that add to these counters.
+    /// New meters that add to existing counters.
     #[must_use]
     pub fn counted_by(limits: &Limits, counters: Arc<TenantCounters>) -> Self {
         let events = limits.max_events_per_second;
@@ -110,7 +110,7 @@ impl Meters {
         }
     }
 
-    /// Stops channels above a limit, if `closes`, instead of dropping messages.
+    /// Chooses what happens above a limit: `closes` stops channels, otherwise messages are dropped.
     #[must_use]
     pub fn closing_channels(mut self, closes: bool) -> Self {
         self.closes_channels = closes;
@@ -135,24 +135,24 @@ impl Meters {
         if self.closes_channels { self.db_events.is_triggered() } else { self.db_events.is_over() }
     }
 
-    /// Takes new limits. A meter whose limit changes begins anew, but that of requests (http_and_ops 1.4).
+    /// Takes new limits. A meter whose limit changes begins anew, except that of requests (http_and_ops 1.4).
     pub fn set_limits(&self, limits: &Limits) {
         self.joins.set_limit(limits.max_joins_per_second);
         self.events.set_limit(limits.max_events_per_second);
         self.presence.set_limit(limits.max_presence_events_per_second);
         self.db_events.set_limit(limits.max_events_per_second);
-        // The average of requests is compared with the limit as it is: nothing has to begin anew.
+        // Requests keep their average: it is compared with the new limit directly.
         self.requests.limiter.adjust_limit(limits.max_events_per_second);
         self.max_payload_bytes.store(limits.max_payload_bytes(), Ordering::Relaxed);
     }
 
-    /// Largest payload in bytes, its allowance included (protocol 5.2).
+    /// Largest payload in bytes, including its allowance (protocol 5.2).
     #[must_use]
     pub fn max_payload_bytes(&self) -> usize {
         self.max_payload_bytes.load(Ordering::Relaxed)
     }
 
-    /// What is counted of the tenant.
+    /// The counters of the tenant.
     #[must_use]
     pub fn counters(&self) -> &Arc<TenantCounters> {
         &self.counters

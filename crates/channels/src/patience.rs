@@ -1,11 +1,11 @@
 //! How long the log waits for receivers that have fallen behind.
 //!
-//! A large transaction is read faster than clients take it. A receiver that keeps reading is waited
-//! for, so that a burst does not close it. But a receiver harms only itself (delivery 10):
+//! A large transaction is read faster than clients take it. The log waits for a receiver that keeps reading, so that a
+//! burst does not close it. But a slow receiver must harm only itself (delivery 10):
 //!
-//! - One that takes less than [`RATE`] spends the patience of its address: [`PATIENCE`] in all, which comes back at one
-//!   part in [`REGAIN`]. Another socket, another channel or a reconnect has no more of it.
-//! - All receivers together are waited for [`SHARE`] of the time, after a reserve that a single burst may use up.
+//! - A receiver that takes less than [`RATE`] spends the patience of its address: [`PATIENCE`] in all, which comes
+//!   back at one part in [`REGAIN`]. Other sockets, other channels and reconnects of that address share it.
+//! - For all receivers together the log waits [`SHARE`] of the time, after a reserve that one burst may use up.
 //!
 //! Beyond that nobody is waited for: the outbox fills up, and the socket is closed with 1013.
 
@@ -17,31 +17,32 @@ use tokio::time::{self, Duration, Instant};
 
 use crate::{address::network, budget::Spent};
 
-/// How long the sockets of an address that read too slowly are waited for, once.
+/// How long the log waits for the sockets of an address that read too slowly.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// It comes back at one part in so many: half a per cent of the time is lost to an address at most, for good.
+/// Patience comes back at one part of the time in so many. So one address can cost half a per cent of the time at
+/// most.
 const REGAIN: u32 = 200;
 
-/// Bytes a second from which on a receiver reads fast enough to be waited for without that.
+/// Bytes per second at which a receiver reads fast enough. Waiting for it spends no patience.
 const RATE: u64 = 4_000_000;
 
-/// All receivers together are waited for one part of the time in so many: 200 milliseconds a second.
+/// The log waits for all receivers together for one part of the time in so many: 200 milliseconds per second.
 const SHARE: u32 = 5;
 
-/// Longest wait of a stream that has not waited for a while: what a burst of some tens of megabytes needs.
+/// Longest wait of a stream that has not waited for a while. A burst of some tens of megabytes needs it.
 const RESERVE: Duration = Duration::from_secs(2);
 
-/// Pause between looks at receivers that have fallen behind.
+/// Pause between two looks at receivers that have fallen behind.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Addresses whose patience is remembered before those that have all of it again are looked for.
+/// Addresses whose patience is remembered before those with full patience are removed.
 const ADDRESSES: usize = 1_024;
 
 /// Time of waiting that may be spent, and comes back at one part of the time in `regain`.
 #[derive(Debug)]
 struct Waits {
-    /// A wait that took longer than it should counts in full.
+    /// A wait that took longer than planned counts in full.
     spent: Spent,
     most: Duration,
     regain: u32,
@@ -52,7 +53,7 @@ impl Waits {
         Self { spent: Spent::default(), most, regain }
     }
 
-    /// Whether there is enough for one more look.
+    /// Whether enough is left for one more look.
     fn is_left(&self) -> bool {
         self.spent.allows(LOOK * self.regain, self.most * self.regain, Instant::now())
     }
@@ -61,13 +62,13 @@ impl Waits {
         self.spent.spend(time * self.regain, Instant::now());
     }
 
-    /// Whether something was spent that did not come back yet.
+    /// Whether some of what was spent has not come back yet.
     fn owes(&self) -> bool {
         !self.spent.owed(Instant::now()).is_zero()
     }
 }
 
-/// How long the sockets of an address are still waited for.
+/// How long the log still waits for the sockets of an address.
 #[derive(Debug)]
 pub struct Patience(Mutex<Waits>);
 
@@ -82,7 +83,7 @@ impl Patience {
         self.0.lock().is_left()
     }
 
-    /// Waited for so long, while the receivers took so many bytes.
+    /// Spends a wait of this length, during which the receivers took so many bytes.
     fn spend(&self, time: Duration, taken: u64) {
         let worth = Duration::from_micros(taken.saturating_mul(1_000_000) / RATE);
         self.0.lock().spend(time.saturating_sub(worth));
@@ -94,7 +95,8 @@ impl Patience {
 pub struct Patiences(Mutex<HashMap<IpAddr, Arc<Patience>>>);
 
 impl Patiences {
-    /// That of an address; of an IPv6 network, which is as good as one. A client without an address has its own.
+    /// The patience of an address. All addresses of an IPv6 network share one. A client without an address has its
+    /// own.
     #[must_use]
     pub fn of(&self, address: Option<IpAddr>) -> Arc<Patience> {
         let Some(address) = address else { return Arc::default() };
@@ -118,7 +120,7 @@ pub struct Behind {
 struct Receiver {
     outbox: Arc<Outbox>,
     patience: Arc<Patience>,
-    /// What it had taken when it was last looked at.
+    /// Bytes that the receiver had taken when it was last looked at.
     taken: u64,
 }
 
@@ -129,7 +131,7 @@ impl Default for Behind {
 }
 
 impl Behind {
-    /// Adds a receiver, once.
+    /// Adds a receiver, unless it is there already.
     pub fn add(&self, outbox: &Arc<Outbox>, patience: &Arc<Patience>) {
         self.waiting.lock().entry(Arc::as_ptr(outbox).addr()).or_insert_with(|| Receiver {
             outbox: Arc::clone(outbox),
@@ -138,7 +140,7 @@ impl Behind {
         });
     }
 
-    /// A wait for them, if there are any, for as long as each deserves.
+    /// A wait for the receivers, if there are any, as long as their patience allows.
     pub fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
         if self.waiting.lock().is_empty() {
             return None;
@@ -160,7 +162,7 @@ impl Behind {
     }
 }
 
-/// Takes a wait out of each address's patience once, whatever number of its sockets are behind.
+/// Takes a wait out of the patience of each address once, however many of its sockets are behind.
 fn spend(receivers: &mut [Receiver], waited: Duration) {
     let mut addresses: HashMap<usize, (Arc<Patience>, u64)> = HashMap::new();
     for receiver in receivers {

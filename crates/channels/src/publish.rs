@@ -1,4 +1,4 @@
-//! Saying a broadcast: the one place where it is counted, measured and handed to the hub.
+//! Publishing a broadcast. This is the one place where it is counted, measured and handed to the hub.
 
 use bytes::Bytes;
 use realtime_hub::{Delivery, Hub, Membership, MessageId, RoomKey, Said};
@@ -6,13 +6,13 @@ use realtime_protocol::Vsn;
 
 use crate::{counters::MessageType, limits::Meters};
 
-/// Counts an accepted broadcast whose payload has so many bytes.
+/// Counts an accepted broadcast with the size of its payload.
 fn count(meters: &Meters, size: usize) {
     meters.events().add(1);
     meters.counters().payload(MessageType::Broadcast, size);
 }
 
-/// Says what a member of a room says, on this node and on others.
+/// Publishes a message of a member of the room, on this node and on others.
 pub fn by_member(
     meters: &Meters,
     membership: &Membership,
@@ -24,13 +24,13 @@ pub fn by_member(
     membership.say(to_self, said)
 }
 
-/// Says what comes from outside of a room, on this node and on others.
+/// Publishes a message from outside of the room, on this node and on others.
 pub fn from_outside(meters: &Meters, hub: &Hub, key: &RoomKey, said: &Said<'_>, size: usize) -> Delivery {
     count(meters, size);
     hub.say(key, said)
 }
 
-/// Says a message that is stored in the database: members that were sent it already do not get it.
+/// Publishes a message that is stored in the database. Members that already got it by replay do not get it again.
 pub fn stored(
     meters: &Meters,
     hub: &Hub,

@@ -1,7 +1,7 @@
 //! New tokens of a joined channel, and the rights of the one before (protocol 5.6, 8.5).
 //!
-//! A new token counts at once for what the client asks. What the channel gets is still seen with the rights of the former
-//! one until the database has judged the new one, but not longer than the former one lasts.
+//! A new token counts at once for what the client asks. What the channel receives still depends on the rights of the
+//! former token until the database has judged the new one, but not longer than the former one is valid.
 
 use std::sync::Arc;
 
@@ -12,16 +12,15 @@ use crate::{allowance::Allowance, token::Token};
 /// New tokens of a channel.
 #[derive(Debug, Default)]
 pub(crate) struct Renewal {
-    /// The last one that came, while it waits to be judged. Those before it are not judged.
+    /// The last token that came, while it waits to be judged. Earlier ones are not judged.
     waiting: Option<Box<str>>,
     allowance: Allowance,
-    /// With whose rights the channel sees what it gets, while the database judges its token; and when that has to be
-    /// verified again.
+    /// The former token, whose rights count while the database judges the new one, and when it is verified again.
     former: Option<(Arc<Token>, Instant)>,
 }
 
 impl Renewal {
-    /// Takes a token from the client. The one `in_use` is none that is new.
+    /// Takes a token from the client. It is ignored if it is the one `in_use`.
     pub(crate) fn came(&mut self, text: Box<str>, in_use: &Token) {
         self.waiting = (*text != *in_use.text).then_some(text);
     }
@@ -34,7 +33,7 @@ impl Renewal {
         self.waiting.take()
     }
 
-    /// The token that waits, though it is not due.
+    /// The token that waits, even if it is not due.
     pub(crate) fn at_once(&mut self) -> Option<Box<str>> {
         self.waiting.take()
     }
@@ -44,17 +43,17 @@ impl Renewal {
         self.waiting.as_ref().map(|_| self.allowance.next(Instant::now()))
     }
 
-    /// A token that the database has yet to judge takes the place of `former`.
+    /// Keeps `former` until the database has judged its successor.
     pub(crate) fn began(&mut self, former: Arc<Token>, recheck_at: Instant) {
         self.former.get_or_insert((former, recheck_at));
     }
 
-    /// The database has judged.
+    /// Forgets the former token, because the database has judged the new one.
     pub(crate) fn is_over(&mut self) {
         self.former = None;
     }
 
-    /// When the former token has to be verified again.
+    /// When the former token is verified again.
     pub(crate) fn former_until(&self) -> Option<Instant> {
         self.former.as_ref().map(|(_, at)| *at)
     }

@@ -1,4 +1,4 @@
-//! From a change to the sockets: which channel is where, and the frames it gets.
+//! From a change to the sockets: where each channel is, and which frame it gets.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use crate::{
     patience::{Behind, Patience, Patiences},
 };
 
-/// Where one joined channel's row changes go, and what their frames look like.
+/// Where the row changes of one joined channel go, and what their frames look like.
 #[derive(Debug)]
 pub struct Route {
     /// The socket's outbox.
@@ -40,14 +40,14 @@ pub struct Route {
     pub quiet: bool,
     /// Whether the client may need the event `*` (legacy 2.5).
     pub star: AtomicBool,
-    /// How long the tenant's changes still wait for the sockets of this channel's address.
+    /// How long the tenant's changes still wait for the sockets of this address.
     pub patience: Arc<Patience>,
-    /// Keeps frames back until the join was answered.
+    /// Holds back frames until the join is answered.
     pub gate: Gate,
 }
 
 impl Route {
-    /// Queues a frame. Whether the receiver has fallen behind; an error if its socket is ending.
+    /// Queues a frame. Returns whether the receiver has fallen behind, or an error if its socket is ending.
     fn push(&self, frame: Bytes) -> Result<bool, Closed> {
         match self.gate.keep(frame, &self.outbox) {
             Ok(behind) => behind.ok_or(Closed::SlowConsumer),
@@ -55,7 +55,7 @@ impl Route {
         }
     }
 
-    /// The join was answered: sends what was kept, and everything that follows.
+    /// Sends the held frames and everything that follows, because the join was answered.
     pub fn open(&self) {
         let mut kept = self.gate.0.lock();
         for frame in kept.take().unwrap_or_default() {
@@ -73,25 +73,25 @@ impl Drop for Route {
     }
 }
 
-/// Frames of a channel whose join was not answered yet, in order. The outbox counts them as its own.
+/// Frames of a channel whose join is not answered yet, in order. They count as part of the outbox.
 #[derive(Debug)]
 pub struct Gate(Mutex<Option<Vec<Bytes>>>);
 
 impl Gate {
-    /// A gate that keeps everything until it is opened.
+    /// A gate that holds everything until it is opened.
     #[must_use]
     pub fn shut() -> Self {
         Self(Mutex::new(Some(Vec::new())))
     }
 
-    /// A gate that keeps nothing.
+    /// A gate that holds nothing.
     #[must_use]
     pub fn open() -> Self {
         Self(Mutex::new(None))
     }
 
-    /// Keeps a frame if the gate is shut, and tells whether the receiver is behind, `None` if its socket was closed for
-    /// that; else gives it back.
+    /// Holds a frame if the gate is shut. Returns whether the receiver is behind, or `None` if its socket was closed
+    /// for that. If the gate is open, the frame is given back.
     fn keep(&self, frame: Bytes, outbox: &Outbox) -> Result<Option<bool>, Bytes> {
         match &mut *self.0.lock() {
             Some(kept) => {
@@ -118,7 +118,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// No routes; what goes through them is counted by `meters`.
+    /// An empty table. `meters` counts the deliveries.
     #[must_use]
     pub fn new(meters: Arc<Meters>) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl Routes {
         }
     }
 
-    /// What the tenant's changes wait for the sockets of an address.
+    /// How long the tenant's changes wait for the sockets of each address.
     #[must_use]
     pub fn patience(&self, address: Option<IpAddr>) -> Arc<Patience> {
         self.patiences.of(address)
@@ -142,13 +142,13 @@ impl Routes {
         &self.meters
     }
 
-    /// How many there are.
+    /// Number of routes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.routes.read().len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no routes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -164,14 +164,14 @@ impl Routes {
         self.routes.write().insert(channel, route);
     }
 
-    /// Closes it: nothing is delivered any more. Idempotent.
+    /// Closes the route of a channel: nothing more is delivered. Idempotent.
     pub fn close(&self, channel: ChannelId) {
         self.routes.write().remove(&channel);
     }
 }
 
 impl ChangeSink for Routes {
-    /// Queues one frame per recipient; recipients whose frames are equal share one.
+    /// Queues one frame per recipient. Recipients with equal frames share one.
     fn deliver(&self, delivery: Delivery) {
         let ids: usize = delivery.recipients.iter().map(|recipient| recipient.ids.len()).sum();
         self.meters.db_events().add(ids as u64);
@@ -184,7 +184,8 @@ impl ChangeSink for Routes {
                 FrameKey { vsn: route.vsn, legacy: route.legacy, topic: &route.topic, ids: &recipient.ids };
             groups.entry(key).or_default().push(route);
         }
-        // One frame after the other: nobody but its receivers holds it, so it is gone when they are closed.
+        // Frames are made one after the other. Only their receivers hold them, so they are freed when the receivers
+        // are closed.
         for (FrameKey { vsn, legacy, topic, ids }, routes) in groups {
             let frame = if legacy {
                 encode::legacy_change(vsn, topic, delivery.action.as_str(), &delivery.data)
@@ -192,7 +193,7 @@ impl ChangeSink for Routes {
                 encode::postgres_changes(vsn, topic, ids, &delivery.data)
             };
             for route in routes {
-                // A closed outbox belongs to a socket that is ending: it will unsubscribe by itself.
+                // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
                 if route.push(frame.clone()) == Ok(true) {
                     self.behind.add(&route.outbox, &route.patience);
                 }

@@ -1,4 +1,4 @@
-//! How nodes share the stream of a tenant's database: what `realtime_postgres` asks for, as `realtime_cluster` has it.
+//! How nodes share the stream of a tenant's database: `realtime_cluster` does what `realtime_postgres` asks for.
 
 use std::sync::Arc;
 
@@ -10,30 +10,30 @@ use realtime_cluster::{
 };
 use realtime_postgres::{Following, Owning, Place, Sharing};
 
-/// The other nodes, as far as one stream of a tenant's database is concerned.
+/// The other nodes, as one stream of a tenant's database sees them.
 #[derive(Debug)]
 pub struct NodeSharing {
     cluster: Cluster,
     /// Names the stream among nodes.
     stream: Arc<str>,
     lock_name: String,
-    /// All nodes follow it, not only those with users of the tenant.
+    /// Whether all nodes follow the stream, and not only those with users of the tenant.
     for_everyone: bool,
 }
 
 impl NodeSharing {
-    /// For the database of a tenant.
+    /// The stream of a tenant's database.
     #[must_use]
     pub fn new(cluster: Cluster, tenant: Arc<str>, slot_name: &str) -> Self {
         let lock_name = format!("realtime stream {} {tenant} {slot_name}", cluster.prefix());
         Self { cluster, stream: tenant, lock_name, for_everyone: false }
     }
 
-    /// For what the first generation's stream engine reads of it: other publications, by another slot.
+    /// The stream that the first generation reads from the same database. It has other publications and another slot.
     #[must_use]
     pub fn of_first_generation(cluster: Cluster, tenant: &str, slot_name: &str) -> Self {
         let lock_name = format!("realtime first generation {} {tenant} {slot_name}", cluster.prefix());
-        // No tenant is called so: names are kept in databases, whose texts have no such character.
+        // No tenant has this name: names are kept in databases, whose texts cannot contain this character.
         let stream = format!("{tenant}\0first generation").into();
         Self { cluster, stream, lock_name, for_everyone: true }
     }

@@ -1,9 +1,10 @@
-//! Where a tenant's database sends what happens in it: row changes to channels, broadcasts to rooms.
+//! The sink of a tenant's database: sends row changes to channels and broadcasts to rooms.
 
 use std::{pin::Pin, sync::Arc};
 
 use parking_lot::Mutex;
 use realtime_changes::{ChannelId, Delivery};
+use realtime_codes::ErrorCode;
 use realtime_hub::{Audience, FanOut, Hub, RoomKey};
 use realtime_postgres::{ChangeSink, DatabaseBroadcast, MessageBody, Notice, Relief};
 use realtime_protocol::{Encoding, UserBroadcast, encode};
@@ -18,12 +19,12 @@ pub struct DatabaseSink {
     hub: Arc<Hub>,
     /// The tenant's `external_id`.
     tenant: Arc<str>,
-    /// What was published in the transaction that is being read.
+    /// What the current transaction has published.
     fan_outs: Mutex<Vec<FanOut>>,
     limited: Limited,
 }
 
-/// Messages that are not delivered because there are too many: logged once a second at most.
+/// Messages above the limit, which are not delivered. Logged once a second at most.
 #[derive(Debug, Default)]
 struct Limited(Mutex<(u64, Option<Instant>)>);
 
@@ -33,15 +34,15 @@ impl Limited {
         let (count, logged) = &mut *state;
         *count += 1;
         if logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            let code = "UnableToBroadcastChanges";
-            tracing::warn!(tenant, code, dropped = *count, "UnableToBroadcastChanges: too_many_requests");
+            let code = ErrorCode::UnableToBroadcastChanges.as_str();
+            tracing::warn!(tenant, code, dropped = *count, "{code}: too_many_requests");
             (*count, *logged) = (0, Some(Instant::now()));
         }
     }
 }
 
 impl DatabaseSink {
-    /// A sink for what concerns a tenant.
+    /// A sink for the events of a tenant's database.
     #[must_use]
     pub fn new(routes: Arc<Routes>, hub: Arc<Hub>, tenant: Arc<str>) -> Self {
         Self { routes, hub, tenant, fan_outs: Mutex::default(), limited: Limited::default() }
@@ -70,8 +71,8 @@ impl ChangeSink for DatabaseSink {
         self.routes.relieve()
     }
 
-    /// Publishes in the room of the topic and audience (tenant_database 4.2, 4.3). What a room cannot take is waited
-    /// for, so the log is not read further meanwhile.
+    /// Publishes in the room of the topic and audience (tenant_database 4.2, 4.3). If a room cannot keep up, the log
+    /// is not read until it has.
     fn broadcast(&self, message: DatabaseBroadcast) -> Option<Relief> {
         let events = self.meters().events();
         let Ok(id) = uuid::Uuid::try_parse(&message.id) else { return None };

@@ -1,10 +1,10 @@
-//! The sockets of one tenant, to reach them all.
+//! The sockets of one tenant, and signals to all of them.
 //!
-//! A socket is admitted first, by the tenant's settings and keys at that time, and gets its place later, when its
-//! upgrade is through. What ends the tenant's sockets in between must not miss it: an [`Era`] is taken before the
-//! settings are looked at, [`Sockets::disconnect`] begins another after they were changed, and a socket whose era is
-//! over when it gets its place is ended like those that were there. So no socket outlives a change of keys that it
-//! was not checked against.
+//! A socket is first admitted, with the tenant's settings and keys at that time. It gets its place later, after its
+//! upgrade. A signal that ends the tenant's sockets must not miss a socket in between. So an [`Era`] is taken before
+//! the settings are read, and [`Sockets::disconnect`] begins a new era after they were changed. A socket whose era is
+//! over when it gets its place is ended like the others. So no socket outlives a change of keys that it was not
+//! checked against.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use tokio::time::{self, Instant};
 
 use crate::counters::TenantCounters;
 
-/// Sockets that are closed together when the node goes down, and the pause before the next: their clients all
-/// come back at once somewhere (protocol 12).
+/// Sockets that are closed together when the node stops, and the pause before the next batch. Their clients all
+/// reconnect somewhere at once (protocol 12).
 const BATCH: usize = 10_000;
 const BATCH_PAUSE: Duration = Duration::from_secs(2);
 
@@ -32,7 +32,7 @@ struct Inner {
     next: u64,
     era: u64,
     shutting_down: bool,
-    /// When the last one ended, or when it began without any.
+    /// When the last socket ended, or when the node began to serve the tenant.
     vacant_since: Option<Instant>,
 }
 
@@ -42,12 +42,12 @@ impl Default for Sockets {
     }
 }
 
-/// The time between two ends of all sockets.
+/// The time between two signals that end all sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Era(u64);
 
-/// Closes the sockets of all tenants, also those to come, with code 1012; large numbers in batches, with shorter pauses
-/// where else the last would not be told within a time.
+/// Closes the sockets of all tenants with code 1012, including sockets that come later. Large numbers are closed in
+/// batches. The pauses between them are shortened so that all are closed `within` a time.
 pub async fn shut_down(all: &[Arc<Sockets>], within: Duration) {
     let mut outboxes = Vec::new();
     for sockets in all {
@@ -69,14 +69,14 @@ pub async fn shut_down(all: &[Arc<Sockets>], within: Duration) {
 }
 
 impl Sockets {
-    /// No sockets yet.
+    /// A tenant without sockets.
     #[must_use]
     pub fn new(counters: Arc<TenantCounters>) -> Self {
         let inner = Inner { vacant_since: Some(Instant::now()), ..Inner::default() };
         Self { inner: Mutex::new(inner), counters }
     }
 
-    /// The era of a socket that is to be admitted. Take it before looking at what admits it.
+    /// The current era, for a socket that is to be admitted. Take it before you read what admits the socket.
     #[must_use]
     pub fn era(&self) -> Era {
         Era(self.inner.lock().era)
@@ -106,26 +106,26 @@ impl Sockets {
         self.inner.lock().outboxes.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no sockets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// For how long there has been none.
+    /// How long there have been no sockets.
     #[must_use]
     pub fn vacant_for(&self, now: Instant) -> Option<Duration> {
         self.inner.lock().vacant_since.map(|since| now.saturating_duration_since(since))
     }
 
-    /// Bytes written to the sockets that there are.
+    /// Bytes written to the sockets that are there.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.inner.lock().outboxes.values().map(|outbox| outbox.bytes_written()).sum()
     }
 
-    /// Ends the sockets that there are, and those admitted before: each joined channel is told, then the socket is
-    /// closed with code 1012. Call it after what admits them was changed.
+    /// Ends the sockets that are there and those that were admitted before: each joined channel is told, then the
+    /// socket is closed with code 1012. Call it after you changed what admits sockets.
     pub fn disconnect(&self) {
         let outboxes: Vec<_> = {
             let mut inner = self.inner.lock();
@@ -137,8 +137,8 @@ impl Sockets {
         }
     }
 
-    /// Tells all sockets that the tenant's database has another handle. Call it after that is so: who comes later
-    /// uses the new one by itself.
+    /// Tells all sockets that the tenant's database has a new handle. Call it after the handle was replaced; sockets
+    /// that come later use the new one by themselves.
     pub fn database_replaced(&self, elsewhere: bool) {
         for outbox in self.outboxes() {
             outbox.signal(Signal::DatabaseReplaced { elsewhere });

@@ -29,9 +29,9 @@ use crate::{
 /// Wall-clock time, which token expiry is about.
 #[derive(Debug)]
 pub enum Clock {
-    /// The machine's.
+    /// The machine's clock.
     System,
-    /// Stands at a Unix second until it is moved; for tests.
+    /// A clock that stands still until a test moves it; Unix seconds.
     Manual(AtomicU64),
 }
 
@@ -48,13 +48,13 @@ impl Clock {
 
 /// What the sockets of one tenant share, for as long as the tenant is known.
 ///
-/// Its settings, its verifier and the handle of its database are replaced while sockets use it (the
-/// node says when). Nobody keeps one of the three: each use asks for it anew, and what was under way with the old one is
-/// void when it ends ([`ask`](Self::ask)).
+/// The node can replace the tenant's settings, its verifier and the handle of its database while sockets use them. So
+/// nobody keeps one of the three: each use gets it anew. Work on the old handle becomes void when the handle ends
+/// ([`ask`](Self::ask)).
 pub struct TenantRuntime {
     tenant: RwLock<Arc<Tenant>>,
     verifier: RwLock<Arc<Verifier>>,
-    /// Its `external_id`.
+    /// The tenant's `external_id`.
     name: Arc<str>,
     started: Instant,
     users: Arc<Users>,
@@ -69,20 +69,20 @@ pub struct TenantRuntime {
     channel_error_backoff: Duration,
     no_channel_timeout: Duration,
     max_subscriptions: usize,
-    /// Other nodes, if there can be any.
+    /// The other nodes, if there can be any.
     cluster: Option<Cluster>,
-    /// What they need of it.
+    /// What the other nodes need to know about the tenant.
     side: Arc<dyn TenantSide>,
     retired: CancellationToken,
-    /// When somebody last asked for it.
+    /// When somebody last asked for the tenant.
     used: Mutex<Instant>,
-    /// Its database was set up at least once.
+    /// Whether its database was set up at least once.
     set_up: AtomicBool,
-    /// That is under way because an administrator asked.
+    /// Whether an administrator's request sets it up now.
     setting_up: AtomicBool,
 }
 
-/// A tenant's numbers, as its other nodes need them.
+/// The numbers of a tenant that other nodes need.
 #[derive(Debug)]
 struct Side {
     meter: Arc<dyn realtime_hub::Meter>,
@@ -104,7 +104,7 @@ impl TenantSide for Side {
 }
 
 impl TenantRuntime {
-    /// Puts the parts together.
+    /// Makes a runtime of its parts.
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "called once; a builder would say the same in more words")]
     pub fn new(
@@ -146,7 +146,7 @@ impl TenantRuntime {
         }
     }
 
-    /// Lets a channel have so many subscriptions to row changes, instead of 100.
+    /// Sets how many subscriptions to row changes a channel may have. The default is 100.
     #[must_use]
     pub fn with_max_subscriptions(self, max_subscriptions: usize) -> Self {
         Self { max_subscriptions, ..self }
@@ -158,22 +158,22 @@ impl TenantRuntime {
         Self { cluster, ..self }
     }
 
-    /// Keeps what is said on other nodes coming while it lives. `None` on a node that is alone, and of a tenant that is
-    /// gone: another of its name may be there.
+    /// Keeps messages from other nodes coming while the returned value lives. `None` if the node is alone, or if the
+    /// tenant is gone: a new tenant may have its name.
     #[must_use]
     pub fn interest(&self) -> Option<Interest> {
         let cluster = self.cluster.as_ref().filter(|_| !self.retired.is_cancelled())?;
         Some(cluster.interest(&self.name, &self.side))
     }
 
-    /// Returns when what is said on other nodes will be heard, or there is no connection to them.
+    /// Returns when messages from other nodes arrive, or when there is no connection to them.
     pub async fn hear_others(&self) {
         if let Some(interest) = self.interest() {
             interest.ready().await;
         }
     }
 
-    /// Verifies a token as servers of the first generation did (legacy 1.2), now.
+    /// Verifies a token as servers of the first generation did (legacy 1.2).
     ///
     /// # Errors
     /// Why the token is refused.
@@ -183,8 +183,8 @@ impl TenantRuntime {
         Ok(Token::new(token, &claims))
     }
 
-    /// Verifies the token of a living channel again: [`SKEW`](realtime_auth::SKEW) is for those who come with a token, a
-    /// channel ends when its token does.
+    /// Verifies the token of a joined channel again. A channel ends when its token expires;
+    /// [`SKEW`](realtime_auth::SKEW) is only for tokens that come in.
     ///
     /// # Errors
     /// Why the token is refused.
@@ -192,7 +192,8 @@ impl TenantRuntime {
         self.verify(&token.text).and_then(|token| self.in_time(token))
     }
 
-    /// Verifies the token of a living channel of the first generation again; as [`verify_again`](Self::verify_again).
+    /// Verifies the token of a joined channel of the first generation again, as [`verify_again`](Self::verify_again)
+    /// does.
     ///
     /// # Errors
     /// Why the token is refused.
@@ -208,7 +209,7 @@ impl TenantRuntime {
         }
     }
 
-    /// The tenant's settings as they are now.
+    /// The tenant's current settings.
     #[must_use]
     pub fn tenant(&self) -> Arc<Tenant> {
         Arc::clone(&self.tenant.read())
@@ -220,12 +221,12 @@ impl TenantRuntime {
         *self.tenant.write() = tenant;
     }
 
-    /// Changes what tokens are verified with.
+    /// Changes the keys that tokens are verified with.
     pub fn set_verifier(&self, verifier: Verifier) {
         *self.verifier.write() = Arc::new(verifier);
     }
 
-    /// Verifies a token against the tenant's keys, now.
+    /// Verifies a token with the tenant's keys.
     ///
     /// # Errors
     /// Why the token is refused.
@@ -241,13 +242,13 @@ impl TenantRuntime {
         &self.users
     }
 
-    /// What is counted and limited per second.
+    /// The tenant's limits per second, and what was counted.
     #[must_use]
     pub fn meters(&self) -> &Arc<Meters> {
         &self.meters
     }
 
-    /// What is counted of the tenant.
+    /// The tenant's counters.
     #[must_use]
     pub fn counters(&self) -> &Arc<TenantCounters> {
         self.meters.counters()
@@ -259,7 +260,7 @@ impl TenantRuntime {
         &self.hub_meter
     }
 
-    /// Whether presence is over its limit on average: compared live, not on ticks (protocol 9.3).
+    /// Whether the average of presence events is above the limit. It is compared live, not on ticks (protocol 9.3).
     #[must_use]
     pub fn too_many_presence_events(&self) -> bool {
         let presence = self.meters.presence();
@@ -272,7 +273,7 @@ impl TenantRuntime {
         &self.name
     }
 
-    /// Time since the tenant was first asked for: the clock of windows.
+    /// Time since somebody first asked for the tenant. Windows of limits use this clock.
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
@@ -284,8 +285,8 @@ impl TenantRuntime {
         &self.sockets
     }
 
-    /// Row changes, times the subscriptions that match each (protocol 9.2, 9.4): while it is triggered, row
-    /// changes are not delivered.
+    /// The meter of row changes, times the subscriptions that match each (protocol 9.2, 9.4). While it is triggered,
+    /// row changes are not delivered.
     #[must_use]
     pub fn db_events(&self) -> &Meter {
         self.meters.db_events()
@@ -303,54 +304,54 @@ impl TenantRuntime {
         &self.routes
     }
 
-    /// The handle of the tenant's database that is in charge now.
+    /// The current handle of the tenant's database.
     #[must_use]
     pub fn database(&self) -> Arc<Database> {
         Arc::clone(&self.database.read())
     }
 
-    /// Puts another handle in charge, made of the last one. Returns the last one, which has to
-    /// be shut down.
+    /// Replaces the handle of the tenant's database with one for `config`. Returns the old handle, which has to be
+    /// shut down.
     pub fn replace_database(&self, config: DatabaseConfig, come_back: bool) -> Arc<Database> {
         let mut database = self.database.write();
         let successor = Arc::new(database.succeed(config, come_back));
         std::mem::replace(&mut *database, successor)
     }
 
-    /// Somebody asks for it.
+    /// Notes that somebody asks for the tenant.
     pub fn touch(&self) {
         *self.used.lock() = Instant::now();
     }
 
-    /// Whether nobody has asked for it, or had a socket, for so long.
+    /// Whether for this long nobody has asked for the tenant and it had no socket.
     pub fn is_unused(&self, kept: Duration, now: Instant) -> bool {
         let asked = *self.used.lock();
         let vacant = self.sockets.vacant_for(now).is_some_and(|vacant| vacant >= kept);
         vacant && now.saturating_duration_since(asked) >= kept
     }
 
-    /// Says that the tenant is gone: nothing that goes on by itself should.
+    /// Marks the tenant as gone, so that background work for it stops.
     pub fn retire(&self) {
         self.retired.cancel();
     }
 
-    /// Says that its database was set up.
+    /// Notes that the tenant's database was set up.
     pub fn set_up(&self) {
         self.set_up.store(true, Ordering::Release);
     }
 
-    /// Says that it may have another database, of which that is not known.
+    /// Notes that the tenant may have another database, which may not be set up.
     pub fn forget_set_up(&self) {
         self.set_up.store(false, Ordering::Release);
     }
 
-    /// Whether its database is known to have been set up.
+    /// Whether the tenant's database is known to be set up.
     #[must_use]
     pub fn is_set_up(&self) -> bool {
         self.set_up.load(Ordering::Acquire)
     }
 
-    /// Whether that is under way because an administrator asked.
+    /// Whether an administrator's request sets the database up now.
     pub fn setting_up(&self) -> &AtomicBool {
         &self.setting_up
     }
@@ -361,7 +362,7 @@ impl TenantRuntime {
         &self.retired
     }
 
-    /// Asks the database something. If it fails because the handle was replaced meanwhile, the next one is asked.
+    /// Asks the database something. If that fails because the handle was replaced meanwhile, the new one is asked.
     ///
     /// # Errors
     /// Those of the question.

@@ -1,11 +1,11 @@
-//! A client's token, once it was verified.
+//! A client's verified token.
 
 use std::{sync::Arc, time::Duration};
 
 use realtime_auth::{Claims, SKEW};
 use tokio::time::Instant;
 
-/// How often a token is verified again while it lasts (protocol 8.5).
+/// How often a valid token is verified again (protocol 8.5).
 const RECHECK: Duration = Duration::from_secs(300);
 
 /// A verified token. Shared by the channels that use it.
@@ -33,14 +33,14 @@ impl Token {
         }
     }
 
-    /// That of a client that nobody asked for one. It verifies nowhere.
+    /// The token of a client on a server that asks for none. It cannot be verified anywhere.
     #[must_use]
     pub fn anonymous() -> Self {
         Self { text: "".into(), role: "".into(), claims: "{}".into(), exp: i64::MAX }
     }
 
-    /// When it has to be verified again: at its expiry, and at the latest after [`RECHECK`]. One that came after its expiry
-    /// lasts as long as clocks may differ.
+    /// When the token is verified again: at its expiry, or after [`RECHECK`]. A token that came after its expiry stays
+    /// valid for as long as clocks may differ.
     #[must_use]
     pub fn recheck_at(&self, unix_seconds: u64) -> Instant {
         let exp = u64::try_from(self.exp).unwrap_or(0);

@@ -7,8 +7,8 @@ use realtime_postgres::{Generations, SubscribeRequest};
 
 use crate::{routes::Route, tenant_runtime::TenantRuntime, token::Token};
 
-/// A channel's right to row changes. Dropping it ends what the channel watches: nothing more reaches its route, and no
-/// question that is still on its way to the database leaves anything behind.
+/// A channel's right to row changes. Dropping it ends the subscription: nothing more reaches its route, and a question
+/// that is still on its way to the database has no effect.
 pub(crate) struct Watch {
     id: ChannelId,
     generations: Generations,
@@ -16,25 +16,25 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// One that nothing is watched with yet.
+    /// A right with which nothing is watched yet.
     pub(crate) fn new(runtime: &Arc<TenantRuntime>) -> Self {
         let id = runtime.routes().next_channel();
         Self { id, generations: Generations::default(), runtime: Arc::clone(runtime) }
     }
 
-    /// One whose row changes go this way.
+    /// A right whose row changes go to a route.
     pub(crate) fn over(runtime: &Arc<TenantRuntime>, route: &Arc<Route>) -> Self {
         let watch = Self::new(runtime);
         watch.open(Arc::clone(route));
         watch
     }
 
-    /// Says where row changes go.
+    /// Sets the route of row changes.
     pub(crate) fn open(&self, route: Arc<Route>) {
         self.runtime.routes().open(self.id, route);
     }
 
-    /// What the database is asked, in place of what it was asked before.
+    /// The question to the database. It replaces earlier ones.
     pub(crate) fn request(
         &self,
         token: &Token,
@@ -53,7 +53,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.runtime.routes().close(self.id);
-        // Before the worker is told: what comes to it later is known to be overtaken.
+        // Must be first: the worker then ignores questions of this channel that arrive later.
         self.generations.end();
         self.runtime.database().unsubscribe(self.id);
     }

@@ -95,7 +95,7 @@ codes! {
     ReplicationSlotLagTooHigh: Error, "A slot kept more of the log than allowed and was given up; channels were told", "Find out why row changes are not delivered; raise `MAX_REPLICATION_LAG_MB`";
     RlsPolicyError: Warning, "A policy raised an error, or a token's role does not exist; rows and messages are withheld", "Try the policy under the role: the log has the SQLSTATE, but not the text, which may quote rows";
     RpcError: Error, "A message between nodes could not be sent, received or read", "Read the error: the node may lack the right to a subject. Only nodes may be able to publish on the cluster's subjects";
-    SlowConsumer: Warning, "A socket was closed because it reads more slowly than its channels send, or because the node held too much memory for clients and this socket most of it", "None for single ones; many mean a slow network, rooms with too many messages, or a `MAX_CLIENT_MEMORY_MB` that is too small";
+    SlowConsumer: Warning, "A socket was closed with code 1013, because it reads more slowly than its channels send, or because the node held too much memory for clients and this socket most of it", "None for single ones; many mean a slow network, rooms with too many messages, or a `MAX_CLIENT_MEMORY_MB` that is too small ([how to tell](troubleshooting.md#the-socket-is-closed-with-1013))";
     StartReplicationFailed: Warning, "A replication session could not begin", "Read the error: often `wal_level`, or the role's REPLICATION";
     TenantNotFound: Warning, "The host names no tenant", "Compare the host with the tenants' names";
     TimeoutOnRpcCall: Error, "A node did not answer in time: its metrics or figures are left out", "Check how busy the node is";

@@ -23,7 +23,7 @@ pub fn message(status: StatusCode, text: &str) -> Response {
     json(status, &serde_json::json!({ "message": text }))
 }
 
-/// The phrase of a status, as JSON for those who ask for it.
+/// The phrase of a status; as JSON if the client wants that.
 pub fn phrase(headers: &HeaderMap, status: StatusCode, text: &'static str) -> Response {
     let wants_json = headers
         .get(header::ACCEPT)
@@ -35,22 +35,22 @@ pub fn phrase(headers: &HeaderMap, status: StatusCode, text: &'static str) -> Re
     (status, [HTML], text).into_response()
 }
 
-/// Of a request that cannot be read: the phrase, as JSON for those who ask for it.
+/// The answer to a request that cannot be read: the phrase, as JSON if the client wants that.
 pub fn bad_request(headers: &HeaderMap) -> Response {
     phrase(headers, StatusCode::BAD_REQUEST, "Bad Request")
 }
 
-/// Of a route that does not exist: the phrase, as JSON for those who ask for it.
+/// The answer to a route that does not exist: the phrase, as JSON if the client wants that.
 pub async fn not_found(request: Request) -> Response {
     phrase(request.headers(), StatusCode::NOT_FOUND, "Not Found")
 }
 
-/// A header as text; what is no text counts as absent.
+/// A header as text. One that is not text counts as absent.
 pub fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The answer to a browser's preflight: any origin, the headers it asked for.
+/// The answer to a browser's preflight: any origin, and the headers that it asked for.
 pub fn preflight(headers: &HeaderMap, methods: &'static str) -> Response {
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let allowed =

@@ -1,21 +1,21 @@
-//! How often which operators' code was told, for whom.
+//! Counts of operators' codes, by code and tenant.
 //!
-//! Counted where events are made, so that a code is counted whatever the log level is and however much the log leaves
-//! out: every warning and error that carries a `code`.
+//! Every warning and error with a `code` is counted where the event is made, whatever the log level is and however
+//! many lines the log leaves out.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use parking_lot::Mutex;
 
-/// Pairs of code and tenant that are told apart. Codes are few and fixed; tenants are those of this node.
+/// Pairs of code and tenant that are counted separately. Codes are few; tenants are those of this node.
 const MAX_PAIRS: usize = 50_000;
 
-/// Counts by code and tenant. A tenant that is not known is empty.
+/// Counts by code and tenant. An unknown tenant is empty.
 #[derive(Debug, Default)]
 pub struct ErrorCounts(Mutex<BTreeMap<(String, String), u64>>);
 
 impl ErrorCounts {
-    /// Those of this process: what is logged belongs to the process, whatever runs in it.
+    /// The counts of this process. Log lines belong to the process, even if several servers run in it.
     #[must_use]
     pub fn global() -> &'static Self {
         static GLOBAL: LazyLock<ErrorCounts> = LazyLock::new(ErrorCounts::default);

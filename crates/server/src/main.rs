@@ -16,8 +16,8 @@ use realtime_server::{
     run,
 };
 
-/// Gives memory back to the system within some seconds, from a thread of its own: what a burst, or a client that did not
-/// read, once took is not kept for ever.
+/// Returns memory to the system within some seconds, from a thread of its own. So a burst, or a client that does not
+/// read, takes memory only for a while.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,4 +1,4 @@
-//! `realtime migrate`: sets the metadata database up, and the databases of all tenants for private topics, by hand.
+//! `realtime migrate`: sets up the metadata database, and all tenants' databases for private topics.
 
 use std::{fmt::Write as _, sync::Arc, time::SystemTime};
 
@@ -11,15 +11,15 @@ use crate::{
     node::database_config,
 };
 
-/// What became of it.
+/// The outcome of a set-up.
 pub struct Outcome {
-    /// For the person who asked.
+    /// The report for the person who asked.
     pub text: String,
-    /// Whether everything could be done.
+    /// Whether everything was done.
     pub complete: bool,
 }
 
-/// Sets up one database after the other; one that fails does not stop the others.
+/// Sets up one database after the other. A failure does not stop the others.
 pub async fn run(settings: &Settings) -> Outcome {
     let mut outcome = Outcome { text: String::new(), complete: true };
     let tenants = match &settings.metadata {
@@ -41,7 +41,7 @@ impl Outcome {
         self.text.push('\n');
     }
 
-    /// Sets the metadata database up, and tells its tenants.
+    /// Sets up the metadata database. Returns its tenants.
     async fn stored(&mut self, metadata: &MetadataSettings) -> Vec<Tenant> {
         let config = &metadata.config;
         self.line(&format!("Metadata: database {} at {}:{}", config.name, config.host, config.port));

@@ -1,4 +1,4 @@
-//! The process: its signals, its descriptors, and what it prints to a person.
+//! The process: signals, file descriptors, and printing to a person.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -8,7 +8,8 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Every socket is a file descriptor; the usual soft limit of 1024 is for programs that use `select`.
+/// Raises the limit of file descriptors. Every socket is one; the usual soft limit of 1024 is for programs that use
+/// `select`.
 pub fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -17,8 +18,8 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// Done when the process is asked to stop: SIGTERM, or Ctrl-C. They are listened for from the call on, not from the first
-/// poll: who stops a server that has just begun to serve means a graceful stop too.
+/// Done when the process is asked to stop: SIGTERM, or Ctrl-C. Signals are handled from the call on, not from the
+/// first poll, so that a server that has just begun to serve stops gracefully, too.
 pub fn stop_signal() -> impl Future<Output = ()> {
     let signals = signal(SignalKind::terminate())
         .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
@@ -38,8 +39,8 @@ pub fn stop_signal() -> impl Future<Output = ()> {
     }
 }
 
-/// Done when `stop` is, or standard input ends. A thread waits for that: one of the runtime would hold up the end of the
-/// program.
+/// Done when `stop` is done, or when standard input ends. A thread of its own reads the input: a thread of the runtime
+/// would delay the end of the program.
 pub async fn stop_or_end_of_input(stop: impl Future<Output = ()>) {
     let (ended, end) = oneshot::channel();
     std::thread::spawn(move || {
@@ -52,10 +53,10 @@ pub async fn stop_or_end_of_input(stop: impl Future<Output = ()>) {
     }
 }
 
-/// Signals that mean nothing to a server, and would end it if nobody took them: sockets are not to be lost by a
-/// terminal that was closed, or by a script that wants a reload (http_and_ops 64).
+/// Ignores signals that have no meaning for a server but would end it: closing a terminal, or a script that wants a
+/// reload, must not cost the sockets (http_and_ops 64).
 pub fn ignore_other_signals() {
-    // Taken by whoever reads certificates again, but not before that has begun: until then it must not end the process.
+    // The task that reloads certificates handles SIGHUP later. Until then it must not end the process.
     if let Err(error) = signal(SignalKind::hangup()) {
         tracing::warn!(%error, signal = "SIGHUP", "signal cannot be ignored");
     }
@@ -78,17 +79,17 @@ pub fn ignore_other_signals() {
     }
 }
 
-/// What a person asked to see. That nobody reads it any more, as with `| head`, is no fault.
+/// Prints what a person asked for. A closed output, as with `| head`, is no error.
 pub fn print(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// Before and after logging there is nothing else.
+/// Prints an error before logging has begun or after it has ended.
 pub fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Runs the server's future on a runtime of all cores.
+/// Runs the server on a runtime that uses all cores.
 pub fn block_on(main: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(main),

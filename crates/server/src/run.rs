@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode, sync::Arc, time::Duration};
 
 use realtime_cluster::ConnectError;
+use realtime_codes::ErrorCode;
 use realtime_tls::Certificate;
 use tokio::{
     net::TcpListener,
@@ -26,10 +27,10 @@ use crate::{
 /// How long a server waits for its first connection to NATS before it serves.
 const FIRST_CONNECTION: Duration = Duration::from_secs(1);
 
-/// How often the files of the certificate are looked at.
+/// Pause between two looks at the files of the certificate.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Serves until the process is asked to stop, or until its standard input ends.
+/// Serves until the process is asked to stop, or until standard input ends if that is wanted.
 pub async fn serve(settings: Settings, until_stdin_ends: bool) -> ExitCode {
     raise_descriptor_limit();
     let port = settings.port;
@@ -55,20 +56,20 @@ pub async fn serve(settings: Settings, until_stdin_ends: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A server that has its port.
+/// A server that has bound its port.
 pub struct Server {
     web: Web,
     listener: TcpListener,
     stopping: CancellationToken,
-    /// With what it encrypts connections, if it does.
+    /// The certificate and the acceptor, if connections are encrypted.
     tls: Option<(Arc<Certificate>, TlsAcceptor)>,
 }
 
 impl Server {
-    /// Takes the port.
+    /// Binds the port.
     ///
     /// # Errors
-    /// What the operating system says, for example that the port is taken.
+    /// Those of the operating system, for example that the port is taken.
     pub fn bind(settings: Settings) -> io::Result<Self> {
         let listener = listener::bind(settings.listen, settings.port)?;
         let accept = |certificate: &Arc<Certificate>| {
@@ -89,19 +90,19 @@ impl Server {
         &self.web.node
     }
 
-    /// The port that was taken.
+    /// The port that was bound.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the operating system.
     pub fn port(&self) -> io::Result<u16> {
         Ok(self.listener.local_addr()?.port())
     }
 
-    /// Begins to talk to other nodes, if there can be any, and waits a moment for the connection: who joins before it hears
-    /// this node alone.
+    /// Begins to talk to other nodes, if there can be any, and waits a moment for the connection: a client that joins
+    /// earlier hears only this node.
     ///
     /// # Errors
-    /// When the settings cannot be used. Servers that are not there are no error: they are tried again.
+    /// If the settings cannot be used. Servers that cannot be reached are no error; the node retries.
     pub async fn join_others(&self) -> Result<(), ConnectError> {
         match self.web.node.cluster() {
             Some(cluster) => {
@@ -140,8 +141,8 @@ impl Server {
     }
 }
 
-/// Takes a new certificate into use when its files have changed: on SIGHUP, or when they are looked at. Without a
-/// certificate SIGHUP asks for nothing, and does not end the process as it would by itself.
+/// Starts to use a new certificate when its files have changed, on SIGHUP or at a regular look. Without a certificate,
+/// SIGHUP does nothing; by default it would end the process.
 async fn follow(certificate: Option<Arc<Certificate>>) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
@@ -163,7 +164,8 @@ async fn follow(certificate: Option<Arc<Certificate>>) {
             Ok(true) => tracing::info!("serving with a new certificate"),
             Ok(false) => {}
             Err(error) if asked || !failed => {
-                tracing::error!(code = "CertificateNotReloaded", %error, "the certificate in use stays");
+                let code = ErrorCode::CertificateNotReloaded.as_str();
+                tracing::error!(code, %error, "the certificate in use stays");
                 failed = true;
                 continue;
             }

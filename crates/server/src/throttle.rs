@@ -1,4 +1,4 @@
-//! How often somebody may fail, by address. Pure; time is given.
+//! Limits failures by address. Pure; time is given.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -6,34 +6,34 @@ use parking_lot::Mutex;
 use realtime_channels::{address::network, budget::Spent};
 use tokio::time::Instant;
 
-/// Addresses that are remembered. Of more, those are forgotten that have failed least.
+/// Addresses that are remembered. If there are more, those with the fewest failures are forgotten.
 const MAX_PEERS: usize = 4096;
 
-/// Remembers by address who failed lately.
+/// Recent failures by address.
 #[derive(Debug)]
 pub struct Throttle {
-    /// Failures that may follow one another.
+    /// Failures that may come in a row.
     failures: u32,
-    /// After this time one of them is forgotten.
+    /// Time after which one failure is forgotten.
     forgotten: Duration,
     /// What addresses have used of their failures.
     failed: Mutex<HashMap<IpAddr, Spent>>,
 }
 
 impl Throttle {
-    /// Allows so many failures at once; after each such time one of them is forgotten.
+    /// Allows so many failures in a row. One of them is forgotten each time `forgotten` has passed.
     #[must_use]
     pub fn new(failures: u32, forgotten: Duration) -> Self {
         Self { failures, forgotten, failed: Mutex::default() }
     }
 
-    /// Notes a failure. False if there have been too many: being turned away is no further one.
+    /// Counts a failure. False if there were too many; being refused for that is not counted.
     pub fn fail(&self, peer: IpAddr, now: Instant) -> bool {
         self.attempt(peer, now, || None::<()>).is_ok()
     }
 
-    /// Lets somebody try, unless too many tries from their address have failed. Tries of one address follow one
-    /// another: none begins before it is known what became of the others.
+    /// Lets somebody try, unless too many attempts from their address have failed. Attempts from one address run one
+    /// after the other, so that each knows the outcome of those before it.
     ///
     /// # Errors
     /// How long they have to wait.

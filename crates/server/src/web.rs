@@ -1,4 +1,4 @@
-//! What handlers of requests are given.
+//! The state that handlers of requests get.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
     transport::longpoll::LongPolls,
 };
 
-/// Requests without a good token that one address may send at once: as many as a page of mistakes needs.
+/// Requests without a valid token that one address may send at once: as many as a page with mistakes sends.
 const STRANGERS: u32 = 100;
 
-/// After this time one more is free: ten a second, for those who ask whether the server lives.
+/// Time after which one more is allowed: ten a second, enough for health checks.
 const STRANGER_FORGOTTEN: Duration = Duration::from_millis(100);
 
 /// The state of all routes. A handler takes the part that it needs.
@@ -24,16 +24,16 @@ pub struct Web {
     pub node: Arc<Node>,
     /// The sessions of the long-poll transport.
     pub long_polls: Arc<LongPolls>,
-    /// Its metrics, and those of others.
+    /// The metrics of this node and of others.
     pub gathered: Arc<Gathered>,
-    /// What the pages tell of it.
+    /// The state of this node, for the status page.
     pub status: Arc<Status>,
-    /// Requests without a good token: they count against the address that they come from, not against the tenant.
+    /// Counts requests without a valid token by address, so that they do not count for the tenant.
     pub strangers: Arc<Throttle>,
 }
 
 impl Web {
-    /// Of a node.
+    /// The state for a node.
     #[must_use]
     pub fn new(node: Arc<Node>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! A database that is held at every question.
+//! A database for tests that holds every question until the test answers it.
 
 use std::{
     ops::Deref,
@@ -50,11 +50,11 @@ impl Script {
     }
 }
 
-/// A handle of a database that follows a script. Its successors follow the same.
+/// A handle of a database that follows a script. The handles that replace it follow the same script.
 #[derive(Debug, Clone, Default)]
 pub struct Database(Arc<Script>);
 
-/// Nothing comes of it.
+/// Keeps nothing going: the script reads no log.
 #[derive(Debug)]
 pub struct Attendance;
 

@@ -11,8 +11,8 @@ use crate::{
     tenant_runtime::TenantRuntime,
 };
 
-/// How long the join of a channel that needs nothing of the database waits for it: as long as its first connection usually
-/// takes, so that what is broadcast from there is heard from the start.
+/// How long the join of a channel that needs nothing from the database waits for it. A first connection usually takes
+/// less, so the channel hears what is broadcast from there from the start.
 const CONTACT_LIMIT: Duration = Duration::from_secs(1);
 
 /// A slow step.
@@ -27,15 +27,15 @@ pub(super) fn database(runtime: Arc<TenantRuntime>, ticket: Ticket) -> Step {
     })
 }
 
-/// Gets in touch with the database, for a channel that goes without it too.
+/// Tries to reach the database, for a channel that can do without it.
 pub(super) fn contact(runtime: Arc<TenantRuntime>, ticket: Ticket) -> Step {
     Box::pin(async move {
         let asked = Arc::clone(&runtime);
-        // It goes on when nobody waits any more, or a slow database would never be reached.
+        // The attempt goes on after the caller stops waiting; otherwise a slow database would never be reached.
         let contact =
             tokio::spawn(async move { asked.ask(|database| async move { database.ready().await }).await });
         let contact = time::timeout(CONTACT_LIMIT, contact);
-        // What goes wrong is told to those who need it, and in the log.
+        // Failures are logged, and told to the channels that need the database.
         let _ = tokio::join!(contact, runtime.hear_others());
         Completion::Database(ticket, Ok(()))
     })

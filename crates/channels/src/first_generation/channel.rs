@@ -1,8 +1,10 @@
-//! Channels of the first generation: joined without `config`, where that is served (legacy 1.4, 1.5, 2, 9).
+//! Channels of the first generation: those joined without `config`, on a server that supports them (legacy 1.4, 1.5,
+//! 2, 9).
 //!
-//! They carry row changes and nothing else: no broadcast, no presence, no `system` frames. Their errors are `phx_error`,
-//! upon which old clients join again. The stream engine gives them everything that is published to their topic; the other
-//! engine is that of the second generation, whose subscription is made before the join is answered.
+//! They carry row changes and nothing else: no broadcast, no presence, no `system` frames. An error is told by
+//! `phx_error`, after which old clients join again. There are two engines. The stream engine delivers everything that
+//! is published to a topic. The other one is the engine of the second generation; its subscription is made before the
+//! join is answered.
 
 use std::{
     sync::{
@@ -16,6 +18,7 @@ use bytes::Bytes;
 use rand::Rng as _;
 use realtime_auth::AuthError;
 use realtime_changes::{EventFilter, Filter, NamePattern, Operator, SubscribeRefusal, SubscriptionSpec};
+use realtime_codes::ErrorCode;
 use realtime_legacy::StarEvents;
 use realtime_protocol::{AccessTokenPush, ClientMessage, JoinPayload, JoinRefusal, Ref, encode};
 use tokio::time::Instant;
@@ -41,9 +44,9 @@ const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
 pub(crate) enum End {
     /// Its client left.
     Left,
-    /// Its client shall join again.
+    /// The client has to join again.
     Broken,
-    /// Its join is refused.
+    /// The join is refused.
     Refused { msg_ref: Ref, reason: String },
 }
 
@@ -53,15 +56,15 @@ pub(crate) struct FirstChannel {
     topic: Arc<str>,
     /// The join message's join_ref, null if it had none.
     raw_join_ref: Ref,
-    /// What `phx_close` and `phx_error` carry: that, or the join's ref.
+    /// The reference in `phx_close` and `phx_error`: `raw_join_ref`, or the ref of the join if that is null.
     end_ref: Ref,
-    /// Its token. `None`: nobody is asked for one.
+    /// Its token. `None` if the server asks for no tokens.
     token: Option<Arc<Token>>,
-    /// When that is verified again.
+    /// When the token is verified again.
     recheck_at: Option<Instant>,
     /// Tokens that follow it.
     renewal: Renewal,
-    /// Whether clients that know `access_token` are taken to understand `*` by themselves.
+    /// Whether clients that know `access_token` are assumed to understand `*` by themselves.
     auto_star: bool,
     watching: Watching,
 }
@@ -69,34 +72,37 @@ pub(crate) struct FirstChannel {
 /// What a channel watches.
 #[derive(Debug)]
 enum Watching {
-    /// Nothing: a topic or a token that nothing is delivered to.
+    /// Nothing: neither this topic nor this token can receive anything.
     Nothing,
-    /// A topic of the stream engine, until this is dropped.
+    /// A topic of the stream engine, until this value is dropped.
     Topic { route: Arc<Route>, _place: Place },
     /// A subscription to row changes.
     Rows {
         watch: Watch,
         spec: Arc<SubscriptionSpec>,
-        /// Counts attempts: the answer to an earlier one means nothing any more.
+        /// Counts attempts, so that a late answer to an earlier attempt is recognised.
         attempt: u32,
         /// The reference of the join, until it is answered.
         unanswered: Option<Ref>,
-        /// When it is tried again.
+        /// When the subscription is tried again.
         retry_at: Option<Instant>,
     },
 }
 
 /// The refusal of the topic `realtime:`.
 pub(crate) fn no_sub_topic() -> JoinRefusal {
-    JoinRefusal::Other { reason: "realtime subtopic does not exist".into(), code: "TopicNameRequired" }
+    JoinRefusal::Other {
+        reason: "realtime subtopic does not exist".into(),
+        code: ErrorCode::TopicNameRequired.as_str(),
+    }
 }
 
-/// The refusal of a token, and of a subscription that the database does not take.
+/// The refusal of a token, or of a subscription that the database rejects.
 fn refusal(topic: &str, code: &'static str) -> JoinRefusal {
     JoinRefusal::Other { reason: format!("error occurred when joining {topic}").into(), code }
 }
 
-/// The token of a channel: its own, or that of the socket. An unsecured server looks at none.
+/// The token of a channel: its own or the socket's. A server that asks for no tokens reads none.
 pub(crate) fn token(
     legacy: &Legacy,
     client: &Client,
@@ -162,7 +168,7 @@ impl FirstChannel {
                 retry_at: None,
             };
         } else {
-            // A client to which nothing can be shown receives nothing, and is not told.
+            // A client that may see nothing receives nothing. It is not told.
             channel.answer(&message.msg_ref, client);
         }
         channel.subscribe(client, effects);
@@ -190,8 +196,8 @@ impl FirstChannel {
         }
     }
 
-    /// The database has another handle, which knows of no subscriptions: a channel asks again, at a time of its own; at
-    /// once if its join is not answered yet. An answer that is still out is void.
+    /// Subscribes again, because the database has a new handle, which knows no subscriptions. A joined channel does so
+    /// at a random time, one whose join is not answered yet at once. An answer that is still missing no longer counts.
     pub(crate) fn database_replaced(&mut self, client: &mut Client, effects: &mut Vec<Effect>) {
         let Watching::Rows { attempt, unanswered, retry_at, .. } = &mut self.watching else { return };
         *attempt = client.step();
@@ -202,7 +208,7 @@ impl FirstChannel {
         }
     }
 
-    /// Any message but join and leave. Unknown ones are ignored.
+    /// Handles a message other than join and leave. Unknown ones are ignored.
     pub(crate) fn push(
         &mut self,
         message: &ClientMessage,
@@ -220,13 +226,13 @@ impl FirstChannel {
         }
         let push = message.payload.json().map(|payload| AccessTokenPush::parse(payload));
         let Some(AccessTokenPush::Token(text)) = push else { return Ok(()) };
-        // Nobody was asked for a token, nobody's is looked at.
+        // A server that asks for no tokens reads none.
         let Some(token) = &self.token else { return Ok(()) };
         self.renewal.came(text, token);
         self.renew(client, effects)
     }
 
-    /// `phx_leave`. Whether it is of the live channel; it is answered then.
+    /// Handles `phx_leave`. True if it concerns this channel; the leave is answered then.
     pub(crate) fn leave(&self, message: &ClientMessage, client: &Client) -> bool {
         let named = |join_ref: &Ref| !join_ref.is_null();
         if named(&message.join_ref) && named(&self.raw_join_ref) && message.join_ref != self.raw_join_ref {
@@ -236,7 +242,7 @@ impl FirstChannel {
         true
     }
 
-    /// Does what has become due: tokens that expire, subscriptions to be tried again.
+    /// Does everything that is due: verifies tokens, tries subscriptions again.
     pub(crate) fn tick(
         &mut self,
         now: Instant,
@@ -254,7 +260,7 @@ impl FirstChannel {
         self.renew(client, effects)
     }
 
-    /// Judges the token that waits, if it is its time.
+    /// Uses the token that waits, if it is time.
     fn renew(&mut self, client: &mut Client, effects: &mut Vec<Effect>) -> Result<(), End> {
         match self.renewal.due(Instant::now()) {
             Some(text) => self.use_token(&text, client, effects),
@@ -281,7 +287,7 @@ impl FirstChannel {
         }
     }
 
-    /// Verifies the token again if it is time. A newer one that waits takes its place if it has expired.
+    /// Verifies the token again if it is time. If it has expired, a newer one that waits takes its place.
     fn recheck(&mut self, now: Instant, client: &mut Client, effects: &mut Vec<Effect>) -> Result<(), End> {
         let Some(token) = self.token.as_ref().filter(|_| self.recheck_at.is_some_and(|at| at <= now)) else {
             return Ok(());
@@ -298,7 +304,7 @@ impl FirstChannel {
         }
     }
 
-    /// Ends a channel that would go on seeing rows with the rights of a token that has expired.
+    /// Ends a channel that would otherwise see rows with the rights of an expired token.
     fn recheck_former(&mut self, now: Instant, client: &Client) -> Result<(), End> {
         let Some(former) = self.renewal.former_due(now) else { return Ok(()) };
         let verified = client.runtime.verify_first_generation_again(&former);
@@ -308,7 +314,7 @@ impl FirstChannel {
         Ok(())
     }
 
-    /// The database has answered what becomes of a subscription.
+    /// Takes the database's answer to a subscription.
     pub(crate) fn answered(
         &mut self,
         step: u32,
@@ -321,7 +327,7 @@ impl FirstChannel {
         }
         let unanswered = unanswered.take();
         match &result {
-            // A table that comes to be published later is watched then.
+            // If the table is published later, the subscription begins then.
             Ok(()) | Err(SubscribeRefusal::NoTable(_)) => self.renewal.is_over(),
             // Old clients do not try again by themselves.
             Err(refused) if refused.is_transient() => *retry_at = Some(later()),
@@ -337,14 +343,14 @@ impl FirstChannel {
         }
         let Some(msg_ref) = unanswered else { return Ok(()) };
         self.answer(&msg_ref, client);
-        // Not before: what was committed earlier would come before the answer.
+        // Frames go out only now: earlier changes would arrive before the answer.
         if let Watching::Rows { watch, .. } = &self.watching {
             watch.open(self.route(false, client));
         }
         Ok(())
     }
 
-    /// Asks the database for what a channel watches, with its token as it is now.
+    /// Asks the database for what the channel watches, with its current token.
     fn subscribe(&mut self, client: &mut Client, effects: &mut Vec<Effect>) {
         if let Watching::Rows { attempt, .. } = &mut self.watching {
             *attempt = client.step();
@@ -352,7 +358,7 @@ impl FirstChannel {
         }
     }
 
-    /// The question for what it watches, with its token as it is now.
+    /// The question to the database, with the channel's current token.
     fn question(&self) -> Option<Effect> {
         let (Watching::Rows { watch, spec, attempt, .. }, Some(token)) = (&self.watching, &self.token) else {
             return None;
@@ -381,7 +387,7 @@ impl FirstChannel {
     }
 }
 
-/// A token is refused: its client shall join again, with another.
+/// The end of a channel whose token is refused: its client has to join again with another one.
 fn refused(error: &AuthError) -> End {
     tracing::debug!(code = error.code(), %error, "token refused");
     End::Broken
@@ -392,8 +398,8 @@ fn later() -> Instant {
     Instant::now() + Duration::from_millis(rand::rng().random_range(RETRY_MILLIS))
 }
 
-/// Whether a client may be one for which the event `*` was made, and is none that it harms. Those for Python join without a
-/// reference, the last ones for JavaScript with a join_ref or a `user_token`.
+/// Whether a client may need the event `*` and is not harmed by it. Python clients join without a reference; the last
+/// JavaScript clients join with a join_ref or a `user_token`.
 fn may_need_stars(join: &ClientMessage) -> bool {
     let user_token = || {
         let payload = join.payload.json().and_then(|payload| JoinPayload::parse(payload, 0).ok());
@@ -402,7 +408,7 @@ fn may_need_stars(join: &ClientMessage) -> bool {
     !join.msg_ref.is_null() && join.join_ref.is_null() && !user_token()
 }
 
-/// What a topic means to the second generation's engine (legacy 2.3). The value of a filter is taken as it stands.
+/// What a topic means to the engine of the second generation (legacy 2.3). The value of a filter is taken literally.
 fn spec(topic: &str, dotted: bool) -> Option<SubscriptionSpec> {
     let rest = sub_topic(topic)?;
     let marks = if dotted { &["=eq.", ".eq."][..] } else { &["=eq."] };

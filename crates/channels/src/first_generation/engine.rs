@@ -1,11 +1,12 @@
-//! The first generation's stream engine: every change of the database goes to everybody who joined a topic of it.
+//! The stream engine of the first generation: everyone who joined a topic gets every change of it.
 //!
-//! One task reads the log (`realtime_postgres::LogReader`), the [`sink`] looks up who joined what and queues one frame per
-//! topic and serializer, made once. Sessions enter and leave topics.
+//! One task reads the log (`realtime_postgres::LogReader`). The [`sink`] finds the members of each topic and queues
+//! one frame per topic and serializer. Sessions enter and leave topics.
 
 use std::sync::{Arc, OnceLock};
 
 use realtime_cluster::Cluster;
+use realtime_codes::ErrorCode;
 use realtime_postgres::{DatabaseConfig, LogReader, LogReaderConfig, Sharing};
 
 use super::{
@@ -20,7 +21,7 @@ use crate::{routes::Route, sharing::NodeSharing, token::Token};
 #[derive(Debug)]
 pub struct Legacy {
     settings: LegacySettings,
-    /// What a client is that nobody asked for a token.
+    /// The token of clients on a server that asks for none.
     anonymous: Arc<Token>,
     members: Arc<Members>,
     running: OnceLock<Running>,
@@ -56,13 +57,13 @@ impl Legacy {
         self.settings.engine == LegacyEngine::Stream
     }
 
-    /// What a client is that nobody asked for a token.
+    /// The token of clients on a server that asks for none.
     #[must_use]
     pub fn anonymous(&self) -> &Arc<Token> {
         &self.anonymous
     }
 
-    /// What was done since the start.
+    /// What the engine has done since the start.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         self.members.counters()
@@ -80,8 +81,8 @@ impl Legacy {
         self.running.get().map(|running| running.reader.stats())
     }
 
-    /// Begins to read the log of a database, if it is the stream engine's: for all nodes, or from the one that does. Call
-    /// it within a runtime.
+    /// Begins to read the log of a database if the stream engine is used, from the walsender or from the node that
+    /// reads it. Call it within a runtime.
     pub fn start(&self, mut database: DatabaseConfig, cluster: Option<Cluster>) {
         if !self.streams() || self.running.get().is_some() {
             return;
@@ -100,7 +101,7 @@ impl Legacy {
             Ok(webhooks) => Arc::new(webhooks),
             Err(error) => {
                 tracing::error!(
-                    code = "WebhooksUnavailable",
+                    code = ErrorCode::WebhooksUnavailable.as_str(),
                     error,
                     "the log is not read: webhooks cannot be posted"
                 );
@@ -117,8 +118,8 @@ impl Legacy {
         let _ = self.running.set(Running { reader, webhooks });
     }
 
-    /// Stops reading; then webhooks that were not answered are given up, whose transactions come again with a permanent
-    /// slot.
+    /// Stops reading, then gives up webhooks that were not answered. With a permanent slot their transactions come
+    /// again.
     pub async fn shut_down(&self) {
         if let Some(running) = self.running.get() {
             running.reader.shutdown().await;

@@ -7,12 +7,13 @@ use std::{
 
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use rand::Rng as _;
+use realtime_codes::ErrorCode;
+use realtime_retry::Backoff;
 use tokio::{sync::mpsc, time};
 
 use super::{members::Counters, post::Post, settings::WebhookSettings, signature};
 
-/// Longest pause between two attempts.
+/// Longest pause between two attempts, unless the first one is longer.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// What all webhooks are posted with.
@@ -33,7 +34,7 @@ struct Failure {
 
 impl Client {
     /// # Errors
-    /// When the system's certificates cannot be read, or a header is none.
+    /// If the system's certificates cannot be read, or if a header is not valid.
     pub(super) fn new(settings: &WebhookSettings) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -65,7 +66,7 @@ impl Client {
             }
         };
         if self.key.is_some() || self.retries > 0 {
-            // The same for each attempt, so that receivers can tell.
+            // These are equal in all attempts, so that receivers can recognise a repetition.
             put("webhook-id", &post.id);
             put("webhook-timestamp", &now.to_string());
         }
@@ -105,18 +106,17 @@ pub(super) async fn run(
 
 /// Posts a transaction until it is answered or given up.
 async fn deliver(client: &Client, endpoint: &str, post: &Post, counters: &Counters) {
-    let mut pause = client.retry_delay;
-    let mut attempt = 0;
+    let mut backoff = Backoff::new(client.retry_delay, MAX_PAUSE.max(client.retry_delay));
     loop {
         let Err(failure) = client.post(endpoint, post).await else {
             counters.webhooks_sent.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let (error, id) = (&*failure.text, &*post.id);
+        let (error, id, attempt) = (&*failure.text, &*post.id, backoff.failures());
         if !failure.passing || attempt == client.retries {
             counters.webhooks_failed.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
-                code = "WebhookFailed",
+                code = ErrorCode::WebhookFailed.as_str(),
                 transaction = id,
                 attempt,
                 error,
@@ -125,9 +125,6 @@ async fn deliver(client: &Client, endpoint: &str, post: &Post, counters: &Counte
             return;
         }
         tracing::debug!(transaction = id, attempt, error, "a webhook failed, trying again");
-        attempt += 1;
-        let jitter = rand::rng().random_range(0.5..1.0);
-        time::sleep(pause.mul_f64(jitter)).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        time::sleep(backoff.failed(rand::random_range(0.5..1.0))).await;
     }
 }

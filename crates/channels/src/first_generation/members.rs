@@ -32,13 +32,13 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Members {
     topics: RwLock<TopicIndex<Arc<Route>>>,
-    /// Those that read too slowly.
+    /// Members that read too slowly.
     behind: Behind,
     counters: Arc<Counters>,
 }
 
 impl Members {
-    /// Nobody yet. `dotted`: filters may be written with a dot.
+    /// An empty table. `dotted`: filters may be written with a dot.
     pub(super) fn new(dotted: bool) -> Self {
         let topics = RwLock::new(TopicIndex::new(dotted));
         Self { topics, behind: Behind::default(), counters: Arc::default() }
@@ -57,13 +57,13 @@ impl Members {
         Place { members: Arc::clone(self), topic, id }
     }
 
-    /// A wait for those that read too slowly, if there are any.
+    /// A wait for members that read too slowly, if there are any.
     pub(super) fn relieve(&self) -> Option<BoxFuture<'_, ()>> {
         self.behind.relieve()
     }
 
-    /// Queues a change to everybody who joined one of its topics: one frame for each of them, and before it perhaps one with
-    /// the event `*`.
+    /// Queues a change to everyone who joined one of its topics: one frame each, or two if the client needs the event
+    /// `*` first.
     pub(super) fn deliver(&self, change: &mut Change<'_>) {
         self.counters.changes.fetch_add(1, Ordering::Relaxed);
         let topics = self.topics.read();
@@ -79,7 +79,7 @@ impl Members {
                 let (star, own) = frames.of(route.vsn);
                 if route.star.load(Ordering::Relaxed) {
                     let star = star.get_or_insert_with(|| frame(route.vsn, "*"));
-                    // Closed outboxes belong to sockets that are ending: they leave by themselves.
+                    // A closed outbox belongs to a socket that is ending. It leaves by itself.
                     let _ = route.outbox.push(star.clone());
                     queued += 1;
                 }
@@ -94,8 +94,8 @@ impl Members {
     }
 }
 
-/// The frames of one change and topic, by serializer: one of the event `*`, and one of the change's own. Made when somebody
-/// gets them.
+/// The frames of one change and one topic, by serializer: with the event `*` and with the change's own event. Made on
+/// first use.
 #[derive(Default)]
 struct Frames([(Option<Bytes>, Option<Bytes>); 3]);
 

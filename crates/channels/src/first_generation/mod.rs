@@ -1,4 +1,4 @@
-//! The first generation: channels that are joined without `config`, where that is served.
+//! The first generation: channels that are joined without `config`, on a server that supports them.
 
 mod channel;
 mod engine;

@@ -9,19 +9,19 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of bodies that may wait; beyond it the log is not read. A single larger one may wait alone.
+/// Bytes of bodies that may wait. Beyond it the log is not read. One larger body may wait alone.
 const MAX_WAITING: usize = 64_000_000;
 
 /// A transaction that is to be posted to one webhook.
 #[derive(Debug)]
 pub(super) struct Post {
-    /// Names the transaction: the position at which it ends.
+    /// The position at which the transaction ends; names it to receivers.
     pub(super) id: Arc<str>,
-    /// The same for all webhooks.
+    /// The body, shared by all webhooks.
     pub(super) body: Bytes,
     /// Cancelled when another node posts it.
     pub(super) void: CancellationToken,
-    /// Dropped with the last of them: then the transaction is handed over.
+    /// Dropped with the last post of a transaction, which is handed over then.
     pub(super) _all: Arc<Outstanding>,
 }
 

@@ -8,9 +8,9 @@ use secrecy::SecretString;
 /// Which engine serves joins without `config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LegacyEngine {
-    /// That of the second generation, as the reference has it: every subscriber gets what its role may see.
+    /// The engine of the second generation, as in the reference: every subscriber gets what its role may see.
     Rls,
-    /// Every change goes to everybody who joined a topic of it.
+    /// Everyone who joined a topic gets every change of it.
     Stream,
 }
 
@@ -19,11 +19,11 @@ pub enum LegacyEngine {
 pub struct LegacySettings {
     /// The engine.
     pub engine: LegacyEngine,
-    /// Nothing but the first generation is wanted: its answers, and none of the HTTP API.
+    /// Only the first generation is wanted: its answers, and no HTTP API.
     pub pure: bool,
     /// Which versions are emulated.
     pub profile: Profile,
-    /// Tokens are asked for.
+    /// Whether clients need a token.
     pub secure: bool,
     /// Publications that the stream engine reads.
     pub publications: Vec<String>,
@@ -31,7 +31,7 @@ pub struct LegacySettings {
     pub slot: Option<String>,
     /// Bytes of the log that the slot may keep before it is given up; 0 for any number.
     pub max_lag_bytes: u64,
-    /// How long after the start a permanent slot is read that was there before.
+    /// How long after the start an existing permanent slot is read.
     pub resume_delay: Duration,
     /// What is broadcast, and the webhooks.
     pub file: ConfigFile,
@@ -48,11 +48,11 @@ pub struct WebhookSettings {
     pub headers: Vec<(String, String)>,
     /// Longest time for an answer.
     pub timeout: Duration,
-    /// Attempts after the first that failed.
+    /// Further attempts after the first one has failed.
     pub retries: u32,
-    /// Pause before the first of them; it doubles.
+    /// Pause before the second attempt; it doubles with each one.
     pub retry_delay: Duration,
-    /// Key of signatures; without one nothing is signed.
+    /// Key of signatures. `None`: webhooks are not signed.
     pub secret: Option<SecretString>,
     /// Largest body in bytes. A transaction with a larger one is not posted.
     pub max_body: usize,

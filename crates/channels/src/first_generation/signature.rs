@@ -1,10 +1,10 @@
-//! Signatures of webhooks, as <https://www.standardwebhooks.com> has them: any of its libraries verifies them.
+//! Signatures of webhooks in the form of <https://www.standardwebhooks.com>. Its libraries verify them.
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// What a secret begins with that is written as base64.
+/// Prefix of a secret that is written as base64.
 const PREFIX: &str = "whsec_";
 
 /// The key of a secret: the bytes that follow `whsec_` as base64, or the text itself.

@@ -13,14 +13,14 @@ use super::{
     webhooks::{Collected, Webhooks},
 };
 
-/// What the reader's task owns.
+/// State of the reader's task.
 pub(super) struct StreamSink {
     members: Arc<Members>,
     stream: Stream,
     webhooks: Arc<Webhooks>,
-    /// What webhooks are told of the transaction that is being read.
+    /// What the current transaction has for webhooks.
     collected: Collected,
-    /// Whether this node posts them.
+    /// Whether this node posts webhooks.
     acts: bool,
 }
 

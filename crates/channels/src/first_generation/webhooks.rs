@@ -1,14 +1,15 @@
-//! Transactions for webhooks (legacy 6): which are told of one, and what waits for their answers.
+//! Webhooks (legacy 6): which transactions concern them, and what waits for their answers.
 //!
-//! Each webhook has a queue and a task of its own, so that a slow one holds up neither the sockets nor the others. What
-//! waits is bounded in bytes; beyond it the log is not read. A transaction counts as handed over when every webhook has
-//! answered or was given up.
+//! Each webhook has a queue and a task of its own, so that a slow one delays neither the sockets nor other webhooks.
+//! What waits is bounded in bytes; beyond it the log is not read. A transaction is handed over when every webhook has
+//! answered it or was given up.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use realtime_codes::ErrorCode;
 use realtime_legacy::{Change, Webhook};
 use realtime_pgoutput::Lsn;
 use realtime_postgres::HandOver;
@@ -30,18 +31,18 @@ pub(super) struct Webhooks {
     max_body: usize,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Cancelled when what is queued is void; then there is another.
+    /// Cancelled when the queued posts are void. A new token takes its place then.
     void: Mutex<CancellationToken>,
 }
 
-/// What webhooks are told of the transaction that is being read.
+/// What the current transaction has for webhooks.
 #[derive(Debug)]
 pub(super) struct Collected {
-    /// Whether there is anybody to tell.
+    /// Whether there are webhooks.
     wanted: bool,
-    /// The changes, with commas between them. `None`: too many.
+    /// The changes, with commas between them. `None`: they are too large.
     changes: Option<Vec<u8>>,
-    /// By webhook: whether a change makes it fire.
+    /// Whether each webhook fires.
     fires: Vec<bool>,
     hooks: Vec<Webhook>,
     max_body: usize,
@@ -82,7 +83,7 @@ impl Collected {
         }
         let Some(changes) = &self.changes else {
             tracing::error!(
-                code = "WebhookTooLarge",
+                code = ErrorCode::WebhookTooLarge.as_str(),
                 commit_timestamp,
                 "a transaction is not posted to webhooks: its body would be larger than WEBHOOK_MAX_BODY_BYTES"
             );
@@ -102,7 +103,7 @@ impl Webhooks {
     /// Starts a task for each webhook.
     ///
     /// # Errors
-    /// When there can be no HTTP client.
+    /// If the HTTP client cannot be made.
     pub(super) fn start(settings: &LegacySettings, counters: Arc<Counters>) -> Result<Self, String> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut hooks = Vec::new();
@@ -125,7 +126,7 @@ impl Webhooks {
         Ok(Self { hooks, waiting: Arc::default(), max_body, tasks, stop, void: Mutex::default() })
     }
 
-    /// Where a transaction is collected.
+    /// An empty collection for the next transaction.
     pub(super) fn collect(&self) -> Collected {
         let hooks: Vec<_> = self.hooks.iter().map(|(hook, _)| hook.clone()).collect();
         Collected {
@@ -137,7 +138,7 @@ impl Webhooks {
         }
     }
 
-    /// Queues the transaction that was collected to the webhooks that it concerns.
+    /// Queues the collected transaction to the webhooks that it concerns.
     pub(super) fn post(
         &self,
         collected: &mut Collected,
@@ -158,7 +159,7 @@ impl Webhooks {
         let id: Arc<str> = end.to_string().into();
         let void = self.void.lock().clone();
         for ((_, posts), _) in self.hooks.iter().zip(fires).filter(|(_, fires)| *fires) {
-            // A webhook's task ends with the server only.
+            // A webhook's task ends only with the server.
             let (id, body, void, all) = (Arc::clone(&id), body.clone(), void.clone(), Arc::clone(&all));
             let _ = posts.send(Post { id, body, void, _all: all });
         }
@@ -179,12 +180,12 @@ impl Webhooks {
         }))
     }
 
-    /// Gives up what was not answered: another node posts it.
+    /// Gives up all posts that were not answered, because another node sends them.
     pub(super) fn give_up(&self) {
         std::mem::take(&mut *self.void.lock()).cancel();
     }
 
-    /// Gives up what was not answered. To be called when nothing is read any more.
+    /// Gives up all posts that were not answered. Call it when nothing is read any more.
     pub(super) async fn shut_down(&self) {
         self.stop.cancel();
         self.tasks.close();

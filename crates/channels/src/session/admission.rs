@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use realtime_auth::AuthError;
+use realtime_codes::ErrorCode;
 use realtime_protocol::{
     ClientMessage, JoinPayload, JoinPayloadError, JoinRefusal, MAX_REF_BYTES, MAX_TOPIC_BYTES,
 };
@@ -16,30 +17,30 @@ use crate::{
     token::Token,
 };
 
-/// Close code of a client that goes on with far more than its tenant may have: "policy violation" (RFC 6455 7.4.1).
+/// Close code of a client that keeps sending far more than its tenant allows: "policy violation" (RFC 6455 7.4.1).
 pub(super) const CLOSE_FLOOD: u16 = 1008;
 
 /// How many times the limit of events per second a client may send in a second, for some seconds.
 const FLOOD_FACTOR: u32 = 10;
 
-/// What a client has used of what it may.
+/// What a client has used of its limits.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
-    /// Counts it as a user, from its first join on.
+    /// Counts the client as a user, from its first join.
     user: Option<UserSlot>,
-    /// Joins that it may still ask for.
+    /// Joins that the client has used.
     joins: Joins,
-    /// Whether a join ever succeeded: the place as a user is kept from then on.
+    /// Whether a join ever succeeded. From then on the client keeps its place as a user.
     joined_once: bool,
-    /// Since when there is no channel, once a join was tried.
+    /// Since when there has been no channel, once a join was tried.
     abandoned_since: Option<Instant>,
-    /// The node goes down: nobody joins any more.
+    /// The node is stopping: nobody can join any more.
     shutting_down: bool,
-    /// What it sends in each second.
+    /// Messages that the client sends in each second.
     flood: Flood,
 }
 
-/// Of a socket that joins too much by itself. It stays: closed, it would come back with nothing counted.
+/// Refusal of a socket that joins too often. It is not closed: a new socket would begin with nothing counted.
 fn too_many_of_one() -> JoinRefusal {
     let refusal = JoinRefusal::ClientJoinRateLimitReached;
     JoinRefusal::Other { reason: refusal.to_string().into(), code: refusal.code() }
@@ -51,7 +52,7 @@ pub(super) fn refused(error: &AuthError) -> JoinRefusal {
 }
 
 impl Admission {
-    /// Judges a join. `channels`: how many there are already.
+    /// Judges a join. `channels`: number of channels that the socket has already.
     pub(super) fn admit(
         &mut self,
         message: &ClientMessage,
@@ -68,7 +69,8 @@ impl Admission {
         let raw = message.payload.json().map_or(&b""[..], |json| json);
         let (payload, problems) = JoinPayload::parse(raw, runtime.max_subscriptions())?;
         for problem in problems {
-            tracing::warn!(tenant = client.tenant(), code = "InvalidJoinPayload", %problem, "join payload field ignored");
+            let code = ErrorCode::InvalidJoinPayload.as_str();
+            tracing::warn!(tenant = client.tenant(), code, %problem, "join payload field ignored");
         }
         if tenant.private_only && !payload.private {
             return Err(JoinRefusal::PrivateOnly);
@@ -94,12 +96,12 @@ impl Admission {
         if !payload.private && payload.replay.is_some() {
             return Err(JoinRefusal::ReplayOnPublicChannel);
         }
-        // Only what may be joined counts for the tenant: mistakes are their socket's.
+        // Only joins that pass the checks count for the tenant; mistakes count for their socket alone.
         runtime.meters().joins().add(1);
         Ok((payload, token))
     }
 
-    /// What can be said of a join before its payload is read.
+    /// The checks that need no payload.
     fn check_form(&self, message: &ClientMessage, legacy: Option<&Arc<Legacy>>) -> Result<(), JoinRefusal> {
         JoinPayloadError::check_length("topic", message.topic.len(), MAX_TOPIC_BYTES)?;
         for (field, reference) in [("join_ref", &message.join_ref), ("ref", &message.msg_ref)] {
@@ -114,12 +116,12 @@ impl Admission {
         if self.shutting_down { Err(JoinRefusal::RealtimeRestarting) } else { Ok(()) }
     }
 
-    /// A join succeeded.
+    /// Counts a join that succeeded.
     pub(super) fn joined(&mut self) {
         self.joined_once = true;
     }
 
-    /// A join was refused. `joining`: whether others are undecided.
+    /// Counts a join that was refused. `joining`: whether other joins are undecided.
     pub(super) fn refused(&mut self, joining: bool) {
         self.abandoned_since = Some(Instant::now());
         if !self.joined_once && !joining {
@@ -127,27 +129,27 @@ impl Admission {
         }
     }
 
-    /// A channel ended.
+    /// Counts the end of a channel.
     pub(super) fn ended(&mut self) {
         self.abandoned_since = Some(Instant::now());
     }
 
-    /// When a client without channels is given up: once it has tried to join.
+    /// When a client without channels is given up. `None` if it has never tried to join.
     pub(super) fn abandoned_at(&self, timeout: Duration) -> Option<Instant> {
         self.abandoned_since.map(|since| since + timeout)
     }
 
-    /// The node goes down.
+    /// Lets nobody join any more, because the node is stopping.
     pub(super) fn shut_down(&mut self) {
         self.shutting_down = true;
     }
 
-    /// The client is gone.
+    /// Frees what the client has used, because it is gone.
     pub(super) fn gone(&mut self) {
         self.user = None;
     }
 
-    /// Whether the client goes on with far more than its tenant may have (spec README, decision 23).
+    /// Whether the client keeps sending far more than its tenant allows (spec README, decision 23).
     pub(super) fn floods(&mut self, client: &Client) -> bool {
         let meters = client.runtime.meters();
         if meters.closes_channels() {
@@ -156,14 +158,14 @@ impl Admission {
         let limit = meters.events().limit().max(1);
         let floods = self.flood.hear(client.runtime.uptime(), limit.saturating_mul(FLOOD_FACTOR));
         if floods {
-            let (tenant, code) = (client.tenant(), "MessagePerSecondRateLimitReached");
+            let (tenant, code) = (client.tenant(), ErrorCode::MessagePerSecondRateLimitReached.as_str());
             tracing::warn!(tenant, code, limit, "socket closed: it goes on with ten times the limit");
         }
         floods
     }
 }
 
-/// The token a channel uses, verified now (protocol 4.4, step 7 of 4.6).
+/// The token that a channel uses, verified now (protocol 4.4, step 7 of 4.6).
 fn token(client: &Client, payload: &JoinPayload) -> Result<Arc<Token>, JoinRefusal> {
     let text = realtime_auth::channel_token(
         &client.token.text,

@@ -1,7 +1,7 @@
-//! A join that is not decided, or not answered yet (protocol 3.1, 3.5, 4; postgres_changes 1.1, 1.2, 1.8).
+//! A join that is not decided or not answered yet (protocol 3.1, 3.5, 4; postgres_changes 1.1, 1.2, 1.8).
 //!
-//! It goes through [`Stage`]s, which are advanced in place. Each waits for the database, and nothing else on the socket
-//! waits for it.
+//! It goes through [`Stage`]s, which are advanced in place. Each stage waits for the database. Nothing else on the
+//! socket waits for it.
 
 use std::sync::Arc;
 
@@ -30,17 +30,17 @@ use crate::{
     token::Token,
 };
 
-/// Bytes of a join's message from which on it counts as memory that its socket holds.
+/// A join message of at least this many bytes counts as memory that its socket holds.
 const LARGE_JOIN: usize = 16 * 1024;
 
-/// What a client asks for with a join that was admitted.
+/// An admitted join: what its client asks for.
 pub(super) struct Request {
     pub(super) topic: Arc<str>,
     pub(super) raw_join_ref: Ref,
     pub(super) msg_ref: Ref,
     payload: JoinPayload,
     pub(super) token: Arc<Token>,
-    /// What it keeps of its message, if that is much.
+    /// Counts the memory of its message, if that is large.
     holding: Option<Holding>,
 }
 
@@ -62,12 +62,12 @@ impl Request {
         }
     }
 
-    /// The join_ref of the frames that the channel will push: the join's ref where it had no join_ref.
+    /// The join_ref of the frames that the channel will push. It is the ref of the join if that had no join_ref.
     fn join_ref(&self) -> Ref {
         if self.raw_join_ref.is_null() { self.msg_ref.clone() } else { self.raw_join_ref.clone() }
     }
 
-    /// Whether it is for a private channel.
+    /// Whether it asks for a private channel.
     pub(super) fn is_private(&self) -> bool {
         self.payload.private
     }
@@ -77,12 +77,12 @@ impl Request {
     }
 }
 
-/// What was found out for a join.
+/// What the stages have found out.
 #[derive(Default)]
 struct Found {
-    /// What may be read of the topic.
+    /// The rights to read the topic.
     read: Option<ReadVerdict>,
-    /// Its place in the room, if it was entered already: what is said meanwhile is kept.
+    /// Its place in the room, if it has entered already. Messages that come meanwhile are kept.
     membership: Option<Membership>,
     /// Messages that the client has missed, oldest first.
     replayed: Vec<ReplayedMessage>,
@@ -92,39 +92,39 @@ struct Found {
 
 /// What a join waits for.
 enum Stage {
-    /// For the database to be reached.
+    /// A connection to the database.
     Contact,
-    /// For the policies to say what may be read of a private topic.
+    /// The policies' answer about reading a private topic.
     Policies,
-    /// For messages that the client has missed.
+    /// The messages that the client has missed.
     Replay(Found),
-    /// For nothing: it is decided.
+    /// Nothing: it is decided.
     Decided(Found),
-    /// For what it wants to watch to be watched; everything else is decided.
+    /// The subscription to row changes; everything else is decided.
     Watch(Found, Watching),
 }
 
-/// What becomes of a join after an answer.
+/// What follows an answer.
 pub(super) enum Next {
-    /// It waits for the next.
+    /// The join waits for its next stage.
     Waits,
-    /// It is decided.
+    /// The join is decided.
     Decided(Result<(), JoinRefusal>),
 }
 
 /// A join that waits for the database.
 pub(super) struct Joining {
     pub(super) request: Request,
-    /// The step that it waits for.
+    /// The slow step that it waits for.
     step: u32,
     stage: Stage,
-    /// The database was replaced meanwhile: what its policies have said has to be asked of the next.
+    /// The database was replaced meanwhile, so the policies have to be asked again.
     judge_anew: bool,
     pub(super) waiting: Waiting,
 }
 
 impl Joining {
-    /// Begins a join: asks what has to be asked first. `is_ready`: the database need not be waited for.
+    /// Begins a join with the first question to the database. `is_ready`: the database need not be waited for.
     pub(super) fn begin(
         request: Request,
         is_ready: bool,
@@ -150,12 +150,12 @@ impl Joining {
         (at(request, step, stage), Next::Waits)
     }
 
-    /// Whether it waits for this step.
+    /// Whether the join waits for this step.
     pub(super) fn waits_for(&self, step: u32) -> bool {
         self.step == step
     }
 
-    /// When it is answered at the latest.
+    /// When the join is answered at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Watch(_, watching) => Some(watching.reply_by),
@@ -163,7 +163,7 @@ impl Joining {
         }
     }
 
-    /// The database answered whether it can be reached.
+    /// Takes the outcome of connecting to the database.
     pub(super) fn contacted(&mut self, result: Result<(), ConnectError>) -> Next {
         self.stage = Stage::Decided(Found::default());
         let refusal = |error: ConnectError| JoinRefusal::Other {
@@ -173,7 +173,7 @@ impl Joining {
         Next::Decided(result.map_err(refusal))
     }
 
-    /// The policies have said what may be read: the join is decided, or missed messages are looked for.
+    /// Takes the policies' answer about reading. The join is decided, or goes on to look for missed messages.
     pub(super) fn judged(
         &mut self,
         result: Result<ReadVerdict, AuthorizeError>,
@@ -207,7 +207,7 @@ impl Joining {
         Next::Waits
     }
 
-    /// The messages that the client has missed.
+    /// Takes the messages that the client has missed.
     pub(super) fn replayed(
         &mut self,
         result: Result<Vec<ReplayedMessage>, ReplayError>,
@@ -225,7 +225,7 @@ impl Joining {
         Next::Decided(outcome)
     }
 
-    /// It may join: asks the database for what it wants to watch. Whether it has to wait for that.
+    /// Asks the database for the row changes that the join wants. True if the join has to wait for the answer.
     pub(super) fn watch(&mut self, client: &mut Client, effects: &mut Vec<Effect>) -> bool {
         let mut found = self.take_found();
         let join_ref = self.request.join_ref();
@@ -246,14 +246,14 @@ impl Joining {
         }
     }
 
-    /// The database has answered what becomes of what it wants to watch.
+    /// Takes the database's answer to the subscription.
     pub(super) fn watched(&mut self, outcome: Result<(), SubscribeRefusal>) {
         if let Stage::Watch(_, watching) = &mut self.stage {
             watching.answered(outcome);
         }
     }
 
-    /// The database was replaced. What it watches is asked of the next.
+    /// The database was replaced: asks the new one for the subscription.
     pub(super) fn database_replaced(
         &mut self,
         elsewhere: bool,
@@ -274,8 +274,8 @@ impl Joining {
         }
     }
 
-    /// The join succeeded: replies and enters the room (order of protocol 4.7). The channel, what is left to do for it, and
-    /// whether it has everything that was said while missed messages were looked for.
+    /// Sends the reply and enters the room (order of protocol 4.7). Returns the channel, what is left to do for it,
+    /// and whether it has got everything that was said while missed messages were looked for.
     pub(super) fn joined(self, client: &mut Client) -> (Channel, Welcome, bool) {
         let join_ref = self.request.join_ref();
         let wants_presence = self.request.wants_presence(client);
@@ -320,7 +320,7 @@ impl Joining {
     }
 }
 
-/// Enters the room of a topic: a private one for those whom the policies let in. `first` is sent before anything else.
+/// Enters the room of a topic; the private room if the policies allow it. `first` is sent before anything else.
 fn enter(
     client: &Client,
     topic: &Arc<str>,
@@ -343,8 +343,8 @@ fn enter(
     client.runtime.hub().join(&key, member, client.runtime.hub_meter(), first)
 }
 
-/// A join's message is kept as what it asks for, as the text of that for the reply, and as filters. A small one counts as
-/// nothing.
+/// Counts the memory of a join's message: it is kept in parsed form, as text for the reply, and as filters. A small
+/// one is not counted.
 fn holding(outbox: &Arc<Outbox>, message: &ClientMessage) -> Option<Holding> {
     let size = message.size();
     (size >= LARGE_JOIN).then(|| {

@@ -7,18 +7,18 @@ use tokio::time::Instant;
 
 use crate::budget::Spent;
 
-/// Joins at once that every socket has, however few channels it may keep: pages join and leave while they are built.
+/// Joins at once that every socket has, however few channels it may have. Pages join and leave while they are built.
 const LEAST: u32 = 100;
 
-/// A socket may join for ever at this part of the tenant's rate.
+/// Part of the tenant's rate at which one socket may join for ever.
 const SHARE: f64 = 20.0;
 
-/// Seconds of the tenant's rate that a socket may use at once. What is counted is averaged over ten seconds at first, so
-/// that one socket alone never reaches the tenant's limit.
+/// Seconds of the tenant's rate that a socket may use at once. The tenant's average is taken over ten seconds at
+/// first, so one socket alone never reaches the tenant's limit.
 const SECONDS_AT_ONCE: u32 = 5;
 
-/// What a socket has used of its joins. Those that are over are refused before anything is counted of the tenant: a
-/// socket that joins in a loop uses up its own share, not that of everybody.
+/// Joins that a socket has used. Further ones are refused before the tenant counts them, so a socket that joins in a
+/// loop uses up its own share and not everyone's.
 #[derive(Debug, Default)]
 pub(super) struct Joins(Spent);
 
@@ -26,7 +26,7 @@ impl Joins {
     /// Takes one join. False if there are none left.
     pub(super) fn take(&mut self, limits: &Limits, now: Instant) -> bool {
         let per_second = limits.max_joins_per_second;
-        // All its channels, and all of them once more when it comes back to them.
+        // Enough for all channels, and once more for all of them after a reconnect.
         let channels = limits.max_channels_per_client.saturating_mul(2).max(LEAST);
         let at_once = channels.min(per_second.saturating_mul(SECONDS_AT_ONCE)).max(1);
         let cost = Duration::from_secs_f64(1.0 / (f64::from(per_second) / SHARE).max(1.0));

@@ -1,8 +1,8 @@
-//! One socket's protocol: a state machine without I/O (protocol 2 to 8).
+//! The protocol of one socket: a state machine without I/O (protocol 2 to 8).
 //!
-//! Frames go in, frames come out through the socket's outbox, slow steps go out as effects and come back as completions.
-//! Nothing here waits. Messages on a topic that is being joined wait in order until the join is decided; other topics and
-//! heartbeats go on.
+//! Frames come in, and go out through the socket's outbox. Slow steps go out as effects and come back as completions.
+//! Nothing here waits. Messages on a topic that is being joined wait in order until the join is decided. Other topics
+//! and heartbeats go on.
 
 mod admission;
 mod channel;

@@ -1,7 +1,7 @@
-//! What the policies say about a private channel, and what waits for them to say it (protocol 6).
+//! The policies of a private channel: their verdicts, and the messages that wait for a verdict (protocol 6).
 //!
-//! A channel asks one thing at a time. While the answer is out, what the client sends on the topic waits in
-//! order; the verdicts are kept until the channel has another token.
+//! A channel asks one question at a time. While it waits for the answer, the client's messages on the topic wait in
+//! order. Verdicts are kept until the channel has another token.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::{allowance::Allowance, client::Client, effect::Effect, token::Token};
 /// What a joined channel asks the policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
-    /// What it may write: of its first broadcast, and of its first track.
+    /// May the channel write? Asked on its first broadcast and on its first track.
     Write,
-    /// Whether it may see presence: of its first track, if it was joined without presence.
+    /// May the channel see presence? Asked on its first track, if it was joined without presence.
     Presence,
-    /// What it may read with another token.
+    /// What may the channel read with its new token?
     Refresh,
 }
 
@@ -28,28 +28,28 @@ pub(super) enum Question {
 pub(super) struct Subject<'a> {
     pub(super) topic: &'a Arc<str>,
     pub(super) token: &'a Token,
-    /// Whether presence was asked for when it was joined.
+    /// Whether the join asked for presence.
     pub(super) wants_presence: bool,
 }
 
-/// What is known of a private channel's permissions.
+/// The permissions of a private channel, as far as they are known.
 #[derive(Debug)]
 pub(super) struct Policies {
     pub(super) read: ReadVerdict,
     /// `None`: not asked yet.
     pub(super) write: Option<WriteVerdict>,
-    /// The question that is out, with its step.
+    /// The question that has no answer yet, and its step.
     asking: Option<(u32, Question)>,
-    /// What came on the topic since.
+    /// Messages on the topic since that question.
     pub(super) waiting: Waiting,
-    /// Questions that may fail: beyond them what depends on one fails without it.
+    /// Questions that may still fail. Beyond them, a message that needs a verdict fails without a question.
     failures: Allowance,
-    /// Nothing is seen until the answer: the former token has expired.
+    /// The channel sees nothing until the answer comes, because the former token has expired.
     blind: bool,
 }
 
 impl Policies {
-    /// Those of a channel that was let in.
+    /// The permissions of a channel that was let in.
     pub(super) fn new(read: ReadVerdict) -> Self {
         Self {
             read,
@@ -61,17 +61,17 @@ impl Policies {
         }
     }
 
-    /// Whether an answer is out.
+    /// Whether an answer is missing.
     pub(super) fn is_asking(&self) -> bool {
         self.asking.is_some()
     }
 
-    /// Whether the answer about another token is out.
+    /// Whether the answer about a new token is missing.
     pub(super) fn is_refreshing(&self) -> bool {
         matches!(self.asking, Some((_, Question::Refresh)))
     }
 
-    /// What has to be asked before presence can be tracked.
+    /// The question that has to be answered before presence can be tracked.
     pub(super) fn unknown_of_presence(&self) -> Option<Question> {
         if self.read.presence.is_none() {
             return Some(Question::Presence);
@@ -79,7 +79,7 @@ impl Policies {
         self.write.is_none().then_some(Question::Write)
     }
 
-    /// Asks. `message`, if there is one, waits for the answer as the first.
+    /// Asks the policies. If there is a `message`, it is the first that waits for the answer.
     ///
     /// # Errors
     /// The message, if too many questions have failed: it cannot be judged.
@@ -113,23 +113,23 @@ impl Policies {
         Ok(())
     }
 
-    /// The question that a step belongs to; it is no longer out then.
+    /// Takes the question that a step belongs to, which has been answered.
     pub(super) fn answered(&mut self, step: u32) -> Option<Question> {
         self.asking.take_if(|(asked, _)| *asked == step).map(|(_, question)| question)
     }
 
-    /// Nothing is seen until the answer comes that is out.
+    /// Shows the channel nothing until the missing answer comes.
     pub(super) fn go_blind(&mut self) {
         self.blind = true;
     }
 
-    /// The answer came. Whether nothing was seen until now.
+    /// The answer came. Returns whether the channel saw nothing until now.
     pub(super) fn see_again(&mut self) -> bool {
         std::mem::take(&mut self.blind)
     }
 
-    /// There is no answer: what depends on it fails, the question is put again by what comes next. All that came while it
-    /// was out shares the failure, or each would ask anew. Returns the tracks that fail; what else depends on it is dropped.
+    /// There is no answer. The messages that need one fail together, because otherwise each would ask again; the next
+    /// message asks again. Returns the tracks that fail; broadcasts that fail are dropped.
     pub(super) fn not_answered(&mut self, question: Question, client: &mut Client) -> Vec<ClientMessage> {
         self.failures.take(Instant::now());
         let mut failed = Vec::new();
@@ -147,7 +147,7 @@ impl Policies {
     }
 }
 
-/// The frames that a verdict lets through. What was not asked is not seen.
+/// What the channel sees after a verdict. It does not see what was not asked about.
 pub(super) fn sight(read: ReadVerdict) -> Sight {
     Sight { broadcasts: read.broadcast, presence: read.presence == Some(true) }
 }
@@ -156,7 +156,7 @@ fn is_track(message: &ClientMessage) -> bool {
     message.payload.json().is_some_and(|json| matches!(PresencePush::parse(json), PresencePush::Track(_)))
 }
 
-/// Tells operators. The text is the database's, without values of rows.
+/// Logs a failed question. The text is the database's, without values of rows.
 pub(super) fn warn(tenant: &str, error: &AuthorizeError) {
     tracing::warn!(tenant, code = error.code(), %error, "policies could not be evaluated");
 }

@@ -1,10 +1,11 @@
-//! What a channel's client says of its presence (protocol 5.4; spec README, decision 23).
+//! What a channel's client says about its presence (protocol 5.4; spec README, decision 23).
 //!
-//! Calls above a limit are merged into one, which counts when the limit allows it.
+//! Calls above a limit are merged: the last one is applied when the limit allows it.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use realtime_codes::ErrorCode;
 use realtime_protocol::{Extension, PresencePush, SystemMessage, size};
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
@@ -12,22 +13,22 @@ use tokio::time::Instant;
 use super::stop::{Stop, TOO_MANY_CALLS, TOO_MANY_PRESENCE};
 use crate::tenant_runtime::TenantRuntime;
 
-/// Pause before a tenant's presence is looked at again that has too many events.
+/// Pause before the next look at a tenant that has too many presence events.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a channel's client said last about its presence, while it may not say more.
+/// The last presence call of a client that has reached a limit.
 #[derive(Debug)]
 struct Merged {
-    /// When it counts.
+    /// When it is applied.
     at: Instant,
-    /// The object to track, `None` to untrack.
+    /// The object to track; `None` to untrack.
     tracked: Option<Bytes>,
 }
 
-/// Why a presence call does not count yet.
+/// Why a presence call is held back.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Held {
-    /// The client made its calls of this window; this long until the next begins.
+    /// The client made its calls of this window. The next one begins after this time.
     Window(Duration),
     /// The tenant has too many presence events.
     Tenant,
@@ -41,23 +42,23 @@ impl Held {
         }
     }
 
-    /// What the client is told when it begins.
+    /// The notice for the client.
     pub(super) fn told(self) -> SystemMessage {
         let (code, text) = match self {
-            Self::Window(_) => ("ClientPresenceRateLimitReached", TOO_MANY_CALLS),
-            Self::Tenant => ("PresenceRateLimitReached", TOO_MANY_PRESENCE),
+            Self::Window(_) => (ErrorCode::ClientPresenceRateLimitReached, TOO_MANY_CALLS),
+            Self::Tenant => (ErrorCode::PresenceRateLimitReached, TOO_MANY_PRESENCE),
         };
         SystemMessage::warning(Extension::System, code, format!("{text}: the last call counts later"))
     }
 }
 
-/// What becomes of a presence call.
+/// The outcome of a presence call.
 pub(super) struct Call {
     /// Status and response of its answer.
     pub(super) answer: (&'static str, &'static [u8]),
-    /// What is wanted: an object to track, or none to untrack. `None`: nothing.
+    /// What the call asks for: an object to track, or `None` to untrack. The outer `None`: nothing.
     pub(super) wanted: Option<Option<Bytes>>,
-    /// Why it does not count yet.
+    /// Why it is held back, if it is.
     pub(super) held: Option<Held>,
 }
 
@@ -65,26 +66,26 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) struct Presence {
     pub(super) key: Box<str>,
-    /// Whether it was asked for when the channel was joined.
+    /// Whether the join asked for presence.
     pub(super) wanted: bool,
-    /// Its client's calls of late.
+    /// The client's recent calls.
     calls: CallWindow,
-    /// What was said last, while no more may be said.
+    /// The last call that was held back.
     merged: Option<Box<Merged>>,
 }
 
 impl Presence {
-    /// Of a channel that has just joined.
+    /// The presence of a channel that has just joined.
     pub(super) fn new(key: Box<str>, wanted: bool) -> Self {
         Self { key, wanted, calls: CallWindow::default(), merged: None }
     }
 
-    /// When what was merged counts.
+    /// When the call that was held back is applied.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.merged.as_ref().map(|merged| merged.at)
     }
 
-    /// Counts a call. Whether the client may make it; else how long it has to wait.
+    /// Counts a call. Returns why it is held back, if the client may not make it now.
     fn allow(&mut self, runtime: &TenantRuntime) -> Result<(), Duration> {
         let (calls, window) = runtime.tenant().limits.client_presence();
         let now = runtime.uptime();
@@ -131,7 +132,7 @@ impl Presence {
             PresencePush::Unknown => ("error", b"{}"),
         };
         let wanted = match push {
-            // Copied: the tracked object would else keep the whole frame it came in.
+            // Copied: otherwise the tracked object would keep the whole frame in memory.
             PresencePush::Track(tracked) if answer.0 == "ok" => Some(Some(Bytes::copy_from_slice(&tracked))),
             PresencePush::Untrack => Some(None),
             _ => None,
@@ -148,13 +149,13 @@ impl Presence {
         if over && runtime.meters().closes_channels() { Err(TOO_MANY_CALLS.into()) } else { Ok(()) }
     }
 
-    /// Keeps what a client says until it counts. Whether that begins now.
+    /// Holds back a call. Returns whether it is the first one, of which the client is told.
     pub(super) fn merge(&mut self, held: Held, tracked: Option<Bytes>) -> bool {
         let at = self.deadline().unwrap_or_else(|| Instant::now() + held.pause());
         self.merged.replace(Box::new(Merged { at, tracked })).is_none()
     }
 
-    /// What was said last, if it counts now.
+    /// Takes the call that was held back, if it is applied now.
     pub(super) fn take_merged(&mut self, now: Instant, runtime: &TenantRuntime) -> Option<Option<Bytes>> {
         let merged = self.merged.take_if(|merged| merged.at <= now)?;
         if merged.tracked.is_some() && runtime.too_many_presence_events() {
@@ -165,7 +166,7 @@ impl Presence {
         Some(merged.tracked)
     }
 
-    /// Something else was said, which counts.
+    /// Forgets the call that was held back: a newer one was applied.
     pub(super) fn forget_merged(&mut self) {
         self.merged = None;
     }

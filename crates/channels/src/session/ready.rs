@@ -1,7 +1,7 @@
-//! Telling channels whether broadcasts from the database arrive (protocol 7; spec README, decision 2).
+//! Tells channels whether broadcasts from the database arrive (protocol 7; spec README, decision 2).
 //!
-//! A channel asks for it with `replication_ready`. It is told once that they arrive; if some may have been missed since,
-//! it is told that, and again when they arrive.
+//! A channel asks for it with `replication_ready`. It is told once that they arrive. If some may have been missed
+//! later, it is told so, and told again when they arrive.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use tokio::time::Instant;
 
 use crate::{client::Client, effect::Effect};
 
-/// A channel that wants to know that broadcasts from the database arrive is given up after this long (protocol 7).
+/// A channel that asked whether broadcasts from the database arrive is given up after this time (protocol 7).
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a channel was told of broadcasts from the database.
+/// What a channel was told about broadcasts from the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ready {
     /// It did not ask.
     Unasked,
-    /// Nothing yet; it is given up at this time.
+    /// Nothing yet. The channel is given up at this time.
     Waiting(Instant),
-    /// That they arrive, when there had been this many gaps.
+    /// That they arrive. The number of gaps at that time.
     Told(u64),
     /// That some may have been missed.
     Missed,
@@ -36,12 +36,12 @@ pub(super) struct News {
 }
 
 impl Ready {
-    /// It asks now.
+    /// The state of a channel that asks now.
     pub(super) fn asked() -> Self {
         Self::Waiting(Instant::now() + READY_LIMIT)
     }
 
-    /// When it is given up.
+    /// When the channel is given up.
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
             Self::Waiting(by) => Some(by),
@@ -49,7 +49,7 @@ impl Ready {
         }
     }
 
-    /// What it does not know yet; it knows then.
+    /// Compares with what the channel was told. Returns the news, of which it is told now.
     pub(super) fn learn(&mut self, now: Replication) -> News {
         let missed = matches!(*self, Self::Told(gaps) if gaps != now.gaps);
         let waits = missed || matches!(*self, Self::Waiting(_) | Self::Missed);
@@ -63,15 +63,15 @@ impl Ready {
     }
 }
 
-/// The watch over broadcasts from the database, one for all channels of a socket.
+/// Watches broadcasts from the database for all channels of a socket.
 #[derive(Debug, Default)]
 pub(super) struct Replicating {
-    /// Whether an [`Effect::WatchReplication`] is out.
+    /// Whether an [`Effect::WatchReplication`] runs.
     watched: bool,
 }
 
 impl Replicating {
-    /// Has it watched for a channel that asked.
+    /// Begins to watch, if nobody watches yet.
     pub(super) fn watch(&mut self, client: &Client, effects: &mut Vec<Effect>) {
         if !self.watched {
             self.watched = true;
@@ -79,7 +79,7 @@ impl Replicating {
         }
     }
 
-    /// Something has changed: the watch is over.
+    /// Notes that the watch has ended, because something changed.
     pub(super) fn differs(&mut self) {
         self.watched = false;
     }

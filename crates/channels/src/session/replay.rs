@@ -31,7 +31,7 @@ pub(super) fn frames(
     })
 }
 
-/// The ids of messages, which must not be delivered again.
+/// The ids of messages that must not be delivered again.
 pub(super) fn ids(messages: &[ReplayedMessage]) -> Box<[MessageId]> {
     let id = |message: &ReplayedMessage| uuid::Uuid::try_parse(&message.id).ok().map(|id| id.as_u128());
     messages.iter().filter_map(id).collect()

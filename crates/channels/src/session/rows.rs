@@ -23,14 +23,14 @@ use crate::{
 /// A subscription that failed for a passing reason is tried again after this many milliseconds (1.7, E5, E6).
 const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
 
-/// How long a join waits for its subscription. A database that takes longer leaves the client its own patience, which
-/// is ten seconds: it is told by a `system` frame later on.
+/// How long a join waits for its subscription. Clients wait for ten seconds. If the database takes longer than this
+/// limit, a `system` frame tells the outcome later.
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
 
 /// Subscriptions, each with the id that the client knows it by.
 type Subscriptions = Vec<(u32, Arc<SubscriptionSpec>)>;
 
-/// What a join asks for, as the client wrote it.
+/// The row changes that a join asks for, as the client wrote them.
 #[derive(Default)]
 pub(super) struct Wanted {
     objects: Vec<Map<String, Value>>,
@@ -40,7 +40,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Takes it out of the payload.
+    /// Takes the subscriptions out of a join's payload.
     pub(super) fn of(topic: &str, payload: &mut JoinPayload) -> Self {
         let (objects, echo) = if payload.legacy {
             let object = legacy_params(sub_topic(topic).unwrap_or_default());
@@ -54,13 +54,13 @@ impl Wanted {
     }
 
     /// # Errors
-    /// What the client is told: all or nothing is watched.
+    /// What the client is told. Either all subscriptions are valid or none is used.
     pub(super) fn specs(&self) -> Result<Vec<SubscriptionSpec>, ParamsError> {
         self.objects.iter().map(SubscriptionSpec::parse).collect()
     }
 }
 
-/// What a channel will watch whose join is not answered yet.
+/// The subscriptions of a channel whose join is not answered yet.
 pub(super) struct Watching {
     rows: Rows,
     /// When the join is answered at the latest.
@@ -69,8 +69,8 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    /// Asks the database for what a join wants to watch, so that its reply can mean that no change is missed from then
-    /// on. `None` if there is nothing to ask for (postgres_changes 1.3, 1.7).
+    /// Asks the database for what a join wants to watch. The reply waits for it, so that no change after the reply is
+    /// missed. `None` if there is nothing to ask for (postgres_changes 1.3, 1.7).
     pub(super) fn begin(
         wanted: &Wanted,
         topic: &Arc<str>,
@@ -102,17 +102,17 @@ impl Watching {
         Some(Self { rows, reply_by: Instant::now() + REPLY_LIMIT, outcome: None })
     }
 
-    /// The step of the question that is out.
+    /// The step of the question that has no answer yet.
     pub(super) fn step(&self) -> u32 {
         self.rows.step()
     }
 
-    /// The database has answered.
+    /// Takes the database's answer.
     pub(super) fn answered(&mut self, outcome: Result<(), SubscribeRefusal>) {
         self.outcome = Some(outcome);
     }
 
-    /// The database was replaced: the next is asked. The answer of the last one is void.
+    /// Asks the next database, because the database was replaced. An answer of the former one no longer counts.
     pub(super) fn ask_again(
         &mut self,
         topic: &Arc<str>,
@@ -123,15 +123,15 @@ impl Watching {
         self.rows.subscribe(topic, token, client, effects);
     }
 
-    /// What the channel watches once it has joined, and what became of the question if that is known.
+    /// What the channel watches after its join, and the outcome of the question if it is known.
     pub(super) fn joined(self) -> (Rows, Option<Result<(), SubscribeRefusal>>) {
         (self.rows, self.outcome)
     }
 }
 
-/// What became of a subscription.
+/// The outcome of a subscription.
 pub(super) struct Answered {
-    /// The database has judged the channel's token.
+    /// Whether the database has judged the channel's token.
     pub(super) is_judged: bool,
     /// What the client is told.
     pub(super) told: SystemMessage,
@@ -144,20 +144,20 @@ pub(super) struct Answered {
 pub(super) struct Rows {
     /// Empty for most channels.
     subscriptions: Subscriptions,
-    /// Where they go, if any are wanted.
+    /// Where row changes go, if any are wanted.
     route: Option<Arc<Route>>,
-    /// The right to them. `None` while nothing is watched, or when the database has refused it.
+    /// The right to row changes. `None` while nothing is watched, or after the database has refused it.
     watch: Option<Watch>,
     /// When a subscription that failed for a passing reason is tried again.
     retry_at: Option<Instant>,
-    /// Whether the channel was told what became of the subscription that its join asked for.
+    /// Whether the client was told the outcome of its first subscription.
     answered: bool,
-    /// The step of the last question: the answer to an earlier one means nothing any more.
+    /// The step of the last question. Answers to earlier ones do not count.
     attempt: u32,
 }
 
 impl Rows {
-    /// Nothing is watched.
+    /// The state of a channel that watches nothing.
     pub(super) fn none() -> Self {
         Self {
             subscriptions: Vec::new(),
@@ -179,14 +179,14 @@ impl Rows {
         self.attempt
     }
 
-    /// The join was answered: sends what was kept, and everything that follows.
+    /// Sends the frames that were held back, and everything that follows. Called when the join was answered.
     pub(super) fn open(&self) {
         if let Some(route) = &self.route {
             route.open();
         }
     }
 
-    /// Asks the database for what is wanted, with the token as it is now.
+    /// Asks the database for what is wanted, with the current token.
     pub(super) fn subscribe(
         &mut self,
         topic: &Arc<str>,
@@ -202,7 +202,7 @@ impl Rows {
         effects.push(Effect::Subscribe(ticket, watch.request(token, self.subscriptions.clone())));
     }
 
-    /// The database has answered a question. `None` if another one followed it.
+    /// Takes the database's answer to a question. `None` if a newer question was asked.
     pub(super) fn answered(&mut self, step: u32, result: Result<(), SubscribeRefusal>) -> Option<Answered> {
         if self.attempt != step {
             return None;
@@ -216,7 +216,7 @@ impl Rows {
                 self.retry_at = Some(retry_at());
                 false
             }
-            // The worker has put the wait for the table in place of what was watched.
+            // The worker now waits for the table, in place of what was watched.
             SubscribeRefusal::NoTable(_) => true,
             // What was watched before was watched with another token.
             SubscribeRefusal::Database { .. } => {
@@ -225,7 +225,7 @@ impl Rows {
             }
         };
         let (text, code) = (refusal.to_string(), refusal.code());
-        // The join is refused what it asked for. What is tried again or refused later ends no channel.
+        // The first answer is the one to the join: it refuses what was asked for. A later refusal ends no channel.
         let told = if is_first {
             SystemMessage::postgres_changes_error(text)
         } else {
@@ -234,8 +234,8 @@ impl Rows {
         Some(Answered { is_judged, told, refused: Some(code) })
     }
 
-    /// The database has another handle, which knows of no subscriptions: it is asked again, at a time of the channel's own.
-    /// An answer of the last one that is still out is void. Whether there is something to ask for.
+    /// The database has a new handle, which knows no subscriptions. Plans to ask it at a random time. An answer of the
+    /// former one no longer counts. Returns whether there is something to ask for.
     pub(super) fn is_replaced(&mut self, client: &mut Client) -> bool {
         if self.subscriptions.is_empty() {
             return false;
@@ -245,17 +245,17 @@ impl Rows {
         true
     }
 
-    /// Nothing is watched any more. Whether something was.
+    /// Ends what is watched. Returns whether there was something.
     pub(super) fn end(&mut self) -> bool {
         self.watch.take().is_some()
     }
 
-    /// Whether a subscription is to be tried again later.
+    /// Whether the subscription is to be tried again later.
     pub(super) fn is_retried(&self) -> bool {
         self.retry_at.is_some()
     }
 
-    /// When a subscription is tried again.
+    /// When the subscription is tried again.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.retry_at
     }

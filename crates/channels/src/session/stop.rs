@@ -1,8 +1,10 @@
-//! Why a channel is ended by the server.
+//! Why the server ends a channel.
 
 use std::borrow::Cow;
 
-/// What its client and the log are told (protocol 3.8).
+use realtime_auth::AuthError;
+
+/// The text for the client and the log (protocol 3.8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stop(pub(super) Cow<'static, str>);
 
@@ -24,11 +26,17 @@ impl From<Cow<'static, str>> for Stop {
     }
 }
 
-/// Why a channel is stopped that was handed a frame while its tenant had too many (protocol 5.3).
+impl From<AuthError> for Stop {
+    fn from(error: AuthError) -> Self {
+        error.system_message().into()
+    }
+}
+
+/// A channel is stopped that was sent a frame while its tenant had too many messages (protocol 5.3).
 pub(super) const TOO_MANY_EVENTS: &str = "Too many messages per second";
 
-/// Why a channel is stopped whose tenant has too many presence events (protocol 5.4).
+/// A channel is stopped whose tenant has too many presence events (protocol 5.4).
 pub(super) const TOO_MANY_PRESENCE: &str = "Too many presence messages per second";
 
-/// Why a channel is stopped whose client says too much about presence (protocol 5.4).
+/// A channel is stopped whose client makes too many presence calls (protocol 5.4).
 pub(super) const TOO_MANY_CALLS: &str = "Client presence rate limit exceeded";

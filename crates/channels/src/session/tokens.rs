@@ -1,4 +1,4 @@
-//! The token of a joined channel: the one in use, and those that follow it (protocol 5.6, 8.5).
+//! The token of a joined channel: the one in use, and the ones that follow (protocol 5.6, 8.5).
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::{renewal::Renewal, tenant_runtime::TenantRuntime, token::Token};
 #[derive(Debug)]
 pub(super) struct Tokens {
     in_use: Arc<Token>,
-    /// When it has to be verified again.
+    /// When the token in use is verified again.
     recheck_at: Instant,
-    /// Tokens that follow it.
+    /// The tokens that follow it.
     renewal: Renewal,
 }
 
@@ -24,7 +24,7 @@ impl Tokens {
         Self { in_use: token, recheck_at, renewal: Renewal::default() }
     }
 
-    /// The one in use.
+    /// The token in use.
     pub(super) fn in_use(&self) -> &Arc<Token> {
         &self.in_use
     }
@@ -39,7 +39,7 @@ impl Tokens {
         self.renewal.due(now)
     }
 
-    /// Uses another token. `is_judged`: the database has yet to judge it.
+    /// Replaces the token. `is_judged`: the database has to judge it.
     pub(super) fn replace(&mut self, token: Arc<Token>, is_judged: bool, runtime: &TenantRuntime) {
         let recheck_at = token.recheck_at(runtime.clock().unix_seconds());
         let former = std::mem::replace(&mut self.in_use, token);
@@ -49,15 +49,15 @@ impl Tokens {
         }
     }
 
-    /// The database has judged the one in use.
+    /// Notes that the database has judged the token in use.
     pub(super) fn judged(&mut self) {
         self.renewal.is_over();
     }
 
-    /// Verifies the one in use again if it is time: it may have expired. A newer one that waits has to take its place then.
+    /// Verifies the token in use again if it is time. If it has expired, a newer one that waits takes its place.
     ///
     /// # Errors
-    /// Why it is refused, if no other waits.
+    /// Why the token is refused, if no newer one waits.
     pub(super) fn recheck(
         &mut self,
         now: Instant,
@@ -75,7 +75,7 @@ impl Tokens {
         }
     }
 
-    /// Verifies the former token again if it is time. Whether it has expired.
+    /// Verifies the former token again if it is time. Returns whether it has expired.
     pub(super) fn former_expires(&mut self, now: Instant, runtime: &TenantRuntime) -> bool {
         let Some(former) = self.renewal.former_due(now) else { return false };
         let verified = runtime.verify_again(&former);
@@ -89,7 +89,7 @@ impl Tokens {
         }
     }
 
-    /// The next moment at which something has to be done. While the policies answer no other token is judged.
+    /// When something has to be done. While the policies have to answer, no other token is judged.
     pub(super) fn deadline(&self, is_asking: bool) -> Instant {
         let due = self.renewal.due_at().filter(|_| !is_asking);
         [self.renewal.former_until(), due].into_iter().flatten().fold(self.recheck_at, Instant::min)

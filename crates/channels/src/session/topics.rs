@@ -1,4 +1,4 @@
-//! What a session knows of its topics.
+//! The topics of a session.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,12 +12,12 @@ use crate::first_generation::FirstChannel;
 pub(super) enum Topic {
     Joining(Box<Joining>),
     Joined(Box<Channel>),
-    /// Joined without `config`, where the first generation is served.
+    /// Joined without `config`, on a server that supports the first generation.
     First(Box<FirstChannel>),
 }
 
 impl Topic {
-    /// The next moment at which something has to be done for it.
+    /// When something has to be done for the topic.
     fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Joining(joining) => joining.deadline(),
@@ -31,35 +31,35 @@ impl Topic {
 #[derive(Default)]
 pub(super) struct Topics {
     topics: HashMap<Arc<str>, Topic>,
-    /// Joins that are undecided.
+    /// Number of joins that are undecided.
     joining: usize,
 }
 
 impl Topics {
-    /// How many there are.
+    /// Number of topics.
     pub(super) fn len(&self) -> usize {
         self.topics.len()
     }
 
-    /// Joins that are undecided.
+    /// Number of joins that are undecided.
     pub(super) fn joining(&self) -> usize {
         self.joining
     }
 
-    /// Puts a topic in.
+    /// Adds a topic.
     pub(super) fn insert(&mut self, name: Arc<str>, topic: Topic) {
         self.joining += usize::from(matches!(topic, Topic::Joining(_)));
         self.topics.insert(name, topic);
     }
 
-    /// Takes a topic out.
+    /// Removes a topic.
     pub(super) fn remove(&mut self, name: &str) -> Option<Topic> {
         let topic = self.topics.remove(name)?;
         self.joining -= usize::from(matches!(topic, Topic::Joining(_)));
         Some(topic)
     }
 
-    /// Ends all. Joins that were undecided count as such: what waits for them is not sent any more.
+    /// Ends all topics. Undecided joins still count, so that diffs that wait for them are not sent.
     pub(super) fn clear(&mut self) {
         self.topics.clear();
     }
@@ -68,12 +68,12 @@ impl Topics {
         self.topics.get_mut(name)
     }
 
-    /// All, with their names.
+    /// All topics with their names.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut Topic)> {
         self.topics.iter_mut()
     }
 
-    /// The names of all.
+    /// The names of all topics.
     pub(super) fn names(&self) -> Vec<Arc<str>> {
         self.topics.keys().map(Arc::clone).collect()
     }
@@ -86,7 +86,7 @@ impl Topics {
         }
     }
 
-    /// The joined channel of a name.
+    /// The joined channel with a name.
     pub(super) fn channel_mut(&mut self, name: &str) -> Option<&mut Channel> {
         match self.topics.get_mut(name) {
             Some(Topic::Joined(channel)) => Some(channel),
@@ -94,7 +94,7 @@ impl Topics {
         }
     }
 
-    /// The channel of the first generation of a name.
+    /// The channel of the first generation with a name.
     pub(super) fn first_mut(&mut self, name: &str) -> Option<&mut FirstChannel> {
         match self.topics.get_mut(name) {
             Some(Topic::First(channel)) => Some(channel),
@@ -110,7 +110,7 @@ impl Topics {
         })
     }
 
-    /// Where messages on a topic have to wait, if they must.
+    /// The queue for messages on a topic, if they have to wait.
     pub(super) fn queue(&mut self, name: &str) -> Option<&mut Waiting> {
         match self.topics.get_mut(name) {
             Some(Topic::Joining(joining)) => Some(&mut joining.waiting),
@@ -119,12 +119,12 @@ impl Topics {
         }
     }
 
-    /// The next moment at which something has to be done.
+    /// When something has to be done for one of the topics.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.topics.values().filter_map(Topic::deadline).min()
     }
 
-    /// The names of those for which something has to be done now.
+    /// The names of the topics for which something has to be done now.
     pub(super) fn due(&self, now: Instant) -> Vec<Arc<str>> {
         let is_due = |topic: &Topic| topic.deadline().is_some_and(|at| at <= now);
         self.topics.iter().filter(|(_, topic)| is_due(topic)).map(|(name, _)| Arc::clone(name)).collect()

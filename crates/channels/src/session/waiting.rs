@@ -1,4 +1,4 @@
-//! Messages that wait on a topic until its join is decided, or until the policies have answered.
+//! Messages that wait on a topic, until its join is decided or until the policies have answered.
 
 use std::collections::VecDeque;
 
@@ -9,11 +9,11 @@ use crate::client::Client;
 /// Messages that wait, in order.
 pub(super) type Waiting = VecDeque<ClientMessage>;
 
-/// Puts a message behind those that wait.
+/// Adds a message to those that wait.
 pub(super) fn wait(queue: &mut Waiting, message: ClientMessage, client: &mut Client) {
-    // What it is a slice of may be much larger.
+    // A message can be a slice of a much larger buffer.
     let message = message.compact();
-    // Of tokens that wait one behind the other only the last counts.
+    // If several tokens wait in a row, only the last one counts.
     let is_token = |message: &ClientMessage| &*message.event == "access_token";
     let replaces = is_token(&message) && queue.back().is_some_and(is_token);
     let before = if replaces { queue.pop_back() } else { None };

@@ -35,14 +35,14 @@ pub enum Command {
     /// Serve the tenants that the settings describe (the default)
     #[command(after_long_help = config::reference::help())]
     Serve(ServeArgs),
-    /// Serve with a private PostgreSQL, a sample table and a token: something to play with, on one node or several
+    /// Serve with a private PostgreSQL, a sample table and a token, on one node or several: for trying things out
     Dev(DevArgs),
     /// Print a token: for a tenant, for the admin API, or for metrics
     #[command(after_help = token::EXAMPLES)]
     Token(TokenArgs),
     /// Set the databases up for private topics, print what changed, and exit
     Migrate,
-    /// Print the settings that count, without secrets, and where each came from; or what is wrong (exit code 64)
+    /// Print the settings in force and where each came from, without secrets; or what is wrong (exit code 64)
     CheckConfig,
     /// Print docs/configuration.md
     #[command(hide = true)]
@@ -52,7 +52,7 @@ pub enum Command {
 /// Options of `realtime serve`.
 #[derive(Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Stop when standard input ends: whoever started the server does not leave it behind, however it ends
+    /// Stop when standard input ends, so that the server ends with the process that started it
     #[arg(long, hide = true)]
     pub until_stdin_ends: bool,
 }
@@ -69,7 +69,7 @@ pub struct DevArgs {
     /// Nodes of a cluster, 1 to 9: each is a process of its own that can be killed, paused and started again
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: u8,
-    /// NATS between several nodes; a private one is started if not given (nats-server has to be installed)
+    /// NATS for several nodes; if not given, a private one is started (nats-server has to be installed)
     #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
     pub nats_url: Option<String>,
     /// Port of the private PostgreSQL; 15432, or a free one if that is taken

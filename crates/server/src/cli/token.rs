@@ -17,7 +17,7 @@ Examples:
 /// Options of `realtime token`.
 #[derive(Debug, Args)]
 pub struct TokenArgs {
-    /// Database role that the token stands for [default: anon]
+    /// Database role of the token [default: anon]
     #[arg(long, conflicts_with_all = ["admin", "metrics"])]
     pub role: Option<String>,
     /// User id, as the claim `sub`
@@ -38,7 +38,7 @@ pub struct TokenArgs {
     /// Tenant whose secret signs it [default: the only one]
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
-    /// Secret to sign with, instead of that of the settings; others on the machine can see it
+    /// Secret to sign with, instead of the one in the settings; other users of the machine can see it
     #[arg(long, conflicts_with = "secret_file")]
     pub secret: Option<String>,
     /// File with the secret to sign with
@@ -92,7 +92,7 @@ impl TokenArgs {
         self.tenant_secret(env)
     }
 
-    /// That of a tenant of the file, or of the one that the environment describes.
+    /// The secret of a tenant of the file, or of the environment's tenant.
     fn tenant_secret(&self, env: &Env) -> Result<String, ConfigError> {
         let seeded = env.found("SEED_SELF_HOST").is_some() && env.boolean("SEED_SELF_HOST")?;
         let of_environment = || env.text("API_JWT_SECRET").unwrap_or_else(|| WELL_KNOWN_SECRET.to_owned());
@@ -131,7 +131,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
         "d" => 86_400,
         _ => return Err("must be seconds, or a number with m, h or d".to_owned()),
     };
-    // Beyond a thousand years it is a mistake.
+    // A lifetime of more than a thousand years is a mistake.
     let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
     let seconds = seconds.filter(|seconds| (1..=31_557_600_000).contains(seconds));
     seconds.map(Duration::from_secs).ok_or_else(|| "must be a positive number of a sensible size".to_owned())

@@ -8,10 +8,10 @@ use super::Env;
 /// Who may administer tenants.
 #[derive(Debug, Clone, Default)]
 pub struct AdminSettings {
-    /// Secrets of administrators' tokens: `API_JWT_SECRET` and the one that is to follow it, as far as they are set.
-    /// Without any, nobody may.
+    /// Secrets of administrators' tokens: `API_JWT_SECRET` and its successor, if they are set. If there are none,
+    /// nobody is an administrator.
     pub secrets: Vec<SecretString>,
-    /// Tokens that are refused whatever they say.
+    /// Tokens that are refused, even if they are valid.
     pub blocklist: Blocklist,
 }
 

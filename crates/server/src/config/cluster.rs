@@ -8,10 +8,10 @@ use secrecy::SecretString;
 
 use super::{ConfigError, Env};
 
-/// Bounds of `CLUSTER_HEARTBEAT_MS`: more often is load without use, less often makes losses unseen for long.
+/// Bounds of `CLUSTER_HEARTBEAT_MS`. More heartbeats cost without use; fewer hide losses for too long.
 const HEARTBEAT: std::ops::RangeInclusive<u64> = 100..=60_000;
 
-/// Heartbeats that a node must be allowed to miss.
+/// Heartbeats that a node may miss at least.
 const MISSED: u64 = 3;
 
 /// The settings of the cluster. `None` without `NATS_URL`: the node is alone.
@@ -66,7 +66,7 @@ pub(super) fn cluster(env: &Env, node_name: String) -> Result<Option<NatsConfig>
     }))
 }
 
-/// One way to log in: that of the address, or one of the others.
+/// The one way to log in: from the address, or from the other settings.
 fn credentials(env: &Env, of_url: Credentials) -> Result<Credentials, ConfigError> {
     let secret = |name: &str| env.text(name).map(SecretString::from);
     let password = match (env.text("NATS_USER"), secret("NATS_PASSWORD")) {

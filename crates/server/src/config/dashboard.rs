@@ -10,18 +10,18 @@ use super::{ConfigError, Env};
 /// Who may see the dashboard.
 #[derive(Debug, Clone)]
 pub enum DashboardAccess {
-    /// Anyone who knows a name and a password.
+    /// People who know a name and a password.
     Basic {
-        /// The name; a random one if none is set.
+        /// The name. If not set: a random one.
         user: SecretString,
-        /// The password; a random one if none is set, so that nobody knows it.
+        /// The password. If not set: a random one, so that nobody knows it.
         password: SecretString,
     },
-    /// Whom Cloudflare Access lets through.
+    /// People whom Cloudflare Access lets through.
     Zta {
         /// Origin of the team, without a slash at its end.
         team: String,
-        /// Application that tokens must be for; any of the team if none is set.
+        /// The application that tokens must be for. `None`: any application of the team.
         audience: Option<String>,
     },
 }
@@ -31,12 +31,12 @@ pub enum DashboardAccess {
 pub struct DashboardSettings {
     /// Who may see it.
     pub access: DashboardAccess,
-    /// What forms are sealed with: the same on all nodes behind one address, random if none is set.
+    /// Key that seals forms. All nodes behind one address need the same key. If not set: a random one.
     pub secret: SecretString,
 }
 
 impl DashboardSettings {
-    /// `DASHBOARD_…`, `CF_…` and `SECRET_KEY_BASE`.
+    /// Reads `DASHBOARD_…`, `CF_…` and `SECRET_KEY_BASE`.
     pub(super) fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let or_random = |name: &str| SecretString::from(env.text(name).unwrap_or_else(random));
         let zta = env.one_of("DASHBOARD_AUTH", false, &[("basic_auth", false), ("zta", true)])?;
@@ -55,8 +55,7 @@ impl DashboardSettings {
     }
 }
 
-/// The origin that a domain means. Keys that come unprotected would let anybody in: plain HTTP is for this machine
-/// alone.
+/// The origin of a domain. Plain HTTP is allowed only for this machine: with forged keys anyone could log in.
 fn team(env: &Env, domain: &str) -> Result<String, ConfigError> {
     let (scheme, host) = domain.trim_end_matches('/').split_once("://").unwrap_or(("https", domain));
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);

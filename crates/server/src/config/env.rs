@@ -18,7 +18,7 @@ use super::{
     table,
 };
 
-/// All that is set, by variable; the table of settings has the defaults.
+/// All settings that were set, by variable. The table of settings has the defaults.
 pub struct Env {
     values: HashMap<&'static str, Found>,
     ignored: Vec<&'static str>,
@@ -26,7 +26,7 @@ pub struct Env {
 }
 
 impl Env {
-    /// What `lookup` gives: the process's environment, or a table in tests. An empty value counts as not set.
+    /// Takes settings from `lookup`: the process's environment, or a table in tests. An empty value counts as not set.
     pub fn new(lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut env = Self::given(lookup);
         first_generation::translate(&mut env.values);
@@ -43,7 +43,8 @@ impl Env {
         }
     }
 
-    /// The same with the files that hold secrets and the configuration file, which `lookup` overrides.
+    /// Takes settings from `lookup`, from the files with secrets that it names, and from the configuration file.
+    /// `lookup` overrides the file.
     ///
     /// # Errors
     /// [`ConfigError`] for a file that cannot be read or that has something unknown in it.
@@ -72,7 +73,7 @@ impl Env {
         Ok(env)
     }
 
-    /// Which variables are set that mean nothing here, in alphabetical order.
+    /// Variables that are set but have no meaning here, in alphabetical order.
     #[must_use]
     pub fn ignored(&self) -> &[&'static str] {
         &self.ignored
@@ -84,13 +85,13 @@ impl Env {
         &self.tenants
     }
 
-    /// What was set, if anything was.
+    /// The value that was set, with its origin.
     #[must_use]
     pub fn found(&self, name: &str) -> Option<&Found> {
         self.values.get(name)
     }
 
-    /// An error about a setting, with the place where it was made.
+    /// An error about a setting, with the place where it was set.
     #[must_use]
     pub fn wrong(&self, name: &str, problem: impl Display) -> ConfigError {
         match self.found(name).map(|found| &found.origin) {
@@ -102,7 +103,7 @@ impl Env {
         }
     }
 
-    /// The value as it stands, or its default; `None` if it has neither.
+    /// The value or its default, as written. `None` if it has neither.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<String> {
         let default =
@@ -110,10 +111,10 @@ impl Env {
         self.found(name).map(|found| found.value.as_str()).or_else(default).map(str::to_owned)
     }
 
-    /// The value or its default, of a setting that has one.
+    /// The value or its default, of a setting that must have one.
     ///
     /// # Errors
-    /// [`ConfigError`] if it has none.
+    /// [`ConfigError`] if it has neither.
     pub fn required(&self, name: &str) -> Result<String, ConfigError> {
         self.text(name).ok_or_else(|| ConfigError::new(name, "has to be set"))
     }
@@ -149,7 +150,7 @@ impl Env {
         }
     }
 
-    /// Texts with commas between and white space around them. One that is set to nothing but white space has one empty
+    /// Texts separated by commas, without white space around them. A value of nothing but white space has one empty
     /// item, as in the reference.
     #[must_use]
     pub fn list(&self, name: &str) -> Vec<String> {
@@ -171,7 +172,7 @@ impl Env {
     }
 }
 
-/// Whether a value can be what a setting has to be, for those that nothing else has read.
+/// Checks whether a value is valid, for settings that nothing else has read.
 pub(super) fn check(env: &Env, setting: &Setting) -> Result<(), ConfigError> {
     match setting.kind {
         _ if env.text(setting.name).is_none() => Ok(()),

@@ -94,7 +94,7 @@ impl Reader<'_> {
         Ok((setting.name, Found { value, origin: Origin::FileOfFile(path) }))
     }
 
-    /// A value as the environment would have it.
+    /// A value in the form that the environment would have.
     fn value(&self, setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<String, ConfigError> {
         let text = match (setting.kind, value.get_ref()) {
             (Kind::Integer(_), DeValue::Integer(number)) => number.to_string(),
@@ -180,7 +180,7 @@ impl Reader<'_> {
         ConfigError::new(&format!("{}:", self.place(at)), problem)
     }
 
-    /// File, line and column of a byte, as editors and terminals understand it.
+    /// File, line and column of a byte, in the form that editors and terminals understand.
     fn place(&self, at: usize) -> String {
         let before = self.text.get(..at).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
@@ -199,7 +199,7 @@ fn in_file(kind: Kind) -> &'static str {
     }
 }
 
-/// The known word that somebody may have meant.
+/// The known word that was probably meant.
 fn nearest(word: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let scored = known.map(|candidate| (distance(word, candidate), candidate));
     scored.min().filter(|(distance, _)| *distance <= (word.len() / 3).max(2)).map(|(_, candidate)| candidate)

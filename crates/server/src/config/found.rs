@@ -5,20 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A setting that cannot be used; one readable line.
+/// A setting that cannot be used. Displayed as one readable line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} {problem}")]
 pub struct ConfigError {
     /// The variable, or the place in the configuration file.
     pub name: String,
-    /// What is wrong with it. Never contains the value of a secret.
+    /// The problem. Never contains the value of a secret.
     pub problem: String,
 }
 
 impl ConfigError {
     /// An error about one variable.
     pub fn new(name: &str, problem: impl Display) -> Self {
-        // The reader may have one line only.
+        // Some readers show only one line.
         let problem = problem.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self { name: name.to_owned(), problem }
     }
@@ -53,13 +53,13 @@ impl Display for Origin {
 /// A value that was set.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// As text, whatever it was in the file.
+    /// As text, whatever type it had in the file.
     pub value: String,
     /// Where it came from.
     pub origin: Origin,
 }
 
-/// A secret in a file, without the line's end that editors add.
+/// A secret in a file, without the line break at its end that editors add.
 pub(super) fn secret_of_file(name: &str, path: &Path) -> Result<String, ConfigError> {
     let cannot = |problem: &dyn Display| {
         ConfigError::new(name, format!("names {}, which cannot be used: {problem}", path.display()))

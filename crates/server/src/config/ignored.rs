@@ -1,17 +1,17 @@
-//! Variables that the reference or an older server reads and that mean nothing here (spec README, decision 15).
+//! Variables that the reference or an older server reads, and that have no meaning here (spec README, decision 15).
 
-/// Why a variable means nothing.
+/// Why a variable has no meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
     /// It concerns the reference's virtual machine, its web framework or its container.
     Machine,
     /// It concerns the reference's own way of clustering.
     Cluster,
-    /// It tunes a mechanism that works otherwise here.
+    /// It tunes a mechanism that works differently here.
     Mechanism,
-    /// What it is about is not there, or not yet.
+    /// It concerns a feature that does not exist here.
     Absent,
-    /// The first generation read it, for a mechanism that works otherwise here.
+    /// The first generation read it, for a mechanism that works differently here.
     Dead,
 }
 
@@ -110,7 +110,7 @@ pub const IGNORED: &[(&str, Why)] = &[
     ("WEBSOCKET_MAX_HEAP_SIZE", Machine),
 ];
 
-/// Which of the ignored variables are set, in alphabetical order, for one line at start.
+/// The ignored variables that are set, in alphabetical order; for one log line at the start.
 pub fn present(is_set: impl Fn(&str) -> bool) -> Vec<&'static str> {
     IGNORED.iter().map(|(name, _)| *name).filter(|name| is_set(name)).collect()
 }

@@ -20,7 +20,7 @@ pub(super) fn read(env: &Env) -> Result<Option<LegacySettings>, ConfigError> {
     let mode = env.one_of("REPLICATION_MODE", LegacyEngine::Stream, &modes)?;
     let engines = [("off", None), ("rls", Some(LegacyEngine::Rls)), ("stream", Some(LegacyEngine::Stream))];
     let Some(engine) = env.one_of("LEGACY_MODE", pure.then_some(mode), &engines)? else { return Ok(None) };
-    // Anything but `false` asks for tokens.
+    // Any value but `false` asks for tokens.
     let secure = env.text("SECURE_CHANNELS").as_deref() != Some("false");
     if secure && pure && env.text("JWT_SECRET").is_none() {
         return Err(env.wrong("JWT_SECRET", "must be set unless SECURE_CHANNELS is false"));
@@ -44,7 +44,7 @@ pub(super) fn read(env: &Env) -> Result<Option<LegacySettings>, ConfigError> {
     }))
 }
 
-/// Has tenants read what the engine RLS is told to read.
+/// Applies the settings of the engine RLS to all tenants.
 pub(super) fn adjust(legacy: Option<&LegacySettings>, tenants: &mut [Tenant]) {
     let Some(legacy) = legacy.filter(|legacy| legacy.pure && legacy.engine == LegacyEngine::Rls) else {
         return;
@@ -63,7 +63,7 @@ pub(super) fn adjust(legacy: Option<&LegacySettings>, tenants: &mut [Tenant]) {
 /// # Errors
 /// When it is neither a number of milliseconds nor `infinity`.
 pub(super) fn socket_timeout(env: &Env) -> Result<Duration, ConfigError> {
-    /// Longer than a machine runs, and short enough for any clock.
+    /// Longer than any machine runs, and short enough for any clock.
     const INFINITY: Duration = Duration::from_secs(30 * 365 * 86_400);
     let text = env.required("SOCKET_TIMEOUT")?;
     match text.parse() {
@@ -98,7 +98,7 @@ fn publications(env: &Env) -> Result<Vec<String>, ConfigError> {
         .ok_or_else(|| env.wrong("PUBLICATIONS", "must be a JSON array of names"))
 }
 
-/// `SLOT_NAME`, in lower case as PostgreSQL has it; a temporary slot without one.
+/// `SLOT_NAME`, in lower case as PostgreSQL wants it. `None`: a temporary slot.
 fn slot(env: &Env, engine: LegacyEngine) -> Result<Option<String>, ConfigError> {
     let temporary = env.boolean("TEMPORARY_SLOT")? && engine == LegacyEngine::Rls;
     let Some(name) = env.text("SLOT_NAME").filter(|_| !temporary) else { return Ok(None) };
@@ -109,7 +109,7 @@ fn slot(env: &Env, engine: LegacyEngine) -> Result<Option<String>, ConfigError> 
     Ok(Some(name))
 }
 
-/// What `CONFIGURATION_FILE` says; everything is broadcast without one.
+/// The contents of `CONFIGURATION_FILE`. Without one, everything is broadcast.
 fn file(env: &Env) -> Result<ConfigFile, ConfigError> {
     const NAME: &str = "CONFIGURATION_FILE";
     let Some(path) = env.text(NAME) else { return Ok(ConfigFile::default()) };

@@ -1,4 +1,4 @@
-//! How much memory this process may use: what its control groups allow, or what the machine has.
+//! How much memory this process may use: the limit of its control groups, or the memory of the machine.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +7,14 @@ use procfs::Current as _;
 /// Where control groups are mounted.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Share of the memory that may be held for clients, if nobody says how much: one in so many parts. The rest is for what
-/// sockets cost at least, for caches, and for what an allocator keeps.
+/// Part of the memory that may be held for clients unless set otherwise: one in so many. The rest is for sockets
+/// themselves, for caches, and for what the allocator keeps.
 const SHARE: usize = 3;
 
-/// Taken where nothing tells how much memory there is.
+/// Assumed memory if nothing tells how much there is.
 const UNKNOWN: usize = 1 << 30;
 
-/// How many bytes may be held for clients, unless set otherwise.
+/// Bytes that may be held for clients unless set otherwise.
 #[must_use]
 pub fn default_client_bytes() -> usize {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -23,7 +23,8 @@ pub fn default_client_bytes() -> usize {
     allowed.into_iter().flatten().min().unwrap_or(UNKNOWN) / SHARE
 }
 
-/// The least that a control group of the process or one above it allows, in bytes. `groups`: `/proc/self/cgroup`.
+/// The smallest limit of the process's control group and of those above it, in bytes. `groups`: the text of
+/// `/proc/self/cgroup`.
 fn allowed(groups: &str, root: &Path) -> Option<usize> {
     let limits = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -37,8 +38,8 @@ fn allowed(groups: &str, root: &Path) -> Option<usize> {
     limits.min()
 }
 
-/// The least number in files of this name, from the root down to a path below it. What a container sees of the path may
-/// end early, or not be there.
+/// The smallest number in files of this name, from the root down to the path. In a container the path may end early or
+/// be missing.
 fn least(root: &Path, path: &str, file: &str) -> Option<usize> {
     let mut folder = PathBuf::from(root);
     let mut folders = vec![folder.clone()];

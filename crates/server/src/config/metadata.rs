@@ -14,15 +14,15 @@ use super::{ConfigError, Env, well_known::WELL_KNOWN_SECRET};
 pub struct MetadataSettings {
     /// The database.
     pub config: MetadataConfig,
-    /// How its tenants are kept.
+    /// How tenants are kept in memory.
     pub options: DirectoryOptions,
-    /// The tenant that is made of the environment when the server starts, if there is to be one.
+    /// The tenant that the server makes from the environment at its start, if any.
     pub seed: Option<Seed>,
-    /// `DB_ENC_WRITE_GCM` is set, without the key that it needs.
+    /// Whether `DB_ENC_WRITE_GCM` is set without the key that it needs.
     pub gcm_without_key: bool,
 }
 
-/// What `METADATA_DATABASE` says.
+/// The choices of `METADATA_DATABASE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     Auto,
@@ -30,10 +30,10 @@ enum Use {
     Never,
 }
 
-/// The keys of the metadata database, if there is to be one.
+/// The keys of the metadata database, if there is one.
 ///
 /// # Errors
-/// [`ConfigError`] for keys that cannot be used, or that are missing.
+/// [`ConfigError`] for keys that are missing or not valid.
 pub(super) fn ciphers(env: &Env) -> Result<Option<Ciphers>, ConfigError> {
     let words = [("auto", Use::Auto), ("true", Use::Always), ("false", Use::Never)];
     let wanted = env.one_of("METADATA_DATABASE", Use::Auto, &words)?;
@@ -54,8 +54,8 @@ pub(super) fn ciphers(env: &Env) -> Result<Option<Ciphers>, ConfigError> {
 }
 
 impl MetadataSettings {
-    /// Reads the settings. `limits` and `database` are what the environment says of every tenant; `seeded` is made in
-    /// the database, and hosts that name no tenant mean it.
+    /// Reads the settings. `limits` and `database` are the environment's defaults for every tenant. `seeded` is made
+    /// in the database; hosts that name no tenant mean it.
     ///
     /// # Errors
     /// [`ConfigError`] for a setting that cannot be used.

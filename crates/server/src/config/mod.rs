@@ -1,4 +1,4 @@
-//! What the server is told: by its environment, by a file, by files with secrets (http_and_ops 5).
+//! Settings: from the environment, from a file, from files with secrets (http_and_ops 5).
 
 mod admin;
 mod cluster;
@@ -52,59 +52,59 @@ pub struct Settings {
     pub connect_error_backoff: Duration,
     /// Pause before a refused join is answered.
     pub channel_error_backoff: Duration,
-    /// Channels above a limit are closed, as by the reference; else what is over it is dropped.
+    /// Whether channels above a limit are closed, as the reference does. Otherwise what is above it is dropped.
     pub limits_close_channels: bool,
-    /// Claims that every token must carry.
+    /// Claims that every token must have.
     pub claim_validators: ClaimValidators,
     /// Largest value of a request header, in bytes.
     pub max_header_length: usize,
-    /// Connections of all kinds at once; further ones wait.
+    /// Connections of all kinds at once; further ones are turned away at the back door.
     pub max_connections: usize,
-    /// Bytes that may be held for clients in all.
+    /// Bytes that may be held for all clients together.
     pub client_memory: usize,
-    /// Sessions of the long-poll transport that a tenant may have, and an address.
+    /// Sessions of the long-poll transport that a tenant may have, and that an address may have.
     pub long_polls: (usize, usize),
     /// A socket that joined and then has no channel for this long is dropped.
     pub no_channel_timeout: Duration,
     /// How many subscriptions to row changes a channel may have.
     pub max_subscriptions: usize,
-    /// Shortest time between two presence diffs of a room; what changes meanwhile is told as one.
+    /// Shortest time between two presence diffs of a room. Changes in between are told in one diff.
     pub presence_interval: Duration,
-    /// Whether databases are set up for private topics on their first use, and looked after.
+    /// Whether databases are set up for private topics on their first use, and partitions are made and dropped.
     pub prepare_databases: bool,
-    /// A replication connection is given up when the server was not heard on it for this long; zero for never.
+    /// How long a replication connection may be silent before it is given up; zero: for ever.
     pub replication_watchdog: Duration,
-    /// How long after the start a permanent slot is read that was there before.
+    /// How long after the start an existing permanent slot is read.
     pub resume_delay: Duration,
     /// The memory for what policies were asked for.
     pub policy_memory: Arc<PolicyMemory>,
-    /// When stored messages are looked after.
+    /// When partitions of stored messages are made and dropped.
     pub janitor: JanitorSettings,
-    /// Secret of the tokens that may read the metrics; nobody may without one.
+    /// Secret of the tokens that may read the metrics. `None`: nobody can.
     pub metrics_secret: Option<SecretString>,
     /// Who may administer tenants.
     pub admin: AdminSettings,
     /// The metadata database, if tenants are kept in one.
     pub metadata: Option<MetadataSettings>,
-    /// What the node is called.
+    /// Name of the node.
     pub node: String,
     /// Who may see the dashboard.
     pub dashboard: DashboardSettings,
-    /// Where the node is, as a label of metrics.
+    /// Region of the node, a label of metrics.
     pub region: Option<String>,
-    /// How it finds others; alone without.
+    /// How the node finds others. `None`: it is alone.
     pub cluster: Option<NatsConfig>,
-    /// How the server is watched.
+    /// How operators watch the server.
     pub operations: Operations,
-    /// The tenants known from the start.
+    /// The tenants that are known from the start.
     pub tenants: Vec<Tenant>,
-    /// Whether the secret of a tenant is the one that everybody knows.
+    /// Whether a tenant has the well-known secret.
     pub well_known_secret: bool,
-    /// The environment describes a tenant (`SEED_SELF_HOST`).
+    /// Whether the environment describes a tenant (`SEED_SELF_HOST`).
     pub seeds: bool,
-    /// How long a socket's client may be silent.
+    /// How long a client may be silent.
     pub idle_limit: Duration,
-    /// How the first generation is served, if it is.
+    /// How the first generation is served. `None`: it is not.
     pub legacy: Option<LegacySettings>,
 }
 
@@ -114,9 +114,6 @@ impl Settings {
     /// # Errors
     /// The first setting that cannot be used.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let lenient = env.boolean("JWT_CLAIM_VALIDATORS_LENIENT")?;
-        let validators = ClaimValidators::parse(&env.required("JWT_CLAIM_VALIDATORS")?, lenient)
-            .map_err(|error| env.wrong("JWT_CLAIM_VALIDATORS", error))?;
         let legacy = legacy::read(env)?;
         let mut tenants = tenants::all(env)?;
         legacy::adjust(legacy.as_ref(), &mut tenants.tenants);
@@ -127,7 +124,7 @@ impl Settings {
             connect_error_backoff: env.millis("CONNECT_ERROR_BACKOFF_MS")?,
             channel_error_backoff: env.millis("CHANNEL_ERROR_BACKOFF_MS")?,
             limits_close_channels: env.boolean("LIMITS_CLOSE_CHANNELS")?,
-            claim_validators: validators,
+            claim_validators: claim_validators(env)?,
             max_header_length: env.integer("MAX_HEADER_LENGTH")?,
             max_connections: env.integer("MAX_CONNECTIONS")?,
             client_memory: client_memory(env)?,
@@ -144,12 +141,7 @@ impl Settings {
             policy_memory: Arc::new(PolicyMemory::new(
                 env.integer::<usize>("POLICY_CACHE_MB")?.saturating_mul(1 << 20),
             )),
-            janitor: JanitorSettings {
-                delete: env.boolean("RUN_JANITOR")?,
-                run_after: env.millis("JANITOR_RUN_AFTER_IN_MS")?,
-                every: env.millis("JANITOR_SCHEDULE_TIMER_IN_MS")?.max(Duration::from_secs(1)),
-                randomize: env.boolean("JANITOR_SCHEDULE_RANDOMIZE")?,
-            },
+            janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             admin: AdminSettings::from_env(env),
             metadata: tenants.metadata,
@@ -164,10 +156,27 @@ impl Settings {
             idle_limit: legacy::socket_timeout(env)?,
             legacy,
         };
-        // What was not read above, because others read it or nobody does under these settings.
+        // Checks the settings that were not read above.
         table::all().try_for_each(|(_, setting)| env::check(env, setting))?;
         Ok(settings)
     }
+}
+
+/// `JWT_CLAIM_VALIDATORS` and whether a token may lack them.
+fn claim_validators(env: &Env) -> Result<ClaimValidators, ConfigError> {
+    let lenient = env.boolean("JWT_CLAIM_VALIDATORS_LENIENT")?;
+    ClaimValidators::parse(&env.required("JWT_CLAIM_VALIDATORS")?, lenient)
+        .map_err(|error| env.wrong("JWT_CLAIM_VALIDATORS", error))
+}
+
+/// `RUN_JANITOR` and `JANITOR_…`.
+fn janitor(env: &Env) -> Result<JanitorSettings, ConfigError> {
+    Ok(JanitorSettings {
+        delete: env.boolean("RUN_JANITOR")?,
+        run_after: env.millis("JANITOR_RUN_AFTER_IN_MS")?,
+        every: env.millis("JANITOR_SCHEDULE_TIMER_IN_MS")?.max(Duration::from_secs(1)),
+        randomize: env.boolean("JANITOR_SCHEDULE_RANDOMIZE")?,
+    })
 }
 
 /// `MAX_CLIENT_MEMORY_MB` in bytes.
@@ -178,7 +187,7 @@ fn client_memory(env: &Env) -> Result<usize, ConfigError> {
     }
 }
 
-/// What the node is called: `<NODE_NAME or APP_NAME>@<POD_IP or the host's name>` (http_and_ops 8).
+/// Name of the node: `<NODE_NAME or APP_NAME>@<POD_IP or the host's name>` (http_and_ops 8).
 fn node_name(env: &Env) -> String {
     let name = env.text("NODE_NAME").or_else(|| env.text("APP_NAME")).unwrap_or_default();
     let host = env.text("POD_IP").or_else(|| nix::unistd::gethostname().ok()?.into_string().ok());

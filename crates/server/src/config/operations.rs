@@ -1,4 +1,4 @@
-//! How a server is watched: metrics, request ids, logs of requests (http_and_ops 3, 5).
+//! How operators watch a server: metrics, request ids, logs of requests (http_and_ops 3, 5).
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use secrecy::SecretString;
 
 use super::{ConfigError, Env};
 
-/// Shortest time between two pushes, and for one.
+/// Shortest time between two pushes, and shortest time-out of a push.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// How a server is watched.
+/// How operators watch a server.
 #[derive(Debug, Clone)]
 pub struct Operations {
     /// Member of the W3C `baggage` header that names a request.
     pub request_id_baggage_key: String,
     /// Whether requests about health are logged.
     pub log_healthchecks: bool,
-    /// Tokens that may not read the metrics, though they are good.
+    /// Tokens that may not read the metrics, even if they are valid.
     pub metrics_blocklist: Blocklist,
-    /// How long another node's metrics are waited for.
+    /// How long the server waits for another node's metrics.
     pub metrics_limit: Duration,
     /// Where metrics are pushed to.
     pub pusher: Option<Pusher>,
@@ -28,9 +28,9 @@ pub struct Operations {
 /// Where and how metrics are pushed.
 #[derive(Debug, Clone)]
 pub struct Pusher {
-    /// Where to.
+    /// Address of the receiver.
     pub url: reqwest::Url,
-    /// User and password, if they are asked for.
+    /// User and password, if the receiver asks for them.
     pub auth: Option<(String, SecretString)>,
     /// Time between two pushes.
     pub interval: Duration,
@@ -58,7 +58,7 @@ impl Operations {
     }
 }
 
-/// The entries of a list with commas; empty ones mean nothing.
+/// The entries of a list with commas, without empty ones.
 fn list(env: &Env, name: &str) -> impl Iterator<Item = String> {
     let text = env.text(name).unwrap_or_default();
     let entries: Vec<_> = text.split(',').map(|entry| entry.trim().to_owned()).collect();
@@ -72,7 +72,7 @@ fn pusher(env: &Env) -> Result<Option<Pusher>, ConfigError> {
     let wrong = |problem: &str| env.wrong("METRICS_PUSHER_URL", problem);
     let url =
         env.text("METRICS_PUSHER_URL").ok_or_else(|| wrong("must be set when METRICS_PUSHER_ENABLED is"))?;
-    // The address may have a password in it, so the error says no more.
+    // The address may contain a password, so the error does not repeat it.
     let url: reqwest::Url = url.parse().map_err(|_| wrong("must be the address of a page"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong("must begin with http:// or https://"));

@@ -1,4 +1,4 @@
-//! What people read about settings: `realtime serve --help` and `docs/configuration.md`, written from the table.
+//! Documentation of settings: `realtime serve --help` and `docs/configuration.md`, written from the table.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use super::{
 /// Width of help texts, in characters.
 const WIDTH: usize = 100;
 
-/// The settings for `--help`, in as many lines as it takes.
+/// The settings for `--help`, wrapped.
 #[must_use]
 pub fn help() -> String {
     let mut text = String::from(
@@ -34,7 +34,7 @@ fn value(setting: &Setting) -> String {
     }
 }
 
-/// Without the marks of Markdown.
+/// A text without the marks of Markdown.
 fn plain(meaning: &str) -> String {
     meaning.replace('`', "")
 }
@@ -163,4 +163,16 @@ pub fn page() -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_up_to_date() {
+        let written =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md"));
+        assert!(written.unwrap().trim_end() == page().trim_end(), "run scripts/reference");
+    }
 }

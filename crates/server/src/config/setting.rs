@@ -1,6 +1,6 @@
-//! What is known of a setting before anybody sets it.
+//! The description of a setting: its names, type, default and meaning.
 
-/// What a value has to be.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A whole number of some unit; empty if it counts things.
@@ -13,7 +13,7 @@ pub enum Kind {
     Secret,
     /// One of these words.
     Words(&'static [&'static str]),
-    /// Texts, in the environment with commas between.
+    /// Texts; in the environment they are separated by commas.
     List,
     /// A JSON object; in the file it may be a table.
     Json,
@@ -22,7 +22,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// In words.
+    /// The type in words.
     #[must_use]
     pub fn describe(self) -> String {
         match self {
@@ -46,9 +46,9 @@ pub struct Setting {
     pub name: &'static str,
     /// Key in the configuration file, within its group's table.
     pub key: &'static str,
-    /// What a value has to be.
+    /// The type of its value.
     pub kind: Kind,
-    /// What counts when it is not set, written as in the environment; empty for nothing.
+    /// The default, written as in the environment; empty for none.
     pub default: &'static str,
     /// What it does: a sentence without its full stop.
     pub meaning: &'static str,

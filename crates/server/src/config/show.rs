@@ -1,11 +1,11 @@
-//! `realtime check-config`: what counts, and where it came from.
+//! `realtime check-config`: the settings in force, and where each came from.
 
 use std::fmt::Write as _;
 
 use super::{
     Settings,
     env::Env,
-    setting::{Kind, Setting},
+    setting::{Group, Kind, Setting},
     table,
 };
 
@@ -14,18 +14,29 @@ use super::{
 pub fn effective(env: &Env, settings: &Settings) -> String {
     let mut text = String::new();
     for group in table::GROUPS {
-        let _ = writeln!(text, "[{}]", group.table);
-        let lines: Vec<_> = group
-            .settings
-            .iter()
-            .map(|setting| (line(env, settings, setting), origin(env, setting)))
-            .collect();
-        let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|width| *width <= 48).max();
-        for (line, origin) in &lines {
-            let _ = writeln!(text, "{line:width$}  # {origin}", width = width.unwrap_or_default());
-        }
+        write_group(&mut text, env, settings, group);
         text.push('\n');
     }
+    write_tenants(&mut text, settings);
+    if !env.ignored().is_empty() {
+        let _ = writeln!(text, "# set, but without meaning here: {}", env.ignored().join(", "));
+    }
+    text
+}
+
+/// Writes a group as a table of the file, with the origins in one column.
+fn write_group(text: &mut String, env: &Env, settings: &Settings, group: &Group) {
+    let _ = writeln!(text, "[{}]", group.table);
+    let lines: Vec<_> =
+        group.settings.iter().map(|setting| (line(env, settings, setting), origin(env, setting))).collect();
+    let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|width| *width <= 48).max();
+    for (line, origin) in &lines {
+        let _ = writeln!(text, "{line:width$}  # {origin}", width = width.unwrap_or_default());
+    }
+}
+
+/// Writes where tenants are kept, and which ones are known from the start.
+fn write_tenants(text: &mut String, settings: &Settings) {
     match &settings.metadata {
         Some(metadata) => {
             let config = &metadata.config;
@@ -58,10 +69,6 @@ pub fn effective(env: &Env, settings: &Settings) -> String {
     if settings.tenants.is_empty() && settings.metadata.is_none() {
         text.push_str("# no tenants\n");
     }
-    if !env.ignored().is_empty() {
-        let _ = writeln!(text, "# set, but without meaning here: {}", env.ignored().join(", "));
-    }
-    text
 }
 
 fn line(env: &Env, settings: &Settings, setting: &Setting) -> String {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::found::{ConfigError, secret_of_file};
 
-/// What `[[tenants]]` may have. What is left out is as the settings of the server have it.
+/// The keys of `[[tenants]]`. Missing ones have the value of the server's settings.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantEntry {
@@ -32,10 +32,10 @@ pub struct TenantEntry {
     /// Only private channels may be joined.
     #[serde(default)]
     pub private_only: bool,
-    /// No connection is accepted.
+    /// Suspended: no connection is accepted.
     #[serde(default)]
     pub suspend: bool,
-    /// Presence is on for channels that did not ask for it.
+    /// Whether channels that do not ask for presence get it.
     pub presence_enabled: Option<bool>,
     /// Limits.
     #[serde(default)]
@@ -104,7 +104,7 @@ pub struct DatabaseEntry {
 }
 
 impl fmt::Debug for TenantEntry {
-    /// Its name: the rest holds secrets.
+    /// Shows only the name: the other fields may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TenantEntry").field("external_id", &self.external_id).finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! The tenants that are known from the start: the one that the environment describes, and those of the file.
+//! The tenants that are known from the start: the environment's tenant, and those of the file.
 
 use std::{fmt::Display, path::PathBuf};
 
@@ -15,14 +15,14 @@ use super::{
     well_known::WELL_KNOWN_SECRET,
 };
 
-/// Longest name PostgreSQL keeps, in bytes, less what a temporary slot's name gets appended.
+/// Longest name that PostgreSQL keeps, in bytes, less the suffix of a temporary slot's name.
 const MAX_SLOT_NAME: usize = 63 - 14;
 
 /// Name of a replication slot, without suffix.
 const SLOT: &str = "supabase_realtime_replication_slot";
 
-/// The tenants, the database that keeps them, whether one has the secret that everybody knows, and whether the
-/// environment describes one.
+/// The tenants, the database that keeps them, whether one has the well-known secret, and whether the environment
+/// describes one.
 pub(super) struct Tenants {
     pub(super) tenants: Vec<Tenant>,
     pub(super) metadata: Option<MetadataSettings>,
@@ -32,13 +32,13 @@ pub(super) struct Tenants {
 
 /// All tenants.
 pub(super) fn all(env: &Env) -> Result<Tenants, ConfigError> {
-    // Read in any case: what is wrong in it should be found before somebody needs it.
+    // Read in any case, so that mistakes are found at the start.
     let database = database(env)?;
     let limits = limits(env)?;
     let presence_enabled = env.boolean("TENANT_PRESENCE_ENABLED")?;
     let ciphers = metadata::ciphers(env)?;
     let seed = env.boolean("SEED_SELF_HOST")?;
-    // Somebody who keeps tenants in a database has to ask for another one: it could have a secret that everybody knows.
+    // If a database keeps tenants, the environment's tenant has to be asked for: it could have the well-known secret.
     let asked = env.found("SEED_SELF_HOST").is_some();
     let seed = seed && (asked || (env.tenants().is_empty() && ciphers.is_none()));
     let mut tenants = Vec::new();
@@ -61,7 +61,7 @@ pub(super) fn all(env: &Env) -> Result<Tenants, ConfigError> {
     Ok(Tenants { tenants, metadata, well_known_secret, seeds: seed })
 }
 
-/// The one tenant of a self-hosted server (http_and_ops 6): its database is the server's own.
+/// The tenant of a self-hosted server (http_and_ops 6). Its database is the server's own.
 fn seeded(
     env: &Env,
     limits: Limits,
@@ -88,7 +88,7 @@ fn seeded(
     })
 }
 
-/// A tenant of the file; what it does not say is as the settings have it.
+/// A tenant of the file. Missing keys have the value of the settings.
 fn of_file(
     entry: &TenantEntry,
     limits: Limits,
@@ -117,7 +117,7 @@ fn of_file(
     })
 }
 
-/// The last tenant may not take what another one has.
+/// Refuses the last tenant if an earlier one has its name, its permanent slot, or is the default too.
 fn reject_doubles(entry: &TenantEntry, tenants: &[Tenant]) -> Result<(), ConfigError> {
     let Some((last, others)) = tenants.split_last() else { return Ok(()) };
     if others.iter().any(|other| other.external_id == last.external_id) {
@@ -150,7 +150,7 @@ fn check_name(external_id: &str) -> Result<(), &'static str> {
 
 /// `TENANT_MAX_…` and `CLIENT_PRESENCE_…`.
 fn limits(env: &Env) -> Result<Limits, ConfigError> {
-    // What the environment leaves open is the tenants' crate's to say, wherever a tenant comes from.
+    // The crate `tenants` has the defaults of what the environment leaves open.
     let own = |name: &str| env.found(name).map(|_| env.integer(name)).transpose();
     Ok(Limits {
         max_concurrent_users: env.integer("TENANT_MAX_CONCURRENT_USERS")?,
@@ -270,7 +270,7 @@ fn cannot_be_used(error: &dyn Display) -> String {
     format!("cannot be used: {error}")
 }
 
-/// The slot's name with its suffix, which PostgreSQL must accept.
+/// The slot's name with its suffix, checked for PostgreSQL's rules.
 fn slot_name(suffix: Option<&str>) -> Result<String, String> {
     let Some(suffix) = suffix else { return Ok(SLOT.to_owned()) };
     let name = format!("{SLOT}_{suffix}");

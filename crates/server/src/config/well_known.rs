@@ -1,6 +1,6 @@
-//! What a self-hosted server has that was told nothing else.
+//! The secret and the name that a self-hosted server has unless told otherwise.
 
-/// Tenant secret of a self-hosted server that was given none (http_and_ops 6). Known to everybody.
+/// Tenant secret of a self-hosted server that was given none (http_and_ops 6). Everybody knows it.
 pub const WELL_KNOWN_SECRET: &str = "super-secret-jwt-token-with-at-least-32-characters-long";
 
 /// Tenant of a self-hosted server that was given no name.

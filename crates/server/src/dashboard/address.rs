@@ -1,6 +1,6 @@
 //! Addresses of pages.
 
-/// Where it is.
+/// Path of the dashboard.
 pub const BASE: &str = "/admin/dashboard";
 
 /// A name as part of a path.

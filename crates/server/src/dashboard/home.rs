@@ -1,4 +1,4 @@
-//! The process that serves the page, or that of another node.
+//! The page of a process: of this one, or of another node.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub async fn page(State(node): State<Arc<Node>>, page: Page) -> Markup {
     view::followed(&page, Some(Place::Home), "Home", Some("home"), &body)
 }
 
-/// What a node tells of itself.
+/// The figures of a node.
 pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
     let server = facts(&[
         ("Version", plain(&figures.version)),

@@ -1,7 +1,7 @@
 //! The dashboard of operators, under `/admin/dashboard` (http_and_ops 3.1).
 //!
-//! Pages are written by the server and need no script. What they show is asked for when they are opened; nothing
-//! runs for them otherwise.
+//! The server writes the pages; they need no script. Figures are collected when a page is opened; nothing runs
+//! otherwise.
 
 mod access;
 mod address;
@@ -30,7 +30,7 @@ pub use page::Page;
 
 use crate::{answers, node::Node, web::Web};
 
-/// All pages of the dashboard, behind the layer that tells who may see them.
+/// All pages of the dashboard, behind the layer that guards them.
 pub fn router(node: &Arc<Node>) -> Router<Web> {
     let access = Arc::new(Access::new(&node.settings().dashboard));
     let pages = Router::new()
@@ -47,12 +47,12 @@ pub fn router(node: &Arc<Node>) -> Router<Web> {
         .route("/flags", get(flags::list).post(flags::change))
         .route("/sql", get(sql::show).post(sql::ask))
         .fallback(answers::not_found);
-    // With a slash at its end it is a path of its own.
+    // The same address with a slash at its end is a path of its own.
     let slash = Router::new().route(&format!("{BASE}/"), get(to_home));
     Router::new().nest(BASE, pages).merge(slash).layer(from_fn_with_state(access, guard))
 }
 
-/// The reference answers with 302, so does this.
+/// Redirects with 302, as the reference does.
 async fn to_home() -> Response {
     (StatusCode::FOUND, [(header::LOCATION, format!("{BASE}/home"))]).into_response()
 }

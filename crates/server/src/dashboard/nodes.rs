@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// A node, and what it tells of itself.
+/// A node and its figures.
 struct Shown {
     id: String,
     name: String,
@@ -36,7 +36,7 @@ struct Shown {
     state: Markup,
     uptime: Option<std::time::Duration>,
     latency_ms: Option<f64>,
-    /// `None` for one that cannot be asked.
+    /// `None` if the node cannot be asked.
     figures: Option<Result<NodeFigures, AskError>>,
 }
 
@@ -92,7 +92,7 @@ async fn all(node: &Node) -> Vec<Shown> {
     std::iter::once(this).chain(others).collect()
 }
 
-/// How a node stands to this one.
+/// The state of the connection to a node.
 fn contact(node: &NodeStatus) -> Markup {
     match node.contact {
         Contact::Heard => state(true, "connected", ""),

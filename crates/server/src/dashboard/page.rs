@@ -6,18 +6,18 @@ use serde::Deserialize;
 
 use super::access::Visitor;
 
-/// What the address of a page may say about how to show it.
+/// The query of a page's address: how to show it.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub struct Look {
-    /// Seconds after which the page is to be loaded anew.
+    /// Seconds after which the page reloads itself.
     refresh: Option<u32>,
 }
 
-/// What every page is made with.
+/// What every page needs.
 pub struct Page {
-    /// Who looks at it.
+    /// The person who looks at it.
     pub visitor: Visitor,
-    /// Seconds after which it loads itself anew.
+    /// Seconds after which it reloads itself.
     pub refresh: Option<u32>,
 }
 
@@ -29,7 +29,7 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Page {
         state: &S,
     ) -> Result<Self, Self::Rejection> {
         let visitor = parts.extensions.get::<Visitor>().cloned();
-        // The layer puts it there: without it nobody comes here.
+        // The guarding layer sets it; without it nobody gets here.
         let visitor = visitor.ok_or(StatusCode::FORBIDDEN)?;
         let look = Query::<Look>::from_request_parts(parts, state).await;
         let refresh = look.ok().and_then(|Query(look)| look.refresh).map(|seconds| seconds.clamp(2, 300));

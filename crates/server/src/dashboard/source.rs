@@ -21,7 +21,7 @@ pub fn configured(node: &Node) -> Vec<Arc<Tenant>> {
     tenants
 }
 
-/// A tenant of the metadata database as it is served; why it cannot be, if so.
+/// A tenant of the metadata database as the server uses it, or why it cannot be used.
 pub async fn served(node: &Node, external_id: &str) -> Result<Arc<Tenant>, String> {
     let Some(directory) = directory(node) else { return Err("There is no metadata database".to_owned()) };
     match directory.refresh(external_id).await {

@@ -1,6 +1,6 @@
 //! The SQL inspector: questions to the metadata database.
 //!
-//! They are posted: statements have no place in addresses, which end in histories and logs.
+//! Statements are posted, because addresses end up in histories and logs.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::node::Node;
 
-/// What is in the field before anybody has written something.
+/// The statement in an empty form.
 const EXAMPLE: &str =
     "select external_id, max_concurrent_users, suspend, inserted_at\nfrom tenants\norder by inserted_at desc";
 
@@ -50,7 +50,7 @@ pub async fn ask(
     };
     let statement = form.get("statement");
     let order = order(form.get("order"));
-    // Not the statement itself: it may name a secret that somebody looks for.
+    // The statement itself is not logged: it may contain a secret.
     tracing::info!(who = visitor.who, bytes = statement.len(), "dashboard: statement asked");
     let began = Instant::now();
     match directory.store().inspect(statement, order).await {
@@ -66,7 +66,7 @@ pub async fn ask(
     }
 }
 
-/// `3` or `-3`: by the fourth column, the smallest or the largest first. The sign stands for itself before a zero.
+/// `3` or `-3`: sorts by the fourth column, ascending or descending. The sign counts before a zero, too.
 fn order(text: &str) -> Option<Order> {
     let column = text.strip_prefix('-').unwrap_or(text).parse().ok()?;
     Some(Order { column, descending: text.starts_with('-') })
@@ -126,7 +126,7 @@ fn result(found: &Inspected, order: Option<Order>, seconds: f64) -> Markup {
     }
 }
 
-/// A column's name, which asks again in the order of the column.
+/// A column's name as a button that asks again, sorted by that column.
 fn head(at: usize, name: &str, order: Option<Order>) -> Markup {
     let current = order.filter(|order| order.column == at);
     let (next, sort) = match current {

@@ -1,15 +1,15 @@
-//! What `realtime dev` shows.
+//! The output of `realtime dev`.
 
 use std::{io::Write as _, time::Duration};
 
-/// What can be typed while several nodes run.
+/// The commands that can be typed while several nodes run.
 pub(super) const ORDERS: &str =
     "kill, stop, pause, resume or start, and the number of a node or nats; or nodes";
 
 /// What is needed to use the running server.
 pub(super) struct Ready<'a> {
     pub(super) nodes: &'a [Node<'a>],
-    /// Address of NATS, and its process if it is ours; of several nodes.
+    /// Address of NATS, and its process if we started it. `None` for one node.
     pub(super) nats: Option<(String, Option<i32>)>,
     pub(super) tenant: &'a str,
     pub(super) token: &'a str,
@@ -22,34 +22,34 @@ pub(super) struct Ready<'a> {
 
 /// A node.
 pub(super) struct Node<'a> {
-    /// Of one that is alone it does not matter.
+    /// Not used for a single node.
     pub(super) name: &'a str,
     pub(super) port: u16,
     pub(super) pid: Option<i32>,
 }
 
-/// A line that tells what is going on.
+/// Shows a step of the start.
 pub(super) fn progress(step: &str) {
     print(&format!("  … {step}"));
 }
 
-/// A line about what has happened.
+/// Shows an event.
 pub(super) fn tell(what: &str) {
     print(&format!("  • {what}"));
 }
 
-/// What a node says.
+/// Shows a line of a node.
 pub(super) fn said(node: &str, line: &str) {
-    // One write: lines of several nodes do not mix. That nobody reads it any more must not end anything.
+    // One write, so that lines of several nodes do not mix. A closed output must not end anything.
     let _ = std::io::stderr().lock().write_all(format!("{node} | {line}\n").as_bytes());
 }
 
-/// All that a person needs to begin.
+/// Shows everything that a person needs to begin.
 pub(super) fn ready(ready: &Ready<'_>) {
     print(&render(ready));
 }
 
-/// The command's output. That nobody reads it any more must not end anything.
+/// Writes the command's output. A closed output must not end anything.
 fn print(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
@@ -105,7 +105,7 @@ Stop with Ctrl-C; the data stays."#
     )
 }
 
-/// What there is to know and to do where there are several nodes.
+/// Further explanations for several nodes.
 fn several(ready: &Ready<'_>, (nats, nats_pid): &(String, Option<i32>)) -> String {
     let pid = |pid: Option<i64>| pid.map_or_else(|| "not ours".to_owned(), |pid| format!("pid {pid}"));
     let mut text = String::from("\nProcesses\n\n");
@@ -120,7 +120,7 @@ fn several(ready: &Ready<'_>, (nats, nats_pid): &(String, Option<i32>)) -> Strin
     text
 }
 
-/// A link to the Inspector with the form filled in: everything but a click on Connect.
+/// A link to the Inspector with the form filled in, so that only Connect has to be clicked.
 fn inspector(ready: &Ready<'_>, port: u16) -> String {
     let Ready { token, table, .. } = ready;
     let host = format!("http://localhost:{port}");

@@ -1,23 +1,24 @@
-//! Keeps the private PostgreSQL running, and tells when it cannot.
+//! Keeps the private PostgreSQL running, and tells when that fails.
 
 use std::{path::Path, time::Duration};
 
 use nix::sys::statvfs::statvfs;
 use realtime_localpg::Cluster;
+use realtime_retry::Backoff;
 use tokio::time;
 
 use super::{banner, fleet::how};
 
-/// Pause before PostgreSQL is started again: doubles up to the second value.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// Pauses before PostgreSQL is started again.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
 
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// A disk with less is full: PostgreSQL needs some segments of its log, of 16 MB each, to go on and to start.
+/// A disk with less free space is full. PostgreSQL needs some segments of its log, of 16 MB each, to start and to run.
 const LEAST_FREE: u64 = 64 * 1024 * 1024;
 
-/// Starts PostgreSQL again when it has ended, and tells when its disk is full; for ever.
+/// Starts PostgreSQL again when it has ended, and tells when its disk is full. Never returns.
 pub(super) async fn keep(cluster: &Cluster) {
     tokio::join!(keep_running(cluster), watch_disk(cluster.data()));
 }
@@ -26,10 +27,10 @@ async fn keep_running(cluster: &Cluster) {
     loop {
         let how = how(cluster.ended().await.ok());
         banner::tell(&format!("PostgreSQL {how}: {}", cluster.last_words()));
-        let mut pause = RETRY.0;
+        let mut backoff = RETRY;
         let mut told = String::new();
         loop {
-            time::sleep(pause).await;
+            time::sleep(backoff.failed(1.0)).await;
             let problem = match cluster.start_again().await {
                 Ok(()) => break banner::tell("PostgreSQL runs again"),
                 Err(error) => error.to_string(),
@@ -39,12 +40,12 @@ async fn keep_running(cluster: &Cluster) {
             } else {
                 tell_once(&mut told, &format!("PostgreSQL cannot be started again; retrying. {problem}"));
             }
-            pause = (pause * 2).min(RETRY.1);
         }
     }
 }
 
-/// A server whose disk is full may go on and refuse every change.
+/// Tells when the disk becomes full and when it has room again. A server with a full disk may keep running and refuse
+/// every change.
 async fn watch_disk(data: &Path) {
     let mut told = String::new();
     loop {
@@ -67,7 +68,7 @@ fn tell_once(told: &mut String, text: &str) {
     }
 }
 
-/// What to say of a disk that is full.
+/// The sentence about a full disk. `None` if it is not full.
 fn full(data: &Path) -> Option<String> {
     let disk = statvfs(data).ok()?;
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());

@@ -1,4 +1,4 @@
-//! `realtime dev`: a private PostgreSQL, a sample table, a token, and the server on top, or several of them.
+//! `realtime dev`: a private PostgreSQL, a sample table, a token, and one or several nodes of the server.
 
 mod banner;
 mod error;
@@ -26,13 +26,13 @@ use crate::{
     transport::listener,
 };
 
-/// Database of the private cluster that is watched.
+/// Database of the private cluster that the server watches.
 const DATABASE: &str = "postgres";
 
-/// Port of the private PostgreSQL if nobody else has it: below those that connections are given by chance.
+/// Usual port of the private PostgreSQL. It is below the range of outgoing connections.
 const PG_PORT: u16 = 15432;
 
-/// Lifetime of the printed token: long enough to play with.
+/// Lifetime of the printed token.
 const TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Runs until `stop` is done, then stops the private PostgreSQL too.
@@ -75,7 +75,7 @@ pub async fn run(
     outcome
 }
 
-/// What there is before the first node.
+/// What exists before the first node starts.
 struct Setting<'a> {
     args: &'a DevArgs,
     config: Option<&'a Path>,
@@ -90,7 +90,7 @@ impl Setting<'_> {
     /// A node within this process.
     async fn serve(&self, stop: impl Future<Output = ()>) -> Result<(), DevError> {
         let port = self.args.port;
-        // Somebody else's cluster has another database.
+        // A cluster in the environment has another database.
         let alone = [("NATS_URL", String::new())];
         let settings = self.settings(&self.env(port, alone))?;
         let server = Server::bind(settings).map_err(|error| DevError::Listen { port, error })?;
@@ -99,7 +99,7 @@ impl Setting<'_> {
         Ok(())
     }
 
-    /// Nodes in processes of their own.
+    /// Serves on several nodes, in processes of their own.
     async fn serve_on_nodes(&self, stop: impl Future<Output = ()>) -> Result<(), DevError> {
         let mut stop = pin!(stop);
         let mut bus = Bus::open(self.data_dir.join("nats"), self.args.nats_url()).await?;
@@ -123,7 +123,7 @@ impl Setting<'_> {
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), DevError> {
         for plan in plans {
-            // Each node would say so too, but beside the others.
+            // Each node would report a wrong setting, too, but in the middle of the other lines.
             let Settings { listen, port, .. } = self.settings(&plan.env)?;
             listener::bind(listen, port).map_err(|error| DevError::Listen { port, error })?;
         }
@@ -142,7 +142,7 @@ impl Setting<'_> {
         begun.map(|_| ())
     }
 
-    /// The settings of a node. What the environment sets otherwise stands, but for the database.
+    /// The settings of a node. Those of the environment override them, except for the database.
     fn env(
         &self,
         port: u16,
@@ -167,10 +167,10 @@ impl Setting<'_> {
             ("SELF_HOST_TENANT_NAME", DEFAULT_TENANT.to_owned()),
         ];
         let defaults = [
-            // Somebody who is trying things out should not wait for answers to mistakes (spec README, decision 10).
+            // A person who tries things out should not wait for the answer to a mistake (spec README, decision 10).
             ("CONNECT_ERROR_BACKOFF_MS", "0"),
             ("CHANNEL_ERROR_BACKOFF_MS", "0"),
-            // As this process logs: only what a person must know.
+            // The log level of this process: only what a person must know.
             ("LOG_LEVEL", "warn"),
         ];
         let unset = |(name, _): &(&str, &str)| std::env::var_os(name).is_none();
@@ -178,7 +178,7 @@ impl Setting<'_> {
         own.into_iter().chain(further).chain(defaults).collect()
     }
 
-    /// What a node makes of its settings.
+    /// A node's settings, read like any other.
     fn settings(&self, own: &[(&'static str, String)]) -> Result<Settings, ConfigError> {
         let lookup = |name: &str| {
             let own = own.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone());
@@ -214,8 +214,8 @@ fn token(secret: &str) -> String {
     realtime_auth::sign_hs256(secret, &claims.to_string())
 }
 
-/// `$XDG_DATA_HOME/realtime-dev`, else `~/.local/share/realtime-dev`; for root a place that the operating
-/// system user of PostgreSQL can reach.
+/// `$XDG_DATA_HOME/realtime-dev`, else `~/.local/share/realtime-dev`. For root: a folder that PostgreSQL's operating
+/// system user can reach.
 fn default_data_dir() -> PathBuf {
     if nix::unistd::Uid::effective().is_root() {
         return PathBuf::from("/var/lib/realtime-dev");

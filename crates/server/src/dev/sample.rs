@@ -1,4 +1,4 @@
-//! What a fresh development database holds.
+//! The contents of a fresh development database.
 
 use realtime_localpg::Cluster;
 

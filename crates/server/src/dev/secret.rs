@@ -1,4 +1,4 @@
-//! The secrets of the development server: of its tokens, and the key of what is encrypted in its metadata database.
+//! The secrets of the development server: for tokens, and for its metadata database.
 
 use std::{
     fs, io,
@@ -11,7 +11,7 @@ use rand::Rng as _;
 
 use super::DevError;
 
-/// A secret: the file that keeps it, and its length.
+/// A secret: the name of its file, and its length.
 pub(super) struct Secret(&'static str, usize);
 
 /// Signs tokens.
@@ -20,11 +20,11 @@ pub(super) const JWT: Secret = Secret("jwt-secret", 40);
 /// Key of AES-256-GCM.
 pub(super) const METADATA_KEY: Secret = Secret("metadata-key", 32);
 
-/// A secret kept in `data_dir`, so that what was made with it stays good over restarts; made at the first start.
+/// A secret that is kept in `data_dir`, so that tokens stay valid over restarts. Made at the first start.
 pub(super) fn load_or_make(data_dir: &Path, Secret(name, length): Secret) -> Result<String, DevError> {
     let path = data_dir.join(name);
     let failed = |error| DevError::DataDir { path: path.clone(), error };
-    // The server's programs run as another user below this directory: it must be allowed to pass through.
+    // PostgreSQL runs as another user below this directory, and must be able to pass through it.
     fs::DirBuilder::new().recursive(true).mode(0o755).create(data_dir).map_err(failed)?;
     match fs::read_to_string(&path) {
         Ok(secret) if secret.len() == length => return Ok(secret),

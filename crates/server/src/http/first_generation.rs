@@ -1,4 +1,4 @@
-//! The HTTP side of a server that is nothing but of the first generation (legacy 1.1).
+//! HTTP of a server that serves only the first generation (legacy 1.1).
 
 use std::{
     fmt::Write as _,
@@ -21,13 +21,13 @@ use crate::{
     web::Web,
 };
 
-/// What is shown to who opens the server in a browser.
+/// The page for people who open the server in a browser.
 const PAGE: &str = "<!doctype html>
 <html lang=\"en\"><meta charset=\"utf-8\"><title>Realtime</title>
 <body><h1>Realtime</h1><p>The server runs. Clients connect to <code>/socket</code>.</p></body></html>
 ";
 
-/// Its routes: sockets, a page, and perhaps metrics.
+/// The routes: sockets, a page, and metrics if they are enabled.
 pub(super) fn router(web: Web) -> Router {
     let mut router = Router::new()
         .route("/", get(|| async { Html(PAGE) }))
@@ -40,7 +40,7 @@ pub(super) fn router(web: Web) -> Router {
     for_all(router, &Arc::clone(&web.node)).with_state(web)
 }
 
-/// Those metrics that the first generation had, and all others, to everybody.
+/// The metrics of the first generation, then all others; no token is needed.
 async fn metrics(State(gathered): State<Arc<Gathered>>) -> Response {
     let text = own(gathered.node()) + &gathered.render(Part::All);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()

@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse as _, Response};
 use http::header;
 
-/// Liveness only: touches nothing (http_and_ops 3).
+/// Shows that the process lives. It checks nothing else (http_and_ops 3).
 #[utoipa::path(
     get, path = "/healthcheck", tag = "Operations", summary = "Whether the server runs",
     responses((status = 200, description = "It does", content_type = "text/plain; charset=utf-8", body = String,

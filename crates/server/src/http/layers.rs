@@ -1,4 +1,4 @@
-//! What holds for every route.
+//! Layers around all routes.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 use super::{limits, request_log};
 use crate::{answers, node::Node, web::Web};
 
-/// Smallest answer that is compressed, in bytes: it fits into one packet anyway.
+/// Smallest answer that is compressed, in bytes. A smaller one fits into one packet anyway.
 const MIN_COMPRESSED: u64 = 1_024;
 
-/// What holds for every route, whoever made it (http_and_ops 0); layers run from the last to the first.
+/// Adds the layers that all routes have (http_and_ops 0). Layers run from the last to the first.
 pub(super) fn for_all(routes: Router<Web>, node: &Arc<Node>) -> Router<Web> {
-    // Small answers grow by it, and the answer to an upgrade has no body at all.
+    // Compression makes small answers larger, and the answer to an upgrade has no body.
     let compression = CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(MIN_COMPRESSED));
     routes
         .fallback(answers::not_found)

@@ -1,4 +1,4 @@
-//! What is refused by its form, before a route looks at it (http_and_ops 0).
+//! Requests that are refused because of their form, before a route sees them (http_and_ops 0).
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::{
     transport::listener::{MAX_BODY, is_text},
 };
 
-/// Answers a request that cannot be good, whatever it asks for: 400 for a path that is no text, 431 for a header value over `MAX_HEADER_LENGTH`, 413 for
-/// a body that is announced to be too large, 415 for a body that is compressed, 406 where a route answers JSON
-/// and the client does not take that.
+/// Refuses a request that no route can answer: 400 for a path that is not text, 431 for a header value over
+/// `MAX_HEADER_LENGTH`, 413 for a body that is too large by its announced length, 415 for a compressed body, 406 if a
+/// route answers JSON and the client does not accept that.
 pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Arc::clone(node.memory()));
     match fault(&request, node.settings().max_header_length) {
@@ -41,7 +41,7 @@ fn fault(request: &Request, max_header_length: usize) -> Option<(StatusCode, &'s
     if headers.values().any(|value| value.len() > max_header_length) {
         return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));
     }
-    // Read as it is, it would be taken for bad JSON, or passed on as a payload.
+    // A compressed body would be read as bad JSON, or passed on as a payload.
     let is_plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
         return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type"));

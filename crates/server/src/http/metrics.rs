@@ -23,20 +23,20 @@ use crate::{
     operators::metrics::{CONTENT_TYPE, Gathered},
 };
 
-/// How long Prometheus waits, as it says: seconds.
+/// Header in which Prometheus says how long it waits, in seconds.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 
-/// What an answer needs to reach a scraper, of the time that it waits.
+/// Part of the scraper's time that is kept for sending the answer.
 const RESERVE: Duration = Duration::from_millis(500);
 
-/// Of whom metrics are wanted.
+/// Which nodes' metrics are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Scope {
     /// All nodes.
     #[default]
     Cluster,
-    /// The node that is asked.
+    /// The node that got the request.
     Node,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Wanted {
 
 type Asked = Result<Query<Wanted>, QueryRejection>;
 
-/// All metrics, for who bears a token of `METRICS_JWT_SECRET`.
+/// All metrics. Needs a token of `METRICS_JWT_SECRET`.
 #[utoipa::path(
     get, path = "/metrics", tag = "Operations", summary = "What operators watch", security(("metrics" = [])),
     params(
@@ -65,7 +65,7 @@ pub(super) async fn metrics(
     answer(&gathered, None, asked, &headers).await
 }
 
-/// Those of the nodes of a region: nothing if there is none.
+/// The metrics of a region's nodes; empty if there are none.
 #[utoipa::path(
     get, path = "/metrics/{region}", operation_id = "metrics_of_region", tag = "Operations",
     summary = "What operators watch, of a region's nodes", security(("metrics" = [])),
@@ -114,7 +114,8 @@ fn may_read(node: &Node, headers: &HeaderMap) -> bool {
     token.is_some_and(|token| is_good(node.settings(), token))
 }
 
-/// Whether a token may read the metrics (http_and_ops 3). A client's may not, where one secret signs both.
+/// Whether a token may read the metrics (http_and_ops 3). Tokens of clients may not, even if the same secret signs
+/// them.
 fn is_good(settings: &Settings, token: &str) -> bool {
     let Some(secret) = &settings.metrics_secret else { return false };
     if settings.operations.metrics_blocklist.contains(token) {
@@ -125,7 +126,7 @@ fn is_good(settings: &Settings, token: &str) -> bool {
     verifier.verify_any(token, Clock::System.unix_seconds()).is_ok_and(|claims| is_of_operator(&claims))
 }
 
-/// How long the other nodes may be waited for, by what the scraper says of itself.
+/// How long the server may wait for other nodes, from the scraper's header.
 fn patience(headers: &HeaderMap) -> Option<Duration> {
     let seconds: f64 = headers.get(SCRAPE_TIMEOUT)?.to_str().ok()?.parse().ok()?;
     let waits = Duration::try_from_secs_f64(seconds).ok()?;

@@ -19,10 +19,10 @@ use crate::{
     web::Web,
 };
 
-/// Browsers ask each time whether what they have is still right.
+/// Browsers ask each time whether their copy is current.
 const ASK: &str = "no-cache";
 
-/// Browsers never ask again: the address changes with the files.
+/// Browsers never ask again, because the address changes with the files.
 const KEEP: &str = "public, max-age=31536000, immutable";
 
 /// The pages' routes.
@@ -40,7 +40,7 @@ pub fn routes() -> Router<Web> {
         .layer(middleware::map_response(protect))
 }
 
-/// A page of another server may read why a handshake was refused: browsers tell it nothing else.
+/// Lets pages of other servers read why a handshake was refused. Browsers tell them nothing else.
 pub async fn let_pages_read_refusals(request: Request, next: Next) -> Response {
     let from_page = request.headers().contains_key(header::ORIGIN);
     let mut response = next.run(request).await;
@@ -50,7 +50,7 @@ pub async fn let_pages_read_refusals(request: Request, next: Next) -> Response {
     response
 }
 
-/// The Inspector has a token in its address: no other site may learn that, nor show the page as its own.
+/// Keeps other sites from learning the Inspector's address, which contains a token, and from framing the page.
 async fn protect(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -75,7 +75,7 @@ async fn status_page(State(status): State<Arc<Status>>, headers: HeaderMap) -> R
     cached(&headers, &page.etag, ASK, "text/html; charset=utf-8", || page.html.clone().into())
 }
 
-/// What the status page shows, for everybody: no tenant is named in it.
+/// The report of the status page. Anyone may read it; it names no tenant.
 async fn status_report(State(status): State<Arc<Status>>) -> Response {
     let headers = [(header::CACHE_CONTROL, "no-store"), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
     ([JSON], headers, status.report()).into_response()
@@ -87,8 +87,8 @@ async fn moved(RawQuery(query): RawQuery) -> Response {
     (StatusCode::FOUND, [(header::LOCATION, target)]).into_response()
 }
 
-/// A file below an address that has the files' tag in it. Another tag is that of a node with other files: it gets what
-/// there is here, but must not keep it.
+/// A file, at an address with the files' tag. A different tag is that of a node with other files: the answer is our
+/// file, which must not be cached.
 async fn asset(Path((tag, path)): Path<(String, String)>, request: Request) -> Response {
     let Some(file) = files::find(&path) else { return not_found(request).await };
     let caching = if tag == *files::TAG { KEEP } else { ASK };

@@ -1,11 +1,11 @@
-//! `x-request-id` (http_and_ops 0): what ties an answer to the log.
+//! `x-request-id` (http_and_ops 0): links an answer with its log lines.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id of a request, or a new one; `key` is the member of the W3C `baggage` header that carries it.
+/// The id of a request, or a new one. `key` is the member of the W3C `baggage` header that carries the id.
 pub(super) fn of(headers: &HeaderMap, key: &str) -> HeaderValue {
     let from_baggage = || {
         let id = baggage(headers, key)?;

@@ -1,4 +1,4 @@
-//! What every request gets: an id, a span, a line in the log (http_and_ops 0).
+//! An id, a span and a log line for every request (http_and_ops 0).
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
+use realtime_codes::ErrorCode;
 use tokio::time::Instant;
 use tracing::{Instrument as _, field};
 
 use super::request_id::{self, HEADER};
 use crate::{node::Node, operators::logging::traces};
 
-/// Gives the answer the request's id, or a new one; logs the request. What happens within is logged with the id, and is
-/// part of the request's trace.
+/// Sets the request's id on its answer, and logs the request. Log lines in between carry the id and are part of the
+/// request's trace.
 pub async fn layer(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
     let id = request_id::of(request.headers(), &node.settings().operations.request_id_baggage_key);
     let method = request.method().clone();
@@ -23,7 +24,7 @@ pub async fn layer(State(node): State<Arc<Node>>, request: Request, next: Next) 
     let path = uri.path();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map(MatchedPath::as_str);
-    // What only traces want is written by them alone.
+    // These fields appear in traces only.
     let span = tracing::error_span!(
         "request",
         otel.name = %format_args!("{method} {}", route.unwrap_or("unknown")),
@@ -53,21 +54,23 @@ pub async fn layer(State(node): State<Arc<Node>>, request: Request, next: Next) 
     response
 }
 
-/// Whether it is asked how a node or a tenant is, by machines and all the time.
+/// Whether the request asks for the health of a node or a tenant. Machines do so all the time.
 fn is_about_health(path: &str, route: Option<&str>) -> bool {
     path == "/healthcheck" || route.is_some_and(|route| route.ends_with("/health"))
 }
 
-/// One line. The path is logged without the query, which may hold a key.
+/// Logs a request. The query is left out, because it may contain a key.
 fn log(method: &http::Method, path: &str, status: StatusCode, millis: f64, health: bool) {
     let status_code = status.as_u16();
     let duration_ms = (millis * 1e3).round() / 1e3;
     if health {
         tracing::info!(status = status_code, duration_ms, "{method} {path}");
     } else if status.is_server_error() {
-        tracing::error!(code = "HttpServerError", status = status_code, duration_ms, "{method} {path}");
+        let code = ErrorCode::HttpServerError.as_str();
+        tracing::error!(code, status = status_code, duration_ms, "{method} {path}");
     } else if is_fault_of_form(status) {
-        tracing::warn!(code = "HttpClientError", status = status_code, duration_ms, "{method} {path}");
+        let code = ErrorCode::HttpClientError.as_str();
+        tracing::warn!(code, status = status_code, duration_ms, "{method} {path}");
     } else if status.is_client_error() {
         tracing::warn!(status = status_code, duration_ms, "{method} {path}");
     } else {
@@ -75,7 +78,7 @@ fn log(method: &http::Method, path: &str, status: StatusCode, millis: f64, healt
     }
 }
 
-/// Whether a request was refused for its form, before anybody looked at what it asks.
+/// Whether the request was refused because of its form, before its contents mattered.
 fn is_fault_of_form(status: StatusCode) -> bool {
     matches!(
         status,

@@ -17,8 +17,8 @@ use crate::{
     web::Web,
 };
 
-/// All routes of the server (http_and_ops 0.1). What gateways publish under `/realtime/v1` is there too, but for what
-/// they keep to themselves: the administration of tenants.
+/// All routes of the server (http_and_ops 0.1). Routes that gateways publish under `/realtime/v1` exist under that
+/// path, too, except the administration of tenants.
 pub fn router(web: Web, dashboard: Router<Web>) -> Router {
     let node = Arc::clone(&web.node);
     if node.legacy().is_some_and(|legacy| legacy.settings().pure) {

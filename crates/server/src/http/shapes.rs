@@ -1,5 +1,5 @@
-//! Shapes of bodies and answers, for the OpenAPI document alone: handlers read bodies in pieces and write answers as
-//! bytes, so nothing here is ever made.
+//! Shapes of bodies and answers, for the OpenAPI document only. Handlers read bodies in pieces and write answers as
+//! bytes, so no value of these types is ever made.
 #![allow(dead_code, reason = "described, never made")]
 
 use std::collections::BTreeMap;
@@ -47,19 +47,19 @@ pub struct BroadcastMessage {
     /// Name of the channel, without `realtime:` before it.
     #[schema(min_length = 1, pattern = r"\S")]
     topic: String,
-    /// What receivers listen for.
+    /// The event that receivers listen for.
     #[schema(min_length = 1, pattern = r"\S")]
     event: String,
-    /// For the receivers.
+    /// The payload for the receivers.
     payload: Map<String, Value>,
     /// Whether it is for members of the private channel of that name; the policies on `realtime.messages` decide.
     #[schema(default = false)]
     private: Option<bool>,
-    /// Told to the receivers as `meta.id`.
+    /// Receivers get it as `meta.id`.
     id: Option<Uuid>,
 }
 
-/// Bytes, as they are.
+/// Unchanged bytes.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 pub struct Bytes(Vec<u8>);
@@ -89,13 +89,13 @@ pub enum Ping {
 /// Answers to a batch.
 #[derive(IntoResponses)]
 pub enum BatchAnswers {
-    /// Delivered. Messages to private topics that the token may not write to are left out in silence
+    /// Delivered. Messages to private topics that the token may not write to are left out silently
     #[response(status = 202)]
     Accepted,
-    /// The body is no JSON
+    /// The body is not JSON
     #[response(status = 400, content_type = "text/html", example = json!("Bad Request"))]
     Unreadable(String),
-    /// No token, or none that is good; or the host names no tenant
+    /// There is no valid token, or the host names no tenant
     #[response(status = 401, example = json!({"message": "Unauthorized"}))]
     Unauthorized(Message),
     /// The tenant is suspended
@@ -124,13 +124,13 @@ pub enum SingleAnswers {
     /// Delivered
     #[response(status = 202)]
     Accepted,
-    /// The body is no JSON
+    /// The body is not JSON
     #[response(status = 400, content_type = "text/html", example = json!("Bad Request"))]
     Unreadable(String),
-    /// No token, or none that is good; or the host names no tenant
+    /// There is no valid token, or the host names no tenant
     #[response(status = 401, example = json!({"message": "Unauthorized"}))]
     Unauthorized(Message),
-    /// No permission to write to the private topic; or the tenant is suspended
+    /// The token may not write to the private topic, or the tenant is suspended
     #[response(status = 403, example = json!({"message": "Unauthorized"}))]
     Denied(Message),
     /// The body did not come in time
@@ -139,7 +139,7 @@ pub enum SingleAnswers {
     /// The body has more than 8,000,000 bytes
     #[response(status = 413, content_type = "text/html", example = json!("Request Entity Too Large"))]
     TooLarge(String),
-    /// A body of another type
+    /// The body has another content type
     #[response(status = 415)]
     WrongType(UnsupportedMediaType),
     /// The payload is larger than `max_payload_size_in_kb` allows; or the policies could not be asked, which is told
@@ -174,7 +174,7 @@ pub enum MetricsAnswers {
     /// The scope is neither cluster nor node
     #[response(status = 400, content_type = "text/plain; charset=utf-8")]
     Malformed(String),
-    /// No token, or none that is good
+    /// There is no valid token
     #[response(status = 403)]
     Refused,
 }

@@ -1,4 +1,4 @@
-//! `GET /swaggerui` (http_and_ops 0.1): the OpenAPI document to read and to try. Everything is in the binary.
+//! `GET /swaggerui` (http_and_ops 0.1): a page to read and try the OpenAPI document. All its files are in the binary.
 
 use std::{
     io::Read as _,
@@ -16,10 +16,10 @@ use utoipa_swagger_ui::Config;
 
 use crate::answers;
 
-/// Of the files, which change with the version of the server only.
+/// For the files. They change only with the version of the server.
 const CACHE: (header::HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=3600");
 
-/// Swagger UI sets styles on its elements; scripts come from here only.
+/// Swagger UI sets styles on its elements. Scripts come from here only.
 const POLICY: (header::HeaderName, &str) = (
     header::CONTENT_SECURITY_POLICY,
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
@@ -44,11 +44,11 @@ const PAGE: &str = r#"<!doctype html>
 </html>
 "#;
 
-/// `validatorUrl`: the document is nobody else's business.
+/// `validatorUrl`: the document must not be sent to anyone else.
 const START: &str = "SwaggerUIBundle({ url: 'api/openapi', dom_id: '#swagger-ui', deepLinking: true, \
                      validatorUrl: null, tryItOutEnabled: true, persistAuthorization: false });\n";
 
-/// What Swagger UI's own start page would need; it is not served, but files are looked up with it.
+/// Files are looked up with it. It describes Swagger UI's own start page, which is not served.
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/api/openapi")));
 
 /// The page and its files.
@@ -65,7 +65,7 @@ async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
         return ([(header::CONTENT_TYPE, "text/javascript"), CACHE], START).into_response();
     }
     let found = utoipa_swagger_ui::serve(&name, Arc::clone(&CONFIG)).ok().flatten();
-    // Its own pages are not ours, and nothing is served that is not used.
+    // Its own pages are not served, nor files that our page does not use.
     let Some(found) = found.filter(|_| !name.ends_with(".html")) else {
         return (StatusCode::NOT_FOUND, "Not Found").into_response();
     };

@@ -1,4 +1,4 @@
-//! What the tenant's HTTP routes have in common: which tenant, how often, who (http_and_ops 2.1 to 2.4).
+//! The common part of the tenant's HTTP routes: which tenant, how often, who (http_and_ops 2.1 to 2.4).
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     transport::{NOT_KNOWN, Peer},
 };
 
-/// Answer when the tenant's clients, or an address, have sent too many requests.
+/// The answer if the tenant's clients, or an address, have sent too many requests.
 const TOO_MANY: &str = "Too many requests";
 
 /// Adds CORS headers to the answers to browsers, and answers their preflights.
@@ -40,8 +40,8 @@ pub async fn cors(request: Request, next: Next) -> Response {
     response
 }
 
-/// Finds the tenant, and refuses the request if there are too many; hands the tenant on as an extension. A request is
-/// counted when its token is found good: what strangers send must not use up what the tenant's clients may.
+/// Finds the tenant and hands it on as an extension. Refuses the request if there are too many. A request counts only
+/// after its token was verified, so that strangers cannot use up the limit of the tenant's clients.
 pub async fn admit(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
     let host = text(request.headers(), header::HOST).unwrap_or_default();
     let runtime = match node.runtime_for_host(host).await {
@@ -66,8 +66,8 @@ pub async fn admit(State(node): State<Arc<Node>>, mut request: Request, next: Ne
     response
 }
 
-/// Verifies the caller's token, from `Authorization: Bearer` or else `apikey`; hands it on as an extension. A good token
-/// is always taken: an address may be that of a proxy, with everybody behind it.
+/// Verifies the caller's token, from `Authorization: Bearer` or else `apikey`, and hands it on as an extension. A
+/// valid token is always accepted: the address may be that of a proxy that everyone is behind.
 pub async fn authenticate(
     State(strangers): State<Arc<Throttle>>,
     Extension(runtime): Extension<Arc<TenantRuntime>>,
@@ -91,7 +91,7 @@ pub async fn authenticate(
     }
 }
 
-/// Lets those through whom nobody asks for a token, unless too many come from one address.
+/// Lets requests through that need no token, unless too many come from one address.
 pub async fn anonymous(State(strangers): State<Arc<Throttle>>, request: Request, next: Next) -> Response {
     if is_bearable(&strangers, &request) {
         return next.run(request).await;
@@ -99,9 +99,9 @@ pub async fn anonymous(State(strangers): State<Arc<Throttle>>, request: Request,
     message(StatusCode::TOO_MANY_REQUESTS, TOO_MANY)
 }
 
-/// Counts a request without a good token against its address. False if there are too many of them.
+/// Counts a request without a valid token against its address. False if there are too many.
 fn is_bearable(strangers: &Throttle, request: &Request) -> bool {
-    // The listener puts it there.
+    // The listener sets it.
     let peer = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| *address);
     strangers.fail(peer, Instant::now())
 }

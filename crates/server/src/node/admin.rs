@@ -7,28 +7,29 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::AdminSettings;
 
-/// What a token may do.
+/// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
     /// Everything.
     Administer,
-    /// Nothing but ask whether a tenant exists. Self-hosted servers sign the tokens of clients with the secret of
-    /// administrators, and their containers ask for their own health with the token that is in every browser (spec
-    /// README, decision 9).
+    /// Only to ask whether a tenant exists. Self-hosted servers sign clients' tokens with the secret of
+    /// administrators, and their containers check their health with the token that is in every browser (spec README,
+    /// decision 9).
     Probe,
 }
 
-/// Who may administer tenants, and the order in which they do.
+/// Who may administer tenants, and the order of their changes.
 #[derive(Debug)]
 pub struct Admin {
     verifiers: Vec<Verifier>,
     blocklist: Blocklist,
-    /// Held while a tenant is changed, until what runs follows: so that it follows in the order of the changes.
+    /// Held while a tenant is changed and until its runtime has followed, so that runtimes follow in the order of the
+    /// changes.
     changing: Mutex<()>,
 }
 
 impl Admin {
-    /// From the settings.
+    /// Takes secrets and blocklist from the settings.
     #[must_use]
     pub fn new(settings: &AdminSettings, validators: &ClaimValidators) -> Self {
         let verifier = |secret: &secrecy::SecretString| {
@@ -41,8 +42,8 @@ impl Admin {
         }
     }
 
-    /// What a token may do at a Unix second; `None`: nothing. No claim is needed, but a client's role takes the rights
-    /// away ([`is_of_operator`]).
+    /// What a token allows at a Unix second; `None`: nothing. No claim is needed, but the role of a client takes the
+    /// rights away ([`is_of_operator`]).
     #[must_use]
     pub fn right(&self, token: &str, now: u64) -> Option<Right> {
         if self.blocklist.contains(token) {
@@ -52,14 +53,14 @@ impl Admin {
         Some(if is_of_operator(&claims) { Right::Administer } else { Right::Probe })
     }
 
-    /// Waits for its turn to change a tenant.
+    /// Waits for the turn to change a tenant.
     pub async fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().await
     }
 }
 
-/// Whether a token is an operator's: one without a role, or with that of services. Where one secret signs the tokens of
-/// operators and clients, every other role is a client's, of whatever name and type (spec README, decision 9).
+/// Whether a token is an operator's: it has no role, or that of services. If one secret signs the tokens of operators
+/// and clients, every other role is a client's, whatever its name and type (spec README, decision 9).
 #[must_use]
 pub fn is_of_operator(claims: &Map<String, Value>) -> bool {
     claims.get("role").is_none_or(|role| role == "service_role")

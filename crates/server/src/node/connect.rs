@@ -2,22 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rand::Rng as _;
 use realtime_channels::tenant_runtime::TenantRuntime;
+use realtime_codes::ErrorCode;
+use realtime_retry::Backoff;
 use tokio::time;
 
 use super::{databases::database_config, node::Node};
 
-/// Pause between attempts to reach a database at start: doubles up to the second value, with jitter.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Pauses between attempts to reach a database at the start.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
-/// Connects to the databases of the tenants known from the start and goes on trying, so that the first client need
-/// not wait and the log tells what is wrong before anybody asks.
+/// Connects to the databases of the tenants that are known from the start, and retries. So the first client need not
+/// wait, and the log tells about problems before anybody connects.
 pub(super) fn connect_databases(node: &Arc<Node>) {
     if let (Some(legacy), Some(tenant)) = (node.legacy(), node.settings().tenants.first()) {
         legacy.start(database_config(tenant), node.cluster().cloned());
         if legacy.settings().pure && legacy.streams() {
-            // The rest is for clients of the second generation, should there be any.
+            // The other connections are for clients of the second generation, which may never come.
             return;
         }
     }
@@ -40,11 +41,10 @@ pub(super) fn connect_databases(node: &Arc<Node>) {
     }
 }
 
-/// Tries to reach a tenant's database until it works; says so once, and again when it works.
+/// Tries to reach a tenant's database until it works. Logs the first failure, and the success.
 async fn connect(runtime: &TenantRuntime) {
     let tenant = runtime.tenant();
-    let mut pause = RETRY.0;
-    let mut failed = false;
+    let mut backoff = RETRY;
     loop {
         if runtime.tenant().suspend {
             return;
@@ -55,15 +55,12 @@ async fn connect(runtime: &TenantRuntime) {
                 return;
             }
             Err(error) => {
-                if !failed {
-                    let code = "UnableToConnectToTenantDatabase";
+                if backoff.failures() == 0 {
+                    let code = ErrorCode::UnableToConnectToTenantDatabase.as_str();
                     tracing::error!(tenant = &*tenant.external_id, code, %error, "cannot reach the tenant's database; retrying");
                 }
-                failed = true;
             }
         }
-        let jitter = rand::rng().random_range(0.5..1.0);
-        time::sleep(pause.mul_f64(jitter)).await;
-        pause = (pause * 2).min(RETRY.1);
+        time::sleep(backoff.failed(rand::random_range(0.5..1.0))).await;
     }
 }

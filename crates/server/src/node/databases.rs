@@ -1,4 +1,4 @@
-//! What a tenant's record says of its keys and its database.
+//! Keys and database of a tenant, from its record.
 
 use realtime_auth::{Jwks, Keys, Verifier};
 use realtime_postgres::DatabaseConfig;
@@ -7,10 +7,10 @@ use secrecy::ExposeSecret as _;
 
 use crate::config::{ConfigError, Settings};
 
-/// What a tenant's tokens are verified with.
+/// The keys that verify a tenant's tokens.
 ///
 /// # Errors
-/// [`ConfigError`] when its keys cannot be used.
+/// [`ConfigError`] if they cannot be used.
 pub(super) fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigError> {
     let jwks = tenant.jwt_jwks.as_deref().map(Jwks::parse).transpose();
     let jwks = jwks.map_err(|error| ConfigError::new("jwt_jwks", error))?;
@@ -18,7 +18,7 @@ pub(super) fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier,
     Ok(Verifier::new(Keys::new(secret, jwks), settings.claim_validators.clone()))
 }
 
-/// Where a tenant's database is, in the words of the crate that talks to it.
+/// Where a tenant's database is, in the form that crate `postgres` takes.
 #[must_use]
 pub fn database_config(tenant: &Tenant) -> DatabaseConfig {
     let database = &tenant.database;

@@ -1,4 +1,4 @@
-//! Tenants that nobody uses any more: what runs of them ends, and is made anew when somebody comes.
+//! Ends what runs for tenants that nobody uses any more. It is made again when somebody comes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,13 +7,13 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 
 use super::node::Node;
 
-/// What runs of a tenant is kept for so long after it was used last.
+/// How long the runtime of a tenant is kept after its last use.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// How often it is looked for tenants that nobody uses.
+/// Pause between two looks for idle tenants.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Lets go of idle tenants until the server stops.
+/// Ends the runtimes of idle tenants until the server stops.
 pub async fn watch(node: Arc<Node>) {
     let mut ticks = time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -26,8 +26,8 @@ pub async fn watch(node: Arc<Node>) {
 }
 
 impl Node {
-    /// Ends what runs of tenants that nobody has used for so long. Those of the configuration, and the one that the
-    /// environment gives, are few, and stay connected.
+    /// Ends the runtimes of tenants that nobody has used for this long. Tenants of the configuration and the
+    /// environment's tenant are few; they stay connected.
     fn forget_idle(&self, kept: Duration, now: Instant) {
         if let Tenants::Stored(directory) = self.tenants() {
             self.forget_unused(|name| directory.default_tenant() == Some(name), kept, now);
@@ -38,8 +38,8 @@ impl Node {
         let mut runtimes = self.lock_runtimes();
         let unused: Vec<Box<str>> = runtimes
             .iter()
-            // Every holder has it from this table or from another holder: while the table is locked, nobody can get one
-            // that only the table has.
+            // A runtime is handed out by this table or by another holder. While the table is locked, nobody can get
+            // one that only the table holds.
             .filter(|(name, runtime)| Arc::strong_count(runtime) == 1 && !is_spared(name))
             .filter(|(_, runtime)| runtime.is_unused(kept, now))
             .map(|(name, _)| name.clone())
@@ -48,7 +48,7 @@ impl Node {
             let Some(runtime) = runtimes.remove(&name) else { continue };
             tracing::debug!(tenant = &*name, "nobody has used the tenant for a while: its connections end");
             runtime.retire();
-            // It goes on by itself.
+            // The end goes on by itself.
             drop(self.end(runtime.database()));
         }
     }

@@ -1,22 +1,26 @@
-//! The life of tenants: what becomes of their sockets and databases when a record changes or goes (http_and_ops 1.4).
+//! The life of tenants: what happens to their sockets and databases when a record changes or is removed (http_and_ops
+//! 1.4).
 //!
-//! [`SideEffects`] says what a change asks for; it compares two records, so it does not matter who made the change, on
-//! which node, or how this node learned of it: following twice is following once. [`Node::follow`] does it. Invariants:
+//! [`SideEffects`] says what a change requires. It compares two records, so it does not matter who made the change, on
+//! which node, or how this node learned of it; following twice is the same as following once. [`Node::follow`] carries
+//! it out. Invariants:
 //!
-//! - Records are followed under the lock of the runtimes, and which record is in force is looked up under that lock, not
-//!   before: however changes overtake one another on their way here, what runs ends up with the last. A runtime is made
-//!   in the same way ([`Node::runtime_of`]): nobody revives a tenant that has just gone.
-//! - Order within a change: settings and verifier, then the database's handle, then the signals to sockets. So a socket
-//!   that acts on its signal sees the new state, and one that was admitted by the old state is ended
+//! - Records are followed under the lock of the runtimes, and the record in force is looked up under that lock, not
+//!   before. Changes may overtake one another on their way here; the last record always wins. [`Node::runtime_of`] makes
+//!   a runtime in the same way, so that nobody revives a tenant that has just gone.
+//! - Order within a change: settings and verifier, then the database's handle, then the signals to sockets. So a
+//!   socket that acts on its signal sees the new state, and a socket that was admitted in the old state is ended
 //!   ([`Era`](realtime_channels::sockets::Era)).
-//! - A handle that is not in charge any more, or whose tenant is suspended or gone, is shut down and never connects
-//!   again, whoever still holds it.
-//! - Nothing waits for an end under the lock. Ends go on by themselves; who asked for one waits a bounded time.
+//! - A handle that was replaced, or whose tenant is suspended or gone, is shut down and never connects again, whoever
+//!   still holds it.
+//! - Nothing waits for an end under the lock. Ends go on by themselves; a caller that asked for one waits a bounded
+//!   time.
 
 use std::{sync::Arc, time::Duration};
 
 use realtime_auth::Verifier;
 use realtime_channels::{database::Database, tenant_runtime::TenantRuntime};
+use realtime_codes::ErrorCode;
 use realtime_tenants::Tenant;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{task::JoinHandle, time};
@@ -26,24 +30,24 @@ use super::node::Node;
 /// How long a request waits for a database's connections to end.
 pub const DATABASE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a reload does.
+/// How long a reload waits.
 pub const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the change of a record asks for beside the record itself.
+/// What the change of a record requires beside using the new record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SideEffects {
     /// Tokens are verified with other keys.
     pub keys: bool,
     /// All sockets end.
     pub disconnect: bool,
-    /// The connections to the database end; another handle takes over.
+    /// The connections to the database end; a new handle replaces the old one.
     pub database: bool,
-    /// What takes over may be another database.
+    /// The new handle may lead to another database.
     pub elsewhere: bool,
 }
 
 impl SideEffects {
-    /// By what differs. Limits need no effect here: meters take theirs with the record.
+    /// Compares two records. Limits need no effect: meters take theirs from the record.
     #[must_use]
     pub fn of(before: &Tenant, after: &Tenant) -> Self {
         let secret =
@@ -61,19 +65,19 @@ impl SideEffects {
     }
 }
 
-/// Connections that are ending. They do so whether or not anybody waits.
+/// Connections that are ending. They end even if nobody waits.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Ending(Option<JoinHandle<()>>);
 
 impl Ending {
-    /// Returns when it is over, or after `limit`; too slow an end is logged. Cancel safe.
+    /// Waits for the end, `limit` at most; an end that takes longer is logged. Cancel safe.
     pub async fn wait(self, external_id: &str, limit: Duration) {
         let Some(ending) = self.0 else { return };
         if time::timeout(limit, ending).await.is_err() {
             tracing::warn!(
                 tenant = external_id,
-                code = "UnableToStopDatabaseConnection",
+                code = ErrorCode::UnableToStopDatabaseConnection.as_str(),
                 "the connections to the tenant's database did not end in time"
             );
         }
@@ -81,8 +85,9 @@ impl Ending {
 }
 
 impl Node {
-    /// Makes what runs follow a tenant's record that has changed; if there is none any more, the tenant is gone. Does
-    /// nothing for a tenant that does not run here, or whose record it follows already. Call it within a runtime.
+    /// Makes the runtime of a tenant follow its record, which has changed. If there is no record any more, the tenant
+    /// is gone. Does nothing for a tenant that does not run here, or whose runtime has followed already. Call it
+    /// within a runtime.
     pub fn follow(&self, external_id: &str) -> Ending {
         let mut runtimes = self.lock_runtimes();
         let Some(runtime) = runtimes.get(external_id).map(Arc::clone) else { return Ending::default() };
@@ -126,7 +131,7 @@ impl Node {
         ending
     }
 
-    /// Ends what runs of a tenant that nobody can come to any more.
+    /// Ends the runtime of a tenant that nobody can reach any more.
     fn retire(&self, runtime: &TenantRuntime) -> Ending {
         runtime.retire();
         let ending = self.end(runtime.database());
@@ -134,8 +139,8 @@ impl Node {
         ending
     }
 
-    /// Ends a tenant's connections to its database. Sockets stay; the database is connected to again when it is used,
-    /// soon for those who watch it. `None` if the tenant does not run here.
+    /// Ends a tenant's connections to its database. Sockets stay. The database is connected again on its next use,
+    /// which is soon if somebody watches it. `None` if the tenant does not run here.
     #[must_use]
     pub fn end_database(&self, external_id: &str) -> Option<Ending> {
         let runtimes = self.lock_runtimes();
@@ -162,7 +167,7 @@ impl Node {
         Some(ending)
     }
 
-    /// Puts a new handle in charge of the database that the tenant's settings name.
+    /// Replaces the handle of the tenant's database with a new one from the tenant's settings.
     fn replace_database(&self, runtime: &TenantRuntime) -> Arc<Database> {
         runtime.replace_database(self.prepared(&runtime.tenant()), true)
     }
@@ -172,7 +177,7 @@ impl Node {
         Ending(Some(self.endings().spawn(async move { database.shutdown().await })))
     }
 
-    /// Ends the sockets of a tenant (protocol 12): each joined channel is told, then closed with code 1012.
+    /// Ends the sockets of a tenant (protocol 12): tells each joined channel, then closes with code 1012.
     pub fn disconnect(&self, runtime: &TenantRuntime) {
         let external_id = &**runtime.name();
         tracing::warn!(

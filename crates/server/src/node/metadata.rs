@@ -1,25 +1,26 @@
-//! The metadata database at the start of the server, and what keeps up with it from then on.
+//! The metadata database: its set-up at the start, and the tasks that follow its changes.
 
 use std::{sync::Arc, time::Duration};
 
+use realtime_retry::Backoff;
 use realtime_tenants::{Directory, Seed, StoreError};
 use tokio::{sync::oneshot, time};
 
 use super::{connect::connect_databases, node::Node};
 
-/// How long the start waits for the metadata database to answer. Without it the server serves, and refuses tenants that
-/// it does not know.
+/// How long the start waits for the metadata database. After that the server serves, and refuses tenants that it does
+/// not know.
 const START_LIMIT: Duration = Duration::from_secs(15);
 
-/// Pause between attempts to set it up: doubles up to the second value. Until one succeeds nobody is served.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// Pauses between attempts to set it up. Nobody is served until one succeeds.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
 
-/// How often tenants that run are looked up whether or not anybody connects, so that the directory does not forget them.
+/// How often running tenants are looked up even if nobody connects, so that the directory does not forget them.
 const TOUCH: Duration = Duration::from_secs(3600);
 
-/// Sets the metadata database up, makes the tenant of the environment in it, keeps up with both, and connects to the
-/// databases of the tenants known from the start. Returns when that is so, failed once or takes too long; it goes on by
-/// itself then.
+/// Sets up the metadata database, makes the environment's tenant in it, follows its changes, and connects to the
+/// databases of the tenants known from the start. Returns after the first attempt or after [`START_LIMIT`]; the work
+/// goes on by itself.
 pub async fn begin(node: &Arc<Node>) {
     let Some(directory) = node.tenants().directory().map(Arc::clone) else {
         connect_databases(node);
@@ -50,17 +51,16 @@ pub async fn begin(node: &Arc<Node>) {
     let _ = time::timeout(START_LIMIT, is_tried).await;
 }
 
-/// Tries until it works; says once what is wrong. `tried` is told after the first attempt.
+/// Tries until it works; logs the first failure. `tried` is told after the first attempt.
 async fn set_up(directory: &Directory, seed: Option<&Seed>, tried: oneshot::Sender<()>) {
-    let mut pause = RETRY.0;
+    let mut backoff = RETRY;
     let mut tried = Some(tried);
     while let Err(error) = try_set_up(directory, seed).await {
         if let Some(tried) = tried.take() {
             tracing::error!(code = error.code(), %error, "the metadata database cannot be used; retrying");
             let _ = tried.send(());
         }
-        time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY.1);
+        time::sleep(backoff.failed(1.0)).await;
     }
 }
 
@@ -79,7 +79,7 @@ async fn keep_running_known(node: &Node) {
     loop {
         time::sleep(TOUCH).await;
         for runtime in node.runtimes() {
-            // What is wrong is logged by those who need the tenant.
+            // Whoever needs the tenant logs what is wrong.
             let _ = node.tenants().get(runtime.name()).await;
         }
     }

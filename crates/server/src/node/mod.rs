@@ -1,4 +1,4 @@
-//! A node: its tenants, what runs of them, and their life.
+//! A node: its tenants, their runtimes, and their life.
 
 mod admin;
 mod connect;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::config::{ConfigError, Settings};
 
-/// Who a node is.
+/// The identity of a node.
 #[derive(Debug)]
 pub struct Identity {
     /// Short id, new with each start.
@@ -52,48 +52,48 @@ impl Identity {
         }
     }
 
-    /// How long it has been running.
+    /// Time since the start.
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.since.elapsed()
     }
 }
 
-/// How the id of a node is shown.
+/// The short form in which a node's id is shown.
 #[must_use]
 pub fn short_id(id: u32) -> String {
     format!("{id:08x}")
 }
 
-/// A node: its settings, its tenants and what runs of them.
+/// A node: its settings, its tenants and their runtimes.
 pub struct Node {
     settings: Settings,
     identity: Identity,
     tenants: Tenants,
     admin: Admin,
     hub: Arc<Hub>,
-    /// Other nodes, if there can be any.
+    /// The other nodes, if there can be any.
     cluster: Option<Cluster>,
-    /// Made when a tenant is first asked for.
+    /// The runtimes of tenants, each made on first use.
     runtimes: Mutex<HashMap<Box<str>, Arc<TenantRuntime>>>,
     sockets: TaskTracker,
     /// Connections to databases that are ending.
     endings: TaskTracker,
-    /// What serves the first generation, if it is served.
+    /// The first generation, if it is served.
     legacy: Option<Arc<Legacy>>,
     stopping: CancellationToken,
     counters: Counters,
-    /// Places of connections.
+    /// Places for connections.
     places: Arc<Semaphore>,
-    /// What is held for clients.
+    /// Memory that is held for clients.
     memory: Arc<Memory>,
 }
 
 impl Node {
-    /// A node with the tenants of its settings, or of its metadata database. Connects to nothing yet.
+    /// A node with the tenants of its settings, or of its metadata database. It connects to nothing yet.
     ///
     /// # Errors
-    /// [`StoreError`] for a metadata database that no connection can ever be made to.
+    /// [`StoreError`] if connections to the metadata database can never work.
     pub fn new(settings: Settings, stopping: CancellationToken) -> Result<Arc<Self>, StoreError> {
         let hub = Hub::new(rand::random(), settings.presence_interval);
         let cluster = settings.cluster.clone().map(|config| Cluster::new(config, &hub));
@@ -115,58 +115,58 @@ impl Node {
         }))
     }
 
-    /// Who it is.
+    /// The node's identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// What is counted.
+    /// The node's counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Places of connections: each holds one as long as it is open.
+    /// Places for connections. An open connection holds one.
     #[must_use]
     pub fn places(&self) -> &Arc<Semaphore> {
         &self.places
     }
 
-    /// What is held for clients, and how much that may be.
+    /// Memory that is held for clients, and its limit.
     #[must_use]
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 
-    /// Connections that are open, and how many may be.
+    /// Number of open connections, and how many there may be.
     #[must_use]
     pub fn connections(&self) -> (usize, usize) {
         let max = self.settings.max_connections.min(Semaphore::MAX_PERMITS);
         (max.saturating_sub(self.places.available_permits()), max)
     }
 
-    /// How the node runs.
+    /// The node's settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Where tenants come from.
+    /// Where the node gets tenants from.
     #[must_use]
     pub fn tenants(&self) -> &Tenants {
         &self.tenants
     }
 
-    /// Who may administer tenants, and one change after the other.
+    /// Who may administer tenants.
     #[must_use]
     pub fn admin(&self) -> &Admin {
         &self.admin
     }
 
-    /// The running state of a tenant, made if need be of the record that is in force: that is looked up under the lock
-    /// under which records are followed, so that nothing is made of a tenant that has just gone. `None` if there is none
-    /// known, or its keys cannot be used, which is logged.
+    /// The runtime of a tenant, made if necessary from the record in force. The record is looked up under the lock
+    /// under which records are followed, so that no runtime is made for a tenant that has just gone. `None` if the
+    /// tenant is unknown, or if its keys cannot be used, which is logged.
     pub fn runtime_of(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
         let mut runtimes = self.runtimes.lock();
         if let Some(runtime) = runtimes.get(external_id) {
@@ -209,7 +209,7 @@ impl Node {
         Some(runtime)
     }
 
-    /// With what the server's settings say of all databases: above all the set-up on first use.
+    /// A tenant's database with the server's settings for all databases, such as the set-up on first use.
     pub(super) fn prepared(&self, tenant: &Tenant) -> DatabaseConfig {
         let config = database_config(tenant);
         let prepare = self.settings.prepare_databases.then(|| self.settings.janitor.clone());
@@ -230,18 +230,18 @@ impl Node {
         &self.endings
     }
 
-    /// What a tenant's tokens are verified with.
+    /// The keys that verify a tenant's tokens.
     pub(super) fn verifier(&self, tenant: &Tenant) -> Result<Verifier, ConfigError> {
         verifier(tenant, &self.settings)
     }
 
-    /// The running state of a tenant, if it was asked for.
+    /// The runtime of a tenant, if it was made.
     #[must_use]
     pub fn running(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
         self.runtimes.lock().get(external_id).map(Arc::clone)
     }
 
-    /// The running state of every tenant that was asked for, by name.
+    /// All runtimes, by the name of the tenant.
     #[must_use]
     pub fn runtimes(&self) -> Vec<Arc<TenantRuntime>> {
         let mut runtimes: Vec<_> = self.runtimes.lock().values().map(Arc::clone).collect();
@@ -249,50 +249,50 @@ impl Node {
         runtimes
     }
 
-    /// What serves the first generation, if it is served.
+    /// The first generation, if it is served.
     #[must_use]
     pub fn legacy(&self) -> Option<&Arc<Legacy>> {
         self.legacy.as_ref()
     }
 
-    /// Other nodes, if there can be any.
+    /// The other nodes, if there can be any.
     #[must_use]
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
     }
 
-    /// Where the node is.
+    /// Region of the node.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         self.settings.region.as_deref()
     }
 
-    /// Rooms with members, on this node.
+    /// Number of rooms with members on this node.
     #[must_use]
     pub fn rooms(&self) -> usize {
         self.hub.rooms()
     }
 
-    /// Rooms of a tenant with members, on this node.
+    /// Number of rooms of a tenant with members on this node.
     #[must_use]
     pub fn rooms_of(&self, external_id: &str) -> usize {
         self.hub.rooms_of(external_id)
     }
 
-    /// Where the tasks of sockets run.
+    /// Tasks of sockets.
     #[must_use]
     pub fn sockets(&self) -> &TaskTracker {
         &self.sockets
     }
 
-    /// Cancelled when the server is going down.
+    /// Cancelled when the server stops.
     #[must_use]
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
 }
 
-/// Where the tenants of these settings come from.
+/// Where tenants come from by these settings.
 fn tenants(settings: &Settings) -> Result<Tenants, StoreError> {
     if let Some(metadata) = &settings.metadata {
         let store = Store::new(metadata.config.clone())?;

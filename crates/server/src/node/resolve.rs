@@ -1,4 +1,4 @@
-//! Which tenant is meant, and what runs of it (protocol 1.4, http_and_ops 2.1).
+//! Which tenant a request means, and its runtime (protocol 1.4, http_and_ops 2.1).
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use tokio::sync::broadcast::error::RecvError;
 use super::node::Node;
 
 impl Node {
-    /// The running state of the tenant that a host means: the one named by its first label, else the default one, if
-    /// there is one. `None` if there is none, or it cannot be served.
+    /// The runtime of the tenant that a host means: the one with the name of the host's first label, or else the
+    /// default tenant. `None` if there is none, or if it cannot be served.
     ///
     /// # Errors
-    /// [`StoreError`], which is logged, when it is not known whether there is one.
+    /// [`StoreError`], which is logged, if it is not known whether there is one.
     pub async fn runtime_for_host(&self, host: &str) -> Result<Option<Arc<TenantRuntime>>, StoreError> {
         let tenant = match self.tenants().resolve_cached(host) {
             Some(tenant) => Some(tenant),
@@ -22,19 +22,20 @@ impl Node {
         Ok(tenant.and_then(|tenant| self.runtime_of(&tenant.external_id)))
     }
 
-    /// The running state of a tenant, made if need be. `None` if there is none of that name, or it cannot be served.
+    /// The runtime of a tenant, made if necessary. `None` if there is no tenant with that name, or if it cannot be
+    /// served.
     pub async fn runtime(&self, external_id: &str) -> Option<Arc<TenantRuntime>> {
         let answer = self.tenants().get(external_id).await.inspect_err(|error| tell(external_id, error));
         self.runtime_of(&answer.ok().flatten()?.external_id)
     }
 
-    /// Follows what happens to tenants of the metadata database, through this node or others, for ever.
+    /// Follows changes of tenants in the metadata database, through whichever node they come. Never returns.
     pub async fn follow_changes(&self) {
         let Some(directory) = self.tenants().directory() else { return };
         let mut changes = directory.changes();
         loop {
             match changes.recv().await {
-                // What is known by now counts, not what was known when this was told. Ends go on by themselves.
+                // The current record counts, not the one at the time of the message. Ends go on by themselves.
                 Ok(change) => drop(self.follow(&change.external_id)),
                 Err(RecvError::Lagged(_)) => {
                     for runtime in self.runtimes() {
@@ -50,7 +51,7 @@ impl Node {
 }
 
 impl Node {
-    /// Does with what runs here what administrators told other nodes, for ever.
+    /// Carries out what administrators asked of other nodes. Never returns.
     pub async fn follow_operations(&self) {
         let Some(directory) = self.tenants().directory() else { return };
         let mut operations = directory.operations();
@@ -66,7 +67,7 @@ impl Node {
     }
 }
 
-/// Says that it is not known what a name means. Floods are told of by those who thin them out.
+/// Logs that it is not known what a name means. Floods are logged where they are thinned out.
 fn tell(name: &str, error: &StoreError) {
     if *error != StoreError::Flooded {
         tracing::error!(tenant = name, code = error.code(), %error, "the tenant cannot be looked up");

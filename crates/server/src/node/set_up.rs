@@ -1,4 +1,4 @@
-//! Setting tenants' databases up when administrators ask, and leaving them (http_and_ops 1.4).
+//! Sets up tenants' databases when administrators ask, and cleans up when a tenant leaves (http_and_ops 1.4).
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -6,6 +6,7 @@ use std::{
 };
 
 use realtime_channels::{limits::Meters, routes::Routes, tenant_runtime::TenantRuntime};
+use realtime_codes::ErrorCode;
 use realtime_postgres::{Origin, SchemaReport, TenantDatabase};
 use realtime_tenants::{Limits, Tenant, TenantFields, TenantRecord};
 use tokio::time;
@@ -15,18 +16,18 @@ use super::{databases::database_config, node::Node};
 /// How long the set-up of a new tenant's database may take.
 const LIMIT: Duration = Duration::from_secs(50);
 
-/// What is counted as migrations where the schema is ours and has none.
+/// Number of migrations that is stored for our own schema, which has none.
 const OURS: i32 = 1;
 
-/// Sets the database of a new tenant up. What goes wrong is logged.
+/// Sets up the database of a new tenant. Failures are logged.
 ///
 /// # Errors
-/// When it could not be done.
+/// If it could not be done.
 pub async fn of_record(node: &Node, record: &TenantRecord) -> Result<(), ()> {
     let Some(tenant) = tenant(node, record) else {
         tracing::error!(
             tenant = record.external_id,
-            code = "MigrationsFailedToRun",
+            code = ErrorCode::MigrationsFailedToRun.as_str(),
             "the tenant has no usable database"
         );
         return Err(());
@@ -39,7 +40,7 @@ pub async fn of_record(node: &Node, record: &TenantRecord) -> Result<(), ()> {
     Ok(())
 }
 
-/// Whether a tenant's database was set up. If not, that begins, and a later question will find it done.
+/// Whether a tenant's database was set up. If not, the set-up begins, and a later call will see that it is done.
 pub async fn is_done(node: &Arc<Node>, runtime: &Arc<TenantRuntime>) -> bool {
     if !node.settings().prepare_databases || runtime.is_set_up() || runtime.database().is_prepared() {
         return true;
@@ -67,7 +68,7 @@ pub async fn is_done(node: &Arc<Node>, runtime: &Arc<TenantRuntime>) -> bool {
     false
 }
 
-/// Drops what a tenant that is gone leaves in its database and that would keep the log from being removed.
+/// Drops a removed tenant's slots in its database, which would keep the log from being removed.
 pub fn leave(node: &Node, record: &TenantRecord) {
     let Some(tenant) = tenant(node, record) else { return };
     node.endings().spawn(async move {
@@ -76,7 +77,7 @@ pub fn leave(node: &Node, record: &TenantRecord) {
             Ok(slots) if slots.is_empty() => {}
             Ok(slots) => tracing::info!(tenant = external_id, slots = slots.join(", "), "replication slots dropped"),
             Err(error) => {
-                let code = "DropReplicationSlotFailed";
+                let code = ErrorCode::DropReplicationSlotFailed.as_str();
                 tracing::error!(tenant = external_id, code, %error, "the tenant's slots could not be dropped");
             }
         }
@@ -96,7 +97,7 @@ fn handle(tenant: &Tenant) -> TenantDatabase {
 
 async fn run(tenant: &Tenant) -> Option<SchemaReport> {
     let external_id = &*tenant.external_id;
-    let code = "MigrationsFailedToRun";
+    let code = ErrorCode::MigrationsFailedToRun.as_str();
     let report = match time::timeout(LIMIT, handle(tenant).set_up_schema(SystemTime::now(), false)).await {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => {
@@ -114,7 +115,7 @@ async fn run(tenant: &Tenant) -> Option<SchemaReport> {
     Some(report)
 }
 
-/// Writes down that a database was set up, where tenants are kept.
+/// Stores the number of migrations in the tenant's record.
 async fn note(node: &Node, external_id: &str, report: &SchemaReport) {
     let Some(directory) = node.tenants().directory() else { return };
     let count = match report.origin {
@@ -123,7 +124,7 @@ async fn note(node: &Node, external_id: &str, report: &SchemaReport) {
     };
     let fields = TenantFields { migrations_ran: Some(Some(count)), ..TenantFields::default() };
     if let Err(error) = directory.update(external_id, &fields).await {
-        let code = "MigrationCountMismatchReconcileFailed";
+        let code = ErrorCode::MigrationCountMismatchReconcileFailed.as_str();
         tracing::warn!(tenant = external_id, code, %error, "the set-up could not be written down");
     }
 }

@@ -1,5 +1,5 @@
-//! The end of a server: parts that follow one another, each with a share of the time, so that none takes it from those
-//! behind it. What is slow is left behind: nobody waits for it any more when the process ends.
+//! The end of a server, part by part. Each part has a share of the time, so that it cannot take the time of the parts
+//! after it. Slow work is left behind, and ends with the process.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,26 +9,26 @@ use tokio::time;
 
 use super::node::Node;
 
-/// Until requests are answered and sockets closed. Polls and batches of broadcasts may take longer by themselves.
+/// Time for answering requests and closing sockets. Polls and batches of broadcasts may take longer by themselves.
 const CONNECTIONS_SHARE: Duration = Duration::from_secs(6);
 
-/// Part of it in which all sockets are told; the rest is for the last of them to close.
+/// Part of it in which all sockets are told. The rest is for the last of them to close.
 const TELLING_SHARE: Duration = Duration::from_secs(4);
 
-/// Until the databases are left: slots are freed, positions confirmed.
+/// Time for leaving the databases: slots are freed, positions confirmed.
 const DATABASES_SHARE: Duration = Duration::from_secs(2);
 
-/// Until the other nodes know that this one goes.
+/// Time for telling the other nodes that this one leaves.
 const CLUSTER_SHARE: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Lets requests end, then ends the sockets, the connections to databases and the part in a cluster. Call it after
-    /// [`stopping`](Self::stopping) is cancelled. `requests` is done when all that were under way are answered.
+    /// [`stopping`](Self::stopping) was cancelled. `requests` is done when all running requests are answered.
     pub async fn shut_down(&self, requests: impl Future<Output = ()>) {
         self.sockets().close();
         let runtimes = self.runtimes();
         let of_tenants: Vec<_> = runtimes.iter().map(|runtime| Arc::clone(runtime.sockets())).collect();
-        // At once: a poll is answered when its session is told.
+        // Both at once: a poll is answered when its session is told.
         let connections = async {
             tokio::join!(requests, async {
                 sockets::shut_down(&of_tenants, TELLING_SHARE).await;

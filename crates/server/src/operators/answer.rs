@@ -1,4 +1,4 @@
-//! What this node answers when others ask for their operators.
+//! Answers the questions that other nodes ask for their operators.
 
 use std::sync::{Arc, Weak};
 
@@ -13,10 +13,10 @@ use super::{
     tenants,
 };
 
-/// Answers the questions of other nodes. The cluster holds it, and the node holds the cluster.
+/// Answers other nodes. Weak, because the cluster holds it and the node holds the cluster.
 struct Answers(Weak<Gathered>);
 
-/// Has the questions of other nodes answered, if there can be any.
+/// Begins to answer other nodes, if there can be any.
 pub fn answer_others(gathered: &Arc<Gathered>) {
     if let Some(cluster) = gathered.node().cluster() {
         cluster.set_answerer(Arc::new(Answers(Arc::downgrade(gathered))));
@@ -27,7 +27,7 @@ impl Answerer for Answers {
     fn answer(&self, question: Bytes) -> BoxFuture<'static, Option<Bytes>> {
         let gathered = self.0.upgrade();
         Box::pin(async move {
-            // A later release may ask what this one does not know.
+            // A later release may ask questions that this one does not know.
             let question = serde_json::from_slice(&question).ok()?;
             answer(&gathered?, question).await
         })

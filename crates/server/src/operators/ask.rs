@@ -1,8 +1,8 @@
-//! What this node asks the others for operators: metrics, figures of the process, what runs of a tenant, and the ends of
-//! that.
+//! Questions to the other nodes, for operators: metrics, figures of the process, what runs for a tenant, and ending
+//! it.
 //!
-//! Each node answers for itself; whoever asks puts the answers together. A node that does not answer in time is left out
-//! and named in the log: what the others say is of use without it.
+//! Each node answers for itself, and the asking node puts the answers together. A node that does not answer in time is
+//! left out and named in the log; the other answers are useful without it.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,6 +14,7 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use futures_util::{StreamExt as _, stream};
 use realtime_channels::counters::NodeCounters;
 use realtime_cluster::{AskError, Cluster, Contact, NodeStatus};
+use realtime_codes::ErrorCode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
@@ -22,13 +23,13 @@ use crate::node::{Node, short_id};
 /// Nodes that are asked at once.
 pub const ASKED_AT_ONCE: usize = 16;
 
-/// How long a page waits for the other nodes. One that stands still is shown without its figures.
+/// How long a page waits for the other nodes. A node that does not answer is shown without figures.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Largest text that an answer may be once it is not compressed any more: twice that of ten thousand tenants.
+/// Largest answer after decompression: twice that of ten thousand tenants.
 const MAX_TEXT: u64 = 64_000_000;
 
-/// What a node may be asked.
+/// A question to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
@@ -36,13 +37,13 @@ pub enum Question {
     Metrics,
     /// [`NodeFigures`](super::figures::NodeFigures).
     Figures,
-    /// What runs of a tenant there: [`TenantThere`](super::tenants::TenantThere), or null.
+    /// What runs there for a tenant: [`TenantThere`](super::tenants::TenantThere), or null.
     Tenant(String),
-    /// End the tenant's connections to its database: whether there was something to end.
+    /// End the tenant's connections to its database. The answer: whether there were any.
     EndDatabase(String),
-    /// End the tenant's replication session: whether there was one.
+    /// End the tenant's replication session. The answer: whether there was one.
     EndReplication(String),
-    /// End the tenant's sockets and its connections to its database: whether there were any.
+    /// End the tenant's sockets and its connections to its database. The answer: whether there were any.
     Reload(String),
 }
 
@@ -61,7 +62,7 @@ fn others(cluster: &Cluster) -> Vec<NodeStatus> {
 /// What a node answered, or why it did not.
 pub type Answered<T> = (NodeStatus, Result<T, AskError>);
 
-/// Asks one other node, by its short id. `None` if there is none of that id.
+/// Asks one other node, by its short id. `None` if no node has that id.
 pub async fn ask_one<T: DeserializeOwned>(
     this: &Node,
     id: &str,
@@ -91,7 +92,7 @@ pub async fn put(
     answer
 }
 
-/// Asks a node. Why it does not answer is logged.
+/// Asks a node, and logs why it does not answer.
 async fn ask<T: DeserializeOwned>(
     this: &Node,
     cluster: &Cluster,
@@ -104,7 +105,7 @@ async fn ask<T: DeserializeOwned>(
     answer.inspect_err(|error| missing(node, *error, "a node does not answer"))
 }
 
-/// Asks all other nodes the same. None on a node that is alone.
+/// Asks all other nodes the same question. Empty on a node that is alone.
 pub async fn ask_others<T: DeserializeOwned>(
     this: &Node,
     question: &Question,
@@ -120,32 +121,35 @@ pub async fn ask_others<T: DeserializeOwned>(
         }
     });
     let mut answers: Vec<_> = answers.buffer_unordered(ASKED_AT_ONCE).collect().await;
-    // For pages to look the same each time.
+    // Sorted, so that pages look the same each time.
     answers.sort_by(|(a, _), (b, _)| (&a.name, a.id).cmp(&(&b.name, b.id)));
     answers
 }
 
-/// Says that a node did not answer.
+/// Logs that a node did not answer.
 pub fn missing(node: &NodeStatus, error: AskError, what: &str) {
-    let code = if error == AskError::Timeout { "TimeoutOnRpcCall" } else { "RpcError" };
+    let code = match error {
+        AskError::Timeout => ErrorCode::TimeoutOnRpcCall,
+        _ => ErrorCode::RpcError,
+    };
     let id = short_id(node.id);
-    tracing::error!(code, node = node.name, id, %error, "{what}");
+    tracing::error!(code = code.as_str(), node = node.name, id, %error, "{what}");
 }
 
 /// Compresses a text.
 ///
 /// # Errors
-/// What the compressor says.
+/// Those of the compressor.
 pub fn compress(text: &[u8]) -> std::io::Result<Bytes> {
     let mut body = GzEncoder::new(Vec::new(), Compression::fast());
     body.write_all(text)?;
     body.finish().map(Bytes::from)
 }
 
-/// The text that was compressed.
+/// Decompresses a text.
 ///
 /// # Errors
-/// When it was not, or is larger than any node's should be.
+/// If it is not compressed, or larger than any node's answer should be.
 pub fn decompress(body: &[u8]) -> std::io::Result<Bytes> {
     let mut text = Vec::new();
     GzDecoder::new(body).take(MAX_TEXT + 1).read_to_end(&mut text)?;

@@ -8,16 +8,16 @@ use super::process;
 pub use super::process::{Process, Runtime};
 use crate::node::Node;
 
-/// Tenants that are named, those with most sockets first.
+/// Tenants that are named, largest number of sockets first.
 const NAMED: usize = 50;
 
-/// What a node tells of itself. Nodes of other releases may know less, or more.
+/// The figures of a node. Nodes of other releases may know fewer, or more.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeFigures {
-    /// What people call it.
+    /// Name of the node.
     pub name: String,
-    /// Where it is.
+    /// Region of the node.
     pub region: Option<String>,
     /// Version of the program.
     pub version: String,
@@ -29,13 +29,13 @@ pub struct NodeFigures {
     pub users: u64,
     /// Tenants in use.
     pub tenants: u64,
-    /// Some of them.
+    /// The tenants with most sockets.
     pub busiest: Vec<TenantFigures>,
     /// Rooms with members.
     pub rooms: u64,
-    /// What the process uses; `None` if the operating system does not tell.
+    /// The process. `None` if the operating system does not tell.
     pub process: Option<Process>,
-    /// What runs its tasks.
+    /// The runtime that runs its tasks.
     pub runtime: Runtime,
 }
 
@@ -52,7 +52,7 @@ pub struct TenantFigures {
 }
 
 impl NodeFigures {
-    /// Those of this node. Takes a fifth of a second, for which it watches the use of CPU.
+    /// The figures of this node. Takes a fifth of a second, in which it watches the use of CPU.
     pub async fn of(node: &Node) -> Self {
         let (process, runtime) = process::look().await;
         let process =
@@ -66,7 +66,7 @@ impl NodeFigures {
                 users: tenant.users().count().into(),
             })
             .collect();
-        // Those of equally many stay in the order of their names.
+        // Tenants with equal numbers stay in the order of their names.
         tenants.sort_by_key(|tenant| std::cmp::Reverse(tenant.sockets));
         Self {
             name: node.settings().node.clone(),

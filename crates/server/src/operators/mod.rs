@@ -1,4 +1,4 @@
-//! What operators see and do: the status page, metrics, logs, and what nodes ask one another for them.
+//! What operators see and do: the status page, metrics, logs, and the questions that nodes ask one another for them.
 
 pub mod answer;
 pub mod ask;

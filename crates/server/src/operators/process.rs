@@ -1,4 +1,4 @@
-//! What the process uses, by the operating system and the runtime.
+//! The resources that the process uses, from the operating system and the runtime.
 
 use std::time::Duration;
 
@@ -12,30 +12,30 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// How long the use of CPU is watched to tell what it is now.
+/// How long the use of CPU is watched to compute its current value.
 const SAMPLE: Duration = Duration::from_millis(200);
 
 /// Figures of the process and its host.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Process {
-    /// CPUs in use right now, of all.
+    /// Number of CPUs in use right now.
     pub cpu_now: f64,
     /// CPU time since the start.
     pub cpu_total: Duration,
     /// Memory in use, in bytes.
     pub resident: u64,
-    /// The most there ever was.
+    /// The largest amount of memory ever in use.
     pub resident_peak: Option<u64>,
     /// Open file descriptors.
     pub descriptors: usize,
-    /// How many there may be; `None` if any number.
+    /// Limit of file descriptors; `None` if there is no limit.
     pub descriptor_limit: Option<u64>,
     /// Threads of the operating system.
     pub threads: u64,
-    /// Of the host, over 1, 5 and 15 minutes.
+    /// Load of the host, over 1, 5 and 15 minutes.
     pub load: [f32; 3],
-    /// Memory of the host: what could be had, and all.
+    /// Memory of the host: available, and in all.
     pub host_memory: (u64, u64),
     /// CPUs of the host.
     pub cpus: usize,
@@ -49,13 +49,13 @@ pub struct Runtime {
     pub workers: usize,
     /// Tasks that have not ended.
     pub tasks: usize,
-    /// Tasks that wait for a worker without having one.
+    /// Tasks that could run and wait for a worker.
     pub queued: usize,
-    /// Share of the last moment that the workers were busy, 0 to 1.
+    /// Share of the last moment in which the workers were busy, 0 to 1.
     pub busy: f64,
 }
 
-/// Looks twice, a moment apart.
+/// Looks twice, with a moment in between.
 pub async fn look() -> (ProcResult<Process>, Runtime) {
     let began = Instant::now();
     let before = cpu_time();

@@ -1,4 +1,4 @@
-//! What the status page tells of this node, and of the databases that it keeps connections to.
+//! The state of this node and of its databases, for the status page.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 
 use crate::node::{Node, short_id};
 
-/// Pause between looks at the databases.
+/// Pause between two looks at the databases.
 const LOOK_AT_DATABASES: Duration = Duration::from_secs(5);
 
 /// Databases that are asked at once.
@@ -25,10 +25,10 @@ const ASKED_AT_ONCE: usize = 16;
 /// Looks at databases between two probes of the nodes, which are 15 seconds apart (http_and_ops 4.2).
 const LOOKS_PER_PROBE: u32 = 3;
 
-/// How long a finished report is good: nobody sees more than one a second (http_and_ops 4.2).
+/// How long a finished report is used: at most one a second is made (http_and_ops 4.2).
 const REPORT_LIFE: Duration = Duration::from_secs(1);
 
-/// How this node and its databases have been lately.
+/// The recent state of this node and its databases.
 pub struct Status {
     node: Arc<Node>,
     site: Site,
@@ -38,7 +38,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Of a node that starts now.
+    /// The state of a node that starts now.
     #[must_use]
     pub fn new(node: Arc<Node>) -> Self {
         let about =
@@ -46,7 +46,7 @@ impl Status {
         Self { site: Site::new(about), probe: Mutex::default(), report: Mutex::default(), node }
     }
 
-    /// The pages.
+    /// The node.
     #[must_use]
     pub fn site(&self) -> &Site {
         &self.site
@@ -66,7 +66,7 @@ impl Status {
         bytes
     }
 
-    /// What is known of the cluster: this node, and what others say of themselves with their heartbeats.
+    /// The state of the cluster: this node, and what other nodes say with their heartbeats.
     fn view(&self, databases: Databases) -> View {
         let identity = self.node.identity();
         let node = status::Node {
@@ -85,7 +85,7 @@ impl Status {
         let mut view = View { nodes: vec![node], probes: probe.into_iter().collect() };
         for heard in self.node.cluster().into_iter().flat_map(Cluster::nodes) {
             if heard.contact == Contact::Namesake {
-                // What is shown is told apart by its id.
+                // The page needs distinct ids.
                 continue;
             }
             let from = short_id(heard.id);
@@ -96,7 +96,7 @@ impl Status {
                 latency,
             };
             let answered = heard.latencies.iter().map(|(to, millis)| {
-                // Whatever a node says of itself: it is shown.
+                // Another node can send any number. One that is not a duration is shown as zero.
                 let latency = Duration::try_from_secs_f64(millis / 1000.0).unwrap_or_default();
                 probe(*to, Some(latency))
             });
@@ -116,8 +116,8 @@ impl Status {
     }
 }
 
-/// Whether a database is looked after: it is the server's own, or somebody is connected who may need it. Connections to
-/// that of a suspended tenant are ended on purpose.
+/// Whether the database's state is watched: it is the server's own, or somebody is connected who may need it. A
+/// suspended tenant has no connections on purpose.
 fn is_kept(runtime: &TenantRuntime) -> bool {
     let tenant = runtime.tenant();
     !tenant.suspend && (tenant.default || !runtime.sockets().is_empty())
@@ -135,8 +135,8 @@ fn databases(runtimes: &[Arc<TenantRuntime>]) -> Databases {
     databases
 }
 
-/// Asks the databases that are kept again and again, so that the status tells of one that went away and of its return
-/// without anybody's help, and probes the nodes. Ends when the server stops.
+/// Asks the watched databases again and again, so that the status shows when one is lost and when it is back. Also
+/// probes the nodes. Ends when the server stops.
 pub async fn watch(status: Arc<Status>) {
     let node = &status.node;
     let mut ticks = time::interval(LOOK_AT_DATABASES);
@@ -163,15 +163,16 @@ pub async fn watch(status: Arc<Status>) {
     }
 }
 
-/// Asks a database. One that nobody has used yet is left alone: no connections to it are kept.
+/// Asks a database. One that nobody has used yet is left alone.
 async fn ask(runtime: Arc<TenantRuntime>) {
     if runtime.database().health() != Health::Idle {
-        // What it says is kept where it was asked.
+        // The handle keeps the outcome.
         let _ = runtime.database().try_on().await;
     }
 }
 
-/// A message of this node to itself: how long the runtime takes to run a task and bring its answer.
+/// Sends a message from this node to itself, and measures how long the runtime takes to run a task and return its
+/// answer.
 async fn probe(status: &Status) {
     let asked = Instant::now();
     if tokio::spawn(async {}).await.is_ok() {

@@ -1,4 +1,4 @@
-//! What runs of a tenant, on this node and on the others, and the ends of that.
+//! What runs for a tenant, on this node and on the others, and ending it.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 use super::ask::{Answered, PATIENCE, Question, ask_others};
 use crate::node::{DATABASE_LIMIT, Node, RELOAD_LIMIT, short_id};
 
-/// How much longer than the end itself the answer about it is waited for.
+/// How much longer than the end itself the wait for its answer may take.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// What runs of a tenant on one node.
+/// What runs for a tenant on one node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TenantThere {
     /// Whether the database answers there.
     pub db_connected: bool,
-    /// Who reads the database's log for it, if somebody does.
+    /// Who reads the database's log for this node, if somebody does.
     pub reader: Option<ReaderThere>,
     /// Whether broadcasts from the database arrive.
     pub replication_connected: bool,
@@ -34,11 +34,11 @@ pub struct TenantThere {
     pub watchers: u64,
 }
 
-/// Who reads the log for a node.
+/// The reader of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReaderThere {
-    /// The node itself, for all.
+    /// The node itself, for all nodes.
     Owner,
     /// The node itself, for itself alone.
     Alone,
@@ -61,18 +61,18 @@ impl From<Reader> for ReaderThere {
 pub struct OnNode {
     /// Short id of the node.
     pub id: String,
-    /// What people call it.
+    /// Name of the node.
     pub name: String,
-    /// Where it is.
+    /// Region of the node.
     pub region: Option<String>,
-    /// Whether it is this one.
+    /// Whether it is this node.
     pub is_self: bool,
-    /// What runs there; `None` if nothing does. The error says why that is not known.
+    /// What runs there. `None`: nothing. The error says why it is not known.
     pub there: Result<Option<TenantThere>, AskError>,
 }
 
 impl OnNode {
-    /// What runs there, if that is known and there is something.
+    /// What runs there, if it is known and there is something.
     #[must_use]
     pub fn running(&self) -> Option<&TenantThere> {
         self.there.as_ref().ok().and_then(Option::as_ref)
@@ -86,12 +86,12 @@ impl OnNode {
     }
 }
 
-/// What runs of a tenant on this node.
+/// What runs for a tenant on this node.
 pub async fn here(node: &Node, external_id: &str) -> Option<TenantThere> {
     let runtime = node.running(external_id)?;
     let database = runtime.database();
     if database.is_connected() && !database.is_ready() {
-        // A connection that has not been used for a while is looked at; what comes of it is told by the handle itself.
+        // Checks a connection that was not used for a while. The handle keeps the outcome.
         let _ = database.try_on().await;
     }
     let db_connected = database.is_connected();
@@ -106,7 +106,7 @@ pub async fn here(node: &Node, external_id: &str) -> Option<TenantThere> {
     })
 }
 
-/// What runs of a tenant on this node, as one of several.
+/// What runs for a tenant on this node, as one of several.
 pub async fn on_this_node(node: &Node, external_id: &str) -> OnNode {
     OnNode {
         id: node.identity().id.clone(),
@@ -117,7 +117,7 @@ pub async fn on_this_node(node: &Node, external_id: &str) -> OnNode {
     }
 }
 
-/// What runs of a tenant on all nodes, this one first.
+/// What runs for a tenant on all nodes, this one first.
 pub async fn everywhere(node: &Node, external_id: &str) -> Vec<OnNode> {
     let question = Question::Tenant(external_id.to_owned());
     let others = ask_others(node, &question, PATIENCE);
@@ -154,7 +154,7 @@ pub(super) async fn reload_here(node: &Node, external_id: &str) -> bool {
     true
 }
 
-/// Has all nodes do something, this one included. Whether one of them did.
+/// Asks all nodes to do something, this one included. Returns whether one of them did.
 async fn do_everywhere(
     node: &Node,
     question: Question,
@@ -165,8 +165,8 @@ async fn do_everywhere(
     here || others.iter().any(|(_, did)| *did == Ok(true))
 }
 
-/// Tells nodes by the metadata database, which reaches also those that the bus does not. False if there is none, or it
-/// does not answer.
+/// Tells nodes through the metadata database, which also reaches nodes that the bus does not. False if there is none,
+/// or if it does not answer.
 async fn tell(node: &Node, operation: Operation, external_id: &str) -> bool {
     let Some(directory) = node.tenants().directory() else { return false };
     match directory.tell_operation(operation, external_id).await {
@@ -178,15 +178,15 @@ async fn tell(node: &Node, operation: Operation, external_id: &str) -> bool {
     }
 }
 
-/// Whether something runs of a tenant on another node.
+/// Whether something runs for a tenant on another node.
 async fn runs_elsewhere(node: &Node, external_id: &str) -> bool {
     let question = Question::Tenant(external_id.to_owned());
     let others: Vec<Answered<Option<TenantThere>>> = ask_others(node, &question, PATIENCE).await;
     others.iter().any(|(_, there)| matches!(there, Ok(Some(there)) if there.db_connected))
 }
 
-/// Ends a tenant's connections to its database on all nodes; sockets stay. False if there was nothing to end, as far as
-/// is known.
+/// Ends a tenant's connections to its database on all nodes; sockets stay. False if, as far as is known, there were
+/// none.
 pub async fn end_database(node: &Node, external_id: &str) -> bool {
     let here = end_database_here(node, external_id);
     if node.tenants().directory().is_some() {
@@ -198,15 +198,15 @@ pub async fn end_database(node: &Node, external_id: &str) -> bool {
     do_everywhere(node, Question::EndDatabase(external_id.to_owned()), DATABASE_LIMIT, here).await
 }
 
-/// Ends a tenant's replication sessions on all nodes: of one that reads alone, another would take its place. False if
-/// there was nothing to end.
+/// Ends a tenant's replication sessions on all nodes. If only one reader ended, another node would take its place.
+/// False if there were none.
 pub async fn end_replication(node: &Node, external_id: &str) -> bool {
     let here = end_replication_here(node, external_id);
     do_everywhere(node, Question::EndReplication(external_id.to_owned()), DATABASE_LIMIT, here).await
 }
 
-/// Ends a tenant's sockets and its connections to its database on all nodes. False if there was nothing to end here, and
-/// it is not known of others.
+/// Ends a tenant's sockets and its connections to its database on all nodes. False if there were none here and nothing
+/// is known of other nodes.
 pub async fn reload(node: &Node, external_id: &str) -> bool {
     let here = reload_here(node, external_id);
     if tell(node, Operation::Reload, external_id).await {

@@ -7,34 +7,35 @@ use realtime_channels::{
     counters::TransportKind, first_generation::Legacy, sockets::Era, tenant_runtime::TenantRuntime,
     token::Token,
 };
+use realtime_codes::ErrorCode;
 use realtime_protocol::{HandshakeRefusal, Vsn};
 use tokio::time::{self, Instant};
 
 use super::query::Query;
 use crate::{node::Node, operators::logging};
 
-/// What those are told whose tenant cannot be looked up (http_and_ops 2.8).
+/// The answer if the tenant cannot be looked up (http_and_ops 2.8).
 pub const NOT_KNOWN: &str = "Error connecting to Realtime";
 
 /// A refused handshake.
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) text: Cow<'static, str>,
-    code: &'static str,
+    code: ErrorCode,
     /// `external_id` of the tenant, if there is one.
     tenant: Option<Arc<str>>,
 }
 
 impl Refusal {
-    /// Of a tenant.
+    /// Adds the tenant that it concerns.
     fn of(mut self, runtime: &TenantRuntime) -> Self {
         self.tenant = Some(Arc::clone(runtime.name()));
         self
     }
 
-    /// Logs it and lets the client wait for the answer (protocol 1.6).
+    /// Logs it, and delays the answer (protocol 1.6).
     pub(super) async fn delay(&self, node: &Node) {
-        tracing::warn!(tenant = self.tenant.as_deref(), code = self.code, "{}", self.text);
+        tracing::warn!(tenant = self.tenant.as_deref(), code = self.code.as_str(), "{}", self.text);
         time::sleep(node.settings().connect_error_backoff).await;
     }
 }
@@ -42,19 +43,19 @@ impl Refusal {
 impl From<HandshakeRefusal> for Refusal {
     fn from(refusal: HandshakeRefusal) -> Self {
         let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, text: refusal.text().into(), code: refusal.code().as_str(), tenant: None }
+        Self { status, text: refusal.text().into(), code: refusal.code(), tenant: None }
     }
 }
 
 /// A client that passed the checks.
 pub(super) struct Admitted {
     pub(super) runtime: Arc<TenantRuntime>,
-    /// When it passed them.
+    /// The era in which it passed them.
     pub(super) era: Era,
     pub(super) token: Arc<Token>,
 }
 
-/// The checks of protocol 1.6, timed.
+/// Makes the checks of protocol 1.6, and measures them.
 pub(super) async fn admit(
     node: &Node,
     headers: &HeaderMap,
@@ -68,18 +69,18 @@ pub(super) async fn admit(
     admitted
 }
 
-/// The checks of protocol 1.6 in their order.
+/// Makes the checks of protocol 1.6 in their order.
 async fn check(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Admitted, Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let runtime = node.runtime_for_host(host).await.map_err(|_| Refusal {
         status: StatusCode::INTERNAL_SERVER_ERROR,
         text: NOT_KNOWN.into(),
-        code: "ErrorConnectingToWebsocket",
+        code: ErrorCode::ErrorConnectingToWebsocket,
         tenant: None,
     })?;
     let runtime = runtime.ok_or(HandshakeRefusal::TenantNotFound)?;
     logging::is_for(runtime.name());
-    // Before anything that may change is looked at.
+    // Must be taken before anything that may change is read.
     let era = runtime.sockets().era();
     let tenant = runtime.tenant();
     let refuse = |refusal: HandshakeRefusal| Refusal::from(refusal).of(&runtime);
@@ -90,7 +91,7 @@ async fn check(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Admitt
         Some(legacy) if !legacy.settings().secure => Arc::clone(legacy.anonymous()),
         legacy => Arc::new(token(&runtime, legacy, headers, query)?),
     };
-    // The first on a node that has had nobody of the tenant: how many there are elsewhere is still to be told.
+    // If the tenant had nobody on this node so far, other nodes have to tell how many users they have.
     runtime.hear_others().await;
     if runtime.users().total() >= tenant.limits.max_concurrent_users {
         return Err(refuse(HandshakeRefusal::ConnectionRateLimitReached));
@@ -101,8 +102,8 @@ async fn check(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Admitt
     Ok(Admitted { runtime, era, token })
 }
 
-/// The token that a client brings, verified. Where the first generation is served, `token` is a place for it too, and no
-/// claim has to be there (legacy 1.2).
+/// The verified token of a client. If the first generation is served, the parameter `token` can hold it, too, and no
+/// claim is required (legacy 1.2).
 fn token(
     runtime: &TenantRuntime,
     legacy: Option<&Arc<Legacy>>,
@@ -118,7 +119,8 @@ fn token(
     let verified = runtime.verify(&key).or_else(|error| match legacy {
         Some(_) => runtime.verify_first_generation(&key).inspect(|token| {
             if token.exp == i64::MAX {
-                tracing::info!(code = "TokenWithoutExpiry", "a token was accepted that never expires");
+                let code = ErrorCode::TokenWithoutExpiry.as_str();
+                tracing::info!(code, "a token was accepted that never expires");
             }
         }),
         None => Err(error),
@@ -126,6 +128,6 @@ fn token(
     verified.map_err(|error| {
         let (status, text) = error.handshake();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
-        Refusal { status, text, code: error.code(), tenant: Some(Arc::clone(runtime.name())) }
+        Refusal { status, text, code: error.error_code(), tenant: Some(Arc::clone(runtime.name())) }
     })
 }

@@ -1,4 +1,4 @@
-//! What a WebSocket's task needs of the one that its messages go to.
+//! The interface between a WebSocket's task and the receiver of its messages.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use realtime_hub::Outbox;
 use realtime_protocol::Opcode;
 use tokio::time::{Duration, Instant};
 
-/// Takes a socket's messages and fills its outbox: a client's session, with its [`Driver`]; an echo where the transport
-/// is tested for itself.
+/// Takes a socket's messages and fills its outbox: a client's session with its [`Driver`], or an echo when the
+/// transport is tested alone.
 pub trait Conversation: Send + 'static {
     /// Where frames to the client wait.
     fn outbox(&self) -> &Arc<Outbox>;
@@ -17,7 +17,7 @@ pub trait Conversation: Send + 'static {
     /// The tenant that log lines are about.
     fn tenant(&self) -> &str;
 
-    /// Counts what one read brought, and how long it took to handle.
+    /// Counts the bytes of a read, and the time that handling them took.
     fn count(&self, bytes: usize, took: Duration);
 
     /// Counts that the socket is closed because it reads too slowly.
@@ -44,7 +44,7 @@ pub trait Conversation: Send + 'static {
     /// When the conversation ends.
     fn event(&mut self) -> impl Future<Output = Result<(), Ending>> + Send;
 
-    /// Acts on what others signalled through the outbox.
+    /// Acts on signals in the outbox.
     ///
     /// # Errors
     /// When the conversation ends.
@@ -53,13 +53,13 @@ pub trait Conversation: Send + 'static {
     /// The next moment at which [`on_time`](Self::on_time) has something to do.
     fn wake_at(&self) -> Option<Instant>;
 
-    /// Does what has become due.
+    /// Does everything that is due.
     ///
     /// # Errors
     /// When the conversation ends.
     fn on_time(&mut self) -> Result<(), Ending>;
 
-    /// Ends it, before the last frames are written.
+    /// Ends the conversation, before the last frames are written.
     fn end(&mut self);
 }
 

@@ -1,5 +1,4 @@
-//! How clients reach the server: the listener, WebSockets and long-poll, and what a socket's task needs of its connection,
-//! plain or encrypted.
+//! How clients reach the server: the listener, WebSockets and long-poll, plain or encrypted.
 
 mod admission;
 pub mod conversation;
@@ -23,18 +22,18 @@ use socket2::SockRef;
 pub use tls::TlsSocket;
 use tokio::net::TcpStream;
 
-/// A connection that is read and written without waiting, by its task and, for writes, by publishers.
+/// A connection with non-blocking reads and writes. Its task reads and writes; publishers write, too.
 pub trait Transport: Sink + 'static {
     /// Returns when there may be something to read. Cancel safe.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Returns when something may be written. Cancel safe.
+    /// Returns when the connection may take more. Cancel safe.
     fn writable(&self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Reads what is there into the buffer's spare room; 0 at the end.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if nothing is there; else the connection is of no use any more.
+    /// [`io::ErrorKind::WouldBlock`] if nothing is there. Any other error: the connection cannot be used any more.
     fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize>;
 
     /// Tells the peer that nothing more will come. It may still send.
@@ -55,7 +54,7 @@ impl Transport for TcpStream {
     }
 
     fn end(&self) {
-        // One that is gone needs no end.
+        // A connection that is gone needs no end.
         let _ = SockRef::from(self).shutdown(Shutdown::Write);
     }
 }

@@ -1,14 +1,14 @@
-//! What is known of the connection that a request came by.
+//! Facts about the connection of a request.
 
 use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Where a request's connection comes from: the client, or the proxy before the server.
+/// Address of the other side: the client, or the proxy before the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
-/// Holds a connection's place among those allowed; travels with the socket after an upgrade.
+/// Holds a connection's place. It stays with the socket after an upgrade.
 #[derive(Debug, Clone)]
 pub struct ConnectionPermit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
 

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-/// Of a socket: those of its handshake that begin with `x-`, as a JSON object.
+/// For a socket: the headers of its handshake that begin with `x-`, as a JSON object.
 pub fn of_handshake(headers: &HeaderMap) -> Arc<str> {
     object(headers, |name| name.starts_with("x-"))
 }
 
-/// Of a request: all, as a JSON object.
+/// For a request: all headers, as a JSON object.
 pub fn of_request(headers: &HeaderMap) -> Arc<str> {
     object(headers, |_| true)
 }
 
-/// Of several headers of one name the last counts.
+/// If a header is repeated, the last value counts.
 fn object(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> Arc<str> {
     let mut object = Map::new();
     for (name, value) in headers.iter().filter(|(name, _)| wanted(name.as_str())) {

@@ -1,8 +1,8 @@
-//! The query of a handshake. Pure, and of no other module: `crates/server/fuzz` takes this very file.
+//! The query of a handshake. Pure, and without other modules: `crates/server/fuzz` includes this file.
 
 use realtime_protocol::{UnsupportedVsn, Vsn};
 
-/// The parameters of an upgrade request that mean something (protocol 1.2).
+/// The parameters of an upgrade request that have a meaning (protocol 1.2).
 pub(super) struct Query {
     vsn: Option<String>,
     vsn_repeated: bool,
@@ -30,7 +30,7 @@ impl Query {
     }
 
     pub(super) fn vsn(&self) -> Result<Vsn, UnsupportedVsn> {
-        // A repeated parameter is no version at all.
+        // A repeated parameter is not a valid version.
         Vsn::negotiate(if self.vsn_repeated { Some("") } else { self.vsn.as_deref() })
     }
 }

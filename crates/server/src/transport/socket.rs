@@ -1,8 +1,9 @@
-//! The I/O of one WebSocket: reads frames into its session, writes its outbox, watches for silence.
+//! The I/O of one WebSocket: reads frames into its session, writes its outbox, and closes it if the client is silent.
 
 use std::{io, sync::Arc, time::Duration};
 
 use realtime_channels::driver::Ending;
+use realtime_codes::ErrorCode;
 use realtime_hub::{Closed, Flush, Holding, Outbox};
 use realtime_protocol::frame;
 use tokio::time::{self, Instant};
@@ -13,16 +14,16 @@ use super::{
     ws::reader::{Event, Reader},
 };
 
-/// A client that sends nothing for this long is gone, unless set otherwise (protocol 1.8).
+/// Default of the time after which a silent client counts as gone (protocol 1.8).
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Close code of an idle socket (protocol 1.10).
 const CLOSE_IDLE: u16 = 1000;
 
-/// Close code of a client that reads slower than its rooms talk: "try again later" (RFC 6455 registry).
+/// Close code of a client that reads more slowly than its rooms send: "try again later" (RFC 6455 registry).
 pub const CLOSE_SLOW_CONSUMER: u16 = 1013;
 
-/// How long what is queued, the close frame and the client's answer may take together.
+/// How long the queued frames, the close frame and the client's answer may take together.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a client that was sent a close frame may be silent.
@@ -31,28 +32,27 @@ const QUIET_LIMIT: Duration = Duration::from_secs(1);
 /// Reads in a row before other tasks get their turn.
 const READS_PER_TURN: usize = 2;
 
-/// Turns in a row with more to read than they take, before the socket rests between them: a burst of some tens of
-/// kilobytes is read without delay.
+/// Full turns in a row before the socket rests between turns. A burst of some tens of kilobytes is read without delay.
 const FULL_TURNS: u8 = 8;
 
-/// How long it rests. A client that sends all it can takes its turn 200 times a second, some thousands of small
-/// messages: the rest of the machine is for others.
+/// Length of a rest. A client that sends as much as it can gets 200 turns a second, some thousands of small messages.
+/// The rest of the machine's time is for others.
 const REST: Duration = Duration::from_millis(5);
 
-/// What a socket holds is counted in steps of so many bytes: an idle one counts nothing.
+/// Memory of a socket is counted in steps of this many bytes. An idle socket counts nothing.
 const COUNTED: usize = 4_096;
 
 /// Why the socket ends.
 enum End {
-    /// The client is gone, or broke off.
+    /// The client is gone, or has broken the connection.
     Gone,
     /// Send a close frame with this code and wait for the client's.
     Close(u16),
     /// Answer the client's close frame.
     Answer(u16),
-    /// The client broke the protocol: what comes from it means nothing any more, its close frame neither.
+    /// The client has broken the protocol. Nothing that it sends has a meaning any more, not even a close frame.
     Fail(u16),
-    /// Too slow: what is queued is dropped, but for a frame that is partly written.
+    /// The client is too slow. Queued frames are dropped, except one that is partly written.
     TooSlow,
 }
 
@@ -65,10 +65,10 @@ impl From<Ending> for End {
     }
 }
 
-/// Serves one upgraded connection until it ends. The session's outbox has to write to `stream`; `permit` is
-/// held as long.
+/// Serves one upgraded connection until it ends. The session's outbox must write to `stream`. `permit` is held
+/// meanwhile.
 ///
-/// No `async fn`: its arguments would stay in the future beside what they are moved into, for each socket.
+/// Not an `async fn`: each socket's future would keep the arguments beside the places they are moved to.
 pub fn run<T: Transport, C: Conversation>(
     stream: Arc<T>,
     reader: Reader,
@@ -105,22 +105,22 @@ struct Socket<T, C> {
     outbox: Arc<Outbox>,
     /// How long the client may be silent.
     idle_limit: Duration,
-    /// When the client last sent anything, or might have if it had been read.
+    /// When the client last sent something. Time in which it was not read does not count.
     heard: Instant,
-    /// Whether the session refuses to read.
+    /// Whether the session refuses input.
     deaf: bool,
-    /// What was read and waits.
+    /// Memory of what was read and waits.
     holding: Holding,
-    /// Turns in a row with more to read than they took.
+    /// Full turns in a row: there was more to read than a turn takes.
     full_turns: u8,
-    /// It sent more than its share: not read before this.
+    /// The client has sent more than its share: it is not read before this time.
     resting: Option<Instant>,
     _permit: ConnectionPermit,
 }
 
 impl<T: Transport, C: Conversation> Socket<T, C> {
     async fn serve(&mut self) -> End {
-        // Frames that came with the upgrade request wait for no further read.
+        // Frames that came with the upgrade request need no further read.
         if let Err(end) = self.read_events() {
             return end;
         }
@@ -136,7 +136,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             };
             let wants_input = self.driver.wants_input();
             if self.deaf || !wants_input {
-                // It is not the client that is silent.
+                // The silence is ours: the client was not read.
                 self.heard = Instant::now();
             }
             self.deaf = !wants_input;
@@ -150,7 +150,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             let held = self.reader.held() + self.driver.waiting_bytes();
             self.holding.set(held - held % COUNTED);
             if self.full_turns > 0 && self.resting.is_none() {
-                // There is more to read, after those who wait for their turn.
+                // There is more to read. Other tasks get their turn first.
                 tokio::task::yield_now().await;
             }
             let input = wants_input && self.resting.is_none();
@@ -180,7 +180,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         Ok(self.driver.on_time()?)
     }
 
-    /// Reads what is there, up to a fair share; rests if there is more.
+    /// Reads what is there, up to a fair share. Rests if there is more.
     fn read(&mut self) -> Result<(), End> {
         for _ in 0..READS_PER_TURN {
             match self.stream.try_read_buf(self.reader.space()) {
@@ -220,7 +220,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 Ok(Some(Event::Close(code))) => return Err(End::Answer(code)),
                 Err(violation) => {
                     let tenant = self.driver.tenant();
-                    let code = "MalformedWebSocketMessage";
+                    let code = ErrorCode::MalformedWebSocketMessage.as_str();
                     tracing::warn!(tenant, code, error = %violation, "websocket violation");
                     return Err(End::Fail(violation.close_code()));
                 }
@@ -228,7 +228,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         }
     }
 
-    /// Ends the connection as RFC 6455 7.1 has it, within [`CLOSE_LIMIT`].
+    /// Closes the connection by the rules of RFC 6455 7.1, within [`CLOSE_LIMIT`].
     async fn close(&mut self, end: End) {
         let failed = matches!(end, End::Fail(_));
         let (code, rest, answered) = match end {
@@ -241,8 +241,8 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 self.reader = Reader::default();
                 tracing::warn!(
                     tenant = self.driver.tenant(),
-                    code = "SlowConsumer",
-                    "socket closed: it reads slower than its channels talk, or holds most where too much is held"
+                    code = ErrorCode::SlowConsumer.as_str(),
+                    "socket closed: it reads more slowly than its channels send, or held most of the memory for clients"
                 );
                 (CLOSE_SLOW_CONSUMER, false, false)
             }
@@ -253,7 +253,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 self.stream.writable().await?;
             }
             if failed {
-                // It sees the end behind the close frame, and has nothing to wait for.
+                // The client sees the end after the close frame, and has nothing to wait for.
                 self.stream.end();
                 self.drop_input().await
             } else if answered {
@@ -268,7 +268,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         }
     }
 
-    /// Reads and drops what comes until the client goes or pauses, for the reason of [`Self::await_close`].
+    /// Reads and drops input until the client leaves or pauses; see [`Self::await_close`].
     async fn drop_input(&mut self) -> io::Result<()> {
         self.reader = Reader::default();
         loop {
@@ -282,14 +282,14 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         }
     }
 
-    /// Reads and drops what the client sent before it saw our close frame, until it answers or goes: closing
-    /// on unread data would reset the connection and could take the close frame with it.
+    /// Reads and drops what the client sent before it saw our close frame, until it answers or leaves. Closing with
+    /// unread input would reset the connection, and the client might lose the close frame.
     async fn await_close(&mut self) -> io::Result<()> {
         loop {
             match self.reader.next_event() {
                 Ok(Some(Event::Close(_))) => return Ok(()),
                 Ok(Some(_)) => continue,
-                // After a violation the stream has no frames any more: what comes is dropped until it pauses.
+                // After a violation the stream has no frames any more. Input is dropped until it pauses.
                 Err(_) => self.reader = Reader::default(),
                 Ok(None) => {}
             }

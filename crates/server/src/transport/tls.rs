@@ -1,6 +1,6 @@
-//! An encrypted connection that anybody can write to, as to a plain one.
+//! An encrypted connection that any task can write to, as to a plain one.
 //!
-//! The TLS session and what it keeps are under a lock: publishers encrypt and write, the socket's task reads. What the
+//! The TLS session and its buffers are under a lock. Publishers encrypt and write; the socket's task reads. What the
 //! socket does not take stays in the session, at most [`BUFFER`] bytes, and the outbox is told so.
 
 use std::io::{self, BufRead as _, IoSlice, Read, Write};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::Transport;
 
-/// Most bytes that wait encrypted for the socket to take them.
+/// Encrypted bytes that may wait for the socket to take them.
 const BUFFER: usize = 64 * 1024;
 
 /// An encrypted connection after its handshake.
@@ -24,20 +24,20 @@ pub struct TlsSocket {
 }
 
 impl TlsSocket {
-    /// Takes a connection over from whoever made the handshake.
+    /// Takes over a connection after its handshake.
     #[must_use]
     pub fn new(tcp: TcpStream, mut session: ServerConnection) -> Self {
         session.set_buffer_limit(Some(BUFFER));
         Self { tcp, session: Mutex::new(session) }
     }
 
-    /// Whether something was decrypted that nobody has read: the operating system does not tell of that.
+    /// Whether there are decrypted bytes that nobody has read. The operating system does not know of them.
     fn has_plaintext(&self) -> bool {
         let mut session = self.session.lock();
         !matches!(session.reader().fill_buf(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Writes what the session keeps. False if the socket does not take all of it.
+    /// Writes the session's buffers. False if the socket does not take all of them.
     fn drain(&self, session: &mut ServerConnection) -> io::Result<bool> {
         while session.wants_write() {
             match session.write_tls(&mut NonBlocking(&self.tcp)) {
@@ -54,7 +54,7 @@ impl TlsSocket {
 impl Sink for TlsSocket {
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut session = self.session.lock();
-        // What was taken before goes first, and nothing is added to what the socket does not take.
+        // What waits goes first. Nothing is added while the socket does not take it.
         if !self.drain(&mut session)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -77,8 +77,8 @@ impl Transport for TlsSocket {
         self.tcp.writable()
     }
 
-    /// As many records as there is room for: a client may send one for each small message, and is given its turns by
-    /// reads.
+    /// Reads as many records as there is room for: a client may send one for each small message, and turns are counted
+    /// in reads.
     fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut session = self.session.lock();
         let mut taken = 0;
@@ -97,7 +97,7 @@ impl Transport for TlsSocket {
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The peer went without a word: for a WebSocket that is the end as well.
+                // The peer left without an alert. For a WebSocket that is an end, too.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(taken),
                 Err(error) => return Err(error),
             }
@@ -121,7 +121,7 @@ impl Transport for TlsSocket {
     }
 }
 
-/// The socket for a library that reads and writes for as long as it is not told to wait.
+/// The socket for a library that reads and writes until it is told to wait.
 struct NonBlocking<'a>(&'a TcpStream);
 
 impl Read for NonBlocking<'_> {

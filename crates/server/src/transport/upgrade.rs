@@ -39,7 +39,7 @@ pub async fn websocket(
     if request.method() != http::Method::GET {
         return StatusCode::BAD_REQUEST.into_response();
     }
-    // Before everything else and without delay (protocol 1.3).
+    // Comes first, and is refused without delay (protocol 1.3).
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let Ok(vsn) = query.vsn() else { return StatusCode::FORBIDDEN.into_response() };
     let admitted = match admit(&node, request.headers(), &query, TransportKind::WebSocket, vsn).await {
@@ -73,7 +73,7 @@ pub async fn websocket(
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-/// Waits for the upgrade to be complete and starts the socket.
+/// Waits for the upgrade to be complete, and starts the socket.
 async fn serve(upgrade: OnUpgrade, start: Start) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
@@ -82,7 +82,7 @@ async fn serve(upgrade: OnUpgrade, start: Start) {
             return;
         }
     };
-    // Off the HTTP server's layers: what stays is the socket and what was read beyond the request.
+    // Unwraps the HTTP server's layers. The socket and the bytes that were read beyond the request stay.
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => return start.socket(parts.io.into_inner(), &parts.read_buf),
         Err(upgraded) => upgraded,
@@ -116,7 +116,7 @@ impl Start {
         let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers).at(Some(peer.0));
         let session = session.serving(node.legacy().cloned());
         let reader = Reader::new(already_read);
-        // A task of its own: the one so far is larger than what a socket needs for the rest of its life.
+        // A task of its own: the current one is larger than a socket needs for the rest of its life.
         let driver = Driver::new(session, runtime, era);
         node.sockets().spawn(socket::run(stream, reader, driver, node.settings().idle_limit, permit));
     }

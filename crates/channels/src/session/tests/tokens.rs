@@ -117,7 +117,7 @@ async fn a_former_token_sees_nothing_past_its_expiry() {
     );
 }
 
-/// The same while the database is in trouble, and after it was put in another's place.
+/// A former token sees nothing past its expiry, even if the database does not answer, or if another one has taken its place.
 #[tokio::test(start_paused = true)]
 async fn a_former_token_sees_nothing_past_its_expiry_in_trouble() {
     for replaced in [false, true] {

@@ -7,19 +7,19 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::answers::text;
 
-/// Knows the one who may come in, by digests: comparing these takes as long for a good guess as for a bad one.
+/// Checks a name and a password. It compares digests, so that a good guess takes as long as a bad one.
 pub struct Basic {
     user: digest::Digest,
     password: digest::Digest,
 }
 
 impl Basic {
-    /// For who knows these words.
+    /// Accepts this name and password.
     pub fn new(user: &SecretString, password: &SecretString) -> Self {
         Self { user: hash(user.expose_secret()), password: hash(password.expose_secret()) }
     }
 
-    /// The name of who asks, if they may.
+    /// The name of the person, if the password is right.
     pub fn admit(&self, headers: &HeaderMap) -> Option<String> {
         let (scheme, credentials) = text(headers, header::AUTHORIZATION)?.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") {
@@ -30,7 +30,7 @@ impl Basic {
         let same = |expected: &digest::Digest, given: &str| {
             verify_slices_are_equal(expected.as_ref(), hash(given).as_ref()).is_ok()
         };
-        // Both are compared in any case: how long it takes does not tell whether the name was right.
+        // Both are always compared, so that the time does not tell whether the name was right.
         let (user_is, password_is) = (same(&self.user, user), same(&self.password, password));
         (user_is & password_is).then(|| user.to_owned())
     }

@@ -1,5 +1,5 @@
-//! Who may see the dashboard and act in it (http_and_ops 3.1): one layer before all of its routes, so that none of
-//! them can forget to ask.
+//! Who may see the dashboard and act in it (http_and_ops 3.1). One layer guards all routes, so that no route can
+//! forget to ask.
 
 mod basic;
 mod seal;
@@ -34,14 +34,15 @@ use crate::{
 /// Logins of one address that may fail in a row.
 const FAILURES: u32 = 10;
 
-/// After this time one of them is forgotten.
+/// Time after which one failed login is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(6);
 
 /// Largest form, in bytes: a statement for the SQL inspector.
 const MAX_FORM: usize = 128 * 1024;
 
-/// Of every answer. Pages hold secrets of operators: they are kept by no cache and shown in no frame; what they
-/// load and where forms lead is this server. `same-origin` because browsers send no origin with forms otherwise.
+/// Headers of every answer. Pages can hold operators' secrets, so no cache keeps them and no other page can frame
+/// them. They load and submit only to this server. `same-origin`, because without it browsers send no origin with
+/// forms.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -58,7 +59,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 /// Who may come in.
 pub struct Access {
     kind: Kind,
-    /// Of names and passwords.
+    /// Limits failed logins.
     throttle: Throttle,
     seals: Seals,
 }
@@ -66,15 +67,15 @@ pub struct Access {
 enum Kind {
     Basic(Basic),
     Zta(Box<Zta>),
-    /// It could not be set up: nobody may.
+    /// The access could not be set up, so nobody may see the dashboard.
     Closed,
 }
 
-/// Why a name and a password did not do.
+/// Why a login failed.
 enum Failure {
-    /// They are wrong, or there are none.
+    /// The name or password is wrong or missing.
     Unknown,
-    /// For so long nobody at that address is asked.
+    /// The address has failed too often, and has to wait for this long.
     Barred(Duration),
 }
 
@@ -94,21 +95,21 @@ impl Failure {
     }
 }
 
-/// Who looks at a page.
+/// The person who looks at a page.
 #[derive(Debug, Clone)]
 pub struct Visitor {
-    /// Their name, for the log.
+    /// Name of the person, for the log.
     pub who: String,
-    /// What their forms have to carry.
+    /// The seal that this person's forms have to carry.
     pub seal: String,
 }
 
-/// The fields of a form that came with its seal.
+/// The fields of a form whose seal was right.
 #[derive(Debug, Clone, Default)]
 pub struct Form(Arc<Vec<(String, String)>>);
 
 impl Form {
-    /// A field's value without white space around it; empty if there is none.
+    /// A field's value without white space around it; empty if it is missing.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
@@ -122,7 +123,7 @@ impl Form {
 }
 
 impl Access {
-    /// As the settings say.
+    /// Access as the settings demand.
     #[must_use]
     pub fn new(settings: &DashboardSettings) -> Self {
         let kind = match &settings.access {
@@ -138,7 +139,7 @@ impl Access {
         Self { kind, throttle: Throttle::new(FAILURES, FORGOTTEN), seals: Seals::new(&settings.secret) }
     }
 
-    /// Who asks, or the answer to those who may not.
+    /// The person who asks, or the answer that refuses them.
     async fn admit(&self, request: &http::HeaderMap, peer: IpAddr) -> Result<String, Response> {
         match &self.kind {
             Kind::Basic(basic) => self.log_in(basic, request, peer).map_err(Failure::into_response),
@@ -155,7 +156,7 @@ impl Access {
         }
     }
 
-    /// By a name and a password. A request without them is no failure: browsers ask without them first.
+    /// Logs in with a name and a password. A request without them is no failure, because browsers first ask without.
     fn log_in(&self, basic: &Basic, headers: &http::HeaderMap, peer: IpAddr) -> Result<String, Failure> {
         if !headers.contains_key(header::AUTHORIZATION) {
             return Err(Failure::Unknown);
@@ -199,7 +200,7 @@ impl Access {
     }
 }
 
-/// Lets those in who may, hands on who they are, and takes forms only from our own pages.
+/// Guards all routes: refuses strangers, hands on who asks, and takes forms only from our own pages.
 pub async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     let mut response = admitted(&access, request, next).await;
     for (name, value) in HEADERS {
@@ -209,7 +210,7 @@ pub async fn guard(State(access): State<Arc<Access>>, request: Request, next: Ne
 }
 
 async fn admitted(access: &Access, request: Request, next: Next) -> Response {
-    // The listener puts it there.
+    // The listener sets it.
     let peer = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| *address);
     let who = match access.admit(request.headers(), peer).await {
         Ok(who) => who,

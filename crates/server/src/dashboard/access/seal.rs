@@ -1,7 +1,7 @@
-//! What keeps other sites from acting in the name of who is logged in.
+//! Keeps other sites from acting in the name of a person who is logged in.
 //!
-//! Browsers send credentials along with any request. So a form carries a seal: the code of a secret cookie, which
-//! other sites can neither read nor set. And browsers tell where a request comes from.
+//! Browsers send credentials along with any request. So each form carries a seal, made from a secret cookie that other
+//! sites can neither read nor set. Browsers also tell which site a request comes from.
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -17,15 +17,15 @@ const COOKIE: &str = "realtime_dashboard";
 pub struct Seals(hmac::Key);
 
 impl Seals {
-    /// Seals of a secret.
+    /// Makes seals with a secret.
     pub fn new(secret: &SecretString) -> Self {
-        // A key of its own: the secret may serve other purposes.
+        // A key of its own, because the secret may serve other purposes too.
         let base = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
         let derived = hmac::sign(&base, b"realtime dashboard forms");
         Self(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
     }
 
-    /// The seal of a cookie for somebody.
+    /// The seal of a cookie for a person.
     pub fn seal(&self, cookie: &str, who: &str) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, message(cookie, who).as_bytes()))
     }
@@ -42,7 +42,7 @@ fn message(cookie: &str, who: &str) -> String {
     format!("{cookie}\n{who}")
 }
 
-/// The request's cookie, if it has one of ours.
+/// The request's dashboard cookie.
 pub fn cookie(headers: &HeaderMap) -> Option<&str> {
     headers
         .get_all(header::COOKIE)
@@ -61,9 +61,9 @@ pub fn new_cookie(base: &str, secure: bool) -> (String, Option<HeaderValue>) {
     (value, HeaderValue::from_str(&header).ok())
 }
 
-/// Whether a request comes from one of our own pages. Browsers that do not tell at all are not believed.
+/// Whether a request comes from one of our own pages. False if the browser does not tell.
 pub fn is_same_origin(headers: &HeaderMap) -> bool {
-    // Not sent on plain HTTP, but where it is, no proxy in between can make it wrong.
+    // Browsers do not send it over plain HTTP. If it is there, no proxy can have made it wrong.
     if let Some(site) = text(headers, "sec-fetch-site") {
         return site == "same-origin";
     }

@@ -1,4 +1,4 @@
-//! Cloudflare Access: who comes through it brings a token that its keys verify (http_and_ops 3.1).
+//! Cloudflare Access: a request that comes through it has a token, which its keys verify (http_and_ops 3.1).
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::answers::text;
 
-/// Where the token is.
+/// The header with the token.
 const HEADER: &str = "cf-access-jwt-assertion";
 
-/// Where a team's keys are.
+/// The path of a team's keys.
 const CERTS: &str = "/cdn-cgi/access/certs";
 
 /// How long the keys may take to come.
@@ -22,21 +22,21 @@ const FETCH_LIMIT: Duration = Duration::from_secs(5);
 /// Largest answer that is read, in bytes: a key set has a few thousand.
 const MAX_KEYS: usize = 256 * 1024;
 
-/// Keys are asked for anew after this long. They change every few weeks, and the old ones stay good for days.
+/// Age at which keys are fetched again. They change every few weeks, and old ones stay valid for days.
 const KEYS_LIFE: Duration = Duration::from_secs(3600);
 
-/// Tokens of unknown keys make us ask again, but no more often than this.
+/// Shortest time between two fetches because of a token with an unknown key.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// While there are no keys at all, those who ask within this time after a failure share it.
+/// While there are no keys at all, everyone who asks within this time after a failure gets the same failure.
 const FAILURE_LIFE: Duration = Duration::from_secs(1);
 
-/// Why somebody does not come in.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// They have no token that is good.
+    /// It has no valid token.
     Denied(&'static str),
-    /// The keys cannot be had.
+    /// The keys cannot be fetched.
     Unavailable,
 }
 
@@ -45,7 +45,7 @@ pub struct Zta {
     team: String,
     audience: Option<String>,
     client: reqwest::Client,
-    /// Held while keys are being fetched, so that all who wait share one answer.
+    /// Locked while keys are being fetched, so that all who wait share one answer.
     keys: Mutex<Cached>,
 }
 
@@ -56,7 +56,7 @@ struct Cached {
 }
 
 impl Zta {
-    /// For whom a team lets through, to an application if one is named. `team` is an origin.
+    /// Verifies tokens of a team, for one application if it is named. `team` is an origin.
     pub fn new(team: String, audience: Option<String>) -> reqwest::Result<Self> {
         let client = reqwest::Client::builder()
             .timeout(FETCH_LIMIT)
@@ -66,12 +66,12 @@ impl Zta {
         Ok(Self { team, audience, client, keys: Mutex::default() })
     }
 
-    /// Who asks, if they may.
+    /// The person who asks, if their token is valid.
     pub async fn admit(&self, headers: &HeaderMap) -> Result<String, Refusal> {
         let token = text(headers, HEADER).ok_or(Refusal::Denied("no token"))?;
         let now = Clock::System.unix_seconds();
         let verified = match self.verifier(false).await?.verify_any(token, now) {
-            // A key that came after ours.
+            // The token's key may be newer than ours.
             Err(AuthError::SignerForKid(_)) => self.verifier(true).await?.verify_any(token, now),
             verified => verified,
         };
@@ -79,7 +79,7 @@ impl Zta {
         self.check(&claims, now)
     }
 
-    /// What the signature does not tell: that the token is of this team and for this application, and ends.
+    /// Checks what the signature does not prove: that the token is of this team, for this application, and expires.
     fn check(&self, claims: &Map<String, Value>, now: u64) -> Result<String, Refusal> {
         if claims.get("iss").and_then(Value::as_str) != Some(&self.team) {
             return Err(Refusal::Denied("a token of another team"));
@@ -104,7 +104,7 @@ impl Zta {
         Ok(who.unwrap_or("unknown").to_owned())
     }
 
-    /// The keys at hand, or fresh ones. Where fresh ones cannot be had, older ones stand.
+    /// The cached keys, or fresh ones. If fresh ones cannot be fetched, older ones stay in use.
     async fn verifier(&self, fresh: bool) -> Result<Arc<Verifier>, Refusal> {
         let mut cached = self.keys.lock().await;
         let tried_lately = cached.tried.is_some_and(|tried| tried.elapsed() < RETRY);

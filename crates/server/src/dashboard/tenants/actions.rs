@@ -1,4 +1,4 @@
-//! What operators do about a tenant.
+//! Actions of operators on a tenant.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
     operators,
 };
 
-/// What is said of something that has been done.
+/// The sentence about an action that was done.
 pub fn told(done: &str) -> Option<&'static str> {
     Some(match done {
         "database" => "The connections to the database were stopped.",
@@ -32,7 +32,7 @@ pub fn told(done: &str) -> Option<&'static str> {
     })
 }
 
-/// Back to the tenant's page.
+/// Redirects to the tenant's page.
 fn back(external_id: &str, done: &str) -> Response {
     let path = format!("{BASE}/{}?done={done}", path_of(external_id));
     (StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response()
@@ -53,7 +53,7 @@ pub async fn end_database(
     back(&external_id, if ended { "database" } else { "nothing" })
 }
 
-/// `POST …/end-replication`: ends the replication session, and with it row changes and broadcasts from the database.
+/// `POST …/end-replication`: ends the replication session, and so row changes and broadcasts from the database.
 pub async fn end_replication(
     State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,
@@ -68,7 +68,7 @@ pub async fn end_replication(
     back(&external_id, if ended { "replication" } else { "nothing" })
 }
 
-/// `POST …/flags`: sets a flag for the tenant, or lets it go with the others.
+/// `POST …/flags`: sets a flag for the tenant, or removes its own value.
 pub async fn override_flag(
     State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,

@@ -1,4 +1,4 @@
-//! What is set for a tenant, but for secrets.
+//! The settings of a tenant, without secrets.
 
 use maud::{Markup, html};
 use realtime_tenants::{Ciphertext, ENCRYPTED_SETTINGS, ExtensionRecord, Tenant, TenantRecord};
@@ -14,7 +14,7 @@ use crate::{
     node::Node,
 };
 
-/// Words in the names of settings that are not shown.
+/// Words in the names of settings that are hidden.
 const SECRET: [&str; 6] = ["password", "secret", "token", "key", "credential", "jwt"];
 
 /// All settings of a tenant.
@@ -104,7 +104,7 @@ fn keys(jwks: Option<&Value>) -> Markup {
     plain(if keys.is_empty() { "set, without keys".to_owned() } else { keys.join(", ") })
 }
 
-/// The settings of an extension, in clear but for secrets.
+/// The settings of an extension, decrypted, without secrets.
 pub fn extension(node: &Node, extension: &ExtensionRecord) -> Markup {
     let ciphers = source::directory(node).map(|directory| directory.store().ciphers());
     let rows: Vec<(&str, Markup)> = extension
@@ -129,7 +129,7 @@ pub fn extension(node: &Node, extension: &ExtensionRecord) -> Markup {
     facts(&rows)
 }
 
-/// A setting that is kept in clear. What has an inside may have a secret there.
+/// A setting that is not encrypted. Objects and lists are hidden, because they may contain a secret.
 fn readable(value: &Value) -> Markup {
     match value {
         Value::String(text) => plain(text),

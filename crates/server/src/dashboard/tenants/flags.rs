@@ -12,7 +12,7 @@ use crate::{
     node::Node,
 };
 
-/// All flags, and what of them the tenant has otherwise.
+/// All flags, with the values that the tenant has of its own.
 pub async fn section(node: &Node, page: &Page, known: &Known) -> Result<Markup, StoreError> {
     let (Known::Record(record), Some(directory)) = (known, source::directory(node)) else {
         return Ok(html! { p.dim { "There is no metadata database, so there are no feature flags." } });
@@ -29,7 +29,7 @@ pub async fn section(node: &Node, page: &Page, known: &Known) -> Result<Markup, 
             ]
         })
         .collect();
-    // What is left of flags that are gone: off, whatever it says.
+    // Values of flags that do not exist any more are off, whatever they say.
     for name in record.feature_flags.keys().filter(|name| !flags.iter().any(|flag| flag.name == **name)) {
         rows.push(vec![
             plain(name),
@@ -54,7 +54,7 @@ fn reason(record: &TenantRecord, name: &str, enabled: bool, percentage: i32) -> 
     }
 }
 
-/// To set it for the tenant, or to let it go with the others.
+/// Buttons that set the tenant's own value or remove it.
 fn buttons(page: &Page, record: &TenantRecord, name: &str) -> Markup {
     let path = format!("{}/flags", path_of(&record.external_id));
     let button = |value: &str, text: &str| {

@@ -1,4 +1,4 @@
-//! Which tenant a page is about.
+//! The tenant of a page.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::{
     node::Node,
 };
 
-/// What is said of an unknown tenant.
+/// The message for an unknown tenant.
 pub(super) const NOT_FOUND: &str = "Tenant not found";
 
-/// A tenant, from wherever tenants are kept.
+/// A tenant, and where it is kept.
 pub enum Known {
     /// The metadata database.
     Record(Box<TenantRecord>),
@@ -51,14 +51,14 @@ impl Known {
         }
     }
 
-    /// Whether it is what somebody looks for, who may have typed in any case.
+    /// Whether its name contains a searched text, in any case.
     pub(super) fn matches(&self, search: &str) -> bool {
         let search = search.to_lowercase();
         let has = |text: &str| text.to_lowercase().contains(&search);
         has(self.external_id()) || self.name().is_some_and(has)
     }
 
-    /// What the server works with; why it cannot, if so.
+    /// The tenant as the server uses it, or why it cannot be used.
     pub(super) async fn served(&self, node: &Node) -> Result<Arc<Tenant>, String> {
         match self {
             Self::Configured(tenant) => Ok(Arc::clone(tenant)),
@@ -78,7 +78,7 @@ pub(super) async fn all(node: &Node) -> Result<Vec<Known>, StoreError> {
     }
 }
 
-/// The tenant of a name.
+/// The tenant with a name.
 pub(super) async fn find(node: &Node, external_id: &str) -> Result<Option<Known>, StoreError> {
     match source::directory(node) {
         Some(directory) => {
@@ -92,7 +92,7 @@ pub(super) async fn find(node: &Node, external_id: &str) -> Result<Option<Known>
     }
 }
 
-/// The tenant of a name, or the page that is shown instead.
+/// The tenant with a name, or the page that is shown instead.
 pub(super) async fn require(node: &Node, page: &Page, external_id: &str) -> Result<Known, Response> {
     match find(node, external_id).await {
         Ok(Some(known)) => Ok(known),
@@ -101,7 +101,7 @@ pub(super) async fn require(node: &Node, page: &Page, external_id: &str) -> Resu
     }
 }
 
-/// The metadata database does not answer.
+/// The page that is shown while the metadata database does not answer.
 pub fn unavailable(page: &Page, error: &StoreError) -> Response {
     tracing::error!(code = error.code(), %error, "dashboard: the metadata database did not answer");
     failure::page(page, StatusCode::SERVICE_UNAVAILABLE, "Metadata database", &error.to_string())

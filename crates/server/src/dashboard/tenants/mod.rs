@@ -30,24 +30,24 @@ use super::{
 };
 use crate::node::Node;
 
-/// Tenants that are shown at once; to find one among more is what the search is for.
+/// Tenants that are shown at once. The search finds the others.
 const SHOWN: usize = 500;
 
-/// What one looks for.
+/// The query of the list.
 #[derive(Debug, Default, Deserialize)]
 pub struct Search {
     /// Part of a name.
     #[serde(default)]
     search: String,
-    /// The whole name of the one that is wanted.
+    /// The whole name of the tenant to open.
     #[serde(default)]
     external_id: String,
 }
 
-/// What has just been done.
+/// The query of a tenant's page: which action was just done.
 #[derive(Debug, Default, Deserialize)]
 pub struct Done {
-    /// One of a few words; any other says nothing.
+    /// One of a few words; others are ignored.
     #[serde(default)]
     done: String,
 }
@@ -131,7 +131,7 @@ pub async fn show(
         Err(error) => return unavailable(&page, &error),
     };
     let path = path_of(&external_id);
-    // Following a page is no reason to connect to a database every few seconds.
+    // A page that reloads itself must not connect to a database every few seconds.
     let database = match &served {
         Ok(_) if page.refresh.is_some() => html! { p.dim { "Not looked at while the page is followed." } },
         Ok(tenant) => database::section(tenant).await,

@@ -1,4 +1,4 @@
-//! What runs of a tenant, on all nodes.
+//! What runs for a tenant, on all nodes.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
@@ -45,14 +45,14 @@ pub async fn section(node: &Node, page: &Page, known: &Known) -> Markup {
     }
 }
 
-/// What is so of all nodes together.
+/// Facts about all nodes together.
 fn summary(nodes: &[OnNode]) -> Vec<(&'static str, Markup)> {
     let running = || nodes.iter().filter_map(OnNode::running);
     let any = |is: fn(&TenantThere) -> bool| running().any(is);
     let users: u64 = running().map(|there| u64::from(there.users)).sum();
     let connected = any(|there| there.db_connected);
     let replicates = any(|there| there.reader.is_some());
-    // Without anybody who watches or listens there is nothing to read the log for.
+    // If nobody watches or listens, there is no reason to read the log.
     let watched = users > 0;
     let sum = |number: fn(&TenantThere) -> u64| plain(units::count(running().map(number).sum()));
     let names = |is: fn(&OnNode) -> bool| {
@@ -84,7 +84,7 @@ fn summary(nodes: &[OnNode]) -> Vec<(&'static str, Markup)> {
     rows
 }
 
-/// Node by node, and users of regions.
+/// One row for each node, and the users of each region.
 fn by_node(nodes: &[OnNode]) -> Markup {
     let rows: Vec<Vec<Markup>> = nodes.iter().map(row).collect();
     let heads = ["Node", "Name", "Region", "Database", "Log", "Users", "Sockets", "Watch changes"];
@@ -135,7 +135,7 @@ fn row(node: &OnNode) -> Vec<Markup> {
     cells
 }
 
-/// What this node does for the tenant.
+/// The tenant's rates on this node.
 fn rates(node: &Node, external_id: &str) -> Markup {
     let Some(runtime) = node.running(external_id) else { return html! {} };
     let meters = runtime.meters();
@@ -153,7 +153,7 @@ fn rates(node: &Node, external_id: &str) -> Markup {
     }
 }
 
-/// A state that is only bad if somebody needs the other one.
+/// A state that is bad only if somebody needs it.
 fn needed(good: bool, needed: bool, yes: &str, no: &str) -> Markup {
     if good || needed {
         state(good, yes, no)

@@ -1,4 +1,4 @@
-//! The schema `realtime` of a tenant's database: what is recorded, what is missing, and doing something about it.
+//! The schema `realtime` of a tenant's database: what is there, what is missing, and setting it up.
 
 use std::{
     sync::Arc,
@@ -12,6 +12,7 @@ use axum::{
 };
 use http::StatusCode;
 use maud::{Markup, html};
+use realtime_codes::ErrorCode;
 use realtime_postgres::{Origin, SchemaFacts, SchemaReport, look_at_schema};
 use tokio::time;
 
@@ -37,7 +38,7 @@ pub async fn show(State(node): State<Arc<Node>>, page: Page, Path(external_id): 
     looked(&node, &page, &external_id, &html! {}).await
 }
 
-/// `POST /admin/dashboard/tenants/{external_id}/schema`: does what is planned, if that is confirmed.
+/// `POST /admin/dashboard/tenants/{external_id}/schema`: carries out the plan, if it is confirmed.
 pub async fn apply(
     State(node): State<Arc<Node>>,
     Extension(visitor): Extension<Visitor>,
@@ -58,15 +59,15 @@ pub async fn apply(
         Err(error) => return failure::page(&page, StatusCode::UNPROCESSABLE_ENTITY, "Schema", &error),
     };
     tracing::info!(tenant = external_id, who = visitor.who, "dashboard: schema set-up asked for");
-    let outcome = match realtime_postgres::set_up_schema(&database_config(&tenant), SystemTime::now(), true)
-        .await
-    {
-        Ok(report) => reported(&report),
-        Err(error) => {
-            tracing::error!(tenant = external_id, code = "MigrationsFailedToRun", %error, "dashboard: set-up failed");
-            notice(false, format!("Nothing was changed: {error}"))
-        }
-    };
+    let outcome =
+        match realtime_postgres::set_up_schema(&database_config(&tenant), SystemTime::now(), true).await {
+            Ok(report) => reported(&report),
+            Err(error) => {
+                let code = ErrorCode::MigrationsFailedToRun.as_str();
+                tracing::error!(tenant = external_id, code, %error, "dashboard: set-up failed");
+                notice(false, format!("Nothing was changed: {error}"))
+            }
+        };
     looked(&node, &page, &external_id, &outcome).await
 }
 
@@ -80,7 +81,7 @@ fn reported(report: &SchemaReport) -> Markup {
     }
 }
 
-/// The page, with what has just been done above it.
+/// The page, with the outcome of an action above it.
 async fn looked(node: &Node, page: &Page, external_id: &str, above: &Markup) -> Response {
     let known = match require(node, page, external_id).await {
         Ok(known) => known,

@@ -1,4 +1,4 @@
-//! What the pages have in common.
+//! The common parts of all pages.
 
 pub mod parts;
 pub mod units;
@@ -32,7 +32,7 @@ const PLACES: [(Place, &str, &str); 5] = [
     (Place::Sql, "sql", "SQL inspector"),
 ];
 
-/// Seconds between two loads of a page that is to follow what happens.
+/// Seconds between two loads of a page that reloads itself.
 const REFRESH: u32 = 5;
 
 /// A whole page.
@@ -40,7 +40,7 @@ pub fn page(page: &Page, place: Option<Place>, title: &str, body: &Markup) -> Ma
     followed(page, place, title, None, body)
 }
 
-/// A whole page, which follows what happens if somebody wants that. `path` is its own.
+/// A whole page, which reloads itself if the visitor wants that. `path` is its own.
 pub fn followed(page: &Page, place: Option<Place>, title: &str, path: Option<&str>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -118,7 +118,7 @@ fn header(page: &Page, place: Option<Place>) -> Markup {
     }
 }
 
-/// A link that makes the page follow what happens, or stops it.
+/// A link that starts or stops reloading.
 fn follow(page: &Page, path: &str) -> Markup {
     html! {
         p.dim {

@@ -35,7 +35,7 @@ pub fn yes(value: bool) -> Markup {
     html! { @if value { "yes" } @else { "no" } }
 }
 
-/// A table with a caption for those who do not see it, that scrolls by itself where there is no room.
+/// A table with a caption for screen readers. It scrolls by itself if it is too wide.
 pub fn table(caption: &str, heads: &[&str], rows: &[Vec<Markup>], empty: &str) -> Markup {
     html! {
         @if rows.is_empty() { p.empty { (empty) } } @else {
@@ -50,7 +50,7 @@ pub fn table(caption: &str, heads: &[&str], rows: &[Vec<Markup>], empty: &str) -
     }
 }
 
-/// A form that changes something: sealed, with whatever it needs and a button.
+/// A form that changes something, with a seal, its fields and a button.
 pub fn form(page: &Page, path: &str, fields: &Markup, button: &str) -> Markup {
     html! {
         form.inline method="post" action=(format!("{BASE}/{path}")) {
@@ -61,12 +61,12 @@ pub fn form(page: &Page, path: &str, fields: &Markup, button: &str) -> Markup {
     }
 }
 
-/// What a form needs to be taken.
+/// The hidden field with the seal.
 pub fn seal(page: &Page) -> Markup {
     html! { input type="hidden" name="seal" value=(page.visitor.seal); }
 }
 
-/// A sentence that stands out.
+/// A highlighted sentence.
 pub fn notice(good: bool, text: impl Render) -> Markup {
     html! { @if good { p.notice.good role="status" { (text) } } @else { p.notice.bad role="alert" { (text) } } }
 }

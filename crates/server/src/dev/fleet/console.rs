@@ -5,18 +5,18 @@ use std::io::BufRead as _;
 use nix::sys::signal::{SigSet, Signal};
 use tokio::sync::mpsc;
 
-/// What is to be done.
+/// A command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Start it again.
+    /// Start a process again.
     Start(Whom),
-    /// Let it stop in good order.
+    /// Stop a process gracefully.
     Stop(Whom),
-    /// End it at once, as a crash would.
+    /// Kill a process, as a crash would.
     Kill(Whom),
-    /// Let it stand still, as an overloaded machine would.
+    /// Pause a process, as an overloaded machine would.
     Pause(Whom),
-    /// Let it go on.
+    /// Resume a paused process.
     Resume(Whom),
     /// Show what runs.
     List,
@@ -32,7 +32,7 @@ pub(super) enum Whom {
 }
 
 impl Order {
-    /// Reads a line. `None`: it is no order. There are `nodes` nodes.
+    /// Reads a line. `None` if it is no command. There are `nodes` nodes.
     pub(super) fn read(line: &str, nodes: usize) -> Option<Self> {
         let mut words = line.split_whitespace();
         let (verb, whom) = (words.next()?, words.next());
@@ -58,13 +58,13 @@ impl Order {
     }
 }
 
-/// The lines of standard input, until it ends. They are read by a thread that nobody waits for: one of the runtime would
-/// hold up the end of the program until the next line.
+/// The lines of standard input, until it ends. A thread of its own reads them: a thread of the runtime would delay the
+/// end of the program until the next line.
 pub(super) fn lines() -> mpsc::UnboundedReceiver<String> {
     let (lines, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        // Who reads from a terminal in the background is stopped by this signal, and with it the whole process. Without it
-        // the attempt is an error, and the reading ends.
+        // A background process that reads from a terminal is stopped by this signal. If it is blocked, reading fails
+        // instead, and ends.
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGTTIN);
         if signals.thread_block().is_err() {

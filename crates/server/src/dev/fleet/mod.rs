@@ -1,8 +1,8 @@
 //! The nodes of the development cluster, and the NATS between them.
 //!
-//! Each node is a process of the same binary, so that one can be killed and the others show what becomes of it. They have
-//! process groups of their own, and end in order when they are told to: nodes, NATS, PostgreSQL. None is left when this
-//! process is killed, see [`process`] and [`Supervised`](realtime_localpg::Supervised).
+//! Each node is a process of the same binary, so that one can be killed to see what the others do. Nodes have process
+//! groups of their own, and end in order: nodes, NATS, PostgreSQL. None is left when this process is killed; see
+//! [`process`] and [`Supervised`](realtime_localpg::Supervised).
 
 mod console;
 mod nats;
@@ -24,19 +24,19 @@ use tokio::{process::Command, sync::mpsc, time};
 
 use super::{DevError, banner};
 
-/// How long nodes may take until they serve.
+/// How long nodes may take to start serving.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long they may then take to find each other; after that they are shown all the same.
+/// How long they may then take to find each other. After that the command goes on.
 const MEET_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a node may take to answer a question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long nodes may take to stop: longer than they take to tell their sockets.
+/// How long nodes may take to stop. Longer than they take to tell their sockets.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Settings that are of no use with the private NATS.
+/// Settings that have no use with the private NATS.
 const OF_OTHER_SERVERS: [&str; 9] = [
     "NATS_USER",
     "NATS_PASSWORD",
@@ -49,20 +49,20 @@ const OF_OTHER_SERVERS: [&str; 9] = [
     "NATS_TLS_KEY_FILE",
 ];
 
-/// Where NATS is, and which subjects are ours.
+/// The NATS servers, and the subjects that the nodes use.
 pub(super) struct Bus {
-    /// The private server, if it runs.
+    /// The private server, if we started one.
     nats: Option<Nats>,
     /// Its folder, if it is to run.
     dir: Option<PathBuf>,
     /// Addresses, for the nodes.
     url: String,
-    /// Whoever else is on the server is to be left alone.
+    /// Keeps the nodes apart from others on the same server.
     prefix: String,
 }
 
 impl Bus {
-    /// Starts a private server, or takes those that are there.
+    /// Starts a private server, or uses existing ones.
     pub(super) async fn open(dir: PathBuf, url: Option<&str>) -> Result<Self, DevError> {
         let prefix = format!("realtime-dev-{:08x}", rand::random::<u32>());
         if let Some(url) = url {
@@ -83,7 +83,7 @@ impl Bus {
         env
     }
 
-    /// Addresses without secrets, and the process if it is ours.
+    /// Addresses without secrets, and the process if we started it.
     pub(super) fn shown(&self) -> (String, Option<i32>) {
         let servers = realtime_cluster::parse_servers(&self.url).map(|(servers, _)| servers.join(","));
         (servers.unwrap_or_default(), self.nats.as_ref().map(|nats| nats.pid().as_raw()))
@@ -97,7 +97,7 @@ impl Bus {
         }
     }
 
-    /// Returns when the private server has ended by itself.
+    /// Returns how the private server has ended.
     async fn ended(&mut self) -> String {
         match &mut self.nats {
             Some(nats) => {
@@ -113,7 +113,7 @@ impl Bus {
 /// How a node is started.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// What people call it, and its `NODE_NAME`.
+    /// Its name for people, and its `NODE_NAME`.
     pub(super) name: String,
     /// Its port.
     pub(super) port: u16,
@@ -138,17 +138,17 @@ pub(super) struct Fleet {
 }
 
 enum Event {
-    /// A node has ended, for a person: how.
+    /// A node has ended; the text says how.
     Ended(usize, String),
-    /// A node that was started again serves.
+    /// A node that was started again serves now.
     Serves(usize),
 }
 
 impl Fleet {
-    /// Nodes that do not run yet.
+    /// A fleet whose nodes do not run yet.
     ///
     /// # Errors
-    /// When nothing could be asked of them.
+    /// If the HTTP client that asks them cannot be made.
     pub(super) fn new(plans: &[Plan], config: Option<&Path>) -> Result<Self, DevError> {
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build();
         let client = client.map_err(|error| DevError::Nodes(realtime_tls::describe(&error)))?;
@@ -194,7 +194,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits until all serve, and know each other.
+    /// Waits until all nodes serve and know each other.
     async fn meet(&mut self) -> Result<(), DevError> {
         let Self { nodes, client, happened, .. } = self;
         let ports: Vec<u16> = nodes.iter().map(|node| node.plan.port).collect();
@@ -218,7 +218,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Runs until `stop` is done: tells of nodes that end, and does what is typed.
+    /// Runs until `stop` is done: tells of nodes that end, and carries out commands.
     pub(super) async fn run(&mut self, bus: &mut Bus, mut stop: Pin<&mut impl Future<Output = ()>>) {
         let mut lines = console::lines();
         let mut typing = true;
@@ -372,7 +372,7 @@ async fn start_nats(bus: &mut Bus) {
 /// How a process ended, for people.
 pub(super) fn how(status: Option<ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt as _;
-    /// What a shell adds to the number of the signal that ended its program.
+    /// A shell adds this to the number of the signal that ended its program.
     const OF_SHELL: i32 = 128;
     let signal =
         |number| Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |s| s.to_string());

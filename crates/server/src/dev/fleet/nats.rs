@@ -23,13 +23,13 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long it may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often it is asked whether it is ready.
+/// Pause between two looks whether it is ready.
 const POLL: Duration = Duration::from_millis(20);
 
 /// The program.
 const PROGRAM: &str = "nats-server";
 
-/// Where it is installed beside the folders of the PATH: Debian's `/usr/sbin` is not on everybody's.
+/// Folders beside those of the PATH. Debian's `/usr/sbin` is not in everyone's PATH.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"];
 
 /// A running server that listens on the loopback interface only. It ends with this process.
@@ -39,19 +39,19 @@ pub(super) struct Nats {
     pid: Pid,
 }
 
-/// What the server writes down.
+/// The file that the server writes when it is ready.
 #[derive(Deserialize)]
 struct Ports {
     nats: Vec<String>,
 }
 
 impl Nats {
-    /// Starts it, on a free port if none is given. Its log is in `dir`.
+    /// Starts it, on a free port unless one is given. Its log is in `dir`.
     pub(super) async fn start(dir: &Path, port: Option<u16>) -> Result<Self, DevError> {
         let program = find().ok_or(DevError::NoNats)?;
         let ports = dir.join("ports");
         let unusable = |error| DevError::DataDir { path: ports.clone(), error };
-        // What the last one has written down.
+        // Removes the file of the last run.
         match fs::remove_dir_all(&ports) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
             _ => fs::create_dir_all(&ports).map_err(unusable)?,
@@ -60,7 +60,7 @@ impl Nats {
         let mut command = Supervised::command(&program, &log, None);
         command.args(["--addr", "127.0.0.1", "--port"]);
         let failed = |detail: String| DevError::Nats { log: log.clone(), detail };
-        // None that outgoing connections may be given while it does not run: it is to have the same one again.
+        // Not a port that outgoing connections can get: the server must get it again after a restart.
         let port =
             port.map_or_else(realtime_localpg::free_port, Ok).map_err(|error| failed(error.to_string()))?;
         command.arg(port.to_string()).arg("--ports_file_dir").arg(&ports);
@@ -100,7 +100,7 @@ impl Nats {
         self.server.wait().await
     }
 
-    /// Stops it, even if it stands still.
+    /// Stops it, even if it is paused.
     pub(super) async fn stop(mut self) {
         self.signal(Signal::SIGCONT);
         if self.server.stop(STOP_LIMIT).await.is_err() {
@@ -116,11 +116,11 @@ fn find() -> Option<PathBuf> {
     folders.map(|folder| folder.join(PROGRAM)).find(|program| program.is_file())
 }
 
-/// The process and the port that the server has written down, in a file that bears its process's number.
+/// The process and the port from the file that the server writes. The file's name has the number of the process.
 fn announced(dir: &Path) -> Option<(Pid, u16)> {
     let file = fs::read_dir(dir).ok()?.flatten().next()?.path();
     let pid = file.file_stem()?.to_str()?.rsplit('_').next()?.parse().ok()?;
-    // It may be half written.
+    // The file may be half written.
     let ports: Ports = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
     let port = ports.nats.first()?.rsplit(':').next()?.parse().ok()?;
     Some((Pid::from_raw(pid), port))

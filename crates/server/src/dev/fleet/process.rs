@@ -1,8 +1,8 @@
 //! A node: a process of the same binary.
 //!
-//! It serves until its standard input ends (`serve --until-stdin-ends`). So it stops in good order when this process
-//! lets go of it, however that came about: a pipe ends on every system and for every reason, while a signal that the
-//! kernel sends at the parent's death is Linux's alone, and would be sent at the end of the thread that started the node.
+//! It serves until its standard input ends (`serve --until-stdin-ends`). So it stops gracefully when this process
+//! ends, for whatever reason. A pipe works on every system. The signal that a kernel can send at the parent's death
+//! exists on Linux only, and comes when the thread ends that started the node.
 
 use std::{
     process::{ExitStatus, Stdio},
@@ -35,14 +35,14 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a command; what it says is shown with its name before each line. `at_end` is called once, when it has ended
-    /// and all that it said was shown.
+    /// Starts a command, and shows its output with its name before each line. `at_end` is called once, after the
+    /// process has ended and all its output was shown.
     pub(super) fn start(
         name: &str,
         mut command: Command,
         at_end: impl FnOnce(Option<ExitStatus>) + Send + 'static,
     ) -> std::io::Result<Self> {
-        // A process group of its own: Ctrl-C in a terminal reaches us, and we stop the nodes before the rest.
+        // A process group of its own: Ctrl-C in a terminal reaches only us, and we stop the nodes before the rest.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
@@ -54,14 +54,14 @@ impl Process {
         let (signals, mut orders) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
         let end = ended.clone();
-        // Waiting takes the input away from the child, which would end it.
+        // Waiting would close the child's input, which would end it.
         let mut lifeline = child.stdin.take();
         tokio::spawn(async move {
             let status = loop {
                 tokio::select! {
                     status = child.wait() => break status.ok(),
                     order = orders.recv(), if lifeline.is_some() => match order {
-                        // It was not waited for yet: the number is still its own.
+                        // Nobody has waited for it yet, so the number is still its own.
                         Some(signal) => { let _ = kill(pid, signal); }
                         None => lifeline = None,
                     },
@@ -85,7 +85,7 @@ impl Process {
         let _ = self.signals.send(signal);
     }
 
-    /// Asks it to stop, even if it stands still.
+    /// Asks it to stop, even if it is paused.
     pub(super) fn stop(&self) {
         self.signal(Signal::SIGTERM);
         self.signal(Signal::SIGCONT);
@@ -97,7 +97,7 @@ impl Process {
     }
 }
 
-/// Shows what a process says.
+/// Shows the output of a process.
 fn show(name: String, output: impl AsyncRead + Unpin + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(output).split(b'\n');
@@ -115,7 +115,7 @@ pub(super) async fn serves(client: &reqwest::Client, port: u16) {
     }
 }
 
-/// Returns when a node knows of so many, itself included. Cancel safe.
+/// Returns when a node knows of so many nodes, itself included. Cancel safe.
 pub(super) async fn sees(client: &reqwest::Client, port: u16, count: usize) {
     let url = format!("http://127.0.0.1:{port}/status.json");
     let look = async || -> Option<usize> {

@@ -3,13 +3,14 @@
 use axum::{extract::Request, response::Response};
 use http::StatusCode;
 use realtime_auth::Jwks;
+use realtime_codes::ErrorCode;
 use realtime_tenants::FieldErrors;
 use serde_json::{Map, Value, json};
 
 use super::super::broadcast::{is_json, media_type, read_body};
 use crate::answers::{bad_request, json as answer};
 
-/// Longest texts and structures that are kept, in bytes: far beyond any use.
+/// Longest texts and structures that are stored, in bytes. Real ones are far smaller.
 const LIMITS: [(&str, usize); 6] = [
     ("external_id", 255),
     ("name", 255),
@@ -23,10 +24,10 @@ const LIMITS: [(&str, usize); 6] = [
 const MAX_EXTENSIONS: usize = 16;
 const MAX_SETTINGS: usize = 65_536;
 
-/// Numbers in settings and keys are smaller.
+/// Largest number in settings and keys. Real ones are far smaller.
 const LARGEST: f64 = 1e300;
 
-/// Reads the object `tenant`. As in the reference a body without content type, or of another, is not read.
+/// Reads the object `tenant`. As in the reference, a body is read only if its content type is JSON.
 pub(super) async fn tenant(request: Request) -> Result<Map<String, Value>, Response> {
     let json = media_type(request.headers()).is_some_and(|kind| is_json(&kind));
     let (parts, body) = request.into_parts();
@@ -42,13 +43,13 @@ pub(super) async fn tenant(request: Request) -> Result<Map<String, Value>, Respo
     }
 }
 
-/// A name that a tenant can have. Others are not even looked for.
+/// Whether a tenant can have this name. Other names are not looked for.
 pub(super) fn is_name(external_id: &str) -> bool {
     !external_id.trim().is_empty() && external_id.len() <= 255 && !external_id.contains('\0')
 }
 
-/// What is too large, what PostgreSQL's text cannot hold, and keys that no token could be verified with: a tenant that
-/// had them could not be served any more.
+/// Refuses what is too large, what PostgreSQL's text cannot hold, and keys that cannot verify any token: a tenant with
+/// such fields could not be served any more.
 pub(super) fn check(tenant: &Map<String, Value>) -> Result<(), FieldErrors> {
     let mut errors = FieldErrors::default();
     for (field, limit) in LIMITS {
@@ -95,7 +96,8 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// What PostgreSQL's text cannot hold, and numbers that cannot be read again: it writes them with all their digits.
+/// Whether PostgreSQL's text cannot hold it, or a number could not be read again, because PostgreSQL writes all its
+/// digits.
 fn is_unstorable(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
@@ -106,7 +108,7 @@ fn is_unstorable(value: &Value) -> bool {
     }
 }
 
-/// Entries that lack a type or settings are passed over when a tenant is made (http_and_ops 1.4).
+/// Drops entries without a type or settings, as the reference does when a tenant is made (http_and_ops 1.4).
 pub(super) fn drop_incomplete_extensions(tenant: &mut Map<String, Value>) {
     if let Some(Value::Array(extensions)) = tenant.get_mut("extensions") {
         let complete = |entry: &Value| {
@@ -116,10 +118,10 @@ pub(super) fn drop_incomplete_extensions(tenant: &mut Map<String, Value>) {
     }
 }
 
-/// 422 with what is wrong.
+/// 422 with the problems.
 pub(super) fn unprocessable(errors: &FieldErrors) -> Response {
-    // Names of fields and fixed texts: no values.
-    tracing::warn!(code = "UnprocessableEntity", %errors, "request refused");
+    // The errors contain names of fields and fixed texts, but no values.
+    tracing::warn!(code = ErrorCode::UnprocessableEntity.as_str(), %errors, "request refused");
     answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "errors": errors.to_json() }))
 }
 

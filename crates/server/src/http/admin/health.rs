@@ -40,9 +40,9 @@ pub(super) async fn health(
         Ok(false) => return no_such_tenant(&external_id),
         Err(error) => return unavailable(&error),
     }
-    // Made if need be: its set-up is asked for below. `None` if its record cannot be used, as the log says.
+    // Made if necessary, because its set-up is asked for below. `None` if its record cannot be used; the log says why.
     let runtime = node.runtime(&external_id).await;
-    // Tokens of clients may ask with HEAD, as often as they like: that is no work for all nodes.
+    // Tokens of clients may ask with HEAD, as often as they like. That must not make work for all nodes.
     let nodes = if method == Method::HEAD {
         vec![tenants::on_this_node(&node, &external_id).await]
     } else {
@@ -70,7 +70,7 @@ pub(super) async fn health(
     data(StatusCode::OK, health)
 }
 
-/// Users of all nodes: as they tell now, or as they told before if some do not answer.
+/// Users on all nodes: as the nodes say now, or as they said before if some do not answer.
 fn users(nodes: &[OnNode], runtime: Option<&TenantRuntime>) -> u32 {
     let told = nodes.iter().filter_map(OnNode::running).map(|there| there.users).fold(0, u32::saturating_add);
     let unknown = nodes.iter().any(|node| node.there.is_err());
@@ -80,8 +80,8 @@ fn users(nodes: &[OnNode], runtime: Option<&TenantRuntime>) -> u32 {
     }
 }
 
-/// Whose figures these are: the node that reads the tenant's database for all, or else this one if it is connected to it,
-/// or else any that is.
+/// The node whose figures are shown: the one that reads the tenant's database for all, or else this one if it is
+/// connected, or else any that is.
 fn place(nodes: &[OnNode]) -> Option<&OnNode> {
     let connected = |node: &&OnNode| node.running().is_some_and(|there| there.db_connected);
     nodes.iter().filter(connected).find(|node| node.reads()).or_else(|| nodes.iter().find(connected))

@@ -29,7 +29,7 @@ use crate::{
     web::Web,
 };
 
-/// The routes under `/api`. Guarded: who is no administrator learns nothing, not even whether a tenant exists.
+/// The routes under `/api`. Only administrators learn anything, even whether a tenant exists.
 pub(super) fn routes(node: &Arc<Node>) -> Router<Web> {
     let tenant = get(read::show).put(write::put).patch(write::put).delete(write::delete).fallback(not_found);
     let administered = Router::new()
@@ -57,7 +57,7 @@ async fn administer(State(node): State<Arc<Node>>, request: Request, next: Next)
     }
 }
 
-/// Lets administrators through, and `HEAD` of those who may ask whether a tenant exists.
+/// Lets administrators through, and also `HEAD` requests of those who may ask whether a tenant exists.
 async fn probe(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
     match right(&node, request.headers()) {
         Some(Right::Administer) => next.run(request).await,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{node::Node, operators::tenants};
 
-/// Whether there is a tenant of this name, usable or not.
+/// Whether there is a tenant with this name, usable or not.
 pub(super) async fn exists(node: &Node, external_id: &str) -> Result<bool, StoreError> {
     if !is_name(external_id) {
         return Ok(false);

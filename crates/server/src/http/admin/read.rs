@@ -1,4 +1,4 @@
-//! Tenants as they are (http_and_ops 1.2).
+//! Reading tenants (http_and_ops 1.2).
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use super::{
 };
 use crate::{answers::bad_request, node::Node};
 
-/// Tenants in a page, unless less is asked for.
+/// Tenants in a page, unless the client asks for fewer.
 const MAX_PAGE: usize = 1000;
 
-/// Which part of the list is wanted; all of it unless `limit` is given.
+/// Which part of the list is wanted; all of it without `limit`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
     /// Tenants at most.
     limit: Option<usize>,
-    /// Those whose `external_id` comes after this one.
+    /// Only tenants whose `external_id` comes after this one.
     after: Option<String>,
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn list(
             return data(StatusCode::OK, views);
         }
     };
-    // What no name can have comes after nothing.
+    // What cannot be a name comes after nothing.
     let after = page.after.as_deref().filter(|after| !after.contains('\0'));
     match directory.store().page(after, page.limit()).await {
         Ok(records) => data(StatusCode::OK, records.iter().map(TenantView::of_record).collect::<Vec<_>>()),

@@ -10,7 +10,7 @@ use utoipa::{IntoResponses, ToSchema};
 use super::view::{Health, TenantView};
 use crate::http::shapes::{Message, Problems};
 
-/// What is said of a tenant. Keys that are not here are ignored; numbers may be text of digits, booleans `"true"`, `"1"`,
+/// The fields of a tenant. Unknown keys are ignored. Numbers may be strings of digits; booleans may be `"true"`, `"1"`,
 /// `"false"` or `"0"`.
 #[derive(ToSchema)]
 #[schema(example = json!({"tenant": {
@@ -35,7 +35,7 @@ struct NewTenant {
     fields: TenantChange,
 }
 
-/// What is said of the tenant that the path names.
+/// The fields of the tenant that the path names.
 #[derive(ToSchema)]
 #[schema(example = json!({"tenant": {"max_concurrent_users": 500, "private_only": true}}))]
 pub(super) struct TenantBody {
@@ -58,16 +58,16 @@ struct TenantChange {
     /// Channels of one socket.
     #[schema(nullable = false)]
     max_channels_per_client: Option<i32>,
-    /// Messages, row changes and HTTP requests a second.
+    /// Messages, row changes and HTTP requests per second.
     #[schema(nullable = false)]
     max_events_per_second: Option<i32>,
-    /// Joins a second.
+    /// Joins per second.
     #[schema(nullable = false)]
     max_joins_per_second: Option<i32>,
-    /// Kept, and enforced by nobody.
+    /// Stored, but not enforced.
     #[schema(nullable = false)]
     max_bytes_per_second: Option<i32>,
-    /// Presence messages a second.
+    /// Presence messages per second.
     max_presence_events_per_second: Option<i32>,
     /// Size of one message, in units of 1000 bytes.
     max_payload_size_in_kb: Option<i32>,
@@ -84,10 +84,10 @@ struct TenantChange {
     /// Only private channels may be joined.
     #[schema(nullable = false)]
     private_only: Option<bool>,
-    /// Feature flags that it has otherwise than others.
+    /// Values of feature flags for this tenant alone.
     #[schema(nullable = false)]
     feature_flags: Option<BTreeMap<String, bool>>,
-    /// Its database. Needed for a new tenant; given once more, they replace those that are there.
+    /// Its database. Needed for a new tenant. If given again, it replaces the extensions that are there.
     #[schema(nullable = false)]
     extensions: Option<Vec<ExtensionChange>>,
 }
@@ -101,7 +101,7 @@ struct KeySet {
 /// An extension with all its settings.
 #[derive(ToSchema)]
 struct ExtensionChange {
-    /// `postgres_cdc_rls`, the only one that means something.
+    /// `postgres_cdc_rls`; other types have no effect.
     #[schema(example = "postgres_cdc_rls")]
     r#type: String,
     settings: ExtensionSettings,
@@ -131,7 +131,7 @@ struct ExtensionSettings {
     /// Connections to it are encrypted.
     #[schema(default = true, nullable = false)]
     ssl_enforced: Option<bool>,
-    /// Connections for row changes; spelled so.
+    /// Connections for row changes. The key is spelled like this.
     #[schema(nullable = false)]
     subcriber_pool_size: Option<i32>,
 }
@@ -148,7 +148,7 @@ pub(super) struct TenantList {
     data: Vec<TenantView>,
 }
 
-/// How a tenant is.
+/// The health of a tenant.
 #[derive(ToSchema)]
 pub(super) struct HealthData {
     data: Health<'static>,
@@ -157,7 +157,7 @@ pub(super) struct HealthData {
 /// Answers that all have in common.
 #[derive(IntoResponses)]
 pub(super) enum Refused {
-    /// No token, or none that is good, or that of a client
+    /// There is no valid token, or it is a client's
     #[response(status = 403)]
     Forbidden,
     /// The metadata database does not answer
@@ -185,7 +185,7 @@ pub(super) enum Written {
     /// The body cannot be read, or has no object `tenant`
     #[response(status = 400, content_type = "text/html", example = json!("Bad Request"))]
     Unreadable(String),
-    /// Made, but its database could not be set up: it is served as soon as that can be done
+    /// Made, but its database could not be set up. The tenant is served as soon as that succeeds
     #[response(status = 401, example = json!({"message": "Unauthorized"}))]
     NotSetUp(Message),
     /// The body did not come in time

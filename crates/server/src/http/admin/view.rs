@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::node::Node;
 
-/// How a tenant is.
+/// The health of a tenant.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Health<'a> {
     pub(super) healthy: bool,
@@ -38,7 +38,7 @@ pub(super) struct TenantView {
     presence_enabled: bool,
 }
 
-/// An extension; what is encrypted in the metadata database is shown encrypted, passwords not at all.
+/// An extension. Values that the metadata database keeps encrypted are shown encrypted, passwords not at all.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Extension)]
 struct ExtensionView {
@@ -49,7 +49,7 @@ struct ExtensionView {
 }
 
 impl TenantView {
-    /// A record of the metadata database. What is encrypted there is shown encrypted, passwords not at all.
+    /// A record of the metadata database. Values that are encrypted there are shown encrypted, passwords not at all.
     pub(super) fn of_record(record: &TenantRecord) -> Self {
         Self {
             id: record.id,
@@ -70,8 +70,8 @@ impl TenantView {
         }
     }
 
-    /// A tenant of the configuration. It has an id that stays the same and the server's start as its time; where its
-    /// database is is not told, as it would have to be in clear.
+    /// A tenant of the configuration. Its id never changes, and its time is the server's start. Its database is not
+    /// shown, because that would be in clear text.
     pub(super) fn of_configuration(node: &Node, tenant: &Tenant) -> Self {
         let limits = &tenant.limits;
         let started = time(node.identity().started);
@@ -119,7 +119,7 @@ impl ExtensionView {
     }
 }
 
-/// UTC without saying so, in whole seconds: `2026-08-21T14:03:56`.
+/// UTC in whole seconds, without a time zone: `2026-08-21T14:03:56`.
 fn time(time: DateTime) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S").to_string()
 }

@@ -1,7 +1,7 @@
 //! Making, changing and removing tenants (http_and_ops 1.4).
 //!
-//! What is written to the metadata database is followed by what runs, whether or not the client waits for the answer:
-//! the work is done in tasks of its own, one tenant after the other.
+//! What runs for a tenant follows each write to the metadata database, even if the client does not wait for the
+//! answer: each request's work is a task of its own. Tenants are changed one after the other.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
+use realtime_codes::ErrorCode;
 use realtime_tenants::{Directory, Field, FieldErrors, StoreError, TenantFields, TenantRecord};
 use serde_json::{Map, Value};
 
@@ -25,11 +26,11 @@ use crate::{
     node::{DATABASE_LIMIT, Node, set_up},
 };
 
-/// Answer where tenants are those of the configuration.
+/// The answer on a server whose tenants are those of the configuration.
 const NO_STORE: &str = "The tenants of this server are those of its configuration. To keep them in a metadata database, \
                         set DB_ENC_KEY or DB_ENC_KEY_GCM";
 
-/// Why there is no answer of the usual kind.
+/// Why a request has no regular answer.
 enum Refusal {
     Fields(FieldErrors),
     Store(StoreError),
@@ -54,7 +55,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Fields(errors) => body::unprocessable(&errors),
-            // Removed by another node at this moment.
+            // Another node has just removed it.
             Self::Store(StoreError::NotFound { .. }) => message(StatusCode::NOT_FOUND, "not found"),
             Self::Store(error) => unavailable(&error),
         }
@@ -72,7 +73,7 @@ pub(super) async fn post(State(node): State<Arc<Node>>, request: Request) -> Res
         Ok(tenant) => tenant,
         Err(refusal) => return refusal,
     };
-    // The shape of the body comes before everything else, also for a tenant that exists.
+    // The form of the body is checked before everything else, even if the tenant exists.
     let external_id = match body::check(&tenant).and_then(|()| TenantFields::cast(&tenant)) {
         Ok(fields) => match fields.external_id {
             Some(external_id) => external_id,
@@ -139,7 +140,7 @@ fn no_store() -> Response {
     message(StatusCode::NOT_IMPLEMENTED, NO_STORE)
 }
 
-/// Does work to its end even if the client goes.
+/// Completes a piece of work even if the client disconnects.
 async fn detached(
     node: &Node,
     work: impl Future<Output = Result<Response, Refusal>> + Send + 'static,
@@ -148,7 +149,7 @@ async fn detached(
         Ok(Ok(response)) => response,
         Ok(Err(refusal)) => refusal.into_response(),
         Err(error) => {
-            tracing::error!(code = "UnknownErrorOnController", %error, "request failed");
+            tracing::error!(code = ErrorCode::UnknownErrorOnController.as_str(), %error, "request failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
@@ -181,7 +182,7 @@ async fn upsert(
     }
     let updated = directory.update(&external_id, &fields).await?;
     if updated.changed.contains(&Field::Extensions) && fields.migrations_ran.is_none() {
-        // Of another database it is not known that it was set up.
+        // It is not known whether the new database is set up.
         let unknown = TenantFields { migrations_ran: Some(Some(0)), ..TenantFields::default() };
         directory.update(&external_id, &unknown).await?;
     }
@@ -198,7 +199,7 @@ async fn upsert(
 async fn created(node: &Arc<Node>, record: &TenantRecord) -> Response {
     match set_up::of_record(node, record).await {
         Ok(()) => answer(StatusCode::CREATED, record),
-        // The tenant stays: it is served as soon as its database can be (http_and_ops 1.4).
+        // The tenant stays. It is served as soon as its database can be set up (http_and_ops 1.4).
         Err(()) => message(StatusCode::UNAUTHORIZED, "Unauthorized"),
     }
 }

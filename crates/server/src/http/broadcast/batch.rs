@@ -24,7 +24,7 @@ use crate::{
     transport::policy_headers,
 };
 
-/// Answers a batch: everything or nothing is delivered, but for private topics without permission.
+/// Answers a batch. All of it is delivered or nothing, except for private topics without permission.
 #[utoipa::path(
     post, path = "/api/broadcast", operation_id = "broadcast_batch", tag = "Broadcast", summary = "Send messages to topics",
     security(("tenant" = []), ("apikey" = [])), request_body = BroadcastBatch, responses(BatchAnswers)
@@ -45,7 +45,7 @@ pub async fn batch(
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    // A body of another type is not read at all.
+    // A body of another type is not read.
     let body: &[u8] = if json && !body.is_empty() { &body } else { b"{}" };
     let messages = match messages(body, tenant.limits.max_payload_bytes()) {
         Ok(messages) => messages,
@@ -67,7 +67,7 @@ pub async fn batch(
     StatusCode::ACCEPTED.into_response()
 }
 
-/// Public messages go first, in order; then private ones, one question per topic.
+/// Publishes public messages first, in order; then private ones, with one question to the policies per topic.
 async fn publish_all(runtime: &TenantRuntime, writer: &Writer, messages: &[Message<'_>]) {
     let mut published = Published::default();
     for message in messages.iter().filter(|message| !message.private) {

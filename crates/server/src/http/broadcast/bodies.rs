@@ -1,4 +1,4 @@
-//! What the bodies of broadcasts say. Pure, and of no other module: `crates/server/fuzz` takes this very file.
+//! Parsing of broadcasts' bodies. Pure, and without other modules: `crates/server/fuzz` includes this file.
 
 use bytes::Bytes;
 use realtime_protocol::{has_lone_surrogate, size};
@@ -20,7 +20,7 @@ pub(super) struct Message<'a> {
     pub(super) id: Option<Uuid>,
 }
 
-/// A message as it came, nothing checked.
+/// A message before any check.
 #[derive(Deserialize)]
 struct Raw<'a> {
     #[serde(borrow)]
@@ -41,15 +41,15 @@ struct Body<'a> {
     messages: Option<&'a RawValue>,
 }
 
-/// Why nothing is delivered.
+/// Why a body is refused as a whole.
 pub(super) enum Refusal {
-    /// Not JSON at all.
+    /// It is not JSON.
     NotJson,
     /// Value of `errors.messages`.
     Errors(Value),
 }
 
-/// The messages of a body, if all of them may be sent.
+/// The messages of a body, if all of them are valid.
 ///
 /// # Errors
 /// What is wrong with them.
@@ -76,12 +76,12 @@ pub(super) fn messages(body: &[u8], max_payload: usize) -> Result<Vec<Message<'_
     if parsed.len() == errors.len() { Ok(parsed) } else { Err(Refusal::Errors(Value::Array(errors))) }
 }
 
-/// What an object holds. `None` for anything else: a list would fill the fields by position.
+/// Reads an object. `None` for anything else, because a list would fill the fields by position.
 fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
     raw.get().starts_with('{').then(|| serde_json::from_str(raw.get()).ok())?
 }
 
-/// The message, if there is nothing wrong with it; else what is wrong, by field.
+/// The message, if it is valid. Otherwise its problems are noted by field.
 fn check<'a>(raw: &Raw<'a>, max_payload: usize, problems: &mut Map<String, Value>) -> Option<Message<'a>> {
     let topic = keep("topic", name(raw.topic), problems);
     let event = keep("event", name(raw.event), problems);
@@ -97,12 +97,12 @@ fn check<'a>(raw: &Raw<'a>, max_payload: usize, problems: &mut Map<String, Value
     Some(Message { topic: topic?, event: event?, payload: payload?, private: private?, id: id? })
 }
 
-/// The value of a field; what is wrong with it is noted.
+/// The value of a field. If it is not valid, the problem is noted.
 fn keep<T>(field: &str, value: Result<T, &'static str>, problems: &mut Map<String, Value>) -> Option<T> {
     value.map_err(|text| problems.insert(field.to_owned(), json!([text]))).ok()
 }
 
-/// The text of an object, not larger than it may be.
+/// The text of an object that is not too large.
 fn object_within(raw: Option<&RawValue>, max: usize) -> Result<&[u8], &'static str> {
     let payload = raw.ok_or(BLANK)?.get().as_bytes();
     if payload.first() != Some(&b'{') {
@@ -117,7 +117,8 @@ fn name(raw: Option<&RawValue>) -> Result<String, &'static str> {
     if text.trim().is_empty() { Err(BLANK) } else { Ok(text) }
 }
 
-/// The payload that a JSON body means: itself if it is an object, else wrapped. `None` for what is no JSON.
+/// The payload of a JSON body: the body itself if it is an object, otherwise an object around it. `None` if it is not
+/// JSON.
 pub(super) fn payload(body: &Bytes) -> Option<Bytes> {
     if body.is_empty() {
         return Some(Bytes::from_static(b"{}"));

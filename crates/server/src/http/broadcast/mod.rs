@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use realtime_channels::{publish, tenant_runtime::TenantRuntime, token::Token};
+use realtime_codes::ErrorCode;
 use realtime_hub::{Audience, Congestion, FanOut, HeldBody, Memory, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
 pub use single::{__path_single, check_content_type, single};
@@ -25,19 +26,19 @@ use crate::{
     transport::listener::MAX_BODY,
 };
 
-/// How long a client may take to send it.
+/// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Answer when there are more events than the tenant may have.
+/// The answer if the tenant has too many events.
 const RATE_EXCEEDED: &str = "You have exceeded your rate limit";
 
-/// Why somebody may not write to a private topic.
+/// Why a writer is refused.
 struct WriteRefusal {
     status: StatusCode,
     text: &'static str,
 }
 
-/// Who wants to write.
+/// The sender of messages.
 struct Writer {
     token: Arc<Token>,
     /// The request's headers, as a JSON object.
@@ -45,8 +46,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Whether they may write to a private topic: the one place where writes over HTTP are authorized. Asked anew
-    /// for each request (http_and_ops 2.5, 2.7).
+    /// Asks the policies whether the sender may write to a private topic. All writes over HTTP are authorized here,
+    /// anew for each request (http_and_ops 2.5, 2.7).
     async fn may_write(&self, runtime: &TenantRuntime, topic: &str) -> Result<(), WriteRefusal> {
         let request = AuthorizeRequest {
             role: Arc::clone(&self.token.role),
@@ -72,7 +73,7 @@ impl Writer {
     }
 }
 
-/// The room of a topic that was named without its prefix.
+/// The room of a topic. The topic is given without its prefix.
 fn room(runtime: &TenantRuntime, topic: &str, private: bool) -> RoomKey {
     RoomKey {
         tenant: Arc::clone(runtime.name()),
@@ -89,14 +90,14 @@ struct Published {
 }
 
 impl Published {
-    /// Says something in a room.
+    /// Publishes a message in a room.
     fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, payload_bytes: usize, said: &Said<'_>) {
         let delivery = publish::from_outside(runtime.meters(), runtime.hub(), key, said, payload_bytes);
         self.fan_outs.extend(delivery.run);
         self.congestions.extend(delivery.congestion);
     }
 
-    /// Gives it to them. The request is answered when rooms that could not keep up have done so.
+    /// Delivers the messages. Returns when the rooms that could not keep up have done so.
     async fn deliver(self) {
         self.fan_outs.into_iter().for_each(FanOut::run);
         for congestion in self.congestions {
@@ -105,11 +106,11 @@ impl Published {
     }
 }
 
-/// Bytes of a body from which on it counts among those that are held: smaller ones are handled as soon as they are there.
+/// Bodies of this size are counted as memory held for clients. Smaller ones are handled at once.
 const LARGE: u64 = 64 * 1024;
 
-/// Reads the body of a request, within its limits. Large bodies share a part of the memory that may be held for clients:
-/// 503 when there is none left.
+/// Reads the body of a request, within its limits. Large bodies share a part of the memory for clients. If that is
+/// used up, the answer is 503.
 pub(super) async fn read_body(request: &Parts, body: Body) -> Result<Bytes, Response> {
     let headers = &request.headers;
     let memory = request.extensions.get::<Arc<Memory>>();
@@ -130,7 +131,7 @@ pub(super) async fn read_body(request: &Parts, body: Body) -> Result<Bytes, Resp
             Err(phrase(headers, StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"))
         }
         Ok(Err(Unread::Crowded)) => {
-            tracing::warn!(code = "TooManyBodies", "body refused: too many are being read");
+            tracing::warn!(code = ErrorCode::TooManyBodies.as_str(), "body refused: too many are being read");
             Err(phrase(headers, StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"))
         }
         Ok(Err(Unread::Broken)) => Err(bad_request(headers)),
@@ -145,7 +146,7 @@ enum Unread {
     Broken,
 }
 
-/// A body that counts as long as somebody holds it.
+/// A body whose memory is counted as long as somebody holds it.
 struct Counted {
     bytes: BytesMut,
     held: HeldBody,
@@ -157,7 +158,7 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// Reads a body and counts what of it is there.
+/// Reads a body, and counts its memory meanwhile.
 async fn counted(body: Body, held: HeldBody) -> Result<Bytes, Unread> {
     let mut read = Counted { bytes: BytesMut::new(), held };
     let mut parts = body.into_data_stream();
@@ -180,7 +181,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// Whether a media type is JSON, perhaps by its suffix (RFC 6838), as `application/vnd.api+json` is.
+/// Whether a media type is JSON. Types with a suffix count, such as `application/vnd.api+json` (RFC 6838).
 pub(super) fn is_json(media_type: &str) -> bool {
     media_type == "application/json"
         || media_type.strip_prefix("application/").is_some_and(|name| name.ends_with("+json"))

@@ -22,7 +22,7 @@ use crate::{
     transport::policy_headers,
 };
 
-/// Refuses other content types, before the tenant is looked for.
+/// Refuses other content types before the tenant is looked for.
 pub async fn check_content_type(request: Request, next: Next) -> Response {
     match media_type(request.headers()).as_deref() {
         None | Some("application/octet-stream") => next.run(request).await,
@@ -71,21 +71,14 @@ pub async fn single(
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    let max = tenant.limits.max_payload_bytes();
-    let (encoding, body, too_large) = match media_type.as_deref() {
-        // One byte of version and five of header, as the reference counts binaries.
-        Some("application/octet-stream") => (Encoding::Binary, body.clone(), body.len() + 6 > max),
-        Some(_) => match bodies::payload(&body) {
-            Some(payload) => (Encoding::Json, payload.clone(), size::exceeds(&payload, max)),
-            None => return bad_request(&parts.headers),
-        },
-        // Without a content type the body is not read.
-        None => (Encoding::Json, Bytes::from_static(b"{}"), false),
+    let payload = match Payload::read(media_type.as_deref(), &body, tenant.limits.max_payload_bytes()) {
+        Ok(payload) => payload,
+        Err(Unusable::NotJson) => return bad_request(&parts.headers),
+        Err(Unusable::TooLarge) => {
+            let errors = json!({ "errors": { "payload": ["Payload size exceeds tenant limit"] } });
+            return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
+        }
     };
-    if too_large {
-        let errors = json!({ "errors": { "payload": ["Payload size exceeds tenant limit"] } });
-        return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
-    }
     let events = runtime.meters().events();
     if events.average() >= f64::from(events.limit()) || runtime.meters().sheds() {
         return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);
@@ -93,7 +86,7 @@ pub async fn single(
     if private && let Err(refusal) = writer.may_write(&runtime, &topic).await {
         return message(refusal.status, refusal.text);
     }
-    let user = UserBroadcast { event: event.into(), encoding, body };
+    let user = UserBroadcast { event: event.into(), encoding: payload.encoding, body: payload.bytes };
     let key = room(&runtime, &topic, private);
     let mut published = Published::default();
     published.add(&runtime, &key, user.body.len(), &Said::User(&user));
@@ -101,8 +94,38 @@ pub async fn single(
     StatusCode::ACCEPTED.into_response()
 }
 
-/// Whether a message is for the private channel. `None` if that cannot be told: it is never taken for public then (spec
-/// README, decision 21).
+/// The payload of a message.
+struct Payload {
+    encoding: Encoding,
+    bytes: Bytes,
+}
+
+/// Why a body cannot be a payload.
+enum Unusable {
+    NotJson,
+    TooLarge,
+}
+
+impl Payload {
+    /// Reads the body as its media type says.
+    fn read(media_type: Option<&str>, body: &Bytes, max: usize) -> Result<Self, Unusable> {
+        let (encoding, bytes, too_large) = match media_type {
+            // The reference counts a binary with one byte of version and five bytes of header.
+            Some("application/octet-stream") => (Encoding::Binary, body.clone(), body.len() + 6 > max),
+            Some(_) => {
+                let payload = bodies::payload(body).ok_or(Unusable::NotJson)?;
+                let too_large = size::exceeds(&payload, max);
+                (Encoding::Json, payload, too_large)
+            }
+            // Without a content type the body is not read.
+            None => (Encoding::Json, Bytes::from_static(b"{}"), false),
+        };
+        if too_large { Err(Unusable::TooLarge) } else { Ok(Self { encoding, bytes }) }
+    }
+}
+
+/// Whether the message is for the private channel. `None` if that is unclear: it must never be sent to the public one
+/// by mistake (spec README, decision 21).
 fn private(query: &str) -> Option<bool> {
     let mut private = false;
     for (_, value) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "private") {

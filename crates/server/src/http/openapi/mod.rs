@@ -1,4 +1,4 @@
-//! `GET /api/openapi` (http_and_ops 3): what the HTTP API takes and gives, grown from the handlers.
+//! `GET /api/openapi` (http_and_ops 3): the OpenAPI document of the HTTP API, made from its handlers.
 
 use axum::{
     extract::{OriginalUri, Request},
@@ -19,7 +19,7 @@ use crate::answers;
 /// Prefix that gateways put before the API.
 const GATEWAY: &str = "/realtime/v1";
 
-/// The document without its servers, which depend on who asks.
+/// The document without the server's address, which depends on the request.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -47,7 +47,7 @@ const GATEWAY: &str = "/realtime/v1";
 )]
 struct Document;
 
-/// The ways to say who one is.
+/// The ways to authenticate.
 struct Security;
 
 impl Modify for Security {
@@ -87,7 +87,8 @@ impl Modify for Security {
     }
 }
 
-/// Bodies of several types count as required unless told otherwise, and a message may go without a payload.
+/// Marks bodies as optional: the generator marks those of several types as required, but a message may have no
+/// payload.
 struct Bodies;
 
 impl Modify for Bodies {
@@ -100,7 +101,7 @@ impl Modify for Bodies {
     }
 }
 
-/// The document as JSON, with the server that the request came to.
+/// The document as JSON, with the address that the request came to.
 pub async fn document(OriginalUri(uri): OriginalUri, request: Request) -> Response {
     let headers = request.headers();
     let host = answers::text(headers, header::HOST).filter(|host| is_host(host)).unwrap_or("localhost");
@@ -125,7 +126,7 @@ fn render(server: &str) -> serde_json::Result<String> {
     document.to_pretty_json()
 }
 
-/// Whether the text is a host with an optional port, and so cannot turn a URL into another.
+/// Whether the text is a host with an optional port. Anything else could change the URL.
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b))
 }

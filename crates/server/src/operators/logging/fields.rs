@@ -1,4 +1,4 @@
-//! What an event or a span carries.
+//! The fields of an event or a span.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,7 +13,7 @@ pub(super) enum Value {
     Boolean(bool),
 }
 
-/// The fields of an event or a span, those that have a place of their own apart.
+/// The fields of an event or a span. Some have places of their own.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) message: String,
@@ -36,7 +36,7 @@ impl Fields {
             "code" => self.code = Some(text),
             "tenant" => self.tenant = Some(text),
             "request_id" => self.request_id = Some(text),
-            // Of the span as a trace.
+            // Fields of traces only.
             name if name.starts_with("otel.") => {}
             name => self.others.push((name, Value::Text(text))),
         }
@@ -69,14 +69,14 @@ impl Visit for Fields {
     }
 }
 
-/// Begin of everything that is a signed token: `{"` in base64.
+/// Every signed token begins with this: `{"` in base64.
 const TOKEN: &str = "eyJ";
 
-/// Shortest run that is taken for a token.
+/// Shortest run of characters that counts as a token.
 const SHORTEST: usize = 20;
 
-/// The text without what looks like a token. No line should have one; if one does, by a mistake or because a library
-/// repeats what it was given, it must not be of use.
+/// The text without what looks like a token. No line should contain one. But if one does, by a mistake or because a
+/// library repeats its input, it must not be usable.
 pub(super) fn mask(text: &str) -> Cow<'_, str> {
     let part_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=');
     let mut masked = String::new();

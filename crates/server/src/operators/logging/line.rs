@@ -1,4 +1,4 @@
-//! An event as a line.
+//! A log line.
 
 use std::fmt::Write as _;
 
@@ -8,14 +8,14 @@ use tracing::Level;
 
 use super::fields::{Fields, Value};
 
-/// How lines look.
+/// The format of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// A JSON object.
     Json,
     /// For people.
     Text {
-        /// Levels are coloured.
+        /// Whether levels are coloured.
         color: bool,
     },
 }
@@ -23,7 +23,7 @@ pub(super) enum Format {
 /// Labels that every line has.
 pub(super) type Common = Vec<(&'static str, String)>;
 
-/// The name of a level, as the reference has it, and its colour.
+/// The reference's name for a level, and its colour.
 fn level_name(level: Level) -> (&'static str, &'static str) {
     match level {
         Level::ERROR => ("error", "31"),
@@ -34,7 +34,7 @@ fn level_name(level: Level) -> (&'static str, &'static str) {
     }
 }
 
-/// What a line says: the code first, so that a person sees it and a search finds it.
+/// The message, with the code first, so that people see it and searches find it.
 fn message(fields: &Fields) -> String {
     match &fields.code {
         Some(code) if !fields.message.starts_with(code.as_str()) => format!("{code}: {}", fields.message),
@@ -42,7 +42,7 @@ fn message(fields: &Fields) -> String {
     }
 }
 
-/// The line, its end included.
+/// Writes the line with its line break.
 pub(super) fn write(
     format: Format,
     now: Timestamp,
@@ -120,7 +120,7 @@ fn text(now: Timestamp, level: Level, fields: &Fields, common: &Common, color: b
     line
 }
 
-/// Without control characters: a line break in a value must not look like another line, nor move the cursor.
+/// The text without control characters: a line break in a value must not look like another line, nor move the cursor.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

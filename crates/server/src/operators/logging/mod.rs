@@ -1,8 +1,8 @@
 //! Logs: to standard error, for people or as JSON (http_and_ops 9.6).
 //!
-//! Lines tell what happened, with the operators' code, the tenant and the id of the request. Tokens, secrets and values
-//! of rows have no place in them; what looks like a token is masked all the same. Equal warnings that come too often
-//! are left out and counted, so that one bad client cannot flood the log.
+//! Lines tell what happened, with the operators' code, the tenant and the id of the request. They contain no tokens,
+//! secrets or values of rows; anything that looks like a token is masked in any case. Equal warnings that come too
+//! often are left out and counted, so that one bad client cannot flood the log.
 
 mod fields;
 mod line;

@@ -10,6 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use realtime_codes::ErrorCode;
 use tokio::time::Instant;
 use tracing::{
     Event, Level, Subscriber,
@@ -34,12 +35,12 @@ pub fn suppressed() -> u64 {
     SUPPRESSED.load(Ordering::Relaxed)
 }
 
-/// Writes a line to standard error. A log that takes nothing is no reason to stop.
+/// Writes a line to standard error. Failures are ignored: the server goes on without a log.
 pub(super) fn standard_error(line: &str) {
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// What the events within a span are about.
+/// Tenant and request of a span.
 #[derive(Debug, Default)]
 struct About {
     tenant: Option<String>,
@@ -51,7 +52,7 @@ impl Visit for About {
         let place = match field.name() {
             "tenant" | "external_id" => &mut self.tenant,
             "request_id" => &mut self.request_id,
-            // Of the span as a trace: not even written where there are none.
+            // Fields of traces only.
             _ => return,
         };
         *place = Some(mask(value).into_owned());
@@ -60,7 +61,7 @@ impl Visit for About {
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
-/// Remembers what spans are about.
+/// Remembers the tenant and request of each span.
 pub(super) struct Contexts;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Contexts {
@@ -79,7 +80,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Contexts {
     }
 }
 
-/// The fields of an event, with what its spans are about.
+/// The fields of an event, together with those of its spans.
 fn fields<S: Subscriber + for<'a> LookupSpan<'a>>(event: &Event<'_>, context: &Context<'_, S>) -> Fields {
     let mut fields = Fields::default();
     event.record(&mut fields);
@@ -96,15 +97,15 @@ fn fields<S: Subscriber + for<'a> LookupSpan<'a>>(event: &Event<'_>, context: &C
     fields
 }
 
-/// Code of an error of ours that has none of its own.
-const NO_CODE: &str = "UnknownError";
+/// Code of our own errors that have no code.
+const NO_CODE: &str = ErrorCode::UnknownError.as_str();
 
 /// Whether an event is from this server, and not from a library.
 fn is_ours(target: &str) -> bool {
     target == "realtime" || target.starts_with("realtime_")
 }
 
-/// Counts what carries a code.
+/// Counts events that have a code.
 pub(super) struct Counting;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Counting {
@@ -121,7 +122,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Counting {
     }
 }
 
-/// What is known of a kind of lines.
+/// The description of a kind of lines.
 struct Sample {
     level: Level,
     code: Option<String>,
@@ -129,10 +130,10 @@ struct Sample {
     message: String,
 }
 
-/// Where lines are written to.
+/// Writes a line.
 type Write = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Writes lines.
+/// Writes events as lines.
 pub(super) struct Lines {
     format: Format,
     common: Common,
@@ -153,7 +154,7 @@ impl Lines {
         Self { format, common, write, hasher: RandomState::new(), throttle }
     }
 
-    /// How many equal lines were left out before a warning; `None` if it is to be left out itself.
+    /// Number of equal lines that were left out before a warning; `None` if this one is left out, too.
     fn admit(&self, event: &Event<'_>, fields: &Fields) -> Option<u64> {
         let level = *event.metadata().level();
         let now = Instant::now();

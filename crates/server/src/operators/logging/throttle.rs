@@ -1,7 +1,8 @@
-//! Which warnings are left out because equal ones came too often. Pure: time comes in.
+//! Leaves out warnings if equal ones come too often. Pure; time is given.
 //!
-//! Of lines from the same place in the program with the same code about the same tenant, [`BURST`] pass in a
-//! [`WINDOW`]; the next that passes tells how many were left out. If none comes, a line of its own tells it.
+//! Lines are equal if they come from the same place in the program and have the same code and tenant. [`BURST`] of
+//! them pass in a [`WINDOW`]. The next one that passes tells how many were left out. If none comes, a separate line
+//! tells it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,10 +11,10 @@ use tokio::time::Instant;
 /// Equal lines that pass in a window.
 const BURST: u32 = 10;
 
-/// Time after which lines pass again.
+/// Length of a window.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Kinds of lines that are told apart; what is beyond shares one window.
+/// Kinds of lines that are counted separately. Further ones share one window.
 const MAX_KINDS: usize = 4_096;
 
 #[derive(Debug)]
@@ -21,20 +22,20 @@ struct Kind<T> {
     began: Instant,
     passed: u32,
     suppressed: u64,
-    /// What the line was about, for those who are told what is missing.
+    /// The description of the lines, for the report of what was left out.
     about: T,
 }
 
-/// What becomes of a line.
+/// The verdict on a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is written; so many equal ones were left out before it.
+    /// It is written. So many equal ones were left out before it.
     Pass(u64),
     /// It is left out.
     Suppress,
 }
 
-/// What has been written of late.
+/// The windows of recent lines.
 #[derive(Debug)]
 pub(super) struct Throttle<T> {
     kinds: HashMap<u64, Kind<T>>,
@@ -46,7 +47,7 @@ impl<T> Throttle<T> {
         Self { kinds: HashMap::new(), swept: now }
     }
 
-    /// Judges a line of a kind, which is a hash.
+    /// Judges a line. `kind` is a hash of what makes lines equal.
     pub(super) fn judge(&mut self, kind: u64, now: Instant, about: impl FnOnce() -> T) -> Verdict {
         let full = self.kinds.len() >= MAX_KINDS;
         let kind = if full && !self.kinds.contains_key(&kind) { 0 } else { kind };
@@ -68,8 +69,8 @@ impl<T> Throttle<T> {
         Verdict::Suppress
     }
 
-    /// Forgets kinds whose window is over; those of which something was left out, with how much. Does nothing more
-    /// often than once a window.
+    /// Forgets kinds whose window is over. Returns those with lines that were left out, and their number. Does nothing
+    /// if called again within a window.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<(T, u64)> {
         if now.duration_since(self.swept) < WINDOW {
             return Vec::new();

@@ -1,7 +1,7 @@
-//! Traces of requests by OpenTelemetry's protocol over HTTP (http_and_ops 9.6). Off unless a setting asks for them.
+//! Traces of requests by OpenTelemetry's protocol over HTTP (http_and_ops 9.6). Off by default.
 //!
-//! `OTEL_TRACES_EXPORTER=otlp` turns them on, unless `OTEL_SDK_DISABLED` is true. Where they go, how often, which part
-//! of them and under what name the service is known are the standard's `OTEL_…` variables, which the SDK reads.
+//! `OTEL_TRACES_EXPORTER=otlp` turns them on, unless `OTEL_SDK_DISABLED` is true. The SDK reads the other `OTEL_…`
+//! variables of the standard: the address, the sampling, the service's name.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,7 +26,7 @@ use crate::config::{ConfigError, Env};
 /// Whether traces are made.
 static ENABLED: AtomicBool = AtomicBool::new(false);
 
-/// Sends what is left when it is dropped. Must not be dropped within a runtime.
+/// Sends the remaining traces when it is dropped. Must not be dropped within a runtime.
 #[derive(Debug)]
 pub struct Guard(SdkTracerProvider);
 
@@ -41,10 +41,10 @@ impl Drop for Guard {
 /// A layer of any kind.
 type AnyLayer<S> = Box<dyn Layer<S> + Send + Sync>;
 
-/// Begins to make traces, if they are asked for. Must not be called within a runtime.
+/// Begins to make traces, if they are enabled. Must not be called within a runtime.
 ///
 /// # Errors
-/// [`ConfigError`] when a setting is no known word or no usable address.
+/// [`ConfigError`] for an unknown word or an address that cannot be used.
 pub(super) fn start<S>(env: &Env) -> Result<Option<(AnyLayer<S>, Guard)>, ConfigError>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -71,7 +71,7 @@ where
         Box::new(BaggagePropagator::new()),
     ]));
     let tracer = provider.tracer("realtime");
-    // Background tasks are no traces: they have no end.
+    // Background tasks are not traced, because they have no end.
     let ours = filter_fn(|metadata| {
         metadata.is_span() && metadata.target().starts_with("realtime_") && metadata.name() != "database"
     });
@@ -95,7 +95,7 @@ fn sampler(env: &Env) -> Result<Sampler, ConfigError> {
     Ok(if name.starts_with("parentbased_") { Sampler::ParentBased(Box::new(root)) } else { root })
 }
 
-/// Makes a span part of the trace that a request says it belongs to.
+/// Makes a span part of the trace that the request names.
 pub fn follow(span: &Span, headers: &HeaderMap) {
     if ENABLED.load(Ordering::Relaxed) {
         let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));

@@ -1,4 +1,4 @@
-//! Reads what was counted and writes it as text.
+//! Reads all counters and writes them as text.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -10,6 +10,7 @@ use realtime_channels::{
     tenant_runtime::TenantRuntime,
 };
 use realtime_cluster::Cluster;
+use realtime_codes::ErrorCode;
 use realtime_metrics::Snapshot;
 use realtime_postgres::Stats;
 use tokio::time::Instant;
@@ -21,16 +22,16 @@ use super::{
 };
 use crate::{diagnostics::ErrorCounts, node::Node, operators::logging};
 
-/// A tenant that has had no socket for this long is left out, until it has one again (http_and_ops 3).
+/// Time without a socket after which a tenant is left out, until it has a socket again (http_and_ops 3).
 pub(super) const VACANT: Duration = Duration::from_secs(600);
 
-/// Label of the series that the reference has of its web server.
+/// Label that the reference gives the series of its web server.
 const ENDPOINT: &str = "RealtimeWeb.Endpoint";
 
-/// Label values of results, by place.
+/// Label values of results, by index.
 const RESULTS: [&str; 2] = ["ok", "error"];
 
-/// Label values of serializers, by place.
+/// Label values of serializers, by index.
 const SERIALIZERS: [&str; 2] = ["1.0.0", "2.0.0"];
 
 /// A tenant that is shown.
@@ -41,12 +42,12 @@ struct Shown {
     output_bytes: u64,
 }
 
-/// Which series of a node.
+/// Which series are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// Of the node as a whole.
+    /// Those of the node as a whole.
     Global,
-    /// Of its tenants.
+    /// Those of its tenants.
     Tenants,
     /// Both.
     All,
@@ -111,7 +112,7 @@ fn global(out: &mut Exposition, node: &Node, host: &Host, shown: &[Shown], error
 fn global_numbers(out: &mut Exposition, node: &Node, shown: &[Shown]) {
     let totals = node.counters().totals();
     let connected: u32 = shown.iter().map(|shown| shown.runtime.users().count()).sum();
-    // Others tell theirs with each heartbeat, of tenants too that are not used here.
+    // Other nodes tell their numbers with each heartbeat, including tenants that are not used here.
     let elsewhere = node.cluster().map_or(0, Cluster::users_elsewhere);
     let databases = shown.iter().filter(|shown| shown.runtime.database().is_ready()).count();
     out.family(&f::GLOBAL_CONNECTED).add(&[], f64::from(connected));
@@ -133,7 +134,7 @@ fn global_numbers(out: &mut Exposition, node: &Node, shown: &[Shown]) {
     }
 }
 
-/// How often which code was told.
+/// Counts of operators' codes.
 fn global_errors(out: &mut Exposition, errors: &[(String, String, u64)]) {
     let mut family = out.family(&f::GLOBAL_ERROR);
     for same in errors.chunk_by(|a, b| a.0 == b.0) {
@@ -153,7 +154,8 @@ fn global_sizes(out: &mut Exposition, node: &Node) {
     }
     let region = node.region().unwrap_or("nil");
     out.family(&f::MIGRATIONS_DURATION).histogram(&[region], &totals.set_ups);
-    out.family(&f::MIGRATIONS_EXCEPTIONS).add(&["MigrationsFailedToRun"], totals.set_up_failures as f64);
+    out.family(&f::MIGRATIONS_EXCEPTIONS)
+        .add(&[ErrorCode::MigrationsFailedToRun.as_str()], totals.set_up_failures as f64);
 }
 
 /// Connections to the listener.
@@ -197,8 +199,8 @@ type DatabaseNumber = fn(&Stats) -> u64;
 /// A histogram of a tenant's database.
 type DatabaseHistogram = fn(&Stats) -> Snapshot;
 
-/// Users of tenants on all nodes. A node learns of others' users while it has sockets of the tenant; without, it leaves
-/// the number to those that know, unless there are no users elsewhere at all.
+/// Users of tenants on all nodes. A node knows the users on other nodes only while it has sockets of the tenant.
+/// Otherwise it leaves the series to nodes that know, unless there are no users elsewhere at all.
 fn connected_in_cluster(out: &mut Exposition, node: &Node, shown: &[Shown]) {
     let knows = |name: &str| {
         node.cluster().is_none_or(|cluster| cluster.users_elsewhere() == 0 || cluster.counts_users_of(name))
@@ -209,7 +211,7 @@ fn connected_in_cluster(out: &mut Exposition, node: &Node, shown: &[Shown]) {
     }
 }
 
-/// Figures of tenants, a family after the other.
+/// Figures of tenants, one family after the other.
 fn tenants(out: &mut Exposition, shown: &[Shown]) {
     let numbers: [(&'static Family, Number); 8] = [
         (&f::CONNECTED, |shown| shown.runtime.users().count().into()),

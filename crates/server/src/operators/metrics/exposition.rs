@@ -1,6 +1,6 @@
-//! The text format of Prometheus, version 0.0.4: each family once, its help and type before its samples.
+//! The text format of Prometheus, version 0.0.4: each family once, with its help and type before its samples.
 //!
-//! Not OpenMetrics, which would rename counters: operators' dashboards know them as they are.
+//! It is not OpenMetrics, which would rename counters that operators' dashboards use.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use super::families::{Family, Kind};
 /// Media type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Metrics as text, while they are written.
+/// Metrics as text, while they are being written.
 #[derive(Debug)]
 pub struct Exposition {
     text: String,
@@ -20,7 +20,7 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// An empty one whose samples all have these labels.
+    /// An empty text whose samples all have these labels.
     #[must_use]
     pub fn new(common: &[(&str, &str)]) -> Self {
         let mut labels = String::new();
@@ -30,7 +30,7 @@ impl Exposition {
         Self { text: String::new(), common: labels }
     }
 
-    /// Begins a family; to be called once for each. Without samples it does not appear.
+    /// Begins a family. Call it once for each. A family without samples does not appear.
     pub fn family(&mut self, family: &'static Family) -> Samples<'_> {
         Samples { exposition: self, family, begun: false }
     }
@@ -59,7 +59,7 @@ impl Samples<'_> {
         self
     }
 
-    /// Adds the samples of a histogram. One that has seen nothing is left out.
+    /// Adds the samples of a histogram, unless it is empty.
     pub fn histogram(&mut self, labels: &[&str], seen: &Snapshot) -> &mut Self {
         if seen.count() == 0 {
             return self;
@@ -67,7 +67,7 @@ impl Samples<'_> {
         self.begin();
         let (labels, scale) = (self.labels(labels), self.family.scale);
         for (bound, count) in seen.cumulative() {
-            // With a decimal point, as the series are known: `le="250.0"`.
+            // With a decimal point, because existing series have it: `le="250.0"`.
             let bound = format!("{:?}", bound as f64 / scale);
             let mut labels = labels.clone();
             label(&mut labels, "le", &bound);

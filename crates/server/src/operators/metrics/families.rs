@@ -1,20 +1,20 @@
-//! Every metric there is: its name, what it tells, its labels. `docs/operations.md` is made of this.
+//! Every metric: its name, help and labels. `docs/operations.md` is written from this.
 
 use std::fmt::Write as _;
 
-/// What a metric's numbers are.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// A number that only grows.
     Counter,
-    /// Goes up and down.
+    /// A number that goes up and down.
     Gauge,
-    /// How often something was how large.
+    /// A distribution of values.
     Histogram,
 }
 
 impl Kind {
-    /// As the text format names it.
+    /// The name in the text format.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -34,9 +34,9 @@ pub struct Family {
     pub kind: Kind,
     /// Labels beside those that every sample has.
     pub labels: &'static [&'static str],
-    /// What it tells.
+    /// The description.
     pub help: &'static str,
-    /// What a unit of the name is in what is kept: 1000 for milliseconds of which microseconds are kept.
+    /// Stored units per unit of the metric: 1000 for milliseconds that are stored as microseconds.
     pub scale: f64,
 }
 

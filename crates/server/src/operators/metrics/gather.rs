@@ -1,7 +1,7 @@
 //! The metrics of all nodes (http_and_ops 3).
 //!
-//! Each node's text is asked for once at a time and kept for a moment, so that several scrapers at once, of all regions or
-//! of one, cost what one does. A scraper waits as long as it says, and gets what has come by then.
+//! Each node is asked once at a time, and its text is kept for a moment. So several scrapers at once, of all regions
+//! or of one, cost as much as one. A scraper says how long it waits, and gets what has come by then.
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
@@ -13,6 +13,7 @@ use futures_util::{
 };
 use parking_lot::Mutex;
 use realtime_cluster::{AskError, Cluster, Contact, NodeStatus};
+use realtime_codes::ErrorCode;
 use tokio::time;
 
 use super::{
@@ -25,23 +26,24 @@ use crate::{
     operators::ask::{ASKED_AT_ONCE, Question, compress, decompress, missing, put},
 };
 
-/// Largest answer: beyond it the nodes that are left are left out. It is held in memory, and scrapers have limits too.
+/// Largest answer. Beyond it the remaining nodes are left out. The answer is held in memory, and scrapers have limits
+/// too.
 const MAX_TEXTS: usize = 256_000_000;
 
-/// How long a text is good that has come.
+/// How long a text is used after it has come.
 const FRESH: Duration = Duration::from_secs(1);
 
 type Outcome = Result<Bytes, AskError>;
 
-/// A text that is being made, or was a moment ago.
+/// A text that is being made, or that was made a moment ago.
 type Text = Shared<BoxFuture<'static, Outcome>>;
 
-/// Of whom a text is.
+/// Whose metrics a text has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Whose {
     /// This node's.
     Own,
-    /// This node's, as others get it.
+    /// This node's, compressed for other nodes.
     Compressed,
     /// Another node's.
     Node(u32),
@@ -55,13 +57,13 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Nobody has asked yet.
+    /// Gathers for a node.
     #[must_use]
     pub fn new(node: Arc<Node>) -> Self {
         Self { node, host: Host::default(), texts: Mutex::default() }
     }
 
-    /// Whose metrics they are.
+    /// The node.
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.node
@@ -76,7 +78,7 @@ impl Gathered {
     /// The text of this node, compressed.
     ///
     /// # Errors
-    /// When it could not be made.
+    /// If it could not be made.
     pub async fn own_compressed(self: &Arc<Self>) -> Outcome {
         let own = self.own();
         self.kept(Whose::Compressed, async move {
@@ -87,13 +89,13 @@ impl Gathered {
         .await
     }
 
-    /// The metrics of this node alone, as they are now.
+    /// The current metrics of this node alone.
     pub async fn of_this_node(self: &Arc<Self>) -> Bytes {
         self.made().await.unwrap_or_default()
     }
 
-    /// The metrics of all nodes, or of those of a region, as parts of one text. `patience`: how long whoever asks waits at
-    /// most, if known.
+    /// The metrics of all nodes, or of a region's nodes, as parts of one text. `patience`: how long the caller waits
+    /// at most, if known.
     pub async fn gather(self: &Arc<Self>, region: Option<&str>, patience: Option<Duration>) -> Vec<Bytes> {
         let wanted = |of: Option<&str>| region.is_none_or(|region| of.unwrap_or("nil") == region);
         let Some(cluster) = self.node.cluster() else {
@@ -122,7 +124,7 @@ impl Gathered {
         self.kept(Whose::Own, async move { gathered.made().await })
     }
 
-    /// With many tenants it takes a while, in which other tasks should run.
+    /// Made in a thread of its own: with many tenants it takes a while, in which other tasks should run.
     async fn made(self: &Arc<Self>) -> Outcome {
         let gathered = Arc::clone(self);
         let text = tokio::task::spawn_blocking(move || gathered.render(Part::All)).await;
@@ -139,7 +141,7 @@ impl Gathered {
         })
     }
 
-    /// The text that is being made already, or is made now. It goes on whether or not somebody waits.
+    /// The text that is being made already, or one that is made now. It is completed even if nobody waits.
     fn kept(self: &Arc<Self>, whose: Whose, make: impl Future<Output = Outcome> + Send + 'static) -> Text {
         let mut texts = self.texts.lock();
         if let Some(text) = texts.get(&whose) {
@@ -150,7 +152,7 @@ impl Gathered {
         texts.insert(whose, text.clone());
         let (kept, made) = (Arc::clone(self), text.clone());
         tokio::spawn(async move {
-            // A failure is not kept: the next may succeed.
+            // A failure is not kept, because the next attempt may succeed.
             if made.await.is_ok() {
                 time::sleep(FRESH).await;
             }
@@ -170,7 +172,7 @@ async fn within_bounds(answers: impl Stream<Item = Option<Bytes>>) -> Vec<Bytes>
         size += text.len();
         if size > MAX_TEXTS {
             tracing::error!(
-                code = "RpcError",
+                code = ErrorCode::RpcError.as_str(),
                 "the metrics of all nodes are too large for one answer: scrape each node by itself"
             );
             break;

@@ -13,12 +13,12 @@ struct CpuTime {
     total: u64,
 }
 
-/// The host's processor when it was last looked at, to tell what was used since.
+/// The host's processor time at the last look, to compute its use since.
 #[derive(Debug, Default)]
 pub(super) struct Host(Mutex<(CpuTime, f64)>);
 
 impl Host {
-    /// Per cent of the processor time since the last look; of all time at the first.
+    /// Use of the processor in per cent since the last look; since the host's start at the first look.
     fn cpu_util(&self) -> Option<f64> {
         let cpu = procfs::KernelStats::current().ok()?.total;
         let idle = cpu.idle + cpu.iowait.unwrap_or(0);
@@ -34,13 +34,13 @@ impl Host {
         Some(last.1)
     }
 
-    /// Writes them; what the host does not tell is left out.
+    /// Writes the host's figures. Those that it does not tell are left out.
     pub(super) fn write(&self, out: &mut Exposition) {
         if let Some(util) = self.cpu_util() {
             out.family(&f::CPU_UTIL).add(&[], util);
         }
         if let Ok(load) = procfs::LoadAverage::current() {
-            // Erlang's unit.
+            // The reference uses Erlang's unit.
             out.family(&f::CPU_AVG1).add(&[], f64::from(load.one) * 256.0);
             out.family(&f::CPU_AVG5).add(&[], f64::from(load.five) * 256.0);
             out.family(&f::CPU_AVG15).add(&[], f64::from(load.fifteen) * 256.0);
@@ -77,7 +77,7 @@ pub(super) fn process(out: &mut Exposition) {
     }
 }
 
-/// Writes the figures of the runtime, if this is called within one.
+/// Writes the figures of the runtime. Does nothing outside of one.
 pub(super) fn runtime(out: &mut Exposition) {
     let Ok(handle) = Handle::try_current() else { return };
     let metrics = handle.metrics();

@@ -1,12 +1,12 @@
-//! The metrics of several nodes as one text: each family once, with the samples of all (http_and_ops 3).
+//! The metrics of several nodes as one text: each family once, with the samples of all nodes (http_and_ops 3).
 //!
-//! A text is cut at the lines that begin a family; what is between is passed on as it came.
+//! A text is cut at the lines that begin a family. What is in between is passed on unchanged.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
-/// What a family begins with in a text.
+/// The beginning of a family in a text.
 const BEGIN: &[u8] = b"# HELP ";
 
 /// A family as one text has it.
@@ -23,8 +23,8 @@ struct Merged {
     samples: Vec<Bytes>,
 }
 
-/// One text of several, as parts of them in the order in which they are to be sent. A family whose type differs, between
-/// releases, is as the first text has it: the others' samples of it are left out.
+/// Merges texts. Returns parts in the order in which they are to be sent. If the type of a family differs between
+/// releases, the type in the first text counts, and the samples of texts with another type are left out.
 #[must_use]
 pub fn merge(texts: &[Bytes]) -> Vec<Bytes> {
     if let [text] = texts {
@@ -70,7 +70,7 @@ fn blocks(text: &Bytes) -> Vec<Block> {
     begins.iter().copied().zip(ends).filter_map(block).collect()
 }
 
-/// Length of the first line, its end included; `None` if it has none.
+/// Length of the first line, including its line break. `None` if there is no line break.
 fn line(text: &[u8]) -> Option<usize> {
     text.iter().position(|byte| *byte == b'\n').map(|end| end + 1)
 }

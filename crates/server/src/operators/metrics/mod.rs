@@ -1,4 +1,4 @@
-//! What operators watch (http_and_ops 11): what was counted, read when somebody asks.
+//! The metrics (http_and_ops 11): counters are read when somebody asks.
 
 mod collect;
 mod exposition;

@@ -1,11 +1,12 @@
-//! Pushes metrics to whoever collects them, for nodes that cannot be scraped (http_and_ops 3).
+//! Pushes metrics to a receiver, for nodes that cannot be scraped (http_and_ops 3).
 //!
-//! Two requests each time, one with the figures of the node and one with those of its tenants. One that fails is not
-//! repeated: the next has newer figures.
+//! Each push has two requests: one with the figures of the node, one with those of its tenants. A failed request is
+//! not repeated, because the next push has newer figures.
 
 use std::{sync::Arc, time::Duration};
 
 use http::header;
+use realtime_codes::ErrorCode;
 use reqwest::Client;
 use secrecy::ExposeSecret as _;
 use tokio::time::{self, MissedTickBehavior};
@@ -28,11 +29,11 @@ enum PushError {
 }
 
 impl PushError {
-    fn code(&self) -> &'static str {
+    const fn code(&self) -> ErrorCode {
         match self {
-            Self::Status(_) => "MetricsPusherFailed",
-            Self::Timeout => "MetricsPusherTimeout",
-            Self::Request(_) => "MetricsPusherException",
+            Self::Status(_) => ErrorCode::MetricsPusherFailed,
+            Self::Timeout => ErrorCode::MetricsPusherTimeout,
+            Self::Request(_) => ErrorCode::MetricsPusherException,
         }
     }
 }
@@ -42,35 +43,37 @@ impl From<reqwest::Error> for PushError {
         if error.is_timeout() {
             return Self::Timeout;
         }
-        // The address may have a password in it.
+        // The address may contain a password.
         Self::Request(realtime_tls::describe(&error.without_url()))
     }
 }
 
-/// Pushes until it is dropped.
+/// Pushes until the future is dropped.
 pub async fn run(gathered: Arc<Gathered>, pusher: Pusher) {
     let client = match Client::builder().timeout(pusher.timeout).build() {
         Ok(client) => client,
         Err(error) => {
-            tracing::error!(code = "MetricsPusherException", %error, "metrics cannot be pushed");
+            let code = ErrorCode::MetricsPusherException.as_str();
+            tracing::error!(code, %error, "metrics cannot be pushed");
             return;
         }
     };
     let mut ticks = time::interval(pusher.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick comes at once, when there is nothing to tell.
+    // The first tick comes at once, when nothing was counted yet.
     ticks.tick().await;
     loop {
         ticks.tick().await;
         let parts = async {
             for part in [Part::Global, Part::Tenants] {
                 if let Err(error) = push(&client, &pusher, &gathered, part).await {
-                    tracing::error!(code = error.code(), %error, "metrics were not pushed");
+                    tracing::error!(code = error.code().as_str(), %error, "metrics were not pushed");
                 }
             }
         };
         if time::timeout(LIMIT, parts).await.is_err() {
-            tracing::error!(code = "MetricsPusherTimeout", "metrics were not pushed: it took too long");
+            let code = ErrorCode::MetricsPusherTimeout.as_str();
+            tracing::error!(code, "metrics were not pushed: it took too long");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Connections that a full server accepts, to say that it lives and is full.
+//! The back door: connections that a full server accepts only to say that it is alive and full.
 
 use std::{collections::VecDeque, fs::File, io, sync::Arc, time::Duration};
 
@@ -17,34 +17,34 @@ use tower::ServiceExt as _;
 
 use crate::transport::Peer;
 
-/// Connections at the back door at once. Of more, those go first that came first: an answer takes a moment, so they have
-/// had theirs, or ask for nothing.
+/// Connections at the back door at once. If there are more, the oldest are closed: they were answered already, or ask
+/// for nothing.
 const GUESTS: usize = 64;
 
-/// Until a connection at the back door has been answered, or is closed.
+/// How long a connection may stay at the back door.
 const STAY: Duration = Duration::from_secs(5);
 
-/// Descriptors that are kept open, to be given up for a connection when there is no other.
+/// Descriptors that are kept open, so that one can be given up for a connection when there is no other.
 const SPARES: usize = 4;
 
-/// How long those who are turned away should wait, in seconds.
+/// Seconds that clients should wait before they come again.
 const COME_AGAIN: HeaderValue = HeaderValue::from_static("1");
 
-/// The paths that are answered.
+/// The paths that are served.
 const OPEN: [&str; 1] = ["/healthcheck"];
 
-/// The connections at the back door, and what they come in by.
+/// The connections at the back door, and the spare descriptors.
 pub(super) struct BackDoor {
     guests: Mutex<VecDeque<CancellationToken>>,
     spares: Arc<Mutex<Vec<File>>>,
 }
 
-/// A descriptor that was given up; when this is dropped another is taken for it.
+/// A descriptor that was given up. When it is dropped, another one is opened in its place.
 pub(super) struct Spare(Arc<Mutex<Vec<File>>>);
 
 /// A connection at the back door.
 pub(super) struct Guest {
-    /// Cancelled when others need its place.
+    /// Cancelled when another connection needs its place.
     evicted: CancellationToken,
     spare: Option<Spare>,
 }
@@ -62,8 +62,8 @@ impl BackDoor {
         Self { guests: Mutex::default(), spares }
     }
 
-    /// Gives up a spare descriptor: the next connection can be accepted. `None` if there is none; then those who hold them
-    /// have to go, and there will be some in a moment.
+    /// Gives up a spare descriptor, so that the next connection can be accepted. `None` if there is none; then guests
+    /// have to leave, which frees some in a moment.
     pub(super) fn lend(&self) -> Option<Spare> {
         match self.spares.lock().pop() {
             Some(spare) => {
@@ -77,7 +77,7 @@ impl BackDoor {
         }
     }
 
-    /// A place for a connection.
+    /// Admits a connection. It may replace the oldest one.
     pub(super) fn admit(&self, spare: Option<Spare>) -> Guest {
         let evicted = CancellationToken::new();
         let mut guests = self.guests.lock();
@@ -92,7 +92,7 @@ impl BackDoor {
 }
 
 impl Guest {
-    /// Serves it, as long as it may stay.
+    /// Serves the connection for as long as it may stay.
     pub(super) async fn serve(self, stop: CancellationToken, connection: impl Future<Output = ()>) {
         tokio::select! {
             () = connection => {}
@@ -100,7 +100,7 @@ impl Guest {
             () = self.evicted.cancelled() => {}
             () = stop.cancelled() => {}
         }
-        // The connection is closed by now: what it was accepted with is free again.
+        // The connection is closed, so its descriptor is free again.
         drop(self.spare);
     }
 }
@@ -111,7 +111,7 @@ impl Drop for Spare {
     }
 }
 
-/// Takes descriptors until there are as many as there should be, or no more to be had.
+/// Opens descriptors until there are enough, or until the system has no more.
 fn refill(spares: &Mutex<Vec<File>>) {
     let mut spares = spares.lock();
     while spares.len() < SPARES

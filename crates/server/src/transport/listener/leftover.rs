@@ -1,8 +1,9 @@
-//! What is left of a request's body when the answer is known before it was read: a wrong token, too large, no such route.
+//! The rest of a request's body, if the answer is known before it was read: a wrong token, a body that is too large,
+//! no such route.
 //!
-//! A connection that is closed while its client still sends is reset, and the client then often sees that instead of the
-//! answer. So the rest is read and thrown away first, within limits: a client that sends on beyond them gets the answer
-//! at once, and may miss it.
+//! If a connection is closed while its client still sends, it is reset, and the client often sees that instead of the
+//! answer. So the rest is read and thrown away first, within limits. A client that sends more gets the answer at once,
+//! and may miss it.
 
 use std::{
     future::poll_fn,
@@ -17,17 +18,17 @@ use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{self, Duration};
 
-/// Largest body of a request, in bytes. Routes that read one have it as their limit too.
+/// Largest body of a request, in bytes. Routes that read a body use this limit, too.
 pub const MAX_BODY: usize = 8_000_000;
 
 /// Bytes that are thrown away at most: twice what a body may have.
 const MAX_LEFT: u64 = 2 * MAX_BODY as u64;
 
-/// How long that may take, and how long the client may pause in between.
+/// How long reading the rest may take, and how long the client may pause in between.
 const LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A body that is given back when nobody reads it any more.
+/// A body that comes back when nobody reads it any more.
 pub(super) struct Lent<B> {
     body: Option<B>,
     home: Arc<Mutex<Option<B>>>,
@@ -38,7 +39,7 @@ pub(super) struct Leftover<B>(Arc<Mutex<Option<B>>>);
 
 /// Lends the body of a request.
 pub(super) fn lend<B: Body>(request: Request<B>) -> (Request<Lent<B>>, Leftover<B>) {
-    // A client that waits to be asked for the body has sent none of it.
+    // A client that waits for permission to send the body has sent none of it.
     let waits = request.headers().contains_key(header::EXPECT);
     let home = Arc::new(Mutex::new(None));
     let unwanted = waits || request.body().size_hint().lower() > MAX_LEFT;

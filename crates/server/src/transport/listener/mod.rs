@@ -1,8 +1,8 @@
 //! The TCP listener: accepts connections and speaks HTTP/1.1 on them until they end or are upgraded.
 //!
-//! Connections beyond those that have places, or when the process has no file descriptors left, are accepted too, at the
-//! back door: whoever asks whether the server lives gets an answer, everybody else is told to come again. A full server
-//! is not a dead one, and what watches it must be able to see that.
+//! If all places are taken, or the process has no file descriptors left, connections are accepted at the back door:
+//! health checks get an answer, everyone else is told to come again. So what watches the server can tell a full server
+//! from a dead one.
 
 mod back_door;
 mod leftover;
@@ -41,23 +41,23 @@ use super::{ConnectionPermit, Peer};
 /// Connections that may wait for the accept loop.
 const BACKLOG: i32 = 4096;
 
-/// How long a client may take to send a request's headers. Bounds what a slow-loris attack can hold.
+/// How long a client may take to send a request's headers. It bounds what a slow-loris attack can hold.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that the kernel takes of a connection before it can send them. More would only wait there, where nobody counts
-/// it, for a client that does not read.
+/// Bytes of a connection that the kernel accepts before it can send them. More would wait there uncounted for a client
+/// that does not read.
 const UNSENT: u32 = 256 * 1024;
 
-/// Largest head of a request, in bytes, and what is read of a body at once: some headers of the largest size.
+/// Largest head of a request, in bytes, and largest piece of a body: enough for some headers of the largest size.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Pause after an accept that failed for want of file descriptors or memory.
+/// Pause after accepting has failed because file descriptors or memory ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Binds a listener. An IPv6 wildcard address accepts IPv4 too.
 ///
 /// # Errors
-/// What the operating system says, for example that the port is taken.
+/// Those of the operating system, for example that the port is taken.
 pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     let address = SocketAddr::new(address, port);
     let socket = socket2::Socket::new(
@@ -75,9 +75,9 @@ pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections until `stop`; at most as many at once as there are places, further ones come by the back door.
+/// Accepts connections until `stop`, at most as many at once as there are places. Further ones go to the back door.
 ///
-/// Requests that are being answered when `stop` comes are answered.
+/// Requests that are running at `stop` are answered.
 ///
 /// With `tls` every connection is encrypted.
 pub async fn serve(
@@ -128,9 +128,9 @@ pub async fn serve(
     connections.wait().await;
 }
 
-/// Sets the options of a connection. It is of use without them too.
+/// Sets the options of a connection. Failures are ignored, because it works without them.
 fn tune(stream: &TcpStream) {
-    // Frames are small and written whole: waiting for more would only add delay.
+    // Frames are small and written whole. Waiting for more would only add delay.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not set TCP_NODELAY");
     }
@@ -139,7 +139,7 @@ fn tune(stream: &TcpStream) {
     }
 }
 
-/// The next connection, with a spare descriptor if there was no other for it. `None` when accepting failed; the caller
+/// Accepts the next connection, with a spare descriptor if there is no other. `None` if accepting failed; the caller
 /// tries again.
 async fn accept(
     listener: &TcpListener,
@@ -169,7 +169,7 @@ async fn accept(
     }
 }
 
-/// Encrypts a connection, within the time that headers may take.
+/// Encrypts a connection, within the time limit for headers.
 async fn handshake(
     tls: &TlsAcceptor,
     stream: TcpStream,

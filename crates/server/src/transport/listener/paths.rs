@@ -1,4 +1,4 @@
-//! Paths as routes have them.
+//! Paths in the form that routes expect.
 
 use std::borrow::Cow;
 
@@ -7,8 +7,8 @@ use http::{
     uri::{Parts, PathAndQuery},
 };
 
-/// Takes empty segments out of a path: `/socket//websocket` and `/api/ping/` mean what they mean without. Clients make
-/// such paths of a base address that ends with a slash, and the reference takes them.
+/// Removes empty segments of a path: `/socket//websocket` and `/api/ping/` mean the same as without. Clients make such
+/// paths from a base address that ends with a slash, and the reference accepts them.
 pub(super) fn straighten(uri: &mut Uri) {
     let Cow::Owned(mut path) = straight(uri.path()) else { return };
     if let Some(query) = uri.query() {
@@ -18,7 +18,7 @@ pub(super) fn straighten(uri: &mut Uri) {
     let Ok(path) = PathAndQuery::try_from(path) else { return };
     let mut parts: Parts = std::mem::take(uri).into_parts();
     parts.path_and_query = Some(path);
-    // Of the parts of an address, with another path, an address can always be made.
+    // The parts of a valid address with another path always make a valid address.
     *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
@@ -38,7 +38,7 @@ fn straight(path: &str) -> Cow<'_, str> {
     Cow::Owned(straight)
 }
 
-/// Whether what a path says, once decoded, is text.
+/// Whether a path is text once it is decoded.
 #[must_use]
 pub fn is_text(path: &str) -> bool {
     percent_encoding::percent_decode_str(path).decode_utf8().is_ok()

@@ -1,4 +1,4 @@
-//! The messages of a request. Pure, and of no other module: `crates/server/fuzz` takes this very file.
+//! The messages of a request. Pure, and without other modules: `crates/server/fuzz` includes this file.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use realtime_protocol::Opcode;
 /// Messages in one request.
 const MAX_LINES: usize = 100;
 
-/// One message a line: JSON, or a binary frame in base64.
+/// Reads one message per line: JSON, or a binary frame in base64.
 pub(super) fn lines(body: &Bytes) -> Vec<(Opcode, Bytes)> {
     body.split(|byte| *byte == b'\n')
         .map(<[u8]>::trim_ascii)

@@ -1,7 +1,7 @@
 //! Long-poll (protocol 1.11): the protocol for clients that cannot open a WebSocket.
 //!
-//! A session lives in a task of its own, as long as it is polled. Requests reach it through a queue. Its token
-//! is 128 random bits: whoever holds it is the client.
+//! A session is a task that lives as long as it is polled. Requests reach it through a queue. Its token is 128 random
+//! bits; anyone who has it is the client.
 
 mod lines;
 mod serve;
@@ -23,6 +23,7 @@ use futures_util::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode, header};
 use lines::lines;
 use realtime_channels::{counters::TransportKind, driver::Driver, session::Session};
+use realtime_codes::ErrorCode;
 use realtime_hub::{DEFAULT_OUTBOX_BYTES, Holding, Outbox};
 use realtime_protocol::{Opcode, Vsn, frame};
 use serde_json::{Value, json};
@@ -46,16 +47,16 @@ use crate::{
     node::Node,
 };
 
-/// How long messages may wait to be taken.
+/// How long messages may wait for the session to take them.
 const TAKE: Duration = Duration::from_secs(10);
 
-/// Polls that may wait for a session to look at them; it always does.
+/// Polls that may wait until the session looks at them.
 const POLLS: usize = 4;
 
 /// Largest body of a request, in bytes.
 const MAX_BODY: usize = 10_000_000;
 
-/// Answers any request to the transport.
+/// Handles any request of the transport.
 pub async fn longpoll(
     State(node): State<Arc<Node>>,
     State(sessions): State<Arc<LongPolls>>,
@@ -84,7 +85,7 @@ fn answer(body: &Value) -> Response {
     (StatusCode::OK, headers, body.to_string()).into_response()
 }
 
-/// Opens a session, with the checks of a handshake; their texts are lost on the way (protocol 1.11).
+/// Opens a session after the checks of a handshake. The client does not get the texts of refusals (protocol 1.11).
 async fn connect(
     node: &Arc<Node>,
     sessions: &Arc<LongPolls>,
@@ -107,7 +108,8 @@ async fn connect(
     let handle = Handle { takes, polls, outbox: Arc::clone(&outbox), turn: Arc::new(Semaphore::new(1)) };
     let Some(place) = Place::take(sessions, runtime.name(), peer, handle) else {
         let tenant = &**runtime.name();
-        tracing::warn!(tenant, code = "TooManyLongPolls", "long-poll session refused: too many");
+        let code = ErrorCode::TooManyLongPolls.as_str();
+        tracing::warn!(tenant, code, "long-poll session refused: too many");
         return answer(&json!({"status": 500}));
     };
     let id = place.id;
@@ -144,15 +146,15 @@ async fn poll(token: &str, session: &Handle) -> Response {
     answer(&json!({"status": status, "token": token, "messages": messages}))
 }
 
-/// What became of a body.
+/// The outcome of reading a body.
 enum Body {
     Read(Bytes),
     TooLarge,
-    /// The session ended, or its client went.
+    /// The session has ended, or its client has disconnected.
     Gone,
 }
 
-/// Reads a body; what is there of it counts as memory of the session's client.
+/// Reads a body. What has arrived counts as memory of the session's client.
 async fn read(body: axum::body::Body, holding: &mut Holding) -> Body {
     let mut stream = body.into_data_stream();
     let mut read = BytesMut::new();
@@ -173,7 +175,7 @@ async fn read(body: axum::body::Body, holding: &mut Holding) -> Body {
 async fn publish(session: &Handle, headers: &HeaderMap, body: axum::body::Body) -> Response {
     let mut holding = Holding::new(&session.outbox);
     let reading = async {
-        // One body after the other: what waits for its turn stays with its client.
+        // Bodies of one session are read one after the other. Those that wait stay with the client.
         let turn = session.turn.acquire().await;
         (read(body, &mut holding).await, turn)
     };

@@ -12,13 +12,13 @@ use tokio::{
 
 use super::sessions::Take;
 
-/// How long a poll waits for something to tell.
+/// How long a poll waits for frames.
 pub(super) const POLL: Duration = Duration::from_secs(10);
 
-/// A session that is not polled for this long is over.
+/// Time without a poll after which a session ends.
 const ABANDONED: Duration = Duration::from_secs(15);
 
-/// A poll that waits for something to tell.
+/// A poll that waits for frames.
 type Poll = oneshot::Sender<Vec<Bytes>>;
 
 /// Runs a session until it ends or nobody polls it any more.
@@ -45,7 +45,7 @@ pub(super) async fn serve(
                 Some(take) => receive(&mut driver, take),
                 None => break,
             },
-            // However much waits for joins: a client that polls is there, and is told what there is.
+            // Always read, even if many joins wait: the client is there, and gets the frames that there are.
             poll = polls.recv() => match poll {
                 Some(poll) => {
                     client.polls(poll);
@@ -70,12 +70,12 @@ pub(super) async fn serve(
     client.tell_last(&outbox);
 }
 
-/// The client of a session: its poll, and what it is told.
+/// The client of a session: its waiting poll, and its frames.
 struct Client {
-    /// When it last polled, or was told something.
+    /// When the client last polled or got frames.
     polled: Instant,
     waiting: Option<Poll>,
-    /// What a poll was told that had just given up.
+    /// Frames for a poll that had just given up.
     untold: VecDeque<Bytes>,
 }
 
@@ -84,16 +84,16 @@ impl Client {
         Self { polled: Instant::now(), waiting: None, untold: VecDeque::new() }
     }
 
-    /// It polls. A second poll takes the place of the first, which is told nothing.
+    /// The client polls. A second poll replaces the first one, which gets no frames.
     fn polls(&mut self, poll: Poll) {
         if let Some(first) = self.waiting.replace(poll) {
             let _ = first.send(Vec::new());
         }
     }
 
-    /// Tells the poll that waits what there is.
+    /// Answers the waiting poll with the frames that there are.
     fn tell(&mut self, outbox: &Outbox) {
-        // A poll that gave up has to come again in time.
+        // If the poll has given up, the client has to poll again in time.
         if self.waiting.as_ref().is_some_and(oneshot::Sender::is_closed) {
             self.waiting = None;
             self.polled = Instant::now();
@@ -105,13 +105,13 @@ impl Client {
             return;
         }
         self.polled = Instant::now();
-        // What a poll that just gave up was told is told to the next.
+        // If the poll has just given up, the next one gets its frames.
         if let Err(untold) = poll.send(self.untold.drain(..).collect()) {
             self.untold = untold.into();
         }
     }
 
-    /// Tells the last words to whoever waits for them.
+    /// Answers the waiting poll with the last frames.
     fn tell_last(mut self, outbox: &Outbox) {
         outbox.take(&mut self.untold);
         if let Some(poll) = self.waiting.filter(|_| !self.untold.is_empty()) {
@@ -119,7 +119,7 @@ impl Client {
         }
     }
 
-    /// When it is taken to be gone.
+    /// When the client counts as gone.
     fn abandoned_at(&self) -> Instant {
         if self.waiting.is_some() { Instant::now() + POLL + ABANDONED } else { self.polled + ABANDONED }
     }

@@ -1,4 +1,4 @@
-//! The long-poll sessions of a node, and the way by which requests reach each.
+//! The long-poll sessions of a node, and how requests reach each of them.
 
 use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
 
@@ -10,36 +10,36 @@ use realtime_hub::Outbox;
 use realtime_protocol::Opcode;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// Sessions of a node: each costs memory for some seconds however soon its client is gone.
+/// Sessions of a node. Each costs memory for some seconds, even if its client has left.
 const MAX_SESSIONS: usize = 10_000;
 
 /// The sessions of this node.
 #[derive(Debug)]
 pub struct LongPolls {
     sessions: Mutex<Sessions>,
-    /// How many a tenant may have, and an address.
+    /// Sessions that a tenant may have, and that an address may have.
     limits: (usize, usize),
 }
 
 #[derive(Debug, Default)]
 struct Sessions {
     open: HashMap<[u8; 16], Handle>,
-    /// How many each tenant has, and each address: nobody takes the places of others.
+    /// Sessions of each tenant and each address, so that nobody takes the places of others.
     of_tenants: HashMap<Arc<str>, usize>,
     of_addresses: HashMap<IpAddr, usize>,
 }
 
-/// How requests reach a session.
+/// The way by which requests reach a session.
 #[derive(Debug, Clone)]
 pub(super) struct Handle {
     pub(super) takes: mpsc::Sender<Take>,
     pub(super) polls: mpsc::Sender<oneshot::Sender<Vec<Bytes>>>,
     pub(super) outbox: Arc<Outbox>,
-    /// Held while a body is read and taken: others are not read meanwhile.
+    /// Held while a body is read and taken. Other bodies wait.
     pub(super) turn: Arc<Semaphore>,
 }
 
-/// Take these messages, and say when it is done.
+/// Asks the session to take these messages, and to say when that is done.
 #[derive(Debug)]
 pub(super) struct Take {
     pub(super) messages: Vec<(Opcode, Bytes)>,
@@ -55,7 +55,7 @@ pub(super) struct Place {
 }
 
 impl LongPolls {
-    /// None yet. `limits`: how many a tenant may have, and an address.
+    /// An empty table. `limits`: sessions that a tenant may have, and that an address may have.
     #[must_use]
     pub fn new(limits: (usize, usize)) -> Self {
         Self { sessions: Mutex::default(), limits }
@@ -68,7 +68,7 @@ impl LongPolls {
 }
 
 impl Place {
-    /// A place, if there is one.
+    /// Takes a place, if there is a free one.
     pub(super) fn take(
         all: &Arc<LongPolls>,
         tenant: &Arc<str>,

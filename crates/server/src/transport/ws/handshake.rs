@@ -2,16 +2,16 @@
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
-/// The names under which clients offer what is spoken here: Phoenix channels.
+/// The subprotocol that clients offer: Phoenix channels.
 const SUBPROTOCOLS: [&str; 1] = ["phoenix"];
 
-/// What is wrong with an upgrade request; the text is the body of the 400 answer.
+/// Why a request is not a valid upgrade. The text is the body of the 400 answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnUpgrade {
-    /// Only GET upgrades. Answered with an empty body.
+    /// The method is not GET. Answered with an empty body.
     #[error("")]
     Method,
-    /// A header lacks what it must contain.
+    /// A header does not contain what it must.
     #[error("'{name}' header must contain '{expected}', got {got:?}")]
     Header {
         /// Header name.
@@ -42,8 +42,8 @@ pub fn accept(method: &Method, headers: &HeaderMap) -> Result<HeaderValue, NotAn
     HeaderValue::try_from(accept).map_err(|_| NotAnUpgrade::Key)
 }
 
-/// The subprotocol that is agreed upon: the first of those offered that is known. A browser gives up a connection for
-/// which it offered some and none is chosen, and one for which something else is chosen than it offered.
+/// The subprotocol to agree on: the first one offered that is known. A browser ends the connection if it offered
+/// subprotocols and the server chooses none, or one that was not offered.
 #[must_use]
 pub fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
@@ -52,7 +52,7 @@ pub fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     chosen.map(HeaderValue::from_static)
 }
 
-/// Checks that a comma-separated header has a token, ignoring case.
+/// Checks that a comma-separated header contains a token, in any case.
 fn must_contain(
     headers: &HeaderMap,
     name: &header::HeaderName,

@@ -51,7 +51,7 @@ impl Served {
         Ok(())
     }
 
-    /// The same as soon as every node lets them.
+    /// Joins one socket on each node, as soon as every node lets them.
     async fn come_again(&mut self, secret: &str) -> Result<()> {
         let limit = Instant::now() + PATIENCE;
         while let Err(error) = self.join(secret).await {

@@ -39,7 +39,7 @@ impl Other {
         self.envelope(subject, [version, RECORDS], number, event).await
     }
 
-    /// The same in an envelope of any kind.
+    /// Says a broadcast to the test's tenant, in an envelope that begins with any bytes.
     async fn envelope(&self, subject: &str, begin: [u8; 2], number: u64, event: &str) -> Result<()> {
         let payload = json!({"type": "broadcast", "event": event, "payload": {}}).to_string();
         let mut envelope = begin.to_vec();

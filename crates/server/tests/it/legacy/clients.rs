@@ -135,7 +135,7 @@ pub fn everything(topics: &[&str]) -> Vec<String> {
     lines
 }
 
-/// The same to listeners that are bound to `*`.
+/// What [`write`] shows on topics to listeners that are bound to `*`.
 fn stars(topics: &[&str]) -> Vec<String> {
     let mut lines = everything(topics);
     for line in &mut lines {

@@ -28,7 +28,7 @@ async fn server(db: &TestDb, more: &[(&str, &str)]) -> Result<Server> {
     Server::start(BINARY, db, options).await
 }
 
-/// The same, when it reads the log.
+/// A server with the environment of the first generation, and more, which reads the log of a database.
 async fn streaming(db: &TestDb, more: &[(&str, &str)]) -> Result<Server> {
     let server = server(db, more).await?;
     logged(&server, "reading the log").await?;

@@ -40,16 +40,9 @@ fn the_page_is_up_to_date() -> Result<()> {
 /// Every code that the sources tell is explained, once, and in order.
 #[test]
 fn every_code_is_explained() -> Result<()> {
-    let known: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    let known = known();
     assert!(known.is_sorted() && known.iter().collect::<BTreeSet<_>>().len() == known.len(), "{known:?}");
-    let mut sources = String::new();
-    for folder in fs::read_dir(root().join("crates"))? {
-        let folder = folder?.path();
-        let product = !["bench", "codes", "testkit"].iter().any(|name| folder.ends_with(name));
-        if product && folder.join("src").is_dir() {
-            collect(&folder.join("src"), &mut sources)?;
-        }
-    }
+    let sources = sources_without(&["bench", "codes", "testkit"])?;
     let told: BTreeSet<String> = sources.split(END_OF_FILE).flat_map(codes_of).collect();
     assert!(
         told.contains("RlsPolicyError") && told.contains("TopicNameRequired") && told.len() > 40,
@@ -62,13 +55,52 @@ fn every_code_is_explained() -> Result<()> {
     Ok(())
 }
 
+/// A code is written once, in crate `codes`: everything else names the variant.
+#[test]
+fn no_code_is_spelled_twice() -> Result<()> {
+    let known = known();
+    // The last two have types with a code as text.
+    let sources = sources_without(&["bench", "codes", "testkit", "changes", "postgres"])?;
+    let spelled: Vec<_> = sources
+        .split(END_OF_FILE)
+        .flat_map(|source| source.lines().take_while(|line| *line != "#[cfg(test)]"))
+        .filter(|line| {
+            // `Unauthorized` is a text of HTTP, too.
+            let codes = known.iter().filter(|code| **code != "Unauthorized");
+            codes.into_iter().any(|code| line.contains(&format!("\"{code}\"")))
+        })
+        .collect();
+    ensure!(spelled.is_empty(), "write ErrorCode::… in place of: {spelled:#?}");
+    Ok(())
+}
+
+fn known() -> Vec<&'static str> {
+    ErrorCode::ALL.iter().map(|code| code.as_str()).collect()
+}
+
+/// The sources of all crates but these.
+fn sources_without(others: &[&str]) -> Result<String> {
+    let mut sources = String::new();
+    for folder in fs::read_dir(root().join("crates"))? {
+        let folder = folder?.path();
+        let is_other = others.iter().any(|name| folder.ends_with(name));
+        if !is_other && folder.join("src").is_dir() {
+            collect(&folder.join("src"), &mut sources)?;
+        }
+    }
+    Ok(sources)
+}
+
 /// Stands between two files.
 const END_OF_FILE: char = '\0';
 
-/// Appends all sources of a folder.
+/// Appends all sources of a folder, without its tests.
 fn collect(folder: &Path, sources: &mut String) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
+        if path.ends_with("tests") {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, sources)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {

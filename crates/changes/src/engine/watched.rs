@@ -14,8 +14,8 @@ use crate::{
     Cell, Table,
     change::{Action, Change},
     payload::{Mapping, Shape},
-    predicate::Outcome,
-    value::Family,
+    predicate::{IndexKeys, Keying, Outcome},
+    row::{Operand, Row},
 };
 
 /// A table and who watches it.
@@ -23,8 +23,9 @@ use crate::{
 pub(super) struct Watched {
     view: Arc<View>,
     attachments: FxHashMap<SubscriptionKey, Held>,
-    /// By column and key of the wanted value.
-    index: FxHashMap<usize, ColumnIndex>,
+    /// By what conditions look at and the key of the wanted value. Clients choose paths into documents: the hash must not
+    /// be theirs to foresee.
+    index: HashMap<Operand, OperandIndex>,
     /// Those that the index cannot find.
     residual: FxHashSet<SubscriptionKey>,
     /// Those whose role may not read the primary key.
@@ -35,8 +36,8 @@ pub(super) struct Watched {
 }
 
 #[derive(Debug)]
-struct ColumnIndex {
-    family: Family,
+struct OperandIndex {
+    keying: Keying,
     /// Keyed by what clients chose: the hash must not be theirs to foresee.
     keys: HashMap<Vec<u8>, Vec<SubscriptionKey>>,
 }
@@ -51,6 +52,8 @@ struct Held {
     /// Whether the role may read any column.
     reads_any: bool,
     party: PartyId,
+    /// Whether the index has it under values of several operands: a row may find it more than once.
+    is_spread: bool,
 }
 
 impl Watched {
@@ -62,7 +65,7 @@ impl Watched {
                 shapes: Vec::new(),
             }),
             attachments: FxHashMap::default(),
-            index: FxHashMap::default(),
+            index: HashMap::new(),
             residual: FxHashSet::default(),
             unauthorized: FxHashSet::default(),
             shape_uses: Vec::new(),
@@ -98,47 +101,56 @@ impl Watched {
         if !reads_key {
             self.unauthorized.insert(key);
         }
-        match attachment.predicate.index_keys() {
-            Some(wanted) => {
-                let index = self
-                    .index
-                    .entry(wanted.column)
-                    .or_insert_with(|| ColumnIndex { family: wanted.family, keys: HashMap::new() });
-                for value in wanted.keys {
-                    index.keys.entry(value.to_vec()).or_default().push(key);
+        let is_spread = match attachment.predicate.index_keys() {
+            Some(ways) => {
+                for wanted in &ways {
+                    let new = || OperandIndex { keying: wanted.keying, keys: HashMap::new() };
+                    let index = self.index.entry(wanted.operand.clone()).or_insert_with(new);
+                    for value in &wanted.keys {
+                        let keys = index.keys.entry(value.to_vec()).or_default();
+                        // Two conditions may want the same value.
+                        if keys.last() != Some(&key) {
+                            keys.push(key);
+                        }
+                    }
                 }
+                ways.iter().any(|wanted| Some(wanted.operand) != ways.first().map(|first| first.operand))
             }
             None => {
                 self.residual.insert(key);
+                false
             }
-        }
+        };
         let party = self
             .parties
             .enter(Party { role: attachment.access.role.clone(), claims: Arc::clone(&attachment.claims) });
-        self.attachments.insert(key, Held { attachment, shape, reads_key, reads_any, party });
+        self.attachments.insert(key, Held { attachment, shape, reads_key, reads_any, party, is_spread });
     }
 
     pub(super) fn detach(&mut self, key: SubscriptionKey) {
         let Some(held) = self.attachments.remove(&key) else { return };
         self.residual.remove(&key);
         self.unauthorized.remove(&key);
-        if let Some(wanted) = held.attachment.predicate.index_keys()
-            && let Some(index) = self.index.get_mut(&wanted.column)
-        {
-            for value in wanted.keys {
-                if let Some(keys) = index.keys.get_mut(value) {
-                    keys.retain(|known| *known != key);
-                    if keys.is_empty() {
-                        index.keys.remove(value);
-                    }
-                }
-            }
-            if index.keys.is_empty() {
-                self.index.remove(&wanted.column);
-            }
+        for wanted in held.attachment.predicate.index_keys().into_iter().flatten() {
+            self.leave_index(key, &wanted);
         }
         self.parties.leave(held.party);
         self.leave_shape(held.shape);
+    }
+
+    fn leave_index(&mut self, key: SubscriptionKey, wanted: &IndexKeys<'_>) {
+        let Some(index) = self.index.get_mut(wanted.operand) else { return };
+        for value in &wanted.keys {
+            if let Some(keys) = index.keys.get_mut(*value) {
+                keys.retain(|known| *known != key);
+                if keys.is_empty() {
+                    index.keys.remove(*value);
+                }
+            }
+        }
+        if index.keys.is_empty() {
+            self.index.remove(wanted.operand);
+        }
     }
 
     /// Counts one more subscription of the columns that the role may see, cut to what was selected; the primary key
@@ -209,6 +221,7 @@ impl Watched {
         let mut found = Match::new(&self.view);
         let mapping = &self.view.mapping;
         let cell = |column: usize| mapping.in_tuple(column).map_or(Cell::Missing, |at| change.cell(at));
+        let row = Row::new(&cell);
         let row_change = change.action != Action::Delete;
         if row_change {
             self.refuse(change, &mut found);
@@ -216,15 +229,19 @@ impl Watched {
                 return found;
             }
         }
+        let mut met = FxHashSet::default();
         let mut consider = |key: &SubscriptionKey| {
             let Some(held) = self.attachments.get(key) else { return };
+            if held.is_spread && !met.insert(*key) {
+                return;
+            }
             // A role that can read no column receives nothing (spec README, decision 6).
             let readable = if row_change { held.reads_key } else { held.reads_any };
             if !readable || !change.action.wanted_by(held.attachment.event) {
                 return;
             }
             let matched = || self.matched(change.action, *key, held);
-            match held.attachment.predicate.evaluate(cell) {
+            match held.attachment.predicate.evaluate(&row) {
                 Outcome::Holds => found.add(matched()),
                 Outcome::Fails => {}
                 Outcome::Depends(questions) => {
@@ -234,9 +251,10 @@ impl Watched {
             }
         };
         self.residual.iter().for_each(&mut consider);
-        for (column, index) in &self.index {
-            let Cell::Text(text) = cell(*column) else { continue };
-            if let Some(keys) = index.family.key(text).and_then(|value| index.keys.get(&*value)) {
+        for (operand, index) in &self.index {
+            let got = row.take(operand);
+            let Some(text) = got.text() else { continue };
+            if let Some(keys) = index.keying.key(text).and_then(|value| index.keys.get(&*value)) {
                 keys.iter().for_each(&mut consider);
             }
         }
@@ -260,3 +278,6 @@ impl Watched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

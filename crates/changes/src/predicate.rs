@@ -44,8 +44,7 @@ impl Predicate {
     /// How the predicate is found from a row's values: by any of these. `None` if it may hold for rows that have none of
     /// them.
     pub(crate) fn index_keys(&self) -> Option<Vec<IndexKeys<'_>>> {
-        let ways = ways(&self.tree)?;
-        (ways.iter().map(|way| way.keys.len()).sum::<usize>() <= MAX_INDEXED).then_some(ways)
+        ways(&self.tree).filter(|ways| are_few(ways))
     }
 
     /// Evaluates the predicate on a row.
@@ -75,13 +74,18 @@ impl Predicate {
 fn ways(tree: &Tree<Condition>) -> Option<Vec<IndexKeys<'_>>> {
     match tree {
         Tree::Leaf(condition) => Some(vec![condition.index_keys()?]),
-        Tree::And(parts) => parts.iter().find_map(ways),
+        Tree::And(parts) => parts.iter().filter_map(ways).find(|ways| are_few(ways)),
         Tree::Or(parts) => {
             let parts: Option<Vec<_>> = parts.iter().map(ways).collect();
             Some(parts?.into_iter().flatten().collect())
         }
         Tree::Known(_) | Tree::Not(_) | Tree::Is(..) => None,
     }
+}
+
+/// Whether the index takes as many values.
+fn are_few(ways: &[IndexKeys<'_>]) -> bool {
+    ways.iter().map(|way| way.keys.len()).sum::<usize>() <= MAX_INDEXED
 }
 
 #[cfg(test)]

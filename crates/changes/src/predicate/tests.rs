@@ -155,6 +155,7 @@ fn equalities_lead_to_a_filter() {
     };
     assert!(ways(&lists(10)).is_some());
     assert_eq!(ways(&lists(11)), None, "too many values for the index");
+    assert_eq!(ways(&format!("{},n=eq.1", lists(11))), Some(vec![way(2, "1")]), "another equality serves");
 }
 
 proptest! {

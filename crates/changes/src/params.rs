@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::{
     elixir,
     filter::{self, Filter, FilterError},
+    tree::Tree,
 };
 
 /// Longest name of a schema, table or column. Those of PostgreSQL have 63 bytes, unless it was built for longer ones.
@@ -79,7 +80,7 @@ pub struct SubscriptionSpec {
     /// Table.
     pub table: NamePattern,
     /// Conditions, all of which must hold.
-    pub filters: Vec<Filter>,
+    pub filters: Vec<Tree<Filter>>,
     /// Columns to send, in the order of the request; `None` for all.
     pub select: Option<Vec<Box<str>>>,
 }
@@ -156,7 +157,7 @@ impl SubscriptionSpec {
         if too_long(schema)
             || too_long(table)
             || select.iter().flatten().any(|column| too_long(column))
-            || filters.iter().any(|filter| too_long(&filter.column))
+            || filters.iter().flat_map(Tree::leaves).any(|filter| too_long(&filter.column))
         {
             return Err(ParamsError::NameTooLong);
         }
@@ -175,6 +176,12 @@ impl SubscriptionSpec {
             && (self.is_exact() || !OWN_SCHEMAS.contains(&schema))
     }
 
+    /// How many conditions its filter has.
+    #[must_use]
+    pub fn conditions(&self) -> usize {
+        self.filters.iter().map(|tree| tree.leaves().len()).sum()
+    }
+
     /// Whether one table is named, with its schema.
     #[must_use]
     pub fn is_exact(&self) -> bool {
@@ -184,14 +191,7 @@ impl SubscriptionSpec {
     /// The parameters as messages show them, in brackets.
     #[must_use]
     pub fn context(&self) -> String {
-        let filters: Vec<String> = self
-            .filters
-            .iter()
-            .map(|filter| {
-                let texts = [&*filter.column, filter.operator.as_str(), &*filter.value].map(elixir::string);
-                format!("{{{}, {}}}", texts.join(", "), filter.negate)
-            })
-            .collect();
+        let filters: Vec<String> = self.filters.iter().map(|tree| shown(tree, false)).collect();
         let select = match &self.select {
             Some(columns) => elixir::strings(columns.iter().map(|column| &**column)),
             None => "nil".to_owned(),
@@ -204,6 +204,24 @@ impl SubscriptionSpec {
             filters.join(", "),
         )
     }
+}
+
+/// A condition or a group as messages show it; the last element says whether it is negated. Nesting is bounded.
+fn shown(tree: &Tree<Filter>, negate: bool) -> String {
+    let (name, parts) = match tree {
+        Tree::Leaf(filter) => {
+            let texts =
+                [&*filter.column_text(), filter.operator.as_str(), &*filter.value].map(elixir::string);
+            return format!("{{{}, {}}}", texts.join(", "), filter.negate != negate);
+        }
+        Tree::Not(inner) => return shown(inner, !negate),
+        Tree::And(parts) => ("and", &**parts),
+        Tree::Or(parts) => ("or", &**parts),
+        // Filters have none of these.
+        Tree::Known(_) | Tree::Is(..) => return String::new(),
+    };
+    let parts: Vec<String> = parts.iter().map(|part| shown(part, false)).collect();
+    format!("{{\"{name}\", [{}], {negate}}}", parts.join(", "))
 }
 
 /// Parameters in messages; a token that slipped in is not repeated.

@@ -1,12 +1,20 @@
 //! From what a client asked to what can be evaluated, for one table and one role (postgres_changes 1.6, 1.7).
 
-use realtime_pgoutput::parse_array;
+use std::convert::Infallible;
+
+use realtime_pgoutput::{oid, parse_array};
 
 use crate::{
     Column, RoleAccess, SubscriptionSpec, Table,
+    catalog::Comparison,
     filter::{Filter, Operator},
     literal,
-    predicate::{Form, Planned, Predicate},
+    path::JsonPath,
+    predicate::{Condition, Planned, Predicate},
+    question::Form,
+    row::Operand,
+    tree::Tree,
+    value::Family,
 };
 
 /// Most elements of an `in` list; duplicates count.
@@ -15,7 +23,7 @@ const MAX_IN: usize = 100;
 /// A subscription bound to a table. The database has to check its literals before it can be evaluated.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    conditions: Vec<Planned>,
+    conditions: Tree<Planned>,
     select: Option<Vec<usize>>,
 }
 
@@ -42,9 +50,9 @@ pub struct LiteralCheck<'a> {
 /// # Errors
 /// The message of the exception that the client is told.
 pub fn plan(spec: &SubscriptionSpec, table: &Table, access: &RoleAccess) -> Result<Plan, String> {
-    let conditions: Result<Vec<_>, _> =
-        spec.filters.iter().map(|filter| bind(filter, table, access)).collect();
-    let conditions = conditions?;
+    let trees: Result<Vec<_>, _> =
+        spec.filters.iter().map(|tree| tree.try_map(&mut |filter| bind(filter, table, access))).collect();
+    let conditions = Tree::and(trees?);
     let select = spec.select.as_ref().map(|names| {
         let column = |name: &str| {
             let column = table.column(name).filter(|column| access.reads(*column));
@@ -63,12 +71,18 @@ fn not_in_log(column: &Column) -> String {
 }
 
 fn bind(filter: &Filter, table: &Table, access: &RoleAccess) -> Result<Planned, String> {
-    let invalid = || format!("invalid column for filter {}", filter.column);
-    let index = table.column(&filter.column).filter(|column| access.reads(*column)).ok_or_else(invalid)?;
-    let column = table.columns.get(index).ok_or_else(invalid)?;
+    let (index, path) = locate(filter, table, access)?;
+    let column = table.columns.get(index).ok_or_else(|| invalid(filter))?;
     if !column.in_log {
         return Err(not_in_log(column));
     }
+    let operand = Operand {
+        column: index,
+        path: path.cloned().map(Into::into),
+        is_jsonb: column.base_oid == oid::JSONB,
+    };
+    let inside = path.map(|path| inside(filter, path, column)).transpose()?;
+    let column = inside.as_ref().unwrap_or(column);
     check_operator(filter, column)?;
     let sql = match sql(filter.operator) {
         None => None,
@@ -80,17 +94,61 @@ fn bind(filter: &Filter, table: &Table, access: &RoleAccess) -> Result<Planned, 
     };
     let mut filter = filter.clone();
     // The reference compares bytea by its bare hexadecimal digits; both spellings mean the bytes here.
-    if column.base_oid == BYTEA && filter.operator != Operator::In && is_hex(&filter.value) {
+    if column.base_oid == oid::BYTEA && filter.operator != Operator::In && is_hex(&filter.value) {
         filter.value = format!("\\x{}", filter.value).into();
     }
     Ok(Planned {
-        column: index,
+        operand,
         settled: literal::is_canonical(&filter, column),
         filter,
         cast_type: column.cast_type.clone(),
         base_oid: column.base_oid,
         comparison: column.comparison.clone(),
         sql,
+    })
+}
+
+fn invalid(filter: &Filter) -> String {
+    format!("invalid column for filter {}", filter.column_text())
+}
+
+/// The column that a condition means, and what of its documents. A column may have the name of a path.
+fn locate<'f>(
+    filter: &'f Filter,
+    table: &Table,
+    access: &RoleAccess,
+) -> Result<(usize, Option<&'f JsonPath>), String> {
+    let readable = |name: &str| table.column(name).filter(|column| access.reads(*column));
+    if let Some(path) = &filter.path {
+        let inside = || readable(&filter.column).map(|column| (column, Some(path)));
+        let whole = readable(&filter.column_text()).map(|column| (column, None));
+        return whole.or_else(inside).ok_or_else(|| invalid(filter));
+    }
+    readable(&filter.column).map(|column| (column, None)).ok_or_else(|| invalid(filter))
+}
+
+/// What stands at a path in a column, as if it were a column.
+fn inside(filter: &Filter, path: &JsonPath, column: &Column) -> Result<Column, String> {
+    let (oid, type_name) = match (column.base_oid, path.as_text) {
+        (oid::JSON | oid::JSONB, true) => (oid::TEXT, "text"),
+        (oid::JSON, false) => (oid::JSON, "json"),
+        (oid::JSONB, false) => (oid::JSONB, "jsonb"),
+        _ => {
+            return Err(format!(
+                "a path of a filter requires a json or jsonb column, got {} for {}",
+                column.sql_type, column.name
+            ));
+        }
+    };
+    Ok(Column {
+        name: filter.column_text().into(),
+        type_oid: oid,
+        base_oid: oid,
+        type_name: type_name.into(),
+        sql_type: type_name.into(),
+        cast_type: format!("pg_catalog.{type_name}").into(),
+        comparison: Comparison::built_in(type_name),
+        in_log: true,
     })
 }
 
@@ -109,12 +167,20 @@ const fn sql(operator: Operator) -> Option<(&'static str, Form)> {
         Operator::Match => ("~", Form::Regex),
         Operator::Imatch => ("~*", Form::Regex),
         Operator::In => ("=", Form::Array),
+        Operator::Cs => ("@>", Form::Scalar),
+        Operator::Cd => ("<@", Form::Scalar),
+        Operator::Ov => ("&&", Form::Scalar),
+        Operator::Sl => ("<<", Form::Scalar),
+        Operator::Sr => (">>", Form::Scalar),
+        Operator::Nxl => ("&>", Form::Scalar),
+        Operator::Nxr => ("&<", Form::Scalar),
+        Operator::Adj => ("-|-", Form::Scalar),
         Operator::Is => return None,
     })
 }
 
-const BOOL: u32 = 16;
-const BYTEA: u32 = 17;
+/// The built-in ranges and multiranges.
+const RANGES: [u32; 12] = [3904, 3906, 3908, 3910, 3912, 3926, 4451, 4532, 4533, 4534, 4535, 4536];
 
 fn is_hex(text: &str) -> bool {
     text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -122,13 +188,13 @@ fn is_hex(text: &str) -> bool {
 
 /// What the reference checks before the literal itself.
 fn check_operator(filter: &Filter, column: &Column) -> Result<(), String> {
-    let operator = filter.operator.as_str();
+    let operator_name = filter.operator.as_str();
     let type_name = &*column.type_name;
     let fits = match filter.operator {
         Operator::Is => match &*filter.value {
             "null" => true,
             keyword @ ("true" | "false" | "unknown") => {
-                if column.base_oid == BOOL {
+                if column.base_oid == oid::BOOL {
                     return Ok(());
                 }
                 return Err(format!(
@@ -143,7 +209,7 @@ fn check_operator(filter: &Filter, column: &Column) -> Result<(), String> {
         Operator::Ilike => matches!(type_name, "text" | "bpchar" | "name" | "citext"),
         Operator::Match | Operator::Imatch => {
             if has_back_reference(&filter.value) {
-                return Err(format!("back-references are not supported by {operator} filters"));
+                return Err(format!("back-references are not supported by {operator_name} filters"));
             }
             matches!(type_name, "text" | "citext")
         }
@@ -154,12 +220,31 @@ fn check_operator(filter: &Filter, column: &Column) -> Result<(), String> {
             }
             true
         }
+        // Integers have operators of the same names that are no comparisons.
+        operator if operator.is_of_ranges() => {
+            if column.base_oid < oid::FIRST_NORMAL && !RANGES.contains(&column.base_oid) {
+                return Err(format!(
+                    "operator {operator_name} requires a range column type, got {}",
+                    column.sql_type
+                ));
+            }
+            true
+        }
+        Operator::Cs | Operator::Cd | Operator::Ov => {
+            if Family::of(column.base_oid).is_some() {
+                return Err(format!(
+                    "operator {operator_name} requires an array, range or jsonb column type, got {}",
+                    column.sql_type
+                ));
+            }
+            true
+        }
         _ => true,
     };
     if fits {
         return Ok(());
     }
-    Err(format!("operator {operator} requires a text-compatible column type, got {}", column.sql_type))
+    Err(format!("operator {operator_name} requires a text-compatible column type, got {}", column.sql_type))
 }
 
 /// Whether a regular expression refers to what a group of it has matched: only that can take more than polynomial time.
@@ -183,7 +268,8 @@ impl Plan {
     #[must_use]
     pub fn checks(&self) -> Vec<LiteralCheck<'_>> {
         self.conditions
-            .iter()
+            .leaves()
+            .into_iter()
             .filter(|planned| !planned.settled)
             .filter_map(|planned| {
                 let (operator, form) = planned.sql.as_ref()?;
@@ -210,11 +296,14 @@ impl Plan {
     #[must_use]
     pub fn compile(&self, canonical: &[String], collation_is_c: bool) -> Predicate {
         let mut literals = canonical.iter();
-        Predicate::new(self.conditions.iter().map(|planned| {
+        let compiled = self.conditions.try_map(&mut |planned| {
             let asked = planned.sql.is_some() && !planned.settled;
             let literal = if asked { literals.next() } else { None };
-            planned.compile(literal.map_or(&planned.filter.value, |literal| literal.as_str()), collation_is_c)
-        }))
+            let literal = literal.map_or(&*planned.filter.value, String::as_str);
+            Ok::<_, Infallible>(Condition::new(planned, literal, collation_is_c))
+        });
+        let Ok(tree) = compiled;
+        Predicate::new(tree)
     }
 }
 

@@ -79,7 +79,7 @@ impl<L> Tree<L> {
 
     /// What can be said when `leaf` says what it knows. A conjunction that is false asks no more leaves, nor does a
     /// disjunction that is true.
-    pub fn judge<F: FnMut(&L) -> Truth>(&self, leaf: &mut F) -> Truth {
+    pub fn judge<'t, F: FnMut(&'t L) -> Truth>(&'t self, leaf: &mut F) -> Truth {
         match self {
             Self::Known(truth) => *truth,
             Self::Leaf(inner) => leaf(inner),
@@ -105,6 +105,36 @@ impl<L> Tree<L> {
             }
             Self::Not(inner) => inner.judge(leaf).not(),
             Self::Is(inner, value) => inner.judge(leaf).is(*value),
+        }
+    }
+
+    /// The condition with other leaves, in their order, up to the first that fails.
+    ///
+    /// # Errors
+    /// The first error of `leaf`.
+    pub fn try_map<M, E>(&self, leaf: &mut impl FnMut(&L) -> Result<M, E>) -> Result<Tree<M>, E> {
+        let mut all = |parts: &[Self]| -> Result<Vec<Tree<M>>, E> {
+            parts.iter().map(|part| part.try_map(leaf)).collect()
+        };
+        Ok(match self {
+            Self::Known(truth) => Tree::Known(*truth),
+            Self::And(parts) => Tree::And(all(parts)?),
+            Self::Or(parts) => Tree::Or(all(parts)?),
+            Self::Leaf(inner) => Tree::Leaf(leaf(inner)?),
+            Self::Not(inner) => Tree::Not(Box::new(inner.try_map(leaf)?)),
+            Self::Is(inner, value) => Tree::Is(Box::new(inner.try_map(leaf)?), *value),
+        })
+    }
+
+    /// What is left of a condition when `leaf` says what it knows, or what to put in its place.
+    pub(crate) fn reduce<'t, M>(&'t self, leaf: &mut impl FnMut(&'t L) -> Tree<M>) -> Tree<M> {
+        match self {
+            Self::Known(truth) => Tree::Known(*truth),
+            Self::Leaf(inner) => leaf(inner),
+            Self::And(parts) => Tree::and(parts.iter().map(|part| part.reduce(leaf))),
+            Self::Or(parts) => Tree::or(parts.iter().map(|part| part.reduce(leaf))),
+            Self::Not(inner) => inner.reduce(leaf).not(),
+            Self::Is(inner, value) => inner.reduce(leaf).is(*value),
         }
     }
 
@@ -218,6 +248,15 @@ mod tests {
             let expected = Truth::known(model(&tree, &leaves));
             prop_assert_eq!(tree.judge(&mut |at| Truth::known(leaves[*at])), expected);
             prop_assert_eq!(rebuilt(tree).judge(&mut |at| Truth::known(leaves[*at])), expected);
+        }
+
+        /// What is left of a condition is the condition.
+        #[test]
+        fn what_is_left_gives_the_same(tree in tree(), leaves in leaves(), open in prop::collection::vec(any::<bool>(), 5)) {
+            let rest = tree.reduce(&mut |at| if open[*at] { Tree::Leaf(*at) } else { Tree::Known(Truth::known(leaves[*at])) });
+            let expected = Truth::known(model(&tree, &leaves));
+            prop_assert_eq!(rest.judge(&mut |at| Truth::known(leaves[*at])), expected);
+            prop_assert!(rest.leaves().iter().all(|at| open[**at]));
         }
 
         /// Whatever an open leaf turns out to be, the result was among those that were said to be possible.

@@ -17,6 +17,8 @@ impl Truth {
     pub const NULL: Self = Self(4);
     /// False or NULL.
     pub const NOT_TRUE: Self = Self(6);
+    /// Nothing is known, but that it does not raise.
+    pub const ANY: Self = Self(7);
     /// Nothing is known, not even whether it raises.
     pub const OPEN: Self = Self(15);
     /// It raises.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use realtime_changes::{
     Action, Attachment, Change, ChannelId, Column, Comparison, Delivery, Engine, RoleAccess, SubscriptionKey,
-    SubscriptionSpec, Table, UnknownTable, plan,
+    SubscriptionSpec, Table, Truth, UnknownTable, plan,
 };
 use realtime_pgoutput::{
     TypeRegistry,
@@ -336,13 +336,15 @@ fn questions() {
     let asked = found.asked.pop().unwrap();
     assert_eq!((asked.key, asked.questions.len()), (key, 1));
     let question = &asked.questions[0];
-    let ask = &question.ask;
+    let part = question.ask.parts.leaves()[0];
+    let compare = &part.compare;
     assert_eq!(
-        (&*ask.operator, &*ask.type_name, &*ask.literal),
+        (&*compare.operator, &*compare.type_name, &*compare.literal),
         ("operator(pg_catalog.~*)", "pg_catalog.text", "^a")
     );
-    assert_eq!(&question.value[..], b"abc");
-    assert_eq!([Some(true), Some(false), None].map(|answer| question.holds(answer)), [false, true, false]);
+    assert_eq!(&part.value[..], b"abc");
+    let holds = |answer| question.ask.parts.judge(&mut |_| Truth::known(answer)).holds();
+    assert_eq!([Some(true), Some(false), None].map(holds), [false, true, false]);
     found.confirm(asked);
     let deliveries = found.render(&change, &[], &[], &TypeRegistry::default());
     assert_eq!(recipients(&deliveries), [(1, vec![1])]);

@@ -1,9 +1,9 @@
 //! Conditions that only the database can evaluate, asked in one query for a row change.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use deadpool_postgres::Pool;
-use realtime_changes::{Form, Question};
+use realtime_changes::{Form, Part, Question, Tree, Truth};
 use rustc_hash::FxHashMap;
 use tokio_postgres::{error::SqlState, types::ToSql};
 
@@ -13,7 +13,8 @@ use crate::foreign::{self, NoAnswer};
 /// longer is not asked in the stream.
 pub(crate) const LIMIT: Duration = Duration::from_millis(50);
 
-/// Most questions of one query: each takes up to two parameters, of which the protocol allows 65,535.
+/// Most comparisons of one query: each takes up to two parameters, of which the protocol allows 65,535. A question with
+/// more of them is asked alone.
 pub(crate) const BATCH: usize = 1000;
 
 /// Answers to questions about a row, in their order: whether the conditions hold. `role`: whose code may run.
@@ -26,10 +27,23 @@ pub(crate) async fn ask(
     questions: &[&Question],
 ) -> Result<Vec<bool>, NoAnswer> {
     let mut answers = Vec::with_capacity(questions.len());
-    for batch in questions.chunks(BATCH) {
+    let mut rest = questions;
+    while !rest.is_empty() {
+        let (batch, later) = rest.split_at(batch(rest));
         answers.extend(ask_batch(pool, role, batch).await?);
+        rest = later;
     }
     Ok(answers)
+}
+
+/// How many questions go into one query: one at least.
+fn batch(questions: &[&Question]) -> usize {
+    let mut size = 0;
+    let fits = |question: &&&Question| {
+        size += question.size();
+        size <= BATCH
+    };
+    questions.iter().take_while(fits).count().max(1).min(questions.len())
 }
 
 /// Whether an error is the fault of what was asked. Else the question is put again: the server is going down, or out of
@@ -49,7 +63,8 @@ async fn ask_batch(pool: &Pool, role: Option<&str>, questions: &[&Question]) -> 
         Some(row) => row.try_get(0)?,
         None => Vec::new(),
     };
-    Ok(questions.iter().zip(answers).map(|(question, answer)| question.holds(answer)).collect())
+    // NULL does not hold.
+    Ok(answers.into_iter().map(|answer| answer == Some(true)).collect())
 }
 
 /// The query for some questions. A text that several ask about, a value of the row or a literal, goes with it once.
@@ -60,31 +75,87 @@ struct Texts<'a> {
 
 impl<'a> Texts<'a> {
     fn of(questions: &[&'a Question]) -> Self {
-        let mut texts = Vec::new();
-        // Values share the memory of their row.
-        let mut places: FxHashMap<(*const u8, usize), usize> = FxHashMap::default();
-        let mut place = |bytes: &'a [u8]| {
-            *places.entry((bytes.as_ptr(), bytes.len())).or_insert_with(|| {
-                texts.push(String::from_utf8_lossy(bytes));
-                texts.len()
-            })
-        };
-        let mut sql = String::from("select array[");
+        let mut query =
+            Query { texts: Vec::new(), places: FxHashMap::default(), sql: "select array[".to_owned() };
         for (at, question) in questions.iter().enumerate() {
-            let ask = &*question.ask;
-            let (t, op) = (&ask.type_name, &ask.operator);
-            let (value, literal) = (place(&question.value), place(ask.literal.as_bytes()));
-            let separator = if at > 0 { "," } else { "" };
-            let value = format!("${value}::pg_catalog.text::{t}");
-            let literal = format!("${literal}::pg_catalog.text::{t}");
-            sql.push_str(&match ask.form {
-                Form::Scalar | Form::Regex => format!("{separator}({value} {op} {literal})"),
-                Form::Array => format!("{separator}({value} {op} any ({literal}[]))"),
-                Form::Distinct => format!("{separator}(({value} {op} {literal}) is not true)"),
-            });
+            if at > 0 {
+                query.sql.push(',');
+            }
+            query.condition(&question.ask.parts);
         }
-        sql.push_str("]::pg_catalog.bool[]");
-        Self { sql, texts }
+        query.sql.push_str("]::pg_catalog.bool[]");
+        Self { sql: query.sql, texts: query.texts }
+    }
+}
+
+/// Writes a query.
+struct Query<'a> {
+    sql: String,
+    texts: Vec<Cow<'a, str>>,
+    /// Values share the memory of their row.
+    places: FxHashMap<(*const u8, usize), usize>,
+}
+
+impl<'a> Query<'a> {
+    /// The place of a text among the parameters.
+    fn place(&mut self, bytes: &'a [u8]) -> usize {
+        let texts = &mut self.texts;
+        *self.places.entry((bytes.as_ptr(), bytes.len())).or_insert_with(|| {
+            texts.push(String::from_utf8_lossy(bytes));
+            texts.len()
+        })
+    }
+
+    /// The nesting of filters is bounded.
+    fn condition(&mut self, tree: &'a Tree<Part>) {
+        match tree {
+            Tree::Leaf(part) => self.comparison(part),
+            Tree::Known(truth) if *truth == Truth::TRUE => self.sql.push_str("true"),
+            Tree::Known(truth) if *truth == Truth::FALSE => self.sql.push_str("false"),
+            Tree::Known(_) => self.sql.push_str("null::pg_catalog.bool"),
+            Tree::And(parts) => self.joined(parts, " and ", "true"),
+            Tree::Or(parts) => self.joined(parts, " or ", "false"),
+            Tree::Not(inner) => {
+                self.sql.push_str("(not ");
+                self.condition(inner);
+                self.sql.push(')');
+            }
+            Tree::Is(inner, value) => {
+                self.sql.push('(');
+                self.condition(inner);
+                self.sql.push_str(match *value {
+                    Truth::TRUE => " is true)",
+                    Truth::FALSE => " is false)",
+                    _ => " is unknown)",
+                });
+            }
+        }
+    }
+
+    fn joined(&mut self, parts: &'a [Tree<Part>], between: &str, none: &str) {
+        self.sql.push('(');
+        for (at, part) in parts.iter().enumerate() {
+            if at > 0 {
+                self.sql.push_str(between);
+            }
+            self.condition(part);
+        }
+        self.sql.push_str(if parts.is_empty() { none } else { "" });
+        self.sql.push(')');
+    }
+
+    fn comparison(&mut self, part: &'a Part) {
+        let compare = &*part.compare;
+        let (t, op) = (&compare.type_name, &compare.operator);
+        let (value, literal) = (self.place(&part.value), self.place(compare.literal.as_bytes()));
+        let value = format!("${value}::pg_catalog.text::{t}");
+        let literal = format!("${literal}::pg_catalog.text::{t}");
+        // Writing to a string does not fail.
+        let _ = match compare.form {
+            Form::Scalar | Form::Regex => write!(self.sql, "({value} {op} {literal})"),
+            Form::Array => write!(self.sql, "({value} {op} any ({literal}[]))"),
+            Form::Distinct => write!(self.sql, "(({value} {op} {literal}) is not true)"),
+        };
     }
 }
 
@@ -93,27 +164,62 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use realtime_changes::Ask;
+    use realtime_changes::{Ask, Compare};
 
     use super::*;
+
+    fn part(literal: &str, value: &Bytes) -> Tree<Part> {
+        let compare = Compare {
+            type_name: "pg_catalog.text".into(),
+            operator: "operator(pg_catalog.~)".into(),
+            form: Form::Regex,
+            literal: literal.into(),
+            runs_code: false,
+        };
+        Tree::Leaf(Part { compare: Arc::new(compare), value: value.clone() })
+    }
+
+    fn question(parts: Tree<Part>) -> Question {
+        Question { ask: Ask { parts, runs_code: false } }
+    }
 
     #[test]
     fn a_value_goes_with_a_query_once() {
         let value = Bytes::from_static(b"a long text");
-        let ask = |literal: &str| Question {
-            ask: Arc::new(Ask {
-                type_name: "pg_catalog.text".into(),
-                operator: "operator(pg_catalog.~)".into(),
-                form: Form::Regex,
-                literal: literal.into(),
-                runs_code: false,
-            }),
-            value: value.clone(),
-            negate: false,
-        };
-        let (a, b) = (ask("a"), ask("b"));
+        let (a, b) = (question(part("a", &value)), question(part("b", &value)));
         let texts = Texts::of(&[&a, &b]);
         assert_eq!(texts.texts, ["a long text", "a", "b"]);
         assert!(texts.sql.contains("($1::pg_catalog.text::pg_catalog.text operator(pg_catalog.~) $3"));
+    }
+
+    #[test]
+    fn groups_are_asked_as_they_are_joined() {
+        let value = Bytes::from_static(b"v");
+        let known = Tree::Known(Truth::NULL);
+        let or = Tree::Or(vec![part("a", &value), Tree::And(vec![known, part("b", &value).not()])]);
+        let question = question(or);
+        let sql = Texts::of(&[&question]).sql;
+        let compare = |at| {
+            format!(
+                "($1::pg_catalog.text::pg_catalog.text operator(pg_catalog.~) ${at}::pg_catalog.text::pg_catalog.text)"
+            )
+        };
+        let expected = format!(
+            "select array[({} or (null::pg_catalog.bool and (not {})))]::pg_catalog.bool[]",
+            compare(2),
+            compare(3)
+        );
+        assert_eq!(sql, expected);
+    }
+
+    #[test]
+    fn a_query_has_a_bounded_number_of_comparisons() {
+        let value = Bytes::from_static(b"v");
+        let large = question(Tree::Or((0..100).map(|n| part(&n.to_string(), &value)).collect()));
+        let questions: Vec<&Question> = vec![&large; 25];
+        assert_eq!(batch(&questions), 10);
+        assert_eq!(batch(questions.get(20..).unwrap_or_default()), 5);
+        let huge = question(Tree::Or((0..BATCH + 1).map(|n| part(&n.to_string(), &value)).collect()));
+        assert_eq!(batch(&[&huge, &large]), 1);
     }
 }

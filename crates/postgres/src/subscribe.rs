@@ -195,7 +195,7 @@ impl<'a> Checks<'a> {
         let Some((table, access)) = self.tables.get(&published.oid) else { return Ok(()) };
         let plan = plan(spec, table, access)
             .map_err(|message| SubscribeRefusal::raised(spec.context(), &message))?;
-        self.conditions += spec.filters.len();
+        self.conditions += spec.conditions();
         if self.conditions > MAX_CONDITIONS {
             let message = format!("too many conditions on all tables together. Maximum {MAX_CONDITIONS}");
             return Err(SubscribeRefusal::raised(spec.context(), &message));

@@ -16,8 +16,8 @@ use crate::{
     Cell, Table,
     change::{Action, Change},
     payload::{Mapping, OldImage, Shape},
-    predicate::Outcome,
-    value::Family,
+    predicate::{IndexKeys, Keying, Outcome},
+    row::{Operand, Row},
 };
 
 /// A table and who watches it.
@@ -25,8 +25,9 @@ use crate::{
 pub(super) struct Watched {
     view: Arc<View>,
     attachments: FxHashMap<SubscriptionKey, Held>,
-    /// By column and key of the wanted value.
-    index: FxHashMap<usize, ColumnIndex>,
+    /// By what conditions look at and the key of the wanted value. Clients choose paths into documents: the hash must not
+    /// be theirs to foresee.
+    index: HashMap<Operand, OperandIndex>,
     /// Those that the index cannot find.
     residual: FxHashSet<SubscriptionKey>,
     /// The same, where row-level security decides.
@@ -43,8 +44,8 @@ pub(super) struct Watched {
 }
 
 #[derive(Debug)]
-struct ColumnIndex {
-    family: Family,
+struct OperandIndex {
+    keying: Keying,
     /// Keyed by what clients chose: the hash must not be theirs to foresee.
     keys: HashMap<Vec<u8>, Vec<SubscriptionKey>>,
 }
@@ -61,6 +62,8 @@ struct Held {
     party: PartyId,
     /// Who judges what it sees; `None`: row-level security does not decide.
     judge: Option<usize>,
+    /// Whether the index has it under values of several operands: a row may find it more than once.
+    is_spread: bool,
 }
 
 /// A change that is looked at, and what was found out so far.
@@ -69,6 +72,8 @@ struct Looked<'a, 'c> {
     now: UnixMicros,
     judged: Judged,
     found: Match,
+    /// Subscriptions that were considered, of those that the index may find more than once.
+    met: FxHashSet<SubscriptionKey>,
 }
 
 impl Watched {
@@ -79,7 +84,7 @@ impl Watched {
             places: places.unwrap_or_else(by_name),
             view: Arc::new(View { mapping: Arc::new(mapping), table, shapes: Vec::new() }),
             attachments: FxHashMap::default(),
-            index: FxHashMap::default(),
+            index: HashMap::new(),
             residual: FxHashSet::default(),
             guarded: ByParty::default(),
             unauthorized: FxHashSet::default(),
@@ -125,22 +130,32 @@ impl Watched {
         if !reads_key {
             self.unauthorized.insert(key);
         }
-        match attachment.predicate.index_keys() {
-            Some(wanted) => {
-                let index = self
-                    .index
-                    .entry(wanted.column)
-                    .or_insert_with(|| ColumnIndex { family: wanted.family, keys: HashMap::new() });
-                for value in wanted.keys {
-                    index.keys.entry(value.to_vec()).or_default().push(key);
+        let is_spread = match attachment.predicate.index_keys() {
+            Some(ways) => {
+                for wanted in &ways {
+                    let new = || OperandIndex { keying: wanted.keying, keys: HashMap::new() };
+                    let index = self.index.entry(wanted.operand.clone()).or_insert_with(new);
+                    for value in &wanted.keys {
+                        let keys = index.keys.entry(value.to_vec()).or_default();
+                        // Two conditions may want the same value.
+                        if keys.last() != Some(&key) {
+                            keys.push(key);
+                        }
+                    }
                 }
+                ways.iter().any(|wanted| Some(wanted.operand) != ways.first().map(|first| first.operand))
             }
-            None if is_guarded => self.guarded.insert(party, key),
+            None if is_guarded => {
+                self.guarded.insert(party, key);
+                false
+            }
             None => {
                 self.residual.insert(key);
+                false
             }
-        }
-        self.attachments.insert(key, Held { attachment, shape, reads_key, reads_any, party, judge });
+        };
+        self.attachments
+            .insert(key, Held { attachment, shape, reads_key, reads_any, party, judge, is_spread });
     }
 
     pub(super) fn detach(&mut self, key: SubscriptionKey) {
@@ -151,23 +166,26 @@ impl Watched {
         if let Some(judge) = held.judge {
             self.judges.leave(judge, held.party);
         }
-        if let Some(wanted) = held.attachment.predicate.index_keys()
-            && let Some(index) = self.index.get_mut(&wanted.column)
-        {
-            for value in wanted.keys {
-                if let Some(keys) = index.keys.get_mut(value) {
-                    keys.retain(|known| *known != key);
-                    if keys.is_empty() {
-                        index.keys.remove(value);
-                    }
-                }
-            }
-            if index.keys.is_empty() {
-                self.index.remove(&wanted.column);
-            }
+        for wanted in held.attachment.predicate.index_keys().into_iter().flatten() {
+            self.leave_index(key, &wanted);
         }
         self.parties.leave(held.party);
         self.leave_shape(held.shape);
+    }
+
+    fn leave_index(&mut self, key: SubscriptionKey, wanted: &IndexKeys<'_>) {
+        let Some(index) = self.index.get_mut(wanted.operand) else { return };
+        for value in &wanted.keys {
+            if let Some(keys) = index.keys.get_mut(*value) {
+                keys.retain(|known| *known != key);
+                if keys.is_empty() {
+                    index.keys.remove(*value);
+                }
+            }
+        }
+        if index.keys.is_empty() {
+            self.index.remove(wanted.operand);
+        }
     }
 
     /// Counts one more subscription of the columns that the role may see, cut to what was selected; the primary key
@@ -237,6 +255,8 @@ impl Watched {
 
     pub(super) fn match_row(&self, change: &Change<'_>, now: UnixMicros) -> Match {
         let mut looked = self.look(change, now);
+        let cell = |column: usize| self.cell(change, column);
+        let row = Row::new(&cell);
         if change.action != Action::Delete {
             self.refuse(change, &mut looked.found);
             if self.view.table.primary_key.is_empty() {
@@ -244,18 +264,19 @@ impl Watched {
             }
         }
         for key in &self.residual {
-            self.consider(*key, &mut looked);
+            self.consider(*key, &row, &mut looked);
         }
         for party in self.candidates(change) {
             for key in self.guarded.of(party) {
-                self.consider(key, &mut looked);
+                self.consider(key, &row, &mut looked);
             }
         }
-        for (column, index) in &self.index {
-            let Cell::Text(text) = self.cell(change, *column) else { continue };
-            if let Some(keys) = index.family.key(text).and_then(|value| index.keys.get(&*value)) {
+        for (operand, index) in &self.index {
+            let got = row.take(operand);
+            let Some(text) = got.text() else { continue };
+            if let Some(keys) = index.keying.key(text).and_then(|value| index.keys.get(&*value)) {
                 for key in keys {
-                    self.consider(*key, &mut looked);
+                    self.consider(*key, &row, &mut looked);
                 }
             }
         }
@@ -268,7 +289,13 @@ impl Watched {
     fn look<'a, 'c>(&self, change: &'a Change<'c>, now: UnixMicros) -> Looked<'a, 'c> {
         // The row is not judged by a clock that is behind the one of its commit.
         let now = UnixMicros(now.0.max(change.commit_time.0));
-        Looked { change, now, judged: Judged::default(), found: Match::new(&self.view) }
+        Looked {
+            change,
+            now,
+            judged: Judged::default(),
+            found: Match::new(&self.view),
+            met: FxHashSet::default(),
+        }
     }
 
     /// A value of the image that filters see.
@@ -305,8 +332,11 @@ impl Watched {
     }
 
     /// Takes a subscription into the match if the change is its.
-    fn consider(&self, key: SubscriptionKey, looked: &mut Looked<'_, '_>) {
+    fn consider<'r>(&'r self, key: SubscriptionKey, row: &'r Row<'r>, looked: &mut Looked<'_, '_>) {
         let Some(held) = self.attachments.get(&key) else { return };
+        if held.is_spread && !looked.met.insert(key) {
+            return;
+        }
         let change = looked.change;
         // A role that can read no column receives nothing (spec README, decision 6).
         let readable = if change.action == Action::Delete { held.reads_any } else { held.reads_key };
@@ -314,7 +344,7 @@ impl Watched {
             return;
         }
         let Some(matched) = self.decide(key, held, looked) else { return };
-        match held.attachment.predicate.evaluate(|column| self.cell(change, column)) {
+        match held.attachment.predicate.evaluate(row) {
             Outcome::Holds => looked.found.add(matched),
             Outcome::Fails => {}
             Outcome::Depends(questions) => {
@@ -375,3 +405,6 @@ impl Watched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

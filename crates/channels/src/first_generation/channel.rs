@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use rand::Rng as _;
 use realtime_auth::AuthError;
-use realtime_changes::{EventFilter, Filter, NamePattern, Operator, SubscribeRefusal, SubscriptionSpec};
+use realtime_changes::{EventFilter, Filter, NamePattern, SubscribeRefusal, SubscriptionSpec, Tree};
 use realtime_codes::ErrorCode;
 use realtime_legacy::StarEvents;
 use realtime_protocol::{AccessTokenPush, ClientMessage, JoinPayload, JoinRefusal, Ref, encode};
@@ -417,9 +417,7 @@ fn spec(topic: &str, dotted: bool) -> Option<SubscriptionSpec> {
     let mut parts = left.splitn(3, ':');
     let (schema, table, column) = (parts.next()?, parts.next(), parts.next());
     let filters = match (column, value) {
-        (Some(column), Some(value)) => {
-            vec![Filter { column: column.into(), operator: Operator::Eq, value: value.into(), negate: false }]
-        }
+        (Some(column), Some(value)) => vec![Tree::Leaf(Filter::equal(column, value))],
         (None, None) => Vec::new(),
         // Three parts without a value, or a value without a column: a topic that nothing is published to.
         _ => return None,

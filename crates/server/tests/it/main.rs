@@ -12,6 +12,7 @@ mod changes_errors;
 mod changes_events;
 mod changes_every_event;
 mod changes_filter_limits;
+mod changes_filter_trees;
 mod changes_filters;
 mod changes_golden;
 mod changes_images;

@@ -2,9 +2,10 @@
 //!
 //! Calls above a limit are merged into one, which counts when the limit allows it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use realtime_hub::{Holding, Outbox};
 use realtime_protocol::{Extension, PresencePush, SystemMessage, size};
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ struct Merged {
     at: Instant,
     /// The object to track, `None` to untrack.
     tracked: Option<Bytes>,
+    /// Counts the object as held for the client.
+    holding: Holding,
 }
 
 /// Why a presence call does not count yet.
@@ -149,16 +152,22 @@ impl Presence {
     }
 
     /// Keeps what a client says until it counts. Whether that begins now.
-    pub(super) fn merge(&mut self, held: Held, tracked: Option<Bytes>) -> bool {
+    pub(super) fn merge(&mut self, held: Held, tracked: Option<Bytes>, outbox: &Arc<Outbox>) -> bool {
         let at = self.deadline().unwrap_or_else(|| Instant::now() + held.pause());
-        self.merged.replace(Box::new(Merged { at, tracked })).is_none()
+        let before = self.merged.take();
+        let begins = before.is_none();
+        let mut holding = before.map_or_else(|| Holding::new(outbox), |merged| merged.holding);
+        holding.set(tracked.as_ref().map_or(0, Bytes::len));
+        self.merged = Some(Box::new(Merged { at, tracked, holding }));
+        begins
     }
 
     /// What was said last, if it counts now.
     pub(super) fn take_merged(&mut self, now: Instant, runtime: &TenantRuntime) -> Option<Option<Bytes>> {
-        let merged = self.merged.take_if(|merged| merged.at <= now)?;
+        let mut merged = self.merged.take_if(|merged| merged.at <= now)?;
         if merged.tracked.is_some() && runtime.too_many_presence_events() {
-            self.merged = Some(Box::new(Merged { at: now + LOOK_AGAIN, tracked: merged.tracked }));
+            merged.at = now + LOOK_AGAIN;
+            self.merged = Some(merged);
             return None;
         }
         let _ = self.allow(runtime);

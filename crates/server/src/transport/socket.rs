@@ -2,8 +2,9 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use realtime_channels::driver::Ending;
-use realtime_hub::{Closed, Flush, Holding, Outbox};
+use realtime_hub::{BULK, Closed, Flush, Holding, Outbox};
 use realtime_protocol::frame;
 use tokio::time::{self, Instant};
 
@@ -12,6 +13,7 @@ use super::{
     conversation::Conversation,
     ws::reader::{Event, Reader},
 };
+use crate::turns::{Line, Turn};
 
 /// A client that sends nothing for this long is gone, unless set otherwise (protocol 1.8).
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -27,6 +29,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a client that was sent a close frame may be silent.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
+
+/// Bytes that are dropped at once of what a client sends after the end.
+const DROPPED: usize = 64 * 1024;
 
 /// Reads in a row before other tasks get their turn.
 const READS_PER_TURN: usize = 2;
@@ -66,13 +71,14 @@ impl From<Ending> for End {
 }
 
 /// Serves one upgraded connection until it ends. The session's outbox has to write to `stream`; `permit` is
-/// held as long.
+/// held as long. What is large is read and written in the turns of `line`.
 ///
 /// No `async fn`: its arguments would stay in the future beside what they are moved into, for each socket.
 pub fn run<T: Transport, C: Conversation>(
     stream: Arc<T>,
     reader: Reader,
     driver: C,
+    line: Line,
     idle_limit: Duration,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
@@ -83,9 +89,12 @@ pub fn run<T: Transport, C: Conversation>(
         driver,
         holding: Holding::new(&outbox),
         outbox,
+        line,
         idle_limit,
         heard: Instant::now(),
         deaf: false,
+        blocked: false,
+        wants: Wants::default(),
         full_turns: 0,
         resting: None,
         _permit: permit,
@@ -96,6 +105,15 @@ pub fn run<T: Transport, C: Conversation>(
         socket.driver.end();
         socket.close(end).await;
     }
+}
+
+/// What a socket waits for a turn for.
+#[derive(Debug, Default, Clone, Copy)]
+struct Wants {
+    /// To read on in a large message.
+    read: bool,
+    /// To write on in what waits.
+    write: bool,
 }
 
 struct Socket<T, C> {
@@ -109,6 +127,12 @@ struct Socket<T, C> {
     heard: Instant,
     /// Whether the session refuses to read.
     deaf: bool,
+    /// Whether the client took less than was written: more is written when it has taken some of it.
+    blocked: bool,
+    /// Where it waits for turns.
+    line: Line,
+    /// What it waits for a turn for.
+    wants: Wants,
     /// What was read and waits.
     holding: Holding,
     /// Turns in a row with more to read than they took.
@@ -126,14 +150,11 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         }
         let timer = time::sleep_until(self.heard + self.idle_limit);
         tokio::pin!(timer);
+        let mut turn = None;
         loop {
-            self.driver.flush();
-            let blocked = match self.outbox.flush() {
-                Flush::Done => false,
-                Flush::Blocked => true,
-                Flush::Closed(Closed::SlowConsumer) => return End::TooSlow,
-                Flush::Closed(Closed::Gone) => return End::Gone,
-            };
+            if let Err(end) = self.write(turn.take()) {
+                return end;
+            }
             let wants_input = self.driver.wants_input();
             if self.deaf || !wants_input {
                 // It is not the client that is silent.
@@ -155,11 +176,23 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             }
             let input = wants_input && self.resting.is_none();
             let stepped = tokio::select! {
-                readable = self.stream.readable(), if input => {
-                    if readable.is_err() { Err(End::Gone) } else { self.read() }
+                readable = self.stream.readable(), if input && !self.wants.read => match readable {
+                    Err(_) => Err(End::Gone),
+                    Ok(()) if self.reader.announced() > BULK => {
+                        self.wants.read = true;
+                        Ok(())
+                    }
+                    Ok(()) => self.read(),
+                },
+                taken = self.line.turn(), if self.wants.write || (self.wants.read && input) => {
+                    turn = taken;
+                    if std::mem::take(&mut self.wants.read) && input { self.read() } else { Ok(()) }
                 }
                 () = self.outbox.ready() => self.driver.signals().map_err(End::from),
-                writable = self.stream.writable(), if blocked => writable.map_err(|_| End::Gone),
+                writable = self.stream.writable(), if self.blocked => {
+                    self.blocked = false;
+                    writable.map_err(|_| End::Gone)
+                }
                 event = self.driver.event() => event.map_err(End::from),
                 () = &mut timer => self.on_time(),
             };
@@ -167,6 +200,21 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 return end;
             }
         }
+    }
+
+    /// Gives others what was said, and the client what waits for it, as far as it takes that; what is large in turns.
+    fn write(&mut self, turn: Option<Turn>) -> Result<(), End> {
+        self.driver.flush();
+        self.wants.write = false;
+        match self.outbox.flush(turn.is_some()) {
+            Flush::Done => self.blocked = false,
+            Flush::Blocked => self.blocked = true,
+            // The client takes it only when it took what was written before.
+            Flush::Large => self.wants.write = !self.blocked,
+            Flush::Closed(Closed::SlowConsumer) => return Err(End::TooSlow),
+            Flush::Closed(Closed::Gone) => return Err(End::Gone),
+        }
+        Ok(())
     }
 
     fn on_time(&mut self) -> Result<(), End> {
@@ -249,7 +297,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         };
         self.outbox.finish(frame::close(code), rest);
         let _ = time::timeout(CLOSE_LIMIT, async {
-            while !self.outbox.write_last()? {
+            while !self.write_last().await? {
                 self.stream.writable().await?;
             }
             if failed {
@@ -268,18 +316,10 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         }
     }
 
-    /// Reads and drops what comes until the client goes or pauses, for the reason of [`Self::await_close`].
-    async fn drop_input(&mut self) -> io::Result<()> {
-        self.reader = Reader::default();
-        loop {
-            time::timeout(QUIET_LIMIT, self.stream.readable()).await??;
-            let space = self.reader.space();
-            match self.stream.try_read_buf(space) {
-                Ok(0) => return Ok(()),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => space.clear(),
-            }
-        }
+    /// Writes what is left, in turns if it is large. True when all is written.
+    async fn write_last(&mut self) -> io::Result<bool> {
+        let _turn = if self.outbox.is_large() { self.line.turn().await } else { None };
+        self.outbox.write_last()
     }
 
     /// Reads and drops what the client sent before it saw our close frame, until it answers or goes: closing
@@ -289,11 +329,12 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             match self.reader.next_event() {
                 Ok(Some(Event::Close(_))) => return Ok(()),
                 Ok(Some(_)) => continue,
-                // After a violation the stream has no frames any more: what comes is dropped until it pauses.
-                Err(_) => self.reader = Reader::default(),
+                // After a violation the stream has no frames any more.
+                Err(_) => return self.drop_input().await,
                 Ok(None) => {}
             }
             time::timeout(QUIET_LIMIT, self.stream.readable()).await??;
+            let _turn = if self.reader.announced() > BULK { self.line.turn().await } else { None };
             match self.stream.try_read_buf(self.reader.space()) {
                 Ok(0) => return Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
@@ -301,4 +342,22 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             }
         }
     }
+
+    /// Reads and drops what comes until the client goes or pauses, for the reason of [`Self::await_close`].
+    async fn drop_input(&mut self) -> io::Result<()> {
+        self.reader = Reader::default();
+        let mut dropped = BytesMut::with_capacity(DROPPED);
+        loop {
+            time::timeout(QUIET_LIMIT, self.stream.readable()).await??;
+            let _turn = self.line.turn().await;
+            match self.stream.try_read_buf(&mut dropped) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => dropped.clear(),
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use realtime_hub::Said;
 use realtime_protocol::{Encoding, UserBroadcast, size};
 use serde_json::json;
 
-use super::{Published, RATE_EXCEEDED, Writer, bodies, is_json, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, Writer, bodies, is_json, media_type, read_body, room, turn};
 use crate::{
     answers::{bad_request, json as answer, message},
     http::shapes::{self, SingleAnswers},
@@ -71,6 +71,7 @@ pub async fn single(
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
+    let turn = turn(&parts, &body).await;
     let max = tenant.limits.max_payload_bytes();
     let (encoding, body, too_large) = match media_type.as_deref() {
         // One byte of version and five of header, as the reference counts binaries.
@@ -82,6 +83,7 @@ pub async fn single(
         // Without a content type the body is not read.
         None => (Encoding::Json, Bytes::from_static(b"{}"), false),
     };
+    drop(turn);
     if too_large {
         let errors = json!({ "errors": { "payload": ["Payload size exceeds tenant limit"] } });
         return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);

@@ -22,6 +22,12 @@ const READ_CHUNK: usize = 2048;
 /// Most space made for one read, in bytes: a frame that announces megabytes gets memory as they arrive.
 const MAX_READ_CHUNK: usize = 256 * 1024;
 
+/// Once one part in so many of a payload is there, memory is taken for the rest.
+const BELIEVED: usize = 4;
+
+/// The first fragment of a message is kept as it was read if it is larger than so many bytes.
+const KEPT: usize = 64 * 1024;
+
 /// What a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -93,9 +99,23 @@ impl Reader {
 
     /// The buffer to append received bytes to, with room for a sensible read.
     pub fn space(&mut self) -> &mut BytesMut {
-        let missing = self.pending.as_ref().map_or(0, |(_, len)| len.saturating_sub(self.buffer.len()));
-        self.buffer.reserve(missing.clamp(READ_CHUNK, MAX_READ_CHUNK));
+        let len = self.pending.as_ref().map_or(0, |(_, len)| *len);
+        let missing = len.saturating_sub(self.buffer.len());
+        if missing > MAX_READ_CHUNK && self.buffer.len() >= len / BELIEVED {
+            self.make_room_for(len);
+        } else {
+            self.buffer.reserve(missing.clamp(READ_CHUNK, MAX_READ_CHUNK));
+        }
         &mut self.buffer
+    }
+
+    /// Makes room for a whole payload, and no more: a buffer that grows by itself doubles.
+    fn make_room_for(&mut self, len: usize) {
+        if self.buffer.capacity() < len {
+            let mut whole = BytesMut::with_capacity(len);
+            whole.extend_from_slice(&self.buffer);
+            self.buffer = whole;
+        }
     }
 
     /// Gives the read buffer's memory back if nothing waits in it, or much less than it has room for. To be called before
@@ -113,6 +133,14 @@ impl Reader {
     #[must_use]
     pub fn held(&self) -> usize {
         self.buffer.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.1.capacity())
+    }
+
+    /// Bytes of the message that is being read, as far as they are known: what came of it, and what its frame announces.
+    #[must_use]
+    pub fn announced(&self) -> usize {
+        let announced = self.pending.as_ref().map_or(0, |(_, len)| *len);
+        let started = self.fragments.as_ref().map_or(0, |fragments| fragments.1.len());
+        announced.saturating_add(started)
     }
 
     /// The next event, or `None` until more bytes arrive.
@@ -133,7 +161,11 @@ impl Reader {
                 return Ok(None);
             }
             self.taken = true;
-            let mut payload = self.buffer.split_to(len);
+            let mut payload = if len == self.buffer.len() {
+                std::mem::take(&mut self.buffer)
+            } else {
+                self.buffer.split_to(len)
+            };
             if let Some(mask) = header.mask {
                 unmask(&mut payload, mask);
             }
@@ -200,8 +232,9 @@ impl Reader {
             OpCode::Data(data) => {
                 let opcode = if data == Data::Text { Opcode::Text } else { Opcode::Binary };
                 if !header.is_final {
-                    // A copy: the rest of what was read with it is not kept.
-                    self.fragments = Some(Box::new((opcode, BytesMut::from(&payload[..]))));
+                    // A copy of what is small: the rest of what was read with it is not kept.
+                    let payload = if payload.len() > KEPT { payload } else { BytesMut::from(&payload[..]) };
+                    self.fragments = Some(Box::new((opcode, payload)));
                     return Ok(None);
                 }
                 Event::Message(opcode, payload.freeze())

@@ -35,7 +35,7 @@ impl Turns {
     /// A place in the queue, for somebody who comes again and again.
     #[must_use]
     pub fn line(&self) -> Line {
-        Line(PollSemaphore::new(Arc::clone(&self.0)))
+        Line { turns: PollSemaphore::new(Arc::clone(&self.0)), waits: false }
     }
 
     /// Waits for a turn, if so many bytes need one.
@@ -51,8 +51,14 @@ impl Default for Turns {
 }
 
 /// A place in the queue for turns.
+///
+/// A turn that comes up is held for whoever waits until they take it. So who wants none any more has to
+/// [leave](Self::leave), or nobody else has one.
 #[derive(Debug)]
-pub struct Line(PollSemaphore);
+pub struct Line {
+    turns: PollSemaphore,
+    waits: bool,
+}
 
 impl Line {
     /// Waits for a turn, in the order of the first polls. Cancel safe: a place in the queue is kept.
@@ -62,7 +68,16 @@ impl Line {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Turn>> {
         // `None` only from a semaphore that is closed, which this one never is.
-        self.0.poll_acquire(cx)
+        let polled = self.turns.poll_acquire(cx);
+        self.waits = polled.is_pending();
+        polled
+    }
+
+    /// Gives up the place in the queue, if there is one.
+    pub fn leave(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.turns = PollSemaphore::new(self.turns.clone_inner());
+        }
     }
 }
 
@@ -88,6 +103,26 @@ mod tests {
         assert!(held.is_some());
         drop(held);
         assert!(third.turn().now_or_never().flatten().is_some());
+    }
+
+    /// Before or after it has come up.
+    #[tokio::test]
+    async fn a_turn_that_nobody_wants_any_more_is_the_next_ones() {
+        let turns = Turns::new();
+        let (mut first, mut second, mut third) = (turns.line(), turns.line(), turns.line());
+        for come_up in [false, true] {
+            let held = first.turn().await;
+            assert!(second.turn().now_or_never().is_none());
+            assert!(third.turn().now_or_never().is_none());
+            if come_up {
+                drop(held);
+                second.leave();
+            } else {
+                second.leave();
+                drop(held);
+            }
+            assert!(third.turn().now_or_never().flatten().is_some());
+        }
     }
 
     #[tokio::test]

@@ -175,6 +175,10 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 tokio::task::yield_now().await;
             }
             let input = wants_input && self.resting.is_none();
+            let wants_turn = self.wants.write || (self.wants.read && input);
+            if !wants_turn {
+                self.line.leave();
+            }
             let stepped = tokio::select! {
                 readable = self.stream.readable(), if input && !self.wants.read => match readable {
                     Err(_) => Err(End::Gone),
@@ -184,7 +188,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                     }
                     Ok(()) => self.read(),
                 },
-                taken = self.line.turn(), if self.wants.write || (self.wants.read && input) => {
+                taken = self.line.turn(), if wants_turn => {
                     turn = taken;
                     if std::mem::take(&mut self.wants.read) && input { self.read() } else { Ok(()) }
                 }
@@ -295,6 +299,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 (CLOSE_SLOW_CONSUMER, false, false)
             }
         };
+        self.line.leave();
         self.outbox.finish(frame::close(code), rest);
         let _ = time::timeout(CLOSE_LIMIT, async {
             while !self.write_last().await? {

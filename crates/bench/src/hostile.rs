@@ -27,6 +27,10 @@ pub(crate) struct Options {
     /// Megabytes that the server may hold for clients
     #[arg(long, default_value_t = 256)]
     memory_mb: u32,
+    /// Seconds after the attack before memory is looked at again: connections linger, and what they held is given back in
+    /// steps
+    #[arg(long, default_value_t = 20)]
+    settle: u32,
     /// Port of a server on this machine that runs already; it takes the tokens of the tests. Its database is that of
     /// `DATABASE_URL`
     #[arg(long, requires = "pid")]
@@ -35,10 +39,6 @@ pub(crate) struct Options {
     #[arg(long)]
     pid: Option<u32>,
 }
-
-/// How long after the last attack memory is looked at: connections linger for some seconds, and what they held is given
-/// back in steps.
-const SETTLE: Duration = Duration::from_secs(20);
 
 /// The server under attack.
 struct Scene {
@@ -83,8 +83,21 @@ impl Scene {
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    report::heading("hostile: p99 of those that behave in ms, lost messages, memory of the server in MB");
-    report::row(&["attack", "heartbeats", "broadcasts", "rows", "lost", "peak", "after", "closed", "errors"]);
+    report::heading(
+        "hostile: p99 of those that behave in ms, lost messages of each kind and sockets of theirs that ended, memory of the server in MB",
+    );
+    report::row(&[
+        "attack",
+        "heartbeats",
+        "broadcasts",
+        "rows",
+        "lost",
+        "ended",
+        "peak",
+        "after",
+        "closed",
+        "errors",
+    ]);
     let chosen = if options.attack.is_empty() {
         Attack::value_variants().to_vec()
     } else {
@@ -114,8 +127,8 @@ async fn measure(scene: &Scene, attack: Attack, options: &Options) -> Result<Vec
     let seen = victims.measure(Duration::from_secs(options.seconds.into())).await?;
     let peak = scene.peak()?;
     let told = attackers.end().await?;
-    time::sleep(SETTLE).await;
-    let Seen { heartbeats, broadcasts, rows, lost } = seen;
+    time::sleep(Duration::from_secs(options.settle.into())).await;
+    let Seen { heartbeats, broadcasts, rows, lost, ended } = seen;
     let p99 = |histogram: &hdrhistogram::Histogram<u64>| {
         format!("{:.1}", histogram.value_at_quantile(0.99) as f64 / 1e3)
     };
@@ -124,7 +137,8 @@ async fn measure(scene: &Scene, attack: Attack, options: &Options) -> Result<Vec
         p99(&heartbeats),
         p99(&broadcasts),
         p99(&rows),
-        lost.to_string(),
+        lost.map(|count| count.to_string()).join("/"),
+        ended.to_string(),
         megabytes(peak),
         megabytes(scene.resident()?),
     ]

@@ -38,7 +38,7 @@ pub use memory::{HeldBody, Memory};
 pub use meter::Meter;
 pub use outbox::{DEFAULT_OUTBOX_BYTES, Outbox};
 pub use presence::{Entry, Origin};
-pub use queue::{Closed, Flush};
+pub use queue::{BULK, Closed, Flush};
 pub use signal::Signal;
 pub use sink::Sink;
 pub use slot::Member;

@@ -144,8 +144,8 @@ impl Membership {
         let context = &self.cell.context;
         let phx_ref = context.next_phx_ref();
         let origin = self.origin();
-        // Kept as it came and as it is announced.
-        let size = 2 * tracked.len() + key.len();
+        // Kept as it came, as it is announced, and in the state that those are sent who come.
+        let size = 3 * tracked.len() + key.len();
         let mut room = self.cell.room.lock();
         if !room.track(origin, key, tracked, &phx_ref) {
             return None;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::{
     memory::{Holder, LARGE, Memory},
-    queue::{Closed, Flush, Queue},
+    queue::{BULK, Closed, Flush, Queue},
     signal::Signal,
     sink::Sink,
 };
@@ -26,8 +26,8 @@ pub const DEFAULT_OUTBOX_BYTES: usize = 10_000_000;
 /// Frames that wait to be written to one socket.
 ///
 /// Any number of tasks push, without waiting. Frames are shared bytes: pushing one to a thousand outboxes
-/// copies nothing. [`send`](Self::send) writes straight to the socket when nothing waits before it; what the
-/// socket does not take at once is queued, and its task woken. All writes happen under the queue's lock, so
+/// copies nothing. [`send`](Self::send) writes straight to the socket when nothing waits before it, unless it is more than
+/// [`BULK`] bytes; what the socket does not take at once is queued, and its task woken. All writes happen under the queue's lock, so
 /// frames never mix.
 ///
 /// When the limit is hit the outbox closes itself, so a slow reader costs its own connection, never the
@@ -241,7 +241,9 @@ impl Outbox {
     }
 
     /// Writes what is queued, as much as the socket takes without waiting. For the socket's task.
-    pub fn flush(&self) -> Flush {
+    ///
+    /// More than [`BULK`] bytes are written in turns: `turn` says whether it has one, which allows for one write.
+    pub fn flush(&self, mut turn: bool) -> Flush {
         loop {
             // Locked anew for each write: publishers do not wait for all of a long queue.
             let mut queue = self.queue.lock();
@@ -252,6 +254,9 @@ impl Outbox {
             if queue.frames.is_empty() {
                 queue.shrink();
                 return queue.drain();
+            }
+            if queue.bytes > BULK && !std::mem::take(&mut turn) {
+                return Flush::Large;
             }
             let written = queue.write_some();
             self.count(queue);
@@ -294,6 +299,12 @@ impl Outbox {
         queue.take(into);
         self.count(&mut queue);
         queue.closed
+    }
+
+    /// Whether what waits is more than [`BULK`] bytes.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.queue.lock().bytes > BULK
     }
 
     /// Whether it takes nothing more.

@@ -18,6 +18,10 @@ const SLOT_BYTES: usize = 64;
 /// A queue that grew beyond this many slots gives its memory back once it is empty.
 const KEEP_SLOTS: usize = 16;
 
+/// What is larger, in bytes, is read and written in turns: to copy it, and to look at all of it, takes a thread so long
+/// that others would have to wait for it.
+pub const BULK: usize = 64 * 1024;
+
 /// Why an outbox takes no more frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
@@ -36,6 +40,8 @@ pub enum Flush {
     Done,
     /// The rest has to wait until the socket takes more.
     Blocked,
+    /// What waits is large: it has to be written in turns.
+    Large,
     /// Nothing more is to be written but a close frame.
     Closed(Closed),
 }
@@ -187,6 +193,10 @@ impl Queue {
         let Some(sink) = self.sink.as_deref().filter(|_| self.frames.is_empty()) else {
             return Ok((0, true));
         };
+        if frames.iter().map(|frame| frame.borrow().len()).sum::<usize>() > BULK {
+            // Not by a publisher, who may have many to write to.
+            return Ok((0, true));
+        }
         let direct = sink::write(sink, frames.iter().map(Borrow::borrow));
         match direct.and_then(|count| Ok((count, sink.try_drain()?))) {
             Ok((count, drained)) => {

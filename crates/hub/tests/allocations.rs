@@ -122,7 +122,7 @@ fn queueing_a_frame_allocates_nothing() {
         for _ in 0..4 {
             outbox.push(frame.clone()).unwrap();
         }
-        assert_eq!(outbox.flush(), Flush::Done);
+        assert_eq!(outbox.flush(false), Flush::Done);
     };
     queue();
     assert_eq!(allocation_counter::measure(queue).count_total, 0);

@@ -23,12 +23,15 @@ use hyper_util::rt::TokioIo;
 use realtime_channels::driver::Ending;
 use realtime_hub::{Outbox, Sink};
 use realtime_protocol::{Opcode, frame};
-use realtime_server::transport::{
-    ConnectionPermit, TlsSocket, Transport,
-    conversation::Conversation,
-    listener,
-    socket::{self, IDLE_LIMIT},
-    ws::{handshake, reader::Reader},
+use realtime_server::{
+    transport::{
+        ConnectionPermit, TlsSocket, Transport,
+        conversation::Conversation,
+        listener,
+        socket::{self, IDLE_LIMIT},
+        ws::{handshake, reader::Reader},
+    },
+    turns::Turns,
 };
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
@@ -113,7 +116,7 @@ async fn echo<T: Transport>(stream: T, already_read: &[u8], permit: ConnectionPe
     let sink: Arc<dyn Sink> = Arc::<T>::clone(&stream);
     let echo = Echo(Arc::new(Outbox::with_sink(MAX_QUEUED, sink)));
     let reader = Reader::with_limit(already_read, MAX_MESSAGE);
-    socket::run(stream, reader, echo, IDLE_LIMIT, permit).await;
+    socket::run(stream, reader, echo, Turns::new().line(), IDLE_LIMIT, permit).await;
 }
 
 /// Says what it hears.

@@ -16,4 +16,5 @@ pub mod process;
 pub mod run;
 pub mod throttle;
 pub mod transport;
+pub mod turns;
 pub mod web;

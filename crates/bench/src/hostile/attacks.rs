@@ -15,7 +15,7 @@ use realtime_testkit::{sign, sign_with, token, unix_now};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
     task::JoinSet,
     time::{self, Duration},
@@ -28,6 +28,9 @@ use crate::wire::{self, Reader, Writer, frame};
 pub(crate) enum Attack {
     /// Nobody: what the others wait for at best
     None,
+    /// As many bytes as `idle` sends, to a program that reads and forgets them: what the machine costs, whatever the server
+    /// does
+    Elsewhere,
     /// Joins that ask for 40,000 subscriptions
     Bindings,
     /// Filters that are slow to evaluate, on rows that others watch
@@ -85,15 +88,16 @@ impl Attackers {
     /// Starts the process.
     pub(crate) fn start(attack: Attack, port: u16, database: &str) -> Result<Self> {
         let name = attack.to_possible_value().context("attack")?;
-        let process = Command::new("nice")
-            .args(["-n", "19"])
+        let process = Command::new("chrt")
+            .args(["--idle", "0"])
             .arg(std::env::current_exe()?)
             .args(["hostile-attackers", "--attack", name.get_name()])
             .args(["--port", &port.to_string(), "--database", database])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
-            .spawn()?;
+            .spawn()
+            .context("chrt, of util-linux")?;
         Ok(Self { process })
     }
 
@@ -130,7 +134,7 @@ fn number(attack: Attack) -> usize {
     match attack {
         Attack::None => 0,
         Attack::LargeRows => 190,
-        Attack::Idle => 300,
+        Attack::Idle | Attack::Elsewhere => 300,
         Attack::Deaf => 3,
         Attack::LongPoll | Attack::BadTokens | Attack::Bodies => 16,
         Attack::Presence => 30,
@@ -145,6 +149,10 @@ async fn start(
     (closed, errors): (&Arc<AtomicU64>, &Arc<AtomicU64>),
 ) -> Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
+    if attack == Attack::Elsewhere {
+        elsewhere(&mut tasks).await?;
+        return Ok(tasks);
+    }
     for n in 0..number(attack) {
         let (scene, closed, errors) = (Arc::clone(scene), Arc::clone(closed), Arc::clone(errors));
         tasks.spawn(async move {
@@ -186,7 +194,7 @@ async fn once(
     let topic = format!("realtime:hostile-{n}");
     let watch = r#"{"postgres_changes":[{"event":"*","schema":"public","table":"watched"}]}"#;
     match attack {
-        Attack::None => Ok(()),
+        Attack::None | Attack::Elsewhere => Ok(()),
         Attack::Bindings => {
             let entries = vec!["{}"; 40_000].join(",");
             let join =
@@ -316,6 +324,31 @@ async fn once(
                 .await
         }
     }
+}
+
+/// Sockets that send what nobody looks at.
+async fn elsewhere(tasks: &mut JoinSet<()>) -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    tasks.spawn(async move {
+        let mut readers = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            readers.spawn(async move {
+                let mut buffer = vec![0; 262_144];
+                while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+            });
+        }
+    });
+    let part: Arc<[u8]> = vec![b'x'; 4_900_000].into();
+    for _ in 0..number(Attack::Elsewhere) {
+        let part = Arc::clone(&part);
+        tasks.spawn(async move {
+            while let Ok(mut stream) = TcpStream::connect(address).await {
+                while stream.write_all(&part).await.is_ok() {}
+            }
+        });
+    }
+    Ok(())
 }
 
 /// A message as a frame.

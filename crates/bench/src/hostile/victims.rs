@@ -60,7 +60,10 @@ pub(crate) struct Seen {
     pub(crate) heartbeats: Histogram<u64>,
     pub(crate) broadcasts: Histogram<u64>,
     pub(crate) rows: Histogram<u64>,
-    pub(crate) lost: u64,
+    /// Heartbeats, broadcasts and rows that did not come.
+    pub(crate) lost: [u64; 3],
+    /// Sockets that the server closed.
+    pub(crate) ended: u64,
 }
 
 /// A connection to the database at `url`.
@@ -123,10 +126,10 @@ impl Victims {
             quiet.push(writer);
         }
         let rows = insert(&database, end).await?;
-        let mut sent = rows * WATCHING as u64;
+        let mut sent = [0, 0, rows * WATCHING as u64];
         while let Some(writer) = writers.join_next().await {
-            let (writer, count) = writer??;
-            sent += count;
+            let (writer, kind, count) = writer??;
+            sent[kind as usize] += count;
             quiet.push(writer);
         }
         // All that was sent has a time to arrive; readers end when nothing has come for a while.
@@ -134,18 +137,20 @@ impl Victims {
             heartbeats: Histogram::new(3)?,
             broadcasts: Histogram::new(3)?,
             rows: Histogram::new(3)?,
-            lost: 0,
+            lost: [0; 3],
+            ended: 0,
         };
         while let Some(reader) = readers.join_next().await {
-            let (kind, latencies) = reader??;
+            let (kind, latencies, open) = reader??;
+            seen.ended += u64::from(!open);
             match kind {
                 Kind::Heartbeat => seen.heartbeats.add(&latencies)?,
                 Kind::Broadcast => seen.broadcasts.add(&latencies)?,
                 Kind::Row => seen.rows.add(&latencies)?,
             }
         }
-        let arrived = seen.heartbeats.len() + seen.broadcasts.len() + seen.rows.len();
-        seen.lost = sent.saturating_sub(arrived);
+        let arrived = [seen.heartbeats.len(), seen.broadcasts.len(), seen.rows.len()];
+        seen.lost = std::array::from_fn(|kind| sent[kind].saturating_sub(arrived[kind]));
         Ok(seen)
     }
 }
@@ -157,16 +162,16 @@ fn ticks(period: Duration) -> time::Interval {
     ticks
 }
 
-async fn beat(mut writer: Writer, end: Instant) -> Result<(Writer, u64)> {
+async fn beat(mut writer: Writer, end: Instant) -> Result<(Writer, Kind, u64)> {
     let (mut ticks, mut count) = (ticks(BEAT), 0);
     while ticks.tick().await < end {
         writer.send(&format!(r#"[null,"{}","phoenix","heartbeat",{{}}]"#, now_nanos())).await?;
         count += 1;
     }
-    Ok((writer, count))
+    Ok((writer, Kind::Heartbeat, count))
 }
 
-async fn talk(mut writer: Writer, n: usize, end: Instant) -> Result<(Writer, u64)> {
+async fn talk(mut writer: Writer, n: usize, end: Instant) -> Result<(Writer, Kind, u64)> {
     let (mut ticks, mut count) = (ticks(TALK), 0);
     while ticks.tick().await < end {
         let now = now_nanos();
@@ -177,7 +182,7 @@ async fn talk(mut writer: Writer, n: usize, end: Instant) -> Result<(Writer, u64
             .await?;
         count += 1;
     }
-    Ok((writer, count))
+    Ok((writer, Kind::Broadcast, count))
 }
 
 async fn insert(database: &Client, end: Instant) -> Result<u64> {
@@ -192,8 +197,9 @@ async fn insert(database: &Client, end: Instant) -> Result<u64> {
     Ok(count)
 }
 
-/// Reads until nothing has come for [`QUIET`] after the end. A reader whose socket ends has seen what it has seen.
-async fn read(mut reader: Reader, kind: Kind, late: Instant) -> Result<(Kind, Histogram<u64>)> {
+/// Reads until nothing has come for [`QUIET`] after the end, and tells whether the socket is still open. A reader whose
+/// socket ends has seen what it has seen.
+async fn read(mut reader: Reader, kind: Kind, late: Instant) -> Result<(Kind, Histogram<u64>, bool)> {
     let mut latencies = Histogram::new(3)?;
     loop {
         let quiet = Instant::now().max(late - GRACE) + QUIET;
@@ -203,7 +209,8 @@ async fn read(mut reader: Reader, kind: Kind, late: Instant) -> Result<(Kind, Hi
                     let _ = latencies.record(now_nanos().saturating_sub(sent) / 1_000);
                 }
             }
-            Ok(Err(_)) | Err(_) => return Ok((kind, latencies)),
+            Ok(Err(_)) => return Ok((kind, latencies, false)),
+            Err(_) => return Ok((kind, latencies, true)),
         }
     }
 }

@@ -1,11 +1,12 @@
-//! What a channel's client says about its presence (protocol 5.4; spec README, decision 23).
+//! What a channel's client says of its presence (protocol 5.4; spec README, decision 23).
 //!
-//! Calls above a limit are merged: the last one is applied when the limit allows it.
+//! Calls above a limit are merged into one, which counts when the limit allows it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use realtime_codes::ErrorCode;
+use realtime_hub::{Holding, Outbox};
 use realtime_protocol::{Extension, PresencePush, SystemMessage, size};
 use realtime_tenants::CallWindow;
 use tokio::time::Instant;
@@ -13,22 +14,24 @@ use tokio::time::Instant;
 use super::stop::{Stop, TOO_MANY_CALLS, TOO_MANY_PRESENCE};
 use crate::tenant_runtime::TenantRuntime;
 
-/// Pause before the next look at a tenant that has too many presence events.
+/// Pause before a tenant's presence is looked at again that has too many events.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The last presence call of a client that has reached a limit.
+/// What a channel's client said last about its presence, while it may not say more.
 #[derive(Debug)]
 struct Merged {
-    /// When it is applied.
+    /// When it counts.
     at: Instant,
-    /// The object to track; `None` to untrack.
+    /// The object to track, `None` to untrack.
     tracked: Option<Bytes>,
+    /// Counts the object as held for the client.
+    holding: Holding,
 }
 
-/// Why a presence call is held back.
+/// Why a presence call does not count yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Held {
-    /// The client made its calls of this window. The next one begins after this time.
+    /// The client made its calls of this window; this long until the next begins.
     Window(Duration),
     /// The tenant has too many presence events.
     Tenant,
@@ -42,7 +45,7 @@ impl Held {
         }
     }
 
-    /// The notice for the client.
+    /// What the client is told when it begins.
     pub(super) fn told(self) -> SystemMessage {
         let (code, text) = match self {
             Self::Window(_) => (ErrorCode::ClientPresenceRateLimitReached, TOO_MANY_CALLS),
@@ -52,13 +55,13 @@ impl Held {
     }
 }
 
-/// The outcome of a presence call.
+/// What becomes of a presence call.
 pub(super) struct Call {
     /// Status and response of its answer.
     pub(super) answer: (&'static str, &'static [u8]),
-    /// What the call asks for: an object to track, or `None` to untrack. The outer `None`: nothing.
+    /// What is wanted: an object to track, or none to untrack. `None`: nothing.
     pub(super) wanted: Option<Option<Bytes>>,
-    /// Why it is held back, if it is.
+    /// Why it does not count yet.
     pub(super) held: Option<Held>,
 }
 
@@ -66,26 +69,26 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) struct Presence {
     pub(super) key: Box<str>,
-    /// Whether the join asked for presence.
+    /// Whether it was asked for when the channel was joined.
     pub(super) wanted: bool,
-    /// The client's recent calls.
+    /// Its client's calls of late.
     calls: CallWindow,
-    /// The last call that was held back.
+    /// What was said last, while no more may be said.
     merged: Option<Box<Merged>>,
 }
 
 impl Presence {
-    /// The presence of a channel that has just joined.
+    /// Of a channel that has just joined.
     pub(super) fn new(key: Box<str>, wanted: bool) -> Self {
         Self { key, wanted, calls: CallWindow::default(), merged: None }
     }
 
-    /// When the call that was held back is applied.
+    /// When what was merged counts.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.merged.as_ref().map(|merged| merged.at)
     }
 
-    /// Counts a call. Returns why it is held back, if the client may not make it now.
+    /// Counts a call. Whether the client may make it; else how long it has to wait.
     fn allow(&mut self, runtime: &TenantRuntime) -> Result<(), Duration> {
         let (calls, window) = runtime.tenant().limits.client_presence();
         let now = runtime.uptime();
@@ -132,7 +135,7 @@ impl Presence {
             PresencePush::Unknown => ("error", b"{}"),
         };
         let wanted = match push {
-            // Copied: otherwise the tracked object would keep the whole frame in memory.
+            // Copied: the tracked object would else keep the whole frame it came in.
             PresencePush::Track(tracked) if answer.0 == "ok" => Some(Some(Bytes::copy_from_slice(&tracked))),
             PresencePush::Untrack => Some(None),
             _ => None,
@@ -149,24 +152,30 @@ impl Presence {
         if over && runtime.meters().closes_channels() { Err(TOO_MANY_CALLS.into()) } else { Ok(()) }
     }
 
-    /// Holds back a call. Returns whether it is the first one, of which the client is told.
-    pub(super) fn merge(&mut self, held: Held, tracked: Option<Bytes>) -> bool {
+    /// Keeps what a client says until it counts. Whether that begins now.
+    pub(super) fn merge(&mut self, held: Held, tracked: Option<Bytes>, outbox: &Arc<Outbox>) -> bool {
         let at = self.deadline().unwrap_or_else(|| Instant::now() + held.pause());
-        self.merged.replace(Box::new(Merged { at, tracked })).is_none()
+        let before = self.merged.take();
+        let begins = before.is_none();
+        let mut holding = before.map_or_else(|| Holding::new(outbox), |merged| merged.holding);
+        holding.set(tracked.as_ref().map_or(0, Bytes::len));
+        self.merged = Some(Box::new(Merged { at, tracked, holding }));
+        begins
     }
 
-    /// Takes the call that was held back, if it is applied now.
+    /// What was said last, if it counts now.
     pub(super) fn take_merged(&mut self, now: Instant, runtime: &TenantRuntime) -> Option<Option<Bytes>> {
-        let merged = self.merged.take_if(|merged| merged.at <= now)?;
+        let mut merged = self.merged.take_if(|merged| merged.at <= now)?;
         if merged.tracked.is_some() && runtime.too_many_presence_events() {
-            self.merged = Some(Box::new(Merged { at: now + LOOK_AGAIN, tracked: merged.tracked }));
+            merged.at = now + LOOK_AGAIN;
+            self.merged = Some(merged);
             return None;
         }
         let _ = self.allow(runtime);
         Some(merged.tracked)
     }
 
-    /// Forgets the call that was held back: a newer one was applied.
+    /// Something else was said, which counts.
     pub(super) fn forget_merged(&mut self) {
         self.merged = None;
     }

@@ -98,14 +98,16 @@ fn frames_that_were_begun_go_last() {
     let (first, second) = (stuck(), stuck());
     first.send(&[&frame_of(12 * MB), &frame_of(2 * MB)]).unwrap();
     second.send(&[&frame_of(10 * MB)]).unwrap();
+    // What is large is begun by the socket's task.
+    assert_eq!((first.flush(true), second.flush(true)), (Flush::Large, Flush::Large));
     let quiet = Outbox::counted(100 * MB, None, &memory);
     quiet.push(frame_of(7 * MB)).unwrap();
-    assert_eq!(first.flush(), Flush::Closed(Closed::SlowConsumer));
+    assert_eq!(first.flush(false), Flush::Closed(Closed::SlowConsumer));
     assert!(!first.write_last().unwrap(), "it may still be written");
-    assert_eq!(second.flush(), Flush::Blocked);
+    assert_eq!(second.flush(true), Flush::Blocked);
     quiet.push(frame_of(3 * MB)).unwrap();
     assert!(first.write_last().is_err(), "it had its chance");
-    assert_eq!((second.flush(), taken(&quiet)), (Flush::Blocked, (2, None)));
+    assert_eq!((second.flush(true), taken(&quiet)), (Flush::Blocked, (2, None)));
 }
 
 #[test]

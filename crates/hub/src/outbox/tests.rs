@@ -3,6 +3,7 @@ use std::io::IoSlice;
 use proptest::prelude::*;
 
 use super::*;
+use crate::sink::MAX_WRITE;
 
 fn drain(outbox: &Outbox) -> (Vec<Bytes>, Option<Closed>) {
     let mut frames = VecDeque::new();
@@ -70,7 +71,7 @@ fn frames_go_straight_to_an_idle_socket_in_one_write() {
     pipe.allow(100);
     outbox.send(&[&A, &B]).unwrap();
     assert_eq!((pipe.received(), pipe.writes()), (b"aaaabb".to_vec(), 1));
-    assert_eq!(outbox.flush(), Flush::Done);
+    assert_eq!(outbox.flush(false), Flush::Done);
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn what_waits_goes_first_and_together() {
     pipe.allow(100);
     outbox.send(&[&B]).unwrap();
     assert_eq!(pipe.writes(), 0, "a frame waits before it");
-    assert_eq!(outbox.flush(), Flush::Done);
+    assert_eq!(outbox.flush(false), Flush::Done);
     assert_eq!((pipe.received(), pipe.writes()), (b"aaaabb".to_vec(), 1));
 }
 
@@ -92,7 +93,7 @@ fn a_slow_consumer_is_closed_and_only_a_frame_begun_is_ended() {
     outbox.send(&[&B]).unwrap();
     assert_eq!(outbox.send(&[&B]), Err(Closed::SlowConsumer));
     assert_eq!(outbox.push(B), Err(Closed::SlowConsumer));
-    assert_eq!(outbox.flush(), Flush::Closed(Closed::SlowConsumer));
+    assert_eq!(outbox.flush(false), Flush::Closed(Closed::SlowConsumer));
     outbox.finish(Bytes::from_static(b"close"), false);
     pipe.allow(100);
     while !outbox.write_last().unwrap() {}
@@ -151,12 +152,12 @@ proptest! {
                 _ => {
                     outbox.queue(frame.clone()).unwrap();
                     expected.extend(&frame[..]);
-                    outbox.flush();
+                    outbox.flush(false);
                 }
             }
         }
         pipe.allow(1_000_000);
-        prop_assert_eq!(outbox.flush(), Flush::Done);
+        prop_assert_eq!(outbox.flush(false), Flush::Done);
         prop_assert_eq!(pipe.received(), expected);
     }
 }
@@ -191,12 +192,28 @@ async fn what_a_sink_keeps_is_waited_for() {
     let outbox = Outbox::with_sink(100, sink);
     outbox.send(&[&A]).unwrap();
     outbox.ready().await;
-    assert_eq!(outbox.flush(), Flush::Blocked);
+    assert_eq!(outbox.flush(false), Flush::Blocked);
     *keeper.open.lock() = true;
-    assert_eq!(outbox.flush(), Flush::Done);
+    assert_eq!(outbox.flush(false), Flush::Done);
     *keeper.open.lock() = false;
     outbox.finish(B, true);
     assert!(!outbox.write_last().unwrap());
     *keeper.open.lock() = true;
     assert!(outbox.write_last().unwrap());
+}
+
+/// What is large is not written by publishers, and by the socket's task with one write in each turn.
+#[test]
+fn what_is_large_is_written_in_turns() {
+    let (outbox, pipe) = piped(10_000_000);
+    pipe.allow(10_000_000);
+    outbox.send(&[&Bytes::from(vec![b'x'; 2 * MAX_WRITE]), &A]).unwrap();
+    outbox.send(&[&B]).unwrap();
+    assert_eq!(outbox.flush(false), Flush::Large);
+    assert_eq!(pipe.writes(), 0);
+    assert_eq!(outbox.flush(true), Flush::Large);
+    assert_eq!((pipe.writes(), pipe.received().len()), (1, MAX_WRITE));
+    assert_eq!(outbox.flush(true), Flush::Done);
+    assert_eq!((pipe.writes(), pipe.received().len()), (3, 2 * MAX_WRITE + 6));
+    assert!(pipe.received().ends_with(b"aaaabb"));
 }

@@ -21,6 +21,7 @@ use crate::{
 /// route answers JSON and the client does not accept that.
 pub(super) async fn check(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Arc::clone(node.memory()));
+    request.extensions_mut().insert(node.turns().clone());
     match fault(&request, node.settings().max_header_length) {
         Some((status, text)) => {
             let mut answer = phrase(request.headers(), status, text);

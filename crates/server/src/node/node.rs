@@ -25,7 +25,10 @@ use super::{
     admin::Admin,
     databases::{database_config, verifier},
 };
-use crate::config::{ConfigError, Settings};
+use crate::{
+    config::{ConfigError, Settings},
+    turns::Turns,
+};
 
 /// The identity of a node.
 #[derive(Debug)]
@@ -87,6 +90,8 @@ pub struct Node {
     places: Arc<Semaphore>,
     /// Memory that is held for clients.
     memory: Arc<Memory>,
+    /// Turns of large messages.
+    turns: Turns,
 }
 
 impl Node {
@@ -111,6 +116,7 @@ impl Node {
             counters: Counters::default(),
             places: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
             memory: Memory::new(settings.client_memory),
+            turns: Turns::new(),
             settings,
         }))
     }
@@ -137,6 +143,12 @@ impl Node {
     #[must_use]
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// Turns of large messages.
+    #[must_use]
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Number of open connections, and how many there may be.

@@ -1,10 +1,11 @@
-//! The I/O of one WebSocket: reads frames into its session, writes its outbox, and closes it if the client is silent.
+//! The I/O of one WebSocket: reads frames into its session, writes its outbox, watches for silence.
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use realtime_channels::driver::Ending;
 use realtime_codes::ErrorCode;
-use realtime_hub::{Closed, Flush, Holding, Outbox};
+use realtime_hub::{BULK, Closed, Flush, Holding, Outbox};
 use realtime_protocol::frame;
 use tokio::time::{self, Instant};
 
@@ -13,46 +14,51 @@ use super::{
     conversation::Conversation,
     ws::reader::{Event, Reader},
 };
+use crate::turns::{Line, Turn};
 
-/// Default of the time after which a silent client counts as gone (protocol 1.8).
+/// A client that sends nothing for this long is gone, unless set otherwise (protocol 1.8).
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Close code of an idle socket (protocol 1.10).
 const CLOSE_IDLE: u16 = 1000;
 
-/// Close code of a client that reads more slowly than its rooms send: "try again later" (RFC 6455 registry).
+/// Close code of a client that reads slower than its rooms talk: "try again later" (RFC 6455 registry).
 pub const CLOSE_SLOW_CONSUMER: u16 = 1013;
 
-/// How long the queued frames, the close frame and the client's answer may take together.
+/// How long what is queued, the close frame and the client's answer may take together.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a client that was sent a close frame may be silent.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
 
+/// Bytes that are dropped at once of what a client sends after the end.
+const DROPPED: usize = 64 * 1024;
+
 /// Reads in a row before other tasks get their turn.
 const READS_PER_TURN: usize = 2;
 
-/// Full turns in a row before the socket rests between turns. A burst of some tens of kilobytes is read without delay.
+/// Turns in a row with more to read than they take, before the socket rests between them: a burst of some tens of
+/// kilobytes is read without delay.
 const FULL_TURNS: u8 = 8;
 
-/// Length of a rest. A client that sends as much as it can gets 200 turns a second, some thousands of small messages.
-/// The rest of the machine's time is for others.
+/// How long it rests. A client that sends all it can takes its turn 200 times a second, some thousands of small
+/// messages: the rest of the machine is for others.
 const REST: Duration = Duration::from_millis(5);
 
-/// Memory of a socket is counted in steps of this many bytes. An idle socket counts nothing.
+/// What a socket holds is counted in steps of so many bytes: an idle one counts nothing.
 const COUNTED: usize = 4_096;
 
 /// Why the socket ends.
 enum End {
-    /// The client is gone, or has broken the connection.
+    /// The client is gone, or broke off.
     Gone,
     /// Send a close frame with this code and wait for the client's.
     Close(u16),
     /// Answer the client's close frame.
     Answer(u16),
-    /// The client has broken the protocol. Nothing that it sends has a meaning any more, not even a close frame.
+    /// The client broke the protocol: what comes from it means nothing any more, its close frame neither.
     Fail(u16),
-    /// The client is too slow. Queued frames are dropped, except one that is partly written.
+    /// Too slow: what is queued is dropped, but for a frame that is partly written.
     TooSlow,
 }
 
@@ -65,14 +71,15 @@ impl From<Ending> for End {
     }
 }
 
-/// Serves one upgraded connection until it ends. The session's outbox must write to `stream`. `permit` is held
-/// meanwhile.
+/// Serves one upgraded connection until it ends. The session's outbox has to write to `stream`; `permit` is
+/// held as long. What is large is read and written in the turns of `line`.
 ///
-/// Not an `async fn`: each socket's future would keep the arguments beside the places they are moved to.
+/// No `async fn`: its arguments would stay in the future beside what they are moved into, for each socket.
 pub fn run<T: Transport, C: Conversation>(
     stream: Arc<T>,
     reader: Reader,
     driver: C,
+    line: Line,
     idle_limit: Duration,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> + Send {
@@ -83,9 +90,12 @@ pub fn run<T: Transport, C: Conversation>(
         driver,
         holding: Holding::new(&outbox),
         outbox,
+        line,
         idle_limit,
         heard: Instant::now(),
         deaf: false,
+        blocked: false,
+        wants: Wants::default(),
         full_turns: 0,
         resting: None,
         _permit: permit,
@@ -98,6 +108,15 @@ pub fn run<T: Transport, C: Conversation>(
     }
 }
 
+/// What a socket waits for a turn for.
+#[derive(Debug, Default, Clone, Copy)]
+struct Wants {
+    /// To read on in a large message.
+    read: bool,
+    /// To write on in what waits.
+    write: bool,
+}
+
 struct Socket<T, C> {
     stream: Arc<T>,
     reader: Reader,
@@ -105,38 +124,41 @@ struct Socket<T, C> {
     outbox: Arc<Outbox>,
     /// How long the client may be silent.
     idle_limit: Duration,
-    /// When the client last sent something. Time in which it was not read does not count.
+    /// When the client last sent anything, or might have if it had been read.
     heard: Instant,
-    /// Whether the session refuses input.
+    /// Whether the session refuses to read.
     deaf: bool,
-    /// Memory of what was read and waits.
+    /// Whether the client took less than was written: more is written when it has taken some of it.
+    blocked: bool,
+    /// Where it waits for turns.
+    line: Line,
+    /// What it waits for a turn for.
+    wants: Wants,
+    /// What was read and waits.
     holding: Holding,
-    /// Full turns in a row: there was more to read than a turn takes.
+    /// Turns in a row with more to read than they took.
     full_turns: u8,
-    /// The client has sent more than its share: it is not read before this time.
+    /// It sent more than its share: not read before this.
     resting: Option<Instant>,
     _permit: ConnectionPermit,
 }
 
 impl<T: Transport, C: Conversation> Socket<T, C> {
     async fn serve(&mut self) -> End {
-        // Frames that came with the upgrade request need no further read.
+        // Frames that came with the upgrade request wait for no further read.
         if let Err(end) = self.read_events() {
             return end;
         }
         let timer = time::sleep_until(self.heard + self.idle_limit);
         tokio::pin!(timer);
+        let mut turn = None;
         loop {
-            self.driver.flush();
-            let blocked = match self.outbox.flush() {
-                Flush::Done => false,
-                Flush::Blocked => true,
-                Flush::Closed(Closed::SlowConsumer) => return End::TooSlow,
-                Flush::Closed(Closed::Gone) => return End::Gone,
-            };
+            if let Err(end) = self.write(turn.take()) {
+                return end;
+            }
             let wants_input = self.driver.wants_input();
             if self.deaf || !wants_input {
-                // The silence is ours: the client was not read.
+                // It is not the client that is silent.
                 self.heard = Instant::now();
             }
             self.deaf = !wants_input;
@@ -150,16 +172,32 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             let held = self.reader.held() + self.driver.waiting_bytes();
             self.holding.set(held - held % COUNTED);
             if self.full_turns > 0 && self.resting.is_none() {
-                // There is more to read. Other tasks get their turn first.
+                // There is more to read, after those who wait for their turn.
                 tokio::task::yield_now().await;
             }
             let input = wants_input && self.resting.is_none();
+            let wants_turn = self.wants.write || (self.wants.read && input);
+            if !wants_turn {
+                self.line.leave();
+            }
             let stepped = tokio::select! {
-                readable = self.stream.readable(), if input => {
-                    if readable.is_err() { Err(End::Gone) } else { self.read() }
+                readable = self.stream.readable(), if input && !self.wants.read => match readable {
+                    Err(_) => Err(End::Gone),
+                    Ok(()) if self.reader.announced() > BULK => {
+                        self.wants.read = true;
+                        Ok(())
+                    }
+                    Ok(()) => self.read(),
+                },
+                taken = self.line.turn(), if wants_turn => {
+                    turn = taken;
+                    if std::mem::take(&mut self.wants.read) && input { self.read() } else { Ok(()) }
                 }
                 () = self.outbox.ready() => self.driver.signals().map_err(End::from),
-                writable = self.stream.writable(), if blocked => writable.map_err(|_| End::Gone),
+                writable = self.stream.writable(), if self.blocked => {
+                    self.blocked = false;
+                    writable.map_err(|_| End::Gone)
+                }
                 event = self.driver.event() => event.map_err(End::from),
                 () = &mut timer => self.on_time(),
             };
@@ -167,6 +205,21 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 return end;
             }
         }
+    }
+
+    /// Gives others what was said, and the client what waits for it, as far as it takes that; what is large in turns.
+    fn write(&mut self, turn: Option<Turn>) -> Result<(), End> {
+        self.driver.flush();
+        self.wants.write = false;
+        match self.outbox.flush(turn.is_some()) {
+            Flush::Done => self.blocked = false,
+            Flush::Blocked => self.blocked = true,
+            // The client takes it only when it took what was written before.
+            Flush::Large => self.wants.write = !self.blocked,
+            Flush::Closed(Closed::SlowConsumer) => return Err(End::TooSlow),
+            Flush::Closed(Closed::Gone) => return Err(End::Gone),
+        }
+        Ok(())
     }
 
     fn on_time(&mut self) -> Result<(), End> {
@@ -180,7 +233,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         Ok(self.driver.on_time()?)
     }
 
-    /// Reads what is there, up to a fair share. Rests if there is more.
+    /// Reads what is there, up to a fair share; rests if there is more.
     fn read(&mut self) -> Result<(), End> {
         for _ in 0..READS_PER_TURN {
             match self.stream.try_read_buf(self.reader.space()) {
@@ -228,7 +281,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         }
     }
 
-    /// Closes the connection by the rules of RFC 6455 7.1, within [`CLOSE_LIMIT`].
+    /// Ends the connection as RFC 6455 7.1 has it, within [`CLOSE_LIMIT`].
     async fn close(&mut self, end: End) {
         let failed = matches!(end, End::Fail(_));
         let (code, rest, answered) = match end {
@@ -247,13 +300,14 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 (CLOSE_SLOW_CONSUMER, false, false)
             }
         };
+        self.line.leave();
         self.outbox.finish(frame::close(code), rest);
         let _ = time::timeout(CLOSE_LIMIT, async {
-            while !self.outbox.write_last()? {
+            while !self.write_last().await? {
                 self.stream.writable().await?;
             }
             if failed {
-                // The client sees the end after the close frame, and has nothing to wait for.
+                // It sees the end behind the close frame, and has nothing to wait for.
                 self.stream.end();
                 self.drop_input().await
             } else if answered {
@@ -268,32 +322,25 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
         }
     }
 
-    /// Reads and drops input until the client leaves or pauses; see [`Self::await_close`].
-    async fn drop_input(&mut self) -> io::Result<()> {
-        self.reader = Reader::default();
-        loop {
-            time::timeout(QUIET_LIMIT, self.stream.readable()).await??;
-            let space = self.reader.space();
-            match self.stream.try_read_buf(space) {
-                Ok(0) => return Ok(()),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => space.clear(),
-            }
-        }
+    /// Writes what is left, in turns if it is large. True when all is written.
+    async fn write_last(&mut self) -> io::Result<bool> {
+        let _turn = if self.outbox.is_large() { self.line.turn().await } else { None };
+        self.outbox.write_last()
     }
 
-    /// Reads and drops what the client sent before it saw our close frame, until it answers or leaves. Closing with
-    /// unread input would reset the connection, and the client might lose the close frame.
+    /// Reads and drops what the client sent before it saw our close frame, until it answers or goes: closing
+    /// on unread data would reset the connection and could take the close frame with it.
     async fn await_close(&mut self) -> io::Result<()> {
         loop {
             match self.reader.next_event() {
                 Ok(Some(Event::Close(_))) => return Ok(()),
                 Ok(Some(_)) => continue,
-                // After a violation the stream has no frames any more. Input is dropped until it pauses.
-                Err(_) => self.reader = Reader::default(),
+                // After a violation the stream has no frames any more.
+                Err(_) => return self.drop_input().await,
                 Ok(None) => {}
             }
             time::timeout(QUIET_LIMIT, self.stream.readable()).await??;
+            let _turn = if self.reader.announced() > BULK { self.line.turn().await } else { None };
             match self.stream.try_read_buf(self.reader.space()) {
                 Ok(0) => return Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
@@ -301,4 +348,22 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             }
         }
     }
+
+    /// Reads and drops what comes until the client goes or pauses, for the reason of [`Self::await_close`].
+    async fn drop_input(&mut self) -> io::Result<()> {
+        self.reader = Reader::default();
+        let mut dropped = BytesMut::with_capacity(DROPPED);
+        loop {
+            time::timeout(QUIET_LIMIT, self.stream.readable()).await??;
+            let _turn = self.line.turn().await;
+            match self.stream.try_read_buf(&mut dropped) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => dropped.clear(),
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

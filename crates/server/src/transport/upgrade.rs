@@ -118,6 +118,7 @@ impl Start {
         let reader = Reader::new(already_read);
         // A task of its own: the current one is larger than a socket needs for the rest of its life.
         let driver = Driver::new(session, runtime, era);
-        node.sockets().spawn(socket::run(stream, reader, driver, node.settings().idle_limit, permit));
+        let line = node.turns().line();
+        node.sockets().spawn(socket::run(stream, reader, driver, line, node.settings().idle_limit, permit));
     }
 }

@@ -218,19 +218,34 @@ fn too_much() -> Value {
 /// A session that does not read, because too much waits for a join, does not take its client for silent.
 #[tokio::test]
 async fn who_is_not_read_is_not_silent() -> Result<()> {
-    let db = slow_door().await?;
-    let options = ServerOptions::default().env("SOCKET_TIMEOUT", "700");
+    let db = private::database().await?;
+    db.sql(
+        "create policy held on realtime.messages for select to anon
+            using (realtime.topic() = 'slow' and pg_advisory_xact_lock_shared(7) is not null);",
+    )
+    .await?;
+    db.client().execute("select pg_advisory_lock(7)", &[]).await?;
+    let options = ServerOptions::default().env("SOCKET_TIMEOUT", "2000");
     let server = Server::start(BINARY, &db, options).await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
     let join = json!(["1", "1", "realtime:slow", "phx_join", {"config": {"private": true}}]);
     socket.send_text(join.to_string()).await?;
     socket.send_text(too_much().to_string()).await?;
-    for n in 0..3 {
-        time::sleep(time::Duration::from_millis(400)).await;
-        socket.send(Value::Null, json!(format!("beat-{n}")), "phoenix", "heartbeat", json!({})).await?;
-    }
+    // It is there to be read as soon as the session reads again.
+    socket.send(Value::Null, json!("beat"), "phoenix", "heartbeat", json!({})).await?;
+    // The policy waits for longer than a client may be silent.
+    let waits = "select count(*) from pg_stat_activity
+        where wait_event = 'advisory' and query_start < clock_timestamp() - interval '3 seconds'";
+    let waiting = async {
+        while db.client().query_one(waits, &[]).await?.get::<_, i64>(0) == 0 {
+            time::sleep(time::Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    time::timeout(PATIENCE, waiting).await.context("the policy does not wait")??;
+    db.client().execute("select pg_advisory_unlock(7)", &[]).await?;
     assert_eq!(socket.reply("1").await?["status"], "ok");
-    assert_eq!(socket.reply("beat-2").await?["status"], "ok");
+    assert_eq!(socket.reply("beat").await?["status"], "ok");
     Ok(())
 }
 
@@ -339,6 +354,46 @@ mod longpoll {
         assert!(told.contains("memory") && !told.contains("slow"), "{told}");
         let told = get(&server, "127.0.0.1", &query).await?.to_string();
         assert!(told.contains("slow"), "{told}");
+        Ok(())
+    }
+
+    /// A session that is closed because too much is held gives up its body at once, also one whose client sends no more.
+    #[tokio::test]
+    async fn a_body_that_stands_still_is_given_up() -> Result<()> {
+        let db = TestDb::new().await?;
+        let options = ServerOptions::default().env("MAX_CLIENT_MEMORY_MB", "40");
+        let server = Server::start(BINARY, &db, options).await?;
+        let mut answers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let opened = open(&server, "127.0.0.1").await?;
+            let session = opened["token"].as_str().context("token")?;
+            let head = format!(
+                "POST /socket/longpoll?apikey={}&vsn=2.0.0&token={session} HTTP/1.1\r\nHost: localhost\r\n\
+                 Content-Length: 9000000\r\n\r\n",
+                token("anon")
+            );
+            let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await?;
+            answers.spawn(async move {
+                stream.write_all(head.as_bytes()).await?;
+                // All but the last byte. Who is refused may not be read to the end.
+                let _ = stream.write_all(&vec![b' '; 8_999_999]).await;
+                let mut answer = vec![0; 4_096];
+                let count = stream.read(&mut answer).await.unwrap_or_default();
+                anyhow::Ok(String::from_utf8_lossy(answer.get(..count).unwrap_or_default()).into_owned())
+            });
+        }
+        let first = async {
+            while let Some(answer) = answers.join_next().await {
+                let answer = answer??;
+                // One that is reset while it sends sees no answer.
+                if !answer.is_empty() {
+                    return Ok(answer);
+                }
+            }
+            anyhow::bail!("no answer")
+        };
+        let first = time::timeout(PATIENCE, first).await??;
+        assert!(first.contains("{\"status\":410}"), "it was waited for: {first}");
         Ok(())
     }
 

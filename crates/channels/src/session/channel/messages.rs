@@ -120,7 +120,7 @@ impl Channel {
         match (call.wanted, call.held) {
             (Some(tracked), Some(held)) => {
                 self.answer(client, &message.msg_ref, status, response);
-                if self.presence.merge(held, tracked) {
+                if self.presence.merge(held, tracked, &client.outbox) {
                     self.system(client, &held.told());
                 }
                 return Ok(());

@@ -1,5 +1,7 @@
 //! Presence as one socket sees it.
 
+use realtime_hub::Memory;
+
 use super::*;
 
 /// protocol 63, 65
@@ -142,6 +144,37 @@ async fn merged_calls_end_with_their_channel() {
     socket.join("realtime:a", json!({"config": {"presence": {"enabled": true}}}));
     time::advance(Duration::from_secs(60)).await;
     assert!(socket.tick().is_empty());
+}
+
+/// What was merged is held for the client like what is tracked, until its channel ends.
+#[tokio::test(start_paused = true)]
+async fn merged_calls_count_as_memory() {
+    let fixture = Fixture::new(|tenant| tenant.limits.max_client_presence_events_per_window = Some(1));
+    let memory = Memory::new(100_000_000);
+    let mut socket = fixture.socket();
+    let token = fixture.runtime.verify(&token(NOW + 100_000)).unwrap();
+    socket.session = Session::new(
+        Vsn::V2,
+        Outbox::counted(10_000_000, None, &memory),
+        Arc::clone(&fixture.runtime),
+        Arc::new(token),
+        "{}".into(),
+    );
+    socket.join("realtime:a", json!({"config": {"presence": {"enabled": true}}}));
+    let track = |bytes| {
+        let payload = json!({"x": "x".repeat(bytes)});
+        json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": payload}])
+    };
+    socket.send(track(1));
+    let before = memory.used();
+    // Other tests make small frames meanwhile.
+    let grown = |by: usize| memory.used().abs_diff(before + by) < 300_000;
+    for bytes in [1_000_000, 2_000_000] {
+        socket.send(track(bytes));
+        assert!(grown(bytes), "{} of {bytes}", memory.used() - before);
+    }
+    socket.send(json!(["1", "3", "realtime:a", "phx_leave", {}]));
+    assert!(grown(0));
 }
 
 /// A tenant with too many presence events: tracks are merged until there are fewer, states are sent.

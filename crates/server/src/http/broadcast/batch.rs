@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     Published, RATE_EXCEEDED, Writer,
     bodies::{Message, Refusal, messages},
-    is_json, media_type, read_body, room,
+    is_json, media_type, read_body, room, turn,
 };
 use crate::{
     answers::{bad_request, json as answer, message},
@@ -45,6 +45,7 @@ pub async fn batch(
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
+    let turn = turn(&parts, &body).await;
     // A body of another type is not read.
     let body: &[u8] = if json && !body.is_empty() { &body } else { b"{}" };
     let messages = match messages(body, tenant.limits.max_payload_bytes()) {
@@ -55,6 +56,7 @@ pub async fn batch(
             return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
         }
     };
+    drop(turn);
     let (mean, max) = (runtime.meters().events().average(), f64::from(runtime.meters().events().limit()));
     if mean > max || runtime.meters().sheds() {
         return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);

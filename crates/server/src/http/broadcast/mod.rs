@@ -24,6 +24,7 @@ use tokio::time::{self, Duration};
 use crate::{
     answers::{bad_request, phrase, text},
     transport::listener::MAX_BODY,
+    turns::{Turn, Turns},
 };
 
 /// How long a client may take to send a body.
@@ -137,6 +138,11 @@ pub(super) async fn read_body(request: &Parts, body: Body) -> Result<Bytes, Resp
         Ok(Err(Unread::Broken)) => Err(bad_request(headers)),
         Err(_) => Err(phrase(headers, StatusCode::REQUEST_TIMEOUT, "Request Timeout")),
     }
+}
+
+/// Waits until it may be looked at, if it is large.
+pub(super) async fn turn(request: &Parts, body: &Bytes) -> Option<Turn> {
+    request.extensions.get::<Turns>()?.of(body.len()).await
 }
 
 /// Why a body was not read.

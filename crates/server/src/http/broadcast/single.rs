@@ -15,7 +15,7 @@ use realtime_hub::Said;
 use realtime_protocol::{Encoding, UserBroadcast, size};
 use serde_json::json;
 
-use super::{Published, RATE_EXCEEDED, Writer, bodies, is_json, media_type, read_body, room};
+use super::{Published, RATE_EXCEEDED, Writer, bodies, is_json, media_type, read_body, room, turn};
 use crate::{
     answers::{bad_request, json as answer, message},
     http::shapes::{self, SingleAnswers},
@@ -71,6 +71,7 @@ pub async fn single(
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
+    let turn = turn(&parts, &body).await;
     let payload = match Payload::read(media_type.as_deref(), &body, tenant.limits.max_payload_bytes()) {
         Ok(payload) => payload,
         Err(Unusable::NotJson) => return bad_request(&parts.headers),
@@ -79,6 +80,7 @@ pub async fn single(
             return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
         }
     };
+    drop(turn);
     let events = runtime.meters().events();
     if events.average() >= f64::from(events.limit()) || runtime.meters().sheds() {
         return message(StatusCode::TOO_MANY_REQUESTS, RATE_EXCEEDED);

@@ -45,6 +45,7 @@ use super::{
 use crate::{
     answers::{self, text},
     node::Node,
+    turns::Turns,
 };
 
 /// How long messages may wait for the session to take them.
@@ -68,7 +69,7 @@ pub async fn longpoll(
     let session = query.token.as_deref().and_then(|token| Some((token, sessions.get(token)?)));
     match (parts.method, session) {
         (Method::OPTIONS, _) => answers::preflight(&parts.headers, "get, post, options"),
-        (Method::GET, Some((token, session))) => poll(token, &session).await,
+        (Method::GET, Some((token, session))) => poll(token, &session, node.turns()).await,
         (Method::GET, None) => connect(&node, &sessions, peer, &parts.headers, &query).await,
         (Method::POST, Some((_, session))) => publish(&session, &parts.headers, body).await,
         (Method::POST, None) => answer(&json!({"status": 410})),
@@ -119,14 +120,15 @@ async fn connect(
             .over(TransportKind::LongPoll)
             .at(Some(peer))
             .serving(node.legacy().cloned());
+    let turns = node.turns().clone();
     node.sockets().spawn(async move {
-        serve(Driver::new(session, runtime, era), messages, asked).await;
+        serve(Driver::new(session, runtime, era), messages, asked, turns).await;
         drop(place);
     });
     answer(&json!({"status": 410, "token": BASE64_URL_SAFE_NO_PAD.encode(id), "messages": []}))
 }
 
-async fn poll(token: &str, session: &Handle) -> Response {
+async fn poll(token: &str, session: &Handle, turns: &Turns) -> Response {
     let (sender, told) = oneshot::channel();
     if session.polls.send(sender).await.is_err() {
         return answer(&json!({"status": 410}));
@@ -137,6 +139,7 @@ async fn poll(token: &str, session: &Handle) -> Response {
         Ok(Err(_)) => return answer(&json!({"status": 410})),
         Err(_) => Vec::new(),
     };
+    let _turn = turns.of(frames.iter().map(Bytes::len).sum()).await;
     let status = if frames.is_empty() { 204 } else { 200 };
     let messages: Vec<String> = frames
         .iter()
@@ -179,7 +182,12 @@ async fn publish(session: &Handle, headers: &HeaderMap, body: axum::body::Body) 
         let turn = session.turn.acquire().await;
         (read(body, &mut holding).await, turn)
     };
-    let (body, _turn) = match time::timeout(TAKE, reading).await {
+    let read = tokio::select! {
+        read = time::timeout(TAKE, reading) => read,
+        // It was closed, perhaps for what this body takes: that is given back now, not when its client sends on.
+        () = session.takes.closed() => return answer(&json!({"status": 410})),
+    };
+    let (body, _turn) = match read {
         Ok((Body::Read(body), Ok(turn))) => (body, turn),
         Ok((Body::TooLarge, _)) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Ok((Body::Gone, _) | (_, Err(_))) => return answer(&json!({"status": 410})),

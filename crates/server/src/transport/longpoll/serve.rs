@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::sessions::Take;
+use crate::turns::Turns;
 
 /// How long a poll waits for frames.
 pub(super) const POLL: Duration = Duration::from_secs(10);
@@ -26,6 +27,7 @@ pub(super) async fn serve(
     mut driver: Driver,
     mut messages: mpsc::Receiver<Take>,
     mut polls: mpsc::Receiver<Poll>,
+    turns: Turns,
 ) {
     let outbox = Arc::clone(driver.outbox());
     let mut holding = Holding::new(&outbox);
@@ -42,7 +44,7 @@ pub(super) async fn serve(
         let input = driver.wants_input();
         let stepped = tokio::select! {
             take = messages.recv(), if input => match take {
-                Some(take) => receive(&mut driver, take),
+                Some(take) => receive(&mut driver, take, &turns).await,
                 None => break,
             },
             // Always read, even if many joins wait: the client is there, and gets the frames that there are.
@@ -125,8 +127,9 @@ impl Client {
     }
 }
 
-fn receive(driver: &mut Driver, take: Take) -> Result<(), Ending> {
+async fn receive(driver: &mut Driver, take: Take, turns: &Turns) -> Result<(), Ending> {
     let bytes: usize = take.messages.iter().map(|(_, message)| message.len()).sum();
+    let _turn = turns.of(bytes).await;
     driver.counters().input_bytes.add(bytes as u64);
     let mut taken = Ok(());
     for (opcode, message) in take.messages {

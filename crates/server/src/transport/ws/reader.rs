@@ -1,8 +1,8 @@
-//! Reads client frames from the bytes that have arrived, and assembles messages.
+//! Reads client frames out of whatever bytes have arrived and puts messages together.
 //!
-//! `tungstenite` parses the headers. The differences from its own `WebSocket` are deliberate: there is no UTF-8 check
-//! (protocol 1.8: a message with bad UTF-8 cannot be parsed, but the socket lives), payloads are unmasked in place and
-//! shared instead of copied, and an idle connection holds no buffer.
+//! The header is parsed by `tungstenite`; what differs from its own `WebSocket` is deliberate: no UTF-8 check
+//! (protocol 1.8: bad UTF-8 is only a message that cannot be parsed, the socket lives), payload bytes are
+//! unmasked in place and shared instead of copied, and an idle connection holds no buffer.
 
 use std::io::Cursor;
 
@@ -13,14 +13,20 @@ use tungstenite::protocol::frame::{
     coding::{CloseCode, Control, Data, OpCode},
 };
 
-/// Largest message of a client, in bytes, whole or in fragments (protocol 1.8).
+/// Largest message a client may send, in bytes, whole or re-assembled (protocol 1.8).
 pub const MAX_MESSAGE_BYTES: usize = 5_000_000;
 
-/// Room for one read if nothing is known about what comes, in bytes.
+/// Space made for one read when nothing is known of what comes, in bytes.
 const READ_CHUNK: usize = 2048;
 
-/// Most room for one read, in bytes. A frame that announces megabytes gets memory as they arrive.
+/// Most space made for one read, in bytes: a frame that announces megabytes gets memory as they arrive.
 const MAX_READ_CHUNK: usize = 256 * 1024;
+
+/// Once one part in so many of a payload is there, memory is taken for the rest.
+const BELIEVED: usize = 4;
+
+/// The first fragment of a message is kept as it was read if it is larger than so many bytes.
+const KEPT: usize = 64 * 1024;
 
 /// What a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,19 +35,19 @@ pub enum Event {
     Message(Opcode, Bytes),
     /// A ping, to be answered with a pong of the same payload.
     Ping(Bytes),
-    /// A pong. Nothing has to be done.
+    /// A pong. Nothing to do.
     Pong,
-    /// A close frame, and the code to answer it with.
+    /// The client closes; the code to answer with.
     Close(u16),
 }
 
-/// The client has broken RFC 6455 or a limit. The connection ends with [`Violation::close_code`].
+/// The client broke RFC 6455 or a limit: the connection ends with [`Violation::close_code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// A malformed or unmasked frame, or frames in a wrong order.
+    /// Malformed or unmasked frame, or frames in an order that means nothing.
     #[error("WebSocket protocol violation: {0}")]
     Protocol(&'static str),
-    /// A message that is larger than the limit, usually [`MAX_MESSAGE_BYTES`].
+    /// Message larger than the reader takes: [`MAX_MESSAGE_BYTES`].
     #[error("WebSocket message larger than {MAX_MESSAGE_BYTES} bytes")]
     TooLarge,
 }
@@ -57,16 +63,16 @@ impl Violation {
     }
 }
 
-/// Takes bytes, and returns [`Event`]s.
+/// Bytes in, [`Event`]s out.
 #[derive(Debug)]
 pub struct Reader {
-    /// Bytes that were not consumed yet. The memory is given back when there are none.
+    /// Bytes not yet consumed. Given back whenever it is empty.
     buffer: BytesMut,
     /// Header of the frame whose payload is still arriving.
     pending: Option<(FrameHeader, usize)>,
-    /// Whether consumed bytes still take memory in the buffer.
+    /// Whether something was taken out of the buffer that still takes its place in memory.
     taken: bool,
-    /// The fragments of an unfinished message. Boxed, because almost no client sends fragments.
+    /// The fragments so far of an unfinished message. Boxed: almost no client ever fragments.
     fragments: Option<Box<(Opcode, BytesMut)>>,
     /// Largest message, in bytes.
     limit: usize,
@@ -79,26 +85,41 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// A reader that begins with the bytes that the HTTP server read beyond the upgrade request.
+    /// A reader that already holds what the HTTP server read beyond the upgrade request.
     #[must_use]
     pub fn new(already_read: &[u8]) -> Self {
         Self::with_limit(already_read, MAX_MESSAGE_BYTES)
     }
 
-    /// A reader of messages up to `limit` bytes.
+    /// One that takes messages of up to `limit` bytes.
     #[must_use]
     pub fn with_limit(already_read: &[u8], limit: usize) -> Self {
         Self { buffer: BytesMut::from(already_read), pending: None, fragments: None, taken: false, limit }
     }
 
-    /// The buffer to append received bytes to, with room for a read of sensible size.
+    /// The buffer to append received bytes to, with room for a sensible read.
     pub fn space(&mut self) -> &mut BytesMut {
-        let missing = self.pending.as_ref().map_or(0, |(_, len)| len.saturating_sub(self.buffer.len()));
-        self.buffer.reserve(missing.clamp(READ_CHUNK, MAX_READ_CHUNK));
+        let len = self.pending.as_ref().map_or(0, |(_, len)| *len);
+        let missing = len.saturating_sub(self.buffer.len());
+        if missing > MAX_READ_CHUNK && self.buffer.len() >= len / BELIEVED {
+            self.make_room_for(len);
+        } else {
+            self.buffer.reserve(missing.clamp(READ_CHUNK, MAX_READ_CHUNK));
+        }
         &mut self.buffer
     }
 
-    /// Gives memory back if the buffer is empty or much too large. Call it before waiting for input.
+    /// Makes room for a whole payload, and no more: a buffer that grows by itself doubles.
+    fn make_room_for(&mut self, len: usize) {
+        if self.buffer.capacity() < len {
+            let mut whole = BytesMut::with_capacity(len);
+            whole.extend_from_slice(&self.buffer);
+            self.buffer = whole;
+        }
+    }
+
+    /// Gives the read buffer's memory back if nothing waits in it, or much less than it has room for. To be called before
+    /// waiting for input.
     pub fn release(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
@@ -108,10 +129,18 @@ impl Reader {
         self.taken = false;
     }
 
-    /// Bytes of memory that the reader holds.
+    /// Bytes of memory that it holds.
     #[must_use]
     pub fn held(&self) -> usize {
         self.buffer.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.1.capacity())
+    }
+
+    /// Bytes of the message that is being read, as far as they are known: what came of it, and what its frame announces.
+    #[must_use]
+    pub fn announced(&self) -> usize {
+        let announced = self.pending.as_ref().map_or(0, |(_, len)| *len);
+        let started = self.fragments.as_ref().map_or(0, |fragments| fragments.1.len());
+        announced.saturating_add(started)
     }
 
     /// The next event, or `None` until more bytes arrive.
@@ -132,7 +161,11 @@ impl Reader {
                 return Ok(None);
             }
             self.taken = true;
-            let mut payload = self.buffer.split_to(len);
+            let mut payload = if len == self.buffer.len() {
+                std::mem::take(&mut self.buffer)
+            } else {
+                self.buffer.split_to(len)
+            };
             if let Some(mask) = header.mask {
                 unmask(&mut payload, mask);
             }
@@ -179,7 +212,7 @@ impl Reader {
         Ok(Some((header, len)))
     }
 
-    /// Handles one unmasked frame.
+    /// Takes one unmasked frame.
     fn frame(&mut self, header: &FrameHeader, payload: BytesMut) -> Result<Option<Event>, Violation> {
         let event = match header.opcode {
             OpCode::Control(Control::Ping) => Event::Ping(payload.freeze()),
@@ -199,8 +232,9 @@ impl Reader {
             OpCode::Data(data) => {
                 let opcode = if data == Data::Text { Opcode::Text } else { Opcode::Binary };
                 if !header.is_final {
-                    // Copied, so that the rest of the read buffer is not kept.
-                    self.fragments = Some(Box::new((opcode, BytesMut::from(&payload[..]))));
+                    // A copy of what is small: the rest of what was read with it is not kept.
+                    let payload = if payload.len() > KEPT { payload } else { BytesMut::from(&payload[..]) };
+                    self.fragments = Some(Box::new((opcode, payload)));
                     return Ok(None);
                 }
                 Event::Message(opcode, payload.freeze())
@@ -210,8 +244,7 @@ impl Reader {
     }
 }
 
-/// Unmasks a payload (RFC 6455 5.3). It works on four bytes at a time, which the compiler turns into vector
-/// instructions.
+/// RFC 6455 5.3. Four bytes at a time, which the compiler turns into vector instructions.
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let mut chunks = payload.chunks_exact_mut(4);
     for chunk in &mut chunks {
@@ -224,7 +257,7 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// The code to answer a close frame with (RFC 6455 5.5.1 and 7.4); 1000 if it has none.
+/// RFC 6455 5.5.1 and 7.4: the code a close frame is answered with; 1000 when it named none.
 fn close_answer(payload: &[u8]) -> Result<u16, Violation> {
     match payload {
         [] => Ok(1000),

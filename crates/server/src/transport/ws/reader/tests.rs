@@ -146,3 +146,45 @@ proptest! {
         prop_assert_eq!(events, all(&bytes).unwrap());
     }
 }
+
+/// How large a message is, is known before it is there; of fragments when there are some.
+#[test]
+fn the_size_of_a_message_is_known_by_what_it_announces() {
+    let payload = vec![b'x'; KEPT + 1];
+    let mut reader = Reader::new(&frame(0x81, &payload)[..100]);
+    assert_eq!(reader.announced(), 0);
+    assert_eq!(reader.next_event(), Ok(None));
+    assert_eq!(reader.announced(), KEPT + 1);
+
+    let mut begun = frame(0x01, &payload);
+    begun.extend(&frame(0x80, &payload[..100])[..20]);
+    let mut reader = Reader::new(&begun);
+    assert_eq!(reader.next_event(), Ok(None));
+    assert_eq!(reader.announced(), KEPT + 101);
+    reader.space().extend_from_slice(&frame(0x80, &payload[..100])[20..]);
+    assert!(
+        matches!(reader.next_event(), Ok(Some(Event::Message(_, message))) if message.len() == KEPT + 101)
+    );
+    assert_eq!(reader.announced(), 0);
+}
+
+/// A large message takes as much memory as it is long, and none that its frame announces only.
+#[test]
+fn memory_is_taken_for_what_comes() {
+    let (mut reader, sent) = (Reader::default(), frame(0x81, &vec![b'x'; 4_900_000]));
+    let mut parts = sent.as_slice();
+    while !parts.is_empty() {
+        let space = reader.space();
+        let room = (space.capacity() - space.len()).min(parts.len()).min(100_000);
+        let (part, rest) = parts.split_at(room);
+        space.extend_from_slice(part);
+        parts = rest;
+        let came = sent.len() - parts.len();
+        if reader.next_event().unwrap().is_some() {
+            break;
+        }
+        assert!(reader.held() <= (5 * came).max(3 * MAX_READ_CHUNK), "{} of {came}", reader.held());
+        assert!(reader.held() <= 5_000_000, "{}", reader.held());
+    }
+    assert!(parts.is_empty());
+}

@@ -40,6 +40,8 @@ pub struct Engine {
     /// The tables that policies read, and whose policies.
     readers: FxHashMap<Oid, FxHashSet<Oid>>,
     next_key: u64,
+    /// How many transactions have begun to pass.
+    transaction: u64,
 }
 
 impl Engine {
@@ -171,6 +173,35 @@ impl Engine {
         }
     }
 
+    /// A party of a table has to be asked for its values again.
+    pub fn ask_anew(&mut self, oid: Oid, party: &Party) {
+        if let Some(watched) = self.tables.get_mut(&oid)
+            && let Some(id) = watched.party_id(party)
+        {
+            watched.judges_mut().ask_anew(id);
+        }
+    }
+
+    /// Whether rows of a table are judged by answers that the rest of the transaction may make old: then the end of the
+    /// transaction has to be waited for, or the answers have to be [renewed](Self::renew).
+    #[must_use]
+    pub fn may_grow_old(&self, oid: Oid) -> bool {
+        self.tables.get(&oid).is_some_and(|watched| watched.judges().may_grow_old(self.transaction))
+    }
+
+    /// What the policies of a table read elsewhere is out of date: what is asked from now on has seen the transaction that
+    /// passes.
+    pub fn renew(&mut self, oid: Oid) {
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().grow_old(self.transaction);
+        }
+    }
+
+    /// A transaction begins to pass. Whoever is asked from now on has seen all of it.
+    pub fn begin(&mut self) {
+        self.transaction += 1;
+    }
+
     /// Takes the values of a party that came.
     pub fn put_values(&mut self, oid: Oid, role: &str, party: PartyId, values: Values) {
         if let Some(watched) = self.tables.get_mut(&oid) {
@@ -190,7 +221,7 @@ impl Engine {
         for (party, answers) in &answers {
             watched.judges_mut().renew(role, *party, answers);
         }
-        watched.judges_mut().renewed(role, terms);
+        watched.judges_mut().renewed(role, terms, self.transaction);
     }
 
     /// A row of a table, or all of it, has changed: what policies read in it is out of date. Whether any does.
@@ -198,7 +229,7 @@ impl Engine {
         let Some(readers) = self.readers.get(&table) else { return false };
         for oid in readers {
             if let Some(watched) = self.tables.get_mut(oid) {
-                watched.judges_mut().changed(table);
+                watched.judges_mut().changed(table, self.transaction);
             }
         }
         true

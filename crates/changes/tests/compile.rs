@@ -51,13 +51,14 @@ fn function(schema: &str, name: &str, arguments: &[u32], result: u32, body: &str
         volatility: Volatility::Stable,
         language: if schema == "pg_catalog" { "internal" } else { "sql" }.into(),
         body: body.into(),
+        default_values: "".into(),
     }
 }
 
 fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
     for (name, functions) in [
-        ("uid", vec![function("auth", "uid", &[], 2950, "select current_setting('x', true)::uuid")]),
+        ("uid", vec![function("auth", "uid", &[], 2950, "select current_setting('request.x', true)::uuid")]),
         ("current_setting", vec![function("pg_catalog", "current_setting", &[25, 16], 25, "")]),
         ("now", vec![function("pg_catalog", "now", &[], 1184, "")]),
         (
@@ -84,6 +85,7 @@ fn catalog() -> Catalog {
         catalog.put_functions(name, functions);
     }
     catalog.put_type("public", "citext", None);
+    catalog.put_operators([]);
     catalog.put_relations("rooms", vec![rooms()]);
     catalog.put_relations(
         "members",

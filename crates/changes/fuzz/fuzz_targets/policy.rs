@@ -43,6 +43,7 @@ fn function(schema: &str, name: &str, body: &str, language: &str) -> Function {
         volatility: Volatility::Stable,
         language: language.into(),
         body: body.into(),
+        default_values: "".into(),
     }
 }
 
@@ -65,6 +66,7 @@ fuzz_target!(|data: &[u8]| {
                     let all = all.map(|(schema, language)| function(schema, name, body, language));
                     catalog.put_functions(name.clone(), all.to_vec());
                 }
+                Wanted::Operators => catalog.put_operators([]),
                 Wanted::Type(schema, name) => catalog.put_type(schema.clone(), name.clone(), None),
             }
         }

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use super::party::PartyId;
 use crate::{
     Cell,
-    policy::{Answer, Compiled, Need, Reads, Seen, Sight, Values},
+    policy::{Answer, CallId, Compiled, Need, Reads, Seen, Sight, Values},
     truth::Truth,
 };
 
@@ -75,6 +75,28 @@ struct Judge {
     new: BTreeSet<PartyId>,
     /// Terms whose answers are out of date.
     stale: BTreeSet<usize>,
+    fresh: Fresh,
+}
+
+/// What was asked, or forgotten, while the transaction passed that passes: it has seen all of the transaction, so nothing
+/// of it makes that old.
+#[derive(Debug, Default)]
+struct Fresh {
+    transaction: u64,
+    terms: BTreeSet<usize>,
+    calls: BTreeSet<CallId>,
+    /// All of them.
+    is_whole: bool,
+}
+
+impl Fresh {
+    /// That of a transaction.
+    fn of(&mut self, transaction: u64) -> &mut Self {
+        if self.transaction != transaction {
+            *self = Self { transaction, ..Self::default() };
+        }
+        self
+    }
 }
 
 #[derive(Debug)]
@@ -95,6 +117,7 @@ impl Judges {
                 parties: FxHashMap::default(),
                 new: BTreeSet::new(),
                 stale: BTreeSet::new(),
+                fresh: Fresh::default(),
             });
             self.0.len() - 1
         });
@@ -136,6 +159,7 @@ impl Judges {
     pub(super) fn put(&mut self, role: &str, policies: Option<Arc<Compiled>>) {
         let Some(judge) = self.of_mut(role) else { return };
         judge.stale.clear();
+        judge.fresh = Fresh::default();
         judge.new = BTreeSet::new();
         judge.state = match policies {
             None => State::Asked,
@@ -151,6 +175,7 @@ impl Judges {
         for judge in &mut self.0 {
             judge.state = State::Unknown;
             judge.stale.clear();
+            judge.fresh = Fresh::default();
             judge.new = judge.parties.keys().copied().collect();
         }
     }
@@ -178,21 +203,56 @@ impl Judges {
     }
 
     /// All parties have new answers to these terms.
-    pub(super) fn renewed(&mut self, role: &str, terms: &[usize]) {
+    pub(super) fn renewed(&mut self, role: &str, terms: &[usize], transaction: u64) {
         let Some(judge) = self.of_mut(role) else { return };
         judge.stale.retain(|term| !terms.contains(term));
+        judge.fresh.of(transaction).terms.extend(terms);
+    }
+
+    /// A party has to be asked again.
+    pub(super) fn ask_anew(&mut self, party: PartyId) {
+        for judge in self.0.iter_mut().filter(|judge| judge.parties.contains_key(&party)) {
+            if !matches!(judge.state, State::Asked) {
+                judge.new.insert(party);
+            }
+        }
+    }
+
+    /// Whether rows are judged by answers that the rest of a transaction may make old.
+    pub(super) fn may_grow_old(&self, transaction: u64) -> bool {
+        let may = |judge: &Judge| match &judge.state {
+            State::Compiled(sight) if !judge.fresh.is_whole || judge.fresh.transaction != transaction => {
+                sight.policy().reads().next().is_some()
+            }
+            _ => false,
+        };
+        self.0.iter().any(may)
     }
 
     /// A table has changed that policies may read.
-    pub(super) fn changed(&mut self, table: Oid) {
+    pub(super) fn changed(&mut self, table: Oid, transaction: u64) {
+        self.out_of_date(transaction, |reads| reads.tables.contains(&table));
+    }
+
+    /// Any table may have changed that policies read.
+    pub(super) fn grow_old(&mut self, transaction: u64) {
+        self.out_of_date(transaction, |reads| !reads.tables.is_empty());
         for judge in &mut self.0 {
+            judge.fresh.of(transaction).is_whole = true;
+        }
+    }
+
+    fn out_of_date(&mut self, transaction: u64, reads: impl Fn(&Reads) -> bool) {
+        for judge in &mut self.0 {
+            let fresh = judge.fresh.of(transaction);
             let State::Compiled(sight) = &mut judge.state else { continue };
             let policies = Arc::clone(sight.policy());
-            let reads = |reads: &Reads| reads.tables.contains(&table);
             let terms = policies.terms().iter().enumerate().filter(|(_, term)| reads(term.reads()));
-            judge.stale.extend(terms.map(|(at, _)| at));
+            judge.stale.extend(terms.map(|(at, _)| at).filter(|at| !fresh.terms.contains(at)));
             for (call, _) in policies.named_calls().filter(|(_, call)| reads(call.reads())) {
-                sight.forget_call(call);
+                if fresh.calls.insert(call) {
+                    sight.forget_call(call);
+                }
             }
         }
     }

@@ -67,6 +67,10 @@ impl Parties {
         }
     }
 
+    pub(super) fn id(&self, party: &Party) -> Option<PartyId> {
+        self.ids.get(party).copied()
+    }
+
     pub(super) fn get(&self, id: PartyId) -> Option<&Arc<Party>> {
         self.held.get(id.0 as usize)?.as_ref().map(|(party, _)| party)
     }

@@ -111,6 +111,10 @@ impl Watched {
         self.parties.get(id)
     }
 
+    pub(super) fn party_id(&self, party: &Party) -> Option<PartyId> {
+        self.parties.id(party)
+    }
+
     pub(super) fn judges(&self) -> &Judges {
         &self.judges
     }

@@ -3,7 +3,7 @@
 //! Filled by who asks the database: compile, load what [`Compiled::wanted`](super::Compiled::wanted) names, compile
 //! again, until it names nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use realtime_pgoutput::Oid;
 
@@ -13,6 +13,7 @@ pub struct Catalog {
     relations: HashMap<Box<str>, Vec<Relation>>,
     functions: HashMap<Box<str>, Vec<Function>>,
     types: HashMap<(Box<str>, Box<str>), Option<NamedType>>,
+    operators: Option<HashSet<Box<str>>>,
 }
 
 /// Something that the compiler looked for and that was not loaded.
@@ -24,6 +25,8 @@ pub enum Wanted {
     Functions(Box<str>),
     /// A type: its schema and name.
     Type(Box<str>, Box<str>),
+    /// The names of all operators whose functions are written in SQL or a procedural language.
+    Operators,
 }
 
 /// A table, or something that is used like one.
@@ -84,6 +87,8 @@ pub struct Function {
     pub arguments: Vec<Oid>,
     /// How many arguments have a default.
     pub defaults: usize,
+    /// What stands for them when they are not given, as `pg_get_expr` prints `proargdefaults`.
+    pub default_values: Box<str>,
     /// Whether the last argument takes any number of values.
     pub variadic: bool,
     /// Type of the result, or of one row of it.
@@ -141,6 +146,11 @@ impl Catalog {
         self.functions.insert(name.into(), functions);
     }
 
+    /// Enters the names of operators whose functions may do anything.
+    pub fn put_operators(&mut self, names: impl IntoIterator<Item = Box<str>>) {
+        self.operators = Some(names.into_iter().collect());
+    }
+
     /// Enters a type; `None` if there is none of the name.
     pub fn put_type(
         &mut self,
@@ -161,6 +171,11 @@ impl Catalog {
     pub(super) fn functions(&self, schema: Option<&str>, name: &str) -> Result<Vec<&Function>, Wanted> {
         let all = self.functions.get(name).ok_or_else(|| Wanted::Functions(name.into()))?;
         Ok(all.iter().filter(|function| schema.is_none_or(|schema| *function.schema == *schema)).collect())
+    }
+
+    /// Whether there are operators of a name whose functions may do anything.
+    pub(super) fn is_anybodys_operator(&self, name: &str) -> Result<bool, Wanted> {
+        Ok(self.operators.as_ref().ok_or(Wanted::Operators)?.contains(name))
     }
 
     /// A type by its name.

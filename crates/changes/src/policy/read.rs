@@ -222,7 +222,7 @@ pub(super) fn unnested(mut expression: &Expr) -> &Expr {
 }
 
 /// A string without escapes.
-fn string(expression: &Expr) -> Option<&str> {
+pub(super) fn string(expression: &Expr) -> Option<&str> {
     match unnested(expression) {
         Expr::Value(value) => match &value.value {
             Literal::SingleQuotedString(text) if !text.contains('\\') => Some(text),

@@ -171,16 +171,23 @@ impl<'c> Scanner<'c> {
             | Expr::IsNotNull(inner)
             | Expr::IsUnknown(inner)
             | Expr::IsNotUnknown(inner) => self.boolean_of([&**inner]),
-            Expr::IsDistinctFrom(a, b) | Expr::IsNotDistinctFrom(a, b) => self.boolean_of([&**a, &**b]),
-            Expr::Between { expr, low, high, .. } => self.boolean_of([&**expr, &**low, &**high]),
+            Expr::IsDistinctFrom(a, b) | Expr::IsNotDistinctFrom(a, b) => {
+                self.operators(&["="])?;
+                self.boolean_of([&**a, &**b])
+            }
+            Expr::Between { expr, low, high, .. } => {
+                self.operators(&["<", "<=", ">", ">="])?;
+                self.boolean_of([&**expr, &**low, &**high])
+            }
             Expr::Like { expr, pattern, any: false, escape_char: None, .. }
             | Expr::ILike { expr, pattern, any: false, escape_char: None, .. } => {
+                self.operators(&["~~", "!~~", "~~*", "!~~*"])?;
                 self.boolean_of([&**expr, &**pattern])
             }
             Expr::In { expr, target, global: false, .. } => self.is_in(expr, target),
             Expr::BinaryOp { left, op, right } => self.binary(left, op, right),
             Expr::AnyOp { left, compare_op, right, .. } | Expr::AllOp { left, compare_op, right } => {
-                built_in(compare_op)?;
+                self.operator(compare_op)?;
                 self.boolean_of([&**left, &**right])
             }
             Expr::UnaryOp { op: UnaryOperator::Not, expr } => self.boolean_of([&**expr]),
@@ -193,6 +200,9 @@ impl<'c> Scanner<'c> {
             }
             Expr::Function(function) => self.function(function),
             Expr::Case { operand, conditions, else_result, .. } => {
+                if operand.is_some() {
+                    self.operators(&["="])?;
+                }
                 let operand = operand.as_deref();
                 let results = conditions.iter().map(|when| &when.result).chain(else_result.as_deref());
                 let tests = operand.into_iter().chain(conditions.iter().map(|when| &when.condition));
@@ -256,6 +266,9 @@ impl<'c> Scanner<'c> {
     }
 
     fn is_in(&mut self, expression: &Expr, target: &InTarget) -> Result<Type, Why> {
+        if self.own.is_none() {
+            self.operators(&["=", "<>"])?;
+        }
         self.expression(expression)?;
         match target {
             InTarget::List(list) => self.all(list)?,
@@ -266,7 +279,7 @@ impl<'c> Scanner<'c> {
     }
 
     fn binary(&mut self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Type, Why> {
-        built_in(op)?;
+        self.operator(op)?;
         let (left, right) = (self.expression(left)?, self.expression(right)?);
         use BinaryOperator::{
             And, Arrow, Eq, Gt, GtEq, HashArrow, HashLongArrow, LongArrow, Lt, LtEq, NotEq, Or, StringConcat,
@@ -278,6 +291,31 @@ impl<'c> Scanner<'c> {
             StringConcat if left == Some(TEXT) && right == Some(TEXT) => Some(TEXT),
             _ => None,
         })
+    }
+
+    /// An operator must be one of PostgreSQL's: they are immutable or stable, all of them. A policy's text tells the
+    /// schema of others; in the body of a function an operator can be any of its name.
+    fn operator(&mut self, operator: &BinaryOperator) -> Result<(), Why> {
+        let text = operator.to_string();
+        match operator {
+            BinaryOperator::Custom(_) | BinaryOperator::PGCustomBinaryOperator(_) => {
+                Err(Why::Operator(text.into()))
+            }
+            _ if self.own.is_some() => Ok(()),
+            _ => self.operators(&[text.as_str()]),
+        }
+    }
+
+    /// Operators that an expression uses without their schema being told.
+    fn operators(&mut self, names: &[&str]) -> Result<(), Why> {
+        for name in names {
+            match self.catalog.is_anybodys_operator(name) {
+                Ok(false) => {}
+                Ok(true) => return Err(Why::Operator((*name).into())),
+                Err(wanted) => return self.lacks(wanted),
+            }
+        }
+        Ok(())
     }
 
     fn cast(
@@ -334,7 +372,10 @@ impl<'c> Scanner<'c> {
     /// `alias.column`: the innermost alias of the name, or the row.
     fn qualified(&mut self, parts: &[Ident]) -> Result<Type, Why> {
         let [alias, column] = parts else {
-            return if self.own.is_some() { Err(Why::UnknownColumn) } else { Ok(None) };
+            return match parts.last() {
+                Some(column) if self.own.is_none() => self.attribute(&types::ident_name(column)),
+                _ => Err(Why::UnknownColumn),
+            };
         };
         let (alias, column) = (types::ident_name(alias), types::ident_name(column));
         let mut aliases = self.frames.iter().rev().flat_map(|frame| &frame.aliases);
@@ -344,16 +385,19 @@ impl<'c> Scanner<'c> {
                 match field {
                     Some(field) => Ok(self.field(field)),
                     None if self.own.is_some() => Err(Why::UnknownColumn),
-                    None => Ok(None),
+                    None => self.attribute(&column),
                 }
             }
-            (Some(Source::Query(columns)), _) => {
-                Ok(columns.iter().find(|(known, _)| *known == column).and_then(|(_, known)| *known))
-            }
-            (Some(Source::Unknown), _) => Ok(None),
+            (Some(Source::Query(columns)), own) => match columns.iter().find(|(known, _)| *known == column) {
+                Some((_, known)) => Ok(*known),
+                None if own.is_some() => Ok(None),
+                None => self.attribute(&column),
+            },
+            (Some(Source::Unknown), Some(_)) => Ok(None),
+            (Some(Source::Unknown), None) => self.attribute(&column),
             (None, Some(own)) if *own.name == *alias => self.column_of_row(own, &column),
             (None, Some(_)) => Err(Why::UnknownColumn),
-            (None, None) => Ok(None),
+            (None, None) => self.attribute(&column),
         }
     }
 
@@ -393,15 +437,5 @@ fn is_printed_time(expression: &Expr) -> bool {
             _ => false,
         },
         _ => false,
-    }
-}
-
-/// Whether an operator is one of PostgreSQL's. They are immutable or stable, all of them.
-fn built_in(operator: &BinaryOperator) -> Result<(), Why> {
-    match operator {
-        BinaryOperator::Custom(_) | BinaryOperator::PGCustomBinaryOperator(_) => {
-            Err(Why::Operator(operator.to_string().into()))
-        }
-        _ => Ok(()),
     }
 }

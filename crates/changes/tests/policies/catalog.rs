@@ -27,7 +27,8 @@ const RELATIONS: &str = "
 const FUNCTIONS: &str = "
     select p.oid, n.nspname::text, p.proname::text, p.proargtypes::oid[], p.pronargdefaults::int4, p.provariadic <> 0,
         p.prorettype, p.proretset, p.prokind::text in ('a', 'w'), p.provolatile::text, l.lanname::text,
-        coalesce(pg_get_function_sqlbody(p.oid), p.prosrc)
+        coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
+        coalesce(pg_get_expr(p.proargdefaults, 0), '')
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
     where p.proname = $1";
 
@@ -79,6 +80,7 @@ async fn functions(client: &Client, name: &str) -> Result<Vec<Function>> {
         },
         language: row.get::<_, String>(10).into(),
         body: row.get::<_, String>(11).into(),
+        default_values: row.get::<_, String>(12).into(),
     };
     Ok(rows.iter().map(function).collect())
 }
@@ -103,6 +105,7 @@ pub async fn compile(
                 Wanted::Functions(name) => {
                     catalog.put_functions(name.clone(), functions(client, name).await?)
                 }
+                Wanted::Operators => catalog.put_operators([]),
                 Wanted::Type(schema, name) => {
                     let known = client
                         .query_opt(

@@ -79,6 +79,7 @@ impl Worker {
                     running.grown(end_lsn);
                 }
                 self.comes_further(end_lsn);
+                self.state.settle().await;
                 if self.state.commit() {
                     self.confirm_reached().await;
                 }

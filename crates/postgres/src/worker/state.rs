@@ -6,6 +6,7 @@ mod bound;
 mod dropped;
 mod failed;
 mod gone;
+mod held_up;
 mod judging;
 mod known;
 mod lanes;
@@ -41,7 +42,7 @@ use realtime_pgoutput::{Oid, TypeRegistry};
 pub(super) use refresh::Refreshed;
 use rustc_hash::FxHashSet;
 use transaction::{Position, Transaction};
-use waiting::Waiting;
+use waiting::{Unjudged, Waiting};
 
 use super::roster::Roster;
 
@@ -99,6 +100,9 @@ pub(super) struct State {
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
+    /// Changes of the transaction that is being read, which wait for its end.
+    unjudged: Vec<Unjudged>,
+    unjudged_bytes: usize,
     /// Subscriptions that ended while changes wait: their channels get none of these.
     left: FxHashSet<SubscriptionKey>,
     latest: Latest,
@@ -143,6 +147,8 @@ impl State {
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
+            unjudged: Vec::new(),
+            unjudged_bytes: 0,
             left: FxHashSet::default(),
             latest: Latest::default(),
             dropped: Dropped::default(),
@@ -181,6 +187,8 @@ impl State {
         self.clear_lanes(None);
         self.waiting.clear();
         self.waiting_bytes = 0;
+        self.unjudged.clear();
+        self.unjudged_bytes = 0;
         self.left.clear();
         self.latest.clear();
         self.transaction = None;

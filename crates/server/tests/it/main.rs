@@ -7,6 +7,8 @@ mod broadcast;
 mod browser;
 mod changes_attacks;
 mod changes_compiled;
+mod changes_compiled_attacks;
+mod changes_compiled_random;
 mod changes_delivery;
 mod changes_errors;
 mod changes_events;

@@ -16,12 +16,26 @@ impl<'c> Scanner<'c> {
             _ => None,
         };
         let statements = statements.ok_or_else(|| Why::not_understood("its body"))?;
-        // A function's queries are planned by themselves.
+        self.all_queries(&statements, "its body")
+    }
+
+    /// Looks at what stands for arguments that are not given.
+    pub(super) fn read_defaults(&mut self, function: &'c Function) -> Result<(), Why> {
+        if function.defaults == 0 {
+            return Ok(());
+        }
+        let statements = parse::statements(&format!("select {}", function.default_values));
+        let statements = statements.ok_or_else(|| Why::not_understood("its arguments"))?;
+        self.all_queries(&statements, "its arguments")
+    }
+
+    /// Looks at queries that are planned by themselves.
+    fn all_queries(&mut self, statements: &[Statement], what: &str) -> Result<(), Why> {
         let within = std::mem::take(&mut self.within);
         let found = self.elsewhere(|scanner| {
             scanner.frames.push(Frame::default());
-            for statement in &statements {
-                let Statement::Query(query) = statement else { return Err(Why::not_understood("its body")) };
+            for statement in statements {
+                let Statement::Query(query) = statement else { return Err(Why::not_understood(what)) };
                 scanner.query(query)?;
             }
             Ok(())

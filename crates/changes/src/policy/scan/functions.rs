@@ -6,6 +6,7 @@ use super::{Scanner, Type};
 use crate::policy::{
     Why,
     catalog::{Function, Volatility},
+    read,
     types::{self, DATE, NAME, TIMESTAMP, TIMESTAMPTZ},
 };
 
@@ -96,17 +97,18 @@ impl<'c> Scanner<'c> {
 
     /// A call with arguments, in an expression or in a FROM clause.
     pub(super) fn call(&mut self, name: &ObjectName, args: &[FunctionArg]) -> Result<Type, Why> {
-        let (arguments, is_star) = arguments(args)?;
+        let (list, is_star) = arguments(args)?;
         let parts = types::parts(name).ok_or_else(|| Why::not_understood("its syntax"))?;
         if let [name] = parts.as_slice() {
             match name.as_str() {
-                "coalesce" | "greatest" | "least" => return self.common(arguments),
+                "coalesce" | "greatest" | "least" => return self.common(list),
                 "nullif" => {
-                    let kinds = self.kinds(&arguments)?;
+                    self.operators(&["="])?;
+                    let kinds = self.kinds(&list)?;
                     return Ok(kinds.first().copied().flatten());
                 }
                 "row" => {
-                    self.all(arguments)?;
+                    self.all(list)?;
                     return Ok(None);
                 }
                 _ => {}
@@ -114,7 +116,7 @@ impl<'c> Scanner<'c> {
         }
         // Whether the function is given columns of the row.
         let outer = std::mem::take(&mut self.facts.own);
-        let kinds = self.kinds(&arguments);
+        let kinds = self.kinds(&list);
         let of_row = !self.facts.own.is_empty();
         self.facts.own.extend(outer);
         let kinds = kinds?;
@@ -133,11 +135,30 @@ impl<'c> Scanner<'c> {
             return Err(Why::UnknownFunction((**name).into()));
         }
         for function in &meant {
-            self.depends_on(function, count)?;
+            self.depends_on(function, &list)?;
             self.facts.calls |= of_row && *function.schema != *BUILT_IN;
         }
         let result = meant.first().map(|function| function.result);
         Ok(result.filter(|result| meant.iter().all(|function| function.result == *result)))
+    }
+
+    /// What stands behind a point in the body of a function and is no column that is known: it may be a function that
+    /// is given the row, as in `select m.is_active from m`.
+    pub(super) fn attribute(&mut self, name: &str) -> Result<Type, Why> {
+        let found: Vec<&'c Function> = match self.catalog.functions(None, name) {
+            Ok(found) => found,
+            Err(wanted) => return self.lacks(wanted),
+        };
+        let of_row = |function: &&Function| {
+            let least = function.arguments.len().saturating_sub(function.defaults);
+            *function.schema != *BUILT_IN
+                && !function.arguments.is_empty()
+                && (function.variadic || least <= 1)
+        };
+        for function in found.into_iter().filter(of_row) {
+            self.depends_on(function, &[])?;
+        }
+        Ok(None)
     }
 
     fn kinds(&mut self, arguments: &[&Expr]) -> Result<Vec<Type>, Why> {
@@ -145,15 +166,19 @@ impl<'c> Scanner<'c> {
     }
 
     /// What a call of a function depends on.
-    fn depends_on(&mut self, function: &'c Function, arguments: usize) -> Result<(), Why> {
+    fn depends_on(&mut self, function: &'c Function, arguments: &[&Expr]) -> Result<(), Why> {
         let name = &*function.name;
         if *function.schema == *BUILT_IN {
-            if CLOCKS.contains(&name) && (name != "age" || arguments == 1) {
+            if CLOCKS.contains(&name) && (name != "age" || arguments.len() == 1) {
                 self.facts.clock = true;
                 return Ok(());
             }
             match function.volatility {
                 Volatility::Immutable => {}
+                // Other settings may be made by another part of the policies, as they are evaluated.
+                Volatility::Stable if name == "current_setting" && !is_of_request(arguments) => {
+                    self.facts.reads.unwatched.get_or_insert_with(|| function.name.clone());
+                }
                 Volatility::Stable if SETTLED.contains(&name) => {}
                 Volatility::Stable => {
                     self.facts.reads.unwatched.get_or_insert_with(|| function.name.clone());
@@ -166,7 +191,7 @@ impl<'c> Scanner<'c> {
             return Ok(());
         }
         let before = self.facts.clone();
-        match self.read_body(function) {
+        match self.read_defaults(function).and_then(|()| self.read_body(function)) {
             Ok(()) => Ok(()),
             Err(Why::NotLoaded) => Err(Why::NotLoaded),
             Err(_) => {
@@ -180,6 +205,16 @@ impl<'c> Scanner<'c> {
             }
         }
     }
+}
+
+/// Whether the argument of `current_setting` names one that the server makes for every party.
+fn is_of_request(arguments: &[&Expr]) -> bool {
+    let name = arguments.first().map(|name| match read::unnested(name) {
+        // As the catalog prints it.
+        Expr::Cast { expr, .. } => &**expr,
+        other => other,
+    });
+    name.and_then(read::string).is_some_and(|name| name.starts_with("request."))
 }
 
 /// The functions that a call can mean: the one whose arguments are of exactly these types, or all that take so many.

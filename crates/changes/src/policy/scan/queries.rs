@@ -26,13 +26,17 @@ impl<'c> Scanner<'c> {
     }
 
     fn in_frame(&mut self, query: &Query) -> Result<Vec<(String, Type)>, Why> {
+        let recursive = query.with.as_ref().is_some_and(|with| with.recursive);
         for expression in query.with.iter().flat_map(|with| &with.cte_tables) {
-            // A recursive one names itself.
             let name = types::ident_name(&expression.alias.name);
-            if let Some(frame) = self.frames.last_mut() {
-                frame.expressions.push(name);
+            if recursive {
+                self.bring(name);
+                self.query(&expression.query)?;
+            } else {
+                // Inside of it the name is that of a table: `with t as (select * from t)`.
+                self.query(&expression.query)?;
+                self.bring(name);
             }
-            self.query(&expression.query)?;
         }
         let columns = self.body(&query.body)?;
         if let Some(order) = &query.order_by {
@@ -49,6 +53,13 @@ impl<'c> Scanner<'c> {
             Some(_) => return Err(Why::not_understood("a clause of its subquery")),
         }
         Ok(columns)
+    }
+
+    /// Enters the name of a common table expression.
+    fn bring(&mut self, name: String) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.expressions.push(name);
+        }
     }
 
     fn body(&mut self, body: &SetExpr) -> Result<Vec<(String, Type)>, Why> {
@@ -127,7 +138,8 @@ impl<'c> Scanner<'c> {
         joins.iter().try_for_each(|join| self.factor(&join.relation))?;
         joins.iter().try_for_each(|join| match constraint(&join.join_operator)? {
             JoinConstraint::On(condition) => self.expression(condition).map(drop),
-            JoinConstraint::Using(_) | JoinConstraint::None | JoinConstraint::Natural => Ok(()),
+            JoinConstraint::Using(_) | JoinConstraint::Natural => self.operators(&["="]),
+            JoinConstraint::None => Ok(()),
             JoinConstraint::UsingAlias(..) => Err(Why::not_understood("a clause of its subquery")),
         })
     }

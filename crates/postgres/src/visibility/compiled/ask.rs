@@ -36,6 +36,10 @@ const ALONE: Duration = Duration::from_millis(500);
 /// Parties of one round trip.
 const PARTIES: usize = 500;
 
+/// Parties that hold up the others at most, until all that are left are taken for such: the database is busy, or a lock
+/// is held that all wait for.
+const MAX_HELD_UP: usize = 8;
+
 /// Queries to be run for parties of one role.
 #[derive(Debug)]
 pub(crate) struct Asking<'a> {
@@ -55,8 +59,16 @@ struct JobParty<'a> {
     sub: Option<String>,
 }
 
-/// The answers of each party, in the order of the queries. A party that holds up the others, or whose session ends, has
-/// none.
+/// What a party has answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    /// In the order of the queries.
+    pub(crate) answers: Vec<Answer>,
+    /// Whether it took too long, or its session ended. Then nothing was answered.
+    pub(crate) is_held_up: bool,
+}
+
+/// The answers of each party. All are asked together, and each alone if one of them holds up the others.
 ///
 /// # Errors
 /// When the database cannot be asked at all.
@@ -64,32 +76,64 @@ pub(crate) async fn ask(
     pool: &Pool,
     asking: &Asking<'_>,
     parties: &[&Party],
-) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+) -> Result<Vec<Given>, NoAnswer> {
     let block = question::question(&asking.queries, asking.shares_plans);
-    let mut answers = Vec::with_capacity(parties.len());
+    let mut given = Vec::with_capacity(parties.len());
     for chunk in parties.chunks(PARTIES) {
+        if chunk.len() == 1 {
+            given.extend(each(pool, asking, &block, chunk).await?);
+            continue;
+        }
         match some(pool, asking, &block, chunk, TOGETHER).await {
-            Ok(of_chunk) => answers.extend(of_chunk),
+            Ok(of_chunk) => given.extend(of_chunk.into_iter().map(Given::of)),
             Err(error) if !is_of_one(&error) => return Err(error),
-            Err(_) => {
-                for party in chunk {
-                    answers.extend(alone(pool, asking, &block, party).await?);
-                }
-            }
+            Err(_) => given.extend(each(pool, asking, &block, chunk).await?),
         }
     }
-    Ok(answers)
+    Ok(given)
 }
 
-async fn alone(
+/// The answers of parties of which each may hold up the others.
+///
+/// # Errors
+/// When the database cannot be asked at all.
+pub(crate) async fn ask_each(
+    pool: &Pool,
+    asking: &Asking<'_>,
+    parties: &[&Party],
+) -> Result<Vec<Given>, NoAnswer> {
+    let block = question::question(&asking.queries, asking.shares_plans);
+    each(pool, asking, &block, parties).await
+}
+
+async fn each(
     pool: &Pool,
     asking: &Asking<'_>,
     block: &str,
-    party: &Party,
-) -> Result<Vec<Vec<Answer>>, NoAnswer> {
-    match some(pool, asking, block, &[party], ALONE).await {
-        Err(error) if is_of_one(&error) => Ok(vec![asking.none()]),
-        answer => answer,
+    parties: &[&Party],
+) -> Result<Vec<Given>, NoAnswer> {
+    let mut given = Vec::with_capacity(parties.len());
+    let mut held_up = 0;
+    for party in parties {
+        if held_up >= MAX_HELD_UP {
+            given.push(asking.held_up());
+            continue;
+        }
+        match some(pool, asking, block, &[party], ALONE).await {
+            Ok(answers) => given.extend(answers.into_iter().map(Given::of)),
+            Err(error) if !is_of_one(&error) => return Err(error),
+            Err(_) => {
+                held_up += 1;
+                given.push(asking.held_up());
+            }
+        }
+    }
+    Ok(given)
+}
+
+impl Given {
+    const fn of(answers: Vec<Answer>) -> Self {
+        Self { answers, is_held_up: false }
     }
 }
 
@@ -109,6 +153,11 @@ fn is_of_one(error: &NoAnswer) -> bool {
 }
 
 impl Asking<'_> {
+    /// What a party has answered that holds up the others.
+    pub(crate) fn held_up(&self) -> Given {
+        Given { answers: self.none(), is_held_up: true }
+    }
+
     /// Of a party that has no answers.
     fn none(&self) -> Vec<Answer> {
         vec![Err(NoValue::Failed); self.queries.len()]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use deadpool_postgres::ClientWrapper as Client;
+use deadpool_postgres::GenericClient;
 use realtime_changes::{
     Table,
     policy::{
@@ -50,7 +50,8 @@ const RELATIONS: &str = "select c.oid, n.nspname::text, c.relname::text,
 const FUNCTIONS: &str =
     "select p.oid, n.nspname::text, p.proname::text, p.proargtypes::oid[], p.pronargdefaults::int4,
         p.provariadic <> 0, p.prorettype, p.proretset, p.prokind::text in ('a', 'w'), p.provolatile::text,
-        l.lanname::text, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
+        l.lanname::text, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc),
+        coalesce(pg_catalog.pg_get_expr(p.proargdefaults, 0), '')
     from pg_catalog.pg_proc p
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
     join pg_catalog.pg_language l on l.oid = p.prolang
@@ -61,6 +62,13 @@ const TYPE: &str = "select t.oid, t.typtype::text = 'e'
     from pg_catalog.pg_type t
     join pg_catalog.pg_namespace n on n.oid = t.typnamespace
     where n.nspname = $1 and t.typname = $2";
+
+/// The names of operators whose functions may do anything.
+const OPERATORS: &str = "select distinct o.oprname::text
+    from pg_catalog.pg_operator o
+    join pg_catalog.pg_proc p on p.oid = o.oprcode
+    join pg_catalog.pg_language l on l.oid = p.prolang
+    where o.oid >= 16384 and l.lanname not in ('internal', 'c')";
 
 /// The collations that the columns of a table have of themselves, quoted.
 const COLLATIONS: &str = "select a.attname::text,
@@ -81,7 +89,7 @@ pub(crate) struct Loaded {
 /// Reads and compiles the policies of a table that decide for a role. `None`: they cannot be compiled, because the table
 /// is not as it was described.
 pub(crate) async fn load(
-    client: &Client,
+    client: &impl GenericClient,
     table: &Table,
     role: &str,
     catalog: &mut Catalog,
@@ -108,7 +116,7 @@ pub(crate) async fn load(
 }
 
 /// The table as the compiler knows it, if its columns are those that are known of it.
-async fn own(client: &Client, table: &Table) -> Result<Option<Relation>, Error> {
+async fn own(client: &impl GenericClient, table: &Table) -> Result<Option<Relation>, Error> {
     let all = relations(client, &table.name).await?;
     Ok(all.into_iter().find(|relation| {
         let names = relation.fields.iter().map(|field| &field.name);
@@ -116,7 +124,7 @@ async fn own(client: &Client, table: &Table) -> Result<Option<Relation>, Error> 
     }))
 }
 
-async fn casts(client: &Client, table: &Table) -> Result<Arc<[Box<str>]>, Error> {
+async fn casts(client: &impl GenericClient, table: &Table) -> Result<Arc<[Box<str>]>, Error> {
     let mut collations: Vec<(String, String)> = Vec::new();
     for row in rows(client, COLLATIONS, &[&table.oid]).await? {
         collations.push((row.try_get(0)?, row.try_get(1)?));
@@ -130,13 +138,21 @@ async fn casts(client: &Client, table: &Table) -> Result<Arc<[Box<str>]>, Error>
 }
 
 /// Loads what the compiler wants.
-async fn supply(client: &Client, catalog: &mut Catalog, wanted: &Wanted) -> Result<(), Error> {
+async fn supply(client: &impl GenericClient, catalog: &mut Catalog, wanted: &Wanted) -> Result<(), Error> {
     match wanted {
         Wanted::Relations(name) => catalog.put_relations(name.clone(), relations(client, name).await?),
         Wanted::Functions(name) => {
             let found = rows(client, FUNCTIONS, &[&&**name]).await?;
             let functions: Result<Vec<Function>, Error> = found.iter().map(function).collect();
             catalog.put_functions(name.clone(), functions?);
+        }
+        Wanted::Operators => {
+            let names: Result<Vec<Box<str>>, Error> = rows(client, OPERATORS, &[])
+                .await?
+                .iter()
+                .map(|row| row.try_get::<_, String>(0).map(Into::into))
+                .collect();
+            catalog.put_operators(names?);
         }
         Wanted::Type(schema, name) => {
             let found = rows(client, TYPE, &[&&**schema, &&**name]).await?;
@@ -150,7 +166,7 @@ async fn supply(client: &Client, catalog: &mut Catalog, wanted: &Wanted) -> Resu
     Ok(())
 }
 
-async fn relations(client: &Client, name: &str) -> Result<Vec<Relation>, Error> {
+async fn relations(client: &impl GenericClient, name: &str) -> Result<Vec<Relation>, Error> {
     rows(client, RELATIONS, &[&name]).await?.iter().map(relation).collect()
 }
 
@@ -198,11 +214,16 @@ fn function(row: &Row) -> Result<Function, Error> {
         },
         language: row.try_get::<_, String>(10)?.into(),
         body: row.try_get::<_, String>(11)?.into(),
+        default_values: row.try_get::<_, String>(12)?.into(),
     })
 }
 
 /// The rows of a query, which is prepared once on each connection.
-async fn rows(client: &Client, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+async fn rows(
+    client: &impl GenericClient,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, Error> {
     let statement = client.prepare_cached(sql).await?;
     client.query(&statement, parameters).await
 }

@@ -3,14 +3,14 @@
 
 use std::collections::HashSet;
 
-use deadpool_postgres::ClientWrapper as Client;
+use deadpool_postgres::GenericClient;
 use realtime_changes::policy::Catalog;
 use realtime_pgoutput::Oid;
 use tokio_postgres::Error;
 
 /// A number that changes when anything does that compiled policies were made of: the functions and relations of the names
 /// that the compiler looked for, columns and policies of these relations, roles and their memberships, rights on schemas,
-/// what is published.
+/// types, labels of enums, operators, what is published.
 const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/',
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' order by p.oid)
          from pg_catalog.pg_proc p where p.proname = any($1)),
@@ -23,7 +23,7 @@ const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/'
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', m.roleid, m.member, m.xmin), ','
                 order by m.roleid, m.member, m.grantor)
          from pg_catalog.pg_auth_members m),
-        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.rolsuper, r.rolbypassrls, r.rolinherit), ','
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.rolname, r.rolsuper, r.rolbypassrls, r.rolinherit), ','
                 order by r.oid)
          from pg_catalog.pg_roles r),
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', n.oid, n.xmin), ',' order by n.oid)
@@ -35,7 +35,12 @@ const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/'
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.xmin), ',' order by r.oid)
          from pg_catalog.pg_publication_rel r
          join pg_catalog.pg_publication p on p.oid = r.prpubid where p.pubname = any($3)),
-        (select pg_catalog.count(*) from pg_catalog.pg_publication_tables p where p.pubname = any($3))
+        (select pg_catalog.string_agg(p::text, ',' order by p.pubname, p.schemaname, p.tablename)
+         from pg_catalog.pg_publication_tables p where p.pubname = any($3)),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.oid, e.xmin), ',' order by e.oid)
+         from pg_catalog.pg_enum e),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', o.oid, o.xmin), ',' order by o.oid)
+         from pg_catalog.pg_operator o where o.oid >= 16384)
     ), 0)";
 
 /// Those of some tables whose every change comes with the log.
@@ -51,7 +56,11 @@ const KEPT: &str = "select distinct c.oid
         and pg_catalog.to_jsonb(t) ->> 'rowfilter' is null";
 
 /// A number that changes when anything does that policies were compiled from.
-pub(crate) async fn print(client: &Client, catalog: &Catalog, publications: &[String]) -> Result<i64, Error> {
+pub(crate) async fn print(
+    client: &impl GenericClient,
+    catalog: &Catalog,
+    publications: &[String],
+) -> Result<i64, Error> {
     let (functions, relations) = (catalog.function_names(), catalog.relation_names());
     let statement = client.prepare_cached(PRINT).await?;
     client.query_one(&statement, &[&functions, &relations, &publications]).await?.try_get(0)
@@ -59,7 +68,7 @@ pub(crate) async fn print(client: &Client, catalog: &Catalog, publications: &[St
 
 /// Those of some tables whose every change comes with the log: what is read in them can be kept until then.
 pub(crate) async fn kept_tables(
-    client: &Client,
+    client: &impl GenericClient,
     tables: &[Oid],
     publications: &[String],
 ) -> Result<HashSet<Oid>, Error> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use realtime_changes::policy::Catalog;
 use realtime_pgoutput::{Oid, message::UnixMicros};
 
+use super::held_up::HeldUp;
 use crate::visibility::{Passed, compiled::Loaded};
 
 /// What compiled policies are made of.
@@ -16,6 +17,7 @@ pub(super) struct Judging {
     pub(super) rules: HashMap<(Oid, Box<str>), Rules>,
     /// The transactions that have passed: who is asked must have seen them.
     pub(super) passed: Passed,
+    pub(super) held_up: HeldUp,
 }
 
 /// How what a role's policies ask for is asked.

@@ -9,11 +9,14 @@ use realtime_changes::{
 };
 use realtime_pgoutput::Oid;
 
-use super::{State, failed::Failed, judging::Rules, known::Known};
+use tokio::time::Instant;
+use tokio_postgres::IsolationLevel;
+
+use super::{State, failed::Failed, held_up::Trust, judging::Rules, known::Known};
 use crate::{
     foreign::NoAnswer,
     pool,
-    visibility::compiled::{self, Asking},
+    visibility::compiled::{self, Asking, Given},
 };
 
 /// How often something may be lacking before a row is judged; then the database is asked about it.
@@ -22,6 +25,11 @@ const ROUNDS: usize = 8;
 impl State {
     /// Makes the policies of a table ready to judge its rows. Where that fails the database is asked about the rows.
     pub(super) async fn ready(&mut self, oid: Oid) {
+        if !self.judging.held_up.is_empty() {
+            for party in self.judging.held_up.over(oid, Instant::now()) {
+                self.engine.ask_anew(oid, &party);
+            }
+        }
         for _ in 0..ROUNDS {
             if self.engine.is_ready(oid) {
                 return;
@@ -91,7 +99,11 @@ impl State {
             return Ok(());
         };
         let publications = self.publications.clone().unwrap_or_default();
-        let client = pool::get(&self.pool).await?;
+        let mut client = pool::get(&self.pool).await?;
+        // What is read and its fingerprint are of one moment: a change in between would never be noticed.
+        let moment =
+            client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        let client = moment.start().await?;
         if let Some(known) = self.judging.print
             && compiled::print(&client, &self.judging.catalog, &publications).await? != known
         {
@@ -122,7 +134,7 @@ impl State {
 
     /// Asks parties for terms, by their places. What cannot be kept is not asked.
     async fn ask_terms(
-        &self,
+        &mut self,
         oid: Oid,
         role: &str,
         terms: &[usize],
@@ -132,8 +144,9 @@ impl State {
         let Some(rules) = self.judging.rules.get(&(oid, role.into())) else { return Ok(none()) };
         let keeps = |term: &usize| rules.keeps_term.get(*term).copied().unwrap_or(false);
         let asked: Vec<usize> = terms.iter().copied().filter(keeps).collect();
-        let all = rules.loaded.policies.terms();
-        let query = |term: &usize| all.get(*term).map(|term| (term.sql(), term.width()));
+        let policies = Arc::clone(&rules.loaded.policies);
+        let keeps: Vec<bool> = terms.iter().map(keeps).collect();
+        let query = |term: &usize| policies.terms().get(*term).map(|term| (term.sql(), term.width()));
         let queries: Vec<(&str, usize)> = asked.iter().filter_map(query).collect();
         if queries.is_empty() {
             return Ok(none());
@@ -141,28 +154,50 @@ impl State {
         let found = self.ask_parties(oid, role, queries, parties).await?;
         let spread = |answers: Vec<Answer>| {
             let mut answers = answers.into_iter();
-            let mut answer = |term: &usize| match keeps(term) {
+            let mut answer = |keeps: &bool| match keeps {
                 true => answers.next().unwrap_or(Err(NoValue::Failed)),
                 false => Err(NoValue::NotAsked),
             };
-            terms.iter().map(&mut answer).collect()
+            keeps.iter().map(&mut answer).collect()
         };
         Ok(found.into_iter().map(spread).collect())
     }
 
+    /// Asks parties, each as far as it is trusted not to hold up the others.
     async fn ask_parties(
-        &self,
+        &mut self,
         oid: Oid,
         role: &str,
         queries: Vec<(&str, usize)>,
         parties: &[PartyId],
     ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
-        let nobody = Party { role: role.into(), claims: "{}".into() };
-        let known = |id: &PartyId| self.engine.party(oid, *id).map_or(&nobody, |party| &**party);
-        let asked: Vec<&Party> = parties.iter().map(known).collect();
+        let nobody = Arc::new(Party { role: role.into(), claims: "{}".into() });
+        let known = |id: &PartyId| self.engine.party(oid, *id).map_or(&nobody, |party| party);
+        let all: Vec<Arc<Party>> = parties.iter().map(known).map(Arc::clone).collect();
+        let trusts: Vec<Trust> = all.iter().map(|party| self.judging.held_up.trust(oid, party)).collect();
+        let of = |wanted: Trust| -> Vec<&Party> {
+            let chosen = all.iter().zip(&trusts).filter(|(_, trust)| **trust == wanted);
+            chosen.map(|(party, _)| &**party).collect()
+        };
         let (shares_plans, passed) = (self.shares_plans, &self.judging.passed);
         let asking = Asking { role, queries, shares_plans, passed };
-        compiled::ask(&self.pool, &asking, &asked).await
+        let mut trusted = compiled::ask(&self.pool, &asking, &of(Trust::Full)).await?.into_iter();
+        let mut others = compiled::ask_each(&self.pool, &asking, &of(Trust::Little)).await?.into_iter();
+        let now = Instant::now();
+        let mut answers = Vec::with_capacity(all.len());
+        for (party, trust) in all.iter().zip(trusts) {
+            let given = match trust {
+                Trust::Full => trusted.next(),
+                Trust::Little => others.next(),
+                Trust::None => None,
+            };
+            let Given { answers: given, is_held_up } = given.unwrap_or_else(|| asking.held_up());
+            if trust != Trust::None {
+                self.judging.held_up.asked(oid, party, is_held_up, now);
+            }
+            answers.push(given);
+        }
+        Ok(answers)
     }
 
     /// Answers the calls of policies that decide for a row. False if there is none that can be answered.

@@ -16,7 +16,7 @@ use super::{
     lanes::{self, Failure},
     sight::SeenBy,
     transaction::Transaction,
-    waiting::Waiting,
+    waiting::{Unjudged, Waiting},
 };
 use crate::{Notice, questions};
 
@@ -37,6 +37,7 @@ impl State {
         self.transaction = Some(Transaction { xid, commit_time, position: (commit_lsn, 0) });
         self.gone.passed = commit_lsn;
         self.judging.passes(xid);
+        self.engine.begin();
     }
 
     /// Ends the transaction that is being read. Whether all of it, and of all before it, was handed over: else that
@@ -57,7 +58,8 @@ impl State {
         self.transaction.is_none() && !self.waiting.is_empty()
     }
 
-    /// Takes a row change: finds who gets it and hands it over, at once or with others that have to be checked.
+    /// Takes a row change. Where its policies read other tables it waits for the end of its transaction: the transaction
+    /// may change these tables after the row.
     pub(in crate::worker) async fn change(
         &mut self,
         action: Action,
@@ -74,6 +76,48 @@ impl State {
         }
         self.passes(oid);
         self.reads_change(oid);
+        let row = Unjudged { action, oid, new, old, transaction };
+        if self.unjudged.is_empty() && !self.engine.may_grow_old(oid) {
+            self.judge(row).await;
+            return;
+        }
+        self.unjudged_bytes += row.size();
+        self.unjudged.push(row);
+        if self.unjudged.len() >= MAX_WAITING || self.unjudged_bytes >= MAX_WAITING_BYTES {
+            self.settle_early().await;
+        }
+    }
+
+    /// The rows that wait for the end of their transaction are judged: it has come.
+    pub(in crate::worker) async fn settle(&mut self) {
+        self.unjudged_bytes = 0;
+        for row in std::mem::take(&mut self.unjudged) {
+            self.judge(row).await;
+        }
+    }
+
+    /// The same before the end has come: what their policies read is asked anew, and has then seen all of the transaction.
+    async fn settle_early(&mut self) {
+        for row in &self.unjudged {
+            if self.engine.may_grow_old(row.oid) {
+                self.engine.renew(row.oid);
+            }
+        }
+        self.settle().await;
+    }
+
+    /// Hands over the changes that wait, in their order, to those who see them. To be called when no more are
+    /// expected for now, and before anything that they were matched with changes.
+    pub(in crate::worker) async fn flush(&mut self) {
+        if !self.unjudged.is_empty() {
+            self.settle_early().await;
+        }
+        self.flush_judged().await;
+    }
+
+    /// Finds who gets a change, and hands it over, at once or with others that have to be checked.
+    async fn judge(&mut self, row: Unjudged) {
+        let Unjudged { action, oid, new, old, transaction } = row;
         // Skip rows of a relation that was not described (postgres_changes 124).
         let Some(known) = self.known.get(&oid) else { return };
         let relation = Arc::clone(&known.relation);
@@ -141,7 +185,7 @@ impl State {
         }
         self.waiting.push(waiting);
         if self.waiting.len() >= MAX_WAITING || self.waiting_bytes >= MAX_WAITING_BYTES {
-            self.flush().await;
+            self.flush_judged().await;
         }
     }
 

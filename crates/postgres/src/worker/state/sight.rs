@@ -57,9 +57,8 @@ struct Gathered<'a> {
 }
 
 impl State {
-    /// Hands over the changes that wait, in their order, to those who see them. To be called when no more are
-    /// expected for now, and before anything that they were matched with changes.
-    pub(in crate::worker) async fn flush(&mut self) {
+    /// Hands over the changes that were judged as far as that is done here, in their order, to those who see them.
+    pub(super) async fn flush_judged(&mut self) {
         if self.waiting.is_empty() {
             return;
         }

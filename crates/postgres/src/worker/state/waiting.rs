@@ -3,9 +3,23 @@
 use std::sync::Arc;
 
 use realtime_changes::{Action, Change, Match};
-use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
+use realtime_pgoutput::{
+    Oid,
+    message::{OldTuple, Relation, Tuple, UnixMicros, Value},
+};
 
-use super::transaction::Position;
+use super::transaction::{Position, Transaction};
+
+/// A change that nobody has looked at: it waits for the end of its transaction.
+#[derive(Debug)]
+pub(super) struct Unjudged {
+    pub(super) action: Action,
+    pub(super) oid: Oid,
+    pub(super) new: Option<Tuple>,
+    pub(super) old: Option<OldTuple>,
+    /// With the position of this change.
+    pub(super) transaction: Transaction,
+}
 
 /// A change that waits to be checked.
 #[derive(Debug)]
@@ -64,10 +78,22 @@ impl Waiting {
 
     /// About how many bytes it holds.
     pub(super) fn size(&self) -> usize {
-        let tuple = |tuple: &Tuple| -> usize {
-            tuple.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum()
-        };
-        let old = self.old.as_ref().map_or(0, |(OldTuple::Key(old) | OldTuple::Full(old))| tuple(old));
-        size_of::<Self>() + self.new.as_ref().map_or(0, tuple) + old + self.matched.size()
+        size_of::<Self>() + bytes(self.new.as_ref(), self.old.as_ref()) + self.matched.size()
     }
+}
+
+impl Unjudged {
+    /// About how many bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + bytes(self.new.as_ref(), self.old.as_ref())
+    }
+}
+
+/// The bytes of the values of a change.
+fn bytes(new: Option<&Tuple>, old: Option<&OldTuple>) -> usize {
+    let tuple = |tuple: &Tuple| -> usize {
+        tuple.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum()
+    };
+    let old = old.map_or(0, |(OldTuple::Key(old) | OldTuple::Full(old))| tuple(old));
+    new.map_or(0, tuple) + old
 }

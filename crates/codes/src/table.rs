@@ -78,8 +78,8 @@ codes! {
     MissingPartition: Warning, "`realtime.messages` has no partition for today", "Find out why the janitor (`RUN_JANITOR`) or the right to create tables fails";
     PartitionCreationFailed: Error, "A partition of `realtime.messages` could not be made or dropped", "Read the error";
     PgStatActivityQueryFailed: Warning, "The connection that holds a slot could not be terminated", "Terminate it by hand: `pg_terminate_backend`";
-    PresenceRateLimitReached: Notice, "Told to one channel only: its tenant has too many presence events; what the channel tracked takes effect later", "Raise `max_presence_events_per_second`";
     PolicyCacheFull: Warning, "What policies were asked for takes more memory than POLICY_CACHE_MB allows; the database is asked about each row of a table for a role", "Raise POLICY_CACHE_MB, or write policies that keep less: docs/row-security.md";
+    PresenceRateLimitReached: Notice, "Told to one channel only: its tenant has too many presence events; what the channel tracked takes effect later", "Raise `max_presence_events_per_second`";
     PrivateOnly: Warning, "A public join at a tenant that allows private channels only", CLIENT;
     QueryCanceled: Error, "Policies took too long, or were cancelled", "Look at the plans of the policies on `realtime.messages`";
     ReadBeforeReturn: Notice, "Told to channels only: the log of a permanent slot was read before the channel had come back", "Raise `RESUME_DELAY_MS` if clients take longer to come back";

@@ -287,10 +287,10 @@ async fn a_hundred_filters_of_a_hundred_conditions_hold_up_nobody() -> Result<()
          from generate_series(1, 9) i",
     )
     .await?;
-    for id in 1..=9 {
+    for (id, wanted) in ids.iter().enumerate().take(10).skip(1) {
         assert_eq!(other.event(TOPIC, "postgres_changes").await?["data"]["record"]["id"], id);
         let change = large.event(TOPIC, "postgres_changes").await?;
-        assert_eq!(change["ids"], json!([ids[id]]), "the one that wants it");
+        assert_eq!(change["ids"], json!([wanted]), "the one that wants it");
     }
     Ok(())
 }

@@ -266,7 +266,11 @@ fn row_security_is_never_passed_unchecked() {
     found.forget(&[guarded[1], open].into_iter().collect());
     assert_eq!(recipients(&found.render(&change, &guarded, &[], &types)), [(1, vec![1, 1])]);
 
-    let deleted = fixture.deliver(Action::Delete, None, Some(&OldTuple::Full(new)));
+    // A whole row that was deleted is judged too; a key cannot be, so everybody gets it.
+    let deleted = fixture.deliver(Action::Delete, None, Some(&OldTuple::Full(new.clone())));
+    assert_eq!(data(&deleted[0])["old_record"], json!({"id": 1, "body": "x", "n": null}));
+    assert_eq!(recipients(&deleted), [(7, vec![2])], "nobody else was found to have seen it");
+    let deleted = fixture.deliver(Action::Delete, None, Some(&OldTuple::Key(new)));
     assert_eq!(data(&deleted[0])["old_record"], json!({"id": 1}));
     assert_eq!(recipients(&deleted).len(), 3);
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use realtime_testkit::{Socket, TestDb};
+use realtime_testkit::{ServerOptions, Socket, TestDb};
 use serde_json::json;
 
-use crate::changes_images::{seen, server, watching};
+use crate::changes_images::{seen, server_with, watching};
 
 const PARTIES: [&str; 4] = ["ann", "bob", "cat", "dan"];
 const POLICIES: usize = 40;
@@ -168,7 +168,9 @@ async fn everybody_gets_what_select_shows() -> Result<()> {
     let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
     println!("REALTIME_TEST_SEED={seed}");
     let mut dice = Dice(StdRng::seed_from_u64(seed));
-    let (server, db) = server(SCHEMA).await?;
+    // Steps follow each other faster than a tenant may have events.
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let (server, db) = server_with(SCHEMA, options).await?;
     let mut sockets: Vec<Socket> = Vec::new();
     for who in PARTIES {
         sockets.push(watching(&server, who, "says").await?);

@@ -2,17 +2,22 @@
 //! all (row_security 2.2).
 
 use anyhow::{Result, ensure};
-use realtime_testkit::{PATIENCE, Server, Socket, TestDb};
+use realtime_testkit::{PATIENCE, Server, ServerOptions, Socket, TestDb};
 use serde_json::Value;
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::changes_images::{seen, server, watching};
+use crate::changes_images::{seen, server_with, watching};
 
 const ROOMS: &str = "
     create table members (room int, who text, primary key (room, who));
     create table says (id int primary key, room int, body text);
     alter table says enable row level security;
     alter publication supabase_realtime add table says, members;";
+
+/// A server whose tenant may have as many events as there are.
+async fn server(more: &str) -> Result<(Server, TestDb)> {
+    server_with(more, ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")).await
+}
 
 async fn ids(db: &TestDb, socket: &mut Socket) -> Result<Vec<Value>> {
     let came = seen(db, socket).await?.into_iter().filter(|(kind, _)| kind != "DELETE");

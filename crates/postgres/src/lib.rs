@@ -15,6 +15,7 @@ mod failpoints;
 mod foreign;
 mod generation;
 mod janitor;
+mod live;
 mod log_reader;
 mod look;
 mod partitions;

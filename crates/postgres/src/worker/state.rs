@@ -125,8 +125,7 @@ impl State {
         memory: Arc<PolicyMemory>,
         live: LiveSettings,
     ) -> Self {
-        let live =
-            Live::new(pool.clone(), publication.clone(), Arc::clone(&sink), Arc::clone(&stats), live);
+        let live = Live::new(pool.clone(), publication.clone(), Arc::clone(&sink), Arc::clone(&stats), live);
         Self {
             live,
             live_only: FxHashSet::default(),

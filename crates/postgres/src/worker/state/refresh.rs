@@ -100,10 +100,11 @@ impl State {
             .map(Arc::clone)
             .collect();
         for request in ready {
-            let outcome = match subscribe::check(&self.pool, &self.publication, self.live.settings(), &request).await {
-                Ok(checked) => self.add((*request).clone(), checked).await,
-                Err(refusal) => Err(refusal),
-            };
+            let outcome =
+                match subscribe::check(&self.pool, &self.publication, self.live.settings(), &request).await {
+                    Ok(checked) => self.add((*request).clone(), checked).await,
+                    Err(refusal) => Err(refusal),
+                };
             let notice = match outcome {
                 Ok(()) => Notice::Subscribed,
                 Err(SubscribeRefusal::NoTable(_) | SubscribeRefusal::Unavailable(_)) => continue,

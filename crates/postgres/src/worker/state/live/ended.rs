@@ -64,7 +64,11 @@ impl Live {
         }
         self.empty(result);
         let Some(kept) = self.results.get(&result) else { return };
-        tracing::warn!(code = "RealtimeDisabledForConfiguration", error = text, "a live result has lost its rows");
+        tracing::warn!(
+            code = "RealtimeDisabledForConfiguration",
+            error = text,
+            "a live result has lost its rows"
+        );
         for binding in kept.bindings() {
             let told: SubscribeRefusal = refusal.told(binding.spec.context());
             self.sink.notice(binding.channel, Notice::refusal(&told));

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use realtime_changes::RowView;
 use rand::Rng as _;
+use realtime_changes::RowView;
 use tokio::time::Instant;
 
 use super::{

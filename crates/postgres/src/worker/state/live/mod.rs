@@ -39,7 +39,7 @@ use tracing::Instrument as _;
 
 use crate::{
     ChangeSink, LiveSettings, Stats,
-    live::{Bounds, Limits, Source},
+    live::{Limits, Source},
     policy_memory::Share,
     visibility::Passed,
 };
@@ -146,11 +146,6 @@ impl Live {
         self.places.is_empty()
     }
 
-    /// How many channels have one.
-    pub(super) fn channels(&self) -> usize {
-        self.channels.len()
-    }
-
     pub(super) const fn settings(&self) -> &LiveSettings {
         &self.settings
     }
@@ -208,7 +203,8 @@ impl Live {
             return self.doubt(|_| true);
         }
         let differs = |relation: &Oid| before.get(relation) != self.prints.get(relation);
-        let new: FxHashSet<Oid> = before.keys().chain(self.prints.keys()).copied().filter(|oid| differs(oid)).collect();
+        let new: FxHashSet<Oid> =
+            before.keys().chain(self.prints.keys()).copied().filter(|oid| differs(oid)).collect();
         self.doubt(|kept| kept.lost.is_some() || kept.source.relations.iter().any(|oid| new.contains(oid)));
     }
 
@@ -246,7 +242,9 @@ impl Live {
         kept.moving.retain(|moving| moving.binding.name() != name);
         if kept.identity == identity && kept.reading.is_none() {
             // It goes on, with claims that make no difference.
-            for known in kept.members.iter_mut().chain(kept.newcomers.iter_mut().flat_map(|group| &mut group.to)) {
+            for known in
+                kept.members.iter_mut().chain(kept.newcomers.iter_mut().flat_map(|group| &mut group.to))
+            {
                 if known.name() == name {
                     *known = Arc::clone(&binding);
                 }
@@ -293,7 +291,8 @@ impl Live {
             let Some(from) = self.places.get(&(channel, id)).copied() else { continue };
             let Some(kept) = self.results.get_mut(&from) else { continue };
             kept.moving.retain(|moving| moving.binding.name() != (channel, id));
-            let Some(binding) = kept.bindings().find(|known| known.name() == (channel, id)).map(Arc::clone) else {
+            let Some(binding) = kept.bindings().find(|known| known.name() == (channel, id)).map(Arc::clone)
+            else {
                 continue;
             };
             let moving = Moving { binding, to: None };

@@ -114,7 +114,9 @@ impl Kept {
 
     /// Whether nobody wants it.
     pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.newcomers.is_empty() && self.reading.as_ref().is_none_or(Vec::is_empty)
+        self.members.is_empty()
+            && self.newcomers.is_empty()
+            && self.reading.as_ref().is_none_or(Vec::is_empty)
     }
 
     /// Whether it has to be read.

@@ -47,7 +47,7 @@ pub(super) struct Job {
 }
 
 /// What became of it.
-pub(super) struct Done {
+pub(in crate::worker) struct Done {
     pub(super) result: u64,
     pub(super) groups: Vec<Group>,
     pub(super) outcome: Result<ReadAt, Trouble>,
@@ -96,7 +96,8 @@ impl Job {
 
     /// Asks the catalog where the result comes from. If its rows have another key now, those that were told leave.
     async fn look(&mut self) -> Result<Option<(Arc<Source>, Arc<RowView>)>, Trouble> {
-        let looked = live::look(&self.pool, &self.publication, &self.spec, &self.party.role, self.bounds).await;
+        let looked =
+            live::look(&self.pool, &self.publication, &self.spec, &self.party.role, self.bounds).await;
         let source = match looked {
             Ok(source) => Arc::new(source),
             Err(LiveRefusal::Unavailable(error)) => return Err(Trouble::Unavailable(error.to_string())),
@@ -108,11 +109,13 @@ impl Job {
         let view = Arc::new(view::of(&source));
         if !view.has_key_of(&self.view) {
             let at = now();
-            for group in &mut self.groups {
+            let mut groups = std::mem::take(&mut self.groups);
+            for group in &mut groups {
                 let left = group.keeper.clear();
                 let left = left.iter().map(|key| self.left(key, at)).collect::<Vec<_>>();
                 send(&*self.sink, &group.to, &left, false);
             }
+            self.groups = groups;
         }
         (self.source, self.view) = (source, view);
         Ok(Some((Arc::clone(&self.source), Arc::clone(&self.view))))

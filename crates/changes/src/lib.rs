@@ -42,7 +42,9 @@ pub use engine::{
 };
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;
-pub use params::{EventFilter, NamePattern, ParamsError, SubscriptionSpec, legacy_params};
+pub use params::{
+    EventFilter, LiveError, LiveSpec, NamePattern, OrderBy, ParamsError, SubscriptionSpec, legacy_params,
+};
 pub use path::{JsonPath, PathTooLong};
 pub use plan::{LiteralCheck, Plan, plan};
 pub use predicate::Predicate;

@@ -294,7 +294,10 @@ mod tests {
             assert!(journal.bytes() <= bytes);
         }
         assert_eq!(journal.len(), 10);
-        assert_eq!((journal.after(at(11, 15)), journal.after(at(11, 14))), (Reach::From(at(11, 15)), Reach::Gone));
+        assert_eq!(
+            (journal.after(at(11, 15)), journal.after(at(11, 14))),
+            (Reach::From(at(11, 15)), Reach::Gone)
+        );
         assert_eq!(journal.since(UnixMicros(5)), Reach::Gone, "a part of the transaction is gone");
         let mut off = Journal::new(Bounds { bytes: 0, ..BOUNDS });
         off.begin(Lsn(10), Past::Until(UnixMicros(0)));

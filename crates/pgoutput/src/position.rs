@@ -47,7 +47,9 @@ mod tests {
         let position = Position { commit: Lsn(0x16_B374_D848), number: 3 };
         assert_eq!(position.to_string(), "16/B374D848:3");
         assert_eq!("16/B374D848:3".parse(), Ok(position));
-        for bad in ["", ":", "16/B:", "16/B:-1", "16/B:+1", "16/B", "16:1", "16/B:1:2", "0/0:99999999999999999999"] {
+        for bad in
+            ["", ":", "16/B:", "16/B:-1", "16/B:+1", "16/B", "16:1", "16/B:1:2", "0/0:99999999999999999999"]
+        {
             assert_eq!(bad.parse::<Position>(), Err(ParsePositionError), "{bad}");
         }
     }

@@ -7,6 +7,7 @@ mod dropped;
 mod failed;
 mod gone;
 mod held_up;
+mod history;
 mod judging;
 mod known;
 mod lanes;
@@ -15,6 +16,7 @@ mod messages;
 mod missed;
 mod policies;
 mod refresh;
+mod returning;
 mod rows;
 mod sight;
 mod tables;
@@ -32,6 +34,7 @@ use bound::Bound;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
 use gone::Gone;
+use history::History;
 use judging::Judging;
 use known::{Known, Watcher};
 pub(super) use lanes::Answer;
@@ -47,7 +50,7 @@ use waiting::{Unjudged, Waiting};
 use super::roster::Roster;
 
 use crate::{
-    ChangeSink, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
+    ChangeSink, JournalBounds, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
     catalog::Published,
     policy_memory::Share,
     subscribe::{Checked, Literals},
@@ -108,6 +111,8 @@ pub(super) struct State {
     latest: Latest,
     dropped: Dropped,
     away: Option<Away>,
+    /// What is kept for those who come back, and who has.
+    history: History,
 }
 
 impl State {
@@ -117,6 +122,7 @@ impl State {
         stats: Arc<Stats>,
         publication: String,
         memory: Arc<PolicyMemory>,
+        journal: JournalBounds,
     ) -> Self {
         Self {
             pool,
@@ -153,6 +159,7 @@ impl State {
             latest: Latest::default(),
             dropped: Dropped::default(),
             away: None,
+            history: History::new(journal),
         }
     }
 
@@ -218,6 +225,7 @@ impl State {
         self.vain.remove(&channel);
         let Some(watcher) = self.watchers.remove(&channel) else { return };
         self.roster.leave(channel);
+        self.leaves(channel);
         self.count_watchers();
         for (oid, key) in watcher.attached {
             self.aside.forget(oid, key);
@@ -274,6 +282,11 @@ impl State {
         let request = Arc::new(request);
         let bounds = self.bind_all(&request).await?;
         let channel = request.channel;
+        // Who has been here goes on where it was; what it knew when it came is past.
+        let cursors = match self.watchers.contains_key(&channel) {
+            true => self.history.returning.of(channel),
+            false => self.returns(&request).await,
+        };
         self.differs |= checked.tables != request.tables(&self.published);
         if !self.watchers.contains_key(&channel)
             && let Some(notice) = self.missed(&checked.tables)
@@ -290,6 +303,7 @@ impl State {
             ended: HashMap::new(),
         };
         self.watchers.insert(channel, watcher);
+        self.history.returning.enter(channel, cursors);
         self.count_watchers();
         for (oid, mut bound) in bounds {
             // The catalog has just allowed it. What is known here may be older: then the table is described anew before

@@ -107,6 +107,8 @@ pub const GROUPS: &[Group] = &[
         integer("REPLICATION_IDLE_STOP_MS", "idle_stop_ms", "600000", "milliseconds", "How long the log is read after the last subscriber or listener has gone"),
         integer("RESUME_DELAY_MS", "resume_delay_ms", "5000", "milliseconds", "How long after the start an existing permanent slot is read, so that clients can come back first"),
         integer("POLICY_CACHE_MB", "policy_cache_mb", "256", "megabytes", "Memory for what policies were asked for, on this node; where it is not enough the database is asked about each row"),
+        integer("CHANGES_JOURNAL_MB", "changes_journal_mb", "64", "megabytes", "Row changes that are kept of each database for clients that come back (`since`); 0 to keep none"),
+        integer("CHANGES_JOURNAL_SECONDS", "changes_journal_seconds", "120", "seconds", "How long they are kept"),
         integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "How long the replication connection may be silent before a new one is made; 0 for any time"),
     ]},
     Group { table: "messages", title: "Private topics and stored messages", settings: &[

@@ -230,8 +230,8 @@ impl Node {
         });
         let silence_limit = self.settings.replication_watchdog;
         let policy_memory = Arc::clone(&self.settings.policy_memory);
-        let resume_delay = self.settings.resume_delay;
-        DatabaseConfig { prepare, sharing, silence_limit, resume_delay, policy_memory, ..config }
+        let (resume_delay, journal) = (self.settings.resume_delay, self.settings.journal);
+        DatabaseConfig { prepare, sharing, silence_limit, resume_delay, policy_memory, journal, ..config }
     }
 
     pub(super) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {

@@ -288,7 +288,9 @@ impl State {
             false => self.returns(&request).await,
         };
         self.differs |= checked.tables != request.tables(&self.published);
+        // Who says where it was has been told what it has missed.
         if !self.watchers.contains_key(&channel)
+            && !request.says_where_it_was()
             && let Some(notice) = self.missed(&checked.tables)
         {
             self.sink.notice(channel, notice);

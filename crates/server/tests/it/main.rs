@@ -23,6 +23,7 @@ mod changes_random;
 mod changes_rls;
 mod changes_select;
 mod changes_since;
+mod changes_since_random;
 mod changes_slot;
 mod changes_stream;
 mod changes_tables;

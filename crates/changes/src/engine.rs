@@ -117,7 +117,21 @@ impl Engine {
     pub fn match_row(&self, change: &Change<'_>, now: UnixMicros) -> Match {
         self.tables
             .get(&change.relation.oid)
-            .map(|watched| watched.match_row(change, now))
+            .map(|watched| watched.match_row(change, now, None))
+            .unwrap_or_default()
+    }
+
+    /// The same of some subscriptions, told by their channels and the ids that these know them by.
+    #[must_use]
+    pub fn match_among(
+        &self,
+        change: &Change<'_>,
+        now: UnixMicros,
+        among: &dyn Fn(ChannelId, u32) -> bool,
+    ) -> Match {
+        self.tables
+            .get(&change.relation.oid)
+            .map(|watched| watched.match_row(change, now, Some(among)))
             .unwrap_or_default()
     }
 

@@ -1,6 +1,7 @@
 //! What a client asks to watch (postgres_changes 1.1 to 1.4, 1.7).
 
 mod live;
+mod since;
 
 pub use live::{LiveError, LiveSpec, OrderBy};
 use realtime_pgoutput::OWN_SCHEMAS;
@@ -9,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::{
     elixir,
     filter::{self, Filter, FilterError},
+    since::Since,
     tree::Tree,
 };
 
@@ -88,6 +90,8 @@ pub struct SubscriptionSpec {
     pub select: Option<Vec<Box<str>>>,
     /// What keeps a result, where rows are wanted and not events.
     pub live: Option<LiveSpec>,
+    /// Where a client that comes back wants to go on.
+    pub since: Option<Since>,
 }
 
 /// Parameters that cannot be used. `Display` is what the client is told (E2a to E2d).
@@ -125,6 +129,11 @@ pub enum ParamsError {
         "Live rows are not supported for wildcard subscriptions. Provide an explicit schema and table name."
     )]
     LiveOnWildcard,
+    /// `since` is no place in the stream.
+    #[error(
+        "Error parsing `since` params: expected a position like \"16/B374D848:3\" or the commit_timestamp of a change"
+    )]
+    Since,
 }
 
 impl SubscriptionSpec {
@@ -166,6 +175,7 @@ impl SubscriptionSpec {
             _ => return Err(ParamsError::NoTarget(rendered(params))),
         };
         let mut filters = filter::parse(filter)?;
+        let since = since::parse(params, &mut filters)?;
         let live = LiveSpec::parse(params, &mut filters)?;
         let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
         if too_long(schema)
@@ -183,7 +193,7 @@ impl SubscriptionSpec {
         if live.is_some() && (schema == NamePattern::Any || table == NamePattern::Any) {
             return Err(ParamsError::LiveOnWildcard);
         }
-        Ok(Self { event, schema, table, filters, select, live })
+        Ok(Self { event, schema, table, filters, select, live, since })
     }
 
     /// Whether a table of this name is meant. The server's own schema must be named.

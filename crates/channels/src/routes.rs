@@ -230,6 +230,10 @@ impl ChangeSink for Routes {
         self.behind.relieve()
     }
 
+    fn has_room(&self, channel: ChannelId) -> bool {
+        self.routes.read().get(&channel).is_none_or(|route| route.outbox.has_room())
+    }
+
     fn is_limited(&self) -> bool {
         self.meters.drops_rows()
     }
@@ -242,6 +246,7 @@ impl ChangeSink for Routes {
             Notice::Gap { code, text } => SystemMessage::gap(Extension::PostgresChanges, code, text),
             Notice::Warning { code, text } => SystemMessage::warning(Extension::PostgresChanges, code, text),
             Notice::Complete { id, rows } => SystemMessage::complete(id, rows),
+            Notice::CaughtUp => SystemMessage::caught_up(),
             Notice::Dropped(count) => {
                 let limit = self.meters.db_events().limit();
                 SystemMessage::dropped(Extension::PostgresChanges, count, limit)

@@ -121,6 +121,10 @@ impl ChangeSink for DatabaseSink {
         self.run_fan_outs();
     }
 
+    fn has_room(&self, channel: ChannelId) -> bool {
+        self.routes.has_room(channel)
+    }
+
     fn is_limited(&self) -> bool {
         self.routes.is_limited()
     }

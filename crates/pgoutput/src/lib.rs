@@ -10,12 +10,14 @@ pub mod json;
 pub mod lsn;
 pub mod message;
 pub mod oid;
+pub mod position;
 mod types;
 
 pub use array::{Element, parse_array};
 pub use decode::{DecodeError, Decoder};
 pub use json::write_json;
 pub use lsn::Lsn;
+pub use position::Position;
 pub use types::{TypeInfo, TypeKind, TypeRegistry};
 
 /// Schemas of what the server keeps in databases for itself: messages of private topics, the keys of tenants. Nobody is

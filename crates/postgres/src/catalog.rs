@@ -4,7 +4,11 @@ use std::collections::HashMap;
 
 use deadpool_postgres::ClientWrapper as Client;
 use realtime_changes::{Column, Comparison, Operators, RoleAccess, Table};
-use realtime_pgoutput::{Lsn, Oid, TypeInfo, TypeKind, TypeRegistry, message::ReplicaIdentity, oid};
+use realtime_pgoutput::{
+    Lsn, Oid, TypeInfo, TypeKind, TypeRegistry,
+    message::{ReplicaIdentity, UnixMicros},
+    oid,
+};
 use tokio_postgres::{Error, Row, types::ToSql};
 
 /// The rows of a query, which is prepared once on each connection.
@@ -78,6 +82,18 @@ pub(crate) async fn gone(client: &Client, oids: &[Oid]) -> Result<(Vec<Oid>, Lsn
     let Some(row) = rows.first() else { return Ok((Vec::new(), Lsn(u64::MAX))) };
     let position: i64 = row.try_get(0)?;
     Ok((row.try_get(1)?, Lsn(position.unsigned_abs())))
+}
+
+/// Where the log ends, and what time it is.
+pub(crate) async fn present(client: &Client) -> Result<(Lsn, UnixMicros), Error> {
+    const SQL: &str = "select pg_catalog.pg_wal_lsn_diff(
+                case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+                    else pg_catalog.pg_current_wal_insert_lsn() end, '0/0')::int8,
+            (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8";
+    let rows = rows(client, SQL, &[]).await?;
+    let Some(row) = rows.first() else { return Ok((Lsn(0), UnixMicros(i64::MIN))) };
+    let position: i64 = row.try_get(0)?;
+    Ok((Lsn(position.unsigned_abs()), UnixMicros(row.try_get(1)?)))
 }
 
 /// A table: schema, name, row-level security, replica identity, key, whether it stands alone, whether it is a root.

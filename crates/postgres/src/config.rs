@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use realtime_tls::Route;
 use secrecy::SecretString;
 
-use crate::{LiveSettings, PolicyMemory, Sharing};
+use crate::{JournalBounds, LiveSettings, PolicyMemory, Sharing};
 
 /// Settings that make the text form of values the same everywhere (postgres_changes 7.1).
 pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
@@ -90,6 +90,8 @@ pub struct DatabaseConfig {
     pub policy_memory: Arc<PolicyMemory>,
     /// What live results may take.
     pub live: LiveSettings,
+    /// What is kept of the log for those who come back (`CHANGES_JOURNAL_MB`, `CHANGES_JOURNAL_SECONDS`).
+    pub journal: JournalBounds,
     /// The other nodes: one of them reads the database for all.
     pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
@@ -123,6 +125,7 @@ impl Default for DatabaseConfig {
             old_server: false,
             policy_memory: Arc::default(),
             live: LiveSettings::default(),
+            journal: JournalBounds { bytes: 64 << 20, age: Duration::from_secs(120) },
             sharing: None,
             prepare: None,
         }

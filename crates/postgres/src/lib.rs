@@ -56,6 +56,7 @@ pub use live_settings::LiveSettings;
 pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink};
 pub use look::{DatabaseFacts, SchemaFacts, SlotFacts, look, look_at_schema};
 pub use policy_memory::PolicyMemory;
+pub use realtime_journal::Bounds as JournalBounds;
 pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage};
 pub use request::SubscribeRequest;
 pub use schema::{Origin, Planned, SchemaError, SchemaReport, set_up as set_up_schema};

@@ -355,7 +355,7 @@ impl<S: LogSink> Reader<S> {
     /// Takes what the session brings.
     fn event(&mut self, event: Event, reading: &mut Reading) {
         let message = match event {
-            Event::Message(message) => message,
+            Event::Message(message, _) => message,
             // In the middle of a transaction it says nothing.
             Event::Idle(_) if self.seen.is_reading() => return,
             Event::Idle(position) => {

@@ -52,6 +52,11 @@ impl SubscribeRequest {
         self.subscriptions.iter().any(|(_, spec)| spec.matches_name(schema, table))
     }
 
+    /// Whether each of the subscriptions says where it goes on.
+    pub(crate) fn says_where_it_was(&self) -> bool {
+        self.subscriptions.iter().all(|(_, spec)| spec.since.is_some())
+    }
+
     /// The published tables that the subscriptions mean.
     pub(crate) fn tables(&self, published: &[Published]) -> Vec<Oid> {
         let meant = published.iter().filter(|table| self.names(&table.schema, &table.name));

@@ -25,6 +25,10 @@ pub trait ChangeSink: Send + Sync + 'static {
     fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
         None
     }
+    /// Whether a channel can take more of what it has missed: it waits until its client has read.
+    fn has_room(&self, _channel: ChannelId) -> bool {
+        true
+    }
     /// Hands over a broadcast from the database, in commit order. Must not block; what is returned is done when
     /// more can be taken, and nothing is read before.
     fn broadcast(&self, _message: DatabaseBroadcast) -> Option<Relief> {
@@ -75,6 +79,8 @@ pub enum Notice {
         /// How many rows there are.
         rows: usize,
     },
+    /// It has got all that it had missed: what comes now is live (resume 2).
+    CaughtUp,
 }
 
 impl Notice {

@@ -40,6 +40,8 @@ pub struct Stats {
     pub check_failures: Counter,
     /// Bytes of the log that were not handed over yet when last looked at.
     pub lag_bytes: AtomicU64,
+    /// Bytes of the log that are kept for those who come back.
+    pub journal_bytes: AtomicU64,
     /// Channels that watch row changes.
     pub subscribers: AtomicU64,
     /// Replication sessions started.
@@ -84,6 +86,7 @@ impl Default for Stats {
             check_times: Histogram::new(CHECK_TIMES),
             check_failures: Counter::default(),
             lag_bytes: AtomicU64::default(),
+            journal_bytes: AtomicU64::default(),
             subscribers: AtomicU64::default(),
             sessions: AtomicU64::default(),
             sessions_ended: Counter::default(),

@@ -102,6 +102,7 @@ impl Worker {
                 config.publication.clone(),
                 Arc::clone(&config.policy_memory),
                 config.live.clone(),
+                config.journal,
             ),
             config,
             pool,
@@ -165,6 +166,7 @@ impl Worker {
         let wake = self.wake_at();
         let too_far = self.too_far();
         let due = self.state.is_due();
+        let replays = self.running.is_some() && self.state.replays(Instant::now());
         let mut session = self.running.as_mut().map(|running| &mut running.session);
         let turn = if commanded { next(session.as_deref_mut()).now_or_never() } else { None };
         tokio::select! {
@@ -179,6 +181,7 @@ impl Worker {
             event = next(session) => Some(Work::Event(event)),
             // Only when no event was there: what waits is asked about with as many others as possible.
             () = std::future::ready(()), if due => Some(Work::Flush),
+            () = std::future::ready(()), if replays => Some(Work::Replay),
         }
     }
 
@@ -241,6 +244,7 @@ impl Worker {
                 self.state.relieve().await;
             }
             Work::Event(Err(error)) => self.lost(&error),
+            Work::Replay => self.state.replay().await,
             Work::Flush => {
                 self.state.flush().await;
                 self.confirm_reached().await;
@@ -294,7 +298,8 @@ impl Worker {
             None if self.wants_session() || self.state.has_vain() => Some(self.retry_at),
             None => None,
         };
-        [self.state.tell_dropped_at(), other].into_iter().flatten().min()
+        let replay = self.state.replay_at().filter(|_| self.running.is_some());
+        [self.state.tell_dropped_at(), replay, other].into_iter().flatten().min()
     }
 }
 
@@ -318,6 +323,8 @@ enum Work {
     Wake,
     Event(Result<Event, ReplicationError>),
     Flush,
+    /// Reads the journal further for those who have come back.
+    Replay,
 }
 
 /// The next event of a session; never without one.

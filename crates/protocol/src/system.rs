@@ -77,6 +77,19 @@ impl SystemMessage {
         }
     }
 
+    /// The channel has got all row changes that it had missed (resume 2).
+    #[must_use]
+    pub const fn caught_up() -> Self {
+        Self {
+            extension: Extension::PostgresChanges,
+            status: Status::Ok,
+            code: None,
+            count: None,
+            message: Cow::Borrowed("Caught up"),
+            channel: true,
+        }
+    }
+
     /// Broadcasts from the database will reach the channel.
     #[must_use]
     pub const fn replication_established() -> Self {

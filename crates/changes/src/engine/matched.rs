@@ -135,6 +135,13 @@ impl Match {
         self.guarded.retain(|guarded| keep(guarded.key));
     }
 
+    /// Leaves out those that are not to be kept, those that are asked about too.
+    pub fn retain_all(&mut self, keep: impl Fn(SubscriptionKey) -> bool) {
+        self.retain(&keep);
+        self.asked.retain(|asked| keep(asked.key));
+        self.refused.retain(|matched| keep(matched.key));
+    }
+
     /// Leaves out subscriptions that have ended since: what they were judged by counts no more.
     pub fn forget(&mut self, ended: &FxHashSet<SubscriptionKey>) {
         self.open.retain(|matched| !ended.contains(&matched.key));

@@ -74,7 +74,12 @@ struct Looked<'a, 'c> {
     found: Match,
     /// Subscriptions that were considered, of those that the index may find more than once.
     met: FxHashSet<SubscriptionKey>,
+    /// Whose subscriptions are considered at all.
+    among: Option<Among<'a>>,
 }
+
+/// Whether a subscription is meant, by its channel and the id that this knows it by.
+pub(super) type Among<'a> = &'a dyn Fn(ChannelId, u32) -> bool;
 
 impl Watched {
     pub(super) fn new(table: Arc<Table>, relation: &Relation, places: Option<Box<[Option<usize>]>>) -> Self {
@@ -257,12 +262,12 @@ impl Watched {
         looked.found
     }
 
-    pub(super) fn match_row(&self, change: &Change<'_>, now: UnixMicros) -> Match {
-        let mut looked = self.look(change, now);
+    pub(super) fn match_row(&self, change: &Change<'_>, now: UnixMicros, among: Option<Among<'_>>) -> Match {
+        let mut looked = Looked { among, ..self.look(change, now) };
         let cell = |column: usize| self.cell(change, column);
         let row = Row::new(&cell);
         if change.action != Action::Delete {
-            self.refuse(change, &mut looked.found);
+            self.refuse(change, among, &mut looked.found);
             if self.view.table.primary_key.is_empty() {
                 return looked.found;
             }
@@ -299,6 +304,7 @@ impl Watched {
             judged: Judged::default(),
             found: Match::new(&self.view),
             met: FxHashSet::default(),
+            among: None,
         }
     }
 
@@ -339,6 +345,10 @@ impl Watched {
     fn consider<'r>(&'r self, key: SubscriptionKey, row: &'r Row<'r>, looked: &mut Looked<'_, '_>) {
         let Some(held) = self.attachments.get(&key) else { return };
         if held.is_spread && !looked.met.insert(key) {
+            return;
+        }
+        let is_meant = |among: Among<'_>| among(held.attachment.channel, held.attachment.id);
+        if looked.among.is_some_and(|among| !is_meant(among)) {
             return;
         }
         let change = looked.change;
@@ -395,9 +405,12 @@ impl Watched {
 
     /// Those that are told that they may not see the row: all of a table without a key, else those whose role may not
     /// read the key.
-    fn refuse(&self, change: &Change<'_>, found: &mut Match) {
+    fn refuse(&self, change: &Change<'_>, among: Option<Among<'_>>, found: &mut Match) {
         let mut refuse = |key: &SubscriptionKey| {
             let Some(held) = self.attachments.get(key) else { return };
+            if among.is_some_and(|among| !among(held.attachment.channel, held.attachment.id)) {
+                return;
+            }
             if change.action.wanted_by(held.attachment.event) {
                 found.refuse(Self::matched(*key, held, None, OldImage::Hidden));
             }

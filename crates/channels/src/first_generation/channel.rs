@@ -430,5 +430,6 @@ fn spec(topic: &str, dotted: bool) -> Option<SubscriptionSpec> {
         filters,
         select: None,
         live: None,
+        since: None,
     })
 }

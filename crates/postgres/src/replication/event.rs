@@ -12,8 +12,8 @@ pub(super) const PROTO_VERSION: u8 = 1;
 /// What comes through a session.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A message.
-    Message(Message),
+    /// A message, and its bytes if it is one of those that the library does not decode.
+    Message(Message, Bytes),
     /// Nothing happened up to this position that concerns the publication.
     Idle(Lsn),
 }
@@ -35,12 +35,12 @@ impl Raw {
     /// What it means.
     pub(crate) fn decode(self, decoder: &mut Decoder) -> Result<Event, DecodeError> {
         Ok(match self {
-            Self::Data(data) => Event::Message(decoder.decode(data)?),
+            Self::Data(data) => Event::Message(decoder.decode(data.clone())?, data),
             Self::Begin { final_lsn, xid, commit_time } => {
-                Event::Message(Message::Begin { final_lsn, commit_time, xid })
+                Event::Message(Message::Begin { final_lsn, commit_time, xid }, Bytes::new())
             }
             Self::Commit { commit_lsn, end_lsn, commit_time } => {
-                Event::Message(Message::Commit { flags: 0, commit_lsn, end_lsn, commit_time })
+                Event::Message(Message::Commit { flags: 0, commit_lsn, end_lsn, commit_time }, Bytes::new())
             }
             Self::Idle(position) => Event::Idle(position),
         })

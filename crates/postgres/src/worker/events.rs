@@ -12,6 +12,7 @@ impl Worker {
     pub(super) async fn wake(&mut self) {
         let now = Instant::now();
         self.state.tell_dropped(now);
+        self.state.replay().await;
         let Some(running) = &mut self.running else {
             if self.retry_at <= now {
                 self.come_back().await;
@@ -56,7 +57,7 @@ impl Worker {
     }
 
     pub(super) async fn event(&mut self, event: Event) {
-        let message = match event {
+        let (message, bytes) = match event {
             Event::Idle(position) => {
                 // It may have gone over to another node's stream meanwhile.
                 let reader = self.running.as_ref().map(|running| running.session.reader());
@@ -66,11 +67,12 @@ impl Worker {
                 }
                 return self.idle(position).await;
             }
-            Event::Message(message) => message,
+            Event::Message(message, bytes) => (message, bytes),
         };
         if let Some(running) = &self.running {
             running.lag.caught_up(false);
         }
+        self.state.record(&message, bytes);
         match message {
             Message::Begin { commit_time, final_lsn, xid } => self.state.begin(xid, final_lsn, commit_time),
             Message::Commit { end_lsn, .. } => {
@@ -83,6 +85,8 @@ impl Worker {
                 if self.state.commit() {
                     self.confirm_reached().await;
                 }
+                self.state.prune_history();
+                self.state.replay().await;
             }
             Message::Relation { relation, .. } => self.state.relation(relation).await,
             Message::Insert { relation, new, .. } => {

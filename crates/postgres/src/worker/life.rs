@@ -54,6 +54,7 @@ impl Worker {
     async fn connect(&mut self) -> Result<(), ReplicationError> {
         match self.start().await {
             Ok((session, publications)) => {
+                self.state.begin_history(session.start_position(), session.is_resumed()).await;
                 self.run_session(session, publications);
                 Ok(())
             }

@@ -7,6 +7,7 @@ mod dropped;
 mod failed;
 mod gone;
 mod held_up;
+mod history;
 mod judging;
 mod known;
 mod lanes;
@@ -17,6 +18,7 @@ mod messages;
 mod missed;
 mod policies;
 mod refresh;
+mod returning;
 mod rows;
 mod sight;
 mod tables;
@@ -34,6 +36,7 @@ use bound::Bound;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
 use gone::Gone;
+use history::History;
 use judging::Judging;
 use known::{Known, Watcher};
 use lanes::Aside;
@@ -50,7 +53,7 @@ use waiting::{Unjudged, Waiting};
 use super::roster::Roster;
 
 use crate::{
-    ChangeSink, LiveSettings, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
+    ChangeSink, JournalBounds, LiveSettings, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
     catalog::Published,
     policy_memory::Share,
     subscribe::{Checked, Literals},
@@ -114,6 +117,8 @@ pub(super) struct State {
     live: Live,
     /// Channels that have live bindings only.
     live_only: FxHashSet<ChannelId>,
+    /// What is kept for those who come back, and who has.
+    history: History,
 }
 
 impl State {
@@ -124,6 +129,7 @@ impl State {
         publication: String,
         memory: Arc<PolicyMemory>,
         live: LiveSettings,
+        journal: JournalBounds,
     ) -> Self {
         let live = Live::new(pool.clone(), publication.clone(), Arc::clone(&sink), Arc::clone(&stats), live);
         Self {
@@ -163,6 +169,7 @@ impl State {
             latest: Latest::default(),
             dropped: Dropped::default(),
             away: None,
+            history: History::new(journal),
         }
     }
 
@@ -238,6 +245,7 @@ impl State {
         self.vain.remove(&channel);
         let Some(watcher) = self.watchers.remove(&channel) else { return };
         self.roster.leave(channel);
+        self.leaves(channel);
         for (oid, key) in watcher.attached {
             self.aside.forget(oid, key);
             self.engine.detach(oid, key);
@@ -303,8 +311,15 @@ impl State {
             return Ok(());
         }
         let bounds = self.bind_all(&request).await?;
+        // Who has been here goes on where it was; what it knew when it came is past.
+        let cursors = match self.watchers.contains_key(&channel) {
+            true => self.history.returning.of(channel),
+            false => self.returns(&request).await,
+        };
         self.differs |= checked.tables != request.tables(&self.published);
+        // Who says where it was has been told what it has missed.
         if !self.watchers.contains_key(&channel)
+            && !request.says_where_it_was()
             && let Some(notice) = self.missed(&checked.tables)
         {
             self.sink.notice(channel, notice);
@@ -321,6 +336,7 @@ impl State {
             ended: HashMap::new(),
         };
         self.watchers.insert(channel, watcher);
+        self.history.returning.enter(channel, cursors);
         self.count_watchers();
         for (oid, mut bound) in bounds {
             // The catalog has just allowed it. What is known here may be older: then the table is described anew before

@@ -31,7 +31,7 @@ pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_channels::first_generation::LegacySettings;
 use realtime_cluster::NatsConfig;
-use realtime_postgres::{JanitorSettings, LiveSettings, PolicyMemory};
+use realtime_postgres::{JanitorSettings, JournalBounds, LiveSettings, PolicyMemory};
 use realtime_tenants::Tenant;
 use realtime_tls::Certificate;
 use secrecy::SecretString;
@@ -80,6 +80,8 @@ pub struct Settings {
     pub policy_memory: Arc<PolicyMemory>,
     /// What live results may take.
     pub live: LiveSettings,
+    /// What is kept of each database's log for clients that come back.
+    pub journal: JournalBounds,
     /// When partitions of stored messages are made and dropped.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics. `None`: nobody can.
@@ -144,6 +146,7 @@ impl Settings {
                 env.integer::<usize>("POLICY_CACHE_MB")?.saturating_mul(1 << 20),
             )),
             live: live(env)?,
+            journal: journal(env)?,
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             admin: AdminSettings::from_env(env),
@@ -191,6 +194,14 @@ fn janitor(env: &Env) -> Result<JanitorSettings, ConfigError> {
         run_after: env.millis("JANITOR_RUN_AFTER_IN_MS")?,
         every: env.millis("JANITOR_SCHEDULE_TIMER_IN_MS")?.max(Duration::from_secs(1)),
         randomize: env.boolean("JANITOR_SCHEDULE_RANDOMIZE")?,
+    })
+}
+
+/// `CHANGES_JOURNAL_MB` and `CHANGES_JOURNAL_SECONDS`.
+fn journal(env: &Env) -> Result<JournalBounds, ConfigError> {
+    Ok(JournalBounds {
+        bytes: env.integer::<usize>("CHANGES_JOURNAL_MB")?.saturating_mul(1 << 20),
+        age: Duration::from_secs(env.integer("CHANGES_JOURNAL_SECONDS")?),
     })
 }
 

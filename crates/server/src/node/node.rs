@@ -230,9 +230,9 @@ impl Node {
         });
         let silence_limit = self.settings.replication_watchdog;
         let policy_memory = Arc::clone(&self.settings.policy_memory);
-        let resume_delay = self.settings.resume_delay;
+        let (resume_delay, journal) = (self.settings.resume_delay, self.settings.journal);
         let live = self.settings.live.clone();
-        DatabaseConfig { prepare, sharing, silence_limit, resume_delay, policy_memory, live, ..config }
+        DatabaseConfig { prepare, sharing, silence_limit, resume_delay, policy_memory, live, journal, ..config }
     }
 
     pub(super) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {

@@ -75,7 +75,8 @@ fn found(watched: &Watched, row: [&str; 3]) -> Vec<u64> {
         old: None,
         commit_time: UnixMicros(0),
     };
-    let mut keys: Vec<u64> = watched.match_row(&change, UnixMicros(0)).keys().map(|key| key.0).collect();
+    let mut keys: Vec<u64> =
+        watched.match_row(&change, UnixMicros(0), None).keys().map(|key| key.0).collect();
     keys.sort_unstable();
     keys
 }

@@ -62,6 +62,7 @@ impl State {
     pub(super) async fn find_dropped(&mut self, client: &Client) -> Result<(), tokio_postgres::Error> {
         for oid in self.gone.take_over() {
             self.known.remove(&oid);
+            self.history.versions.remove(&oid);
             self.engine.forget_table(oid);
             for watcher in self.watchers.values_mut() {
                 watcher.attached.retain(|(attached, _)| *attached != oid);

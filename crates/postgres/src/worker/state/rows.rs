@@ -27,7 +27,7 @@ const MAX_WAITING: usize = 256;
 const MAX_WAITING_BYTES: usize = 1_000_000;
 
 /// How often one answer to a call of a policy may lead to the next for a row.
-const MAX_CALLS: usize = 10;
+pub(super) const MAX_CALLS: usize = 10;
 
 /// How long the stream waits for the answers about a row: others' rows wait as long.
 const ANSWERS_LIMIT: Duration = Duration::from_millis(200);
@@ -125,7 +125,7 @@ impl State {
         let Some(known) = self.known.get(&oid) else { return };
         let relation = Arc::clone(&known.relation);
         self.latest.comes(transaction, oid, new.as_ref(), || known.key_places());
-        let mut waiting = Waiting {
+        let waiting = Waiting {
             action,
             relation,
             new,
@@ -138,12 +138,19 @@ impl State {
         };
         self.ready(oid).await;
         let mut matched = self.match_row(&waiting).await;
+        self.leave_out_returning(oid, &mut matched);
         if matched.is_empty() || self.drops() {
             if self.waiting.is_empty() {
-                self.handed = transaction.position;
+                self.handed = self.handed.max(transaction.position);
             }
             return;
         }
+        self.take(waiting, matched).await;
+    }
+
+    /// Takes a change and what it matches: asks what is to be asked about it, and hands it over, at once or with others.
+    pub(super) async fn take(&mut self, mut waiting: Waiting, mut matched: Match) {
+        let oid = waiting.relation.oid;
         matched.retain(|key| {
             let aside = self.aside.takes(oid, key);
             if aside {

@@ -69,6 +69,7 @@ impl State {
             described.as_ref().map(|described| self.columns(described, &relation)).unwrap_or_default();
         let places = described.as_ref().map(|described| places(&described.attnums, &logged));
         let table = described.map(|described| Arc::new(described.table));
+        self.keep_version(&relation, table.as_ref(), places.as_deref(), &logged, &key);
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
         drop(client);
@@ -104,7 +105,7 @@ impl State {
     }
 
     /// Attaches all channels that watch a table, after the table was read again.
-    async fn attach_all(
+    pub(super) async fn attach_all(
         &mut self,
         table: &Arc<Table>,
         relation: &Relation,

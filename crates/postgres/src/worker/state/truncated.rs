@@ -28,7 +28,7 @@ impl State {
     }
 
     /// The channels that watch one of these tables, and what each is told.
-    fn concerned(&self, relations: &[Oid]) -> Vec<(ChannelId, String)> {
+    pub(super) fn concerned(&self, relations: &[Oid]) -> Vec<(ChannelId, String)> {
         let told = |(channel, watcher): (&ChannelId, &Watcher)| {
             let truncated = relations.iter().filter(|oid| self.sees(watcher, **oid));
             let tables = truncated.filter_map(|oid| self.known.get(oid)?.table.as_ref());

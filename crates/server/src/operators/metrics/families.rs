@@ -157,6 +157,8 @@ families! {
         "Time that checks of writing took";
     REPLICATION_SESSIONS = Counter "realtime_replication_sessions" ["tenant"] / 1.0
         "Replication sessions started";
+    JOURNAL_BYTES = Gauge "realtime_changes_journal_bytes" ["tenant"] / 1.0
+        "Bytes of the log that are kept for clients that come back";
     REPLICATION_LAG = Gauge "realtime_replication_lag_bytes" ["tenant"] / 1.0
         "Bytes of the log that were not handed over yet";
     MIGRATIONS_DURATION = Histogram "realtime_tenants_migrations_duration_milliseconds" ["platform_region"] / 1000.0

@@ -104,6 +104,9 @@ impl From<Error> for ReadError {
 
 /// Takes the rows of a result, a portion at a time. The query stands still meanwhile, and so does its connection.
 pub(crate) trait Receive: Send {
+    /// The snapshot was taken that all rows come from. Called once, before the first of them.
+    fn begins(&mut self, _taken_at: UnixMicros) {}
+
     /// Takes some rows, in their order. `Break` ends the run with [`ReadError::Stopped`].
     fn take(&mut self, rows: Vec<Tuple>) -> impl Future<Output = ControlFlow<()>> + Send;
 }
@@ -139,6 +142,7 @@ pub(crate) async fn read(
             Run { guest: Guest::new(client, limits.time), source, limits, spent: Duration::ZERO, rows: 0 };
         let (snapshot, taken_at, first) = run.begin(party).await?;
         if passed.are_in(&snapshot) {
+            receiver.begins(taken_at);
             run.rest(first, receiver).await?;
             let rows = run.rows;
             run.end().await?;

@@ -91,11 +91,11 @@ async fn nothing_of_an_application_runs_as_the_servers_role() -> Result<()> {
                 $$ begin perform public.spring(); return pg_catalog.length($1) operator(pg_catalog.<) 9; end $$;
              create domain public.short as pg_catalog.text check (public.is_short(value));
              create function public.to_mood(pg_catalog.text) returns public.mood language plpgsql as
-                $$ begin perform public.spring(); return $1; end $$;
+                $$ begin perform public.spring(); return pg_catalog.enum_first(null::public.mood); end $$;
              create cast (pg_catalog.text as public.mood) with function public.to_mood(pg_catalog.text) as implicit;
              create function public.from_mood(public.mood) returns pg_catalog.text language plpgsql as
                 $$ begin perform public.spring(); return 'x'; end $$;
-             create cast (public.mood as pg_catalog.text) with function public.from_mood(public.mood) as implicit;
+             create cast (public.mood as pg_catalog.text) with function public.from_mood(public.mood) as assignment;
              create role {builder}; grant create, usage on schema public to {builder};
              create table public.things (id int primary key, v text, vc varchar, n name, u uuid, m public.mood, s public.short,
                 d jsonb, tags text[], ch char(3), num numeric);

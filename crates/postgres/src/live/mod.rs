@@ -6,7 +6,6 @@
 //!
 //! Values are the texts that the log has for them: sessions have the same settings as the walsender's. So a row that was
 //! read and the same row from the log give the same digest.
-#![allow(dead_code, unused_imports, reason = "the worker is about to use it")]
 
 mod closure;
 mod columns;

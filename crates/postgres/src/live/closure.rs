@@ -2,7 +2,7 @@
 //! PostgreSQL has parsed. The catalog keeps all of this as dependencies; what a function's text names, it does not know.
 
 use deadpool_postgres::ClientWrapper as Client;
-use realtime_pgoutput::Oid;
+use realtime_pgoutput::{Oid, oid::FIRST_NORMAL};
 use rustc_hash::FxHashSet;
 use tokio_postgres::{Error, Row, types::Type};
 
@@ -30,6 +30,14 @@ const CLOSURE: &str = "with recursive reached (classid, objid, userid, by_policy
             join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
             where f.classid = 'pg_class'::regclass and c.oid = f.objid and c.relkind = 'v'
                 and d.refobjid <> c.oid
+            union all
+            -- PostgreSQL keeps no dependencies on its own catalogs.
+            select 'pg_class'::regclass::oid, own.found[1]::oid, f.userid, false
+            from pg_class c
+            join pg_rewrite w on w.ev_class = c.oid and w.ev_type = '1'
+            cross join lateral regexp_matches(w.ev_action::text, ':relid (\\d{1,5}) ', 'g') own (found)
+            where f.classid = 'pg_class'::regclass and c.oid = f.objid and c.relkind = 'v'
+                and own.found[1]::int8 between 1 and 16383 and own.found[1]::oid <> c.oid
             union all
             select d.refclassid, d.refobjid, f.userid, true
             from pg_class c
@@ -180,6 +188,7 @@ impl Closure {
             (_, "u") => Some(Why::Is("an unlogged table")),
             (_, "t") => Some(Why::Is("a temporary table")),
             ("p", _) => None,
+            _ if oid < FIRST_NORMAL => Some(Why::Is("a table of PostgreSQL's own catalog")),
             _ => match wholly {
                 Some(true) => None,
                 Some(false) => Some(Why::InPart),

@@ -20,7 +20,7 @@ const COLUMNS: &str = "select
                     select from pg_cast ca
                     where ca.castsource = base.oid and ca.casttarget = oc.opcintype and ca.castmethod = 'b'
                         and ca.castcontext = 'i'))),
-        base.typtype::text = 'c'
+        base.typtype::text = 'c', base.typcategory = 'A' and base.typelem <> 0
     from pg_attribute a
     cross join lateral (
         with recursive below (oid, basetype) as (
@@ -40,6 +40,8 @@ pub(super) struct Facts {
     pub(super) has_order: bool,
     /// Whether it is a row of several values.
     pub(super) is_composite: bool,
+    /// Whether it is an array. Of arrays there are no lists.
+    pub(super) is_array: bool,
 }
 
 /// The columns of a relation, in their order.
@@ -53,6 +55,7 @@ pub(super) async fn facts(client: &Client, relation: Oid) -> Result<Vec<Facts>, 
                 collation: collation.map(Into::into),
                 has_order: row.try_get(1)?,
                 is_composite: row.try_get(2)?,
+                is_array: row.try_get(3)?,
             })
         })
         .collect()

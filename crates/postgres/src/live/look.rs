@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use deadpool_postgres::{ClientWrapper as Client, Pool};
-use realtime_changes::{LiveSpec, NamePattern, Plan, RoleAccess, SubscriptionSpec, Table, plan};
+use realtime_changes::{Form, LiveSpec, NamePattern, Plan, RoleAccess, SubscriptionSpec, Table, plan};
 use realtime_pgoutput::{
     Oid, TypeRegistry,
     message::{Relation, RelationColumn, ReplicaIdentity},
@@ -72,6 +72,7 @@ pub(crate) async fn look(
     looked.check_bounds(bounds)?;
     looked.check_order()?;
     let plan = plan(spec, &looked.table, &looked.access).map_err(LiveRefusal::Plan)?;
+    looked.check_lists(&plan)?;
     let (key, has_own_key) = looked.key(&closure, &described.attnums, role)?;
     let literals = literals(pool, role, &plan).await?;
     Ok(looked.source(Found { plan, literals, key, has_own_key, closure, unpublished, unlogged, types }))
@@ -184,6 +185,19 @@ impl Looked {
                 let sql_type = self.table.columns.get(at).map(|column| column.sql_type.to_string());
                 let (column, sql_type) = (by.column.to_string(), sql_type.unwrap_or_default());
                 return Err(LiveRefusal::NoOrder { column, sql_type });
+            }
+        }
+        Ok(())
+    }
+
+    /// Of arrays below a domain there are no lists: the type of one would be the array of an array.
+    fn check_lists(&self, plan: &Plan) -> Result<(), LiveRefusal> {
+        for sought in plan.sought().leaves() {
+            let is_list = matches!(sought.operator, Some((_, Form::Array))) && sought.path.is_none();
+            if is_list && self.facts.get(sought.column).is_some_and(|facts| facts.is_array) {
+                let column = self.table.columns.get(sought.column);
+                let of = column.map(|column| column.sql_type.to_string()).unwrap_or_default();
+                return Err(LiveRefusal::Plan(format!("operator in does not exist for type {of}")));
             }
         }
         Ok(())

@@ -104,8 +104,9 @@ impl From<Error> for ReadError {
 
 /// Takes the rows of a result, a portion at a time. The query stands still meanwhile, and so does its connection.
 pub(crate) trait Receive: Send {
-    /// The rows that follow were so at this time.
+    /// The snapshot was taken that all rows come from. Called once, before the first of them.
     fn begins(&mut self, _taken_at: UnixMicros) {}
+
     /// Takes some rows, in their order. `Break` ends the run with [`ReadError::Stopped`].
     fn take(&mut self, rows: Vec<Tuple>) -> impl Future<Output = ControlFlow<()>> + Send;
 }

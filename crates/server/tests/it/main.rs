@@ -49,6 +49,7 @@ mod live_client;
 mod live_life;
 mod live_policies;
 mod live_rows;
+mod live_view_cases;
 mod live_views;
 mod longpoll;
 mod memory;

@@ -74,9 +74,19 @@ impl Live {
         party: &Party,
         limits: Limits,
     ) -> Result<(ReadAt, Vec<Tuple>), ReadError> {
+        self.read_behind(source, party, &Passed::default(), limits).await
+    }
+
+    pub(super) async fn read_behind(
+        &self,
+        source: &Source,
+        party: &Party,
+        passed: &Passed,
+        limits: Limits,
+    ) -> Result<(ReadAt, Vec<Tuple>), ReadError> {
         let mut rows = Vec::new();
-        let read =
-            read(&self.pool, source, party, &Passed::default(), limits, &mut |row| rows.push(row)).await?;
+        let mut take = |row| rows.push(row);
+        let read = read(&self.pool, source, party, passed, limits, &mut take).await?;
         Ok((read, rows))
     }
 

@@ -280,14 +280,13 @@ async fn a_run_waits_for_a_snapshot_that_has_all_that_passed() -> Result<()> {
     let source = live.look(json!({"table": "todos"})).await?;
     let mut passed = Passed::default();
     passed.push(u32::try_from(xid)?);
-    let mut rows = Vec::new();
-    let mut take = |row| rows.push(row);
-    let reading = super::super::read(&live.pool, &source, &anon(), &passed, LIMITS, &mut take);
+    let party = anon();
+    let reading = live.read_behind(&source, &party, &passed, LIMITS);
     let mut reading = std::pin::pin!(reading);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut reading).await;
     assert!(early.is_err(), "the transaction is open");
     other.batch_execute("commit").await?;
-    let read = reading.await?;
+    let (read, rows) = reading.await?;
     assert!(read.snapshot.has(u32::try_from(xid)?));
     assert_eq!(texts(&rows[0]), "1|ann|new|f");
     Ok(())
@@ -308,7 +307,9 @@ async fn what_a_source_was_made_of_is_noticed_when_it_changes() -> Result<()> {
     };
     let mut before = print().await?;
     assert_eq!(before.len(), 2);
-    live.db.sql("analyze public.todos; insert into public.todos values (9); vacuum public.todos").await?;
+    for nothing in ["analyze public.todos", "insert into public.todos values (9)", "vacuum public.todos"] {
+        live.db.sql(nothing).await?;
+    }
     assert_eq!(print().await?, before, "nothing of the kind");
     for change in [
         "create or replace view public.v as select id, title from public.todos where not done",

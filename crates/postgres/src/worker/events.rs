@@ -56,6 +56,7 @@ impl Worker {
     }
 
     pub(super) async fn event(&mut self, event: Event) {
+        self.has_read = true;
         let message = match event {
             Event::Idle(position) => {
                 // It may have gone over to another node's stream meanwhile.

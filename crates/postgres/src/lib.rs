@@ -45,7 +45,7 @@ mod worker;
 pub use attendance::{Attendance, Replication};
 pub use authorize::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict};
 pub use broadcast::{DatabaseBroadcast, MessageColumns, NotBroadcast};
-pub use config::{DatabaseConfig, JanitorSettings};
+pub use config::{DatabaseConfig, JanitorSettings, RowSecurity};
 pub use contact::Health;
 pub use error::ConnectError;
 pub use generation::{Generation, Generations};

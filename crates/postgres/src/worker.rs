@@ -103,6 +103,7 @@ impl Worker {
                 Arc::clone(&stats),
                 config.publication.clone(),
                 Arc::clone(&config.policy_memory),
+                config.row_security,
             ),
             config,
             pool,

@@ -47,7 +47,7 @@ use waiting::{Unjudged, Waiting};
 use super::roster::Roster;
 
 use crate::{
-    ChangeSink, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
+    ChangeSink, MessageColumns, Notice, PolicyMemory, RowSecurity, Stats, SubscribeRequest,
     catalog::Published,
     policy_memory::Share,
     subscribe::{Checked, Literals},
@@ -117,6 +117,7 @@ impl State {
         stats: Arc<Stats>,
         publication: String,
         memory: Arc<PolicyMemory>,
+        row_security: RowSecurity,
     ) -> Self {
         Self {
             pool,
@@ -126,7 +127,7 @@ impl State {
             publications: None,
             messages: HashMap::new(),
             broadcast: Position::default(),
-            engine: Engine::default(),
+            engine: Engine::dropping_unjudged(row_security.drop_unjudged_deletes),
             types: TypeRegistry::default(),
             known: HashMap::new(),
             gone: Gone::default(),

@@ -31,7 +31,7 @@ pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_channels::first_generation::LegacySettings;
 use realtime_cluster::NatsConfig;
-use realtime_postgres::{JanitorSettings, PolicyMemory};
+use realtime_postgres::{JanitorSettings, PolicyMemory, RowSecurity};
 use realtime_tenants::Tenant;
 use realtime_tls::Certificate;
 use secrecy::SecretString;
@@ -78,6 +78,8 @@ pub struct Settings {
     pub resume_delay: Duration,
     /// The memory for what policies were asked for.
     pub policy_memory: Arc<PolicyMemory>,
+    /// What is done about rows under row-level security.
+    pub row_security: RowSecurity,
     /// When partitions of stored messages are made and dropped.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics. `None`: nobody can.
@@ -141,6 +143,10 @@ impl Settings {
             policy_memory: Arc::new(PolicyMemory::new(
                 env.integer::<usize>("POLICY_CACHE_MB")?.saturating_mul(1 << 20),
             )),
+            row_security: RowSecurity {
+                check_every: env.integer("POLICY_CHECK_EVERY")?,
+                drop_unjudged_deletes: env.text("DELETE_UNJUDGED").as_deref() == Some("drop"),
+            },
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             admin: AdminSettings::from_env(env),

@@ -20,6 +20,7 @@ use realtime_pgoutput::{
     message::{Relation, UnixMicros},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
+pub use watched::Sample;
 use watched::Watched;
 
 use crate::{
@@ -138,6 +139,13 @@ impl Engine {
             .get(&change.relation.oid)
             .map(|watched| watched.match_one(change, key, now))
             .unwrap_or_default()
+    }
+
+    /// A verdict of compiled policies about a change, for one of the parties that watch its table. `dice`: a random
+    /// number, which chooses. `None` if that is not decided here.
+    #[must_use]
+    pub fn sample(&self, change: &Change<'_>, now: UnixMicros, dice: u64) -> Option<Sample> {
+        self.tables.get(&change.relation.oid)?.sample(change, now, dice)
     }
 
     /// A party of a table.

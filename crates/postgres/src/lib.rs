@@ -58,5 +58,5 @@ pub use request::SubscribeRequest;
 pub use schema::{Origin, Planned, SchemaError, SchemaReport, set_up as set_up_schema};
 pub use sharing::{Following, Owning, Place, Reader, Sharing};
 pub use sink::{ChangeSink, Notice, Relief};
-pub use stats::{PolicyStats, Stats};
+pub use stats::{MAX_RELATIONS, OTHER_RELATIONS, PolicyStats, RelationCounters, RelationStats, Stats};
 pub use tenant::TenantDatabase;

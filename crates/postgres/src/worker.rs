@@ -27,7 +27,7 @@ use meanwhile::{Late, Meanwhile};
 use realtime_pgoutput::Lsn;
 use realtime_retry::Backoff;
 use running::{REFRESH, RETRY, Running};
-use state::{Answer, State};
+use state::{Beside, State};
 use stuck::Stuck;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -310,7 +310,7 @@ enum Outcome {
 /// What the worker does next.
 enum Work {
     Attendance,
-    Answer(Answer),
+    Answer(Beside),
     TooFar,
     Command(Command),
     Wake,

@@ -1,5 +1,7 @@
 //! A table and who watches it.
 
+mod sample;
+
 use std::{collections::HashMap, sync::Arc};
 
 use realtime_pgoutput::message::{OldTuple, Relation, UnixMicros, Value};
@@ -19,6 +21,8 @@ use crate::{
     predicate::{IndexKeys, Keying, Outcome},
     row::{Operand, Row},
 };
+
+pub use sample::Sample;
 
 /// A table and who watches it.
 #[derive(Debug)]

@@ -7,6 +7,6 @@ mod print;
 mod question;
 
 pub(crate) use ask::{Asking, Given, ask, ask_each};
-pub(crate) use load::{Loaded, load};
+pub(crate) use load::{Loaded, Written, load, written};
 pub(crate) use print::{kept_tables, print};
 pub(crate) use question::{call, literal};

@@ -81,6 +81,7 @@ impl Worker {
                 }
                 self.comes_further(end_lsn);
                 self.state.settle().await;
+                self.state.conclude(end_lsn).await;
                 if self.state.commit() {
                     self.confirm_reached().await;
                 }
@@ -116,6 +117,7 @@ impl Worker {
             self.confirm_reached().await;
         }
         self.comes_further(position);
+        self.state.conclude(position).await;
     }
 
     /// Everything up to the last transaction that came whole was handed over.

@@ -16,6 +16,7 @@ mod missed;
 mod policies;
 mod refresh;
 mod rows;
+mod self_check;
 mod sight;
 mod tables;
 mod transaction;
@@ -27,6 +28,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+pub(super) use aside::Beside;
 use away::Away;
 use bound::Bound;
 use deadpool_postgres::Pool;
@@ -34,13 +36,13 @@ use dropped::Dropped;
 use gone::Gone;
 use judging::Judging;
 use known::{Known, Watcher};
-pub(super) use lanes::Answer;
 use lanes::Aside;
 use latest::Latest;
 use realtime_changes::{ChannelId, Engine, SubscribeRefusal, SubscriptionKey};
 use realtime_pgoutput::{Oid, TypeRegistry};
 pub(super) use refresh::Refreshed;
 use rustc_hash::FxHashSet;
+use self_check::SelfCheck;
 use transaction::{Position, Transaction};
 use waiting::{Unjudged, Waiting};
 
@@ -96,6 +98,8 @@ pub(super) struct State {
     judging: Judging,
     /// The memory that they take.
     policy_share: Share,
+    /// Verdicts of theirs that the database is asked about too.
+    self_check: SelfCheck,
     troubled: Troubled,
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
@@ -145,6 +149,7 @@ impl State {
             policies: PolicyCache::default(),
             judging: Judging::default(),
             policy_share: Share::new(memory),
+            self_check: SelfCheck::new(row_security.check_every),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -199,6 +204,7 @@ impl State {
         self.known.clear();
         self.policies.clear();
         self.judging.clear();
+        self.self_check.void_all();
         self.gone = Gone::default();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {

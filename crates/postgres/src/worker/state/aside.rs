@@ -7,6 +7,7 @@ use super::{
     State,
     judging::now,
     lanes::{Answer, Failure, Name, Row},
+    self_check::Found,
     waiting::Waiting,
 };
 use crate::Notice;
@@ -14,12 +15,24 @@ use crate::Notice;
 /// What a channel is told when a filter takes too long.
 const TOO_SLOW: &str = "FilterTooSlow";
 
+/// An answer to what was asked beside the stream.
+#[derive(Debug)]
+pub(in crate::worker) enum Beside {
+    /// About a filter.
+    Filter(Answer),
+    /// About a verdict that compiled policies gave.
+    Verdict(Found),
+}
+
 impl State {
     /// The next answer to a question that was asked beside the stream; never while there is none.
     ///
     /// Cancel safe.
-    pub(in crate::worker) async fn answer(&mut self) -> Answer {
-        self.aside.answer().await
+    pub(in crate::worker) async fn answer(&mut self) -> Beside {
+        tokio::select! {
+            answer = self.aside.answer() => Beside::Filter(answer),
+            found = self.self_check.found() => Beside::Verdict(found),
+        }
     }
 
     /// Puts a row into the lane of a subscription, with what has to be asked about it.
@@ -31,7 +44,14 @@ impl State {
     }
 
     /// Takes an answer: delivers the row, or not.
-    pub(in crate::worker) async fn answered(&mut self, Answer { name, outcome }: Answer) {
+    pub(in crate::worker) async fn answered(&mut self, answer: Beside) {
+        match answer {
+            Beside::Filter(answer) => self.filter_answered(answer).await,
+            Beside::Verdict(found) => self.compared(found).await,
+        }
+    }
+
+    async fn filter_answered(&mut self, Answer { name, outcome }: Answer) {
         let Some(Row { kept, .. }) = self.aside.pop(&self.pool, name) else { return };
         match outcome {
             Ok(false) => {}

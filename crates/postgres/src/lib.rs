@@ -60,3 +60,6 @@ pub use sharing::{Following, Owning, Place, Reader, Sharing};
 pub use sink::{ChangeSink, Notice, Relief};
 pub use stats::{MAX_RELATIONS, OTHER_RELATIONS, PolicyStats, RelationCounters, RelationStats, Stats};
 pub use tenant::TenantDatabase;
+pub use visibility::compiled::{
+    AskedPart, Counted, Decided, PolicyFacts, PolicyReport, ReadTable, RolePolicies, TablePolicies,
+};

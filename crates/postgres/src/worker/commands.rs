@@ -16,6 +16,9 @@ impl Worker {
                 self.state.remove(channel);
                 self.perhaps_idle();
             }
+            Command::Watching(reply) => {
+                let _ = reply.send(self.state.watching());
+            }
             Command::EndSession(reply) => {
                 self.end_by_order().await;
                 let _ = reply.send(());

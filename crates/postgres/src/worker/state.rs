@@ -22,6 +22,7 @@ mod tables;
 mod transaction;
 mod truncated;
 mod waiting;
+mod watching;
 
 use std::{
     collections::HashMap,

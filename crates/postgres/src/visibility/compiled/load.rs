@@ -175,7 +175,11 @@ async fn casts(client: &impl GenericClient, table: &Table) -> Result<Arc<[Box<st
 }
 
 /// Loads what the compiler wants.
-async fn supply(client: &impl GenericClient, catalog: &mut Catalog, wanted: &Wanted) -> Result<(), Error> {
+pub(super) async fn supply(
+    client: &impl GenericClient,
+    catalog: &mut Catalog,
+    wanted: &Wanted,
+) -> Result<(), Error> {
     match wanted {
         Wanted::Relations(name) => catalog.put_relations(name.clone(), relations(client, name).await?),
         Wanted::Functions(name) => {
@@ -203,7 +207,7 @@ async fn supply(client: &impl GenericClient, catalog: &mut Catalog, wanted: &Wan
     Ok(())
 }
 
-async fn relations(client: &impl GenericClient, name: &str) -> Result<Vec<Relation>, Error> {
+pub(super) async fn relations(client: &impl GenericClient, name: &str) -> Result<Vec<Relation>, Error> {
     rows(client, RELATIONS, &[&name]).await?.iter().map(relation).collect()
 }
 

@@ -53,6 +53,20 @@ await run(async (browser) => {
   await shows(/The connections to the database were stopped/)
   await ask({ stopped: true })
 
+  await page.click('text=Policies of published tables')
+  await shows(/of_members\s+compiled/)
+  await shows(/is_member\(\) is plpgsql and more than one query: write the membership as a subquery/)
+  await checkAccessibility(page, 'policies')
+  await picture(page, 'policies')
+  await page.click('#theme')
+  await checkAccessibility(page, 'policies in the dark')
+  await picture(page, 'policies-dark')
+  await page.click('#theme')
+  await page.setViewportSize({ width: 400, height: 800 })
+  await checkNoSidewaysScrolling(page, 'policies on a telephone')
+  await picture(page, 'policies-narrow')
+  await page.setViewportSize({ width: 1280, height: 800 })
+
   await page.click('nav >> text=Feature flags')
   await page.fill('[name=name]', 'in_the_browser')
   await page.fill('[name=rollout]', '0')
@@ -87,7 +101,7 @@ await run(async (browser) => {
   await page.click('#theme')
   await checkAccessibility(page, 'in the dark')
   await page.setViewportSize({ width: 360, height: 740 })
-  for (const path of ['home', 'nodes', `nodes/${node}`, 'tenants', `tenants/${tenant}`, `tenants/${tenant}/schema`, 'flags', 'sql']) {
+  for (const path of ['home', 'nodes', `nodes/${node}`, 'tenants', `tenants/${tenant}`, `tenants/${tenant}/schema`, `tenants/${tenant}/policies`, 'flags', 'sql']) {
     await page.goto(`${home}/${path}`)
     await checkNoSidewaysScrolling(page, `${path} on a telephone`)
   }

@@ -142,7 +142,14 @@ const rows = async (page, joins) => {
     await page.press('#column-input', 'Enter')
   }
   assert.equal(await text(page, '#preview'), 'filter: id=gt.1\nselect: ["id","details"]')
+  await page.click('#add-group')
+  await page.fill('.condition .group', 'or=(id.gt.1')
+  assert.match(await text(page, '#filter-dialog-error'), /no closing parenthesis/)
+  await page.fill('.condition .group', 'or=(id.gt.1,and(details.is.null,id.lt.9))')
+  assert.equal(await text(page, '#preview'), 'filter: id=gt.1,or=(id.gt.1,and(details.is.null,id.lt.9))\nselect: ["id","details"]')
   await checkAccessibility(page, 'the editor')
+  await page.click('.of-group .remove')
+  assert.equal(await text(page, '#preview'), 'filter: id=gt.1\nselect: ["id","details"]')
   await page.click('#filter-apply')
   assert.deepEqual([query(page).get('filter'), query(page).get('select')], ['id=gt.1', 'id,details'])
 

@@ -20,6 +20,7 @@ use realtime_pgoutput::{
     message::{Relation, UnixMicros},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
+pub use watched::Sample;
 use watched::Watched;
 
 use crate::{
@@ -42,13 +43,24 @@ pub struct Engine {
     next_key: u64,
     /// How many transactions have begun to pass.
     transaction: u64,
+    drops_unjudged: bool,
 }
 
 impl Engine {
+    /// An engine that sends the keys of deleted rows that cannot be judged to nobody for whom row-level security decides.
+    #[must_use]
+    pub fn dropping_unjudged(drop: bool) -> Self {
+        Self { drops_unjudged: drop, ..Self::default() }
+    }
+
     /// Makes a table known, or known anew: whatever was attached to it is gone and has to be attached again.
     pub fn put_table(&mut self, table: Arc<Table>, relation: &Relation) {
-        let oid = table.oid;
-        self.tables.insert(oid, Watched::new(table, relation, None));
+        self.put(Watched::new(table, relation, None));
+    }
+
+    fn put(&mut self, mut watched: Watched) {
+        watched.drop_unjudged(self.drops_unjudged);
+        self.tables.insert(watched.table().oid, watched);
     }
 
     /// The same where it is known which columns the log has: for each column of the table its place in the log's rows.
@@ -59,8 +71,7 @@ impl Engine {
         relation: &Relation,
         places: Box<[Option<usize>]>,
     ) {
-        let oid = table.oid;
-        self.tables.insert(oid, Watched::new(table, relation, Some(places)));
+        self.put(Watched::new(table, relation, Some(places)));
     }
 
     /// Forgets a table and whatever was attached to it. Idempotent.
@@ -142,6 +153,13 @@ impl Engine {
             .get(&change.relation.oid)
             .map(|watched| watched.match_one(change, key, now))
             .unwrap_or_default()
+    }
+
+    /// A verdict of compiled policies about a change, for one of the parties that watch its table. `dice`: a random
+    /// number, which chooses. `None` if that is not decided here.
+    #[must_use]
+    pub fn sample(&self, change: &Change<'_>, now: UnixMicros, dice: u64) -> Option<Sample> {
+        self.tables.get(&change.relation.oid)?.sample(change, now, dice)
     }
 
     /// A party of a table.

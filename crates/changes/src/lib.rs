@@ -40,7 +40,7 @@ pub use cell::Cell;
 pub use change::{Action, Change};
 pub use engine::{
     Asked, Attachment, CallNeed, ChannelId, Delivery, Engine, Guarded, Lack, Match, Party, PartyId,
-    Recipient, SubscriptionKey, UnknownTable,
+    Recipient, Sample, SubscriptionKey, UnknownTable,
 };
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;

@@ -56,6 +56,7 @@ mod atom;
 mod catalog;
 mod compile;
 mod compiled;
+mod explain;
 mod names;
 mod operand;
 mod parse;
@@ -67,8 +68,9 @@ mod values;
 mod why;
 
 pub use catalog::{Catalog, Collation, Field, Function, NamedType, Relation, Volatility, Wanted};
-pub use compile::compile;
+pub use compile::{compile, compile_distrusting};
 pub use compiled::{Answer, Asked, Call, Compiled, NoValue, Policy, Term};
+pub use explain::{Explained, Reason, explain};
 pub use names::{CallId, TermId};
 pub use scan::Reads;
 pub use sight::{CallKey, Need, PartyName, Seen, Sight};

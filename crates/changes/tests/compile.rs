@@ -306,6 +306,101 @@ fn a_row_is_judged_for_those_only_whom_its_keys_lead_to() {
     assert_eq!(sight.look(|_| Cell::Missing, UnixMicros(0)).open, [1]);
 }
 
+/// A row, the first column of which is the owner's too.
+fn of_ann(at: usize) -> Cell<'static> {
+    static TEXTS: [Bytes; 2] = [Bytes::from_static(ANN.as_bytes()), Bytes::from_static(b"5")];
+    match at {
+        2 => Cell::Text(&TEXTS[1]),
+        _ => Cell::Text(&TEXTS[0]),
+    }
+}
+
+#[test]
+fn of_a_wrong_verdict_those_are_suspected_that_say_the_same() {
+    let policies = [
+        Policy { permissive: true, using: "(owner = auth.uid())" },
+        Policy { permissive: true, using: "(n = 7)" },
+        Policy { permissive: false, using: "(n < 9)" },
+    ];
+    let compiled = policy::compile(&policies, &rooms(), &catalog());
+    let (ann, bob) = (compiled.values(&[one(ANN)]), compiled.values(&[one(BOB)]));
+    let mut sight = Sight::new(compiled.into());
+    sight.insert(1, ann);
+    sight.insert(2, bob);
+    let suspects = |party, shown| sight.suspects(party, &of_ann, UnixMicros(0), shown);
+    assert_eq!(sight.look(of_ann, UnixMicros(0)).shown, [1]);
+    assert_eq!(suspects(1, true), [0, 2], "one of these should have said no");
+    assert_eq!(suspects(2, false), [0, 1], "one of these should have said yes");
+    assert!(suspects(3, true).is_empty(), "nobody");
+}
+
+#[test]
+fn a_policy_that_was_found_wrong_is_asked_and_the_others_are_not() {
+    let policies = [
+        Policy { permissive: true, using: "(owner = auth.uid())" },
+        Policy { permissive: true, using: "(n = 7)" },
+    ];
+    let compiled = policy::compile_distrusting(&policies, &rooms(), &catalog(), &[0].into());
+    assert_eq!((compiled.asked().len(), compiled.asked()[0].policy), (1, 0));
+    assert_eq!(compiled.asked()[0].why, Why::Distrusted);
+    assert!(compiled.terms().is_empty(), "nobody is asked for what it needs");
+    let judge = |n: &'static [u8]| {
+        let text = Bytes::from_static(n);
+        compiled.judge(|_| Cell::Text(&text), &compiled.values(&[]), UnixMicros(0), |_| Truth::OPEN)
+    };
+    assert!(!judge(b"7").holds() && judge(b"7").may_hold(), "what stands before it may raise");
+    assert!(judge(b"6").may_hold());
+}
+
+#[test]
+fn reasons_say_what_helps() {
+    let mut catalog = catalog();
+    let plpgsql = |body: &str| Function {
+        language: "plpgsql".into(),
+        ..function("public", "counts", &[2950], 16, body)
+    };
+    catalog.put_functions("counts", vec![plpgsql("declare n int; begin return true; end")]);
+    let explain = |using: &str, kept: &[u32]| {
+        policy::explain(
+            Policy { permissive: true, using },
+            &rooms(),
+            &catalog,
+            |oid| kept.contains(&oid),
+            "p",
+        )
+    };
+    let own = explain("(owner = auth.uid())", &[]);
+    assert!(own.decides && own.asked.is_empty() && own.reads.is_empty());
+    assert!(explain("true", &[]).decides, "constants too");
+
+    let of_members =
+        "(id IN ( SELECT members.room_id FROM public.members WHERE (members.user_id = auth.uid())))";
+    let kept = explain(of_members, &[2, 3]);
+    assert!(kept.decides && kept.asked.is_empty());
+    assert_eq!(kept.reads, [2, 3].into());
+    let unpublished = explain(of_members, &[2]);
+    assert!(!unpublished.decides);
+    assert_eq!(
+        unpublished.asked[0].why,
+        "the log does not tell of all changes of public.teams: alter publication p add table public.teams, and it will \
+         be compiled"
+    );
+    let in_part = explain(&format!("((n = 1) OR {of_members})"), &[]);
+    assert!(in_part.decides && in_part.asked.len() == 1);
+
+    let opaque = explain("public.counts(id)", &[]);
+    assert!(!opaque.decides);
+    assert!(
+        opaque.asked[0]
+            .why
+            .starts_with("counts() is plpgsql and more than one query: write the membership as")
+    );
+    assert_eq!(&*opaque.asked[0].text, "public.counts(id)");
+    assert!(explain("public.is_member(id)", &[2, 3]).asked.is_empty());
+    let volatile = explain("(public.sets() AND (n > 1))", &[]);
+    assert!(volatile.asked[0].why.contains("sets() is volatile"), "{volatile:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 

@@ -84,6 +84,7 @@ codes! {
     PartitionCreationFailed: Error, "A partition of `realtime.messages` could not be made or dropped", "Read the error";
     PgStatActivityQueryFailed: Warning, "The connection that holds a slot could not be terminated", "Terminate it by hand: `pg_terminate_backend`";
     PolicyCacheFull: Warning, "What policies were asked for takes more memory than POLICY_CACHE_MB allows; the database is asked about each row of a table for a role", "Raise POLICY_CACHE_MB, or write policies that keep less: docs/row-security.md";
+    PolicyMismatch: Error, "A compiled policy said something else of a row than the database; that policy is left to the database until it is altered or the server starts again", "Report it with the policy: this is a defect of the server. `POLICY_CHECK_EVERY` says how many verdicts are compared";
     PresenceRateLimitReached: Notice, "Told to one channel only: its tenant has too many presence events; what the channel tracked takes effect later", "Raise `max_presence_events_per_second`";
     PrivateOnly: Warning, "A public join at a tenant that allows private channels only", CLIENT;
     QueryCanceled: Error, "Policies took too long, or were cancelled", "Look at the plans of the policies on `realtime.messages`";

@@ -35,6 +35,22 @@ impl Default for JanitorSettings {
     }
 }
 
+/// What is done about rows under row-level security beside what the policies say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowSecurity {
+    /// One in so many verdicts of compiled policies is also asked of the database (`POLICY_CHECK_EVERY`). 0: none.
+    pub check_every: u64,
+    /// The key of a deleted row that cannot be judged is sent to nobody for whom row-level security decides
+    /// (`DELETE_UNJUDGED=drop`). Otherwise it is sent to everybody whose filter matches.
+    pub drop_unjudged_deletes: bool,
+}
+
+impl Default for RowSecurity {
+    fn default() -> Self {
+        Self { check_every: 1_000, drop_unjudged_deletes: false }
+    }
+}
+
 /// Where a tenant's database is and what it is called there.
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
@@ -92,6 +108,8 @@ pub struct DatabaseConfig {
     pub live: LiveSettings,
     /// What is kept of the log for those who come back (`CHANGES_JOURNAL_MB`, `CHANGES_JOURNAL_SECONDS`).
     pub journal: JournalBounds,
+    /// What is done about rows under row-level security.
+    pub row_security: RowSecurity,
     /// The other nodes: one of them reads the database for all.
     pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
@@ -126,6 +144,7 @@ impl Default for DatabaseConfig {
             policy_memory: Arc::default(),
             live: LiveSettings::default(),
             journal: JournalBounds { bytes: 64 << 20, age: Duration::from_secs(120) },
+            row_security: RowSecurity::default(),
             sharing: None,
             prepare: None,
         }

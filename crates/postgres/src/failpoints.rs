@@ -22,6 +22,8 @@ pub(crate) enum Point {
     PositionConfirmed,
     /// `subscribe_handed_over`: a checked subscription is about to be handed to the worker.
     SubscribeHandedOver,
+    /// `policy_table_changed`: a row of a table is about to be noticed that policies may read.
+    PolicyTableChanged,
 }
 
 #[cfg(not(debug_assertions))]
@@ -54,12 +56,13 @@ mod active {
     const LOOK: Duration = Duration::from_millis(5);
 
     impl Point {
-        const ALL: [Self; 5] = [
+        const ALL: [Self; 6] = [
             Self::SlotMade,
             Self::RelationAsked,
             Self::VerdictAsked,
             Self::PositionConfirmed,
             Self::SubscribeHandedOver,
+            Self::PolicyTableChanged,
         ];
 
         const fn name(self) -> &'static str {
@@ -69,6 +72,7 @@ mod active {
                 Self::VerdictAsked => "verdict_asked",
                 Self::PositionConfirmed => "position_confirmed",
                 Self::SubscribeHandedOver => "subscribe_handed_over",
+                Self::PolicyTableChanged => "policy_table_changed",
             }
         }
     }

@@ -47,7 +47,7 @@ mod worker;
 pub use attendance::{Attendance, Replication};
 pub use authorize::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict};
 pub use broadcast::{DatabaseBroadcast, MessageColumns, NotBroadcast};
-pub use config::{DatabaseConfig, JanitorSettings};
+pub use config::{DatabaseConfig, JanitorSettings, RowSecurity};
 pub use contact::Health;
 pub use error::ConnectError;
 pub use generation::{Generation, Generations};
@@ -62,5 +62,8 @@ pub use request::SubscribeRequest;
 pub use schema::{Origin, Planned, SchemaError, SchemaReport, set_up as set_up_schema};
 pub use sharing::{Following, Owning, Place, Reader, Sharing};
 pub use sink::{ChangeSink, Notice, Relief};
-pub use stats::{PolicyStats, Stats};
+pub use stats::{MAX_RELATIONS, OTHER_RELATIONS, PolicyStats, RelationCounters, RelationStats, Stats};
 pub use tenant::TenantDatabase;
+pub use visibility::compiled::{
+    AskedPart, Counted, Decided, PolicyFacts, PolicyReport, ReadTable, RolePolicies, TablePolicies,
+};

@@ -254,13 +254,20 @@ impl<S: LogSink> Reader<S> {
                     "replication slot given up: too far behind"
                 );
                 self.anew = true;
-            } else if database.sharing.is_none() {
-                time::sleep_until(self.resume_at).await;
+            } else if database.sharing.is_none()
+                && let Some(at) = self.resume_at()
+            {
+                time::sleep_until(at).await;
             }
         }
-        let begin = Begin { anew: self.anew, since: self.since, not_before: Some(self.resume_at) };
+        let begin = Begin { anew: self.anew, since: self.since, not_before: self.resume_at() };
         let started = Session::start(database, &self.config.publications, begin, &self.unfinished).await;
         started.map(|(session, _)| session)
+    }
+
+    /// When a permanent slot that is there may be read. `None`: it was read, so it goes on at once.
+    fn resume_at(&self) -> Option<Instant> {
+        self.since.is_none().then_some(self.resume_at)
     }
 
     /// Logs why there is no session; returns how long to wait before the next attempt.

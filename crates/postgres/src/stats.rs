@@ -1,8 +1,11 @@
 //! Counters of one tenant's database. They outlive its connections: whoever owns the tenant hands them on.
 
+mod relations;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use realtime_metrics::{Bounds, Counter, Histogram, milliseconds};
+pub use relations::{MAX_RELATIONS, OTHER_RELATIONS, RelationCounters, RelationStats};
 
 /// Buckets of questions to policies and of replays, in microseconds (http_and_ops 11.1).
 const POLICY_TIMES: Bounds = &milliseconds([10, 250, 5_000, 15_000]);
@@ -34,6 +37,8 @@ pub struct Stats {
     pub checks: AtomicU64,
     /// Verdicts about rows that compiled policies gave, for one party each, without the database.
     pub judged: AtomicU64,
+    /// What was decided about rows under row-level security, by table.
+    pub relations: RelationStats,
     /// How long the database took to say who sees rows, trying again included.
     pub check_times: Histogram,
     /// Attempts to ask the database about rows that failed and were repeated.
@@ -83,6 +88,7 @@ impl Default for Stats {
             dropped: AtomicU64::default(),
             checks: AtomicU64::default(),
             judged: AtomicU64::default(),
+            relations: RelationStats::default(),
             check_times: Histogram::new(CHECK_TIMES),
             check_failures: Counter::default(),
             lag_bytes: AtomicU64::default(),

@@ -1,5 +1,6 @@
 //! A tenant's database as the rest of the server uses it.
 
+mod policies;
 mod prepare;
 mod private;
 mod succession;

@@ -76,8 +76,10 @@ pub(crate) struct Worker {
     /// Up to where the last session handed everything over.
     since: Option<Lsn>,
     unfinished: Unfinished,
-    /// When a permanent slot that is there may be read.
+    /// When a permanent slot that is there may be read, for the first time.
     resume_at: Instant,
+    /// Whether something was read: whoever comes back after a restart is served already.
+    has_read: bool,
 }
 
 impl Worker {
@@ -103,6 +105,7 @@ impl Worker {
                 Arc::clone(&config.policy_memory),
                 config.live.clone(),
                 config.journal,
+                config.row_security,
             ),
             config,
             pool,
@@ -124,6 +127,7 @@ impl Worker {
             since: None,
             unfinished: Unfinished::default(),
             resume_at,
+            has_read: false,
         }
     }
 

@@ -85,6 +85,7 @@ impl SystemMessage {
             status: Status::Ok,
             code: None,
             count: None,
+            rows: None,
             message: Cow::Borrowed("Caught up"),
             channel: true,
         }

@@ -3,6 +3,8 @@
 //! There is a judge for each role whose parties row-level security decides for. It knows the role's policies once they
 //! are compiled, and the parties' values. Until then the database is asked about every row for all of its parties.
 
+mod sample;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use realtime_pgoutput::{Oid, message::UnixMicros};

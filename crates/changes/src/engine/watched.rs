@@ -1,5 +1,7 @@
 //! A table and who watches it.
 
+mod sample;
+
 use std::{collections::HashMap, sync::Arc};
 
 use realtime_pgoutput::message::{OldTuple, Relation, UnixMicros, Value};
@@ -19,6 +21,8 @@ use crate::{
     predicate::{IndexKeys, Keying, Outcome},
     row::{Operand, Row},
 };
+
+pub use sample::Sample;
 
 /// A table and who watches it.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(super) struct Watched {
     /// Where the log has the columns that policies read, by index of the table's columns. Told apart by their numbers:
     /// names may have changed hands since.
     places: Box<[Option<usize>]>,
+    /// Whether the key of a deleted row that cannot be judged goes to nobody for whom row-level security decides.
+    drops_unjudged: bool,
 }
 
 #[derive(Debug)]
@@ -96,7 +102,13 @@ impl Watched {
             shape_uses: Vec::new(),
             parties: Parties::default(),
             judges: Judges::default(),
+            drops_unjudged: false,
         }
+    }
+
+    /// Whether the key of a deleted row that cannot be judged goes to nobody for whom row-level security decides.
+    pub(super) fn drop_unjudged(&mut self, drop: bool) {
+        self.drops_unjudged = drop;
     }
 
     pub(super) fn table(&self) -> &Arc<Table> {
@@ -374,6 +386,9 @@ impl Watched {
         let change = looked.change;
         let is_full = matches!(change.old, Some(OldTuple::Full(_)));
         if change.action == Action::Delete && !is_full && self.view.table.row_security {
+            if self.drops_unjudged && held.judge.is_some() {
+                return None;
+            }
             return Some(Self::matched(key, held, None, OldImage::Key));
         }
         let Some(judge) = held.judge else { return Some(Self::matched(key, held, None, OldImage::Whole)) };

@@ -130,6 +130,12 @@ impl Catalog {
         self.relations.keys().map(|name| &**name).collect()
     }
 
+    /// The relation of an OID, if it was loaded.
+    #[must_use]
+    pub fn relation(&self, oid: Oid) -> Option<&Relation> {
+        self.relations.values().flatten().find(|relation| relation.oid == oid)
+    }
+
     /// The names that functions were looked for by.
     #[must_use]
     pub fn function_names(&self) -> Vec<&str> {

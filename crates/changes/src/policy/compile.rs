@@ -2,7 +2,7 @@
 
 mod membership;
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use realtime_pgoutput::Oid;
 use sqlparser::ast::{
@@ -34,6 +34,17 @@ type Node = Tree<Atom>;
 /// are read.
 #[must_use]
 pub fn compile(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog) -> Compiled {
+    compile_distrusting(policies, own, catalog, &BTreeSet::new())
+}
+
+/// The same where some policies, by their places, are left to the database: what they were compiled to was found wrong.
+#[must_use]
+pub fn compile_distrusting(
+    policies: &[Policy<'_>],
+    own: &Relation,
+    catalog: &Catalog,
+    distrusted: &BTreeSet<usize>,
+) -> Compiled {
     let mut compiler = Compiler {
         scanner: Scanner::new(catalog, own),
         reader: Reader { catalog, own, inside: false },
@@ -42,9 +53,20 @@ pub fn compile(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog) -> Co
         asked: Vec::new(),
         policy: 0,
     };
+    let mut parts = vec![Tree::Known(Truth::NULL); policies.len()];
     let mut of = |permissive: bool| -> Vec<Node> {
         let chosen = policies.iter().enumerate().filter(|(_, policy)| policy.permissive == permissive);
-        chosen.map(|(at, policy)| compiler.policy(at, policy)).collect()
+        let one = |(at, policy): (usize, &Policy<'_>)| {
+            let node = match distrusted.contains(&at) {
+                true => compiler.distrust(at, policy),
+                false => compiler.policy(at, policy),
+            };
+            if let Some(part) = parts.get_mut(at) {
+                part.clone_from(&node);
+            }
+            node
+        };
+        chosen.map(one).collect()
     };
     let (shown, demanded) = (of(true), of(false));
     let tree = Tree::and(std::iter::once(Tree::or(shown)).chain(demanded));
@@ -57,10 +79,12 @@ pub fn compile(policies: &[Policy<'_>], own: &Relation, catalog: &Catalog) -> Co
     if let Some(why) = refused {
         let asked = Asked { policy: 0, text: "".into(), why, columns: None };
         let (tree, wanted) = (Arc::new(Tree::Leaf(Atom::Asked)), compiler.scanner.wanted);
-        return Compiled { tree, terms: Vec::new(), calls: Vec::new(), asked: vec![asked], wanted };
+        let parts = Arc::default();
+        return Compiled { tree, parts, terms: Vec::new(), calls: Vec::new(), asked: vec![asked], wanted };
     }
     Compiled {
         tree: Arc::new(tree),
+        parts: parts.into(),
         terms: compiler.terms,
         calls: compiler.calls,
         asked: compiler.asked,
@@ -95,6 +119,11 @@ impl<'c> Compiler<'c> {
             Ok(expression) => self.boolean(&expression),
             Err(why) => self.ask_whole(policy.using, why),
         }
+    }
+
+    fn distrust(&mut self, at: usize, policy: &Policy<'_>) -> Node {
+        self.policy = at;
+        self.ask_whole(policy.using, Why::Distrusted)
     }
 
     fn ask_whole(&mut self, text: &str, why: Why) -> Node {

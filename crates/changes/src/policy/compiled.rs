@@ -28,6 +28,8 @@ pub struct Policy<'a> {
 #[derive(Debug, Clone)]
 pub struct Compiled {
     pub(super) tree: Arc<Tree<Atom>>,
+    /// What each policy says for itself.
+    pub(super) parts: Arc<[Tree<Atom>]>,
     pub(super) terms: Vec<Term>,
     pub(super) calls: Vec<Call>,
     pub(super) asked: Vec<Asked>,

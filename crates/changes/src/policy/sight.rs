@@ -5,6 +5,7 @@
 //! parties that it finds there. A party that can reach rows in other ways too is judged for every row.
 
 mod calls;
+mod doubt;
 mod reach;
 
 use std::{collections::HashMap, sync::Arc};

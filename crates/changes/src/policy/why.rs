@@ -11,7 +11,7 @@ pub enum Why {
     NotUnderstood(Box<str>),
     /// A volatile function that does more than return what a query finds, or whose body cannot be read.
     #[error(
-        "{0}() is volatile and its body is not a single query: declare it STABLE if it changes nothing, and it will be compiled"
+        "{0}() is volatile, and its body is not a single query: write it as one query and declare it STABLE, and it will be compiled"
     )]
     Volatile(Box<str>),
     /// A function that the catalog does not have, or several between which the types do not decide.
@@ -48,6 +48,9 @@ pub enum Why {
     /// A column that the table does not have by now.
     #[error("it names something that is not a column of the table")]
     UnknownColumn,
+    /// What the compiled form said of a row was not what the database said.
+    #[error("the database contradicted its compiled form (PolicyMismatch in the log)")]
+    Distrusted,
     /// Something of the catalog was not loaded.
     #[error("the catalog was not read whole")]
     NotLoaded,

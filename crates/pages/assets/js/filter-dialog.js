@@ -16,6 +16,13 @@ export class FilterDialog {
       this.#drawConditions()
       get('conditions').lastElementChild.querySelector('input').focus()
     })
+    get('add-group').addEventListener('click', () => {
+      this.#conditions.push({ group: 'or=()' })
+      this.#drawConditions()
+      const input = get('conditions').lastElementChild.querySelector('input')
+      input.focus()
+      input.setSelectionRange(4, 4)
+    })
     get('add-column').addEventListener('click', () => this.#addColumn())
     get('column-input').addEventListener('keydown', (event) => {
       if (event.key !== 'Enter') return
@@ -110,6 +117,18 @@ export class FilterDialog {
       select.value = condition[name]
       return select
     }
+    const remove = make('button', {
+      type: 'button', class: 'remove', 'aria-label': `Remove condition ${number}`, text: '×',
+      onclick: () => {
+        this.#conditions.splice(index, 1)
+        this.#drawConditions()
+        get('add-condition').focus()
+      },
+    })
+    if (condition.group !== undefined) {
+      const written = text('group', { 'aria-label': `Group ${number}`, placeholder: 'or=(column.eq.value,column.is.null)' })
+      return make('li', { class: 'condition of-group' }, written, remove)
+    }
     const not = make('input', { type: 'checkbox', onchange: () => { condition.not = not.checked; this.#preview() } })
     not.checked = condition.not
     const value = condition.operator === 'is'
@@ -120,14 +139,7 @@ export class FilterDialog {
       make('label', { class: 'not' }, not, 'not'),
       choice('operator', OPERATORS, `Operator ${number}`),
       value,
-      make('button', {
-        type: 'button', class: 'remove', 'aria-label': `Remove condition ${number}`, text: '×',
-        onclick: () => {
-          this.#conditions.splice(index, 1)
-          this.#drawConditions()
-          get('add-condition').focus()
-        },
-      }))
+      remove)
   }
 
   // Shows what would be sent; the filter, or `null` if there is none yet.

@@ -47,6 +47,39 @@ test('what is printed is read back as it was', () => {
   assert.equal(printFilter([]), '')
 })
 
+// row_security 5
+test('groups, paths, arrays and ranges are read', () => {
+  const cases = [
+    ['or=(a.eq.1,b.gt.2)', [{ group: 'or=(a.eq.1,b.gt.2)' }]],
+    ['status=eq.open,or=(owner.eq.ann,and(total.gte.100,paid.is.true),tags.cs.{urgent,new})',
+      [condition('status', 'eq', 'open'), { group: 'or=(owner.eq.ann,and(total.gte.100,paid.is.true),tags.cs.{urgent,new})' }]],
+    [' not.or=( a.eq.1 , not.and(b.not.in.(1,2),c.like.%x%) ) , id=gt.0', [{ group: 'not.or=( a.eq.1 , not.and(b.not.in.(1,2),c.like.%x%) )' }, condition('id', 'gt', '0')]],
+    ['or=("unit.price".gt.5,data->>"a.b".eq."x,)y",seats.sl.[10,20),n.in.("a)",b))', [{ group: 'or=("unit.price".gt.5,data->>"a.b".eq."x,)y",seats.sl.[10,20),n.in.("a)",b))' }]],
+    ['data->customer->>name=eq.Ann,data->n=gt.3', [condition('data->customer->>name', 'eq', 'Ann'), condition('data->n', 'gt', '3')]],
+    ['tags=cs.{a,b},id=gt.0', [condition('tags', 'cs', '{a,b}'), condition('id', 'gt', '0')]],
+    ['tags=not.ov.{"a}",b}', [condition('tags', 'ov', '{"a}",b}', true)]],
+    ['period=ov.[2026-01-01,2026-02-01),seats=nxr.(,20]', [condition('period', 'ov', '[2026-01-01,2026-02-01)'), condition('seats', 'nxr', '(,20]')]],
+    ['or=eq.1', [condition('or', 'eq', '1')]],
+  ]
+  for (const [text, expected] of cases) {
+    assert.deepEqual(parseFilter(text), expected, text)
+    assert.deepEqual(parseFilter(printFilter(expected)), expected, text)
+  }
+})
+
+test('groups that no server would take are refused', () => {
+  const deep = (depth) => `or=(${'and('.repeat(depth - 1)}a.eq.1${')'.repeat(depth)}`
+  assert.deepEqual(parseFilter(deep(8)), [{ group: deep(8) }])
+  for (const text of [
+    'or=(a.eq.1', 'or=()', 'or=(a.eq.1,)', 'or=(a=eq.1)', 'or=(a.eq.1)b=eq.2', 'or=(a.foo.1)', 'or=(a.is.banana)', 'or=(a.in.1)',
+    'or=(a.eq.1 and(b.eq.2))', 'or=(.eq.1)', 'or=(a)', deep(9),
+  ]) {
+    assert.throws(() => parseFilter(text), FilterError, text)
+  }
+  assert.throws(() => printFilter([{ group: 'a.eq.1' }]), /a group is written/)
+  assert.throws(() => printFilter([{ group: 'or=(a.eq.1),b=eq.2' }]), FilterError)
+})
+
 test('columns are trimmed and unique', () => {
   assert.deepEqual(addColumns(['id'], ' details , id,, body'), ['id', 'details', 'body'])
 })

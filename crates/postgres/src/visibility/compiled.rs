@@ -2,11 +2,16 @@
 //! (row_security 2.2). What they then say of a row is decided in crate `changes`.
 
 mod ask;
+mod explain;
 mod load;
 mod print;
 mod question;
 
 pub(crate) use ask::{Asking, Given, ask, ask_each};
-pub(crate) use load::{Loaded, load};
+pub use explain::{
+    AskedPart, Counted, Decided, PolicyFacts, PolicyReport, ReadTable, RolePolicies, TablePolicies,
+};
+pub(crate) use explain::{Watching, explain};
+pub(crate) use load::{Loaded, Written, load, written};
 pub(crate) use print::{kept_tables, print};
 pub(crate) use question::{call, literal};

@@ -3,7 +3,7 @@
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use tokio::sync::oneshot;
 
-use crate::{SubscribeRequest, subscribe::Checked};
+use crate::{SubscribeRequest, subscribe::Checked, visibility::compiled::Watching};
 
 /// A request to the worker.
 pub(crate) enum Command {
@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Refuse(ChannelId, oneshot::Sender<()>),
     /// End a channel's subscriptions. Its generations have ended before.
     Unsubscribe(ChannelId),
+    /// Tell which tables are watched with which role.
+    Watching(oneshot::Sender<Watching>),
     /// End the session, because an operator says so.
     EndSession(oneshot::Sender<()>),
 }

@@ -17,6 +17,9 @@ impl Worker {
                 self.perhaps_idle();
             }
             Command::Refuse(channel, reply) => self.state.refuse(channel, reply),
+            Command::Watching(reply) => {
+                let _ = reply.send(self.state.watching());
+            }
             Command::EndSession(reply) => {
                 self.end_by_order().await;
                 let _ = reply.send(());

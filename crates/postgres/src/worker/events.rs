@@ -57,6 +57,7 @@ impl Worker {
     }
 
     pub(super) async fn event(&mut self, event: Event) {
+        self.has_read = true;
         let (message, bytes) = match event {
             Event::Idle(position) => {
                 // It may have gone over to another node's stream meanwhile.
@@ -82,6 +83,7 @@ impl Worker {
                 }
                 self.comes_further(end_lsn);
                 self.state.settle().await;
+                self.state.conclude(end_lsn).await;
                 if self.state.commit() {
                     self.confirm_reached().await;
                 }
@@ -119,6 +121,7 @@ impl Worker {
             self.confirm_reached().await;
         }
         self.comes_further(position);
+        self.state.conclude(position).await;
     }
 
     /// Everything up to the last transaction that came whole was handed over.

@@ -131,7 +131,9 @@ impl Worker {
         if self.unpublished && !self.hears() {
             return Err(ReplicationError::NothingPublished);
         }
-        let begin = Begin { anew: self.anew, since: self.since, not_before: Some(self.resume_at) };
+        // A session that is lost later goes on at once.
+        let not_before = (!self.has_read).then_some(self.resume_at);
+        let begin = Begin { anew: self.anew, since: self.since, not_before };
         Session::start(&self.config, &publications, begin, &self.unfinished).await
     }
 

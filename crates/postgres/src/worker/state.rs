@@ -20,11 +20,13 @@ mod policies;
 mod refresh;
 mod returning;
 mod rows;
+mod self_check;
 mod sight;
 mod tables;
 mod transaction;
 mod truncated;
 mod waiting;
+mod watching;
 
 use std::{
     collections::HashMap,
@@ -47,13 +49,15 @@ use realtime_changes::{ChannelId, Engine, SubscribeRefusal, SubscriptionKey};
 use realtime_pgoutput::{Oid, TypeRegistry};
 pub(super) use refresh::Refreshed;
 use rustc_hash::FxHashSet;
+use self_check::SelfCheck;
 use transaction::{Position, Transaction};
 use waiting::{Unjudged, Waiting};
 
 use super::roster::Roster;
 
 use crate::{
-    ChangeSink, JournalBounds, LiveSettings, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
+    ChangeSink, JournalBounds, LiveSettings, MessageColumns, Notice, PolicyMemory, RowSecurity, Stats,
+    SubscribeRequest,
     catalog::Published,
     policy_memory::Share,
     subscribe::{Checked, Literals},
@@ -102,6 +106,8 @@ pub(super) struct State {
     judging: Judging,
     /// The memory that they take.
     policy_share: Share,
+    /// Verdicts of theirs that the database is asked about too.
+    self_check: SelfCheck,
     troubled: Troubled,
     /// Changes that wait to be checked, and those that came after them.
     waiting: Vec<Waiting>,
@@ -130,6 +136,7 @@ impl State {
         memory: Arc<PolicyMemory>,
         live: LiveSettings,
         journal: JournalBounds,
+        row_security: RowSecurity,
     ) -> Self {
         let live = Live::new(pool.clone(), publication.clone(), Arc::clone(&sink), Arc::clone(&stats), live);
         Self {
@@ -142,7 +149,7 @@ impl State {
             publications: None,
             messages: HashMap::new(),
             broadcast: Position::default(),
-            engine: Engine::default(),
+            engine: Engine::dropping_unjudged(row_security.drop_unjudged_deletes),
             types: TypeRegistry::default(),
             known: HashMap::new(),
             gone: Gone::default(),
@@ -160,6 +167,7 @@ impl State {
             policies: PolicyCache::default(),
             judging: Judging::default(),
             policy_share: Share::new(memory),
+            self_check: SelfCheck::new(row_security.check_every),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -216,6 +224,7 @@ impl State {
         self.known.clear();
         self.policies.clear();
         self.judging.clear();
+        self.self_check.void_all();
         self.gone = Gone::default();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {

@@ -31,7 +31,7 @@ pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_channels::first_generation::LegacySettings;
 use realtime_cluster::NatsConfig;
-use realtime_postgres::{JanitorSettings, JournalBounds, LiveSettings, PolicyMemory};
+use realtime_postgres::{JanitorSettings, JournalBounds, LiveSettings, PolicyMemory, RowSecurity};
 use realtime_tenants::Tenant;
 use realtime_tls::Certificate;
 use secrecy::SecretString;
@@ -82,6 +82,8 @@ pub struct Settings {
     pub live: LiveSettings,
     /// What is kept of each database's log for clients that come back.
     pub journal: JournalBounds,
+    /// What is done about rows under row-level security.
+    pub row_security: RowSecurity,
     /// When partitions of stored messages are made and dropped.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics. `None`: nobody can.
@@ -147,6 +149,10 @@ impl Settings {
             )),
             live: live(env)?,
             journal: journal(env)?,
+            row_security: RowSecurity {
+                check_every: env.integer("POLICY_CHECK_EVERY")?,
+                drop_unjudged_deletes: env.text("DELETE_UNJUDGED").as_deref() == Some("drop"),
+            },
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             admin: AdminSettings::from_env(env),

@@ -106,6 +106,8 @@ pub const GROUPS: &[Group] = &[
         integer("MAX_REPLICATION_LAG_MB", "max_lag_mb", "10000", "megabytes", "How much of the log a slot may keep before it is given up; 0 for any amount"),
         integer("REPLICATION_IDLE_STOP_MS", "idle_stop_ms", "600000", "milliseconds", "How long the log is read after the last subscriber or listener has gone"),
         integer("RESUME_DELAY_MS", "resume_delay_ms", "5000", "milliseconds", "How long after the start an existing permanent slot is read, so that clients can come back first"),
+        integer("POLICY_CHECK_EVERY", "policy_check_every", "1000", "", "One in so many verdicts of compiled policies is also asked of the database, beside the stream; 0: none"),
+        words("DELETE_UNJUDGED", "delete_unjudged", "key", &["key", "drop"], "What users of a table with row-level security receive of a deleted row that cannot be judged, because the log has its key alone: the `key`, or nothing (`drop`)"),
         integer("POLICY_CACHE_MB", "policy_cache_mb", "256", "megabytes", "Memory for what policies were asked for, on this node; where it is not enough the database is asked about each row"),
         integer("LIVE_MAX_ROWS", "live_max_rows", "10000", "", "Rows of a live result; one with more is refused, or ended"),
         integer("LIVE_MAX_RESULTS", "live_max_results", "10000", "", "Live results of a tenant on this node"),

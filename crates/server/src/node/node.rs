@@ -232,7 +232,18 @@ impl Node {
         let policy_memory = Arc::clone(&self.settings.policy_memory);
         let (resume_delay, journal) = (self.settings.resume_delay, self.settings.journal);
         let live = self.settings.live.clone();
-        DatabaseConfig { prepare, sharing, silence_limit, resume_delay, policy_memory, live, journal, ..config }
+        let row_security = self.settings.row_security;
+        DatabaseConfig {
+            prepare,
+            sharing,
+            silence_limit,
+            resume_delay,
+            policy_memory,
+            live,
+            journal,
+            row_security,
+            ..config
+        }
     }
 
     pub(super) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {

@@ -10,6 +10,10 @@ const TOPIC: &str = "realtime:any";
 
 /// A server, and a table `private.notes` whose rows their owners see; `auth.uid()` as the field has it.
 async fn server() -> Result<(Server, TestDb)> {
+    server_with(ServerOptions::default()).await
+}
+
+async fn server_with(options: ServerOptions) -> Result<(Server, TestDb)> {
     let db = TestDb::new().await?;
     db.sql(
         "create schema private; create schema auth;
@@ -23,7 +27,7 @@ async fn server() -> Result<(Server, TestDb)> {
          alter publication supabase_realtime add table private.notes;",
     )
     .await?;
-    let server = Server::start(BINARY, &db, ServerOptions::default()).await?;
+    let server = Server::start(BINARY, &db, options).await?;
     Ok((server, db))
 }
 
@@ -131,6 +135,42 @@ async fn deleted_rows_go_to_who_saw_them() -> Result<()> {
             true => assert_eq!(other.settle().await?, [], "{policy}"),
         }
     }
+    Ok(())
+}
+
+/// row_security 3: where it is set, a deleted row that cannot be judged goes to nobody for whom policies decide; all
+/// others get its key as ever
+#[tokio::test]
+async fn deleted_rows_that_cannot_be_judged_can_be_kept_back() -> Result<()> {
+    let (server, db) = server_with(ServerOptions::default().env("DELETE_UNJUDGED", "drop")).await?;
+    db.sql(
+        "create table private.free (id int primary key, body text);
+         grant select on private.free to authenticated;
+         alter publication supabase_realtime add table private.free",
+    )
+    .await?;
+    let mut owner = watching_as(&server, 1).await?;
+    let mut service =
+        watching(&server, json!({"role": "service_role"}), json!({"schema": "private", "table": "notes"}))
+            .await?;
+    let claims = json!({"role": "authenticated", "sub": user(1)});
+    let mut of_free = watching(&server, claims, json!({"schema": "private", "table": "free"})).await?;
+    insert(&db, 1, 1).await?;
+    for socket in [&mut owner, &mut service] {
+        assert_eq!(next(socket).await?["type"], "INSERT");
+    }
+    db.sql("delete from private.notes; insert into private.free values (1); delete from private.free")
+        .await?;
+    assert_eq!(next(&mut service).await?["old_record"], json!({"id": 1}));
+    assert_eq!(next(&mut of_free).await?["type"], "INSERT");
+    assert_eq!(next(&mut of_free).await?["old_record"], json!({"id": 1}));
+    assert_eq!(owner.settle().await?, []);
+    // Where the log has all of it, it is judged.
+    db.sql("alter table private.notes replica identity full").await?;
+    insert(&db, 2, 1).await?;
+    assert_eq!(next(&mut owner).await?["type"], "INSERT");
+    db.sql("delete from private.notes").await?;
+    assert_eq!(next(&mut owner).await?["old_record"]["id"], 2);
     Ok(())
 }
 

@@ -356,6 +356,28 @@ async fn a_permanent_slot_waits_for_its_subscribers() -> Result<()> {
     durable.drop(&db).await
 }
 
+/// The delay is for the time after the start. A session that is lost later goes on at once.
+#[tokio::test]
+async fn a_session_that_is_lost_later_waits_for_nobody() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    let durable = Durable::of(&db);
+    // Longer than the test is patient.
+    let options = durable.options.clone().env("RESUME_DELAY_MS", "3600000");
+    let server = Server::start(BINARY, &db, options).await?;
+    let mut socket = watching(&server, json!([{"schema": "public", "table": "test"}])).await?;
+    insert(&db, "0").await?;
+    assert_eq!(details(&mut socket).await?, "0");
+    let slot = &durable.slot;
+    db.sql(&format!(
+        "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}'"
+    ))
+    .await?;
+    insert(&db, "1").await?;
+    assert_eq!(details(&mut socket).await?, "1");
+    server.stop().await?;
+    durable.drop(&db).await
+}
+
 /// Rows that row-level security cannot be asked about, because the log lacks their key: told when subscribing, and when
 /// Rows whose key is not in the log, because it is generated or not published, are judged and delivered.
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod access;
 mod browser;
 mod pages;
+mod policies;
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};

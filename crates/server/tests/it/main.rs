@@ -22,6 +22,7 @@ mod changes_life;
 mod changes_random;
 mod changes_rls;
 mod changes_select;
+mod changes_self_check;
 mod changes_since;
 mod changes_since_random;
 mod changes_slot;

@@ -12,13 +12,14 @@ use realtime_changes::{
 use realtime_pgoutput::Oid;
 use tokio_postgres::{Error, Row, types::ToSql};
 
-use crate::quote::quoted;
+use crate::{RelationStats, quote::quoted};
 
 /// How often the compiler may want something more. Names lead to names: through functions, and policies of tables.
 const ROUNDS: usize = 50;
 
 /// The policies of a table for SELECT and ALL that decide for a role, in the order in which PostgreSQL evaluates them.
-const POLICIES: &str = "select p.polpermissive, pg_catalog.pg_get_expr(p.polqual, p.polrelid)
+const POLICIES: &str =
+    "select p.polpermissive, pg_catalog.pg_get_expr(p.polqual, p.polrelid), p.polname::text
     from pg_catalog.pg_policy p
     where p.polrelid = $1 and p.polcmd::text in ('r', '*') and p.polqual is not null
         and exists (select from unnest(p.polroles) r (oid)
@@ -81,9 +82,42 @@ const COLLATIONS: &str = "select a.attname::text,
 /// The policies of a table that decide for a role.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
+    /// The policies as they are written, in the order in which they were compiled.
+    pub(crate) written: Arc<[Written]>,
     pub(crate) policies: Arc<Compiled>,
     /// How a value of each column is written in a question: the type to cast to, and the collation.
     pub(crate) casts: Arc<[Box<str>]>,
+}
+
+/// A policy as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) name: Box<str>,
+    pub(crate) permissive: bool,
+    /// Its condition.
+    pub(crate) using: Box<str>,
+}
+
+impl Written {
+    pub(crate) fn policy(&self) -> Policy<'_> {
+        Policy { permissive: self.permissive, using: &self.using }
+    }
+}
+
+/// The policies of a table that decide for a role, in the order in which PostgreSQL evaluates them.
+pub(crate) async fn written(
+    client: &impl GenericClient,
+    table: Oid,
+    role: &str,
+) -> Result<Arc<[Written]>, Error> {
+    let policy = |row: &Row| {
+        Ok(Written {
+            permissive: row.try_get(0)?,
+            using: row.try_get::<_, String>(1)?.into(),
+            name: row.try_get::<_, String>(2)?.into(),
+        })
+    };
+    rows(client, POLICIES, &[&table, &role]).await?.iter().map(policy).collect()
 }
 
 /// Reads and compiles the policies of a table that decide for a role. `None`: they cannot be compiled, because the table
@@ -93,16 +127,15 @@ pub(crate) async fn load(
     table: &Table,
     role: &str,
     catalog: &mut Catalog,
+    stats: &RelationStats,
 ) -> Result<Option<Loaded>, Error> {
     let Some(own) = own(client, table).await? else { return Ok(None) };
-    let found = rows(client, POLICIES, &[&table.oid, &role]).await?;
-    let mut texts: Vec<(bool, String)> = Vec::with_capacity(found.len());
-    for row in &found {
-        texts.push((row.try_get(0)?, row.try_get(1)?));
-    }
-    let policies: Vec<Policy<'_>> =
-        texts.iter().map(|(permissive, using)| Policy { permissive: *permissive, using }).collect();
-    let mut compiled = policy::compile(&policies, &own, catalog);
+    let written = written(client, table.oid, role).await?;
+    let distrusted =
+        stats.distrusted(table.oid, written.iter().map(|policy| (&*policy.name, &*policy.using)));
+    let policies: Vec<Policy<'_>> = written.iter().map(Written::policy).collect();
+    let compile = |catalog: &Catalog| policy::compile_distrusting(&policies, &own, catalog, &distrusted);
+    let mut compiled = compile(catalog);
     for _ in 0..ROUNDS {
         if compiled.wanted().is_empty() {
             break;
@@ -110,9 +143,13 @@ pub(crate) async fn load(
         for wanted in compiled.wanted() {
             supply(client, catalog, wanted).await?;
         }
-        compiled = policy::compile(&policies, &own, catalog);
+        compiled = compile(catalog);
     }
-    Ok(Some(Loaded { policies: Arc::new(compiled), casts: casts(client, table).await? }))
+    Ok(Some(Loaded {
+        written: Arc::clone(&written),
+        policies: Arc::new(compiled),
+        casts: casts(client, table).await?,
+    }))
 }
 
 /// The table as the compiler knows it, if its columns are those that are known of it.
@@ -138,7 +175,11 @@ async fn casts(client: &impl GenericClient, table: &Table) -> Result<Arc<[Box<st
 }
 
 /// Loads what the compiler wants.
-async fn supply(client: &impl GenericClient, catalog: &mut Catalog, wanted: &Wanted) -> Result<(), Error> {
+pub(super) async fn supply(
+    client: &impl GenericClient,
+    catalog: &mut Catalog,
+    wanted: &Wanted,
+) -> Result<(), Error> {
     match wanted {
         Wanted::Relations(name) => catalog.put_relations(name.clone(), relations(client, name).await?),
         Wanted::Functions(name) => {
@@ -166,7 +207,7 @@ async fn supply(client: &impl GenericClient, catalog: &mut Catalog, wanted: &Wan
     Ok(())
 }
 
-async fn relations(client: &impl GenericClient, name: &str) -> Result<Vec<Relation>, Error> {
+pub(super) async fn relations(client: &impl GenericClient, name: &str) -> Result<Vec<Relation>, Error> {
     rows(client, RELATIONS, &[&name]).await?.iter().map(relation).collect()
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use realtime_changes::{RoleAccess, SubscriptionKey, Table};
 use realtime_pgoutput::{Oid, message::Relation};
 
-use crate::{Notice, SubscribeRequest};
+use crate::{Notice, RelationCounters, SubscribeRequest};
 
 /// A channel and where it is attached.
 pub(super) struct Watcher {
@@ -31,6 +31,8 @@ pub(super) struct Known {
     pub(super) access: HashMap<Arc<str>, Arc<RoleAccess>>,
     /// Of what was read: see [`catalog::fingerprints`](crate::catalog::fingerprints).
     pub(super) fingerprint: Option<i64>,
+    /// What is decided about its rows.
+    pub(super) counters: Arc<RelationCounters>,
 }
 
 impl Known {

@@ -11,6 +11,7 @@ use super::{
     failed::Failed,
     lanes,
     live::{Binding, Event},
+    self_check,
 };
 use crate::{SubscribeRequest, live, live_settings, pool, request::Found};
 
@@ -19,6 +20,8 @@ use crate::{SubscribeRequest, live, live_settings, pool, request::Found};
 pub(in crate::worker) enum Answer {
     /// A filter that takes long was answered.
     Filter(lanes::Answer),
+    /// A verdict that compiled policies gave was compared with the database's.
+    Verdict(self_check::Found),
     /// Something about live results.
     Live(Event),
 }
@@ -28,6 +31,7 @@ impl State {
     pub(in crate::worker) async fn answer(&mut self) -> Answer {
         tokio::select! {
             answer = self.aside.answer() => Answer::Filter(answer),
+            found = self.self_check.found() => Answer::Verdict(found),
             event = self.live.event() => Answer::Live(event),
         }
     }
@@ -36,6 +40,7 @@ impl State {
     pub(in crate::worker) async fn answered(&mut self, answer: Answer) {
         match answer {
             Answer::Filter(answer) => self.filter_answered(answer).await,
+            Answer::Verdict(found) => self.compared(found).await,
             Answer::Live(event) => self.live.happens(event),
         }
     }

@@ -109,7 +109,8 @@ impl State {
         {
             self.forget_policies();
         }
-        let loaded = compiled::load(&client, &table, role, &mut self.judging.catalog).await?;
+        let loaded =
+            compiled::load(&client, &table, role, &mut self.judging.catalog, &self.stats.relations).await?;
         self.judging.print = Some(compiled::print(&client, &self.judging.catalog, &publications).await?);
         let Some(loaded) = loaded else {
             self.engine.put_policies(oid, role, None);
@@ -239,11 +240,13 @@ impl State {
 
     /// A row of a table, or all of it, has changed: what policies read in it is out of date.
     pub(super) fn reads_change(&mut self, table: Oid) {
+        self.self_check.void(|open| open.reads.contains(&table));
         self.engine.changed(table);
     }
 
     /// All policies are compiled again before they judge.
     pub(super) fn forget_policies(&mut self) {
+        self.self_check.void_all();
         self.engine.forget_policies();
         self.judging.rules.clear();
         self.judging.catalog = Catalog::default();

@@ -220,6 +220,7 @@ impl State {
             logged: version.logged.clone(),
             key: version.key.clone(),
             access: HashMap::new(),
+            counters: self.known.get(&oid).map(|known| Arc::clone(&known.counters)).unwrap_or_default(),
             fingerprint: self.known.get(&oid).and_then(|known| known.fingerprint),
         };
         self.known.insert(oid, known);

@@ -18,7 +18,11 @@ use super::{
     transaction::Transaction,
     waiting::{Unjudged, Waiting},
 };
-use crate::{Notice, questions};
+use crate::{
+    Notice,
+    failpoints::{self, Point},
+    questions,
+};
 
 /// Changes that are checked together at most.
 const MAX_WAITING: usize = 256;
@@ -78,7 +82,9 @@ impl State {
             return;
         }
         self.passes(oid);
-        self.reads_change(oid);
+        if !failpoints::reach(Point::PolicyTableChanged).await {
+            self.reads_change(oid);
+        }
         let row = Unjudged { action, oid, new, old, transaction };
         if self.unjudged.is_empty() && !self.engine.may_grow_old(oid) {
             self.judge(row).await;
@@ -173,8 +179,9 @@ impl State {
         for _ in 0..MAX_CALLS {
             let mut matched = self.engine.match_row(&waiting.change(), now());
             let needs = std::mem::take(&mut matched.needs);
-            self.stats.judged.fetch_add(matched.judged, Ordering::Relaxed);
+            self.count_judged(waiting.relation.oid, matched.judged);
             if needs.is_empty() || !self.answer_calls(waiting.relation.oid, &needs).await {
+                self.perhaps_compare(waiting, matched.judged);
                 return matched;
             }
         }

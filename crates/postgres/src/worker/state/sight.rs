@@ -104,6 +104,8 @@ impl State {
             shares_plans: self.shares_plans,
         };
         let verdicts = if inquiry.parties.is_empty() { Vec::new() } else { self.verdicts(&inquiry).await };
+        let asked: u64 = inquiry.parties.iter().map(|asked| asked.rows.len() as u64).sum();
+        let mut kept_back = 0;
         let sights = self.sights(oid, &inquiry, &verdicts);
         let mut withheld: HashMap<PartyId, HashSet<ChannelId>> = HashMap::new();
         for (image, sight) in changes.iter().zip(&sights) {
@@ -121,10 +123,15 @@ impl State {
                 } else if sees {
                     seen.row.extend(guarded.iter().map(|guarded| guarded.key));
                 } else if place.is_none_or(|place| sight.failed_for.contains(&place)) {
+                    kept_back += 1;
                     let channels = guarded.iter().filter_map(|guarded| self.engine.channel(oid, guarded.key));
                     withheld.entry(*id).or_default().extend(channels);
                 }
             }
+        }
+        if let Some(known) = self.known.get(&oid) {
+            known.counters.asked.add(asked);
+            known.counters.withheld.add(kept_back);
         }
         for (id, channels) in withheld {
             self.withheld(oid, id, &channels);

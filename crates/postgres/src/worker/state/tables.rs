@@ -73,7 +73,10 @@ impl State {
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
         drop(client);
+        let secured = table.as_ref().filter(|table| table.row_security);
+        let counters = secured.map(|table| self.stats.relations.of(&table.schema, &table.name));
         let known = Known {
+            counters: counters.unwrap_or_default(),
             relation: Arc::clone(&relation),
             table: table.clone(),
             logged,
@@ -82,6 +85,7 @@ impl State {
             fingerprint,
         };
         self.known.insert(oid, known);
+        self.self_check.void(|open| open.oid == oid);
         match table {
             Some(table) => self.attach_all(&table, &relation, places.unwrap_or_default()).await,
             None => Ok(()),

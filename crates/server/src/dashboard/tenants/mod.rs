@@ -5,6 +5,7 @@ mod database;
 mod fields;
 mod flags;
 mod known;
+pub mod policies;
 mod runtime;
 pub mod schema;
 
@@ -150,6 +151,7 @@ pub async fn show(
         section {
             h2 { "Database" }
             (database)
+            p { a href=(format!("{BASE}/{path}/policies")) { "Policies of published tables" } }
             p { a href=(format!("{BASE}/{path}/schema")) { "Schema and migrations" } }
         }
         section { h2 { "Feature flags" } (flags) }

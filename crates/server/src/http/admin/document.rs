@@ -2,7 +2,7 @@
 
 use utoipa::{Modify, OpenApi};
 
-use super::{health, operations, read, write};
+use super::{health, operations, policies, read, write};
 
 /// The operations.
 #[derive(OpenApi)]
@@ -16,6 +16,7 @@ use super::{health, operations, read, write};
         operations::reload,
         operations::shutdown,
         health::health,
+        policies::show,
     ),
     tags((
         name = "Tenants",

@@ -5,6 +5,7 @@ mod document;
 mod health;
 mod operations;
 mod outcomes;
+mod policies;
 mod read;
 mod shapes;
 mod view;
@@ -35,6 +36,7 @@ pub(super) fn routes(node: &Arc<Node>) -> Router<Web> {
     let administered = Router::new()
         .route("/tenants", get(read::list).post(write::post).fallback(not_found))
         .route("/tenants/{tenant}", tenant)
+        .route("/tenants/{tenant}/policies", get(policies::show).fallback(not_found))
         .route("/tenants/{tenant}/reload", post(operations::reload).fallback(not_found))
         .route("/tenants/{tenant}/shutdown", post(operations::shutdown).fallback(not_found))
         .route_layer(from_fn_with_state(Arc::clone(node), administer));

@@ -204,3 +204,96 @@ pub(super) enum Written {
     #[response(status = 501)]
     Configured(Message),
 }
+
+/// The published tables.
+#[derive(ToSchema)]
+pub(super) struct PoliciesData {
+    data: PolicyReport,
+}
+
+/// What becomes of the policies of published tables.
+#[derive(ToSchema)]
+struct PolicyReport {
+    /// The publication of row changes.
+    publication: String,
+    /// Its tables, by name.
+    tables: Vec<TablePolicies>,
+    /// Whether it has more tables than are shown.
+    is_cut: bool,
+}
+
+/// The policies of a table.
+#[derive(ToSchema)]
+struct TablePolicies {
+    schema: String,
+    name: String,
+    /// Whether row-level security is on.
+    row_security: bool,
+    /// Channels that watch it through this node, by role.
+    watchers: BTreeMap<String, u64>,
+    /// Verdicts about its rows since the node started.
+    counted: Option<Counted>,
+    /// Roles for which the same holds stand together.
+    roles: Vec<RolePolicies>,
+}
+
+/// Verdicts about rows, for one role and claims each.
+#[derive(ToSchema)]
+struct Counted {
+    /// Given by compiled policies.
+    compiled: u64,
+    /// Given by the database.
+    asked: u64,
+    /// Not given: the policies could not be evaluated.
+    withheld: u64,
+    /// Compiled ones that the database contradicted.
+    mismatch: u64,
+}
+
+/// The policies that decide for some roles.
+#[derive(ToSchema)]
+struct RolePolicies {
+    roles: Vec<String>,
+    /// Whether they see all rows, whatever the policies say.
+    bypasses: bool,
+    policies: Vec<PolicyFacts>,
+}
+
+/// A policy.
+#[derive(ToSchema)]
+struct PolicyFacts {
+    name: String,
+    permissive: bool,
+    /// Its condition.
+    using: String,
+    /// Who decides: the server, the server as far as it can, or the database for each row.
+    decided: Decided,
+    /// What the database is asked about, and why.
+    asked: Vec<AskedPart>,
+    /// The tables that it reads.
+    reads: Vec<ReadTable>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+enum Decided {
+    Compiled,
+    InPart,
+    Asked,
+}
+
+/// A part of a policy that the database is asked about.
+#[derive(ToSchema)]
+struct AskedPart {
+    text: String,
+    /// Why it is not compiled, and what helps.
+    why: String,
+}
+
+/// A table that a policy reads.
+#[derive(ToSchema)]
+struct ReadTable {
+    name: String,
+    /// Whether all of its changes come with the log.
+    in_stream: bool,
+}

@@ -11,8 +11,8 @@ use realtime_channels::{
 };
 use realtime_cluster::Cluster;
 use realtime_codes::ErrorCode;
-use realtime_metrics::Snapshot;
-use realtime_postgres::Stats;
+use realtime_metrics::{Counter, Snapshot};
+use realtime_postgres::{RelationCounters, Stats};
 use tokio::time::Instant;
 
 use super::{
@@ -196,6 +196,9 @@ type Number = fn(&Shown) -> u64;
 /// A number that a tenant's database counts.
 type DatabaseNumber = fn(&Stats) -> u64;
 
+/// A number of one of its tables.
+type RelationNumber = fn(&RelationCounters) -> &Counter;
+
 /// A histogram of a tenant's database.
 type DatabaseHistogram = fn(&Stats) -> Snapshot;
 
@@ -238,6 +241,7 @@ fn tenants(out: &mut Exposition, shown: &[Shown]) {
     }
     database_histograms(out, shown);
     database_numbers(out, shown);
+    relation_numbers(out, shown);
 }
 
 fn database_histograms(out: &mut Exposition, shown: &[Shown]) {
@@ -254,6 +258,27 @@ fn database_histograms(out: &mut Exposition, shown: &[Shown]) {
         let mut family = out.family(family);
         for shown in shown {
             family.histogram(&[&shown.name], &read(&shown.counters.database));
+        }
+    }
+}
+
+/// What was decided about rows under row-level security, by table.
+fn relation_numbers(out: &mut Exposition, shown: &[Shown]) {
+    let numbers: [(&'static Family, RelationNumber); 5] = [
+        (&f::CHANGES_COMPILED, |counters| &counters.compiled),
+        (&f::CHANGES_ASKED, |counters| &counters.asked),
+        (&f::CHANGES_WITHHELD, |counters| &counters.withheld),
+        (&f::CHANGES_COMPARED, |counters| &counters.compared),
+        (&f::CHANGES_MISMATCH, |counters| &counters.mismatch),
+    ];
+    let relations: Vec<_> =
+        shown.iter().map(|shown| (shown, shown.counters.database.relations.all())).collect();
+    for (family, read) in numbers {
+        let mut family = out.family(family);
+        for (shown, relations) in &relations {
+            for (relation, counters) in relations {
+                family.add(&[relation, &shown.name], read(counters).get() as f64);
+            }
         }
     }
 }

@@ -133,6 +133,16 @@ families! {
         "Roles and claims whose sight of rows was checked";
     CHANGES_JUDGED = Counter "realtime_changes_judged" ["tenant"] / 1.0
         "Verdicts about rows that compiled policies gave without the database";
+    CHANGES_COMPILED = Counter "realtime_changes_compiled" ["relation", "tenant"] / 1.0
+        "The same by table: the first 100 of a tenant that had rows; all others are `other`";
+    CHANGES_ASKED = Counter "realtime_changes_asked" ["relation", "tenant"] / 1.0
+        "Verdicts about rows that the database was asked for, by table";
+    CHANGES_WITHHELD = Counter "realtime_changes_withheld" ["relation", "tenant"] / 1.0
+        "Rows withheld from a role and claims because policies could not be evaluated, by table";
+    CHANGES_COMPARED = Counter "realtime_changes_compared" ["relation", "tenant"] / 1.0
+        "Compiled verdicts that the database was asked about too, by table";
+    CHANGES_MISMATCH = Counter "realtime_changes_mismatch" ["relation", "tenant"] / 1.0
+        "Compiled verdicts that the database contradicted, by table: should be 0";
     CHANGES_CHECK_ROUNDS = Counter "realtime_changes_check_rounds" ["tenant"] / 1.0
         "Times the database was asked who sees rows";
     CHANGES_CHECK_SECONDS = Counter "realtime_changes_check_seconds" ["tenant"] / 1e6

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use realtime_testkit::{Nats, Server, TestDb, Version};
 use serde_json::json;
 
-use super::options;
+use super::{options, policies::SCHEMA};
 use crate::{BINARY, browser::scenario};
 
 /// Logging in, nodes, a tenant of another node, stopping its database there, feature flags, SQL; accessibility, in the
@@ -12,6 +12,7 @@ use crate::{BINARY, browser::scenario};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dashboard() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
+    db.sql(SCHEMA).await?;
     let nats = Nats::start(&[]).await?;
     let options = options().env("DB_ENC_KEY", "1234567890123456").env("NATS_URL", &nats.url());
     let other = Server::start(BINARY, &db, options.clone().env("REGION", "us-east-1")).await?;

@@ -1,0 +1,41 @@
+//! What operators want to know of the policies of watched tables.
+
+use tokio::{
+    sync::oneshot,
+    time::{self, Duration},
+};
+
+use super::TenantDatabase;
+use crate::{
+    ConnectError, PolicyReport, pool, publication,
+    visibility::compiled::{self, Watching},
+    worker::Command,
+};
+
+/// How long the worker is waited for: it may wait for the database itself.
+const WORKER_LIMIT: Duration = Duration::from_secs(1);
+
+impl TenantDatabase {
+    /// What becomes of the policies of the published tables: which are compiled, which are asked about each row, and why.
+    /// Nothing is changed.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the database cannot be asked.
+    pub async fn policies(&self) -> Result<PolicyReport, ConnectError> {
+        let publication = &self.inner.config.publication;
+        let watching = time::timeout(WORKER_LIMIT, self.watching()).await.ok().flatten().unwrap_or_default();
+        let client = pool::get(self.pool()?).await?;
+        let stats = &self.inner.stats.relations;
+        compiled::explain(&client, publication, &[publication, publication::NAME], &watching, stats)
+            .await
+            .map_err(|error| ConnectError::from_code(error.code(), pool::describe(&error)))
+    }
+
+    /// Which tables are watched. `None`: nobody has watched any.
+    async fn watching(&self) -> Option<Watching> {
+        let worker = self.inner.worker.get()?;
+        let (reply, answer) = oneshot::channel();
+        worker.send(Command::Watching(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}

@@ -43,6 +43,7 @@ mod least_privilege;
 mod legacy;
 mod limits;
 mod listener;
+mod live_clients;
 mod longpoll;
 mod memory;
 mod metadata;

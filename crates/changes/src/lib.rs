@@ -28,6 +28,7 @@ mod question;
 mod quotes;
 mod refusal;
 mod row;
+mod row_view;
 mod time;
 mod tree;
 mod truth;
@@ -42,11 +43,14 @@ pub use engine::{
 };
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;
-pub use params::{EventFilter, NamePattern, ParamsError, SubscriptionSpec, legacy_params};
+pub use params::{
+    EventFilter, LiveError, LiveSpec, NamePattern, OrderBy, ParamsError, SubscriptionSpec, legacy_params,
+};
 pub use path::{JsonPath, PathTooLong};
 pub use plan::{LiteralCheck, Plan, plan};
 pub use predicate::Predicate;
 pub use question::{Ask, Compare, Form, Part, Question};
 pub use refusal::SubscribeRefusal;
+pub use row_view::RowView;
 pub use tree::Tree;
 pub use truth::Truth;

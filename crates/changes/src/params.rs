@@ -1,5 +1,8 @@
 //! What a client asks to watch (postgres_changes 1.1 to 1.4, 1.7).
 
+mod live;
+
+pub use live::{LiveError, LiveSpec, OrderBy};
 use realtime_pgoutput::OWN_SCHEMAS;
 use serde_json::{Map, Value};
 
@@ -83,6 +86,8 @@ pub struct SubscriptionSpec {
     pub filters: Vec<Tree<Filter>>,
     /// Columns to send, in the order of the request; `None` for all.
     pub select: Option<Vec<Box<str>>>,
+    /// What keeps a result, where rows are wanted and not events.
+    pub live: Option<LiveSpec>,
 }
 
 /// Parameters that cannot be used. `Display` is what the client is told (E2a to E2d).
@@ -112,6 +117,14 @@ pub enum ParamsError {
         "Column selection is not supported for wildcard subscriptions. Provide an explicit schema and table name."
     )]
     SelectOnWildcard,
+    /// The order, limit or key of a live binding cannot be used.
+    #[error("Error parsing `live` params: {0}")]
+    Live(#[from] LiveError),
+    /// `live` with a wildcard.
+    #[error(
+        "Live rows are not supported for wildcard subscriptions. Provide an explicit schema and table name."
+    )]
+    LiveOnWildcard,
 }
 
 impl SubscriptionSpec {
@@ -152,12 +165,14 @@ impl SubscriptionSpec {
             (None, Some(Value::String(table)), None) => ("public", &**table, ""),
             _ => return Err(ParamsError::NoTarget(rendered(params))),
         };
-        let filters = filter::parse(filter)?;
+        let mut filters = filter::parse(filter)?;
+        let live = LiveSpec::parse(params, &mut filters)?;
         let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
         if too_long(schema)
             || too_long(table)
             || select.iter().flatten().any(|column| too_long(column))
             || filters.iter().flat_map(Tree::leaves).any(|filter| too_long(&filter.column))
+            || live.iter().flat_map(LiveSpec::columns).any(too_long)
         {
             return Err(ParamsError::NameTooLong);
         }
@@ -165,7 +180,10 @@ impl SubscriptionSpec {
         if select.is_some() && (schema == NamePattern::Any || table == NamePattern::Any) {
             return Err(ParamsError::SelectOnWildcard);
         }
-        Ok(Self { event, schema, table, filters, select })
+        if live.is_some() && (schema == NamePattern::Any || table == NamePattern::Any) {
+            return Err(ParamsError::LiveOnWildcard);
+        }
+        Ok(Self { event, schema, table, filters, select, live })
     }
 
     /// Whether a table of this name is meant. The server's own schema must be named.

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use realtime_changes::{ChannelId, Delivery};
+use realtime_changes::{Action, ChannelId, Delivery, Recipient};
 use realtime_hub::{Closed, Outbox};
 use realtime_postgres::{ChangeSink, Notice};
 use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode};
@@ -180,18 +180,12 @@ impl ChangeSink for Routes {
         let mut groups: HashMap<FrameKey<'_>, Vec<&Arc<Route>>> = HashMap::new();
         for recipient in &delivery.recipients {
             let Some(route) = routes.get(&recipient.channel) else { continue };
-            let key =
-                FrameKey { vsn: route.vsn, legacy: route.legacy, topic: &route.topic, ids: &recipient.ids };
-            groups.entry(key).or_default().push(route);
+            groups.entry(FrameKey::of(route, recipient)).or_default().push(route);
         }
         // Frames are made one after the other. Only their receivers hold them, so they are freed when the receivers
         // are closed.
-        for (FrameKey { vsn, legacy, topic, ids }, routes) in groups {
-            let frame = if legacy {
-                encode::legacy_change(vsn, topic, delivery.action.as_str(), &delivery.data)
-            } else {
-                encode::postgres_changes(vsn, topic, ids, &delivery.data)
-            };
+        for (key, routes) in groups {
+            let frame = key.frame(delivery.action, &delivery.data);
             for route in routes {
                 // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
                 if route.push(frame.clone()) == Ok(true) {
@@ -199,6 +193,37 @@ impl ChangeSink for Routes {
                 }
             }
         }
+    }
+
+    fn rows(&self, to: &[Recipient], rows: &[(Action, Bytes)], first: bool) {
+        if !first {
+            let ids: usize = to.iter().map(|recipient| recipient.ids.len()).sum();
+            self.meters.db_events().add((ids * rows.len()) as u64);
+        }
+        let routes = self.routes.read();
+        let mut groups: HashMap<FrameKey<'_>, Vec<&Arc<Route>>> = HashMap::new();
+        for recipient in to {
+            let Some(route) = routes.get(&recipient.channel) else { continue };
+            groups.entry(FrameKey::of(route, recipient)).or_default().push(route);
+        }
+        for (action, data) in rows {
+            self.meters.counters().payload(MessageType::PostgresChanges, data.len());
+            for (key, routes) in &groups {
+                let frame = key.frame(*action, data);
+                for route in routes {
+                    // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
+                    if route.push(frame.clone()) == Ok(true) && !first {
+                        self.behind.add(&route.outbox, &route.patience);
+                    }
+                }
+            }
+        }
+    }
+
+    fn room(&self, channel: ChannelId) -> Option<bool> {
+        let routes = self.routes.read();
+        let outbox = routes.get(&channel).map(|route| &route.outbox).filter(|outbox| !outbox.is_closed())?;
+        Some(outbox.has_room())
     }
 
     fn relieve(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
@@ -216,6 +241,7 @@ impl ChangeSink for Routes {
             Notice::Subscribed => SystemMessage::subscribed(),
             Notice::Gap { code, text } => SystemMessage::gap(Extension::PostgresChanges, code, text),
             Notice::Warning { code, text } => SystemMessage::warning(Extension::PostgresChanges, code, text),
+            Notice::Complete { id, rows } => SystemMessage::complete(id, rows),
             Notice::Dropped(count) => {
                 let limit = self.meters.db_events().limit();
                 SystemMessage::dropped(Extension::PostgresChanges, count, limit)
@@ -232,6 +258,19 @@ struct FrameKey<'a> {
     legacy: bool,
     topic: &'a str,
     ids: &'a [u32],
+}
+
+impl<'a> FrameKey<'a> {
+    fn of(route: &'a Route, recipient: &'a Recipient) -> Self {
+        Self { vsn: route.vsn, legacy: route.legacy, topic: &route.topic, ids: &recipient.ids }
+    }
+
+    fn frame(&self, action: Action, data: &[u8]) -> Bytes {
+        match self.legacy {
+            true => encode::legacy_change(self.vsn, self.topic, action.as_str(), data),
+            false => encode::postgres_changes(self.vsn, self.topic, self.ids, data),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use realtime_changes::{ChannelId, Delivery};
+use realtime_changes::{Action, ChannelId, Delivery, Recipient};
 use realtime_codes::ErrorCode;
 use realtime_hub::{Audience, FanOut, Hub, RoomKey};
 use realtime_postgres::{ChangeSink, DatabaseBroadcast, MessageBody, Notice, Relief};
@@ -61,6 +62,14 @@ impl DatabaseSink {
 impl ChangeSink for DatabaseSink {
     fn deliver(&self, delivery: Delivery) {
         self.routes.deliver(delivery);
+    }
+
+    fn rows(&self, to: &[Recipient], rows: &[(Action, Bytes)], first: bool) {
+        self.routes.rows(to, rows, first);
+    }
+
+    fn room(&self, channel: ChannelId) -> Option<bool> {
+        self.routes.room(channel)
     }
 
     fn notice(&self, channel: ChannelId, notice: Notice) {

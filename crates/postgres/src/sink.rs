@@ -2,7 +2,8 @@
 
 use std::{borrow::Cow, pin::Pin};
 
-use realtime_changes::{ChannelId, Delivery, SubscribeRefusal};
+use bytes::Bytes;
+use realtime_changes::{Action, ChannelId, Delivery, Recipient, SubscribeRefusal};
 
 use crate::DatabaseBroadcast;
 
@@ -10,6 +11,13 @@ use crate::DatabaseBroadcast;
 pub trait ChangeSink: Send + Sync + 'static {
     /// Hands over a change, in commit order. Must not block.
     fn deliver(&self, delivery: Delivery);
+    /// Hands over rows of a live result to those who get all of them, in order. Rows that a binding begins with
+    /// (`first`) count as no events. Must not block.
+    fn rows(&self, _to: &[Recipient], _rows: &[(Action, Bytes)], _first: bool) {}
+    /// Whether the receiver of a channel has room for more rows to begin with; `None` if it is gone.
+    fn room(&self, _channel: ChannelId) -> Option<bool> {
+        Some(true)
+    }
     /// Tells a channel what became of its subscription later in life. Must not block.
     fn notice(&self, channel: ChannelId, notice: Notice);
     /// A wait for receivers that have fallen behind, if there are any: bounded, so that nobody can hold up the others
@@ -60,6 +68,13 @@ pub enum Notice {
     },
     /// So many row changes were not delivered, because there were too many.
     Dropped(u64),
+    /// The live binding with this id has all rows of its result: so many.
+    Complete {
+        /// Its id.
+        id: u32,
+        /// How many rows there are.
+        rows: usize,
+    },
 }
 
 impl Notice {

@@ -56,6 +56,8 @@ pub struct SystemMessage {
     message: Cow<'static, str>,
     /// How many things it speaks of: only of [`dropped`](Self::dropped).
     count: Option<u64>,
+    /// Of which subscription, and how many rows it has: only of [`complete`](Self::complete).
+    rows: Option<(u32, usize)>,
     /// Whether the payload names the channel.
     channel: bool,
 }
@@ -69,6 +71,7 @@ impl SystemMessage {
             status: Status::Ok,
             code: None,
             count: None,
+            rows: None,
             message: Cow::Borrowed("Subscribed to PostgreSQL"),
             channel: true,
         }
@@ -82,6 +85,7 @@ impl SystemMessage {
             status: Status::Ok,
             code: None,
             count: None,
+            rows: None,
             message: Cow::Borrowed("Replication connection established"),
             channel: true,
         }
@@ -95,6 +99,7 @@ impl SystemMessage {
             status: Status::Ok,
             code: None,
             count: None,
+            rows: None,
             message: Cow::Borrowed("Server requested disconnect"),
             channel: false,
         }
@@ -145,13 +150,20 @@ impl SystemMessage {
         Self { count: Some(count), ..Self::warning(extension, ErrorCode::MessagesDropped, text) }
     }
 
+    /// A live binding has all rows of its result (live 2).
+    #[must_use]
+    pub fn complete(id: u32, rows: usize) -> Self {
+        let done = Self::new(Extension::PostgresChanges, Status::Ok, None, "Live rows are complete");
+        Self { rows: Some((id, rows)), ..done }
+    }
+
     fn new(
         extension: Extension,
         status: Status,
         code: Option<&'static str>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { extension, status, code, message: message.into(), count: None, channel: true }
+        Self { extension, status, code, message: message.into(), count: None, rows: None, channel: true }
     }
 
     /// Appends the payload; `sub_topic` is the topic without `realtime:`.
@@ -168,6 +180,9 @@ impl SystemMessage {
         }
         if let Some(count) = self.count {
             out.extend_from_slice(format!(",\"count\":{count}").as_bytes());
+        }
+        if let Some((id, rows)) = self.rows {
+            out.extend_from_slice(format!(",\"ids\":[{id}],\"rows\":{rows}").as_bytes());
         }
         if self.channel {
             out.extend_from_slice(b",\"channel\":");

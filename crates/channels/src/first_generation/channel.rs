@@ -429,5 +429,6 @@ fn spec(topic: &str, dotted: bool) -> Option<SubscriptionSpec> {
         table: table.map_or(NamePattern::Any, |table| NamePattern::Exact(table.into())),
         filters,
         select: None,
+        live: None,
     })
 }

@@ -57,6 +57,7 @@ mod quick_start;
 mod rest;
 mod supabase_compose;
 mod tokens;
+mod watch;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

@@ -15,7 +15,13 @@ export async function settle(feed, writes, patience, send, keyOf) {
     try {
         const rows = await send();
         const returned = new Map(rows?.map((row) => [keyOf(row), row]));
-        await Promise.all(waiting.map((one) => one.until(returned.get(one.write.key))));
+        // An inserted row may have got its key from the database: it comes under that one.
+        const other = (place) => (rows?.length === writes.length ? rows[place] : undefined);
+        const until = (one, place) => {
+            const row = returned.get(one.write.key) ?? (one.write.type === 'insert' ? other(place) : undefined);
+            return one.until(row, row && keyOf(row));
+        };
+        await Promise.all(waiting.map(until));
     }
     finally {
         for (const one of waiting)
@@ -30,23 +36,31 @@ class Waiting {
     patience;
     #news = () => { };
     #watch;
+    #key;
     constructor(feed, write, patience) {
         this.feed = feed;
         this.write = write;
         this.patience = patience;
+        this.#key = write.key;
         this.#watch = feed?.watch(write.key, () => this.#news());
     }
     stop() {
         this.#watch?.stop();
     }
     #isShown(returned) {
-        const row = this.feed?.rows.get(this.write.key);
+        const row = this.feed?.rows.get(this.#key);
         if (this.write.type === 'delete')
             return row === undefined;
         return row !== undefined && shows(row, returned ?? this.write.values);
     }
-    until(returned) {
+    /** Waits for the row, under this key. */
+    until(returned, key = this.#key) {
         const { feed } = this;
+        if (feed && key !== this.#key) {
+            this.stop();
+            this.#key = key;
+            this.#watch = feed.watch(key, () => this.#news());
+        }
         const watch = this.#watch;
         if (!feed || !watch)
             return Promise.resolve();

@@ -1,7 +1,7 @@
 // A write is shown at once, and settles when its row has come back by the live binding.
 
 import { shows } from './equal.js'
-import type { Feed } from './feed.js'
+import type { Feed, Watch } from './feed.js'
 import type { Key } from './types.js'
 
 /** How long a row may be on its way that came in another form than it was written, in milliseconds. */
@@ -34,7 +34,13 @@ export async function settle<Row extends object>(
   try {
     const rows = await send()
     const returned = new Map(rows?.map((row) => [keyOf(row), row]))
-    await Promise.all(waiting.map((one) => one.until(returned.get(one.write.key))))
+    // An inserted row may have got its key from the database: it comes under that one.
+    const other = (place: number) => (rows?.length === writes.length ? rows[place] : undefined)
+    const until = (one: Waiting<Row>, place: number) => {
+      const row = returned.get(one.write.key) ?? (one.write.type === 'insert' ? other(place) : undefined)
+      return one.until(row, row && keyOf(row))
+    }
+    await Promise.all(waiting.map(until))
   } finally {
     for (const one of waiting) one.stop()
   }
@@ -44,13 +50,15 @@ export async function settle<Row extends object>(
 
 class Waiting<Row extends object> {
   #news = () => {}
-  #watch: { touched: boolean; stop: () => void } | undefined
+  #watch: Watch | undefined
+  #key: Key
 
   constructor(
     private readonly feed: Feed<Row> | undefined,
     readonly write: Write,
     private readonly patience: number,
   ) {
+    this.#key = write.key
     this.#watch = feed?.watch(write.key, () => this.#news())
   }
 
@@ -59,13 +67,19 @@ class Waiting<Row extends object> {
   }
 
   #isShown(returned: Row | undefined): boolean {
-    const row = this.feed?.rows.get(this.write.key)
+    const row = this.feed?.rows.get(this.#key)
     if (this.write.type === 'delete') return row === undefined
     return row !== undefined && shows(row, returned ?? this.write.values)
   }
 
-  until(returned: Row | undefined): Promise<void> {
+  /** Waits for the row, under this key. */
+  until(returned: Row | undefined, key: Key = this.#key): Promise<void> {
     const { feed } = this
+    if (feed && key !== this.#key) {
+      this.stop()
+      this.#key = key
+      this.#watch = feed.watch(key, () => this.#news())
+    }
     const watch = this.#watch
     if (!feed || !watch) return Promise.resolve()
     const patience = watch.touched ? Math.min(OTHER_FORM, this.patience) : this.patience

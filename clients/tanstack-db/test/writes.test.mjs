@@ -112,6 +112,15 @@ test('handlers may return the row as the database has it', async () => {
   assert.equal(collection.get(2).task, 'small')
 })
 
+test('a key of the database takes the place of one that was made up', async () => {
+  const { collection, channel } = await start(undefined, { onInsert: async () => ({ id: 2, task: 'b', done: false }) })
+  const insertion = collection.insert({ id: -1, task: 'b', done: false })
+  assert.equal(await isSettled(insertion), false)
+  insert(channel, { id: 2, task: 'b', done: false })
+  await insertion.isPersisted.promise
+  assert.deepEqual(collection.toArray.map(({ id }) => id), [1, 2])
+})
+
 test('several rows at once', async () => {
   const { supabase, collection, channel } = await start()
   const insertion = collection.insert([{ id: 2, task: 'b', done: false }, { id: 3, task: 'c', done: false }])

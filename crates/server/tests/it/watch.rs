@@ -115,7 +115,8 @@ async fn refusals_are_told() -> Result<()> {
     for (arguments, code, reason) in [
         (&["nowhere"][..], 1, "nowhere"),
         (&["items", "--token", "nonsense"], 1, "401"),
-        (&["items", "--filter", "words=is.banana"], 64, "filter"),
+        (&["items", "--filter", "words=is.banana"], 1, "is filter"),
+        (&["items", "--filter", "words"], 64, "filter"),
         (&["items", "--order", "id.sideways"], 64, "`order` must be"),
         (&["items", "--url", "localhost"], 64, "--url"),
     ] {

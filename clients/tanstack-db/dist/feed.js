@@ -2,6 +2,8 @@
 import { equal } from './equal.js';
 /** What the server says when all rows of the result were sent. */
 const COMPLETE = 'Live rows are complete';
+/** Codes of warnings after which no more rows come: the first two for good, the third until the database allows it again. */
+const REFUSED = ['LiveResultTooLarge', 'LiveKeyNotUnique', 'RealtimeDisabledForConfiguration'];
 /** After a channel that the server has closed, in milliseconds; doubled up to the second number. */
 const AGAIN = [1_000, 30_000];
 export class Feed {
@@ -114,12 +116,12 @@ export class Feed {
         this.#channel = undefined;
         this.#again = setTimeout(() => void this.#join(), Math.min(first * 2 ** this.#failures++, most));
     }
-    #told({ extension, status, message }) {
+    #told({ extension, status, message, code }) {
         if (extension === 'postgres_changes' && status === 'ok') {
             if (message === COMPLETE)
                 this.#complete();
         }
-        else if (status === 'error') {
+        else if (status === 'error' || REFUSED.includes(String(code))) {
             const error = new Error(String(message));
             this.sink.refused(error);
             this.#become('refused');

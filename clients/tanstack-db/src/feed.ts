@@ -6,6 +6,9 @@ import type { Client, Key, LiveRowsState } from './types.js'
 /** What the server says when all rows of the result were sent. */
 const COMPLETE = 'Live rows are complete'
 
+/** Codes of warnings after which no more rows come: the first two for good, the third until the database allows it again. */
+const REFUSED = ['LiveResultTooLarge', 'LiveKeyNotUnique', 'RealtimeDisabledForConfiguration']
+
 /** After a channel that the server has closed, in milliseconds; doubled up to the second number. */
 const AGAIN: [number, number] = [1_000, 30_000]
 
@@ -142,10 +145,10 @@ export class Feed<Row extends object> {
     this.#again = setTimeout(() => void this.#join(), Math.min(first * 2 ** this.#failures++, most))
   }
 
-  #told({ extension, status, message }: Record<string, unknown>): void {
+  #told({ extension, status, message, code }: Record<string, unknown>): void {
     if (extension === 'postgres_changes' && status === 'ok') {
       if (message === COMPLETE) this.#complete()
-    } else if (status === 'error') {
+    } else if (status === 'error' || REFUSED.includes(String(code))) {
       const error = new Error(String(message))
       this.sink.refused(error)
       this.#become('refused')

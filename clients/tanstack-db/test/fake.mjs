@@ -64,7 +64,7 @@ const change = (channel, eventType, row, old = {}) => channel.handlers.postgres_
 export const insert = (channel, row) => change(channel, 'INSERT', row)
 export const update = (channel, row) => change(channel, 'UPDATE', row, { id: row.id })
 export const remove = (channel, old) => change(channel, 'DELETE', {}, old)
-export const system = (channel, message, status = 'ok') => channel.handlers.system({ extension: 'postgres_changes', status, message })
+export const system = (channel, message, status = 'ok', code = undefined) => channel.handlers.system({ extension: 'postgres_changes', status, message, code })
 export const complete = (channel) => system(channel, 'Live rows are complete')
 
 export const until = async (look) => {

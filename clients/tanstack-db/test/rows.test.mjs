@@ -95,6 +95,23 @@ test('a refusal is told, and what comes later counts', async () => {
   assert.deepEqual([collection.status, collection.utils.state()], ['ready', 'live'])
 })
 
+test('a result that is ended is a refusal, and its rows may come back', async () => {
+  const supabase = new Fake()
+  const { collection, problems } = collect(supabase)
+  const channel = await supabase.joined()
+  channel.status('SUBSCRIBED')
+  insert(channel, { id: 1, task: 'a' })
+  const loaded = assert.rejects(collection.preload(), /more than 10000 rows/)
+  remove(channel, { id: 1 })
+  system(channel, 'it has more than 10000 rows', 'warning', 'LiveResultTooLarge')
+  await loaded
+  assert.deepEqual([collection.status, collection.utils.state(), problems.length], ['error', 'refused', 1])
+  // As when a table is published again: without a new join.
+  insert(channel, { id: 2, task: 'b' })
+  complete(channel)
+  assert.deepEqual([collection.status, collection.utils.state(), shown(collection)], ['ready', 'live', [{ id: 2, task: 'b' }]])
+})
+
 test('states are told, notices too', async () => {
   const supabase = new Fake()
   const { collection, problems } = collect(supabase)

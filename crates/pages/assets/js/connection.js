@@ -8,6 +8,9 @@ import { redact } from './redact.js'
 // What the server says when all live rows were sent.
 const COMPLETE = 'Live rows are complete'
 
+// Codes of warnings after which no live rows come.
+const NO_ROWS = ['LiveResultTooLarge', 'LiveKeyNotUnique', 'RealtimeDisabledForConfiguration']
+
 const reasonOf = ({ code, reason }) => [reason, code && `code ${code}`].filter(Boolean).join(', ') || 'connection lost'
 
 export class Connection {
@@ -155,7 +158,7 @@ export class Connection {
     if (message.status === 'ok') {
       this.#hooks.table(`${schema}.${table}`)
       if (this.#joined) this.#hooks.state('connected', `Connected to ${this.#form.host}`)
-    } else if (message.status !== 'warning') {
+    } else if (message.status !== 'warning' || NO_ROWS.includes(message.code)) {
       this.#hooks.table(null)
       this.#hooks.state('failed', String(message.message))
     }

@@ -70,10 +70,20 @@ pub(super) struct System {
     #[serde(default)]
     pub message: String,
     #[serde(default)]
+    pub code: Option<String>,
+    #[serde(default)]
     pub rows: Option<u64>,
 }
 
+/// Codes of results that are ended for good.
+const ENDED: [&str; 2] = ["LiveResultTooLarge", "LiveKeyNotUnique"];
+
 impl System {
+    /// Whether no more rows will come, whatever happens.
+    pub(super) fn is_end(&self) -> bool {
+        self.code.as_deref().is_some_and(|code| ENDED.contains(&code))
+    }
+
     /// Whether all rows of the result were sent.
     pub(super) fn is_complete(&self) -> bool {
         self.status == "ok" && self.extension == "postgres_changes" && self.message == "Live rows are complete"

@@ -51,12 +51,14 @@ enum End {
     Lost(String),
     /// The server does not want this.
     Refused(String),
+    /// The server has ended the result for good.
+    Ended(String),
 }
 
 /// Follows a server until nobody hears what is told. Once the rows were there, refusals are taken for passing troubles.
 ///
 /// # Errors
-/// When the server refuses before that.
+/// When the server refuses before that, or ends the result for good.
 pub(super) async fn follow(asked: &Asked, tell: &mpsc::Sender<Told>) -> Result<(), WatchError> {
     // The library for TLS is chosen once for the process. If that was done, it is the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -67,6 +69,7 @@ pub(super) async fn follow(asked: &Asked, tell: &mpsc::Sender<Told>) -> Result<(
         let why = match session.once().await {
             End::Unheard => return Ok(()),
             End::Refused(why) if !was_complete && !session.is_complete => return Err(WatchError(why)),
+            End::Ended(why) => return Err(WatchError(why)),
             End::Refused(why) | End::Lost(why) => why,
         };
         if session.is_complete {
@@ -165,6 +168,7 @@ impl Session<'_> {
                 self.is_complete = true;
                 Told::Complete { rows: system.rows }
             }
+            Incoming::System(system) if system.is_end() => return Err(End::Ended(system.message)),
             // Before the rows it is a refusal. Later the server may give them again by itself.
             Incoming::System(system) if system.status == "error" && !self.is_complete => {
                 return Err(End::Refused(system.message));

@@ -46,8 +46,8 @@ pub use ids::assign_ids;
 pub use params::{
     EventFilter, LiveError, LiveSpec, NamePattern, OrderBy, ParamsError, SubscriptionSpec, legacy_params,
 };
-pub use path::{JsonPath, PathTooLong};
-pub use plan::{LiteralCheck, Plan, plan};
+pub use path::{JsonPath, PathTooLong, Step as JsonStep};
+pub use plan::{LiteralCheck, Plan, Sought, plan};
 pub use predicate::Predicate;
 pub use question::{Ask, Compare, Form, Part, Question};
 pub use refusal::SubscribeRefusal;

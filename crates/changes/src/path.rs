@@ -21,11 +21,25 @@ pub struct JsonPath {
 
 /// A step into a document.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
+pub enum Step {
     /// The member of an object.
     Key(Box<str>),
     /// The element of an array, from the end if negative.
     Index(i32),
+}
+
+impl JsonPath {
+    /// The steps, from the outermost level on.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Whether what stands there is taken as text.
+    #[must_use]
+    pub const fn is_text(&self) -> bool {
+        self.as_text
+    }
 }
 
 impl std::fmt::Display for JsonPath {

@@ -1,8 +1,11 @@
 //! From what a client asked to what can be evaluated, for one table and one role (postgres_changes 1.6, 1.7).
 
+mod sought;
+
 use std::convert::Infallible;
 
 use realtime_pgoutput::{oid, parse_array};
+pub use sought::Sought;
 
 use crate::{
     Column, RoleAccess, SubscriptionSpec, Table,

@@ -65,6 +65,10 @@ codes! {
     JoinsRateLimitReached: Warning, "A handshake was refused because joins came too fast", "As ClientJoinRateLimitReached";
     JwtSignatureError: Warning, "A token is signed with another key", "Compare the tenant's secret with the one that signs the tokens";
     JwtSignerError: Warning, "There is no key for a token's `kid` or algorithm", "Add the key to the tenant's key set";
+    LiveKeyNotUnique: Warning, "Two rows of a live result had the same key; the result was ended and its rows have left", "Ask with a `key` of columns that tell rows apart";
+    LiveQueryFailed: Warning, "The query of a live result raised an error; it is tried again, and its clients keep what they have", "Try the query under the role: the text has the SQLSTATE";
+    LiveQueryTooSlow: Warning, "The query of a live result takes longer than `LIVE_STATEMENT_TIMEOUT`; it is tried again, and its clients keep what they have", "Look at the plan of the query: add an index, or ask for less";
+    LiveResultTooLarge: Warning, "A live result was ended, and its rows have left: it has more rows than `LIVE_MAX_ROWS`, or live results take more memory than `LIVE_MAX_MB`", "Ask for fewer rows, with a filter or a limit; or raise the bound";
     MalformedJWT: Warning, "A token is not a JWT", CLIENT;
     MalformedWebSocketMessage: Warning, "A frame or message breaks the protocol", CLIENT;
     MessagePerSecondRateLimitReached: Error, "Row changes came faster than the tenant allows and are dropped; channels were told. Or a socket that went on at ten times the limit was closed", "Raise `max_events_per_second`, or watch less";

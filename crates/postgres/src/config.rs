@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use realtime_tls::Route;
 use secrecy::SecretString;
 
-use crate::{PolicyMemory, Sharing};
+use crate::{LiveSettings, PolicyMemory, Sharing};
 
 /// Settings that make the text form of values the same everywhere (postgres_changes 7.1).
 pub(crate) const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
@@ -88,6 +88,8 @@ pub struct DatabaseConfig {
     pub old_server: bool,
     /// What the answers that policies are asked for may take, over all databases that share it.
     pub policy_memory: Arc<PolicyMemory>,
+    /// What live results may take.
+    pub live: LiveSettings,
     /// The other nodes: one of them reads the database for all.
     pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
@@ -120,6 +122,7 @@ impl Default for DatabaseConfig {
             silence_limit: Duration::from_secs(300),
             old_server: false,
             policy_memory: Arc::default(),
+            live: LiveSettings::default(),
             sharing: None,
             prepare: None,
         }

@@ -5,7 +5,18 @@ use std::sync::Arc;
 use realtime_changes::{ChannelId, SubscriptionSpec};
 use realtime_pgoutput::Oid;
 
-use crate::{Generation, catalog::Published};
+use crate::{Generation, catalog::Published, live::Source};
+
+/// A live binding that was found to be in order.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The id that the client knows it by.
+    pub(crate) id: u32,
+    /// What it asks for.
+    pub(crate) spec: Arc<SubscriptionSpec>,
+    /// Where its rows come from.
+    pub(crate) source: Arc<Source>,
+}
 
 /// What a channel wants to watch.
 #[derive(Debug, Clone)]
@@ -23,6 +34,19 @@ pub struct SubscribeRequest {
 }
 
 impl SubscribeRequest {
+    /// The same request for what is not live.
+    pub(crate) fn without(&self, live: &[Found]) -> Self {
+        let is_live = |id: u32| live.iter().any(|found| found.id == id);
+        let plain = self.subscriptions.iter().filter(|(id, _)| !is_live(*id));
+        Self { subscriptions: plain.cloned().collect(), ..self.clone() }
+    }
+
+    /// The same request for what does not ask to be live.
+    pub(crate) fn plain(&self) -> Self {
+        let plain = self.subscriptions.iter().filter(|(_, spec)| spec.live.is_none());
+        Self { subscriptions: plain.cloned().collect(), ..self.clone() }
+    }
+
     /// Whether one of the subscriptions means a table.
     pub(crate) fn names(&self, schema: &str, table: &str) -> bool {
         self.subscriptions.iter().any(|(_, spec)| spec.matches_name(schema, table))

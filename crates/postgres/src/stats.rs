@@ -16,6 +16,9 @@ const CHECK_TIMES: Bounds = &milliseconds([1, 5, 10, 50, 100, 250, 1_000, 5_000,
 /// Buckets of the set-up of a database.
 const SET_UP_TIMES: Bounds = &milliseconds([100, 500, 1_000, 5_000, 10_000, 30_000, 60_000, 120_000]);
 
+/// Buckets of readings of live results.
+const LIVE_TIMES: Bounds = &milliseconds([1, 5, 10, 50, 100, 250, 1_000, 5_000, 30_000]);
+
 /// Counters of a tenant's row changes, broadcasts and policies since the server started.
 #[derive(Debug)]
 pub struct Stats {
@@ -57,6 +60,14 @@ pub struct Stats {
     pub set_ups: Histogram,
     /// Set-ups that failed, in whole or in part.
     pub set_up_failures: Counter,
+    /// Live results that are kept now.
+    pub live_results: AtomicU64,
+    /// Rows of live results that are kept now.
+    pub live_rows: AtomicU64,
+    /// How long reading a live result took, sending included.
+    pub live_runs: Histogram,
+    /// Readings of live results that failed.
+    pub live_failures: Counter,
     /// Questions to the policies of private topics.
     pub policies: PolicyStats,
 }
@@ -83,6 +94,10 @@ impl Default for Stats {
             replays: Histogram::new(POLICY_TIMES),
             set_ups: Histogram::new(SET_UP_TIMES),
             set_up_failures: Counter::default(),
+            live_results: AtomicU64::default(),
+            live_rows: AtomicU64::default(),
+            live_runs: Histogram::new(LIVE_TIMES),
+            live_failures: Counter::default(),
             policies: PolicyStats::default(),
         }
     }

@@ -1,17 +1,23 @@
 //! What is checked before a channel is subscribed (postgres_changes 1.4, 1.7).
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use deadpool_postgres::{ClientWrapper as Client, Pool};
 use realtime_changes::{
-    Form, LiteralCheck, Plan, RoleAccess, SubscribeRefusal, SubscriptionSpec, Table, plan,
+    Form, LiteralCheck, LiveSpec, Plan, RoleAccess, SubscribeRefusal, SubscriptionSpec, Table, plan,
 };
 use realtime_pgoutput::{Oid, TypeRegistry};
 
 use crate::{
-    SubscribeRequest,
+    LiveSettings, SubscribeRequest,
     catalog::{self, Published},
-    pool, sqlstate,
+    live::{self, Kind, LiveRefusal},
+    pool,
+    request::Found,
+    sqlstate,
     validate::{self, Refused},
 };
 
@@ -110,12 +116,15 @@ pub(crate) struct Checked {
     pub(crate) literals: Literals,
     /// The published tables that it means, in the order of the publication.
     pub(crate) tables: Vec<Oid>,
+    /// Its live bindings.
+    pub(crate) live: Vec<Found>,
 }
 
 /// Checks every subscription of a request against the catalog. The first refusal counts.
 pub(crate) async fn check(
     pool: &Pool,
     publication: &str,
+    settings: &LiveSettings,
     request: &SubscribeRequest,
 ) -> Result<Checked, SubscribeRefusal> {
     let client = pool::get(pool)
@@ -136,9 +145,19 @@ pub(crate) async fn check(
         plans: Vec::new(),
         conditions: 0,
     };
-    for (_, spec) in &request.subscriptions {
+    let mut wanted = Vec::new();
+    for (id, spec) in &request.subscriptions {
+        if spec.live.is_some() {
+            wanted.push((*id, Arc::clone(spec)));
+            continue;
+        }
         let tables: Vec<&Published> =
             published.iter().filter(|table| spec.matches_name(&table.schema, &table.name)).collect();
+        if tables.is_empty() && spec.is_exact() {
+            // Perhaps a view: that is always live.
+            wanted.push((*id, Arc::clone(spec)));
+            continue;
+        }
         if tables.is_empty() {
             return Err(SubscribeRefusal::NoTable(spec.context()));
         }
@@ -149,7 +168,39 @@ pub(crate) async fn check(
     // Another connection asks about the literals.
     drop(client);
     checks.literals(pool).await?;
-    Ok(Checked { literals: checks.literals, tables: request.tables(&published) })
+    let literals = checks.literals;
+    let mut live = Vec::new();
+    for (id, spec) in wanted {
+        live.push(found(pool, publication, settings, request, id, spec).await?);
+    }
+    let tables = request.without(&live).tables(&published);
+    Ok(Checked { literals, tables, live })
+}
+
+/// Looks where the rows of a live binding come from. One that does not ask to be live has to mean a view.
+async fn found(
+    pool: &Pool,
+    publication: &str,
+    settings: &LiveSettings,
+    request: &SubscribeRequest,
+    id: u32,
+    spec: Arc<SubscriptionSpec>,
+) -> Result<Found, SubscribeRefusal> {
+    let no_table = || SubscribeRefusal::NoTable(spec.context());
+    let looked = live::look(pool, publication, &spec, &request.role, settings.bounds()).await;
+    let source = match looked {
+        Ok(source) => source,
+        Err(LiveRefusal::Unpublished { .. }) if spec.live.is_none() => return Err(no_table()),
+        Err(refusal) => return Err(refusal.told(spec.context())),
+    };
+    if spec.live.is_none() && matches!(source.kind, Kind::Table | Kind::Partitioned) {
+        return Err(no_table());
+    }
+    let spec = match &spec.live {
+        Some(_) => spec,
+        None => Arc::new(SubscriptionSpec { live: Some(LiveSpec::default()), ..(*spec).clone() }),
+    };
+    Ok(Found { id, spec, source: Arc::new(source) })
 }
 
 struct Checks<'a> {

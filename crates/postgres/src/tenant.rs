@@ -293,10 +293,20 @@ impl TenantDatabase {
                     SubscribeRefusal::NoTable(_) => {
                         self.command(pool, |reply| Command::Wait(request, reply)).await?;
                     }
-                    SubscribeRefusal::Database { .. } => {}
+                    SubscribeRefusal::Database { .. } => self.refuse(request.channel).await,
                 }
                 Err(refusal)
             }
+        }
+    }
+
+    /// Has the rows leave that a channel got with other rights.
+    async fn refuse(&self, channel: ChannelId) {
+        let Some(worker) = self.inner.worker.get() else { return };
+        let (reply, answer) = oneshot::channel();
+        // Without a worker nobody has rows.
+        if worker.send(Command::Refuse(channel, reply)).await.is_ok() {
+            let _ = answer.await;
         }
     }
 
@@ -310,7 +320,8 @@ impl TenantDatabase {
         if !request.generation.is_current() {
             return Err(subscribe::overtaken());
         }
-        let checked = subscribe::check(pool, &self.inner.config.publication, request).await;
+        let config = &self.inner.config;
+        let checked = subscribe::check(pool, &config.publication, &config.live, request).await;
         if let Err(SubscribeRefusal::Unavailable(_)) = &checked {
             self.inner.contact.lost();
         }

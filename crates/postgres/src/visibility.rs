@@ -28,13 +28,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use check::{Check, Unanswered};
 use deadpool_postgres::{ClientWrapper as Client, Pool};
+use inquiry::Failure;
+pub(crate) use inquiry::is_passing;
 pub(crate) use inquiry::{Asked, Inquiry, Row, Verdict};
-use inquiry::{Failure, is_passing};
 pub(crate) use logged::logged;
 use policies::Policies;
 pub(crate) use policies::PolicyCache;
 use realtime_changes::Table;
-pub(crate) use snapshot::{Passed, wait_until_visible};
+pub(crate) use snapshot::{Passed, Snapshot, pauses, wait_until_visible};
 use tokio_postgres::types::{ToSql, Type};
 pub(crate) use troubled::Troubled;
 
@@ -47,7 +48,7 @@ const STALE: u32 = 20;
 const BETWEEN: Duration = Duration::from_millis(10);
 
 /// Name of PostgreSQL's way back to the role of the connection: no role can be called that.
-const NO_ROLE: &str = "none";
+pub(crate) const NO_ROLE: &str = "none";
 
 /// What each party sees of its rows, in the order of the parties.
 ///

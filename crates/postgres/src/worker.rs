@@ -101,6 +101,7 @@ impl Worker {
                 Arc::clone(&stats),
                 config.publication.clone(),
                 Arc::clone(&config.policy_memory),
+                config.live.clone(),
             ),
             config,
             pool,
@@ -224,6 +225,11 @@ impl Worker {
     }
 
     async fn work(&mut self, work: Work) {
+        self.do_work(work).await;
+        self.state.begin_live();
+    }
+
+    async fn do_work(&mut self, work: Work) {
         match work {
             Work::TooFar => self.too_far_behind().await,
             Work::Command(command) => self.command(command).await,

@@ -76,7 +76,7 @@ impl Failure {
 
 /// Whether an error is nobody's policy's fault: the server is going down or out of something, or a lock is held that
 /// others wait for too. The question is put again.
-pub(super) fn is_passing(error: &DbError) -> bool {
+pub(crate) fn is_passing(error: &DbError) -> bool {
     let code = error.code();
     let class = code.code().get(..2).unwrap_or_default();
     *code == SqlState::LOCK_NOT_AVAILABLE

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 const UNSEEN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// The pauses between looks at a commit that is not visible yet.
-pub(super) const fn pauses() -> Backoff {
+pub(crate) const fn pauses() -> Backoff {
     Backoff::new(UNSEEN.0, UNSEEN.1)
 }
 
@@ -30,7 +30,7 @@ pub(crate) async fn wait_until_visible(client: &Client, xid: u32) -> Result<(), 
 
 /// A snapshot of PostgreSQL, of which only the low halves of transaction ids count: the log has no more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// First id that had not been given out.
     xmax: u32,
     /// Those that were running.
@@ -39,7 +39,7 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     /// From `xmin:xmax:xip,xip`, the text form of `pg_snapshot`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(':');
         let (_, xmax, running) = (parts.next()?, parts.next()?, parts.next()?);
         let running = running.split(',').filter(|xid| !xid.is_empty()).map(low).collect::<Option<_>>()?;
@@ -47,7 +47,7 @@ impl Snapshot {
     }
 
     /// Whether what a transaction committed can be seen, given that it did commit.
-    pub(super) fn has(&self, xid: u32) -> bool {
+    pub(crate) fn has(&self, xid: u32) -> bool {
         // Ids go round: half of them lie behind, half ahead. `as` keeps the bits, which is what is wanted.
         #[expect(clippy::cast_possible_wrap, reason = "the sign tells behind from ahead")]
         let behind = (xid.wrapping_sub(self.xmax) as i32) < 0;
@@ -60,7 +60,7 @@ const MAX_PASSED: usize = 10_000;
 
 /// The transactions that have passed in the log lately. A snapshot can lack some of them: those whose commits are not
 /// visible to others yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Passed(VecDeque<u32>);
 
 impl Passed {
@@ -72,7 +72,7 @@ impl Passed {
     }
 
     /// Whether a snapshot has all of them.
-    pub(super) fn are_in(&self, snapshot: &Snapshot) -> bool {
+    pub(crate) fn are_in(&self, snapshot: &Snapshot) -> bool {
         let Some(last) = self.0.back() else { return true };
         // Nearly always nothing runs, or nothing that has passed.
         let runs = |xid: &u32| self.0.contains(xid);

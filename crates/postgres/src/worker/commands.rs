@@ -16,6 +16,7 @@ impl Worker {
                 self.state.remove(channel);
                 self.perhaps_idle();
             }
+            Command::Refuse(channel, reply) => self.state.refuse(channel, reply),
             Command::EndSession(reply) => {
                 self.end_by_order().await;
                 let _ = reply.send(());

@@ -234,6 +234,7 @@ impl Worker {
             "replication session ended: the publication has no tables"
         );
         self.stop_session().await;
+        self.state.live_unpublished();
         self.unpublished = true;
         // A permanent slot could not be read past the time without a publication.
         self.anew = self.config.durable_slot;

@@ -11,6 +11,8 @@ mod judging;
 mod known;
 mod lanes;
 mod latest;
+mod live;
+mod living;
 mod messages;
 mod missed;
 mod policies;
@@ -34,9 +36,10 @@ use dropped::Dropped;
 use gone::Gone;
 use judging::Judging;
 use known::{Known, Watcher};
-pub(super) use lanes::Answer;
 use lanes::Aside;
 use latest::Latest;
+use live::Live;
+pub(super) use living::Answer;
 use realtime_changes::{ChannelId, Engine, SubscribeRefusal, SubscriptionKey};
 use realtime_pgoutput::{Oid, TypeRegistry};
 pub(super) use refresh::Refreshed;
@@ -47,7 +50,7 @@ use waiting::{Unjudged, Waiting};
 use super::roster::Roster;
 
 use crate::{
-    ChangeSink, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
+    ChangeSink, LiveSettings, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
     catalog::Published,
     policy_memory::Share,
     subscribe::{Checked, Literals},
@@ -108,6 +111,9 @@ pub(super) struct State {
     latest: Latest,
     dropped: Dropped,
     away: Option<Away>,
+    live: Live,
+    /// Channels that have live bindings only.
+    live_only: FxHashSet<ChannelId>,
 }
 
 impl State {
@@ -117,8 +123,12 @@ impl State {
         stats: Arc<Stats>,
         publication: String,
         memory: Arc<PolicyMemory>,
+        live: LiveSettings,
     ) -> Self {
+        let live = Live::new(pool.clone(), publication.clone(), Arc::clone(&sink), Arc::clone(&stats), live);
         Self {
+            live,
+            live_only: FxHashSet::default(),
             pool,
             sink,
             stats,
@@ -158,7 +168,7 @@ impl State {
 
     /// Whether nobody watches anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.watchers.is_empty()
+        self.watchers.is_empty() && self.live.is_empty()
     }
 
     /// Whether somebody waits for a table to appear.
@@ -184,6 +194,7 @@ impl State {
     /// Forgets what the walsender has told; a new session tells it again. What waits belongs to transactions that are
     /// not confirmed: they come again, or the gap is told.
     pub(super) fn forget_relations(&mut self) {
+        self.live.close();
         self.clear_lanes(None);
         self.waiting.clear();
         self.waiting_bytes = 0;
@@ -211,14 +222,22 @@ impl State {
             self.handed = Position::default();
             self.broadcast = Position::default();
         }
+        self.live.open();
     }
 
     /// Ends what a channel watches or waits for. Idempotent.
     pub(super) fn remove(&mut self, channel: ChannelId) {
+        self.live.remove(channel);
+        self.live_only.remove(&channel);
+        self.remove_watcher(channel);
+        self.count_watchers();
+    }
+
+    /// Ends what a channel watches beside live bindings.
+    fn remove_watcher(&mut self, channel: ChannelId) {
         self.vain.remove(&channel);
         let Some(watcher) = self.watchers.remove(&channel) else { return };
         self.roster.leave(channel);
-        self.count_watchers();
         for (oid, key) in watcher.attached {
             self.aside.forget(oid, key);
             self.engine.detach(oid, key);
@@ -229,7 +248,8 @@ impl State {
     }
 
     fn count_watchers(&self) {
-        self.stats.subscribers.store(self.watchers.len() as u64, Ordering::Relaxed);
+        let all = self.watchers.len() + self.live_only.len();
+        self.stats.subscribers.store(all as u64, Ordering::Relaxed);
     }
 
     /// Remembers a channel whose subscription found no table, in place of what it had: that may have been watched with
@@ -271,16 +291,27 @@ impl State {
             self.literals = Literals::default();
         }
         self.literals.extend(checked.literals);
-        let request = Arc::new(request);
-        let bounds = self.bind_all(&request).await?;
+        let plain = request.without(&checked.live);
+        let live = self.live_bindings(&request, checked.live)?;
         let channel = request.channel;
+        let request = Arc::new(plain);
+        if request.subscriptions.is_empty() {
+            self.remove_watcher(channel);
+            self.live.replace(channel, live);
+            self.live_only.insert(channel);
+            self.count_watchers();
+            return Ok(());
+        }
+        let bounds = self.bind_all(&request).await?;
         self.differs |= checked.tables != request.tables(&self.published);
         if !self.watchers.contains_key(&channel)
             && let Some(notice) = self.missed(&checked.tables)
         {
             self.sink.notice(channel, notice);
         }
-        self.remove(channel);
+        self.remove_watcher(channel);
+        self.live.replace(channel, live);
+        self.live_only.remove(&channel);
         self.roster.enter(channel);
         let watcher = Watcher {
             request,

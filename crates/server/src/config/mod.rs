@@ -31,7 +31,7 @@ pub use operations::{Operations, Pusher};
 use realtime_auth::ClaimValidators;
 use realtime_channels::first_generation::LegacySettings;
 use realtime_cluster::NatsConfig;
-use realtime_postgres::{JanitorSettings, PolicyMemory};
+use realtime_postgres::{JanitorSettings, LiveSettings, PolicyMemory};
 use realtime_tenants::Tenant;
 use realtime_tls::Certificate;
 use secrecy::SecretString;
@@ -78,6 +78,8 @@ pub struct Settings {
     pub resume_delay: Duration,
     /// The memory for what policies were asked for.
     pub policy_memory: Arc<PolicyMemory>,
+    /// What live results may take.
+    pub live: LiveSettings,
     /// When partitions of stored messages are made and dropped.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics. `None`: nobody can.
@@ -141,6 +143,7 @@ impl Settings {
             policy_memory: Arc::new(PolicyMemory::new(
                 env.integer::<usize>("POLICY_CACHE_MB")?.saturating_mul(1 << 20),
             )),
+            live: live(env)?,
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             admin: AdminSettings::from_env(env),
@@ -167,6 +170,18 @@ fn claim_validators(env: &Env) -> Result<ClaimValidators, ConfigError> {
     let lenient = env.boolean("JWT_CLAIM_VALIDATORS_LENIENT")?;
     ClaimValidators::parse(&env.required("JWT_CLAIM_VALIDATORS")?, lenient)
         .map_err(|error| env.wrong("JWT_CLAIM_VALIDATORS", error))
+}
+
+/// `LIVE_…`.
+fn live(env: &Env) -> Result<LiveSettings, ConfigError> {
+    let recheck = env.millis("LIVE_RECHECK_MS")?;
+    Ok(LiveSettings {
+        max_rows: env.integer("LIVE_MAX_ROWS")?,
+        max_results: env.integer("LIVE_MAX_RESULTS")?,
+        statement_timeout: env.millis("LIVE_STATEMENT_TIMEOUT")?,
+        recheck: (!recheck.is_zero()).then_some(recheck),
+        memory: Arc::new(PolicyMemory::new(env.integer::<usize>("LIVE_MAX_MB")?.saturating_mul(1 << 20))),
+    })
 }
 
 /// `RUN_JANITOR` and `JANITOR_…`.

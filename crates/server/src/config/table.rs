@@ -107,6 +107,11 @@ pub const GROUPS: &[Group] = &[
         integer("REPLICATION_IDLE_STOP_MS", "idle_stop_ms", "600000", "milliseconds", "How long the log is read after the last subscriber or listener has gone"),
         integer("RESUME_DELAY_MS", "resume_delay_ms", "5000", "milliseconds", "How long after the start an existing permanent slot is read, so that clients can come back first"),
         integer("POLICY_CACHE_MB", "policy_cache_mb", "256", "megabytes", "Memory for what policies were asked for, on this node; where it is not enough the database is asked about each row"),
+        integer("LIVE_MAX_ROWS", "live_max_rows", "10000", "", "Rows of a live result; one with more is refused, or ended"),
+        integer("LIVE_MAX_RESULTS", "live_max_results", "10000", "", "Live results of a tenant on this node"),
+        integer("LIVE_MAX_MB", "live_max_mb", "256", "megabytes", "Memory for what is kept of the rows of live results, on this node"),
+        integer("LIVE_STATEMENT_TIMEOUT", "live_statement_timeout_ms", "5000", "milliseconds", "How long the query of a live result may take"),
+        integer("LIVE_RECHECK_MS", "live_recheck_ms", "0", "milliseconds", "How often live results are read again of which the log does not tell all changes, such as materialized views; 0: they are refused"),
         integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "How long the replication connection may be silent before a new one is made; 0 for any time"),
     ]},
     Group { table: "messages", title: "Private topics and stored messages", settings: &[

@@ -15,13 +15,6 @@ use crate::Notice;
 const TOO_SLOW: &str = "FilterTooSlow";
 
 impl State {
-    /// The next answer to a question that was asked beside the stream; never while there is none.
-    ///
-    /// Cancel safe.
-    pub(in crate::worker) async fn answer(&mut self) -> Answer {
-        self.aside.answer().await
-    }
-
     /// Puts a row into the lane of a subscription, with what has to be asked about it.
     pub(super) fn put_aside(&mut self, key: SubscriptionKey, waiting: &Waiting, asked: Option<Asked>) {
         let name = (waiting.relation.oid, key);
@@ -31,7 +24,7 @@ impl State {
     }
 
     /// Takes an answer: delivers the row, or not.
-    pub(in crate::worker) async fn answered(&mut self, Answer { name, outcome }: Answer) {
+    pub(super) async fn filter_answered(&mut self, Answer { name, outcome }: Answer) {
         let Some(Row { kept, .. }) = self.aside.pop(&self.pool, name) else { return };
         match outcome {
             Ok(false) => {}

@@ -71,6 +71,7 @@ impl State {
             self.recheck_rights().await?;
             self.recheck_types().await?;
             self.recheck_policies().await?;
+            self.recheck_live().await?;
         }
         Ok(if self.published.is_empty() { Refreshed::Unpublished } else { Refreshed::Published })
     }
@@ -94,14 +95,16 @@ impl State {
         let ready: Vec<Arc<SubscribeRequest>> = self
             .vain
             .values()
-            .filter(|request| missing(request, &self.published).is_none())
+            // What a live binding means need not be published under its name.
+            .filter(|request| missing(&request.plain(), &self.published).is_none())
             .map(Arc::clone)
             .collect();
         for request in ready {
-            let outcome = match subscribe::check(&self.pool, &self.publication, &request).await {
-                Ok(checked) => self.add((*request).clone(), checked).await,
-                Err(refusal) => Err(refusal),
-            };
+            let outcome =
+                match subscribe::check(&self.pool, &self.publication, self.live.settings(), &request).await {
+                    Ok(checked) => self.add((*request).clone(), checked).await,
+                    Err(refusal) => Err(refusal),
+                };
             let notice = match outcome {
                 Ok(()) => Notice::Subscribed,
                 Err(SubscribeRefusal::NoTable(_) | SubscribeRefusal::Unavailable(_)) => continue,

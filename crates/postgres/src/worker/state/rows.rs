@@ -43,7 +43,9 @@ impl State {
     /// Ends the transaction that is being read. Whether all of it, and of all before it, was handed over: else that
     /// is so after the next [`flush`](Self::flush).
     pub(in crate::worker) fn commit(&mut self) -> bool {
-        self.transaction = None;
+        if let Some(transaction) = self.transaction.take() {
+            self.live.commit(transaction.xid);
+        }
         self.sink.committed();
         self.waiting.is_empty()
     }
@@ -71,6 +73,7 @@ impl State {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.position.1 += 1;
         let transaction = *transaction;
+        self.live.touch(oid);
         if transaction.position <= self.handed {
             return;
         }

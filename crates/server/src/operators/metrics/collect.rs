@@ -241,13 +241,14 @@ fn tenants(out: &mut Exposition, shown: &[Shown]) {
 }
 
 fn database_histograms(out: &mut Exposition, shown: &[Shown]) {
-    let histograms: [(&'static Family, DatabaseHistogram); 6] = [
+    let histograms: [(&'static Family, DatabaseHistogram); 7] = [
         (&f::READ_AUTHORIZATION, |stats| stats.policies.read.snapshot()),
         (&f::WRITE_AUTHORIZATION, |stats| stats.policies.write.snapshot()),
         (&f::COMMITTED_LATENCY, |stats| stats.committed_latency.snapshot()),
         (&f::INSERTED_LATENCY, |stats| stats.inserted_latency.snapshot()),
         (&f::REPLAY, |stats| stats.replays.snapshot()),
         (&f::QUERY_DURATION, |stats| stats.check_times.snapshot()),
+        (&f::LIVE_RUNS, |stats| stats.live_runs.snapshot()),
     ];
     for (family, read) in histograms {
         let mut family = out.family(family);
@@ -273,7 +274,7 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
     for shown in shown {
         family.add(&["rate_limited", &shown.name], shown.counters.database.dropped.load(load) as f64);
     }
-    let numbers: [(&'static Family, DatabaseNumber); 18] = [
+    let numbers: [(&'static Family, DatabaseNumber); 21] = [
         (&f::POLLER_EXCEPTION, |stats| stats.sessions_lost.get()),
         (&f::POLLER_PREPARE_EXCEPTION, |stats| stats.session_failures.get()),
         (&f::CHANGES_DISPATCH, |stats| stats.deliveries.load(Ordering::Relaxed)),
@@ -284,6 +285,9 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
         (&f::CHANGES_JUDGED, |stats| stats.judged.load(Ordering::Relaxed)),
         (&f::CHANGES_CHECK_ROUNDS, |stats| stats.check_times.count()),
         (&f::CHANGES_CHECK_SECONDS, |stats| stats.check_times.sum()),
+        (&f::LIVE_RESULTS, |stats| stats.live_results.load(Ordering::Relaxed)),
+        (&f::LIVE_ROWS, |stats| stats.live_rows.load(Ordering::Relaxed)),
+        (&f::LIVE_FAILURES, |stats| stats.live_failures.get()),
         (&f::POLICIES_ASKED, |stats| stats.policies.asked.load(Ordering::Relaxed)),
         (&f::POLICIES_PROBES, |stats| stats.policies.probes.load(Ordering::Relaxed)),
         (&f::POLICIES_STATEMENTS, |stats| stats.policies.statements.load(Ordering::Relaxed)),

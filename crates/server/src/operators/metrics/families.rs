@@ -137,6 +137,12 @@ families! {
         "Times the database was asked who sees rows";
     CHANGES_CHECK_SECONDS = Counter "realtime_changes_check_seconds" ["tenant"] / 1e6
         "Time that these questions took";
+    LIVE_RESULTS = Gauge "realtime_live_results" ["tenant"] / 1.0 "Live results that are kept";
+    LIVE_ROWS = Gauge "realtime_live_rows" ["tenant"] / 1.0 "Rows of live results that are kept";
+    LIVE_RUNS = Histogram "realtime_live_run_duration_milliseconds" ["tenant"] / 1000.0
+        "Milliseconds that reading a live result took, sending included";
+    LIVE_FAILURES = Counter "realtime_live_run_failures" ["tenant"] / 1.0
+        "Readings of live results that failed, or took too long";
     POLICIES_ASKED = Counter "realtime_policies_asked" ["tenant"] / 1.0
         "Questions to the policies of private topics";
     POLICIES_PROBES = Counter "realtime_policies_probes" ["tenant"] / 1.0

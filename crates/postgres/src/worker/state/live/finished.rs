@@ -1,0 +1,196 @@
+//! What becomes of a result when a reading of it is over.
+
+use std::sync::Arc;
+
+use rand::Rng as _;
+use realtime_changes::RowView;
+use tokio::time::Instant;
+
+use super::{
+    Live, PAUSE,
+    binding::{Binding, Identity},
+    group::{Group, Stage},
+    result::{Kept, Moving, Stale},
+    run::{Done, Trouble},
+};
+use crate::{
+    Notice,
+    live::{ReadAt, Source},
+};
+
+/// What clients are told when their query takes too long.
+const TOO_SLOW: &str = "LiveQueryTooSlow";
+
+/// What they are told when it fails.
+const FAILED: &str = "LiveQueryFailed";
+
+impl Live {
+    /// Takes what a reading has brought.
+    pub(super) fn finished(&mut self, done: Done) {
+        let Done { result, groups, outcome, took, source } = done;
+        self.stats.live_runs.record_time(took);
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        kept.reading = None;
+        take_back(kept, groups);
+        kept.not_before = Instant::now() + PAUSE.0.max(took * PAUSE.1);
+        for moving in std::mem::take(&mut kept.moving) {
+            self.goes(result, moving);
+        }
+        if let Some((source, view)) = source {
+            self.comes_from(result, source, view);
+        }
+        match outcome {
+            Ok(read) => self.was_read(result, &read),
+            Err(trouble) => self.was_not_read(result, trouble),
+        }
+        self.after(result);
+    }
+
+    /// What is to be done whatever has become of a reading.
+    fn after(&mut self, result: u64) {
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        if kept.is_empty() {
+            return self.drop_result(result);
+        }
+        let bytes = kept.measure();
+        self.bytes = self.bytes + bytes - std::mem::replace(&mut kept.bytes, bytes);
+        if !self.share.takes(self.bytes) {
+            return self.end_for_memory(result);
+        }
+        self.schedule(result);
+    }
+
+    fn was_read(&mut self, result: u64, read: &ReadAt) {
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        kept.stale.was_read(&read.snapshot);
+        (kept.lost, kept.told) = (None, None);
+        // Whoever has not had all rows has no room for them.
+        if kept.newcomers.iter().any(|group| group.is_put_off) {
+            let pause = kept.backoff.failed(1.0);
+            kept.not_before = kept.not_before.max(Instant::now() + pause);
+        } else {
+            kept.backoff.succeeded();
+        }
+        if let Some(recheck) = self.settings.recheck.filter(|_| kept.source.needs_clock()) {
+            kept.stale = Stale::Yes;
+            kept.not_before = kept.not_before.max(Instant::now() + recheck);
+        }
+    }
+
+    fn was_not_read(&mut self, result: u64, trouble: Trouble) {
+        match trouble {
+            Trouble::Unavailable(error) => {
+                tracing::debug!(error, "live result not read; retrying");
+                if let Some(kept) = self.results.get_mut(&result) {
+                    kept.is_doubted = true;
+                }
+                self.read_again(result);
+            }
+            Trouble::Slow => {
+                let limit = self.settings.statement_timeout;
+                let text = format!(
+                    "The query of a live result takes longer than {} ms. It is tried again; until then rows may be old",
+                    limit.as_millis()
+                );
+                self.tell_trouble(result, TOO_SLOW, text);
+                self.read_again(result);
+            }
+            Trouble::Failed(error) => {
+                let text = format!(
+                    "The query of a live result fails: {error}. It is tried again; until then rows may be old"
+                );
+                self.tell_trouble(result, FAILED, text);
+                if let Some(kept) = self.results.get_mut(&result) {
+                    // Perhaps a right was taken away, or a column.
+                    kept.is_doubted = true;
+                }
+                self.read_again(result);
+            }
+            Trouble::Refused(refusal) => self.lose(result, &refusal),
+            Trouble::Apart => {
+                if let Some(kept) = self.results.get_mut(&result) {
+                    kept.stale = Stale::Yes;
+                }
+            }
+            Trouble::TooMany => self.end_for_rows(result),
+            Trouble::NotUnique => self.end_for_key(result),
+        }
+    }
+
+    /// Reads a result again after a pause that grows.
+    fn read_again(&mut self, result: u64) {
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        kept.stale = Stale::Yes;
+        let pause = kept.backoff.failed(rand::rng().random_range(0.5..1.0));
+        kept.not_before = kept.not_before.max(Instant::now() + pause);
+    }
+
+    /// Tells the clients of a result what is wrong with it, once until it has been read.
+    fn tell_trouble(&mut self, result: u64, code: &'static str, text: String) {
+        self.stats.live_failures.add(1);
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        if kept.told.replace(code) == Some(code) {
+            return;
+        }
+        tracing::warn!(code, error = text, "a live result cannot be read; retrying");
+        let notice = Notice::warning(code, text);
+        for binding in kept.bindings() {
+            self.sink.notice(binding.channel, notice.clone());
+        }
+    }
+
+    /// The catalog says something else about a result. Those whose claims make a difference now go apart.
+    fn comes_from(&mut self, result: u64, source: Arc<Source>, view: Arc<RowView>) {
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        let before = std::mem::replace(&mut kept.source, Arc::clone(&source));
+        kept.view = view;
+        self.reads_no_more(result, &before);
+        self.reads(result, &source);
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        let bindings: Vec<Arc<Binding>> = kept.bindings().map(Arc::clone).collect();
+        let Some(first) = bindings.first() else { return };
+        let identity = Identity::of(first, &source);
+        if identity == kept.identity {
+            return;
+        }
+        if self.identities.contains_key(&identity) {
+            for binding in bindings {
+                self.goes(result, Moving { binding, to: Some(Arc::clone(&source)) });
+            }
+            return;
+        }
+        let before = std::mem::replace(&mut kept.identity, identity.clone());
+        self.identities.remove(&before);
+        self.identities.insert(identity.clone(), result);
+        for binding in bindings.into_iter().skip(1) {
+            if Identity::of(&binding, &source) != identity {
+                self.goes(result, Moving { binding, to: Some(Arc::clone(&source)) });
+            }
+        }
+    }
+}
+
+/// Gives a result its keepers back. Who has all rows now is a member.
+fn take_back(kept: &mut Kept, groups: Vec<Group>) {
+    for mut group in groups {
+        group.to.retain(|binding| !binding.is_gone());
+        if group.to.is_empty() {
+            continue;
+        }
+        if group.stage != Stage::Complete {
+            kept.newcomers.push(group);
+            continue;
+        }
+        for binding in group.to {
+            if !kept.members.iter().any(|member| member.name() == binding.name()) {
+                kept.members.push(binding);
+            }
+        }
+        if kept.keeper.is_none() {
+            kept.keeper = Some(group.keeper);
+        }
+    }
+    if kept.members.is_empty() {
+        kept.keeper = None;
+    }
+}

@@ -1,0 +1,147 @@
+//! Those who have the same rows of a result, and what they are told next.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use realtime_changes::{Action, ChannelId, EventFilter, Recipient};
+use realtime_live::Keeper;
+
+use super::binding::{Binding, wants};
+use crate::{ChangeSink, Notice};
+
+/// What is told at once to those who have the first rows already: all that one reading has found, if it is no more.
+const TOGETHER: usize = 1 << 20;
+
+/// First rows are sent in portions of about this many bytes, as the receiver has room.
+const PORTION: usize = 64 << 10;
+
+/// Who has the same rows.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) keeper: Keeper,
+    pub(super) to: Vec<Arc<Binding>>,
+    pub(super) stage: Stage,
+    /// Whether it is left out of the reading: its receiver had no room.
+    pub(super) is_put_off: bool,
+    /// What was found and not told yet.
+    pending: Vec<(Action, Bytes)>,
+    bytes: usize,
+    /// Whether something of this reading was told.
+    has_told: bool,
+}
+
+/// How far those of a group have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// One binding that has not had all first rows.
+    First,
+    /// One binding that comes from another result.
+    Moved,
+    /// All who have had them.
+    Complete,
+}
+
+impl Group {
+    pub(super) fn new(keeper: Keeper, to: Vec<Arc<Binding>>, stage: Stage) -> Self {
+        Self { keeper, to, stage, is_put_off: false, pending: Vec::new(), bytes: 0, has_told: false }
+    }
+
+    /// A reading begins.
+    pub(super) fn begin(&mut self) {
+        (self.is_put_off, self.has_told) = (false, false);
+        self.keeper.begin();
+        if self.stage != Stage::Complete {
+            // What was sent is known row by row.
+            self.keeper.told();
+        }
+    }
+
+    pub(super) fn push(&mut self, action: Action, data: Bytes) {
+        self.bytes += data.len();
+        self.pending.push((action, data));
+    }
+
+    /// Whether what waits should be told before more is read.
+    pub(super) const fn is_full(&self) -> bool {
+        match self.stage {
+            Stage::Complete => self.bytes >= TOGETHER,
+            Stage::First | Stage::Moved => self.bytes >= PORTION,
+        }
+    }
+
+    /// Whether one of them is told such a thing.
+    pub(super) fn wants(&self, action: Action) -> bool {
+        self.to.iter().any(|binding| wants(binding.event(), action))
+    }
+
+    /// Tells what waits: from now on it cannot be undone.
+    pub(super) fn tell(&mut self, sink: &dyn ChangeSink) {
+        if self.bytes > 0 {
+            self.keeper.told();
+            self.has_told = true;
+        }
+        self.bytes = 0;
+        let rows = std::mem::take(&mut self.pending);
+        send(sink, &self.to, &rows, self.stage != Stage::Complete);
+    }
+
+    /// The reading has seen all rows. `left`: what is told of those that it has not seen, before anything else that
+    /// waits.
+    pub(super) fn end(&mut self, sink: &dyn ChangeSink, mut left: Vec<(Action, Bytes)>) {
+        left.append(&mut self.pending);
+        self.bytes = 0;
+        self.keeper.end();
+        send(sink, &self.to, &left, self.stage != Stage::Complete);
+        if self.stage == Stage::First {
+            for binding in self.to.iter().filter(|binding| !binding.is_gone()) {
+                sink.notice(binding.channel, Notice::Complete { id: binding.id, rows: self.keeper.len() });
+            }
+        }
+        self.stage = Stage::Complete;
+    }
+
+    /// The reading has failed. If nothing of it was told, nothing has happened; else what was found is told.
+    pub(super) fn give_up(&mut self, sink: &dyn ChangeSink) {
+        if self.has_told || self.stage != Stage::Complete {
+            self.tell(sink);
+        }
+        self.pending.clear();
+        self.bytes = 0;
+        self.keeper.give_up();
+    }
+}
+
+/// Sends rows to bindings, in their order.
+pub(super) fn send(sink: &dyn ChangeSink, to: &[Arc<Binding>], rows: &[(Action, Bytes)], first: bool) {
+    if rows.is_empty() {
+        return;
+    }
+    for event in [EventFilter::All, EventFilter::Insert, EventFilter::Update, EventFilter::Delete] {
+        let those = to.iter().filter(|binding| binding.event() == event && !binding.is_gone());
+        let recipients = recipients(those.map(|binding| (binding.channel, binding.id)));
+        if recipients.is_empty() {
+            continue;
+        }
+        if event == EventFilter::All {
+            sink.rows(&recipients, rows, first);
+        } else {
+            let wanted: Vec<(Action, Bytes)> =
+                rows.iter().filter(|(action, _)| wants(event, *action)).cloned().collect();
+            sink.rows(&recipients, &wanted, first);
+        }
+    }
+}
+
+/// Each channel once.
+fn recipients(names: impl Iterator<Item = (ChannelId, u32)>) -> Vec<Recipient> {
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    let mut recipients: Vec<Recipient> = Vec::new();
+    for (channel, id) in names {
+        match recipients.last_mut().filter(|last| last.channel == channel) {
+            Some(last) => last.ids.push(id),
+            None => recipients.push(Recipient { channel, ids: vec![id] }),
+        }
+    }
+    recipients
+}

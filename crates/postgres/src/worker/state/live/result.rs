@@ -1,0 +1,177 @@
+//! One result: who has it, and what is to be done for it.
+
+use std::sync::Arc;
+
+use realtime_changes::RowView;
+use realtime_live::Keeper;
+use realtime_retry::Backoff;
+use tokio::time::{Duration, Instant};
+
+use super::{
+    binding::{Binding, Identity, Name},
+    group::{Group, Stage},
+};
+use crate::{live::Source, visibility::Snapshot};
+
+/// Pauses after readings in a row that failed: from the first, doubling, to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
+/// Transactions that are remembered for a result until it is read: what a reading has seen need not be read again.
+const MAX_REMEMBERED: usize = 64;
+
+/// A result that is kept.
+pub(super) struct Kept {
+    pub(super) identity: Identity,
+    pub(super) source: Arc<Source>,
+    pub(super) view: Arc<RowView>,
+    /// Who has what the keeper has.
+    pub(super) members: Vec<Arc<Binding>>,
+    /// What they have. `None`: nobody has it, or a reading has the keeper.
+    pub(super) keeper: Option<Keeper>,
+    /// Who waits for first rows.
+    pub(super) newcomers: Vec<Group>,
+    /// While it is read: those of the newcomers that the reading began with.
+    pub(super) reading: Option<Vec<Arc<Binding>>>,
+    /// Bindings that go to other results when the reading is over.
+    pub(super) moving: Vec<Moving>,
+    pub(super) stale: Stale,
+    /// Whether the catalog may say something else about it by now.
+    pub(super) is_doubted: bool,
+    /// Why there are no rows at the moment, as was told.
+    pub(super) lost: Option<String>,
+    /// The code that its clients were told of readings that fail.
+    pub(super) told: Option<&'static str>,
+    pub(super) backoff: Backoff,
+    /// When it may be read again.
+    pub(super) not_before: Instant,
+    /// When it is read, if it is to be.
+    pub(super) due: Option<Instant>,
+    /// Memory of the keepers, as it was counted.
+    pub(super) bytes: usize,
+}
+
+/// A binding that goes to another result.
+pub(super) struct Moving {
+    pub(super) binding: Arc<Binding>,
+    /// Where that comes from. `None`: it was refused, and its rows leave.
+    pub(super) to: Option<Arc<Source>>,
+}
+
+/// What has happened since a result was read.
+#[derive(Debug, Default)]
+pub(super) enum Stale {
+    /// Nothing.
+    #[default]
+    No,
+    /// These transactions have passed.
+    By(Vec<u32>),
+    /// It has to be read in any case.
+    Yes,
+}
+
+impl Stale {
+    pub(super) fn by(&mut self, xid: u32) {
+        match self {
+            Self::No => *self = Self::By(vec![xid]),
+            Self::By(xids) if xids.len() < MAX_REMEMBERED => xids.push(xid),
+            Self::By(_) => *self = Self::Yes,
+            Self::Yes => {}
+        }
+    }
+
+    /// A reading that began before has seen this snapshot.
+    pub(super) fn was_read(&mut self, snapshot: &Snapshot) {
+        if let Self::By(xids) = self {
+            xids.retain(|xid| !snapshot.has(*xid));
+            if xids.is_empty() {
+                *self = Self::No;
+            }
+        }
+    }
+}
+
+impl Kept {
+    pub(super) fn new(identity: Identity, source: Arc<Source>, view: Arc<RowView>) -> Self {
+        Self {
+            identity,
+            source,
+            view,
+            members: Vec::new(),
+            keeper: None,
+            newcomers: Vec::new(),
+            reading: None,
+            moving: Vec::new(),
+            stale: Stale::No,
+            is_doubted: false,
+            lost: None,
+            told: None,
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+            not_before: Instant::now(),
+            due: None,
+            bytes: 0,
+        }
+    }
+
+    /// Whether nobody wants it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+            && self.newcomers.is_empty()
+            && self.reading.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// Whether it has to be read.
+    pub(super) fn wants_reading(&self) -> bool {
+        self.reading.is_none()
+            && (!self.newcomers.is_empty() && self.lost.is_none() || !matches!(self.stale, Stale::No))
+    }
+
+    /// All bindings.
+    pub(super) fn bindings(&self) -> impl Iterator<Item = &Arc<Binding>> {
+        let newcomers = self.newcomers.iter().flat_map(|group| &group.to);
+        self.members.iter().chain(newcomers).chain(self.reading.iter().flatten())
+    }
+
+    /// Takes a binding out, with what it has. To be called while nothing is read.
+    pub(super) fn take(&mut self, name: Name) -> Option<Group> {
+        let of = |binding: &Arc<Binding>| binding.name() == name;
+        if let Some(at) = self.newcomers.iter().position(|group| group.to.iter().any(of)) {
+            return Some(self.newcomers.swap_remove(at));
+        }
+        let at = self.members.iter().position(of)?;
+        let binding = self.members.swap_remove(at);
+        let keeper = match self.members.is_empty() {
+            true => self.keeper.take(),
+            false => self.keeper.clone(),
+        };
+        keeper.map(|keeper| Group::new(keeper, vec![binding], Stage::Moved))
+    }
+
+    /// A binding leaves.
+    pub(super) fn leave(&mut self, name: Name) {
+        for binding in self.bindings().filter(|binding| binding.name() == name) {
+            binding.leave();
+        }
+        let stays = |binding: &Arc<Binding>| binding.name() != name;
+        self.members.retain(stays);
+        self.newcomers.retain(|group| group.to.iter().all(stays));
+        if let Some(reading) = &mut self.reading {
+            reading.retain(stays);
+        }
+        self.moving.retain(|moving| moving.binding.name() != name);
+        if self.members.is_empty() {
+            // A reading brings its own back.
+            self.keeper = None;
+        }
+    }
+
+    /// What its keepers take.
+    pub(super) fn measure(&self) -> usize {
+        let newcomers = self.newcomers.iter().map(|group| group.keeper.bytes());
+        self.keeper.iter().map(Keeper::bytes).sum::<usize>() + newcomers.sum::<usize>()
+    }
+
+    /// How many rows are kept.
+    pub(super) fn rows(&self) -> usize {
+        self.keeper.as_ref().map_or(0, Keeper::len)
+    }
+}

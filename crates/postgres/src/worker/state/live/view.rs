@@ -1,0 +1,29 @@
+//! How the rows of a source are told.
+
+use realtime_changes::RowView;
+
+use crate::live::{Key, Source};
+
+pub(super) fn of(source: &Source) -> RowView {
+    let visible = (0..source.table.columns.len()).map(|column| source.columns.contains(&column)).collect();
+    let key: &[usize] = match &source.key {
+        Key::Columns(key) => key,
+        Key::WholeRow => &source.columns,
+    };
+    RowView::new(&source.table, &source.relation, key, visible)
+}
+
+/// Whether the catalog says of two sources the same.
+pub(super) fn same_source(one: &Source, other: &Source) -> bool {
+    one.oid == other.oid
+        && one.kind == other.kind
+        && one.table == other.table
+        && one.key == other.key
+        && one.columns == other.columns
+        && one.reads == other.reads
+        && one.unpublished == other.unpublished
+        && one.opaque_functions == other.opaque_functions
+        && one.access == other.access
+        && one.sql == other.sql
+        && one.literals == other.literals
+}

@@ -1,0 +1,93 @@
+//! Live results beside the stream of changes.
+
+use std::{collections::HashSet, sync::Arc};
+
+use realtime_changes::{ChannelId, SubscribeRefusal};
+use realtime_pgoutput::Oid;
+use tokio::sync::oneshot;
+
+use super::{
+    State,
+    failed::Failed,
+    lanes,
+    live::{Binding, Event},
+};
+use crate::{SubscribeRequest, live, live_settings, pool, request::Found};
+
+/// What has happened beside the stream.
+#[derive(Debug)]
+pub(in crate::worker) enum Answer {
+    /// A filter that takes long was answered.
+    Filter(lanes::Answer),
+    /// Something about live results.
+    Live(Event),
+}
+
+impl State {
+    /// What happens next beside the stream; never while nothing can. Cancel safe.
+    pub(in crate::worker) async fn answer(&mut self) -> Answer {
+        tokio::select! {
+            answer = self.aside.answer() => Answer::Filter(answer),
+            event = self.live.event() => Answer::Live(event),
+        }
+    }
+
+    /// Takes it.
+    pub(in crate::worker) async fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Filter(answer) => self.filter_answered(answer).await,
+            Answer::Live(event) => self.live.happens(event),
+        }
+    }
+
+    /// Begins to read the results that are due.
+    pub(in crate::worker) fn begin_live(&mut self) {
+        self.live.begin(&self.judging.passed);
+    }
+
+    /// The publication has no tables any more, and the log is not read. Live results lose their rows.
+    pub(in crate::worker) fn live_unpublished(&mut self) {
+        self.live.open();
+    }
+
+    /// The rows of a channel leave: it was refused.
+    pub(in crate::worker) fn refuse(&mut self, channel: ChannelId, reply: oneshot::Sender<()>) {
+        self.live.refuse(channel, reply);
+    }
+
+    /// The live bindings of a request; an error if there are too many results.
+    pub(super) fn live_bindings(
+        &self,
+        request: &SubscribeRequest,
+        found: Vec<Found>,
+    ) -> Result<Vec<(Binding, Arc<live::Source>)>, SubscribeRefusal> {
+        let mut seen = HashSet::new();
+        let context = found.first().map(|found| found.spec.context());
+        let new = found.into_iter().filter(|found| seen.insert(found.id));
+        let bindings: Vec<_> = new
+            .map(|Found { id, spec, source }| {
+                let (role, claims) = (Arc::clone(&request.role), Arc::clone(&request.claims));
+                (Binding::new(request.channel, id, spec, role, claims), source)
+            })
+            .collect();
+        if self.live.has_room(&bindings) {
+            return Ok(bindings);
+        }
+        let message = "too many live results of this tenant on this node (LIVE_MAX_RESULTS)";
+        Err(SubscribeRefusal::raised(context.unwrap_or_default(), message))
+    }
+
+    /// Asks the catalog what is new about what results depend on.
+    pub(super) async fn recheck_live(&mut self) -> Result<(), Failed> {
+        if self.live.is_empty() {
+            return Ok(());
+        }
+        let relations: Vec<Oid> = self.live.relations();
+        let client = pool::get(&self.pool).await?;
+        let shared = live_settings::print(&client).await?;
+        let prints = live::prints(&client, &self.publication, &relations).await?;
+        drop(client);
+        self.live.learn(shared, prints);
+        Ok(())
+    }
+}

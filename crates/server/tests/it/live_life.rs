@@ -1,7 +1,7 @@
 //! Live rows over time: lost databases, altered tables, slow queries, bounds (live 9 to 12).
 
 use anyhow::Result;
-use realtime_testkit::{Server, ServerOptions, TestDb, until};
+use realtime_testkit::{SECRET, Server, ServerOptions, TestDb, until};
 use serde_json::{Value, json};
 
 use crate::{
@@ -111,6 +111,7 @@ async fn bounds_are_told() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
     tasks(&db).await?;
     let options = ServerOptions::default().env("LIVE_MAX_ROWS", "8").env("LIVE_MAX_RESULTS", "2");
+    let options = options.env("METRICS_JWT_SECRET", SECRET);
     let server = Server::start(BINARY, &db, options).await?;
     let mut client = LiveClient::one(&server, "anon", live(json!({})), &["id"]).await?;
     let _second =
@@ -133,8 +134,5 @@ async fn bounds_are_told() -> Result<()> {
     db.sql("delete from public.tasks where id > 2").await?;
     let again = LiveClient::one(&server, "anon", live(json!({})), &["id"]).await?;
     assert_eq!(again.rows[0].map.len(), 2);
-    until("the rows are counted", || async {
-        Ok(server.metric("realtime_live_rows").await.unwrap_or_default() > 0.0)
-    })
-    .await
+    until("the rows are counted", async || Ok(server.metric("realtime_live_rows").await? > 0.0)).await
 }

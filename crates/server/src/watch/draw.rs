@@ -64,12 +64,10 @@ pub(super) fn lines(title: &str, rows: &Rows, state: &State, notice: &str, canva
         }
     };
     let counted = if count == 1 { "1 row".to_owned() } else { format!("{count} rows") };
-    let (title, text) = (plain(title), cut(&text, canvas.width.saturating_sub(title.width() + counted.width() + 6)));
-    let head = format!(
-        "{}  {counted}  {} {text}",
-        canvas.paint(&title, look::BOLD),
-        canvas.paint(sign, look)
-    );
+    let (title, text) =
+        (plain(title), cut(&text, canvas.width.saturating_sub(title.width() + counted.width() + 6)));
+    let head =
+        format!("{}  {counted}  {} {text}", canvas.paint(&title, look::BOLD), canvas.paint(sign, look));
     let mut lines = vec![head];
     let foot = usize::from(!notice.is_empty());
     let room = canvas.height.saturating_sub(HEAD + foot);
@@ -99,7 +97,8 @@ fn table(columns: &[String], rows: &[Row], canvas: Canvas) -> Vec<String> {
     };
     // Two characters for the mark, and two between columns.
     let widths = fit((0..columns.len()).map(widest).collect(), canvas.width.saturating_sub(2), 2);
-    let header: Vec<String> = names.iter().zip(&widths).map(|(name, width)| padded(name, *width, false)).collect();
+    let header: Vec<String> =
+        names.iter().zip(&widths).map(|(name, width)| padded(name, *width, false)).collect();
     let mut lines = vec![format!("  {}", canvas.paint(header.join("  ").trim_end(), look::UNDERLINED))];
     for (row, cells) in rows.iter().zip(&cells) {
         let (sign, whole) = match row.mark {
@@ -118,7 +117,8 @@ fn table(columns: &[String], rows: &[Row], canvas: Canvas) -> Vec<String> {
                 None => text,
             }
         });
-        let look = if matches!(row.mark, Mark::Changed(_)) { look::CHANGED } else { whole.unwrap_or(look::DIM) };
+        let look =
+            if matches!(row.mark, Mark::Changed(_)) { look::CHANGED } else { whole.unwrap_or(look::DIM) };
         let shown = shown.collect::<Vec<_>>().join("  ");
         lines.push(format!("{} {}", canvas.paint(sign, look), shown.trim_end()));
     }
@@ -254,6 +254,8 @@ mod tests {
         assert_eq!(drawn.len(), 5);
         assert!(drawn[1..].iter().all(|line| line.width() <= 20), "{drawn:?}");
         assert_eq!(&drawn[2..], ["   1  wwwwwwwwwwwww…", "  … 4 more", "told"]);
-        assert!(!lines("t", &rows, &State::Live, "", Canvas { width: 0, height: 0, colours: true }).is_empty());
+        assert!(
+            !lines("t", &rows, &State::Live, "", Canvas { width: 0, height: 0, colours: true }).is_empty()
+        );
     }
 }

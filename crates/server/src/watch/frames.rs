@@ -86,7 +86,9 @@ impl System {
 
     /// Whether all rows of the result were sent.
     pub(super) fn is_complete(&self) -> bool {
-        self.status == "ok" && self.extension == "postgres_changes" && self.message == "Live rows are complete"
+        self.status == "ok"
+            && self.extension == "postgres_changes"
+            && self.message == "Live rows are complete"
     }
 }
 
@@ -163,7 +165,7 @@ mod tests {
         assert_eq!(of(r#"["1",null,"realtime:watch","phx_close",{}]"#), "Ok(Closed)");
         assert!(read("[1]").is_err());
         let complete = r#"["1",null,"realtime:watch","system",{"message":"Live rows are complete","status":"ok",
-            "extension":"postgres_changes","channel":"watch","rows":3,"ids":[7]}]"#;
+            "extension":"postgres_changes","channel":"watch","rows":3,"bindings":[7]}]"#;
         let Ok(Incoming::System(system)) = read(complete) else { panic!("a system message") };
         assert!(system.is_complete() && system.rows == Some(3));
     }

@@ -47,9 +47,9 @@ impl Row {
     /// Whether all columns of a key have these values.
     fn is(&self, key: &Record) -> bool {
         !key.is_empty()
-            && key.iter().all(|(name, value)| {
-                self.record.get(name).is_some_and(|own| own.get() == value.get())
-            })
+            && key
+                .iter()
+                .all(|(name, value)| self.record.get(name).is_some_and(|own| own.get() == value.get()))
     }
 }
 
@@ -149,9 +149,9 @@ impl Rows {
             return self.insert(Row::new(record, Mark::Entered, now));
         };
         let before = self.rows.remove(place);
-        let changed = record.iter().filter(|(name, value)| {
-            before.record.get(*name).is_none_or(|old| old.get() != value.get())
-        });
+        let changed = record
+            .iter()
+            .filter(|(name, value)| before.record.get(*name).is_none_or(|old| old.get() != value.get()));
         let mark = Mark::Changed(changed.map(|(name, _)| name.clone()).collect());
         let row = Row::new(record, mark, now);
         if self.compare(&before.record, &row.record) == Ordering::Equal {
@@ -176,8 +176,20 @@ impl Rows {
             let nulls_first = by.nulls_first.unwrap_or(by.descending);
             match (value(a), value(b)) {
                 (None, None) => Ordering::Equal,
-                (None, Some(_)) => if nulls_first { Ordering::Less } else { Ordering::Greater },
-                (Some(_), None) => if nulls_first { Ordering::Greater } else { Ordering::Less },
+                (None, Some(_)) => {
+                    if nulls_first {
+                        Ordering::Less
+                    } else {
+                        Ordering::Greater
+                    }
+                }
+                (Some(_), None) => {
+                    if nulls_first {
+                        Ordering::Greater
+                    } else {
+                        Ordering::Less
+                    }
+                }
                 (Some(a), Some(b)) if by.descending => compare(&b, &a),
                 (Some(a), Some(b)) => compare(&a, &b),
             }
@@ -215,7 +227,13 @@ pub(super) mod tests {
 
     /// A change as the server sends it: a record, or the key of what has left.
     pub(in crate::watch) fn change(record: &Value, old: &Value) -> Change {
-        let kind = if record.is_null() { "DELETE" } else if old.is_null() { "INSERT" } else { "UPDATE" };
+        let kind = if record.is_null() {
+            "DELETE"
+        } else if old.is_null() {
+            "INSERT"
+        } else {
+            "UPDATE"
+        };
         let columns = json!([{"name": "id", "type": "int4"}, {"name": "task", "type": "text"}]);
         let data = json!({"type": kind, "columns": columns, "record": record, "old_record": old});
         serde_json::from_str(&data.to_string()).unwrap()

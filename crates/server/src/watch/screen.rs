@@ -40,7 +40,8 @@ impl Screen {
 
     fn canvas(&self) -> Canvas {
         let size = rustix::termios::tcgetwinsize(std::io::stdout()).map(|size| (size.ws_col, size.ws_row));
-        let (width, height) = size.ok().filter(|(width, height)| *width > 0 && *height > 0).unwrap_or(USUAL_SIZE);
+        let (width, height) =
+            size.ok().filter(|(width, height)| *width > 0 && *height > 0).unwrap_or(USUAL_SIZE);
         Canvas { width: width.into(), height: height.into(), colours: self.colours }
     }
 

@@ -110,7 +110,8 @@ impl Session<'_> {
 
     async fn connect(&self) -> Result<Socket, End> {
         let refused = |error: &dyn std::fmt::Display| End::Refused(error.to_string());
-        let mut request = self.asked.address.clone().into_client_request().map_err(|error| refused(&error))?;
+        let mut request =
+            self.asked.address.clone().into_client_request().map_err(|error| refused(&error))?;
         let token = self.asked.token().map_err(|error| refused(&error))?;
         let token = HeaderValue::from_str(&token).map_err(|_| refused(&"The token is none"))?;
         request.headers_mut().insert("x-api-key", token);

@@ -85,7 +85,8 @@ async fn follows(mut client: Client, server: Server, db: &TestDb, is_whole: bool
     )
     .await?;
     has(&mut client, json!([[item(1, 5, "changed"), item(3, 5, "c"), item(4, 5, "d")]])).await?;
-    db.sql("begin; update public.items set id = 9 where id = 4; delete from public.items where id = 1; end").await?;
+    db.sql("begin; update public.items set id = 9 where id = 4; delete from public.items where id = 1; end")
+        .await?;
     has(&mut client, json!([[item(3, 5, "c"), item(9, 5, "d")]])).await?;
     db.sql("truncate public.items").await?;
     has(&mut client, json!([[]])).await?;
@@ -100,7 +101,8 @@ async fn follows(mut client: Client, server: Server, db: &TestDb, is_whole: bool
 
 async fn javascript_follows(package: &str, vsn: &str) -> Result<()> {
     let (server, db) = start().await?;
-    let binding = json!([{"event": "*", "schema": "public", "table": "items", "filter": "room=eq.5", "live": true}]);
+    let binding =
+        json!([{"event": "*", "schema": "public", "table": "items", "filter": "room=eq.5", "live": true}]);
     let client = javascript(&server, package, vsn, &binding)?;
     follows(client, server, &db, true).await
 }
@@ -124,10 +126,8 @@ async fn javascript_of_2023_keeps_a_map() -> Result<()> {
 async fn python_keeps_a_map() -> Result<()> {
     let (server, db) = start().await?;
     let filter = "@live=eq.true,room=eq.5";
-    let client = python(
-        &server,
-        &json!([{"event": "*", "schema": "public", "table": "items", "filter": filter}]),
-    )?;
+    let client =
+        python(&server, &json!([{"event": "*", "schema": "public", "table": "items", "filter": filter}]))?;
     // It hands over the texts of a message alone.
     follows(client, server, &db, false).await
 }
@@ -137,7 +137,8 @@ async fn python_keeps_a_map() -> Result<()> {
 async fn phoenix_keeps_a_map_over_long_poll() -> Result<()> {
     let (server, db) = start().await?;
     let mut command = node_in("js")?;
-    let binding = json!({"event": "*", "schema": "public", "table": "items", "filter": "room=eq.5", "live": true});
+    let binding =
+        json!({"event": "*", "schema": "public", "table": "items", "filter": "room=eq.5", "live": true});
     let url = format!("http://localhost:{}", server.port());
     command.args(["live-phoenix.mjs", &url, &token("anon"), &binding.to_string()]);
     let mut client = Client::start(command)?;
@@ -204,12 +205,18 @@ async fn a_live_binding_may_ask_for_deletes() -> Result<()> {
     let mut client = javascript(&server, "@supabase/supabase-js", "2.0.0", &bindings)?;
     assert_eq!(client.next("status").await?, "SUBSCRIBED");
     told(&mut client, "Live rows are complete").await?;
-    db.sql("insert into public.items values (4, 5, 'd'); insert into public.flags values (2, false), (3, true)").await?;
+    db.sql(
+        "insert into public.items values (4, 5, 'd'); insert into public.flags values (2, false), (3, true)",
+    )
+    .await?;
     let change = client.next("change").await?;
     assert_eq!((&change["index"], &change["new"]["id"]), (&json!(1), &json!(3)), "{change}");
     db.sql("update public.items set room = 6 where id = 1").await?;
     let change = client.next("change").await?;
-    assert_eq!((&change["index"], &change["eventType"], &change["old"]), (&json!(0), &json!("DELETE"), &json!({"id": 1})));
+    assert_eq!(
+        (&change["index"], &change["eventType"], &change["old"]),
+        (&json!(0), &json!("DELETE"), &json!({"id": 1}))
+    );
     assert_eq!(change["time"], "string");
     Ok(())
 }

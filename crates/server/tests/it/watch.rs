@@ -122,7 +122,11 @@ async fn refusals_are_told() -> Result<()> {
     ] {
         let output = time::timeout(PATIENCE, watch(&server, arguments).output()).await??;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!((output.status.code(), errors.lines().count()), (Some(code), 1), "{arguments:?}: {errors}");
+        assert_eq!(
+            (output.status.code(), errors.lines().count()),
+            (Some(code), 1),
+            "{arguments:?}: {errors}"
+        );
         assert!(errors.contains(reason), "{arguments:?}: {errors}");
     }
     Ok(())
@@ -157,7 +161,10 @@ impl Terminal {
         let mut buffer = vec![0; 4096];
         loop {
             let drawings: Vec<&str> = self.seen.split("\x1b[H").skip(1).collect();
-            let drawn = drawings.iter().filter_map(|drawing| drawing.split_once("\x1b[J")).map(|(drawing, _)| plain(drawing));
+            let drawn = drawings
+                .iter()
+                .filter_map(|drawing| drawing.split_once("\x1b[J"))
+                .map(|(drawing, _)| plain(drawing));
             if drawn.clone().any(|drawing| drawing == lines) {
                 return Ok(());
             }
@@ -180,7 +187,8 @@ fn plain(drawing: &str) -> Vec<String> {
     let mut rest = drawing;
     while let Some((before, after)) = rest.split_once("\x1b[") {
         text += before;
-        rest = after.split_once(|character: char| character.is_ascii_alphabetic()).map_or("", |(_, rest)| rest);
+        rest =
+            after.split_once(|character: char| character.is_ascii_alphabetic()).map_or("", |(_, rest)| rest);
     }
     text += rest;
     text.lines().map(|line| line.trim_end().to_owned()).collect()

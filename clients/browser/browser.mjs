@@ -3,45 +3,12 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { createInterface } from 'node:readline'
 import { chromium } from 'playwright-core'
+import { PATIENCE, ask, begin, endInTime, eventually } from './ask.mjs'
 
-// How long anything that should come may take: the machine may be busy.
-const PATIENCE = 120_000
-
-// Longest run of a scenario, less than the test's patience: so that it is told where it hangs.
-const LIMIT = 570_000
-
-// What the scenario is about at the moment.
-let step = 'the start'
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
-const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 
-// Asks the test for something, `{ sql }`, `{ stop }` or `{ start }`, and waits until it is done.
-export const ask = async (what) => {
-  step = JSON.stringify(what)
-  process.stdout.write(`${JSON.stringify(what)}\n`)
-  const { value } = await lines.next()
-  assert.equal(value, 'done', `${JSON.stringify(what)}: ${value}`)
-}
-
-// Waits until a look at something gives what is expected.
-export const eventually = async (what, look, expected) => {
-  step = what
-  const limit = Date.now() + PATIENCE
-  for (;;) {
-    try {
-      // A look may fall into the change from one page to the next.
-      const seen = await look()
-      if (expected instanceof RegExp) assert.match(String(seen), expected)
-      else assert.deepEqual(seen, expected)
-      return
-    } catch (error) {
-      if (Date.now() > limit) throw new Error(`${what}: ${error.message}`)
-      await new Promise((resolve) => setTimeout(resolve, 40))
-    }
-  }
-}
+export { ask, eventually }
 
 export class Browser {
   #failures = []
@@ -92,7 +59,7 @@ const atRest = (page) => page.evaluate(() => {
 
 // No serious violation of accessibility rules in the page as it is now.
 export const checkAccessibility = async (page, what) => {
-  step = what
+  begin(what)
   // A page that a link leads to may still be coming.
   await page.waitForLoadState()
   await atRest(page)
@@ -118,10 +85,7 @@ export const picture = async (page, name) => {
 
 // Runs a scenario; the process ends with 1 and the reason if it fails.
 export const run = async (scenario) => {
-  setTimeout(() => {
-    console.error(`hangs at or after: ${step}`)
-    process.exit(1)
-  }, LIMIT)
+  endInTime()
   const browser = await Browser.launch()
   try {
     await scenario(browser)

@@ -174,6 +174,40 @@ const rows = async (page, joins) => {
   await eventually('deletes alone', () => events(page, 'postgres'), ['DELETE public.test'])
 }
 
+// Live rows: a table that changes in place, and is right after the server was away.
+const cells = (page) => page.$$eval('#live-body tr', (rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent).join('|')))
+const live = async (page, joins) => {
+  await page.goto(`${url}/?${new URLSearchParams({ host: url, token, enable_db_changes: 'true', live: 'true', order: 'task' })}`)
+  await page.click('#connect')
+  assert.match(await text(page, '#table-error'), /must be one/)
+  await page.fill('#table', 'todos')
+  await page.fill('#limit', '0')
+  await page.press('#limit', 'Tab')
+  assert.equal(await text(page, '#limit-error'), 'must be a number of rows')
+  await page.fill('#limit', '3')
+  await ask({ sql: "truncate todos restart identity; insert into todos (task) values ('b'), ('c'), ('d')" })
+  await connect(page)
+  assert.deepEqual(joins.at(-1).config.postgres_changes, [{ event: '*', schema: 'public', table: 'todos', live: true, order: 'task', limit: 3 }])
+  await eventually('the rows', () => cells(page), ['|1|b|false', '|2|c|false', '|3|d|false'])
+  assert.equal(await text(page, '#fact-rows'), '3 rows')
+  await ask({ sql: "begin; insert into todos (task) values ('a'); update todos set done = true where id = 2; end" })
+  await eventually('what has happened', () => cells(page), ['+|4|a|false', '|1|b|false', '~|2|c|true', '−|3|d|false'])
+  assert.deepEqual(await page.$$eval('#live-body .touched', (touched) => touched.map((cell) => cell.textContent)), ['true'])
+  await eventually('the marks go', () => cells(page), ['|4|a|false', '|1|b|false', '|2|c|true'])
+  assert.deepEqual(await events(page, 'postgres'), [], 'they are no events of the log')
+  await page.click('#view-log')
+  assert.deepEqual([await isVisible(page, '#live'), await isVisible(page, '#log')], [false, true])
+  await page.click('#view-rows')
+  await ask({ stop: true })
+  await eventually('it reconnects', () => text(page, '#status'), /^Reconnecting \(/)
+  assert.equal((await cells(page)).length, 3, 'the rows of the last time stay')
+  await ask({ sql: 'delete from todos where id = 4' })
+  await ask({ start: true })
+  await eventually('the rows of now', () => cells(page), ['|1|b|false', '|2|c|true', '|3|d|false'])
+  await ask({ sql: 'truncate todos restart identity' })
+  await eventually('none', () => text(page, '#live-empty-text'), 'No rows')
+}
+
 // Broadcasts, and who is here.
 const channel = async (context, page) => {
   await page.goto(`${url}/?${new URLSearchParams({ host: url, token, enable_presence: 'true' })}`)
@@ -270,6 +304,27 @@ const failures = async (page) => {
   assert.equal(await page.getAttribute('#status-line', 'data-state'), 'failed')
 }
 
+// The table in both themes and on a telephone.
+const liveLooks = async (browser) => {
+  const link = `${url}/?${new URLSearchParams({ host: url, token, enable_db_changes: 'true', table: 'todos', live: 'true', order: 'id' })}`
+  for (const [name, options] of [['light', { colorScheme: 'light' }], ['dark', { colorScheme: 'dark' }], ['phone', { viewport: { width: 400, height: 780 }, hasTouch: true }]]) {
+    await ask({ sql: "truncate todos restart identity; insert into todos (task, done) values ('Say hello', true), ('Water the plants', false), ('Call home', false), ('Buy bread', false), (null, false)" })
+    const context = await browser.profile(options)
+    const page = await context.newPage()
+    await page.goto(link)
+    await connect(page)
+    await eventually('the rows', async () => (await cells(page)).length, 5)
+    await page.mouse.move(640, 20)
+    await checkNoSidewaysScrolling(page, `live rows, ${name}`)
+    await ask({ sql: "begin; insert into todos (task) values ('Write to Ben'); update todos set done = true where id = 3; delete from todos where id = 2; end" })
+    await eventually('the marks', async () => (await cells(page)).map((row) => row[0]).join(''), '|−~||+')
+    await checkAccessibility(page, `live rows, ${name}`)
+    await picture(page, `inspector-live-${name}`)
+    await context.close()
+  }
+  await ask({ sql: 'truncate todos restart identity' })
+}
+
 // Both themes and a telephone; a server that goes away.
 const looks = async (browser) => {
   const link = `${url}/?${new URLSearchParams({ host: url, token, enable_presence: 'true', enable_db_changes: 'true', table: 'todos', filter: 'id=gt.0', select: 'id,task,done' })}`
@@ -301,6 +356,7 @@ const looks = async (browser) => {
     }
     await context.close()
   }
+  await liveLooks(browser)
   const phone = await browser.profile({ viewport: { width: 360, height: 740 }, hasTouch: true })
   const page = await phone.newPage()
   await page.goto(link)
@@ -333,7 +389,7 @@ await run(async (browser) => {
       if (typeof payload === 'string' && payload.includes('phx_join')) joins.push(JSON.parse(payload)[4])
     })
   })
-  for (const part of [form, (page) => user(page, joins), (page) => rows(page, joins), (page) => channel(context, page), log, failures]) await part(page)
+  for (const part of [form, (page) => user(page, joins), (page) => rows(page, joins), (page) => live(page, joins), (page) => channel(context, page), log, failures]) await part(page)
   await context.close()
   await looks(browser)
 })

@@ -39,6 +39,8 @@ files![
     "js/inspector.js",
     "js/journal.js",
     "js/jwt.js",
+    "js/live-rows.js",
+    "js/live-view.js",
     "js/log-view.js",
     "js/problems.js",
     "js/redact.js",

@@ -196,7 +196,8 @@ impl SystemMessage {
             out.extend_from_slice(format!(",\"count\":{count}").as_bytes());
         }
         if let Some((id, rows)) = self.rows {
-            out.extend_from_slice(format!(",\"ids\":[{id}],\"rows\":{rows}").as_bytes());
+            // Not `ids`: clients in JavaScript take every message with this key for a row change, and fail without `data`.
+            out.extend_from_slice(format!(",\"bindings\":[{id}],\"rows\":{rows}").as_bytes());
         }
         if self.channel {
             out.extend_from_slice(b",\"channel\":");

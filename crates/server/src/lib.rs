@@ -17,4 +17,5 @@ pub mod run;
 pub mod throttle;
 pub mod transport;
 pub mod turns;
+pub mod watch;
 pub mod web;

@@ -8,12 +8,12 @@ use std::{
 
 use clap::Parser as _;
 use realtime_server::{
-    cli::{Cli, Command, DevArgs, EXIT_CONFIG, ServeArgs, TokenArgs},
+    cli::{Cli, Command, DevArgs, EXIT_CONFIG, ServeArgs, TokenArgs, WatchArgs},
     config::{self, ConfigError, Env, Settings},
     dev, migrate,
     operators::logging,
     process::{block_on, print, print_error, stop_signal},
-    run,
+    run, watch,
 };
 
 /// Returns memory to the system within some seconds, from a thread of its own. So a burst, or a client that does not
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(&args, &env),
         Command::Dev(args) => run_dev(&args, config.as_deref()),
         Command::Token(args) => token(&args, &env),
+        Command::Watch(args) => run_watch(&args, &env),
         Command::Migrate => Ok(run_migrate(&Settings::from_env(&env)?)),
         Command::CheckConfig => {
             let settings = Settings::from_env(&env)?;
@@ -86,4 +87,17 @@ fn run_migrate(settings: &Settings) -> ExitCode {
 fn token(args: &TokenArgs, env: &Env) -> Result<ExitCode, ConfigError> {
     print(&args.token(env, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())?);
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_watch(args: &WatchArgs, env: &Env) -> Result<ExitCode, ConfigError> {
+    let asked = watch::Asked::new(args, env)?;
+    Ok(block_on(async {
+        match watch::run(asked, stop_signal()).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                print_error(&error.to_string());
+                ExitCode::FAILURE
+            }
+        }
+    }))
 }

@@ -1,93 +1,94 @@
 'use client'
 
-import { useEffect, useState } from 'react'
+import { useState, useSyncExternalStore } from 'react'
 import { createClient } from '@supabase/supabase-js'
+import { createCollection, useLiveQuery } from '@tanstack/react-db'
+import { liveRows } from 'realtime-tanstack-db'
 
-// One client for the page, however often its parts are mounted.
-let client
-const realtime = (url, token) => (client ??= createClient(url, token))
-
-// What a change makes of the list, newest first. Changes may have been in the list already: they are merged by key.
-const apply = (todos, change) => {
-  const id = change.eventType === 'DELETE' ? change.old.id : change.new.id
-  const others = todos.filter((todo) => todo.id !== String(id))
-  if (change.eventType === 'DELETE') return others
-  const { task, done } = change.new
-  return [...others, { id: String(id), task, done }].sort((a, b) => Number(b.id) - Number(a.id))
+const send = async (path, method, body) => {
+  const answer = await fetch(path, { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+  if (!answer.ok) throw new Error(`The server answers ${answer.status}`)
+  return answer.status === 204 ? undefined : answer.json()
 }
 
-const send = (path, method, body) =>
-  fetch(path, { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+// One collection for the page, however often its parts are mounted: the newest 100 rows, kept equal to the database.
+let collection
+const todosOf = (url, token) =>
+  (collection ??= createCollection(
+    liveRows({
+      supabase: createClient(url, token),
+      table: 'todos',
+      select: ['id', 'task', 'done'],
+      order: 'id.desc',
+      limit: 100,
+      // The row that comes back has the id that the database has made.
+      onInsert: ({ transaction }) => Promise.all(transaction.mutations.map(({ modified }) => send('/api/todos', 'POST', { task: modified.task }))),
+      onUpdate: async ({ transaction }) => {
+        for (const { key, changes } of transaction.mutations) await send(`/api/todos/${key}`, 'PATCH', changes)
+      },
+      onDelete: async ({ transaction }) => {
+        for (const { key } of transaction.mutations) await send(`/api/todos/${key}`, 'DELETE')
+      },
+      onProblem: (error) => console.warn(error.message),
+    }),
+  ))
 
+const nothing = () => () => {}
+
+// The first picture comes from the server; in the browser the rows are live.
 export function Todos({ initial, url, token }) {
-  const [todos, setTodos] = useState(initial)
-  const [state, setState] = useState('connecting')
+  const isBrowser = useSyncExternalStore(nothing, () => true, () => false)
+  return isBrowser ? <Live initial={initial} todos={todosOf(url, token)} /> : <List rows={initial} state="connecting" />
+}
+
+function Live({ initial, todos }) {
+  const { data, isReady } = useLiveQuery((query) => query.from({ todo: todos }).orderBy(({ todo }) => todo.id, 'desc'))
+  const state = useSyncExternalStore(todos.utils.onState, todos.utils.state)
+  const [problem, setProblem] = useState('')
+  // A write is shown at once, and undone if it fails.
+  const write = (transaction) =>
+    transaction.isPersisted.promise.then(
+      () => setProblem(''),
+      (error) => setProblem(error.message),
+    )
+  return (
+    <List
+      rows={isReady ? data : initial}
+      state={state}
+      problem={problem}
+      // Until the database has made an id, this one will do.
+      add={(task) => write(todos.insert({ id: Date.now(), task, done: false }))}
+      change={(id, done) => write(todos.update(id, (todo) => void (todo.done = done)))}
+      remove={(id) => write(todos.delete(id))}
+    />
+  )
+}
+
+function List({ rows, state, problem, add, change, remove }) {
   const [task, setTask] = useState('')
-
-  useEffect(() => {
-    const supabase = realtime(url, token)
-    // Changes that come while the list is read; they are applied to it afterwards.
-    let waiting = null
-    let round = 0
-
-    const reload = async () => {
-      const mine = ++round
-      waiting ??= []
-      const answer = await fetch('/api/todos').catch(() => null)
-      if (mine !== round) return
-      if (!answer?.ok) return void setTimeout(() => mine === round && reload(), 2_000)
-      const list = await answer.json()
-      if (mine !== round) return
-      const changes = waiting
-      waiting = null
-      setTodos(changes.reduce(apply, list))
-    }
-
-    const channel = supabase
-      .channel('todos')
-      .on('postgres_changes', { event: '*', schema: 'public', table: 'todos' }, (change) => {
-        if (waiting) waiting.push(change)
-        else setTodos((todos) => apply(todos, change))
-      })
-      .on('system', {}, ({ extension, status }) => {
-        if (extension !== 'postgres_changes') return
-        if (status === 'ok') setState('live')
-        if (status === 'error') setState('not live')
-        // `ok`: from now on every change arrives. `gap`: some may be missing. What happened before is in the table.
-        if (status === 'ok' || status === 'gap') reload()
-      })
-      .subscribe((status) => status !== 'SUBSCRIBED' && setState('not live'))
-    return () => {
-      round += 1
-      supabase.removeChannel(channel)
-    }
-  }, [url, token])
-
-  const add = async (event) => {
+  const submit = (event) => {
     event.preventDefault()
     if (!task.trim()) return
     setTask('')
-    // The row itself comes back through the channel, to this browser as to all others.
-    await send('/api/todos', 'POST', { task })
+    add?.(task.trim())
   }
-
   return (
     <>
       <p className={state === 'live' ? 'state live' : 'state'} role="status">
-        {state}
+        {problem || state}
       </p>
-      <form onSubmit={add}>
+      <form onSubmit={submit}>
         <input value={task} onChange={(event) => setTask(event.target.value)} placeholder="What is to be done?" aria-label="Task" maxLength={200} />
         <button>Add</button>
       </form>
       <ul>
-        {todos.map(({ id, task, done }) => (
+        {rows.map(({ id, task, done }) => (
           <li key={id} className={done ? 'done' : ''}>
             <label>
-              <input type="checkbox" checked={done} onChange={() => send(`/api/todos/${id}`, 'PATCH', { done: !done })} />
+              <input type="checkbox" checked={done} onChange={() => change?.(id, !done)} />
               {task}
             </label>
-            <button aria-label={`Delete ${task}`} onClick={() => send(`/api/todos/${id}`, 'DELETE')}>
+            <button aria-label={`Delete ${task}`} onClick={() => remove?.(id)}>
               ×
             </button>
           </li>

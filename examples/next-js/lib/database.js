@@ -1,13 +1,14 @@
 import postgres from 'postgres'
 
-// One pool, also when development reloads this module.
-const connect = () => (globalThis.todosDatabase ??= postgres(process.env.DATABASE_URL))
+// One pool, also when development reloads this module. Ids are numbers, as the browser has them.
+const types = { bigint: { to: 20, from: [20], parse: Number, serialize: String } }
+const connect = () => (globalThis.todosDatabase ??= postgres(process.env.DATABASE_URL, { types }))
 
 export const todos = () => connect()`
   select id, task, done from public.todos order by id desc limit 100`
 
 export const insert = (task) => connect()`
-  insert into public.todos (task) values (${task}) returning id`
+  insert into public.todos (task) values (${task}) returning id, task, done`
 
 export const setDone = (id, done) => connect()`
   update public.todos set done = ${done} where id = ${id}`

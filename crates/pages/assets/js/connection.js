@@ -3,6 +3,13 @@ import { RealtimeClient } from '../vendor/realtime-js.js'
 import * as describe from './describe.js'
 import { explain } from './explain.js'
 import { changesRequest } from './form.js'
+import { redact } from './redact.js'
+
+// What the server says when all live rows were sent.
+const COMPLETE = 'Live rows are complete'
+
+// Codes of warnings after which no live rows come.
+const NO_ROWS = ['LiveResultTooLarge', 'LiveKeyNotUnique', 'RealtimeDisabledForConfiguration']
 
 const reasonOf = ({ code, reason }) => [reason, code && `code ${code}`].filter(Boolean).join(', ') || 'connection lost'
 
@@ -20,7 +27,8 @@ export class Connection {
   #explaining = false
   #lastError = null
 
-  // `hooks`: `state(name, text)`, `entry(entry)`, `rtt(ms)`, `online(count)`, `table(name)`.
+  // `hooks`: `state(name, text)`, `entry(entry)`, `rtt(ms)`, `online(count)`, `table(name)`,
+  // `live(what, change)`.
   constructor(form, jwt, hooks) {
     this.#form = form
     this.#secrets = [form.token, jwt].filter(Boolean)
@@ -47,7 +55,7 @@ export class Connection {
     channel.on('broadcast', { event: '*' }, (message) => this.#add(describe.broadcast, message))
     channel.on('system', {}, (message) => this.#system(message))
     if (this.#form.changes) {
-      channel.on('postgres_changes', changesRequest(this.#form), (message) => this.#add(describe.change, message))
+      channel.on('postgres_changes', changesRequest(this.#form), (message) => this.#change(message))
     }
     if (this.#form.presence) {
       const online = () => Object.values(channel.presenceState()).flat().length
@@ -61,6 +69,13 @@ export class Connection {
       }
     }
     channel.subscribe((status, error) => this.#status(status, error))
+  }
+
+  // Live rows are a table; events go to the log.
+  #change(message) {
+    if (this.#over) return
+    if (this.#form.live && !message.errors) this.#hooks.live('change', { ...message, new: redact(message.new, this.#secrets), old: redact(message.old, this.#secrets) })
+    else this.#add(describe.change, message)
   }
 
   #add(description, ...detail) {
@@ -81,6 +96,7 @@ export class Connection {
     this.#hooks.rtt(null)
     this.#hooks.table(null)
     this.#hooks.online(null)
+    this.#hooks.live('lost')
     if (this.#opened) {
       this.#opened = false
       this.#hooks.state('connecting', `Reconnecting (${reasonOf(event)})`)
@@ -112,6 +128,7 @@ export class Connection {
     if (status === 'SUBSCRIBED') {
       this.#joined = true
       this.#lastError = null
+      this.#hooks.live('joined')
       this.#add(describe.status, 'joined', { channel: this.#form.channel })
       this.#hooks.state('connected', `Connected to ${this.#form.host}`)
       this.#client.sendHeartbeat()
@@ -137,10 +154,11 @@ export class Connection {
     const { schema, table } = this.#form
     if (message.status === 'error') this.#lastError = String(message.message)
     if (message.extension !== 'postgres_changes') return
+    if (message.status === 'ok' && message.message === COMPLETE) this.#hooks.live('complete')
     if (message.status === 'ok') {
       this.#hooks.table(`${schema}.${table}`)
       if (this.#joined) this.#hooks.state('connected', `Connected to ${this.#form.host}`)
-    } else {
+    } else if (message.status !== 'warning' || NO_ROWS.includes(message.code)) {
       this.#hooks.table(null)
       this.#hooks.state('failed', String(message.message))
     }

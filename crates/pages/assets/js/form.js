@@ -13,6 +13,9 @@ export const DEFAULTS = {
   event: '*',
   filter: '',
   select: [],
+  live: false,
+  order: '',
+  limit: '',
   logLevel: 'error',
 }
 
@@ -55,6 +58,8 @@ const trimmed = (form) => ({
   schema: form.schema.trim(),
   table: form.table.trim(),
   filter: form.filter.trim(),
+  order: form.order.trim(),
+  limit: form.limit.trim(),
 })
 
 // The form without spaces around values, and what is wrong with it by field. What a person has not come to yet, the
@@ -72,6 +77,8 @@ export const validate = (raw, connecting = false) => {
       if (!(error instanceof FilterError)) throw error
       errors.filter = error.message
     }
+    if (form.live && (form.table === '*' || form.schema === '*')) errors[form.table === '*' ? 'table' : 'schema'] = 'must be one: live rows are those of a table'
+    if (form.live && form.limit !== '' && !/^[1-9]\d{0,8}$/.test(form.limit)) errors.limit = 'must be a number of rows'
   }
   return { form, errors }
 }
@@ -90,6 +97,11 @@ export const toQuery = (form) => {
     put('event', form.event, '*')
     put('filter', form.filter)
     put('select', form.select.join(','))
+    if (form.live) {
+      query.set('live', 'true')
+      put('order', form.order)
+      put('limit', form.limit)
+    }
   }
   put('log_level', form.logLevel, DEFAULTS.logLevel)
   return query.toString()
@@ -110,6 +122,9 @@ export const fromQuery = (text) => {
     table: value('table', DEFAULTS.table),
     filter: value('filter', ''),
     select: [...new Set(value('select', '').split(',').map((column) => column.trim()).filter(Boolean))],
+    live: value('live', '') === 'true',
+    order: value('order', ''),
+    limit: value('limit', ''),
     event: one('event', EVENTS, '*'),
     logLevel: one('log_level', LOG_LEVELS, DEFAULTS.logLevel),
   }
@@ -117,13 +132,15 @@ export const fromQuery = (text) => {
   return form
 }
 
-// What a channel asks for of row changes, as the client takes it.
+// What a channel asks for of row changes, as the client takes it. Live rows come with all events: with less the table
+// would not be right.
 export const changesRequest = (form) => ({
-  event: form.event,
+  event: form.live ? '*' : form.event,
   schema: form.schema,
   table: form.table,
   ...(form.filter && { filter: form.filter }),
   ...(form.select.length > 0 && { select: form.select }),
+  ...(form.live && { live: true, ...(form.order && { order: form.order }), ...(form.limit && { limit: Number(form.limit) }) }),
 })
 
 // A program that does what the form does, with the official client.

@@ -6,18 +6,20 @@ import { FilterDialog } from './filter-dialog.js'
 import { FilterError, parseFilter, printFilter } from './filters.js'
 import { DEFAULTS, fromQuery, toCode, toQuery, validate } from './form.js'
 import { Categories, Journal, toNdjson } from './journal.js'
+import { LiveView } from './live-view.js'
 import { LogView } from './log-view.js'
 import * as saved from './saved.js'
 import { User } from './user.js'
 
-const TEXTS = ['host', 'token', 'channel', 'schema', 'table', 'logLevel']
+const TEXTS = ['host', 'token', 'channel', 'schema', 'table', 'order', 'limit', 'logLevel']
 const SWITCHES = ['presence', 'changes', 'private']
-const FIELDS = ['host', 'token', 'channel', 'schema', 'table', 'filter']
+const FIELDS = ['host', 'token', 'channel', 'schema', 'table', 'filter', 'limit']
 
 const narrow = matchMedia('(width < 900px)')
 const fields = get('form').elements
 const journal = new Journal()
 const log = new LogView(journal, new Categories())
+const live = new LiveView()
 const dialog = new FilterDialog()
 
 // What has no input of its own.
@@ -30,6 +32,7 @@ let connectedWith = null
 const readForm = () => ({
   ...Object.fromEntries(TEXTS.map((name) => [name, get(name).value])),
   ...Object.fromEntries(SWITCHES.map((name) => [name, get(name).checked])),
+  live: get('live-switch').checked,
   event: fields.namedItem('event').value,
   filter,
   select,
@@ -38,6 +41,7 @@ const readForm = () => ({
 const writeForm = (form) => {
   for (const name of TEXTS) get(name).value = form[name]
   for (const name of SWITCHES) get(name).checked = form[name]
+  get('live-switch').checked = form.live
   fields.namedItem('event').value = form.event
   filter = form.filter
   select = form.select
@@ -78,6 +82,8 @@ const mirror = () => {
   const { form } = validate(readForm())
   history.replaceState(null, '', `${location.pathname}?${toQuery(form)}`)
   get('changes-section').hidden = !form.changes
+  get('live-fields').hidden = !form.live
+  get('event-field').hidden = form.live
   get('this-server').hidden = form.host === location.origin
   get('setup-brief').textContent = [form.channel, form.host.replace(/^https?:\/\//, '')].filter(Boolean).join(' · ')
   get('changed').hidden = connectedWith === null || connectedWith === snapshot(form)
@@ -109,7 +115,7 @@ const disconnect = () => {
   connection?.close()
   connection = null
   connectedWith = null
-  for (const fact of ['rtt', 'online', 'table']) tell(get(`fact-${fact}`), '')
+  for (const fact of ['rtt', 'online', 'table', 'rows']) tell(get(`fact-${fact}`), '')
 }
 
 const connect = () => {
@@ -127,6 +133,10 @@ const connect = () => {
   disconnect()
   connectedWith = snapshot(form)
   get('changed').hidden = true
+  const isLive = form.changes && form.live
+  get('views').hidden = !isLive
+  if (isLive) live.begin(form.order)
+  look(isLive ? 'rows' : 'log')
   // The first news may come before the connection is assigned.
   connection = true
   connection = new Connection(form, user.jwt, {
@@ -138,7 +148,17 @@ const connect = () => {
     rtt: (millis) => tell(get('fact-rtt'), millis === null ? '' : `${millis} ms`),
     online: (count) => tell(get('fact-online'), count === null ? '' : `${count} online`),
     table: (name) => tell(get('fact-table'), name),
+    live: (what, change) => isLive && live.hear(what, change),
   })
+}
+
+// Shows the rows, or the log.
+const look = (view) => {
+  const isRows = view === 'rows'
+  get('view-rows').setAttribute('aria-pressed', String(isRows))
+  get('view-log').setAttribute('aria-pressed', String(!isRows))
+  get('live').hidden = !isRows
+  for (const part of document.querySelectorAll('.stage > .toolbar, .stage > .categories, .stage > .log-frame')) part.hidden = isRows
 }
 
 const send = async () => {
@@ -186,7 +206,7 @@ const listen = () => {
     mirror()
   })
   get('form').addEventListener('change', (event) => {
-    if (![...TEXTS, ...SWITCHES, 'event'].includes(event.target.name)) return
+    if (![...TEXTS, ...SWITCHES, 'event', 'live'].includes(event.target.name)) return
     const { form, errors } = validate(readForm())
     writeForm(form)
     showErrors(errors)
@@ -197,6 +217,8 @@ const listen = () => {
     event.preventDefault()
     connect()
   })
+  get('view-rows').addEventListener('click', () => look('rows'))
+  get('view-log').addEventListener('click', () => look('log'))
   get('disconnect').addEventListener('click', () => {
     disconnect()
     setState('idle', 'Not connected')

@@ -78,3 +78,12 @@ channel
 `)
   assert.ok(!toCode(DEFAULTS).includes('postgres_changes') && !toCode(DEFAULTS).includes('setAuth'))
 })
+
+test('live rows are those of one table', () => {
+  const form = { ...DEFAULTS, changes: true, table: 'todos', live: true, order: 'id.desc', limit: '5', event: 'UPDATE' }
+  assert.deepEqual(changesRequest(form), { event: '*', schema: 'public', table: 'todos', live: true, order: 'id.desc', limit: 5 })
+  assert.deepEqual(fromQuery(toQuery(form)), form)
+  assert.deepEqual(validate(form).errors, {})
+  assert.deepEqual(Object.keys(validate({ ...form, table: '*', limit: 'all' }).errors).sort(), ['limit', 'table'])
+  assert.equal(changesRequest({ ...form, live: false }).live, undefined)
+})

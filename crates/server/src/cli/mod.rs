@@ -1,11 +1,13 @@
 //! The command line.
 
 mod token;
+mod watch;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 pub use token::TokenArgs;
+pub use watch::{Tokens, WatchArgs};
 
 use crate::config;
 
@@ -40,6 +42,9 @@ pub enum Command {
     /// Print a token: for a tenant, for the admin API, or for metrics
     #[command(after_help = token::EXAMPLES)]
     Token(TokenArgs),
+    /// Show the rows of a table, kept right: redrawn in place on a terminal, else as lines of JSON
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(WatchArgs),
     /// Set the databases up for private topics, print what changed, and exit
     Migrate,
     /// Print the settings in force and where each came from, without secrets; or what is wrong (exit code 64)

@@ -52,8 +52,13 @@ impl TokenArgs {
     /// # Errors
     /// When `--claims` is not a JSON object, or there is no secret.
     pub fn token(&self, env: &Env, now: Duration) -> Result<String, ConfigError> {
+        self.sign(&self.secret(env)?, now)
+    }
+
+    /// The token, made at this time since 1970, with a secret that was found before.
+    pub(super) fn sign(&self, secret: &str, now: Duration) -> Result<String, ConfigError> {
         let claims = self.claims(now).map_err(|error| ConfigError::new("--claims", error))?;
-        Ok(realtime_auth::sign_hs256(&self.secret(env)?, &claims))
+        Ok(realtime_auth::sign_hs256(secret, &claims))
     }
 
     /// The claims of the token, as JSON text, for a token made at this time.
@@ -73,7 +78,7 @@ impl TokenArgs {
         Ok(serde_json::Value::Object(claims).to_string())
     }
 
-    fn secret(&self, env: &Env) -> Result<String, ConfigError> {
+    pub(super) fn secret(&self, env: &Env) -> Result<String, ConfigError> {
         if let Some(secret) = &self.secret {
             return Ok(secret.clone());
         }

@@ -2,7 +2,7 @@
 //!
 //! With `REALTIME_PICTURES=FOLDER` the scenarios save the pictures of the documentation there.
 
-use std::{path::PathBuf, process::Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use realtime_localpg::{Cluster, ClusterOptions};
@@ -10,11 +10,10 @@ use realtime_testkit::{SECRET, Server, ServerOptions, TestDb, free_port, sign, t
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::Command,
     time,
 };
 
-use crate::{BINARY, server};
+use crate::{BINARY, clients::node_in, server};
 
 /// Longest run of a scenario.
 const LIMIT: time::Duration = time::Duration::from_secs(600);
@@ -23,12 +22,19 @@ const LIMIT: time::Duration = time::Duration::from_secs(600);
 pub(crate) async fn scenario(
     program: &str,
     arguments: &[&str],
+    act: impl AsyncFnMut(Value) -> Result<()>,
+) -> Result<()> {
+    scenario_in("browser", program, arguments, act).await
+}
+
+/// Runs a scenario of a folder of `clients`, and does what it asks for.
+pub(crate) async fn scenario_in(
+    folder: &str,
+    program: &str,
+    arguments: &[&str],
     mut act: impl AsyncFnMut(Value) -> Result<()>,
 ) -> Result<()> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../clients/browser");
-    ensure!(dir.join("node_modules").exists(), "run `npm ci` in clients/browser, or scripts/test");
-    let mut child = Command::new("node")
-        .current_dir(&dir)
+    let mut child = node_in(folder)?
         .arg(program)
         .args(arguments)
         .stdin(Stdio::piped())

@@ -128,7 +128,7 @@ impl LiveClient {
             }
             "system" => {
                 if frame.payload["message"] == "Live rows are complete" {
-                    let ids: Vec<u64> = serde_json::from_value(frame.payload["ids"].clone())?;
+                    let ids: Vec<u64> = serde_json::from_value(frame.payload["bindings"].clone())?;
                     for rows in self.rows.iter_mut().filter(|rows| ids.contains(&rows.id)) {
                         rows.complete = frame.payload["rows"].as_u64();
                     }

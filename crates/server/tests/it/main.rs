@@ -47,6 +47,7 @@ mod legacy;
 mod limits;
 mod listener;
 mod live_client;
+mod live_clients;
 mod live_life;
 mod live_policies;
 mod live_rows;
@@ -65,6 +66,7 @@ mod quick_start;
 mod rest;
 mod supabase_compose;
 mod tokens;
+mod watch;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

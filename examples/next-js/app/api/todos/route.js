@@ -1,10 +1,4 @@
-import { insert, todos } from '../../../lib/database'
-
-export const dynamic = 'force-dynamic'
-
-export async function GET() {
-  return Response.json(await todos())
-}
+import { insert } from '../../../lib/database'
 
 export async function POST(request) {
   const { task } = await request.json().catch(() => ({}))

@@ -1,0 +1,2 @@
+// What goes in and out.
+export {};

@@ -1,0 +1,55 @@
+//! `realtime watch`: a client of live rows, for people and for scripts.
+//!
+//! A task follows the server ([`session`]) and tells what it hears. On a terminal the rows are kept ([`rows`]) and drawn in
+//! place ([`draw`], [`screen`]). Elsewhere each message is a line of JSON ([`lines`]).
+
+mod asked;
+mod draw;
+mod frames;
+mod lines;
+mod rows;
+mod screen;
+mod session;
+
+use std::io::IsTerminal as _;
+
+use tokio::sync::mpsc;
+
+pub use self::asked::Asked;
+use self::session::Told;
+
+/// Messages that were read and not shown yet. The socket waits beyond that.
+const UNSHOWN: usize = 1_024;
+
+/// Why it cannot go on. `Display` is for the person who has started it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WatchError(String);
+
+/// Shows rows until `stop` is done or nobody reads the output any more.
+///
+/// # Errors
+/// When the server refuses before the rows were there once. Lost connections are made again.
+pub async fn run(asked: Asked, stop: impl Future<Output = ()>) -> Result<(), WatchError> {
+    let (tell, told) = mpsc::channel(UNSHOWN);
+    let on_screen = !asked.events && std::io::stdout().is_terminal();
+    let (title, order) = (asked.title(), asked.order().to_vec());
+    let followed = tokio::spawn(async move { session::follow(&asked, &tell).await });
+    let shown = async {
+        if on_screen {
+            screen::show(told, title, order).await;
+        } else {
+            lines::show(told).await;
+        }
+    };
+    let mut stop = std::pin::pin!(stop);
+    let mut shown = std::pin::pin!(shown);
+    tokio::select! {
+        () = &mut stop => Ok(()),
+        // It ends when the session has ended, or when the output is closed.
+        () = &mut shown => match followed.is_finished() {
+            true => followed.await.unwrap_or(Ok(())),
+            false => Ok(()),
+        },
+    }
+}

@@ -45,7 +45,8 @@ pub use engine::{
 pub use filter::{Filter, FilterError, Operator};
 pub use ids::assign_ids;
 pub use params::{
-    EventFilter, LiveError, LiveSpec, NamePattern, OrderBy, ParamsError, SubscriptionSpec, legacy_params,
+    EventFilter, LiveError, LiveSpec, NamePattern, OrderBy, ParamsError, SinceError, SubscriptionSpec,
+    legacy_params,
 };
 pub use path::{JsonPath, PathTooLong, Step as JsonStep};
 pub use plan::{LiteralCheck, Plan, Sought, plan};

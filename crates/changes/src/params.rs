@@ -6,6 +6,7 @@ mod since;
 pub use live::{LiveError, LiveSpec, OrderBy};
 use realtime_pgoutput::OWN_SCHEMAS;
 use serde_json::{Map, Value};
+pub use since::SinceError;
 
 use crate::{
     elixir,
@@ -130,10 +131,8 @@ pub enum ParamsError {
     )]
     LiveOnWildcard,
     /// `since` is no place in the stream.
-    #[error(
-        "Error parsing `since` params: expected a position like \"16/B374D848:3\" or the commit_timestamp of a change"
-    )]
-    Since,
+    #[error("Error parsing `since` params: {0}")]
+    Since(#[from] SinceError),
 }
 
 impl SubscriptionSpec {

@@ -2,12 +2,16 @@
 
 use serde_json::{Map, Value};
 
-use super::ParamsError;
 use crate::{
     filter::{Filter, Operator},
     since::Since,
     tree::Tree,
 };
+
+/// `since` is no place in the stream. `Display` is the detail that clients see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a position like \"16/B374D848:3\" or the commit_timestamp of a change")]
+pub struct SinceError;
 
 /// Its name in a filter.
 const NAME: &str = "@since";
@@ -19,7 +23,7 @@ const PARAMETERS: &str = "parameters";
 pub(super) fn parse(
     params: &Map<String, Value>,
     filters: &mut Vec<Tree<Filter>>,
-) -> Result<Option<Since>, ParamsError> {
+) -> Result<Option<Since>, SinceError> {
     let mut found = None;
     let mut failed = false;
     filters.retain(|tree| {
@@ -39,7 +43,7 @@ pub(super) fn parse(
         found = value.as_str().and_then(Since::parse);
         failed |= found.is_none();
     }
-    if failed { Err(ParamsError::Since) } else { Ok(found) }
+    if failed { Err(SinceError) } else { Ok(found) }
 }
 
 #[cfg(test)]
@@ -47,7 +51,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::SubscriptionSpec;
+    use crate::{ParamsError, SubscriptionSpec};
 
     fn spec(params: Value) -> Result<SubscriptionSpec, ParamsError> {
         SubscriptionSpec::parse(params.as_object().unwrap())
@@ -79,7 +83,7 @@ mod tests {
             filter("@since=eq.16/B374D848:3,@since=eq.16/B374D848:3"),
             json!({"schema": "public", "table": "t", "since": "1/1:1", "filter": "@since=eq.1/1:1"}),
         ] {
-            assert_eq!(since(bad.clone()), Err(ParamsError::Since), "{bad}");
+            assert_eq!(since(bad.clone()), Err(ParamsError::Since(SinceError)), "{bad}");
         }
     }
 }

@@ -3,6 +3,7 @@
 mod aside;
 mod away;
 mod bound;
+mod coming_back;
 mod dropped;
 mod failed;
 mod gone;
@@ -18,6 +19,7 @@ mod messages;
 mod missed;
 mod policies;
 mod refresh;
+mod replay;
 mod returning;
 mod rows;
 mod self_check;

@@ -1,19 +1,17 @@
-//! What a worker keeps of the log for those who come back, and who has come back (resume 2, 3).
+//! What a worker keeps of the log for those who come back (resume 3).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use realtime_changes::{ChannelId, Place, Since, SubscriptionSpec, Table};
-use realtime_journal::{Bounds, Journal, Past, Reach};
+use realtime_changes::Table;
+use realtime_journal::{Bounds, Journal};
 use realtime_pgoutput::{
-    Lsn, Oid, Position,
-    message::{Message, Relation, UnixMicros},
+    Oid,
+    message::{Relation, UnixMicros},
 };
-use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::time::Instant;
+use rustc_hash::FxHashMap;
 
-use super::{State, failed::Failed, returning::Returning};
-use crate::{Notice, SubscribeRequest, catalog, pool};
+use super::returning::Returning;
 
 /// A table as a part of the log describes it.
 #[derive(Debug)]
@@ -62,144 +60,4 @@ impl History {
             returning: Returning::default(),
         }
     }
-}
-
-/// Where the database is: what a client names beyond that is of another history.
-#[derive(Debug, Clone, Copy)]
-struct Present {
-    log: Lsn,
-    clock: UnixMicros,
-}
-
-impl State {
-    /// A session begins at a place in the log. `resumed`: it goes on with what was committed before it came.
-    pub(in crate::worker) async fn begin_history(&mut self, start: Lsn, resumed: bool) {
-        let journal = &self.history.journal;
-        if !journal.is_on() || resumed && journal.continues(start) {
-            return;
-        }
-        // What was committed while nobody read is still to come.
-        let past = if resumed { None } else { self.present().await.ok() };
-        let past = past.map_or(Past::Unknown, |present| Past::Until(present.clock));
-        self.history.journal.begin(start, past);
-    }
-
-    async fn present(&self) -> Result<Present, Failed> {
-        let client = pool::get(&self.pool).await?;
-        let (log, clock) = catalog::present(&client).await?;
-        Ok(Present { log, clock })
-    }
-
-    /// Keeps a message of the log, before it is looked at.
-    pub(in crate::worker) fn record(&mut self, message: &Message, bytes: Bytes) {
-        let Some(transaction) = &self.transaction else { return };
-        if !self.history.journal.is_on() {
-            return;
-        }
-        let version = match message {
-            Message::Insert { relation, .. }
-            | Message::Update { relation, .. }
-            | Message::Delete { relation, .. } => match self.history.versions.get(relation) {
-                Some(version) if self.publishes(*relation) => Some(Arc::clone(version)),
-                _ => return,
-            },
-            Message::Truncate { .. } => None,
-            _ => return,
-        };
-        let (commit, number) = transaction.position;
-        let position = Position { commit, number: number + 1 };
-        let (xid, commit_time) = (transaction.xid, transaction.commit_time);
-        let size = bytes.len();
-        let item = Item { version, xid, commit_time, bytes };
-        let now = Instant::now().into_std();
-        self.history.journal.push(position, commit_time, now, size, item);
-    }
-
-    /// Remembers how a table is described from now on. Without a table: it is gone.
-    pub(super) fn keep_version(
-        &mut self,
-        relation: &Arc<Relation>,
-        table: Option<&Arc<Table>>,
-        places: Option<&[Option<usize>]>,
-        logged: &[i16],
-        key: &[i16],
-    ) {
-        let Some((table, places)) = table.zip(places) else {
-            self.history.versions.remove(&relation.oid);
-            return;
-        };
-        let version = Version {
-            relation: Arc::clone(relation),
-            table: Arc::clone(table),
-            places: places.into(),
-            logged: logged.into(),
-            key: key.into(),
-        };
-        self.history.versions.insert(relation.oid, Arc::new(version));
-    }
-
-    /// Forgets what is too old.
-    pub(in crate::worker) fn prune_history(&mut self) {
-        self.history.journal.prune(Instant::now().into_std());
-        let bytes = self.history.journal.bytes() as u64;
-        self.stats.journal_bytes.store(bytes, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// Finds where the subscriptions of a channel that has just come go on. The channel is told of those for which that
-    /// is not kept.
-    pub(super) async fn returns(&mut self, request: &SubscribeRequest) -> Vec<(u32, Position)> {
-        let mut cursors = Vec::new();
-        let mut present = None;
-        let mut told = FxHashSet::default();
-        for (id, spec) in &request.subscriptions {
-            // A result tells by itself what has changed.
-            let Some(since) = plain(spec) else { continue };
-            if self.reach(since) == Reach::Beyond && present.is_none() {
-                present = self.present().await.ok();
-            }
-            match self.cursor(since, present) {
-                Some(cursor) => cursors.push((*id, cursor)),
-                None if told.insert(since.to_string()) => {
-                    let text = format!("Changes after {since} are not kept any more");
-                    self.sink.notice(request.channel, Notice::gap("ChangesNotKept", text));
-                }
-                None => {}
-            }
-        }
-        cursors
-    }
-
-    fn reach(&self, since: &Since) -> Reach {
-        match since.place {
-            Place::After(position) => self.history.journal.after(position),
-            Place::From(time) => self.history.journal.since(time),
-        }
-    }
-
-    /// The place after which a subscription goes on, if all from there on is kept.
-    fn cursor(&self, since: &Since, present: Option<Present>) -> Option<Position> {
-        match self.reach(since) {
-            Reach::From(cursor) => Some(cursor),
-            Reach::Gone => None,
-            // All that is known came before: if it is of this history, nothing is missing.
-            Reach::Beyond => {
-                let present = present?;
-                let is_past = match since.place {
-                    Place::After(position) => position.commit <= present.log,
-                    Place::From(time) => time <= present.clock,
-                };
-                self.history.journal.last().filter(|_| is_past)
-            }
-        }
-    }
-
-    /// The watchers of a channel are gone.
-    pub(super) fn leaves(&mut self, channel: ChannelId) {
-        self.history.returning.forget(channel);
-    }
-}
-
-/// Where a subscription of events goes on.
-fn plain(spec: &SubscriptionSpec) -> Option<&Since> {
-    spec.since.as_ref().filter(|_| spec.live.is_none())
 }

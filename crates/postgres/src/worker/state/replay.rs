@@ -1,0 +1,267 @@
+//! Those who have come back get what they have missed (resume 2).
+//!
+//! The journal is read in passes: one for all who are behind, in slices between the transactions of the log, through the
+//! match, the judging and the rendering of live changes. Until a subscription has caught up, it gets nothing live: what
+//! comes meanwhile is in the journal too. It has caught up when a pass has reached the end of the journal while no
+//! transaction is being read. Who does not read fast enough is left out, and goes on with the next pass.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use realtime_changes::{Action, ChannelId, Match, SubscriptionKey};
+use realtime_pgoutput::{Oid, Position, message::Message};
+use rustc_hash::FxHashSet;
+use tokio::time::{Duration, Instant};
+
+use super::{
+    State,
+    history::{Item, Version},
+    judging::now,
+    known::Known,
+    returning::{Name, Pass},
+    rows::MAX_CALLS,
+    waiting::Waiting,
+};
+use crate::{Notice, replication};
+
+/// How long live changes wait for a slice, give or take one change.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// Bytes of a slice, give or take one change: what receivers have room for is known for so much.
+const SLICE_BYTES: usize = 65_536;
+
+/// How long those who do not read are left alone.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl State {
+    /// Whether somebody has come back for whom the journal can be read now.
+    pub(in crate::worker) fn replays(&self, now: Instant) -> bool {
+        let returning = &self.history.returning;
+        !returning.is_empty()
+            && self.transaction.is_none()
+            && returning.pause_until.is_none_or(|until| until <= now)
+    }
+
+    /// When those who did not read are looked at again.
+    pub(in crate::worker) fn replay_at(&self) -> Option<Instant> {
+        let returning = &self.history.returning;
+        returning.pause_until.filter(|_| !returning.is_empty() && self.transaction.is_none())
+    }
+
+    /// Reads the journal a bit further for those who have come back. To be called between two transactions.
+    pub(in crate::worker) async fn replay(&mut self) {
+        let now = Instant::now();
+        if !self.replays(now) {
+            return;
+        }
+        self.history.returning.pause_until = None;
+        self.tell_overtaken();
+        if !self.begin_pass() {
+            self.history.returning.pause_until = Some(now + PAUSE);
+            return;
+        }
+        let mut switched = Vec::new();
+        let is_over = self.read_on(now + SLICE, &mut switched).await;
+        self.history.returning.advance();
+        self.switch_back(switched).await;
+        if is_over {
+            self.end_pass().await;
+        }
+    }
+
+    /// The journal forgets what somebody has not read: the channels are told, and go on behind it.
+    fn tell_overtaken(&mut self) {
+        let Some(floor) = self.history.journal.floor() else { return };
+        let returning = &mut self.history.returning;
+        let mut told = BTreeMap::new();
+        for ((channel, _), cursor) in &mut returning.cursors {
+            if *cursor < floor {
+                told.insert(*channel, *cursor);
+                *cursor = floor;
+            }
+        }
+        if let Some(pass) = returning.pass.as_mut().filter(|pass| pass.at < floor) {
+            pass.at = floor;
+        }
+        for (channel, cursor) in told {
+            let text = format!("Changes after {cursor} are not kept any more");
+            self.sink.notice(channel, Notice::gap("ChangesNotKept", text));
+        }
+    }
+
+    /// Begins a pass, or goes on with the one that is under way. Whether it serves anybody.
+    fn begin_pass(&mut self) -> bool {
+        let returning = &mut self.history.returning;
+        let left_out: FxHashSet<Name> =
+            returning.cursors.keys().filter(|(channel, _)| !self.sink.has_room(*channel)).copied().collect();
+        let served = returning.cursors.iter().filter(|(name, _)| !left_out.contains(name));
+        let Some(first) = served.map(|(_, cursor)| *cursor).min() else {
+            returning.pass = None;
+            return false;
+        };
+        match &mut returning.pass {
+            Some(pass) => pass.left_out.extend(left_out),
+            None => returning.pass = Some(Pass { at: first, left_out }),
+        }
+        true
+    }
+
+    /// Reads the journal for the pass that is under way. Whether it has come to the end.
+    async fn read_on(&mut self, until: Instant, switched: &mut Vec<Oid>) -> bool {
+        let mut bytes = 0;
+        loop {
+            let Some(pass) = &mut self.history.returning.pass else { return true };
+            let Some(entry) = self.history.journal.next(pass.at) else { return true };
+            let (position, item) = (entry.position, entry.item.clone());
+            if !self.show(&item, switched).await {
+                return false;
+            }
+            if let Some(pass) = &mut self.history.returning.pass {
+                pass.at = position;
+            }
+            bytes += item.bytes.len();
+            self.replay_item(position, item).await;
+            if bytes >= SLICE_BYTES || Instant::now() >= until {
+                return false;
+            }
+        }
+    }
+
+    /// Makes the engine read a table as it was described then. False if the database cannot be asked now.
+    async fn show(&mut self, item: &Item, switched: &mut Vec<Oid>) -> bool {
+        let Some(version) = &item.version else { return true };
+        let oid = version.relation.oid;
+        let shown = self.known.get(&oid).is_some_and(|known| *known.relation == *version.relation);
+        if shown && self.engine.table(oid).is_some() {
+            return true;
+        }
+        let is_current = self.history.versions.get(&oid).is_none_or(|current| current.is_like(version));
+        if !is_current && !switched.contains(&oid) {
+            switched.push(oid);
+        }
+        self.switch(version).await
+    }
+
+    async fn switch(&mut self, version: &Arc<Version>) -> bool {
+        self.flush_judged().await;
+        let oid = version.relation.oid;
+        let known = Known {
+            relation: Arc::clone(&version.relation),
+            table: Some(Arc::clone(&version.table)),
+            logged: version.logged.clone(),
+            key: version.key.clone(),
+            access: HashMap::new(),
+            counters: self.known.get(&oid).map(|known| Arc::clone(&known.counters)).unwrap_or_default(),
+            fingerprint: self.known.get(&oid).and_then(|known| known.fingerprint),
+        };
+        self.known.insert(oid, known);
+        match self.attach_all(&version.table, &version.relation, version.places.clone()).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog; retrying");
+                // Who is not attached is attached when the table is described anew.
+                self.engine.forget_table(oid);
+                self.history.returning.pause_until = Some(Instant::now() + PAUSE);
+                false
+            }
+        }
+    }
+
+    /// Tables are read again as the log describes them now.
+    async fn switch_back(&mut self, switched: Vec<Oid>) {
+        for oid in switched {
+            if let Some(current) =
+                self.history.versions.get(&oid).map(|version| Arc::clone(&version.relation))
+            {
+                self.relation(current).await;
+            }
+        }
+    }
+
+    async fn replay_item(&mut self, position: Position, item: Item) {
+        let Ok(message) = replication::decoder().decode(item.bytes.clone()) else { return };
+        let (action, new, old) = match message {
+            Message::Insert { new, .. } => (Action::Insert, Some(new), None),
+            Message::Update { old, new, .. } => (Action::Update, Some(new), old),
+            Message::Delete { old, .. } => (Action::Delete, None, Some(old)),
+            Message::Truncate { relations, .. } => return self.tell_truncated(&relations, position),
+            _ => return,
+        };
+        let Some(version) = item.version else { return };
+        let waiting = Waiting {
+            action,
+            relation: Arc::clone(&version.relation),
+            new,
+            old,
+            commit_time: item.commit_time,
+            xid: item.xid,
+            position: (position.commit, position.number),
+            matched: Match::default(),
+            is_late: true,
+        };
+        self.ready(version.relation.oid).await;
+        let matched = self.match_returning(&waiting, position).await;
+        if !matched.is_empty() {
+            self.take(waiting, matched).await;
+        }
+    }
+
+    /// Which of those who have come back a change matches.
+    async fn match_returning(&mut self, waiting: &Waiting, position: Position) -> Match {
+        let of = |state: &Self| {
+            let returning = &state.history.returning;
+            state.engine.match_among(&waiting.change(), now(), &|channel, id| {
+                returning.takes((channel, id), position)
+            })
+        };
+        for _ in 0..MAX_CALLS {
+            let mut matched = of(self);
+            let needs = std::mem::take(&mut matched.needs);
+            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, &needs).await {
+                return matched;
+            }
+        }
+        of(self)
+    }
+
+    fn tell_truncated(&self, relations: &[Oid], position: Position) {
+        let returning = &self.history.returning;
+        for (channel, text) in self.concerned(relations) {
+            if returning.of(channel).iter().any(|(id, _)| returning.takes((channel, *id), position)) {
+                self.sink.notice(channel, Notice::gap("Truncated", text));
+            }
+        }
+    }
+
+    /// The pass has come to the end of the journal: those that it has served have caught up.
+    async fn end_pass(&mut self) {
+        self.flush_judged().await;
+        let Some(last) = self.history.journal.last() else { return };
+        let returning = &mut self.history.returning;
+        let left_out = returning.pass.take().map(|pass| pass.left_out).unwrap_or_default();
+        let is_done = |name: &Name, cursor: &mut Position| *cursor >= last && !left_out.contains(name);
+        let done: BTreeSet<ChannelId> =
+            returning.cursors.extract_if(is_done).map(|((channel, _), _)| channel).collect();
+        if !left_out.is_empty() {
+            returning.pause_until = Some(Instant::now() + PAUSE);
+        }
+        for channel in done {
+            if returning.of(channel).is_empty() {
+                self.sink.notice(channel, Notice::CaughtUp);
+            }
+        }
+    }
+
+    /// Leaves out of a live change those who have not caught up: they get it from the journal.
+    pub(super) fn leave_out_returning(&self, oid: Oid, matched: &mut Match) {
+        if self.history.returning.is_empty() {
+            return;
+        }
+        let is_back = |key: SubscriptionKey| {
+            !self.engine.subscription(oid, key).is_some_and(|name| self.history.returning.has(name))
+        };
+        matched.retain_all(is_back);
+    }
+}

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use realtime_changes::{Action, Predicate, RowView};
 use realtime_live::{Digester, Keeper, Secret, Seen, key, values};
-use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
+use realtime_pgoutput::message::{OldTuple, Relation, ReplicaIdentity, Tuple, UnixMicros, Value};
 
 use super::binding::claims_matter;
 use crate::live::{Kind, Source};
@@ -94,6 +94,10 @@ impl Direct {
         let mut images: BTreeMap<Vec<u8>, Option<Tuple>> = BTreeMap::new();
         let mut places: Option<(&Arc<Relation>, Vec<Option<usize>>)> = None;
         for change in changes {
+            // With another identity the log does not tell when a key changes.
+            if !matches!(change.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Full) {
+                return None;
+            }
             if places.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, &change.relation)) {
                 places = Some((&change.relation, view.places_in(&change.relation)));
             }

@@ -225,6 +225,10 @@ impl Telling<'_> {
             group.is_put_off = group.stage != Stage::Complete && !has_room(&*sink, group).await;
             group.tell(&*sink);
         }
+        // Receivers of many changes are waited for as those of the log are.
+        if let Some(relief) = sink.relieve() {
+            relief.await;
+        }
     }
 }
 

@@ -61,6 +61,7 @@ use crate::{
     ChangeSink, JournalBounds, LiveSettings, MessageColumns, Notice, PolicyMemory, RowSecurity, Stats,
     SubscribeRequest,
     catalog::Published,
+    heirloom::Heirloom,
     policy_memory::Share,
     subscribe::{Checked, Literals},
     visibility::{PolicyCache, Troubled},
@@ -139,8 +140,10 @@ impl State {
         live: LiveSettings,
         journal: JournalBounds,
         row_security: RowSecurity,
+        heirloom: Arc<Heirloom>,
     ) -> Self {
-        let live = Live::new(pool.clone(), publication.clone(), Arc::clone(&sink), Arc::clone(&stats), live);
+        let (shared, counts) = (Arc::clone(&sink), Arc::clone(&stats));
+        let live = Live::new(pool.clone(), publication.clone(), shared, counts, live, heirloom);
         Self {
             live,
             live_only: FxHashSet::default(),
@@ -310,6 +313,9 @@ impl State {
             self.literals = Literals::default();
         }
         self.literals.extend(checked.literals);
+        if !checked.live.is_empty() {
+            self.live.collation_is_c = self.ask_collation().await?;
+        }
         let plain = request.without(&checked.live);
         let live = self.live_bindings(&request, checked.live)?;
         let channel = request.channel;

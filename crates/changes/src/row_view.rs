@@ -7,9 +7,12 @@ use realtime_pgoutput::{
 };
 
 use crate::{
-    Table,
+    Predicate, Table,
+    cell::Cell,
     change::{Action, Change},
     payload::{self, Mapping, OldImage, Shape},
+    predicate::Outcome,
+    row::Row,
 };
 
 /// How the rows of a result are told: which columns, and what tells rows apart.
@@ -61,6 +64,25 @@ impl RowView {
     /// What is told of a row: its values in order.
     pub fn told<'r>(&self, row: &'r Tuple) -> impl Iterator<Item = Option<&'r [u8]>> {
         self.shown.iter().map(|at| text(row.get(*at)))
+    }
+
+    /// Whether a filter holds for a row. `None`: only the database can tell.
+    #[must_use]
+    pub fn holds(predicate: &Predicate, row: &Tuple) -> Option<bool> {
+        let cell = |column: usize| Cell::of(row.get(column));
+        match predicate.evaluate(&Row::new(&cell)) {
+            Outcome::Holds => Some(true),
+            Outcome::Fails => Some(false),
+            Outcome::Depends(_) => None,
+        }
+    }
+
+    /// Where the columns of a row of this view stand in the rows of a relation of the log; `None` for one that is not
+    /// there.
+    #[must_use]
+    pub fn places_in(&self, log: &Relation) -> Vec<Option<usize>> {
+        let place = |name: &str| log.columns.iter().position(|column| &*column.name == name);
+        self.relation.columns.iter().map(|column| place(&column.name)).collect()
     }
 
     /// Whether rows of this view and of another one are told alike.

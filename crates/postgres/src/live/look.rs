@@ -272,6 +272,7 @@ impl Looked {
             relation: Arc::new(as_the_log_would(&table)),
             table: Arc::new(table),
             key: found.key,
+            is_limited: self.live.limit.is_some(),
             has_own_key: found.has_own_key,
             unlogged: found.unlogged,
             columns,

@@ -291,6 +291,9 @@ impl State {
             self.literals = Literals::default();
         }
         self.literals.extend(checked.literals);
+        if !checked.live.is_empty() {
+            self.live.collation_is_c = self.ask_collation().await?;
+        }
         let plain = request.without(&checked.live);
         let live = self.live_bindings(&request, checked.live)?;
         let channel = request.channel;

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use realtime_changes::{Action, Predicate, RowView};
 use realtime_live::{Digester, Keeper, Secret, Seen, key, values};
-use realtime_pgoutput::message::{OldTuple, Relation, Tuple, UnixMicros, Value};
+use realtime_pgoutput::message::{OldTuple, Relation, ReplicaIdentity, Tuple, UnixMicros, Value};
 
 use super::binding::claims_matter;
 use crate::live::{Kind, Source};
@@ -75,6 +75,8 @@ impl Direct {
         let tells = source.kind == Kind::Table
             && source.table.plain
             && source.has_own_key
+            // Of another index the log has other columns, and nothing of the primary key.
+            && matches!(source.table.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Full)
             && source.unlogged.is_empty();
         let is_limited = source.is_limited;
         tells.then(|| Self {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use realtime_pgoutput::{
     TypeRegistry,
-    message::{OldTuple, Relation, Tuple, UnixMicros, Value},
+    message::{OldTuple, Relation, RelationColumn, Tuple, UnixMicros, Value},
 };
 
 use crate::{
@@ -78,11 +78,14 @@ impl RowView {
     }
 
     /// Where the columns of a row of this view stand in the rows of a relation of the log; `None` for one that is not
-    /// there.
+    /// there, or of another type.
     #[must_use]
     pub fn places_in(&self, log: &Relation) -> Vec<Option<usize>> {
-        let place = |name: &str| log.columns.iter().position(|column| &*column.name == name);
-        self.relation.columns.iter().map(|column| place(&column.name)).collect()
+        let same = |known: &RelationColumn, column: &RelationColumn| {
+            known.name == column.name && known.type_oid == column.type_oid
+        };
+        let place = |known| log.columns.iter().position(|column| same(known, column));
+        self.relation.columns.iter().map(place).collect()
     }
 
     /// Whether rows of this view and of another one are told alike.
@@ -136,10 +139,7 @@ fn text(value: Option<&Value>) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use realtime_pgoutput::{
-        message::{RelationColumn, ReplicaIdentity},
-        oid,
-    };
+    use realtime_pgoutput::{message::ReplicaIdentity, oid};
 
     use super::*;
     use crate::{Column, Comparison};

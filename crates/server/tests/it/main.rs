@@ -46,6 +46,7 @@ mod listener;
 mod live_client;
 mod live_life;
 mod live_policies;
+mod live_random;
 mod live_rows;
 mod live_view_cases;
 mod live_views;

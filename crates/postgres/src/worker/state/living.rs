@@ -40,6 +40,11 @@ impl State {
         }
     }
 
+    /// The worker ends. What clients have goes to the next handle of the database, if there is one.
+    pub(in crate::worker) async fn hand_over_live(&mut self) {
+        self.live.hand_over().await;
+    }
+
     /// Begins to read the results that are due.
     pub(in crate::worker) fn begin_live(&mut self) {
         self.live.begin(&self.judging.passed);

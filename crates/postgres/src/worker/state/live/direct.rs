@@ -96,6 +96,10 @@ impl Direct {
         let mut images: BTreeMap<Vec<u8>, Option<Tuple>> = BTreeMap::new();
         let mut places: Option<(&Arc<Relation>, Vec<Option<usize>>)> = None;
         for change in changes {
+            // With another identity the log does not tell when a key changes.
+            if !matches!(change.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Full) {
+                return None;
+            }
             if places.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, &change.relation)) {
                 places = Some((&change.relation, view.places_in(&change.relation)));
             }

@@ -28,7 +28,7 @@ const FAILED: &str = "LiveQueryFailed";
 impl Live {
     /// Takes what a reading has brought.
     pub(super) fn finished(&mut self, done: Done) {
-        let Done { result, groups, outcome, took, source } = done;
+        let Done { result, groups, outcome, was_doubted, took, source } = done;
         self.stats.live_runs.record_time(took);
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.reading = None;
@@ -45,6 +45,12 @@ impl Live {
             Ok(read) => {
                 self.was_read(result, &read);
                 self.catch_up(result, queued.unwrap_or_default());
+            }
+            // Perhaps a column was dropped, or a right taken away, a moment ago.
+            Err(Trouble::Failed(_)) if !was_doubted => {
+                if let Some(kept) = self.results.get_mut(&result) {
+                    (kept.is_doubted, kept.stale) = (true, Stale::Yes);
+                }
             }
             Err(trouble) => self.was_not_read(result, trouble),
         }

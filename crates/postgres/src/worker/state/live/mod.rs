@@ -44,7 +44,8 @@ use tracing::Instrument as _;
 
 use crate::{
     ChangeSink, LiveSettings, Stats,
-    live::{Limits, Source},
+    heirloom::{Heirloom, Held},
+    live::{Bounds, Limits, Source},
     policy_memory::Share,
     visibility::Passed,
 };
@@ -57,6 +58,9 @@ const SHARE_OF_POOL: usize = 4;
 
 /// Results of a table that are looked at for one whose rows are told in the same way.
 const MAX_LOOKED_AT: usize = 100;
+
+/// How long readings are waited for at the end.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Transactions that are kept for a result while it is read. Beyond it it is read again.
 const MAX_QUEUED: usize = 1_000;
@@ -71,6 +75,8 @@ pub(super) struct Live {
     sink: Arc<dyn ChangeSink>,
     stats: Arc<Stats>,
     settings: LiveSettings,
+    /// What clients got by the handle of the database before this one.
+    heirloom: Arc<Heirloom>,
     secret: Secret,
     results: FxHashMap<u64, Kept>,
     identities: HashMap<Identity, u64>,
@@ -123,6 +129,7 @@ impl Live {
         sink: Arc<dyn ChangeSink>,
         stats: Arc<Stats>,
         settings: LiveSettings,
+        heirloom: Arc<Heirloom>,
     ) -> Self {
         let (tell, done) = mpsc::unbounded_channel();
         Self {
@@ -130,6 +137,7 @@ impl Live {
             publication,
             sink,
             stats,
+            heirloom,
             secret: Secret::of_process(),
             results: FxHashMap::default(),
             identities: HashMap::new(),
@@ -227,10 +235,44 @@ impl Live {
                 self.leave((channel, id));
             }
         }
+        let mut inherited = self.heirloom.take(channel);
         for (binding, source) in bindings {
-            self.enter(Arc::new(binding), source);
+            match inherited.iter().position(|(id, _)| *id == binding.id) {
+                Some(at) => self.inherit(Arc::new(binding), source, inherited.swap_remove(at).1),
+                None => self.enter(Arc::new(binding), source),
+            }
         }
         self.count();
+    }
+
+    /// Takes a binding to its result that has rows already, from another handle of the database.
+    fn inherit(&mut self, binding: Arc<Binding>, source: Arc<Source>, held: Held) {
+        let identity = Identity::of(&binding, &source);
+        let mut group = Group::new(held.keeper, vec![binding], Stage::Moved);
+        if !view::of(&source).has_key_of(&held.view) {
+            self.send_left(&group.keeper.clear(), &group.to, &held.view, &held.source);
+        }
+        self.come(group, identity, source);
+    }
+
+    /// Leaves what the bindings have to the next handle. Waits for readings that end, but not for long.
+    pub(super) async fn hand_over(&mut self) {
+        let ending = async {
+            while self.running > 0 {
+                let event = self.event().await;
+                self.happens(event);
+            }
+        };
+        let _ = time::timeout(END_LIMIT, ending).await;
+        for kept in self.results.values_mut() {
+            let (view, source) = (Arc::clone(&kept.view), Arc::clone(&kept.source));
+            let names: Vec<Name> = kept.bindings().map(|binding| binding.name()).collect();
+            for name in names {
+                let Some(group) = kept.take(name) else { continue };
+                let (view, source) = (Arc::clone(&view), Arc::clone(&source));
+                self.heirloom.keep(name.0, name.1, Held { keeper: group.keeper, view, source });
+            }
+        }
     }
 
     /// A channel ends.
@@ -273,7 +315,12 @@ impl Live {
     /// Takes a binding from a result that is not being read to another one.
     fn goes(&mut self, from: u64, Moving { binding, to }: Moving) {
         let Some(kept) = self.results.get_mut(&from) else { return };
-        let Some(mut group) = kept.take(binding.name()) else { return };
+        let Some(mut group) = kept.take(binding.name()) else {
+            if to.is_none() {
+                self.is_out(binding.name());
+            }
+            return;
+        };
         group.to = vec![Arc::clone(&binding)];
         let (view, source) = (Arc::clone(&kept.view), Arc::clone(&kept.source));
         let keeps = to.as_ref().is_some_and(|to| view::of(to).has_key_of(&view));
@@ -603,7 +650,7 @@ impl Live {
             pool: self.pool.clone(),
             sink: Arc::clone(&self.sink),
             publication: self.publication.clone(),
-            bounds: self.settings.bounds(),
+            bounds: Bounds::of(&self.settings),
             limits: Limits { time: self.settings.statement_timeout, rows: self.settings.max_rows },
             secret: self.secret,
             spec: Arc::clone(&first.spec),

@@ -75,6 +75,8 @@ impl Direct {
         let tells = source.kind == Kind::Table
             && source.table.plain
             && source.has_own_key
+            // Of another index the log has other columns, and nothing of the primary key.
+            && matches!(source.table.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Full)
             && source.unlogged.is_empty();
         let is_limited = source.is_limited;
         tells.then(|| Self {

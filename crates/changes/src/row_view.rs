@@ -3,13 +3,16 @@
 use bytes::Bytes;
 use realtime_pgoutput::{
     TypeRegistry,
-    message::{OldTuple, Relation, Tuple, UnixMicros, Value},
+    message::{OldTuple, Relation, RelationColumn, Tuple, UnixMicros, Value},
 };
 
 use crate::{
-    Table,
+    Predicate, Table,
+    cell::Cell,
     change::{Action, Change},
     payload::{self, Mapping, OldImage, Shape},
+    predicate::Outcome,
+    row::Row,
 };
 
 /// How the rows of a result are told: which columns, and what tells rows apart.
@@ -63,6 +66,28 @@ impl RowView {
         self.shown.iter().map(|at| text(row.get(*at)))
     }
 
+    /// Whether a filter holds for a row. `None`: only the database can tell.
+    #[must_use]
+    pub fn holds(predicate: &Predicate, row: &Tuple) -> Option<bool> {
+        let cell = |column: usize| Cell::of(row.get(column));
+        match predicate.evaluate(&Row::new(&cell)) {
+            Outcome::Holds => Some(true),
+            Outcome::Fails => Some(false),
+            Outcome::Depends(_) => None,
+        }
+    }
+
+    /// Where the columns of a row of this view stand in the rows of a relation of the log; `None` for one that is not
+    /// there, or of another type.
+    #[must_use]
+    pub fn places_in(&self, log: &Relation) -> Vec<Option<usize>> {
+        let same = |known: &RelationColumn, column: &RelationColumn| {
+            known.name == column.name && known.type_oid == column.type_oid
+        };
+        let place = |known| log.columns.iter().position(|column| same(known, column));
+        self.relation.columns.iter().map(place).collect()
+    }
+
     /// Whether rows of this view and of another one are told alike.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
@@ -114,10 +139,7 @@ fn text(value: Option<&Value>) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use realtime_pgoutput::{
-        message::{RelationColumn, ReplicaIdentity},
-        oid,
-    };
+    use realtime_pgoutput::{message::ReplicaIdentity, oid};
 
     use super::*;
     use crate::{Column, Comparison};

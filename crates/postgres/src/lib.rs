@@ -14,6 +14,7 @@ mod error;
 mod failpoints;
 mod foreign;
 mod generation;
+mod heirloom;
 mod janitor;
 mod live;
 mod live_settings;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use deadpool_postgres::ClientWrapper as Client;
 use tokio_postgres::Error;
 
-use crate::{PolicyMemory, live::Bounds};
+use crate::PolicyMemory;
 
 /// A number that changes when anything does that results depend on and that is not of one relation: functions, roles and
 /// their memberships, rights on schemas, types, operators.
@@ -48,12 +48,6 @@ pub struct LiveSettings {
     pub recheck: Option<Duration>,
     /// What is kept of the rows of all results of a node (`LIVE_MAX_MB`).
     pub memory: Arc<PolicyMemory>,
-}
-
-impl LiveSettings {
-    pub(crate) const fn bounds(&self) -> Bounds {
-        Bounds { max_rows: self.max_rows, by_clock: self.recheck.is_some() }
-    }
 }
 
 impl Default for LiveSettings {

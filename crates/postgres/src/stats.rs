@@ -64,6 +64,8 @@ pub struct Stats {
     pub live_results: AtomicU64,
     /// Rows of live results that are kept now.
     pub live_rows: AtomicU64,
+    /// Changes of live results that the log told by itself, without a reading.
+    pub live_changes: AtomicU64,
     /// How long reading a live result took, sending included.
     pub live_runs: Histogram,
     /// Readings of live results that failed.
@@ -96,6 +98,7 @@ impl Default for Stats {
             set_up_failures: Counter::default(),
             live_results: AtomicU64::default(),
             live_rows: AtomicU64::default(),
+            live_changes: AtomicU64::default(),
             live_runs: Histogram::new(LIVE_TIMES),
             live_failures: Counter::default(),
             policies: PolicyStats::default(),

@@ -14,7 +14,7 @@ use realtime_pgoutput::{Oid, TypeRegistry};
 use crate::{
     LiveSettings, SubscribeRequest,
     catalog::{self, Published},
-    live::{self, Kind, LiveRefusal},
+    live::{self, Bounds, Kind, LiveRefusal},
     pool,
     request::Found,
     sqlstate,
@@ -187,7 +187,7 @@ async fn found(
     spec: Arc<SubscriptionSpec>,
 ) -> Result<Found, SubscribeRefusal> {
     let no_table = || SubscribeRefusal::NoTable(spec.context());
-    let looked = live::look(pool, publication, &spec, &request.role, settings.bounds()).await;
+    let looked = live::look(pool, publication, &spec, &request.role, Bounds::of(settings)).await;
     let source = match looked {
         Ok(source) => source,
         Err(LiveRefusal::Unpublished { .. }) if spec.live.is_none() => return Err(no_table()),

@@ -25,6 +25,7 @@ use crate::{
     budget,
     contact::Contact,
     failpoints::{self, Point},
+    heirloom::Heirloom,
     pool,
     prepare::Preparation,
     private::Private,
@@ -63,6 +64,8 @@ struct Inner {
     rights_known: AtomicBool,
     private: Private,
     attendees: Arc<Attendees>,
+    /// What clients have of live results, from this handle to the next.
+    heirloom: Arc<Heirloom>,
     /// Under which number this handle speaks to them.
     reign: u64,
     /// Whether the set-up of the database was tried, if there is to be one.
@@ -90,14 +93,14 @@ impl TenantDatabase {
     /// A handle that goes on counting where another one ended.
     #[must_use]
     pub fn with_stats(config: DatabaseConfig, sink: Arc<dyn ChangeSink>, stats: Arc<Stats>) -> Self {
-        Self::with(config, sink, stats, Arc::default(), 0)
+        Self::with(config, sink, stats, (Arc::default(), Arc::default()), 0)
     }
 
     fn with(
         config: DatabaseConfig,
         sink: Arc<dyn ChangeSink>,
         stats: Arc<Stats>,
-        attendees: Arc<Attendees>,
+        (attendees, heirloom): (Arc<Attendees>, Arc<Heirloom>),
         reign: u64,
     ) -> Self {
         let pool = pool::make(&config);
@@ -114,6 +117,7 @@ impl TenantDatabase {
             contact: Arc::new(Contact::new()),
             attempt: Mutex::default(),
             attendees,
+            heirloom,
             reign,
             worker: OnceCell::new(),
             tasks: TaskTracker::new(),
@@ -291,9 +295,10 @@ impl TenantDatabase {
                     SubscribeRefusal::Unavailable(_) => {}
                     // The table may come to be published: then the channel is told.
                     SubscribeRefusal::NoTable(_) => {
+                        self.refuse(&request).await;
                         self.command(pool, |reply| Command::Wait(request, reply)).await?;
                     }
-                    SubscribeRefusal::Database { .. } => self.refuse(request.channel).await,
+                    SubscribeRefusal::Database { .. } => self.refuse(&request).await,
                 }
                 Err(refusal)
             }
@@ -301,11 +306,11 @@ impl TenantDatabase {
     }
 
     /// Has the rows leave that a channel got with other rights.
-    async fn refuse(&self, channel: ChannelId) {
+    async fn refuse(&self, request: &SubscribeRequest) {
+        // Without a worker nobody has rows.
         let Some(worker) = self.inner.worker.get() else { return };
         let (reply, answer) = oneshot::channel();
-        // Without a worker nobody has rows.
-        if worker.send(Command::Refuse(channel, reply)).await.is_ok() {
+        if worker.send(Command::Refuse(request.clone(), reply)).await.is_ok() {
             let _ = answer.await;
         }
     }
@@ -365,6 +370,7 @@ impl TenantDatabase {
 
     /// Ends a channel's subscriptions. Idempotent. Its generations must have ended before.
     pub fn unsubscribe(&self, channel: ChannelId) {
+        drop(self.inner.heirloom.take(channel));
         let Some(worker) = self.inner.worker.get() else { return };
         if let Err(mpsc::error::TrySendError::Full(command)) = worker.try_send(Command::Unsubscribe(channel))
         {
@@ -416,6 +422,7 @@ impl TenantDatabase {
                 Arc::clone(&inner.contact),
                 inner.tasks.clone(),
                 Arc::clone(&inner.attendees),
+                Arc::clone(&inner.heirloom),
                 inner.reign,
                 inner.prepared.subscribe(),
             );

@@ -39,6 +39,7 @@ use crate::{
     ChangeSink, DatabaseConfig, Stats,
     attendance::Attendees,
     contact::Contact,
+    heirloom::Heirloom,
     prepare::Preparation,
     replication::{Event, ReplicationError, Unfinished},
     session::Session,
@@ -90,6 +91,7 @@ impl Worker {
         contact: Arc<Contact>,
         tasks: TaskTracker,
         attendees: Arc<Attendees>,
+        heirloom: Arc<Heirloom>,
         reign: u64,
         preparation: watch::Receiver<Preparation>,
     ) -> Self {
@@ -102,6 +104,7 @@ impl Worker {
                 config.publication.clone(),
                 Arc::clone(&config.policy_memory),
                 config.live.clone(),
+                heirloom,
             ),
             config,
             pool,
@@ -148,6 +151,7 @@ impl Worker {
             }
         }
         self.stop_session().await;
+        self.state.hand_over_live().await;
         if let Err(error) = self.unfinished.end(&self.config).await {
             tracing::warn!(code = error.code(), %error, "an unfinished replication slot may remain");
         }

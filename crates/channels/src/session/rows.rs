@@ -245,6 +245,11 @@ impl Rows {
         true
     }
 
+    /// Whether something is watched of which changes can be missed: live rows are made up for.
+    pub(super) fn can_miss(&self) -> bool {
+        self.subscriptions.iter().any(|(_, spec)| spec.live.is_none())
+    }
+
     /// Ends what is watched. Returns whether there was something.
     pub(super) fn end(&mut self) -> bool {
         self.watch.take().is_some()

@@ -18,7 +18,7 @@ use super::{
     sql::Query,
 };
 use crate::{
-    catalog, pool,
+    LiveSettings, catalog, pool,
     validate::{self, Refused},
 };
 
@@ -36,6 +36,13 @@ pub(crate) struct Bounds {
     /// Whether results are read again by the clock where the log does not tell all that changes them
     /// (`LIVE_RECHECK_MS`).
     pub(crate) by_clock: bool,
+}
+
+impl Bounds {
+    /// Those of the settings.
+    pub(crate) const fn of(settings: &LiveSettings) -> Self {
+        Self { max_rows: settings.max_rows, by_clock: settings.recheck.is_some() }
+    }
 }
 
 /// Finds out where the result of a live binding comes from, and checks what it asks.
@@ -258,6 +265,7 @@ impl Looked {
             relation: Arc::new(as_the_log_would(&table)),
             table: Arc::new(table),
             key: found.key,
+            is_limited: self.live.limit.is_some(),
             has_own_key: found.has_own_key,
             unlogged: found.unlogged,
             columns,

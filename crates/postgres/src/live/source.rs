@@ -39,6 +39,8 @@ pub(crate) struct Source {
     /// The relation as the log would describe it, with all columns: tuples that are read are its tuples.
     pub(crate) relation: Arc<Relation>,
     pub(crate) key: Key,
+    /// Whether it has a number of rows at most.
+    pub(crate) is_limited: bool,
     /// Whether the key is the table's own primary key, which the log has of every change.
     pub(crate) has_own_key: bool,
     /// Columns that the log lacks, by place: generated ones, and those that a column list leaves out.

@@ -41,8 +41,9 @@ impl TenantDatabase {
             && place(old) == place(&config);
         let attendees = Arc::clone(&self.inner.attendees);
         let reign = attendees.succeed(resumes);
-        let database =
-            Self::with(config, Arc::clone(&self.inner.sink), Arc::clone(&self.inner.stats), attendees, reign);
+        let inherited = (attendees, Arc::clone(&self.inner.heirloom));
+        let (sink, stats) = (Arc::clone(&self.inner.sink), Arc::clone(&self.inner.stats));
+        let database = Self::with(config, sink, stats, inherited, reign);
         if come_back {
             let returning = database.clone();
             database.spawn(async move { returning.come_back().await });

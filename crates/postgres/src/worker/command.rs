@@ -16,7 +16,7 @@ pub(crate) enum Command {
     /// Remember a channel whose tables are not there, in place of what it had.
     Wait(SubscribeRequest, oneshot::Sender<()>),
     /// A channel was refused what it had: its rows leave.
-    Refuse(ChannelId, oneshot::Sender<()>),
+    Refuse(SubscribeRequest, oneshot::Sender<()>),
     /// End a channel's subscriptions. Its generations have ended before.
     Unsubscribe(ChannelId),
     /// End the session, because an operator says so.

@@ -16,7 +16,12 @@ impl Worker {
                 self.state.remove(channel);
                 self.perhaps_idle();
             }
-            Command::Refuse(channel, reply) => self.state.refuse(channel, reply),
+            Command::Refuse(request, reply) => {
+                // A later request counts.
+                if request.generation.is_current() {
+                    self.state.refuse(request.channel, reply);
+                }
+            }
             Command::EndSession(reply) => {
                 self.end_by_order().await;
                 let _ = reply.send(());

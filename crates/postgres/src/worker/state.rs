@@ -52,6 +52,7 @@ use super::roster::Roster;
 use crate::{
     ChangeSink, LiveSettings, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
     catalog::Published,
+    heirloom::Heirloom,
     policy_memory::Share,
     subscribe::{Checked, Literals},
     visibility::{PolicyCache, Troubled},
@@ -124,8 +125,10 @@ impl State {
         publication: String,
         memory: Arc<PolicyMemory>,
         live: LiveSettings,
+        heirloom: Arc<Heirloom>,
     ) -> Self {
-        let live = Live::new(pool.clone(), publication.clone(), Arc::clone(&sink), Arc::clone(&stats), live);
+        let (shared, counts) = (Arc::clone(&sink), Arc::clone(&stats));
+        let live = Live::new(pool.clone(), publication.clone(), shared, counts, live, heirloom);
         Self {
             live,
             live_only: FxHashSet::default(),
@@ -291,6 +294,9 @@ impl State {
             self.literals = Literals::default();
         }
         self.literals.extend(checked.literals);
+        if !checked.live.is_empty() {
+            self.live.collation_is_c = self.ask_collation().await?;
+        }
         let plain = request.without(&checked.live);
         let live = self.live_bindings(&request, checked.live)?;
         let channel = request.channel;

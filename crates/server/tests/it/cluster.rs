@@ -6,6 +6,7 @@ mod broadcast;
 mod changes;
 mod faults;
 mod history;
+mod live;
 mod operations;
 mod presence;
 mod private;

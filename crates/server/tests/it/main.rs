@@ -47,6 +47,7 @@ mod live_client;
 mod live_clients;
 mod live_life;
 mod live_policies;
+mod live_random;
 mod live_rows;
 mod live_views;
 mod longpoll;

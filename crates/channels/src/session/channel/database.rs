@@ -54,7 +54,7 @@ impl Channel {
             policies.write = None;
             self.ask(Question::Refresh, None, client, effects)?;
         }
-        if watches {
+        if watches && self.rows.can_miss() {
             self.system(
                 client,
                 &SystemMessage::gap(Extension::PostgresChanges, ErrorCode::DatabaseReplaced, ENDED),

@@ -12,7 +12,7 @@ use super::{
     lanes,
     live::{Binding, Event},
 };
-use crate::{SubscribeRequest, live, live_settings, pool, request::Found};
+use crate::{SubscribeRequest, catalog, live, live_settings, pool, request::Found};
 
 /// What has happened beside the stream.
 #[derive(Debug)]
@@ -40,6 +40,11 @@ impl State {
         }
     }
 
+    /// The worker ends. What clients have goes to the next handle of the database, if there is one.
+    pub(in crate::worker) async fn hand_over_live(&mut self) {
+        self.live.hand_over().await;
+    }
+
     /// Begins to read the results that are due.
     pub(in crate::worker) fn begin_live(&mut self) {
         self.live.begin(&self.judging.passed);
@@ -53,6 +58,20 @@ impl State {
     /// The rows of a channel leave: it was refused.
     pub(in crate::worker) fn refuse(&mut self, channel: ChannelId, reply: oneshot::Sender<()>) {
         self.live.refuse(channel, reply);
+    }
+
+    /// Whether the database orders texts by their bytes. Asked once.
+    pub(super) async fn ask_collation(&mut self) -> Result<bool, SubscribeRefusal> {
+        if let Some(known) = self.collation_is_c {
+            return Ok(known);
+        }
+        let asked = async {
+            let client = pool::get(&self.pool).await?;
+            Ok::<_, Failed>(catalog::collation_is_c(&client).await?)
+        };
+        let is_c = asked.await.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
+        self.collation_is_c = Some(is_c);
+        Ok(is_c)
     }
 
     /// The live bindings of a request; an error if there are too many results.

@@ -44,7 +44,7 @@ impl State {
     /// is so after the next [`flush`](Self::flush).
     pub(in crate::worker) fn commit(&mut self) -> bool {
         if let Some(transaction) = self.transaction.take() {
-            self.live.commit(transaction.xid);
+            self.live.commit(transaction.xid, transaction.commit_time);
         }
         self.sink.committed();
         self.waiting.is_empty()
@@ -73,7 +73,12 @@ impl State {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.position.1 += 1;
         let transaction = *transaction;
-        self.live.touch(oid);
+        if self.live.reads_table(oid) {
+            match self.known.get(&oid) {
+                Some(known) => self.live.touch(oid, &known.relation, new.as_ref(), old.as_ref()),
+                None => self.live.touch_all(oid),
+            }
+        }
         if transaction.position <= self.handed {
             return;
         }

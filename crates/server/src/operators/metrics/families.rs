@@ -141,6 +141,8 @@ families! {
     LIVE_ROWS = Gauge "realtime_live_rows" ["tenant"] / 1.0 "Rows of live results that are kept";
     LIVE_RUNS = Histogram "realtime_live_run_duration_milliseconds" ["tenant"] / 1000.0
         "Milliseconds that reading a live result took, sending included";
+    LIVE_CHANGES = Counter "realtime_live_changes" ["tenant"] / 1.0
+        "Changes of live results that were told without reading them again";
     LIVE_FAILURES = Counter "realtime_live_run_failures" ["tenant"] / 1.0
         "Readings of live results that failed, or took too long";
     POLICIES_ASKED = Counter "realtime_policies_asked" ["tenant"] / 1.0

@@ -26,7 +26,7 @@ impl Nodes {
     }
 
     /// Whether a node reads for all, as it has logged last.
-    fn reads(&self, node: usize) -> bool {
+    pub(super) fn reads(&self, node: usize) -> bool {
         let log = self.nodes[node].log();
         let last = log.lines().rfind(|line| line.contains("replication session"));
         last.is_some_and(|line| line.contains("reader=this node"))

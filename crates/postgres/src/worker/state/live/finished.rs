@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::{
     Live, PAUSE,
     binding::{Binding, Identity},
+    direct::Direct,
     group::{Group, Stage},
-    result::{Kept, Moving, Stale},
+    result::{Kept, Moving, Queued, Stale},
     run::{Done, Trouble},
 };
 use crate::{
@@ -27,7 +28,7 @@ const FAILED: &str = "LiveQueryFailed";
 impl Live {
     /// Takes what a reading has brought.
     pub(super) fn finished(&mut self, done: Done) {
-        let Done { result, groups, outcome, took, source } = done;
+        let Done { result, groups, outcome, was_doubted, took, source } = done;
         self.stats.live_runs.record_time(took);
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.reading = None;
@@ -39,11 +40,31 @@ impl Live {
         if let Some((source, view)) = source {
             self.comes_from(result, source, view);
         }
+        let queued = self.results.get_mut(&result).map(|kept| std::mem::take(&mut kept.queued));
         match outcome {
-            Ok(read) => self.was_read(result, &read),
+            Ok(read) => {
+                self.was_read(result, &read);
+                self.catch_up(result, queued.unwrap_or_default());
+            }
+            // Perhaps a column was dropped, or a right taken away, a moment ago.
+            Err(Trouble::Failed(_)) if !was_doubted => {
+                if let Some(kept) = self.results.get_mut(&result) {
+                    (kept.is_doubted, kept.stale) = (true, Stale::Yes);
+                }
+            }
             Err(trouble) => self.was_not_read(result, trouble),
         }
         self.after(result);
+    }
+
+    /// Takes what the log has told while a result was read, and the reading has not seen.
+    fn catch_up(&mut self, result: u64, queued: Vec<Queued>) {
+        for Queued { xid, at, changes } in queued {
+            let seen = self.results.get_mut(&result).is_none_or(|kept| kept.has_seen(xid));
+            if !seen {
+                self.apply(result, xid, at, &changes);
+            }
+        }
     }
 
     /// What is to be done whatever has become of a reading.
@@ -63,6 +84,7 @@ impl Live {
     fn was_read(&mut self, result: u64, read: &ReadAt) {
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.stale.was_read(&read.snapshot);
+        kept.seen = Some((read.snapshot.clone(), Instant::now()));
         (kept.lost, kept.told) = (None, None);
         // Whoever has not had all rows has no room for them.
         if kept.newcomers.iter().any(|group| group.is_put_off) {
@@ -144,6 +166,7 @@ impl Live {
         let Some(kept) = self.results.get_mut(&result) else { return };
         let before = std::mem::replace(&mut kept.source, Arc::clone(&source));
         kept.view = view;
+        kept.direct = Direct::of(&source, self.collation_is_c).map(Arc::new);
         self.reads_no_more(result, &before);
         self.reads(result, &source);
         let Some(kept) = self.results.get_mut(&result) else { return };

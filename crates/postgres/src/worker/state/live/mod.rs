@@ -9,6 +9,7 @@
 //! - A binding that goes to another result takes along what it has, when no reading can send it anything any more.
 
 mod binding;
+mod direct;
 mod ended;
 mod finished;
 mod group;
@@ -24,11 +25,15 @@ use std::{
 pub(in crate::worker::state) use binding::Binding;
 use binding::{Identity, Name};
 use deadpool_postgres::Pool;
-use group::{Group, Stage};
+use direct::{Change, Direct, Touched};
+use group::{Group, Stage, send};
 use realtime_changes::{ChannelId, Party, RowView};
 use realtime_live::{Keeper, Secret};
-use realtime_pgoutput::Oid;
-use result::{Kept, Moving, Stale};
+use realtime_pgoutput::{
+    Oid,
+    message::{OldTuple, Relation, Tuple, UnixMicros},
+};
+use result::{Kept, Moving, Queued, Stale};
 use run::{Done, Job};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::{
@@ -39,7 +44,8 @@ use tracing::Instrument as _;
 
 use crate::{
     ChangeSink, LiveSettings, Stats,
-    live::{Limits, Source},
+    heirloom::{Heirloom, Held},
+    live::{Bounds, Limits, Source},
     policy_memory::Share,
     visibility::Passed,
 };
@@ -53,6 +59,12 @@ const SHARE_OF_POOL: usize = 4;
 /// Results of a table that are looked at for one whose rows are told in the same way.
 const MAX_LOOKED_AT: usize = 100;
 
+/// How long readings are waited for at the end.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// Transactions that are kept for a result while it is read. Beyond it it is read again.
+const MAX_QUEUED: usize = 1_000;
+
 /// Pause before a receiver without room is looked at again.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,6 +75,8 @@ pub(super) struct Live {
     sink: Arc<dyn ChangeSink>,
     stats: Arc<Stats>,
     settings: LiveSettings,
+    /// What clients got by the handle of the database before this one.
+    heirloom: Arc<Heirloom>,
     secret: Secret,
     results: FxHashMap<u64, Kept>,
     identities: HashMap<Identity, u64>,
@@ -75,7 +89,9 @@ pub(super) struct Live {
     refused: FxHashMap<ChannelId, (usize, oneshot::Sender<()>)>,
     next: u64,
     /// Tables that the transaction that is being read has changed, of those that somebody reads.
-    touched: FxHashSet<Oid>,
+    touched: FxHashMap<Oid, Touched>,
+    /// Whether the database orders texts by their bytes.
+    pub(super) collation_is_c: bool,
     /// The results that are to be read, by time.
     queue: BTreeSet<(Instant, u64)>,
     running: usize,
@@ -113,6 +129,7 @@ impl Live {
         sink: Arc<dyn ChangeSink>,
         stats: Arc<Stats>,
         settings: LiveSettings,
+        heirloom: Arc<Heirloom>,
     ) -> Self {
         let (tell, done) = mpsc::unbounded_channel();
         Self {
@@ -120,6 +137,7 @@ impl Live {
             publication,
             sink,
             stats,
+            heirloom,
             secret: Secret::of_process(),
             results: FxHashMap::default(),
             identities: HashMap::new(),
@@ -128,7 +146,8 @@ impl Live {
             channels: FxHashMap::default(),
             refused: FxHashMap::default(),
             next: 0,
-            touched: FxHashSet::default(),
+            touched: FxHashMap::default(),
+            collation_is_c: false,
             queue: BTreeSet::new(),
             running: 0,
             is_open: false,
@@ -216,10 +235,44 @@ impl Live {
                 self.leave((channel, id));
             }
         }
+        let mut inherited = self.heirloom.take(channel);
         for (binding, source) in bindings {
-            self.enter(Arc::new(binding), source);
+            match inherited.iter().position(|(id, _)| *id == binding.id) {
+                Some(at) => self.inherit(Arc::new(binding), source, inherited.swap_remove(at).1),
+                None => self.enter(Arc::new(binding), source),
+            }
         }
         self.count();
+    }
+
+    /// Takes a binding to its result that has rows already, from another handle of the database.
+    fn inherit(&mut self, binding: Arc<Binding>, source: Arc<Source>, held: Held) {
+        let identity = Identity::of(&binding, &source);
+        let mut group = Group::new(held.keeper, vec![binding], Stage::Moved);
+        if !view::of(&source).has_key_of(&held.view) {
+            self.send_left(&group.keeper.clear(), &group.to, &held.view, &held.source);
+        }
+        self.come(group, identity, source);
+    }
+
+    /// Leaves what the bindings have to the next handle. Waits for readings that end, but not for long.
+    pub(super) async fn hand_over(&mut self) {
+        let ending = async {
+            while self.running > 0 {
+                let event = self.event().await;
+                self.happens(event);
+            }
+        };
+        let _ = time::timeout(END_LIMIT, ending).await;
+        for kept in self.results.values_mut() {
+            let (view, source) = (Arc::clone(&kept.view), Arc::clone(&kept.source));
+            let names: Vec<Name> = kept.bindings().map(|binding| binding.name()).collect();
+            for name in names {
+                let Some(group) = kept.take(name) else { continue };
+                let (view, source) = (Arc::clone(&view), Arc::clone(&source));
+                self.heirloom.keep(name.0, name.1, Held { keeper: group.keeper, view, source });
+            }
+        }
     }
 
     /// A channel ends.
@@ -262,7 +315,12 @@ impl Live {
     /// Takes a binding from a result that is not being read to another one.
     fn goes(&mut self, from: u64, Moving { binding, to }: Moving) {
         let Some(kept) = self.results.get_mut(&from) else { return };
-        let Some(mut group) = kept.take(binding.name()) else { return };
+        let Some(mut group) = kept.take(binding.name()) else {
+            if to.is_none() {
+                self.is_out(binding.name());
+            }
+            return;
+        };
         group.to = vec![Arc::clone(&binding)];
         let (view, source) = (Arc::clone(&kept.view), Arc::clone(&kept.source));
         let keeps = to.as_ref().is_some_and(|to| view::of(to).has_key_of(&view));
@@ -347,7 +405,8 @@ impl Live {
         self.identities.insert(identity.clone(), result);
         self.reads(result, &source);
         let view = self.view_of(&source);
-        self.results.insert(result, Kept::new(identity, source, view));
+        let direct = Direct::of(&source, self.collation_is_c).map(Arc::new);
+        self.results.insert(result, Kept { direct, ..Kept::new(identity, source, view) });
         result
     }
 
@@ -403,27 +462,99 @@ impl Live {
         self.reads_no_more(result, &kept.source);
     }
 
-    /// A row of a table has changed, or all of them.
-    pub(super) fn touch(&mut self, table: Oid) {
-        if self.readers.contains_key(&table) {
-            self.touched.insert(table);
+    /// Whether somebody reads a table.
+    pub(super) fn reads_table(&self, table: Oid) -> bool {
+        !self.readers.is_empty() && self.readers.contains_key(&table)
+    }
+
+    /// A row of a table that somebody reads has changed.
+    pub(super) fn touch(
+        &mut self,
+        table: Oid,
+        relation: &Arc<Relation>,
+        new: Option<&Tuple>,
+        old: Option<&OldTuple>,
+    ) {
+        let change = || Change { relation: Arc::clone(relation), new: new.cloned(), old: old.cloned() };
+        self.touched.entry(table).or_insert_with(Touched::nothing).push(change());
+    }
+
+    /// Nobody knows which rows of a table have changed.
+    pub(super) fn touch_all(&mut self, table: Oid) {
+        if self.reads_table(table) {
+            self.touched.insert(table, Touched::default());
         }
     }
 
     /// The transaction that has changed them has passed.
-    pub(super) fn commit(&mut self, xid: u32) {
+    pub(super) fn commit(&mut self, xid: u32, at: UnixMicros) {
         if self.touched.is_empty() {
             return;
         }
+        let touched = std::mem::take(&mut self.touched);
         let mut concerned: FxHashSet<u64> = FxHashSet::default();
-        for table in std::mem::take(&mut self.touched) {
-            concerned.extend(self.readers.get(&table).into_iter().flatten());
+        for table in touched.keys() {
+            concerned.extend(self.readers.get(table).into_iter().flatten());
         }
+        let changed: FxHashSet<Oid> = touched.keys().copied().collect();
+        let rows: FxHashMap<Oid, Arc<[Change]>> =
+            touched.into_iter().filter_map(|(table, touched)| Some((table, touched.rows?.into()))).collect();
         for result in concerned {
-            if let Some(kept) = self.results.get_mut(&result) {
-                kept.stale.by(xid);
+            let Some(kept) = self.results.get_mut(&result) else { continue };
+            if kept.has_seen(xid) {
+                continue;
             }
+            let of_others = |table: &Oid| *table != kept.source.oid && kept.source.reads.contains(table);
+            let others = changed.iter().any(of_others);
+            match rows.get(&kept.source.oid).filter(|_| !others && kept.direct.is_some()) {
+                Some(changes) => self.takes(result, xid, at, changes),
+                None => {
+                    kept.stale.by(xid);
+                    self.schedule(result);
+                }
+            }
+        }
+    }
+
+    /// A result takes changes of its table: at once, or when it has been read.
+    fn takes(&mut self, result: u64, xid: u32, at: UnixMicros, changes: &Arc<[Change]>) {
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        if kept.reading.is_some() && kept.queued.len() < MAX_QUEUED {
+            kept.queued.push(Queued { xid, at, changes: Arc::clone(changes) });
+        } else if kept.reading.is_some() || !matches!(kept.stale, Stale::No) {
+            kept.stale.by(xid);
             self.schedule(result);
+        } else {
+            self.apply(result, xid, at, changes);
+        }
+    }
+
+    /// Applies changes to a result that is not being read, or finds that it has to be read.
+    fn apply(&mut self, result: u64, xid: u32, at: UnixMicros, changes: &[Change]) {
+        let Some(kept) = self.results.get_mut(&result) else { return };
+        // Newcomers read all that has passed.
+        let Some(keeper) = &mut kept.keeper else { return };
+        let told = match &kept.direct {
+            Some(direct) if matches!(kept.stale, Stale::No) => {
+                direct.apply((&kept.source, &kept.view, self.secret), keeper, changes, at)
+            }
+            _ => None,
+        };
+        match told {
+            Some(rows)
+                if kept.keeper.as_ref().is_some_and(|keeper| keeper.len() > self.settings.max_rows) =>
+            {
+                send(&*self.sink, &kept.members, &rows, false);
+                self.end_for_rows(result);
+            }
+            Some(rows) => {
+                send(&*self.sink, &kept.members, &rows, false);
+                self.stats.live_changes.fetch_add(rows.len() as u64, Ordering::Relaxed);
+            }
+            None => {
+                kept.stale.by(xid);
+                self.schedule(result);
+            }
         }
     }
 
@@ -519,7 +650,7 @@ impl Live {
             pool: self.pool.clone(),
             sink: Arc::clone(&self.sink),
             publication: self.publication.clone(),
-            bounds: self.settings.bounds(),
+            bounds: Bounds::of(&self.settings),
             limits: Limits { time: self.settings.statement_timeout, rows: self.settings.max_rows },
             secret: self.secret,
             spec: Arc::clone(&first.spec),

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use realtime_changes::RowView;
 use realtime_live::Keeper;
+use realtime_pgoutput::message::UnixMicros;
 use realtime_retry::Backoff;
 use tokio::time::{Duration, Instant};
 
 use super::{
     binding::{Binding, Identity, Name},
+    direct::{Change, Direct},
     group::{Group, Stage},
 };
 use crate::{live::Source, visibility::Snapshot};
@@ -44,10 +46,27 @@ pub(super) struct Kept {
     pub(super) backoff: Backoff,
     /// When it may be read again.
     pub(super) not_before: Instant,
+    /// What the last reading saw, while the log may still bring what it saw.
+    pub(super) seen: Option<(Snapshot, Instant)>,
+    /// How the log tells of its rows, if it does.
+    pub(super) direct: Option<Arc<Direct>>,
+    /// While it is read: what the log has told of its rows.
+    pub(super) queued: Vec<Queued>,
     /// When it is read, if it is to be.
     pub(super) due: Option<Instant>,
     /// Memory of the keepers, as it was counted.
     pub(super) bytes: usize,
+}
+
+/// How long the log may take to bring what a reading has seen. Ids of transactions come round much later.
+const SEEN_FOR: Duration = Duration::from_secs(3_600);
+
+/// Changes that came while a result was read.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) xid: u32,
+    pub(super) at: UnixMicros,
+    pub(super) changes: Arc<[Change]>,
 }
 
 /// A binding that goes to another result.
@@ -107,9 +126,20 @@ impl Kept {
             told: None,
             backoff: Backoff::new(RETRY.0, RETRY.1),
             not_before: Instant::now(),
+            seen: None,
+            direct: None,
+            queued: Vec::new(),
             due: None,
             bytes: 0,
         }
+    }
+
+    /// Whether the last reading saw a transaction.
+    pub(super) fn has_seen(&mut self, xid: u32) -> bool {
+        if self.seen.as_ref().is_some_and(|(_, at)| at.elapsed() > SEEN_FOR) {
+            self.seen = None;
+        }
+        self.seen.as_ref().is_some_and(|(snapshot, _)| snapshot.has(xid))
     }
 
     /// Whether nobody wants it.

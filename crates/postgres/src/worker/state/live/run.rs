@@ -51,6 +51,8 @@ pub(in crate::worker) struct Done {
     pub(super) result: u64,
     pub(super) groups: Vec<Group>,
     pub(super) outcome: Result<ReadAt, Trouble>,
+    /// Whether the catalog was asked before.
+    pub(super) was_doubted: bool,
     pub(super) took: Duration,
     /// Where the result comes from now, if it was doubted.
     pub(super) source: Option<(Arc<Source>, Arc<RowView>)>,
@@ -91,7 +93,8 @@ impl Job {
             Ok(()) => self.read().await,
             Err(trouble) => Err(trouble),
         };
-        Done { result: self.result, groups: self.groups, outcome, took: begun.elapsed(), source }
+        let (was_doubted, took) = (self.is_doubted, begun.elapsed());
+        Done { result: self.result, groups: self.groups, outcome, was_doubted, took, source }
     }
 
     /// Asks the catalog where the result comes from. If its rows have another key now, those that were told leave.
@@ -221,6 +224,10 @@ impl Telling<'_> {
         for group in self.job.groups.iter_mut().filter(|group| group.is_full()) {
             group.is_put_off = group.stage != Stage::Complete && !has_room(&*sink, group).await;
             group.tell(&*sink);
+        }
+        // Receivers of many changes are waited for as those of the log are.
+        if let Some(relief) = sink.relieve() {
+            relief.await;
         }
     }
 }

@@ -316,6 +316,8 @@ const liveLooks = async (browser) => {
     await eventually('the rows', async () => (await cells(page)).length, 5)
     await page.mouse.move(640, 20)
     await checkNoSidewaysScrolling(page, `live rows, ${name}`)
+    // So that the marks stay.
+    await page.clock.setFixedTime(new Date())
     await ask({ sql: "begin; insert into todos (task) values ('Write to Ben'); update todos set done = true where id = 3; delete from todos where id = 2; end" })
     await eventually('the marks', async () => (await cells(page)).map((row) => row[0]).join(''), '|−~||+')
     await checkAccessibility(page, `live rows, ${name}`)

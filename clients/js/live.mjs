@@ -9,9 +9,9 @@ import { PATIENCE, commands, print } from './lines.mjs'
 const [name, url, token, vsn, subscriptions] = process.argv.slice(2)
 const { createClient } = await import(name)
 
-// The old client finds `ws` by itself.
-const own = name.includes('2.39') ? {} : { transport: ws, vsn }
-const supabase = createClient(url, token, { realtime: { timeout: PATIENCE, reconnectAfterMs: () => 200, ...own } })
+// The old client finds `ws` by itself, and never comes back if it tries too often.
+const own = name.includes('2.39') ? {} : { transport: ws, vsn, reconnectAfterMs: () => 200 }
+const supabase = createClient(url, token, { realtime: { timeout: PATIENCE, ...own } })
 const channel = supabase.channel('live', { config: { broadcast: { self: true } } })
 const maps = []
 const show = () => print({ maps: maps.map(({ map }) => [...map].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, row]) => row)) })

@@ -26,7 +26,7 @@ export interface LiveRowsConfig<Row extends object> {
     schema?: string;
     /** Conditions that rows meet, as in other bindings: `room=eq.5,done=is.false`. */
     filter?: string;
-    /** The order of the rows, as PostgREST writes it: `created_at.desc,id`. The collection has its rows in it. */
+    /** The order of the rows, as PostgREST writes it: `created_at.desc,id`. The collection has its written rows in it. */
     order?: string;
     /** How many rows the result has at most: the first ones of the order. */
     limit?: number;

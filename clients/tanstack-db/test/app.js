@@ -35,7 +35,8 @@ export const start = ({ url, key, userToken, rest, realtime = {} }) => {
     ready: () => todos.preload(),
     state: () => todos.utils.state(),
     problems: () => problems,
-    rows: () => todos.toArray.map(({ task, done }) => `${done ? '✓' : '·'} ${task}`),
+    // What is not written yet stands at the end of a collection: live queries have an order of their own.
+    rows: () => todos.toArray.sort((a, b) => (a.task < b.task ? -1 : 1)).map(({ task, done }) => `${done ? '✓' : '·'} ${task}`),
     insert: (row) => settled(todos.insert(row)),
     change: (id, changes) => settled(todos.update(id, (draft) => void Object.assign(draft, changes))),
     remove: (id) => settled(todos.delete(id)),

@@ -40,7 +40,7 @@ export class Rest {
 
 export const play = async (app, rest) => {
   const shows = (what, expected) => eventually(what, app.rows, expected)
-  await eventually('the rows are there', app.state, 'live')
+  await eventually('the rows are there', async () => [await app.state(), ...(await app.problems())], ['live'])
   await shows('the first rows', ['· buy bread', '· call home', '· water plants'])
 
   await ask({ sql: "insert into todos (list, owner, task) values (5, 'ann', 'sing'), (6, 'ann', 'of another list'), (5, 'bob', 'of somebody else'); update todos set done = true where task = 'call home'; delete from todos where task = 'buy bread'" })

@@ -134,7 +134,7 @@ struct Cell {
 
 impl Cell {
     fn of(row: &Row, column: &str) -> Self {
-        let raw = row.record.get(column).map_or("", |raw| raw.get());
+        let raw = row.record.get(column).unwrap_or_default();
         let text = serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned());
         Self {
             text: plain(&text),

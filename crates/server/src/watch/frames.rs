@@ -1,8 +1,11 @@
 //! Frames of serializer 2.0.0, as far as this client needs them. Pure.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::{Map, Value, json, value::RawValue};
 
 /// The channel. Nobody else uses its name for anything.
@@ -11,8 +14,57 @@ pub(super) const TOPIC: &str = "realtime:watch";
 /// The reference of the join.
 const JOIN: &str = "1";
 
-/// A row: its columns as JSON texts. Numbers keep all their digits.
-pub(super) type Record = BTreeMap<String, Box<RawValue>>;
+/// A row: its columns, in their order, as JSON texts. Numbers keep all their digits.
+#[derive(Debug, Default)]
+pub(super) struct Record(Vec<(String, Box<RawValue>)>);
+
+impl Record {
+    /// The text of a column.
+    pub(super) fn get(&self, column: &str) -> Option<&str> {
+        self.columns().find(|(name, _)| *name == column).map(|(_, value)| value)
+    }
+
+    /// Names and texts.
+    pub(super) fn columns(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, value.get()))
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Columns;
+        impl<'de> Visitor<'de> for Columns {
+            type Value = Record;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+                let mut columns = Vec::new();
+                while let Some(column) = map.next_entry()? {
+                    columns.push(column);
+                }
+                Ok(Record(columns))
+            }
+        }
+        deserializer.deserialize_map(Columns)
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
 
 /// What the server says.
 #[derive(Debug)]
@@ -146,7 +198,7 @@ mod tests {
         let Ok(Incoming::Change(change)) = read(text) else { panic!("a change") };
         assert_eq!(change.columns().collect::<Vec<_>>(), ["id", "n"]);
         let record = change.record.unwrap();
-        assert_eq!((record["id"].get(), record["n"].get()), ("9007199254740993", "1.50"));
+        assert_eq!((record.get("id"), record.get("n")), (Some("9007199254740993"), Some("1.50")));
     }
 
     #[test]

@@ -46,10 +46,7 @@ impl Row {
 
     /// Whether all columns of a key have these values.
     fn is(&self, key: &Record) -> bool {
-        !key.is_empty()
-            && key
-                .iter()
-                .all(|(name, value)| self.record.get(name).is_some_and(|own| own.get() == value.get()))
+        !key.is_empty() && has(&self.record, key)
     }
 }
 
@@ -98,7 +95,7 @@ impl Rows {
         match (change.record, &mut self.coming) {
             (Some(record), Some(coming)) => coming.push(record),
             (Some(record), None) => self.put(record, &key, now),
-            (None, Some(coming)) => coming.retain(|record| !has(record, &key)),
+            (None, Some(coming)) => coming.retain(|record| key.is_empty() || !has(record, &key)),
             (None, None) => {
                 if let Some(row) = self.rows.iter_mut().find(|row| !row.has_left() && row.is(&key)) {
                     (row.mark, row.since) = (Mark::Left, now);
@@ -149,10 +146,8 @@ impl Rows {
             return self.insert(Row::new(record, Mark::Entered, now));
         };
         let before = self.rows.remove(place);
-        let changed = record
-            .iter()
-            .filter(|(name, value)| before.record.get(*name).is_none_or(|old| old.get() != value.get()));
-        let mark = Mark::Changed(changed.map(|(name, _)| name.clone()).collect());
+        let changed = record.columns().filter(|(name, value)| before.record.get(name) != Some(value));
+        let mark = Mark::Changed(changed.map(|(name, _)| name.to_owned()).collect());
         let row = Row::new(record, mark, now);
         if self.compare(&before.record, &row.record) == Ordering::Equal {
             self.rows.insert(place, row);
@@ -171,7 +166,7 @@ impl Rows {
         let by = |by: &OrderBy| {
             let value = |record: &Record| {
                 let raw = record.get(&*by.column)?;
-                serde_json::from_str::<Value>(raw.get()).ok().filter(|value| !value.is_null())
+                serde_json::from_str::<Value>(raw).ok().filter(|value| !value.is_null())
             };
             let nulls_first = by.nulls_first.unwrap_or(by.descending);
             match (value(a), value(b)) {
@@ -212,7 +207,7 @@ fn compare(a: &Value, b: &Value) -> Ordering {
 }
 
 fn has(record: &Record, key: &Record) -> bool {
-    key.iter().all(|(name, value)| record.get(name).is_some_and(|own| own.get() == value.get()))
+    key.columns().all(|(name, value)| record.get(name) == Some(value))
 }
 
 fn same(a: &Record, b: &Record) -> bool {
@@ -252,7 +247,7 @@ pub(super) mod tests {
             Mark::Changed(_) => "~",
             Mark::Left => "-",
         };
-        rows.all().iter().map(|row| format!("{}{}", sign(&row.mark), row.record["id"].get())).collect()
+        rows.all().iter().map(|row| format!("{}{}", sign(&row.mark), row.record.get("id").unwrap())).collect()
     }
 
     fn row(id: i32, task: &str) -> Value {

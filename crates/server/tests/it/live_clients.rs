@@ -183,7 +183,11 @@ async fn javascript_has_live_rows_beside_others() -> Result<()> {
 
 #[tokio::test]
 async fn javascript_of_2023_has_live_rows_beside_others() -> Result<()> {
-    let (server, db) = start().await?;
+    let db = TestDb::new().await?;
+    db.sql(ROWS).await?;
+    // It does not ask for presence.
+    let options = ServerOptions::default().env("TENANT_PRESENCE_ENABLED", "true");
+    let server = Server::start(BINARY, &db, options).await?;
     beside_others(javascript(&server, "supabase-js-2.39", "1.0.0", &several())?, &db).await
 }
 

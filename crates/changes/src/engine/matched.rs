@@ -58,7 +58,13 @@ pub struct Guarded {
 
 impl Guarded {
     fn new(party: PartyId, matched: Matched) -> Self {
-        Self { party, key: matched.key, asks_old: matched.old == OldImage::Open, is_shown: matched.is_shown, matched }
+        Self {
+            party,
+            key: matched.key,
+            asks_old: matched.old == OldImage::Open,
+            is_shown: matched.is_shown,
+            matched,
+        }
     }
 }
 

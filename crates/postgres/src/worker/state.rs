@@ -3,6 +3,7 @@
 mod aside;
 mod away;
 mod bound;
+mod compare;
 mod dropped;
 mod failed;
 mod gone;

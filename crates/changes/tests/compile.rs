@@ -397,6 +397,8 @@ fn reasons_say_what_helps() {
     );
     assert_eq!(&*opaque.asked[0].text, "public.counts(id)");
     assert!(explain("public.is_member(id)", &[2, 3]).asked.is_empty());
+    let restrictive = Policy { permissive: false, using: "public.counts(id)" };
+    assert!(!policy::explain(restrictive, &rooms(), &catalog, |_| true, "p").decides);
     let volatile = explain("(public.sets() AND (n > 1))", &[]);
     assert!(volatile.asked[0].why.contains("sets() is volatile"), "{volatile:?}");
 }

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use realtime_cluster::{
-    Cluster, Credentials, NatsConfig,
+    Cluster, Credentials, NatsConfig, TenantSide,
     stream::{FollowError, Followed, Owned, Part},
 };
-use realtime_hub::Hub;
+use realtime_hub::{Hub, Kind, Meter};
 use realtime_testkit::{Nats, PATIENCE, until};
 use tokio::time::{self, Duration};
 
 async fn node(nats: &Nats) -> Result<Cluster> {
+    node_that_lingers(nats, Duration::from_secs(30)).await
+}
+
+async fn node_that_lingers(nats: &Nats, linger: Duration) -> Result<Cluster> {
     let config = NatsConfig {
         servers: vec![nats.url()],
         credentials: Credentials::None,
@@ -27,7 +31,7 @@ async fn node(nats: &Nats) -> Result<Cluster> {
         heartbeat: Duration::from_millis(200),
         // A busy machine.
         node_timeout: Duration::from_secs(6),
-        linger: Duration::from_secs(30),
+        linger,
     };
     let cluster = Cluster::new(config, &Hub::new(rand::random(), Duration::ZERO));
     cluster.start().await?;
@@ -116,4 +120,62 @@ async fn who_is_not_waited_for_is_told() -> Result<()> {
     let event = Bytes::from_static(b"again");
     group(&owned, 200, &event);
     hears(&mut followed, &event).await
+}
+
+/// A tenant of a node, with some users.
+#[derive(Debug)]
+struct Side(Arc<dyn Meter>, u32);
+
+#[derive(Debug)]
+struct NoLimit;
+
+impl Meter for NoLimit {
+    fn delivered(&self, _: Kind, _: u64) {}
+
+    fn is_exceeded(&self) -> bool {
+        false
+    }
+
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    fn limit(&self) -> u32 {
+        0
+    }
+}
+
+impl TenantSide for Side {
+    fn meter(&self) -> &Arc<dyn Meter> {
+        &self.0
+    }
+
+    fn users(&self) -> u32 {
+        self.1
+    }
+
+    fn set_users_elsewhere(&self, _: u32) {}
+}
+
+/// What other nodes say of a tenant is listened to while it has a socket here, and a while longer; not for ever. Who comes
+/// again is told anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_tenants_are_not_listened_for() -> Result<()> {
+    let nats = Nats::start(&[]).await?;
+    let (node, other) = (node_that_lingers(&nats, Duration::from_millis(300)).await?, node(&nats).await?);
+    let side = |users: u32| -> Arc<dyn TenantSide> { Arc::new(Side(Arc::new(NoLimit), users)) };
+    let (idle, used): (Arc<str>, Arc<str>) = ("idle".into(), "used".into());
+    let held = node.interest(&used, &side(1));
+    held.ready().await;
+    for _ in 0..3 {
+        let interest = node.interest(&idle, &side(1));
+        interest.ready().await;
+        until("its users are told", || async { Ok(other.users_elsewhere() == 2) }).await?;
+        assert!(node.counts_users_of(&idle));
+        drop(interest);
+        until("it is forgotten", || async { Ok(!node.counts_users_of(&idle)) }).await?;
+        until("and its users with it", || async { Ok(other.users_elsewhere() == 1) }).await?;
+        assert!(node.counts_users_of(&used), "it has a socket");
+    }
+    Ok(())
 }

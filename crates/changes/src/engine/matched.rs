@@ -36,6 +36,8 @@ pub(super) struct Matched {
     pub(super) shape: usize,
     /// Its party, if the database has to be asked whether row-level security shows it the row.
     pub(super) guard: Option<PartyId>,
+    /// Whether it sees the row for certain, and the database has to be asked about the old one alone.
+    pub(super) is_shown: bool,
     /// What it gets of the old row.
     pub(super) old: OldImage,
 }
@@ -49,12 +51,20 @@ pub struct Guarded {
     pub key: SubscriptionKey,
     /// Whether the old row of an update has to be judged too: who sees it gets it.
     pub asks_old: bool,
+    /// Whether its party sees the row for certain: only the old one has to be judged.
+    pub is_shown: bool,
     matched: Matched,
 }
 
 impl Guarded {
     fn new(party: PartyId, matched: Matched) -> Self {
-        Self { party, key: matched.key, asks_old: matched.old == OldImage::Open, matched }
+        Self {
+            party,
+            key: matched.key,
+            asks_old: matched.old == OldImage::Open,
+            is_shown: matched.is_shown,
+            matched,
+        }
     }
 }
 

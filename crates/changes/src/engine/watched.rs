@@ -261,7 +261,7 @@ impl Watched {
     /// What a subscription is in a match.
     fn matched(key: SubscriptionKey, held: &Held, guard: Option<PartyId>, old: OldImage) -> Matched {
         let Attachment { channel, id, .. } = held.attachment;
-        Matched { key, channel, id, shape: held.shape, guard, old }
+        Matched { key, channel, id, shape: held.shape, guard, is_shown: false, old }
     }
 
     pub(super) fn match_one(&self, change: &Change<'_>, key: SubscriptionKey, now: UnixMicros) -> Match {
@@ -412,10 +412,14 @@ impl Watched {
         let guard = sees.guard(held.party)?;
         let old = match sees_old(looked) {
             Sees::Shown => OldImage::Whole,
-            Sees::Open if guard.is_some() => OldImage::Open,
-            Sees::Open | Sees::Hidden => OldImage::Hidden,
+            Sees::Open => OldImage::Open,
+            Sees::Hidden => OldImage::Hidden,
         };
-        Some(Self::matched(key, held, guard, old))
+        let mut matched = Self::matched(key, held, guard, old);
+        if guard.is_none() && old == OldImage::Open {
+            (matched.guard, matched.is_shown) = (Some(held.party), true);
+        }
+        Some(matched)
     }
 
     /// Those that are told that they may not see the row: all of a table without a key, else those whose role may not

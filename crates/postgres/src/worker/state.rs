@@ -4,6 +4,7 @@ mod aside;
 mod away;
 mod bound;
 mod coming_back;
+mod compare;
 mod dropped;
 mod failed;
 mod gone;

@@ -120,7 +120,7 @@ impl State {
                     // Who does not see it, or nobody knows, gets the new row without it.
                     let asks = guarded.iter().filter(|guarded| sees && guarded.asks_old);
                     seen.old_row.extend(asks.map(|guarded| guarded.key));
-                } else if sees {
+                } else if sees || guarded.iter().all(|guarded| guarded.is_shown) {
                     seen.row.extend(guarded.iter().map(|guarded| guarded.key));
                 } else if place.is_none_or(|place| sight.failed_for.contains(&place)) {
                     kept_back += 1;
@@ -170,7 +170,9 @@ impl State {
         let Gathered { parties, places, .. } = gathered;
         for guarded in guarded.chunk_by(|a, b| a.party == b.party) {
             let Some(Guarded { party: id, .. }) = guarded.first() else { continue };
-            if image.is_old && !guarded.iter().any(|guarded| guarded.asks_old) {
+            // A party sees a row whichever of its subscriptions it is for.
+            let asks = |guarded: &Guarded| if image.is_old { guarded.asks_old } else { !guarded.is_shown };
+            if !guarded.iter().any(asks) {
                 continue;
             }
             let place = *places.entry(*id).or_insert_with(|| {

@@ -54,7 +54,7 @@ async fn policies_are_explained() -> Result<()> {
         "Reads public.unpublished (not in the stream).",
         "alter publication supabase_realtime add table public.unpublished, and it will be compiled",
         "anon No policy for SELECT: no row is seen.",
-        "of_staff restrictive",
+        "of_staff restrictive asked about each row",
         "of_owner compiled",
     ] {
         assert!(page.contains(part), "{part}: {page}");

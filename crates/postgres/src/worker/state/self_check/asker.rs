@@ -8,11 +8,14 @@ use realtime_pgoutput::Lsn;
 use tokio::{sync::mpsc, time};
 use tracing::Instrument as _;
 
-use super::{super::waiting::Waiting, MAX_OPEN};
+use super::super::waiting::Waiting;
 use crate::{
     pool,
     visibility::{self, Asked, Inquiry, PolicyCache, Row},
 };
+
+/// Verdicts that are compared at once, at most. Others that are drawn meanwhile are not compared.
+pub(super) const MAX_OPEN: usize = 16;
 
 /// How long a verdict may take, waiting for a connection and for a commit to be visible included.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -22,28 +25,28 @@ const FREE: usize = 2;
 
 /// A verdict to be asked for.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) id: u64,
-    pub(super) table: Arc<Table>,
-    pub(super) logged: Box<[i16]>,
-    pub(super) key: Box<[i16]>,
-    pub(super) publication: String,
-    pub(super) shares_plans: bool,
-    pub(super) row: Waiting,
-    pub(super) is_old: bool,
-    pub(super) party: Arc<Party>,
+pub(in crate::worker::state) struct Job {
+    pub(in crate::worker::state) id: u64,
+    pub(in crate::worker::state) table: Arc<Table>,
+    pub(in crate::worker::state) logged: Box<[i16]>,
+    pub(in crate::worker::state) key: Box<[i16]>,
+    pub(in crate::worker::state) publication: String,
+    pub(in crate::worker::state) shares_plans: bool,
+    pub(in crate::worker::state) row: Waiting,
+    pub(in crate::worker::state) is_old: bool,
+    pub(in crate::worker::state) party: Arc<Party>,
     /// What the compiled policies say.
-    pub(super) shown: bool,
+    pub(in crate::worker::state) shown: bool,
 }
 
 /// What the database says.
 #[derive(Debug)]
 pub(in crate::worker) struct Found {
-    pub(super) id: u64,
+    pub(in crate::worker::state) id: u64,
     /// Whether the party sees the row. `None`: it could not be told.
-    pub(super) shown: Option<bool>,
+    pub(in crate::worker::state) shown: Option<bool>,
     /// Where that differs: a position of the log behind all that the answer has seen.
-    pub(super) position: Option<Lsn>,
+    pub(in crate::worker::state) position: Option<Lsn>,
 }
 
 #[derive(Debug)]

@@ -209,30 +209,43 @@ impl Engine {
         }
     }
 
-    /// Takes new answers to some terms, by their places, for all parties of a role.
+    /// Takes new answers to some terms, by their places, of the parties that a [`Lack::Renewal`] named.
     pub fn renew_values(
         &mut self,
         oid: Oid,
         role: &str,
         terms: &[usize],
-        answers: Vec<(PartyId, Vec<(usize, Answer)>)>,
+        answers: &[(PartyId, Vec<(usize, Answer)>)],
     ) {
-        let Some(watched) = self.tables.get_mut(&oid) else { return };
-        for (party, answers) in &answers {
-            watched.judges_mut().renew(role, *party, answers);
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().renew(role, terms, answers, self.transaction);
         }
-        watched.judges_mut().renewed(role, terms, self.transaction);
     }
 
-    /// A row of a table, or all of it, has changed: what policies read in it is out of date. Whether any does.
-    pub fn changed(&mut self, table: Oid) -> bool {
-        let Some(readers) = self.readers.get(&table) else { return false };
+    /// Whether policies read a table.
+    #[must_use]
+    pub fn is_read(&self, table: Oid) -> bool {
+        self.readers.contains_key(&table)
+    }
+
+    /// All of a table has changed: what policies read in it is out of date.
+    pub fn changed(&mut self, table: Oid) {
+        let Some(readers) = self.readers.get(&table) else { return };
         for oid in readers {
             if let Some(watched) = self.tables.get_mut(oid) {
                 watched.judges_mut().changed(table, self.transaction);
             }
         }
-        true
+    }
+
+    /// A row of a table has changed: what policies read in it is out of date, for those whom the row concerns.
+    pub fn changed_row(&mut self, change: &Change<'_>) {
+        let Some(readers) = self.readers.get(&change.relation.oid) else { return };
+        for oid in readers {
+            if let Some(watched) = self.tables.get_mut(oid) {
+                watched.judges_mut().changed_row(change, self.transaction);
+            }
+        }
     }
 
     /// Takes the answers to a call, in the order of its parties; `None` where it failed.

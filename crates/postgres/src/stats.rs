@@ -31,6 +31,8 @@ pub struct Stats {
     pub checks: AtomicU64,
     /// Verdicts about rows that compiled policies gave, for one party each, without the database.
     pub judged: AtomicU64,
+    /// Parties that were asked for what their policies read, counted once for all that is asked together.
+    pub terms_asked: AtomicU64,
     /// How long the database took to say who sees rows, trying again included.
     pub check_times: Histogram,
     /// Attempts to ask the database about rows that failed and were repeated.
@@ -70,6 +72,7 @@ impl Default for Stats {
             dropped: AtomicU64::default(),
             checks: AtomicU64::default(),
             judged: AtomicU64::default(),
+            terms_asked: AtomicU64::default(),
             check_times: Histogram::new(CHECK_TIMES),
             check_failures: Counter::default(),
             lag_bytes: AtomicU64::default(),

@@ -6,11 +6,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use realtime_pgoutput::{Oid, message::UnixMicros};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::party::PartyId;
 use crate::{
-    Cell,
+    Cell, Change,
     policy::{Answer, CallId, Compiled, Need, Reads, Seen, Sight, Values},
     truth::Truth,
 };
@@ -44,7 +44,7 @@ pub enum Lack {
     Policies,
     /// Parties that came have no values.
     Values(Vec<PartyId>),
-    /// These terms, by their places, read a table that has changed: all parties have to be asked anew.
+    /// These terms, by their places, read a table that has changed: these parties have to be asked anew.
     Renewal(Vec<usize>, Vec<PartyId>),
 }
 
@@ -73,8 +73,10 @@ struct Judge {
     parties: FxHashMap<PartyId, usize>,
     /// Those that have no values.
     new: BTreeSet<PartyId>,
-    /// Terms whose answers are out of date.
+    /// Terms whose answers are out of date for all parties.
     stale: BTreeSet<usize>,
+    /// Those whose answers are out of date for some parties.
+    stale_of: FxHashMap<PartyId, BTreeSet<usize>>,
     fresh: Fresh,
 }
 
@@ -84,7 +86,9 @@ struct Judge {
 struct Fresh {
     transaction: u64,
     terms: BTreeSet<usize>,
+    terms_of: FxHashSet<(PartyId, usize)>,
     calls: BTreeSet<CallId>,
+    calls_of: FxHashSet<PartyId>,
     /// All of them.
     is_whole: bool,
 }
@@ -117,6 +121,7 @@ impl Judges {
                 parties: FxHashMap::default(),
                 new: BTreeSet::new(),
                 stale: BTreeSet::new(),
+                stale_of: FxHashMap::default(),
                 fresh: Fresh::default(),
             });
             self.0.len() - 1
@@ -139,6 +144,7 @@ impl Judges {
         if *count == 0 {
             judge.parties.remove(&party);
             judge.new.remove(&party);
+            judge.stale_of.remove(&party);
             if let State::Compiled(sight) = &mut judge.state {
                 sight.remove(party);
             }
@@ -147,7 +153,7 @@ impl Judges {
 
     /// Whether nothing is lacking.
     pub(super) fn are_ready(&self) -> bool {
-        self.0.iter().all(|judge| judge.lack_is_none())
+        self.0.iter().all(Judge::is_ready)
     }
 
     /// What is lacking, by role.
@@ -158,8 +164,7 @@ impl Judges {
     /// The policies of a role; `None`: the database decides.
     pub(super) fn put(&mut self, role: &str, policies: Option<Arc<Compiled>>) {
         let Some(judge) = self.of_mut(role) else { return };
-        judge.stale.clear();
-        judge.fresh = Fresh::default();
+        judge.begin_anew();
         judge.new = BTreeSet::new();
         judge.state = match policies {
             None => State::Asked,
@@ -174,8 +179,7 @@ impl Judges {
     pub(super) fn forget(&mut self) {
         for judge in &mut self.0 {
             judge.state = State::Unknown;
-            judge.stale.clear();
-            judge.fresh = Fresh::default();
+            judge.begin_anew();
             judge.new = judge.parties.keys().copied().collect();
         }
     }
@@ -194,19 +198,36 @@ impl Judges {
         }
     }
 
-    /// New answers for a party to some of the terms.
-    pub(super) fn renew(&mut self, role: &str, party: PartyId, answers: &[(usize, Answer)]) {
-        let Some(State::Compiled(sight)) = self.of_mut(role).map(|judge| &mut judge.state) else { return };
-        let Some(values) = sight.values(party).cloned() else { return };
-        let values = sight.policy().renewed(values, answers);
-        sight.update(party, values);
-    }
-
-    /// All parties have new answers to these terms.
-    pub(super) fn renewed(&mut self, role: &str, terms: &[usize], transaction: u64) {
+    /// Takes new answers to some of the terms, of the parties that [`lacks`](Self::lacks) named for them.
+    pub(super) fn renew(
+        &mut self,
+        role: &str,
+        terms: &[usize],
+        answers: &[(PartyId, Vec<(usize, Answer)>)],
+        transaction: u64,
+    ) {
         let Some(judge) = self.of_mut(role) else { return };
-        judge.stale.retain(|term| !terms.contains(term));
-        judge.fresh.of(transaction).terms.extend(terms);
+        let State::Compiled(sight) = &mut judge.state else { return };
+        for (party, answers) in answers {
+            if let Some(values) = sight.values(*party) {
+                let values = sight.policy().renewed(values.clone(), answers);
+                sight.update(*party, values);
+            }
+        }
+        let fresh = judge.fresh.of(transaction);
+        if judge.stale.is_empty() {
+            for (party, _) in answers {
+                fresh.terms_of.extend(terms.iter().map(|term| (*party, *term)));
+                if let Some(stale) = judge.stale_of.get_mut(party) {
+                    stale.retain(|term| !terms.contains(term));
+                }
+            }
+        } else {
+            fresh.terms.extend(terms);
+            judge.stale.retain(|term| !terms.contains(term));
+            judge.stale_of.values_mut().for_each(|stale| stale.retain(|term| !terms.contains(term)));
+        }
+        judge.stale_of.retain(|_, stale| !stale.is_empty());
     }
 
     /// A party has to be asked again.
@@ -229,31 +250,26 @@ impl Judges {
         self.0.iter().any(may)
     }
 
-    /// A table has changed that policies may read.
+    /// All of a table has changed that policies may read.
     pub(super) fn changed(&mut self, table: Oid, transaction: u64) {
-        self.out_of_date(transaction, |reads| reads.tables.contains(&table));
+        for judge in &mut self.0 {
+            judge.out_of_date(transaction, None, |reads| reads.tables.contains(&table));
+        }
+    }
+
+    /// A row of a table has changed that policies may read.
+    pub(super) fn changed_row(&mut self, change: &Change<'_>, transaction: u64) {
+        for judge in &mut self.0 {
+            let table = change.relation.oid;
+            judge.out_of_date(transaction, Some(change), |reads| reads.tables.contains(&table));
+        }
     }
 
     /// Any table may have changed that policies read.
     pub(super) fn grow_old(&mut self, transaction: u64) {
-        self.out_of_date(transaction, |reads| !reads.tables.is_empty());
         for judge in &mut self.0 {
+            judge.out_of_date(transaction, None, |reads| !reads.tables.is_empty());
             judge.fresh.of(transaction).is_whole = true;
-        }
-    }
-
-    fn out_of_date(&mut self, transaction: u64, reads: impl Fn(&Reads) -> bool) {
-        for judge in &mut self.0 {
-            let fresh = judge.fresh.of(transaction);
-            let State::Compiled(sight) = &mut judge.state else { continue };
-            let policies = Arc::clone(sight.policy());
-            let terms = policies.terms().iter().enumerate().filter(|(_, term)| reads(term.reads()));
-            judge.stale.extend(terms.map(|(at, _)| at).filter(|at| !fresh.terms.contains(at)));
-            for (call, _) in policies.named_calls().filter(|(_, call)| reads(call.reads())) {
-                if fresh.calls.insert(call) {
-                    sight.forget_call(call);
-                }
-            }
         }
     }
 
@@ -284,6 +300,7 @@ impl Judges {
             match &judge.state {
                 State::Compiled(sight) if judge.stale.is_empty() => {
                     found.extend(&judge.new);
+                    found.extend(judge.stale_of.keys().filter(|party| !judge.new.contains(party)));
                     found.extend(sight.candidates(row));
                 }
                 _ => found.extend(judge.parties.keys()),
@@ -303,7 +320,7 @@ impl Judges {
         let Some(judge) = self.0.get(at) else { return Sees::Open };
         let State::Compiled(sight) = &judge.state else { return Sees::Open };
         // Nothing is judged by what may be out of date.
-        if judge.new.contains(&party) || !judge.stale.is_empty() {
+        if judge.is_out_of_date(party) {
             return Sees::Open;
         }
         if judged.0.len() <= at {
@@ -345,27 +362,79 @@ impl Judge {
         }
     }
 
-    fn lack_is_none(&self) -> bool {
+    fn begin_anew(&mut self) {
+        self.stale.clear();
+        self.stale_of.clear();
+        self.fresh = Fresh::default();
+    }
+
+    fn is_out_of_date(&self, party: PartyId) -> bool {
+        !self.stale.is_empty() || self.new.contains(&party) || self.stale_of.contains_key(&party)
+    }
+
+    /// What reads something is out of date: for those whom the change of a row concerns, or for all.
+    fn out_of_date(&mut self, transaction: u64, change: Option<&Change<'_>>, reads: impl Fn(&Reads) -> bool) {
+        let fresh = self.fresh.of(transaction);
+        let State::Compiled(sight) = &mut self.state else { return };
+        let policies = Arc::clone(sight.policy());
+        for (at, _) in policies.terms().iter().enumerate().filter(|(_, term)| reads(term.reads())) {
+            if fresh.terms.contains(&at) || self.stale.contains(&at) {
+                continue;
+            }
+            match change.and_then(|change| sight.concerned_by_term(at, change)) {
+                None => {
+                    self.stale.insert(at);
+                }
+                Some(parties) => {
+                    for party in parties.into_iter().filter(|party| !fresh.terms_of.contains(&(*party, at))) {
+                        self.stale_of.entry(party).or_default().insert(at);
+                    }
+                }
+            }
+        }
+        for (call, _) in policies.named_calls().filter(|(_, call)| reads(call.reads())) {
+            if fresh.calls.contains(&call) {
+                continue;
+            }
+            match change.and_then(|change| sight.concerned_by_call(call, change)) {
+                None => {
+                    fresh.calls.insert(call);
+                    sight.forget_call(call);
+                }
+                Some(parties) => {
+                    for party in parties {
+                        if fresh.calls_of.insert(party) {
+                            sight.forget_calls_of(party);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is lacking.
+    fn is_ready(&self) -> bool {
         match &self.state {
             State::Asked => true,
             State::Unknown => self.parties.is_empty(),
-            State::Compiled(_) => self.new.is_empty() && self.stale.is_empty(),
+            State::Compiled(_) => self.new.is_empty() && self.stale.is_empty() && self.stale_of.is_empty(),
         }
     }
 
     fn lack(&self) -> Option<Lack> {
-        match &self.state {
-            State::Asked => None,
-            State::Unknown if self.parties.is_empty() => None,
-            State::Unknown => Some(Lack::Policies),
-            State::Compiled(_) if !self.new.is_empty() => {
-                Some(Lack::Values(self.new.iter().copied().collect()))
-            }
-            State::Compiled(sight) if !self.stale.is_empty() => {
-                let parties = self.parties.keys().copied().filter(|party| sight.has(*party));
-                Some(Lack::Renewal(self.stale.iter().copied().collect(), parties.collect()))
-            }
-            State::Compiled(_) => None,
+        if self.is_ready() {
+            return None;
         }
+        let State::Compiled(sight) = &self.state else { return Some(Lack::Policies) };
+        if !self.new.is_empty() {
+            return Some(Lack::Values(self.new.iter().copied().collect()));
+        }
+        let mut terms = self.stale.clone();
+        terms.extend(self.stale_of.values().flatten());
+        let parties = match self.stale.is_empty() {
+            true => self.stale_of.keys().copied().collect(),
+            false => self.parties.keys().copied().filter(|party| sight.has(*party)).collect(),
+        };
+        Some(Lack::Renewal(terms.into_iter().collect(), parties))
     }
 }

@@ -1,18 +1,21 @@
 //! Policies that are compiled: what they ask for, and what they say of a row.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use realtime_pgoutput::{Oid, message::UnixMicros};
 
 use super::{
     atom::{Atom, Judged},
     catalog::Wanted,
-    names::CallId,
+    names::{CallId, TermId},
     scan::Reads,
     values::{Kind, Value, Values},
     why::Why,
 };
-use crate::{cell::Cell, tree::Tree, truth::Truth};
+use crate::{cell::Cell, tree::Tree, truth::Truth, value::Family};
 
 /// A policy for SELECT or ALL that holds for a role and has a condition. Permissive policies stand in the order in
 /// which PostgreSQL evaluates them: that of their names, the last one first.
@@ -34,12 +37,29 @@ pub struct Compiled {
     pub(super) wanted: BTreeSet<Wanted>,
 }
 
+/// Whose answers a row of a table that is read concerns: those of the parties for which a term has the value of a
+/// column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The column.
+    pub(super) column: Box<str>,
+    /// How its values are compared.
+    pub(super) family: Family,
+    pub(super) term: TermId,
+}
+
+/// By table that is read: the equalities of which each says whose its rows are. Rows of other tables concern all.
+pub(super) type Owners = BTreeMap<Oid, Vec<Owner>>;
+
 /// Something that a party has a value for, whatever the row: what its claims say, a set that is its own.
 #[derive(Debug, Clone)]
 pub struct Term {
     pub(super) sql: Box<str>,
     pub(super) kind: Kind,
     pub(super) reads: Reads,
+    pub(super) owners: Owners,
+    /// Whether it decides about no row: it tells whom changes of tables concern.
+    pub(super) is_aside: bool,
 }
 
 impl Term {
@@ -69,6 +89,7 @@ pub struct Call {
     pub(super) sql: Box<str>,
     pub(super) columns: Vec<usize>,
     pub(super) reads: Reads,
+    pub(super) owners: Owners,
 }
 
 impl Call {
@@ -178,7 +199,7 @@ impl Compiled {
         let (Some(term), Some(slot)) = (self.terms.get(at), values.all.get_mut(at)) else { return };
         *slot = answer.as_ref().map_or(Value::Open, |rows| term.kind.value(rows));
         match answer {
-            Err(NoValue::Failed) => values.failed.insert(at),
+            Err(NoValue::Failed) if !term.is_aside => values.failed.insert(at),
             _ => values.failed.remove(&at),
         };
     }

@@ -6,6 +6,7 @@
 
 mod calls;
 mod reach;
+mod whose;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,6 +15,7 @@ pub use calls::{CallKey, Need, PartyName};
 use reach::{Path, Reach, Way};
 use realtime_pgoutput::message::UnixMicros;
 use rustc_hash::{FxHashMap, FxHashSet};
+use whose::Whose;
 
 use super::{
     atom::{Atom, Judged, RowKey, key_of},
@@ -22,7 +24,7 @@ use super::{
     operand::Got,
     values::{Values, elements},
 };
-use crate::{cell::Cell, truth::Truth};
+use crate::{cell::Cell, change::Change, truth::Truth};
 
 /// The parties that a path leads to.
 #[derive(Debug)]
@@ -71,6 +73,7 @@ pub struct Sight<P> {
     /// Judged for every row.
     always: FxHashSet<P>,
     calls: Vec<CallIndex<P>>,
+    whose: Whose<P>,
     next: u64,
     /// About how many bytes the parties take.
     bytes: usize,
@@ -104,6 +107,7 @@ impl<P: PartyName> Sight<P> {
             .collect();
         let calls = policy.calls.iter().map(|_| CallIndex::default()).collect();
         Self {
+            whose: Whose::new(&policy),
             policy,
             parties: FxHashMap::default(),
             indexes,
@@ -162,16 +166,41 @@ impl<P: PartyName> Sight<P> {
         self.enter(party, values, self.next);
     }
 
+    /// The parties whose answer to a term, by its place, a change of a row that the term may read concerns. `None`: it
+    /// may be anybody's.
+    #[must_use]
+    pub fn concerned_by_term(&self, term: usize, change: &Change<'_>) -> Option<FxHashSet<P>> {
+        let owners = self.policy.terms.get(term)?.owners.get(&change.relation.oid)?;
+        self.whose.concerned(owners, change)
+    }
+
+    /// The same for answers to a call.
+    #[must_use]
+    pub fn concerned_by_call(&self, call: CallId, change: &Change<'_>) -> Option<FxHashSet<P>> {
+        let owners = self.policy.calls.get(call.index())?.owners.get(&change.relation.oid)?;
+        self.whose.concerned(owners, change)
+    }
+
+    /// The answers to calls that a party was given do not count any more.
+    pub fn forget_calls_of(&mut self, party: P) {
+        if let Some(held) = self.parties.get(&party) {
+            let values = held.values.clone();
+            self.insert(party, values);
+        }
+    }
+
     /// Replaces the values of a party. Its answers to calls stay.
     pub fn update(&mut self, party: P, values: Values) {
         let Some(held) = self.parties.get(&party) else { return };
+        if held.values == values {
+            return;
+        }
         let (since, called) = (held.since, held.calls());
         self.remove(party);
         self.enter(party, values, since);
         if self.parties.get(&party).is_some_and(|held| held.calls() != called) {
             // A call leads it to rows now that others were asked for when it was none of them.
-            let values = self.parties.get_mut(&party).map(|held| std::mem::take(&mut held.values));
-            self.insert(party, values.unwrap_or_default());
+            self.forget_calls_of(party);
         }
     }
 
@@ -179,6 +208,7 @@ impl<P: PartyName> Sight<P> {
     pub fn remove(&mut self, party: P) {
         let Some(held) = self.parties.remove(&party) else { return };
         self.bytes -= held.bytes;
+        self.whose.leave(party, &held.values);
         for place in held.places {
             match place {
                 Place::Always => {
@@ -243,7 +273,9 @@ impl<P: PartyName> Sight<P> {
             Place::Key(_, key) => size_of::<Place>() + 2 * key.len() + size_of::<P>(),
             Place::Call(_) | Place::Always => size_of::<Place>(),
         };
-        let bytes = size_of::<Held>() + values.size() + places.iter().map(of_place).sum::<usize>();
+        let of_whose = self.whose.enter(party, &values);
+        let of_places = places.iter().map(of_place).sum::<usize>();
+        let bytes = size_of::<Held>() + values.size() + of_places + of_whose;
         self.bytes += bytes;
         self.parties.insert(party, Held { values, since, places, bytes });
     }
@@ -283,9 +315,9 @@ impl<P: PartyName> Sight<P> {
 
     /// Something failed for a party.
     fn fail(&mut self, party: P) {
-        let Some(held) = self.parties.get_mut(&party).filter(|held| !held.values.call_failed) else { return };
+        let Some(held) = self.parties.get(&party).filter(|held| !held.values.call_failed) else { return };
         let since = held.since;
-        let mut values = std::mem::take(&mut held.values);
+        let mut values = held.values.clone();
         values.call_failed = true;
         self.remove(party);
         self.enter(party, values, since);

@@ -163,6 +163,53 @@ async fn memberships_count_from_the_next_row() -> Result<()> {
     Ok(())
 }
 
+/// row_security 2.2: a change of a membership asks those anew whose membership it is, where the log tells
+#[tokio::test]
+async fn a_membership_asks_its_own_party_anew() -> Result<()> {
+    let (server, db) =
+        server(&format!("{ROOMS} alter publication supabase_realtime add table members;")).await?;
+    for policy in POLICIES {
+        db.sql(&format!(
+            "delete from says; truncate members; drop policy if exists own on says;
+             create policy own on says to authenticated using ({policy})"
+        ))
+        .await?;
+        let mut sockets = Vec::new();
+        for n in 0..10 {
+            sockets.push(watching(&server, &format!("u{n}"), "says").await?);
+        }
+        // Each is asked once, and for the room.
+        db.sql("insert into says values (1, 1, '')").await?;
+        for socket in &mut sockets {
+            assert_eq!(ids(&db, socket).await?, [0; 0], "{policy}");
+        }
+        let asked = || server.metric("realtime_changes_terms_asked");
+        for (id, sql, sees) in [
+            (2, "insert into members values (1, 'u3'), (1, 'nobody')", true),
+            (3, "delete from members where who = 'u3'", false),
+            (4, "insert into members values (7, 'u3')", false),
+            (5, "update members set room = 1 where who = 'u3'", true),
+        ] {
+            let before = asked().await?;
+            db.sql(&format!("{sql}; insert into says values ({id}, 1, '')")).await?;
+            for (n, socket) in sockets.iter_mut().enumerate() {
+                let expected: &[i32] = if sees && n == 3 { &[id] } else { &[] };
+                assert_eq!(ids(&db, socket).await?, expected, "{policy}: {sql}: {n}");
+            }
+            let came = asked().await? - before;
+            ensure!((1.0..=2.0).contains(&came), "{policy}: {sql}: {came} parties were asked");
+        }
+        // What does not tell whose membership it was concerns all.
+        let before = asked().await?;
+        db.sql("truncate members; insert into says values (6, 1, '')").await?;
+        for socket in &mut sockets {
+            assert_eq!(ids(&db, socket).await?, [0; 0], "{policy}");
+        }
+        ensure!(asked().await? - before >= 10.0, "{policy}: not all were asked");
+    }
+    Ok(())
+}
+
 /// row_security 11: what a subquery finds is what the party may see
 #[tokio::test]
 async fn a_table_that_is_read_has_policies_of_its_own() -> Result<()> {

@@ -1,18 +1,20 @@
 //! Makes compiled policies ready to judge rows: compiles them, asks parties for their values, answers calls
 //! (row_security 2.2).
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use realtime_changes::{
     CallNeed, Lack, Party, PartyId, Truth,
     policy::{Answer, Catalog, NoValue, Reads},
 };
-use realtime_pgoutput::Oid;
-
+use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time::Instant;
 use tokio_postgres::IsolationLevel;
 
-use super::{State, failed::Failed, held_up::Trust, judging::Rules, known::Known};
+use super::{State, failed::Failed, held_up::Trust, judging::Rules, known::Known, waiting::Unjudged};
 use crate::{
     foreign::NoAnswer,
     pool,
@@ -60,8 +62,8 @@ impl State {
             Lack::Renewal(terms, parties) => {
                 let answers = self.ask_terms(oid, role, &terms, &parties).await?;
                 let named = |answers: Vec<Answer>| terms.iter().copied().zip(answers).collect();
-                let answers = parties.iter().copied().zip(answers.into_iter().map(named)).collect();
-                self.engine.renew_values(oid, role, &terms, answers);
+                let answers: Vec<_> = parties.iter().copied().zip(answers.into_iter().map(named)).collect();
+                self.engine.renew_values(oid, role, &terms, &answers);
                 Ok(())
             }
         }
@@ -174,6 +176,7 @@ impl State {
         let nobody = Arc::new(Party { role: role.into(), claims: "{}".into() });
         let known = |id: &PartyId| self.engine.party(oid, *id).map_or(&nobody, |party| party);
         let all: Vec<Arc<Party>> = parties.iter().map(known).map(Arc::clone).collect();
+        self.stats.terms_asked.fetch_add(all.len() as u64, Ordering::Relaxed);
         let trusts: Vec<Trust> = all.iter().map(|party| self.judging.held_up.trust(oid, party)).collect();
         let of = |wanted: Trust| -> Vec<&Party> {
             let chosen = all.iter().zip(&trusts).filter(|(_, trust)| **trust == wanted);
@@ -237,9 +240,28 @@ impl State {
         Some(compiled::call(call.sql(), &columns, &table.name))
     }
 
-    /// A row of a table, or all of it, has changed: what policies read in it is out of date.
+    /// All of a table has changed: what policies read in it is out of date.
     pub(super) fn reads_change(&mut self, table: Oid) {
         self.engine.changed(table);
+    }
+
+    /// A row of a table has changed: what policies read in it is out of date, for those whom the row concerns.
+    pub(super) fn reads_change_of_row(&mut self, row: &Unjudged) {
+        if !self.engine.is_read(row.oid) {
+            return;
+        }
+        match self.judging.relations.get(&row.oid) {
+            Some(relation) => self.engine.changed_row(&row.change(relation)),
+            None => self.engine.changed(row.oid),
+        }
+    }
+
+    /// A table is described, perhaps anew. If its columns are others now, what policies read in it is too.
+    pub(super) fn describes_read(&mut self, relation: &Arc<Relation>) {
+        let before = self.judging.relations.insert(relation.oid, Arc::clone(relation));
+        if before.is_some_and(|before| before != *relation) && self.engine.is_read(relation.oid) {
+            self.forget_policies();
+        }
     }
 
     /// All policies are compiled again before they judge.

@@ -75,8 +75,8 @@ impl State {
             return;
         }
         self.passes(oid);
-        self.reads_change(oid);
         let row = Unjudged { action, oid, new, old, transaction };
+        self.reads_change_of_row(&row);
         if self.unjudged.is_empty() && !self.engine.may_grow_old(oid) {
             self.judge(row).await;
             return;

@@ -26,6 +26,7 @@ impl State {
     /// policy. The catalog is then read again, before any row of the table passes.
     pub(in crate::worker) async fn relation(&mut self, relation: Arc<Relation>) {
         self.flush().await;
+        self.describes_read(&relation);
         self.describe_messages(&relation);
         let oid = relation.oid;
         loop {

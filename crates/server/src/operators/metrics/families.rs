@@ -133,6 +133,8 @@ families! {
         "Roles and claims whose sight of rows was checked";
     CHANGES_JUDGED = Counter "realtime_changes_judged" ["tenant"] / 1.0
         "Verdicts about rows that compiled policies gave without the database";
+    CHANGES_TERMS_ASKED = Counter "realtime_changes_terms_asked" ["tenant"] / 1.0
+        "Roles and claims that were asked for what policies compare rows with";
     CHANGES_CHECK_ROUNDS = Counter "realtime_changes_check_rounds" ["tenant"] / 1.0
         "Times the database was asked who sees rows";
     CHANGES_CHECK_SECONDS = Counter "realtime_changes_check_seconds" ["tenant"] / 1e6

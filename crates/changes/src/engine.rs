@@ -48,6 +48,7 @@ impl Engine {
     /// Makes a table known, or known anew: whatever was attached to it is gone and has to be attached again.
     pub fn put_table(&mut self, table: Arc<Table>, relation: &Relation) {
         let oid = table.oid;
+        self.reads_nothing(oid);
         self.tables.insert(oid, Watched::new(table, relation, None));
     }
 
@@ -60,12 +61,22 @@ impl Engine {
         places: Box<[Option<usize>]>,
     ) {
         let oid = table.oid;
+        self.reads_nothing(oid);
         self.tables.insert(oid, Watched::new(table, relation, Some(places)));
     }
 
     /// Forgets a table and whatever was attached to it. Idempotent.
     pub fn forget_table(&mut self, oid: Oid) {
+        self.reads_nothing(oid);
         self.tables.remove(&oid);
+    }
+
+    /// The policies of a table have to be compiled again: what they read is not known.
+    fn reads_nothing(&mut self, oid: Oid) {
+        self.readers.retain(|_, readers| {
+            readers.remove(&oid);
+            !readers.is_empty()
+        });
     }
 
     /// Forgets all tables.
@@ -154,14 +165,21 @@ impl Engine {
         self.tables.get(&oid)?.judges().policies(role)
     }
 
-    /// Takes the policies of a table that decide for a role. `None`: the database is asked about every row.
-    pub fn put_policies(&mut self, oid: Oid, role: &str, policies: Option<Arc<Compiled>>) {
+    /// Takes the policies of a table that decide for a role. `None`: the database is asked about every row. `fleeting`: the
+    /// places of the terms whose answers are good for a batch of rows only.
+    pub fn put_policies(
+        &mut self,
+        oid: Oid,
+        role: &str,
+        policies: Option<Arc<Compiled>>,
+        fleeting: impl IntoIterator<Item = usize>,
+    ) {
         let reads = policies.iter().flat_map(|policies| policies.reads());
         for table in reads {
             self.readers.entry(table).or_default().insert(oid);
         }
         if let Some(watched) = self.tables.get_mut(&oid) {
-            watched.judges_mut().put(role, policies);
+            watched.judges_mut().put(role, policies, fleeting);
         }
     }
 
@@ -179,6 +197,31 @@ impl Engine {
             && let Some(id) = watched.party_id(party)
         {
             watched.judges_mut().ask_anew(id);
+        }
+    }
+
+    /// Whether rows of a table are judged by answers that are good for a batch only: see [`begin_batch`](Self::begin_batch).
+    #[must_use]
+    pub fn is_fleeting(&self, oid: Oid) -> bool {
+        self.tables.get(&oid).is_some_and(|watched| watched.judges().are_fleeting())
+    }
+
+    /// A batch of changes of a table begins: whom one of them may concern has to be asked for what is fleeting. Outside of
+    /// batches the database is asked about such rows.
+    pub fn begin_batch<'a>(&mut self, oid: Oid, changes: impl Iterator<Item = Change<'a>>) {
+        let Some(watched) = self.tables.get_mut(&oid) else { return };
+        let mut parties = FxHashSet::default();
+        watched.unfiltered(&mut parties);
+        for change in changes {
+            watched.filtered(&change, &mut parties);
+        }
+        watched.judges_mut().begin_batch(&parties);
+    }
+
+    /// A batch of changes of a table ends.
+    pub fn end_batch(&mut self, oid: Oid) {
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().end_batch();
         }
     }
 
@@ -220,6 +263,12 @@ impl Engine {
         if let Some(watched) = self.tables.get_mut(&oid) {
             watched.judges_mut().renew(role, terms, answers, self.transaction);
         }
+    }
+
+    /// Whether all policies are compiled that decide for somebody, as far as they can be.
+    #[must_use]
+    pub fn is_compiled(&self) -> bool {
+        self.tables.values().all(|watched| watched.judges().are_compiled())
     }
 
     /// Whether policies read a table.

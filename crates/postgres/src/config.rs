@@ -88,6 +88,8 @@ pub struct DatabaseConfig {
     pub old_server: bool,
     /// What the answers that policies are asked for may take, over all databases that share it.
     pub policy_memory: Arc<PolicyMemory>,
+    /// Tables that policies read and that are not published are published for the server alone, where its role may.
+    pub policy_publication: bool,
     /// The other nodes: one of them reads the database for all.
     pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
@@ -120,6 +122,7 @@ impl Default for DatabaseConfig {
             silence_limit: Duration::from_secs(300),
             old_server: false,
             policy_memory: Arc::default(),
+            policy_publication: true,
             sharing: None,
             prepare: None,
         }

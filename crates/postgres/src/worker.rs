@@ -95,13 +95,7 @@ impl Worker {
     ) -> Self {
         let resume_at = Instant::now() + config.resume_delay;
         Self {
-            state: State::new(
-                pool.clone(),
-                sink,
-                Arc::clone(&stats),
-                config.publication.clone(),
-                Arc::clone(&config.policy_memory),
-            ),
+            state: State::new(pool.clone(), sink, Arc::clone(&stats), &config),
             config,
             pool,
             stats,

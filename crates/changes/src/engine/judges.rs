@@ -77,6 +77,10 @@ struct Judge {
     stale: BTreeSet<usize>,
     /// Those whose answers are out of date for some parties.
     stale_of: FxHashMap<PartyId, BTreeSet<usize>>,
+    /// Those whose answers are good for a batch of rows only: of what they read the log does not tell.
+    fleeting: BTreeSet<usize>,
+    /// Whether a batch is judged, for whose parties these were asked.
+    is_in_batch: bool,
     fresh: Fresh,
 }
 
@@ -122,6 +126,8 @@ impl Judges {
                 new: BTreeSet::new(),
                 stale: BTreeSet::new(),
                 stale_of: FxHashMap::default(),
+                fleeting: BTreeSet::new(),
+                is_in_batch: false,
                 fresh: Fresh::default(),
             });
             self.0.len() - 1
@@ -156,15 +162,27 @@ impl Judges {
         self.0.iter().all(Judge::is_ready)
     }
 
+    /// Whether the policies of all roles that have parties are known.
+    pub(super) fn are_compiled(&self) -> bool {
+        self.0.iter().all(|judge| judge.parties.is_empty() || !matches!(judge.state, State::Unknown))
+    }
+
     /// What is lacking, by role.
     pub(super) fn lacks(&self) -> Vec<(Box<str>, Lack)> {
         self.0.iter().filter_map(|judge| Some((judge.role.clone(), judge.lack()?))).collect()
     }
 
-    /// The policies of a role; `None`: the database decides.
-    pub(super) fn put(&mut self, role: &str, policies: Option<Arc<Compiled>>) {
+    /// The policies of a role; `None`: the database decides. `fleeting`: the places of the terms whose answers cannot be
+    /// kept.
+    pub(super) fn put(
+        &mut self,
+        role: &str,
+        policies: Option<Arc<Compiled>>,
+        fleeting: impl IntoIterator<Item = usize>,
+    ) {
         let Some(judge) = self.of_mut(role) else { return };
         judge.begin_anew();
+        judge.fleeting.extend(fleeting);
         judge.new = BTreeSet::new();
         judge.state = match policies {
             None => State::Asked,
@@ -228,6 +246,31 @@ impl Judges {
             judge.stale_of.values_mut().for_each(|stale| stale.retain(|term| !terms.contains(term)));
         }
         judge.stale_of.retain(|_, stale| !stale.is_empty());
+    }
+
+    /// Whether some answers are good for a batch of rows only.
+    pub(super) fn are_fleeting(&self) -> bool {
+        self.0.iter().any(|judge| !judge.fleeting.is_empty())
+    }
+
+    /// A batch of rows begins, of which some may concern these parties: what is fleeting has to be asked.
+    pub(super) fn begin_batch(&mut self, parties: &FxHashSet<PartyId>) {
+        for judge in self.0.iter_mut().filter(|judge| !judge.fleeting.is_empty()) {
+            judge.is_in_batch = true;
+            for party in parties.iter().filter(|party| judge.parties.contains_key(*party)) {
+                judge.stale_of.entry(*party).or_default().extend(&judge.fleeting);
+            }
+        }
+    }
+
+    /// A batch of rows ends.
+    pub(super) fn end_batch(&mut self) {
+        for judge in self.0.iter_mut().filter(|judge| judge.is_in_batch) {
+            judge.is_in_batch = false;
+            let fleeting = &judge.fleeting;
+            judge.stale_of.values_mut().for_each(|stale| stale.retain(|term| !fleeting.contains(term)));
+            judge.stale_of.retain(|_, stale| !stale.is_empty());
+        }
     }
 
     /// A party has to be asked again.
@@ -298,7 +341,7 @@ impl Judges {
     pub(super) fn candidates<'a>(&self, row: &impl Fn(usize) -> Cell<'a>, found: &mut Vec<PartyId>) {
         for judge in &self.0 {
             match &judge.state {
-                State::Compiled(sight) if judge.stale.is_empty() => {
+                State::Compiled(sight) if judge.stale.is_empty() && !judge.is_between_batches() => {
                     found.extend(&judge.new);
                     found.extend(judge.stale_of.keys().filter(|party| !judge.new.contains(party)));
                     found.extend(sight.candidates(row));
@@ -365,11 +408,21 @@ impl Judge {
     fn begin_anew(&mut self) {
         self.stale.clear();
         self.stale_of.clear();
+        self.fleeting.clear();
+        self.is_in_batch = false;
         self.fresh = Fresh::default();
     }
 
+    /// Whether answers are there that were good for a batch that is over.
+    fn is_between_batches(&self) -> bool {
+        !self.is_in_batch && !self.fleeting.is_empty()
+    }
+
     fn is_out_of_date(&self, party: PartyId) -> bool {
-        !self.stale.is_empty() || self.new.contains(&party) || self.stale_of.contains_key(&party)
+        !self.stale.is_empty()
+            || self.is_between_batches()
+            || self.new.contains(&party)
+            || self.stale_of.contains_key(&party)
     }
 
     /// What reads something is out of date: for those whom the change of a row concerns, or for all.
@@ -378,7 +431,7 @@ impl Judge {
         let State::Compiled(sight) = &mut self.state else { return };
         let policies = Arc::clone(sight.policy());
         for (at, _) in policies.terms().iter().enumerate().filter(|(_, term)| reads(term.reads())) {
-            if fresh.terms.contains(&at) || self.stale.contains(&at) {
+            if fresh.terms.contains(&at) || self.stale.contains(&at) || self.fleeting.contains(&at) {
                 continue;
             }
             match change.and_then(|change| sight.concerned_by_term(at, change)) {

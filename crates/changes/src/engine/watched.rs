@@ -275,19 +275,36 @@ impl Watched {
                 self.consider(key, &row, &mut looked);
             }
         }
-        for (operand, index) in &self.index {
-            let got = row.take(operand);
-            let Some(text) = got.text() else { continue };
-            if let Some(keys) = index.keying.key(text).and_then(|value| index.keys.get(&*value)) {
-                for key in keys {
-                    self.consider(*key, &row, &mut looked);
-                }
-            }
+        for key in self.indexed(&row) {
+            self.consider(key, &row, &mut looked);
         }
         let Looked { judged, mut found, .. } = looked;
         found.needs = self.judges.needs(judged);
         found.sort();
         found
+    }
+
+    /// The parties that watch without a filter that the index knows, where row-level security decides.
+    pub(super) fn unfiltered(&self, parties: &mut FxHashSet<PartyId>) {
+        parties.extend(self.guarded.parties());
+    }
+
+    /// The parties with a filter that a change may match, where row-level security decides.
+    pub(super) fn filtered(&self, change: &Change<'_>, parties: &mut FxHashSet<PartyId>) {
+        let cell = |column: usize| self.cell(change, column);
+        let row = Row::new(&cell);
+        let keys = self.indexed(&row).filter_map(|key| self.attachments.get(&key));
+        parties.extend(keys.filter(|held| held.judge.is_some()).map(|held| held.party));
+    }
+
+    /// The subscriptions that the index finds for a row, some perhaps more than once.
+    fn indexed<'r>(&'r self, row: &'r Row<'r>) -> impl Iterator<Item = SubscriptionKey> {
+        let of = |(operand, index): (&'r Operand, &'r OperandIndex)| {
+            let got = row.take(operand);
+            let keys = index.keying.key(got.text()?).and_then(|value| index.keys.get(&*value))?;
+            Some(keys.iter().copied())
+        };
+        self.index.iter().filter_map(of).flatten()
     }
 
     fn look<'a, 'c>(&self, change: &'a Change<'c>, now: UnixMicros) -> Looked<'a, 'c> {

@@ -152,6 +152,20 @@ impl Compiled {
         &self.terms
     }
 
+    /// Those of some terms, by their places, that rows are compared with and that may be asked by themselves. What makes a
+    /// setting is never understood, and what reads one neither: such terms mean what they mean only where nothing else in
+    /// the policies is not understood.
+    #[must_use]
+    pub fn askable(&self, terms: impl Iterator<Item = usize>) -> Vec<usize> {
+        let compared: BTreeSet<usize> =
+            self.tree.leaves().into_iter().filter_map(|atom| Some(atom.term()?.index())).collect();
+        let is_understood = |term: &usize| self.terms.get(*term).is_some_and(|term| term.reads.can_be_kept());
+        let unclear = compared.iter().filter(|term| !is_understood(term)).count();
+        let is_clear = self.asked.is_empty() && self.calls.iter().all(|call| call.reads.can_be_kept());
+        let alone = unclear <= 1 && is_clear;
+        terms.filter(|term| compared.contains(term) && (alone || is_understood(term))).collect()
+    }
+
     /// Conditions whose answers are kept for values of columns.
     #[must_use]
     pub fn calls(&self) -> &[Call] {

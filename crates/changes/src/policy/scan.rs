@@ -5,6 +5,7 @@
 
 mod bodies;
 mod functions;
+mod plpgsql;
 mod queries;
 mod ties;
 

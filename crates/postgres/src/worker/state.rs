@@ -1,5 +1,6 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod along;
 mod aside;
 mod away;
 mod bound;
@@ -27,6 +28,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use along::Along;
 use away::Away;
 use bound::Bound;
 use deadpool_postgres::Pool;
@@ -47,7 +49,7 @@ use waiting::{Unjudged, Waiting};
 use super::roster::Roster;
 
 use crate::{
-    ChangeSink, MessageColumns, Notice, PolicyMemory, Stats, SubscribeRequest,
+    ChangeSink, DatabaseConfig, MessageColumns, Notice, Stats, SubscribeRequest,
     catalog::Published,
     policy_memory::Share,
     subscribe::{Checked, Literals},
@@ -59,6 +61,7 @@ pub(super) struct State {
     sink: Arc<dyn ChangeSink>,
     stats: Arc<Stats>,
     publication: String,
+    along: Along,
     /// Which of the publications exist: that of row changes and that of messages. `None`: not looked at yet.
     publications: Option<Vec<String>>,
     /// `realtime.messages` and its partitions, as the walsender has described them.
@@ -103,6 +106,8 @@ pub(super) struct State {
     /// Changes of the transaction that is being read, which wait for its end.
     unjudged: Vec<Unjudged>,
     unjudged_bytes: usize,
+    /// Whether some of them wait for those of other transactions: parties are asked for all of them together.
+    awaits_company: bool,
     /// Subscriptions that ended while changes wait: their channels get none of these.
     left: FxHashSet<SubscriptionKey>,
     latest: Latest,
@@ -115,14 +120,14 @@ impl State {
         pool: Pool,
         sink: Arc<dyn ChangeSink>,
         stats: Arc<Stats>,
-        publication: String,
-        memory: Arc<PolicyMemory>,
+        config: &DatabaseConfig,
     ) -> Self {
         Self {
             pool,
             sink,
             stats,
-            publication,
+            publication: config.publication.clone(),
+            along: Along::new(config),
             publications: None,
             messages: HashMap::new(),
             broadcast: Position::default(),
@@ -143,12 +148,13 @@ impl State {
             handed: Position::default(),
             policies: PolicyCache::default(),
             judging: Judging::default(),
-            policy_share: Share::new(memory),
+            policy_share: Share::new(Arc::clone(&config.policy_memory)),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
             unjudged: Vec::new(),
             unjudged_bytes: 0,
+            awaits_company: false,
             left: FxHashSet::default(),
             latest: Latest::default(),
             dropped: Dropped::default(),
@@ -189,6 +195,7 @@ impl State {
         self.waiting_bytes = 0;
         self.unjudged.clear();
         self.unjudged_bytes = 0;
+        self.awaits_company = false;
         self.left.clear();
         self.latest.clear();
         self.transaction = None;
@@ -198,6 +205,7 @@ impl State {
         self.known.clear();
         self.policies.clear();
         self.judging.clear();
+        self.along.clear();
         self.gone = Gone::default();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {

@@ -231,7 +231,16 @@ impl Node {
         let silence_limit = self.settings.replication_watchdog;
         let policy_memory = Arc::clone(&self.settings.policy_memory);
         let resume_delay = self.settings.resume_delay;
-        DatabaseConfig { prepare, sharing, silence_limit, resume_delay, policy_memory, ..config }
+        let policy_publication = self.settings.policy_publication;
+        DatabaseConfig {
+            prepare,
+            sharing,
+            silence_limit,
+            resume_delay,
+            policy_memory,
+            policy_publication,
+            ..config
+        }
     }
 
     pub(super) fn lock_runtimes(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<TenantRuntime>>> {

@@ -31,6 +31,8 @@ pub(super) struct Known {
     pub(super) access: HashMap<Arc<str>, Arc<RoleAccess>>,
     /// Of what was read: see [`catalog::fingerprints`](crate::catalog::fingerprints).
     pub(super) fingerprint: Option<i64>,
+    /// Whether everybody who watches it is attached.
+    pub(super) is_attached: bool,
 }
 
 impl Known {

@@ -52,7 +52,7 @@ impl State {
             Lack::Policies => self.compile(oid, role).await,
             Lack::Values(parties) => {
                 let all: Vec<usize> = (0..self.terms(oid, role)).collect();
-                let answers = self.ask_terms(oid, role, &all, &parties).await?;
+                let answers = self.ask_terms(oid, role, &all, &parties, false).await?;
                 let Some(policies) = self.engine.policies(oid, role).map(Arc::clone) else { return Ok(()) };
                 for (party, answers) in parties.iter().zip(answers) {
                     self.engine.put_values(oid, role, *party, policies.values(&answers));
@@ -60,7 +60,7 @@ impl State {
                 Ok(())
             }
             Lack::Renewal(terms, parties) => {
-                let answers = self.ask_terms(oid, role, &terms, &parties).await?;
+                let answers = self.ask_terms(oid, role, &terms, &parties, true).await?;
                 let named = |answers: Vec<Answer>| terms.iter().copied().zip(answers).collect();
                 let answers: Vec<_> = parties.iter().copied().zip(answers.into_iter().map(named)).collect();
                 self.engine.renew_values(oid, role, &terms, &answers);
@@ -83,7 +83,7 @@ impl State {
                 role,
                 "POLICY_CACHE_MB is reached; asking the database about each row"
             );
-            self.engine.put_policies(oid, role, None);
+            self.engine.put_policies(oid, role, None, []);
             self.policy_share.takes(self.engine.policy_bytes());
         }
     }
@@ -97,30 +97,30 @@ impl State {
         let table = self.known.get(&oid).and_then(|known| known.table.clone());
         // The log does not tell when row-level security is turned on for a root.
         let Some(table) = table.filter(|table| !table.partitioned) else {
-            self.engine.put_policies(oid, role, None);
+            self.engine.put_policies(oid, role, None, []);
             return Ok(());
         };
-        let publications = self.publications.clone().unwrap_or_default();
+        let publications = self.along.reading().to_vec();
         let mut client = pool::get(&self.pool).await?;
         // What is read and its fingerprint are of one moment: a change in between would never be noticed.
         let moment =
             client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-        let client = moment.start().await?;
+        let moment = moment.start().await?;
         if let Some(known) = self.judging.print
-            && compiled::print(&client, &self.judging.catalog, &publications).await? != known
+            && compiled::print(&moment, &self.judging.catalog, &publications).await? != known
         {
             self.forget_policies();
         }
-        let loaded = compiled::load(&client, &table, role, &mut self.judging.catalog).await?;
-        self.judging.print = Some(compiled::print(&client, &self.judging.catalog, &publications).await?);
+        let loaded = compiled::load(&moment, &table, role, &mut self.judging.catalog).await?;
+        self.judging.print = Some(compiled::print(&moment, &self.judging.catalog, &publications).await?);
         let Some(loaded) = loaded else {
-            self.engine.put_policies(oid, role, None);
+            self.engine.put_policies(oid, role, None, []);
             return Ok(());
         };
         let tables: Vec<Oid> = loaded.policies.reads().collect();
         let kept = match tables.is_empty() {
             true => HashSet::new(),
-            false => compiled::kept_tables(&client, &tables, &publications).await?,
+            false => compiled::kept_tables(&moment, &tables, &publications).await?,
         };
         let keeps =
             |reads: &Reads| reads.can_be_kept() && reads.tables.is_subset(&kept.iter().copied().collect());
@@ -129,27 +129,35 @@ impl State {
             keeps_call: loaded.policies.calls().iter().map(|call| keeps(call.reads())).collect(),
             loaded: loaded.clone(),
         };
+        let unkept = rules.keeps_term.iter().enumerate().filter(|(_, keeps)| !**keeps);
+        let fleeting = loaded.policies.askable(unkept.map(|(at, _)| at));
         self.judging.rules.insert((oid, role.into()), rules);
-        self.engine.put_policies(oid, role, Some(loaded.policies));
-        Ok(())
+        self.engine.put_policies(oid, role, Some(loaded.policies), fleeting);
+        moment.rollback().await?;
+        drop(client);
+        self.along.lacks(tables.into_iter().filter(|table| !kept.contains(table)));
+        self.publish_lacking().await
     }
 
-    /// Asks parties for terms, by their places. What cannot be kept is not asked.
+    /// Asks parties for terms, by their places. What is good for a batch of rows only is asked if it is `for_batch`.
     async fn ask_terms(
         &mut self,
         oid: Oid,
         role: &str,
         terms: &[usize],
         parties: &[PartyId],
+        for_batch: bool,
     ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
         let none = || vec![vec![Err(NoValue::NotAsked); terms.len()]; parties.len()];
         let Some(rules) = self.judging.rules.get(&(oid, role.into())) else { return Ok(none()) };
-        let keeps = |term: &usize| rules.keeps_term.get(*term).copied().unwrap_or(false);
-        let asked: Vec<usize> = terms.iter().copied().filter(keeps).collect();
         let policies = Arc::clone(&rules.loaded.policies);
-        let keeps: Vec<bool> = terms.iter().map(keeps).collect();
+        let keeps: Vec<bool> = terms
+            .iter()
+            .map(|term| for_batch || rules.keeps_term.get(*term).copied().unwrap_or(false))
+            .collect();
+        let asked = terms.iter().zip(&keeps).filter(|(_, keeps)| **keeps).map(|(term, _)| term);
         let query = |term: &usize| policies.terms().get(*term).map(|term| (term.sql(), term.width()));
-        let queries: Vec<(&str, usize)> = asked.iter().filter_map(query).collect();
+        let queries: Vec<(&str, usize)> = asked.filter_map(query).collect();
         if queries.is_empty() {
             return Ok(none());
         }
@@ -267,6 +275,7 @@ impl State {
     /// All policies are compiled again before they judge.
     pub(super) fn forget_policies(&mut self) {
         self.engine.forget_policies();
+        self.along.forget();
         self.judging.rules.clear();
         self.judging.catalog = Catalog::default();
         self.judging.print = None;
@@ -275,7 +284,7 @@ impl State {
     /// Looks whether anything has changed that policies are made of and of which the log does not tell.
     pub(super) async fn recheck_policies(&mut self) -> Result<(), Failed> {
         let Some(known) = self.judging.print else { return Ok(()) };
-        let publications = self.publications.clone().unwrap_or_default();
+        let publications = self.along.reading().to_vec();
         let client = pool::get(&self.pool).await?;
         if compiled::print(&client, &self.judging.catalog, &publications).await? != known {
             self.forget_policies();

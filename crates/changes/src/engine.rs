@@ -12,7 +12,7 @@ mod watched;
 use std::sync::Arc;
 
 pub use attachment::{Attachment, ChannelId, SubscriptionKey};
-pub use judges::{CallNeed, Lack};
+pub use judges::{Answered, CallNeed, Lack};
 pub use matched::{Asked, Delivery, Guarded, Match, Recipient};
 pub use party::{Party, PartyId};
 use realtime_pgoutput::{
@@ -200,6 +200,26 @@ impl Engine {
         }
     }
 
+    /// A party is asked beside the stream, by a question of this number: rows wait for its answer.
+    pub fn ask_beside(&mut self, oid: Oid, role: &str, party: PartyId, question: u64) {
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().ask_beside(role, party, question);
+        }
+    }
+
+    /// A party has answered such a question. What became of that.
+    pub fn answered(&mut self, oid: Oid, role: &str, party: PartyId, question: u64) -> Answered {
+        let watched = self.tables.get_mut(&oid);
+        watched.map_or(Answered::Forgotten, |watched| watched.judges_mut().answered(role, party, question))
+    }
+
+    /// Whether no more is to be asked of a party of a table before rows are judged for it, as far as is known.
+    #[must_use]
+    pub fn is_settled(&self, oid: Oid, party: &Party) -> bool {
+        let Some(watched) = self.tables.get(&oid) else { return true };
+        watched.party_id(party).is_none_or(|id| watched.judges().are_settled(id))
+    }
+
     /// Whether rows of a table are judged by answers that are good for a batch only: see [`begin_batch`](Self::begin_batch).
     #[must_use]
     pub fn is_fleeting(&self, oid: Oid) -> bool {
@@ -261,7 +281,15 @@ impl Engine {
         answers: &[(PartyId, Vec<(usize, Answer)>)],
     ) {
         if let Some(watched) = self.tables.get_mut(&oid) {
-            watched.judges_mut().renew(role, terms, answers, self.transaction);
+            watched.judges_mut().renew(role, terms, answers, Some(self.transaction));
+        }
+    }
+
+    /// The same for a party that was asked beside the stream: what has passed since may not be in its answers.
+    pub fn renew_late(&mut self, oid: Oid, role: &str, party: PartyId, answers: Vec<(usize, Answer)>) {
+        let terms: Vec<usize> = answers.iter().map(|(term, _)| *term).collect();
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().renew(role, &terms, &[(party, answers)], None);
         }
     }
 

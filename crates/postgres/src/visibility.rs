@@ -28,8 +28,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use check::{Check, Unanswered};
 use deadpool_postgres::{ClientWrapper as Client, Pool};
+pub(crate) use inquiry::Failure;
+use inquiry::is_passing;
 pub(crate) use inquiry::{Asked, Inquiry, Row, Verdict};
-use inquiry::{Failure, is_passing};
 pub(crate) use logged::logged;
 use policies::Policies;
 pub(crate) use policies::PolicyCache;

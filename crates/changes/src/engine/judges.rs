@@ -3,7 +3,10 @@
 //! There is a judge for each role whose parties row-level security decides for. It knows the role's policies once they
 //! are compiled, and the parties' values. Until then the database is asked about every row for all of its parties.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use realtime_pgoutput::{Oid, message::UnixMicros};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -22,6 +25,8 @@ pub(super) enum Sees {
     Shown,
     /// The database has to be asked.
     Open,
+    /// It is asked beside the stream for what decides.
+    Late,
     /// It does not.
     Hidden,
 }
@@ -31,7 +36,7 @@ impl Sees {
     pub(super) fn guard(self, party: PartyId) -> Option<Option<PartyId>> {
         match self {
             Self::Shown => Some(None),
-            Self::Open => Some(Some(party)),
+            Self::Open | Self::Late => Some(Some(party)),
             Self::Hidden => None,
         }
     }
@@ -48,6 +53,17 @@ pub enum Lack {
     Renewal(Vec<usize>, Vec<PartyId>),
 }
 
+/// What became of the answer to a question that was put beside the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// It counts.
+    InTime,
+    /// What it read has changed meanwhile: the party is asked again.
+    OutOfDate,
+    /// Nobody waits for it any more.
+    Forgotten,
+}
+
 /// A call that has to be answered before a row can be judged.
 #[derive(Debug)]
 pub struct CallNeed {
@@ -55,6 +71,14 @@ pub struct CallNeed {
     pub role: Box<str>,
     /// What is to be asked.
     pub need: Need<PartyId>,
+}
+
+impl CallNeed {
+    /// The same for some of the parties.
+    #[must_use]
+    pub fn of(&self, is_wanted: impl Fn(&PartyId) -> bool) -> Self {
+        Self { role: self.role.clone(), need: self.need.of(is_wanted) }
+    }
 }
 
 /// What was found out while a row is judged, by the place of the role.
@@ -73,6 +97,8 @@ struct Judge {
     parties: FxHashMap<PartyId, usize>,
     /// Those that have no values.
     new: BTreeSet<PartyId>,
+    /// Those that are asked beside the stream, by which questions, and whether what these read has changed since.
+    late: FxHashMap<PartyId, BTreeMap<u64, bool>>,
     /// Terms whose answers are out of date for all parties.
     stale: BTreeSet<usize>,
     /// Those whose answers are out of date for some parties.
@@ -124,6 +150,7 @@ impl Judges {
                 state: State::Unknown,
                 parties: FxHashMap::default(),
                 new: BTreeSet::new(),
+                late: FxHashMap::default(),
                 stale: BTreeSet::new(),
                 stale_of: FxHashMap::default(),
                 fleeting: BTreeSet::new(),
@@ -150,6 +177,7 @@ impl Judges {
         if *count == 0 {
             judge.parties.remove(&party);
             judge.new.remove(&party);
+            judge.late.remove(&party);
             judge.stale_of.remove(&party);
             if let State::Compiled(sight) = &mut judge.state {
                 sight.remove(party);
@@ -216,13 +244,14 @@ impl Judges {
         }
     }
 
-    /// Takes new answers to some of the terms, of the parties that [`lacks`](Self::lacks) named for them.
+    /// Takes new answers to some of the terms, of the parties that [`lacks`](Self::lacks) named for them. `transaction`: the
+    /// one that passes, if they were asked while it did.
     pub(super) fn renew(
         &mut self,
         role: &str,
         terms: &[usize],
         answers: &[(PartyId, Vec<(usize, Answer)>)],
-        transaction: u64,
+        transaction: Option<u64>,
     ) {
         let Some(judge) = self.of_mut(role) else { return };
         let State::Compiled(sight) = &mut judge.state else { return };
@@ -232,16 +261,20 @@ impl Judges {
                 sight.update(*party, values);
             }
         }
-        let fresh = judge.fresh.of(transaction);
-        if judge.stale.is_empty() {
+        let mut fresh = transaction.map(|transaction| judge.fresh.of(transaction));
+        if judge.stale.is_empty() || fresh.is_none() {
             for (party, _) in answers {
-                fresh.terms_of.extend(terms.iter().map(|term| (*party, *term)));
+                if let Some(fresh) = &mut fresh {
+                    fresh.terms_of.extend(terms.iter().map(|term| (*party, *term)));
+                }
                 if let Some(stale) = judge.stale_of.get_mut(party) {
                     stale.retain(|term| !terms.contains(term));
                 }
             }
         } else {
-            fresh.terms.extend(terms);
+            if let Some(fresh) = fresh {
+                fresh.terms.extend(terms);
+            }
             judge.stale.retain(|term| !terms.contains(term));
             judge.stale_of.values_mut().for_each(|stale| stale.retain(|term| !terms.contains(term)));
         }
@@ -257,7 +290,9 @@ impl Judges {
     pub(super) fn begin_batch(&mut self, parties: &FxHashSet<PartyId>) {
         for judge in self.0.iter_mut().filter(|judge| !judge.fleeting.is_empty()) {
             judge.is_in_batch = true;
-            for party in parties.iter().filter(|party| judge.parties.contains_key(*party)) {
+            let is_asked =
+                |party: &&PartyId| judge.parties.contains_key(*party) && !judge.late.contains_key(*party);
+            for party in parties.iter().filter(is_asked) {
                 judge.stale_of.entry(*party).or_default().extend(&judge.fleeting);
             }
         }
@@ -276,10 +311,49 @@ impl Judges {
     /// A party has to be asked again.
     pub(super) fn ask_anew(&mut self, party: PartyId) {
         for judge in self.0.iter_mut().filter(|judge| judge.parties.contains_key(&party)) {
-            if !matches!(judge.state, State::Asked) {
+            if !matches!(judge.state, State::Asked) && !judge.late.contains_key(&party) {
                 judge.new.insert(party);
             }
         }
+    }
+
+    /// A party is asked beside the stream.
+    pub(super) fn ask_beside(&mut self, role: &str, party: PartyId, question: u64) {
+        let Some(judge) = self.of_mut(role) else { return };
+        judge.new.remove(&party);
+        judge.stale_of.remove(&party);
+        judge.late.entry(party).or_default().insert(question, false);
+    }
+
+    /// A party has answered.
+    pub(super) fn answered(&mut self, role: &str, party: PartyId, question: u64) -> Answered {
+        let Some(judge) = self.of_mut(role) else { return Answered::Forgotten };
+        let Some(questions) = judge.late.get_mut(&party) else { return Answered::Forgotten };
+        let Some(is_out_of_date) = questions.remove(&question) else { return Answered::Forgotten };
+        if questions.is_empty() {
+            judge.late.remove(&party);
+        }
+        let is_known = judge.sight().is_some_and(|sight| sight.has(party));
+        if is_out_of_date || !is_known {
+            // Its values are taken as those of a party that came.
+            judge.new.insert(party);
+        }
+        if is_out_of_date { Answered::OutOfDate } else { Answered::InTime }
+    }
+
+    /// Whether no more is to be asked of a party.
+    pub(super) fn are_settled(&self, party: PartyId) -> bool {
+        let of_party = self.0.iter().filter(|judge| judge.parties.contains_key(&party));
+        of_party.into_iter().all(|judge| match &judge.state {
+            State::Unknown => false,
+            State::Asked => true,
+            State::Compiled(_) => {
+                judge.stale.is_empty()
+                    && !judge.new.contains(&party)
+                    && !judge.late.contains_key(&party)
+                    && !judge.stale_of.contains_key(&party)
+            }
+        })
     }
 
     /// Whether rows are judged by answers that the rest of a transaction may make old.
@@ -342,9 +416,15 @@ impl Judges {
         for judge in &self.0 {
             match &judge.state {
                 State::Compiled(sight) if judge.stale.is_empty() && !judge.is_between_batches() => {
-                    found.extend(&judge.new);
-                    found.extend(judge.stale_of.keys().filter(|party| !judge.new.contains(party)));
                     found.extend(sight.candidates(row));
+                    let begun = found.len();
+                    found.extend(&judge.new);
+                    found.extend(judge.late.keys());
+                    found.extend(judge.stale_of.keys());
+                    if found.len() > begun {
+                        found.sort_unstable();
+                        found.dedup();
+                    }
                 }
                 _ => found.extend(judge.parties.keys()),
             }
@@ -362,6 +442,9 @@ impl Judges {
     ) -> Sees {
         let Some(judge) = self.0.get(at) else { return Sees::Open };
         let State::Compiled(sight) = &judge.state else { return Sees::Open };
+        if judge.late.contains_key(&party) {
+            return Sees::Late;
+        }
         // Nothing is judged by what may be out of date.
         if judge.is_out_of_date(party) {
             return Sees::Open;
@@ -408,6 +491,7 @@ impl Judge {
     fn begin_anew(&mut self) {
         self.stale.clear();
         self.stale_of.clear();
+        self.late.clear();
         self.fleeting.clear();
         self.is_in_batch = false;
         self.fresh = Fresh::default();
@@ -430,6 +514,12 @@ impl Judge {
         let fresh = self.fresh.of(transaction);
         let State::Compiled(sight) = &mut self.state else { return };
         let policies = Arc::clone(sight.policy());
+        if policies.terms().iter().any(|term| reads(term.reads())) {
+            self.late
+                .values_mut()
+                .flat_map(BTreeMap::values_mut)
+                .for_each(|is_out_of_date| *is_out_of_date = true);
+        }
         for (at, _) in policies.terms().iter().enumerate().filter(|(_, term)| reads(term.reads())) {
             if fresh.terms.contains(&at) || self.stale.contains(&at) || self.fleeting.contains(&at) {
                 continue;
@@ -439,7 +529,12 @@ impl Judge {
                     self.stale.insert(at);
                 }
                 Some(parties) => {
-                    for party in parties.into_iter().filter(|party| !fresh.terms_of.contains(&(*party, at))) {
+                    let is_asked = |party: &PartyId| {
+                        fresh.terms_of.contains(&(*party, at)) || self.late.contains_key(party)
+                    };
+                    let concerned: Vec<PartyId> =
+                        parties.into_iter().filter(|party| !is_asked(party)).collect();
+                    for party in concerned {
                         self.stale_of.entry(party).or_default().insert(at);
                     }
                 }
@@ -486,7 +581,10 @@ impl Judge {
         terms.extend(self.stale_of.values().flatten());
         let parties = match self.stale.is_empty() {
             true => self.stale_of.keys().copied().collect(),
-            false => self.parties.keys().copied().filter(|party| sight.has(*party)).collect(),
+            false => {
+                let is_here = |party: &PartyId| sight.has(*party) && !self.late.contains_key(party);
+                self.parties.keys().copied().filter(is_here).collect()
+            }
         };
         Some(Lack::Renewal(terms.into_iter().collect(), parties))
     }

@@ -244,7 +244,7 @@ impl Watched {
     /// What a subscription is in a match.
     fn matched(key: SubscriptionKey, held: &Held, guard: Option<PartyId>, old: OldImage) -> Matched {
         let Attachment { channel, id, .. } = held.attachment;
-        Matched { key, channel, id, shape: held.shape, guard, old }
+        Matched { key, channel, id, shape: held.shape, guard, is_late: false, old }
     }
 
     pub(super) fn match_one(&self, change: &Change<'_>, key: SubscriptionKey, now: UnixMicros) -> Match {
@@ -394,20 +394,21 @@ impl Watched {
         };
         if change.action == Action::Delete {
             let sees = sees_old(looked);
-            looked.found.judged += u64::from(sees != Sees::Open);
+            looked.found.judged += u64::from(matches!(sees, Sees::Shown | Sees::Hidden));
             let guard = sees.guard(held.party)?;
-            return Some(Self::matched(key, held, guard, OldImage::Whole));
+            let is_late = sees == Sees::Late;
+            return Some(Matched { is_late, ..Self::matched(key, held, guard, OldImage::Whole) });
         }
         let row = |column| self.new_cell(change, column);
         let sees = self.judges.judge(judge, held.party, &row, looked.now, &mut looked.judged);
-        looked.found.judged += u64::from(sees != Sees::Open);
+        looked.found.judged += u64::from(matches!(sees, Sees::Shown | Sees::Hidden));
         let guard = sees.guard(held.party)?;
         let old = match sees_old(looked) {
             Sees::Shown => OldImage::Whole,
             Sees::Open if guard.is_some() => OldImage::Open,
-            Sees::Open | Sees::Hidden => OldImage::Hidden,
+            Sees::Open | Sees::Late | Sees::Hidden => OldImage::Hidden,
         };
-        Some(Self::matched(key, held, guard, old))
+        Some(Matched { is_late: sees == Sees::Late, ..Self::matched(key, held, guard, old) })
     }
 
     /// Those that are told that they may not see the row: all of a table without a key, else those whose role may not

@@ -326,17 +326,25 @@ impl<P: PartyName> Sight<P> {
     /// The parties that may see a row, each once: those that its keys lead to, and those that are always judged.
     pub fn candidates<'a>(&self, row: &impl Fn(usize) -> Cell<'a>) -> Vec<P> {
         let mut found: Vec<P> = self.always.iter().copied().collect();
+        let (mut sources, mut has_twice) = (usize::from(!found.is_empty()), false);
         for index in &self.indexes {
-            index.find(row, &mut found);
+            let before = found.len();
+            has_twice |= !index.find(row, &mut found);
+            sources += usize::from(found.len() > before);
         }
         for (at, index) in self.calls.iter().enumerate() {
+            let before = found.len();
             match self.call_key(at, row) {
                 Some(key) => index.find(&key, &mut found),
                 None => found.extend(index.members()),
             }
+            has_twice |= found.len() > before;
         }
-        found.sort_unstable();
-        found.dedup();
+        // A key of columns leads to a party once.
+        if sources > 1 || has_twice {
+            found.sort_unstable();
+            found.dedup();
+        }
         found
     }
 
@@ -405,19 +413,26 @@ impl<P: PartyName> Sight<P> {
 }
 
 impl<P: PartyName> Index<P> {
-    fn find<'a>(&self, row: &impl Fn(usize) -> Cell<'a>, found: &mut Vec<P>) {
+    /// The parties that may see a row. Whether each is found once.
+    fn find<'a>(&self, row: &impl Fn(usize) -> Cell<'a>, found: &mut Vec<P>) -> bool {
         if self.parties.is_empty() {
-            return;
+            return true;
         }
-        let mut all = || found.extend(self.parties.values().flatten());
+        let mut all = || {
+            found.extend(self.parties.values().flatten());
+            false
+        };
         match &self.path {
             Path::Key(operands) => match key_of(operands, row) {
-                RowKey::Null => {}
+                RowKey::Null => true,
                 RowKey::Open => all(),
-                RowKey::Key(key) => found.extend(self.parties.get(&*key).into_iter().flatten()),
+                RowKey::Key(key) => {
+                    found.extend(self.parties.get(&*key).into_iter().flatten());
+                    true
+                }
             },
             Path::Elements(operand, family) => match operand.take(row(operand.column)) {
-                Got::Null => {}
+                Got::Null => true,
                 Got::Open => all(),
                 Got::Text(text) => match elements(*family, &text) {
                     None => all(),
@@ -425,6 +440,7 @@ impl<P: PartyName> Index<P> {
                         for key in keys {
                             found.extend(self.parties.get(&key).into_iter().flatten());
                         }
+                        false
                     }
                 },
             },

@@ -6,7 +6,7 @@ mod load;
 mod print;
 mod question;
 
-pub(crate) use ask::{Asking, Given, ask, ask_each};
+pub(crate) use ask::{Asking, Given, ask_beside, ask_briefly};
 pub(crate) use load::{Loaded, load};
 pub(crate) use print::{kept_tables, print};
 pub(crate) use question::{call, literal};

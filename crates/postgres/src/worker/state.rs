@@ -3,6 +3,7 @@
 mod along;
 mod aside;
 mod away;
+mod beside;
 mod bound;
 mod dropped;
 mod failed;
@@ -29,14 +30,15 @@ use std::{
 };
 
 use along::Along;
+pub(super) use aside::Aside as Answer;
 use away::Away;
+use beside::Beside;
 use bound::Bound;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
 use gone::Gone;
 use judging::Judging;
 use known::{Known, Watcher};
-pub(super) use lanes::Answer;
 use lanes::Aside;
 use latest::Latest;
 use realtime_changes::{ChannelId, Engine, SubscribeRefusal, SubscriptionKey};
@@ -85,6 +87,8 @@ pub(super) struct State {
     literals: Literals,
     /// Filters that take long.
     aside: Aside,
+    /// Parties that take long.
+    beside: Beside,
     /// Known once the database was asked.
     collation_is_c: Option<bool>,
     /// Whether plans of policies may serve several roles and claims.
@@ -142,6 +146,7 @@ impl State {
             vain: HashMap::new(),
             literals: Literals::default(),
             aside: Aside::default(),
+            beside: Beside::default(),
             collation_is_c: None,
             shares_plans: false,
             transaction: None,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use realtime_pgoutput::Oid;
 use sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, JoinConstraint,
-    JoinOperator, Query, Select, SelectItem, SetExpr, TableWithJoins, Value,
+    JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
 };
 
 use super::{Facts, Scanner, Source};
@@ -204,6 +204,12 @@ fn parts<'e>(expression: &'e Expr, found: &mut Vec<&'e Expr>) {
 
 /// What inner joins demand. Those of outer joins leave rows in that do not meet them.
 fn joined<'e>(table: &'e TableWithJoins, found: &mut Vec<&'e Expr>) {
+    for factor in std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)) {
+        // PostgreSQL prints joins in brackets. How deep they may be is known: the scanner has been there.
+        if let TableFactor::NestedJoin { table_with_joins, alias: None } = factor {
+            joined(table_with_joins, found);
+        }
+    }
     for join in &table.joins {
         if let JoinOperator::Join(JoinConstraint::On(condition))
         | JoinOperator::Inner(JoinConstraint::On(condition)) = &join.join_operator

@@ -5,11 +5,19 @@ use realtime_pgoutput::Oid;
 
 use super::{
     State,
+    beside::Late,
     judging::now,
     lanes::{Answer, Failure, Name, Row},
     waiting::Waiting,
 };
 use crate::Notice;
+
+/// An answer to something that was asked beside the stream.
+#[derive(Debug)]
+pub(in crate::worker) enum Aside {
+    Filter(Answer),
+    Party(Late),
+}
 
 /// What a channel is told when a filter takes too long.
 const TOO_SLOW: &str = "FilterTooSlow";
@@ -18,8 +26,19 @@ impl State {
     /// The next answer to a question that was asked beside the stream; never while there is none.
     ///
     /// Cancel safe.
-    pub(in crate::worker) async fn answer(&mut self) -> Answer {
-        self.aside.answer().await
+    pub(in crate::worker) async fn answer(&mut self) -> Aside {
+        tokio::select! {
+            answer = self.aside.answer() => Aside::Filter(answer),
+            late = self.beside.answer() => Aside::Party(late),
+        }
+    }
+
+    /// Takes an answer.
+    pub(in crate::worker) async fn answered(&mut self, answer: Aside) {
+        match answer {
+            Aside::Filter(answer) => self.filter_answered(answer).await,
+            Aside::Party(late) => self.answered_late(late).await,
+        }
     }
 
     /// Puts a row into the lane of a subscription, with what has to be asked about it.
@@ -31,7 +50,7 @@ impl State {
     }
 
     /// Takes an answer: delivers the row, or not.
-    pub(in crate::worker) async fn answered(&mut self, Answer { name, outcome }: Answer) {
+    async fn filter_answered(&mut self, Answer { name, outcome }: Answer) {
         let Some(Row { kept, .. }) = self.aside.pop(&self.pool, name) else { return };
         match outcome {
             Ok(false) => {}
@@ -56,6 +75,7 @@ impl State {
 
     /// The subscriptions of a table, or of all, begin anew: what waits in their lanes is not delivered, and told.
     pub(super) fn clear_lanes(&mut self, of: Option<Oid>) {
+        self.clear_beside(of);
         let waited = self.aside.forget_all(of);
         let mut channels: Vec<ChannelId> =
             waited.iter().filter_map(|name| self.engine.channel(name.0, name.1)).collect();

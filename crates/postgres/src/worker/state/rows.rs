@@ -174,7 +174,7 @@ impl State {
         };
         self.ready(oid).await;
         let mut matched = self.match_row(&waiting).await;
-        if matched.is_empty() || self.drops() {
+        if matched.is_empty() && !matched.has_late() || self.drops() {
             if self.waiting.is_empty() {
                 self.handed = transaction.position;
             }
@@ -193,6 +193,10 @@ impl State {
                 matched.confirm(asked);
             }
         }
+        let late = matched.take_late();
+        if !late.is_empty() {
+            self.put_beside(oid, &late, &waiting);
+        }
         waiting.matched = matched;
         self.pass_on(waiting).await;
     }
@@ -203,7 +207,7 @@ impl State {
             let mut matched = self.engine.match_row(&waiting.change(), now());
             let needs = std::mem::take(&mut matched.needs);
             self.stats.judged.fetch_add(matched.judged, Ordering::Relaxed);
-            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, &needs).await {
+            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, needs).await {
                 return matched;
             }
         }

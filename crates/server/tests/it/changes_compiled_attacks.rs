@@ -364,8 +364,8 @@ async fn a_slow_party_is_not_asked_again_and_again() -> Result<()> {
             assert_eq!(ids(&db, &mut ann).await?, [room], "{policy}");
         }
         let came = server.metric("realtime_changes_terms_asked").await? - before;
-        // Ann for each room, and for each change; eve hardly ever.
-        ensure!(came <= f64::from(2 * rounds + 10), "{policy}: {came} parties were asked");
+        // Ann for each room, and for each change; eve hardly ever. Once more when others change a role.
+        ensure!(came <= f64::from(3 * rounds), "{policy}: {came} parties were asked");
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! The transaction sees one snapshot. A commit can reach us through the log before it becomes visible to others: then
 //! nothing is concluded from what policies read elsewhere and the question is put again.
 
+mod block;
 mod check;
 pub(crate) mod compiled;
 mod condition;

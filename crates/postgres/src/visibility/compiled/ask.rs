@@ -7,27 +7,22 @@ use realtime_changes::{
     Party,
     policy::{Answer, NoValue},
 };
-use serde::Serialize;
 use serde_json::Value as Json;
 use tokio::{
     sync::Semaphore,
     time::{self, Instant},
 };
-use tokio_postgres::{
-    Error,
-    error::SqlState,
-    types::{ToSql, Type},
-};
+use tokio_postgres::error::SqlState;
 
 use super::question;
 use crate::{
-    claims,
     foreign::{Guest, NoAnswer},
     pool,
     visibility::{
-        check::{BEGIN, SETTINGS, is_ended},
+        block::{Block, JobParty, Left},
+        check::is_ended,
         inquiry::is_passing,
-        snapshot::{Passed, Snapshot, pauses},
+        snapshot::{Passed, pauses},
     },
 };
 
@@ -59,13 +54,6 @@ pub(crate) struct Asking<'a> {
     pub(crate) shares_plans: bool,
     /// The transactions that the answers must have seen.
     pub(crate) passed: &'a Passed,
-}
-
-#[derive(Serialize)]
-struct JobParty<'a> {
-    role: &'a str,
-    claims: &'a str,
-    sub: Option<String>,
 }
 
 /// What a party has answered.
@@ -195,67 +183,21 @@ async fn some(
     parties: &[&Party],
     limit: Duration,
 ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
-    let job: Vec<JobParty<'_>> = parties
-        .iter()
-        .map(|party| JobParty {
-            role: &party.role,
-            claims: &party.claims,
-            sub: claims::subject(&party.claims),
-        })
-        .collect();
+    let job: Vec<JobParty<'_>> = parties.iter().map(|party| JobParty::new(party, None)).collect();
     // Texts can always be written as JSON.
     let job = serde_json::to_string(&job).unwrap_or_default();
+    let (role, shares_plans) = (asking.role, asking.shares_plans);
+    let block = Block { sql: block, job: &job, role, shares_plans, limit };
     let mut pauses = pauses();
     loop {
         let guest = Guest::new(pool::get(pool).await?, limit);
-        let answer =
-            guest.answer(async |guest: &Guest| round_trip(guest, asking, block, &job, limit).await).await;
-        let (snapshot, found) = answer??;
+        let answer = guest.answer(async |guest: &Guest| block.run(guest, None).await).await;
+        let Left { snapshot, found } = answer??.unwrap_or_default();
         if asking.passed.are_in(&snapshot) {
             return Ok(answers(asking, found.as_deref(), parties.len()));
         }
         time::sleep(pauses.failed(1.0)).await;
     }
-}
-
-/// The statements travel together; whatever becomes of one, the last ends the transaction.
-async fn round_trip(
-    guest: &Guest,
-    asking: &Asking<'_>,
-    block: &str,
-    job: &str,
-    limit: Duration,
-) -> Result<(Snapshot, Option<String>), Error> {
-    let (limit, locks) = (limit.as_millis().to_string(), (limit / 2).as_millis().to_string());
-    let plans = if asking.shares_plans { "force_generic_plan" } else { "force_custom_plan" };
-    let settings: [(&(dyn ToSql + Sync), Type); 5] = [
-        (&job, Type::TEXT),
-        (&limit, Type::TEXT),
-        (&locks, Type::TEXT),
-        (&plans, Type::TEXT),
-        (&asking.role, Type::TEXT),
-    ];
-    guest.enter();
-    let (begun, given, asked, found, left) = tokio::join!(
-        biased;
-        guest.batch_execute(BEGIN),
-        async {
-            let rows = guest.query_typed(SETTINGS, &settings).await?;
-            guest.begun(&rows)?;
-            Ok::<_, Error>(rows)
-        },
-        guest.batch_execute(block),
-        guest.query_typed("select pg_catalog.current_setting('realtime.verdicts', true)", &[]),
-        guest.leave(),
-    );
-    begun?;
-    let given = given?;
-    asked?;
-    let found = found?;
-    left?;
-    let snapshot: Option<String> = given.first().map(|row| row.try_get(0)).transpose()?;
-    let snapshot = snapshot.and_then(|text| Snapshot::parse(&text)).unwrap_or_default();
-    Ok((snapshot, found.first().map(|row| row.try_get(0)).transpose()?.flatten()))
 }
 
 /// Reads the answers. What is missing has failed.

@@ -12,7 +12,7 @@ mod watched;
 use std::sync::Arc;
 
 pub use attachment::{Attachment, ChannelId, SubscriptionKey};
-pub use judges::{CallNeed, Lack};
+pub use judges::{Answered, CallNeed, Lack};
 pub use matched::{Asked, Delivery, Guarded, Match, Recipient};
 pub use party::{Party, PartyId};
 use realtime_pgoutput::{
@@ -60,7 +60,9 @@ impl Engine {
 
     fn put(&mut self, mut watched: Watched) {
         watched.drop_unjudged(self.drops_unjudged);
-        self.tables.insert(watched.table().oid, watched);
+        let oid = watched.table().oid;
+        self.reads_nothing(oid);
+        self.tables.insert(oid, watched);
     }
 
     /// The same where it is known which columns the log has: for each column of the table its place in the log's rows.
@@ -76,7 +78,16 @@ impl Engine {
 
     /// Forgets a table and whatever was attached to it. Idempotent.
     pub fn forget_table(&mut self, oid: Oid) {
+        self.reads_nothing(oid);
         self.tables.remove(&oid);
+    }
+
+    /// The policies of a table have to be compiled again: what they read is not known.
+    fn reads_nothing(&mut self, oid: Oid) {
+        self.readers.retain(|_, readers| {
+            readers.remove(&oid);
+            !readers.is_empty()
+        });
     }
 
     /// Forgets all tables.
@@ -186,14 +197,21 @@ impl Engine {
         self.tables.get(&oid)?.judges().policies(role)
     }
 
-    /// Takes the policies of a table that decide for a role. `None`: the database is asked about every row.
-    pub fn put_policies(&mut self, oid: Oid, role: &str, policies: Option<Arc<Compiled>>) {
+    /// Takes the policies of a table that decide for a role. `None`: the database is asked about every row. `fleeting`: the
+    /// places of the terms whose answers are good for a batch of rows only.
+    pub fn put_policies(
+        &mut self,
+        oid: Oid,
+        role: &str,
+        policies: Option<Arc<Compiled>>,
+        fleeting: impl IntoIterator<Item = usize>,
+    ) {
         let reads = policies.iter().flat_map(|policies| policies.reads());
         for table in reads {
             self.readers.entry(table).or_default().insert(oid);
         }
         if let Some(watched) = self.tables.get_mut(&oid) {
-            watched.judges_mut().put(role, policies);
+            watched.judges_mut().put(role, policies, fleeting);
         }
     }
 
@@ -211,6 +229,51 @@ impl Engine {
             && let Some(id) = watched.party_id(party)
         {
             watched.judges_mut().ask_anew(id);
+        }
+    }
+
+    /// A party is asked beside the stream, by a question of this number: rows wait for its answer.
+    pub fn ask_beside(&mut self, oid: Oid, role: &str, party: PartyId, question: u64) {
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().ask_beside(role, party, question);
+        }
+    }
+
+    /// A party has answered such a question. What became of that.
+    pub fn answered(&mut self, oid: Oid, role: &str, party: PartyId, question: u64) -> Answered {
+        let watched = self.tables.get_mut(&oid);
+        watched.map_or(Answered::Forgotten, |watched| watched.judges_mut().answered(role, party, question))
+    }
+
+    /// Whether no more is to be asked of a party of a table before rows are judged for it, as far as is known.
+    #[must_use]
+    pub fn is_settled(&self, oid: Oid, party: &Party) -> bool {
+        let Some(watched) = self.tables.get(&oid) else { return true };
+        watched.party_id(party).is_none_or(|id| watched.judges().are_settled(id))
+    }
+
+    /// Whether rows of a table are judged by answers that are good for a batch only: see [`begin_batch`](Self::begin_batch).
+    #[must_use]
+    pub fn is_fleeting(&self, oid: Oid) -> bool {
+        self.tables.get(&oid).is_some_and(|watched| watched.judges().are_fleeting())
+    }
+
+    /// A batch of changes of a table begins: whom one of them may concern has to be asked for what is fleeting. Outside of
+    /// batches the database is asked about such rows.
+    pub fn begin_batch<'a>(&mut self, oid: Oid, changes: impl Iterator<Item = Change<'a>>) {
+        let Some(watched) = self.tables.get_mut(&oid) else { return };
+        let mut parties = FxHashSet::default();
+        watched.unfiltered(&mut parties);
+        for change in changes {
+            watched.filtered(&change, &mut parties);
+        }
+        watched.judges_mut().begin_batch(&parties);
+    }
+
+    /// A batch of changes of a table ends.
+    pub fn end_batch(&mut self, oid: Oid) {
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().end_batch();
         }
     }
 
@@ -241,30 +304,57 @@ impl Engine {
         }
     }
 
-    /// Takes new answers to some terms, by their places, for all parties of a role.
+    /// Takes new answers to some terms, by their places, of the parties that a [`Lack::Renewal`] named.
     pub fn renew_values(
         &mut self,
         oid: Oid,
         role: &str,
         terms: &[usize],
-        answers: Vec<(PartyId, Vec<(usize, Answer)>)>,
+        answers: &[(PartyId, Vec<(usize, Answer)>)],
     ) {
-        let Some(watched) = self.tables.get_mut(&oid) else { return };
-        for (party, answers) in &answers {
-            watched.judges_mut().renew(role, *party, answers);
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().renew(role, terms, answers, Some(self.transaction));
         }
-        watched.judges_mut().renewed(role, terms, self.transaction);
     }
 
-    /// A row of a table, or all of it, has changed: what policies read in it is out of date. Whether any does.
-    pub fn changed(&mut self, table: Oid) -> bool {
-        let Some(readers) = self.readers.get(&table) else { return false };
+    /// The same for a party that was asked beside the stream: what has passed since may not be in its answers.
+    pub fn renew_late(&mut self, oid: Oid, role: &str, party: PartyId, answers: Vec<(usize, Answer)>) {
+        let terms: Vec<usize> = answers.iter().map(|(term, _)| *term).collect();
+        if let Some(watched) = self.tables.get_mut(&oid) {
+            watched.judges_mut().renew(role, &terms, &[(party, answers)], None);
+        }
+    }
+
+    /// Whether all policies are compiled that decide for somebody, as far as they can be.
+    #[must_use]
+    pub fn is_compiled(&self) -> bool {
+        self.tables.values().all(|watched| watched.judges().are_compiled())
+    }
+
+    /// Whether policies read a table.
+    #[must_use]
+    pub fn is_read(&self, table: Oid) -> bool {
+        self.readers.contains_key(&table)
+    }
+
+    /// All of a table has changed: what policies read in it is out of date.
+    pub fn changed(&mut self, table: Oid) {
+        let Some(readers) = self.readers.get(&table) else { return };
         for oid in readers {
             if let Some(watched) = self.tables.get_mut(oid) {
                 watched.judges_mut().changed(table, self.transaction);
             }
         }
-        true
+    }
+
+    /// A row of a table has changed: what policies read in it is out of date, for those whom the row concerns.
+    pub fn changed_row(&mut self, change: &Change<'_>) {
+        let Some(readers) = self.readers.get(&change.relation.oid) else { return };
+        for oid in readers {
+            if let Some(watched) = self.tables.get_mut(oid) {
+                watched.judges_mut().changed_row(change, self.transaction);
+            }
+        }
     }
 
     /// Takes the answers to a call, in the order of its parties; `None` where it failed.

@@ -39,7 +39,7 @@ pub use catalog::{Column, Comparison, Operators, RoleAccess, Table};
 pub use cell::Cell;
 pub use change::{Action, Change};
 pub use engine::{
-    Asked, Attachment, CallNeed, ChannelId, Delivery, Engine, Guarded, Lack, Match, Party, PartyId,
+    Answered, Asked, Attachment, CallNeed, ChannelId, Delivery, Engine, Guarded, Lack, Match, Party, PartyId,
     Recipient, Sample, SubscriptionKey, UnknownTable,
 };
 pub use filter::{Filter, FilterError, Operator};

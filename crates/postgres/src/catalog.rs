@@ -64,7 +64,9 @@ pub(crate) async fn fingerprints(client: &Client, oids: &[Oid]) -> Result<Vec<(O
              join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace
              left join pg_catalog.pg_type e on e.oid = case when t.typtype = 'd' then t.typbasetype else t.typelem end
              left join pg_catalog.pg_namespace en on en.oid = e.typnamespace
-             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)), 0)
+             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+            (select pg_catalog.string_agg(pg_catalog.concat_ws(':', p.oid, p.xmin), ',' order by p.oid)
+             from pg_catalog.pg_policy p where p.polrelid = c.oid)), 0)
         from pg_catalog.pg_class c
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.oid = any($1)";

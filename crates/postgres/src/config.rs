@@ -110,6 +110,8 @@ pub struct DatabaseConfig {
     pub journal: JournalBounds,
     /// What is done about rows under row-level security.
     pub row_security: RowSecurity,
+    /// Tables that policies read and that are not published are published for the server alone, where its role may.
+    pub policy_publication: bool,
     /// The other nodes: one of them reads the database for all.
     pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
@@ -145,6 +147,7 @@ impl Default for DatabaseConfig {
             live: LiveSettings::default(),
             journal: JournalBounds { bytes: 64 << 20, age: Duration::from_secs(120) },
             row_security: RowSecurity::default(),
+            policy_publication: true,
             sharing: None,
             prepare: None,
         }

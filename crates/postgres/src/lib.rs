@@ -22,6 +22,7 @@ mod log_reader;
 mod look;
 mod partitions;
 mod policy_memory;
+mod policy_publication;
 mod pool;
 mod prepare;
 mod private;

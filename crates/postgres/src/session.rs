@@ -45,6 +45,8 @@ pub(crate) struct Session {
     /// The last position between two transactions.
     reached: Lsn,
     within: bool,
+    /// The publications that it reads, if these are others since it went over to another stream.
+    others: Option<Vec<String>>,
 }
 
 enum Source {
@@ -159,7 +161,15 @@ impl Session {
             }
             Source::Followed(following) => (false, Lsn(following.position())),
         };
-        Self { source, decoder: replication::decoder(), resumed, start, reached: start, within: false }
+        Self {
+            source,
+            decoder: replication::decoder(),
+            resumed,
+            start,
+            reached: start,
+            within: false,
+            others: None,
+        }
     }
 
     /// Whether it goes on where an earlier session ended, so that nothing is missing in between.
@@ -198,6 +208,11 @@ impl Session {
     /// Whether other nodes follow.
     pub(crate) fn has_followers(&self) -> bool {
         matches!(&self.source, Source::Shared(_, owning, ..) if owning.has_followers())
+    }
+
+    /// The publications that it reads, when it has gone over to another stream; once.
+    pub(crate) fn take_others(&mut self) -> Option<Vec<String>> {
+        self.others.take()
     }
 
     /// The next event. Cancel safe.
@@ -264,6 +279,7 @@ impl Session {
         let source = match next {
             Next::Follow(following) => {
                 tracing::info!("another node reads the database; following it");
+                self.others = Some(publications_of(&following.about()));
                 Source::Followed(following)
             }
             Next::Own(walsender, owning) => {

@@ -39,6 +39,8 @@ pub struct Stats {
     pub judged: AtomicU64,
     /// What was decided about rows under row-level security, by table.
     pub relations: RelationStats,
+    /// Parties that were asked for what their policies read, counted once for all that is asked together.
+    pub terms_asked: AtomicU64,
     /// How long the database took to say who sees rows, trying again included.
     pub check_times: Histogram,
     /// Attempts to ask the database about rows that failed and were repeated.
@@ -91,6 +93,7 @@ impl Default for Stats {
             checks: AtomicU64::default(),
             judged: AtomicU64::default(),
             relations: RelationStats::default(),
+            terms_asked: AtomicU64::default(),
             check_times: Histogram::new(CHECK_TIMES),
             check_failures: Counter::default(),
             lag_bytes: AtomicU64::default(),

@@ -12,6 +12,7 @@
 //! The transaction sees one snapshot. A commit can reach us through the log before it becomes visible to others: then
 //! nothing is concluded from what policies read elsewhere and the question is put again.
 
+mod block;
 mod check;
 pub(crate) mod compiled;
 mod condition;
@@ -28,9 +29,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use check::{Check, Unanswered};
 use deadpool_postgres::{ClientWrapper as Client, Pool};
-use inquiry::Failure;
-pub(crate) use inquiry::is_passing;
 pub(crate) use inquiry::{Asked, Inquiry, Row, Verdict};
+pub(crate) use inquiry::{Failure, is_passing};
 pub(crate) use logged::logged;
 use policies::Policies;
 pub(crate) use policies::PolicyCache;

@@ -99,17 +99,7 @@ impl Worker {
     ) -> Self {
         let resume_at = Instant::now() + config.resume_delay;
         Self {
-            state: State::new(
-                pool.clone(),
-                sink,
-                Arc::clone(&stats),
-                config.publication.clone(),
-                Arc::clone(&config.policy_memory),
-                config.live.clone(),
-                config.journal,
-                config.row_security,
-                heirloom,
-            ),
+            state: State::new(pool.clone(), sink, Arc::clone(&stats), &config, heirloom),
             config,
             pool,
             stats,

@@ -38,6 +38,8 @@ pub(super) struct Matched {
     pub(super) guard: Option<PartyId>,
     /// Whether it sees the row for certain, and the database has to be asked about the old one alone.
     pub(super) is_shown: bool,
+    /// Whether the party is asked beside the stream.
+    pub(super) is_late: bool,
     /// What it gets of the old row.
     pub(super) old: OldImage,
 }
@@ -87,6 +89,8 @@ pub struct Match {
     /// These get it, whatever row-level security says.
     open: Vec<Matched>,
     guarded: Vec<Guarded>,
+    /// These may get it when their parties have answered what they are asked beside the stream.
+    late: Vec<Guarded>,
     /// These match if all answers are yes: hand those back to [`confirm`](Self::confirm).
     pub asked: Vec<Asked>,
     /// These are told that they may not see the row (400, 401).
@@ -148,6 +152,7 @@ impl Match {
     /// Leaves out those that are not to be kept, those that are asked about too.
     pub fn retain_all(&mut self, keep: impl Fn(SubscriptionKey) -> bool) {
         self.retain(&keep);
+        self.late.retain(|guarded| keep(guarded.key));
         self.asked.retain(|asked| keep(asked.key));
         self.refused.retain(|matched| keep(matched.key));
     }
@@ -159,11 +164,37 @@ impl Match {
         self.refused.retain(|matched| !ended.contains(&matched.key));
     }
 
+    /// Whether there are some for which the row has to wait.
+    #[must_use]
+    pub fn has_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    /// Takes those out for which the row has to wait, by party.
+    pub fn take_late(&mut self) -> Vec<(PartyId, SubscriptionKey)> {
+        let mut late: Vec<(PartyId, SubscriptionKey)> =
+            self.late.drain(..).map(|guarded| (guarded.party, guarded.key)).collect();
+        late.sort_unstable();
+        late
+    }
+
+    /// Takes in another match of the same change.
+    pub fn join(&mut self, other: Self) {
+        self.view = self.view.take().or(other.view);
+        self.open.extend(other.open);
+        self.guarded.extend(other.guarded);
+        self.late.extend(other.late);
+        self.asked.extend(other.asked);
+        self.judged += other.judged;
+        self.sort();
+    }
+
     /// The database said that a subscription matches.
     pub fn confirm(&mut self, asked: Asked) {
         let matched = asked.matched;
         match matched.guard {
             None => self.open.push(matched),
+            Some(party) if matched.is_late => self.late.push(Guarded::new(party, matched)),
             Some(party) => {
                 let guarded = Guarded::new(party, matched);
                 let order = |known: &Guarded| (known.party, known.key) < (party, matched.key);
@@ -175,6 +206,7 @@ impl Match {
     pub(super) fn add(&mut self, matched: Matched) {
         match matched.guard {
             None => self.open.push(matched),
+            Some(party) if matched.is_late => self.late.push(Guarded::new(party, matched)),
             Some(party) => self.guarded.push(Guarded::new(party, matched)),
         }
     }

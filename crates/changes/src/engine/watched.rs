@@ -261,7 +261,7 @@ impl Watched {
     /// What a subscription is in a match.
     fn matched(key: SubscriptionKey, held: &Held, guard: Option<PartyId>, old: OldImage) -> Matched {
         let Attachment { channel, id, .. } = held.attachment;
-        Matched { key, channel, id, shape: held.shape, guard, is_shown: false, old }
+        Matched { key, channel, id, shape: held.shape, guard, is_shown: false, is_late: false, old }
     }
 
     pub(super) fn match_one(&self, change: &Change<'_>, key: SubscriptionKey, now: UnixMicros) -> Match {
@@ -292,19 +292,36 @@ impl Watched {
                 self.consider(key, &row, &mut looked);
             }
         }
-        for (operand, index) in &self.index {
-            let got = row.take(operand);
-            let Some(text) = got.text() else { continue };
-            if let Some(keys) = index.keying.key(text).and_then(|value| index.keys.get(&*value)) {
-                for key in keys {
-                    self.consider(*key, &row, &mut looked);
-                }
-            }
+        for key in self.indexed(&row) {
+            self.consider(key, &row, &mut looked);
         }
         let Looked { judged, mut found, .. } = looked;
         found.needs = self.judges.needs(judged);
         found.sort();
         found
+    }
+
+    /// The parties that watch without a filter that the index knows, where row-level security decides.
+    pub(super) fn unfiltered(&self, parties: &mut FxHashSet<PartyId>) {
+        parties.extend(self.guarded.parties());
+    }
+
+    /// The parties with a filter that a change may match, where row-level security decides.
+    pub(super) fn filtered(&self, change: &Change<'_>, parties: &mut FxHashSet<PartyId>) {
+        let cell = |column: usize| self.cell(change, column);
+        let row = Row::new(&cell);
+        let keys = self.indexed(&row).filter_map(|key| self.attachments.get(&key));
+        parties.extend(keys.filter(|held| held.judge.is_some()).map(|held| held.party));
+    }
+
+    /// The subscriptions that the index finds for a row, some perhaps more than once.
+    fn indexed<'r>(&'r self, row: &'r Row<'r>) -> impl Iterator<Item = SubscriptionKey> {
+        let of = |(operand, index): (&'r Operand, &'r OperandIndex)| {
+            let got = row.take(operand);
+            let keys = index.keying.key(got.text()?).and_then(|value| index.keys.get(&*value))?;
+            Some(keys.iter().copied())
+        };
+        self.index.iter().filter_map(of).flatten()
     }
 
     fn look<'a, 'c>(&self, change: &'a Change<'c>, now: UnixMicros) -> Looked<'a, 'c> {
@@ -402,20 +419,21 @@ impl Watched {
         };
         if change.action == Action::Delete {
             let sees = sees_old(looked);
-            looked.found.judged += u64::from(sees != Sees::Open);
+            looked.found.judged += u64::from(matches!(sees, Sees::Shown | Sees::Hidden));
             let guard = sees.guard(held.party)?;
-            return Some(Self::matched(key, held, guard, OldImage::Whole));
+            let is_late = sees == Sees::Late;
+            return Some(Matched { is_late, ..Self::matched(key, held, guard, OldImage::Whole) });
         }
         let row = |column| self.new_cell(change, column);
         let sees = self.judges.judge(judge, held.party, &row, looked.now, &mut looked.judged);
-        looked.found.judged += u64::from(sees != Sees::Open);
+        looked.found.judged += u64::from(matches!(sees, Sees::Shown | Sees::Hidden));
         let guard = sees.guard(held.party)?;
         let old = match sees_old(looked) {
             Sees::Shown => OldImage::Whole,
             Sees::Open => OldImage::Open,
-            Sees::Hidden => OldImage::Hidden,
+            Sees::Late | Sees::Hidden => OldImage::Hidden,
         };
-        let mut matched = Self::matched(key, held, guard, old);
+        let mut matched = Matched { is_late: sees == Sees::Late, ..Self::matched(key, held, guard, old) };
         if guard.is_none() && old == OldImage::Open {
             (matched.guard, matched.is_shown) = (Some(held.party), true);
         }

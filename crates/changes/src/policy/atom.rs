@@ -162,6 +162,18 @@ impl Atom {
         }
     }
 
+    /// The term that it compares with, if it does.
+    pub(super) fn term(&self) -> Option<TermId> {
+        match self {
+            Self::Gate(term)
+            | Self::Compare { side: Side::Term(term), .. }
+            | Self::AnyOf { list: List::Term(term), .. }
+            | Self::Has { side: Side::Term(term), .. }
+            | Self::Member { set: term, .. } => Some(*term),
+            _ => None,
+        }
+    }
+
     /// What the leaf is whatever the row: more than nothing for gates, and for what a NULL or an empty set decides.
     pub(super) fn judge_any_row(&self, values: &Values) -> Truth {
         let with_value = |value: &Value| match value {

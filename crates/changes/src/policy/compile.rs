@@ -14,12 +14,12 @@ use super::{
     Why,
     atom::{Atom, List, Op, Otherwise, Side},
     catalog::{Catalog, Collation, Relation},
-    compiled::{Asked, Call, Compiled, Policy, Term},
+    compiled::{Asked, Call, Compiled, Owner, Owners, Policy, Term},
     names::{CallId, TermId},
     operand::Operand,
     parse,
     read::{self, Reader, Typed, family_of, unnested},
-    scan::{Facts, Scanner, Type},
+    scan::{Facts, Reads, Scanner, Tie, Type},
     types::{self, BOOL, TEXT, TIMESTAMPTZ},
     values::{Kind, Value, ValueSet, one},
 };
@@ -82,6 +82,7 @@ pub fn compile_distrusting(
         let parts = Arc::default();
         return Compiled { tree, parts, terms: Vec::new(), calls: Vec::new(), asked: vec![asked], wanted };
     }
+    compiler.find_owners();
     Compiled {
         tree: Arc::new(tree),
         parts: parts.into(),
@@ -419,11 +420,58 @@ impl<'c> Compiler<'c> {
             Some(at) => at,
             None if self.terms.len() >= MAX_TERMS => return Err(Why::TooLarge),
             None => {
-                self.terms.push(Term { sql: sql.into(), kind, reads: facts.reads });
+                let owners = Owners::new();
+                self.terms.push(Term { sql: sql.into(), kind, reads: facts.reads, owners, is_aside: false });
                 self.terms.len() - 1
             }
         };
         Ok(TermId(u32::try_from(at).unwrap_or(u32::MAX)))
+    }
+
+    /// Finds out whose answers changes of the tables that are read concern.
+    fn find_owners(&mut self) {
+        for at in 0..self.terms.len() {
+            let reads = self.terms.get(at).map(|term| term.reads.clone()).unwrap_or_default();
+            let owners = self.owners(&reads);
+            if let Some(term) = self.terms.get_mut(at) {
+                term.owners = owners;
+            }
+        }
+        for at in 0..self.calls.len() {
+            let reads = self.calls.get(at).map(|call| call.reads.clone()).unwrap_or_default();
+            let owners = self.owners(&reads);
+            if let Some(call) = self.calls.get_mut(at) {
+                call.owners = owners;
+            }
+        }
+    }
+
+    fn owners(&mut self, reads: &Reads) -> Owners {
+        let mut all = Owners::new();
+        for (table, ties) in reads.tied() {
+            let mut owner = |tie: &Tie| {
+                let term = self.aside(&tie.text, Kind::One(tie.family))?;
+                Some(Owner { column: tie.column.clone(), family: tie.family, term })
+            };
+            // One that cannot be told may be anybody.
+            let owners: Option<Vec<Owner>> = ties.iter().map(&mut owner).collect();
+            all.extend(owners.map(|mut owners| {
+                owners.dedup();
+                (table, owners)
+            }));
+        }
+        all
+    }
+
+    /// A term that decides about no row.
+    fn aside(&mut self, text: &str, kind: Kind) -> Option<TermId> {
+        let known = self.terms.len();
+        let sql = format!("select ({text})::pg_catalog.text");
+        let id = self.put_term(sql, Facts::default(), kind).ok()?;
+        if let Some(term) = self.terms.get_mut(known) {
+            term.is_aside = true;
+        }
+        Some(id)
     }
 
     /// Makes terms of what is without columns inside of something that is not evaluated here. PostgreSQL's planner
@@ -458,7 +506,7 @@ impl<'c> Compiler<'c> {
         let text = parse::text_of(expression)?;
         self.probe(expression);
         let columns: Vec<usize> = facts.own.into_iter().collect();
-        self.calls.push(Call { sql: text.into(), columns, reads: facts.reads });
+        self.calls.push(Call { sql: text.into(), columns, reads: facts.reads, owners: Owners::new() });
         Some(CallId(u32::try_from(self.calls.len() - 1).unwrap_or(u32::MAX)))
     }
 }

@@ -1,18 +1,21 @@
 //! Policies that are compiled: what they ask for, and what they say of a row.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use realtime_pgoutput::{Oid, message::UnixMicros};
 
 use super::{
     atom::{Atom, Judged},
     catalog::Wanted,
-    names::CallId,
+    names::{CallId, TermId},
     scan::Reads,
     values::{Kind, Value, Values},
     why::Why,
 };
-use crate::{cell::Cell, tree::Tree, truth::Truth};
+use crate::{cell::Cell, tree::Tree, truth::Truth, value::Family};
 
 /// A policy for SELECT or ALL that holds for a role and has a condition. Permissive policies stand in the order in
 /// which PostgreSQL evaluates them: that of their names, the last one first.
@@ -36,12 +39,29 @@ pub struct Compiled {
     pub(super) wanted: BTreeSet<Wanted>,
 }
 
+/// Whose answers a row of a table that is read concerns: those of the parties for which a term has the value of a
+/// column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The column.
+    pub(super) column: Box<str>,
+    /// How its values are compared.
+    pub(super) family: Family,
+    pub(super) term: TermId,
+}
+
+/// By table that is read: the equalities of which each says whose its rows are. Rows of other tables concern all.
+pub(super) type Owners = BTreeMap<Oid, Vec<Owner>>;
+
 /// Something that a party has a value for, whatever the row: what its claims say, a set that is its own.
 #[derive(Debug, Clone)]
 pub struct Term {
     pub(super) sql: Box<str>,
     pub(super) kind: Kind,
     pub(super) reads: Reads,
+    pub(super) owners: Owners,
+    /// Whether it decides about no row: it tells whom changes of tables concern.
+    pub(super) is_aside: bool,
 }
 
 impl Term {
@@ -71,6 +91,7 @@ pub struct Call {
     pub(super) sql: Box<str>,
     pub(super) columns: Vec<usize>,
     pub(super) reads: Reads,
+    pub(super) owners: Owners,
 }
 
 impl Call {
@@ -133,6 +154,20 @@ impl Compiled {
         &self.terms
     }
 
+    /// Those of some terms, by their places, that rows are compared with and that may be asked by themselves. What makes a
+    /// setting is never understood, and what reads one neither: such terms mean what they mean only where nothing else in
+    /// the policies is not understood.
+    #[must_use]
+    pub fn askable(&self, terms: impl Iterator<Item = usize>) -> Vec<usize> {
+        let compared: BTreeSet<usize> =
+            self.tree.leaves().into_iter().filter_map(|atom| Some(atom.term()?.index())).collect();
+        let is_understood = |term: &usize| self.terms.get(*term).is_some_and(|term| term.reads.can_be_kept());
+        let unclear = compared.iter().filter(|term| !is_understood(term)).count();
+        let is_clear = self.asked.is_empty() && self.calls.iter().all(|call| call.reads.can_be_kept());
+        let alone = unclear <= 1 && is_clear;
+        terms.filter(|term| compared.contains(term) && (alone || is_understood(term))).collect()
+    }
+
     /// Conditions whose answers are kept for values of columns.
     #[must_use]
     pub fn calls(&self) -> &[Call] {
@@ -180,7 +215,7 @@ impl Compiled {
         let (Some(term), Some(slot)) = (self.terms.get(at), values.all.get_mut(at)) else { return };
         *slot = answer.as_ref().map_or(Value::Open, |rows| term.kind.value(rows));
         match answer {
-            Err(NoValue::Failed) => values.failed.insert(at),
+            Err(NoValue::Failed) if !term.is_aside => values.failed.insert(at),
             _ => values.failed.remove(&at),
         };
     }

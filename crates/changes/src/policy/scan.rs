@@ -5,9 +5,12 @@
 
 mod bodies;
 mod functions;
+mod plpgsql;
 mod queries;
+mod ties;
 
 pub(super) use queries::has_plain_clauses;
+pub(super) use ties::Tie;
 
 use std::collections::BTreeSet;
 
@@ -32,9 +35,16 @@ pub struct Reads {
     pub tables: BTreeSet<Oid>,
     /// What else it may depend on, of which the log does not tell: an answer is good for one batch of rows only.
     pub unwatched: Option<Box<str>>,
+    /// Where its rows are told apart by whose they are.
+    uses: ties::AllUses,
 }
 
 impl Reads {
+    /// The tables that are read only where a column is equal to something that the claims decide.
+    pub(super) fn tied(&self) -> impl Iterator<Item = (Oid, &[Tie])> {
+        self.uses.tied()
+    }
+
     /// Whether an answer is good until something changes of which the log tells.
     #[must_use]
     pub fn can_be_kept(&self) -> bool {
@@ -54,6 +64,8 @@ pub(super) struct Facts {
     pub(super) loose: bool,
     /// Whether a function that users made is given columns of the row.
     pub(super) calls: bool,
+    /// Whether the role decides, which is another one inside of a SECURITY DEFINER function.
+    pub(super) role: bool,
 }
 
 /// A type; `None` if it is not known.

@@ -7,6 +7,7 @@
 mod calls;
 mod doubt;
 mod reach;
+mod whose;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,6 +16,7 @@ pub use calls::{CallKey, Need, PartyName};
 use reach::{Path, Reach, Way};
 use realtime_pgoutput::message::UnixMicros;
 use rustc_hash::{FxHashMap, FxHashSet};
+use whose::Whose;
 
 use super::{
     atom::{Atom, Judged, RowKey, key_of},
@@ -23,7 +25,7 @@ use super::{
     operand::Got,
     values::{Values, elements},
 };
-use crate::{cell::Cell, truth::Truth};
+use crate::{cell::Cell, change::Change, truth::Truth};
 
 /// The parties that a path leads to.
 #[derive(Debug)]
@@ -72,6 +74,7 @@ pub struct Sight<P> {
     /// Judged for every row.
     always: FxHashSet<P>,
     calls: Vec<CallIndex<P>>,
+    whose: Whose<P>,
     next: u64,
     /// About how many bytes the parties take.
     bytes: usize,
@@ -105,6 +108,7 @@ impl<P: PartyName> Sight<P> {
             .collect();
         let calls = policy.calls.iter().map(|_| CallIndex::default()).collect();
         Self {
+            whose: Whose::new(&policy),
             policy,
             parties: FxHashMap::default(),
             indexes,
@@ -163,16 +167,41 @@ impl<P: PartyName> Sight<P> {
         self.enter(party, values, self.next);
     }
 
+    /// The parties whose answer to a term, by its place, a change of a row that the term may read concerns. `None`: it
+    /// may be anybody's.
+    #[must_use]
+    pub fn concerned_by_term(&self, term: usize, change: &Change<'_>) -> Option<FxHashSet<P>> {
+        let owners = self.policy.terms.get(term)?.owners.get(&change.relation.oid)?;
+        self.whose.concerned(owners, change)
+    }
+
+    /// The same for answers to a call.
+    #[must_use]
+    pub fn concerned_by_call(&self, call: CallId, change: &Change<'_>) -> Option<FxHashSet<P>> {
+        let owners = self.policy.calls.get(call.index())?.owners.get(&change.relation.oid)?;
+        self.whose.concerned(owners, change)
+    }
+
+    /// The answers to calls that a party was given do not count any more.
+    pub fn forget_calls_of(&mut self, party: P) {
+        if let Some(held) = self.parties.get(&party) {
+            let values = held.values.clone();
+            self.insert(party, values);
+        }
+    }
+
     /// Replaces the values of a party. Its answers to calls stay.
     pub fn update(&mut self, party: P, values: Values) {
         let Some(held) = self.parties.get(&party) else { return };
+        if held.values == values {
+            return;
+        }
         let (since, called) = (held.since, held.calls());
         self.remove(party);
         self.enter(party, values, since);
         if self.parties.get(&party).is_some_and(|held| held.calls() != called) {
             // A call leads it to rows now that others were asked for when it was none of them.
-            let values = self.parties.get_mut(&party).map(|held| std::mem::take(&mut held.values));
-            self.insert(party, values.unwrap_or_default());
+            self.forget_calls_of(party);
         }
     }
 
@@ -180,6 +209,7 @@ impl<P: PartyName> Sight<P> {
     pub fn remove(&mut self, party: P) {
         let Some(held) = self.parties.remove(&party) else { return };
         self.bytes -= held.bytes;
+        self.whose.leave(party, &held.values);
         for place in held.places {
             match place {
                 Place::Always => {
@@ -244,7 +274,9 @@ impl<P: PartyName> Sight<P> {
             Place::Key(_, key) => size_of::<Place>() + 2 * key.len() + size_of::<P>(),
             Place::Call(_) | Place::Always => size_of::<Place>(),
         };
-        let bytes = size_of::<Held>() + values.size() + places.iter().map(of_place).sum::<usize>();
+        let of_whose = self.whose.enter(party, &values);
+        let of_places = places.iter().map(of_place).sum::<usize>();
+        let bytes = size_of::<Held>() + values.size() + of_places + of_whose;
         self.bytes += bytes;
         self.parties.insert(party, Held { values, since, places, bytes });
     }
@@ -284,9 +316,9 @@ impl<P: PartyName> Sight<P> {
 
     /// Something failed for a party.
     fn fail(&mut self, party: P) {
-        let Some(held) = self.parties.get_mut(&party).filter(|held| !held.values.call_failed) else { return };
+        let Some(held) = self.parties.get(&party).filter(|held| !held.values.call_failed) else { return };
         let since = held.since;
-        let mut values = std::mem::take(&mut held.values);
+        let mut values = held.values.clone();
         values.call_failed = true;
         self.remove(party);
         self.enter(party, values, since);
@@ -295,17 +327,25 @@ impl<P: PartyName> Sight<P> {
     /// The parties that may see a row, each once: those that its keys lead to, and those that are always judged.
     pub fn candidates<'a>(&self, row: &impl Fn(usize) -> Cell<'a>) -> Vec<P> {
         let mut found: Vec<P> = self.always.iter().copied().collect();
+        let (mut sources, mut has_twice) = (usize::from(!found.is_empty()), false);
         for index in &self.indexes {
-            index.find(row, &mut found);
+            let before = found.len();
+            has_twice |= !index.find(row, &mut found);
+            sources += usize::from(found.len() > before);
         }
         for (at, index) in self.calls.iter().enumerate() {
+            let before = found.len();
             match self.call_key(at, row) {
                 Some(key) => index.find(&key, &mut found),
                 None => found.extend(index.members()),
             }
+            has_twice |= found.len() > before;
         }
-        found.sort_unstable();
-        found.dedup();
+        // A key of columns leads to a party once.
+        if sources > 1 || has_twice {
+            found.sort_unstable();
+            found.dedup();
+        }
         found
     }
 
@@ -374,19 +414,26 @@ impl<P: PartyName> Sight<P> {
 }
 
 impl<P: PartyName> Index<P> {
-    fn find<'a>(&self, row: &impl Fn(usize) -> Cell<'a>, found: &mut Vec<P>) {
+    /// The parties that may see a row. Whether each is found once.
+    fn find<'a>(&self, row: &impl Fn(usize) -> Cell<'a>, found: &mut Vec<P>) -> bool {
         if self.parties.is_empty() {
-            return;
+            return true;
         }
-        let mut all = || found.extend(self.parties.values().flatten());
+        let mut all = || {
+            found.extend(self.parties.values().flatten());
+            false
+        };
         match &self.path {
             Path::Key(operands) => match key_of(operands, row) {
-                RowKey::Null => {}
+                RowKey::Null => true,
                 RowKey::Open => all(),
-                RowKey::Key(key) => found.extend(self.parties.get(&*key).into_iter().flatten()),
+                RowKey::Key(key) => {
+                    found.extend(self.parties.get(&*key).into_iter().flatten());
+                    true
+                }
             },
             Path::Elements(operand, family) => match operand.take(row(operand.column)) {
-                Got::Null => {}
+                Got::Null => true,
                 Got::Open => all(),
                 Got::Text(text) => match elements(*family, &text) {
                     None => all(),
@@ -394,6 +441,7 @@ impl<P: PartyName> Index<P> {
                         for key in keys {
                             found.extend(self.parties.get(&key).into_iter().flatten());
                         }
+                        false
                     }
                 },
             },

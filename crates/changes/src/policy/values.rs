@@ -8,7 +8,7 @@ use super::names::TermId;
 use crate::{truth::Truth, value::Family};
 
 /// The values of a party's terms. What was not answered, or failed, is open: rows that it decides are asked about.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Values {
     pub(super) all: Vec<Value>,
     /// The terms that failed.

@@ -6,21 +6,17 @@ use deadpool_postgres::Pool;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tokio::time::{self, Instant};
-use tokio_postgres::{
-    Error,
-    error::SqlState,
-    types::{ToSql, Type},
-};
+use tokio_postgres::{Error, error::SqlState};
 
 use super::{
+    block::{Block, JobParty, Left},
     image::Images,
     inquiry::{Asked, Failure, Inquiry, Verdict, is_passing},
-    policies::{self, Policies},
+    policies::Policies,
     snapshot::{Snapshot, pauses},
 };
 use crate::{
-    claims,
-    foreign::{Guest, NoAnswer, session_columns},
+    foreign::{Guest, NoAnswer},
     pool, sqlstate,
 };
 
@@ -85,16 +81,6 @@ pub(super) struct Check<'a> {
 struct Job<'a> {
     images: &'a [Json],
     parties: Vec<JobParty<'a>>,
-}
-
-#[derive(Serialize)]
-struct JobParty<'a> {
-    pub(super) role: &'a str,
-    claims: &'a str,
-    sub: Option<String>,
-    /// Numbers of images; left out for all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rows: Option<Vec<u32>>,
 }
 
 /// What the block of [`question`] has found.
@@ -239,20 +225,11 @@ impl Check<'_> {
             let some = asked.rows.len() < all;
             some.then(|| asked.rows.iter().filter_map(|row| self.images.number(*row)).collect())
         };
-        let parties = parties
-            .iter()
-            .map(|asked| JobParty {
-                role: &asked.party.role,
-                claims: &asked.party.claims,
-                sub: claims::subject(&asked.party.claims),
-                rows: rows(asked),
-            })
-            .collect();
+        let parties = parties.iter().map(|asked| JobParty::new(&asked.party, rows(asked))).collect();
         // Texts and numbers can always be written as JSON.
         serde_json::to_string(&Job { images: self.images.objects(), parties }).unwrap_or_default()
     }
 
-    /// The statements travel together; whatever becomes of one, the last ends the transaction.
     async fn round_trip(
         &self,
         guest: &Guest,
@@ -260,44 +237,17 @@ impl Check<'_> {
         parties: &[&Asked],
         limit: Duration,
     ) -> Result<(Snapshot, Vec<Verdict>), Unanswered> {
-        // Waiting for a lock does not count as slow: this limit is reached first.
-        let locks = (limit / 2).as_millis().to_string();
-        let limit = limit.as_millis().to_string();
-        let plans = if self.inquiry.shares_plans { "force_generic_plan" } else { "force_custom_plan" };
-        let settings: [(&(dyn ToSql + Sync), Type); 5] = [
-            (&input, Type::TEXT),
-            (&limit, Type::TEXT),
-            (&locks, Type::TEXT),
-            (&plans, Type::TEXT),
-            (&self.role, Type::TEXT),
-        ];
-        let fingerprint = guest.prepare_typed_cached(policies::FINGERPRINT, &[Type::OID]).await?;
-        let table: [&(dyn ToSql + Sync); 1] = [&self.inquiry.table.oid];
-        guest.enter();
-        let (begun, given, known, asked, found, left) = tokio::join!(
-            biased;
-            guest.batch_execute(BEGIN),
-            async {
-                let rows = guest.query_typed(SETTINGS, &settings).await?;
-                guest.begun(&rows)?;
-                Ok::<_, Error>(rows)
-            },
-            guest.query_one(&fingerprint, &table),
-            guest.batch_execute(&self.policies.question),
-            guest.query_typed("select pg_catalog.current_setting('realtime.verdicts', true)", &[]),
-            guest.leave(),
-        );
-        begun?;
-        let given = given?;
-        if known?.try_get::<_, String>(0)? != self.policies.fingerprint {
+        let block = Block {
+            sql: &self.policies.question,
+            job: input,
+            role: self.role,
+            shares_plans: self.inquiry.shares_plans,
+            limit,
+        };
+        let known = (self.inquiry.table.oid, &*self.policies.fingerprint);
+        let Some(Left { snapshot, found }) = block.run(guest, Some(known)).await? else {
             return Err(Unanswered::Stale);
-        }
-        asked?;
-        let found = found?;
-        left?;
-        let snapshot: Option<String> = given.first().map(|row| row.try_get(0)).transpose()?;
-        let snapshot = snapshot.and_then(|text| Snapshot::parse(&text)).unwrap_or_default();
-        let found: Option<String> = found.first().map(|row| row.try_get(0)).transpose()?.flatten();
+        };
         Ok((snapshot, self.verdicts(found.as_deref(), parties)?))
     }
 
@@ -314,19 +264,6 @@ impl Check<'_> {
         Ok(parties.iter().zip(texts).map(|(asked, text)| verdict(text, asked, row)).collect())
     }
 }
-
-/// Begins a transaction that sees one snapshot.
-pub(super) const BEGIN: &str =
-    "begin isolation level repeatable read read only; set local search_path to default";
-
-/// The snapshot, and the settings of a question.
-pub(super) const SETTINGS: &str = concat!(
-    "select pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.set_config('realtime.check', $1, true),
-        pg_catalog.set_config('statement_timeout', $2, true), pg_catalog.set_config('lock_timeout', $3, true),
-        pg_catalog.set_config('plan_cache_mode', $4, true), pg_catalog.set_config('jit', 'off', true),
-        pg_catalog.set_config('role', $5, true), ",
-    session_columns!()
-);
 
 /// Whether a session has ended.
 pub(super) fn is_ended(error: &Error) -> bool {

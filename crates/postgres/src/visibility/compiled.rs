@@ -7,7 +7,7 @@ mod load;
 mod print;
 mod question;
 
-pub(crate) use ask::{Asking, Given, ask, ask_each};
+pub(crate) use ask::{Asking, Given, ask_beside, ask_briefly};
 pub use explain::{
     AskedPart, Counted, Decided, PolicyFacts, PolicyReport, ReadTable, RolePolicies, TablePolicies,
 };

@@ -69,6 +69,16 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// They take too long.
+    pub(crate) fn slow() -> Self {
+        Self { error: sqlstate::brief(SqlState::QUERY_CANCELED.code()), slow: true }
+    }
+
+    /// More rows wait for their answer than are kept.
+    pub(crate) fn full() -> Self {
+        Self { error: "more wait for the answer than are kept".to_owned(), slow: false }
+    }
+
     pub(super) fn of(error: &DbError) -> Self {
         Self { error: sqlstate::brief(error.code().code()), slow: *error.code() == SqlState::QUERY_CANCELED }
     }

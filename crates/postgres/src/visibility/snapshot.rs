@@ -60,7 +60,7 @@ const MAX_PASSED: usize = 10_000;
 
 /// The transactions that have passed in the log lately. A snapshot can lack some of them: those whose commits are not
 /// visible to others yet.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Passed(VecDeque<u32>);
 
 impl Passed {

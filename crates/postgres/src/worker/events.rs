@@ -51,13 +51,23 @@ impl Worker {
             }
         }
         self.confirm_reached().await;
+        let is_between = self.state.is_between();
         if let Some(running) = &mut self.running {
             running.refreshed = Instant::now();
+            if is_between {
+                running.refresh_at.get_or_insert(running.refreshed + REFRESH);
+            }
         }
     }
 
     pub(super) async fn event(&mut self, event: Event) {
         self.has_read = true;
+        if let Some(running) = &mut self.running
+            && let Some(publications) = running.session.take_others()
+        {
+            self.state.reads(&publications);
+            running.publications = publications;
+        }
         let (message, bytes) = match event {
             Event::Idle(position) => {
                 // It may have gone over to another node's stream meanwhile.

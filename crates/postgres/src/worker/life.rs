@@ -87,6 +87,7 @@ impl Worker {
         self.contact.made();
         self.contact.replicates(Some(session.reader()));
         self.begin_from(&session);
+        self.state.reads(&publications);
         let limit = self.config.max_lag_bytes;
         let lag = LagWatch::start(self.pool.clone(), Arc::clone(&self.stats), limit, &self.tasks);
         let start = session.start_position();
@@ -124,10 +125,14 @@ impl Worker {
     async fn start(&mut self) -> Result<(Session, Vec<String>), ReplicationError> {
         // A publication that comes later would need another session.
         prepare::over(&mut self.preparation).await;
+        if let Err(error) = self.state.make_policy_publication().await {
+            tracing::debug!(%error, "cannot make the publication of tables that policies read");
+        }
         let refreshed = self.state.refresh(None).await;
         let refreshed = refreshed.map_err(|error| ReplicationError::Preparation(error.to_string()))?;
         self.unpublished = refreshed == Refreshed::Unpublished;
-        let publications = self.state.publications().unwrap_or_default().to_vec();
+        let publications = self.state.publications_to_read().await;
+        let publications = publications.map_err(|error| ReplicationError::Preparation(error.to_string()))?;
         if self.unpublished && !self.hears() {
             return Err(ReplicationError::NothingPublished);
         }

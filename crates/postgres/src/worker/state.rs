@@ -1,7 +1,9 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod along;
 mod aside;
 mod away;
+mod beside;
 mod bound;
 mod coming_back;
 mod compare;
@@ -36,7 +38,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use along::Along;
 use away::Away;
+use beside::Beside;
 use bound::Bound;
 use deadpool_postgres::Pool;
 use dropped::Dropped;
@@ -59,8 +63,7 @@ use waiting::{Unjudged, Waiting};
 use super::roster::Roster;
 
 use crate::{
-    ChangeSink, JournalBounds, LiveSettings, MessageColumns, Notice, PolicyMemory, RowSecurity, Stats,
-    SubscribeRequest,
+    ChangeSink, DatabaseConfig, MessageColumns, Notice, Stats, SubscribeRequest,
     catalog::Published,
     heirloom::Heirloom,
     policy_memory::Share,
@@ -73,6 +76,7 @@ pub(super) struct State {
     sink: Arc<dyn ChangeSink>,
     stats: Arc<Stats>,
     publication: String,
+    along: Along,
     /// Which of the publications exist: that of row changes and that of messages. `None`: not looked at yet.
     publications: Option<Vec<String>>,
     /// `realtime.messages` and its partitions, as the walsender has described them.
@@ -96,6 +100,8 @@ pub(super) struct State {
     literals: Literals,
     /// Filters that take long.
     aside: Aside,
+    /// Parties that take long.
+    beside: Beside,
     /// Known once the database was asked.
     collation_is_c: Option<bool>,
     /// Whether plans of policies may serve several roles and claims.
@@ -119,6 +125,8 @@ pub(super) struct State {
     /// Changes of the transaction that is being read, which wait for its end.
     unjudged: Vec<Unjudged>,
     unjudged_bytes: usize,
+    /// Whether some of them wait for those of other transactions: parties are asked for all of them together.
+    awaits_company: bool,
     /// Subscriptions that ended while changes wait: their channels get none of these.
     left: FxHashSet<SubscriptionKey>,
     latest: Latest,
@@ -136,26 +144,24 @@ impl State {
         pool: Pool,
         sink: Arc<dyn ChangeSink>,
         stats: Arc<Stats>,
-        publication: String,
-        memory: Arc<PolicyMemory>,
-        live: LiveSettings,
-        journal: JournalBounds,
-        row_security: RowSecurity,
+        config: &DatabaseConfig,
         heirloom: Arc<Heirloom>,
     ) -> Self {
         let (shared, counts) = (Arc::clone(&sink), Arc::clone(&stats));
-        let live = Live::new(pool.clone(), publication.clone(), shared, counts, live, heirloom);
+        let (publication, settings) = (config.publication.clone(), config.live.clone());
+        let live = Live::new(pool.clone(), publication, shared, counts, settings, heirloom);
         Self {
             live,
             live_only: FxHashSet::default(),
             pool,
             sink,
             stats,
-            publication,
+            publication: config.publication.clone(),
+            along: Along::new(config),
             publications: None,
             messages: HashMap::new(),
             broadcast: Position::default(),
-            engine: Engine::dropping_unjudged(row_security.drop_unjudged_deletes),
+            engine: Engine::dropping_unjudged(config.row_security.drop_unjudged_deletes),
             types: TypeRegistry::default(),
             known: HashMap::new(),
             gone: Gone::default(),
@@ -166,24 +172,26 @@ impl State {
             vain: HashMap::new(),
             literals: Literals::default(),
             aside: Aside::default(),
+            beside: Beside::default(),
             collation_is_c: None,
             shares_plans: false,
             transaction: None,
             handed: Position::default(),
             policies: PolicyCache::default(),
             judging: Judging::default(),
-            policy_share: Share::new(memory),
-            self_check: SelfCheck::new(row_security.check_every),
+            policy_share: Share::new(Arc::clone(&config.policy_memory)),
+            self_check: SelfCheck::new(config.row_security.check_every),
             troubled: Troubled::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
             unjudged: Vec::new(),
             unjudged_bytes: 0,
+            awaits_company: false,
             left: FxHashSet::default(),
             latest: Latest::default(),
             dropped: Dropped::default(),
             away: None,
-            history: History::new(journal),
+            history: History::new(config.journal),
         }
     }
 
@@ -221,6 +229,7 @@ impl State {
         self.waiting_bytes = 0;
         self.unjudged.clear();
         self.unjudged_bytes = 0;
+        self.awaits_company = false;
         self.left.clear();
         self.latest.clear();
         self.transaction = None;
@@ -231,6 +240,7 @@ impl State {
         self.policies.clear();
         self.judging.clear();
         self.self_check.void_all();
+        self.along.clear();
         self.gone = Gone::default();
         self.types = TypeRegistry::default();
         for watcher in self.watchers.values_mut() {

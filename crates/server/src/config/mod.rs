@@ -84,6 +84,8 @@ pub struct Settings {
     pub journal: JournalBounds,
     /// What is done about rows under row-level security.
     pub row_security: RowSecurity,
+    /// Whether tables that policies read are published for the server (`POLICY_PUBLICATION`).
+    pub policy_publication: bool,
     /// When partitions of stored messages are made and dropped.
     pub janitor: JanitorSettings,
     /// Secret of the tokens that may read the metrics. `None`: nobody can.
@@ -153,6 +155,7 @@ impl Settings {
                 check_every: env.integer("POLICY_CHECK_EVERY")?,
                 drop_unjudged_deletes: env.text("DELETE_UNJUDGED").as_deref() == Some("drop"),
             },
+            policy_publication: env.one_of("POLICY_PUBLICATION", true, &[("auto", true), ("off", false)])?,
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),
             admin: AdminSettings::from_env(env),

@@ -233,6 +233,7 @@ impl Node {
         let (resume_delay, journal) = (self.settings.resume_delay, self.settings.journal);
         let live = self.settings.live.clone();
         let row_security = self.settings.row_security;
+        let policy_publication = self.settings.policy_publication;
         DatabaseConfig {
             prepare,
             sharing,
@@ -242,6 +243,7 @@ impl Node {
             live,
             journal,
             row_security,
+            policy_publication,
             ..config
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::changes_images::{seen, server, server_with, watching};
 
 /// Who stands in which room, and what is said there.
-const ROOMS: &str = "
+pub(crate) const ROOMS: &str = "
     create table members (room int, who text, primary key (room, who));
     create table says (id int primary key, room int, body text);
     create function is_member(r int) returns bool language sql stable security definer set search_path = '' as
@@ -19,7 +19,7 @@ const ROOMS: &str = "
     alter publication supabase_realtime add table says;";
 
 /// The ways in which people write a membership.
-const POLICIES: [&str; 5] = [
+pub(crate) const POLICIES: [&str; 5] = [
     "room in (select m.room from members m where m.who = me())",
     "exists (select from members m where m.room = says.room and m.who = me())",
     "room = any (array(select m.room from members m where m.who = me()))",
@@ -28,11 +28,11 @@ const POLICIES: [&str; 5] = [
 ];
 
 /// How many parties the database was asked about rows for.
-async fn asked(server: &Server) -> Result<f64> {
+pub(crate) async fn asked(server: &Server) -> Result<f64> {
     server.metric("realtime_changes_checks").await
 }
 
-async fn ids(db: &TestDb, socket: &mut Socket) -> Result<Vec<Value>> {
+pub(crate) async fn ids(db: &TestDb, socket: &mut Socket) -> Result<Vec<Value>> {
     let came = seen(db, socket).await?.into_iter().filter(|(kind, _)| kind != "DELETE");
     Ok(came.map(|(_, record)| record["id"].clone()).collect())
 }
@@ -163,6 +163,70 @@ async fn memberships_count_from_the_next_row() -> Result<()> {
     Ok(())
 }
 
+/// row_security 2.2: a change of a membership asks those anew whose membership it is, where the log tells
+#[tokio::test]
+async fn a_membership_asks_its_own_party_anew() -> Result<()> {
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let schema = format!("{ROOMS} alter publication supabase_realtime add table members;");
+    let (server, db) = server_with(&schema, options).await?;
+    let mut sockets = Vec::new();
+    for n in 0..10 {
+        sockets.push(watching(&server, &format!("u{n}"), "says").await?);
+    }
+    for policy in POLICIES {
+        // Roles are of the whole cluster: when others change them all are asked again.
+        let mut rounds = 0;
+        while !asks_its_own_party(&server, &db, policy, &mut sockets).await? {
+            rounds += 1;
+            ensure!(rounds < 10, "{policy}: too many parties were asked");
+        }
+    }
+    Ok(())
+}
+
+/// Changes memberships of one of ten. Whether nobody else was asked.
+async fn asks_its_own_party(
+    server: &Server,
+    db: &TestDb,
+    policy: &str,
+    sockets: &mut [Socket],
+) -> Result<bool> {
+    db.sql(&format!(
+        "delete from says; truncate members; drop policy if exists own on says;
+         create policy own on says to authenticated using ({policy})"
+    ))
+    .await?;
+    // Each is asked once, and for the room.
+    db.sql("insert into says values (1, 1, '')").await?;
+    for socket in sockets.iter_mut() {
+        assert_eq!(ids(db, socket).await?, [0; 0], "{policy}");
+    }
+    let asked = || server.metric("realtime_changes_terms_asked");
+    let mut is_alone = true;
+    for (id, sql, sees) in [
+        (2, "insert into members values (1, 'u3'), (1, 'nobody')", true),
+        (3, "delete from members where who = 'u3'", false),
+        (4, "insert into members values (7, 'u3')", false),
+        (5, "update members set room = 1 where who = 'u3'", true),
+    ] {
+        let before = asked().await?;
+        db.sql(&format!("{sql}; insert into says values ({id}, 1, '')")).await?;
+        for (n, socket) in sockets.iter_mut().enumerate() {
+            let expected: &[i32] = if sees && n == 3 { &[id] } else { &[] };
+            assert_eq!(ids(db, socket).await?, expected, "{policy}: {sql}: {n}");
+        }
+        is_alone &= (1.0..=2.0).contains(&(asked().await? - before));
+    }
+    // What does not tell whose membership it was concerns all.
+    let before = asked().await?;
+    db.sql("truncate members; insert into says values (6, 1, '')").await?;
+    for socket in sockets.iter_mut() {
+        assert_eq!(ids(db, socket).await?, [0; 0], "{policy}");
+    }
+    ensure!(asked().await? - before >= 10.0, "{policy}: not all were asked");
+    Ok(is_alone)
+}
+
 /// row_security 11: what a subquery finds is what the party may see
 #[tokio::test]
 async fn a_table_that_is_read_has_policies_of_its_own() -> Result<()> {
@@ -184,10 +248,10 @@ async fn a_table_that_is_read_has_policies_of_its_own() -> Result<()> {
     Ok(())
 }
 
-/// row_security 12: a table that the publication lacks
+/// row_security 12: a table that no publication has
 #[tokio::test]
 async fn a_table_that_is_not_published_is_right_all_the_same() -> Result<()> {
-    let (server, db) = server(ROOMS).await?;
+    let (server, db) = server_with(ROOMS, ServerOptions::default().env("POLICY_PUBLICATION", "off")).await?;
     for policy in POLICIES {
         db.sql(&format!(
             "delete from says; truncate members; drop policy if exists own on says;
@@ -198,7 +262,13 @@ async fn a_table_that_is_not_published_is_right_all_the_same() -> Result<()> {
         let (mut ann, mut bob) =
             (watching(&server, "ann", "says").await?, watching(&server, "bob", "says").await?);
         let mut root = watching(&server, "root", "says").await?;
-        let before = asked(&server).await?;
+        // About rows, or for a batch of them.
+        let asked = async || {
+            Ok::<f64, anyhow::Error>(
+                asked(&server).await? + server.metric("realtime_changes_terms_asked").await?,
+            )
+        };
+        let before = asked().await?;
         db.sql("insert into says values (1, 1, ''); insert into members values (1, 'bob')").await?;
         db.sql("insert into says values (2, 1, '')").await?;
         db.sql("begin; delete from members where who = 'ann'; insert into says values (3, 1, ''); commit")
@@ -210,8 +280,150 @@ async fn a_table_that_is_not_published_is_right_all_the_same() -> Result<()> {
             "{came:?}"
         );
         assert_eq!(came.2, [1, 2, 3], "{policy}");
-        ensure!(asked(&server).await? > before, "{policy}: nothing was asked");
+        ensure!(asked().await? > before, "{policy}: nothing was asked");
     }
+    Ok(())
+}
+
+/// row_security 2.4: what cannot be kept is asked once for a party and a batch of rows, not for each row
+#[tokio::test]
+async fn what_cannot_be_kept_is_asked_once_for_many_rows() -> Result<()> {
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let (server, db) = server_with(
+        &format!(
+            "{ROOMS}
+             create function rooms_of_me() returns int[] language plpgsql stable security definer as $$
+                declare found int[]; begin execute concat('select array(select room from public.members where who = $1)')
+                    into found using public.me(); return found; end $$;
+             create policy own on says to authenticated using (room = any (rooms_of_me()));"
+        ),
+        options,
+    )
+    .await?;
+    let mut sockets = Vec::new();
+    for n in 0..10 {
+        sockets.push(watching(&server, &format!("u{n}"), "says").await?);
+        db.sql(&format!("insert into members values ({n}, 'u{n}')")).await?;
+    }
+    // The first row has the policies compiled.
+    db.sql("insert into says values (-1, -1, '')").await?;
+    for socket in &mut sockets {
+        assert_eq!(ids(&db, socket).await?, [0; 0]);
+    }
+    let before = (asked(&server).await?, server.metric("realtime_changes_terms_asked").await?);
+    db.sql("insert into says select n, n % 10, '' from generate_series(0, 199) n").await?;
+    for (n, socket) in (0i32..).zip(&mut sockets) {
+        let expected: Vec<i32> = (0..200).filter(|id| id % 10 == n).collect();
+        assert_eq!(ids(&db, socket).await?, expected);
+    }
+    assert_eq!(asked(&server).await?, before.0, "the database was asked about rows");
+    let came = server.metric("realtime_changes_terms_asked").await? - before.1;
+    // Twice, if others have changed a role meanwhile: roles are of the whole cluster.
+    ensure!((10.0..=20.0).contains(&came), "each party is asked once, not {came}");
+    // The next batch sees what has changed, of which the log tells nothing that could be understood.
+    for (id, sql, sees) in [
+        (1001, "delete from members where who = 'u3'", false),
+        (1002, "insert into members values (3, 'u3')", true),
+        (1003, "begin; insert into says values (1004, 3, ''); truncate members; commit", false),
+    ] {
+        db.sql(sql).await?;
+        db.sql(&format!("insert into says values ({id}, 3, '')")).await?;
+        let socket = sockets.get_mut(3).ok_or_else(|| anyhow::anyhow!("there are ten"))?;
+        let expected: &[i32] = if sees { &[id] } else { &[] };
+        assert_eq!(ids(&db, socket).await?, expected, "{sql}");
+    }
+    assert_eq!(asked(&server).await?, before.0, "the database was asked about rows");
+    Ok(())
+}
+
+/// A body in PL/pgSQL is read, whatever path it takes
+#[tokio::test]
+async fn a_body_with_variables_and_loops_is_followed() -> Result<()> {
+    let (server, db) = server(&format!(
+        "{ROOMS} alter publication supabase_realtime add table members;
+         create function counts(r int) returns bool language plpgsql stable security definer as $$
+            declare n int := 0; one record;
+            begin
+                if public.me() is null then return false; end if;
+                for one in select m.room from public.members m where m.who = public.me() loop
+                    continue when one.room <> r;
+                    n := n + 1;
+                end loop;
+                return n > 0;
+            end $$;
+         create function executes(r int) returns bool language plpgsql stable security definer as $$
+            declare found bool;
+            begin
+                execute 'select exists (select from public.members m where m.room = $1 and m.who = public.me())'
+                    into found using r;
+                return found;
+            end $$;
+         create function mine() returns setof int language plpgsql stable security definer as $$
+            begin
+                return query select m.room from public.members m where m.who = public.me();
+            end $$;"
+    ))
+    .await?;
+    for policy in ["counts(room)", "executes(room)", "room in (select mine())"] {
+        db.sql(&format!(
+            "delete from says; truncate members; drop policy if exists own on says;
+             create policy own on says to authenticated using ({policy}); insert into members values (1, 'ann')"
+        ))
+        .await?;
+        let (mut ann, mut bob) =
+            (watching(&server, "ann", "says").await?, watching(&server, "bob", "says").await?);
+        let before = asked(&server).await?;
+        for (id, sql, for_ann, for_bob) in [
+            (1, "select 1", true, false),
+            (2, "insert into members values (1, 'bob')", true, true),
+            (3, "delete from members where who = 'ann'", false, true),
+            (4, "truncate members", false, false),
+        ] {
+            db.sql(sql).await?;
+            db.sql(&format!("insert into says values ({id}, 1, '')")).await?;
+            let expected = |sees: bool| if sees { vec![json!(id)] } else { Vec::new() };
+            assert_eq!(ids(&db, &mut ann).await?, expected(for_ann), "{policy}: {sql}");
+            assert_eq!(ids(&db, &mut bob).await?, expected(for_bob), "{policy}: {sql}");
+        }
+        assert_eq!(asked(&server).await?, before, "{policy}: the database was asked about rows");
+    }
+    Ok(())
+}
+
+/// ANALYZE has tables described anew: nobody is asked again, and what did change counts
+#[tokio::test]
+async fn a_table_that_is_described_anew_asks_nobody_anew() -> Result<()> {
+    let (server, db) = server(&format!(
+        "{ROOMS} alter publication supabase_realtime add table members;
+         create policy own on says to authenticated using (is_member(room) or body = me());
+         insert into members values (1, 'ann');"
+    ))
+    .await?;
+    let mut ann = watching(&server, "ann", "says").await?;
+    db.sql("insert into says values (1, 1, ''), (2, 2, '')").await?;
+    assert_eq!(ids(&db, &mut ann).await?, [1]);
+    let mut id = 3;
+    loop {
+        let before = server.metric("realtime_changes_terms_asked").await?;
+        for _ in 0..3 {
+            db.sql("analyze says").await?;
+            db.sql(&format!("insert into says values ({id}, 1, '')")).await?;
+            assert_eq!(ids(&db, &mut ann).await?, [id]);
+            id += 1;
+        }
+        // Roles are of the whole cluster: when others change them all are asked again.
+        if server.metric("realtime_changes_terms_asked").await? == before {
+            break;
+        }
+        ensure!(id < 50, "an ANALYZE asks anew");
+    }
+    db.sql("alter policy own on says using (room = 2)").await?;
+    db.sql("insert into says values (106, 1, ''), (107, 2, '')").await?;
+    assert_eq!(ids(&db, &mut ann).await?, [107]);
+    db.sql("revoke select on says from authenticated").await?;
+    db.sql("insert into says values (108, 2, '')").await?;
+    // It is told that it may not see the row.
+    assert_eq!(ids(&db, &mut ann).await?, [Value::Null]);
     Ok(())
 }
 

@@ -69,7 +69,7 @@ async fn what_a_transaction_changes_behind_a_row_counts_for_the_row() -> Result<
         db.sql("insert into says values (1, 1, '')").await?;
         assert_eq!(ids(&db, &mut ann).await?, [0; 0], "{policy}");
         // Longer than what waits for the end of a transaction, and shorter.
-        for (first, last) in [(10, 11), (1000, 1600)] {
+        for (first, last) in [(10, 11), (1000, 3600)] {
             let rows = format!("insert into says select n, 1, '' from generate_series({first}, {last}) n");
             db.sql(&format!("begin; {rows}; insert into members values (1, 'ann'); commit")).await?;
             let shown: Vec<i32> = (first..=last).collect();
@@ -79,7 +79,7 @@ async fn what_a_transaction_changes_behind_a_row_counts_for_the_row() -> Result<
             assert_eq!(ids(&db, &mut ann).await?, [0; 0], "{policy}");
             db.sql(&format!(
                 "begin; insert into members values (1, 'ann'); {}; truncate members; commit",
-                rows.replace("-n", "-n - 5000")
+                rows.replace("-n", "-n - 10000")
             ))
             .await?;
             assert_eq!(ids(&db, &mut ann).await?, [0; 0], "{policy}");
@@ -337,9 +337,9 @@ const SLOW: &str = "
     create function may(r int) returns bool language sql stable security definer as
         $$ select exists (select from public.members m where m.room = r and m.who = public.slow_me()) $$;";
 
-/// One party whose answers take too long does not hold up the others whenever something changes
+/// One party whose answers take too long is left alone: it is not asked whenever something changes
 #[tokio::test]
-async fn a_slow_party_does_not_hold_up_others_again_and_again() -> Result<()> {
+async fn a_slow_party_is_not_asked_again_and_again() -> Result<()> {
     let (server, db) = server(&format!("{ROOMS} {SLOW}")).await?;
     for policy in ["room in (select m.room from members m where m.who = slow_me())", "may(room)"] {
         db.sql(&format!(
@@ -347,21 +347,88 @@ async fn a_slow_party_does_not_hold_up_others_again_and_again() -> Result<()> {
              create policy own on says to authenticated using ({policy})"
         ))
         .await?;
-        let (mut ann, _eve) =
+        let (mut ann, mut eve) =
             (watching(&server, "ann", "says").await?, watching(&server, "eve", "says").await?);
-        let begun = Instant::now();
+        // Both are asked. Eve takes too long, also alone, and is told.
+        db.sql("insert into says values (0, 0, '')").await?;
+        assert_eq!(ids(&db, &mut ann).await?, [0; 0], "{policy}");
+        while !eve.frame().await?.payload["message"].to_string().contains("57014") {
+            db.sql("insert into says select max(id) + 1000, 0, '' from says").await?;
+        }
+        ids(&db, &mut ann).await?;
+        let before = server.metric("realtime_changes_terms_asked").await?;
         let rounds = 20;
         for room in 1..=rounds {
             db.sql(&format!("insert into members values ({room}, 'ann')")).await?;
             db.sql(&format!("insert into says values ({room}, {room}, '')")).await?;
             assert_eq!(ids(&db, &mut ann).await?, [room], "{policy}");
-            // Far more than one time-out for all rounds, and less than one for each: two seconds and a half.
-            ensure!(
-                begun.elapsed() < Duration::from_secs(45),
-                "{policy}: {room} rounds took {:?}",
-                begun.elapsed()
-            );
         }
+        let came = server.metric("realtime_changes_terms_asked").await? - before;
+        // Ann for each room, and for each change; eve hardly ever. Once more when others change a role.
+        ensure!(came <= f64::from(3 * rounds), "{policy}: {came} parties were asked");
+    }
+    Ok(())
+}
+
+/// The rows of a party that has not answered yet wait for its answer, in order; nobody else's do
+#[tokio::test]
+async fn a_new_party_that_is_slow_holds_up_nobody_else() -> Result<()> {
+    let (server, db) = server(&format!(
+        "{ROOMS}
+         create table gate (id int primary key);
+         alter publication supabase_realtime add table gate;
+         create function gated() returns text language plpgsql stable security definer as $$
+            declare n int;
+            begin
+                if public.me() = 'eve' then select count(*) into n from public.gate; end if;
+                return public.me();
+            end $$;
+         create function may(r int) returns bool language sql stable security definer as
+            $$ select exists (select from public.members m where m.room = r and m.who = public.gated()) $$;"
+    ))
+    .await?;
+    for policy in ["room in (select m.room from members m where m.who = gated())", "may(room)"] {
+        db.sql(&format!(
+            "delete from says; truncate members; drop policy if exists own on says;
+             create policy own on says to authenticated using ({policy});
+             insert into members values (1, 'ann'), (1, 'eve')"
+        ))
+        .await?;
+        let mut ann = watching(&server, "ann", "says").await?;
+        db.sql("insert into says values (1, 1, '')").await?;
+        assert_eq!(ids(&db, &mut ann).await?, [1], "{policy}");
+        // Eve's question cannot be answered until the gate is open, however long all of this takes.
+        let mut keeper = db.connect().await?;
+        let closed = keeper.transaction().await?;
+        closed.batch_execute("lock table gate in access exclusive mode").await?;
+        let mut eve = watching(&server, "eve", "says").await?;
+        for id in 2..=20 {
+            db.sql(&format!("insert into says values ({id}, 1, '')")).await?;
+            assert_eq!(ids(&db, &mut ann).await?, [id], "{policy}");
+        }
+        closed.commit().await?;
+        let mut came = Vec::new();
+        while came.len() < 19 {
+            let frame = eve.frame().await?;
+            let data = &frame.payload["data"];
+            if data["table"] == "says" {
+                came.push(data["record"]["id"].clone());
+            } else {
+                ensure!(
+                    !frame.payload["message"].to_string().contains("withheld"),
+                    "{policy}: {:?}",
+                    frame.payload
+                );
+            }
+        }
+        let expected: Vec<Value> = (2..=20).map(Value::from).collect();
+        assert_eq!(came, expected, "{policy}");
+        // From then on it waits for nothing.
+        db.sql("insert into says values (21, 1, '')").await?;
+        assert_eq!(
+            (ids(&db, &mut ann).await?, ids(&db, &mut eve).await?),
+            (vec![Value::from(21)], vec![Value::from(21)])
+        );
     }
     Ok(())
 }

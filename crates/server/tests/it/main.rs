@@ -8,6 +8,8 @@ mod browser;
 mod changes_attacks;
 mod changes_compiled;
 mod changes_compiled_attacks;
+mod changes_compiled_memory;
+mod changes_compiled_publication;
 mod changes_compiled_random;
 mod changes_delivery;
 mod changes_errors;

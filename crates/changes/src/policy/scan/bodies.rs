@@ -2,7 +2,7 @@
 
 use sqlparser::ast::Statement;
 
-use super::{Frame, Scanner};
+use super::{Frame, Scanner, plpgsql};
 use crate::policy::{Why, catalog::Function, parse};
 
 impl<'c> Scanner<'c> {
@@ -10,7 +10,7 @@ impl<'c> Scanner<'c> {
     pub(super) fn read_body(&mut self, function: &'c Function) -> Result<(), Why> {
         let statements = match &*function.language {
             "sql" => queries(&function.body),
-            "plpgsql" => returned(&function.body).and_then(|query| queries(&query)),
+            "plpgsql" => plpgsql::queries(&function.body).and_then(|all| parsed(&all)),
             // A function in C that says it is immutable is one of an extension.
             "c" | "internal" if function.volatility == crate::policy::Volatility::Immutable => return Ok(()),
             _ => None,
@@ -71,16 +71,13 @@ fn queries(body: &str) -> Option<Vec<Statement>> {
     }
 }
 
-/// What a body of the form `begin return …; end` returns, as a query.
-fn returned(body: &str) -> Option<String> {
-    let block = without_word(body.trim(), "begin")?;
-    let block = without_last_word(block.trim_end().trim_end_matches(';'), "end")?;
-    let value = without_word(block.trim(), "return")?;
-    // The parser finds another statement behind the first one.
-    Some(match without_word(value, "query") {
-        Some(query) => query.to_owned(),
-        None => format!("select {value}"),
-    })
+/// The statements of some texts that have one each.
+fn parsed(texts: &[String]) -> Option<Vec<Statement>> {
+    let one = |text: &String| match parse::statements(text)?.as_mut_slice() {
+        [statement] => Some(statement.clone()),
+        _ => None,
+    };
+    texts.iter().map(one).collect()
 }
 
 /// The text behind a word that it begins with.
@@ -117,20 +114,9 @@ mod tests {
         for body in ["delete from t", "", "select 1; drop table t"] {
             assert!(!is_query(queries(body)), "{body}");
         }
-        for body in [
-            "begin return true; end",
-            "\nBEGIN\n  RETURN EXISTS (SELECT 1 FROM t WHERE a = b);\nEND;\n",
-            "begin return query select a from t; end",
-        ] {
-            assert!(is_query(returned(body).and_then(|query| queries(&query))), "{body}");
-        }
-        for body in [
-            "declare a int; begin return a; end",
-            "begin perform f(); return true; end",
-            "begin return true; perform f(); end",
-            "beginning return true; end",
-        ] {
-            assert!(!is_query(returned(body).and_then(|query| queries(&query))), "{body}");
-        }
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert!(is_query(parsed(&texts(&["select true", "select a from t where b"]))));
+        assert!(!is_query(parsed(&texts(&["select true; select false"]))));
+        assert!(!is_query(parsed(&texts(&["delete from t"]))));
     }
 }

@@ -82,7 +82,10 @@ impl<'c> Scanner<'c> {
         let [name] = parts.as_slice() else { return Err(Why::not_understood("its syntax")) };
         Ok(Some(match name.as_str() {
             "current_user" | "session_user" | "user" | "current_role" | "current_catalog"
-            | "current_schema" => NAME,
+            | "current_schema" => {
+                self.facts.role = true;
+                NAME
+            }
             "current_timestamp" => self.clock(TIMESTAMPTZ),
             "current_date" => self.clock(DATE),
             "localtimestamp" => self.clock(TIMESTAMP),
@@ -169,6 +172,7 @@ impl<'c> Scanner<'c> {
     fn depends_on(&mut self, function: &'c Function, arguments: &[&Expr]) -> Result<(), Why> {
         let name = &*function.name;
         if *function.schema == *BUILT_IN {
+            self.facts.role |= name == "pg_has_role";
             if CLOCKS.contains(&name) && (name != "age" || arguments.len() == 1) {
                 self.facts.clock = true;
                 return Ok(());

@@ -100,6 +100,7 @@ impl<'c> Scanner<'c> {
         }
         self.from(&select.from)?;
         self.all(&select.selection)?;
+        self.note_ties(select);
         self.all(&select.having)?;
         match &select.group_by {
             GroupByExpr::Expressions(list, modifiers) if modifiers.is_empty() => self.all(list)?,
@@ -239,6 +240,7 @@ impl<'c> Scanner<'c> {
             return;
         }
         self.facts.reads.tables.insert(relation.oid);
+        self.facts.reads.uses.count(relation.oid);
         if self.within.contains(&relation.oid) {
             self.recursive = true;
             return;

@@ -53,6 +53,23 @@ pub struct Need<P> {
     pub(super) generation: u64,
 }
 
+impl<P: Copy> Need<P> {
+    /// The same for some of the parties.
+    #[must_use]
+    pub fn of(&self, is_wanted: impl Fn(&P) -> bool) -> Self {
+        let all = self.parties.iter().zip(&self.since).filter(|(party, _)| is_wanted(party));
+        let (parties, since) = all.map(|(party, since)| (*party, *since)).unzip();
+        Self {
+            call: self.call,
+            key: self.key.clone(),
+            parties,
+            since,
+            upto: self.upto,
+            generation: self.generation,
+        }
+    }
+}
+
 /// The answers to a call, and the parties that it leads to rows.
 #[derive(Debug)]
 pub(super) struct CallIndex<P> {

@@ -7,38 +7,42 @@ use realtime_changes::{
     Party,
     policy::{Answer, NoValue},
 };
-use serde::Serialize;
 use serde_json::Value as Json;
-use tokio::time;
-use tokio_postgres::{
-    Error,
-    types::{ToSql, Type},
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
 };
+use tokio_postgres::error::SqlState;
 
 use super::question;
 use crate::{
-    claims,
     foreign::{Guest, NoAnswer},
     pool,
     visibility::{
-        check::{BEGIN, SETTINGS, is_ended},
+        block::{Block, JobParty, Left},
+        check::is_ended,
         inquiry::is_passing,
-        snapshot::{Passed, Snapshot, pauses},
+        snapshot::{Passed, pauses},
     },
 };
 
-/// How long the queries of some parties may take together; then each party is asked alone.
-const TOGETHER: Duration = Duration::from_secs(2);
+/// How long the stream waits for parties that are asked together: others' rows wait as long.
+const BRIEFLY: Duration = Duration::from_millis(200);
 
-/// How long the queries of one party may take when it is asked alone.
+/// How long the queries of parties may take that are asked beside the stream, each group of them.
 const ALONE: Duration = Duration::from_millis(500);
+
+/// How often a group is asked again whose policies say that they met a lock. Real locks are waited for.
+const LOCKED: u32 = 3;
+
+/// How often a group is asked again that waits for a lock: some minutes.
+const WAITS: u32 = 1_000;
+
+/// Pause before a group is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Parties of one round trip.
 const PARTIES: usize = 500;
-
-/// Parties that hold up the others at most, until all that are left are taken for such: the database is busy, or a lock
-/// is held that all wait for.
-const MAX_HELD_UP: usize = 8;
 
 /// Queries to be run for parties of one role.
 #[derive(Debug)]
@@ -52,13 +56,6 @@ pub(crate) struct Asking<'a> {
     pub(crate) passed: &'a Passed,
 }
 
-#[derive(Serialize)]
-struct JobParty<'a> {
-    role: &'a str,
-    claims: &'a str,
-    sub: Option<String>,
-}
-
 /// What a party has answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
@@ -68,67 +65,82 @@ pub(crate) struct Given {
     pub(crate) is_held_up: bool,
 }
 
-/// The answers of each party. All are asked together, and each alone if one of them holds up the others.
+/// The answers of parties, as far as they are there at once. From the first round trip on that takes too long there are
+/// none.
 ///
 /// # Errors
 /// When the database cannot be asked at all.
-pub(crate) async fn ask(
+pub(crate) async fn ask_briefly(
     pool: &Pool,
     asking: &Asking<'_>,
     parties: &[&Party],
-) -> Result<Vec<Given>, NoAnswer> {
+) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
     let block = question::question(&asking.queries, asking.shares_plans);
     let mut given = Vec::with_capacity(parties.len());
     for chunk in parties.chunks(PARTIES) {
-        if chunk.len() == 1 {
-            given.extend(each(pool, asking, &block, chunk).await?);
-            continue;
-        }
-        match some(pool, asking, &block, chunk, TOGETHER).await {
-            Ok(of_chunk) => given.extend(of_chunk.into_iter().map(Given::of)),
+        match some(pool, asking, &block, chunk, BRIEFLY).await {
+            Ok(answers) => given.extend(answers.into_iter().map(Some)),
             Err(error) if !is_of_one(&error) => return Err(error),
-            Err(_) => given.extend(each(pool, asking, &block, chunk).await?),
+            Err(_) => break,
         }
     }
+    given.resize(parties.len(), None);
     Ok(given)
 }
 
-/// The answers of parties of which each may hold up the others.
-///
-/// # Errors
-/// When the database cannot be asked at all.
-pub(crate) async fn ask_each(
+/// Asks parties of which some hold up the others, however long it takes: those are found by halves. Each answer is
+/// `told` as soon as it is there, with the place of its party, until nobody listens.
+pub(crate) async fn ask_beside(
     pool: &Pool,
+    permits: &Semaphore,
     asking: &Asking<'_>,
     parties: &[&Party],
-) -> Result<Vec<Given>, NoAnswer> {
+    mut told: impl FnMut(usize, Given) -> bool,
+) {
     let block = question::question(&asking.queries, asking.shares_plans);
-    each(pool, asking, &block, parties).await
-}
-
-async fn each(
-    pool: &Pool,
-    asking: &Asking<'_>,
-    block: &str,
-    parties: &[&Party],
-) -> Result<Vec<Given>, NoAnswer> {
-    let mut given = Vec::with_capacity(parties.len());
-    let mut held_up = 0;
-    for party in parties {
-        if held_up >= MAX_HELD_UP {
-            given.push(asking.held_up());
-            continue;
-        }
-        match some(pool, asking, block, &[party], ALONE).await {
-            Ok(answers) => given.extend(answers.into_iter().map(Given::of)),
-            Err(error) if !is_of_one(&error) => return Err(error),
-            Err(_) => {
-                held_up += 1;
-                given.push(asking.held_up());
+    // By place: from, to, and how often a lock was met.
+    let mut rest: Vec<(usize, usize, u32)> = halves(0, parties.len());
+    while let Some((from, to, locked)) = rest.pop() {
+        let group = parties.get(from..to).unwrap_or_default();
+        let Ok(permit) = permits.acquire().await else { return };
+        let begun = Instant::now();
+        let given = some(pool, asking, &block, group, ALONE).await;
+        drop(permit);
+        let answers = match given {
+            Ok(answers) => answers.into_iter().map(Given::of).collect(),
+            // A real wait for a lock takes half of the limit.
+            Err(error) if is_lock(&error) && begun.elapsed() >= ALONE / 4 && locked < WAITS => {
+                rest.push((from, to, locked + 1));
+                time::sleep(AGAIN).await;
+                continue;
+            }
+            Err(error) if is_lock(&error) && locked < LOCKED || !is_of_one(&error) => {
+                rest.push((from, to, locked + 1));
+                time::sleep(AGAIN).await;
+                continue;
+            }
+            Err(_) if group.len() > 1 => {
+                rest.extend(halves(from, to));
+                continue;
+            }
+            Err(_) => vec![asking.held_up()],
+        };
+        for (at, given) in (from..).zip(answers) {
+            if !told(at, given) {
+                return;
             }
         }
     }
-    Ok(given)
+}
+
+/// Two groups, or one of one.
+fn halves(from: usize, to: usize) -> Vec<(usize, usize, u32)> {
+    let middle = from + (to - from).div_ceil(2);
+    [(middle, to, 0), (from, middle, 0)].into_iter().filter(|(from, to, _)| from < to).collect()
+}
+
+fn is_lock(error: &NoAnswer) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 impl Given {
@@ -144,10 +156,9 @@ fn is_of_one(error: &NoAnswer) -> bool {
         NoAnswer::Silent => true,
         NoAnswer::Query(error) => {
             is_ended(error)
-                || error.as_db_error().is_some_and(|db| {
-                    !is_passing(db)
-                        || error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE)
-                })
+                || error
+                    .as_db_error()
+                    .is_some_and(|db| !is_passing(db) || error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
         }
     }
 }
@@ -172,67 +183,21 @@ async fn some(
     parties: &[&Party],
     limit: Duration,
 ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
-    let job: Vec<JobParty<'_>> = parties
-        .iter()
-        .map(|party| JobParty {
-            role: &party.role,
-            claims: &party.claims,
-            sub: claims::subject(&party.claims),
-        })
-        .collect();
+    let job: Vec<JobParty<'_>> = parties.iter().map(|party| JobParty::new(party, None)).collect();
     // Texts can always be written as JSON.
     let job = serde_json::to_string(&job).unwrap_or_default();
+    let (role, shares_plans) = (asking.role, asking.shares_plans);
+    let block = Block { sql: block, job: &job, role, shares_plans, limit };
     let mut pauses = pauses();
     loop {
         let guest = Guest::new(pool::get(pool).await?, limit);
-        let answer =
-            guest.answer(async |guest: &Guest| round_trip(guest, asking, block, &job, limit).await).await;
-        let (snapshot, found) = answer??;
+        let answer = guest.answer(async |guest: &Guest| block.run(guest, None).await).await;
+        let Left { snapshot, found } = answer??.unwrap_or_default();
         if asking.passed.are_in(&snapshot) {
             return Ok(answers(asking, found.as_deref(), parties.len()));
         }
         time::sleep(pauses.failed(1.0)).await;
     }
-}
-
-/// The statements travel together; whatever becomes of one, the last ends the transaction.
-async fn round_trip(
-    guest: &Guest,
-    asking: &Asking<'_>,
-    block: &str,
-    job: &str,
-    limit: Duration,
-) -> Result<(Snapshot, Option<String>), Error> {
-    let (limit, locks) = (limit.as_millis().to_string(), (limit / 2).as_millis().to_string());
-    let plans = if asking.shares_plans { "force_generic_plan" } else { "force_custom_plan" };
-    let settings: [(&(dyn ToSql + Sync), Type); 5] = [
-        (&job, Type::TEXT),
-        (&limit, Type::TEXT),
-        (&locks, Type::TEXT),
-        (&plans, Type::TEXT),
-        (&asking.role, Type::TEXT),
-    ];
-    guest.enter();
-    let (begun, given, asked, found, left) = tokio::join!(
-        biased;
-        guest.batch_execute(BEGIN),
-        async {
-            let rows = guest.query_typed(SETTINGS, &settings).await?;
-            guest.begun(&rows)?;
-            Ok::<_, Error>(rows)
-        },
-        guest.batch_execute(block),
-        guest.query_typed("select pg_catalog.current_setting('realtime.verdicts', true)", &[]),
-        guest.leave(),
-    );
-    begun?;
-    let given = given?;
-    asked?;
-    let found = found?;
-    left?;
-    let snapshot: Option<String> = given.first().map(|row| row.try_get(0)).transpose()?;
-    let snapshot = snapshot.and_then(|text| Snapshot::parse(&text)).unwrap_or_default();
-    Ok((snapshot, found.first().map(|row| row.try_get(0)).transpose()?.flatten()))
 }
 
 /// Reads the answers. What is missing has failed.

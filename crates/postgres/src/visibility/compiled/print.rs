@@ -14,7 +14,8 @@ use tokio_postgres::Error;
 const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/',
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' order by p.oid)
          from pg_catalog.pg_proc p where p.proname = any($1)),
-        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin, c.relrowsecurity, c.relhassubclass,
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relname, c.relnamespace, c.relkind, c.relpersistence,
+                c.relowner, c.relacl::text, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relhassubclass,
                 (select pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.xmin), ',' order by a.attnum)
                  from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0),
                 (select pg_catalog.string_agg(pg_catalog.concat_ws(':', p.oid, p.xmin), ',' order by p.oid)

@@ -49,6 +49,7 @@ impl State {
 
     /// The subscriptions of a table, or of all, begin anew: what waits in their lanes is not delivered, and told.
     pub(super) fn clear_lanes(&mut self, of: Option<Oid>) {
+        self.clear_beside(of);
         let waited = self.aside.forget_all(of);
         let mut channels: Vec<ChannelId> =
             waited.iter().filter_map(|name| self.engine.channel(name.0, name.1)).collect();

@@ -1,5 +1,5 @@
 //! Parties that held up the others when they were asked for their values: they are not asked with others again, and for a
-//! while not at all. Until then the database is asked about their rows.
+//! while not at all. Until then their rows are withheld, and their channels told.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use realtime_pgoutput::Oid;
 use tokio::time::{Duration, Instant};
 
 /// Pause before such a party is asked again: doubles from the first to the second.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1800));
+const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1800));
 
 /// Most of them that are known. Beyond it the one is forgotten that is asked again first.
 const MAX: usize = 1_000;
@@ -30,7 +30,7 @@ struct Pause {
 pub(super) enum Trust {
     /// With others.
     Full,
-    /// Alone.
+    /// Beside the stream.
     Little,
     /// Not now.
     None,

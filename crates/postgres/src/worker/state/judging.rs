@@ -1,9 +1,12 @@
 //! What compiled policies are made of.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use realtime_changes::policy::Catalog;
-use realtime_pgoutput::{Oid, message::UnixMicros};
+use realtime_pgoutput::{
+    Oid,
+    message::{Relation, UnixMicros},
+};
 
 use super::held_up::HeldUp;
 use crate::visibility::{Passed, compiled::Loaded};
@@ -18,6 +21,8 @@ pub(super) struct Judging {
     /// The transactions that have passed: who is asked must have seen them.
     pub(super) passed: Passed,
     pub(super) held_up: HeldUp,
+    /// The tables as the walsender has described them, also those that nobody watches.
+    pub(super) relations: HashMap<Oid, Arc<Relation>>,
 }
 
 /// How what a role's policies ask for is asked.

@@ -33,6 +33,8 @@ pub(super) struct Known {
     pub(super) fingerprint: Option<i64>,
     /// What is decided about its rows.
     pub(super) counters: Arc<RelationCounters>,
+    /// Whether everybody who watches it is attached.
+    pub(super) is_attached: bool,
 }
 
 impl Known {

@@ -157,7 +157,7 @@ impl Aside {
     }
 
     /// Keeps a row. `None` if there is no room.
-    fn keep(&mut self, waiting: &Waiting) -> Option<Arc<Kept>> {
+    pub(super) fn keep(&mut self, waiting: &Waiting) -> Option<Arc<Kept>> {
         if let Some(last) = self.last.upgrade().filter(|last| last.waiting.position == waiting.position) {
             return Some(last);
         }

@@ -1,22 +1,32 @@
 //! Makes compiled policies ready to judge rows: compiles them, asks parties for their values, answers calls
 //! (row_security 2.2).
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use realtime_changes::{
     CallNeed, Lack, Party, PartyId, Truth,
     policy::{Answer, Catalog, NoValue, Reads},
 };
-use realtime_pgoutput::Oid;
-
+use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time::Instant;
 use tokio_postgres::IsolationLevel;
 
-use super::{State, failed::Failed, held_up::Trust, judging::Rules, known::Known};
+use super::{
+    State,
+    beside::{Question, What},
+    failed::Failed,
+    held_up::Trust,
+    judging::Rules,
+    known::Known,
+    waiting::Unjudged,
+};
 use crate::{
     foreign::NoAnswer,
     pool,
-    visibility::compiled::{self, Asking, Given},
+    visibility::compiled::{self, Asking},
 };
 
 /// How often something may be lacking before a row is judged; then the database is asked about it.
@@ -32,7 +42,7 @@ impl State {
         }
         for _ in 0..ROUNDS {
             if self.engine.is_ready(oid) {
-                return;
+                break;
             }
             for (role, lack) in self.engine.lacks(oid) {
                 let supplied = self.supply(oid, &role, lack).await;
@@ -43,25 +53,32 @@ impl State {
                 }
             }
         }
+        self.deliver_late(oid).await;
     }
 
     async fn supply(&mut self, oid: Oid, role: &str, lack: Lack) -> Result<(), Failed> {
         match lack {
             Lack::Policies => self.compile(oid, role).await,
             Lack::Values(parties) => {
-                let all: Vec<usize> = (0..self.terms(oid, role)).collect();
-                let answers = self.ask_terms(oid, role, &all, &parties).await?;
+                let Some(question) = self.question(oid, role, What::Values) else { return Ok(()) };
+                let answers = self.ask_parties(oid, role, question, &parties).await?;
                 let Some(policies) = self.engine.policies(oid, role).map(Arc::clone) else { return Ok(()) };
                 for (party, answers) in parties.iter().zip(answers) {
-                    self.engine.put_values(oid, role, *party, policies.values(&answers));
+                    if let Some(answers) = answers {
+                        self.engine.put_values(oid, role, *party, policies.values(&answers));
+                    }
                 }
                 Ok(())
             }
             Lack::Renewal(terms, parties) => {
-                let answers = self.ask_terms(oid, role, &terms, &parties).await?;
-                let named = |answers: Vec<Answer>| terms.iter().copied().zip(answers).collect();
-                let answers = parties.iter().copied().zip(answers.into_iter().map(named)).collect();
-                self.engine.renew_values(oid, role, &terms, answers);
+                let question = self.question(oid, role, What::Renewal(terms.clone()));
+                let Some(question) = question else { return Ok(()) };
+                let answers = self.ask_parties(oid, role, question, &parties).await?;
+                let named = |(party, answers): (&PartyId, Option<Vec<Answer>>)| {
+                    Some((*party, terms.iter().copied().zip(answers?).collect()))
+                };
+                let answers: Vec<_> = parties.iter().zip(answers).filter_map(named).collect();
+                self.engine.renew_values(oid, role, &terms, &answers);
                 Ok(())
             }
         }
@@ -69,7 +86,7 @@ impl State {
 
     /// Keeps to the memory that answers may take. Calls are asked again as they are needed; if that is not enough, the
     /// database is asked about each row for the role that had the last answer.
-    fn keep_to_memory(&mut self, oid: Oid, role: &str) {
+    pub(super) fn keep_to_memory(&mut self, oid: Oid, role: &str) {
         if self.policy_share.takes(self.engine.policy_bytes()) {
             return;
         }
@@ -81,13 +98,9 @@ impl State {
                 role,
                 "POLICY_CACHE_MB is reached; asking the database about each row"
             );
-            self.engine.put_policies(oid, role, None);
+            self.engine.put_policies(oid, role, None, []);
             self.policy_share.takes(self.engine.policy_bytes());
         }
-    }
-
-    fn terms(&self, oid: Oid, role: &str) -> usize {
-        self.engine.policies(oid, role).map_or(0, |policies| policies.terms().len())
     }
 
     /// Compiles the policies of a table that decide for a role.
@@ -95,31 +108,31 @@ impl State {
         let table = self.known.get(&oid).and_then(|known| known.table.clone());
         // The log does not tell when row-level security is turned on for a root.
         let Some(table) = table.filter(|table| !table.partitioned) else {
-            self.engine.put_policies(oid, role, None);
+            self.engine.put_policies(oid, role, None, []);
             return Ok(());
         };
-        let publications = self.publications.clone().unwrap_or_default();
+        let publications = self.along.reading().to_vec();
         let mut client = pool::get(&self.pool).await?;
         // What is read and its fingerprint are of one moment: a change in between would never be noticed.
         let moment =
             client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-        let client = moment.start().await?;
+        let moment = moment.start().await?;
         if let Some(known) = self.judging.print
-            && compiled::print(&client, &self.judging.catalog, &publications).await? != known
+            && compiled::print(&moment, &self.judging.catalog, &publications).await? != known
         {
             self.forget_policies();
         }
         let loaded =
-            compiled::load(&client, &table, role, &mut self.judging.catalog, &self.stats.relations).await?;
-        self.judging.print = Some(compiled::print(&client, &self.judging.catalog, &publications).await?);
+            compiled::load(&moment, &table, role, &mut self.judging.catalog, &self.stats.relations).await?;
+        self.judging.print = Some(compiled::print(&moment, &self.judging.catalog, &publications).await?);
         let Some(loaded) = loaded else {
-            self.engine.put_policies(oid, role, None);
+            self.engine.put_policies(oid, role, None, []);
             return Ok(());
         };
         let tables: Vec<Oid> = loaded.policies.reads().collect();
         let kept = match tables.is_empty() {
             true => HashSet::new(),
-            false => compiled::kept_tables(&client, &tables, &publications).await?,
+            false => compiled::kept_tables(&moment, &tables, &publications).await?,
         };
         let keeps =
             |reads: &Reads| reads.can_be_kept() && reads.tables.is_subset(&kept.iter().copied().collect());
@@ -128,88 +141,91 @@ impl State {
             keeps_call: loaded.policies.calls().iter().map(|call| keeps(call.reads())).collect(),
             loaded: loaded.clone(),
         };
+        let unkept = rules.keeps_term.iter().enumerate().filter(|(_, keeps)| !**keeps);
+        let fleeting = loaded.policies.askable(unkept.map(|(at, _)| at));
         self.judging.rules.insert((oid, role.into()), rules);
-        self.engine.put_policies(oid, role, Some(loaded.policies));
-        Ok(())
+        self.engine.put_policies(oid, role, Some(loaded.policies), fleeting);
+        moment.rollback().await?;
+        drop(client);
+        self.along.lacks(tables.into_iter().filter(|table| !kept.contains(table)));
+        self.publish_lacking().await
     }
 
-    /// Asks parties for terms, by their places. What cannot be kept is not asked.
-    async fn ask_terms(
-        &mut self,
-        oid: Oid,
-        role: &str,
-        terms: &[usize],
-        parties: &[PartyId],
-    ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
-        let none = || vec![vec![Err(NoValue::NotAsked); terms.len()]; parties.len()];
-        let Some(rules) = self.judging.rules.get(&(oid, role.into())) else { return Ok(none()) };
-        let keeps = |term: &usize| rules.keeps_term.get(*term).copied().unwrap_or(false);
-        let asked: Vec<usize> = terms.iter().copied().filter(keeps).collect();
-        let policies = Arc::clone(&rules.loaded.policies);
-        let keeps: Vec<bool> = terms.iter().map(keeps).collect();
-        let query = |term: &usize| policies.terms().get(*term).map(|term| (term.sql(), term.width()));
-        let queries: Vec<(&str, usize)> = asked.iter().filter_map(query).collect();
-        if queries.is_empty() {
-            return Ok(none());
-        }
-        let found = self.ask_parties(oid, role, queries, parties).await?;
-        let spread = |answers: Vec<Answer>| {
-            let mut answers = answers.into_iter();
-            let mut answer = |keeps: &bool| match keeps {
-                true => answers.next().unwrap_or(Err(NoValue::Failed)),
-                false => Err(NoValue::NotAsked),
-            };
-            keeps.iter().map(&mut answer).collect()
+    /// What is to be asked for terms. What is good for a batch of rows only is not asked of those that come.
+    fn question(&self, oid: Oid, role: &str, what: What) -> Option<Question> {
+        let rules = self.judging.rules.get(&(oid, role.into()))?;
+        let terms = rules.loaded.policies.terms();
+        let keeps: Vec<bool> = match &what {
+            What::Renewal(terms) => vec![true; terms.len()],
+            What::Values | What::Call(_) => rules.keeps_term.clone(),
         };
-        Ok(found.into_iter().map(spread).collect())
+        let all: Vec<usize> = match &what {
+            What::Renewal(terms) => terms.clone(),
+            What::Values | What::Call(_) => (0..terms.len()).collect(),
+        };
+        let asked = all.iter().zip(&keeps).filter(|(_, keeps)| **keeps).filter_map(|(at, _)| terms.get(*at));
+        let queries = asked.map(|term| (term.sql().to_owned(), term.width())).collect();
+        Some(Question { what, queries, keeps })
     }
 
-    /// Asks parties, each as far as it is trusted not to hold up the others.
+    /// Asks parties. Those whose answers are not there at once are asked beside the stream: they have none here.
     async fn ask_parties(
         &mut self,
         oid: Oid,
         role: &str,
-        queries: Vec<(&str, usize)>,
+        question: Question,
         parties: &[PartyId],
-    ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+    ) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
+        if question.queries.is_empty() {
+            return Ok(vec![Some(question.spread(Vec::new())); parties.len()]);
+        }
         let nobody = Arc::new(Party { role: role.into(), claims: "{}".into() });
         let known = |id: &PartyId| self.engine.party(oid, *id).map_or(&nobody, |party| party);
         let all: Vec<Arc<Party>> = parties.iter().map(known).map(Arc::clone).collect();
+        self.stats.terms_asked.fetch_add(all.len() as u64, Ordering::Relaxed);
         let trusts: Vec<Trust> = all.iter().map(|party| self.judging.held_up.trust(oid, party)).collect();
-        let of = |wanted: Trust| -> Vec<&Party> {
-            let chosen = all.iter().zip(&trusts).filter(|(_, trust)| **trust == wanted);
-            chosen.map(|(party, _)| &**party).collect()
+        let mut given = {
+            let (shares_plans, passed) = (self.shares_plans, &self.judging.passed);
+            let queries = question.queries.iter().map(|(sql, width)| (&**sql, *width)).collect();
+            let asking = Asking { role, queries, shares_plans, passed };
+            let trusted = all.iter().zip(&trusts).filter(|(_, trust)| **trust == Trust::Full);
+            let trusted: Vec<&Party> = trusted.map(|(party, _)| &**party).collect();
+            compiled::ask_briefly(&self.pool, &asking, &trusted).await?.into_iter()
         };
-        let (shares_plans, passed) = (self.shares_plans, &self.judging.passed);
-        let asking = Asking { role, queries, shares_plans, passed };
-        let mut trusted = compiled::ask(&self.pool, &asking, &of(Trust::Full)).await?.into_iter();
-        let mut others = compiled::ask_each(&self.pool, &asking, &of(Trust::Little)).await?.into_iter();
-        let now = Instant::now();
-        let mut answers = Vec::with_capacity(all.len());
-        for (party, trust) in all.iter().zip(trusts) {
-            let given = match trust {
-                Trust::Full => trusted.next(),
-                Trust::Little => others.next(),
-                Trust::None => None,
+        let (mut answers, mut late) = (Vec::with_capacity(all.len()), Vec::new());
+        for ((id, party), trust) in parties.iter().zip(all).zip(trusts) {
+            let answer = match trust {
+                Trust::Full => given.next().flatten(),
+                Trust::Little => None,
+                Trust::None => Some(vec![Err(NoValue::Failed); question.queries.len()]),
             };
-            let Given { answers: given, is_held_up } = given.unwrap_or_else(|| asking.held_up());
-            if trust != Trust::None {
-                self.judging.held_up.asked(oid, party, is_held_up, now);
+            if answer.is_none() {
+                late.push((*id, party));
             }
-            answers.push(given);
+            answers.push(answer.map(|answer| question.spread(answer)));
+        }
+        if !late.is_empty() {
+            self.ask_beside(oid, role, question, late);
         }
         Ok(answers)
     }
 
     /// Answers the calls of policies that decide for a row. False if there is none that can be answered.
-    pub(super) async fn answer_calls(&mut self, oid: Oid, needs: &[CallNeed]) -> bool {
+    pub(super) async fn answer_calls(&mut self, oid: Oid, needs: Vec<CallNeed>) -> bool {
         let mut is_any = false;
         for need in needs {
-            let Some(query) = self.call(oid, need) else { continue };
-            match self.ask_parties(oid, &need.role, vec![(&query, 1)], &need.need.parties).await {
+            let Some(query) = self.call(oid, &need) else { continue };
+            let need = Arc::new(need);
+            let what = What::Call(Arc::clone(&need));
+            let question = Question { what, queries: vec![(query, 1)], keeps: vec![true] };
+            match self.ask_parties(oid, &need.role, question, &need.need.parties).await {
                 Ok(found) => {
-                    let answers: Vec<Option<Truth>> = found.iter().map(|answers| truth(answers)).collect();
-                    self.engine.answer(oid, need, &answers);
+                    let is_there: HashSet<PartyId> = (need.need.parties.iter().zip(&found))
+                        .filter_map(|(party, answers)| answers.is_some().then_some(*party))
+                        .collect();
+                    let answers: Vec<Option<Truth>> =
+                        found.iter().flatten().map(|answers| truth(answers)).collect();
+                    self.engine.answer(oid, &need.of(|party| is_there.contains(party)), &answers);
                     self.keep_to_memory(oid, &need.role);
                     is_any = true;
                 }
@@ -238,16 +254,37 @@ impl State {
         Some(compiled::call(call.sql(), &columns, &table.name))
     }
 
-    /// A row of a table, or all of it, has changed: what policies read in it is out of date.
+    /// All of a table has changed: what policies read in it is out of date.
     pub(super) fn reads_change(&mut self, table: Oid) {
         self.self_check.void(|open| open.reads.contains(&table));
         self.engine.changed(table);
+    }
+
+    /// A row of a table has changed: what policies read in it is out of date, for those whom the row concerns.
+    pub(super) fn reads_change_of_row(&mut self, row: &Unjudged) {
+        self.self_check.void(|open| open.reads.contains(&row.oid));
+        if !self.engine.is_read(row.oid) {
+            return;
+        }
+        match self.judging.relations.get(&row.oid) {
+            Some(relation) => self.engine.changed_row(&row.change(relation)),
+            None => self.engine.changed(row.oid),
+        }
+    }
+
+    /// A table is described, perhaps anew. If its columns are others now, what policies read in it is too.
+    pub(super) fn describes_read(&mut self, relation: &Arc<Relation>) {
+        let before = self.judging.relations.insert(relation.oid, Arc::clone(relation));
+        if before.is_some_and(|before| before != *relation) && self.engine.is_read(relation.oid) {
+            self.forget_policies();
+        }
     }
 
     /// All policies are compiled again before they judge.
     pub(super) fn forget_policies(&mut self) {
         self.self_check.void_all();
         self.engine.forget_policies();
+        self.along.forget();
         self.judging.rules.clear();
         self.judging.catalog = Catalog::default();
         self.judging.print = None;
@@ -256,7 +293,7 @@ impl State {
     /// Looks whether anything has changed that policies are made of and of which the log does not tell.
     pub(super) async fn recheck_policies(&mut self) -> Result<(), Failed> {
         let Some(known) = self.judging.print else { return Ok(()) };
-        let publications = self.publications.clone().unwrap_or_default();
+        let publications = self.along.reading().to_vec();
         let client = pool::get(&self.pool).await?;
         if compiled::print(&client, &self.judging.catalog, &publications).await? != known {
             self.forget_policies();
@@ -266,7 +303,7 @@ impl State {
 }
 
 /// The answer to a call; `None` if it failed.
-fn truth(answers: &[Answer]) -> Option<Truth> {
+pub(super) fn truth(answers: &[Answer]) -> Option<Truth> {
     let Some(Ok(rows)) = answers.first() else { return None };
     let [row] = rows.as_slice() else { return None };
     let [value] = row.as_slice() else { return None };

@@ -11,7 +11,7 @@ use super::{State, failed::Failed};
 use crate::{
     Notice, SubscribeRequest,
     catalog::{self, Published},
-    pool, publication, subscribe,
+    policy_publication, pool, publication, subscribe,
 };
 
 /// What was found.
@@ -35,15 +35,26 @@ impl State {
     ) -> Result<Refreshed, Failed> {
         self.flush().await;
         let client = pool::get(&self.pool).await?;
-        let names = [&*self.publication, publication::NAME];
-        let publications = catalog::publications(&client, &names).await?;
-        let differs = reading.is_some_and(|reading| *reading != *publications);
+        let names = [&*self.publication, publication::NAME, policy_publication::NAME];
+        let mut publications = catalog::publications(&client, &names).await?;
+        let all = publications.len();
+        if self.publication != policy_publication::NAME {
+            publications.retain(|name| name != policy_publication::NAME);
+        }
+        let has_policies = publications.len() < all;
+        let differs = match reading {
+            None => false,
+            Some(reading) => {
+                let others = reading.iter().filter(|name| *name != policy_publication::NAME || !has_policies);
+                !others.eq(&publications) || self.is_read_wrong(&client, reading, has_policies).await?
+            }
+        };
         self.publications = Some(publications);
         if differs {
             return Ok(Refreshed::Differs);
         }
         let running = reading.is_some();
-        let published = catalog::published(&client, &self.publication).await?;
+        let published = self.read_published(&client).await?;
         self.shares_plans = !catalog::has_immutable_functions(&client).await?;
         if published != self.published {
             self.published = published;
@@ -70,6 +81,7 @@ impl State {
             self.revive().await?;
             self.recheck_rights().await?;
             self.recheck_types().await?;
+            self.publish_lacking().await?;
             self.recheck_policies().await?;
             self.recheck_live().await?;
         }

@@ -155,6 +155,7 @@ impl State {
             access: HashMap::new(),
             counters: self.known.get(&oid).map(|known| Arc::clone(&known.counters)).unwrap_or_default(),
             fingerprint: self.known.get(&oid).and_then(|known| known.fingerprint),
+            is_attached: false,
         };
         self.known.insert(oid, known);
         match self.attach_all(&version.table, &version.relation, version.places.clone()).await {
@@ -203,7 +204,7 @@ impl State {
         };
         self.ready(version.relation.oid).await;
         let matched = self.match_returning(&waiting, position).await;
-        if !matched.is_empty() {
+        if !matched.is_empty() || matched.has_late() {
             self.take(waiting, matched).await;
         }
     }
@@ -219,7 +220,7 @@ impl State {
         for _ in 0..MAX_CALLS {
             let mut matched = of(self);
             let needs = std::mem::take(&mut matched.needs);
-            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, &needs).await {
+            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, needs).await {
                 return matched;
             }
         }

@@ -1,6 +1,9 @@
 //! Row changes: who gets them.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use realtime_changes::{Action, Asked, Match, Question, SubscriptionKey};
 use realtime_pgoutput::{
@@ -27,6 +30,9 @@ use crate::{
 /// Changes that are checked together at most.
 const MAX_WAITING: usize = 256;
 
+/// Changes that wait for the end of their transaction at most. Beyond it parties are asked before the end has come.
+const MAX_UNJUDGED: usize = 2_000;
+
 /// Bytes of changes that wait to be checked at most, give or take one change.
 const MAX_WAITING_BYTES: usize = 1_000_000;
 
@@ -41,6 +47,7 @@ impl State {
         self.transaction = Some(Transaction { xid, commit_time, position: (commit_lsn, 0) });
         self.gone.passed = commit_lsn;
         self.judging.passes(xid);
+        self.along.begins(commit_lsn);
         self.engine.begin();
     }
 
@@ -51,7 +58,7 @@ impl State {
             self.live.commit(transaction.xid, transaction.commit_time);
         }
         self.sink.committed();
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.unjudged.is_empty()
     }
 
     /// Whether a transaction is being read.
@@ -61,7 +68,7 @@ impl State {
 
     /// Whether changes wait to be checked, with no more of their transaction to come.
     pub(in crate::worker) fn is_due(&self) -> bool {
-        self.transaction.is_none() && !self.waiting.is_empty()
+        self.transaction.is_none() && !(self.waiting.is_empty() && self.unjudged.is_empty())
     }
 
     /// Takes a row change. Where its policies read other tables it waits for the end of its transaction: the transaction
@@ -87,27 +94,57 @@ impl State {
             return;
         }
         self.passes(oid);
-        if !failpoints::reach(Point::PolicyTableChanged).await {
-            self.reads_change(oid);
-        }
         let row = Unjudged { action, oid, new, old, transaction };
-        if self.unjudged.is_empty() && !self.engine.may_grow_old(oid) {
+        if !failpoints::reach(Point::PolicyTableChanged).await {
+            self.reads_change_of_row(&row);
+        }
+        if self.along.hides(oid, transaction.position.0) {
+            return;
+        }
+        let is_fleeting = self.engine.is_fleeting(oid);
+        if self.unjudged.is_empty() && !is_fleeting && !self.engine.may_grow_old(oid) {
             self.judge(row).await;
             return;
         }
+        self.awaits_company |= is_fleeting;
         self.unjudged_bytes += row.size();
         self.unjudged.push(row);
-        if self.unjudged.len() >= MAX_WAITING || self.unjudged_bytes >= MAX_WAITING_BYTES {
+        if self.unjudged.len() >= MAX_UNJUDGED || self.unjudged_bytes >= MAX_WAITING_BYTES {
             self.settle_early().await;
         }
     }
 
-    /// The rows that wait for the end of their transaction are judged: it has come.
+    /// The rows that wait for the end of their transaction are judged: it has come. Those for which parties have to be asked
+    /// go on waiting, for those of the transactions that are there already.
     pub(in crate::worker) async fn settle(&mut self) {
+        if !self.awaits_company {
+            self.settle_all().await;
+        }
+    }
+
+    async fn settle_all(&mut self) {
         self.unjudged_bytes = 0;
-        for row in std::mem::take(&mut self.unjudged) {
+        self.awaits_company = false;
+        let rows = std::mem::take(&mut self.unjudged);
+        let fleeting = self.begin_batch(&rows);
+        for row in rows {
             self.judge(row).await;
         }
+        for oid in fleeting {
+            self.engine.end_batch(oid);
+        }
+    }
+
+    /// What was asked for other rows has to be asked anew for these. The tables that this concerns.
+    fn begin_batch(&mut self, rows: &[Unjudged]) -> BTreeSet<Oid> {
+        let fleeting: BTreeSet<Oid> =
+            rows.iter().map(|row| row.oid).filter(|oid| self.engine.is_fleeting(*oid)).collect();
+        for oid in &fleeting {
+            let Some(known) = self.known.get(oid) else { continue };
+            let of_table = rows.iter().filter(|row| row.oid == *oid);
+            self.engine.begin_batch(*oid, of_table.map(|row| row.change(&known.relation)));
+        }
+        fleeting
     }
 
     /// The same before the end has come: what their policies read is asked anew, and has then seen all of the transaction.
@@ -117,14 +154,16 @@ impl State {
                 self.engine.renew(row.oid);
             }
         }
-        self.settle().await;
+        self.settle_all().await;
     }
 
     /// Hands over the changes that wait, in their order, to those who see them. To be called when no more are
     /// expected for now, and before anything that they were matched with changes.
     pub(in crate::worker) async fn flush(&mut self) {
-        if !self.unjudged.is_empty() {
+        if self.transaction.is_some() && !self.unjudged.is_empty() {
             self.settle_early().await;
+        } else {
+            self.settle_all().await;
         }
         self.flush_judged().await;
     }
@@ -150,7 +189,7 @@ impl State {
         self.ready(oid).await;
         let mut matched = self.match_row(&waiting).await;
         self.leave_out_returning(oid, &mut matched);
-        if matched.is_empty() || self.drops() {
+        if matched.is_empty() && !matched.has_late() || self.drops() {
             if self.waiting.is_empty() {
                 self.handed = self.handed.max(transaction.position);
             }
@@ -175,6 +214,10 @@ impl State {
                 matched.confirm(asked);
             }
         }
+        let late = matched.take_late();
+        if !late.is_empty() {
+            self.put_beside(oid, &late, &waiting);
+        }
         waiting.matched = matched;
         self.pass_on(waiting).await;
     }
@@ -185,7 +228,7 @@ impl State {
             let mut matched = self.engine.match_row(&waiting.change(), now());
             let needs = std::mem::take(&mut matched.needs);
             self.count_judged(waiting.relation.oid, matched.judged);
-            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, &needs).await {
+            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, needs).await {
                 self.perhaps_compare(waiting, matched.judged);
                 return matched;
             }

@@ -13,6 +13,7 @@ use tokio::time::{self, Instant};
 use super::{
     State,
     failed::{ASK_AGAIN, Failed},
+    held_up::Trust,
     known::Known,
     waiting::Waiting,
 };
@@ -177,7 +178,8 @@ impl State {
             }
             let place = *places.entry(*id).or_insert_with(|| {
                 let party = self.engine.party(oid, *id)?;
-                if self.troubled.is_barred(oid, party) {
+                let is_held_up = || self.judging.held_up.trust(oid, party) == Trust::None;
+                if self.troubled.is_barred(oid, party) || is_held_up() {
                     return None;
                 }
                 parties.push(Asked { party: Arc::clone(party), rows: Vec::new() });
@@ -240,7 +242,7 @@ impl State {
     }
 
     /// Tells the channels of a party that its policies failed, unless they were told a short while ago.
-    fn withheld(&mut self, oid: Oid, party: PartyId, channels: &HashSet<ChannelId>) {
+    pub(super) fn withheld(&mut self, oid: Oid, party: PartyId, channels: &HashSet<ChannelId>) {
         let Some(party) = self.engine.party(oid, party) else { return };
         let Some((untold, error)) = self.troubled.untold(oid, party, channels) else { return };
         if !untold.is_empty() {

@@ -26,6 +26,7 @@ impl State {
     /// policy. The catalog is then read again, before any row of the table passes.
     pub(in crate::worker) async fn relation(&mut self, relation: Arc<Relation>) {
         self.flush().await;
+        self.describes_read(&relation);
         self.describe_messages(&relation);
         let oid = relation.oid;
         loop {
@@ -55,7 +56,8 @@ impl State {
         if let Some(transaction) = &self.transaction {
             visibility::wait_until_visible(&client, transaction.xid).await?;
         }
-        if !self.publishes(oid) && !self.look_for(&client, &relation).await? {
+        // What is read along for policies is not for clients.
+        if self.along.has(oid) || !self.publishes(oid) && !self.look_for(&client, &relation).await? {
             return Ok(());
         }
         if self.collation_is_c.is_none() {
@@ -72,7 +74,6 @@ impl State {
         self.keep_version(&relation, table.as_ref(), places.as_deref(), &logged, &key);
         catalog::load_types(&client, &mut self.types, relation.columns.iter().map(|column| column.type_oid))
             .await?;
-        drop(client);
         let secured = table.as_ref().filter(|table| table.row_security);
         let counters = secured.map(|table| self.stats.relations.of(&table.schema, &table.name));
         let known = Known {
@@ -83,22 +84,48 @@ impl State {
             key,
             access: HashMap::new(),
             fingerprint,
+            is_attached: false,
         };
+        if self.is_known(&client, &known).await? {
+            return Ok(());
+        }
+        drop(client);
         self.known.insert(oid, known);
         self.self_check.void(|open| open.oid == oid);
-        match table {
-            Some(table) => self.attach_all(&table, &relation, places.unwrap_or_default()).await,
-            None => Ok(()),
+        if let Some(table) = table {
+            self.attach_all(&table, &relation, places.unwrap_or_default()).await?;
         }
+        if let Some(known) = self.known.get_mut(&oid) {
+            known.is_attached = true;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing of a table is new, its policies and the rights of roles included: ANALYZE has it described anew.
+    async fn is_known(&self, client: &Client, described: &Known) -> Result<bool, Failed> {
+        let oid = described.relation.oid;
+        let Some(known) = self.known.get(&oid).filter(|known| known.is_attached) else { return Ok(false) };
+        let is_same = known.relation == described.relation
+            && known.table == described.table
+            && known.logged == described.logged
+            && known.key == described.key
+            && known.fingerprint == described.fingerprint
+            && known.fingerprint.is_some();
+        if !is_same {
+            return Ok(false);
+        }
+        let pairs: Vec<(&str, Oid)> = known.access.keys().map(|role| (&**role, oid)).collect();
+        let accesses = catalog::role_accesses(client, &pairs).await?;
+        Ok(known.access.values().zip(&accesses).all(|(known, access)| Some(&**known) == access.as_ref()))
     }
 
     /// Looks whether a table is published that was not known to be: it was just added, or is of the publication of
     /// messages.
     async fn look_for(&mut self, client: &Client, relation: &Relation) -> Result<bool, Failed> {
-        self.published = catalog::published(client, &self.publication).await?;
+        self.published = self.read_published(client).await?;
         self.differs = true;
         let found = self.publishes(relation.oid);
-        if !found && !self.messages.contains_key(&relation.oid) {
+        if !found && !self.messages.contains_key(&relation.oid) && !self.along.has(relation.oid) {
             let (schema, table) = (&relation.schema, &relation.name);
             tracing::warn!(
                 code = "UnexpectedMessageReceived",

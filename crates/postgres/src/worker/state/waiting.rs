@@ -83,6 +83,17 @@ impl Waiting {
 }
 
 impl Unjudged {
+    /// The change, of a table as it was described.
+    pub(super) fn change<'a>(&'a self, relation: &'a Relation) -> Change<'a> {
+        Change {
+            action: self.action,
+            relation,
+            new: self.new.as_ref(),
+            old: self.old.as_ref(),
+            commit_time: self.transaction.commit_time,
+        }
+    }
+
     /// About how many bytes it holds.
     pub(super) fn size(&self) -> usize {
         size_of::<Self>() + bytes(self.new.as_ref(), self.old.as_ref())

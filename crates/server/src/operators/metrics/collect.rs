@@ -299,7 +299,7 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
     for shown in shown {
         family.add(&["rate_limited", &shown.name], shown.counters.database.dropped.load(load) as f64);
     }
-    let numbers: [(&'static Family, DatabaseNumber); 22] = [
+    let numbers: [(&'static Family, DatabaseNumber); 24] = [
         (&f::POLLER_EXCEPTION, |stats| stats.sessions_lost.get()),
         (&f::POLLER_PREPARE_EXCEPTION, |stats| stats.session_failures.get()),
         (&f::CHANGES_DISPATCH, |stats| stats.deliveries.load(Ordering::Relaxed)),
@@ -308,6 +308,7 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
         (&f::CHANGES_QUESTIONS, |stats| stats.questions.load(Ordering::Relaxed)),
         (&f::CHANGES_CHECKS, |stats| stats.checks.load(Ordering::Relaxed)),
         (&f::CHANGES_JUDGED, |stats| stats.judged.load(Ordering::Relaxed)),
+        (&f::CHANGES_TERMS_ASKED, |stats| stats.terms_asked.load(Ordering::Relaxed)),
         (&f::CHANGES_CHECK_ROUNDS, |stats| stats.check_times.count()),
         (&f::CHANGES_CHECK_SECONDS, |stats| stats.check_times.sum()),
         (&f::LIVE_RESULTS, |stats| stats.live_results.load(Ordering::Relaxed)),

@@ -143,6 +143,8 @@ families! {
         "Compiled verdicts that the database was asked about too, by table";
     CHANGES_MISMATCH = Counter "realtime_changes_mismatch" ["relation", "tenant"] / 1.0
         "Compiled verdicts that the database contradicted, by table: should be 0";
+    CHANGES_TERMS_ASKED = Counter "realtime_changes_terms_asked" ["tenant"] / 1.0
+        "Roles and claims that were asked for what policies compare rows with";
     CHANGES_CHECK_ROUNDS = Counter "realtime_changes_check_rounds" ["tenant"] / 1.0
         "Times the database was asked who sees rows";
     CHANGES_CHECK_SECONDS = Counter "realtime_changes_check_seconds" ["tenant"] / 1e6

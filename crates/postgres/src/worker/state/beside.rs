@@ -1,0 +1,264 @@
+//! Parties whose answers are slow in coming: they are asked beside the stream. Their rows wait meanwhile, each party's in a
+//! lane of its own, in order; nobody else's do.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use deadpool_postgres::Pool;
+use realtime_changes::{Answered, CallNeed, ChannelId, Party, PartyId, SubscriptionKey, policy::Answer};
+use realtime_pgoutput::Oid;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+use tracing::Instrument as _;
+
+use super::{State, judging::now, lanes::Kept, policies::truth, waiting::Waiting};
+use crate::{
+    Notice,
+    visibility::{
+        Failure, Passed,
+        compiled::{self, Asking, Given},
+    },
+};
+
+/// Rows of a lane at most.
+const MAX_ROWS: usize = 1_000;
+
+/// Questions that are under way at once: the stream needs connections too.
+const AT_ONCE: usize = 2;
+
+/// What is asked of parties.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) what: What,
+    /// The queries, and how many columns each has.
+    pub(super) queries: Vec<(String, usize)>,
+    /// For each of the terms: whether there is a query for it.
+    pub(super) keeps: Vec<bool>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    /// All terms.
+    Values,
+    /// These terms, by their places.
+    Renewal(Vec<usize>),
+    Call(Arc<CallNeed>),
+}
+
+impl Question {
+    /// The answers by term.
+    pub(super) fn spread(&self, answers: Vec<Answer>) -> Vec<Answer> {
+        let mut answers = answers.into_iter();
+        let mut answer = |keeps: &bool| match keeps {
+            true => answers.next().unwrap_or(Err(realtime_changes::policy::NoValue::Failed)),
+            false => Err(realtime_changes::policy::NoValue::NotAsked),
+        };
+        self.keeps.iter().map(&mut answer).collect()
+    }
+}
+
+/// Some parties, and what they are asked.
+#[derive(Debug)]
+struct Job {
+    number: u64,
+    oid: Oid,
+    role: Box<str>,
+    question: Question,
+    parties: Vec<(PartyId, Arc<Party>)>,
+    shares_plans: bool,
+    passed: Passed,
+}
+
+/// What a party has answered.
+#[derive(Debug)]
+pub(in crate::worker) struct Late {
+    job: Arc<Job>,
+    /// Its place among the parties of the job.
+    at: usize,
+    given: Given,
+}
+
+/// What is asked beside the stream, and the lanes of those who are asked.
+#[derive(Debug)]
+pub(super) struct Beside {
+    lanes: HashMap<(Oid, Arc<Party>), VecDeque<(Arc<Kept>, Vec<SubscriptionKey>)>>,
+    tell: mpsc::UnboundedSender<Late>,
+    told: mpsc::UnboundedReceiver<Late>,
+    permits: Arc<Semaphore>,
+    jobs: u64,
+}
+
+impl Default for Beside {
+    fn default() -> Self {
+        let (tell, told) = mpsc::unbounded_channel();
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Self { lanes: HashMap::new(), tell, told, permits, jobs: 0 }
+    }
+}
+
+impl Beside {
+    /// The next answer; never while there is none. Cancel safe.
+    pub(super) async fn answer(&mut self) -> Late {
+        match self.told.recv().await {
+            Some(late) => late,
+            // It is told to by itself.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn ask(&self, pool: Pool, job: Job) {
+        let (tell, permits) = (self.tell.clone(), Arc::clone(&self.permits));
+        let work = async move {
+            let job = Arc::new(job);
+            let asking = Asking {
+                role: &job.role,
+                queries: job.question.queries.iter().map(|(sql, width)| (&**sql, *width)).collect(),
+                shares_plans: job.shares_plans,
+                passed: &job.passed,
+            };
+            let parties: Vec<&Party> = job.parties.iter().map(|(_, party)| &**party).collect();
+            let told = |at, given| tell.send(Late { job: Arc::clone(&job), at, given }).is_ok();
+            tokio::select! {
+                () = compiled::ask_beside(&pool, &permits, &asking, &parties, told) => {}
+                () = tell.closed() => {}
+            }
+        };
+        tokio::spawn(work.in_current_span());
+    }
+
+    /// Whether rows of a table wait.
+    pub(super) fn has_lanes(&self, oid: Oid) -> bool {
+        !self.lanes.is_empty() && self.lanes.keys().any(|(of, _)| *of == oid)
+    }
+
+    /// All rows of a table, or of all, are not delivered any more: the subscriptions that waited for them.
+    pub(super) fn forget(&mut self, of: Option<Oid>) -> Vec<(Oid, SubscriptionKey)> {
+        let gone = self.lanes.extract_if(|(oid, _), _| of.is_none_or(|of| of == *oid));
+        gone.flat_map(|((oid, _), rows)| {
+            rows.into_iter().flat_map(|(_, keys)| keys).map(move |key| (oid, key)).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+}
+
+impl State {
+    /// Asks parties beside the stream.
+    pub(super) fn ask_beside(
+        &mut self,
+        oid: Oid,
+        role: &str,
+        question: Question,
+        parties: Vec<(PartyId, Arc<Party>)>,
+    ) {
+        self.beside.jobs += 1;
+        let number = self.beside.jobs;
+        for (id, _) in &parties {
+            self.engine.ask_beside(oid, role, *id, number);
+        }
+        let (shares_plans, passed) = (self.shares_plans, self.judging.passed.clone());
+        let job = Job { number, oid, role: role.into(), question, parties, shares_plans, passed };
+        self.beside.ask(self.pool.clone(), job);
+    }
+
+    /// Takes the answer of a party, and delivers what has waited for it.
+    pub(super) async fn answered_late(&mut self, Late { job, at, given }: Late) {
+        let (oid, role) = (job.oid, &*job.role);
+        let Some((id, party)) = job.parties.get(at) else { return };
+        if self.engine.party(oid, *id) != Some(party) {
+            return;
+        }
+        if self.engine.answered(oid, role, *id, job.number) == Answered::InTime {
+            let Given { answers, is_held_up } = given;
+            self.judging.held_up.asked(oid, party, is_held_up, Instant::now());
+            if is_held_up {
+                self.troubled.failed(oid, party, &Failure::slow());
+            } else {
+                for channel in self.troubled.mended(oid, party) {
+                    self.sink.notice(channel, Notice::Subscribed);
+                }
+            }
+            self.take_late(&job, *id, answers);
+            self.keep_to_memory(oid, role);
+        }
+        self.deliver_late(oid).await;
+    }
+
+    fn take_late(&mut self, job: &Job, id: PartyId, answers: Vec<Answer>) {
+        let (oid, role) = (job.oid, &*job.role);
+        let answers = job.question.spread(answers);
+        match &job.question.what {
+            What::Values => {
+                let Some(policies) = self.engine.policies(oid, role).map(Arc::clone) else { return };
+                self.engine.put_values(oid, role, id, policies.values(&answers));
+            }
+            What::Renewal(terms) => {
+                let answers = terms.iter().copied().zip(answers).collect();
+                self.engine.renew_late(oid, role, id, answers);
+            }
+            What::Call(need) => {
+                let need = need.of(|party| *party == id);
+                self.engine.answer(oid, &need, &[truth(&answers)]);
+            }
+        }
+    }
+
+    /// Rows wait for parties that are asked beside the stream.
+    pub(super) fn put_beside(&mut self, oid: Oid, late: &[(PartyId, SubscriptionKey)], waiting: &Waiting) {
+        for of_party in late.chunk_by(|a, b| a.0 == b.0) {
+            let Some((id, _)) = of_party.first() else { continue };
+            let Some(party) = self.engine.party(oid, *id).map(Arc::clone) else { continue };
+            let keys: Vec<SubscriptionKey> = of_party.iter().map(|(_, key)| *key).collect();
+            let lane = self.beside.lanes.entry((oid, Arc::clone(&party))).or_default();
+            let kept = if lane.len() < MAX_ROWS { self.aside.keep(waiting) } else { None };
+            match kept {
+                Some(kept) => lane.push_back((kept, keys)),
+                None => {
+                    let channels = keys
+                        .iter()
+                        .filter_map(|key| self.engine.channel(oid, *key))
+                        .collect::<Vec<ChannelId>>();
+                    self.troubled.failed(oid, &party, &Failure::full());
+                    self.withheld(oid, *id, &channels.into_iter().collect());
+                }
+            }
+        }
+    }
+
+    /// Delivers what has waited for parties of a table that have answered by now.
+    pub(super) async fn deliver_late(&mut self, oid: Oid) {
+        if !self.beside.has_lanes(oid) {
+            return;
+        }
+        let settled = |(of, party): &&(Oid, Arc<Party>)| *of == oid && self.engine.is_settled(oid, party);
+        let names: Vec<(Oid, Arc<Party>)> = self.beside.lanes.keys().filter(settled).cloned().collect();
+        for name in names {
+            for (kept, keys) in self.beside.lanes.remove(&name).unwrap_or_default() {
+                let mut waiting = kept.waiting.again();
+                for key in keys {
+                    let matched = self.engine.match_one(&waiting.change(), key, now());
+                    waiting.matched.join(matched);
+                }
+                if !waiting.matched.is_empty() {
+                    self.pass_on(waiting).await;
+                }
+            }
+        }
+    }
+
+    /// Rows of a table, or of all, that waited are not delivered, and that is told.
+    pub(super) fn clear_beside(&mut self, of: Option<Oid>) {
+        let waited = self.beside.forget(of);
+        let mut channels: Vec<ChannelId> =
+            waited.iter().filter_map(|(oid, key)| self.engine.channel(*oid, *key)).collect();
+        channels.sort_unstable();
+        channels.dedup();
+        for channel in channels {
+            let text = "Row level security takes too long: changes that waited for it were not delivered";
+            self.sink.notice(channel, Notice::gap("RlsPolicyError", text));
+        }
+    }
+}

@@ -321,12 +321,13 @@ async fn everybody_gets_what_select_shows() -> Result<()> {
     let first = number("REALTIME_TEST_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
     for seed in first..first + number("REALTIME_TEST_SEEDS").unwrap_or(1) {
         println!("REALTIME_TEST_SEED={seed}");
-        run(seed).await?;
+        println!("{}", run(seed).await?);
     }
     Ok(())
 }
 
-async fn run(seed: u64) -> Result<()> {
+/// What was compared.
+async fn run(seed: u64) -> Result<String> {
     let mut dice = Dice(StdRng::seed_from_u64(seed));
     let options = ServerOptions::default()
         // Steps follow each other faster than a tenant may have events.
@@ -391,11 +392,11 @@ async fn run(seed: u64) -> Result<()> {
         }
     }
     let checked = server.metric("realtime_changes_compared").await?;
-    println!("{compared} verdicts, {visible} visible; the server compared {checked} of its own");
+    let told = format!("{compared} verdicts, {visible} visible; the server compared {checked} of its own");
     ensure!(visible > 500 && checked > 50.0, "too little happened");
     ensure!(
         server.metric("realtime_changes_mismatch").await? == 0.0,
         "seed {seed}: a false alarm, or a true one"
     );
-    Ok(())
+    Ok(told)
 }

@@ -11,7 +11,8 @@ use crate::live::Source;
 /// What a binding has.
 #[derive(Debug)]
 pub(crate) struct Held {
-    pub(crate) keeper: Keeper,
+    /// Shared by all who have the same.
+    pub(crate) keeper: Arc<Keeper>,
     pub(crate) view: Arc<RowView>,
     pub(crate) source: Arc<Source>,
 }

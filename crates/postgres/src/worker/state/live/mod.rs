@@ -248,7 +248,7 @@ impl Live {
     /// Takes a binding to its result that has rows already, from another handle of the database.
     fn inherit(&mut self, binding: Arc<Binding>, source: Arc<Source>, held: Held) {
         let identity = Identity::of(&binding, &source);
-        let mut group = Group::new(held.keeper, vec![binding], Stage::Moved);
+        let mut group = Group::new(Arc::unwrap_or_clone(held.keeper), vec![binding], Stage::Moved);
         if !view::of(&source).has_key_of(&held.view) {
             self.send_left(&group.keeper.clear(), &group.to, &held.view, &held.source);
         }
@@ -266,11 +266,17 @@ impl Live {
         let _ = time::timeout(END_LIMIT, ending).await;
         for kept in self.results.values_mut() {
             let (view, source) = (Arc::clone(&kept.view), Arc::clone(&kept.source));
-            let names: Vec<Name> = kept.bindings().map(|binding| binding.name()).collect();
-            for name in names {
-                let Some(group) = kept.take(name) else { continue };
-                let (view, source) = (Arc::clone(&view), Arc::clone(&source));
-                self.heirloom.keep(name.0, name.1, Held { keeper: group.keeper, view, source });
+            let mut groups = std::mem::take(&mut kept.newcomers);
+            if let Some(keeper) = kept.keeper.take() {
+                groups.push(Group::new(keeper, std::mem::take(&mut kept.members), Stage::Complete));
+            }
+            for Group { keeper, to, .. } in groups {
+                let keeper = Arc::new(keeper);
+                for binding in to {
+                    let (keeper, view, source) =
+                        (Arc::clone(&keeper), Arc::clone(&view), Arc::clone(&source));
+                    self.heirloom.keep(binding.channel, binding.id, Held { keeper, view, source });
+                }
             }
         }
     }

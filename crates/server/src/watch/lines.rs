@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{Told, frames::Record};
+use super::{frames::Record, told::Told};
 
 /// A line. Keys that have no meaning for its type are left out.
 #[derive(Debug, Default, Serialize)]

@@ -5,26 +5,22 @@
 
 mod asked;
 mod draw;
+mod error;
 mod frames;
 mod lines;
 mod rows;
 mod screen;
 mod session;
+mod told;
 
 use std::io::IsTerminal as _;
 
 use tokio::sync::mpsc;
 
-pub use self::asked::Asked;
-use self::session::Told;
+pub use self::{asked::Asked, error::WatchError};
 
 /// Messages that were read and not shown yet. The socket waits beyond that.
 const UNSHOWN: usize = 1_024;
-
-/// Why it cannot go on. `Display` is for the person who has started it.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct WatchError(String);
 
 /// Shows rows until `stop` is done or nobody reads the output any more.
 ///

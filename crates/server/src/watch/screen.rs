@@ -10,9 +10,9 @@ use tokio::{
 };
 
 use super::{
-    Told,
     draw::{self, Canvas, State},
     rows::Rows,
+    told::Told,
 };
 
 /// Between two drawings: a flood of changes is drawn as often as eyes can follow.

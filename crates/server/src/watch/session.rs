@@ -11,8 +11,10 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Asked, WatchError,
-    frames::{self, Change, Incoming},
+    asked::Asked,
+    error::WatchError,
+    frames::{self, Incoming},
+    told::Told,
 };
 
 /// Pauses between connections.
@@ -25,21 +27,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Between two heartbeats; each has to be answered before the next. The server closes a socket that says nothing for 60
 /// seconds.
 const HEARTBEAT: Duration = Duration::from_secs(20);
-
-/// What is heard of a server.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// The channel is joined: all rows come again.
-    Joined,
-    /// A row has entered, changed or left.
-    Change(Box<Change>),
-    /// All rows have come.
-    Complete { rows: Option<u64> },
-    /// Something that a person may want to know.
-    Notice { status: String, message: String },
-    /// There is no connection. The next attempt comes after the pause.
-    Lost { why: String, pause: Duration },
-}
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 

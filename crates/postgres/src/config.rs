@@ -88,6 +88,8 @@ pub struct DatabaseConfig {
     pub old_server: bool,
     /// What the answers that policies are asked for may take, over all databases that share it.
     pub policy_memory: Arc<PolicyMemory>,
+    /// How long others' rows wait for parties that are asked what their policies compare rows with.
+    pub policy_wait: Duration,
     /// Tables that policies read and that are not published are published for the server alone, where its role may.
     pub policy_publication: bool,
     /// The other nodes: one of them reads the database for all.
@@ -122,6 +124,7 @@ impl Default for DatabaseConfig {
             silence_limit: Duration::from_secs(300),
             old_server: false,
             policy_memory: Arc::default(),
+            policy_wait: Duration::from_millis(200),
             policy_publication: true,
             sharing: None,
             prepare: None,

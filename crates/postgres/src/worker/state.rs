@@ -27,6 +27,7 @@ mod waiting;
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use along::Along;
@@ -101,6 +102,8 @@ pub(super) struct State {
     policies: PolicyCache,
     /// Policies that are compiled.
     judging: Judging,
+    /// How long rows wait for parties that are asked.
+    policy_wait: Duration,
     /// The memory that they take.
     policy_share: Share,
     troubled: Troubled,
@@ -153,6 +156,7 @@ impl State {
             handed: Position::default(),
             policies: PolicyCache::default(),
             judging: Judging::default(),
+            policy_wait: config.policy_wait,
             policy_share: Share::new(Arc::clone(&config.policy_memory)),
             troubled: Troubled::default(),
             waiting: Vec::new(),

@@ -78,6 +78,8 @@ pub struct Settings {
     pub resume_delay: Duration,
     /// The memory for what policies were asked for.
     pub policy_memory: Arc<PolicyMemory>,
+    /// How long rows wait for users who are asked (`POLICY_WAIT_MS`).
+    pub policy_wait: Duration,
     /// Whether tables that policies read are published for the server (`POLICY_PUBLICATION`).
     pub policy_publication: bool,
     /// When partitions of stored messages are made and dropped.
@@ -143,6 +145,7 @@ impl Settings {
             policy_memory: Arc::new(PolicyMemory::new(
                 env.integer::<usize>("POLICY_CACHE_MB")?.saturating_mul(1 << 20),
             )),
+            policy_wait: env.millis("POLICY_WAIT_MS")?,
             policy_publication: env.one_of("POLICY_PUBLICATION", true, &[("auto", true), ("off", false)])?,
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),

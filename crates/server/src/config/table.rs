@@ -107,6 +107,7 @@ pub const GROUPS: &[Group] = &[
         integer("REPLICATION_IDLE_STOP_MS", "idle_stop_ms", "600000", "milliseconds", "How long the log is read after the last subscriber or listener has gone"),
         integer("RESUME_DELAY_MS", "resume_delay_ms", "5000", "milliseconds", "How long after the start an existing permanent slot is read, so that clients can come back first"),
         integer("POLICY_CACHE_MB", "policy_cache_mb", "256", "megabytes", "Memory for what policies were asked for, on this node; where it is not enough the database is asked about each row"),
+        integer("POLICY_WAIT_MS", "policy_wait_ms", "200", "milliseconds", "How long row changes wait for a user who is asked what policies compare rows with; then only the user's own rows wait"),
         words("POLICY_PUBLICATION", "policy_publication", "auto", &["auto", "off"], "`auto`: tables that policies read and that `DB_PUBLICATION` lacks are published as `supabase_realtime_policies`, for the server alone, where its role may"),
         integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "How long the replication connection may be silent before a new one is made; 0 for any time"),
     ]},

@@ -231,7 +231,7 @@ impl Node {
         let silence_limit = self.settings.replication_watchdog;
         let policy_memory = Arc::clone(&self.settings.policy_memory);
         let resume_delay = self.settings.resume_delay;
-        let policy_publication = self.settings.policy_publication;
+        let (policy_publication, policy_wait) = (self.settings.policy_publication, self.settings.policy_wait);
         DatabaseConfig {
             prepare,
             sharing,
@@ -239,6 +239,7 @@ impl Node {
             resume_delay,
             policy_memory,
             policy_publication,
+            policy_wait,
             ..config
         }
     }

@@ -110,6 +110,8 @@ pub struct DatabaseConfig {
     pub journal: JournalBounds,
     /// What is done about rows under row-level security.
     pub row_security: RowSecurity,
+    /// How long others' rows wait for parties that are asked what their policies compare rows with.
+    pub policy_wait: Duration,
     /// Tables that policies read and that are not published are published for the server alone, where its role may.
     pub policy_publication: bool,
     /// The other nodes: one of them reads the database for all.
@@ -147,6 +149,7 @@ impl Default for DatabaseConfig {
             live: LiveSettings::default(),
             journal: JournalBounds { bytes: 64 << 20, age: Duration::from_secs(120) },
             row_security: RowSecurity::default(),
+            policy_wait: Duration::from_millis(200),
             policy_publication: true,
             sharing: None,
             prepare: None,

@@ -141,6 +141,8 @@ impl Server {
                 ("CHANNEL_ERROR_BACKOFF_MS", "0"),
                 ("TENANT_MAX_CONCURRENT_USERS", "100000"),
                 ("LOG_FORMAT", "text"),
+                // Tests wait for rows in the order in which they were written, on a machine that may be busy.
+                ("POLICY_WAIT_MS", "5000"),
             ])
             .envs(env)
             .stdin(Stdio::null())

@@ -36,6 +36,7 @@ mod watching;
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use along::Along;
@@ -114,6 +115,8 @@ pub(super) struct State {
     policies: PolicyCache,
     /// Policies that are compiled.
     judging: Judging,
+    /// How long rows wait for parties that are asked.
+    policy_wait: Duration,
     /// The memory that they take.
     policy_share: Share,
     /// Verdicts of theirs that the database is asked about too.
@@ -179,6 +182,7 @@ impl State {
             handed: Position::default(),
             policies: PolicyCache::default(),
             judging: Judging::default(),
+            policy_wait: config.policy_wait,
             policy_share: Share::new(Arc::clone(&config.policy_memory)),
             self_check: SelfCheck::new(config.row_security.check_every),
             troubled: Troubled::default(),

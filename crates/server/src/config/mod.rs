@@ -84,6 +84,8 @@ pub struct Settings {
     pub journal: JournalBounds,
     /// What is done about rows under row-level security.
     pub row_security: RowSecurity,
+    /// How long rows wait for users who are asked (`POLICY_WAIT_MS`).
+    pub policy_wait: Duration,
     /// Whether tables that policies read are published for the server (`POLICY_PUBLICATION`).
     pub policy_publication: bool,
     /// When partitions of stored messages are made and dropped.
@@ -155,6 +157,7 @@ impl Settings {
                 check_every: env.integer("POLICY_CHECK_EVERY")?,
                 drop_unjudged_deletes: env.text("DELETE_UNJUDGED").as_deref() == Some("drop"),
             },
+            policy_wait: env.millis("POLICY_WAIT_MS")?,
             policy_publication: env.one_of("POLICY_PUBLICATION", true, &[("auto", true), ("off", false)])?,
             janitor: janitor(env)?,
             metrics_secret: env.text("METRICS_JWT_SECRET").map(SecretString::from),

@@ -233,7 +233,7 @@ impl Node {
         let (resume_delay, journal) = (self.settings.resume_delay, self.settings.journal);
         let live = self.settings.live.clone();
         let row_security = self.settings.row_security;
-        let policy_publication = self.settings.policy_publication;
+        let (policy_publication, policy_wait) = (self.settings.policy_publication, self.settings.policy_wait);
         DatabaseConfig {
             prepare,
             sharing,
@@ -244,6 +244,7 @@ impl Node {
             journal,
             row_security,
             policy_publication,
+            policy_wait,
             ..config
         }
     }

@@ -26,9 +26,6 @@ use crate::{
     },
 };
 
-/// How long the stream waits for parties that are asked together: others' rows wait as long.
-const BRIEFLY: Duration = Duration::from_millis(200);
-
 /// How long the queries of parties may take that are asked beside the stream, each group of them.
 const ALONE: Duration = Duration::from_millis(500);
 
@@ -65,7 +62,7 @@ pub(crate) struct Given {
     pub(crate) is_held_up: bool,
 }
 
-/// The answers of parties, as far as they are there at once. From the first round trip on that takes too long there are
+/// The answers of parties, as far as they are there within a time limit for each round trip. From the first round trip on that takes too long there are
 /// none.
 ///
 /// # Errors
@@ -74,11 +71,12 @@ pub(crate) async fn ask_briefly(
     pool: &Pool,
     asking: &Asking<'_>,
     parties: &[&Party],
+    limit: Duration,
 ) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
     let block = question::question(&asking.queries, asking.shares_plans);
     let mut given = Vec::with_capacity(parties.len());
     for chunk in parties.chunks(PARTIES) {
-        match some(pool, asking, &block, chunk, BRIEFLY).await {
+        match some(pool, asking, &block, chunk, limit).await {
             Ok(answers) => given.extend(answers.into_iter().map(Some)),
             Err(error) if !is_of_one(&error) => return Err(error),
             Err(_) => break,

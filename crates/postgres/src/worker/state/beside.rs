@@ -2,8 +2,9 @@
 //! lane of its own, in order; nobody else's do.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use deadpool_postgres::Pool;
@@ -11,7 +12,7 @@ use realtime_changes::{Answered, CallNeed, ChannelId, Party, PartyId, Subscripti
 use realtime_pgoutput::Oid;
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::Instant,
+    time::{self, Instant},
 };
 use tracing::Instrument as _;
 
@@ -29,6 +30,12 @@ const MAX_ROWS: usize = 1_000;
 
 /// Questions that are under way at once: the stream needs connections too.
 const AT_ONCE: usize = 2;
+
+/// How long rows wait until their channels are told.
+const DELAYED_AFTER: Duration = Duration::from_secs(5);
+
+/// What they are told.
+const DELAYED: &str = "Row changes are delayed: what row-level security depends on has not been answered for 5 seconds, perhaps because of a lock in the database";
 
 /// What is asked of parties.
 #[derive(Debug, Clone)]
@@ -77,9 +84,8 @@ struct Job {
 #[derive(Debug)]
 pub(in crate::worker) struct Late {
     job: Arc<Job>,
-    /// Its place among the parties of the job.
-    at: usize,
-    given: Given,
+    /// The place of a party of the job, and what it has given. `None`: all of it takes long.
+    given: Option<(usize, Given)>,
 }
 
 /// What is asked beside the stream, and the lanes of those who are asked.
@@ -88,6 +94,8 @@ pub(super) struct Beside {
     lanes: HashMap<(Oid, Arc<Party>), VecDeque<(Arc<Kept>, Vec<SubscriptionKey>)>>,
     tell: mpsc::UnboundedSender<Late>,
     told: mpsc::UnboundedReceiver<Late>,
+    /// The lanes whose channels know that rows are late.
+    told_late: HashSet<(Oid, Arc<Party>)>,
     permits: Arc<Semaphore>,
     jobs: u64,
 }
@@ -96,7 +104,7 @@ impl Default for Beside {
     fn default() -> Self {
         let (tell, told) = mpsc::unbounded_channel();
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Self { lanes: HashMap::new(), tell, told, permits, jobs: 0 }
+        Self { lanes: HashMap::new(), tell, told, told_late: HashSet::new(), permits, jobs: 0 }
     }
 }
 
@@ -121,10 +129,19 @@ impl Beside {
                 passed: &job.passed,
             };
             let parties: Vec<&Party> = job.parties.iter().map(|(_, party)| &**party).collect();
-            let told = |at, given| tell.send(Late { job: Arc::clone(&job), at, given }).is_ok();
+            let told =
+                |at, given| tell.send(Late { job: Arc::clone(&job), given: Some((at, given)) }).is_ok();
+            let delayed = async {
+                loop {
+                    time::sleep(DELAYED_AFTER).await;
+                    if tell.send(Late { job: Arc::clone(&job), given: None }).is_err() {
+                        return;
+                    }
+                }
+            };
             tokio::select! {
                 () = compiled::ask_beside(&pool, &permits, &asking, &parties, told) => {}
-                () = tell.closed() => {}
+                () = delayed => {}
             }
         };
         tokio::spawn(work.in_current_span());
@@ -137,6 +154,7 @@ impl Beside {
 
     /// All rows of a table, or of all, are not delivered any more: the subscriptions that waited for them.
     pub(super) fn forget(&mut self, of: Option<Oid>) -> Vec<(Oid, SubscriptionKey)> {
+        self.told_late.retain(|(oid, _)| of.is_some_and(|of| of != *oid));
         let gone = self.lanes.extract_if(|(oid, _), _| of.is_none_or(|of| of == *oid));
         gone.flat_map(|((oid, _), rows)| {
             rows.into_iter().flat_map(|(_, keys)| keys).map(move |key| (oid, key)).collect::<Vec<_>>()
@@ -165,7 +183,8 @@ impl State {
     }
 
     /// Takes the answer of a party, and delivers what has waited for it.
-    pub(super) async fn answered_late(&mut self, Late { job, at, given }: Late) {
+    pub(super) async fn answered_late(&mut self, Late { job, given }: Late) {
+        let Some((at, given)) = given else { return self.tell_delayed(&job) };
         let (oid, role) = (job.oid, &*job.role);
         let Some((id, party)) = job.parties.get(at) else { return };
         if self.engine.party(oid, *id) != Some(party) {
@@ -236,7 +255,11 @@ impl State {
         let settled = |(of, party): &&(Oid, Arc<Party>)| *of == oid && self.engine.is_settled(oid, party);
         let names: Vec<(Oid, Arc<Party>)> = self.beside.lanes.keys().filter(settled).cloned().collect();
         for name in names {
-            for (kept, keys) in self.beside.lanes.remove(&name).unwrap_or_default() {
+            let is_told = self.beside.told_late.remove(&name);
+            let rows = self.beside.lanes.remove(&name).unwrap_or_default();
+            let keys = rows.iter().flat_map(|(_, keys)| keys).filter(|_| is_told);
+            let told = self.channels(oid, keys.copied());
+            for (kept, keys) in rows {
                 let mut waiting = kept.waiting.again();
                 for key in keys {
                     let matched = self.engine.match_one(&waiting.change(), key, now());
@@ -246,7 +269,34 @@ impl State {
                     self.pass_on(waiting).await;
                 }
             }
+            if !told.is_empty() {
+                self.flush_judged().await;
+            }
+            for channel in told {
+                self.sink.notice(channel, Notice::Subscribed);
+            }
         }
+    }
+
+    /// Tells the channels whose rows wait for the parties of a job, once.
+    fn tell_delayed(&mut self, job: &Job) {
+        for (_, party) in &job.parties {
+            let name = (job.oid, Arc::clone(party));
+            let Some(rows) = self.beside.lanes.get(&name) else { continue };
+            let channels = self.channels(job.oid, rows.iter().flat_map(|(_, keys)| keys).copied());
+            if channels.is_empty() || !self.beside.told_late.insert(name) {
+                continue;
+            }
+            tracing::warn!(code = "ChangesDelayed", "row changes are delayed; the database does not answer");
+            for channel in channels {
+                self.sink.notice(channel, Notice::warning("ChangesDelayed", DELAYED));
+            }
+        }
+    }
+
+    /// The channels of some subscriptions of a table, each once.
+    fn channels(&self, oid: Oid, keys: impl Iterator<Item = SubscriptionKey>) -> BTreeSet<ChannelId> {
+        keys.filter_map(|key| self.engine.channel(oid, key)).collect()
     }
 
     /// Rows of a table, or of all, that waited are not delivered, and that is told.

@@ -190,7 +190,7 @@ impl State {
             let asking = Asking { role, queries, shares_plans, passed };
             let trusted = all.iter().zip(&trusts).filter(|(_, trust)| **trust == Trust::Full);
             let trusted: Vec<&Party> = trusted.map(|(party, _)| &**party).collect();
-            compiled::ask_briefly(&self.pool, &asking, &trusted).await?.into_iter()
+            compiled::ask_briefly(&self.pool, &asking, &trusted, self.policy_wait).await?.into_iter()
         };
         let (mut answers, mut late) = (Vec::with_capacity(all.len()), Vec::new());
         for ((id, party), trust) in parties.iter().zip(all).zip(trusts) {

@@ -127,6 +127,15 @@ impl State {
         self.awaits_company = false;
         let rows = std::mem::take(&mut self.unjudged);
         let fleeting = self.begin_batch(&rows);
+        if !fleeting.is_empty() {
+            for oid in &fleeting {
+                self.ready(*oid).await;
+            }
+            // What was asked by its text has to be what the policies mean by now: tables may have changed their names.
+            if self.recheck_policies().await.is_err() {
+                self.forget_policies();
+            }
+        }
         for row in rows {
             self.judge(row).await;
         }

@@ -10,7 +10,6 @@ use realtime_pgoutput::{
     message::{Message, Relation, UnixMicros},
 };
 use rustc_hash::FxHashSet;
-use tokio::time::Instant;
 
 use super::{
     State,
@@ -66,7 +65,7 @@ impl State {
         let (xid, commit_time) = (transaction.xid, transaction.commit_time);
         let size = bytes.len();
         let item = Item { version, xid, commit_time, bytes };
-        let now = Instant::now().into_std();
+        let now = self.history.begun.elapsed();
         self.history.journal.push(position, commit_time, now, size, item);
     }
 
@@ -95,7 +94,8 @@ impl State {
 
     /// Forgets what is too old.
     pub(in crate::worker) fn prune_history(&mut self) {
-        self.history.journal.prune(Instant::now().into_std());
+        let now = self.history.begun.elapsed();
+        self.history.journal.prune(now);
         let bytes = self.history.journal.bytes() as u64;
         self.stats.journal_bytes.store(bytes, Ordering::Relaxed);
     }

@@ -10,6 +10,7 @@ use realtime_pgoutput::{
     message::{Relation, UnixMicros},
 };
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
 use super::returning::Returning;
 
@@ -47,6 +48,8 @@ pub(super) struct Item {
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) journal: Journal<Item>,
+    /// What its clock counts from.
+    pub(super) begun: Instant,
     /// The tables as they were described last.
     pub(super) versions: FxHashMap<Oid, Arc<Version>>,
     pub(super) returning: Returning,
@@ -56,6 +59,7 @@ impl History {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             journal: Journal::new(bounds),
+            begun: Instant::now(),
             versions: FxHashMap::default(),
             returning: Returning::default(),
         }

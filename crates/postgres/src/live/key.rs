@@ -78,7 +78,10 @@ impl Keys {
 mod tests {
     use super::{super::node::Shown, *};
 
-    fn keys(views: &[(Oid, &[Oid], &[(i16, Oid, i16)])]) -> Keys {
+    /// A view, what it selects from, and what it shows of that.
+    type View<'a> = (Oid, &'a [Oid], &'a [(i16, Oid, i16)]);
+
+    fn keys(views: &[View<'_>]) -> Keys {
         let mut keys = Keys::default();
         keys.put_key(1, vec![1]);
         keys.put_key(2, vec![2, 1]);

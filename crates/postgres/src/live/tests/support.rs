@@ -97,7 +97,7 @@ impl Live {
     /// The texts of the columns that are read, for each row; `~` for nothing.
     pub(super) async fn texts(&self, parameters: Json) -> Result<Vec<String>> {
         let source = self.look(parameters).await?;
-        Ok(self.read(&source).await?.iter().map(|row| texts(row)).collect())
+        Ok(self.read(&source).await?.iter().map(texts).collect())
     }
 }
 

@@ -8,9 +8,10 @@ mod functions;
 mod plpgsql;
 mod queries;
 mod ties;
+mod uses;
 
 pub(super) use queries::has_plain_clauses;
-pub(super) use ties::Tie;
+pub(super) use uses::Tie;
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,7 @@ pub struct Reads {
     /// What else it may depend on, of which the log does not tell: an answer is good for one batch of rows only.
     pub unwatched: Option<Box<str>>,
     /// Where its rows are told apart by whose they are.
-    uses: ties::AllUses,
+    uses: uses::AllUses,
 }
 
 impl Reads {

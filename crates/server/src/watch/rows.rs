@@ -1,12 +1,10 @@
 //! The rows as a client keeps them, with marks for what has just happened to them. Pure: time is given.
 
-use std::{
-    cmp::Ordering,
-    time::{Duration, Instant},
-};
+use std::cmp::Ordering;
 
 use realtime_changes::OrderBy;
 use serde_json::Value;
+use tokio::time::{Duration, Instant};
 
 use super::frames::{Change, Record};
 
@@ -165,7 +163,7 @@ impl Rows {
     fn compare(&self, a: &Record, b: &Record) -> Ordering {
         let by = |by: &OrderBy| {
             let value = |record: &Record| {
-                let raw = record.get(&*by.column)?;
+                let raw = record.get(&by.column)?;
                 serde_json::from_str::<Value>(raw).ok().filter(|value| !value.is_null())
             };
             let nulls_first = by.nulls_first.unwrap_or(by.descending);

@@ -1,12 +1,12 @@
 //! The rows on a terminal, redrawn in place.
 
-use std::{io::Write as _, time::Instant};
+use std::io::Write as _;
 
 use realtime_changes::OrderBy;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time,
+    time::{self, Instant},
 };
 
 use super::{

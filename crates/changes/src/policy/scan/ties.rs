@@ -4,65 +4,18 @@
 //! another value can be left out of the table without any answer changing, and a change of the table concerns only the
 //! parties that have the value of the row. A row of somebody else's can at most raise.
 
-use std::collections::BTreeMap;
-
-use realtime_pgoutput::Oid;
 use sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, JoinConstraint,
     JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
 };
 
-use super::{Facts, Scanner, Source};
-use crate::{
-    policy::{
-        catalog::{Collation, Relation},
-        parse,
-        read::{family_of, unnested},
-        types,
-    },
-    value::Family,
+use super::{Facts, Scanner, Source, uses::Tie};
+use crate::policy::{
+    catalog::{Collation, Relation},
+    parse,
+    read::{family_of, unnested},
+    types,
 };
-
-/// An equality between a column of a table and something that the claims alone decide.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::policy) struct Tie {
-    /// The column.
-    pub(in crate::policy) column: Box<str>,
-    /// How its values are compared.
-    pub(in crate::policy) family: Family,
-    /// The expression that it is equal.
-    pub(in crate::policy) text: Box<str>,
-}
-
-/// How a table is read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Uses {
-    /// How many FROM clauses have it.
-    count: usize,
-    /// The equalities of those that demand one.
-    ties: Vec<Tie>,
-}
-
-/// How tables are read, by `pg_class.oid`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct AllUses(BTreeMap<Oid, Uses>);
-
-impl AllUses {
-    /// A FROM clause has a table.
-    pub(super) fn count(&mut self, table: Oid) {
-        self.0.entry(table).or_default().count += 1;
-    }
-
-    fn tie(&mut self, table: Oid, tie: Tie) {
-        self.0.entry(table).or_default().ties.push(tie);
-    }
-
-    /// The tables that are read in no other way than by equalities, and these.
-    pub(super) fn tied(&self) -> impl Iterator<Item = (Oid, &[Tie])> {
-        let tied = self.0.iter().filter(|(_, uses)| uses.ties.len() == uses.count);
-        tied.map(|(table, uses)| (*table, &*uses.ties))
-    }
-}
 
 impl<'c> Scanner<'c> {
     /// Notes which tables of a FROM clause, whose names are in the frame that is open, are tied to the claims.

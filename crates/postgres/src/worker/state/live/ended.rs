@@ -28,8 +28,8 @@ impl Live {
     /// Rows leave.
     pub(super) fn send_left(&self, keys: &[Box<[u8]>], to: &[Arc<Binding>], view: &RowView, source: &Source) {
         let at = now();
-        let left = |key: &Box<[u8]>| (Action::Delete, view.left(&values(key), at, &source.types));
-        let rows: Vec<(Action, Bytes)> = keys.iter().map(left).collect();
+        let left = |key: &[u8]| (Action::Delete, view.left(&values(key), at, &source.types));
+        let rows: Vec<(Action, Bytes)> = keys.iter().map(|key| left(key)).collect();
         send(&*self.sink, to, &rows, false);
     }
 

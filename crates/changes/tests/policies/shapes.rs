@@ -147,7 +147,7 @@ pub const SHAPES: [Shape; 11] = [
             ("public.has_role(other, 'a')", Call),
             ("public.role_in(other) = 'a'", Call),
             ("auth.uid() = owner or public.is_member(other)", Call),
-            ("private.opaque(id)", Asked),
+            ("private.opaque(id)", Call),
         ],
     },
     Shape {

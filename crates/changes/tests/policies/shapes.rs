@@ -147,7 +147,7 @@ pub const SHAPES: [Shape; 11] = [
             ("public.has_role(other, 'a')", Call),
             ("public.role_in(other) = 'a'", Call),
             ("auth.uid() = owner or public.is_member(other)", Call),
-            ("private.opaque(id)", Asked),
+            ("private.opaque(id)", Call),
         ],
     },
     Shape {
@@ -157,7 +157,7 @@ pub const SHAPES: [Shape; 11] = [
         policies: &[
             ("exists (select 1 from public.members m where m.room_id = rooms.id and public.is_member(m.room_id))", Compiled),
             ("exists (select 1 from public.members m where m.team_id > rooms.n and public.is_member(m.room_id))", Call),
-            ("exists (select 1 from public.members m where private.opaque(m.room_id) and m.team_id >= rooms.n)", Asked),
+            ("exists (select 1 from public.members m where private.opaque(m.room_id) and m.team_id >= rooms.n)", Call),
         ],
     },
     Shape {

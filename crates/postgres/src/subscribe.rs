@@ -14,7 +14,7 @@ use realtime_pgoutput::{Oid, TypeRegistry};
 use crate::{
     LiveSettings, SubscribeRequest,
     catalog::{self, Published},
-    live::{self, Bounds, Kind, LiveRefusal},
+    live::{self, Bounds, LiveRefusal},
     pool,
     request::Found,
     sqlstate,
@@ -186,16 +186,15 @@ async fn found(
     id: u32,
     spec: Arc<SubscriptionSpec>,
 ) -> Result<Found, SubscribeRefusal> {
-    let no_table = || SubscribeRefusal::NoTable(spec.context());
-    let looked = live::look(pool, publication, &spec, &request.role, Bounds::of(settings)).await;
-    let source = match looked {
-        Ok(source) => source,
-        Err(LiveRefusal::Unpublished { .. }) if spec.live.is_none() => return Err(no_table()),
-        Err(refusal) => return Err(refusal.told(spec.context())),
-    };
-    if spec.live.is_none() && matches!(source.kind, Kind::Table | Kind::Partitioned) {
-        return Err(no_table());
+    if spec.live.is_none() {
+        match live::is_view(pool, &spec).await {
+            Ok(true) => {}
+            Err(error @ LiveRefusal::Unavailable(_)) => return Err(error.told(spec.context())),
+            Ok(false) | Err(_) => return Err(SubscribeRefusal::NoTable(spec.context())),
+        }
     }
+    let looked = live::look(pool, publication, &spec, &request.role, Bounds::of(settings)).await;
+    let source = looked.map_err(|refusal| refusal.told(spec.context()))?;
     let spec = match &spec.live {
         Some(_) => spec,
         None => Arc::new(SubscriptionSpec { live: Some(LiveSpec::default()), ..(*spec).clone() }),

@@ -84,6 +84,16 @@ pub(crate) async fn look(
     Ok(looked.source(Found { plan, literals, key, has_own_key, closure, unpublished, unlogged, types }))
 }
 
+/// Whether a binding means a view, materialized or not.
+///
+/// # Errors
+/// [`LiveRefusal`] when the database cannot be asked, or when there is no such relation.
+pub(crate) async fn is_view(pool: &Pool, spec: &SubscriptionSpec) -> Result<bool, LiveRefusal> {
+    let client = pool::get(pool).await?;
+    let (_, kind, _) = relation(&client, spec).await?;
+    Ok(matches!(kind, Kind::View | Kind::Materialized))
+}
+
 /// The relation that is meant.
 async fn relation(client: &Client, spec: &SubscriptionSpec) -> Result<(Oid, Kind, String), LiveRefusal> {
     let (NamePattern::Exact(schema), NamePattern::Exact(table)) = (&spec.schema, &spec.table) else {

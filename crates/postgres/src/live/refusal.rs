@@ -81,11 +81,6 @@ impl LiveRefusal {
             other => SubscribeRefusal::raised(context, &other.to_string()),
         }
     }
-
-    /// Whether trying again later may help.
-    pub(crate) const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
-    }
 }
 
 impl<E: Into<NoAnswer>> From<E> for LiveRefusal {

@@ -220,7 +220,6 @@ async fn maps_are_what_select_shows() -> Result<()> {
     println!("REALTIME_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let db = TestDb::new().await?;
-    db.sql("create publication supabase_realtime").await?;
     db.sql(SCHEMA).await?;
     let options = ServerOptions::default()
         .env("TENANT_MAX_EVENTS_PER_SECOND", "1000000")

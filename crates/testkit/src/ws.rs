@@ -104,7 +104,7 @@ impl Socket {
         for (name, value) in headers {
             request.headers_mut().insert(*name, HeaderValue::from_str(value)?);
         }
-        match time::timeout(PATIENCE, connect_async(request)).await? {
+        match time::timeout(PATIENCE, Box::pin(connect_async(request))).await? {
             Ok((stream, _)) => {
                 let spoken = time::Instant::now();
                 Ok(Ok(Self { stream, version, next_ref: 0, seen: VecDeque::new(), spoken }))

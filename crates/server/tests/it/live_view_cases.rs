@@ -303,12 +303,12 @@ async fn a_query_that_does_not_end_holds_up_nobody() -> Result<()> {
     let server = Server::start(BINARY, &db, options).await?;
     let mut paced = LiveClient::one(&server, "anon", view("paced", json!({})), &["id"]).await?;
     let mut plain = LiveClient::one(&server, "anon", view("plain", json!({})), &["id"]).await?;
-    let mut told = 0;
-    for body in [
+    let bodies = [
         "begin perform pg_sleep(100); return true; end",
         "begin loop begin perform pg_sleep(100); exception when query_canceled then null; end; end loop; end",
         "begin loop begin for n in 1 .. 1000000 loop null; end loop; exception when others or query_canceled then null; end; end loop; end",
-    ] {
+    ];
+    for (told, body) in bodies.into_iter().enumerate() {
         db.sql(&format!(
             "create or replace function public.pace() returns bool language plpgsql stable as $$ {body} $$;
              update public.orders set note = 'slow {told}'"
@@ -324,7 +324,6 @@ async fn a_query_that_does_not_end_holds_up_nobody() -> Result<()> {
         db.sql("create or replace function public.pace() returns bool language plpgsql stable as $$ begin return true; end $$").await?;
         paced.has(&select(&db, "select id, note from public.orders", &["id"]).await?).await?;
         paced.systems.clear();
-        told += 1;
         until("its sessions have ended", async || {
             let sql = "select count(*) = 0 from pg_stat_activity where datname = current_database()
                 and state <> 'idle' and query ~ 'live_rows' and pid <> pg_backend_pid()";

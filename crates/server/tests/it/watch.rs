@@ -161,14 +161,14 @@ impl Terminal {
         let mut buffer = vec![0; 4096];
         loop {
             let drawings: Vec<&str> = self.seen.split("\x1b[H").skip(1).collect();
-            let drawn = drawings
+            let mut drawn = drawings
                 .iter()
                 .filter_map(|drawing| drawing.split_once("\x1b[J"))
                 .map(|(drawing, _)| plain(drawing));
             if drawn.clone().any(|drawing| drawing == lines) {
                 return Ok(());
             }
-            let last = drawn.last();
+            let last = drawn.next_back();
             let count = time::timeout_at(limit, self.output.read(&mut buffer)).await;
             let count = count.with_context(|| format!("{lines:?} were not shown, but {last:?}"))??;
             ensure!(count > 0, "it ended: {}", self.seen);

@@ -7,7 +7,7 @@ use tokio::{
 
 use super::TenantDatabase;
 use crate::{
-    ConnectError, PolicyReport, pool, publication,
+    ConnectError, PolicyReport, policy_publication, pool, publication,
     visibility::compiled::{self, Watching},
     worker::Command,
 };
@@ -26,9 +26,15 @@ impl TenantDatabase {
         let watching = time::timeout(WORKER_LIMIT, self.watching()).await.ok().flatten().unwrap_or_default();
         let client = pool::get(self.pool()?).await?;
         let stats = &self.inner.stats.relations;
-        compiled::explain(&client, publication, &[publication, publication::NAME], &watching, stats)
-            .await
-            .map_err(|error| ConnectError::from_code(error.code(), pool::describe(&error)))
+        compiled::explain(
+            &client,
+            publication,
+            &[publication, publication::NAME, policy_publication::NAME],
+            &watching,
+            stats,
+        )
+        .await
+        .map_err(|error| ConnectError::from_code(error.code(), pool::describe(&error)))
     }
 
     /// Which tables are watched. `None`: nobody has watched any.

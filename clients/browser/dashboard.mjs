@@ -55,7 +55,7 @@ await run(async (browser) => {
 
   await page.click('text=Policies of published tables')
   await shows(/of_members\s+compiled/)
-  await shows(/is_member\(\) is plpgsql and more than one query: write the membership as a subquery/)
+  await shows(/is_member\(\) is plpgsql with statements that are not read, such as SQL that it puts together/)
   await checkAccessibility(page, 'policies')
   await picture(page, 'policies')
   await page.click('#theme')

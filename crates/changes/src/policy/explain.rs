@@ -110,8 +110,8 @@ fn unwatched(name: &str, catalog: &Catalog) -> String {
     let own = functions.iter().find(|function| *function.schema != *"pg_catalog");
     match own.map(|function| &*function.language) {
         Some("plpgsql") => format!(
-            "{name}() is plpgsql and more than one query: write the membership as a subquery, or the function as \
-             begin return …; end, and it will be compiled"
+            "{name}() is plpgsql with statements that are not read, such as SQL that it puts together: write the \
+             membership as a subquery, and it will be compiled"
         ),
         Some("sql") => format!(
             "what {name}() reads could not be told from its body: write the membership as a subquery, and it will be \

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use realtime_codes::ErrorCode;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor},
@@ -128,7 +129,7 @@ pub(super) struct System {
 }
 
 /// Codes of results that are ended for good.
-const ENDED: [&str; 2] = ["LiveResultTooLarge", "LiveKeyNotUnique"];
+const ENDED: [&str; 2] = [ErrorCode::LiveResultTooLarge.as_str(), ErrorCode::LiveKeyNotUnique.as_str()];
 
 impl System {
     /// Whether no more rows will come, whatever happens.

@@ -27,7 +27,6 @@ fn every() -> ServerOptions {
 /// The server is made to overlook that a membership ends. It finds out that it shows rows that nobody may see, names the
 /// policy, and asks the database about it from then on.
 #[tokio::test]
-#[ignore = "no difference is concluded since memberships renew only those whom they concern: to be mended"]
 async fn a_wrong_verdict_is_found_and_its_policy_asked() -> Result<()> {
     let options = every().env("FAILPOINTS", "policy_table_changed=error");
     let (server, db) =

@@ -111,7 +111,7 @@ impl State {
     /// Whether the catalog is as it was when the row was judged.
     async fn stands(&mut self, open: &Open) -> Result<bool, Failed> {
         let Some(known) = self.known.get(&open.oid) else { return Ok(false) };
-        let publications = self.publications.clone().unwrap_or_default();
+        let publications = self.along.reading().to_vec();
         let client = pool::get(&self.pool).await?;
         let print = compiled::print(&client, &self.judging.catalog, &publications).await?;
         let access = catalog::role_access(&client, &open.role, open.oid).await?;

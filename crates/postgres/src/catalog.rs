@@ -11,6 +11,8 @@ use realtime_pgoutput::{
 };
 use tokio_postgres::{Error, Row, types::ToSql};
 
+use crate::published::published;
+
 /// The rows of a query, which is prepared once on each connection.
 async fn rows(client: &Client, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
     let statement = client.prepare_cached(sql).await?;
@@ -27,12 +29,15 @@ pub(crate) struct Published {
 
 /// The tables of a publication, in a fixed order; none if there is no such publication.
 pub(crate) async fn published(client: &Client, publication: &str) -> Result<Vec<Published>, Error> {
-    const SQL: &str = "select c.oid, n.nspname::text, c.relname::text
-        from pg_catalog.pg_publication_tables p
-        join pg_catalog.pg_namespace n on n.nspname = p.schemaname
-        join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
-        where p.pubname = $1
-        order by c.oid";
+    const SQL: &str = concat!(
+        "select c.oid, n.nspname::text, c.relname::text from ",
+        published!(),
+        " t
+        join pg_catalog.pg_class c on c.oid = t.oid
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where t.pubname = $1
+        order by c.oid"
+    );
     let rows = rows(client, SQL, &[&publication]).await?;
     rows.iter()
         .map(|row| Ok(Published { oid: row.try_get(0)?, schema: row.try_get(1)?, name: row.try_get(2)? }))

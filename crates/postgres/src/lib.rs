@@ -27,6 +27,7 @@ mod pool;
 mod prepare;
 mod private;
 mod publication;
+mod published;
 mod questions;
 mod quote;
 mod replay;

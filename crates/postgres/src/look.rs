@@ -7,17 +7,22 @@ use tokio_postgres::{Client, Error};
 
 use crate::{
     ConnectError, DatabaseConfig, Origin, pool,
+    published::published,
     schema::{self, Planned},
 };
 
 /// Name of the connection.
 const APPLICATION: &str = "realtime_dashboard";
 
-const SERVER: &str = "select pg_catalog.version(), pg_catalog.current_setting('wal_level'),
+const SERVER: &str = concat!(
+    "select pg_catalog.version(), pg_catalog.current_setting('wal_level'),
         pg_catalog.current_setting('max_connections'),
         (select count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend'),
-        (select count(*) from pg_catalog.pg_publication_tables where pubname = $1),
-        exists (select from pg_catalog.pg_publication where pubname = $1)";
+        (select count(*) from ",
+    published!(),
+    " t where t.pubname = $1),
+        exists (select from pg_catalog.pg_publication where pubname = $1)"
+);
 
 /// A standby has no current position of its own; what it has received is as far as it can tell.
 const SLOTS: &str = "select s.slot_name::text, s.plugin::text, s.active, s.temporary, s.wal_status,

@@ -7,7 +7,7 @@ use deadpool_postgres::{ClientWrapper as Client, Pool};
 use realtime_pgoutput::{Lsn, Oid};
 use tokio_postgres::{Error, error::SqlState};
 
-use crate::{ConnectError, pool};
+use crate::{ConnectError, pool, published::published};
 
 /// Its name.
 pub(crate) const NAME: &str = "supabase_realtime_policies";
@@ -17,13 +17,15 @@ const LOCK_LIMIT: Duration = Duration::from_millis(100);
 
 /// Whether the publication has to be made, and may be: some policy of a published table reads another table, or calls a
 /// function that may. `$1` is the main publication, `$2` ours.
-const IS_TO_BE_MADE: &str = r"select not exists (select from pg_catalog.pg_publication where pubname = $2)
+const IS_TO_BE_MADE: &str = concat!(
+    "select not exists (select from pg_catalog.pg_publication where pubname = $2)
         and not pg_catalog.pg_is_in_recovery()
         and pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
         and exists (
-            select from pg_catalog.pg_publication_tables t
-            join pg_catalog.pg_namespace n on n.nspname = t.schemaname
-            join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+            select from ",
+    published!(),
+    r" t
+            join pg_catalog.pg_class c on c.oid = t.oid
             join pg_catalog.pg_policy p on p.polrelid = c.oid and p.polcmd::text in ('r', '*')
             join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
             where t.pubname = $1 and c.relrowsecurity and (
@@ -33,7 +35,8 @@ const IS_TO_BE_MADE: &str = r"select not exists (select from pg_catalog.pg_publi
                     join pg_catalog.pg_language l on l.oid = f.prolang
                     join pg_catalog.pg_namespace fn on fn.oid = f.pronamespace
                     where f.oid = d.refobjid and l.lanname not in ('c', 'internal') and (fn.nspname <> 'auth'
-                        or coalesce(pg_catalog.pg_get_function_sqlbody(f.oid), f.prosrc) ~* '\mfrom\M'))))";
+                        or coalesce(pg_catalog.pg_get_function_sqlbody(f.oid), f.prosrc) ~* '\mfrom\M'))))"
+);
 
 /// What a table has to be: one that stands alone, whose rows have a replica identity. Without that PostgreSQL refuses
 /// updates and deletes of a published table.
@@ -50,8 +53,7 @@ macro_rules! is_suitable {
 /// Whether the main publication, `$2`, has a table.
 macro_rules! is_in_main {
     () => {
-        "exists (select from pg_catalog.pg_publication_tables t
-            where t.pubname = $2 and t.schemaname = n.nspname and t.tablename = c.relname)"
+        concat!("exists (select from ", published!(), " t where t.pubname = $2 and t.oid = c.oid)")
     };
 }
 

@@ -2,6 +2,8 @@
 
 use tokio_postgres::{Client, Error};
 
+use crate::published::published;
+
 /// Its name. An original that comes back finds it and keeps it.
 pub(crate) const NAME: &str = "supabase_realtime_messages_publication";
 
@@ -22,12 +24,17 @@ pub(crate) enum State {
 
 /// Looks at it. Every table it publishes must be of schema `realtime` and called `messages` or `messages_…`.
 pub(crate) async fn state(client: &Client) -> Result<State, Error> {
-    const SQL: &str = "select count(t.tablename),
-            coalesce(bool_and(t.schemaname = 'realtime' and t.tablename ~ '^messages(_|$)'), false)
+    const SQL: &str = concat!(
+        "select count(t.oid), coalesce(bool_and(n.nspname = 'realtime' and c.relname ~ '^messages(_|$)'), false)
         from pg_catalog.pg_publication p
-        left join pg_catalog.pg_publication_tables t on t.pubname = p.pubname
+        left join ",
+        published!(),
+        " t on t.pubname = p.pubname
+        left join pg_catalog.pg_class c on c.oid = t.oid
+        left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where p.pubname = $1
-        group by p.oid";
+        group by p.oid"
+    );
     let Some(row) = client.query_opt(SQL, &[&NAME]).await? else { return Ok(State::Absent) };
     let (tables, right): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
     Ok(if tables > 0 && right { State::Right } else { State::Wrong })

@@ -7,6 +7,7 @@ use rustc_hash::FxHashSet;
 use tokio_postgres::{Error, Row, types::Type};
 
 use super::key::Keys;
+use crate::published::published;
 
 /// All that a relation reads for a role. `$1` is the relation, `$2` the role, `$3` the publication.
 ///
@@ -68,18 +69,18 @@ const CLOSURE: &str = "with recursive reached (classid, objid, userid, by_policy
     )";
 
 /// The relations among it: with their kinds, what is published of them, their keys and the rules of views.
-const RELATIONS: &str = ", found (oid, by_policy) as (
+const RELATIONS: &str = concat!(
+    ", found (oid, by_policy) as (
         select f.objid, bool_and(f.by_policy) from reached f where f.classid = 'pg_class'::regclass group by f.objid
     ), told as (
-        select pc.oid,
-            bool_or(p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate
-                and to_jsonb(t) ->> 'rowfilter' is null) as wholly
-        from pg_publication_tables t
+        select t.oid,
+            bool_or(p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate and not t.is_filtered) as wholly
+        from ",
+    published!(),
+    " t
         join pg_publication p on p.pubname = t.pubname
-        join pg_namespace n on n.nspname = t.schemaname
-        join pg_class pc on pc.relnamespace = n.oid and pc.relname = t.tablename
         where t.pubname = $3::text
-        group by pc.oid
+        group by t.oid
     )
     select c.oid, concat(quote_ident(n.nspname), '.', quote_ident(c.relname)), c.relkind::text,
         c.relpersistence::text, found.by_policy,
@@ -100,7 +101,8 @@ const RELATIONS: &str = ", found (oid, by_policy) as (
     join pg_class c on c.oid = found.oid
     join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'm', 'f')
-    order by c.oid";
+    order by c.oid"
+);
 
 /// Whether functions among it are not known to read nothing: those whose bodies are texts that say where from, or that
 /// make statements of texts.

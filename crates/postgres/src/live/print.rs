@@ -8,9 +8,12 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
+use crate::published::published;
+
 /// Numbers that change when a relation does: its name, owner, options and grants, columns and their grants, rule,
 /// policies, keys, children, what is published of it.
-const PRINTS: &str = "select c.oid, hashtextextended(concat_ws('/',
+const PRINTS: &str = concat!(
+    "select c.oid, hashtextextended(concat_ws('/',
             c.xmin, n.xmin, c.relrowsecurity, c.relforcerowsecurity,
             (select string_agg(concat_ws(':', a.attnum, a.xmin), ',' order by a.attnum)
              from pg_attribute a where a.attrelid = c.oid and a.attnum > 0),
@@ -23,11 +26,14 @@ const PRINTS: &str = "select c.oid, hashtextextended(concat_ws('/',
              from pg_index i where i.indrelid = c.oid and (i.indisprimary or i.indisunique)),
             (select string_agg(i.inhrelid::text, ',' order by i.inhrelid)
              from pg_inherits i where i.inhparent = c.oid),
-            (select string_agg(t::text, ',' order by t.schemaname, t.tablename)
-             from pg_publication_tables t
-             where t.pubname = $2::text and t.schemaname = n.nspname and t.tablename = c.relname)), 0)
+            (select string_agg(concat_ws(' ', t.oid, t.is_filtered), ',')
+             from ",
+    published!(),
+    " t
+             where t.pubname = $2::text and t.oid = c.oid)), 0)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = any($1)";
+    where c.oid = any($1)"
+);
 
 /// Numbers that change when anything does that [`Source`](super::Source) was made of, by relation, in no order. A relation
 /// that is gone has none.

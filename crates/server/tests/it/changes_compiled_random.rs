@@ -316,7 +316,6 @@ async fn watching(server: &Server, (who, role): (&str, &str)) -> Result<Socket> 
 }
 
 #[tokio::test]
-#[ignore = "a change is missing with REALTIME_TEST_SEED=629534466984: to be mended"]
 async fn everybody_gets_what_select_shows() -> Result<()> {
     let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
     let first = number("REALTIME_TEST_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));

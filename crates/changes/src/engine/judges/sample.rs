@@ -34,7 +34,8 @@ impl Judges {
         let decided: Vec<(&Judge, &Sight<PartyId>)> = self
             .0
             .iter()
-            .filter(|judge| judge.stale.is_empty() && !judge.parties.is_empty())
+            // Where answers cannot be kept the log does not tell when they change: a later one proves nothing.
+            .filter(|judge| judge.fleeting.is_empty() && !judge.parties.is_empty())
             .filter_map(|judge| match &judge.state {
                 State::Compiled(sight) => Some((judge, sight)),
                 State::Unknown | State::Asked => None,
@@ -47,10 +48,10 @@ impl Judges {
             Some(at) if dice & 1 == 0 => *candidates.get(at)?,
             _ => *judge.parties.keys().nth(place(dice.rotate_right(1), judge.parties.len())?)?,
         };
-        if judge.new.contains(&party) {
+        if judge.is_out_of_date(party) || judge.late.contains_key(&party) {
             return None;
         }
-        let is_found = candidates.binary_search(&party).is_ok();
+        let is_found = candidates.contains(&party);
         let shown = |now: UnixMicros| {
             let mut seen = Seen::default();
             if is_found {

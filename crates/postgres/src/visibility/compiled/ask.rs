@@ -35,6 +35,9 @@ const LOCKED: u32 = 3;
 /// How often a group is asked again that waits for a lock: some minutes.
 const WAITS: u32 = 1_000;
 
+/// How often a group is asked again whose session ended: mostly somebody else ended it.
+const ENDED: u32 = 2;
+
 /// Pause before a group is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -62,8 +65,8 @@ pub(crate) struct Given {
     pub(crate) is_held_up: bool,
 }
 
-/// The answers of parties, as far as they are there within a time limit for each round trip. From the first round trip on that takes too long there are
-/// none.
+/// The answers of parties, as far as they are there within a time limit for each round trip. From the first round trip on
+/// that takes too long there are none.
 ///
 /// # Errors
 /// When the database cannot be asked at all.
@@ -76,7 +79,7 @@ pub(crate) async fn ask_briefly(
     let block = question::question(&asking.queries, asking.shares_plans);
     let mut given = Vec::with_capacity(parties.len());
     for chunk in parties.chunks(PARTIES) {
-        match some(pool, asking, &block, chunk, limit).await {
+        match unbroken(pool, asking, &block, chunk, limit).await {
             Ok(answers) => given.extend(answers.into_iter().map(Some)),
             Err(error) if !is_of_one(&error) => return Err(error),
             Err(_) => break,
@@ -102,7 +105,7 @@ pub(crate) async fn ask_beside(
         let group = parties.get(from..to).unwrap_or_default();
         let Ok(permit) = permits.acquire().await else { return };
         let begun = Instant::now();
-        let given = some(pool, asking, &block, group, ALONE).await;
+        let given = unbroken(pool, asking, &block, group, ALONE).await;
         drop(permit);
         let answers = match given {
             Ok(answers) => answers.into_iter().map(Given::of).collect(),
@@ -170,6 +173,23 @@ impl Asking<'_> {
     /// Of a party that has no answers.
     fn none(&self) -> Vec<Answer> {
         vec![Err(NoValue::Failed); self.queries.len()]
+    }
+}
+
+/// Asks some parties. If their session ends it is tried again: whose policies end it does so again.
+async fn unbroken(
+    pool: &Pool,
+    asking: &Asking<'_>,
+    block: &str,
+    parties: &[&Party],
+    limit: Duration,
+) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+    let mut ended = 0;
+    loop {
+        match some(pool, asking, block, parties, limit).await {
+            Err(NoAnswer::Query(error)) if is_ended(&error) && ended < ENDED => ended += 1,
+            given => return given,
+        }
     }
 }
 

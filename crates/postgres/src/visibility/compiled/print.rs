@@ -8,10 +8,13 @@ use realtime_changes::policy::Catalog;
 use realtime_pgoutput::Oid;
 use tokio_postgres::Error;
 
+use crate::published::published;
+
 /// A number that changes when anything does that compiled policies were made of: the functions and relations of the names
 /// that the compiler looked for, columns and policies of these relations, roles and their memberships, rights on schemas,
 /// types, labels of enums, operators, what is published.
-const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/',
+const PRINT: &str = concat!(
+    "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/',
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' order by p.oid)
          from pg_catalog.pg_proc p where p.proname = any($1)),
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relname, c.relnamespace, c.relkind, c.relpersistence,
@@ -36,25 +39,30 @@ const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/'
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.xmin), ',' order by r.oid)
          from pg_catalog.pg_publication_rel r
          join pg_catalog.pg_publication p on p.oid = r.prpubid where p.pubname = any($3)),
-        (select pg_catalog.string_agg(p::text, ',' order by p.pubname, p.schemaname, p.tablename)
-         from pg_catalog.pg_publication_tables p where p.pubname = any($3)),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.pubname, t.oid, t.is_filtered), ','
+                order by t.pubname, t.oid)
+         from ",
+    published!(),
+    " t where t.pubname = any($3)),
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.oid, e.xmin), ',' order by e.oid)
          from pg_catalog.pg_enum e),
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', o.oid, o.xmin), ',' order by o.oid)
          from pg_catalog.pg_operator o where o.oid >= 16384)
-    ), 0)";
+    ), 0)"
+);
 
 /// Those of some tables whose every change comes with the log.
-const KEPT: &str = "select distinct c.oid
-    from pg_catalog.pg_publication_tables t
+const KEPT: &str = concat!(
+    "select distinct c.oid from ",
+    published!(),
+    " t
     join pg_catalog.pg_publication p on p.pubname = t.pubname
-    join pg_catalog.pg_namespace n on n.nspname = t.schemaname
-    join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+    join pg_catalog.pg_class c on c.oid = t.oid
     where t.pubname = any($2) and c.oid = any($1)
         and p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate
         and c.relkind = 'r' and c.relpersistence = 'p' and not c.relhassubclass and not c.relispartition
-        -- Conditions on rows are of 15.
-        and pg_catalog.to_jsonb(t) ->> 'rowfilter' is null";
+        and not t.is_filtered"
+);
 
 /// A number that changes when anything does that policies were compiled from.
 pub(crate) async fn print(

@@ -1,13 +1,15 @@
 //! From the texts of policies to a tree.
 
+mod arrays;
 mod membership;
+mod terms;
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use realtime_pgoutput::Oid;
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, InTarget,
-    UnaryOperator, visit_expressions,
+    UnaryOperator,
 };
 
 use super::{
@@ -328,186 +330,6 @@ impl<'c> Compiler<'c> {
                 _ => Err(Why::not_understood("what it makes of the row")),
             },
         }
-    }
-
-    /// `left = any (right)`.
-    fn any(&mut self, left: &Expr, right: &Expr) -> Result<Node, Why> {
-        if let Expr::Subquery(query) = unnested(right) {
-            return self.member(left, query);
-        }
-        let (facts, kind) = self.scanner.look_at(right)?;
-        let element = kind.and_then(types::element_of);
-        match self.part(left)? {
-            Part::Operand(typed) if facts.own.is_empty() => {
-                if let Some(found) = self.constants(&typed, right) {
-                    let (family, set) = found?;
-                    let list = List::Constant(Value::Set(set));
-                    return Ok(Tree::Leaf(Atom::AnyOf { operand: typed.operand, family, list }));
-                }
-                let element = element.ok_or(Why::Type)?;
-                let family = family_of(typed.oid, element, typed.is_enum).ok_or(Why::Type)?;
-                let term = self.term(right, facts, Kind::Array(family))?;
-                Ok(Tree::Leaf(Atom::AnyOf { operand: typed.operand, family, list: List::Term(term) }))
-            }
-            Part::Operand(_) | Part::Now => Err(Why::not_understood("what it makes of the row")),
-            other => self.has(other, left, right),
-        }
-    }
-
-    /// `value = any (column)`.
-    fn has(&mut self, value: Part, text: &Expr, array: &Expr) -> Result<Node, Why> {
-        let typed = self.reader.operand(array).ok_or(Why::Type)?;
-        let element = types::element_of(typed.oid).ok_or(Why::Type)?;
-        let kind = match &value {
-            Part::Constant(oid, _) => *oid,
-            Part::Free(_, kind) => kind.ok_or(Why::Type)?,
-            _ => return Err(Why::Type),
-        };
-        let family = family_of(element, kind, false).ok_or(Why::Type)?;
-        let side = match value {
-            Part::Constant(_, value) => Side::Constant(in_family(family, value)?),
-            Part::Free(facts, _) => Side::Term(self.term(text, facts, Kind::One(family))?),
-            _ => return Err(Why::Type),
-        };
-        Ok(Tree::Leaf(Atom::Has { operand: typed.operand, family, side }))
-    }
-
-    /// The elements of `array[…]` if all are constants.
-    fn constants(&self, typed: &Typed, array: &Expr) -> Option<Result<(Family, ValueSet), Why>> {
-        let elements = match unnested(array) {
-            Expr::Array(array) => &array.elem,
-            // `(array[…])::text[]`
-            Expr::Cast { expr, data_type, .. } => {
-                let Expr::Array(array) = unnested(expr) else { return None };
-                if types::element_of(self.reader.target(data_type)?)? != TEXT {
-                    return None;
-                }
-                &array.elem
-            }
-            _ => return None,
-        };
-        let (mut found, mut set) = (None, ValueSet::default());
-        for element in elements {
-            let (oid, value) = self.reader.constant(element)?;
-            let Some(family) = family_of(typed.oid, oid, typed.is_enum) else { return Some(Err(Why::Type)) };
-            if found.is_some_and(|found| found != family) {
-                return None;
-            }
-            found = Some(family);
-            match in_family(family, value).ok()? {
-                Value::Null => set.has_null = true,
-                Value::One { key, .. } => {
-                    set.keys.insert(key);
-                }
-                _ => return None,
-            }
-        }
-        Some(Ok((found?, set)))
-    }
-
-    /// Something without columns of the row, to be asked for each party.
-    fn term(&mut self, expression: &Expr, facts: Facts, kind: Kind) -> Result<TermId, Why> {
-        if facts.clock {
-            return Err(Why::Clock);
-        }
-        let text = parse::text_of(expression).ok_or_else(|| Why::not_understood("its syntax"))?;
-        self.put_term(format!("select ({text})::pg_catalog.text"), facts, kind)
-    }
-
-    fn put_term(&mut self, sql: String, facts: Facts, kind: Kind) -> Result<TermId, Why> {
-        let known = self.terms.iter().position(|term| *term.sql == *sql && term.kind == kind);
-        let at = match known {
-            Some(at) => at,
-            None if self.terms.len() >= MAX_TERMS => return Err(Why::TooLarge),
-            None => {
-                let owners = Owners::new();
-                self.terms.push(Term { sql: sql.into(), kind, reads: facts.reads, owners, is_aside: false });
-                self.terms.len() - 1
-            }
-        };
-        Ok(TermId(u32::try_from(at).unwrap_or(u32::MAX)))
-    }
-
-    /// Finds out whose answers changes of the tables that are read concern.
-    fn find_owners(&mut self) {
-        for at in 0..self.terms.len() {
-            let reads = self.terms.get(at).map(|term| term.reads.clone()).unwrap_or_default();
-            let owners = self.owners(&reads);
-            if let Some(term) = self.terms.get_mut(at) {
-                term.owners = owners;
-            }
-        }
-        for at in 0..self.calls.len() {
-            let reads = self.calls.get(at).map(|call| call.reads.clone()).unwrap_or_default();
-            let owners = self.owners(&reads);
-            if let Some(call) = self.calls.get_mut(at) {
-                call.owners = owners;
-            }
-        }
-    }
-
-    fn owners(&mut self, reads: &Reads) -> Owners {
-        let mut all = Owners::new();
-        for (table, ties) in reads.tied() {
-            let mut owner = |tie: &Tie| {
-                let term = self.aside(&tie.text, Kind::One(tie.family))?;
-                Some(Owner { column: tie.column.clone(), family: tie.family, term })
-            };
-            // One that cannot be told may be anybody.
-            let owners: Option<Vec<Owner>> = ties.iter().map(&mut owner).collect();
-            all.extend(owners.map(|mut owners| {
-                owners.dedup();
-                (table, owners)
-            }));
-        }
-        all
-    }
-
-    /// A term that decides about no row.
-    fn aside(&mut self, text: &str, kind: Kind) -> Option<TermId> {
-        let known = self.terms.len();
-        let sql = format!("select ({text})::pg_catalog.text");
-        let id = self.put_term(sql, Facts::default(), kind).ok()?;
-        if let Some(term) = self.terms.get_mut(known) {
-            term.is_aside = true;
-        }
-        Some(id)
-    }
-
-    /// Makes terms of what is without columns inside of something that is not evaluated here. PostgreSQL's planner
-    /// evaluates such parts to estimate how many rows there are: one that raises fails the whole query, whatever
-    /// stands beside it.
-    fn probe(&mut self, expression: &Expr) {
-        let mut free = Vec::new();
-        let _ = visit_expressions(expression, |part| {
-            if matches!(part, Expr::Function(_) | Expr::Cast { .. } | Expr::BinaryOp { .. })
-                && self.reader.constant(part).is_none()
-                && let Ok((facts, _)) = self.scanner.look_at(part)
-                && facts.own.is_empty()
-            {
-                free.push((part.clone(), facts));
-            }
-            ControlFlow::<()>::Continue(())
-        });
-        for (part, facts) in free {
-            // The value does not matter. What depends on the clock is now what it will be.
-            let facts = Facts { clock: false, ..facts };
-            let _ = self.term(&part, facts, Kind::One(Family::Text));
-        }
-    }
-
-    /// A condition whose answer is kept for the values of its columns.
-    fn call(&mut self, expression: &Expr, facts: Facts) -> Option<CallId> {
-        let asks = facts.calls || !facts.reads.tables.is_empty() || !facts.reads.can_be_kept();
-        // What depends on the columns alone gains nothing.
-        if facts.clock || !asks || facts.own.is_empty() || self.calls.len() >= MAX_TERMS {
-            return None;
-        }
-        let text = parse::text_of(expression)?;
-        self.probe(expression);
-        let columns: Vec<usize> = facts.own.into_iter().collect();
-        self.calls.push(Call { sql: text.into(), columns, reads: facts.reads, owners: Owners::new() });
-        Some(CallId(u32::try_from(self.calls.len() - 1).unwrap_or(u32::MAX)))
     }
 }
 

@@ -64,6 +64,8 @@ codes! {
     InvalidJoinPayload: Warning, "A field of a join was not understood and was ignored; or the join was refused: a part of it is too large, or `private` is not a boolean", CLIENT;
     JanitorFailedToDeleteOldMessages: Error, "Partitions of `realtime.messages` could not be maintained", "Read the error; without partitions no message is stored";
     JoinsRateLimitReached: Warning, "A handshake was refused because joins came too fast", "As ClientJoinRateLimitReached";
+    JournalNotRead: Warning, "The log of before the start is too long to be read into the journal within 10 seconds: clients that come back may be told of a gap", "Nothing, unless it is so at each start: then lower `CHANGES_JOURNAL_SECONDS`";
+    JournalSlotNotKept: Warning, "The second slot of `SLOT_DURABLE`, which stays behind, cannot be made or moved on: after a restart clients that come back may be told of a gap", "Raise `max_replication_slots` by one; else read the error";
     JwtSignatureError: Warning, "A token is signed with another key", "Compare the tenant's secret with the one that signs the tokens";
     JwtSignerError: Warning, "There is no key for a token's `kid` or algorithm", "Add the key to the tenant's key set";
     LiveKeyNotUnique: Warning, "Two rows of a live result had the same key; the result was ended and its rows have left", "Ask with a `key` of columns that tell rows apart";

@@ -6,7 +6,7 @@ use realtime_pgoutput::{Lsn, Position, message::UnixMicros};
 
 /// Commit times ascend with the log but for this much, in microseconds: a transaction takes its time before it writes
 /// its commit record, and another one may come in between.
-const DISORDER: i64 = 1_000_000;
+pub const DISORDER: i64 = 1_000_000;
 
 /// What a journal keeps at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

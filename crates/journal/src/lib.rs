@@ -5,4 +5,4 @@
 
 mod journal;
 
-pub use journal::{Bounds, Entry, Journal, Past, Reach};
+pub use journal::{Bounds, DISORDER, Entry, Journal, Past, Reach};

@@ -103,6 +103,16 @@ pub(crate) async fn present(client: &Client) -> Result<(Lsn, UnixMicros), Error>
     Ok((Lsn(position.unsigned_abs()), UnixMicros(row.try_get(1)?)))
 }
 
+/// Up to where the log can be read now.
+pub(crate) async fn log_end(client: &Client) -> Result<Lsn, Error> {
+    const SQL: &str = "select pg_catalog.pg_wal_lsn_diff(
+            case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+                else pg_catalog.pg_current_wal_flush_lsn() end, '0/0')::int8";
+    let rows = rows(client, SQL, &[]).await?;
+    let end: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose()?.flatten();
+    Ok(Lsn(end.unwrap_or_default().unsigned_abs()))
+}
+
 /// A table: schema, name, row-level security, replica identity, key, whether it stands alone, whether it is a root.
 const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
         (select i.indkey::int2[] from pg_catalog.pg_index i

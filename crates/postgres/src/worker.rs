@@ -13,6 +13,8 @@ mod events;
 pub(crate) mod lag;
 mod life;
 mod meanwhile;
+mod past;
+mod recall;
 mod roster;
 mod running;
 mod state;
@@ -24,6 +26,7 @@ pub(crate) use command::Command;
 use deadpool_postgres::Pool;
 use futures_util::FutureExt as _;
 use meanwhile::{Late, Meanwhile};
+use past::Past;
 use realtime_pgoutput::Lsn;
 use realtime_retry::Backoff;
 use running::{REFRESH, RETRY, Running};
@@ -81,6 +84,8 @@ pub(crate) struct Worker {
     resume_at: Instant,
     /// Whether something was read: whoever comes back after a restart is served already.
     has_read: bool,
+    /// What stays behind a permanent slot.
+    past: Option<Past>,
 }
 
 impl Worker {
@@ -98,7 +103,11 @@ impl Worker {
         preparation: watch::Receiver<Preparation>,
     ) -> Self {
         let resume_at = Instant::now() + config.resume_delay;
+        let keeps_past = config.durable_slot && config.journal.bytes > 0;
+        let past =
+            keeps_past.then(|| Past::new(config.slot_name.clone(), config.journal, config.max_lag_bytes));
         Self {
+            past,
             state: State::new(pool.clone(), sink, Arc::clone(&stats), &config, heirloom),
             config,
             pool,
@@ -291,7 +300,7 @@ impl Worker {
         let other = match &self.running {
             Some(running) => {
                 let idle = self.idle_since.map(|since| since + self.config.idle_stop);
-                [running.refresh_at, idle].into_iter().flatten().min()
+                [running.refresh_at, idle, self.past_at()].into_iter().flatten().min()
             }
             None if self.wants_session() || self.state.has_vain() => Some(self.retry_at),
             None => None,

@@ -32,6 +32,7 @@ impl Worker {
         if running.refresh_at.is_some_and(|at| at <= now) {
             self.refresh().await;
         }
+        self.keep_past();
     }
 
     /// Looks at what the log does not tell.
@@ -85,7 +86,12 @@ impl Worker {
         }
         self.state.record(&message, bytes);
         match message {
-            Message::Begin { commit_time, final_lsn, xid } => self.state.begin(xid, final_lsn, commit_time),
+            Message::Begin { commit_time, final_lsn, xid } => {
+                if let Some(past) = &mut self.past {
+                    past.passes(final_lsn, commit_time);
+                }
+                self.state.begin(xid, final_lsn, commit_time);
+            }
             Message::Commit { end_lsn, .. } => {
                 if let Some(running) = &mut self.running {
                     running.reached = end_lsn;
@@ -97,6 +103,7 @@ impl Worker {
                 if self.state.commit() {
                     self.confirm_reached().await;
                 }
+                self.state.has_read(end_lsn);
                 self.state.prune_history();
                 self.state.replay().await;
             }
@@ -131,6 +138,7 @@ impl Worker {
             self.confirm_reached().await;
         }
         self.comes_further(position);
+        self.state.has_read(position);
         self.state.conclude(position).await;
     }
 

@@ -54,7 +54,10 @@ impl Worker {
     async fn connect(&mut self) -> Result<(), ReplicationError> {
         match self.start().await {
             Ok((session, publications)) => {
-                self.state.begin_history(session.start_position(), session.is_resumed()).await;
+                if !self.recall(&session, &publications).await {
+                    self.state.begin_history(session.start_position(), session.is_resumed()).await;
+                }
+                self.state.begin_reading(session.start_position(), session.is_resumed()).await;
                 self.run_session(session, publications);
                 Ok(())
             }

@@ -1,10 +1,14 @@
 //! Clients that come back go on where they were (resume 1 to 3; its cases are numbered as there).
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{Frame, Server, ServerOptions, Socket, Version, sign, unix_now};
+use realtime_testkit::{Frame, PATIENCE, Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
+use tokio::time::{self, Duration, Instant};
 
-use crate::changes_images::{TOPIC, event, server, server_with};
+use crate::{
+    BINARY,
+    changes_images::{TOPIC, event, server, server_with},
+};
 
 async fn connect(server: &Server, version: Version, me: &str) -> Result<Socket> {
     let claims = json!({"role": "authenticated", "me": me, "sub": me, "exp": unix_now() + 3600});
@@ -284,4 +288,79 @@ async fn many_come_back_at_once() -> Result<()> {
         assert_eq!(updates, (1..=50).map(|n| n.to_string()).collect::<Vec<_>>(), "socket {at}");
     }
     Ok(())
+}
+
+/// resume 3: a permanent slot covers what came before the server was started, by places and by times.
+#[tokio::test]
+async fn a_restart_is_covered_by_a_permanent_slot() -> Result<()> {
+    let db = TestDb::new().await?;
+    db.sql(
+        "create table docs (id int primary key, owner text, body text);
+         create type mood as enum ('sad', 'glad');
+         create table moods (id int primary key, mood mood, moods mood[]);
+         alter publication supabase_realtime add table docs, moods;
+         grant select on all tables in schema public to authenticated",
+    )
+    .await?;
+    let suffix = db.name().trim_start_matches("test_")[..8].to_owned();
+    let options = || {
+        ServerOptions::default()
+            .env("SLOT_DURABLE", "true")
+            .env("SLOT_NAME_SUFFIX", &suffix)
+            .env("RESUME_DELAY_MS", "0")
+            .env("CHANGES_JOURNAL_SECONDS", "4")
+    };
+    let slot = format!("supabase_realtime_replication_slot_{suffix}");
+    let begins = async || -> Result<String> {
+        let row = db.client().query_one("select coalesce((select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1), '')", &[&format!("{slot}_journal")]).await?;
+        Ok(row.try_get(0)?)
+    };
+    let mut server = Server::start(BINARY, &db, options()).await?;
+    let mut first = back(&server, "ann", "docs", &Value::Null).await?;
+    let until = Instant::now() + PATIENCE;
+    while begins().await?.is_empty() {
+        ensure!(Instant::now() < until, "there is no slot for the journal");
+        time::sleep(Duration::from_millis(50)).await;
+    }
+    // What came more than a second before is known to be older.
+    db.sql("insert into docs values (0, 'ann', 'old')").await?;
+    db.sql("select pg_sleep(2.5)").await?;
+    db.sql("insert into docs values (1, 'ann', 'seen')").await?;
+    change(&mut first).await?;
+    let since = change(&mut first).await?["commit_timestamp"].clone();
+    drop(first);
+    db.sql("insert into docs values (2, 'ann', 'missed'); insert into moods values (1, 'sad', '{glad,sad}')")
+        .await?;
+    let mut expected = vec![event("INSERT", doc(1, "seen")), event("INSERT", doc(2, "missed"))];
+    for (id, is_killed) in [(3, true), (4, false)] {
+        if is_killed {
+            server.kill().await?;
+        } else {
+            server.stop().await?;
+        }
+        db.sql(&format!("insert into docs values ({id}, 'ann', 'down')")).await?;
+        server = Server::start(BINARY, &db, options()).await?;
+        let mut socket = back(&server, "ann", "docs", &since).await?;
+        let (came, told) = missed(&mut socket).await?;
+        assert_eq!(told, Vec::<Value>::new());
+        expected.push(event("INSERT", doc(id, "down")));
+        assert_eq!(came, expected, "killed: {is_killed}");
+        db.sql(&format!("insert into docs values ({id}0, 'ann', 'live')")).await?;
+        expected.push(event("INSERT", doc(10 * id, "live")));
+        assert_eq!(Some(&shown(&change(&mut socket).await?)), expected.last());
+        let mut socket = back(&server, "ann", "moods", &since).await?;
+        let moods = json!({"id": 1, "mood": "sad", "moods": ["glad", "sad"]});
+        assert_eq!(missed(&mut socket).await?, (vec![event("INSERT", moods)], vec![]));
+    }
+    // The slot follows, and what is older is not kept.
+    let begun = begins().await?;
+    let until = Instant::now() + PATIENCE;
+    while begins().await? == begun {
+        ensure!(Instant::now() < until, "the slot for the journal stays where it was");
+        db.sql("insert into docs values (200, 'ann', repeat('x', 1000)); delete from docs where id = 200")
+            .await?;
+        time::sleep(Duration::from_millis(200)).await;
+    }
+    server.stop().await?;
+    db.sql("select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()").await
 }

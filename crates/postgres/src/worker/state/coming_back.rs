@@ -10,11 +10,13 @@ use realtime_pgoutput::{
     message::{Message, Relation, UnixMicros},
 };
 use rustc_hash::FxHashSet;
+use tokio::time::{Duration, Instant};
 
 use super::{
     State,
     failed::Failed,
     history::{Item, Version},
+    transaction::Transaction,
 };
 use crate::{Notice, SubscribeRequest, catalog, pool};
 
@@ -24,6 +26,9 @@ struct Present {
     log: Lsn,
     clock: UnixMicros,
 }
+
+/// How long those who come back wait until what another session has left was read.
+const PAST_LIMIT: Duration = Duration::from_secs(30);
 
 impl State {
     /// A session begins at a place in the log. `resumed`: it goes on with what was committed before it came.
@@ -36,6 +41,24 @@ impl State {
         let past = if resumed { None } else { self.present().await.ok() };
         let past = past.map_or(Past::Unknown, |present| Past::Until(present.clock));
         self.history.journal.begin(start, past);
+    }
+
+    /// A session begins at a place in the log. What another one has left is read before those who come back have caught up.
+    pub(in crate::worker) async fn begin_reading(&mut self, start: Lsn, resumed: bool) {
+        self.history.read = start;
+        let is_wanted = resumed && self.history.journal.is_on();
+        let end = if is_wanted { self.log_end().await.ok() } else { None };
+        self.history.past_end = end.map(|end| (end, Instant::now() + PAST_LIMIT));
+    }
+
+    /// The log has been read up to a position, and there is no transaction that has begun.
+    pub(in crate::worker) fn has_read(&mut self, position: Lsn) {
+        self.history.read = self.history.read.max(position);
+    }
+
+    async fn log_end(&self) -> Result<Lsn, Failed> {
+        let client = pool::get(&self.pool).await?;
+        Ok(catalog::log_end(&client).await?)
     }
 
     async fn present(&self) -> Result<Present, Failed> {
@@ -69,6 +92,35 @@ impl State {
         self.history.journal.push(position, commit_time, now, size, item);
     }
 
+    /// The journal begins before what will be read: see [`recall`](Self::recall).
+    pub(in crate::worker) fn begin_past(&mut self, start: Lsn) {
+        self.history.journal.begin(start, Past::Unknown);
+    }
+
+    /// Keeps a message of the log that another server has handed over, or that is still to come.
+    pub(in crate::worker) async fn recall(&mut self, message: Message, bytes: Bytes) {
+        self.record(&message, bytes);
+        match message {
+            Message::Begin { commit_time, final_lsn, xid } => {
+                self.transaction = Some(Transaction { xid, commit_time, position: (final_lsn, 0) });
+            }
+            Message::Commit { .. } => {
+                self.transaction = None;
+                self.prune_history();
+            }
+            Message::Relation { relation, .. } => self.relation(relation).await,
+            Message::Insert { .. }
+            | Message::Update { .. }
+            | Message::Delete { .. }
+            | Message::Truncate { .. } => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.position.1 += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Remembers how a table is described from now on. Without a table: it is gone.
     pub(super) fn keep_version(
         &mut self,
@@ -90,6 +142,11 @@ impl State {
             key: key.into(),
         };
         self.history.versions.insert(relation.oid, Arc::new(version));
+    }
+
+    /// How many changes are kept.
+    pub(in crate::worker) fn kept_changes(&self) -> usize {
+        self.history.journal.len()
     }
 
     /// Forgets what is too old.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use realtime_changes::Table;
 use realtime_journal::{Bounds, Journal};
 use realtime_pgoutput::{
-    Oid,
+    Lsn, Oid,
     message::{Relation, UnixMicros},
 };
 use rustc_hash::FxHashMap;
@@ -53,6 +53,11 @@ pub(super) struct History {
     /// The tables as they were described last.
     pub(super) versions: FxHashMap<Oid, Arc<Version>>,
     pub(super) returning: Returning,
+    /// Up to where the log has been read, between two transactions.
+    pub(super) read: Lsn,
+    /// Where the log ended when a session began that goes on where another ended: up to there is the past, too. And how long
+    /// that is waited for.
+    pub(super) past_end: Option<(Lsn, Instant)>,
 }
 
 impl History {
@@ -62,6 +67,13 @@ impl History {
             begun: Instant::now(),
             versions: FxHashMap::default(),
             returning: Returning::default(),
+            read: Lsn(0),
+            past_end: None,
         }
+    }
+
+    /// Until when it is waited for what another session has left. `None`: it was read.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        self.past_end.filter(|(end, _)| self.read < *end).map(|(_, until)| until)
     }
 }

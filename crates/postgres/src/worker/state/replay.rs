@@ -11,12 +11,16 @@ use std::{
 };
 
 use realtime_changes::{Action, ChannelId, Match, SubscriptionKey};
-use realtime_pgoutput::{Oid, Position, message::Message};
+use realtime_pgoutput::{
+    Oid, Position,
+    message::{Message, Relation},
+};
 use rustc_hash::FxHashSet;
 use tokio::time::{Duration, Instant};
 
 use super::{
     State,
+    failed::Failed,
     history::{Item, Version},
     judging::now,
     known::Known,
@@ -24,7 +28,7 @@ use super::{
     rows::MAX_CALLS,
     waiting::Waiting,
 };
-use crate::{Notice, replication};
+use crate::{Notice, catalog, pool, replication};
 
 /// How long live changes wait for a slice, give or take one change.
 const SLICE: Duration = Duration::from_millis(5);
@@ -41,13 +45,15 @@ impl State {
         let returning = &self.history.returning;
         !returning.is_empty()
             && self.transaction.is_none()
+            && self.history.waits_until().is_none_or(|until| until <= now)
             && returning.pause_until.is_none_or(|until| until <= now)
     }
 
     /// When those who did not read are looked at again.
     pub(in crate::worker) fn replay_at(&self) -> Option<Instant> {
         let returning = &self.history.returning;
-        returning.pause_until.filter(|_| !returning.is_empty() && self.transaction.is_none())
+        let at = returning.pause_until.max(self.history.waits_until());
+        at.filter(|_| !returning.is_empty() && self.transaction.is_none())
     }
 
     /// Reads the journal a bit further for those who have come back. To be called between two transactions.
@@ -158,7 +164,11 @@ impl State {
             is_attached: false,
         };
         self.known.insert(oid, known);
-        match self.attach_all(&version.table, &version.relation, version.places.clone()).await {
+        let shown = match self.know_types(&version.relation).await {
+            Ok(()) => self.attach_all(&version.table, &version.relation, version.places.clone()).await,
+            Err(error) => Err(error),
+        };
+        match shown {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog; retrying");
@@ -168,6 +178,13 @@ impl State {
                 false
             }
         }
+    }
+
+    /// Learns the types of the columns of a table: a session that has just begun may know none.
+    async fn know_types(&mut self, relation: &Relation) -> Result<(), Failed> {
+        let client = pool::get(&self.pool).await?;
+        let types = relation.columns.iter().map(|column| column.type_oid);
+        Ok(catalog::load_types(&client, &mut self.types, types).await?)
     }
 
     /// Tables are read again as the log describes them now.

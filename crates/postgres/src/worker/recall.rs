@@ -1,0 +1,102 @@
+//! When the server starts again, the journal is read from the log (resume 3).
+
+use realtime_pgoutput::{Lsn, message::Message};
+use tokio::time::{self, Duration, Instant};
+
+use super::{Worker, past};
+use crate::{
+    replication::{self, Claim, Event, ReplicationError, Walsender},
+    session::Session,
+};
+
+/// How long that may take: row changes wait meanwhile.
+const LIMIT: Duration = Duration::from_secs(10);
+
+impl Worker {
+    /// Reads into the journal what came before a session that has just begun, if this is the first since the server
+    /// has started and the log is still there. False: the journal begins with the session.
+    pub(super) async fn recall(&mut self, session: &Session, publications: &[String]) -> bool {
+        if self.past.is_none() || self.since.is_some() || self.has_read {
+            return false;
+        }
+        let begun = Instant::now();
+        let until = session.start_position();
+        let read = time::timeout(LIMIT, self.read_past(until, publications)).await;
+        let is_read = match read {
+            Ok(Ok(is_read)) => is_read,
+            Ok(Err(error)) => {
+                tracing::warn!(code = error.code(), %error, "cannot read the log of before the start; clients that come back may be told of a gap");
+                false
+            }
+            Err(_) => {
+                let code = "JournalNotRead";
+                tracing::warn!(
+                    code,
+                    "the log of before the start is too long to be read; clients that come back may be told of a gap"
+                );
+                false
+            }
+        };
+        self.state.forget_relations();
+        if is_read {
+            let (duration_ms, changes) = (begun.elapsed().as_millis(), self.state.kept_changes());
+            tracing::info!(duration_ms, changes, "the journal has what came before the start");
+        }
+        is_read
+    }
+
+    /// Reads the slot that has stayed behind up to a position. False if there is none.
+    async fn read_past(&mut self, until: Lsn, publications: &[String]) -> Result<bool, ReplicationError> {
+        let readable = past::readable(&self.pool, &self.config.slot_name).await;
+        let begins = readable.map_err(|error| ReplicationError::Preparation(error.to_string()))?;
+        if begins.is_none_or(|begins| begins > until) {
+            return Ok(false);
+        }
+        let mut config = self.config.clone();
+        config.slot_name = past::name(&config.slot_name);
+        let walsender =
+            Walsender::connect(&config, publications, false, Claim::None, &self.unfinished).await?;
+        let Some(mut walsender) = walsender.filter(|walsender| walsender.start_position() <= until) else {
+            return Ok(false);
+        };
+        self.state.begin_past(walsender.start_position());
+        walsender.start().await?;
+        let mut decoder = replication::decoder();
+        loop {
+            match walsender.next().await?.decode(&mut decoder)? {
+                Event::Idle(position) if position >= until && !self.state.is_reading() => break,
+                Event::Idle(_) => {}
+                // The session brings it.
+                Event::Message(Message::Begin { final_lsn, .. }, _) if final_lsn >= until => break,
+                Event::Message(message, bytes) => {
+                    let end = match &message {
+                        Message::Commit { end_lsn, .. } => *end_lsn,
+                        _ => Lsn(0),
+                    };
+                    self.state.recall(message, bytes).await;
+                    if end >= until {
+                        break;
+                    }
+                }
+            }
+        }
+        walsender.stop().await;
+        Ok(true)
+    }
+
+    /// When the slot that stays behind is to be moved on.
+    pub(super) fn past_at(&self) -> Option<Instant> {
+        let reads = self.running.as_ref().is_some_and(|running| running.session.slot().is_some());
+        self.past.as_ref().filter(|_| reads).map(past::Past::move_at)
+    }
+
+    /// Moves it on, if it is time.
+    pub(super) fn keep_past(&mut self) {
+        let Some(running) = self.running.as_ref().filter(|running| running.session.slot().is_some()) else {
+            return;
+        };
+        if let Some(past) = &mut self.past {
+            past.look(&self.pool, running.lag.confirmed_position());
+        }
+    }
+}

@@ -170,7 +170,12 @@ impl State {
                 present = self.present().await.ok();
             }
             match self.cursor(since, present) {
-                Some(cursor) => cursors.push((*id, cursor)),
+                Some(cursor) => {
+                    if self.reach(since) == Reach::Beyond {
+                        self.history.returning.ahead.insert((request.channel, *id), since.clone());
+                    }
+                    cursors.push((*id, cursor));
+                }
                 None if told.insert(since.to_string()) => {
                     let text = format!("Changes after {since} are not kept any more");
                     self.sink.notice(request.channel, Notice::gap("ChangesNotKept", text));
@@ -181,7 +186,7 @@ impl State {
         cursors
     }
 
-    fn reach(&self, since: &Since) -> Reach {
+    pub(super) fn reach(&self, since: &Since) -> Reach {
         match since.place {
             Place::After(position) => self.history.journal.after(position),
             Place::From(time) => self.history.journal.since(time),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use realtime_changes::{Action, ChannelId, Match, SubscriptionKey};
+use realtime_journal::Reach;
 use realtime_pgoutput::{
     Oid, Position,
     message::{Message, Relation},
@@ -63,6 +64,7 @@ impl State {
             return;
         }
         self.history.returning.pause_until = None;
+        self.find_ahead();
         self.tell_overtaken();
         if !self.begin_pass() {
             self.history.returning.pause_until = Some(now + PAUSE);
@@ -74,6 +76,20 @@ impl State {
         self.switch_back(switched).await;
         if is_over {
             self.end_pass().await;
+        }
+    }
+
+    /// Those who were further than the journal when they came go on where they were: what they have does not come again.
+    fn find_ahead(&mut self) {
+        for (name, since) in std::mem::take(&mut self.history.returning.ahead) {
+            let found = match self.reach(&since) {
+                Reach::From(cursor) => Some(cursor),
+                Reach::Beyond => self.history.journal.last(),
+                Reach::Gone => None,
+            };
+            if let Some((cursor, found)) = self.history.returning.cursors.get_mut(&name).zip(found) {
+                *cursor = found.max(*cursor);
+            }
         }
     }
 

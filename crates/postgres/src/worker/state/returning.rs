@@ -1,6 +1,6 @@
 //! Those who have come back, and how far they have got.
 
-use realtime_changes::ChannelId;
+use realtime_changes::{ChannelId, Since};
 use realtime_pgoutput::Position;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
@@ -15,6 +15,9 @@ pub(super) struct Returning {
     pub(super) cursors: FxHashMap<Name, Position>,
     pub(super) pass: Option<Pass>,
     pub(super) pause_until: Option<Instant>,
+    /// Those who were further than the journal when they came: what is known of their places is found out once more when the
+    /// log has been read up to where it ended then.
+    pub(super) ahead: FxHashMap<Name, Since>,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,7 @@ impl Returning {
         if !self.cursors.is_empty() {
             self.cursors.retain(|(of, _), _| *of != channel);
         }
+        self.ahead.retain(|(of, _), _| *of != channel);
     }
 
     /// Whether a change of the pass is for a subscription.

@@ -161,6 +161,11 @@ impl State {
     /// is not kept.
     pub(super) async fn returns(&mut self, request: &SubscribeRequest) -> Vec<(u32, Position)> {
         let mut cursors = Vec::new();
+        let end = if request.subscriptions.iter().any(|(_, spec)| plain(spec).is_some()) {
+            self.log_end().await.ok()
+        } else {
+            None
+        };
         let mut present = None;
         let mut told = FxHashSet::default();
         for (id, spec) in &request.subscriptions {
@@ -173,6 +178,10 @@ impl State {
                 Some(cursor) => {
                     if self.reach(since) == Reach::Beyond {
                         self.history.returning.ahead.insert((request.channel, *id), since.clone());
+                    }
+                    if let Some(end) = end {
+                        let name = (request.channel, *id);
+                        self.history.returning.ends.insert(name, (end, Instant::now() + PAST_LIMIT));
                     }
                     cursors.push((*id, cursor));
                 }

@@ -6,11 +6,11 @@
 //! transaction is being read. Who does not read fast enough is left out, and goes on with the next pass.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use realtime_changes::{Action, ChannelId, Match, SubscriptionKey};
+use realtime_changes::{Action, Match, SubscriptionKey};
 use realtime_journal::Reach;
 use realtime_pgoutput::{
     Oid, Position,
@@ -275,10 +275,9 @@ impl State {
         let Some(last) = self.history.journal.last() else { return };
         let returning = &mut self.history.returning;
         let left_out = returning.pass.take().map(|pass| pass.left_out).unwrap_or_default();
-        let is_done = |name: &Name, cursor: &mut Position| *cursor >= last && !left_out.contains(name);
-        let done: BTreeSet<ChannelId> =
-            returning.cursors.extract_if(is_done).map(|((channel, _), _)| channel).collect();
-        if !left_out.is_empty() {
+        let done = returning.take_done(last, self.history.read, &left_out);
+        if !returning.is_empty() {
+            // What others have to get is still to be read, or they do not read.
             returning.pause_until = Some(Instant::now() + PAUSE);
         }
         for channel in done {

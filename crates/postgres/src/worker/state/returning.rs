@@ -1,7 +1,9 @@
 //! Those who have come back, and how far they have got.
 
+use std::collections::BTreeSet;
+
 use realtime_changes::{ChannelId, Since};
-use realtime_pgoutput::Position;
+use realtime_pgoutput::{Lsn, Position};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
@@ -18,6 +20,9 @@ pub(super) struct Returning {
     /// Those who were further than the journal when they came: what is known of their places is found out once more when the
     /// log has been read up to where it ended then.
     pub(super) ahead: FxHashMap<Name, Since>,
+    /// Where the log ended when somebody came: who has not had all up to there has not caught up. And how long that is waited
+    /// for.
+    pub(super) ends: FxHashMap<Name, (Lsn, Instant)>,
 }
 
 #[derive(Debug)]
@@ -59,6 +64,28 @@ impl Returning {
             self.cursors.retain(|(of, _), _| *of != channel);
         }
         self.ahead.retain(|(of, _), _| *of != channel);
+        self.ends.retain(|(of, _), _| *of != channel);
+    }
+
+    /// Takes those out that a pass has served and that have got as far as it, the log having been read up to a position. Their
+    /// channels.
+    pub(super) fn take_done(
+        &mut self,
+        last: Position,
+        read: Lsn,
+        left_out: &FxHashSet<Name>,
+    ) -> BTreeSet<ChannelId> {
+        let now = Instant::now();
+        let ends = &mut self.ends;
+        let is_done = |name: &Name, cursor: &mut Position| {
+            let is_read = ends.get(name).is_none_or(|(end, until)| read >= *end || *until <= now);
+            let is_done = *cursor >= last && is_read && !left_out.contains(name);
+            if is_done {
+                ends.remove(name);
+            }
+            is_done
+        };
+        self.cursors.extract_if(is_done).map(|((channel, _), _)| channel).collect()
     }
 
     /// Whether a change of the pass is for a subscription.

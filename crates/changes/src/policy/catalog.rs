@@ -142,6 +142,16 @@ impl Catalog {
         self.functions.keys().map(|name| &**name).collect()
     }
 
+    /// Whether a function among these may make a setting: what others read of the claims then depends on whether it was
+    /// called before.
+    #[must_use]
+    pub fn may_set(&self) -> bool {
+        let sets = |function: &Function| {
+            *function.schema != *"pg_catalog" && function.body.to_ascii_lowercase().contains("set_config")
+        };
+        self.functions.values().flatten().any(sets)
+    }
+
     /// Enters all relations of a name; none if there are none.
     pub fn put_relations(&mut self, name: impl Into<Box<str>>, relations: Vec<Relation>) {
         self.relations.insert(name.into(), relations);

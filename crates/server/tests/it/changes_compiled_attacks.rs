@@ -229,6 +229,47 @@ async fn a_setting_that_a_helper_makes_is_not_taken_from_elsewhere() -> Result<(
     Ok(())
 }
 
+/// What the compiler cannot see: settings of a function's own, casts written in SQL, claims that a helper sets.
+#[tokio::test]
+async fn what_policies_depend_on_out_of_sight_is_asked() -> Result<()> {
+    let (server, db) = server(
+        "create table noted (id int primary key, owner text, room int);
+         create table members (room int, who text, primary key (room, who));
+         create function may(r int) returns bool language sql stable security definer
+            set request.jwt.claims to '{\"me\":\"shared\"}' set search_path to '' as
+            $$ select exists (select from public.members m where m.room = r and m.who = public.me()) $$;
+         create type tk as (k int);
+         create function tk_text(t tk) returns text language sql stable security definer as
+            $$ select coalesce(max(m.who), 'nobody') from public.members m where m.room = t.k $$;
+         create cast (tk as text) with function tk_text(tk);
+         create function note() returns bool language plpgsql as $$
+            begin perform set_config('request.jwt.claims', '{\"me\":\"ann\"}', true); return true; end $$;
+         grant select on all tables in schema public to authenticated;
+         alter table noted enable row level security;
+         alter publication supabase_realtime add table noted, members;",
+    )
+    .await?;
+    let shown = async |policy: &str, who: &str, expected: [&[i32]; 2]| -> Result<()> {
+        db.sql(&format!(
+            "delete from noted; truncate members; drop policy if exists own on noted;
+             create policy own on noted to authenticated using ({policy});
+             insert into members values (1, '{who}')"
+        ))
+        .await?;
+        let mut bob = watching(&server, "bob", "noted").await?;
+        db.sql("insert into noted values (1, 'ann', 1), (2, 'bob', 2), (3, 'bob', 1)").await?;
+        assert_eq!(ids(&db, &mut bob).await?, expected[0], "{policy}");
+        db.sql(&format!("update members set room = 2 where who = '{who}'")).await?;
+        db.sql("insert into noted values (4, 'ann', 1), (5, 'bob', 2), (6, 'bob', 1)").await?;
+        assert_eq!(ids(&db, &mut bob).await?, expected[1], "{policy}");
+        Ok(())
+    };
+    shown("may(room)", "shared", [&[1, 3], &[5]]).await?;
+    shown("owner = (select row(1)::tk::text)", "bob", [&[2, 3], &[]]).await?;
+    shown("case when note() then owner = me() end", "bob", [&[1], &[4]]).await?;
+    Ok(())
+}
+
 /// Repeats a trial until it holds, as long as a definition may take to count.
 async fn until(mut trial: impl AsyncFnMut(i32) -> Result<bool>, what: &str) -> Result<()> {
     let begun = Instant::now();

@@ -165,6 +165,35 @@ async fn rows_of_before_an_alteration_are_read_as_they_were() -> Result<()> {
     Ok(())
 }
 
+/// resume 4: many rows of before alterations, under row-level security, while others go on.
+#[tokio::test]
+async fn many_rows_of_before_an_alteration_hold_up_nobody() -> Result<()> {
+    let (server, db) = server("").await?;
+    let mut witness = back(&server, "ann", "docs", &Value::Null).await?;
+    db.sql("insert into docs values (0, 'ann', 'first')").await?;
+    let since = change(&mut witness).await?["commit_timestamp"].clone();
+    for turn in 0..3 {
+        for id in 1..=200 {
+            let id = turn * 200 + id;
+            db.sql(&format!("insert into docs (id, owner, body) values ({id}, 'ann', 'x')")).await?;
+            change(&mut witness).await?;
+        }
+        db.sql(&format!("alter table docs add column c{turn} int")).await?;
+    }
+    let mut returning = Vec::new();
+    for _ in 0..5 {
+        returning.push(back(&server, "ann", "docs", &since).await?);
+    }
+    db.sql("insert into docs (id, owner, body) values (1000, 'ann', 'live')").await?;
+    assert_eq!(change(&mut witness).await?["record"]["id"], 1000);
+    for mut socket in returning {
+        let (mut came, told) = missed(&mut socket).await?;
+        came.retain(|(_, record)| record["id"] != 1000);
+        assert_eq!((came.len(), told), (601, vec![]));
+    }
+    Ok(())
+}
+
 /// resume 5: what is no place is refused; what is of another history, or not kept, is told.
 #[tokio::test]
 async fn places_that_are_not_kept_are_told() -> Result<()> {

@@ -51,7 +51,9 @@ const RELATIONS: &str = "select c.oid, n.nspname::text, c.relname::text,
 const FUNCTIONS: &str =
     "select p.oid, n.nspname::text, p.proname::text, p.proargtypes::oid[], p.pronargdefaults::int4,
         p.provariadic <> 0, p.prorettype, p.proretset, p.prokind::text in ('a', 'w'), p.provolatile::text,
-        l.lanname::text, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc),
+        -- What a setting of its own changes is not known. The path on which its names are looked up is.
+        case when exists (select from pg_catalog.unnest(p.proconfig) own (setting) where own.setting !~ '^search_path=')
+            then 'set' else l.lanname::text end, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc),
         coalesce(pg_catalog.pg_get_expr(p.proargdefaults, 0), '')
     from pg_catalog.pg_proc p
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
@@ -70,6 +72,12 @@ const OPERATORS: &str = "select distinct o.oprname::text
     join pg_catalog.pg_proc p on p.oid = o.oprcode
     join pg_catalog.pg_language l on l.oid = p.prolang
     where o.oid >= 16384 and l.lanname not in ('internal', 'c')";
+
+/// Whether there are casts whose functions may do anything. Policies do not show where they are applied.
+const HAS_CASTS: &str = "select exists (select from pg_catalog.pg_cast c
+    join pg_catalog.pg_proc p on p.oid = c.castfunc
+    join pg_catalog.pg_language l on l.oid = p.prolang
+    where c.oid >= 16384 and l.lanname not in ('internal', 'c'))";
 
 /// The collations that the columns of a table have of themselves, quoted.
 const COLLATIONS: &str = "select a.attname::text,
@@ -144,6 +152,11 @@ pub(crate) async fn load(
             supply(client, catalog, wanted).await?;
         }
         compiled = compile(catalog);
+    }
+    let [row] = &*rows(client, HAS_CASTS, &[]).await? else { return Ok(None) };
+    if row.try_get(0)? || catalog.may_set() {
+        let all = (0..policies.len()).collect();
+        compiled = policy::compile_distrusting(&policies, &own, catalog, &all);
     }
     Ok(Some(Loaded {
         written: Arc::clone(&written),

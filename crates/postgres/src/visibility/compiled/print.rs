@@ -12,7 +12,7 @@ use crate::published::published;
 
 /// A number that changes when anything does that compiled policies were made of: the functions and relations of the names
 /// that the compiler looked for, columns and policies of these relations, roles and their memberships, rights on schemas,
-/// types, labels of enums, operators, what is published.
+/// types, labels of enums, casts, operators, what is published.
 const PRINT: &str = concat!(
     "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/',
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' order by p.oid)
@@ -44,6 +44,8 @@ const PRINT: &str = concat!(
          from ",
     published!(),
     " t where t.pubname = any($3)),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin), ',' order by c.oid)
+         from pg_catalog.pg_cast c where c.oid >= 16384),
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.oid, e.xmin), ',' order by e.oid)
          from pg_catalog.pg_enum e),
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', o.oid, o.xmin), ',' order by o.oid)

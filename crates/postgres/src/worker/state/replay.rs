@@ -34,6 +34,9 @@ use crate::{Notice, catalog, pool, replication};
 /// How long live changes wait for a slice, give or take one change.
 const SLICE: Duration = Duration::from_millis(5);
 
+/// The same for rows of tables as they were described once: these are described anew for it.
+const SWITCHED_SLICE: Duration = Duration::from_millis(50);
+
 /// Bytes of a slice, give or take one change: what receivers have room for is known for so much.
 const SLICE_BYTES: usize = 65_536;
 
@@ -71,7 +74,7 @@ impl State {
             return;
         }
         let mut switched = Vec::new();
-        let is_over = self.read_on(now + SLICE, &mut switched).await;
+        let is_over = self.read_on(&mut switched).await;
         self.history.returning.advance();
         self.switch_back(switched).await;
         if is_over {
@@ -131,21 +134,28 @@ impl State {
     }
 
     /// Reads the journal for the pass that is under way. Whether it has come to the end.
-    async fn read_on(&mut self, until: Instant, switched: &mut Vec<Oid>) -> bool {
-        let mut bytes = 0;
+    async fn read_on(&mut self, switched: &mut Vec<Oid>) -> bool {
+        let (mut bytes, mut begun) = (0, None);
         loop {
             let Some(pass) = &mut self.history.returning.pass else { return true };
             let Some(entry) = self.history.journal.next(pass.at) else { return true };
             let (position, item) = (entry.position, entry.item.clone());
+            let known = switched.len();
             if !self.show(&item, switched).await {
                 return false;
+            }
+            if switched.len() > known || begun.is_none() {
+                begun = Some(Instant::now());
             }
             if let Some(pass) = &mut self.history.returning.pass {
                 pass.at = position;
             }
             bytes += item.bytes.len();
             self.replay_item(position, item).await;
-            if bytes >= SLICE_BYTES || Instant::now() >= until {
+            // To describe a table anew, and back, costs more than a slice: that is not to be done for each change.
+            let slice = if switched.is_empty() { SLICE } else { SWITCHED_SLICE };
+            let now = Instant::now();
+            if bytes >= SLICE_BYTES || begun.is_none_or(|begun: Instant| begun + slice <= now) {
                 return false;
             }
         }

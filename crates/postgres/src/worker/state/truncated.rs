@@ -22,7 +22,10 @@ impl State {
             self.reads_change(*oid);
         }
         for (channel, text) in self.concerned(relations) {
-            self.sink.notice(channel, Notice::gap("Truncated", text));
+            // Who has come back is told in its turn.
+            if self.history.returning.of(channel).is_empty() {
+                self.sink.notice(channel, Notice::gap("Truncated", text));
+            }
         }
         self.handed = position;
     }

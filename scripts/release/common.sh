@@ -44,6 +44,18 @@ cargo_tool() {
 # Prints the target of this machine's compiler: x86_64-unknown-linux-gnu.
 host_target() { rustc --version --verbose | sed -n 's/^host: //p'; }
 
+# NAME PACKAGES: makes a small Debian with these packages in $tools/NAME, which is kept; remove it to have today's.
+debian_base() {
+    local log
+    [ ! -d "$tools/$1" ] || return 0
+    rm -rf --one-file-system "$tools/$1.part"
+    log=$(mktemp)
+    debootstrap --variant=minbase --include="$2" bookworm "$tools/$1.part" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" \
+        >"$log" 2>&1 || { tail -20 "$log" >&2; die "debootstrap failed"; }
+    rm -f "$log" "$tools/$1.part"/var/cache/apt/archives/*.deb
+    mv "$tools/$1.part" "$tools/$1"
+}
+
 # FOLDER FILE: an archive that is the same whenever and by whomever it is made.
 reproducible_tar() {
     tar --create --format=gnu --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \

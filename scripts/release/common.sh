@@ -17,7 +17,7 @@ step() { printf '\n== %s\n' "$*" >&2; }
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
 # Prints the first lines of the script that was called: its help.
-help_text() { sed -n '2,/^[^#]/{/^# shellcheck/d;s/^# \{0,1\}//p}' "$0"; }
+help_text() { sed -n '2,/^[^#]/{/^# shellcheck/d;s/^# \{0,1\}//p;}' "$0"; }
 case ${1:-} in -h | --help) help_text; exit ;; esac
 
 # build or checks: what packaging/release/NAME.txt lists, in an environment of its own.
@@ -58,6 +58,9 @@ debian_base() {
 
 # FOLDER FILE: an archive that is the same whenever and by whomever it is made.
 reproducible_tar() {
-    tar --create --format=gnu --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+    local tar=tar
+    # What a Mac calls tar knows less.
+    ! command -v gtar >/dev/null || tar=gtar
+    $tar --create --format=gnu --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
         --mode=u=rwX,go=rX --directory "$(dirname "$1")" "$(basename "$1")" | gzip --no-name --best >"$2"
 }

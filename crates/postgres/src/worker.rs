@@ -16,6 +16,7 @@ mod meanwhile;
 mod roster;
 mod running;
 mod state;
+mod streams;
 pub(crate) mod stuck;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use realtime_pgoutput::Lsn;
 use realtime_retry::Backoff;
 use running::{REFRESH, RETRY, Running};
 use state::{Answer, State};
+use streams::Streams;
 use stuck::Stuck;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -79,6 +81,8 @@ pub(crate) struct Worker {
     unfinished: Unfinished,
     /// When a permanent slot that is there may be read, for the first time.
     resume_at: Instant,
+    /// What clients of streams were told.
+    streams: Streams,
     /// Whether something was read: whoever comes back after a restart is served already.
     has_read: bool,
 }
@@ -120,6 +124,7 @@ impl Worker {
             since: None,
             unfinished: Unfinished::default(),
             resume_at,
+            streams: Streams::default(),
             has_read: false,
         }
     }
@@ -297,7 +302,8 @@ impl Worker {
             None => None,
         };
         let replay = self.state.replay_at().filter(|_| self.running.is_some());
-        [self.state.tell_dropped_at(), replay, other].into_iter().flatten().min()
+        let streams = self.streams.wake_at().filter(|_| self.running.is_some());
+        [self.state.tell_dropped_at(), replay, streams, other].into_iter().flatten().min()
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     lag::LagWatch,
     running::{RETRY, Running},
     state::Refreshed,
+    streams::Streams,
 };
 use crate::{
     Notice, pool, prepare, publication,
@@ -110,6 +111,7 @@ impl Worker {
         }
         if !session.is_resumed() {
             self.furthest = session.start_position();
+            self.streams = Streams::default();
         }
     }
 

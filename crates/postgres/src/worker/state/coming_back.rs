@@ -7,27 +7,21 @@ use realtime_changes::{ChannelId, Place, Since, SubscriptionSpec, Table};
 use realtime_journal::{Past, Reach};
 use realtime_pgoutput::{
     Lsn, Position,
-    message::{Message, Relation, UnixMicros},
+    message::{Message, Relation},
 };
 use rustc_hash::FxHashSet;
 
 use super::{
     State,
     failed::Failed,
-    history::{Item, Version},
+    history::{Item, Present, Version},
 };
 use crate::{Notice, SubscribeRequest, catalog, pool};
-
-/// Where the database is: what a client names beyond that is of another history.
-#[derive(Debug, Clone, Copy)]
-struct Present {
-    log: Lsn,
-    clock: UnixMicros,
-}
 
 impl State {
     /// A session begins at a place in the log. `resumed`: it goes on with what was committed before it came.
     pub(in crate::worker) async fn begin_history(&mut self, start: Lsn, resumed: bool) {
+        self.history.present = None;
         let journal = &self.history.journal;
         if !journal.is_on() || resumed && journal.continues(start) {
             return;
@@ -104,15 +98,16 @@ impl State {
     /// is not kept.
     pub(super) async fn returns(&mut self, request: &SubscribeRequest) -> Vec<(u32, Position)> {
         let mut cursors = Vec::new();
-        let mut present = None;
         let mut told = FxHashSet::default();
         for (id, spec) in &request.subscriptions {
             // A result tells by itself what has changed.
             let Some(since) = plain(spec) else { continue };
-            if self.reach(since) == Reach::Beyond && present.is_none() {
-                present = self.present().await.ok();
+            // What has passed once has passed for all who come back.
+            let is_known = self.history.present.is_some_and(|present| present.has_passed(since.place));
+            if self.reach(since) == Reach::Beyond && !is_known {
+                self.history.present = self.present().await.ok();
             }
-            match self.cursor(since, present) {
+            match self.cursor(since) {
                 Some(cursor) => cursors.push((*id, cursor)),
                 None if told.insert(since.to_string()) => {
                     let text = format!("Changes after {since} are not kept any more");
@@ -132,17 +127,13 @@ impl State {
     }
 
     /// The place after which a subscription goes on, if all from there on is kept.
-    fn cursor(&self, since: &Since, present: Option<Present>) -> Option<Position> {
+    fn cursor(&self, since: &Since) -> Option<Position> {
         match self.reach(since) {
             Reach::From(cursor) => Some(cursor),
             Reach::Gone => None,
             // All that is known came before: if it is of this history, nothing is missing.
             Reach::Beyond => {
-                let present = present?;
-                let is_past = match since.place {
-                    Place::After(position) => position.commit <= present.log,
-                    Place::From(time) => time <= present.clock,
-                };
+                let is_past = self.history.present?.has_passed(since.place);
                 self.history.journal.last().filter(|_| is_past)
             }
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use realtime_changes::Table;
+use realtime_changes::{Place, Table};
 use realtime_journal::{Bounds, Journal};
 use realtime_pgoutput::{
-    Oid,
+    Lsn, Oid,
     message::{Relation, UnixMicros},
 };
 use rustc_hash::FxHashMap;
@@ -53,6 +53,25 @@ pub(super) struct History {
     /// The tables as they were described last.
     pub(super) versions: FxHashMap<Oid, Arc<Version>>,
     pub(super) returning: Returning,
+    /// Where the database was when it was last asked.
+    pub(super) present: Option<Present>,
+}
+
+/// Where a database is: what a client names beyond that is of another history.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Present {
+    pub(super) log: Lsn,
+    pub(super) clock: UnixMicros,
+}
+
+impl Present {
+    /// Whether a place is of the past.
+    pub(super) fn has_passed(&self, place: Place) -> bool {
+        match place {
+            Place::After(position) => position.commit <= self.log,
+            Place::From(time) => time <= self.clock,
+        }
+    }
 }
 
 impl History {
@@ -62,6 +81,7 @@ impl History {
             begun: Instant::now(),
             versions: FxHashMap::default(),
             returning: Returning::default(),
+            present: None,
         }
     }
 }

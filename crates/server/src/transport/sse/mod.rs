@@ -14,14 +14,14 @@ use axum::{
     Extension,
     extract::{Path, Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use begin::{Refused, begin};
+use begin::begin;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
 use query::{Asked, Unusable};
 use realtime_channels::{counters::TransportKind, driver::Driver, session::Session};
 use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox};
-use realtime_protocol::Vsn;
+use realtime_protocol::{Ref, SystemMessage, Vsn, encode, events, frame};
 use stream::Stream;
 
 use super::{
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// When who is refused for a passing reason may come again, in seconds.
-const COME_AGAIN: HeaderValue = HeaderValue::from_static("5");
+const COME_AGAIN: u64 = 5;
 
 /// Adds CORS headers to the answers to browsers, and answers their preflights.
 pub async fn cors(request: Request, next: Next) -> Response {
@@ -113,7 +113,7 @@ async fn serve(
         }
         Err(refused) => {
             driver.end();
-            answer(&refused)
+            refuse(headers, refused.status, &refused.text)
         }
     }
 }
@@ -129,17 +129,33 @@ async fn admit_stream(node: &Node, headers: &HeaderMap, query: &str) -> Result<A
         Ok(admitted) => Ok(admitted),
         Err(refusal) => {
             refusal.delay(node).await;
-            Err(message(refusal.status, &refusal.text))
+            Err(refuse(headers, refusal.status, &refusal.text))
         }
     }
 }
 
-fn answer(refused: &Refused) -> Response {
-    let mut response = message(refused.status, &refused.text);
-    if matches!(refused.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-        response.headers_mut().insert(header::RETRY_AFTER, COME_AGAIN);
+/// Answers with the reason why there is no stream. A browser does not come back after an error status: if it may, it gets
+/// a stream that ends at once.
+fn refuse(headers: &HeaderMap, status: StatusCode, text: &str) -> Response {
+    let is_passing = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+    if !is_passing {
+        return message(status, text);
     }
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/event-stream") {
+        return (stream_headers(), ended(text)).into_response();
+    }
+    let mut response = message(status, text);
+    response.headers_mut().insert(header::RETRY_AFTER, COME_AGAIN.into());
     response
+}
+
+/// The text of a stream that tells an error alone.
+fn ended(text: &str) -> Vec<u8> {
+    let error = SystemMessage::error(text.to_owned());
+    let error = encode::system(Vsn::Events, &Ref::null(), "", &error);
+    let parts = [events::retry(COME_AGAIN * 1_000), error];
+    parts.iter().filter_map(|chunk| frame::content(chunk)).flatten().copied().collect()
 }
 
 fn stream_headers() -> HeaderMap {
@@ -151,4 +167,25 @@ fn stream_headers() -> HeaderMap {
     ]
     .into_iter()
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Browsers come back after a passing refusal, since it is no status to them.
+    #[test]
+    fn browsers_are_not_sent_away_for_good() {
+        let browser = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("text/event-stream"))]);
+        for (status, told) in [(503, 200), (429, 200), (401, 401), (400, 400)] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(refuse(&browser, status, "no").status().as_u16(), told);
+            let other = refuse(&HeaderMap::new(), status, "no");
+            assert_eq!(other.status(), status);
+            assert_eq!(other.headers().contains_key(header::RETRY_AFTER), told == 200);
+        }
+        let text = String::from_utf8(ended("a\nb")).unwrap();
+        let data = r#"{"extension":"system","status":"error","message":"a\nb","channel":""}"#;
+        assert_eq!(text, format!("retry: 5000\n\nevent: error\ndata: {data}\n\n"));
+    }
 }

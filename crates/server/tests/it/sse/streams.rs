@@ -124,7 +124,7 @@ async fn broadcasts_come() -> Result<()> {
     for (event, n) in [("other", 1), ("move", 2), ("error", 3)] {
         let payload = json!({"type": "broadcast", "event": event, "payload": {"n": n}});
         let reference = socket.next_ref();
-        socket.send("1", &*reference, topic, "broadcast", payload).await?;
+        socket.send(json!("1"), json!(reference), topic, "broadcast", payload).await?;
         socket.reply(&reference).await?;
     }
     let body = json!({"n": 4}).to_string();

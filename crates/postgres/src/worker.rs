@@ -18,6 +18,7 @@ mod running;
 mod state;
 mod streams;
 pub(crate) mod stuck;
+mod telling;
 
 use std::sync::Arc;
 
@@ -101,7 +102,7 @@ impl Worker {
         reign: u64,
         preparation: watch::Receiver<Preparation>,
     ) -> Self {
-        let resume_at = Instant::now() + config.resume_delay;
+        let (resume_at, durable) = (Instant::now() + config.resume_delay, config.durable_slot);
         Self {
             state: State::new(pool.clone(), sink, Arc::clone(&stats), &config, heirloom),
             config,
@@ -124,7 +125,7 @@ impl Worker {
             since: None,
             unfinished: Unfinished::default(),
             resume_at,
-            streams: Streams::default(),
+            streams: Streams::new(durable),
             has_read: false,
         }
     }

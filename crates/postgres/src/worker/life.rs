@@ -11,7 +11,6 @@ use super::{
     lag::LagWatch,
     running::{RETRY, Running},
     state::Refreshed,
-    streams::Streams,
 };
 use crate::{
     Notice, pool, prepare, publication,
@@ -111,7 +110,7 @@ impl Worker {
         }
         if !session.is_resumed() {
             self.furthest = session.start_position();
-            self.streams = Streams::default();
+            self.streams.begin_anew();
         }
     }
 

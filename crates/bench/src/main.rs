@@ -17,7 +17,9 @@ mod policies;
 mod presence;
 mod report;
 mod rest;
+mod resume;
 mod rooms;
+mod sse;
 mod target;
 mod wire;
 
@@ -54,6 +56,10 @@ enum Scenario {
     Cluster(cluster::Options),
     /// Broadcasts over HTTP: CPU per request, beside the ideal server's
     Rest(rest::Options),
+    /// Row changes over streams of events: CPU per delivery, beside that over WebSockets
+    Sse(sse::Options),
+    /// Clients that all come back at once: time until all have caught up, latency of the others
+    Resume(resume::Options),
     /// Clients that misbehave: latency of the others, memory
     Hostile(hostile::Options),
     /// Those that attack in `hostile`, until the standard input ends
@@ -84,6 +90,8 @@ fn main() -> Result<()> {
             Scenario::Presence(options) => presence::run(&options).await,
             Scenario::Cluster(options) => cluster::run(&options).await,
             Scenario::Rest(options) => rest::run(&options).await,
+            Scenario::Sse(options) => sse::run(&options).await,
+            Scenario::Resume(options) => resume::run(&options).await,
             Scenario::Hostile(options) => hostile::run(&options).await,
             Scenario::HostileAttackers(orders) => hostile::obey(orders).await,
             Scenario::Ideal(options) => ideal::serve(options).await,

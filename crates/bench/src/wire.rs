@@ -101,6 +101,11 @@ impl Reader {
         Ok(())
     }
 
+    /// The connection itself, with the other half. What was read and not handed out is left out.
+    pub(crate) fn whole_stream(self, writer: Writer) -> Result<TcpStream> {
+        Ok(self.stream.reunite(writer.0)?)
+    }
+
     /// The next message. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<&[u8]> {
         loop {

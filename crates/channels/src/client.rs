@@ -24,6 +24,8 @@ pub(crate) struct Client {
     pub(crate) patience: Arc<Patience>,
     /// Headers of the handshake that policies see, as a JSON object.
     headers: Arc<str>,
+    /// What the broadcasts begin with that it wants, if it does not want all: of a stream of events.
+    pub(crate) only: Option<Arc<[u8]>>,
     /// Holds back presence diffs while joins wait.
     pub(crate) diffs: Diffs,
     /// The number of the last slow step.
@@ -52,6 +54,7 @@ impl Client {
             token,
             patience: Arc::default(),
             headers,
+            only: None,
             diffs: Diffs::of(vsn),
             last_step: 0,
             waiting_bytes: 0,

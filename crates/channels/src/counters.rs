@@ -60,11 +60,13 @@ pub enum TransportKind {
     WebSocket,
     /// HTTP requests (protocol 1.11).
     LongPoll,
+    /// A stream of server-sent events (resume 5).
+    Events,
 }
 
 impl TransportKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::WebSocket, Self::LongPoll];
+    pub const ALL: [Self; 3] = [Self::WebSocket, Self::LongPoll, Self::Events];
 
     /// The label in metrics.
     #[must_use]
@@ -72,6 +74,7 @@ impl TransportKind {
         match self {
             Self::WebSocket => "websocket",
             Self::LongPoll => "longpoll",
+            Self::Events => "sse",
         }
     }
 }
@@ -84,9 +87,9 @@ pub struct NodeCounters {
     /// Questions to other nodes, by whether they were answered.
     pub asked: [Histogram; 2],
     /// Joins that were decided, by transport and result.
-    pub joined: [[Counter; 2]; 2],
+    pub joined: [[Counter; 2]; 3],
     /// Handshakes, by transport, result and serializer.
-    pub connected: [[[Histogram; 2]; 2]; 2],
+    pub connected: [[[Histogram; 2]; 2]; 3],
     /// Sockets closed because they read too slowly.
     pub slow_consumers: Counter,
 }
@@ -116,6 +119,7 @@ impl NodeCounters {
         let [ok, error] = match transport {
             TransportKind::WebSocket => &self.joined[0],
             TransportKind::LongPoll => &self.joined[1],
+            TransportKind::Events => &self.joined[2],
         };
         if succeeded { ok } else { error }.add(1);
     }
@@ -131,6 +135,7 @@ impl NodeCounters {
         let [ok, error] = match transport {
             TransportKind::WebSocket => &self.connected[0],
             TransportKind::LongPoll => &self.connected[1],
+            TransportKind::Events => &self.connected[2],
         };
         let [v1, v2] = if succeeded { ok } else { error };
         if vsn == Vsn::V1 { v1 } else { v2 }.record_time(took);

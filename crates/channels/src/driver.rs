@@ -94,6 +94,12 @@ impl Driver {
         self.runtime.name()
     }
 
+    /// Whether its session has a channel, or a join that is not decided yet.
+    #[must_use]
+    pub fn has_channels(&self) -> bool {
+        self.session.has_channels()
+    }
+
     /// Whether messages may be read.
     #[must_use]
     pub fn wants_input(&self) -> bool {

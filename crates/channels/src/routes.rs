@@ -1,7 +1,7 @@
 //! From a change to the sockets: where each channel is, and which frame it gets.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     pin::Pin,
     sync::{
@@ -14,8 +14,10 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use realtime_changes::{Action, ChannelId, Delivery, Recipient};
 use realtime_hub::{Closed, Outbox};
+use realtime_pgoutput::Position;
 use realtime_postgres::{ChangeSink, Notice};
-use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode};
+use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode, events};
+use tokio::time::Instant;
 
 use crate::{
     counters::MessageType,
@@ -44,6 +46,10 @@ pub struct Route {
     pub patience: Arc<Patience>,
     /// Holds back frames until the join is answered.
     pub gate: Gate,
+    /// The last change that the client of a stream has got, until it was told of a gap.
+    pub after: Option<Position>,
+    /// Whether the client was told of a gap.
+    pub gap: AtomicBool,
 }
 
 impl Route {
@@ -52,6 +58,25 @@ impl Route {
         match self.gate.keep(frame, &self.outbox) {
             Ok(behind) => behind.ok_or(Closed::SlowConsumer),
             Err(frame) => self.outbox.push_gauged(frame),
+        }
+    }
+
+    /// Whether its client keeps where it is.
+    fn is_stream(&self) -> bool {
+        self.vsn == Vsn::Events
+    }
+
+    /// Whether its client has a change already: with a permanent slot it may come again.
+    fn has(&self, position: Option<Position>) -> bool {
+        position.zip(self.after).is_some_and(|(position, after)| position <= after)
+            && !self.gap.load(Ordering::Relaxed)
+    }
+
+    /// Tells its client where it is, unless that is known.
+    fn tell(&self, position: Position, frame: &Bytes) {
+        if !self.has(Some(position)) {
+            // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
+            let _ = self.push(frame.clone());
         }
     }
 
@@ -115,6 +140,15 @@ pub struct Routes {
     meters: Arc<Meters>,
     behind: Behind,
     patiences: Patiences,
+    streams: Mutex<Streams>,
+}
+
+/// The routes whose clients keep where they are.
+#[derive(Debug, Default)]
+struct Streams {
+    open: HashSet<ChannelId>,
+    /// When the last one of those that are gone has left.
+    left_at: Option<Instant>,
 }
 
 impl Routes {
@@ -127,6 +161,7 @@ impl Routes {
             meters,
             behind: Behind::default(),
             patiences: Patiences::default(),
+            streams: Mutex::default(),
         }
     }
 
@@ -161,12 +196,19 @@ impl Routes {
 
     /// Opens the route of a channel.
     pub fn open(&self, channel: ChannelId, route: Arc<Route>) {
+        if route.is_stream() {
+            self.streams.lock().open.insert(channel);
+        }
         self.routes.write().insert(channel, route);
     }
 
     /// Closes the route of a channel: nothing more is delivered. Idempotent.
     pub fn close(&self, channel: ChannelId) {
-        self.routes.write().remove(&channel);
+        if self.routes.write().remove(&channel).is_some_and(|route| route.is_stream()) {
+            let mut streams = self.streams.lock();
+            streams.open.remove(&channel);
+            streams.left_at = Some(Instant::now());
+        }
     }
 }
 
@@ -180,12 +222,14 @@ impl ChangeSink for Routes {
         let mut groups: HashMap<FrameKey<'_>, Vec<&Arc<Route>>> = HashMap::new();
         for recipient in &delivery.recipients {
             let Some(route) = routes.get(&recipient.channel) else { continue };
-            groups.entry(FrameKey::of(route, recipient)).or_default().push(route);
+            if !route.has(delivery.position) {
+                groups.entry(FrameKey::of(route, recipient)).or_default().push(route);
+            }
         }
         // Frames are made one after the other. Only their receivers hold them, so they are freed when the receivers
         // are closed.
         for (key, routes) in groups {
-            let frame = key.frame(delivery.action, &delivery.data);
+            let frame = key.frame(delivery.action, &delivery.data, delivery.position);
             for route in routes {
                 // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
                 if route.push(frame.clone()) == Ok(true) {
@@ -209,7 +253,7 @@ impl ChangeSink for Routes {
         for (action, data) in rows {
             self.meters.counters().payload(MessageType::PostgresChanges, data.len());
             for (key, routes) in &groups {
-                let frame = key.frame(*action, data);
+                let frame = key.frame(*action, data, None);
                 for route in routes {
                     // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
                     if route.push(frame.clone()) == Ok(true) && !first {
@@ -238,9 +282,34 @@ impl ChangeSink for Routes {
         self.meters.drops_rows()
     }
 
+    fn streams(&self) -> (usize, Option<Instant>) {
+        let streams = self.streams.lock();
+        (streams.open.len(), streams.left_at)
+    }
+
+    fn position(&self, channel: ChannelId, position: Position) -> bool {
+        let route = self.routes.read().get(&channel).map(Arc::clone);
+        let Some(route) = route.filter(|route| route.is_stream()) else { return false };
+        route.tell(position, &events::position(&position));
+        true
+    }
+
+    fn positions(&self, position: Position, has_all: &dyn Fn(ChannelId) -> bool) {
+        let channels: Vec<ChannelId> =
+            self.streams.lock().open.iter().copied().filter(|channel| has_all(*channel)).collect();
+        let frame = events::position(&position);
+        let routes = self.routes.read();
+        for route in channels.iter().filter_map(|channel| routes.get(channel)) {
+            route.tell(position, &frame);
+        }
+    }
+
     fn notice(&self, channel: ChannelId, notice: Notice) {
         let route = self.routes.read().get(&channel).map(Arc::clone);
         let Some(route) = route.filter(|route| !route.quiet) else { return };
+        if matches!(notice, Notice::Gap { .. }) {
+            route.gap.store(true, Ordering::Relaxed);
+        }
         let message = match notice {
             Notice::Subscribed => SystemMessage::subscribed(),
             Notice::Gap { code, text } => SystemMessage::gap(Extension::PostgresChanges, code, text),
@@ -267,10 +336,16 @@ struct FrameKey<'a> {
 
 impl<'a> FrameKey<'a> {
     fn of(route: &'a Route, recipient: &'a Recipient) -> Self {
-        Self { vsn: route.vsn, legacy: route.legacy, topic: &route.topic, ids: &recipient.ids }
+        // Events do not carry ids of subscriptions.
+        let ids: &[u32] = if route.is_stream() { &[] } else { &recipient.ids };
+        Self { vsn: route.vsn, legacy: route.legacy, topic: &route.topic, ids }
     }
 
-    fn frame(&self, action: Action, data: &[u8]) -> Bytes {
+    fn frame(&self, action: Action, data: &[u8], position: Option<Position>) -> Bytes {
+        if self.vsn == Vsn::Events {
+            let position = position.as_ref().map(|position| position as &dyn std::fmt::Display);
+            return encode::change_event(action.as_str(), position, data);
+        }
         match self.legacy {
             true => encode::legacy_change(self.vsn, self.topic, action.as_str(), data),
             false => encode::postgres_changes(self.vsn, self.topic, self.ids, data),
@@ -295,6 +370,8 @@ mod tests {
             star: AtomicBool::new(false),
             patience: Arc::default(),
             gate: Gate::shut(),
+            after: None,
+            gap: AtomicBool::new(false),
         }
     }
 

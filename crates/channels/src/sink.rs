@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use realtime_changes::{Action, ChannelId, Delivery, Recipient};
 use realtime_codes::ErrorCode;
 use realtime_hub::{Audience, FanOut, Hub, RoomKey};
+use realtime_pgoutput::Position;
 use realtime_postgres::{ChangeSink, DatabaseBroadcast, MessageBody, Notice, Relief};
 use realtime_protocol::{Encoding, UserBroadcast, encode};
 use tokio::time::{Duration, Instant};
@@ -70,6 +71,18 @@ impl ChangeSink for DatabaseSink {
 
     fn room(&self, channel: ChannelId) -> Option<bool> {
         self.routes.room(channel)
+    }
+
+    fn streams(&self) -> (usize, Option<Instant>) {
+        self.routes.streams()
+    }
+
+    fn position(&self, channel: ChannelId, position: Position) -> bool {
+        self.routes.position(channel, position)
+    }
+
+    fn positions(&self, position: Position, has_all: &dyn Fn(ChannelId) -> bool) {
+        self.routes.positions(position, has_all);
     }
 
     fn notice(&self, channel: ChannelId, notice: Notice) {

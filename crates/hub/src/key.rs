@@ -59,6 +59,9 @@ impl Sight {
     /// Everything, as in public rooms.
     pub const ALL: Self = Self { broadcasts: true, presence: true };
 
+    /// Nothing, as in the room of streams that get row changes alone.
+    pub const NONE: Self = Self { broadcasts: false, presence: false };
+
     /// Whether frames of a kind may be seen.
     pub(crate) const fn sees(self, kind: Kind) -> bool {
         match kind {

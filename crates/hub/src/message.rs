@@ -6,7 +6,7 @@ use realtime_protocol::Vsn;
 use crate::key::{Kind, MemberId, MessageId};
 
 /// All serializers, in the order of their numbers.
-pub(crate) const ALL: [Vsn; 3] = [Vsn::V1, Vsn::V2, Vsn::V2Text];
+pub(crate) const ALL: [Vsn; 4] = [Vsn::V1, Vsn::V2, Vsn::V2Text, Vsn::Events];
 
 /// Number of serializers.
 pub(crate) const SERIALIZERS: usize = ALL.len();

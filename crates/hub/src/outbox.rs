@@ -148,6 +148,19 @@ impl Outbox {
         outbox
     }
 
+    /// Begins to write to a sink: `first`, then what waits. Bytes of `first` that were taken before count as written no
+    /// more.
+    pub fn attach(&self, sink: Arc<dyn Sink>, first: impl DoubleEndedIterator<Item = Bytes>) {
+        let mut queue = self.queue.lock();
+        queue.sink = Some(sink);
+        for frame in first.rev() {
+            queue.bytes += frame.len();
+            queue.written = queue.written.saturating_sub(frame.len() as u64);
+            queue.frames.push_front(frame);
+        }
+        self.count(&mut queue);
+    }
+
     /// Appends a frame and wakes the socket's task, which writes all that has gathered at once.
     ///
     /// A single frame larger than the limit is accepted when the queue is empty.

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use realtime_protocol::encode;
+use realtime_protocol::{Vsn, encode};
 use tokio::time::Instant;
 
 use crate::{
@@ -213,7 +213,9 @@ impl Room {
         }
         state.not_before = Some(now + interval);
         let diff = state.presence.take_diff()?.to_json();
-        let frames = encode_for(&self.users, |vsn| Some(encode::presence_diff(vsn, topic, &diff)));
+        // Streams of events do not tell who is present.
+        let encode = |vsn| (vsn != Vsn::Events).then(|| encode::presence_diff(vsn, topic, &diff));
+        let frames = encode_for(&self.users, encode);
         self.enqueue(Kind::Presence, None, None, frames);
         None
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use realtime_protocol::Vsn;
+use realtime_protocol::{Vsn, frame};
 
 use crate::{
     diff_gate::DiffGate,
@@ -32,13 +32,15 @@ pub struct Member {
     pub hold: bool,
     /// Keeps diffs of presence back while joins of its socket are not answered; of serializer 1.0.0 only.
     pub diffs: Option<Arc<DiffGate>>,
+    /// What the broadcasts begin with that it wants, if it does not want all: of a stream of events that names one.
+    pub only: Option<Arc<[u8]>>,
 }
 
 impl Member {
     /// A member that may see everything, from now on.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>, vsn: Vsn) -> Self {
-        Self { outbox, vsn, sight: Sight::ALL, hold: false, diffs: None }
+        Self { outbox, vsn, sight: Sight::ALL, hold: false, diffs: None, only: None }
     }
 }
 
@@ -54,6 +56,8 @@ pub(crate) struct Slot {
     pub(crate) vsn: Vsn,
     pub(crate) sight: Sight,
     pub(crate) diffs: Option<Arc<DiffGate>>,
+    /// What the broadcasts begin with that it wants.
+    only: Option<Arc<[u8]>>,
     /// Stored messages that it has already been sent: they are not delivered to it again.
     pub(crate) replayed: Box<[MessageId]>,
     pub(crate) held: Option<Box<Held>>,
@@ -81,6 +85,7 @@ impl Slot {
             vsn: member.vsn,
             sight: member.sight,
             diffs: member.diffs,
+            only: member.only,
             replayed: Box::default(),
             held: member.hold.then(Box::default),
             present: 0,
@@ -89,7 +94,7 @@ impl Slot {
 
     /// Whether every recent message is meant for it, if it did not send the message itself.
     pub(crate) fn is_plain(&self) -> bool {
-        self.sight == Sight::ALL && self.replayed.is_empty() && self.held.is_none()
+        self.sight == Sight::ALL && self.replayed.is_empty() && self.held.is_none() && self.only.is_none()
     }
 
     /// Holds what is meant for it, if nothing may be sent yet. Presence is not held: the channel will be sent its state.
@@ -114,6 +119,16 @@ impl Slot {
             && message.except != Some(self.id)
             && self.sight.sees(message.kind)
             && message.id.is_none_or(|id| !self.replayed.contains(&id))
+            && self.wants_event(message)
+    }
+
+    /// Whether a message is of the event that it wants.
+    fn wants_event(&self, message: &Message) -> bool {
+        let Some(only) = self.only.as_deref().filter(|_| message.kind == Kind::Broadcast) else {
+            return true;
+        };
+        let content = message.frame(self.vsn).and_then(|frame| frame::content(frame));
+        content.is_some_and(|content| content.starts_with(only))
     }
 
     /// Whether a message is younger than what the channel knows from its beginning.

@@ -4,6 +4,8 @@ use std::{borrow::Cow, pin::Pin};
 
 use bytes::Bytes;
 use realtime_changes::{Action, ChannelId, Delivery, Recipient, SubscribeRefusal};
+use realtime_pgoutput::Position;
+use tokio::time::Instant;
 
 use crate::DatabaseBroadcast;
 
@@ -29,6 +31,18 @@ pub trait ChangeSink: Send + Sync + 'static {
     fn has_room(&self, _channel: ChannelId) -> bool {
         true
     }
+    /// How many channels are those of streams, whose clients keep where they are; and when the last one of those that are
+    /// gone has left.
+    fn streams(&self) -> (usize, Option<Instant>) {
+        (0, None)
+    }
+    /// Tells a channel that it has got everything up to a position, if it is that of a stream. Returns whether it is. Must
+    /// not block.
+    fn position(&self, _channel: ChannelId, _position: Position) -> bool {
+        false
+    }
+    /// Tells all streams that `has_all` picks that they have got everything up to a position. Must not block.
+    fn positions(&self, _position: Position, _has_all: &dyn Fn(ChannelId) -> bool) {}
     /// Hands over a broadcast from the database, in commit order. Must not block; what is returned is done when
     /// more can be taken, and nothing is read before.
     fn broadcast(&self, _message: DatabaseBroadcast) -> Option<Relief> {

@@ -18,7 +18,9 @@ mod recall;
 mod roster;
 mod running;
 mod state;
+mod streams;
 pub(crate) mod stuck;
+mod telling;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ use realtime_pgoutput::Lsn;
 use realtime_retry::Backoff;
 use running::{REFRESH, RETRY, Running};
 use state::{Answer, State};
+use streams::Streams;
 use stuck::Stuck;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -82,6 +85,8 @@ pub(crate) struct Worker {
     unfinished: Unfinished,
     /// When a permanent slot that is there may be read, for the first time.
     resume_at: Instant,
+    /// What clients of streams were told.
+    streams: Streams,
     /// Whether something was read: whoever comes back after a restart is served already.
     has_read: bool,
     /// What stays behind a permanent slot.
@@ -102,7 +107,7 @@ impl Worker {
         reign: u64,
         preparation: watch::Receiver<Preparation>,
     ) -> Self {
-        let resume_at = Instant::now() + config.resume_delay;
+        let (resume_at, durable) = (Instant::now() + config.resume_delay, config.durable_slot);
         let keeps_past = config.durable_slot && config.journal.bytes > 0;
         let past =
             keeps_past.then(|| Past::new(config.slot_name.clone(), config.journal, config.max_lag_bytes));
@@ -129,6 +134,7 @@ impl Worker {
             since: None,
             unfinished: Unfinished::default(),
             resume_at,
+            streams: Streams::new(durable),
             has_read: false,
         }
     }
@@ -306,7 +312,8 @@ impl Worker {
             None => None,
         };
         let replay = self.state.replay_at().filter(|_| self.running.is_some());
-        [self.state.tell_dropped_at(), replay, other].into_iter().flatten().min()
+        let streams = self.streams.wake_at().filter(|_| self.running.is_some());
+        [self.state.tell_dropped_at(), replay, streams, other].into_iter().flatten().min()
     }
 }
 

@@ -23,8 +23,8 @@ pub fn decode(vsn: Vsn, opcode: Opcode, frame: &Bytes) -> Result<ClientMessage, 
     match (vsn, opcode) {
         // Serializer 1.0.0 does not look at the opcode (protocol 2.1).
         (Vsn::V1, _) => text::decode_v1(frame),
-        (Vsn::V2 | Vsn::V2Text, Opcode::Text) => text::decode_v2(frame),
-        (Vsn::V2 | Vsn::V2Text, Opcode::Binary) => binary::decode(frame),
+        (Vsn::V2 | Vsn::V2Text | Vsn::Events, Opcode::Text) => text::decode_v2(frame),
+        (Vsn::V2 | Vsn::V2Text | Vsn::Events, Opcode::Binary) => binary::decode(frame),
     }
 }
 

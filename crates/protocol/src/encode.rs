@@ -1,4 +1,4 @@
-//! Messages to clients, as finished WebSocket frames (protocol 2.4, 2.6).
+//! Messages to clients, as finished WebSocket frames (protocol 2.4, 2.6) or server-sent events (resume 5).
 //!
 //! `payload`, `response`, `state`, `diff` and `data` are JSON text and pass through untouched. Serializer
 //! 1.0.0 never carries a join_ref.
@@ -6,9 +6,12 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::{Encoding, Ref, SystemMessage, UserBroadcast, Vsn, frame::Builder, write_json_string};
+use crate::{Encoding, Ref, SystemMessage, UserBroadcast, Vsn, events, frame::Builder, write_json_string};
 
 const USER_BROADCAST: u8 = 4;
+
+/// What replies to server-sent events begin with, behind the mark of a comment.
+pub const REPLY: &[u8] = b"reply ";
 
 /// Room for an envelope beside topic and payload.
 const ENVELOPE: usize = 96;
@@ -31,24 +34,37 @@ pub fn reply_error(vsn: Vsn, join_ref: &Ref, msg_ref: &Ref, topic: &str, reason:
 /// `phx_reply` with any status.
 #[must_use]
 pub fn reply(vsn: Vsn, join_ref: &Ref, msg_ref: &Ref, topic: &str, status: &str, response: &[u8]) -> Bytes {
-    message(vsn, join_ref, msg_ref, topic, "phx_reply", response.len() + 40, |out| {
+    let write = |out: &mut Vec<u8>| {
         out.extend_from_slice(b"{\"status\":\"");
         out.extend_from_slice(status.as_bytes());
         out.extend_from_slice(b"\",\"response\":");
         out.extend_from_slice(response);
         out.push(b'}');
-    })
+    };
+    if vsn == Vsn::Events {
+        // The answer to a stream's join is its HTTP status. The transport reads it here.
+        let mut comment = REPLY.to_vec();
+        write(&mut comment);
+        return events::comment(&comment);
+    }
+    message(vsn, join_ref, msg_ref, topic, "phx_reply", response.len() + 40, write)
 }
 
 /// `phx_close`: the channel ended. Its ref is the join_ref of the join, null if that had none.
 #[must_use]
 pub fn close(vsn: Vsn, join_ref: &Ref, topic: &str) -> Bytes {
+    if vsn == Vsn::Events {
+        return events::comment(b"closed");
+    }
     message(vsn, join_ref, join_ref, topic, "phx_close", 2, |out| out.extend_from_slice(b"{}"))
 }
 
 /// `phx_error`: the channel broke; clients join it again. Its ref as that of [`close`].
 #[must_use]
 pub fn error(vsn: Vsn, join_ref: &Ref, topic: &str) -> Bytes {
+    if vsn == Vsn::Events {
+        return events::comment(b"closed");
+    }
     message(vsn, join_ref, join_ref, topic, "phx_error", 2, |out| out.extend_from_slice(b"{}"))
 }
 
@@ -56,6 +72,9 @@ pub fn error(vsn: Vsn, join_ref: &Ref, topic: &str) -> Bytes {
 #[must_use]
 pub fn system(vsn: Vsn, join_ref: &Ref, topic: &str, system: &SystemMessage) -> Bytes {
     let sub_topic = topic.strip_prefix("realtime:").unwrap_or(topic);
+    if vsn == Vsn::Events {
+        return events::event_of(system.event(), None, 200, |out| system.write(out, sub_topic));
+    }
     message(vsn, join_ref, &Ref::null(), topic, "system", 200, |out| system.write(out, sub_topic))
 }
 
@@ -74,6 +93,9 @@ pub fn presence_diff(vsn: Vsn, topic: &str, diff: &[u8]) -> Bytes {
 /// `broadcast` that came as text: the payload goes on as it is.
 #[must_use]
 pub fn broadcast(vsn: Vsn, topic: &str, payload: &[u8]) -> Bytes {
+    if vsn == Vsn::Events {
+        return events::of_broadcast(payload);
+    }
     raw(vsn, &Ref::null(), topic, "broadcast", payload)
 }
 
@@ -88,8 +110,20 @@ pub fn replayed(
     payload: &[u8],
     meta: &[u8],
 ) -> Bytes {
-    let len = payload.len() + event.map_or(4, str::len) + meta.len() + 64;
-    message(vsn, join_ref, &Ref::null(), topic, "broadcast", len, |out| {
+    stored(vsn, join_ref, topic, event, payload, Some(meta))
+}
+
+/// A message with a name, as text.
+fn stored(
+    vsn: Vsn,
+    join_ref: &Ref,
+    topic: &str,
+    event: Option<&str>,
+    payload: &[u8],
+    meta: Option<&[u8]>,
+) -> Bytes {
+    let len = payload.len() + event.map_or(4, str::len) + meta.map_or(0, <[u8]>::len) + 64;
+    let write = |out: &mut Vec<u8>| {
         out.extend_from_slice(b"{\"type\":\"broadcast\",\"event\":");
         match event {
             Some(event) => write_json_string(out, event),
@@ -97,10 +131,18 @@ pub fn replayed(
         }
         out.extend_from_slice(b",\"payload\":");
         out.extend_from_slice(payload);
-        out.extend_from_slice(b",\"meta\":");
-        out.extend_from_slice(meta);
+        if let Some(meta) = meta {
+            out.extend_from_slice(b",\"meta\":");
+            out.extend_from_slice(meta);
+        }
         out.push(b'}');
-    })
+    };
+    if vsn == Vsn::Events {
+        let id = meta.and_then(events::id_in);
+        let id = id.as_ref().map(|id| id as &dyn std::fmt::Display);
+        return events::event_of(events::broadcast_name(event), id, len, write);
+    }
+    message(vsn, join_ref, &Ref::null(), topic, "broadcast", len, write)
 }
 
 /// A user broadcast: a binary frame for serializer 2.0.0, text for the others (table 2.4). `meta` is the JSON
@@ -120,18 +162,7 @@ pub fn user_broadcast(vsn: Vsn, topic: &str, user: &UserBroadcast, meta: Option<
     if user.encoding == Encoding::Binary || serde_json::from_slice::<&RawValue>(&user.body).is_err() {
         return None;
     }
-    let len = user.body.len() + user.event.len() + meta.map_or(0, <[u8]>::len) + 64;
-    Some(message(vsn, &Ref::null(), &Ref::null(), topic, "broadcast", len, |out| {
-        out.extend_from_slice(b"{\"type\":\"broadcast\",\"event\":");
-        write_json_string(out, &user.event);
-        out.extend_from_slice(b",\"payload\":");
-        out.extend_from_slice(&user.body);
-        if let Some(meta) = meta {
-            out.extend_from_slice(b",\"meta\":");
-            out.extend_from_slice(meta);
-        }
-        out.push(b'}');
-    }))
+    Some(stored(vsn, &Ref::null(), topic, Some(&*user.event), &user.body, meta))
 }
 
 fn binary_user_broadcast(topic: &str, user: &UserBroadcast, meta: &[u8]) -> Option<Bytes> {
@@ -176,6 +207,12 @@ pub fn postgres_changes(vsn: Vsn, topic: &str, ids: &[u32], data: &[u8]) -> Byte
 #[must_use]
 pub fn legacy_change(vsn: Vsn, topic: &str, action: &str, data: &[u8]) -> Bytes {
     raw(vsn, &Ref::null(), topic, action, data)
+}
+
+/// A row change for a stream of events: its data without the ids of subscriptions, of which a stream has one.
+#[must_use]
+pub fn change_event(action: &str, position: Option<&dyn std::fmt::Display>, data: &[u8]) -> Bytes {
+    events::event(action, position, data)
 }
 
 /// The response to a successful join: each subscription as the client wrote it, and its id (protocol 4.5).
@@ -225,6 +262,7 @@ fn message(
             payload(out);
             out.push(b'}');
         }
+        Vsn::Events => return events::event_of(event, None, payload_len, payload),
         Vsn::V2 | Vsn::V2Text => {
             out.push(b'[');
             out.extend_from_slice(join_ref.as_json().as_bytes());

@@ -1,4 +1,5 @@
-//! Finished WebSocket frames from server to client (RFC 6455 5.2): final, unmasked, the same bytes for all.
+//! Finished WebSocket frames from server to client (RFC 6455 5.2): final, unmasked, the same bytes for all; and finished
+//! chunks of HTTP bodies (RFC 9112 7.1), which take their place where messages are server-sent events.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,10 +7,16 @@ use bytes::Bytes;
 
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
+/// The end of a chunked body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The end of a chunk.
+const CHUNK_END: &[u8] = b"\r\n";
+
 const CLOSE: u8 = 0x88;
 const PONG: u8 = 0x8A;
 
-/// Longest header: two bytes and a 64-bit length.
+/// Longest header: two bytes and a 64-bit length; of a chunk, eight digits and the end of their line.
 const MAX_HEADER: usize = 10;
 
 /// What a frame costs beside its bytes: its owner and what an allocator adds.
@@ -73,6 +80,18 @@ impl Builder {
         self.finish(BINARY)
     }
 
+    /// A chunk of an HTTP body.
+    pub(crate) fn chunk(mut self) -> Bytes {
+        let len = self.buffer.len() - MAX_HEADER;
+        let header = format!("{len:x}\r\n");
+        self.buffer.extend_from_slice(CHUNK_END);
+        let start = MAX_HEADER.saturating_sub(header.len());
+        if let Some(place) = self.buffer.get_mut(start..MAX_HEADER) {
+            place.copy_from_slice(header.as_bytes());
+        }
+        Bytes::from_owner(Counted::new(self.buffer)).slice(start..)
+    }
+
     fn finish(mut self, first: u8) -> Bytes {
         let len = self.buffer.len() - MAX_HEADER;
         let mut header = [0; MAX_HEADER];
@@ -99,6 +118,21 @@ fn with_payload(first: u8, payload: &[u8]) -> Bytes {
     let mut builder = Builder::new(payload.len());
     builder.out().extend_from_slice(payload);
     builder.finish(first)
+}
+
+/// A chunk of an HTTP body. An empty one would be its end, so the content must not be empty.
+#[must_use]
+pub fn chunk(content: &[u8]) -> Bytes {
+    let mut builder = Builder::new(content.len() + CHUNK_END.len());
+    builder.out().extend_from_slice(content);
+    builder.chunk()
+}
+
+/// What a finished chunk carries. `None` for what is no whole chunk of this server.
+#[must_use]
+pub fn content(chunk: &[u8]) -> Option<&[u8]> {
+    let header = chunk.iter().take(MAX_HEADER).position(|byte| *byte == b'\n')?;
+    chunk.get(header + 1..)?.strip_suffix(CHUNK_END)
 }
 
 /// A text frame.
@@ -160,6 +194,17 @@ mod tests {
         assert!(near(before + 50_000_000));
         drop(others);
         assert!(near(before));
+    }
+
+    /// RFC 9112 7.1
+    #[test]
+    fn chunks_tell_their_length() {
+        for len in [1, 15, 16, 4_095, 4_096, 100_000] {
+            let chunk = chunk(&vec![b'x'; len]);
+            assert!(chunk.starts_with(format!("{len:x}\r\nx").as_bytes()) && chunk.ends_with(b"x\r\n"));
+            assert_eq!(content(&chunk).unwrap(), vec![b'x'; len]);
+        }
+        assert_eq!(content(b"no chunk"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod decode;
 pub mod encode;
+pub mod events;
 pub mod frame;
 mod join;
 mod json;

@@ -180,6 +180,19 @@ impl SystemMessage {
         Self { extension, status, code, message: message.into(), count: None, rows: None, channel: true }
     }
 
+    /// The name that it has as a server-sent event (resume 5).
+    pub(crate) fn event(&self) -> &'static str {
+        match self.status {
+            Status::Gap => "gap",
+            Status::Warning => "warning",
+            Status::Error => "error",
+            Status::Ok if self.rows.is_some() => "complete",
+            Status::Ok if *self == Self::caught_up() => "caught_up",
+            Status::Ok if *self == Self::subscribed() => "subscribed",
+            Status::Ok => "system",
+        }
+    }
+
     /// Appends the payload; `sub_topic` is the topic without `realtime:`.
     pub(crate) fn write(&self, out: &mut Vec<u8>, sub_topic: &str) {
         out.extend_from_slice(b"{\"extension\":\"");

@@ -9,6 +9,8 @@ pub enum Vsn {
     V2,
     /// 2.0.x over a transport that carries text alone (long-poll, protocol 1.11).
     V2Text,
+    /// Server-sent events (resume 5). Clients cannot ask for it over a socket.
+    Events,
 }
 
 /// The version is none that this server speaks; answered with 403 and an empty body.

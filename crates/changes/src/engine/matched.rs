@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use realtime_pgoutput::TypeRegistry;
+use realtime_pgoutput::{Position, TypeRegistry};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
@@ -110,6 +110,8 @@ pub struct Delivery {
     pub data: Bytes,
     /// Who gets it, each channel once.
     pub recipients: Vec<Recipient>,
+    /// Where the change stands, if all before it was handed over: a client that has it may go on from there.
+    pub position: Option<Position>,
 }
 
 /// A channel and those of its subscriptions that a change matches.
@@ -262,7 +264,7 @@ impl Match {
         let data = payload::refused(&view.table, change.action, change.commit_time, why).into();
         let mut refused = self.refused.clone();
         refused.sort_unstable_by_key(|matched| matched.key);
-        Some(Delivery { action: change.action, data, recipients: recipients(&refused) })
+        Some(Delivery { action: change.action, data, recipients: recipients(&refused), position: None })
     }
 }
 
@@ -285,7 +287,8 @@ fn deliveries(
     let render = |((shape, old), group): ((usize, OldImage), Vec<Matched>)| {
         let shape = view.shapes.get(shape)?.as_ref()?;
         let data = payload::data(&view.table, &view.mapping, shape, change, old, types);
-        Some(Delivery { action: change.action, data: data.into(), recipients: recipients(&group) })
+        let recipients = recipients(&group);
+        Some(Delivery { action: change.action, data: data.into(), recipients, position: None })
     };
     groups.into_iter().filter_map(render).collect()
 }

@@ -383,6 +383,8 @@ impl FirstChannel {
             star: AtomicBool::new(star),
             patience: Arc::clone(&client.patience),
             gate: Gate::open(),
+            after: None,
+            gap: AtomicBool::new(false),
         })
     }
 }

@@ -97,15 +97,16 @@ impl Members {
 /// The frames of one change and one topic, by serializer: with the event `*` and with the change's own event. Made on
 /// first use.
 #[derive(Default)]
-struct Frames([(Option<Bytes>, Option<Bytes>); 3]);
+struct Frames([(Option<Bytes>, Option<Bytes>); 4]);
 
 impl Frames {
     fn of(&mut self, vsn: Vsn) -> &mut (Option<Bytes>, Option<Bytes>) {
-        let [v1, v2, v2_text] = &mut self.0;
+        let [v1, v2, v2_text, events] = &mut self.0;
         match vsn {
             Vsn::V1 => v1,
             Vsn::V2 => v2,
             Vsn::V2Text => v2_text,
+            Vsn::Events => events,
         }
     }
 }

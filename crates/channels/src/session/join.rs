@@ -11,7 +11,7 @@ use realtime_hub::{Audience, Holding, Member, Membership, Outbox, RoomKey, Sight
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
 };
-use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Ref, encode};
+use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Ref, Vsn, encode};
 use tokio::time::Instant;
 
 use super::{
@@ -73,7 +73,9 @@ impl Request {
     }
 
     fn wants_presence(&self, client: &Client) -> bool {
-        self.payload.presence_enabled || client.runtime.tenant().presence_enabled
+        // Streams of events do not tell who is present.
+        client.vsn != Vsn::Events
+            && (self.payload.presence_enabled || client.runtime.tenant().presence_enabled)
     }
 }
 
@@ -199,7 +201,7 @@ impl Joining {
             self.stage = Stage::Decided(found);
             return Next::Decided(Ok(()));
         };
-        found.membership = Some(enter(client, &self.request.topic, Some(read), true, Vec::new()));
+        found.membership = Some(enter(client, &self.request.topic, Some(read), None, true, Vec::new()));
         let ticket = client.ticket(&self.request.topic);
         self.step = ticket.step;
         self.stage = Stage::Replay(found);
@@ -297,7 +299,11 @@ impl Joining {
                 let is_whole = membership.open(first, replay::ids(&replayed));
                 (membership, is_whole)
             }
-            None => (enter(client, &topic, read, false, first), true),
+            None => {
+                // A stream of row changes has nothing to do with others on its topic.
+                let is_alone = client.vsn == Vsn::Events && !wanted.ids.is_empty();
+                (enter(client, &topic, read, is_alone.then_some(Sight::NONE), false, first), true)
+            }
         };
         let key = payload.presence_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let channel = Channel {
@@ -320,11 +326,13 @@ impl Joining {
     }
 }
 
-/// Enters the room of a topic; the private room if the policies allow it. `first` is sent before anything else.
+/// Enters the room of a topic; the private room if the policies allow it. `first` is sent before anything else. What it
+/// sees there is what the policies say, if nothing else is given.
 fn enter(
     client: &Client,
     topic: &Arc<str>,
     read: Option<ReadVerdict>,
+    sight: Option<Sight>,
     hold: bool,
     first: Vec<Bytes>,
 ) -> Membership {
@@ -336,9 +344,10 @@ fn enter(
     let member = Member {
         outbox: Arc::clone(&client.outbox),
         vsn: client.vsn,
-        sight: read.map_or(Sight::ALL, policies::sight),
+        sight: sight.unwrap_or_else(|| read.map_or(Sight::ALL, policies::sight)),
         hold,
         diffs: client.diffs.gate(),
+        only: client.only.clone(),
     };
     client.runtime.hub().join(&key, member, client.runtime.hub_meter(), first)
 }

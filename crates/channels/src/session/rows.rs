@@ -7,8 +7,9 @@ use std::{
 };
 
 use rand::Rng as _;
-use realtime_changes::{ParamsError, SubscribeRefusal, SubscriptionSpec, assign_ids, legacy_params};
-use realtime_protocol::{Extension, JoinPayload, Ref, SystemMessage};
+use realtime_changes::{ParamsError, Place, SubscribeRefusal, SubscriptionSpec, assign_ids, legacy_params};
+use realtime_pgoutput::Position;
+use realtime_protocol::{Extension, JoinPayload, Ref, SystemMessage, Vsn};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -91,6 +92,8 @@ impl Watching {
             star: AtomicBool::new(false),
             patience: Arc::clone(&client.patience),
             gate: Gate::shut(),
+            after: specs.first().and_then(after).filter(|_| client.vsn == Vsn::Events),
+            gap: AtomicBool::new(false),
         });
         let ids = wanted.ids.iter().copied();
         let mut rows = Rows {
@@ -263,6 +266,14 @@ impl Rows {
     /// When the subscription is tried again.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.retry_at
+    }
+}
+
+/// The last change that a client has got, if it goes on from one.
+fn after(spec: &SubscriptionSpec) -> Option<Position> {
+    match spec.since.as_ref()?.place {
+        Place::After(position) => Some(position),
+        Place::From(_) => None,
     }
 }
 

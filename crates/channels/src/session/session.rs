@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use realtime_cluster::Interest;
 use realtime_hub::{Outbox, Signal};
-use realtime_protocol::{Opcode, Vsn, decode};
+use realtime_protocol::{Opcode, Vsn, decode, events};
 use tokio::time::Instant;
 
 use super::{
@@ -92,6 +92,13 @@ impl Session {
         self
     }
 
+    /// Sets the event of the broadcasts that a stream of events wants. The default is all.
+    #[must_use]
+    pub fn only(mut self, event: Option<&str>) -> Self {
+        self.client.only = event.map(|event| events::line_of(event).into());
+        self
+    }
+
     /// Sets the first generation, which serves joins without `config`.
     #[must_use]
     pub fn serving(mut self, legacy: Option<Arc<Legacy>>) -> Self {
@@ -129,6 +136,12 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         [self.topics.deadline(), self.client.diffs.deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether it has a channel, or a join that is not decided yet.
+    #[must_use]
+    pub fn has_channels(&self) -> bool {
+        self.topics.len() > 0
     }
 
     /// When a socket without channels is given up (protocol 9.5). `None` if it has a channel or never tried to join.

@@ -72,6 +72,9 @@ impl Worker {
             self.resume().await.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
         }
         self.idle_since = None;
-        self.state.add(request, checked).await
+        let channel = request.channel;
+        self.state.add(request, checked).await?;
+        self.tell_beginning(channel);
+        Ok(())
     }
 }

@@ -13,6 +13,12 @@ impl Worker {
         let now = Instant::now();
         self.state.tell_dropped(now);
         self.state.replay().await;
+        if self.streams.wake_at().is_some_and(|at| at <= now) {
+            self.streams.looked();
+            if !self.state.is_due() && !self.state.is_reading() {
+                self.confirm_reached().await;
+            }
+        }
         let Some(running) = &mut self.running else {
             if self.retry_at <= now {
                 self.come_back().await;
@@ -143,9 +149,13 @@ impl Worker {
     }
 
     /// Everything up to the last transaction that came whole was handed over.
-    pub(super) async fn confirm_reached(&self) {
+    pub(super) async fn confirm_reached(&mut self) {
+        let Some(reached) = self.running.as_ref().map(|running| running.reached) else { return };
+        if self.tell_streams(reached) {
+            return;
+        }
         if let Some(running) = &self.running {
-            running.confirm(running.reached).await;
+            running.confirm(reached).await;
         }
     }
 }

@@ -113,6 +113,7 @@ impl Worker {
         }
         if !session.is_resumed() {
             self.furthest = session.start_position();
+            self.streams.begin_anew();
         }
     }
 

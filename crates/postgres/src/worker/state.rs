@@ -22,6 +22,7 @@ mod living;
 mod messages;
 mod missed;
 mod policies;
+mod positions;
 mod reading_along;
 mod refresh;
 mod replay;

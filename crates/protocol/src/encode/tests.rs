@@ -149,3 +149,66 @@ proptest! {
         prop_assert_eq!(parsed, json!({"topic":topic,"event":event,"ref":null,"payload":{}}));
     }
 }
+
+/// resume 5: the same JSON as over a WebSocket, without its envelope
+#[test]
+fn messages_as_events() {
+    let (topic, vsn) = ("realtime:a", Vsn::Events);
+    let text = |frame: Bytes| String::from_utf8(crate::frame::content(&frame).unwrap().to_vec()).unwrap();
+    let user = UserBroadcast { event: "e".into(), encoding: Encoding::Json, body: "{\"n\":\n1}".into() };
+    let all = [
+        change_event("INSERT", Some(&"0/1:1"), b"{\"type\":\"INSERT\"}"),
+        broadcast(vsn, topic, br#"{"event":"e","payload":{"n":1}}"#),
+        user_broadcast(vsn, topic, &user, Some(br#"{"id":"i"}"#)).unwrap(),
+        replayed(vsn, &one(), topic, Some("gap"), b"{}", br#"{"id":"i","replayed":true}"#),
+        system(vsn, &one(), topic, &SystemMessage::subscribed()),
+        system(vsn, &one(), topic, &SystemMessage::caught_up()),
+        system(vsn, &one(), topic, &SystemMessage::complete(7, 3)),
+        system(
+            vsn,
+            &one(),
+            topic,
+            &SystemMessage::gap(crate::Extension::PostgresChanges, "ChangesNotKept", "t"),
+        ),
+        system(vsn, &one(), topic, &SystemMessage::error("Token has expired 0 seconds ago")),
+        reply_error(vsn, &one(), &one(), topic, "no"),
+        close(vsn, &one(), topic),
+    ];
+    insta::assert_snapshot!(all.map(text).concat(), @r#"
+    event: INSERT
+    id: 0/1:1
+    data: {"type":"INSERT"}
+
+    event: e
+    data: {"event":"e","payload":{"n":1}}
+
+    event: e
+    id: i
+    data: {"type":"broadcast","event":"e","payload":{"n": 1},"meta":{"id":"i"}}
+
+    event: broadcast
+    id: i
+    data: {"type":"broadcast","event":"gap","payload":{},"meta":{"id":"i","replayed":true}}
+
+    event: subscribed
+    data: {"extension":"postgres_changes","status":"ok","message":"Subscribed to PostgreSQL","channel":"a"}
+
+    event: caught_up
+    data: {"extension":"postgres_changes","status":"ok","message":"Caught up","channel":"a"}
+
+    event: complete
+    data: {"extension":"postgres_changes","status":"ok","message":"Live rows are complete","bindings":[7],"rows":3,"channel":"a"}
+
+    event: gap
+    data: {"extension":"postgres_changes","status":"gap","message":"t","code":"ChangesNotKept","channel":"a"}
+
+    event: error
+    data: {"extension":"system","status":"error","message":"Token has expired 0 seconds ago","channel":"a"}
+
+    : reply {"status":"error","response":{"reason":"no"}}
+
+    : closed
+    "#);
+    let binary = UserBroadcast { encoding: Encoding::Binary, ..user };
+    assert!(user_broadcast(vsn, topic, &binary, None).is_none(), "text carries no bytes");
+}

@@ -13,6 +13,7 @@ mod request_id;
 mod request_log;
 mod routes;
 mod shapes;
+mod streams;
 mod swagger;
 mod tenant_api;
 

@@ -10,10 +10,10 @@ use axum::{
 
 use super::{
     admin, broadcast, first_generation, healthcheck::healthcheck, layers::for_all, metrics, openapi, pages,
-    swagger, tenant_api,
+    streams, swagger, tenant_api,
 };
 use crate::{
-    transport::{longpoll, upgrade},
+    transport::{longpoll, sse, upgrade},
     web::Web,
 };
 
@@ -28,8 +28,16 @@ pub fn router(web: Web, dashboard: Router<Web>) -> Router {
         .route("/socket/websocket", any(upgrade::websocket))
         .route("/realtime/v1/websocket", any(upgrade::websocket))
         .layer(from_fn(pages::let_pages_read_refusals));
+    let event_streams = |prefix: &str| {
+        Router::new()
+            .route(&format!("{prefix}/sse/changes"), any(streams::changes))
+            .route(&format!("{prefix}/sse/broadcast/{{*topic}}"), any(streams::broadcasts))
+            .layer(from_fn(sse::cors))
+    };
     let sockets = Router::new()
         .merge(websockets)
+        .merge(event_streams(""))
+        .merge(event_streams("/realtime/v1"))
         .route("/socket/longpoll", any(longpoll::longpoll))
         .route("/realtime/v1/longpoll", any(longpoll::longpoll));
     let api = tenant_api(&web);

@@ -1,4 +1,4 @@
-//! How clients reach the server: the listener, WebSockets and long-poll, plain or encrypted.
+//! How clients reach the server: the listener, WebSockets, long-poll and streams of events, plain or encrypted.
 
 mod admission;
 pub mod conversation;
@@ -8,6 +8,8 @@ mod peer;
 pub mod policy_headers;
 mod query;
 pub mod socket;
+pub mod sse;
+mod takeover;
 mod tls;
 pub mod upgrade;
 pub mod ws;

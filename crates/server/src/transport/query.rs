@@ -29,6 +29,11 @@ impl Query {
         parsed
     }
 
+    /// The parameters of a client whose token came by whatever way.
+    pub(super) const fn with_key(apikey: Option<String>) -> Self {
+        Self { vsn: None, vsn_repeated: false, apikey, token: None }
+    }
+
     pub(super) fn vsn(&self) -> Result<Vsn, UnsupportedVsn> {
         // A repeated parameter is not a valid version.
         Vsn::negotiate(if self.vsn_repeated { Some("") } else { self.vsn.as_deref() })

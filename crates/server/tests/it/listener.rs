@@ -16,7 +16,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     time,
 };
@@ -229,6 +229,43 @@ async fn large_messages_and_slow_readers_over_tls() -> Result<()> {
     slow.close(None).await?;
     let last = time::timeout(PATIENCE, slow.next()).await.context("no answer to the close frame")?;
     assert!(matches!(last, Some(Ok(Message::Close(_)))), "{last:?}");
+    server.stop().await
+}
+
+/// A stream of events, encrypted: what a slow reader leaves waits, and arrives whole and in order.
+#[tokio::test]
+async fn streams_over_tls() -> Result<()> {
+    let files = Files::new()?;
+    let db = TestDb::new().await?;
+    let server = Server::start(BINARY, &db, files.options()).await?;
+    let mut stream = connect(&server, &files.authority.file).await?;
+    let request =
+        format!("GET /sse/broadcast/a?apikey={} HTTP/1.1\r\nHost: localhost\r\n\r\n", token("anon"));
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = [0; 15];
+    time::timeout(PATIENCE, stream.read_exact(&mut head)).await??;
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    let mut quick = joined(&server, &files).await?;
+    for n in 0..150 {
+        let payload =
+            json!({"type": "broadcast", "event": "e", "payload": {"n": n, "text": "x".repeat(60_000)}});
+        quick.send(Message::text(json!(["1", null, "realtime:a", "broadcast", payload]).to_string())).await?;
+    }
+    quick.send(Message::text(json!([null, "h", "phoenix", "heartbeat", {}]).to_string())).await?;
+    assert_eq!(next(&mut quick, "phx_reply").await?[1], "h");
+    let mut lines = BufReader::new(stream).lines();
+    for n in 0..150 {
+        let line = loop {
+            let line = time::timeout(PATIENCE, lines.next_line()).await.context("nothing came")??;
+            let line = line.context("the stream ended")?;
+            if let Some(data) = line.strip_prefix("data: ") {
+                break data.to_owned();
+            }
+        };
+        let data: Value = serde_json::from_str(&line)?;
+        let length = data["payload"]["text"].as_str().map(str::len);
+        assert_eq!((&data["payload"]["n"], length), (&json!(n), Some(60_000)));
+    }
     server.stop().await
 }
 

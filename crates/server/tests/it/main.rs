@@ -67,6 +67,7 @@ mod presence;
 mod private;
 mod quick_start;
 mod rest;
+mod sse;
 mod supabase_compose;
 mod tokens;
 mod watch;

@@ -7,7 +7,7 @@ use realtime_changes::{ChannelId, Place, Since, SubscriptionSpec, Table};
 use realtime_journal::{Past, Reach};
 use realtime_pgoutput::{
     Lsn, Position,
-    message::{Message, Relation, UnixMicros},
+    message::{Message, Relation},
 };
 use rustc_hash::FxHashSet;
 use tokio::time::{Duration, Instant};
@@ -15,24 +15,21 @@ use tokio::time::{Duration, Instant};
 use super::{
     State,
     failed::Failed,
-    history::{Item, Version},
+    history::{Item, Present, Version},
     transaction::Transaction,
 };
 use crate::{Notice, SubscribeRequest, catalog, pool};
 
-/// Where the database is: what a client names beyond that is of another history.
-#[derive(Debug, Clone, Copy)]
-struct Present {
-    log: Lsn,
-    clock: UnixMicros,
-}
-
 /// How long those who come back wait until what another session has left was read.
 const PAST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long it is taken for known where the log ends: many come back at once.
+const END_KNOWN: Duration = Duration::from_millis(10);
 
 impl State {
     /// A session begins at a place in the log. `resumed`: it goes on with what was committed before it came.
     pub(in crate::worker) async fn begin_history(&mut self, start: Lsn, resumed: bool) {
+        self.history.present = None;
         let journal = &self.history.journal;
         if !journal.is_on() || resumed && journal.continues(start) {
             return;
@@ -54,6 +51,17 @@ impl State {
     /// The log has been read up to a position, and there is no transaction that has begun.
     pub(in crate::worker) fn has_read(&mut self, position: Lsn) {
         self.history.read = self.history.read.max(position);
+    }
+
+    /// Where the log ends, as far as is known.
+    async fn present_end(&mut self) -> Option<Lsn> {
+        let now = Instant::now();
+        if let Some((end, _)) = self.history.end.filter(|(_, asked)| *asked + END_KNOWN > now) {
+            return Some(end);
+        }
+        let end = self.log_end().await.ok()?;
+        self.history.end = Some((end, now));
+        Some(end)
     }
 
     async fn log_end(&self) -> Result<Lsn, Failed> {
@@ -162,19 +170,20 @@ impl State {
     pub(super) async fn returns(&mut self, request: &SubscribeRequest) -> Vec<(u32, Position)> {
         let mut cursors = Vec::new();
         let end = if request.subscriptions.iter().any(|(_, spec)| plain(spec).is_some()) {
-            self.log_end().await.ok()
+            self.present_end().await
         } else {
             None
         };
-        let mut present = None;
         let mut told = FxHashSet::default();
         for (id, spec) in &request.subscriptions {
             // A result tells by itself what has changed.
             let Some(since) = plain(spec) else { continue };
-            if self.reach(since) == Reach::Beyond && present.is_none() {
-                present = self.present().await.ok();
+            // What has passed once has passed for all who come back.
+            let is_known = self.history.present.is_some_and(|present| present.has_passed(since.place));
+            if self.reach(since) == Reach::Beyond && !is_known {
+                self.history.present = self.present().await.ok();
             }
-            match self.cursor(since, present) {
+            match self.cursor(since) {
                 Some(cursor) => {
                     if self.reach(since) == Reach::Beyond {
                         self.history.returning.ahead.insert((request.channel, *id), since.clone());
@@ -203,17 +212,13 @@ impl State {
     }
 
     /// The place after which a subscription goes on, if all from there on is kept.
-    fn cursor(&self, since: &Since, present: Option<Present>) -> Option<Position> {
+    fn cursor(&self, since: &Since) -> Option<Position> {
         match self.reach(since) {
             Reach::From(cursor) => Some(cursor),
             Reach::Gone => None,
             // All that is known came before: if it is of this history, nothing is missing.
             Reach::Beyond => {
-                let present = present?;
-                let is_past = match since.place {
-                    Place::After(position) => position.commit <= present.log,
-                    Place::From(time) => time <= present.clock,
-                };
+                let is_past = self.history.present?.has_passed(since.place);
                 self.history.journal.last().filter(|_| is_past)
             }
         }

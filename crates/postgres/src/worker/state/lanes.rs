@@ -129,6 +129,11 @@ impl Aside {
         std::future::pending().await
     }
 
+    /// Whether rows wait, in any lane, or for parties that are asked beside the stream.
+    pub(super) fn has_rows(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether the rows of a subscription go into its lane.
     pub(super) fn takes(&self, oid: Oid, key: SubscriptionKey) -> bool {
         !self.lanes.is_empty()

@@ -242,6 +242,7 @@ impl State {
             commit_time: item.commit_time,
             xid: item.xid,
             position: (position.commit, position.number),
+            place: Some(position),
             matched: Match::default(),
             is_late: true,
         };
@@ -292,6 +293,7 @@ impl State {
         }
         for channel in done {
             if returning.of(channel).is_empty() {
+                self.sink.position(channel, last);
                 self.sink.notice(channel, Notice::CaughtUp);
             }
         }

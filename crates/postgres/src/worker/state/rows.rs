@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_changes::{Action, Asked, Match, Question, SubscriptionKey};
+use realtime_changes::{Action, Asked, Delivery, Match, Question, SubscriptionKey};
 use realtime_pgoutput::{
     Lsn, Oid,
     message::{OldTuple, Tuple, UnixMicros},
@@ -18,7 +18,7 @@ use super::{
     judging::now,
     lanes::{self, Failure},
     sight::SeenBy,
-    transaction::Transaction,
+    transaction::{Transaction, place},
     waiting::{Unjudged, Waiting},
 };
 use crate::{
@@ -192,6 +192,7 @@ impl State {
             commit_time: transaction.commit_time,
             xid: transaction.xid,
             position: transaction.position,
+            place: Some(place(transaction.position)),
             matched: Match::default(),
             is_late: false,
         };
@@ -271,9 +272,10 @@ impl State {
     }
 
     pub(super) fn hand_over(&mut self, waiting: &Waiting, seen: &SeenBy) {
+        let position = waiting.place.filter(|_| !self.aside.has_rows());
         for delivery in waiting.matched.render(&waiting.change(), &seen.row, &seen.old_row, &self.types) {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
-            self.sink.deliver(delivery);
+            self.sink.deliver(Delivery { position, ..delivery });
         }
         // Rows that were asked about beside the stream come late.
         self.handed = self.handed.max(waiting.position);

@@ -13,3 +13,8 @@ pub(super) struct Transaction {
     /// Position of the row that came last.
     pub(super) position: Position,
 }
+
+/// A position as clients know it.
+pub(super) const fn place((commit, number): Position) -> realtime_pgoutput::Position {
+    realtime_pgoutput::Position { commit, number }
+}

@@ -31,6 +31,8 @@ pub(super) struct Waiting {
     pub(super) commit_time: UnixMicros,
     pub(super) xid: u32,
     pub(super) position: Position,
+    /// Where a client that has got it may go on: none, if what stands before it may come later.
+    pub(super) place: Option<realtime_pgoutput::Position>,
     pub(super) matched: Match,
     /// Whether it waited in a lane: changes that came after it have passed.
     pub(super) is_late: bool,
@@ -71,6 +73,7 @@ impl Waiting {
             commit_time: self.commit_time,
             xid: self.xid,
             position: self.position,
+            place: None,
             matched: Match::default(),
             is_late: true,
         }

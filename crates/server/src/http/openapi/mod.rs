@@ -13,7 +13,7 @@ use utoipa::{
     },
 };
 
-use super::{admin, broadcast, shapes, tenant_api};
+use super::{admin, broadcast, shapes, streams, tenant_api};
 use crate::answers;
 
 /// Prefix that gateways put before the API.
@@ -24,7 +24,7 @@ const GATEWAY: &str = "/realtime/v1";
 #[openapi(
     info(
         title = "Realtime",
-        description = "Broadcasts over HTTP, and the administration of tenants. Which tenant a request of clients \
+        description = "Broadcasts and streams over HTTP, and the administration of tenants. Which tenant a request of clients \
                        means is told by the first label of its host.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
@@ -35,12 +35,15 @@ const GATEWAY: &str = "/realtime/v1";
         tenant_api::ping,
         broadcast::batch,
         broadcast::single,
+        streams::changes,
+        streams::broadcasts,
     ),
     components(schemas(
         shapes::Message, shapes::Problems, shapes::UnsupportedMediaType, shapes::WrongSingle
     )),
     tags(
         (name = "Broadcast", description = "Messages to those who have joined a topic"),
+        (name = "Streams", description = "Row changes and broadcasts, as they happen"),
         (name = "Operations", description = "For those who run the server"),
     ),
     modifiers(&Security, &Bodies)

@@ -1,4 +1,4 @@
-//! The TCP listener: accepts connections and speaks HTTP/1.1 on them until they end or are upgraded.
+//! The TCP listener: accepts connections and speaks HTTP/1.1 on them until they end, are upgraded or taken over.
 //!
 //! If all places are taken, or the process has no file descriptors left, connections are accepted at the back door:
 //! health checks get an answer, everyone else is told to come again. So what watches the server can tell a full server
@@ -9,6 +9,7 @@ mod leftover;
 mod paths;
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -27,7 +28,6 @@ pub use leftover::MAX_BODY;
 pub use paths::is_text;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time,
@@ -36,7 +36,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use super::{ConnectionPermit, Peer};
+use super::{
+    ConnectionPermit, Peer,
+    takeover::{Carrier, Handover},
+};
 
 /// Connections that may wait for the accept loop.
 const BACKLOG: i32 = 4096;
@@ -190,40 +193,54 @@ async fn handshake(
     }
 }
 
-/// Serves one connection.
-async fn connection<S>(
+/// Serves one connection, until it ends or is taken over.
+async fn connection<S: Carrier>(
     stream: S,
     peer: Peer,
     permit: ConnectionPermit,
     router: Router,
     stop: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
+    let handover = Arc::new(Handover::default());
+    let given = Arc::clone(&handover);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(peer);
         paths::straighten(request.uri_mut());
-        let router = router.clone();
+        let (router, handover) = (router.clone(), Arc::clone(&handover));
         async move {
-            if request.body().is_end_stream() {
-                return router.oneshot(request.map(Body::new)).await;
+            let mut answer = if request.body().is_end_stream() {
+                router.oneshot(request.map(Body::new)).await?
+            } else {
+                let (request, leftover) = leftover::lend(request);
+                let answer = router.oneshot(request.map(Body::new)).await?;
+                leftover.throw_away().await;
+                answer
+            };
+            if handover.takes(&mut answer) {
+                // The connection is taken from the HTTP server while it waits.
+                std::future::pending::<()>().await;
             }
-            let (request, leftover) = leftover::lend(request);
-            let answer = router.oneshot(request.map(Body::new)).await;
-            leftover.throw_away().await;
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut stopping = false;
+    let ended = loop {
+        tokio::select! {
+            ended = &mut connection => break ended,
+            () = given.told() => {
+                if let Some(parts) = connection.into_parts() {
+                    given.start(parts.io.into_inner());
+                }
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
         }
     };
     if let Err(error) = ended {

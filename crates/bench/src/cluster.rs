@@ -35,6 +35,20 @@ pub(crate) struct Options {
     rate: u32,
 }
 
+/// What a placement has cost.
+struct Cost {
+    /// CPU of the servers and of NATS, in seconds.
+    cpu: f64,
+    /// Half of the deliveries took at most so long, in microseconds.
+    median: u64,
+    /// Messages that the servers handed to NATS.
+    carried: f64,
+}
+
+/// The two that differ only in where the members are.
+const LOCAL: &str = "two nodes, members with the speaker";
+const REMOTE: &str = "two nodes, members on the other";
+
 /// Where the members are, by their number: on which of so many nodes. Speakers are on the first.
 type Placement = fn(usize, usize) -> usize;
 
@@ -46,17 +60,36 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let here: Placement = |_, _| 0;
     let elsewhere: Placement = |_, nodes| nodes - 1;
     let spread: Placement = |member, nodes| member % nodes;
+    let mut costs = Vec::new();
     for (name, nodes, nats, placement) in [
         ("a node alone", 1, false, here),
         ("one node with NATS", 1, true, here),
-        ("two nodes, members with the speaker", 2, true, here),
-        ("two nodes, members on the other", 2, true, elsewhere),
+        (LOCAL, 2, true, here),
+        (REMOTE, 2, true, elsewhere),
         ("two nodes, members on both", 2, true, spread),
         ("three nodes, members on all", 3, true, spread),
     ] {
-        measure(name, options, nodes, nats, placement).await.with_context(|| name.to_owned())?;
+        let cost = measure(name, options, nodes, nats, placement).await.with_context(|| name.to_owned())?;
+        costs.push((name, cost));
     }
+    let cost =
+        |of: &str| costs.iter().find(|(name, _)| *name == of).map(|(_, cost)| cost).context("not measured");
+    compare(cost(LOCAL)?, cost(REMOTE)?);
     Ok(())
+}
+
+/// Prints what a delivery on another node costs beside one on the speaker's.
+fn compare(local: &Cost, remote: &Cost) {
+    report::heading("remote delivery ÷ local delivery");
+    report::figure(
+        "CPU of servers and NATS",
+        format!("{:.2}", remote.cpu / local.cpu.max(f64::EPSILON)),
+        "×",
+    );
+    let (remote_median, local_median) = (remote.median as f64, local.median.max(1) as f64);
+    report::figure("published to received p50", format!("{:.2}", remote_median / local_median), "×");
+    report::figure("messages to NATS, local delivery", format!("{:.0}", local.carried), "");
+    report::figure("messages to NATS, remote delivery", format!("{:.0}", remote.carried), "");
 }
 
 async fn measure(
@@ -65,7 +98,7 @@ async fn measure(
     count: usize,
     with_nats: bool,
     placement: Placement,
-) -> Result<()> {
+) -> Result<Cost> {
     let db = TestDb::new().await?;
     let nats = if with_nats { Some(Nats::start(&[]).await?) } else { None };
     let mut nodes = Vec::new();
@@ -104,6 +137,14 @@ async fn measure(
         let nats = nats.as_ref().map_or(Ok(0.0), |nats| cpu_seconds(nats.pid()))?;
         Ok((servers, nats))
     };
+    let carried = async || -> Result<f64> {
+        let mut carried = 0.0;
+        for node in nodes.iter().filter(|_| with_nats) {
+            carried += node.metric("realtime_cluster_messages_sent").await?;
+        }
+        Ok(carried)
+    };
+    let carried_before = carried().await?;
     let before = used()?;
     for (reader, writer, topic) in speakers {
         writers.push(tokio::spawn(speak(reader, writer, topic, *options)));
@@ -121,7 +162,11 @@ async fn measure(
     report::cpu_per("servers' CPU per delivery", after.0 - before.0, deliveries);
     report::cpu_per("NATS' CPU per delivery", after.1 - before.1, deliveries);
     report::latencies("published to received", &latencies);
-    Ok(())
+    Ok(Cost {
+        cpu: (after.0 - before.0) + (after.1 - before.1),
+        median: latencies.value_at_quantile(0.5),
+        carried: carried().await? - carried_before,
+    })
 }
 
 /// Says everything at its rate; the socket ends with it.

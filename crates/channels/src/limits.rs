@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use realtime_cluster::rates::{Elsewhere, METERS, Rate, Rates};
 use realtime_hub::Kind;
 use realtime_metrics::Counter;
 use realtime_tenants::{Limiter, Limits, Span};
@@ -46,7 +47,7 @@ impl Meter {
         self.limiter.is_over(self.origin.elapsed())
     }
 
-    /// The average per second as of the last tick.
+    /// The average per second as of the last tick, on all nodes.
     pub fn average(&self) -> f64 {
         self.limiter.average(self.origin.elapsed())
     }
@@ -61,6 +62,20 @@ impl Meter {
     #[must_use]
     pub fn limit(&self) -> u32 {
         self.limiter.limit()
+    }
+
+    /// How often it happens on this node.
+    fn rate(&self) -> Rate {
+        let now = self.origin.elapsed();
+        // An average is positive, and what does not fit is far above any limit.
+        let average = (self.limiter.average_here(now) * 1000.0).round() as u64;
+        Rate { average, recent: self.limiter.last_second(now) }
+    }
+
+    /// Takes how often it happens on other nodes.
+    fn set_elsewhere(&self, elsewhere: &Elsewhere) {
+        let average = elsewhere.rate.average as f64 / 1000.0;
+        self.limiter.set_elsewhere(average, elsewhere.rate.recent, elsewhere.nodes);
     }
 
     fn set_limit(&self, limit: u32) {
@@ -150,6 +165,24 @@ impl Meters {
     #[must_use]
     pub fn max_payload_bytes(&self) -> usize {
         self.max_payload_bytes.load(Ordering::Relaxed)
+    }
+
+    /// All meters, in the order in which nodes tell them.
+    fn all(&self) -> [&Meter; METERS] {
+        [&self.joins, &self.events, &self.presence, &self.db_events, &self.requests]
+    }
+
+    /// How often what is limited happens on this node, and the limits per second.
+    #[must_use]
+    pub fn rates(&self) -> (Rates, [u32; METERS]) {
+        (self.all().map(Meter::rate), self.all().map(Meter::limit))
+    }
+
+    /// Takes how often it happens on other nodes: the limits count over all of them.
+    pub fn set_elsewhere(&self, elsewhere: &[Elsewhere; METERS]) {
+        for (meter, elsewhere) in self.all().into_iter().zip(elsewhere) {
+            meter.set_elsewhere(elsewhere);
+        }
     }
 
     /// The counters of the tenant.

@@ -10,7 +10,10 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use realtime_auth::{AuthError, Verifier};
-use realtime_cluster::{Cluster, Interest, TenantSide};
+use realtime_cluster::{
+    Cluster, Interest, TenantSide,
+    rates::{Elsewhere, METERS, Rates},
+};
 use realtime_hub::Hub;
 use realtime_postgres::DatabaseConfig;
 use realtime_tenants::{Tenant, Users};
@@ -86,6 +89,7 @@ pub struct TenantRuntime {
 #[derive(Debug)]
 struct Side {
     meter: Arc<dyn realtime_hub::Meter>,
+    meters: Arc<Meters>,
     users: Arc<Users>,
 }
 
@@ -100,6 +104,14 @@ impl TenantSide for Side {
 
     fn set_users_elsewhere(&self, users: u32) {
         self.users.set_elsewhere(users);
+    }
+
+    fn rates(&self) -> (Rates, [u32; METERS]) {
+        self.meters.rates()
+    }
+
+    fn set_rates_elsewhere(&self, elsewhere: &[Elsewhere; METERS]) {
+        self.meters.set_elsewhere(elsewhere);
     }
 }
 
@@ -120,7 +132,11 @@ impl TenantRuntime {
         let meters = Arc::clone(routes.meters());
         let hub_meter: Arc<dyn realtime_hub::Meter> = Arc::<Meters>::clone(&meters);
         let users: Arc<Users> = Arc::default();
-        let side = Arc::new(Side { meter: Arc::clone(&hub_meter), users: Arc::clone(&users) });
+        let side = Arc::new(Side {
+            meter: Arc::clone(&hub_meter),
+            meters: Arc::clone(&meters),
+            users: Arc::clone(&users),
+        });
         Self {
             name: (&*tenant.external_id).into(),
             started: Instant::now(),
@@ -166,9 +182,26 @@ impl TenantRuntime {
         Some(cluster.interest(&self.name, &self.side))
     }
 
+    /// Keeps what is said in a room coming from other nodes while the returned value lives. `None` as for
+    /// [`interest`](Self::interest), which the caller has as well.
+    #[must_use]
+    pub fn room_interest(&self, topic: &str) -> Option<Interest> {
+        let cluster = self.cluster.as_ref().filter(|_| !self.retired.is_cancelled())?;
+        Some(cluster.room_interest(&self.name, topic, &self.side))
+    }
+
     /// Returns when messages from other nodes arrive, or when there is no connection to them.
     pub async fn hear_others(&self) {
         if let Some(interest) = self.interest() {
+            interest.ready().await;
+        }
+    }
+
+    /// Returns when what is said in a room on other nodes arrives, or when there is no connection to them.
+    pub async fn hear_room(&self, topic: &str) {
+        // The tenant's users and the room: neither waits for the other.
+        let (others, room) = (self.interest(), self.room_interest(topic));
+        for interest in [others, room].into_iter().flatten() {
             interest.ready().await;
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     members::Member,
     node::{Node, life, listen},
     questions::{Answerer, AskError},
+    scope::Scope,
     status::{Contact, Metric, NodeStatus},
     stream::{self, FollowError, Followed, Owned},
     wire,
@@ -50,19 +51,35 @@ impl Cluster {
     /// the `side` that was given last.
     #[must_use]
     pub fn interest(&self, tenant: &Arc<str>, side: &Arc<dyn TenantSide>) -> Interest {
-        let found = self.0.peers.incoming.read().get(tenant).map(|incoming| Interest::hold(incoming, side));
+        self.interest_in(&Scope::whole(tenant), side)
+    }
+
+    /// Keeps what is said in a room of the tenant coming from other nodes while what is returned lives, and a while longer.
+    /// The caller is interested in the tenant, too.
+    #[must_use]
+    pub fn room_interest(&self, tenant: &Arc<str>, topic: &str, side: &Arc<dyn TenantSide>) -> Interest {
+        self.interest_in(&Scope::of_room(tenant, topic), side)
+    }
+
+    fn interest_in(&self, scope: &Scope, side: &Arc<dyn TenantSide>) -> Interest {
+        let found = self.0.peers.incoming.read().get(scope).map(|incoming| Interest::hold(incoming, side));
         if let Some(interest) = found {
             return interest;
         }
         let mut all = self.0.peers.incoming.write();
-        if let Some(incoming) = all.get(tenant) {
+        if let Some(incoming) = all.get(scope) {
             return Interest::hold(incoming, side);
         }
-        let incoming = Arc::new(Incoming::new(Arc::clone(tenant), Arc::clone(side)));
-        all.insert(Arc::clone(tenant), Arc::clone(&incoming));
+        let common = self.0.outgoing.common(&scope.tenant);
+        let incoming = Arc::new(Incoming::new(scope.clone(), common, Arc::clone(side)));
+        all.insert(scope.clone(), Arc::clone(&incoming));
         let interest = Interest::hold(&incoming, side);
+        if !incoming.is_whole() {
+            // While the table is locked, as at the end: so the last word is right.
+            self.0.outgoing.listen(scope, true);
+        }
         drop(all);
-        self.0.link.tasks.spawn(listen::tenant(Arc::clone(&self.0), incoming));
+        self.0.link.tasks.spawn(listen::scope(Arc::clone(&self.0), incoming));
         interest
     }
 
@@ -135,7 +152,8 @@ impl Cluster {
     /// Whether a tenant's users on other nodes are known here. They are while it has sockets here.
     #[must_use]
     pub fn counts_users_of(&self, tenant: &str) -> bool {
-        self.0.peers.incoming.read().get(tenant).is_some_and(|incoming| *incoming.ready.borrow())
+        let whole = self.0.peers.listened(&Scope::whole(&tenant.into()));
+        whole.is_some_and(|incoming| *incoming.ready.borrow())
     }
 
     /// Sets what heartbeats tell the others: how many databases answer, and how many do not.
@@ -247,14 +265,15 @@ impl Cluster {
 
 impl Bus for Cluster {
     fn said(&self, room: &RoomKey, said: &Said<'_>) {
+        let scope = Scope::of_room(&room.tenant, &room.topic);
         let size = room.topic.len() + 16;
         match said {
-            Said::Json(payload) => self.0.outgoing.say(&room.tenant, size + payload.len(), |out| {
+            Said::Json(payload) => self.0.outgoing.say(&scope, size + payload.len(), |out| {
                 wire::put_json(out, room.audience, &room.topic, payload);
             }),
             Said::User(user) => {
                 let size = size + user.event.len() + user.body.len() + 8;
-                self.0.outgoing.say(&room.tenant, size, |out| {
+                self.0.outgoing.say(&scope, size, |out| {
                     wire::put_user(out, room.audience, &room.topic, user);
                 });
             }
@@ -262,13 +281,14 @@ impl Bus for Cluster {
     }
 
     fn dropped(&self, room: &RoomKey, count: u64) {
-        self.0.outgoing.say(&room.tenant, room.topic.len() + 16, |out| {
+        let scope = Scope::of_room(&room.tenant, &room.topic);
+        self.0.outgoing.say(&scope, room.topic.len() + 16, |out| {
             wire::put_dropped(out, room.audience, &room.topic, count);
         });
     }
 
     fn presence(&self, room: &RoomKey, member: MemberId, entry: Option<&Arc<Entry>>) {
-        self.0.outgoing.present(&room.tenant, room.audience, &room.topic, member, entry);
+        self.0.outgoing.present(room, member, entry);
     }
 
     fn backlog(&self) -> &Arc<Backlog> {
@@ -276,7 +296,7 @@ impl Bus for Cluster {
     }
 }
 
-/// Keeps a tenant's messages coming from other nodes.
+/// Keeps messages of a tenant, or of a bucket of its rooms, coming from other nodes.
 #[derive(Debug)]
 pub struct Interest {
     incoming: Arc<Incoming>,

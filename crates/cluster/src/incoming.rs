@@ -1,4 +1,4 @@
-//! What other nodes say about a tenant that this node has sockets of.
+//! What other nodes say about a part of a tenant that this node listens to.
 
 mod copies;
 
@@ -7,14 +7,14 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use bytes::Bytes;
 pub(crate) use copies::{Asks, Outcome};
 use copies::{Copies, NodeCopy};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use realtime_hub::{Congestion, Delivery, Entry, FanOut, Hub, Origin, RoomKey, Said};
 use realtime_protocol::{ErrorCode, Extension, Ref, SystemMessage, encode};
 use tokio::{
@@ -23,7 +23,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::wire::{self, Header, Malformed, Record, Room, Told};
+use crate::{
+    common::Common,
+    rates::{self, Elsewhere, METERS, Rates},
+    scope::{Listens, Part, Parts, Scope},
+    wire::{self, Header, Malformed, Record, Room, Told, Unheard},
+};
 
 /// What channels are told when something was missed.
 const GAP: &str = "The connection to other nodes was lost: messages from there may have been missed";
@@ -42,19 +47,29 @@ pub trait TenantSide: Send + Sync + fmt::Debug {
     fn users(&self) -> u32;
     /// Takes the number of users on other nodes.
     fn set_users_elsewhere(&self, users: u32);
+    /// How often what is limited happens on this node, and the limits per second.
+    fn rates(&self) -> (Rates, [u32; METERS]);
+    /// Takes how often it happens on other nodes.
+    fn set_rates_elsewhere(&self, elsewhere: &[Elsewhere; METERS]);
 }
 
-/// A tenant that this node listens for.
+/// A part of a tenant that this node listens to.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pub(crate) tenant: Arc<str>,
+    pub(crate) scope: Scope,
+    /// What the parts of the tenant have in common. The part that is the whole keeps up to date where others listen.
+    pub(crate) common: Arc<Common>,
     side: RwLock<Arc<dyn TenantSide>>,
-    /// Sockets of the tenant.
+    /// Sockets of the tenant; members of the bucket's rooms.
     pub(crate) holders: AtomicUsize,
-    /// Since when it has no socket.
+    /// Since when there are none.
     pub(crate) idle_since: Mutex<Option<Instant>>,
-    /// The first socket came while there was no connection.
+    /// The first of them came while there was no connection.
     pub(crate) alone: AtomicBool,
+    /// All nodes that were known have been asked, since it began.
+    begun: AtomicBool,
+    /// And since there was a connection again.
+    asked: AtomicBool,
     /// Whether what is said from now on will be heard, and the state of other nodes is known, as far as possible.
     pub(crate) ready: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
@@ -62,17 +77,25 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(tenant: Arc<str>, side: Arc<dyn TenantSide>) -> Self {
+    pub(crate) fn new(scope: Scope, common: Arc<Common>, side: Arc<dyn TenantSide>) -> Self {
         Self {
-            tenant,
+            scope,
+            common,
             side: RwLock::new(side),
             holders: AtomicUsize::new(0),
             idle_since: Mutex::default(),
             alone: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             ready: watch::Sender::new(false),
             stop: CancellationToken::new(),
             copies: Mutex::default(),
         }
+    }
+
+    /// Whether it is about the tenant as a whole.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.scope.part == Part::Whole
     }
 
     /// This node's state of the tenant.
@@ -88,7 +111,7 @@ impl Incoming {
         }
         let copies = self.copies.lock();
         *self.side.write() = Arc::clone(side);
-        self.count_users(&copies);
+        self.reckon(&copies);
     }
 
     /// Takes an envelope.
@@ -107,10 +130,15 @@ impl Incoming {
         if !copies.arrive(&header, asks, &mut outcome) {
             return Ok(outcome);
         }
-        if copies.take_owed() {
+        if outcome.ask.is_some() {
+            self.reckon(&copies);
+        }
+        if self.take_owed_of(&mut copies) {
             // Before what follows the gap is heard: members that hear that have been told.
-            tracing::warn!(tenant = &*self.tenant, "messages from other nodes may have been missed");
-            tell_gap(hub, |room| room.tenant == self.tenant);
+            tracing::warn!(tenant = &*self.scope.tenant, "messages from other nodes may have been missed");
+            tell_gap(hub, |room| {
+                room.tenant == self.scope.tenant && Part::of(&room.topic) == self.scope.part
+            });
         }
         let Some(copy) = copies.nodes.get_mut(&header.node) else { return Ok(outcome) };
         let Some(body) = copy.assemble(header.kind, message)? else { return Ok(outcome) };
@@ -118,8 +146,8 @@ impl Incoming {
         for record in wire::records(body)? {
             self.record(hub, &header, copy, record, &mut heard);
         }
-        if heard.users {
-            self.count_users(&copies);
+        if heard.whole {
+            self.reckon(&copies);
         }
         drop(copies);
         outcome.congested = heard.deliver();
@@ -142,7 +170,7 @@ impl Incoming {
             state => {
                 // `None`: the answer that is awaited will contain it.
                 if let Some(record) = copy.track.record(header.number, state) {
-                    heard.users |= matches!(record, Record::Users(_));
+                    heard.whole |= matches!(record, Record::Users(_) | Record::Listens(_) | Record::Rates(_));
                     heard.fan_outs.extend(self.apply(hub, header.node, copy, record));
                 }
             }
@@ -157,10 +185,33 @@ impl Incoming {
             return Ok(());
         }
         let Some(records) = copy.part(&told) else { return Ok(()) };
-        let records = wire::records(records)?;
-        let Some((answer, newer)) = copy.track.told(told.ask, told.as_of, records) else {
-            return Ok(());
-        };
+        let answer = wire::records(records)?;
+        self.answered(hub, node, copies, (told.ask, told.as_of, told.unheard), answer);
+        Ok(())
+    }
+
+    /// Takes the answer of a node that has no state.
+    pub(crate) fn blank(&self, hub: &Arc<Hub>, node: u32, ask: u64, as_of: u64, unheard: Unheard) {
+        let copies = self.copies.lock();
+        self.answered(hub, node, copies, (ask, as_of, unheard), Vec::new());
+    }
+
+    /// A node has answered: its state as of an envelope replaces the copy.
+    fn answered(
+        &self,
+        hub: &Arc<Hub>,
+        node: u32,
+        mut copies: MutexGuard<'_, Copies>,
+        (ask, as_of, unheard): (u64, u64, Unheard),
+        answer: Vec<Record>,
+    ) {
+        let is_serving = copies.is_serving();
+        let Some(copy) = copies.nodes.get_mut(&node) else { return };
+        let Some((answer, newer)) = copy.track.told(ask, as_of, answer) else { return };
+        if !is_serving {
+            copy.track.begin(as_of);
+        }
+        let missed = copy.may_have_missed(unheard);
         let there: HashSet<_> = answer
             .iter()
             .filter_map(|record| match record {
@@ -176,14 +227,14 @@ impl Incoming {
         for record in answer.into_iter().chain(newer) {
             fan_outs.extend(self.apply(hub, node, copy, record));
         }
-        self.count_users(&copies);
-        let complete = copies.nodes.values().all(|copy| copy.track.asked().is_none());
+        copies.owed |= missed;
+        self.reckon(&copies);
+        let complete = copies.is_complete();
         drop(copies);
         fan_outs.into_iter().for_each(FanOut::run);
-        if complete {
-            self.ready.send_replace(true);
+        if complete && self.asked.load(Ordering::SeqCst) {
+            self.be_ready();
         }
-        Ok(())
     }
 
     /// Applies a record to the copy of a node's state.
@@ -207,22 +258,79 @@ impl Incoming {
                 copy.present.remove(&(room, member));
                 hub.set_presence(&key, self.side().meter(), origin(member), None)
             }
+            Record::Rates(rates) => {
+                copy.rates = Some(Box::new(rates));
+                None
+            }
+            Record::Listens(listens) => {
+                self.common.regain(copy.listens.take(listens));
+                None
+            }
             Record::Json(..) | Record::User(..) | Record::Dropped(..) => None,
         }
+    }
+
+    /// A node says, with a question of its own, what it listens to. Returns the number of a question that has to be put to
+    /// it, if it was not known.
+    pub(crate) fn listens(&self, asks: &Asks, node: u32, listens: Listens) -> Option<u64> {
+        let mut copies = self.copies.lock();
+        let mut ask = None;
+        let copy = copies.copy(node, || *ask.insert(asks.next()));
+        copy.listens.take(listens);
+        self.reckon(&copies);
+        ask
+    }
+
+    /// Nobody who was to be asked before the first members are let in is left to be asked.
+    pub(crate) fn all_asked(&self) {
+        let copies = self.copies.lock();
+        self.begun.store(true, Ordering::SeqCst);
+        self.asked.store(true, Ordering::SeqCst);
+        self.reckon(&copies);
+        let complete = copies.is_complete();
+        drop(copies);
+        if complete {
+            self.be_ready();
+        }
+    }
+
+    /// There was no connection: other nodes may listen that are not known.
+    pub(crate) fn unsettle(&self) {
+        let mut copies = self.copies.lock();
+        self.asked.store(false, Ordering::SeqCst);
+        copies.doubt_all(Instant::now());
+        self.reckon(&copies);
+    }
+
+    /// The connection has been there for long enough to know the other nodes.
+    pub(crate) fn settle(&self) {
+        if self.begun.load(Ordering::SeqCst) && !self.asked.load(Ordering::SeqCst) {
+            self.all_asked();
+        }
+    }
+
+    /// Takes the buckets whose listeners were not known for a while, and may have missed something.
+    pub(crate) fn take_regained(&self) -> Parts {
+        let buckets = if self.is_whole() { self.common.take_regained() } else { 0 };
+        Parts { whole: false, buckets }
+    }
+
+    /// Lets members in: what other nodes say from now on is heard, or it is told that it may not have been.
+    pub(crate) fn be_ready(&self) {
+        if *self.ready.borrow() {
+            return;
+        }
+        self.copies.lock().serve(Instant::now());
+        self.ready.send_replace(true);
     }
 
     /// The question of this number is put to a node about its state.
     pub(crate) fn ask(&self, node: u32, ask: u64) {
         let mut copies = self.copies.lock();
-        match copies.nodes.get_mut(&node) {
-            Some(copy) => {
-                copy.track.ask(ask);
-                copy.asked_at = Instant::now();
-            }
-            None => {
-                copies.nodes.insert(node, NodeCopy::asking(ask));
-            }
-        }
+        let copy = copies.copy(node, || ask);
+        copy.track.ask(ask);
+        copy.asked_at = Instant::now();
+        self.reckon(&copies);
     }
 
     /// Forgets the state of a node.
@@ -234,13 +342,15 @@ impl Incoming {
             .into_iter()
             .filter_map(|(room, member)| self.apply(hub, node, &mut copy, Record::Absent(room, member)))
             .collect();
-        self.count_users(&copies);
+        self.reckon(&copies);
         drop(copies);
         fan_outs.into_iter().for_each(FanOut::run);
     }
 
     /// Forgets everything.
     pub(crate) fn forget_all(&self, hub: &Arc<Hub>) {
+        self.begun.store(false, Ordering::SeqCst);
+        self.unsettle();
         let nodes: Vec<u32> = self.copies.lock().nodes.keys().copied().collect();
         for node in nodes {
             self.forget(hub, node);
@@ -254,7 +364,12 @@ impl Incoming {
 
     /// Whether members have to be told that something was missed. True once.
     pub(crate) fn take_owed(&self) -> bool {
-        self.copies.lock().take_owed()
+        self.take_owed_of(&mut self.copies.lock())
+    }
+
+    fn take_owed_of(&self, copies: &mut Copies) -> bool {
+        // What concerns the whole tenant is asked again; clients miss nothing of it.
+        copies.take_owed() && !self.is_whole()
     }
 
     /// Nodes that have not answered for longer than `limit`.
@@ -269,24 +384,33 @@ impl Incoming {
             .collect()
     }
 
-    /// Whether all nodes that were asked have answered.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.copies.lock().nodes.values().all(|copy| copy.track.asked().is_none())
-    }
-
     /// Nodes on which the tenant has users.
     pub(crate) fn populated(&self) -> Vec<u32> {
         let copies = self.copies.lock();
         copies.nodes.iter().filter(|(_, copy)| copy.users > 0).map(|(node, _)| *node).collect()
     }
 
-    fn count_users(&self, copies: &Copies) {
+    /// Draws the conclusions from what is known of all nodes: how many users there are, and where they listen.
+    fn reckon(&self, copies: &Copies) {
+        if !self.is_whole() {
+            return;
+        }
         let users = copies.nodes.values().map(|copy| copy.users).fold(0, u32::saturating_add);
-        self.side().set_users_elsewhere(users);
+        let side = self.side();
+        side.set_users_elsewhere(users);
+        let rates = copies.nodes.values().filter_map(|copy| copy.rates.as_deref());
+        side.set_rates_elsewhere(&rates::elsewhere(rates));
+        let is_known = self.asked.load(Ordering::SeqCst) && copies.is_complete();
+        let buckets = copies.nodes.values().fold(0, |all, copy| all | copy.listens.buckets);
+        self.common.set_heard(is_known.then_some(buckets));
     }
 
     fn key(&self, room: &Room) -> RoomKey {
-        RoomKey { tenant: Arc::clone(&self.tenant), audience: room.audience, topic: Arc::clone(&room.topic) }
+        RoomKey {
+            tenant: Arc::clone(&self.scope.tenant),
+            audience: room.audience,
+            topic: Arc::clone(&room.topic),
+        }
     }
 }
 
@@ -295,8 +419,8 @@ impl Incoming {
 struct Heard {
     fan_outs: Vec<FanOut>,
     congested: Vec<Congestion>,
-    /// Whether a number of users has changed.
-    users: bool,
+    /// Whether something has changed that concerns the whole tenant.
+    whole: bool,
 }
 
 impl Heard {

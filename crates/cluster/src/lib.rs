@@ -5,9 +5,12 @@
 //! - [`wire`]: what nodes write to each other (pure).
 //! - [`members`]: which nodes there are (pure).
 //! - [`track`]: what one node knows of another's state, and how it is repaired (pure; its invariants are written there).
+//! - [`scope`]: the parts of a tenant that nodes say something about, and the buckets of its rooms (pure).
+//! - [`rates`]: how often things happen that are limited, on all nodes together (pure).
+//! - `common`: what the parts of a tenant have in common: where other nodes listen.
 //! - `link`: the connection to NATS, subjects, what is published and received.
 //! - `outgoing`: the numbered streams of what this node says.
-//! - `incoming`: what others say about a tenant that this node has sockets of.
+//! - `incoming`: what others say about the parts of tenants that this node listens to.
 //! - `peers`: what is known about the other nodes.
 //! - `questions`: what a node asks another for its operators.
 //! - [`stream`]: one node reads a tenant's database for all.
@@ -17,6 +20,7 @@
 //! Subjects, failures and promises: `docs/cluster.md`.
 
 mod cluster;
+mod common;
 mod config;
 mod incoming;
 mod link;
@@ -25,6 +29,8 @@ mod node;
 mod outgoing;
 mod peers;
 mod questions;
+pub mod rates;
+pub mod scope;
 mod status;
 pub mod stream;
 mod subjects;

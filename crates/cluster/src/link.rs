@@ -31,6 +31,9 @@ use crate::{config::NatsConfig, subjects::Subjects, wire::Malformed};
 /// Bytes that NATS needs of the largest message beside ours.
 pub(crate) const MARGIN: usize = 64;
 
+/// How long other nodes have to answer the first heartbeat of a connection. Until then there may be nodes that are not known.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Pauses between attempts to connect.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
@@ -48,6 +51,8 @@ pub(crate) struct Link {
     refusals: Mutex<Vec<String>>,
     /// When the connection was lost; nothing before the first.
     lost_at: Mutex<Option<Instant>>,
+    /// Since when there is a connection.
+    connected_at: Mutex<Option<Instant>>,
     /// Told when there is a connection again.
     pub(crate) resumed: Notify,
     pub(crate) tasks: TaskTracker,
@@ -83,6 +88,7 @@ impl Link {
             retry: Mutex::new(RETRY),
             refusals: Mutex::default(),
             lost_at: Mutex::default(),
+            connected_at: Mutex::default(),
             resumed: Notify::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -116,6 +122,26 @@ impl Link {
     /// Takes note that there is a connection again; returns when the last one was lost.
     pub(crate) fn take_lost_at(&self) -> Option<Instant> {
         self.lost_at.lock().take()
+    }
+
+    /// How long it takes until the other nodes are known; `None` without a connection.
+    pub(crate) fn settles_in(&self) -> Option<Duration> {
+        let since = self.connected_at.lock().filter(|_| self.is_connected())?;
+        Some(SETTLE.min(self.config.heartbeat).saturating_sub(since.elapsed()))
+    }
+
+    /// Returns when the other nodes are known, as far as they can be. Cancel safe.
+    pub(crate) async fn settled(&self) {
+        let mut connected = self.connected.subscribe();
+        loop {
+            // The sender lives as long as this does.
+            let _ = connected.wait_for(|connected| *connected).await;
+            match self.settles_in() {
+                Some(rest) if rest.is_zero() => return,
+                Some(rest) => time::sleep(rest).await,
+                None => {}
+            }
+        }
     }
 
     /// The client, while there is a connection.

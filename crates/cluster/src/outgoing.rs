@@ -1,14 +1,18 @@
-//! What this node has to say to others: a stream of numbered envelopes per tenant.
+//! What this node has to say to others: a stream of numbered envelopes for each part of a tenant.
 //!
-//! A publisher appends a record to the tenant's buffer and is done. One task (see `node`) takes buffers in the order in
+//! A publisher appends a record to the stream's buffer and is done. One task (see `node`) takes buffers in the order in
 //! which they became non-empty: what gathers while it is busy leaves as one envelope. So a busy node coalesces, and an idle
 //! one does not wait.
 //!
 //! Bounds: above [`LARGE`] bytes publishers are asked to wait. Above [`FULL`] bytes records are lost: first those of the
 //! tenants that filled the buffers. A loss, here or because there is no connection, uses up a number, so that the others
 //! notice it.
+//!
+//! What nobody listens to elsewhere is not sent. It uses up a number as well: a node that should have been listened to, and
+//! was forgotten for a while, notices that too.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
@@ -18,13 +22,18 @@ use std::{
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
-use realtime_hub::{Audience, Backlog, Entry, MemberId};
+use realtime_hub::{Audience, Backlog, Entry, MemberId, RoomKey};
 use tokio::{
     sync::Notify,
     time::{Duration, Instant},
 };
 
-use crate::wire::{self, HEADER, Header, Kind};
+use crate::{
+    common::Common,
+    rates::{self, METERS, Rates},
+    scope::{Listens, Part, Scope},
+    wire::{self, HEADER, Header, Kind, Unheard},
+};
 
 /// Above this many bytes publishers wait.
 const LARGE: usize = 4_000_000;
@@ -42,13 +51,21 @@ const OVERFULL: usize = 2 * FULL;
 /// A larger buffer is given back once it was sent.
 const KEPT_BUFFER: usize = 64 * 1024;
 
-/// A stream is forgotten after it has been silent for this long, if its tenant has no state on this node.
+/// A stream is forgotten after it has been silent for this long, if it has no state on this node.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
-/// What is said about one tenant.
+/// A stream that nobody was sent anything of is forgotten sooner: nobody remembers its numbers.
+const FORGOTTEN_UNHEARD: Duration = Duration::from_secs(600);
+
+/// A mark of no envelope: the stream is due for another mark.
+const UNMARKED: u64 = u64::MAX;
+
+/// What is said about one part of a tenant.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) tenant: Arc<str>,
+    pub(crate) scope: Scope,
+    /// Where the tenant's rooms are listened to.
+    common: Arc<Common>,
     state: Mutex<State>,
 }
 
@@ -68,6 +85,12 @@ struct State {
     present: HashMap<(Audience, Arc<str>, MemberId), Arc<Entry>>,
     /// Users on this node, as the others were told.
     users: u32,
+    /// How often what is limited happens on this node, as the others were told.
+    rates: Rates,
+    /// The buckets that this node listens to.
+    listens: Listens,
+    /// When something was last said that was not sent to all others.
+    unheard_at: Option<Instant>,
     /// The last envelope that a mark was sent for, and when something was last said.
     marked: u64,
     active: Option<Instant>,
@@ -77,7 +100,12 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     node: u32,
-    streams: RwLock<HashMap<Arc<str>, Arc<Stream>>>,
+    streams: RwLock<HashMap<Scope, Arc<Stream>>>,
+    commons: Mutex<HashMap<Arc<str>, Arc<Common>>>,
+    /// Counts the changes of what this node listens to.
+    versions: AtomicU64,
+    /// When something was last said, in a stream that was forgotten, that was not sent to all others.
+    forgotten_unheard: Mutex<Option<Instant>>,
     /// The largest number of all streams that were forgotten. New streams go on from there: receivers would take a number
     /// that was used before for a message that they already have, and drop it in silence. A number that is too high is at
     /// worst taken for a gap.
@@ -88,12 +116,35 @@ pub(crate) struct Outgoing {
     pub(crate) backlog: Arc<Backlog>,
 }
 
-/// This node's state of a tenant.
+/// This node's state of a part of a tenant.
 pub(crate) struct Snapshot {
     /// Number of the last envelope.
     pub(crate) as_of: u64,
-    /// Records.
-    pub(crate) records: Bytes,
+    /// When something was last said that was not sent to all others.
+    pub(crate) unheard: Unheard,
+    /// Records; `None` if nothing was ever said, or it was forgotten.
+    pub(crate) records: Option<Bytes>,
+}
+
+impl State {
+    /// Something is said that nobody else gets to hear.
+    fn say_unheard(&mut self, now: Instant) {
+        // Without a mark: whoever should have heard it is told when it is known again.
+        if self.marked == self.number {
+            self.marked += 1;
+        }
+        self.number += 1;
+        self.unheard_at = Some(now);
+    }
+
+    /// Whether others remember what was said, or need what is so now.
+    fn is_needed(&self, now: Instant) -> bool {
+        let busy = self.queued || self.publishing || self.lost || self.marked != self.number;
+        let within =
+            |at: Option<Instant>, limit| at.is_some_and(|at| now.saturating_duration_since(at) < limit);
+        let recent = within(self.active, FORGOTTEN) || within(self.unheard_at, FORGOTTEN_UNHEARD);
+        busy || recent || self.users > 0 || !self.present.is_empty() || self.listens.buckets != 0
+    }
 }
 
 impl Stream {
@@ -108,6 +159,9 @@ impl Outgoing {
         Self {
             node,
             streams: RwLock::default(),
+            commons: Mutex::default(),
+            versions: AtomicU64::new(0),
+            forgotten_unheard: Mutex::default(),
             floor: AtomicU64::new(0),
             queue: Mutex::default(),
             filled: Notify::new(),
@@ -115,18 +169,24 @@ impl Outgoing {
         }
     }
 
-    /// The stream of a tenant. Its numbers go on as long as somebody may remember them.
-    pub(crate) fn stream(&self, tenant: &Arc<str>) -> Arc<Stream> {
-        if let Some(stream) = self.streams.read().get(tenant) {
+    /// The stream of a part of a tenant. Its numbers go on as long as somebody may remember them.
+    pub(crate) fn stream(&self, scope: &Scope) -> Arc<Stream> {
+        if let Some(stream) = self.streams.read().get(scope) {
             return Arc::clone(stream);
         }
+        let common = self.common(&scope.tenant);
         let mut streams = self.streams.write();
-        let stream = streams.entry(Arc::clone(tenant)).or_insert_with(|| {
+        let stream = streams.entry(scope.clone()).or_insert_with(|| {
             let number = self.floor.load(Ordering::Relaxed);
             let state = State { number, marked: number, ..State::default() };
-            Arc::new(Stream { tenant: Arc::clone(tenant), state: Mutex::new(state) })
+            Arc::new(Stream { scope: scope.clone(), common, state: Mutex::new(state) })
         });
         Arc::clone(stream)
+    }
+
+    /// What the parts of a tenant have in common.
+    pub(crate) fn common(&self, tenant: &Arc<str>) -> Arc<Common> {
+        Arc::clone(self.commons.lock().entry(Arc::clone(tenant)).or_default())
     }
 
     /// Forgets the streams that nobody needs any more.
@@ -137,37 +197,32 @@ impl Outgoing {
                 return true;
             }
             let state = stream.state.lock();
-            let busy = state.queued || state.publishing || state.lost || state.marked != state.number;
-            let recent = state.active.is_some_and(|active| now.saturating_duration_since(active) < FORGOTTEN);
-            let needed = busy || recent || state.users > 0 || !state.present.is_empty();
+            let needed = state.is_needed(now);
             if !needed {
                 self.floor.fetch_max(state.number, Ordering::Relaxed);
+                let mut unheard = self.forgotten_unheard.lock();
+                *unheard = (*unheard).max(state.unheard_at);
             }
             needed
         });
+        self.commons.lock().retain(|_, common| Arc::strong_count(common) > 1);
     }
 
-    /// The stream of a tenant, if anything was ever said about it.
-    pub(crate) fn existing(&self, tenant: &str) -> Option<Arc<Stream>> {
-        self.streams.read().get(tenant).map(Arc::clone)
+    /// The stream of a part of a tenant, if anything was ever said about it.
+    pub(crate) fn existing(&self, scope: &Scope) -> Option<Arc<Stream>> {
+        self.streams.read().get(scope).map(Arc::clone)
     }
 
     /// Appends a record of about this size.
-    pub(crate) fn say(&self, tenant: &Arc<str>, size: usize, write: impl FnOnce(&mut BytesMut)) {
-        self.append(&self.stream(tenant), size, |_| true, write);
+    pub(crate) fn say(&self, scope: &Scope, size: usize, write: impl FnOnce(&mut BytesMut)) {
+        self.append(&self.stream(scope), size, |_| true, write);
     }
 
     /// The presence of a member of this node has changed.
-    pub(crate) fn present(
-        &self,
-        tenant: &Arc<str>,
-        audience: Audience,
-        topic: &Arc<str>,
-        member: MemberId,
-        entry: Option<&Arc<Entry>>,
-    ) {
-        let stream = self.stream(tenant);
-        let key = (audience, Arc::clone(topic), member);
+    pub(crate) fn present(&self, room: &RoomKey, member: MemberId, entry: Option<&Arc<Entry>>) {
+        let RoomKey { tenant, audience, topic } = room;
+        let stream = self.stream(&Scope::of_room(tenant, topic));
+        let key = (*audience, Arc::clone(topic), member);
         let size = topic.len() + entry.map_or(0, |entry| entry.meta().len() + entry.key().len()) + 64;
         let change = |state: &mut State| match entry {
             Some(entry) => {
@@ -177,20 +232,55 @@ impl Outgoing {
             None => state.present.remove(&key).is_some(),
         };
         self.append(&stream, size, change, |out| match entry {
-            Some(entry) => wire::put_present(out, audience, topic, member, entry),
-            None => wire::put_absent(out, audience, topic, member),
+            Some(entry) => wire::put_present(out, *audience, topic, member, entry),
+            None => wire::put_absent(out, *audience, topic, member),
         });
     }
 
     /// Sets how many users the tenant has on this node, and says so if the number has changed.
     pub(crate) fn users(&self, tenant: &Arc<str>, users: u32) {
         let change = |state: &mut State| std::mem::replace(&mut state.users, users) != users;
-        let stream = self.existing(tenant);
+        let scope = Scope::whole(tenant);
+        let stream = self.existing(&scope);
         if users == 0 && stream.is_none() {
             return;
         }
-        let stream = stream.unwrap_or_else(|| self.stream(tenant));
+        let stream = stream.unwrap_or_else(|| self.stream(&scope));
         self.append(&stream, 8, change, |out| wire::put_users(out, users));
+    }
+
+    /// Says how often what is limited happens on this node, if `nodes` nodes with users would be mistaken too much.
+    pub(crate) fn rates(&self, tenant: &Arc<str>, rates: Rates, limits: &[u32; METERS], nodes: usize) {
+        let Some(stream) = self.existing(&Scope::whole(tenant)) else { return };
+        let change = |state: &mut State| {
+            let changed = rates::has_changed(&state.rates, &rates, limits, nodes);
+            if changed {
+                state.rates = rates;
+            }
+            changed
+        };
+        self.append(&stream, 32, change, |out| wire::put_rates(out, &rates));
+    }
+
+    /// This node begins to listen to a bucket of a tenant, or listens no longer.
+    pub(crate) fn listen(&self, scope: &Scope, listens: bool) {
+        let bit = scope.part.bit();
+        let said = Cell::new(Listens::default());
+        let change = |state: &mut State| {
+            let buckets = if listens { state.listens.buckets | bit } else { state.listens.buckets & !bit };
+            // Drawn under the lock, so that a higher version is a later one.
+            let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
+            state.listens = Listens { version, buckets };
+            said.set(state.listens);
+            true
+        };
+        let stream = self.stream(&Scope::whole(&scope.tenant));
+        self.append(&stream, 20, change, |out| wire::put_listens(out, said.get()));
+    }
+
+    /// The buckets of a tenant that this node listens to.
+    pub(crate) fn listens(&self, tenant: &Arc<str>) -> Listens {
+        self.existing(&Scope::whole(tenant)).map(|stream| stream.state.lock().listens).unwrap_or_default()
     }
 
     /// Changes the state and says so in one step, so that snapshots and numbers fit.
@@ -204,6 +294,9 @@ impl Outgoing {
         let mut state = stream.state.lock();
         if !change(&mut state) {
             return;
+        }
+        if state.buffer.is_empty() && !stream.common.is_heard(stream.scope.part) {
+            return state.say_unheard(Instant::now());
         }
         let waiting = self.backlog.bytes();
         if waiting > OVERFULL || (waiting > FULL && state.buffer.len() > SHARE) {
@@ -248,6 +341,7 @@ impl Outgoing {
         if std::mem::take(&mut state.lost) || !deliverable {
             // No receiver will ever see this number.
             state.number += 1;
+            state.unheard_at = Some(now);
         }
         if buffer.is_empty() || !deliverable {
             return Vec::new();
@@ -281,17 +375,21 @@ impl Outgoing {
     }
 
     /// Marks for the streams that have been silent since their last envelope: they reveal its loss. `again`: also for streams
-    /// that said something after that moment.
+    /// that said something after that moment, whether somebody is known to listen or not.
     pub(crate) fn marks(&self, again: Option<Instant>) -> Vec<(Arc<Stream>, Bytes)> {
         let streams: Vec<_> = self.streams.read().values().map(Arc::clone).collect();
         let mut marks = Vec::new();
         for stream in streams {
             let mut state = stream.state.lock();
-            let recent = again.is_some_and(|since| state.active.is_some_and(|active| active >= since));
+            let said = state.active.max(state.unheard_at);
+            let recent = again.is_some_and(|since| said.is_some_and(|said| said >= since));
             if state.queued || state.publishing || (state.marked == state.number && !recent) {
                 continue;
             }
             state.marked = state.number;
+            if !recent && !stream.common.is_heard(stream.scope.part) {
+                continue;
+            }
             let header = Header { kind: Kind::Mark, node: self.node, number: state.number };
             drop(state);
             marks.push((stream, Bytes::copy_from_slice(&header.encode())));
@@ -299,178 +397,47 @@ impl Outgoing {
         marks
     }
 
-    /// This node's state of a tenant.
-    pub(crate) fn snapshot(&self, tenant: &str) -> Snapshot {
-        let Some(stream) = self.existing(tenant) else {
-            return Snapshot { as_of: self.floor.load(Ordering::Relaxed), records: Bytes::new() };
+    /// Makes the streams of these buckets due for another mark, as far as something was said that was not sent to all.
+    pub(crate) fn mark_again(&self, tenant: &Arc<str>, parts: impl Iterator<Item = Part>) {
+        for part in parts {
+            let Some(stream) = self.existing(&Scope { tenant: Arc::clone(tenant), part }) else { continue };
+            let mut state = stream.state.lock();
+            if state.unheard_at.is_some() {
+                state.marked = UNMARKED;
+            }
+        }
+    }
+
+    /// This node's state of a part of a tenant.
+    pub(crate) fn snapshot(&self, scope: &Scope) -> Snapshot {
+        let ago = |at: Option<Instant>| {
+            at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX - 1))
         };
+        // Whether there is a stream and where a new one would begin have to fit.
+        let streams = self.streams.read();
+        let Some(stream) = streams.get(scope).map(Arc::clone) else {
+            let (as_of, unheard) = (self.floor.load(Ordering::Relaxed), *self.forgotten_unheard.lock());
+            return Snapshot { as_of, unheard: ago(unheard), records: None };
+        };
+        drop(streams);
         let state = stream.state.lock();
-        let (as_of, users) = (state.number, state.users);
+        let (as_of, users, listens, rates) = (state.number, state.users, state.listens, state.rates);
+        let unheard = state.unheard_at.max(*self.forgotten_unheard.lock());
         let present: Vec<_> =
             state.present.iter().map(|(key, entry)| (key.clone(), Arc::clone(entry))).collect();
         drop(state);
         let mut records = BytesMut::new();
-        wire::put_users(&mut records, users);
+        if scope.part == Part::Whole {
+            wire::put_users(&mut records, users);
+            wire::put_listens(&mut records, listens);
+            wire::put_rates(&mut records, &rates);
+        }
         for ((audience, topic, member), entry) in present {
             wire::put_present(&mut records, audience, &topic, member, &entry);
         }
-        Snapshot { as_of, records: records.freeze() }
+        Snapshot { as_of, unheard: ago(unheard), records: Some(records.freeze()) }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::Duration;
-
-    use super::*;
-    use crate::wire::{Record, records};
-
-    fn outgoing() -> (Outgoing, Arc<str>) {
-        (Outgoing::new(7), "t".into())
-    }
-
-    fn say(outgoing: &Outgoing, tenant: &Arc<str>, payload: &str) {
-        outgoing.say(tenant, payload.len(), |out| {
-            wire::put_json(out, Audience::Public, "realtime:a", payload.as_bytes());
-        });
-    }
-
-    async fn taken(outgoing: &Outgoing, max: usize, deliverable: bool) -> Vec<(Header, Bytes)> {
-        let stream = outgoing.next().await;
-        let messages = outgoing.take(&stream, max, deliverable, Instant::now());
-        let marks = outgoing.marks(Some(Instant::now() - Duration::from_secs(1)));
-        assert!(marks.iter().all(|(marked, _)| !Arc::ptr_eq(marked, &stream)), "a mark overtakes it");
-        stream.published();
-        let split = |mut message: Bytes| (Header::decode(&mut message).unwrap(), message);
-        messages.into_iter().map(split).collect()
-    }
-
-    fn payloads(body: Bytes) -> Vec<Bytes> {
-        let payload = |record| match record {
-            Record::Json(_, payload) => payload,
-            other => panic!("{other:?}"),
-        };
-        records(body).unwrap().into_iter().map(payload).collect()
-    }
-
-    #[tokio::test]
-    async fn idle_streams_are_forgotten_and_their_numbers_are_not() {
-        let (outgoing, tenant) = outgoing();
-        let other: Arc<str> = "other".into();
-        let later = || Instant::now() + FORGOTTEN;
-        for _ in 0..3 {
-            say(&outgoing, &tenant, "{}");
-            taken(&outgoing, 1_000_000, true).await;
-        }
-        outgoing.users(&other, 1);
-        outgoing.forget_idle(later());
-        assert_eq!(outgoing.streams.read().len(), 2, "what waits, or was not marked");
-        taken(&outgoing, 1_000_000, true).await;
-        outgoing.marks(None);
-        outgoing.forget_idle(Instant::now());
-        assert_eq!(outgoing.streams.read().len(), 2, "something was said a moment ago");
-        outgoing.forget_idle(later());
-        assert!(outgoing.existing(&tenant).is_none() && outgoing.existing(&other).is_some(), "it has a user");
-        // Who has heard the old numbers, and who asks now, both see what is said next.
-        assert_eq!(outgoing.snapshot(&tenant).as_of, 3);
-        say(&outgoing, &tenant, "{}");
-        let [(header, _)] = &taken(&outgoing, 1_000_000, true).await[..] else { panic!("one expected") };
-        assert_eq!(header.number, 4);
-    }
-
-    #[tokio::test]
-    async fn what_gathers_leaves_as_one() {
-        let (outgoing, tenant) = outgoing();
-        say(&outgoing, &tenant, "{}");
-        say(&outgoing, &tenant, "[1]");
-        assert!(outgoing.backlog.bytes() > 0);
-        let [(header, body)] = &taken(&outgoing, 1_000_000, true).await[..] else { panic!("one expected") };
-        assert_eq!(*header, Header { kind: Kind::Records, node: 7, number: 1 });
-        assert_eq!(payloads(body.clone()), ["{}", "[1]"]);
-        assert_eq!(outgoing.backlog.bytes(), 0);
-        say(&outgoing, &tenant, "{}");
-        assert_eq!(taken(&outgoing, 1_000_000, true).await[0].0.number, 2);
-    }
-
-    #[tokio::test]
-    async fn what_is_too_large_goes_in_pieces() {
-        let (outgoing, tenant) = outgoing();
-        let large = format!("\"{}\"", "x".repeat(1000));
-        say(&outgoing, &tenant, &large);
-        let messages = taken(&outgoing, 300, true).await;
-        let numbers: Vec<u64> = messages.iter().map(|(header, _)| header.number).collect();
-        assert_eq!(numbers, (1..=messages.len() as u64).collect::<Vec<_>>());
-        let (last, rest) = messages.split_last().unwrap();
-        assert_eq!(last.0.kind, Kind::LastFragment);
-        assert!(rest.iter().all(|(_, body)| body.len() + HEADER == 300));
-        let (first, middle) = rest.split_first().unwrap();
-        assert_eq!(first.0.kind, Kind::FirstFragment);
-        assert!(!middle.is_empty() && middle.iter().all(|(header, _)| header.kind == Kind::Fragment));
-        let body: Vec<u8> = messages.iter().flat_map(|(_, body)| body.to_vec()).collect();
-        assert_eq!(payloads(body.into()), [large]);
-    }
-
-    /// One tenant fills the queue: what it says is lost, not what others say.
-    #[tokio::test]
-    async fn who_fills_the_queue_loses() {
-        let (outgoing, loud) = outgoing();
-        let quiet: Arc<str> = "quiet".into();
-        let large = "x".repeat(3_000_000);
-        for _ in 0..30 {
-            say(&outgoing, &loud, &large);
-        }
-        let waiting = outgoing.backlog.bytes();
-        assert!((FULL..FULL + 4_000_000).contains(&waiting), "{waiting}");
-        say(&outgoing, &quiet, "{}");
-        assert!(outgoing.backlog.bytes() > waiting);
-        let (header, _) = taken(&outgoing, 100_000_000, true).await.remove(0);
-        assert_eq!(header.number, 2, "some of it was lost");
-        let (header, body) = taken(&outgoing, 100_000_000, true).await.remove(0);
-        assert_eq!((header.number, payloads(body)), (1, vec![Bytes::from_static(b"{}")]));
-    }
-
-    #[tokio::test]
-    async fn what_is_lost_costs_a_number_and_marks_tell() {
-        let (outgoing, tenant) = outgoing();
-        assert!(outgoing.marks(None).is_empty());
-        let start = Instant::now();
-        say(&outgoing, &tenant, "{}");
-        assert!(outgoing.marks(None).is_empty(), "it has something to say");
-        assert_eq!(taken(&outgoing, 1000, false).await, []);
-        assert_eq!(outgoing.backlog.bytes(), 0);
-        let number = |marks: Vec<(Arc<Stream>, Bytes)>| {
-            marks
-                .into_iter()
-                .map(|(_, mut mark)| Header::decode(&mut mark).unwrap().number)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(number(outgoing.marks(None)), [1]);
-        assert!(outgoing.marks(None).is_empty());
-        assert_eq!(number(outgoing.marks(Some(start))), [1]);
-        say(&outgoing, &tenant, "{}");
-        assert_eq!(taken(&outgoing, 1000, true).await[0].0.number, 2);
-    }
-
-    #[tokio::test]
-    async fn snapshots_have_what_is_so() {
-        let (outgoing, tenant) = outgoing();
-        let entry = |key: &str| Arc::new(Entry::remote(key, key, "{}".into()));
-        let topic: Arc<str> = "realtime:a".into();
-        for member in 0..10 {
-            outgoing.present(&tenant, Audience::Private, &topic, member, Some(&entry("k")));
-        }
-        outgoing.present(&tenant, Audience::Private, &topic, 3, None);
-        outgoing.present(&tenant, Audience::Private, &topic, 3, None);
-        outgoing.users(&tenant, 5);
-        outgoing.users(&tenant, 5);
-        let body = taken(&outgoing, 10_000, true).await.remove(0).1;
-        assert_eq!(records(body).unwrap().len(), 12, "what changes nothing is not said");
-        let snapshot = outgoing.snapshot(&tenant);
-        assert_eq!(snapshot.as_of, 1);
-        let all = records(snapshot.records).unwrap();
-        assert_eq!(all.len(), 10);
-        assert_eq!(all[0], Record::Users(5));
-        let empty = outgoing.snapshot("nobody");
-        assert_eq!((empty.as_of, empty.records.len()), (0, 0));
-    }
-}
+mod tests;

@@ -4,13 +4,17 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::{incoming::Incoming, members::Members};
+use crate::{
+    incoming::Incoming,
+    members::Members,
+    scope::{Part, Scope},
+};
 
-/// The other nodes, and the tenants that this node listens for.
+/// The other nodes, and what this node listens to.
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) members: Mutex<Members>,
-    pub(crate) incoming: RwLock<HashMap<Arc<str>, Arc<Incoming>>>,
+    pub(crate) incoming: RwLock<HashMap<Scope, Arc<Incoming>>>,
 }
 
 impl Peers {
@@ -30,17 +34,23 @@ impl Peers {
     }
 
     /// Other nodes on which a tenant has users, as far as this one listens for it.
-    pub(crate) fn populated(&self, tenant: &str) -> Vec<u32> {
-        self.tenant(tenant).map(|incoming| incoming.populated()).unwrap_or_default()
+    pub(crate) fn populated(&self, tenant: &Arc<str>) -> Vec<u32> {
+        self.listened(&Scope::whole(tenant)).map(|incoming| incoming.populated()).unwrap_or_default()
     }
 
-    /// A tenant that this node listens for.
-    pub(crate) fn tenant(&self, tenant: &str) -> Option<Arc<Incoming>> {
-        self.incoming.read().get(tenant).map(Arc::clone)
+    /// A part of a tenant that this node listens to.
+    pub(crate) fn listened(&self, scope: &Scope) -> Option<Arc<Incoming>> {
+        self.incoming.read().get(scope).map(Arc::clone)
+    }
+
+    /// All parts of tenants that this node listens to.
+    pub(crate) fn all_listened(&self) -> Vec<Arc<Incoming>> {
+        self.incoming.read().values().map(Arc::clone).collect()
     }
 
     /// All tenants that this node listens for.
     pub(crate) fn tenants(&self) -> Vec<Arc<Incoming>> {
-        self.incoming.read().values().map(Arc::clone).collect()
+        let incoming = self.incoming.read();
+        incoming.values().filter(|incoming| incoming.scope.part == Part::Whole).map(Arc::clone).collect()
     }
 }

@@ -3,7 +3,8 @@
 //! | subject | who listens | what |
 //! | --- | --- | --- |
 //! | `PREFIX.nodes` | all nodes of all versions | heartbeats |
-//! | `PREFIX.VERSION.t.TENANT` | nodes with sockets of the tenant | envelopes |
+//! | `PREFIX.VERSION.t.TENANT` | nodes with sockets of the tenant | envelopes about all of it |
+//! | `PREFIX.VERSION.r.TENANT.BUCKET` | nodes with members in the bucket | envelopes about its rooms |
 //! | `PREFIX.VERSION.n.NODE` | one node | state of tenants, pings |
 //! | `PREFIX.VERSION.q.NODE` | one node | questions of operators: metrics, tenants |
 //! | `PREFIX.VERSION.c.TENANT` | nodes that follow | the stream of the tenant's database |
@@ -11,7 +12,10 @@
 
 use std::fmt::Write as _;
 
-use crate::wire::WIRE_VERSION;
+use crate::{
+    scope::{Part, Scope},
+    wire::WIRE_VERSION,
+};
 
 #[derive(Debug)]
 pub(crate) struct Subjects {
@@ -27,8 +31,13 @@ impl Subjects {
         format!("{}.nodes", self.prefix)
     }
 
-    pub(crate) fn tenant(&self, tenant: &str) -> String {
-        format!("{}.{WIRE_VERSION}.t.{}", self.prefix, token(tenant))
+    /// What nodes say about a part of a tenant.
+    pub(crate) fn scope(&self, scope: &Scope) -> String {
+        let (prefix, tenant) = (&self.prefix, token(&scope.tenant));
+        match scope.part {
+            Part::Whole => format!("{prefix}.{WIRE_VERSION}.t.{tenant}"),
+            Part::Bucket(bucket) => format!("{prefix}.{WIRE_VERSION}.r.{tenant}.{bucket}"),
+        }
     }
 
     pub(crate) fn node(&self, id: u32) -> String {
@@ -86,6 +95,8 @@ mod tests {
         {
             assert_eq!(token(name), expected);
         }
-        assert_eq!(Subjects::new("realtime").tenant("t"), "realtime.1.t.t");
+        let subject = |part| Subjects::new("realtime").scope(&Scope { tenant: "a.b".into(), part });
+        assert_eq!(subject(Part::Whole), "realtime.2.t.=612e62");
+        assert_eq!(subject(Part::Bucket(7)), "realtime.2.r.=612e62.7");
     }
 }

@@ -112,6 +112,12 @@ impl Track {
         Some((answer, newer))
     }
 
+    /// Nobody was listening before the answer as of this envelope: what came before it does not count. It may have holes,
+    /// where the other node was not known to be listened to and sent nothing.
+    pub fn begin(&mut self, as_of: u64) {
+        self.seen = Some(self.seen.map_or(as_of, |seen| seen.max(as_of)));
+    }
+
     /// Asks again: the state may have changed unheard.
     pub fn ask(&mut self, ask: u64) {
         self.state = State::asking(ask);

@@ -3,18 +3,26 @@
 //! Numbers are big endian, lengths and small numbers LEB128. A message that does not parse is refused as a whole: it came
 //! from a node of another version, or from somebody who is no node.
 //!
-//! An envelope on a tenant's subject is `version u8, kind u8, node u32, number u64`, then records. Envelopes of a node
-//! and tenant are numbered without gaps, so a receiver notices what it has missed.
+//! An envelope on a subject of a tenant is `version u8, kind u8, node u32, number u64`, then records. Envelopes of a node
+//! are numbered without gaps in each part of a tenant, so a receiver notices what it has missed.
+
+mod direct;
 
 use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+pub use direct::{Asked, Blank, Direct, Told, Unheard};
 use realtime_hub::{Audience, Entry, MemberId};
 use realtime_protocol::{Encoding, UserBroadcast};
 
+use crate::{
+    rates::{Rate, Rates},
+    scope::Listens,
+};
+
 /// Version of everything that is written here. Nodes of different versions exchange nothing: it is part of every subject
 /// and message.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// Length of an envelope's header.
 pub(crate) const HEADER: usize = 14;
@@ -46,7 +54,7 @@ pub struct Header {
     pub kind: Kind,
     /// Who sent it.
     pub node: u32,
-    /// Number within what this node sends about this tenant, from 1.
+    /// Number within what this node says about this part of the tenant, from 1.
     pub number: u64,
 }
 
@@ -96,6 +104,10 @@ pub enum Record {
     Absent(Room, MemberId),
     /// How many users the tenant has on this node.
     Users(u32),
+    /// The buckets of the tenant that this node listens to.
+    Listens(Listens),
+    /// How often what is limited happens on this node.
+    Rates(Rates),
     /// This many messages were not delivered, because there were too many.
     Dropped(Room, u64),
 }
@@ -126,6 +138,8 @@ const PRESENT: u8 = 3;
 const ABSENT: u8 = 4;
 const USERS: u8 = 5;
 const DROPPED: u8 = 6;
+const LISTENS: u8 = 7;
+const RATES: u8 = 8;
 /// Added to the kind for private rooms.
 const PRIVATE: u8 = 0x80;
 
@@ -175,6 +189,20 @@ pub(crate) fn put_users(out: &mut BytesMut, users: u32) {
     put_number(out, users.into());
 }
 
+pub(crate) fn put_listens(out: &mut BytesMut, listens: Listens) {
+    out.put_u8(LISTENS);
+    put_number(out, listens.version);
+    out.put_u64(listens.buckets);
+}
+
+pub(crate) fn put_rates(out: &mut BytesMut, rates: &Rates) {
+    out.put_u8(RATES);
+    for rate in rates {
+        put_number(out, rate.average);
+        put_number(out, rate.recent.into());
+    }
+}
+
 /// Reads all records.
 ///
 /// # Errors
@@ -188,9 +216,20 @@ pub fn records(mut body: Bytes) -> Result<Vec<Record>, Malformed> {
 }
 
 fn record(body: &mut Bytes) -> Result<Record, Malformed> {
-    let kind = body.try_get_u8().map_err(|_| Malformed)?;
+    let kind = byte(body)?;
     if kind == USERS {
         return Ok(Record::Users(u32::try_from(number(body)?).map_err(|_| Malformed)?));
+    }
+    if kind == LISTENS {
+        return Ok(Record::Listens(listens(body)?));
+    }
+    if kind == RATES {
+        let mut rates = Rates::default();
+        for rate in &mut rates {
+            let (average, recent) = (number(body)?, number(body)?);
+            *rate = Rate { average, recent: u32::try_from(recent).map_err(|_| Malformed)? };
+        }
+        return Ok(Record::Rates(rates));
     }
     let audience = if kind & PRIVATE == 0 { Audience::Public } else { Audience::Private };
     let room = Room { audience, topic: text(body)?.into() };
@@ -198,7 +237,7 @@ fn record(body: &mut Bytes) -> Result<Record, Malformed> {
         JSON => Ok(Record::Json(room, bytes(body)?)),
         USER => {
             let event = text(body)?;
-            let json = body.try_get_u8().map_err(|_| Malformed)? == 1;
+            let json = byte(body)? == 1;
             let encoding = if json { Encoding::Json } else { Encoding::Binary };
             Ok(Record::User(room, UserBroadcast { event, encoding, body: bytes(body)? }))
         }
@@ -216,115 +255,16 @@ fn record(body: &mut Bytes) -> Result<Record, Malformed> {
     }
 }
 
-/// What one node says to another one only.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Direct {
-    /// Tell me your node's state of these tenants; the answer bears this number.
-    Want {
-        /// Number of the question.
-        ask: u64,
-        /// The tenants.
-        tenants: Vec<Arc<str>>,
-    },
-    /// A part of an answer.
-    Told(Told),
-    /// Answer at once with the same number.
-    Ping(u64),
-    /// The answer.
-    Pong(u64),
+fn listens(body: &mut Bytes) -> Result<Listens, Malformed> {
+    Ok(Listens { version: number(body)?, buckets: long(body)? })
 }
 
-/// A part of a node's state of a tenant, when it was asked. Parts are cut anywhere: one entry may be larger than a message.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Told {
-    /// Number of the question.
-    pub ask: u64,
-    /// The tenant.
-    pub tenant: Arc<str>,
-    /// All envelopes up to this one are in it.
-    pub as_of: u64,
-    /// Bytes of the parts before it.
-    pub offset: u64,
-    /// Whether this is the last part.
-    pub last: bool,
-    /// A part of the records of the state.
-    pub records: Bytes,
+fn byte(body: &mut Bytes) -> Result<u8, Malformed> {
+    body.try_get_u8().map_err(|_| Malformed)
 }
 
-const WANT: u8 = 1;
-const TOLD: u8 = 2;
-const PING: u8 = 3;
-const PONG: u8 = 4;
-
-impl Direct {
-    /// Writes it, with the node that sends it.
-    #[must_use]
-    pub fn encode(&self, node: u32) -> Bytes {
-        let mut out = BytesMut::with_capacity(64);
-        out.put_u8(WIRE_VERSION);
-        out.put_u32(node);
-        match self {
-            Self::Want { ask, tenants } => {
-                out.put_u8(WANT);
-                out.put_u64(*ask);
-                for tenant in tenants {
-                    put_bytes(&mut out, tenant.as_bytes());
-                }
-            }
-            Self::Told(told) => {
-                out.put_u8(TOLD);
-                out.put_u64(told.ask);
-                put_bytes(&mut out, told.tenant.as_bytes());
-                out.put_u64(told.as_of);
-                out.put_u64(told.offset);
-                out.put_u8(told.last.into());
-                out.put_slice(&told.records);
-            }
-            Self::Ping(number) => {
-                out.put_u8(PING);
-                out.put_u64(*number);
-            }
-            Self::Pong(number) => {
-                out.put_u8(PONG);
-                out.put_u64(*number);
-            }
-        }
-        out.freeze()
-    }
-
-    /// Reads it, with the node that sent it.
-    ///
-    /// # Errors
-    /// [`Malformed`].
-    pub fn decode(mut message: Bytes) -> Result<(u32, Self), Malformed> {
-        if message.try_get_u8().map_err(|_| Malformed)? != WIRE_VERSION {
-            return Err(Malformed);
-        }
-        let node = message.try_get_u32().map_err(|_| Malformed)?;
-        let kind = message.try_get_u8().map_err(|_| Malformed)?;
-        let number = message.try_get_u64().map_err(|_| Malformed)?;
-        let direct = match kind {
-            WANT => {
-                let mut tenants = Vec::new();
-                while !message.is_empty() {
-                    tenants.push(text(&mut message)?.into());
-                }
-                Self::Want { ask: number, tenants }
-            }
-            TOLD => Self::Told(Told {
-                ask: number,
-                tenant: text(&mut message)?.into(),
-                as_of: message.try_get_u64().map_err(|_| Malformed)?,
-                offset: message.try_get_u64().map_err(|_| Malformed)?,
-                last: message.try_get_u8().map_err(|_| Malformed)? == 1,
-                records: message,
-            }),
-            PING => Self::Ping(number),
-            PONG => Self::Pong(number),
-            _ => return Err(Malformed),
-        };
-        Ok((node, direct))
-    }
+fn long(body: &mut Bytes) -> Result<u64, Malformed> {
+    body.try_get_u64().map_err(|_| Malformed)
 }
 
 fn put_number(out: &mut BytesMut, mut number: u64) {
@@ -343,7 +283,7 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
 fn number(body: &mut Bytes) -> Result<u64, Malformed> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
-        let byte = body.try_get_u8().map_err(|_| Malformed)?;
+        let byte = byte(body)?;
         let bits = u64::from(byte & 0x7F);
         if bits << shift >> shift != bits {
             return Err(Malformed);

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use realtime_cluster::{
     Cluster, Credentials, NatsConfig, TenantSide,
+    rates::{Elsewhere, METERS, Rates},
     stream::{FollowError, Followed, Owned, Part},
 };
 use realtime_hub::{Hub, Kind, Meter};
@@ -155,6 +156,12 @@ impl TenantSide for Side {
     }
 
     fn set_users_elsewhere(&self, _: u32) {}
+
+    fn rates(&self) -> (Rates, [u32; METERS]) {
+        Default::default()
+    }
+
+    fn set_rates_elsewhere(&self, _: &[Elsewhere; METERS]) {}
 }
 
 /// What other nodes say of a tenant is listened to while it has a socket here, and a while longer; not for ever. Who comes

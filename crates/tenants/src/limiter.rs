@@ -70,6 +70,17 @@ impl Window {
     }
 }
 
+/// What other nodes have counted, as they said last.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    /// Bits of an `f64`: their averages together.
+    average: AtomicU64,
+    /// What they counted in a second, together.
+    recent: AtomicU32,
+    /// How many of them counted something in it.
+    nodes: AtomicU32,
+}
+
 /// Counts something and tells whether there is too much of it. Shared by all who count.
 ///
 /// Triggered while the average per second is the limit or more; that changes on ticks only.
@@ -88,6 +99,9 @@ pub struct Limiter {
     triggered: AtomicBool,
     /// The second of the last count, and what was counted in it: half of the bits each.
     second: AtomicU64,
+    /// The last second before that one in which something was counted, as well.
+    second_before: AtomicU64,
+    elsewhere: Elsewhere,
     window: Mutex<Window>,
 }
 
@@ -105,6 +119,8 @@ impl Limiter {
             average: AtomicU64::new(0f64.to_bits()),
             triggered: AtomicBool::new(false),
             second: AtomicU64::new(0),
+            second_before: AtomicU64::new(0),
+            elsewhere: Elsewhere::default(),
             window: Mutex::new(Window::new(span)),
         }
     }
@@ -115,6 +131,10 @@ impl Limiter {
         self.pending.fetch_add(n, Ordering::Relaxed);
         self.total.fetch_add(n, Ordering::Relaxed);
         let second = second_of(now);
+        let packed = self.second.load(Ordering::Relaxed);
+        if packed >> 32 != second {
+            self.second_before.store(packed, Ordering::Relaxed);
+        }
         let add = |packed: u64| {
             let so_far = if packed >> 32 == second { packed & COUNT } else { 0 };
             Some(second << 32 | so_far.saturating_add(n).min(COUNT))
@@ -128,20 +148,53 @@ impl Limiter {
         self.is_triggered(now) && {
             let packed = self.second.load(Ordering::Relaxed);
             let so_far = if packed >> 32 == second_of(now) { packed & COUNT } else { 0 };
-            so_far >= u64::from(self.limit())
+            so_far >= u64::from(self.share())
         }
     }
 
-    /// Whether the average reached the limit at the last tick.
+    /// How many may pass in a second on this node: what the others leave, at least an equal share.
+    fn share(&self) -> u32 {
+        let (limit, elsewhere) = (self.limit(), &self.elsewhere);
+        let nodes = elsewhere.nodes.load(Ordering::Relaxed).saturating_add(1);
+        let left = limit.saturating_sub(elsewhere.recent.load(Ordering::Relaxed));
+        left.max(limit / nodes)
+    }
+
+    /// Whether the average reached the limit at the last tick, or reaches it together with that of other nodes.
     pub fn is_triggered(&self, now: Duration) -> bool {
         self.advance(now);
         self.triggered.load(Ordering::Relaxed)
+            || (self.average_elsewhere() > 0.0 && self.average(now) >= f64::from(self.limit()))
     }
 
-    /// The average per second at the last tick.
+    /// The average per second at the last tick, together with that of other nodes.
     pub fn average(&self, now: Duration) -> f64 {
+        self.average_here(now) + self.average_elsewhere()
+    }
+
+    /// The average per second of this node at the last tick.
+    pub fn average_here(&self, now: Duration) -> f64 {
         self.advance(now);
         f64::from_bits(self.average.load(Ordering::Relaxed))
+    }
+
+    fn average_elsewhere(&self) -> f64 {
+        f64::from_bits(self.elsewhere.average.load(Ordering::Relaxed))
+    }
+
+    /// What was counted in the last whole second.
+    pub fn last_second(&self, now: Duration) -> u32 {
+        let last = second_of(now).wrapping_sub(1) & COUNT;
+        let seconds = [&self.second, &self.second_before].map(|second| second.load(Ordering::Relaxed));
+        let found = seconds.into_iter().find(|packed| packed >> 32 == last);
+        found.map_or(0, |packed| u32::try_from(packed & COUNT).unwrap_or(u32::MAX))
+    }
+
+    /// Takes what other nodes count: their average per second, what they counted in a second, and how many of them did.
+    pub fn set_elsewhere(&self, average: f64, recent: u32, nodes: u32) {
+        self.elsewhere.average.store(average.to_bits(), Ordering::Relaxed);
+        self.elsewhere.recent.store(recent, Ordering::Relaxed);
+        self.elsewhere.nodes.store(nodes, Ordering::Relaxed);
     }
 
     /// Everything ever counted.
@@ -360,6 +413,31 @@ mod tests {
         assert!(events.is_over(seconds(9)));
         assert!(!events.is_over(seconds(10)), "on average it is below");
         assert!(limiter(0).is_over(seconds(5)));
+    }
+
+    /// Several nodes let through as much as one would, whatever their parts of it.
+    #[test]
+    fn nodes_share_a_limit() {
+        let events = limiter(90);
+        events.add(300, Duration::ZERO);
+        assert!(!events.is_triggered(seconds(5)), "thirty a second");
+        events.set_elsewhere(60.0, 80, 2);
+        assert!(events.is_triggered(seconds(5)));
+        assert!((events.average(seconds(5)) - 90.0).abs() < 1e-9);
+        assert!((events.average_here(seconds(5)) - 30.0).abs() < 1e-9);
+        events.add(29, seconds(6));
+        assert!(!events.is_over(seconds(6)), "a third, although the others leave less");
+        events.add(1, seconds(6));
+        assert!(events.is_over(seconds(6)));
+        events.set_elsewhere(60.0, 20, 2);
+        assert!(!events.is_over(seconds(6)), "what the others leave");
+        events.add(40, seconds(6));
+        assert!(events.is_over(seconds(6)));
+        assert_eq!([6, 7, 8].map(|at| events.last_second(seconds(at))), [0, 70, 0]);
+        events.add(1, seconds(7));
+        assert_eq!(events.last_second(seconds(7)), 70);
+        events.set_elsewhere(0.0, 0, 0);
+        assert!(!events.is_triggered(seconds(7)), "alone again");
     }
 
     #[test]

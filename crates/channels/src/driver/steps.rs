@@ -22,7 +22,7 @@ pub(super) type Step = BoxFuture<'static, Completion>;
 pub(super) fn database(runtime: Arc<TenantRuntime>, ticket: Ticket) -> Step {
     Box::pin(async move {
         let ready = runtime.ask(|database| async move { database.ready().await });
-        let (ready, ()) = tokio::join!(ready, runtime.hear_others());
+        let (ready, ()) = tokio::join!(ready, runtime.hear_room(&ticket.topic));
         Completion::Database(ticket, ready)
     })
 }
@@ -36,7 +36,7 @@ pub(super) fn contact(runtime: Arc<TenantRuntime>, ticket: Ticket) -> Step {
             tokio::spawn(async move { asked.ask(|database| async move { database.ready().await }).await });
         let contact = time::timeout(CONTACT_LIMIT, contact);
         // Failures are logged, and told to the channels that need the database.
-        let _ = tokio::join!(contact, runtime.hear_others());
+        let _ = tokio::join!(contact, runtime.hear_room(&ticket.topic));
         Completion::Database(ticket, Ok(()))
     })
 }
@@ -48,7 +48,7 @@ pub(super) fn read(runtime: Arc<TenantRuntime>, ticket: Ticket, request: Box<Aut
             let request = (*request).clone();
             async move { database.authorize_read(&request).await }
         });
-        let (verdict, ()) = tokio::join!(verdict, runtime.hear_others());
+        let (verdict, ()) = tokio::join!(verdict, runtime.hear_room(&ticket.topic));
         Completion::Read(ticket, verdict)
     })
 }

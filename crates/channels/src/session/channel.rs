@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use realtime_changes::SubscribeRefusal;
+use realtime_cluster::Interest;
 use realtime_codes::ErrorCode;
 use realtime_hub::{Holding, Membership};
 use realtime_protocol::{Ref, SystemMessage, encode};
@@ -45,6 +46,8 @@ pub(super) struct Channel {
     pub(super) rows: Rows,
     /// Counts the memory of a large join.
     pub(super) _holding: Option<Holding>,
+    /// Keeps what is said in the room coming from other nodes.
+    pub(super) _interest: Option<Interest>,
 }
 
 /// What is left to do for a channel after its join was answered.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use realtime_changes::SubscribeRefusal;
+use realtime_cluster::Interest;
 use realtime_hub::{Audience, Holding, Member, Membership, Outbox, RoomKey, Sight};
 use realtime_postgres::{
     AuthorizeError, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
@@ -42,6 +43,8 @@ pub(super) struct Request {
     pub(super) token: Arc<Token>,
     /// Counts the memory of its message, if that is large.
     holding: Option<Holding>,
+    /// Keeps what is said in the room coming from other nodes.
+    pub(super) interest: Option<Interest>,
 }
 
 impl Request {
@@ -53,6 +56,7 @@ impl Request {
         client: &Client,
     ) -> Self {
         Self {
+            interest: client.runtime.room_interest(&topic),
             topic,
             raw_join_ref: message.join_ref.clone(),
             msg_ref: message.msg_ref.clone(),
@@ -281,7 +285,7 @@ impl Joining {
     pub(super) fn joined(self, client: &mut Client) -> (Channel, Welcome, bool) {
         let join_ref = self.request.join_ref();
         let wants_presence = self.request.wants_presence(client);
-        let Request { topic, raw_join_ref, msg_ref, payload, token, holding } = self.request;
+        let Request { topic, raw_join_ref, msg_ref, payload, token, holding, interest } = self.request;
         let (found, rows, outcome) = match self.stage {
             Stage::Watch(found, watching) => {
                 let (rows, outcome) = watching.joined();
@@ -319,6 +323,7 @@ impl Joining {
             ready: Ready::Unasked,
             rows,
             _holding: holding,
+            _interest: interest,
         };
         let replication_ready = payload.replication_ready;
         let welcome = Welcome { wanted, outcome, replication_ready, judge_anew: self.judge_anew };

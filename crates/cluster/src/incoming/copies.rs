@@ -1,4 +1,4 @@
-//! Copies of other nodes' state of a tenant, and what has come of messages that are not whole yet.
+//! Copies of other nodes' state of a part of a tenant, and what has come of messages that are not whole yet.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,8 +10,10 @@ use realtime_hub::{Congestion, MemberId};
 use tokio::time::{Duration, Instant};
 
 use crate::{
+    rates::Rates,
+    scope::Listens,
     track::{Arrival, Track},
-    wire::{Header, Kind, Malformed, Room, Told},
+    wire::{Header, Kind, Malformed, Room, Told, Unheard},
 };
 
 /// Largest message that is put together from pieces: more than any client may send.
@@ -49,24 +51,60 @@ pub(super) struct Copies {
     pub(super) owed: bool,
     /// When they were told last.
     told_at: Option<Instant>,
+    /// Since when members are let in.
+    serving_since: Option<Instant>,
 }
 
 impl Copies {
+    /// The copy of a node; a new one asks the question of this number.
+    pub(super) fn copy(&mut self, node: u32, ask: impl FnOnce() -> u64) -> &mut NodeCopy {
+        let serving_since = self.serving_since;
+        self.nodes.entry(node).or_insert_with(|| NodeCopy::asking(ask(), serving_since))
+    }
+
+    /// Members are let in. Nodes that have not answered may not know of them.
+    pub(super) fn serve(&mut self, now: Instant) {
+        if self.serving_since.is_none() {
+            self.serving_since = Some(now);
+            let asking = self.nodes.values_mut().filter(|copy| copy.track.asked().is_some());
+            asking.for_each(|copy| copy.unsure_since = Some(now));
+        }
+    }
+
+    /// Whether members are let in.
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving_since.is_some()
+    }
+
+    /// Other nodes may have forgotten this one. What was missed so far is told.
+    pub(super) fn doubt_all(&mut self, now: Instant) {
+        if self.serving_since.is_some() {
+            self.serving_since = Some(now);
+            self.nodes.values_mut().for_each(|copy| copy.unsure_since = Some(now));
+        }
+    }
+
+    /// Whether all nodes that were asked have answered.
+    pub(super) fn is_complete(&self) -> bool {
+        self.nodes.values().all(|copy| copy.track.asked().is_none())
+    }
+
     /// Takes the number of an envelope. False if there is nothing more to do with it: it has come before.
     pub(super) fn arrive(&mut self, header: &Header, asks: &Asks, outcome: &mut Outcome) -> bool {
-        let copy = self.nodes.entry(header.node).or_insert_with(|| {
-            let ask = asks.next();
-            outcome.ask = Some(ask);
-            NodeCopy::asking(ask)
-        });
+        let serving_since = self.serving_since;
+        let copy = self
+            .nodes
+            .entry(header.node)
+            .or_insert_with(|| NodeCopy::asking(*outcome.ask.insert(asks.next()), serving_since));
         // Drawn in advance: a number that is not used does no harm.
         let ask = asks.next();
         match copy.track.arrive(header.number, header.kind == Kind::Mark, ask) {
             Arrival::Next => {}
             Arrival::Again => return false,
             Arrival::AfterGap => {
-                self.owed = true;
-                outcome.gap = true;
+                // Before members are let in nobody misses anything, and there may be holes where nothing was sent.
+                outcome.gap = serving_since.is_some();
+                self.owed |= outcome.gap;
                 outcome.ask = Some(ask);
                 copy.asked_at = Instant::now();
                 copy.pieces = None;
@@ -98,10 +136,16 @@ pub(super) struct NodeCopy {
     /// The members that are present there, as this node's rooms know them.
     pub(super) present: HashSet<(Room, MemberId)>,
     pub(super) users: u32,
+    /// How often what is limited happens on it, if it has told. Apart, because most copies are of buckets.
+    pub(super) rates: Option<Box<Rates>>,
+    /// The buckets that it listens to.
+    pub(super) listens: Listens,
+    /// Since when it may not know that members here listen to it.
+    unsure_since: Option<Instant>,
 }
 
 impl NodeCopy {
-    pub(super) fn asking(ask: u64) -> Self {
+    fn asking(ask: u64, unsure_since: Option<Instant>) -> Self {
         Self {
             track: Track::asking(ask),
             asked_at: Instant::now(),
@@ -109,7 +153,18 @@ impl NodeCopy {
             answer: (0, BytesMut::new()),
             present: HashSet::new(),
             users: 0,
+            rates: None,
+            listens: Listens::default(),
+            unsure_since,
         }
+    }
+
+    /// The node has answered, so it knows from now on that members here listen to it. Whether it may have said something
+    /// before, while it did not know.
+    pub(super) fn may_have_missed(&mut self, unheard: Unheard) -> bool {
+        let Some(since) = self.unsure_since.take() else { return false };
+        // The answer has travelled since: this errs on the side of telling.
+        unheard.is_some_and(|ago| u128::from(ago) <= since.elapsed().as_millis())
     }
 
     /// Puts a large message together; returns the body of the envelope once it is whole.

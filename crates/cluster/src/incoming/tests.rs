@@ -37,6 +37,12 @@ impl TenantSide for Side {
     }
 
     fn set_users_elsewhere(&self, _: u32) {}
+
+    fn rates(&self) -> (Rates, [u32; METERS]) {
+        Default::default()
+    }
+
+    fn set_rates_elsewhere(&self, _: &[Elsewhere; METERS]) {}
 }
 
 fn said(number: u64, payload: &str) -> Bytes {
@@ -55,11 +61,16 @@ fn heard(outbox: &Outbox) -> Vec<String> {
 async fn a_gap_is_told_before_what_follows_it() {
     let hub = Hub::new(1, Duration::ZERO);
     let meter: Arc<dyn Meter> = Arc::new(Uncounted);
-    let incoming = Incoming::new("t".into(), Arc::new(Side(Arc::clone(&meter))));
+    let incoming = Incoming::new(
+        Scope::of_room(&"t".into(), "realtime:a"),
+        Arc::default(),
+        Arc::new(Side(Arc::clone(&meter))),
+    );
     let asks = Asks::default();
     let key = RoomKey { tenant: "t".into(), audience: Audience::Public, topic: "realtime:a".into() };
     let outbox = Arc::new(Outbox::new(100_000));
     let _member = hub.join(&key, Member::new(Arc::clone(&outbox), Vsn::V2), &meter, []);
+    incoming.be_ready();
     let hear = |number: u64, payload: &str| incoming.envelope(&hub, &asks, said(number, payload)).unwrap();
     assert!(!hear(1, r#"{"n":1}"#).gap);
     assert!(hear(3, r#"{"n":3}"#).gap);
@@ -76,4 +87,113 @@ async fn a_gap_is_told_before_what_follows_it() {
     tokio::time::advance(TELL_AGAIN).await;
     hear(8, "{}");
     assert_eq!(heard(&outbox).len(), 2, "and the one that is owed");
+}
+
+fn incoming(part: Part) -> (Arc<Hub>, Incoming, Arc<Common>) {
+    let hub = Hub::new(1, Duration::ZERO);
+    let common: Arc<Common> = Arc::default();
+    let side = Arc::new(Side(Arc::new(Uncounted)));
+    let scope = Scope { tenant: "t".into(), part };
+    (hub, Incoming::new(scope, Arc::clone(&common), side), common)
+}
+
+/// A node that answers late may have said something that it sent to nobody, after members were let in here: they are told.
+#[tokio::test(start_paused = true)]
+async fn what_a_late_answer_may_hide_is_told() {
+    for (unheard, told) in [(None, false), (Some(0), true), (Some(999), true), (Some(5_000), false)] {
+        let (hub, incoming, _) = incoming(Part::Bucket(1));
+        incoming.ask(7, 1);
+        incoming.all_asked();
+        assert!(!*incoming.ready.borrow(), "it has not answered");
+        incoming.be_ready();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        incoming.blank(&hub, 7, 1, 5, unheard);
+        assert_eq!(incoming.take_owed(), told, "{unheard:?}");
+        // It knows now that somebody listens.
+        incoming.ask(7, 2);
+        incoming.blank(&hub, 7, 2, 5, Some(0));
+        assert!(!incoming.take_owed());
+        tokio::time::advance(TELL_AGAIN).await;
+        // A node that comes later did not know either, as long as members have been let in.
+        incoming.ask(8, 3);
+        incoming.blank(&hub, 8, 3, 5, unheard);
+        assert_eq!(incoming.take_owed(), told, "{unheard:?}");
+    }
+    // Answered in time: nobody was let in before.
+    let (hub, incoming, _) = incoming(Part::Bucket(1));
+    incoming.ask(7, 1);
+    incoming.all_asked();
+    incoming.blank(&hub, 7, 1, 5, Some(0));
+    assert!(*incoming.ready.borrow() && !incoming.take_owed());
+}
+
+/// Something is kept back only where it is certain that nobody listens.
+#[tokio::test(start_paused = true)]
+async fn where_others_listen_is_known_once_all_have_answered() {
+    let (hub, incoming, common) = incoming(Part::Whole);
+    let asks = Asks::default();
+    let heard = || [1, 2, 3].map(|bucket| common.is_heard(Part::Bucket(bucket)));
+    assert_eq!(heard(), [true; 3], "nobody was asked yet");
+    incoming.ask(7, 1);
+    incoming.all_asked();
+    assert_eq!(heard(), [true; 3], "it has not answered");
+    incoming.blank(&hub, 7, 1, 0, None);
+    assert_eq!(heard(), [false; 3]);
+    let listens = |version, buckets: &[u8]| {
+        let buckets = buckets.iter().fold(0, |all, bucket| all | Part::Bucket(*bucket).bit());
+        Listens { version, buckets }
+    };
+    assert_eq!(incoming.listens(&asks, 7, listens(2, &[1, 2])), None);
+    assert_eq!(heard(), [true, true, false]);
+    incoming.listens(&asks, 7, listens(1, &[3]));
+    assert_eq!(heard(), [true, true, false], "it came late");
+    assert!(incoming.take_regained().is_empty(), "it has asked before");
+    // A node that is not known yet may listen anywhere.
+    assert!(incoming.listens(&asks, 8, listens(1, &[])).is_some());
+    assert_eq!(heard(), [true; 3]);
+    incoming.forget(&hub, 8);
+    assert_eq!(heard(), [true, true, false]);
+    // One that was forgotten and comes back is sent marks.
+    incoming.forget(&hub, 7);
+    assert_eq!(heard(), [false; 3]);
+    incoming.ask(7, 9);
+    let mut records = BytesMut::new();
+    wire::put_listens(&mut records, listens(2, &[1, 2]));
+    let told = Told {
+        ask: 9,
+        scope: incoming.scope.clone(),
+        as_of: 0,
+        unheard: None,
+        offset: 0,
+        last: true,
+        records: records.freeze(),
+    };
+    incoming.told(&hub, 7, told).unwrap();
+    assert_eq!(heard(), [true, true, false]);
+    assert_eq!(incoming.take_regained().iter().collect::<Vec<_>>(), [Part::Bucket(1), Part::Bucket(2)]);
+    // Without a connection others may come that are not known.
+    incoming.unsettle();
+    assert_eq!(heard(), [true; 3]);
+    incoming.settle();
+    assert_eq!(heard(), [true, true, false]);
+    incoming.forget_all(&hub);
+    assert_eq!(heard(), [true; 3], "nothing is known any more");
+}
+
+/// Envelopes of a time at which nobody listened here, with holes where they were not sent: no gap for those who come later.
+#[tokio::test(start_paused = true)]
+async fn what_came_before_the_first_member_has_no_gaps() {
+    let (hub, incoming, _) = incoming(Part::of("realtime:a"));
+    let asks = Asks::default();
+    incoming.ask(7, 1);
+    incoming.all_asked();
+    let hear = |number: u64| incoming.envelope(&hub, &asks, said(number, "{}")).unwrap();
+    assert!(!hear(2).gap);
+    let hole = hear(5);
+    assert!(!hole.gap, "nobody is there yet");
+    // The state may have changed in the hole.
+    incoming.blank(&hub, 7, hole.ask.unwrap(), 7, Some(0));
+    assert!(*incoming.ready.borrow() && !incoming.take_owed());
+    assert!(!hear(8).gap, "what was said after the answer follows it");
+    assert!(hear(10).gap, "and counts");
 }

@@ -132,6 +132,7 @@ fn happened(link: &Link, event: &Event) {
     match event {
         Event::Connected => {
             tracing::info!(node, "connected to NATS");
+            *link.connected_at.lock() = Some(Instant::now());
             link.connected.send_replace(true);
             link.refusals.lock().clear();
             link.retry.lock().succeeded();

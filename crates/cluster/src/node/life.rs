@@ -1,7 +1,7 @@
 //! What a node does by itself: it sends, says that it is alive, and notices nodes that are not.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -13,7 +13,8 @@ use crate::{
     incoming::{Incoming, tell_gap},
     link::MARGIN,
     members::{Beat, Change},
-    wire::{Direct, HEADER},
+    scope::{Parts, Scope},
+    wire::{Asked, Direct, HEADER},
 };
 
 /// A node that does not answer is asked again after this long.
@@ -41,7 +42,7 @@ pub(crate) async fn send(node: Arc<Node>) {
         let max = node.link.max_payload().saturating_sub(MARGIN).max(HEADER + 1);
         let deliverable = node.link.is_connected() && max > HEADER + 1;
         for message in node.outgoing.take(&stream, max, deliverable, Instant::now()) {
-            node.link.publish(node.link.subjects.tenant(&stream.tenant), message).await;
+            node.link.publish(node.link.subjects.scope(&stream.scope), message).await;
         }
         stream.published();
     }
@@ -107,8 +108,7 @@ impl Node {
                 tracing::info!(name, version, "a node has come");
                 // It has to hear from us soon, to listen to us.
                 self.say_beat(false, false).await;
-                let interests = self.peers.tenants();
-                self.ask(id, &interests).await;
+                self.ask(id, &self.peers.all_listened()).await;
             }
             Some(Change::Went(_)) => {
                 tracing::info!(name, "a node has gone");
@@ -141,33 +141,49 @@ impl Node {
     }
 
     fn forget(&self, id: u32) {
-        for incoming in self.peers.tenants() {
+        for incoming in self.peers.all_listened() {
             incoming.forget(&self.hub, id);
         }
         self.latencies.lock().measured.remove(&id);
     }
 
-    /// Asks a node about its state of tenants.
+    /// Asks a node about its state of what this node listens to.
     async fn ask(&self, node: u32, interests: &[Arc<Incoming>]) {
-        for some in interests.chunks(QUESTION) {
-            let ask = self.asks.next();
-            for incoming in some {
-                incoming.ask(node, ask);
-            }
-            self.put_question(node, ask, some).await;
+        let ask = self.asks.next();
+        for incoming in interests {
+            incoming.ask(node, ask);
         }
+        self.put_question(node, ask, interests).await;
     }
 
-    /// Asks all nodes about their state of a tenant.
+    /// Asks all nodes about their state of something.
     pub(crate) async fn ask_all(&self, incoming: &Arc<Incoming>) {
-        for node in self.peers.others() {
-            self.ask(node, std::slice::from_ref(incoming)).await;
+        let ask = self.asks.next();
+        let others = self.peers.others();
+        // All of them before the first can answer: what waits for the answers waits for all.
+        for node in &others {
+            incoming.ask(*node, ask);
+        }
+        incoming.all_asked();
+        for node in others {
+            self.put_question(node, ask, std::slice::from_ref(incoming)).await;
         }
     }
 
+    /// Puts a question to a node; it is told with it what this node listens to.
     pub(crate) async fn put_question(&self, node: u32, ask: u64, about: &[Arc<Incoming>]) {
-        let tenants = about.iter().map(|incoming| Arc::clone(&incoming.tenant)).collect();
-        self.tell(node, &Direct::Want { ask, tenants }).await;
+        let mut tenants: HashMap<&Arc<str>, Parts> = HashMap::new();
+        for incoming in about {
+            tenants.entry(&incoming.scope.tenant).or_default().add(incoming.scope.part);
+        }
+        let asked = |(tenant, parts): (&Arc<str>, Parts)| {
+            let listens = self.outgoing.listens(tenant);
+            Asked { tenant: Arc::clone(tenant), parts, listens }
+        };
+        let asked: Vec<Asked> = tenants.into_iter().map(asked).collect();
+        for some in asked.chunks(QUESTION) {
+            self.tell(node, &Direct::Want { ask, about: some.to_vec() }).await;
+        }
     }
 
     /// There is a connection, for the first time or again.
@@ -177,45 +193,78 @@ impl Node {
         }
         let lost_at = self.link.take_lost_at();
         self.say_beat(false, false).await;
-        for (stream, mark) in self.outgoing.marks(lost_at.map(|at| at - DOUBTFUL)) {
-            self.link.publish(self.link.subjects.tenant(&stream.tenant), mark).await;
-        }
-        let interests = self.peers.tenants();
+        let interests = self.peers.all_listened();
         for incoming in &interests {
             // Before the first connection nothing was heard either.
             if incoming.alone.swap(false, Ordering::SeqCst) || lost_at.is_some() {
                 incoming.missed();
+                incoming.unsettle();
             }
         }
         for node in self.peers.others() {
             self.ask(node, &interests).await;
         }
+        for (stream, mark) in self.outgoing.marks(lost_at.map(|at| at - DOUBTFUL)) {
+            self.link.publish(self.link.subjects.scope(&stream.scope), mark).await;
+        }
     }
 
     /// Does what is due from time to time.
     async fn sweep(&self, now: Instant) {
+        let interests = self.peers.all_listened();
+        for incoming in interests.iter().filter(|incoming| incoming.is_whole()) {
+            self.outgoing.users(&incoming.scope.tenant, incoming.side().users());
+            let others = incoming.populated().len();
+            if others > 0 {
+                let (rates, limits) = incoming.side().rates();
+                self.outgoing.rates(&incoming.scope.tenant, rates, &limits, others + 1);
+            }
+            self.outgoing.mark_again(&incoming.scope.tenant, incoming.take_regained().iter());
+        }
         self.outgoing.forget_idle(now);
         for (stream, mark) in self.outgoing.marks(None) {
-            self.link.publish(self.link.subjects.tenant(&stream.tenant), mark).await;
+            self.link.publish(self.link.subjects.scope(&stream.scope), mark).await;
         }
-        let mut gaps: HashSet<Arc<str>> = HashSet::new();
-        for incoming in self.peers.tenants() {
-            self.outgoing.users(&incoming.tenant, incoming.side().users());
-            if incoming.take_owed() {
-                tracing::warn!(tenant = &*incoming.tenant, "messages from other nodes may have been missed");
-                gaps.insert(Arc::clone(&incoming.tenant));
+        self.tell_gaps(&interests);
+        let is_settled = self.link.settles_in().is_some_and(|rest| rest.is_zero());
+        for incoming in &interests {
+            if is_settled {
+                incoming.settle();
             }
+            self.end_if_idle(incoming, now);
+        }
+        self.ask_again(&interests, now).await;
+    }
+
+    /// Puts questions again that were not answered. A node that is not heard either is forgotten.
+    async fn ask_again(&self, interests: &[Arc<Incoming>], now: Instant) {
+        let mut silent: HashMap<u32, Vec<Arc<Incoming>>> = HashMap::new();
+        for incoming in interests {
             for node in incoming.unanswered(ASK_AGAIN, now) {
-                if self.peers.members.lock().contains(node) {
-                    self.ask(node, std::slice::from_ref(&incoming)).await;
-                } else {
-                    incoming.forget(&self.hub, node);
-                }
+                silent.entry(node).or_default().push(Arc::clone(incoming));
             }
-            self.end_if_idle(&incoming, now);
+        }
+        for (node, about) in silent {
+            if self.peers.hears(node) {
+                self.ask(node, &about).await;
+            } else {
+                about.iter().for_each(|incoming| incoming.forget(&self.hub, node));
+            }
+        }
+    }
+
+    /// Tells the members of rooms what they have not been told yet: that something was missed.
+    fn tell_gaps(&self, interests: &[Arc<Incoming>]) {
+        let mut gaps: HashSet<&Scope> = HashSet::new();
+        for incoming in interests {
+            if incoming.take_owed() {
+                let tenant = &*incoming.scope.tenant;
+                tracing::warn!(tenant, "messages from other nodes may have been missed");
+                gaps.insert(&incoming.scope);
+            }
         }
         if !gaps.is_empty() {
-            tell_gap(&self.hub, |room| gaps.contains(&room.tenant));
+            tell_gap(&self.hub, |room| gaps.contains(&Scope::of_room(&room.tenant, &room.topic)));
         }
     }
 
@@ -229,9 +278,13 @@ impl Node {
             let mut all = self.peers.incoming.write();
             // Nobody has taken an interest before the table was locked.
             if is_idle() {
-                all.remove(&incoming.tenant);
+                all.remove(&incoming.scope);
                 incoming.stop.cancel();
-                self.outgoing.users(&incoming.tenant, 0);
+                if incoming.is_whole() {
+                    self.outgoing.users(&incoming.scope.tenant, 0);
+                } else {
+                    self.outgoing.listen(&incoming.scope, false);
+                }
             }
         }
     }

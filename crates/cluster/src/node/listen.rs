@@ -16,22 +16,26 @@ use crate::{
     incoming::Incoming,
     members::Beat,
     outgoing::Snapshot,
-    wire::{Direct, Told},
+    scope::{Parts, Scope},
+    wire::{Asked, Blank, Direct, Told},
 };
 
-/// Bytes of a tenant's messages that may wait for a room that cannot keep up. Beyond it messages are lost, which shows
+/// Bytes of a tenant's messages that may wait for rooms that cannot keep up. Beyond it messages are lost, which shows
 /// as a gap.
 const MAX_WAITING: usize = 16_000_000;
 
-/// How long messages of a tenant wait for a room.
+/// How long messages of a bucket wait for a room.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
-/// How long the first socket of a tenant waits for the state of other nodes. A client that joins later is told as it
-/// becomes known, which is right too, only in more frames.
+/// How long the first socket of a tenant, and the first member of a bucket, waits for the state of other nodes. What becomes
+/// known later is told then, which is right too, only in more frames.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Size of the parts of an answer, unless NATS takes less.
 const PART: usize = 256 * 1024;
+
+/// Answers without a state in one message.
+const BLANKS: usize = 500;
 
 /// Bytes that a part needs beside the records.
 const TOLD: usize = 512;
@@ -55,15 +59,26 @@ pub(crate) async fn direct(node: Arc<Node>) {
     while let Some(message) = node.link.next(&mut messages).await {
         node.link.received(&message);
         match Direct::decode(message) {
-            Ok((from, Direct::Want { ask, tenants })) => {
-                node.link.tasks.spawn(answer(Arc::clone(&node), from, ask, tenants));
+            Ok((from, Direct::Want { ask, about })) => {
+                note_listener(&node, from, &about).await;
+                node.link.tasks.spawn(answer(Arc::clone(&node), from, ask, about));
             }
             Ok((from, Direct::Told(told))) => {
-                let incoming = node.peers.tenant(&told.tenant);
+                let incoming = node.peers.listened(&told.scope);
                 if let Some(incoming) = incoming
                     && let Err(error) = incoming.told(&node.hub, from, told)
                 {
                     node.link.malformed(error);
+                }
+            }
+            Ok((from, Direct::Blank { ask, about })) => {
+                for Blank { tenant, parts, as_of, unheard } in about {
+                    for part in parts.iter() {
+                        let incoming = node.peers.listened(&Scope { tenant: Arc::clone(&tenant), part });
+                        if let Some(incoming) = incoming {
+                            incoming.blank(&node.hub, from, ask, as_of, unheard);
+                        }
+                    }
                 }
             }
             Ok((from, Direct::Ping(number))) => node.tell(from, &Direct::Pong(number)).await,
@@ -73,32 +88,73 @@ pub(crate) async fn direct(node: Arc<Node>) {
     }
 }
 
-/// Tells a node this node's state of tenants.
-async fn answer(node: Arc<Node>, to: u32, ask: u64, tenants: Vec<Arc<str>>) {
-    for tenant in tenants {
-        if let Some(incoming) = node.peers.tenant(&tenant) {
-            // Users who came since the last heartbeat count too.
-            node.outgoing.users(&tenant, incoming.side().users());
-        }
-        let Snapshot { as_of, mut records } = node.outgoing.snapshot(&tenant);
-        let max = node.link.max_payload().saturating_sub(TOLD).clamp(1, PART);
-        let mut offset = 0;
-        loop {
-            let part = records.split_to(max.min(records.len()));
-            let last = records.is_empty();
-            let length = part.len() as u64;
-            let told = Told { ask, tenant: Arc::clone(&tenant), as_of, offset, last, records: part };
-            node.tell(to, &Direct::Told(told)).await;
-            if last {
-                break;
-            }
-            offset += length;
+/// Notes what a node listens to, before it is answered: the answer proves that it is known.
+async fn note_listener(node: &Arc<Node>, from: u32, about: &[Asked]) {
+    for Asked { tenant, listens, .. } in about {
+        let Some(incoming) = node.peers.listened(&Scope::whole(tenant)) else { continue };
+        if let Some(ask) = incoming.listens(&node.asks, from, *listens) {
+            node.put_question(from, ask, &[incoming]).await;
         }
     }
 }
 
-/// Hears what is said about a tenant, while this node has sockets of it.
-pub(crate) async fn tenant(node: Arc<Node>, incoming: Arc<Incoming>) {
+/// Tells a node this node's state of parts of tenants.
+async fn answer(node: Arc<Node>, to: u32, ask: u64, about: Vec<Asked>) {
+    let mut blanks = Vec::new();
+    for Asked { tenant, parts, .. } in about {
+        let whole = node.peers.listened(&Scope::whole(&tenant)).filter(|_| parts.whole);
+        if let Some(incoming) = whole {
+            // Users who came since the last heartbeat count too.
+            node.outgoing.users(&tenant, incoming.side().users());
+        }
+        for part in parts.iter() {
+            let scope = Scope { tenant: Arc::clone(&tenant), part };
+            match node.outgoing.snapshot(&scope) {
+                Snapshot { as_of, unheard, records: Some(records) } => {
+                    let told =
+                        Told { ask, scope, as_of, unheard, offset: 0, last: false, records: Bytes::new() };
+                    tell_state(&node, to, told, records).await;
+                }
+                Snapshot { as_of, unheard, records: None } => {
+                    let mut parts = Parts::default();
+                    parts.add(part);
+                    blanks.push(Blank { tenant: Arc::clone(&tenant), parts, as_of, unheard });
+                }
+            }
+        }
+    }
+    // Those of one tenant that can be told together are.
+    blanks.dedup_by(|next, first| {
+        let same = first.tenant == next.tenant && first.as_of == next.as_of && first.unheard == next.unheard;
+        if same {
+            first.parts.buckets |= next.parts.buckets;
+        }
+        same
+    });
+    for some in blanks.chunks(BLANKS) {
+        node.tell(to, &Direct::Blank { ask, about: some.to_vec() }).await;
+    }
+}
+
+/// Tells a state in parts.
+async fn tell_state(node: &Node, to: u32, mut told: Told, mut records: Bytes) {
+    let max = node.link.max_payload().saturating_sub(TOLD).clamp(1, PART);
+    loop {
+        let part = records.split_to(max.min(records.len()));
+        let length = part.len() as u64;
+        told.last = records.is_empty();
+        told.records = part;
+        let is_last = told.last;
+        node.tell(to, &Direct::Told(told.clone())).await;
+        if is_last {
+            return;
+        }
+        told.offset += length;
+    }
+}
+
+/// Hears what is said about a part of a tenant, while this node has sockets of the tenant, or members in the bucket.
+pub(crate) async fn scope(node: Arc<Node>, incoming: Arc<Incoming>) {
     note_isolation(&node, &incoming);
     let answered_by = Instant::now() + FIRST_ANSWERS;
     let Some(mut messages) = subscribe(&node, &incoming, answered_by).await else { return };
@@ -112,24 +168,18 @@ pub(crate) async fn tenant(node: Arc<Node>, incoming: Arc<Incoming>) {
             () = incoming.stop.cancelled() => break,
             () = node.link.stop.cancelled() => break,
             message = messages.next() => match message {
-                Some(message) => waiting.push(&node, message.payload),
+                Some(message) => waiting.push(&node, &incoming, message.payload),
                 None => break,
             },
-            () = &mut begin, if !begun => {
-                begun = true;
-                if incoming.is_complete() {
-                    incoming.ready.send_replace(true);
-                }
-            }
+            () = &mut begin, if !begun => begun = true,
             () = waiting.relieved() => {}
-            () = time::sleep_until(answered_by), if !*incoming.ready.borrow() => {
-                incoming.ready.send_replace(true);
-            }
+            () = time::sleep_until(answered_by), if !*incoming.ready.borrow() => incoming.be_ready(),
         }
-        while let Some(message) = waiting.pop() {
+        while let Some(message) = waiting.pop(&incoming) {
             hear(&node, &incoming, message, &mut waiting).await;
         }
     }
+    waiting.end(&incoming);
     incoming.forget_all(&node.hub);
 }
 
@@ -142,38 +192,37 @@ fn note_isolation(node: &Node, incoming: &Incoming) {
     incoming.alone.store(true, Ordering::SeqCst);
     // Looked at again: a connection that was made in between has not seen the note.
     if !node.link.is_connected() {
-        incoming.ready.send_replace(true);
+        incoming.be_ready();
     }
 }
 
-/// Subscribes to a tenant's messages. Sockets wait for it until `answered_by` at most: the client may not get to it before
+/// Subscribes to the messages. Sockets wait for it until `answered_by` at most: the client may not get to it before
 /// there is a connection.
 async fn subscribe(node: &Node, incoming: &Incoming, answered_by: Instant) -> Option<Subscriber> {
-    let subscribing = node.link.subscribe(node.link.subjects.tenant(&incoming.tenant));
+    let subscribing = node.link.subscribe(node.link.subjects.scope(&incoming.scope));
     tokio::pin!(subscribing);
     let subscribed = loop {
         tokio::select! {
             biased;
             () = incoming.stop.cancelled() => return None,
             subscribed = &mut subscribing => break subscribed,
-            () = time::sleep_until(answered_by), if !*incoming.ready.borrow() => {
-                incoming.ready.send_replace(true);
-            }
+            () = time::sleep_until(answered_by), if !*incoming.ready.borrow() => incoming.be_ready(),
         }
     };
     if subscribed.is_none() {
-        incoming.ready.send_replace(true);
+        incoming.be_ready();
     }
     subscribed
 }
 
-/// Asks all nodes about a tenant, once the server has read the subscription: what they say after their answers is heard.
+/// Asks all nodes, once they are known and the server has read the subscription: what they say after their answers is heard.
 async fn begin(node: &Node, incoming: &Arc<Incoming>) {
+    node.link.settled().await;
     node.link.barrier().await;
     node.ask_all(incoming).await;
 }
 
-/// Takes a message about a tenant.
+/// Takes a message.
 async fn hear(node: &Node, incoming: &Arc<Incoming>, message: Bytes, waiting: &mut Waiting) {
     match incoming.envelope(&node.hub, &node.asks, message.clone()) {
         Ok(outcome) => {
@@ -193,31 +242,29 @@ fn sender(message: &Bytes) -> Option<u32> {
     crate::wire::Header::decode(&mut message.clone()).ok().map(|header| header.node)
 }
 
-/// Messages of a tenant that wait for rooms that could not keep up. Empty most of the time.
+/// Messages of a part of a tenant that wait for rooms that could not keep up. Empty most of the time.
 struct Waiting {
     messages: VecDeque<Bytes>,
-    bytes: usize,
     jams: Vec<Congestion>,
     jammed_until: Instant,
 }
 
 impl Default for Waiting {
     fn default() -> Self {
-        Self { messages: VecDeque::new(), bytes: 0, jams: Vec::new(), jammed_until: Instant::now() }
+        Self { messages: VecDeque::new(), jams: Vec::new(), jammed_until: Instant::now() }
     }
 }
 
 impl Waiting {
-    fn push(&mut self, node: &Node, message: Bytes) {
+    fn push(&mut self, node: &Node, incoming: &Incoming, message: Bytes) {
         node.link.received(&message);
-        if self.bytes + message.len() <= MAX_WAITING {
-            self.bytes += message.len();
+        if incoming.common.wait(message.len(), MAX_WAITING) {
             self.messages.push_back(message);
         }
     }
 
     /// The next message, if rooms can take it.
-    fn pop(&mut self) -> Option<Bytes> {
+    fn pop(&mut self, incoming: &Incoming) -> Option<Bytes> {
         if !self.jams.is_empty() {
             if Instant::now() < self.jammed_until && !self.jams.iter().all(Congestion::is_over) {
                 return None;
@@ -225,8 +272,13 @@ impl Waiting {
             self.jams.clear();
         }
         let message = self.messages.pop_front()?;
-        self.bytes -= message.len();
+        incoming.common.relieve(message.len());
         Some(message)
+    }
+
+    /// Nothing waits any longer.
+    fn end(&mut self, incoming: &Incoming) {
+        self.messages.drain(..).for_each(|message| incoming.common.relieve(message.len()));
     }
 
     /// Returns when rooms can take more, or have had enough time; pending while no room is congested. Cancel safe.

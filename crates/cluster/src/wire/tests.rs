@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::scope::{Part, Parts, Scope};
 
 fn room(audience: Audience) -> Room {
     Room { audience, topic: "realtime:ä".into() }
@@ -17,6 +18,11 @@ fn records_come_back() {
     put_present(&mut out, private.audience, &private.topic, u64::MAX, &entry);
     put_absent(&mut out, public.audience, &public.topic, 7);
     put_users(&mut out, 128);
+    let listens = Listens { version: 300, buckets: u64::MAX };
+    put_listens(&mut out, listens);
+    let mut rates = Rates::default();
+    rates[1] = Rate { average: 300, recent: u32::MAX };
+    put_rates(&mut out, &rates);
     put_dropped(&mut out, public.audience, &public.topic, 300);
     let body = out.freeze();
     let present = Present { key: "key".into(), phx_ref: "ref".into(), meta: entry.meta().clone() };
@@ -26,6 +32,8 @@ fn records_come_back() {
         Record::Present(private, u64::MAX, present),
         Record::Absent(public.clone(), 7),
         Record::Users(128),
+        Record::Listens(listens),
+        Record::Rates(rates),
         Record::Dropped(public, 300),
     ];
     assert_eq!(records(body.clone()).unwrap(), expected);
@@ -41,15 +49,42 @@ fn headers_and_direct_messages_come_back() {
         assert_eq!(Header::decode(&mut message), Ok(header));
         assert!(message.is_empty());
     }
-    let told = Told { ask: 1, tenant: "t".into(), as_of: 9, offset: 7, last: true, records: "x".into() };
+    let scope = |part| Scope { tenant: "t".into(), part };
+    let told = |part, unheard| Told {
+        ask: 1,
+        scope: scope(part),
+        as_of: 9,
+        unheard,
+        offset: 7,
+        last: true,
+        records: "x".into(),
+    };
+    let parts = Parts { whole: true, buckets: 1 << 63 };
+    let asked =
+        |tenant: &str| Asked { tenant: tenant.into(), parts, listens: Listens { version: 128, buckets: 5 } };
+    let blank = |unheard| Blank { tenant: "t".into(), parts, as_of: 300, unheard };
     for direct in [
-        Direct::Want { ask: 3, tenants: vec!["a".into(), "b".into()] },
-        Direct::Told(told),
+        Direct::Want { ask: 3, about: vec![asked("a"), asked("b")] },
+        Direct::Told(told(Part::Whole, None)),
+        Direct::Told(told(Part::Bucket(63), Some(0))),
+        Direct::Blank { ask: 4, about: vec![blank(None), blank(Some(u64::MAX - 1))] },
         Direct::Ping(1),
         Direct::Pong(2),
     ] {
         assert_eq!(Direct::decode(direct.encode(5)), Ok((5, direct)));
     }
+}
+
+#[test]
+fn there_are_no_more_buckets_than_there_are() {
+    let scope = Scope { tenant: "t".into(), part: Part::Bucket(7) };
+    let told = Told { ask: 1, scope, as_of: 1, unheard: None, offset: 0, last: true, records: Bytes::new() };
+    let mut bytes = Direct::Told(told).encode(1).to_vec();
+    // Version, node, kind, ask, length of the name, name.
+    let at = 1 + 4 + 1 + 8 + 1 + 1;
+    assert_eq!(bytes[at], 7);
+    bytes[at] = 65;
+    assert_eq!(Direct::decode(bytes.into()), Err(Malformed));
 }
 
 #[test]

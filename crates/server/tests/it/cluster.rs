@@ -6,11 +6,13 @@ mod broadcast;
 mod changes;
 mod faults;
 mod history;
+mod limits;
 mod live;
 mod operations;
 mod presence;
 mod private;
 mod rolling;
+mod rooms;
 mod security;
 mod versions;
 

@@ -45,7 +45,7 @@ impl Session {
         let request = Request::new(Arc::clone(&topic), &message, payload, token, client);
         let is_ready = !request.is_private()
             && client.runtime.database().is_ready()
-            && self.interest.as_ref().is_none_or(Interest::is_ready);
+            && [&self.interest, &request.interest].into_iter().flatten().all(Interest::is_ready);
         let (joining, next) = Joining::begin(request, is_ready, client, effects);
         match next {
             Next::Waits => topics.insert(topic, Topic::Joining(Box::new(joining))),

@@ -11,6 +11,9 @@ use super::Nodes;
 
 const TOPIC: &str = "realtime:lobby";
 
+/// The subject of the topic's bucket.
+const ROOM: &str = "realtime.2.r.realtime-dev.56";
+
 /// Kinds of envelopes.
 const RECORDS: u8 = 0;
 const MIDDLE: u8 = 1;
@@ -79,22 +82,22 @@ async fn hears_next(socket: &mut Socket, event: &str) -> Result<()> {
 async fn pieces_are_nothing_without_the_first() -> Result<()> {
     let nodes = Nodes::start(1).await?;
     let client = async_nats::ConnectOptions::new().no_echo().connect(nodes.nats.url()).await?;
-    let other = Other { client, wire: 1, id: 0xABCD, token: 1 };
+    let other = Other { client, wire: 2, id: 0xABCD, token: 1 };
     other.beat(false).await?;
     let mut socket = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
-    let subject = "realtime.1.t.realtime-dev";
-    other.envelope(subject, [1, MIDDLE], 5, "forged").await?;
-    other.envelope(subject, [1, LAST], 6, "forged").await?;
-    other.say(subject, 1, 7, "said").await?;
+    let subject = ROOM;
+    other.envelope(subject, [2, MIDDLE], 5, "forged").await?;
+    other.envelope(subject, [2, LAST], 6, "forged").await?;
+    other.say(subject, 2, 7, "said").await?;
     hears_next(&mut socket, "said").await?;
     // The eighth is lost; it was the first of these.
-    other.envelope(subject, [1, MIDDLE], 9, "forged").await?;
-    other.envelope(subject, [1, LAST], 10, "forged").await?;
-    other.say(subject, 1, 11, "said again").await?;
+    other.envelope(subject, [2, MIDDLE], 9, "forged").await?;
+    other.envelope(subject, [2, LAST], 10, "forged").await?;
+    other.say(subject, 2, 11, "said again").await?;
     hears_next(&mut socket, "said again").await?;
     // A whole one: its pieces are two records here.
-    other.envelope(subject, [1, FIRST], 12, "in").await?;
-    other.envelope(subject, [1, LAST], 13, "pieces").await?;
+    other.envelope(subject, [2, FIRST], 12, "in").await?;
+    other.envelope(subject, [2, LAST], 13, "pieces").await?;
     hears_next(&mut socket, "in").await?;
     hears_next(&mut socket, "pieces").await
 }
@@ -109,31 +112,31 @@ async fn who_is_not_of_us_is_told_of_once() -> Result<()> {
     let mut beats = client.subscribe("realtime.nodes").await?;
     let mut directly = client.subscribe("realtime.*.n.>").await?;
     let mut socket = nodes.join(0, Version::V2, TOPIC, json!({})).await?;
-    let subject = "realtime.1.t.realtime-dev";
+    let subject = ROOM;
 
     // As it should be: it is heard, and asked what is so with it.
-    let good = Other { client: client.clone(), wire: 1, id: 0xABCD, token: 1 };
+    let good = Other { client: client.clone(), wire: 2, id: 0xABCD, token: 1 };
     // One beat could come before the node listens.
     until("it is heard", async || {
         good.beat(false).await?;
         Ok(count(node, "a node has come") > 0)
     })
     .await?;
-    good.say(subject, 1, 1, "of us").await?;
+    good.say(subject, 2, 1, "of us").await?;
     hears_next(&mut socket, "of us").await?;
     let asked = time::timeout(PATIENCE, directly.next()).await?.context("no question")?;
-    assert_eq!(asked.subject.as_str(), "realtime.1.n.0000abcd");
+    assert_eq!(asked.subject.as_str(), "realtime.2.n.0000abcd");
     good.beat(true).await?;
     node.logged("a node has gone").await?;
     while let Ok(Some(_)) = time::timeout(time::Duration::from_millis(300), directly.next()).await {}
 
     // Of another version.
-    let newer = Other { client: client.clone(), wire: 2, id: 0xBEEF, token: 2 };
+    let newer = Other { client: client.clone(), wire: 3, id: 0xBEEF, token: 2 };
     beat_often(&newer, node).await?;
     let line = node.logged("ClusterVersionMismatch").await?;
     assert!(line.contains("other@elsewhere") && line.contains("9.9.9"), "{line}");
-    newer.say("realtime.2.t.realtime-dev", 2, 1, "in its own words").await?;
-    newer.say(subject, 2, 1, "on our subject").await?;
+    newer.say("realtime.3.r.realtime-dev.56", 3, 1, "in its own words").await?;
+    newer.say(subject, 3, 1, "on our subject").await?;
     let malformed = async || Ok(node.metric("realtime_cluster_malformed").await? == 1.0);
     until("what cannot be read is counted", malformed).await?;
     beat_often(&newer, node).await?;
@@ -146,10 +149,10 @@ async fn who_is_not_of_us_is_told_of_once() -> Result<()> {
     // Of the same number.
     let beat = time::timeout(PATIENCE, beats.next()).await?.context("no heartbeat")?;
     let own = serde_json::from_slice::<Value>(&beat.payload)?["id"].as_u64().context("id")?;
-    let namesake = Other { client: client.clone(), wire: 1, id: u32::try_from(own)?, token: 3 };
+    let namesake = Other { client: client.clone(), wire: 2, id: u32::try_from(own)?, token: 3 };
     beat_often(&namesake, node).await?;
     node.logged("ClusterNodeIdTaken").await?;
-    namesake.say(subject, 1, 1, "of the same number").await?;
+    namesake.say(subject, 2, 1, "of the same number").await?;
     beat_often(&namesake, node).await?;
     assert_eq!(count(node, "ClusterNodeIdTaken"), 1);
     assert_eq!(node.metric("realtime_cluster_nodes").await?, 1.0);
@@ -160,7 +163,7 @@ async fn who_is_not_of_us_is_told_of_once() -> Result<()> {
     // Neither was asked anything, nor heard. One that comes now is.
     good.beat(false).await?;
     let asked = time::timeout(PATIENCE, directly.next()).await?.context("no question")?;
-    assert_eq!(asked.subject.as_str(), "realtime.1.n.0000abcd", "the first since the good one went");
-    good.say(subject, 1, 2, "of us again").await?;
+    assert_eq!(asked.subject.as_str(), "realtime.2.n.0000abcd", "the first since the good one went");
+    good.say(subject, 2, 2, "of us again").await?;
     hears_next(&mut socket, "of us again").await
 }

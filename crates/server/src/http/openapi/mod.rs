@@ -35,6 +35,7 @@ const GATEWAY: &str = "/realtime/v1";
         tenant_api::ping,
         broadcast::batch,
         broadcast::single,
+        super::explain::explain,
     ),
     components(schemas(
         shapes::Message, shapes::Problems, shapes::UnsupportedMediaType, shapes::WrongSingle

@@ -233,9 +233,9 @@ fn policies(seen: &Seen) -> Vec<Explained> {
     if !seen.policies.iter().any(|policy| policy.permissive) {
         let text =
             format!("Row-level security is on for {schema}.{table}, and no policy shows role {role} a row");
-        let role = name(role);
+        let (policy, role) = (name(&format!("{role} reads")), name(role));
         let create = format!(
-            "create policy \"{role} reads\" on {} for select to {role} using (true)",
+            "create policy {policy} on {} for select to {role} using (true)",
             qualified(schema, table)
         );
         let mend = vec![

@@ -215,6 +215,12 @@ impl SubscriptionSpec {
         self.schema != NamePattern::Any && self.table != NamePattern::Any
     }
 
+    /// The table, with its schema; `*` for any.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}.{}", self.schema.as_str(), self.table.as_str())
+    }
+
     /// The parameters as messages show them, in brackets.
     #[must_use]
     pub fn context(&self) -> String {

@@ -36,6 +36,21 @@ impl SubscribeRefusal {
         matches!(self, Self::Unavailable(_))
     }
 
+    /// Why, for logs: without what the client has written into its filters, which the text for the client repeats.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::NoTable(_) => "the table is not published, or does not exist".to_owned(),
+            // Such texts begin with the condition: ERROR 22P02 (invalid_text_representation) …
+            Self::Database { error, .. } => {
+                let condition = error.split_once(')').map_or("", |(condition, _)| condition);
+                let condition = condition.strip_prefix("ERROR ").unwrap_or_default().replace('(', "");
+                if condition.is_empty() { "refused by the database".to_owned() } else { condition }
+            }
+            Self::Unavailable(why) => why.clone(),
+        }
+    }
+
     /// Operators' code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -56,5 +71,20 @@ mod tests {
         let refusal = SubscribeRefusal::Unavailable("Too many database timeouts".to_owned());
         assert_eq!(refusal.to_string(), r#"{:error, "Too many database timeouts"}"#);
         assert!(refusal.is_transient());
+    }
+
+    /// What clients write into filters may be secret.
+    #[test]
+    fn reasons_are_without_what_clients_have_written() {
+        let of = |error: &str| {
+            let context = "[table: t, filters: [secret]]".to_owned();
+            SubscribeRefusal::Database { context, error: error.to_owned() }.reason()
+        };
+        assert_eq!(
+            of("ERROR 22P02 (invalid_text_representation) invalid input syntax: \"secret\""),
+            "22P02 invalid_text_representation"
+        );
+        assert_eq!(of("secret"), "refused by the database");
+        assert!(!SubscribeRefusal::NoTable("[secret]".to_owned()).reason().contains("secret"));
     }
 }

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use connect::ConnectError;
+pub use connect::{ConnectError, probe};
 
 use crate::{config::NatsConfig, subjects::Subjects, wire::Malformed};
 

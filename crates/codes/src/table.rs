@@ -105,6 +105,8 @@ codes! {
     RpcError: Error, "A message between nodes could not be sent, received or read", "Read the error: the node may lack the right to a subject. Only nodes may be able to publish on the cluster's subjects";
     SlowConsumer: Warning, "A socket was closed with code 1013, because it reads more slowly than its channels send, or because the node held too much memory for clients and this socket most of it", "None for single ones; many mean a slow network, rooms with too many messages, or a `MAX_CLIENT_MEMORY_MB` that is too small ([how to tell](troubleshooting.md#the-socket-is-closed-with-1013))";
     StartReplicationFailed: Warning, "A replication session could not begin", "Read the error: often `wal_level`, or the role's REPLICATION";
+    TableNotReadable: Warning, "A client watches a table of which its role may read nothing; it is told `Error 401: Unauthorized` in place of rows", "Grant the role SELECT on the table and USAGE on its schema, or ask `realtime explain` why";
+    TableWithoutPolicy: Warning, "A client watches a table under row-level security that no policy shows its role; it receives nothing", "Add a policy for SELECT, or ask `realtime explain` why";
     TenantNotFound: Warning, "The host names no tenant", "Compare the host with the tenants' names";
     TimeoutOnRpcCall: Error, "A node did not answer in time: its metrics or figures are left out", "Check how busy the node is";
     TokenExpired: Notice, "Told to channels only: a token expired before the database had judged its successor, so messages may have been missed", "None; if it happens often, check how busy the database is";

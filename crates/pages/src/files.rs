@@ -49,6 +49,8 @@ files![
     "js/status.js",
     "js/theme.js",
     "js/user.js",
+    "js/why-dialog.js",
+    "js/why.js",
     "robots.txt",
     "vendor/LICENSES.txt",
     "vendor/realtime-js.js",

@@ -14,7 +14,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::pool;
+use crate::{claims, pool};
 
 /// Begins a transaction in which code of applications runs: policies, triggers, checks of domains. It finds its names on
 /// the search path of the database or the role, as in any other session. Our own statements in it name the schema of
@@ -47,6 +47,42 @@ pub(crate) async fn ask(
     let ask = async |guest: &Guest| match role {
         Some(role) => ask_as(guest, role, limit, sql, parameters).await,
         None => ask_ourselves(guest, limit, sql, parameters).await,
+    };
+    Ok(guest.answer(ask).await??)
+}
+
+/// The settings that policies read: claims, their subject, their role.
+const CLAIMS: &str = "select pg_catalog.set_config('request.jwt.claims', $1, true),
+    pg_catalog.set_config('request.jwt.claim.sub', $2, true),
+    pg_catalog.set_config('request.jwt.claim.role', $3, true)";
+
+/// Asks something as a role with claims; without a role as our own, where no code of others can run. All parameters are
+/// texts. The names in the statement are looked up with the rights of the role.
+pub(crate) async fn ask_for(
+    pool: &Pool,
+    role: Option<&str>,
+    claims: &str,
+    limit: Duration,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, NoAnswer> {
+    let Some(role) = role else { return ask(pool, None, limit, sql, parameters).await };
+    let guest = Guest::new(pool::get(pool).await?, limit);
+    let subject = claims::subject(claims).unwrap_or_default();
+    let settings: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&claims, Type::TEXT), (&subject, Type::TEXT), (&role, Type::TEXT)];
+    let typed: Vec<_> = parameters.iter().map(|parameter| (*parameter, Type::TEXT)).collect();
+    let ask = async |guest: &Guest| {
+        let asked = async {
+            let (set, rows) = tokio::join!(
+                biased;
+                guest.query_typed(CLAIMS, &settings),
+                guest.query_typed(sql, &typed),
+            );
+            set?;
+            rows
+        };
+        round_trip(guest, Some(role), limit, asked).await
     };
     Ok(guest.answer(ask).await??)
 }

@@ -286,6 +286,15 @@ fn silence_limit(config: &DatabaseConfig, claim: &Claim) -> time::Duration {
     }
 }
 
+/// What the library is told to try whether the server accepts a replication connection at all. No slot is made.
+///
+/// # Errors
+/// When the server cannot be reached.
+pub(crate) async fn probe_settings(config: &DatabaseConfig) -> Result<ReplicationConfig, ReplicationError> {
+    let publications = [config.publication.clone()];
+    settings(config, &publications, &config.slot_name, time::Duration::ZERO).await
+}
+
 /// What the library is told.
 async fn settings(
     config: &DatabaseConfig,

@@ -126,6 +126,7 @@ pub(crate) async fn check(
     publication: &str,
     settings: &LiveSettings,
     request: &SubscribeRequest,
+    tenant: Option<&str>,
 ) -> Result<Checked, SubscribeRefusal> {
     let client = pool::get(pool)
         .await
@@ -137,6 +138,7 @@ pub(crate) async fn check(
     .map_err(|error| unavailable(&error))?;
     let mut checks = Checks {
         publication,
+        tenant,
         request,
         types: TypeRegistry::default(),
         literals: Literals::default(),
@@ -204,6 +206,8 @@ async fn found(
 
 struct Checks<'a> {
     publication: &'a str,
+    /// For logs, where no span names it.
+    tenant: Option<&'a str>,
     request: &'a SubscribeRequest,
     types: TypeRegistry,
     literals: Literals,
@@ -235,6 +239,17 @@ impl<'a> Checks<'a> {
             );
             match found {
                 (Ok(Some(described)), Ok(Some(access))) => {
+                    if !access.selectable.contains(&true) {
+                        let table = format!("{}.{}", published.schema, published.name);
+                        let tenant = self.tenant;
+                        tracing::warn!(
+                            tenant,
+                            code = "TableNotReadable",
+                            table,
+                            role,
+                            "a role may read nothing of what it watches"
+                        );
+                    }
                     self.tables.insert(published.oid, (described.table, access))
                 }
                 (Err(error), _) | (_, Err(error)) => return Err(unavailable(&error)),

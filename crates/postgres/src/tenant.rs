@@ -1,5 +1,7 @@
 //! A tenant's database as the rest of the server uses it.
 
+mod examine;
+mod explain;
 mod policies;
 mod prepare;
 mod private;
@@ -327,7 +329,8 @@ impl TenantDatabase {
             return Err(subscribe::overtaken());
         }
         let config = &self.inner.config;
-        let checked = subscribe::check(pool, &config.publication, &config.live, request).await;
+        let checked =
+            subscribe::check(pool, &config.publication, &config.live, request, Some(&config.tenant)).await;
         if let Err(SubscribeRefusal::Unavailable(_)) = &checked {
             self.inner.contact.lost();
         }

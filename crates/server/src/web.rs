@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 
 use crate::{
+    explain::Explaining,
     node::Node,
     operators::{metrics::Gathered, status::Status},
     throttle::Throttle,
@@ -30,6 +31,8 @@ pub struct Web {
     pub status: Arc<Status>,
     /// Counts requests without a valid token by address, so that they do not count for the tenant.
     pub strangers: Arc<Throttle>,
+    /// How often clients may ask why they get nothing.
+    pub explaining: Arc<Explaining>,
 }
 
 impl Web {
@@ -41,6 +44,7 @@ impl Web {
             gathered: Arc::new(Gathered::new(Arc::clone(&node))),
             status: Arc::new(Status::new(Arc::clone(&node))),
             strangers: Arc::new(Throttle::new(STRANGERS, STRANGER_FORGOTTEN)),
+            explaining: Arc::default(),
             node,
         }
     }
@@ -67,5 +71,11 @@ impl FromRef<Web> for Arc<Gathered> {
 impl FromRef<Web> for Arc<Status> {
     fn from_ref(web: &Web) -> Self {
         Self::clone(&web.status)
+    }
+}
+
+impl FromRef<Web> for Arc<Explaining> {
+    fn from_ref(web: &Web) -> Self {
+        Self::clone(&web.explaining)
     }
 }

@@ -123,7 +123,9 @@ impl Channel {
             // The text repeats what the client sent. Nobody else may see it.
             let tenant = client.tenant();
             let code = ErrorCode::RealtimeDisabledForConfiguration.as_str();
-            tracing::warn!(tenant, code, "subscription refused");
+            let role = &*self.tokens.in_use().role;
+            let reason = "its parameters cannot be used; the client is told which";
+            tracing::warn!(tenant, code, role, reason, "subscription refused");
             self.system(client, &SystemMessage::postgres_changes_error(error.to_string()));
         }
     }

@@ -132,14 +132,26 @@ impl Watching {
     }
 }
 
+/// Tables that a line of the log names.
+const LOGGED_TABLES: usize = 3;
+
 /// The outcome of a subscription.
 pub(super) struct Answered {
     /// Whether the database has judged the channel's token.
     pub(super) is_judged: bool,
     /// What the client is told.
     pub(super) told: SystemMessage,
-    /// The code of a refusal.
-    pub(super) refused: Option<&'static str>,
+    /// What the log says of a refusal.
+    pub(super) refused: Option<Refused>,
+}
+
+/// A refusal, without what the client wrote into its filters: nobody else may see that.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) code: &'static str,
+    /// The tables that were meant.
+    pub(super) tables: String,
+    pub(super) reason: String,
 }
 
 /// The row changes of a channel.
@@ -228,13 +240,21 @@ impl Rows {
             }
         };
         let (text, code) = (refusal.to_string(), refusal.code());
+        let tables = self.tables();
+        let reason = refusal.reason();
         // The first answer is the one to the join: it refuses what was asked for. A later refusal ends no channel.
         let told = if is_first {
             SystemMessage::postgres_changes_error(text)
         } else {
             SystemMessage::warning(Extension::PostgresChanges, code, text)
         };
-        Some(Answered { is_judged, told, refused: Some(code) })
+        Some(Answered { is_judged, told, refused: Some(Refused { code, tables, reason }) })
+    }
+
+    /// The first tables that are watched, for logs.
+    fn tables(&self) -> String {
+        let places = self.subscriptions.iter().take(LOGGED_TABLES).map(|(_, spec)| spec.place());
+        places.collect::<Vec<_>>().join(", ")
     }
 
     /// The database has a new handle, which knows no subscriptions. Plans to ask it at a random time. An answer of the

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use tokio::time::{Duration, Instant};
 
 use super::Link;
-use crate::config::{Credentials, read_credentials};
+use crate::config::{Credentials, NatsConfig, read_credentials};
 
 /// How often the server is pinged. Three pings without an answer end the connection: a network that swallows everything is
 /// noticed within eight seconds.
@@ -44,6 +44,21 @@ impl Link {
         let _ = self.client.set(client);
         Ok(())
     }
+}
+
+/// Whether NATS can be reached with these settings; nobody is told of this node.
+///
+/// # Errors
+/// Why not.
+pub async fn probe(config: NatsConfig, limit: Duration) -> Result<(), String> {
+    let link = Arc::new(Link::new(config, 0));
+    link.connect().await.map_err(|error| error.to_string())?;
+    link.connected(limit).await;
+    if link.is_connected() {
+        return Ok(());
+    }
+    let reasons = link.refusals.lock().join("; ");
+    Err(if reasons.is_empty() { "no answer in time".to_owned() } else { reasons })
 }
 
 fn options(link: &Arc<Link>) -> ConnectOptions {

@@ -10,6 +10,7 @@ import { LiveView } from './live-view.js'
 import { LogView } from './log-view.js'
 import * as saved from './saved.js'
 import { User } from './user.js'
+import { WhyDialog } from './why-dialog.js'
 
 const TEXTS = ['host', 'token', 'channel', 'schema', 'table', 'order', 'limit', 'logLevel']
 const SWITCHES = ['presence', 'changes', 'private']
@@ -52,6 +53,8 @@ const user = new User(() => validate(readForm(), true), (jwt) => {
   if (form.host && !errors.host) saved.remember(form.host, { jwt })
   mirror()
 })
+
+const why = new WhyDialog(() => validate(readForm(), true).form, () => user.jwt)
 
 const showErrors = (errors) => {
   for (const name of FIELDS) {
@@ -250,6 +253,7 @@ const listen = () => {
   })
   get('edit-where').addEventListener('click', () => editFilter('where'))
   get('edit-returning').addEventListener('click', () => editFilter('returning'))
+  get('why').addEventListener('click', () => why.open())
   get('pause').addEventListener('click', () => {
     if (journal.paused) journal.resume()
     else journal.pause()

@@ -11,7 +11,7 @@ pub(crate) use ask::{Asking, Given, ask_beside, ask_briefly};
 pub use explain::{
     AskedPart, Counted, Decided, PolicyFacts, PolicyReport, ReadTable, RolePolicies, TablePolicies,
 };
-pub(crate) use explain::{Watching, explain};
+pub(crate) use explain::{Watching, explain, explain_one};
 pub(crate) use load::{Loaded, Written, load, written};
 pub(crate) use print::{kept_tables, print};
 pub(crate) use question::{call, literal};

@@ -1,11 +1,20 @@
 //! The command line.
 
+mod doctor;
+mod explain;
+mod pages;
+mod pair;
+mod remote;
 mod token;
 mod watch;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+pub use doctor::DoctorArgs;
+pub use explain::ExplainArgs;
+pub use pages::{CompletionsArgs, ManArgs};
+pub use remote::{SendArgs, TenantsArgs, TenantsCommand};
 pub use token::TokenArgs;
 pub use watch::{Tokens, WatchArgs};
 
@@ -45,10 +54,26 @@ pub enum Command {
     /// Show the rows of a table, kept right: redrawn in place on a terminal, else as lines of JSON
     #[command(after_help = watch::EXAMPLES)]
     Watch(WatchArgs),
+    /// Send a message to a topic of a running server
+    #[command(after_help = remote::SEND_EXAMPLES)]
+    Send(SendArgs),
+    /// List, show or change the tenants of a running server
+    #[command(after_help = remote::TENANTS_EXAMPLES)]
+    Tenants(TenantsArgs),
     /// Set the databases up for private topics, print what changed, and exit
-    Migrate,
+    Migrate(MigrateArgs),
+    /// Look at the settings and the databases, and say what is wrong and what mends it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(DoctorArgs),
+    /// Say why a user gets no changes of a table, or of one row
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(ExplainArgs),
     /// Print the settings in force and where each came from, without secrets; or what is wrong (exit code 64)
     CheckConfig,
+    /// Print completions for a shell, as in: source <(realtime completions bash)
+    Completions(CompletionsArgs),
+    /// Print the man page, as in: realtime man | man -l -
+    Man(ManArgs),
     /// Print docs/configuration.md
     #[command(hide = true)]
     Reference,
@@ -60,6 +85,14 @@ pub struct ServeArgs {
     /// Stop when standard input ends, so that the server ends with the process that started it
     #[arg(long, hide = true)]
     pub until_stdin_ends: bool,
+}
+
+/// Options of `realtime migrate`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct MigrateArgs {
+    /// Only say what would be changed
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Options of `realtime dev`.

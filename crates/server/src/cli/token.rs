@@ -46,7 +46,25 @@ pub struct TokenArgs {
     pub secret_file: Option<PathBuf>,
 }
 
+/// How long a token lives that is made for one request.
+const BRIEF: Duration = Duration::from_secs(60);
+
 impl TokenArgs {
+    /// A token for one request of this program.
+    pub(super) fn brief() -> Self {
+        Self {
+            role: None,
+            sub: None,
+            expires_in: BRIEF,
+            claims: "{}".to_owned(),
+            admin: false,
+            metrics: false,
+            tenant: None,
+            secret: None,
+            secret_file: None,
+        }
+    }
+
     /// The token, made at this time since 1970.
     ///
     /// # Errors

@@ -72,17 +72,8 @@ impl WatchArgs {
         if let Some(token) = &self.token {
             return Ok(Tokens(Source::Given(token.trim().to_owned())));
         }
-        let args = TokenArgs {
-            role: self.role.clone(),
-            sub: self.sub.clone(),
-            expires_in: LIFETIME,
-            claims: "{}".to_owned(),
-            admin: false,
-            metrics: false,
-            tenant: None,
-            secret: None,
-            secret_file: None,
-        };
+        let (role, sub) = (self.role.clone(), self.sub.clone());
+        let args = TokenArgs { role, sub, expires_in: LIFETIME, ..TokenArgs::brief() };
         let secret = args.secret(env)?;
         Ok(Tokens(Source::Made { secret: secret.into(), args }))
     }

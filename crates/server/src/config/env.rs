@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     fmt::Display,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
@@ -16,9 +15,11 @@ use super::{
     ignored,
     setting::{Kind, Setting},
     table,
+    whole::Whole,
 };
 
 /// All settings that were set, by variable. The table of settings has the defaults.
+#[derive(Clone)]
 pub struct Env {
     values: HashMap<&'static str, Found>,
     ignored: Vec<&'static str>,
@@ -49,28 +50,45 @@ impl Env {
     /// # Errors
     /// [`ConfigError`] for a file that cannot be read or that has something unknown in it.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>, config: Option<&Path>) -> Result<Self, ConfigError> {
+        let (env, problems) = Self::read_all(lookup, config);
+        problems.into_iter().next().map_or(Ok(env), Err)
+    }
+
+    /// The same, with everything that cannot be read.
+    pub fn read_all(
+        lookup: &dyn Fn(&str) -> Option<String>,
+        config: Option<&Path>,
+    ) -> (Self, Vec<ConfigError>) {
         let mut env = Self::given(lookup);
+        let mut problems = Vec::new();
         let secrets = table::all().filter(|(_, setting)| setting.kind == Kind::Secret);
         for (_, setting) in secrets {
             let name = format!("{}_FILE", setting.name);
             let Some(path) = lookup(&name).filter(|path| !path.is_empty()) else { continue };
             if env.values.contains_key(setting.name) {
                 let problem = format!("cannot be set beside {}", setting.name);
-                return Err(ConfigError::new(&name, problem));
+                problems.push(ConfigError::new(&name, problem));
+                continue;
             }
             let path = PathBuf::from(path);
-            let value = secret_of_file(&name, &path)?;
-            env.values.insert(setting.name, Found { value, origin: Origin::EnvironmentFile(path) });
+            match secret_of_file(&name, &path) {
+                Ok(value) => {
+                    let found = Found { value, origin: Origin::EnvironmentFile(path) };
+                    env.values.insert(setting.name, found);
+                }
+                Err(problem) => problems.push(problem),
+            }
         }
         if let Some(path) = config {
-            let file = file::read(path)?;
+            let (file, of_file) = file::read_all(path);
+            problems.extend(of_file);
             for (name, found) in file.values {
                 env.values.entry(name).or_insert(found);
             }
             env.tenants = file.tenants;
         }
         first_generation::translate(&mut env.values);
-        Ok(env)
+        (env, problems)
     }
 
     /// Variables that are set but have no meaning here, in alphabetical order.
@@ -119,13 +137,24 @@ impl Env {
         self.text(name).ok_or_else(|| ConfigError::new(name, "has to be set"))
     }
 
+    /// Which setting an error is about, if it is about one that was set.
+    #[must_use]
+    pub fn setting_of(&self, error: &ConfigError) -> Option<&'static str> {
+        self.values.keys().copied().find(|name| self.wrong(name, "").name == error.name)
+    }
+
+    /// Forgets that a setting was set: it has its default from then on.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.values.remove(name);
+    }
+
     /// A whole number; `12ms` is an error.
     ///
     /// # Errors
     /// [`ConfigError`] when the value is no such number or does not fit.
-    pub fn integer<T: FromStr>(&self, name: &str) -> Result<T, ConfigError> {
+    pub fn integer<T: Whole>(&self, name: &str) -> Result<T, ConfigError> {
         let value = self.required(name)?;
-        let problem = || format!("must be a whole number in range, not {value:?}");
+        let problem = || format!("must be a whole number {}, not {value:?}", T::RANGE);
         value.parse().map_err(|_| self.wrong(name, problem()))
     }
 
@@ -200,7 +229,10 @@ mod tests {
         assert_eq!(with("X", "12").integer("PORT"), Ok(4000_u16));
         for bad in ["12ms", "-1", "70000", " 1", "1.5"] {
             let error = with("PORT", bad).integer::<u16>("PORT").unwrap_err();
-            assert_eq!(error.to_string(), format!("PORT must be a whole number in range, not {bad:?}"));
+            assert_eq!(
+                error.to_string(),
+                format!("PORT must be a whole number from 0 to 65535, not {bad:?}")
+            );
         }
     }
 

@@ -11,6 +11,7 @@ use toml::{
 pub use super::tenant_entry::TenantEntry;
 use super::{
     found::{ConfigError, Found, Origin, secret_of_file},
+    near::nearest,
     setting::{Group, Kind, Setting},
     table,
 };
@@ -27,14 +28,15 @@ pub struct File {
     pub tenants: Vec<TenantEntry>,
 }
 
-/// Reads a file.
-///
-/// # Errors
-/// [`ConfigError`] with the line and the column of the first thing that is wrong or unknown.
-pub fn read(path: &Path) -> Result<File, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(&path.display().to_string(), format!("cannot be read: {error}")))?;
-    Reader { path, text: &text }.read()
+/// Reads a file: what can be used of it, and everything that is wrong or unknown, with lines and columns.
+pub fn read_all(path: &Path) -> (File, Vec<ConfigError>) {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Reader { path, text: &text }.read(),
+        Err(error) => {
+            let problem = ConfigError::new(&path.display().to_string(), format!("cannot be read: {error}"));
+            (File::default(), vec![problem])
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -43,28 +45,49 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(&self) -> Result<File, ConfigError> {
-        let document = DeTable::parse(self.text).map_err(|error| self.toml(&error))?;
-        let mut file = File::default();
-        for (key, value) in document.into_inner() {
-            let name = key.get_ref();
-            if name == TENANTS {
-                file.tenants = self.tenants(value)?;
-                continue;
+    fn read(&self) -> (File, Vec<ConfigError>) {
+        let (mut file, mut problems) = (File::default(), Vec::new());
+        match DeTable::parse(self.text) {
+            Ok(document) => {
+                for (key, value) in document.into_inner() {
+                    if let Err(problem) = self.table(&mut file, &mut problems, &key, value) {
+                        problems.push(problem);
+                    }
+                }
             }
-            let Some(group) = table::GROUPS.iter().find(|group| group.table == name) else {
-                let known = table::GROUPS.iter().map(|group| group.table).chain([TENANTS]);
-                return Err(self.unknown(&key, "table", "", known));
-            };
-            let at = value.span().start;
-            let DeValue::Table(settings) = value.into_inner() else {
-                return Err(self.error(at, format!("{name} must be a table, written [{name}]")));
-            };
-            for (key, value) in settings {
-                file.values.push(self.setting(group, &key, &value)?);
+            Err(error) => problems.push(self.toml(&error)),
+        }
+        (file, problems)
+    }
+
+    /// Reads a table. What is wrong with one of its keys is put to the problems.
+    fn table(
+        &self,
+        file: &mut File,
+        problems: &mut Vec<ConfigError>,
+        key: &Spanned<impl AsRef<str>>,
+        value: Spanned<DeValue<'_>>,
+    ) -> Result<(), ConfigError> {
+        let name = key.get_ref().as_ref();
+        if name == TENANTS {
+            file.tenants = self.tenants(value)?;
+            return Ok(());
+        }
+        let Some(group) = table::GROUPS.iter().find(|group| group.table == name) else {
+            let known = table::GROUPS.iter().map(|group| group.table).chain([TENANTS]);
+            return Err(self.unknown(key, "table", "", known));
+        };
+        let at = value.span().start;
+        let DeValue::Table(settings) = value.into_inner() else {
+            return Err(self.error(at, format!("{name} must be a table, written [{name}]")));
+        };
+        for (key, value) in settings {
+            match self.setting(group, &key, &value) {
+                Ok(setting) => file.values.push(setting),
+                Err(problem) => problems.push(problem),
             }
         }
-        Ok(file)
+        Ok(())
     }
 
     fn setting(
@@ -197,31 +220,6 @@ fn in_file(kind: Kind) -> &'static str {
         Kind::List => "an array of strings",
         Kind::Json => "a table, or JSON in a string",
     }
-}
-
-/// The known word that was probably meant.
-fn nearest(word: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    let scored = known.map(|candidate| (distance(word, candidate), candidate));
-    scored.min().filter(|(distance, _)| *distance <= (word.len() / 3).max(2)).map(|(_, candidate)| candidate)
-}
-
-/// Insertions, deletions and substitutions between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (slot, y) in row.iter_mut().skip(1).zip(b.chars()) {
-            let up = *slot;
-            left = (diagonal + usize::from(x != y)).min(up + 1).min(left + 1);
-            diagonal = up;
-            *slot = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

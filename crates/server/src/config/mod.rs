@@ -11,7 +11,9 @@ pub mod ignored;
 mod legacy;
 mod memory;
 mod metadata;
+mod near;
 mod operations;
+mod problems;
 pub mod reference;
 mod setting;
 mod show;
@@ -19,6 +21,7 @@ pub mod table;
 mod tenant_entry;
 mod tenants;
 mod well_known;
+mod whole;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -27,7 +30,9 @@ pub use dashboard::{DashboardAccess, DashboardSettings};
 pub use env::Env;
 pub use found::{ConfigError, Found, Origin};
 pub use metadata::MetadataSettings;
+pub use near::{NearMiss, misses};
 pub use operations::{Operations, Pusher};
+pub use problems::check;
 use realtime_auth::ClaimValidators;
 use realtime_channels::first_generation::LegacySettings;
 use realtime_cluster::NatsConfig;
@@ -37,7 +42,7 @@ use realtime_tls::Certificate;
 use secrecy::SecretString;
 pub use setting::{Group, Kind, Setting};
 pub use show::effective;
-pub use well_known::{DEFAULT_TENANT, WELL_KNOWN_SECRET};
+pub use well_known::{DEFAULT_TENANT, WELL_KNOWN, WELL_KNOWN_SECRET};
 
 /// How a server runs.
 #[derive(Debug, Clone)]

@@ -101,8 +101,8 @@ fn wrong_settings_are_one_readable_line() {
             "DB_SSL_MODE must be one of disable, prefer, require, verify-ca, verify-full, not \"on\"",
         ),
         ("DB_IP_VERSION", "v4", "DB_IP_VERSION must be one of ipv4, ipv6, not \"v4\""),
-        ("PORT", "http", "PORT must be a whole number in range, not \"http\""),
-        ("DB_PORT", "65536", "DB_PORT must be a whole number in range, not \"65536\""),
+        ("PORT", "http", "PORT must be a whole number from 0 to 65535, not \"http\""),
+        ("DB_PORT", "65536", "DB_PORT must be a whole number from 0 to 65535, not \"65536\""),
         ("SEED_SELF_HOST", "maybe", "SEED_SELF_HOST must be true, 1, false or 0, not \"maybe\""),
         ("REALTIME_IP_VERSION", "ipv5", "REALTIME_IP_VERSION must be one of ipv4, ipv6, not \"ipv5\""),
         ("SELF_HOST_TENANT_NAME", "a.b", "SELF_HOST_TENANT_NAME must consist of letters, digits, - and _"),
@@ -209,7 +209,7 @@ fn where_tenants_are_kept() {
         (&[("DB_ENC_KEY_GCM", "short")], "DB_ENC_KEY_GCM must be 32 bytes long"),
         (
             &[key, ("TENANT_CACHE_EXPIRATION_IN_MS", "-1")],
-            "TENANT_CACHE_EXPIRATION_IN_MS must be a whole number in range, not \"-1\"",
+            "TENANT_CACHE_EXPIRATION_IN_MS must be a whole number of at least 0, not \"-1\"",
         ),
     ] {
         assert_eq!(settings(variables).unwrap_err().to_string(), expected);

@@ -41,6 +41,7 @@ pub fn router(node: &Arc<Node>) -> Router<Web> {
         .route("/tenants", get(tenants::list))
         .route("/tenants/{external_id}", get(tenants::show))
         .route("/tenants/{external_id}/schema", get(tenants::schema::show).post(tenants::schema::apply))
+        .route("/tenants/{external_id}/doctor", get(tenants::doctor::show))
         .route("/tenants/{external_id}/policies", get(tenants::policies::show))
         .route("/tenants/{external_id}/end-database", post(tenants::end_database))
         .route("/tenants/{external_id}/end-replication", post(tenants::end_replication))

@@ -2,6 +2,7 @@
 
 mod admin;
 mod broadcast;
+mod explain;
 mod first_generation;
 mod healthcheck;
 mod layers;

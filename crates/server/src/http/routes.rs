@@ -9,8 +9,8 @@ use axum::{
 };
 
 use super::{
-    admin, broadcast, first_generation, healthcheck::healthcheck, layers::for_all, metrics, openapi, pages,
-    streams, swagger, tenant_api,
+    admin, broadcast, explain, first_generation, healthcheck::healthcheck, layers::for_all, metrics, openapi,
+    pages, streams, swagger, tenant_api,
 };
 use crate::{
     transport::{longpoll, sse, upgrade},
@@ -70,7 +70,12 @@ fn tenant_api(web: &Web) -> Router<Web> {
         .layer(admit())
         .layer(from_fn(broadcast::check_content_type))
         .layer(from_fn(tenant_api::cors));
+    let explain = Router::new()
+        .route("/explain", any(explain::explain))
+        .layer(authenticate())
+        .layer(admit())
+        .layer(from_fn(tenant_api::cors));
     let ping = Router::new().route("/ping", get(tenant_api::ping)).layer(anonymous).layer(admit());
     let document = Router::new().route("/openapi", get(openapi::document));
-    batch.merge(single).merge(ping).merge(document)
+    batch.merge(single).merge(explain).merge(ping).merge(document)
 }

@@ -86,6 +86,62 @@ pub enum Ping {
     Crowded(Message),
 }
 
+/// A binding, as clients join with it, and a row.
+#[derive(ToSchema)]
+#[schema(example = json!({"schema": "public", "table": "todos", "filter": "room=eq.5", "key": {"id": 17}}))]
+pub struct ExplainBody {
+    /// Schema of the table.
+    #[schema(default = "public")]
+    schema: Option<String>,
+    /// The table.
+    table: String,
+    /// The event.
+    #[schema(default = "*")]
+    event: Option<String>,
+    /// The filter.
+    filter: Option<String>,
+    /// The row, by columns and values. If not set, no row is looked at.
+    key: Option<BTreeMap<String, Value>>,
+}
+
+/// Whether changes reach the sender of the token, and each step on their way.
+#[derive(ToSchema)]
+#[schema(example = json!({
+    "sent": "no", "answer": "You get nothing: role anon may not SELECT from public.todos.",
+    "steps": [{"step": "granted", "outcome": "no", "text": "Role anon may not SELECT from public.todos"}]
+}))]
+pub struct Explanation {
+    /// `yes`, `no`, or `open` if it cannot be told.
+    sent: String,
+    /// The answer in one sentence.
+    answer: String,
+    /// The steps, each with `step`, `outcome`, `text` and perhaps `mend`.
+    steps: Vec<Map<String, Value>>,
+}
+
+/// Answers to the question why nothing arrives.
+#[derive(IntoResponses)]
+pub enum ExplainAnswers {
+    /// The explanation, as far as the token may know it
+    #[response(status = 200)]
+    Explained(Explanation),
+    /// There is no valid token, or the host names no tenant
+    #[response(status = 401, example = json!({"message": "Unauthorized"}))]
+    Unauthorized(Message),
+    /// The tenant is suspended
+    #[response(status = 403, example = json!({"message": "Tenant is suspended"}))]
+    Suspended(Message),
+    /// The body is no binding
+    #[response(status = 422, example = json!({"message": "The body must be a JSON object"}))]
+    Unreadable(Message),
+    /// More than 10 at once or one every 2 seconds from an address, or two others are under way
+    #[response(status = 429, example = json!({"message": "Too many requests"}))]
+    Crowded(Message),
+    /// The database cannot be asked
+    #[response(status = 503, example = json!({"message": "The database did not answer in time"}))]
+    Unavailable(Message),
+}
+
 /// Answers to a batch.
 #[derive(IntoResponses)]
 pub enum BatchAnswers {

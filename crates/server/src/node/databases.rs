@@ -11,7 +11,7 @@ use crate::config::{ConfigError, Settings};
 ///
 /// # Errors
 /// [`ConfigError`] if they cannot be used.
-pub(super) fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigError> {
+pub fn verifier(tenant: &Tenant, settings: &Settings) -> Result<Verifier, ConfigError> {
     let jwks = tenant.jwt_jwks.as_deref().map(Jwks::parse).transpose();
     let jwks = jwks.map_err(|error| ConfigError::new("jwt_jwks", error))?;
     let secret = tenant.jwt_secret.as_ref().map(|secret| secret.expose_secret());

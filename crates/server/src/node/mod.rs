@@ -13,7 +13,7 @@ pub mod set_up;
 mod stop;
 
 pub use admin::{Admin, Right, is_of_operator};
-pub use databases::database_config;
+pub use databases::{database_config, verifier};
 pub use life::{DATABASE_LIMIT, Ending, RELOAD_LIMIT, SideEffects};
 pub use node::{Identity, Node, short_id};
 

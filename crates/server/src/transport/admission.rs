@@ -24,6 +24,8 @@ pub(super) struct Refusal {
     code: ErrorCode,
     /// `external_id` of the tenant, if there is one.
     tenant: Option<Arc<str>>,
+    /// The host that names no tenant.
+    host: Option<Box<str>>,
 }
 
 impl Refusal {
@@ -35,7 +37,8 @@ impl Refusal {
 
     /// Logs it, and delays the answer (protocol 1.6).
     pub(super) async fn delay(&self, node: &Node) {
-        tracing::warn!(tenant = self.tenant.as_deref(), code = self.code.as_str(), "{}", self.text);
+        let (tenant, host) = (self.tenant.as_deref(), self.host.as_deref());
+        tracing::warn!(tenant, host, code = self.code.as_str(), "{}", self.text);
         time::sleep(node.settings().connect_error_backoff).await;
     }
 }
@@ -43,9 +46,12 @@ impl Refusal {
 impl From<HandshakeRefusal> for Refusal {
     fn from(refusal: HandshakeRefusal) -> Self {
         let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, text: refusal.text().into(), code: refusal.code(), tenant: None }
+        Self { status, text: refusal.text().into(), code: refusal.code(), tenant: None, host: None }
     }
 }
+
+/// Longest host that is logged, in characters: names have at most 253.
+const MAX_LOGGED_HOST: usize = 260;
 
 /// A client that passed the checks.
 pub(super) struct Admitted {
@@ -77,8 +83,12 @@ async fn check(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Admitt
         text: NOT_KNOWN.into(),
         code: ErrorCode::ErrorConnectingToWebsocket,
         tenant: None,
+        host: None,
     })?;
-    let runtime = runtime.ok_or(HandshakeRefusal::TenantNotFound)?;
+    let Some(runtime) = runtime else {
+        let host = host.chars().take(MAX_LOGGED_HOST).collect::<String>();
+        return Err(Refusal { host: Some(host.into()), ..HandshakeRefusal::TenantNotFound.into() });
+    };
     logging::is_for(runtime.name());
     // Must be taken before anything that may change is read.
     let era = runtime.sockets().era();
@@ -128,6 +138,7 @@ fn token(
     verified.map_err(|error| {
         let (status, text) = error.handshake();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
-        Refusal { status, text, code: error.error_code(), tenant: Some(Arc::clone(runtime.name())) }
+        let tenant = Some(Arc::clone(runtime.name()));
+        Refusal { status, text, code: error.error_code(), tenant, host: None }
     })
 }

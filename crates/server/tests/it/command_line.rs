@@ -176,3 +176,35 @@ fn help_names_the_commands() -> Result<()> {
     assert!(help.lines().all(|line| line.chars().count() <= 110), "{help}");
     Ok(())
 }
+
+/// All at once, with ranges; a misspelt variable has no effect, and that is told.
+#[test]
+fn everything_that_is_wrong_is_told_at_once() -> Result<()> {
+    let env = [("PORT", "70000"), ("DB_SSL", "yes"), ("LOG_LEVEL", "loud"), ("DB_PASSWROD", "x")];
+    let (code, _, errors) = run(&["check-config"], &env)?;
+    assert_eq!((code, errors.lines().count()), (Some(64), 4), "{errors}");
+    for told in [
+        "Unknown setting: DB_PASSWROD; did you mean DB_PASSWORD?",
+        "Wrong setting: PORT must be a whole number from 0 to 65535, not \"70000\"",
+        "Wrong setting: DB_SSL must be",
+        "Wrong setting: LOG_LEVEL must be",
+    ] {
+        assert!(errors.contains(told), "{told}: {errors}");
+    }
+    let (code, shown, _) = run(&["check-config"], &[("API_JWT_SECRET", "short"), ("DB_PASS", "x")])?;
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("# warning: API_JWT_SECRET has 5 bytes; 32 are needed"), "{shown}");
+    assert!(shown.contains("# warning: DB_PASS is no setting"), "{shown}");
+    Ok(())
+}
+
+/// A file, too.
+#[test]
+fn everything_that_is_wrong_with_a_file_is_told_at_once() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("realtime.toml").display().to_string();
+    std::fs::write(&file, "[server]\nprot = 1\n[database]\nhots = \"a\"\nport = 70000\n")?;
+    let (code, _, errors) = run(&["check-config", "--config", &file], &[])?;
+    assert_eq!((code, errors.lines().count()), (Some(64), 3), "{errors}");
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 mod access;
 mod browser;
+mod doctor;
 mod pages;
 mod policies;
 

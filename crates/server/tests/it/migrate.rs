@@ -89,3 +89,70 @@ async fn prepares_the_metadata_too() -> Result<()> {
     assert_eq!(code, Some(64));
     Ok(())
 }
+
+/// What a set-up cannot mend is told, with what mends it.
+#[tokio::test]
+async fn tells_what_it_does_not_mend() -> Result<()> {
+    let dir = tempfile::Builder::new().prefix("realtime-migrate-").tempdir()?;
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let options = realtime_localpg::ClusterOptions {
+        bin_dir: std::env::var_os("REALTIME_PG_BIN").map(Into::into),
+        data_dir: dir.path().join("pg"),
+        install: true,
+        durable: false,
+        settings: vec!["wal_level=replica".to_owned()],
+        ..realtime_localpg::ClusterOptions::default()
+    };
+    let cluster = realtime_localpg::Cluster::start(options, &|_| {}).await?;
+    let output = Command::new(BINARY)
+        .arg("migrate")
+        .env_clear()
+        .envs([("DB_HOST", cluster.host()), ("DB_USER", cluster.user()), ("DB_PASSWORD", cluster.password())])
+        .env("DB_PORT", cluster.port().to_string())
+        .output()
+        .await?;
+    let text = String::from_utf8(output.stdout)?;
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("  Failed: wal_level is replica") && text.contains("alter system set wal_level"),
+        "{text}"
+    );
+    assert!(
+        text.contains("  Note: there is no publication supabase_realtime")
+            && text.contains("create publication")
+    );
+    cluster.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() -> Result<()> {
+    let db = TestDb::new().await?;
+    for _ in 0..2 {
+        let output = Command::new(BINARY)
+            .args(["migrate", "--dry-run"])
+            .env_clear()
+            .envs(db.env().await?)
+            .output()
+            .await?;
+        let text = String::from_utf8(output.stdout)?;
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains("\n  Would create schema realtime\n"), "{text}");
+    }
+    let made = db.client().query_one("select to_regnamespace('realtime') is not null", &[]).await?;
+    assert!(!made.get::<_, bool>(0));
+    // With a metadata database, too.
+    let (code, lines) = {
+        let output = Command::new(BINARY)
+            .args(["migrate", "--dry-run"])
+            .env_clear()
+            .envs(db.env().await?)
+            .env("DB_ENC_KEY", "0123456789abcdef")
+            .output()
+            .await?;
+        (output.status.code(), String::from_utf8(output.stdout)?)
+    };
+    assert_eq!(code, Some(0), "{lines}");
+    assert!(lines.contains("  Would create schema _realtime"), "{lines}");
+    Ok(())
+}

@@ -8,7 +8,7 @@ use super::Channel;
 use crate::{
     client::Client,
     effect::Effect,
-    session::{policies::Question, stop::Stop},
+    session::{policies::Question, rows::Refused, stop::Stop},
 };
 
 /// Tells channels of a gap in broadcasts from the database.
@@ -34,8 +34,10 @@ impl Channel {
         if answered.is_judged {
             self.tokens.judged();
         }
-        if let Some(code) = answered.refused {
-            tracing::warn!(tenant = client.tenant(), code, "subscription refused");
+        if let Some(refused) = &answered.refused {
+            let Refused { code, tables, reason } = refused;
+            let role = &*self.tokens.in_use().role;
+            tracing::warn!(tenant = client.tenant(), code, tables, role, reason, "subscription refused");
         }
         self.system(client, &answered.told);
     }

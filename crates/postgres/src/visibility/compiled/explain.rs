@@ -168,6 +168,32 @@ pub(crate) async fn explain(
     Ok(PolicyReport { publication: publication.to_owned(), tables, is_cut })
 }
 
+/// Explains the policies of one table for one role.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub(crate) async fn explain_one(
+    client: &Client,
+    publication: &str,
+    publications: &[&str],
+    stats: &RelationStats,
+    oid: Oid,
+    role: &str,
+) -> Result<Vec<PolicyFacts>, Error> {
+    let publications = catalog::publications(client, publications).await?;
+    let mut explainer = Explainer { client, publication, publications, stats, catalog: Catalog::default() };
+    const SQL: &str = "select c.relname::text, c.relkind = 'p' from pg_catalog.pg_class c where c.oid = $1";
+    let Some(row) = client.query_opt(SQL, &[&oid]).await? else { return Ok(Vec::new()) };
+    let (name, is_partitioned): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let own = relations(client, &name).await?.into_iter().find(|relation| relation.oid == oid);
+    let Some(own) = own else { return Ok(Vec::new()) };
+    let mut policies = Vec::new();
+    for written in written(client, oid, role).await?.iter() {
+        policies.push(explainer.policy(&own, written, is_partitioned).await?);
+    }
+    Ok(policies)
+}
+
 struct Explainer<'a> {
     client: &'a Client,
     publication: &'a str,

@@ -129,6 +129,15 @@ impl State {
             self.engine.put_policies(oid, role, None, []);
             return Ok(());
         };
+        if !loaded.written.iter().any(|policy| policy.permissive) {
+            let name = format!("{}.{}", table.schema, table.name);
+            tracing::warn!(
+                code = "TableWithoutPolicy",
+                table = name,
+                role,
+                "no policy shows a role a row of what it watches"
+            );
+        }
         let tables: Vec<Oid> = loaded.policies.reads().collect();
         let kept = match tables.is_empty() {
             true => HashSet::new(),

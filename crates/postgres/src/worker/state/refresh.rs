@@ -113,7 +113,9 @@ impl State {
             .collect();
         for request in ready {
             let outcome =
-                match subscribe::check(&self.pool, &self.publication, self.live.settings(), &request).await {
+                match subscribe::check(&self.pool, &self.publication, self.live.settings(), &request, None)
+                    .await
+                {
                     Ok(checked) => self.add((*request).clone(), checked).await,
                     Err(refusal) => Err(refusal),
                 };

@@ -246,7 +246,16 @@ impl State {
         let Some(party) = self.engine.party(oid, party) else { return };
         let Some((untold, error)) = self.troubled.untold(oid, party, channels) else { return };
         if !untold.is_empty() {
-            tracing::warn!(code = "RlsPolicyError", "a policy failed; withholding rows from its role");
+            let known = self.known.get(&oid).and_then(|known| known.table.as_ref());
+            let table = known.map(|table| format!("{}.{}", table.schema, table.name));
+            let role = &*party.role;
+            tracing::warn!(
+                code = "RlsPolicyError",
+                table,
+                role,
+                error,
+                "a policy failed; withholding rows from its role"
+            );
         }
         let text = format!("Row level security could not be evaluated, changes are withheld: {error}");
         for channel in untold {

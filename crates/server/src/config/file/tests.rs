@@ -102,7 +102,10 @@ fn what_is_wrong_is_one_line_with_its_place() {
         ("port = 1", "realtime.toml:1:1: unknown table port"),
         ("server = 1", "realtime.toml:1:10: server must be a table, written [server]"),
         ("[server]\nport = \"4000\"", "realtime.toml:2:8: port must be a whole number, not a TOML string"),
-        ("[server]\nport = 70000", "realtime.toml:2:1: port must be a whole number in range, not \"70000\""),
+        (
+            "[server]\nport = 70000",
+            "realtime.toml:2:1: port must be a whole number from 0 to 65535, not \"70000\"",
+        ),
         ("[server]\nregion = \"\"", "realtime.toml:2:10: region is empty: leave it out instead"),
         ("[log]\nlevel = \"info\"\nlevel = \"info\"", "realtime.toml:3:1: duplicate key"),
         (

@@ -2,6 +2,7 @@
 
 mod actions;
 mod database;
+pub mod doctor;
 mod fields;
 mod flags;
 mod known;
@@ -151,6 +152,7 @@ pub async fn show(
         section {
             h2 { "Database" }
             (database)
+            p { a href=(format!("{BASE}/{path}/doctor")) { "What is wrong, and what mends it" } }
             p { a href=(format!("{BASE}/{path}/policies")) { "Policies of published tables" } }
             p { a href=(format!("{BASE}/{path}/schema")) { "Schema and migrations" } }
         }

@@ -37,6 +37,7 @@ const GATEWAY: &str = "/realtime/v1";
         broadcast::single,
         streams::changes,
         streams::broadcasts,
+        super::explain::explain,
     ),
     components(schemas(
         shapes::Message, shapes::Problems, shapes::UnsupportedMediaType, shapes::WrongSingle

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use realtime_codes::ErrorCode;
 use serde_json::{Map, Number};
 use tracing::Level;
 
@@ -56,6 +57,16 @@ pub(super) fn write(
     }
 }
 
+/// What an operator can do about a warning or an error: the last field of its line.
+fn remedy(level: Level, fields: &Fields) -> Option<&'static str> {
+    let code = fields.code.as_deref().filter(|_| level <= Level::WARN)?;
+    let known = ErrorCode::ALL.iter().find(|known| known.as_str() == code)?;
+    Some(known.remedy()).filter(|remedy| *remedy != NONE && !remedy.starts_with("None:"))
+}
+
+/// The remedy where an operator can do nothing; a reason may follow.
+const NONE: &str = "None";
+
 fn json(now: Timestamp, level: Level, fields: &Fields, common: &Common) -> String {
     let mut line = Map::new();
     let mut put = |name: &str, value: serde_json::Value| {
@@ -84,6 +95,9 @@ fn json(now: Timestamp, level: Level, fields: &Fields, common: &Common) -> Strin
             Value::Boolean(b) => (*b).into(),
         };
         put(name, value);
+    }
+    if let Some(remedy) = remedy(level, fields) {
+        put("remedy", remedy.into());
     }
     let mut line = serde_json::Value::Object(line).to_string();
     line.push('\n');
@@ -115,6 +129,9 @@ fn text(now: Timestamp, level: Level, fields: &Fields, common: &Common, color: b
     }
     for (name, value) in common {
         let _ = write!(line, " {name}={value}");
+    }
+    if let Some(remedy) = remedy(level, fields) {
+        let _ = write!(line, " remedy={remedy}");
     }
     line.push('\n');
     line

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use realtime_codes::ErrorCode;
 use tracing_subscriber::{Registry, layer::SubscriberExt as _};
 
 use super::{
@@ -52,8 +53,12 @@ fn a_line_has_the_code_the_tenant_and_the_request() {
     let lines = logged(Format::Text { color: false }, work);
     let [line] = &lines[..] else { panic!("{lines:?}") };
     let (_, rest) = line.split_once(' ').unwrap();
-    let expected = "warning RlsPolicyError: a \"policy\" failed rows=3 tenant=t request_id=r-1 region=eu\n";
+    let remedy = ErrorCode::RlsPolicyError.remedy();
+    let expected = format!(
+        "warning RlsPolicyError: a \"policy\" failed rows=3 tenant=t request_id=r-1 region=eu remedy={remedy}\n"
+    );
     assert_eq!(rest, expected);
+    assert_eq!(json["remedy"], remedy);
 }
 
 #[test]
@@ -63,11 +68,10 @@ fn an_error_has_a_code_whatever_it_is() {
         tracing::error!(target: "somebody_else", "no code");
         tracing::warn!("no code");
     });
+    let unknown =
+        format!("error UnknownError: no code region=eu remedy={}", ErrorCode::UnknownError.remedy());
     let messages: Vec<_> = lines.iter().map(|line| line.split_once(' ').unwrap().1.trim_end()).collect();
-    assert_eq!(
-        messages,
-        ["error UnknownError: no code region=eu", "error no code region=eu", "warning no code region=eu"]
-    );
+    assert_eq!(messages, [&*unknown, "error no code region=eu", "warning no code region=eu"]);
 }
 
 #[test]

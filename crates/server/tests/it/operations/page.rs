@@ -37,6 +37,20 @@ fn the_page_is_up_to_date() -> Result<()> {
     Ok(())
 }
 
+/// The codes of `docs/doctor.md` are those of the code. `UPDATE_PAGES=1` writes them.
+#[test]
+fn the_page_of_the_doctor_is_up_to_date() -> Result<()> {
+    let page = root().join("docs/doctor.md");
+    let text = fs::read_to_string(&page)?;
+    let wanted = replaced(&text, "doctor", &realtime_doctor::markdown())?;
+    if std::env::var_os("UPDATE_PAGES").is_some() {
+        fs::write(&page, &wanted)?;
+        return Ok(());
+    }
+    ensure!(text == wanted, "run: UPDATE_PAGES=1 cargo test -p realtime-server --test it page");
+    Ok(())
+}
+
 /// Every code that the sources tell is explained, once, and in order.
 #[test]
 fn every_code_is_explained() -> Result<()> {

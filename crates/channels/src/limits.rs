@@ -10,6 +10,7 @@ use std::{
 
 use realtime_hub::Kind;
 use realtime_metrics::Counter;
+use realtime_protocol::SystemMessage;
 use realtime_tenants::{Limiter, Limits, Span};
 use tokio::time::Instant;
 
@@ -208,6 +209,10 @@ impl realtime_hub::Meter for Meters {
 
     fn limit(&self) -> u32 {
         self.events.limit()
+    }
+
+    fn told(&self, message: &SystemMessage, members: usize) {
+        self.counters().notices.told(message, members as u64);
     }
 }
 

@@ -27,6 +27,7 @@ use meanwhile::{Late, Meanwhile};
 use realtime_pgoutput::Lsn;
 use realtime_retry::Backoff;
 use running::{REFRESH, RETRY, Running};
+pub use state::LiveResult;
 use state::{Answer, State};
 use stuck::Stuck;
 use tokio::{

@@ -27,8 +27,8 @@ fn main() -> io::Result<()> {
     let mut pages = below(&root, "docs", "md")?;
     pages.extend(FURTHER.iter().map(|path| (*path).to_owned()));
     let mut list = String::new();
-    constant(&mut list, "PAGES", "&str", "include_str", &root, &pages);
-    constant(&mut list, "IMAGES", "&[u8]", "include_bytes", &root, &below(&root, "docs/images", "png")?);
+    constant(&mut list, "PAGES", "&str", "include_str", &pages);
+    constant(&mut list, "IMAGES", "&[u8]", "include_bytes", &below(&root, "docs/images", "png")?);
     let out = env::var_os("OUT_DIR").map(PathBuf::from).ok_or_else(|| io::Error::other("no OUT_DIR"))?;
     fs::write(out.join("documents.rs"), list)
 }
@@ -47,10 +47,12 @@ fn below(root: &Path, folder: &str, extension: &str) -> io::Result<Vec<String>> 
     Ok(found)
 }
 
-fn constant(list: &mut String, name: &str, kind: &str, macro_name: &str, root: &Path, paths: &[String]) {
+/// Writes a list of files. It names no folder of this machine, so that all machines build the same.
+fn constant(list: &mut String, name: &str, kind: &str, macro_name: &str, paths: &[String]) {
     let _ = writeln!(list, "pub(super) const {name}: &[(&str, {kind})] = &[");
     for path in paths {
-        let _ = writeln!(list, "    ({path:?}, {macro_name}!({:?})),", root.join(path));
+        let place = format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/../../{path}\")");
+        let _ = writeln!(list, "    ({path:?}, {macro_name}!({place})),");
     }
     list.push_str("];\n");
 }

@@ -25,9 +25,9 @@ pub struct Told {
     pub text: String,
     /// How many channels were told, each time counted.
     pub channels: u64,
-    /// When it was given first and last, in seconds since 1970.
+    /// When it was given first, in seconds since 1970.
     pub first: u64,
-    /// When it was given last.
+    /// When it was given last, in seconds since 1970.
     pub last: u64,
 }
 

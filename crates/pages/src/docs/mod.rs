@@ -10,7 +10,7 @@ mod search;
 pub use index::{Entry, contents};
 pub use library::{Document, image};
 pub use render::{Rendered, render};
-pub use search::{MAX_QUERY, search};
+pub use search::{Hit, MAX_QUERY, search};
 
 #[cfg(test)]
 mod tests {

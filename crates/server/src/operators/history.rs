@@ -23,7 +23,7 @@ pub const EVERY: u64 = 15;
 /// Samples that are kept: an hour of them.
 pub const KEPT: usize = 240;
 
-/// Tenants whose samples are kept: 15 KB each. They are those that came first while there was room.
+/// Tenants whose samples are kept: 12 KB each. They are those that came first while there was room.
 pub const MAX_TENANTS: usize = 500;
 
 /// What is measured.

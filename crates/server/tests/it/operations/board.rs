@@ -32,7 +32,8 @@ async fn the_board_asks_for_metrics_that_exist() -> Result<()> {
 
     let db = TestDb::with_fixture_a().await?;
     let nats = Nats::start(&[]).await?;
-    let options = ServerOptions::default().env("METRICS_JWT_SECRET", "of-metrics").env("NATS_URL", &nats.url());
+    let options =
+        ServerOptions::default().env("METRICS_JWT_SECRET", "of-metrics").env("NATS_URL", &nats.url());
     let server = Server::start(BINARY, &db, options).await?;
     let mut socket = server.socket(Version::V2, "anon").await?;
     socket.watch("realtime:any", json!([{"schema": "public"}])).await?;

@@ -1,7 +1,5 @@
 //! Lists the documentation of the repository, so that all of it becomes part of the binary.
 
-#![expect(clippy::print_stdout, reason = "this is how a build script talks with cargo")]
-
 use std::{
     env,
     fmt::Write as _,

@@ -86,10 +86,10 @@ fn sections(document: Document) -> Vec<Section> {
                 let Some(section) = found.last_mut() else { continue };
                 match event {
                     Event::Text(text) | Event::Code(text) => section.text.push_str(text),
-                    Event::SoftBreak | Event::HardBreak | Event::End(_) => {
-                        if !section.text.ends_with([' ', '\n']) {
-                            section.text.push(' ');
-                        }
+                    Event::SoftBreak | Event::HardBreak | Event::End(_)
+                        if !section.text.ends_with([' ', '\n']) =>
+                    {
+                        section.text.push(' ');
                     }
                     _ => {}
                 }

@@ -64,6 +64,7 @@ pub fn render(document: Document) -> Rendered {
     let mut made = Vec::with_capacity(found.len() + 16);
     // Links to files that are no pages are left out; their text stays.
     let mut links = Vec::new();
+    let mut tables = 0;
     for (at, event) in found.iter().enumerate() {
         match event {
             Event::Start(Tag::Heading { level, .. }) => {
@@ -93,9 +94,10 @@ pub fn render(document: Document) -> Rendered {
                 made.push(Event::Start(Tag::Image { link_type, dest_url, title, id }));
             }
             Event::Start(Tag::Table(_)) => {
-                made.push(raw(
-                    "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table\">".into()
-                ));
+                tables += 1;
+                made.push(raw(format!(
+                    "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table {tables}\">"
+                )));
                 made.push(event.clone());
             }
             Event::End(TagEnd::Table) => made.extend([event.clone(), raw("</div>".to_owned())]),
@@ -109,7 +111,8 @@ pub fn render(document: Document) -> Rendered {
     }
     let mut rendered = String::with_capacity(document.text.len() * 2);
     html::push_html(&mut rendered, made.into_iter());
-    Rendered { title, html: rendered }
+    // A corner above names of rows is no heading.
+    Rendered { title, html: rendered.replace("<th></th>", "<td></td>") }
 }
 
 fn raw(html: String) -> Event<'static> {

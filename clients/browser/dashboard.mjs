@@ -8,7 +8,9 @@ const home = `${url}/admin/dashboard`
 
 await run(async (browser) => {
   const stranger = await browser.profile()
-  assert.equal((await stranger.request.get(home)).status(), 401)
+  const refused = await stranger.request.get(home)
+  assert.equal(refused.status(), 401)
+  assert.match(await refused.text(), /DASHBOARD_USER and DASHBOARD_PASSWORD/)
   await stranger.close()
 
   const context = await browser.profile({ httpCredentials: { username: 'ann', password: 'of-the-dashboard' } })
@@ -49,6 +51,31 @@ await run(async (browser) => {
   await shows(new RegExp(`Node that reads its log\\s+${node}`))
   await checkAccessibility(page, 'tenant')
   await picture(page, 'dashboard')
+
+  await page.click('text=Activity: charts')
+  await page.waitForURL(`${home}/tenants/${tenant.replaceAll('-', '%2D')}/activity`)
+  await shows(/any\s+1\s+0/)
+  // A sample is taken every fifteen seconds, on each node.
+  await eventually('there are charts of what happens on the other node', async () => {
+    await page.reload()
+    return page.$$eval('.chart svg', ([first]) => first?.getAttribute('aria-label'))
+  }, /^Connections: now 1, at most 1 in the last hour$/)
+  assert.equal(await page.locator('.chart').count(), 7)
+  await checkAccessibility(page, 'activity')
+  await picture(page, 'activity')
+  await page.click('#theme')
+  await checkAccessibility(page, 'activity in the dark')
+  await picture(page, 'activity-dark')
+  await page.click('#theme')
+  await page.setViewportSize({ width: 400, height: 800 })
+  await checkNoSidewaysScrolling(page, 'activity on a telephone')
+  await picture(page, 'activity-narrow')
+  await page.setViewportSize({ width: 1280, height: 800 })
+  await page.goto(`${home}/nodes/${node}`)
+  await eventually('the node has charts', () => page.locator('.chart').count(), 9)
+  await checkAccessibility(page, 'a node with charts')
+  await picture(page, 'node')
+  await page.goto(`${home}/tenants/${tenant}`)
   await page.click('text=Stop database connection')
   await shows(/The connections to the database were stopped/)
   await ask({ stopped: true })
@@ -101,7 +128,7 @@ await run(async (browser) => {
   await page.click('#theme')
   await checkAccessibility(page, 'in the dark')
   await page.setViewportSize({ width: 360, height: 740 })
-  for (const path of ['home', 'nodes', `nodes/${node}`, 'tenants', `tenants/${tenant}`, `tenants/${tenant}/schema`, `tenants/${tenant}/policies`, 'flags', 'sql']) {
+  for (const path of ['home', 'nodes', `nodes/${node}`, 'tenants', `tenants/${tenant}`, `tenants/${tenant}/schema`, `tenants/${tenant}/activity`, `tenants/${tenant}/policies`, 'flags', 'sql']) {
     await page.goto(`${home}/${path}`)
     await checkNoSidewaysScrolling(page, `${path} on a telephone`)
   }

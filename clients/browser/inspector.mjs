@@ -28,18 +28,27 @@ const broadcast = (messages) => fetch(`${url}/realtime/v1/api/broadcast`, {
 const form = async (page) => {
   await page.goto(`${url}/inspector?channel=room_a`)
   assert.equal(new URL(page.url()).pathname, '/')
-  assert.equal(await page.title(), 'Inspector - Supabase Realtime')
+  assert.equal(await page.title(), 'Inspector - Realtime')
   await page.keyboard.press('Tab')
   await page.keyboard.press('Enter')
   assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the first key skips the header')
+  assert.equal(await page.inputValue('#host'), url, 'on a server of ones own its host is filled in')
+  assert.ok(!(await page.content()).includes('supabase.co'))
+  assert.deepEqual([await isVisible(page, '#log-level-field'), await isVisible(page, '#this-server')], [false, false])
+  await page.click('#connect')
+  assert.equal(await text(page, '#token-error'), "can't be blank")
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'token')
+  await page.fill('#host', '')
   await page.click('#connect')
   assert.equal(await text(page, '#host-error'), "can't be blank")
-  assert.equal(await text(page, '#token-error'), "can't be blank")
   assert.equal(await page.evaluate(() => document.activeElement.id), 'host')
+  await page.fill('#token', 'kept')
   await page.fill('#host', '  someref ')
   await page.press('#host', 'Tab')
   assert.equal(await page.inputValue('#host'), 'https://someref.supabase.co')
   assert.equal(await isVisible(page, '#host-error'), false)
+  assert.equal(await page.inputValue('#token'), 'kept', 'the token stays when the host is edited')
+  assert.equal(await isVisible(page, '#log-level-field'), true)
   await page.fill('#host', `${url}/project/default?a=b`)
   await page.press('#host', 'Tab')
   assert.equal(await page.inputValue('#host'), url)
@@ -57,12 +66,21 @@ const form = async (page) => {
   await page.click('#this-server')
   assert.equal(await page.inputValue('#host'), url)
   assert.equal(await isVisible(page, '#this-server'), false)
+
+  // What is below the fold has a cue.
+  await page.setViewportSize({ width: 1280, height: 620 })
+  await page.click('label:has(#changes)')
+  await eventually('there is more', () => isVisible(page, '#more-below'), true)
+  await page.$eval('#form-body', (body) => body.scrollTo(0, body.scrollHeight))
+  await eventually('that was all', () => isVisible(page, '#more-below'), false)
+  await page.setViewportSize({ width: 1280, height: 800 })
 }
 
 // Tokens of users stay out of the address, and in this browser; channels are joined with them.
 const user = async (page, joins) => {
   await page.goto(`${url}/?${new URLSearchParams({ host: url, token })}`)
   await page.click('#user-fold summary')
+  assert.deepEqual([await isVisible(page, '#by-password'), await isVisible(page, '#make-token')], [false, true], 'this server has no log-in')
   const use = async (jwt) => {
     await page.fill('#jwt', jwt)
     await page.click('#use-jwt')
@@ -92,24 +110,28 @@ const user = async (page, joins) => {
   await page.click('#copy-code')
   await eventually('a program', copied, /^import /)
   const code = await copied()
-  assert.ok(code.includes(`createClient("${url}", "${token}")`) && code.includes('setAuth(userToken)') && !code.includes(userToken))
+  assert.ok(code.includes(`createClient("${url}", "${token}", { accessToken: async () => userToken })`) && !code.includes(userToken))
   await page.click('#clear-saved')
   assert.equal(await text(page, '#user-brief'), 'anonymous')
   assert.equal(await page.evaluate(() => localStorage.getItem('realtime.inspector')), null)
-  // No host answers sign-ins here: the person is told.
+  // Another host may have a log-in; this one has none, and does not let other pages ask: the person is told.
+  const elsewhere = url.replace('localhost', '127.0.0.1')
+  await page.fill('#host', elsewhere)
+  await page.press('#host', 'Tab')
   await page.fill('#token', token)
-  await page.click('#user-fold summary')
+  if ((await page.getAttribute('#user-fold', 'open')) === null) await page.click('#user-fold summary')
   await page.fill('#email', 'ann@example.com')
   await page.fill('#password', 'secret')
   await page.click('#sign-in')
-  await eventually('sign-in fails', () => text(page, '#user-error'), /Not signed in: the host answered 404/)
+  await eventually('sign-in fails', () => text(page, '#user-error'), /Not signed in: the host cannot be reached, or does not let this page sign in/)
   // What a gateway would answer; that the request is right is what is tested here.
   const asked = []
-  await page.route(`${url}/auth/v1/token**`, async (route) => {
+  await page.route(`${elsewhere}/auth/v1/token**`, async (route) => {
     const request = route.request()
     asked.push([request.method(), new URL(request.url()).search, request.headers().apikey, request.postDataJSON()])
     const good = request.postDataJSON().password === 'secret'
-    await route.fulfill(good ? { json: { access_token: userToken } } : { status: 400, json: { error_description: 'Invalid login credentials' } })
+    const headers = { 'access-control-allow-origin': '*' }
+    await route.fulfill(good ? { headers, json: { access_token: userToken } } : { headers, status: 400, json: { error_description: 'Invalid login credentials' } })
   })
   await page.fill('#password', 'guess')
   await page.press('#password', 'Enter')
@@ -279,7 +301,7 @@ const failures = async (page) => {
   const open = (more) => page.goto(`${url}/?${new URLSearchParams({ host: url, token, ...more })}`)
   await open({ token: 'wrong' })
   await page.click('#connect')
-  await eventually('a wrong token', () => text(page, '#status'), /does not accept the token\. \(401\) It says: The token provided is not a valid JWT/)
+  await eventually('a wrong token', () => text(page, '#status'), /does not accept the token\. \(401\) It says: The token provided is not a valid JWT.*`realtime token` makes one/)
   await open({ token: expiredToken })
   await page.click('#connect')
   await eventually('an old token', () => text(page, '#status'), /Token has expired/)

@@ -80,6 +80,7 @@ impl Client {
 
     /// Sends a `system` frame of a channel.
     pub(crate) fn system(&self, join_ref: &Ref, topic: &str, message: &SystemMessage) {
+        self.runtime.counters().notices.told(message, 1);
         self.send(encode::system(self.vsn, join_ref, topic, message));
     }
 

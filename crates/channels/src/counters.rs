@@ -16,6 +16,8 @@ use realtime_metrics::{Bounds, Counter, Histogram, Snapshot, milliseconds};
 use realtime_postgres::Stats;
 use realtime_protocol::Vsn;
 
+use crate::notices::Notices;
+
 /// Buckets of payload sizes, in bytes (http_and_ops 11.1).
 const SIZES: Bounds =
     &[250, 500, 1_000, 3_000, 5_000, 10_000, 25_000, 100_000, 500_000, 1_000_000, 3_000_000];
@@ -166,6 +168,8 @@ pub struct TenantCounters {
     payload_sizes: [Histogram; 3],
     /// What its database counts.
     pub database: Arc<Stats>,
+    /// What its channels were told of.
+    pub notices: Notices,
 }
 
 impl TenantCounters {
@@ -184,6 +188,7 @@ impl TenantCounters {
             output_told: AtomicU64::new(0),
             payload_sizes: std::array::from_fn(|_| Histogram::new(SIZES)),
             database: Arc::default(),
+            notices: Notices::default(),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod effect;
 pub mod first_generation;
 pub mod limits;
+pub mod notices;
 pub mod patience;
 pub mod publish;
 mod renewal;

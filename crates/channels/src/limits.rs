@@ -11,6 +11,7 @@ use std::{
 use realtime_cluster::rates::{Elsewhere, METERS, Rate, Rates};
 use realtime_hub::Kind;
 use realtime_metrics::Counter;
+use realtime_protocol::SystemMessage;
 use realtime_tenants::{Limiter, Limits, Span};
 use tokio::time::Instant;
 
@@ -241,6 +242,10 @@ impl realtime_hub::Meter for Meters {
 
     fn limit(&self) -> u32 {
         self.events.limit()
+    }
+
+    fn told(&self, message: &SystemMessage, members: usize) {
+        self.counters().notices.told(message, members as u64);
     }
 }
 

@@ -321,6 +321,7 @@ impl ChangeSink for Routes {
                 SystemMessage::dropped(Extension::PostgresChanges, count, limit)
             }
         };
+        self.meters.counters().notices.told(&message, 1);
         let _ = route.push(encode::system(route.vsn, &route.join_ref, &route.topic, &message));
     }
 }

@@ -200,6 +200,14 @@ impl Hub {
         self.shards.iter().map(of_shard).sum()
     }
 
+    /// The rooms of a tenant, in portions. Looks at all rooms.
+    pub(crate) fn cells_of<'a>(&'a self, tenant: &'a str) -> impl Iterator<Item = Vec<Arc<RoomCell>>> + 'a {
+        self.shards.iter().map(move |shard| {
+            let rooms = shard.lock();
+            rooms.iter().filter(|(key, _)| &*key.tenant == tenant).map(|(_, cell)| Arc::clone(cell)).collect()
+        })
+    }
+
     /// The number that tells this node's refs and entries of presence from those of others.
     #[must_use]
     pub fn node(&self) -> u32 {

@@ -4,6 +4,7 @@
 //! a room that is in use; `fan_out` serves its members; [`Membership`] and [`Hub`] are what others use.
 
 mod bus;
+mod busiest;
 mod cell;
 mod context;
 mod delivery;
@@ -26,6 +27,7 @@ mod sink;
 mod slot;
 
 pub use bus::{Backlog, Bus, Said};
+pub use busiest::RoomFigures;
 pub use cell::Congestion;
 pub use delivery::Delivery;
 pub use diff_gate::DiffGate;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use realtime_protocol::SystemMessage;
+
 use crate::key::Kind;
 
 /// Counts what a tenant's rooms deliver.
@@ -16,4 +18,6 @@ pub trait Meter: Send + Sync + fmt::Debug {
     fn is_over(&self) -> bool;
     /// The limit of broadcasts per second.
     fn limit(&self) -> u32;
+    /// So many members are told of something.
+    fn told(&self, _message: &SystemMessage, _members: usize) {}
 }

@@ -136,6 +136,12 @@ impl Presence {
         self.entries.get(&origin)
     }
 
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether anybody is present.
     #[must_use]
     pub fn is_anybody(&self) -> bool {

@@ -108,6 +108,16 @@ impl Room {
         self.slots.len() - self.free.len()
     }
 
+    /// How many messages were said in it since it was made.
+    pub(crate) const fn said(&self) -> u64 {
+        self.next
+    }
+
+    /// How many members of all nodes are present.
+    pub(crate) fn present(&self) -> usize {
+        self.presence.as_deref().map_or(0, |state| state.presence.len())
+    }
+
     /// Whether there is no reason to keep the room: it has no members, and nobody is present on other nodes.
     pub(crate) fn is_forgettable(&self) -> bool {
         self.len() == 0 && self.presence.as_deref().is_none_or(|state| !state.presence.is_anybody())

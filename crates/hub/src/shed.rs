@@ -63,6 +63,8 @@ impl RoomCell {
     fn tell_missed(self: &Arc<Self>) {
         let Shed { all, said_here } = std::mem::take(&mut self.room.lock().shed);
         let message = SystemMessage::dropped(Extension::System, all, self.meter.limit());
+        let members = self.room.lock().len();
+        self.meter.told(&message, members);
         drop(self.tell(|vsn| Some(encode::system(vsn, &Ref::null(), &self.key.topic, &message))));
         if said_here > 0
             && let Some(bus) = self.context.bus()

@@ -23,14 +23,17 @@ macro_rules! files {
 
 files![
     "css/dashboard.css",
+    "css/docs.css",
     "css/inspector.css",
     "css/site.css",
     "css/status.css",
+    "css/swagger.css",
     "favicon.svg",
     "js/appearance.js",
     "js/connection.js",
     "js/dashboard.js",
     "js/describe.js",
+    "js/docs.js",
     "js/dom.js",
     "js/explain.js",
     "js/filter-dialog.js",
@@ -94,7 +97,8 @@ impl File {
 }
 
 /// An entity tag of bytes, with quotes.
-pub(crate) fn etag(bytes: &[u8]) -> String {
+#[must_use]
+pub fn etag(bytes: &[u8]) -> String {
     let mut context = Context::new(&SHA256);
     context.update(bytes);
     format!("\"{}\"", hex(&context.finish().as_ref()[..12]))

@@ -73,3 +73,4 @@ pub use tenant::TenantDatabase;
 pub use visibility::compiled::{
     AskedPart, Counted, Decided, PolicyFacts, PolicyReport, ReadTable, RolePolicies, TablePolicies,
 };
+pub use worker::LiveResult;

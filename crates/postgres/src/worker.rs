@@ -32,6 +32,7 @@ use past::Past;
 use realtime_pgoutput::Lsn;
 use realtime_retry::Backoff;
 use running::{REFRESH, RETRY, Running};
+pub use state::LiveResult;
 use state::{Answer, State};
 use streams::Streams;
 use stuck::Stuck;

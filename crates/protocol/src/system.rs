@@ -151,6 +151,13 @@ impl SystemMessage {
         Self::new(extension, Status::Warning, Some(code.into()), message)
     }
 
+    /// The status, the code and the text of a notice: of everything that is not [`Status::Ok`]. Errors have no code.
+    #[must_use]
+    pub fn notice(&self) -> Option<(&'static str, &'static str, &str)> {
+        let is_notice = self.status != Status::Ok;
+        is_notice.then(|| (self.status.as_str(), self.code.unwrap_or_default(), &*self.message))
+    }
+
     /// `count` messages or row changes were not delivered: there were more than `limit` per second (spec README,
     /// decision 23).
     #[must_use]

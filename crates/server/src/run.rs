@@ -18,7 +18,7 @@ use crate::{
     config::Settings,
     dashboard, http,
     node::{self, Node},
-    operators::{answer::answer_others, metrics::push, status},
+    operators::{answer::answer_others, history, metrics::push, status},
     process::{ignore_other_signals, raise_descriptor_limit, stop_or_end_of_input, stop_signal},
     transport::listener,
     web::Web,
@@ -121,6 +121,7 @@ impl Server {
         let pusher = node.settings().operations.pusher.clone();
         let pushing = pusher.map(|pusher| tokio::spawn(push::run(Arc::clone(&self.web.gathered), pusher)));
         node.sockets().spawn(status::watch(Arc::clone(&self.web.status)));
+        node.sockets().spawn(history::watch(Arc::clone(&node), Arc::clone(self.web.gathered.history())));
         node.sockets().spawn(node::forget_idle(Arc::clone(&node)));
         let router = http::router(self.web, dashboard::router(&node));
         let (certificate, acceptor) = self.tls.unzip();

@@ -1,6 +1,9 @@
 // Why a connection failed, in words. Browsers tell pages nothing about a refused WebSocket, so the host is asked over
 // HTTP.
 
+// What to do about a token that is not accepted.
+const REMEDY = ' Use a token of this host that has not expired: `realtime dev` prints one, `realtime token` makes one with the secret of the server.'
+
 const HINTS = {
   401: 'The host does not accept the token.',
   403: 'The host refuses this token or this page.',
@@ -15,7 +18,8 @@ export const explainAnswer = (status, body) => {
   if (status === 404 && !detail) {
     return { text: 'The host answers, but not as Realtime (404): is the address right?', final: true }
   }
-  if (HINTS[status]) return { text: `${HINTS[status]} (${status})${because}`, final: status !== 429 }
+  const remedy = status === 401 ? `${because && !/[.!?]$/.test(because) ? '.' : ''}${REMEDY}` : ''
+  if (HINTS[status]) return { text: `${HINTS[status]} (${status})${because}${remedy}`, final: status !== 429 }
   if (status >= 500) return { text: `The host has a problem of its own (${status}).${because}`, final: false }
   return { text: `The host answers (${status}), but the WebSocket could not be opened: something between here and there may not let it pass.`, final: false }
 }

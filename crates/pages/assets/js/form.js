@@ -147,13 +147,19 @@ export const changesRequest = (form) => ({
 export const toCode = (form, isUser = false) => {
   const literal = (value) => JSON.stringify(value)
   const lines = ["import { createClient } from '@supabase/supabase-js'", '']
-  lines.push(`const supabase = createClient(${literal(form.host)}, ${literal(form.token)})`)
-  if (isUser) lines.push('await supabase.realtime.setAuth(userToken)')
+  // Given as a function, the user's token is asked for again after a lost connection, and when it has to be renewed.
+  const options = isUser ? ', { accessToken: async () => userToken }' : ''
+  lines.push(`const supabase = createClient(${literal(form.host)}, ${literal(form.token)}${options})`)
+  if (isUser) lines.push('await supabase.realtime.setAuth()')
   const config = { ...(form.private && { private: true }), broadcast: { self: true } }
   lines.push(`const channel = supabase.channel(${literal(form.channel)}, ${literal({ config })})`, '', 'channel')
   lines.push("  .on('broadcast', { event: '*' }, (message) => console.log(message))")
   if (form.changes) lines.push(`  .on('postgres_changes', ${literal(changesRequest(form))}, (change) => console.log(change))`)
   if (form.presence) lines.push("  .on('presence', { event: 'sync' }, () => console.log(channel.presenceState()))")
-  lines.push('  .subscribe((status, error) => console.log(status, error))')
+  if (form.presence) {
+    lines.push('  .subscribe((status, error) => {', '    console.log(status, error)', "    if (status === 'SUBSCRIBED') channel.track({ name: 'somebody' })", '  })')
+  } else {
+    lines.push('  .subscribe((status, error) => console.log(status, error))')
+  }
   return `${lines.join('\n')}\n`
 }

@@ -87,22 +87,34 @@ const mirror = () => {
   get('changes-section').hidden = !form.changes
   get('live-fields').hidden = !form.live
   get('event-field').hidden = form.live
-  get('this-server').hidden = form.host === location.origin
+  const isOwn = form.host === location.origin
+  get('this-server').hidden = isOwn
+  // This server has no log-in of its own, and its log does not depend on the client.
+  get('by-password').hidden = isOwn
+  get('make-token').hidden = !isOwn
+  get('log-level-field').hidden = isOwn && form.logLevel === DEFAULTS.logLevel
   get('setup-brief').textContent = [form.channel, form.host.replace(/^https?:\/\//, '')].filter(Boolean).join(' · ')
   get('changed').hidden = connectedWith === null || connectedWith === snapshot(form)
   drawChips()
 }
 
-// A host's own tokens come with it; those of another do not stay.
+// The tokens that are known of a host come with it. What somebody has written into the form stays: the token may be for a
+// host that is only now spelled right. A user's token is of one host alone.
 let hostBefore = ''
 const followHost = () => {
   const { form, errors } = validate(readForm())
   if (form.host === hostBefore || errors.host) return
   const known = saved.ofHost(form.host)
   const before = saved.ofHost(hostBefore).token
-  if (form.token === '' || form.token === before) get('token').value = known.token || (form.token === before ? '' : form.token)
+  if (known.token && (form.token === '' || form.token === before)) get('token').value = known.token
   user.show(known.jwt)
   hostBefore = form.host
+}
+
+// Whether there is more of the form than is seen.
+const cue = () => {
+  const body = get('form-body')
+  get('more-below').hidden = body.scrollHeight - body.scrollTop - body.clientHeight < 24
 }
 
 const setState = (name, text) => {
@@ -220,6 +232,10 @@ const listen = () => {
     event.preventDefault()
     connect()
   })
+  get('form-body').addEventListener('scroll', cue, { passive: true })
+  const sizes = new ResizeObserver(cue)
+  for (const part of [get('form-body'), ...get('form-body').children]) sizes.observe(part)
+  get('more-below').addEventListener('click', () => get('form-body').scrollBy({ top: get('form-body').clientHeight * 0.8, behavior: 'smooth' }))
   get('view-rows').addEventListener('click', () => look('rows'))
   get('view-log').addEventListener('click', () => look('log'))
   get('disconnect').addEventListener('click', () => {
@@ -278,7 +294,7 @@ const start = () => {
   watchAppearance()
   const form = fromQuery(location.search)
   const given = new URLSearchParams(location.search)
-  if (form.host === '') form.host = saved.lastHost()
+  if (form.host === '') form.host = saved.lastHost() || location.origin
   const known = saved.ofHost(form.host)
   if (form.token === '' && !given.has('token')) form.token = known.token
   hostBefore = form.host

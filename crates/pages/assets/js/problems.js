@@ -25,6 +25,12 @@ export const problems = (report, order = 'severity') => {
   return { shown: bad.slice(0, SHOWN), more: Math.max(0, bad.length - SHOWN) }
 }
 
+// Nodes whose databases do not answer, and what to say of each.
+export const databaseProblems = (report) =>
+  report.nodes
+    .filter((node) => node.databases.failing > 0)
+    .map((node) => ({ id: node.id, region: regionOf(node.region), status: databaseStatus(node), text: databasesText(node.databases) }))
+
 // Nodes whose region contains a text, in an order.
 export const nodes = (report, filter = '', order = 'node') => {
   const text = filter.trim().toLowerCase()
@@ -37,10 +43,12 @@ export const nodes = (report, filter = '', order = 'node') => {
   return found.sort((a, b) => compare(a, b) || byText(a.id, b.id))
 }
 
+// Of a node's databases: some that do not answer are a warning, all of them a failure.
+const databaseStatus = ({ databases: { connected, failing } }) => (failing === 0 ? 'ok' : connected === 0 ? 'unreachable' : 'slow')
+
 // Of a node: its own status, or worse if its databases do not answer.
 export const worst = (node) => {
-  const { connected, failing } = node.databases
-  const database = failing === 0 ? 'ok' : connected === 0 ? 'unreachable' : 'slow'
+  const database = databaseStatus(node)
   return SEVERITY[database] < SEVERITY[node.status] ? database : node.status
 }
 

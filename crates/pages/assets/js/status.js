@@ -1,7 +1,7 @@
 // The status page.
 import { watchAppearance } from './appearance.js'
 import { get, make, tell } from './dom.js'
-import { LABELS, databasesText, duration, headline, milliseconds, nodes, peers, problems, worst } from './problems.js'
+import { LABELS, databaseProblems, databasesText, duration, headline, milliseconds, nodes, peers, problems, worst } from './problems.js'
 
 // Reports come at most this often (http_and_ops 4.2: once a second).
 const EVERY = 2000
@@ -12,18 +12,23 @@ const place = (region) => region ?? 'no region'
 const opened = new Set()
 let report = null
 let heard = null
+// Whether the server has not answered the last time.
+let lost = false
 
 const nodeCard = (node) => {
   const isOpen = opened.has(node.id)
   const databases = databasesText(node.databases)
-  const status = worst(node)
+  // What is shown of a server that does not answer is old: of the node that serves this page it is not true any more.
+  const isLost = lost && node.id === report.node
+  const status = isLost ? 'unreachable' : worst(node)
   const facts = make('span', { class: 'node-facts' },
     make('span', { text: 'Region' }), make('span', { text: place(node.region) }),
     make('span', { text: 'Version' }), make('span', { class: 'mono', text: node.version }))
   if (node.uptime_seconds !== null) facts.append(make('span', { text: 'Up for' }), make('span', { class: 'uptime' }))
   if (databases) {
     const tone = node.databases.failing === 0 ? 'ok' : node.databases.connected === 0 ? 'unreachable' : 'slow'
-    facts.append(make('span', { text: 'Databases' }), make('span', { 'data-status': tone, text: databases }))
+    const told = isLost ? { 'data-status': 'stale', text: 'not known' } : { 'data-status': tone, text: databases }
+    facts.append(make('span', { text: 'Databases' }), make('span', told))
   }
   const card = make('li', { class: 'panel node', 'data-id': node.id, 'data-status': status },
     make('button', {
@@ -33,7 +38,7 @@ const nodeCard = (node) => {
         drawNodes()
       },
     },
-    make('span', { class: 'node-top' }, make('span', { class: 'node-name', text: node.id }), pill(node.status)),
+    make('span', { class: 'node-top' }, make('span', { class: 'node-name', text: node.id }), pill(status)),
     facts,
     make('span', { class: 'node-more', text: isOpen ? 'Hide latencies' : 'Show latencies' })))
   if (isOpen) card.append(peerTable(node))
@@ -60,7 +65,7 @@ const drawNodes = () => {
   const found = nodes(report, get('region-filter').value, get('node-order').value)
   const elements = found.map((node) => {
     const isOpen = opened.has(node.id)
-    const key = JSON.stringify([{ ...node, uptime_seconds: node.uptime_seconds === null }, isOpen && report.pairs.map(({ age_seconds, ...pair }) => pair)])
+    const key = JSON.stringify([lost, { ...node, uptime_seconds: node.uptime_seconds === null }, isOpen && report.pairs.map(({ age_seconds, ...pair }) => pair)])
     let card = cards.get(node.id)
     if (card?.key !== key) card = { key, element: nodeCard(node) }
     if (node.uptime_seconds !== null) card.element.querySelector('.uptime').textContent = duration(node.uptime_seconds)
@@ -88,6 +93,17 @@ const drawRegions = () => {
     make('tbody', {}, ...names.map((from) => make('tr', {}, make('th', { scope: 'row', text: place(from) }), ...names.map((to) => cell(from, to))))))
 }
 
+// What is wrong with a node itself: it does not answer, or its databases do not.
+const failures = () => {
+  const item = (id, region, status, text) =>
+    make('li', { class: 'of-node' }, pill(status), make('span', { class: 'way' }, make('span', { class: 'mono', text: id }), ` (${region})`), make('span', { class: 'amount', text }))
+  if (lost) {
+    const region = report.nodes.find((node) => node.id === report.node)?.region
+    return [item(report.node, place(region), 'unreachable', 'The server does not answer')]
+  }
+  return databaseProblems(report).map(({ id, region, status, text }) => item(id, region, status, text))
+}
+
 const drawProblems = () => {
   const { shown, more } = problems(report, get('problem-order').value)
   const item = (pair) => {
@@ -96,7 +112,8 @@ const drawProblems = () => {
       make('span', { class: 'way' }, make('span', { class: 'mono', text: pair.from }), ` (${pair.fromRegion}) → `, make('span', { class: 'mono', text: pair.to }), ` (${pair.toRegion})`),
       make('span', { class: 'amount', text: amount }))
   }
-  const list = shown.length ? shown.map(item) : [make('li', { class: 'none', text: 'No slow, unreachable or stale connection between nodes.' })]
+  const found = [...failures(), ...shown.map(item)]
+  const list = found.length ? found : [make('li', { class: 'none', text: report.nodes.length === 1 ? 'None.' : 'No slow, unreachable or stale connection between nodes.' })]
   if (more > 0) list.push(make('li', { class: 'more', text: `+${more} more` }))
   get('problems').replaceChildren(...list)
 }
@@ -114,6 +131,13 @@ const draw = () => {
   const all = report.nodes.reduce((sum, { databases }) => sum + databases.connected + databases.failing, 0)
   const detail = [count(report.nodes.length, 'node'), count(regions, 'region'), all > 0 && `${count(all, 'database')} in use`].filter(Boolean)
   say(report.status, headline(report), detail.join(', '))
+  drawAll()
+}
+
+const drawAll = () => {
+  // Of one node there is nothing to compare, to sort or to look for.
+  const isAlone = report.nodes.length === 1
+  for (const part of ['region-section', 'node-controls', 'problem-controls']) get(part).hidden = isAlone
   drawNodes()
   drawRegions()
   drawProblems()
@@ -131,8 +155,11 @@ const look = async () => {
     if (!answer.ok) throw new Error(`The server answered ${answer.status}`)
     report = await answer.json()
     heard = Date.now()
+    lost = false
     draw()
   } catch {
+    lost = true
+    if (report) drawAll()
     say('unreachable', 'The server does not answer', 'What is shown below is what it last told.')
   }
   clock()

@@ -66,15 +66,18 @@ test('the form as a program', () => {
   const form = { ...DEFAULTS, host: 'http://localhost:4000', token: 'a"b', changes: true, table: "o'clock", filter: 'id=gt.0', select: ['id'], private: true, presence: true }
   assert.equal(toCode(form, true), `import { createClient } from '@supabase/supabase-js'
 
-const supabase = createClient("http://localhost:4000", "a\\"b")
-await supabase.realtime.setAuth(userToken)
+const supabase = createClient("http://localhost:4000", "a\\"b", { accessToken: async () => userToken })
+await supabase.realtime.setAuth()
 const channel = supabase.channel("room_a", {"config":{"private":true,"broadcast":{"self":true}}})
 
 channel
   .on('broadcast', { event: '*' }, (message) => console.log(message))
   .on('postgres_changes', {"event":"*","schema":"public","table":"o'clock","filter":"id=gt.0","select":["id"]}, (change) => console.log(change))
   .on('presence', { event: 'sync' }, () => console.log(channel.presenceState()))
-  .subscribe((status, error) => console.log(status, error))
+  .subscribe((status, error) => {
+    console.log(status, error)
+    if (status === 'SUBSCRIBED') channel.track({ name: 'somebody' })
+  })
 `)
   assert.ok(!toCode(DEFAULTS).includes('postgres_changes') && !toCode(DEFAULTS).includes('setAuth'))
 })

@@ -27,6 +27,10 @@ pub struct RelationCounters {
     pub compiled: Counter,
     /// Verdicts that the database was asked for.
     pub asked: Counter,
+    /// How often the database was asked.
+    pub rounds: Counter,
+    /// How long it took to answer, in microseconds, trying again included.
+    pub asked_micros: Counter,
     /// Rows that were withheld because the policies could not be evaluated.
     pub withheld: Counter,
     /// Compiled verdicts that the database was asked about too, and answered.

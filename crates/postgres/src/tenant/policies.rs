@@ -1,4 +1,4 @@
-//! What operators want to know of the policies of watched tables.
+//! What operators want to know of the policies of watched tables, and of live results.
 
 use tokio::{
     sync::oneshot,
@@ -7,7 +7,7 @@ use tokio::{
 
 use super::TenantDatabase;
 use crate::{
-    ConnectError, PolicyReport, policy_publication, pool, publication,
+    ConnectError, LiveResult, PolicyReport, policy_publication, pool, publication,
     visibility::compiled::{self, Watching},
     worker::Command,
 };
@@ -35,6 +35,18 @@ impl TenantDatabase {
         )
         .await
         .map_err(|error| ConnectError::from_code(error.code(), pool::describe(&error)))
+    }
+
+    /// The live results that are kept here, those in trouble first; none if nobody has asked for any, or if the worker does
+    /// not answer in time.
+    pub async fn live_results(&self) -> Vec<LiveResult> {
+        let asked = async {
+            let worker = self.inner.worker.get()?;
+            let (reply, answer) = oneshot::channel();
+            worker.send(Command::LiveResults(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        time::timeout(WORKER_LIMIT, asked).await.ok().flatten().unwrap_or_default()
     }
 
     /// Which tables are watched. `None`: nobody has watched any.

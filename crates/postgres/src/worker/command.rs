@@ -3,6 +3,7 @@
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use tokio::sync::oneshot;
 
+use super::state::LiveResult;
 use crate::{SubscribeRequest, subscribe::Checked, visibility::compiled::Watching};
 
 /// A request to the worker.
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Unsubscribe(ChannelId),
     /// Tell which tables are watched with which role.
     Watching(oneshot::Sender<Watching>),
+    /// Tell which live results are kept.
+    LiveResults(oneshot::Sender<Vec<LiveResult>>),
     /// End the session, because an operator says so.
     EndSession(oneshot::Sender<()>),
 }

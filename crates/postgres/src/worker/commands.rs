@@ -19,6 +19,9 @@ impl Worker {
             Command::Watching(reply) => {
                 let _ = reply.send(self.state.watching());
             }
+            Command::LiveResults(reply) => {
+                let _ = reply.send(self.state.live_results());
+            }
             Command::Refuse(request, reply) => {
                 // A later request counts.
                 if request.generation.is_current() {

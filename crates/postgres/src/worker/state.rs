@@ -55,6 +55,7 @@ use known::{Known, Watcher};
 use lanes::Aside;
 use latest::Latest;
 use live::Live;
+pub use live::LiveResult;
 pub(super) use living::Answer;
 use realtime_changes::{ChannelId, Engine, SubscribeRefusal, SubscriptionKey};
 use realtime_pgoutput::{Oid, TypeRegistry};

@@ -26,7 +26,7 @@ use crate::node::Node;
 /// Longest name of a flag or a bucket key, as its column has it.
 const MAX_NAME: usize = 255;
 
-const NO_STORE: &str = "There is no metadata database, so there are no feature flags.";
+const NO_STORE: &str = "There is no metadata database, so there are no feature flags. DB_ENC_KEY turns it on: see /docs/metadata.";
 
 /// `GET /admin/dashboard/flags`.
 pub async fn list(State(node): State<Arc<Node>>, page: Page) -> Response {
@@ -46,7 +46,12 @@ fn listed(page: &Page, flags: &[FeatureFlag]) -> Markup {
             h2 { "New flag" }
             (editor(page, None))
         }
-        @if flags.is_empty() { p.empty { "There are no feature flags." } }
+        @if flags.is_empty() {
+            p.empty {
+                "There are no feature flags. A flag is a name that is on or off for a share of the tenants. This server has none of "
+                "its own; those of Supabase Realtime are kept for it."
+            }
+        }
         @for flag in flags {
             section {
                 h2 { (flag.name) " " (state(flag.enabled, "enabled", "disabled")) }

@@ -9,6 +9,7 @@ use super::{
     Page, path_of,
     view::{
         self, Place,
+        chart::charts,
         parts::{facts, maybe, plain, table},
         units,
     },
@@ -16,18 +17,26 @@ use super::{
 use crate::{
     dashboard::BASE,
     node::Node,
-    operators::figures::{NodeFigures, Process, TenantFigures},
+    operators::{
+        figures::{NodeFigures, Process, TenantFigures},
+        history::{self, Measure, Series},
+        metrics::Gathered,
+    },
 };
 
 /// `GET /admin/dashboard/home`.
-pub async fn page(State(node): State<Arc<Node>>, page: Page) -> Markup {
+pub async fn page(
+    State(node): State<Arc<Node>>,
+    State(gathered): State<Arc<Gathered>>,
+    page: Page,
+) -> Markup {
     let figures = NodeFigures::of(&node).await;
-    let body = sections(&node.identity().id, &figures);
+    let body = sections(&node.identity().id, &figures, &gathered.history().node());
     view::followed(&page, Some(Place::Home), "Home", Some("home"), &body)
 }
 
-/// The figures of a node.
-pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
+/// The figures of a node, and its last hour.
+pub fn sections(id: &str, figures: &NodeFigures, series: &Series) -> Markup {
     let server = facts(&[
         ("Version", plain(&figures.version)),
         ("Node", plain(id)),
@@ -44,6 +53,7 @@ pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
     let runtime = &figures.runtime;
     html! {
         section { h2 { "Server" } (server) }
+        section { h2 { "The last hour" } (charts(series, history::moment(), Measure::ALL.into_iter())) }
         section { h2 { "Traffic" } (traffic) }
         section {
             h2 { "Process" }
@@ -58,7 +68,7 @@ pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
                 ("Workers", plain(runtime.workers)),
                 ("Busy now", plain(format!("{:.1} %", runtime.busy * 100.0))),
                 ("Tasks", plain(units::count(runtime.tasks as u64))),
-                ("Tasks without a worker", plain(units::count(runtime.queued as u64))),
+                ("Queued tasks", plain(units::count(runtime.queued as u64))),
             ]))
         }
         @if let Some(process) = &figures.process {
@@ -66,7 +76,7 @@ pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
                 h2 { "Host" }
                 (facts(&[
                     ("Load (1, 5, 15 min)", plain(process.load.map(|load| format!("{load:.2}")).join(", "))),
-                    ("Memory free to use", html! {
+                    ("Available memory", html! {
                         (units::bytes(process.host_memory.0)) " of " (units::bytes(process.host_memory.1))
                     }),
                 ]))
@@ -82,7 +92,13 @@ pub fn sections(id: &str, figures: &NodeFigures) -> Markup {
 /// What the process uses.
 fn usage(process: &Process, figures: &NodeFigures) -> Markup {
     facts(&[
-        ("CPU now", html! { (format!("{:.1} %", process.cpu_now * 100.0)) " of one of " (process.cpus) }),
+        (
+            "CPU now",
+            html! {
+                (format!("{:.0} %", process.cpu_now * 100.0)) " of one core ("
+                (process.cpus) @if process.cpus == 1 { " core)" } @else { " cores)" }
+            },
+        ),
         (
             "CPU time",
             html! {
@@ -91,7 +107,7 @@ fn usage(process: &Process, figures: &NodeFigures) -> Markup {
             },
         ),
         ("Memory", plain(units::bytes(process.resident))),
-        ("Memory at most", maybe(process.resident_peak.map(units::bytes))),
+        ("Peak memory", maybe(process.resident_peak.map(units::bytes))),
         (
             "File descriptors",
             html! {

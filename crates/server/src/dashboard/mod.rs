@@ -1,7 +1,7 @@
 //! The dashboard of operators, under `/admin/dashboard` (http_and_ops 3.1).
 //!
-//! The server writes the pages; they need no script. Figures are collected when a page is opened; nothing runs
-//! otherwise.
+//! The server writes the pages; they need no script. Figures are collected when a page is opened. Only the samples of the
+//! charts are taken in any case.
 
 mod access;
 mod address;
@@ -40,6 +40,7 @@ pub fn router(node: &Arc<Node>) -> Router<Web> {
         .route("/nodes/{id}", get(nodes::show))
         .route("/tenants", get(tenants::list))
         .route("/tenants/{external_id}", get(tenants::show))
+        .route("/tenants/{external_id}/activity", get(tenants::activity::show))
         .route("/tenants/{external_id}/schema", get(tenants::schema::show).post(tenants::schema::apply))
         .route("/tenants/{external_id}/doctor", get(tenants::doctor::show))
         .route("/tenants/{external_id}/policies", get(tenants::policies::show))

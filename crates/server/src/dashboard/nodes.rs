@@ -24,6 +24,8 @@ use crate::{
     operators::{
         ask::{PATIENCE, Question, ask_one, ask_others},
         figures::NodeFigures,
+        history::Series,
+        metrics::Gathered,
     },
 };
 
@@ -59,7 +61,14 @@ pub async fn list(State(node): State<Arc<Node>>, page: Page) -> Markup {
     ];
     let body = html! {
         section { (table("Nodes", &heads, &rows, "There are no nodes.")) }
-        p { a href="/status" { "Latencies between nodes" } }
+        @if node.cluster().is_none() {
+            p.dim {
+                "This node serves alone. Nodes with the same " code { "NATS_URL" } " find each other. "
+                a href="/docs/cluster" { "Many nodes" }
+            }
+        } @else {
+            p { a href="/status" { "Latencies between nodes" } }
+        }
     };
     view::followed(&page, Some(Place::Nodes), "Nodes", Some("nodes"), &body)
 }
@@ -134,15 +143,25 @@ fn row(node: &Shown) -> Vec<Markup> {
 }
 
 /// `GET /admin/dashboard/nodes/{id}`.
-pub async fn show(State(node): State<Arc<Node>>, page: Page, Path(id): Path<String>) -> Response {
+pub async fn show(
+    State(node): State<Arc<Node>>,
+    State(gathered): State<Arc<Gathered>>,
+    page: Page,
+    Path(id): Path<String>,
+) -> Response {
     let title = format!("Node {id}");
     let path = format!("nodes/{id}");
     let body = if id == node.identity().id {
-        home::sections(&id, &NodeFigures::of(&node).await)
+        home::sections(&id, &NodeFigures::of(&node).await, &gathered.history().node())
     } else {
         match ask_one::<NodeFigures>(&node, &id, &Question::Figures, PATIENCE).await {
             None => return failure::page(&page, StatusCode::NOT_FOUND, "Node", "Node not found"),
-            Some((_, Ok(figures))) => home::sections(&id, &figures),
+            Some((_, Ok(figures))) => {
+                // A node of another release may not know the question: it is shown without charts.
+                let series = ask_one::<Series>(&node, &id, &Question::History(None), PATIENCE).await;
+                let series = series.and_then(|(_, series)| series.ok()).unwrap_or_default();
+                home::sections(&id, &figures, &series)
+            }
             Some((node, Err(error))) => html! {
                 p { (contact(&node)) }
                 (notice(false, format!("{} does not answer: {error}", node.name)))

@@ -74,7 +74,10 @@ fn order(text: &str) -> Option<Order> {
 
 fn whole(node: &Node, page: &Page, statement: &str, result: &Markup) -> Markup {
     let body = if source::directory(node).is_none() {
-        html! { p.dim { "There is no metadata database that could be asked." } }
+        html! { p.dim {
+            "There is no metadata database that could be asked. Tenants are those of the configuration. "
+            code { "DB_ENC_KEY" } " turns the metadata database on. " a href="/docs/metadata" { "The metadata database" }
+        } }
     } else {
         html! {
             section {

@@ -1,17 +1,18 @@
-//! The Inspector and the status page (http_and_ops 4).
+//! The Inspector, the status page (http_and_ops 4) and the documentation.
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     body::Body,
-    extract::{Path, RawQuery, Request, State},
+    extract::{Path, Query, RawQuery, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use realtime_pages::{CONTENT_SECURITY_POLICY, files};
+use realtime_pages::{CONTENT_SECURITY_POLICY, DOCS_SECURITY_POLICY, Page, docs, files};
+use serde::Deserialize;
 
 use crate::{
     answers::{JSON, not_found, text},
@@ -33,11 +34,30 @@ pub fn routes() -> Router<Web> {
         .route("/inspector/new", get(moved))
         .route("/status", get(status_page))
         .route("/status.json", get(status_report))
+        .merge(documentation())
         .route("/assets/{tag}/{*path}", get(asset))
         .route("/favicon.svg", get(|headers: HeaderMap| async move { root_file("favicon.svg", &headers) }))
         .route("/robots.txt", get(|headers: HeaderMap| async move { root_file("robots.txt", &headers) }))
         .route("/worker.js", get(|headers: HeaderMap| async move { root_file("worker.js", &headers) }))
         .layer(middleware::map_response(protect))
+}
+
+/// The routes of the documentation.
+fn documentation() -> Router<Web> {
+    Router::new()
+        .route("/docs", get(index))
+        .route("/docs/", get(index))
+        .route("/docs/search", get(search))
+        .route("/docs/images/{name}", get(picture))
+        .route("/docs/{*address}", get(document))
+        .layer(middleware::map_response(let_search))
+}
+
+/// What the documentation may do in a browser.
+async fn let_search(mut response: Response) -> Response {
+    let policy = HeaderValue::from_static(DOCS_SECURITY_POLICY);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
 }
 
 /// Lets pages of other servers read why a handshake was refused. Browsers tell them nothing else.
@@ -60,19 +80,60 @@ async fn protect(mut response: Response) -> Response {
         (header::X_FRAME_OPTIONS, "DENY"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
 
 async fn inspector(State(status): State<Arc<Status>>, headers: HeaderMap) -> Response {
-    let page = &status.site().inspector;
-    cached(&headers, &page.etag, ASK, "text/html; charset=utf-8", || page.html.clone().into())
+    html(&headers, status.site().inspector.clone())
 }
 
 async fn status_page(State(status): State<Arc<Status>>, headers: HeaderMap) -> Response {
-    let page = &status.site().status;
-    cached(&headers, &page.etag, ASK, "text/html; charset=utf-8", || page.html.clone().into())
+    html(&headers, status.site().status.clone())
+}
+
+async fn index(State(status): State<Arc<Status>>, request: Request) -> Response {
+    match status.site().document("") {
+        Some(page) => html(request.headers(), page),
+        None => not_found(request).await,
+    }
+}
+
+async fn document(
+    State(status): State<Arc<Status>>,
+    Path(address): Path<String>,
+    request: Request,
+) -> Response {
+    match status.site().document(&address) {
+        Some(page) => html(request.headers(), page),
+        None => not_found(request).await,
+    }
+}
+
+/// The query of a search.
+#[derive(Debug, Default, Deserialize)]
+struct Sought {
+    #[serde(default)]
+    q: String,
+}
+
+async fn search(
+    State(status): State<Arc<Status>>,
+    Query(sought): Query<Sought>,
+    headers: HeaderMap,
+) -> Response {
+    html(&headers, status.site().search(&sought.q))
+}
+
+/// A picture of the documentation.
+async fn picture(Path(name): Path<String>, request: Request) -> Response {
+    let Some(bytes) = docs::image(&name) else { return not_found(request).await };
+    cached(request.headers(), &files::etag(bytes), ASK, "image/png", || bytes.into())
+}
+
+fn html(headers: &HeaderMap, page: Page) -> Response {
+    cached(headers, &page.etag, ASK, "text/html; charset=utf-8", || page.html.into())
 }
 
 /// The report of the status page. Anyone may read it; it names no tenant.

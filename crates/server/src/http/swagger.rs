@@ -7,14 +7,14 @@ use std::{
 
 use axum::{
     Router,
-    extract::Path,
+    extract::{Path, State},
     response::{IntoResponse, Response},
     routing::get,
 };
 use http::{HeaderMap, StatusCode, header};
 use utoipa_swagger_ui::Config;
 
-use crate::answers;
+use crate::{answers, operators::status::Status, web::Web};
 
 /// For the files. They change only with the version of the server.
 const CACHE: (header::HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=3600");
@@ -26,24 +26,6 @@ const POLICY: (header::HeaderName, &str) = (
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-const PAGE: &str = r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Swagger UI - Realtime</title>
-<link rel="stylesheet" href="swaggerui/swagger-ui.css">
-<link rel="icon" type="image/png" href="swaggerui/favicon-32x32.png">
-</head>
-<body>
-<noscript>Swagger UI needs JavaScript. The document itself is at <a href="api/openapi">api/openapi</a>.</noscript>
-<div id="swagger-ui"></div>
-<script src="swaggerui/swagger-ui-bundle.js"></script>
-<script src="swaggerui/start.js"></script>
-</body>
-</html>
-"#;
-
 /// `validatorUrl`: the document must not be sent to anyone else.
 const START: &str = "SwaggerUIBundle({ url: 'api/openapi', dom_id: '#swagger-ui', deepLinking: true, \
                      validatorUrl: null, tryItOutEnabled: true, persistAuthorization: false });\n";
@@ -52,12 +34,13 @@ const START: &str = "SwaggerUIBundle({ url: 'api/openapi', dom_id: '#swagger-ui'
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/api/openapi")));
 
 /// The page and its files.
-pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub fn router() -> Router<Web> {
     Router::new().route("/swaggerui", get(page)).route("/swaggerui/{file}", get(file))
 }
 
-async fn page() -> Response {
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), POLICY], PAGE).into_response()
+async fn page(State(status): State<Arc<Status>>) -> Response {
+    let html = status.site().swagger.html.clone();
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), POLICY], html).into_response()
 }
 
 async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {

@@ -15,7 +15,7 @@ use realtime_channels::{
     tenant_runtime::{Clock, TenantRuntime},
 };
 use realtime_cluster::Cluster;
-use realtime_hub::{Hub, Memory};
+use realtime_hub::{Hub, Memory, RoomFigures};
 use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
 use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
 use tokio::{sync::Semaphore, time::Instant};
@@ -292,6 +292,12 @@ impl Node {
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         self.settings.region.as_deref()
+    }
+
+    /// The rooms of a tenant with most members and most messages, in no order.
+    #[must_use]
+    pub fn busiest_rooms(&self, external_id: &str, most: usize) -> Vec<RoomFigures> {
+        self.hub.busiest(external_id, most)
     }
 
     /// Number of rooms with members on this node.

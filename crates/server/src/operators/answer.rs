@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use realtime_cluster::Answerer;
 
 use super::{
+    activity::Activity,
     ask::{Question, json},
     figures::NodeFigures,
     metrics::Gathered,
@@ -40,6 +41,9 @@ async fn answer(gathered: &Arc<Gathered>, question: Question) -> Option<Bytes> {
         Question::Metrics => gathered.own_compressed().await.ok(),
         Question::Figures => json(&NodeFigures::of(node).await),
         Question::Tenant(external_id) => json(&tenants::here(node, &external_id).await),
+        Question::History(None) => json(&gathered.history().node()),
+        Question::History(Some(external_id)) => json(&gathered.history().tenant(&external_id)),
+        Question::Activity(external_id) => json(&Activity::here(node, &external_id).await),
         Question::EndDatabase(external_id) => json(&tenants::end_database_here(node, &external_id).await),
         Question::EndReplication(external_id) => {
             json(&tenants::end_replication_here(node, &external_id).await)

@@ -39,6 +39,10 @@ pub enum Question {
     Figures,
     /// What runs there for a tenant: [`TenantThere`](super::tenants::TenantThere), or null.
     Tenant(String),
+    /// What it did during the last hour: [`Series`](super::history::Series), of all, or of a tenant.
+    History(Option<String>),
+    /// What happens there in a tenant: [`Activity`](super::activity::Activity).
+    Activity(String),
     /// End the tenant's connections to its database. The answer: whether there were any.
     EndDatabase(String),
     /// End the tenant's replication session. The answer: whether there was one.

@@ -99,6 +99,11 @@ fn figures(before: Duration, elapsed: f64) -> ProcResult<Process> {
     })
 }
 
+/// CPU time since the start, and the memory in use, in bytes.
+pub fn usage() -> ProcResult<(Duration, u64)> {
+    Ok((cpu_time()?, Proc::myself()?.stat()?.rss_bytes().get()))
+}
+
 /// User and system time of all threads.
 fn cpu_time() -> ProcResult<Duration> {
     let stat = Proc::myself()?.stat()?;

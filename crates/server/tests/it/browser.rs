@@ -140,6 +140,14 @@ async fn the_status_page() -> Result<()> {
     .await
 }
 
+/// The documentation is read, searched and linked within; Swagger UI follows the theme. Nothing comes from elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documentation() -> Result<()> {
+    let (server, _db) = server().await?;
+    let url = format!("http://localhost:{}", server.port());
+    scenario("docs.mjs", &[&url], async |asked| anyhow::bail!("{asked}")).await
+}
+
 /// Pages, their files, old addresses, caching and protection over plain HTTP (http_and_ops 56)
 #[tokio::test]
 async fn pages_over_http() -> Result<()> {
@@ -147,7 +155,7 @@ async fn pages_over_http() -> Result<()> {
     let get = async |path: &str, headers: &[(&str, &str)]| server.http("GET", path, headers, b"").await;
     let page = get("/", &[]).await?;
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
-    assert!(page.body.contains("Inspector - Supabase Realtime"));
+    assert!(page.body.contains("Inspector - Realtime"));
     assert!(page.header("content-security-policy").contains("script-src 'self'; style-src 'self'"));
     assert_eq!(
         (page.header("referrer-policy"), page.header("x-content-type-options")),
@@ -192,6 +200,30 @@ async fn pages_over_http() -> Result<()> {
         let file = get(path, &[]).await?;
         assert_eq!((file.status, file.header("content-type")), (200, kind), "{path}");
     }
+
+    let docs = get("/docs/quick-start", &[]).await?;
+    assert_eq!((docs.status, docs.header("content-type")), (200, "text/html; charset=utf-8"));
+    assert!(docs.header("content-security-policy").contains("form-action 'self'"));
+    assert_eq!(docs.header("x-content-type-options"), "nosniff");
+    let again = get("/docs/quick-start", &[("If-None-Match", docs.header("etag"))]).await?;
+    assert_eq!(again.status, 304);
+    for (path, status) in [
+        ("/docs", 200),
+        ("/docs/", 200),
+        ("/docs/quick-start.md", 200),
+        ("/docs/examples/shared-list", 200),
+        ("/docs/images/dashboard.png", 200),
+        ("/docs/search", 200),
+        ("/docs/search?q=%3Cscript%3E%ff", 200),
+        ("/docs/nothing", 404),
+        ("/docs/images/nothing.png", 404),
+        ("/docs/images/..%2F..%2FCargo.toml", 404),
+        ("/docs/../Cargo.toml", 404),
+    ] {
+        assert_eq!(get(path, &[]).await?.status, status, "{path}");
+    }
+    let long = get(&format!("/docs/search?q={}", "a+".repeat(2_000)), &[]).await?;
+    assert!(long.status == 200 && long.body.len() < 100_000, "{} {}", long.status, long.body.len());
 
     assert!(get("/status", &[]).await?.body.contains("Realtime Cluster Health"));
     let report = get("/status.json", &[]).await?;

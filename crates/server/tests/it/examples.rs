@@ -3,14 +3,15 @@
 use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, token};
+use realtime_testkit::{PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, free_port, token};
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
     time,
 };
 
-use crate::BINARY;
+use crate::{BINARY, browser::scenario};
 
 /// Somebody in the chat of `examples/node-js`.
 struct Person {
@@ -88,4 +89,56 @@ async fn the_chat_in_the_terminal() -> Result<()> {
     grace.leaves().await?;
     ada.sees("* grace has left").await?;
     ada.leaves().await
+}
+
+/// Two people share a list that a third does not see, also after the server was away and after one was removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shared_list() -> Result<()> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/shared-list");
+    ensure!(dir.join("node_modules").exists(), "run `npm ci` in examples/shared-list, or scripts/test");
+    let db = TestDb::with_fixture_a().await?;
+    let port = free_port()?;
+    let options = ServerOptions::default().env("PORT", &port.to_string());
+    let mut server = Some(Server::start(BINARY, &db, options.clone()).await?);
+    // The server makes the schema of private channels when the database is first used.
+    let mut socket = server.as_ref().context("server")?.socket(Version::V2, "anon").await?;
+    socket.watch("realtime:any", json!([{"schema": "public"}])).await?;
+    let env = db.env().await?;
+    let value = |name: &str| {
+        let found = env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        found.with_context(|| format!("no {name}"))
+    };
+    let password = value("DB_PASSWORD")?;
+    let database = format!(
+        "postgresql://{}:{password}@{}:{}/{}",
+        value("DB_USER")?,
+        value("DB_HOST")?,
+        value("DB_PORT")?,
+        value("DB_NAME")?
+    );
+    let own_port = free_port()?;
+    let mut backend = Command::new("node")
+        .current_dir(&dir)
+        .arg("server.mjs")
+        .env("DATABASE", database)
+        .env("TOKEN", token("anon"))
+        .env("API_JWT_SECRET", SECRET)
+        .env("URL", format!("http://localhost:{port}"))
+        .env("PORT", own_port.to_string())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(backend.stdout.take().context("stdout")?).lines();
+    let line = time::timeout(PATIENCE, lines.next_line()).await??.context("the backend has ended")?;
+    scenario("shared-list.mjs", &[&line], async |asked| {
+        if let Some(statements) = asked["sql"].as_str() {
+            db.sql(statements).await
+        } else if asked["start"] == true {
+            server = Some(Server::start(BINARY, &db, options.clone()).await?);
+            Ok(())
+        } else {
+            server.take().context("no server")?.stop().await
+        }
+    })
+    .await
 }

@@ -1,4 +1,5 @@
-//! `docs/quick-start.md`, followed to the letter: its programs, its commands, and what it says they show.
+//! `docs/quick-start.md` and `docs/python.md`, followed to the letter: their programs, their commands, and what they say
+//! these show. The functions of `docs/building-an-app.md`, in an application.
 
 use std::{
     collections::HashMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, sync::Arc,
@@ -16,6 +17,8 @@ use tokio::{
 use crate::BINARY;
 
 const PAGE: &str = include_str!("../../../../docs/quick-start.md");
+const PYTHON: &str = include_str!("../../../../docs/python.md");
+const APP: &str = include_str!("../../../../docs/building-an-app.md");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// A fenced block: the words after the fence, and the text.
@@ -62,9 +65,12 @@ impl Reader {
 
     /// A line that starts a program runs beside all that follows.
     async fn shell(&mut self, line: &str) -> Result<()> {
-        let Some((before, after)) = line.split_once("node ") else { return self.run(line).await };
+        let of = |program: &'static str| Some((program, line.split_once(&format!("{program} "))?));
+        let Some((program, (before, after))) = of("node").or_else(|| of("python")) else {
+            return self.run(line).await;
+        };
         let name = after.split(' ').next().unwrap_or_default();
-        let line = format!("{before} exec node {after}");
+        let line = format!("{before} exec {program} {after}");
         let mut child = self.command(&line).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("stdout")?;
         self.programs.insert(name.to_owned(), BufReader::new(output).lines());
@@ -92,7 +98,7 @@ impl Reader {
 
     async fn follow(&mut self, block: &Block) -> Result<()> {
         match block.kind.as_str() {
-            "js" => Ok(fs::write(self.folder.path().join(&block.label), &block.text)?),
+            "js" | "python" => Ok(fs::write(self.folder.path().join(&block.label), &block.text)?),
             "sql" => {
                 fs::write(self.folder.path().join("block.sql"), &block.text)?;
                 self.run(r#"psql "$DATABASE" --set ON_ERROR_STOP=1 --file block.sql"#).await
@@ -165,25 +171,95 @@ async fn dev_starts_its_postgresql_again() -> Result<()> {
 
 #[tokio::test]
 async fn the_page_is_true() -> Result<()> {
+    follow_page(PAGE).await
+}
+
+#[tokio::test]
+async fn the_page_for_python_is_true() -> Result<()> {
+    follow_page(PYTHON).await
+}
+
+/// Somebody who starts `realtime dev`, and what its end takes.
+async fn reader() -> Result<(Reader, Child, tempfile::TempDir)> {
     let modules = Path::new(ROOT).join("clients/js/node_modules");
     ensure!(modules.exists(), "run `npm ci` in clients/js, or scripts/test");
+    let python = Path::new(ROOT).join("clients/python/.venv/bin");
+    ensure!(python.exists(), "make clients/python/.venv from requirements.txt, or run scripts/test");
     let data = tempfile::tempdir()?;
     // PostgreSQL may run as another user.
     fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755))?;
-    let (mut server, mut env, _) = dev(&data.path().join("dev")).await?;
+    let (server, mut env, _) = dev(&data.path().join("dev")).await?;
     let binaries = Path::new(BINARY).parent().context("no folder")?.display().to_string();
-    env.insert("PATH", format!("{binaries}:{}", std::env::var("PATH")?));
+    env.insert("PATH", format!("{binaries}:{}:{}", python.display(), std::env::var("PATH")?));
     let folder = tempfile::tempdir()?;
     std::os::unix::fs::symlink(modules, folder.path().join("node_modules"))?;
-    let mut reader =
-        Reader { folder, env, programs: HashMap::new(), children: Vec::new(), last: String::new() };
-    for (number, block) in blocks(PAGE).iter().enumerate() {
-        let block_name = || format!("block {number}: {}", block.text);
-        reader.follow(block).await.with_context(block_name)?;
-    }
-    // So that it takes its PostgreSQL with it.
+    let reader = Reader { folder, env, programs: HashMap::new(), children: Vec::new(), last: String::new() };
+    Ok((reader, server, data))
+}
+
+/// Stops the server, so that it takes its PostgreSQL with it.
+async fn stop(mut server: Child) -> Result<()> {
     let pid = server.id().context("it ended")?;
     Command::new("kill").args(["-INT", &pid.to_string()]).status().await?;
     time::timeout(PATIENCE, server.wait()).await??;
     Ok(())
+}
+
+async fn follow_page(page: &str) -> Result<()> {
+    let (mut reader, server, _data) = reader().await?;
+    for (number, block) in blocks(page).iter().enumerate() {
+        let block_name = || format!("block {number}: {}", block.text);
+        reader.follow(block).await.with_context(block_name)?;
+    }
+    stop(server).await
+}
+
+/// An application with `connect` and `follow` of the page. `realtime token` stands for its backend.
+const APPLICATION: &str = r#"
+import { execFileSync } from 'node:child_process'
+import ws from 'ws'
+import { connect } from './app.mjs'
+import { follow } from './rows.mjs'
+
+const run = (program, ...rest) => execFileSync(program, rest).toString().trim()
+globalThis.fetch = async () => {
+  const token = run('realtime', 'token', '--role', 'anon', '--expires-in', '70s')
+  return { ok: true, json: async () => ({ token, expires: Date.now() + 70_000 }) }
+}
+const supabase = connect(process.env.URL, process.env.TOKEN, { realtime: { transport: ws } })
+follow(supabase, 'todos', {
+  watch: { table: 'todos' },
+  read: async () => JSON.parse(run('psql', process.env.DATABASE, '-tAc', "select coalesce(json_agg(todos order by id), '[]') from todos")),
+  changed: (rows) => console.log('rows:', rows.map(({ task }) => task).join(', ')),
+  problem: (text) => console.error(text),
+})
+"#;
+
+/// The list of `follow` is right after changes, and after the server has lost its database.
+#[tokio::test]
+async fn the_functions_for_applications_work() -> Result<()> {
+    let (mut reader, server, _data) = reader().await?;
+    for block in blocks(APP).iter().filter(|block| block.kind == "js" && !block.label.is_empty()) {
+        reader.follow(block).await?;
+    }
+    fs::write(reader.folder.path().join("application.mjs"), APPLICATION)?;
+    reader.shell("node application.mjs").await?;
+    let mut sees = async |expected: &str, statement: &str| -> Result<()> {
+        let lines = reader.programs.get_mut("application.mjs").context("it was not started")?;
+        loop {
+            let line =
+                time::timeout(PATIENCE, lines.next_line()).await.with_context(|| expected.to_owned())??;
+            if line.context("the application ended")?.trim_end() == expected {
+                break;
+            }
+        }
+        reader.run(&format!("psql \"$DATABASE\" -c \"{statement}\"")).await
+    };
+    sees("rows:", "insert into todos (task) values ('one')").await?;
+    let lost = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'realtime%'";
+    sees("rows: one", &format!("{lost}; insert into todos (task) values ('two')")).await?;
+    sees("rows: one, two", "delete from todos where task = 'one'").await?;
+    sees("rows: two", "delete from todos").await?;
+    sees("rows:", "select").await?;
+    stop(server).await
 }

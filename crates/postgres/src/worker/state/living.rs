@@ -11,7 +11,7 @@ use super::{
     beside::Late,
     failed::Failed,
     lanes,
-    live::{Binding, Event},
+    live::{Binding, Event, LiveResult},
     self_check,
 };
 use crate::{SubscribeRequest, catalog, live, live_settings, pool, request::Found};
@@ -53,6 +53,11 @@ impl State {
     /// The worker ends. What clients have goes to the next handle of the database, if there is one.
     pub(in crate::worker) async fn hand_over_live(&mut self) {
         self.live.hand_over().await;
+    }
+
+    /// Which results are kept, for operators.
+    pub(in crate::worker) fn live_results(&self) -> Vec<LiveResult> {
+        self.live.report()
     }
 
     /// Begins to read the results that are due.

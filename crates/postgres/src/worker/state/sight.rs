@@ -104,7 +104,10 @@ impl State {
             parties,
             shares_plans: self.shares_plans,
         };
-        let verdicts = if inquiry.parties.is_empty() { Vec::new() } else { self.verdicts(&inquiry).await };
+        let begun = Instant::now();
+        let is_asked = !inquiry.parties.is_empty();
+        let verdicts = if is_asked { self.verdicts(&inquiry).await } else { Vec::new() };
+        let took = begun.elapsed();
         let asked: u64 = inquiry.parties.iter().map(|asked| asked.rows.len() as u64).sum();
         let mut kept_back = 0;
         let sights = self.sights(oid, &inquiry, &verdicts);
@@ -132,6 +135,10 @@ impl State {
         }
         if let Some(known) = self.known.get(&oid) {
             known.counters.asked.add(asked);
+            if is_asked {
+                known.counters.rounds.add(1);
+                known.counters.asked_micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            }
             known.counters.withheld.add(kept_back);
         }
         for (id, channels) in withheld {

@@ -37,6 +37,10 @@ const FAILURES: u32 = 10;
 /// Time after which one failed login is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(6);
 
+/// What somebody sees who gives up logging in. It does not tell whether the settings are set.
+const UNAUTHORIZED: &str = "Unauthorized\n\nThe name and the password are those of the settings DASHBOARD_USER and \
+    DASHBOARD_PASSWORD of the server.\nWhere one of them is not set it is drawn at each start, so nobody gets in.\n";
+
 /// Largest form, in bytes: a statement for the SQL inspector.
 const MAX_FORM: usize = 128 * 1024;
 
@@ -84,7 +88,7 @@ impl Failure {
         match self {
             Self::Unknown => {
                 let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"Application\"")];
-                (StatusCode::UNAUTHORIZED, challenge, "Unauthorized").into_response()
+                (StatusCode::UNAUTHORIZED, challenge, UNAUTHORIZED).into_response()
             }
             Self::Barred(wait) => {
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -83,6 +83,21 @@ fn of_configuration(tenant: &Tenant) -> Markup {
     ])
 }
 
+/// The limits as they count, with the defaults where nothing is set.
+pub fn limits(tenant: &Tenant) -> Markup {
+    let limits = &tenant.limits;
+    let (calls, window) = limits.client_presence();
+    facts(&[
+        ("Users", plain(limits.max_concurrent_users)),
+        ("Channels of a socket", plain(limits.max_channels_per_client)),
+        ("Joins per second", plain(limits.max_joins_per_second)),
+        ("Events per second", plain(limits.max_events_per_second)),
+        ("Presence messages per second", plain(limits.max_presence_events_per_second)),
+        ("Presence calls of a channel", plain(format!("{calls} in {} s", window.as_secs_f64()))),
+        ("Size of a message", plain(format!("{} kB", limits.max_payload_size_in_kb))),
+    ])
+}
+
 /// Whether there is a secret, and how it is kept.
 fn secret(secret: Option<&Ciphertext>) -> Markup {
     plain(match secret {

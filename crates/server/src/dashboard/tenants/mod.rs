@@ -1,6 +1,7 @@
 //! Tenants: all of them, one of them, and what can be done about it.
 
 mod actions;
+pub mod activity;
 mod database;
 pub mod doctor;
 mod fields;
@@ -77,7 +78,10 @@ pub async fn list(State(node): State<Arc<Node>>, page: Page, Query(search): Quer
     let heads = ["Name", "For people", "State", "Private only", "Users here", "Sockets here"];
     let body = html! {
         @if source::directory(&node).is_none() {
-            p.dim { "There is no metadata database: these are the tenants of the configuration." }
+            p.dim {
+                "There is no metadata database: these are the tenants of the configuration. "
+                a href="/docs/metadata" { "Tenants in a database" }
+            }
         }
         section {
             div.forms {
@@ -142,7 +146,16 @@ pub async fn show(
     let running = runtime::section(&node, &page, &known).await;
     let body = html! {
         @if let Some(text) = actions::told(&done.done) { (notice(true, text)) }
+        p.links {
+            a href=(format!("{BASE}/{path}/activity")) { "Activity: charts, channels, live results, notices" }
+            a href=(format!("{BASE}/{path}/doctor")) { "What is wrong, and what mends it" }
+            a href=(format!("{BASE}/{path}/policies")) { "Policies of published tables" }
+            a href=(format!("{BASE}/{path}/schema")) { "Schema and migrations" }
+        }
         section { h2 { "Running" } (running) }
+        @if let Ok(tenant) = &served {
+            section { h2 { "Limits in force" } (fields::limits(tenant)) }
+        }
         section { h2 { "Settings" } (fields::settings(&known)) }
         @if let Known::Record(record) = &known {
             @for extension in &record.extensions {
@@ -152,9 +165,6 @@ pub async fn show(
         section {
             h2 { "Database" }
             (database)
-            p { a href=(format!("{BASE}/{path}/doctor")) { "What is wrong, and what mends it" } }
-            p { a href=(format!("{BASE}/{path}/policies")) { "Policies of published tables" } }
-            p { a href=(format!("{BASE}/{path}/schema")) { "Schema and migrations" } }
         }
         section { h2 { "Feature flags" } (flags) }
     };

@@ -1,5 +1,6 @@
 //! The common parts of all pages.
 
+pub mod chart;
 pub mod parts;
 pub mod units;
 
@@ -60,7 +61,8 @@ pub fn followed(page: &Page, place: Option<Place>, title: &str, path: Option<&st
                     span { "Realtime " span.mono { (env!("CARGO_PKG_VERSION")) } }
                     a href="/status" { "Status" }
                     a href="/" { "Inspector" }
-                    a href="/swaggerui" { "API" }
+                    a href="/docs" { "Docs" }
+                    a href="/swaggerui" { "HTTP API" }
                 }
             }
         }

@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     node::Node,
-    operators::ask::{ASKED_AT_ONCE, Question, compress, decompress, missing, put},
+    operators::{
+        ask::{ASKED_AT_ONCE, Question, compress, decompress, missing, put},
+        history::History,
+    },
 };
 
 /// Largest answer. Beyond it the remaining nodes are left out. The answer is held in memory, and scrapers have limits
@@ -54,19 +57,26 @@ pub struct Gathered {
     node: Arc<Node>,
     host: Host,
     texts: Mutex<HashMap<Whose, Text>>,
+    history: Arc<History>,
 }
 
 impl Gathered {
     /// Gathers for a node.
     #[must_use]
     pub fn new(node: Arc<Node>) -> Self {
-        Self { node, host: Host::default(), texts: Mutex::default() }
+        Self { node, host: Host::default(), texts: Mutex::default(), history: Arc::default() }
     }
 
     /// The node.
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// What this node did during the last hour.
+    #[must_use]
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     /// The metrics of this node as text.

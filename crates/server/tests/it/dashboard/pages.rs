@@ -1,8 +1,9 @@
 //! What the pages show, and what they do.
 
-use anyhow::Result;
-use realtime_testkit::{Server, TestDb, Version};
+use anyhow::{Result, ensure};
+use realtime_testkit::{PATIENCE, Server, TestDb, Version};
 use serde_json::json;
+use tokio::time;
 
 use super::{Operator, options, text};
 use crate::BINARY;
@@ -17,11 +18,25 @@ async fn the_tenant_of_the_configuration() -> Result<()> {
     let mut ann = Operator::new(&server);
 
     let home = text(&ann.get("/home").await?.body);
-    for part in ["Region eu-central-1", "Tenants in use 1", "Sockets 1", "Rooms 1", "Threads", "Tasks"] {
+    for part in [
+        "Region eu-central-1",
+        "Tenants in use 1",
+        "Sockets 1",
+        "Rooms 1",
+        "Threads",
+        "Tasks",
+        "Queued tasks",
+        "Peak memory",
+        "Available memory",
+        "% of one core (",
+    ] {
         assert!(home.contains(part), "{part}: {home}");
     }
     let nodes = text(&ann.get("/nodes").await?.body);
-    assert!(nodes.contains("eu-central-1 serves this page"), "{nodes}");
+    assert!(
+        nodes.contains("eu-central-1 serves this page") && nodes.contains("This node serves alone."),
+        "{nodes}"
+    );
     let list = text(&ann.get("/tenants?search=REALTIME").await?.body);
     assert!(list.contains("1 of 1") && list.contains("realtime-dev – served no 1 1"), "{list}");
     assert!(text(&ann.get("/tenants?search=zzz").await?.body).contains("0 of 1"));
@@ -46,6 +61,7 @@ async fn the_tenant_of_the_configuration() -> Result<()> {
         "PostgreSQL version PostgreSQL",
         "Addresses of db_host 127.0.0.1",
         "There is no metadata database",
+        "Presence calls of a channel 5 in 30 s",
     ] {
         assert!(tenant.contains(part), "{part}: {tenant}");
     }
@@ -73,6 +89,67 @@ async fn the_tenant_of_the_configuration() -> Result<()> {
     {
         assert!(text(&ann.get(path).await?.body).contains(says), "{path}");
     }
+    Ok(())
+}
+
+/// A page, once it shows what it should.
+async fn shows(ann: &mut Operator<'_>, path: &str, fits: impl Fn(&str) -> bool) -> Result<String> {
+    let limit = time::Instant::now() + PATIENCE;
+    loop {
+        let body = ann.get(path).await?.body;
+        if fits(&body) {
+            return Ok(body);
+        }
+        ensure!(time::Instant::now() < limit, "{}", text(&body));
+        time::sleep(time::Duration::from_millis(200)).await;
+    }
+}
+
+/// Charts of the last hour; channels, live results, the time of policies and notices of a tenant.
+#[tokio::test]
+async fn the_activity_of_a_tenant() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    db.sql(
+        "create table public.slow (id int primary key, t text); grant select on public.slow to authenticated;
+         alter table public.slow enable row level security;
+         create function public.checked(n int) returns boolean language plpgsql as
+           $$ begin execute 'select ' || n; return true; end $$;
+         create policy p on public.slow for select to authenticated using (public.checked(id));
+         alter publication supabase_realtime add table public.slow;",
+    )
+    .await?;
+    let server = Server::start(BINARY, &db, options()).await?;
+    let mut ann = Operator::new(&server);
+    let path = "/tenants/realtime-dev/activity";
+    let idle = text(&ann.get(path).await?.body);
+    assert!(idle.contains("No channel has members.") && idle.contains("Nobody has live rows."), "{idle}");
+    assert_eq!(ann.get("/tenants/nobody/activity").await?.status, 404);
+
+    let mut socket = server.socket(Version::V2, "authenticated").await?;
+    let slow = json!({"event": "*", "schema": "public", "table": "slow"});
+    let live = json!({"event": "*", "schema": "public", "table": "slow", "live": true});
+    socket.watch("realtime:loud", json!([slow, live])).await?;
+    let mut other = server.socket(Version::V2, "authenticated").await?;
+    let (_, joined) = other.join("realtime:loud", json!({})).await?;
+    for n in 0..5 {
+        let message = json!({"type": "broadcast", "event": "x", "payload": {"n": n}});
+        let reference = other.next_ref();
+        other.send(json!(joined), json!(reference), "realtime:loud", "broadcast", message).await?;
+        socket.event("realtime:loud", "broadcast").await?;
+    }
+    db.sql("insert into public.slow values (1, 'a')").await?;
+    socket.event("realtime:loud", "postgres_changes").await?;
+    // Whoever watches is told of the gap: operators see what clients were told.
+    ann.submit("/tenants/realtime-dev", "/tenants/realtime-dev/end-replication", &[]).await?;
+    let parts = ["loud 2 0 5", "public.slow authenticated all rows 1 1", "gap ReplicationConnectionDown"];
+    let page = shows(&mut ann, path, |page| parts.iter().all(|part| text(page).contains(part))).await?;
+    assert!(!text(&page).contains("The database was not asked about any row"), "{page}");
+    // A sample is taken every fifteen seconds.
+    let chart = "aria-label=\"Connections: now 2, at most 2 in the last hour\"";
+    shows(&mut ann, "/home", |page| page.contains(chart) && page.contains("<svg")).await?;
+    let body = shows(&mut ann, path, |page| page.contains("<svg")).await?;
+    assert!(body.contains("aria-label=\"Events: now ") && !body.contains("aria-label=\"Memory"), "{body}");
+    assert!(ann.get("/home").await?.body.contains("aria-label=\"Memory: now "));
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Operating a server: what every answer has, the log, traces, pushed metrics, signals (http_and_ops 0, 3, 9, 11).
 
+mod board;
 mod collector;
 mod http;
 mod life;

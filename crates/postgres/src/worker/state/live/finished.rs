@@ -31,7 +31,7 @@ impl Live {
         let Done { result, groups, outcome, was_doubted, took, source } = done;
         self.stats.live_runs.record_time(took);
         let Some(kept) = self.results.get_mut(&result) else { return };
-        kept.reading = None;
+        (kept.reading, kept.took) = (None, Some(took));
         take_back(kept, groups);
         kept.not_before = Instant::now() + PAUSE.0.max(took * PAUSE.1);
         for moving in std::mem::take(&mut kept.moving) {

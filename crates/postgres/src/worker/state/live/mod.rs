@@ -13,6 +13,7 @@ mod direct;
 mod ended;
 mod finished;
 mod group;
+mod report;
 mod result;
 mod run;
 mod view;
@@ -33,6 +34,7 @@ use realtime_pgoutput::{
     Oid,
     message::{OldTuple, Relation, Tuple, UnixMicros},
 };
+pub use report::LiveResult;
 use result::{Kept, Moving, Queued, Stale};
 use run::{Done, Job};
 use rustc_hash::{FxHashMap, FxHashSet};

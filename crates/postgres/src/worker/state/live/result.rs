@@ -46,6 +46,8 @@ pub(super) struct Kept {
     pub(super) backoff: Backoff,
     /// When it may be read again.
     pub(super) not_before: Instant,
+    /// How long the last reading took.
+    pub(super) took: Option<Duration>,
     /// What the last reading saw, while the log may still bring what it saw.
     pub(super) seen: Option<(Snapshot, Instant)>,
     /// How the log tells of its rows, if it does.
@@ -126,6 +128,7 @@ impl Kept {
             told: None,
             backoff: Backoff::new(RETRY.0, RETRY.1),
             not_before: Instant::now(),
+            took: None,
             seen: None,
             direct: None,
             queued: Vec::new(),

@@ -1,0 +1,4 @@
+// The documentation works without this; only the button for dark mode needs it.
+import { watchAppearance } from './appearance.js'
+
+watchAppearance()

@@ -327,7 +327,7 @@ impl TenantDatabase {
             return Err(subscribe::overtaken());
         }
         let config = &self.inner.config;
-        let checked = subscribe::check(pool, &config.publication, &config.live, request).await;
+        let checked = subscribe::check(pool, &config.publication, subscribe::bounds(config), request).await;
         if let Err(SubscribeRefusal::Unavailable(_)) = &checked {
             self.inner.contact.lost();
         }

@@ -3,6 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use realtime_localpg::{Cluster, ClusterOptions};
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
@@ -160,6 +164,20 @@ impl TestDb {
         let own = self.own.as_ref().context("other tests write to the log of this cluster, too")?;
         let bytes = std::fs::read(own.dir.path().join("pg/postgresql.log"))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Ends a cluster of its own as a crash does, and starts it again.
+    ///
+    /// # Errors
+    /// When the cluster is shared, or does not come back.
+    pub async fn crash(&mut self) -> Result<()> {
+        let own = self.own.as_ref().context("other tests use this cluster, too")?;
+        let pid = own.cluster.pid().context("it does not run")?;
+        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGQUIT)?;
+        own.cluster.ended().await?;
+        own.cluster.start_again().await?;
+        self.client = own.cluster.connect(&self.name).await?;
+        Ok(())
     }
 
     /// Name of the database.

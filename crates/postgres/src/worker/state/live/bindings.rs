@@ -17,7 +17,11 @@ use crate::live::Source;
 
 impl Live {
     /// Sets the live bindings of a channel in place of those that it had. What stays the same goes on.
-    pub(super) fn replace(&mut self, channel: ChannelId, bindings: Vec<(Binding, Arc<Source>)>) {
+    pub(in crate::worker::state) fn replace(
+        &mut self,
+        channel: ChannelId,
+        bindings: Vec<(Binding, Arc<Source>)>,
+    ) {
         let had = self.channels.get(&channel).cloned().unwrap_or_default();
         for id in had {
             if !bindings.iter().any(|(binding, _)| binding.id == id) {
@@ -35,7 +39,7 @@ impl Live {
     }
 
     /// A channel ends.
-    pub(super) fn remove(&mut self, channel: ChannelId) {
+    pub(in crate::worker::state) fn remove(&mut self, channel: ChannelId) {
         for id in self.channels.get(&channel).cloned().unwrap_or_default() {
             self.leave((channel, id));
         }
@@ -72,7 +76,7 @@ impl Live {
     }
 
     /// Takes a binding from a result that is not being read to another one.
-    fn goes(&mut self, from: u32, Moving { binding, to }: Moving) {
+    pub(super) fn goes(&mut self, from: u32, Moving { binding, to }: Moving) {
         if self.results.get(&from).is_some_and(|kept| kept.is_last(binding.name())) {
             self.release(from);
         }
@@ -99,7 +103,7 @@ impl Live {
     }
 
     /// A channel was refused: its rows leave, and that is answered. What it had was had with other rights.
-    pub(super) fn refuse(&mut self, channel: ChannelId, reply: oneshot::Sender<()>) {
+    pub(in crate::worker::state) fn refuse(&mut self, channel: ChannelId, reply: oneshot::Sender<()>) {
         let ids = self.channels.get(&channel).cloned().unwrap_or_default();
         if ids.is_empty() {
             // The caller may already be gone.
@@ -139,7 +143,7 @@ impl Live {
     }
 
     /// Somebody comes to a result, which is made if there is none.
-    fn come(&mut self, group: Group, identity: Identity, source: Arc<Source>) {
+    pub(super) fn come(&mut self, group: Group, identity: Identity, source: Arc<Source>) {
         let result = match self.identities.get(&identity) {
             Some(result) => *result,
             None => self.make(identity, source),
@@ -161,7 +165,7 @@ impl Live {
         self.schedule(result);
     }
 
-    fn leave(&mut self, name: Name) {
+    pub(super) fn leave(&mut self, name: Name) {
         let Some(result) = self.places.remove(&name) else { return };
         if let Some(ids) = self.channels.get_mut(&name.0) {
             ids.retain(|id| *id != name.1);

@@ -82,9 +82,8 @@ impl Live {
 
     /// Makes parties known to the engine, and those that have left forgotten.
     pub(in crate::worker::state) fn tell_parties(&mut self, engine: &mut Engine) {
-        let is_strange = |oid: &Oid| {
-            self.tables.get(oid).is_some_and(|table| !table.parties.are_known(engine, *oid))
-        };
+        let is_strange =
+            |oid: &Oid| self.tables.get(oid).is_some_and(|table| !table.parties.are_known(engine, *oid));
         let strange: Vec<Oid> = self.guarded_tables().filter(is_strange).collect();
         for oid in strange.into_iter().chain(std::mem::take(&mut self.unknown_parties)) {
             let Some(table) = self.tables.get_mut(&oid) else { continue };

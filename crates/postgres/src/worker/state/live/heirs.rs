@@ -17,7 +17,7 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 
 impl Live {
     /// Takes a binding to its result that has rows already, from another handle of the database.
-    fn inherit(&mut self, binding: Arc<Binding>, source: Arc<Source>, held: Held) {
+    pub(super) fn inherit(&mut self, binding: Arc<Binding>, source: Arc<Source>, held: Held) {
         let identity = Identity::of(&binding, &source);
         let mut group = Group::new(Arc::unwrap_or_clone(held.keeper), vec![binding], Stage::Moved);
         if !view::of(&source).has_key_of(&held.view) {
@@ -27,7 +27,7 @@ impl Live {
     }
 
     /// Leaves what the bindings have to the next handle. Waits for readings that end, but not for long.
-    pub(super) async fn hand_over(&mut self) {
+    pub(in crate::worker::state) async fn hand_over(&mut self) {
         let ending = async {
             while self.running > 0 {
                 let event = self.event().await;

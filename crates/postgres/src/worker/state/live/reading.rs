@@ -25,7 +25,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 impl Live {
     /// Puts a result into the queue, if it has to be read.
-    fn schedule(&mut self, result: u32) {
+    pub(super) fn schedule(&mut self, result: u32) {
         let Some(kept) = self.results.get_mut(&result) else { return };
         if kept.due.is_none() && kept.wants_reading() {
             let at = kept.not_before.max(Instant::now());
@@ -40,7 +40,7 @@ impl Live {
     }
 
     /// What has to be done next; never while there is nothing. Cancel safe.
-    pub(super) async fn event(&mut self) -> Event {
+    pub(in crate::worker::state) async fn event(&mut self) -> Event {
         let due = match self.queue.first() {
             Some((at, _)) if self.is_open && self.running < self.places_for_reading() => Some(*at),
             _ => None,
@@ -58,7 +58,7 @@ impl Live {
     }
 
     /// Begins the readings that are due, as many as may run at once.
-    pub(super) fn begin(&mut self, passed: &Passed, policies: PolicyTables) {
+    pub(in crate::worker::state) fn begin(&mut self, passed: &Passed, policies: PolicyTables) {
         self.policies = policies;
         let now = Instant::now();
         let mut shared: Option<Arc<Passed>> = None;
@@ -139,7 +139,7 @@ impl Live {
     }
 
     /// Does what has to be done.
-    pub(super) fn happens(&mut self, event: Event) {
+    pub(in crate::worker::state) fn happens(&mut self, event: Event) {
         match event {
             Event::Due => {}
             Event::Done(done) => {

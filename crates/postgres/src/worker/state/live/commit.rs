@@ -201,11 +201,11 @@ impl Live {
                 })),
             }
         }
-        let commits = table.commits;
+        let last = table.last;
         for result in concerned {
             let Some(kept) = self.results.get_mut(&result) else { continue };
             // Rows that have passed since the reading may have been judged by what was so before.
-            if kept.commits == commits && kept.has_seen(commit.xid) {
+            if kept.last == last && kept.has_seen(commit.xid) {
                 continue;
             }
             kept.is_policy_changed |= kept.reading.is_some();
@@ -223,7 +223,8 @@ impl Live {
         engine: &Engine,
     ) {
         let Some(table) = self.tables.get_mut(&oid) else { return };
-        table.commits += 1;
+        self.passed += 1;
+        table.last = self.passed;
         let table = &*table;
         let (mut unknown, mut parts) = (Vec::new(), Vec::new());
         for ring in &table.rings {

@@ -37,9 +37,9 @@ impl Live {
         if let Some(table) = self.tables.get_mut(&kept.source.oid) {
             table.reading.remove(&result);
         }
-        let commits = self.tables.get(&kept.source.oid).map_or(0, |table| table.commits);
+        let last = self.tables.get(&kept.source.oid).map_or(0, |table| table.last);
         // Rows that have passed meanwhile may have been judged by what was so before the reading.
-        let is_unsure = std::mem::take(&mut kept.is_policy_changed) && commits != kept.commits;
+        let is_unsure = std::mem::take(&mut kept.is_policy_changed) && last != kept.last;
         let (moving, is_other) = (std::mem::take(&mut kept.moving), source.is_some());
         self.hold(result);
         for moving in moving {

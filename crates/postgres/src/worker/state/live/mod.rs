@@ -92,6 +92,8 @@ pub(super) struct Live {
     /// Channels that were refused and still have rows, how many bindings of each, and who waits for their leaving.
     refused: FxHashMap<ChannelId, (usize, oneshot::Sender<()>)>,
     next: u32,
+    /// Transactions that have changed rows of tables of which the log tells row by row.
+    passed: u64,
     /// Tables that the transaction that is being read has changed, of those that somebody reads.
     touched: FxHashMap<Oid, Touched>,
     /// Whether the database orders texts by their bytes.
@@ -156,6 +158,7 @@ impl Live {
             channels: FxHashMap::default(),
             refused: FxHashMap::default(),
             next: 0,
+            passed: 0,
             touched: FxHashMap::default(),
             collation_is_c: false,
             queue: BTreeSet::new(),

@@ -12,6 +12,7 @@ use super::{
     direct::Direct,
     parties::NOBODY,
     result::{Kept, Place},
+    ring::ByRow,
     view,
 };
 use crate::live::{Key, Source};
@@ -64,7 +65,7 @@ impl Live {
 
     /// From now on a result is found when its tables change.
     pub(super) fn enlist(&mut self, result: u32) {
-        let Self { results, readers, tables, policy_tables, unknown_parties, .. } = self;
+        let Self { results, readers, tables, policy_tables, unknown_parties, passed, .. } = self;
         let Some(kept) = results.get_mut(&result) else { return };
         let (source, oid) = (&kept.source, kept.source.oid);
         let (Some(direct), Key::Columns(key)) = (&kept.direct, &source.key) else {
@@ -73,7 +74,7 @@ impl Live {
             }
             return;
         };
-        let table = tables.entry(oid).or_default();
+        let table = tables.entry(oid).or_insert_with(|| ByRow::new(*passed));
         let party = match &kept.identity.claims {
             Some(claims) if direct.is_guarded => {
                 unknown_parties.insert(oid);

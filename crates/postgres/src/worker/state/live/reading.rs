@@ -118,7 +118,7 @@ impl Live {
             && kept.place.is_some()
         {
             table.reading.insert(result);
-            kept.commits = table.commits;
+            kept.last = table.last;
         }
         Some(Job {
             result,

@@ -54,8 +54,8 @@ pub(super) struct Kept {
     pub(super) queued: Vec<Queued>,
     /// Where it is found by rows, if it is.
     pub(super) place: Option<Place>,
-    /// How many transactions had changed rows of its table when the last reading began.
-    pub(super) commits: u64,
+    /// The last transaction that had changed rows of its table when the last reading began.
+    pub(super) last: u64,
     /// Whether what policies read has changed while it was read.
     pub(super) is_policy_changed: bool,
     /// When it is read, if it is to be.
@@ -151,7 +151,7 @@ impl Kept {
             direct: None,
             queued: Vec::new(),
             place: None,
-            commits: 0,
+            last: 0,
             is_policy_changed: false,
             due: None,
             bytes: 0,

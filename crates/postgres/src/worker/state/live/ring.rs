@@ -22,8 +22,8 @@ pub(super) type Seat = (u32, u32);
 pub(super) struct ByRow {
     pub(super) rings: Vec<Ring>,
     pub(super) parties: Parties,
-    /// Transactions that have changed its rows.
-    pub(super) commits: u64,
+    /// The last transaction that has changed its rows, as [`Live`](super::Live) counts them.
+    pub(super) last: u64,
     /// Those of the results that are being read: what they have is with the reading.
     pub(super) reading: FxHashSet<u32>,
     next: u32,
@@ -46,6 +46,11 @@ pub(super) struct Ring {
 }
 
 impl ByRow {
+    /// No results yet. `last`: how many transactions have passed.
+    pub(super) fn new(last: u64) -> Self {
+        Self { last, ..Self::default() }
+    }
+
     /// Where results with these columns and this key are.
     pub(super) fn ring(
         &mut self,

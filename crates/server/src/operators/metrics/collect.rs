@@ -299,7 +299,7 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
     for shown in shown {
         family.add(&["rate_limited", &shown.name], shown.counters.database.dropped.load(load) as f64);
     }
-    let numbers: [(&'static Family, DatabaseNumber); 24] = [
+    let numbers: [(&'static Family, DatabaseNumber); 25] = [
         (&f::POLLER_EXCEPTION, |stats| stats.sessions_lost.get()),
         (&f::POLLER_PREPARE_EXCEPTION, |stats| stats.session_failures.get()),
         (&f::CHANGES_DISPATCH, |stats| stats.deliveries.load(Ordering::Relaxed)),

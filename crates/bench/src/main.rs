@@ -13,6 +13,7 @@ mod hostile;
 mod ideal;
 mod joins;
 mod legacy;
+mod live;
 mod policies;
 mod presence;
 mod report;
@@ -42,6 +43,8 @@ enum Scenario {
     Changes(changes::Options),
     /// Row-level security by policy and number of parties: CPU per row, rows per second
     Policies(policies::Options),
+    /// Live rows: first rows, joins, deliveries, row-level security, views
+    Live(live::Options),
     /// The first generation: topics of values, and rows that change: CPU per row
     Legacy(legacy::Options),
     /// Users that join private channels, each judged by policies: joins per second, CPU and queries per join
@@ -83,6 +86,7 @@ fn main() -> Result<()> {
             Scenario::Connect(options) => connect::run(&options).await,
             Scenario::Changes(options) => changes::run(&options).await,
             Scenario::Policies(options) => policies::run(&options).await,
+            Scenario::Live(options) => live::run(&options).await,
             Scenario::Legacy(options) => legacy::run(&options).await,
             Scenario::Joins(options) => joins::run(&options).await,
             Scenario::Fanout(options) => fanout::run(&options).await,

@@ -6,6 +6,7 @@ mod attachment;
 mod by_party;
 mod judges;
 mod matched;
+mod onlookers;
 mod party;
 mod watched;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use attachment::{Attachment, ChannelId, SubscriptionKey};
 pub use judges::{Answered, CallNeed, Lack};
 pub use matched::{Asked, Delivery, Guarded, Match, Recipient};
+pub use onlookers::{Concern, Verdict};
 pub use party::{Party, PartyId};
 use realtime_pgoutput::{
     Oid,
@@ -41,6 +43,8 @@ pub struct Engine {
     /// The tables that policies read, and whose policies.
     readers: FxHashMap<Oid, FxHashSet<Oid>>,
     next_key: u64,
+    /// How often a table was made known.
+    next_version: u64,
     /// How many transactions have begun to pass.
     transaction: u64,
     drops_unjudged: bool,
@@ -60,6 +64,8 @@ impl Engine {
 
     fn put(&mut self, mut watched: Watched) {
         watched.drop_unjudged(self.drops_unjudged);
+        self.next_version += 1;
+        watched.is_version(self.next_version);
         let oid = watched.table().oid;
         self.reads_nothing(oid);
         self.tables.insert(oid, watched);

@@ -13,6 +13,7 @@ mod elements;
 mod elixir;
 mod engine;
 mod filter;
+mod filter_index;
 mod ids;
 mod jsonb;
 mod like;
@@ -39,10 +40,11 @@ pub use catalog::{Column, Comparison, Operators, RoleAccess, Table};
 pub use cell::Cell;
 pub use change::{Action, Change};
 pub use engine::{
-    Answered, Asked, Attachment, CallNeed, ChannelId, Delivery, Engine, Guarded, Lack, Match, Party, PartyId,
-    Recipient, Sample, SubscriptionKey, UnknownTable,
+    Answered, Asked, Attachment, CallNeed, ChannelId, Concern, Delivery, Engine, Guarded, Lack, Match, Party,
+    PartyId, Recipient, Sample, SubscriptionKey, UnknownTable, Verdict,
 };
 pub use filter::{Filter, FilterError, Operator};
+pub use filter_index::FilterIndex;
 pub use ids::assign_ids;
 pub use params::{
     EventFilter, LiveError, LiveSpec, NamePattern, OrderBy, ParamsError, SinceError, SubscriptionSpec,

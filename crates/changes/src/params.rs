@@ -91,6 +91,8 @@ pub struct SubscriptionSpec {
     pub select: Option<Vec<Box<str>>>,
     /// What keeps a result, where rows are wanted and not events.
     pub live: Option<LiveSpec>,
+    /// What it asks of a result if it means a view, which is live in any case. `None`: nothing.
+    pub if_view: Option<Box<Result<LiveSpec, LiveError>>>,
     /// Where a client that comes back wants to go on.
     pub since: Option<Since>,
 }
@@ -175,7 +177,7 @@ impl SubscriptionSpec {
         };
         let mut filters = filter::parse(filter)?;
         let since = since::parse(params, &mut filters)?;
-        let live = LiveSpec::parse(params, &mut filters)?;
+        let live::Asked { live, if_view } = LiveSpec::parse(params, &mut filters)?;
         let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
         if too_long(schema)
             || too_long(table)
@@ -192,7 +194,7 @@ impl SubscriptionSpec {
         if live.is_some() && (schema == NamePattern::Any || table == NamePattern::Any) {
             return Err(ParamsError::LiveOnWildcard);
         }
-        Ok(Self { event, schema, table, filters, select, live, since })
+        Ok(Self { event, schema, table, filters, select, live, if_view, since })
     }
 
     /// Whether a table of this name is meant. The server's own schema must be named.

@@ -66,6 +66,12 @@ impl RowView {
         self.shown.iter().map(|at| text(row.get(*at)))
     }
 
+    /// Whether all that is told of a row is there: an update does not repeat what it has left alone elsewhere.
+    #[must_use]
+    pub fn is_whole(&self, row: &Tuple) -> bool {
+        self.shown.iter().all(|at| row.get(*at).is_some_and(|value| *value != Value::Unchanged))
+    }
+
     /// Whether a filter holds for a row. `None`: only the database can tell.
     #[must_use]
     pub fn holds(predicate: &Predicate, row: &Tuple) -> Option<bool> {

@@ -217,6 +217,17 @@ impl Keeper {
         keys
     }
 
+    /// The hashes of the keys of all rows that they have, for [`Holders`](crate::Holders).
+    pub fn hashes(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().map(|entry| self.hash(self.key_of(entry)))
+    }
+
+    /// The hash of a row's key. Keepers with the same secret have the same.
+    #[must_use]
+    pub fn hash_of(secret: Secret, key: &[u8]) -> u64 {
+        hash(secret, key)
+    }
+
     fn hash(&self, key: &[u8]) -> u64 {
         hash(self.secret, key)
     }

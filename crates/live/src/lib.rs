@@ -10,9 +10,11 @@
 //! - A reading that ends has told all that is not so any more; one that is given up leaves the keeper as its clients are.
 
 mod digest;
+mod holders;
 mod keeper;
 mod key;
 
 pub use digest::{Digest, Digester, Secret};
+pub use holders::Holders;
 pub use keeper::{Keeper, Seen};
 pub use key::{key, values};

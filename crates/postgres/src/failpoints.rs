@@ -24,6 +24,8 @@ pub(crate) enum Point {
     SubscribeHandedOver,
     /// `policy_table_changed`: a row of a table is about to be noticed that policies may read.
     PolicyTableChanged,
+    /// `live_looked`: live results are about to be told of a transaction.
+    LiveLooked,
 }
 
 #[cfg(not(debug_assertions))]
@@ -56,13 +58,14 @@ mod active {
     const LOOK: Duration = Duration::from_millis(5);
 
     impl Point {
-        const ALL: [Self; 6] = [
+        const ALL: [Self; 7] = [
             Self::SlotMade,
             Self::RelationAsked,
             Self::VerdictAsked,
             Self::PositionConfirmed,
             Self::SubscribeHandedOver,
             Self::PolicyTableChanged,
+            Self::LiveLooked,
         ];
 
         const fn name(self) -> &'static str {
@@ -73,6 +76,7 @@ mod active {
                 Self::PositionConfirmed => "position_confirmed",
                 Self::SubscribeHandedOver => "subscribe_handed_over",
                 Self::PolicyTableChanged => "policy_table_changed",
+                Self::LiveLooked => "live_looked",
             }
         }
     }

@@ -75,6 +75,8 @@ pub struct Stats {
     pub live_rows: AtomicU64,
     /// Changes of live results that the log told by itself, without a reading.
     pub live_changes: AtomicU64,
+    /// Results that were looked at for rows, each once for a transaction: it costs what it matches.
+    pub live_looks: AtomicU64,
     /// How long reading a live result took, sending included.
     pub live_runs: Histogram,
     /// Readings of live results that failed.
@@ -111,6 +113,7 @@ impl Default for Stats {
             live_results: AtomicU64::default(),
             live_rows: AtomicU64::default(),
             live_changes: AtomicU64::default(),
+            live_looks: AtomicU64::default(),
             live_runs: Histogram::new(LIVE_TIMES),
             live_failures: Counter::default(),
             policies: PolicyStats::default(),

@@ -7,15 +7,16 @@ use std::{
 
 use deadpool_postgres::{ClientWrapper as Client, Pool};
 use realtime_changes::{
-    Form, LiteralCheck, LiveSpec, Plan, RoleAccess, SubscribeRefusal, SubscriptionSpec, Table, plan,
+    Form, LiteralCheck, LiveSpec, ParamsError, Plan, RoleAccess, SubscribeRefusal, SubscriptionSpec, Table,
+    plan,
 };
 use realtime_pgoutput::{Oid, TypeRegistry};
 
 use crate::{
-    LiveSettings, SubscribeRequest,
+    DatabaseConfig, SubscribeRequest,
     catalog::{self, Published},
-    live::{self, Bounds, LiveRefusal},
-    pool,
+    live::{self, Bounds, LiveRefusal, PolicyTables},
+    policy_publication, pool,
     request::Found,
     sqlstate,
     validate::{self, Refused},
@@ -120,11 +121,20 @@ pub(crate) struct Checked {
     pub(crate) live: Vec<Found>,
 }
 
+/// What live results of a database are allowed.
+pub(crate) fn bounds(config: &DatabaseConfig) -> Bounds {
+    let policies = match config.policy_publication && config.publication != policy_publication::NAME {
+        true => PolicyTables::Unpublished,
+        false => PolicyTables::Published,
+    };
+    Bounds::of(&config.live, policies)
+}
+
 /// Checks every subscription of a request against the catalog. The first refusal counts.
 pub(crate) async fn check(
     pool: &Pool,
     publication: &str,
-    settings: &LiveSettings,
+    bounds: Bounds,
     request: &SubscribeRequest,
     tenant: Option<&str>,
 ) -> Result<Checked, SubscribeRefusal> {
@@ -173,7 +183,7 @@ pub(crate) async fn check(
     let literals = checks.literals;
     let mut live = Vec::new();
     for (id, spec) in wanted {
-        live.push(found(pool, publication, settings, request, id, spec).await?);
+        live.push(found(pool, publication, bounds, request, id, spec).await?);
     }
     let tables = request.without(&live).tables(&published);
     Ok(Checked { literals, tables, live })
@@ -183,11 +193,19 @@ pub(crate) async fn check(
 async fn found(
     pool: &Pool,
     publication: &str,
-    settings: &LiveSettings,
+    bounds: Bounds,
     request: &SubscribeRequest,
     id: u32,
     spec: Arc<SubscriptionSpec>,
 ) -> Result<Found, SubscribeRefusal> {
+    let live = match (&spec.live, spec.if_view.as_deref()) {
+        (Some(live), _) | (None, Some(Ok(live))) => live.clone(),
+        (None, None) => LiveSpec::default(),
+        (None, Some(Err(error))) => {
+            let message = ParamsError::from(error.clone()).to_string();
+            return Err(SubscribeRefusal::raised(spec.context(), &message));
+        }
+    };
     if spec.live.is_none() {
         match live::is_view(pool, &spec).await {
             Ok(true) => {}
@@ -195,12 +213,12 @@ async fn found(
             Ok(false) | Err(_) => return Err(SubscribeRefusal::NoTable(spec.context())),
         }
     }
-    let looked = live::look(pool, publication, &spec, &request.role, Bounds::of(settings)).await;
-    let source = looked.map_err(|refusal| refusal.told(spec.context()))?;
     let spec = match &spec.live {
         Some(_) => spec,
-        None => Arc::new(SubscriptionSpec { live: Some(LiveSpec::default()), ..(*spec).clone() }),
+        None => Arc::new(SubscriptionSpec { live: Some(live), ..(*spec).clone() }),
     };
+    let looked = live::look(pool, publication, &spec, &request.role, bounds).await;
+    let source = looked.map_err(|refusal| refusal.told(spec.context()))?;
     Ok(Found { id, spec, source: Arc::new(source) })
 }
 

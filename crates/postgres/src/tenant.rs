@@ -329,8 +329,14 @@ impl TenantDatabase {
             return Err(subscribe::overtaken());
         }
         let config = &self.inner.config;
-        let checked =
-            subscribe::check(pool, &config.publication, &config.live, request, Some(&config.tenant)).await;
+        let checked = subscribe::check(
+            pool,
+            &config.publication,
+            subscribe::bounds(config),
+            request,
+            Some(&config.tenant),
+        )
+        .await;
         if let Err(SubscribeRefusal::Unavailable(_)) = &checked {
             self.inner.contact.lost();
         }

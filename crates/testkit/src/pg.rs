@@ -3,9 +3,24 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use realtime_localpg::{Cluster, ClusterOptions};
-use tokio::sync::OnceCell;
+use tokio::{
+    sync::OnceCell,
+    time::{self, Duration, Instant},
+};
 use tokio_postgres::Client;
+
+use crate::PATIENCE;
+
+/// Pause between attempts to reach a cluster that recovers.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long a cluster may take to notice that one of its processes was killed.
+const NOTICED: Duration = Duration::from_millis(300);
 
 /// Connections that the clusters of tests accept.
 pub const MAX_CONNECTIONS: usize = 500;
@@ -160,6 +175,31 @@ impl TestDb {
         let own = self.own.as_ref().context("other tests write to the log of this cluster, too")?;
         let bytes = std::fs::read(own.dir.path().join("pg/postgresql.log"))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Has a cluster of its own crash and recover: one of its processes is killed.
+    ///
+    /// # Errors
+    /// When the cluster is shared, or does not come back.
+    pub async fn crash(&mut self) -> Result<()> {
+        let own = self.own.as_ref().context("other tests use this cluster, too")?;
+        let pid: i32 = self.client.query_one("select pg_backend_pid()", &[]).await?.try_get(0)?;
+        kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        // Until the first process has noticed it answers as before.
+        while !self.client.is_closed() {
+            time::sleep(LOOK).await;
+        }
+        time::sleep(NOTICED).await;
+        let limit = Instant::now() + PATIENCE;
+        self.client = loop {
+            match own.cluster.connect(&self.name).await {
+                // One that is ending still answers.
+                Ok(client) if client.batch_execute("select").await.is_ok() => break client,
+                Err(error) if Instant::now() > limit => return Err(error.into()),
+                _ => time::sleep(LOOK).await,
+            }
+        };
+        Ok(())
     }
 
     /// Name of the database.

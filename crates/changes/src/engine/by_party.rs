@@ -22,6 +22,10 @@ impl ByParty {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The subscriptions of a party.
     pub(super) fn of(&self, party: PartyId) -> impl Iterator<Item = SubscriptionKey> {
         self.0.get(&party).into_iter().flatten().copied()

@@ -3,6 +3,7 @@
 //! There is a judge for each role whose parties row-level security decides for. It knows the role's policies once they
 //! are compiled, and the parties' values. Until then the database is asked about every row for all of its parties.
 
+mod concern;
 mod sample;
 
 use std::{
@@ -19,6 +20,8 @@ use crate::{
     policy::{Answer, CallId, Compiled, Need, Reads, Seen, Sight, Values},
     truth::Truth,
 };
+
+pub use concern::Concern;
 
 /// What is known of a row for a party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

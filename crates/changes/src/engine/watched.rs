@@ -40,13 +40,15 @@ pub(super) struct Watched {
     unauthorized: FxHashSet<SubscriptionKey>,
     /// How many subscriptions have each shape of the view.
     shape_uses: Vec<usize>,
-    parties: Parties,
-    judges: Judges,
+    pub(super) parties: Parties,
+    pub(super) judges: Judges,
     /// Where the log has the columns that policies read, by index of the table's columns. Told apart by their numbers:
     /// names may have changed hands since.
     places: Box<[Option<usize>]>,
     /// Whether the key of a deleted row that cannot be judged goes to nobody for whom row-level security decides.
     drops_unjudged: bool,
+    /// Which of the times it is that a table was made known.
+    version: u64,
 }
 
 #[derive(Debug)]
@@ -103,12 +105,21 @@ impl Watched {
             parties: Parties::default(),
             judges: Judges::default(),
             drops_unjudged: false,
+            version: 0,
         }
     }
 
     /// Whether the key of a deleted row that cannot be judged goes to nobody for whom row-level security decides.
     pub(super) fn drop_unjudged(&mut self, drop: bool) {
         self.drops_unjudged = drop;
+    }
+
+    pub(super) fn is_version(&mut self, version: u64) {
+        self.version = version;
+    }
+
+    pub(super) const fn version(&self) -> u64 {
+        self.version
     }
 
     pub(super) fn table(&self) -> &Arc<Table> {
@@ -349,7 +360,7 @@ impl Watched {
 
     /// A value of the new image as policies see it. What the update left alone is that of the old image, where the log
     /// has all of it.
-    fn new_cell<'a>(&self, change: &Change<'a>, column: usize) -> Cell<'a> {
+    pub(super) fn new_cell<'a>(&self, change: &Change<'a>, column: usize) -> Cell<'a> {
         let Some(new) = change.new else { return Cell::Missing };
         match (self.judged_cell(new, column), change.old) {
             (Cell::Missing, Some(OldTuple::Full(old))) => self.judged_cell(old, column),
@@ -360,6 +371,9 @@ impl Watched {
     /// The parties that may get a change.
     fn candidates(&self, change: &Change<'_>) -> Vec<PartyId> {
         let mut found = Vec::new();
+        if self.guarded.is_empty() {
+            return found;
+        }
         match (change.action, change.old) {
             (Action::Delete, Some(OldTuple::Full(old))) => {
                 self.judges.candidates(&|column| self.judged_cell(old, column), &mut found);

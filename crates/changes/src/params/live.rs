@@ -26,6 +26,15 @@ pub struct LiveSpec {
     pub key: Option<Vec<Box<str>>>,
 }
 
+/// What an entry asks.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// `None`: the binding is a plain one, unless it means a view.
+    pub(super) live: Option<LiveSpec>,
+    /// What its keys ask if it means a view, which is live in any case.
+    pub(super) if_view: Option<Box<Result<LiveSpec, LiveError>>>,
+}
+
 /// One column of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OrderBy {
@@ -82,11 +91,10 @@ fn example(name: &str) -> &'static str {
 
 impl LiveSpec {
     /// Reads the keys of an entry, and takes out of its filter the conditions whose names begin with `@`.
-    /// `None`: the binding is a plain one.
     pub(super) fn parse(
         params: &Map<String, Value>,
         filters: &mut Vec<Tree<Filter>>,
-    ) -> Result<Option<Self>, LiveError> {
+    ) -> Result<Asked, LiveError> {
         let mut said = Said::default();
         let mut failed = None;
         filters.retain(|tree| match tree {
@@ -114,9 +122,25 @@ impl LiveSpec {
             Some(value) => truth(value).ok_or(LiveError::Live)? || said.live,
         };
         if !live {
-            return said.first().map_or(Ok(None), |name| Err(LiveError::NotLive(name)));
+            let names = ["order", "limit", "key"];
+            let if_view = names.iter().any(|name| key(name).is_some()).then(|| said.spec.clone().with(key));
+            let plain = Asked { live: None, if_view: if_view.map(Box::new) };
+            return said.first().map_or(Ok(plain), |name| Err(LiveError::NotLive(name)));
         }
-        let mut spec = said.spec;
+        let spec = said.spec.with(key)?;
+        let unknown = filters.iter().find_map(|tree| match tree {
+            Tree::Leaf(filter) if filter.column.starts_with('@') => Some(filter.column_text()),
+            _ => None,
+        });
+        match unknown {
+            Some(name) => Err(LiveError::Unknown(name)),
+            None => Ok(Asked { live: Some(spec), if_view: None }),
+        }
+    }
+
+    /// The same with what the keys of an entry say.
+    fn with<'p>(mut self, key: impl Fn(&str) -> Option<&'p Value>) -> Result<Self, LiveError> {
+        let spec = &mut self;
         if let Some(value) = key("order") {
             once(spec.order.is_empty(), "order")?;
             spec.order = order(value.as_str().ok_or(LiveError::Order)?)?;
@@ -132,17 +156,10 @@ impl LiveSpec {
             once(spec.key.is_none(), "key")?;
             spec.key = Some(columns(value)?);
         }
-        let unknown = filters.iter().find_map(|tree| match tree {
-            Tree::Leaf(filter) if filter.column.starts_with('@') => Some(filter.column_text()),
-            _ => None,
-        });
-        if let Some(name) = unknown {
-            return Err(LiveError::Unknown(name));
-        }
         let longest = [("order", spec.order.len()), ("key", spec.key.as_ref().map_or(0, Vec::len))];
         match longest.into_iter().find(|(_, columns)| *columns > MAX_COLUMNS) {
             Some((name, _)) => Err(LiveError::TooMany(name)),
-            None => Ok(Some(spec)),
+            None => Ok(self),
         }
     }
 
@@ -377,6 +394,17 @@ mod tests {
         assert_eq!(parse(json!({"live": false, "order": 5, "limit": "x", "key": 1})).unwrap().live, None);
         assert_eq!(parse(json!({"live": null, "filter": "@live=eq.false"})).unwrap().live, None);
         assert_eq!(parse(json!({"order": "a", "limit": 3})).unwrap().live, None);
+    }
+
+    /// live 1: a view is live in any case; a table is not, and what it does not know is left to others.
+    #[test]
+    fn a_view_is_asked_without_live() {
+        let if_view = |params: Value| parse(params).unwrap().if_view.map(|asked| *asked);
+        let expected = LiveSpec { order: vec![by("a", false, None)], limit: Some(3), key: None };
+        assert_eq!(if_view(json!({"order": "a", "limit": 3})), Some(Ok(expected)));
+        assert_eq!(if_view(json!({"limit": "x"})), Some(Err(LiveError::Limit)));
+        assert_eq!(if_view(json!({})), None);
+        assert_eq!(if_view(json!({"live": true, "limit": 3})), None);
     }
 
     #[test]

@@ -185,6 +185,12 @@ impl Compiled {
         terms.chain(self.calls.iter().map(Call::reads)).flat_map(|reads| reads.tables.iter().copied())
     }
 
+    /// Whether a row may be seen at one time and not at another, although nothing changes but the clock.
+    #[must_use]
+    pub fn reads_clock(&self) -> bool {
+        self.tree.leaves().into_iter().any(|atom| matches!(atom, Atom::Clock { .. }))
+    }
+
     /// What is not compiled, and why.
     #[must_use]
     pub fn asked(&self) -> &[Asked] {

@@ -432,6 +432,7 @@ fn spec(topic: &str, dotted: bool) -> Option<SubscriptionSpec> {
         filters,
         select: None,
         live: None,
+        if_view: None,
         since: None,
     })
 }

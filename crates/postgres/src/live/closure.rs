@@ -9,7 +9,8 @@ use tokio_postgres::{Error, Row, types::Type};
 use super::key::Keys;
 use crate::published::published;
 
-/// All that a relation reads for a role. `$1` is the relation, `$2` the role, `$3` the publication.
+/// All that a relation reads for a role. `$1` is the relation, `$2` the role, `$3` the publication, `$4` that of tables that
+/// only policies read.
 ///
 /// `userid` is whose rights and policies count: a view reads with those of its owner, unless it says otherwise; the
 /// children of a table are read by the policies of the table, not by their own: nobody's (0).
@@ -86,9 +87,13 @@ const RELATIONS: &str = concat!(
         c.relpersistence::text, found.by_policy,
         case when c.relispartition then array(select a.relid::oid from pg_partition_ancestors(c.oid) a where a.relid <> c.oid)
             else '{}'::oid[] end,
-        (select bool_or(told.wholly) from told
-         where told.oid = c.oid
-            or c.relispartition and told.oid in (select a.relid from pg_partition_ancestors(c.oid) a)),
+        coalesce((select bool_or(told.wholly) from told
+             where told.oid = c.oid
+                or c.relispartition and told.oid in (select a.relid from pg_partition_ancestors(c.oid) a)),
+            case when found.by_policy and exists (
+                    select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+                    where p.pubname = $4::text and r.prrelid = c.oid)
+                then true end),
         (select i.indkey::int2[] from pg_index i
          where i.indrelid = c.oid and (i.indisprimary
             or c.relkind = 'm' and i.indisunique and i.indpred is null and i.indexprs is null and i.indisvalid
@@ -155,14 +160,17 @@ pub(super) async fn closure(
     client: &Client,
     relation: Oid,
     role: &str,
-    publication: &str,
+    (publication, along): (&str, Option<&str>),
 ) -> Result<Closure, Error> {
     let relations = client
-        .prepare_typed_cached(&format!("{CLOSURE}{RELATIONS}"), &[Type::OID, Type::TEXT, Type::TEXT])
+        .prepare_typed_cached(
+            &format!("{CLOSURE}{RELATIONS}"),
+            &[Type::OID, Type::TEXT, Type::TEXT, Type::TEXT],
+        )
         .await?;
     let opaque = client.prepare_typed_cached(&format!("{CLOSURE}{OPAQUE}"), &[Type::OID, Type::TEXT]).await?;
     let mut closure = Closure::default();
-    for row in client.query(&relations, &[&relation, &role, &publication]).await? {
+    for row in client.query(&relations, &[&relation, &role, &publication, &along]).await? {
         closure.add(&row)?;
     }
     closure.opaque_functions = client.query_one(&opaque, &[&relation, &role]).await?.try_get(0)?;

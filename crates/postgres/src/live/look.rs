@@ -18,7 +18,7 @@ use super::{
     sql::Query,
 };
 use crate::{
-    LiveSettings, catalog, pool,
+    LiveSettings, catalog, policy_publication, pool,
     validate::{self, Refused},
 };
 
@@ -36,12 +36,30 @@ pub(crate) struct Bounds {
     /// Whether results are read again by the clock where the log does not tell all that changes them
     /// (`LIVE_RECHECK_MS`).
     pub(crate) by_clock: bool,
+    pub(crate) policies: PolicyTables,
+}
+
+/// Where tables have to be published that only policies read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PolicyTables {
+    /// In the publication of row changes.
+    Published,
+    /// In that of policies, or there.
+    Along,
+    /// Nowhere yet: they can be published before the result is read.
+    Unpublished,
 }
 
 impl Bounds {
     /// Those of the settings.
-    pub(crate) const fn of(settings: &LiveSettings) -> Self {
-        Self { max_rows: settings.max_rows, by_clock: settings.recheck.is_some() }
+    pub(crate) const fn of(settings: &LiveSettings, policies: PolicyTables) -> Self {
+        Self { max_rows: settings.max_rows, by_clock: settings.recheck.is_some(), policies }
+    }
+}
+
+impl Bounds {
+    fn may_publish(self, untold: &Untold) -> bool {
+        self.policies == PolicyTables::Unpublished && untold.by_policy && untold.why == Why::Unpublished
     }
 }
 
@@ -67,7 +85,8 @@ pub(crate) async fn look(
     let access = catalog::role_access(&client, role, oid).await?;
     let (Some(described), Some(access)) = (described, access) else { return Err(LiveRefusal::NoRelation) };
     let facts = columns::facts(&client, oid).await?;
-    let closure = closure::closure(&client, oid, role, publication).await?;
+    let along = (bounds.policies != PolicyTables::Published).then_some(policy_publication::NAME);
+    let closure = closure::closure(&client, oid, role, (publication, along)).await?;
     // Literals are asked about over another connection.
     drop(client);
     let mut looked = Looked { name, kind, table: described.table, access, facts, live };
@@ -75,6 +94,7 @@ pub(crate) async fn look(
     if !(0..looked.table.columns.len()).any(|at| looked.access.reads(at)) {
         return Err(LiveRefusal::NoRights { role: role.to_owned(), of: looked.name });
     }
+    let lacking = looked.lacking(&closure, publication, bounds);
     let unpublished = looked.untold(&closure, publication, bounds)?;
     looked.check_bounds(bounds)?;
     looked.check_order()?;
@@ -82,7 +102,17 @@ pub(crate) async fn look(
     looked.check_lists(&plan)?;
     let (key, has_own_key) = looked.key(&closure, &described.attnums, role)?;
     let literals = literals(pool, role, &plan).await?;
-    Ok(looked.source(Found { plan, literals, key, has_own_key, closure, unpublished, unlogged, types }))
+    Ok(looked.source(Found {
+        plan,
+        literals,
+        key,
+        has_own_key,
+        closure,
+        unpublished,
+        lacking,
+        unlogged,
+        types,
+    }))
 }
 
 /// Whether a binding means a view, materialized or not.
@@ -142,6 +172,7 @@ struct Found {
     has_own_key: bool,
     closure: Closure,
     unpublished: Vec<String>,
+    lacking: Vec<(Oid, LiveRefusal)>,
     unlogged: Box<[usize]>,
     types: TypeRegistry,
 }
@@ -167,10 +198,17 @@ impl Looked {
         publication: &str,
         bounds: Bounds,
     ) -> Result<Vec<String>, LiveRefusal> {
-        match closure.untold.first() {
+        let mut untold = closure.untold.iter().filter(|untold| !bounds.may_publish(untold));
+        match untold.next() {
             Some(untold) if !bounds.by_clock => Err(self.refusal(untold, publication)),
-            _ => Ok(closure.untold.iter().map(|untold| untold.name.clone()).collect()),
+            first => Ok(first.into_iter().chain(untold).map(|untold| untold.name.clone()).collect()),
         }
+    }
+
+    /// Tables that have to be published for their policies, each with what is said if that cannot be done.
+    fn lacking(&self, closure: &Closure, publication: &str, bounds: Bounds) -> Vec<(Oid, LiveRefusal)> {
+        let lacking = closure.untold.iter().filter(|untold| bounds.may_publish(untold));
+        lacking.map(|untold| (untold.oid, self.refusal(untold, publication))).collect()
     }
 
     fn refusal(&self, untold: &Untold, publication: &str) -> LiveRefusal {
@@ -235,6 +273,10 @@ impl Looked {
             let mut own = self.table.primary_key.clone();
             own.sort_unstable();
             let is_own = own == places;
+            if is_own {
+                // In the order of the index, as where no key is given.
+                places.clone_from(&self.table.primary_key);
+            }
             return Ok((Key::Columns(places.into()), is_own));
         }
         let Some(numbers) = closure.keys.of(self.table.oid) else { return Ok((Key::WholeRow, false)) };
@@ -295,6 +337,7 @@ impl Looked {
             columns,
             reads: found.closure.reads,
             unpublished: found.unpublished,
+            lacking: found.lacking,
             opaque_functions: found.closure.opaque_functions,
             relations: found.closure.relations.into(),
             plan: found.plan,

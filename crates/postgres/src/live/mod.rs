@@ -18,7 +18,7 @@ mod refusal;
 mod source;
 mod sql;
 
-pub(crate) use look::{Bounds, is_view, look};
+pub(crate) use look::{Bounds, PolicyTables, is_view, look};
 pub(crate) use print::prints;
 pub(crate) use read::{Limits, ReadAt, ReadError, Receive, read};
 pub(crate) use refusal::LiveRefusal;

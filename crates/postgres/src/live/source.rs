@@ -6,6 +6,8 @@ use realtime_changes::{Plan, RoleAccess, Table};
 use realtime_pgoutput::{Oid, TypeRegistry, message::Relation};
 use rustc_hash::FxHashSet;
 
+use super::refusal::LiveRefusal;
+
 /// What a live binding names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -54,6 +56,9 @@ pub(crate) struct Source {
     /// Those of them whose changes the log does not tell, as `schema.name`. Not empty only where results are read again by
     /// the clock.
     pub(crate) unpublished: Vec<String>,
+    /// Those that only policies read and that have to be published before it is read, each with what is said if that
+    /// cannot be done.
+    pub(crate) lacking: Vec<(Oid, LiveRefusal)>,
     /// Whether functions are called of which nobody knows what they read.
     pub(crate) opaque_functions: bool,
     /// Everything in the catalog that was looked at: what [`prints`](super::prints) is asked about.

@@ -106,6 +106,7 @@ impl Worker {
                 self.comes_further(end_lsn);
                 self.state.settle().await;
                 self.state.conclude(end_lsn).await;
+                self.state.commit_live().await;
                 if self.state.commit() {
                     self.confirm_reached().await;
                 }

@@ -18,6 +18,7 @@ mod lanes;
 mod late;
 mod latest;
 mod live;
+mod live_rows;
 mod living;
 mod messages;
 mod missed;
@@ -334,6 +335,7 @@ impl State {
         self.literals.extend(checked.literals);
         if !checked.live.is_empty() {
             self.live.collation_is_c = self.ask_collation().await?;
+            self.publish_for(&checked.live).await?;
         }
         let plain = request.without(&checked.live);
         let live = self.live_bindings(&request, checked.live)?;

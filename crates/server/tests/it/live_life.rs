@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     BINARY,
+    admin::{Admin, TENANT_SECRET},
     live_client::{LiveClient, select, tasks},
     server,
 };
@@ -135,4 +136,35 @@ async fn bounds_are_told() -> Result<()> {
     let again = LiveClient::one(&server, "anon", live(json!({})), &["id"]).await?;
     assert_eq!(again.rows[0].map.len(), 2);
     until("the rows are counted", async || Ok(server.metric("realtime_live_rows").await? > 0.0)).await
+}
+
+/// What clients have goes from one handle of the database to the next: only differences are told.
+#[tokio::test]
+async fn a_new_handle_of_the_database_brings_differences_only() -> Result<()> {
+    let (admin, db) = (Admin::start().await?, TestDb::new().await?);
+    tasks(&db).await?;
+    admin.make("t", &db).await?;
+    let socket = admin.socket("t", TENANT_SECRET).await?;
+    let mut client = LiveClient::join(socket, json!([live(json!({}))]), &[&["id"]], None).await?;
+    client.complete().await?;
+    client.news().await?;
+    for round in 0..2 {
+        let ended = admin.request("POST", "/api/tenants/t/shutdown", None).await?;
+        assert_eq!(ended.status, 204, "{ended:?}");
+        db.sql(&format!(
+            "insert into public.tasks values ({}, 'new'); update public.tasks set title = 'round {round}' where id = 2;
+             delete from public.tasks where id = {}",
+            10 + round,
+            3 + round
+        ))
+        .await?;
+        client.has(&select(&db, ALL, &["id"]).await?).await?;
+        let mut news = client.news().await?;
+        news.sort_unstable();
+        assert_eq!(
+            news,
+            [format!("DELETE {}", 3 + round), format!("INSERT {}", 10 + round), "UPDATE 2".to_owned()]
+        );
+    }
+    Ok(())
 }

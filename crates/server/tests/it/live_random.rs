@@ -1,13 +1,14 @@
 //! Live rows at random: whatever happens, at each quiet moment a client's map is what `select` shows its party.
 //!
-//! Rows, memberships and policies change; connections of the server to the database are killed; sockets are cut. Parties
-//! have bindings of many kinds. `REALTIME_TEST_SEED` repeats a run, `REALTIME_TEST_COMMITS` sets its length.
+//! Rows, memberships and policies change; the database is killed, and connections to it; nodes are killed; sockets are cut.
+//! Parties have bindings of many kinds. `REALTIME_TEST_SEED` repeats a run, `REALTIME_TEST_COMMITS` sets its length and
+//! `REALTIME_TEST_CLIENTS` how many take part.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use realtime_testkit::{PATIENCE, Server, ServerOptions, TestDb, Version, sign, unix_now};
+use realtime_testkit::{Nats, PATIENCE, Server, ServerOptions, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
 use tokio::time::{self, Duration};
 
@@ -16,8 +17,11 @@ use crate::{
     live_client::{LiveClient, Map},
 };
 
-const PARTIES: usize = 4;
+const PARTIES: usize = 10;
 const COMMITS: usize = 240;
+
+/// What takes longer than elsewhere.
+const FAILPOINTS: &str = "relation_asked=20%delay(20);verdict_asked=1%error";
 
 /// Commits between two quiet moments.
 const ROUND: usize = 12;
@@ -31,23 +35,31 @@ const SCHEMA: &str = "
     create view public.joined as select n.id, n.body, m.member from public.notes n join public.members m using (room);
     create view public.sums with (security_invoker = on) as
         select room, count(*) as n, sum(rank) as ranks from public.notes group by room;
+    create table public.banned (member text primary key);
+    create function public.is_member(r int) returns bool language sql stable security definer as
+        $$ select exists (select from public.members m where m.room = r and m.member = public.me()) $$;
     alter table public.notes enable row level security;
     create policy p on public.notes for select to authenticated using
         (owner = public.me() or exists (select from public.members m where m.room = notes.room and m.member = public.me()));
     grant select on all tables in schema public to authenticated;
-    alter publication supabase_realtime add table public.members, public.notes, public.open;
-    insert into public.members select n % 5, 'u' || n % 4 from generate_series(1, 8) n on conflict do nothing;
-    insert into public.notes select n, n % 5, 'u' || n % 4, 'note ' || n, n % 7 from generate_series(1, 40) n;
+    alter publication supabase_realtime add table public.members, public.notes, public.open, public.banned;
+    insert into public.members select n % 5, 'u' || n % 10 from generate_series(1, 20) n on conflict do nothing;
+    insert into public.notes select n, n % 5, 'u' || n % 10, 'note ' || n, n % 7 from generate_series(1, 40) n;
     insert into public.open select n, n % 3, 'open ' || n from generate_series(1, 40) n";
 
 /// What a binding asks for, its key, and the query that shows the same.
-const BINDINGS: [(&str, &[&str], &str); 8] = [
+const BINDINGS: [(&str, &[&str], &str); 9] = [
     (r#"{"table": "notes"}"#, &["id"], "select * from notes"),
     (r#"{"table": "notes", "filter": "room=eq.2"}"#, &["id"], "select * from notes where room = 2"),
     (
         r#"{"table": "notes", "order": "rank.desc,id", "limit": 5, "select": ["rank"]}"#,
         &["id"],
         "select id, rank from notes order by rank desc, id limit 5",
+    ),
+    (
+        r#"{"table": "notes", "filter": "or=(room.eq.1,room.eq.3),body=neq.z", "select": ["body"]}"#,
+        &["id"],
+        "select id, body from notes where (room = 1 or room = 3) and body <> 'z'",
     ),
     (r#"{"table": "open"}"#, &["id"], "select * from open"),
     (
@@ -67,28 +79,95 @@ const BINDINGS: [(&str, &[&str], &str); 8] = [
 struct Party {
     name: String,
     client: LiveClient,
+    /// The node that it is connected to.
+    node: usize,
+}
+
+/// What runs.
+struct World {
+    db: TestDb,
+    nodes: Vec<Server>,
+    nats: Option<Nats>,
+    parties: Vec<Party>,
+    rng: StdRng,
+    failpoints: &'static str,
+    /// How long a client may take to have all that `select` shows.
+    patience: Duration,
 }
 
 fn token(name: &str, rng: &mut StdRng) -> String {
     sign(&json!({"role": "authenticated", "sub": name, "exp": unix_now() + rng.random_range(3_000..9_000)}))
 }
 
-async fn join(server: &Server, name: &str, rng: &mut StdRng) -> Result<Party> {
-    let bindings: Vec<Value> = BINDINGS
-        .iter()
-        .map(|(binding, ..)| {
-            let mut binding: Value = serde_json::from_str(binding).unwrap();
-            binding["schema"] = json!("public");
-            binding["event"] = json!("*");
-            binding["live"] = json!(true);
-            binding
-        })
-        .collect();
-    let keys: Vec<&[&str]> = BINDINGS.iter().map(|(_, key, _)| *key).collect();
-    let version = if rng.random() { Version::V1 } else { Version::V2 };
-    let socket = server.socket(version, "authenticated").await?;
-    let client = LiveClient::join(socket, json!(bindings), &keys, Some(&token(name, rng))).await?;
-    Ok(Party { name: name.to_owned(), client })
+impl World {
+    async fn start(
+        seed: u64,
+        (nodes, clients): (usize, usize),
+        (failpoints, patience): (&'static str, Duration),
+    ) -> Result<Self> {
+        let db = TestDb::alone().await?;
+        db.sql(SCHEMA).await?;
+        let nats = if nodes > 1 { Some(Nats::start(&[]).await?) } else { None };
+        let rng = StdRng::seed_from_u64(seed);
+        let (nothing, nobody) = (Vec::new(), Vec::new());
+        let mut world = Self { db, nodes: nothing, nats, parties: nobody, rng, failpoints, patience };
+        for node in 0..nodes {
+            world.nodes.push(world.node(node).await?);
+        }
+        for client in 0..clients {
+            let joined = world.join(&format!("u{}", client % PARTIES), client % nodes).await?;
+            world.parties.push(joined);
+        }
+        Ok(world)
+    }
+
+    async fn node(&self, number: usize) -> Result<Server> {
+        let mut options = ServerOptions::default()
+            .env("TENANT_MAX_EVENTS_PER_SECOND", "1000000")
+            .env("TENANT_MAX_JOINS_PER_SECOND", "10000")
+            .env("FAILPOINTS", self.failpoints);
+        if let Some(nats) = &self.nats {
+            options = options
+                .env("NATS_URL", &format!("nats://127.0.0.1:{}", nats.port()))
+                .env("NODE_NAME", &format!("node{number}"))
+                .env("CLUSTER_HEARTBEAT_MS", "200")
+                .env("CLUSTER_NODE_TIMEOUT_MS", "5000");
+        }
+        Server::start(BINARY, &self.db, options).await
+    }
+
+    async fn join(&mut self, name: &str, node: usize) -> Result<Party> {
+        let bindings: Vec<Value> = BINDINGS
+            .iter()
+            .map(|(binding, ..)| {
+                let mut binding: Value = serde_json::from_str(binding).unwrap();
+                binding["schema"] = json!("public");
+                binding["event"] = json!("*");
+                binding["live"] = json!(true);
+                binding
+            })
+            .collect();
+        let keys: Vec<&[&str]> = BINDINGS.iter().map(|(_, key, _)| *key).collect();
+        let version = if self.rng.random() { Version::V1 } else { Version::V2 };
+        let token = token(name, &mut self.rng);
+        let limit = time::Instant::now() + PATIENCE;
+        loop {
+            let socket = self.nodes[node].socket(version, "authenticated").await?;
+            match LiveClient::join(socket, json!(bindings), &keys, Some(&token)).await {
+                Ok(client) => return Ok(Party { name: name.to_owned(), client, node }),
+                // The database may just be coming back: clients ask again.
+                Err(error) if time::Instant::now() > limit => return Err(error),
+                Err(_) => time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// Its socket is cut, and it joins again.
+    async fn join_again(&mut self, at: usize) -> Result<()> {
+        let (name, node) = (self.parties[at].name.clone(), self.parties[at].node);
+        self.parties[at] = self.join(&name, node).await?;
+        Ok(())
+    }
 }
 
 /// What `select` shows a party.
@@ -113,8 +192,8 @@ async fn expected(db: &TestDb, name: &str) -> Result<Vec<Map>> {
 }
 
 /// Waits until a client's maps are those.
-async fn agrees(client: &mut LiveClient, expected: &[Map]) -> Result<()> {
-    let limit = time::Instant::now() + PATIENCE;
+async fn agrees(client: &mut LiveClient, expected: &[Map], patience: Duration) -> Result<()> {
+    let limit = time::Instant::now() + patience;
     loop {
         let differs = client.rows.iter().zip(expected).position(|(rows, expected)| rows.map != *expected);
         let Some(at) = differs else { return Ok(()) };
@@ -134,7 +213,7 @@ async fn agrees(client: &mut LiveClient, expected: &[Map]) -> Result<()> {
 fn statement(rng: &mut StdRng) -> String {
     let (id, room, user) = (rng.random_range(1..60), rng.random_range(0..6), rng.random_range(0..PARTIES));
     let body = ["x", "y", "z", "long"].choose(rng).unwrap();
-    match rng.random_range(0..20) {
+    match rng.random_range(0..23) {
         0..=2 => format!(
             "insert into public.notes values ({id}, {room}, 'u{user}', '{body}', {room}) on conflict do nothing"
         ),
@@ -152,6 +231,11 @@ fn statement(rng: &mut StdRng) -> String {
         14 => format!("delete from public.open where id % 9 = {room}"),
         15 | 16 => format!("insert into public.members values ({room}, 'u{user}') on conflict do nothing"),
         17 | 18 => format!("delete from public.members where room = {room} and member = 'u{user}'"),
+        19 => format!(
+            "delete from public.members where room = {room} and member = 'u{user}'; insert into public.notes values ({id}, {room}, 'u{user}', '{body}', {room}) on conflict (id) do update set room = excluded.room, body = excluded.body; insert into public.members values ({room}, 'u{user}') on conflict do nothing"
+        ),
+        20 => format!("insert into public.banned values ('u{user}') on conflict do nothing"),
+        21 => format!("delete from public.banned where member = 'u{user}'"),
         _ => {
             format!("update public.members set room = {room} + 10 where member = 'u{user}' and room = {room}")
         }
@@ -159,8 +243,9 @@ fn statement(rng: &mut StdRng) -> String {
 }
 
 /// What happens beside commits of rows.
-async fn disturb(db: &TestDb, server: &Server, parties: &mut [Party], rng: &mut StdRng) -> Result<()> {
-    match rng.random_range(0..12) {
+async fn disturb(world: &mut World) -> Result<()> {
+    let World { db, nodes, parties, rng, .. } = world;
+    match rng.random_range(0..16) {
         0 => {
             db.sql(
                 "select pg_terminate_backend(pid) from pg_stat_activity
@@ -175,29 +260,31 @@ async fn disturb(db: &TestDb, server: &Server, parties: &mut [Party], rng: &mut 
             )
             .await
         }
-        2 => {
+        2 | 3 => {
             let uses = [
                 "owner = public.me()",
                 "rank < 5 or owner = public.me()",
                 "owner = public.me() or exists (select from public.members m where m.room = notes.room and m.member = public.me())",
+                "room in (select m.room from public.members m where m.member = public.me())",
+                "public.is_member(room)",
+                "public.is_member(room) and not exists (select from public.banned b where b.member = public.me())",
             ];
             db.sql(&format!("alter policy p on public.notes using ({})", uses.choose(rng).unwrap())).await
         }
-        3 => db.sql("truncate public.open").await,
         4 => {
-            db.sql(&format!(
-                "alter table public.open replica identity {}",
-                ["full", "default"].choose(rng).unwrap()
-            ))
-            .await
+            let table = ["open", "notes", "members"].choose(rng).unwrap();
+            db.sql(&format!("truncate public.{table}")).await
         }
-        5 | 6 => {
+        5 => {
+            let table = ["open", "notes", "members"].choose(rng).unwrap();
+            let identity = ["full", "default"].choose(rng).unwrap();
+            db.sql(&format!("alter table public.{table} replica identity {identity}")).await
+        }
+        6 | 7 => {
             let at = rng.random_range(0..parties.len());
-            let name = parties[at].name.clone();
-            parties[at] = join(server, &name, rng).await?;
-            Ok(())
+            world.join_again(at).await
         }
-        7 => {
+        8 => {
             let at = rng.random_range(0..parties.len());
             let name = format!("u{}", rng.random_range(0..PARTIES));
             let token = token(&name, rng);
@@ -206,51 +293,84 @@ async fn disturb(db: &TestDb, server: &Server, parties: &mut [Party], rng: &mut 
             let topic = crate::live_client::TOPIC;
             parties[at].client.socket.send(json!("1"), Value::Null, topic, "access_token", payload).await
         }
+        9 => db.crash().await,
+        10 => {
+            // A node is killed, and its clients come to the one in its place.
+            let at = rng.random_range(0..nodes.len());
+            let server = world.node(at).await?;
+            std::mem::replace(&mut world.nodes[at], server).kill().await?;
+            for party in 0..world.parties.len() {
+                if world.parties[party].node == at {
+                    world.join_again(party).await?;
+                }
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
+}
+
+async fn round(world: &mut World) -> Result<()> {
+    disturb(world).await?;
+    for _ in 0..ROUND {
+        let rng = &mut world.rng;
+        let statements: Vec<String> = (0..rng.random_range(1..4)).map(|_| statement(rng)).collect();
+        // A membership that is moved onto another one is refused: then nothing has happened.
+        if let Err(error) = world.db.sql(&format!("begin; {}; commit", statements.join("; "))).await {
+            anyhow::ensure!(format!("{error:#}").contains("members_pkey"), error);
+            world.db.sql("rollback").await?;
+        }
+        if world.rng.random_ratio(1, 4) {
+            time::sleep(Duration::from_millis(world.rng.random_range(0..40))).await;
+        }
+    }
+    let mut shown: BTreeMap<String, Vec<Map>> = BTreeMap::new();
+    for party in &mut world.parties {
+        if !shown.contains_key(&party.name) {
+            shown.insert(party.name.clone(), expected(&world.db, &party.name).await?);
+        }
+        agrees(&mut party.client, &shown[&party.name], world.patience)
+            .await
+            .with_context(|| party.name.clone())?;
+        if party.client.was_warned() {
+            bail!("{}: {:?}", party.name, party.client.systems);
+        }
+    }
+    Ok(())
+}
+
+async fn run(nodes: usize, clients: usize, commits: usize, how: (&'static str, Duration)) -> Result<()> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let count = |name: &str, default: usize| {
+        number(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+    };
+    let seed = number("REALTIME_TEST_SEED").unwrap_or_else(rand::random);
+    let (clients, commits) =
+        (count("REALTIME_TEST_CLIENTS", clients), count("REALTIME_TEST_COMMITS", commits));
+    println!("REALTIME_TEST_SEED={seed}");
+    let mut world = World::start(seed, (nodes, clients), how).await?;
+    for number in 0..commits / ROUND {
+        round(&mut world).await.with_context(|| format!("seed {seed}, round {number}"))?;
+    }
+    Ok(())
 }
 
 /// live 5
 #[tokio::test]
 async fn maps_are_what_select_shows() -> Result<()> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("REALTIME_TEST_SEED").unwrap_or_else(rand::random);
-    let commits =
-        number("REALTIME_TEST_COMMITS").map_or(COMMITS, |commits| usize::try_from(commits).unwrap());
-    println!("REALTIME_TEST_SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
-    let db = TestDb::new().await?;
-    db.sql(SCHEMA).await?;
-    let options = ServerOptions::default()
-        .env("TENANT_MAX_EVENTS_PER_SECOND", "1000000")
-        .env("TENANT_MAX_JOINS_PER_SECOND", "10000");
-    let server = Server::start(BINARY, &db, options).await?;
-    let mut parties = Vec::new();
-    for party in 0..PARTIES + 2 {
-        parties.push(join(&server, &format!("u{}", party % PARTIES), &mut rng).await?);
-    }
-    for round in 0..commits / ROUND {
-        disturb(&db, &server, &mut parties, &mut rng).await?;
-        for _ in 0..ROUND {
-            let statements: Vec<String> = (0..rng.random_range(1..4)).map(|_| statement(&mut rng)).collect();
-            // A membership that is moved onto another one is refused: then nothing has happened.
-            if let Err(error) = db.sql(&format!("begin; {}; commit", statements.join("; "))).await {
-                anyhow::ensure!(format!("{error:#}").contains("members_pkey"), error);
-                db.sql("rollback").await?;
-            }
-            if rng.random_ratio(1, 4) {
-                time::sleep(Duration::from_millis(rng.random_range(0..40))).await;
-            }
-        }
-        for party in &mut parties {
-            let expected = expected(&db, &party.name).await?;
-            if let Err(error) = agrees(&mut party.client, &expected).await {
-                bail!("seed {seed}, round {round}, {}: {error:#}", party.name);
-            }
-            if party.client.was_warned() {
-                bail!("seed {seed}, round {round}, {}: {:?}", party.name, party.client.systems);
-            }
-        }
-    }
-    Ok(())
+    run(1, PARTIES + 2, COMMITS, (FAILPOINTS, PATIENCE)).await
+}
+
+/// The check finds what is wrong: live results are not told of some transactions.
+#[tokio::test]
+async fn a_transaction_that_is_left_out_is_found() {
+    let outcome = run(1, PARTIES, COMMITS, ("live_looked=5%error", Duration::from_secs(3))).await;
+    let error = format!("{:#}", outcome.expect_err("nothing was found"));
+    assert!(error.contains("binding"), "{error}");
+}
+
+/// live 5, 14
+#[tokio::test]
+async fn maps_of_three_nodes_are_what_select_shows() -> Result<()> {
+    run(3, PARTIES + 2, COMMITS / 2, (FAILPOINTS, PATIENCE)).await
 }

@@ -121,3 +121,48 @@ async fn a_materialized_view_is_read_by_the_clock() -> Result<()> {
     stored.has(&select(&db, "select * from public.stored", &["id"]).await?).await?;
     Ok(())
 }
+
+/// live 1: a view is live in any case, and takes what live bindings ask.
+#[tokio::test]
+async fn a_view_takes_order_and_limit_without_live() -> Result<()> {
+    let (server, db) = server().await?;
+    views(&db).await?;
+    let binding = view("safe", json!({"order": "id.desc", "limit": 2}));
+    let mut safe = LiveClient::one(&server, "anon", binding, &["id"]).await?;
+    let last = "select * from public.tasks order by id desc limit 2";
+    safe.has(&select(&db, last, &["id"]).await?).await?;
+    db.sql("insert into public.tasks values (7, 'seven')").await?;
+    safe.has(&select(&db, last, &["id"]).await?).await?;
+    let mut counts =
+        LiveClient::one(&server, "anon", view("counts", json!({"key": ["room"]})), &["room"]).await?;
+    counts.news().await?;
+    db.sql("update public.tasks set done = true").await?;
+    let news = counts.news().await?;
+    assert!(!news.is_empty() && news.iter().all(|news| news.starts_with("UPDATE")), "{news:?}");
+    let system = refused(&server, view("safe", json!({"limit": "x"}))).await?;
+    assert!(system["message"].as_str().unwrap_or_default().contains("`limit` must be"), "{system}");
+    Ok(())
+}
+
+/// What does not exist yet is refused, told, and begins when it exists.
+#[tokio::test]
+async fn what_does_not_exist_yet_begins_later() -> Result<()> {
+    let (server, db) = server().await?;
+    views(&db).await?;
+    for (name, binding, made) in [
+        ("later", json!({}), "create view public.later as select * from public.tasks"),
+        ("sorted", json!({"live": true}), "create view public.sorted as select * from public.tasks"),
+        (
+            "fresh",
+            json!({"live": true}),
+            "create table public.fresh as select * from public.tasks; alter table public.fresh add primary key (id); alter publication supabase_realtime add table public.fresh",
+        ),
+    ] {
+        let socket = server.socket(Version::V2, "anon").await?;
+        let mut client = LiveClient::join(socket, json!([view(name, binding)]), &[&["id"]], None).await?;
+        client.told("Unable to subscribe").await?;
+        db.sql(&format!("{made}; grant select on public.{name} to anon")).await?;
+        client.has(&select(&db, "select * from public.tasks", &["id"]).await?).await?;
+    }
+    Ok(())
+}

@@ -9,10 +9,11 @@ use realtime_pgoutput::message::{Tuple, Value};
 use realtime_testkit::{PATIENCE, TestDb, cluster};
 use serde_json::{Value as Json, json};
 
-use super::super::{Bounds, Limits, LiveRefusal, ReadAt, ReadError, Source, look, read};
+use super::super::{Bounds, Limits, LiveRefusal, PolicyTables, ReadAt, ReadError, Source, look, read};
 use crate::{DatabaseConfig, pool, visibility::Passed};
 
-pub(super) const BOUNDS: Bounds = Bounds { max_rows: 10_000, by_clock: false };
+pub(super) const BOUNDS: Bounds =
+    Bounds { max_rows: 10_000, by_clock: false, policies: PolicyTables::Published };
 
 pub(super) const LIMITS: Limits = Limits { time: Duration::from_secs(20), rows: 10_000 };
 

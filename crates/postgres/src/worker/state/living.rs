@@ -14,7 +14,12 @@ use super::{
     live::{Binding, Event, LiveResult},
     self_check,
 };
-use crate::{SubscribeRequest, catalog, live, live_settings, pool, request::Found};
+use crate::{
+    SubscribeRequest, catalog,
+    live::{self, Bounds, PolicyTables},
+    live_settings, pool,
+    request::Found,
+};
 
 /// What has happened beside the stream.
 #[derive(Debug)]
@@ -62,7 +67,8 @@ impl State {
 
     /// Begins to read the results that are due.
     pub(in crate::worker) fn begin_live(&mut self) {
-        self.live.begin(&self.judging.passed);
+        let policies = if self.along.is_read() { PolicyTables::Along } else { PolicyTables::Published };
+        self.live.begin(&self.judging.passed, policies);
     }
 
     /// The publication has no tables any more, and the log is not read. Live results lose their rows.
@@ -87,6 +93,29 @@ impl State {
         let is_c = asked.await.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
         self.collation_is_c = Some(is_c);
         Ok(is_c)
+    }
+
+    /// What live results are allowed.
+    pub(super) fn live_bounds(&self) -> Bounds {
+        let policies = if self.along.is_on { PolicyTables::Unpublished } else { PolicyTables::Published };
+        Bounds::of(self.live.settings(), policies)
+    }
+
+    /// Publishes tables that only policies read, so that the log tells of them before results are read.
+    pub(super) async fn publish_for(&mut self, found: &[Found]) -> Result<(), SubscribeRefusal> {
+        let lacking =
+            || found.iter().flat_map(|found| found.source.lacking.iter().map(move |lack| (found, lack)));
+        let is_lacking = |along: &super::Along, oid: Oid| !along.is_read() || !along.has(oid);
+        if !lacking().any(|(_, (oid, _))| is_lacking(&self.along, *oid)) {
+            return Ok(());
+        }
+        self.along.lacks(lacking().map(|(_, (oid, _))| *oid));
+        let published = self.publish_lacking().await;
+        published.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
+        match lacking().find(|(_, (oid, _))| is_lacking(&self.along, *oid)) {
+            Some((found, (_, refusal))) => Err(refusal.told(found.spec.context())),
+            None => Ok(()),
+        }
     }
 
     /// The live bindings of a request; an error if there are too many results.

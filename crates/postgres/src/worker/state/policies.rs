@@ -291,6 +291,7 @@ impl State {
 
     /// All policies are compiled again before they judge.
     pub(super) fn forget_policies(&mut self) {
+        self.live.doubt_policies();
         self.self_check.void_all();
         self.engine.forget_policies();
         self.along.forget();

@@ -104,7 +104,7 @@ impl State {
         let now = Instant::now();
         let mut unread = Vec::new();
         for (oid, since) in &mut self.along.tables {
-            if self.engine.is_read(*oid) {
+            if self.engine.is_read(*oid) || self.live.depends_on(*oid) {
                 *since = None;
             } else if *since.get_or_insert(now) + UNREAD <= now {
                 unread.push(*oid);

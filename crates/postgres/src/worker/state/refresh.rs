@@ -4,15 +4,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_changes::SubscribeRefusal;
+use realtime_changes::{NamePattern, SubscribeRefusal};
 use realtime_pgoutput::Oid;
 
 use super::{State, failed::Failed};
 use crate::{
     Notice, SubscribeRequest,
     catalog::{self, Published},
-    policy_publication, pool, publication, subscribe,
+    live, policy_publication, pool, publication, subscribe,
 };
+
+/// Names that are looked for among the views at once: clients choose them.
+const MAX_SOUGHT: usize = 100;
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,21 +102,16 @@ impl State {
 
     /// Whether a channel that waits could be subscribed.
     pub(in crate::worker) fn can_revive(&self) -> bool {
-        self.vain.values().any(|request| missing(request, &self.published).is_none())
+        // What is live may mean something that reads the published tables.
+        !self.published.is_empty()
+            && self.vain.values().any(|request| missing(&request.plain(), &self.published).is_none())
     }
 
     /// Subscribes the channels whose tables have appeared.
     async fn revive(&mut self) -> Result<(), Failed> {
-        let ready: Vec<Arc<SubscribeRequest>> = self
-            .vain
-            .values()
-            // What a live binding means need not be published under its name.
-            .filter(|request| missing(&request.plain(), &self.published).is_none())
-            .map(Arc::clone)
-            .collect();
-        for request in ready {
+        for request in self.ready_requests().await {
             let outcome =
-                match subscribe::check(&self.pool, &self.publication, self.live.settings(), &request, None)
+                match subscribe::check(&self.pool, &self.publication, self.live_bounds(), &request, None)
                     .await
                 {
                     Ok(checked) => self.add((*request).clone(), checked).await,
@@ -130,6 +128,39 @@ impl State {
             self.sink.notice(request.channel, notice);
         }
         Ok(())
+    }
+
+    /// The channels that wait and lack nothing any more. What a live binding means need not be published under its name, and
+    /// a view never is.
+    async fn ready_requests(&self) -> Vec<Arc<SubscribeRequest>> {
+        let mut views: HashMap<(&str, &str), bool> = HashMap::new();
+        let mut ready = Vec::new();
+        'requests: for request in self.vain.values() {
+            for (_, spec) in request.subscriptions.iter().filter(|(_, spec)| spec.live.is_none()) {
+                if self.published.iter().any(|table| spec.matches_name(&table.schema, &table.name)) {
+                    continue;
+                }
+                let (NamePattern::Exact(schema), NamePattern::Exact(table)) = (&spec.schema, &spec.table)
+                else {
+                    continue 'requests;
+                };
+                let is_view = match views.get(&(&**schema, &**table)) {
+                    Some(is_view) => *is_view,
+                    // The others are looked for when the log has grown again.
+                    None if views.len() >= MAX_SOUGHT => false,
+                    None => {
+                        let is_view = live::is_view(&self.pool, spec).await.unwrap_or(false);
+                        views.insert((schema, table), is_view);
+                        is_view
+                    }
+                };
+                if !is_view {
+                    continue 'requests;
+                }
+            }
+            ready.push(Arc::clone(request));
+        }
+        ready
     }
 
     /// Asks again what the roles may see: attributes and memberships of roles change without a table being altered.

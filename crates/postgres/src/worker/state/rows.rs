@@ -54,9 +54,7 @@ impl State {
     /// Ends the transaction that is being read. Whether all of it, and of all before it, was handed over: else that
     /// is so after the next [`flush`](Self::flush).
     pub(in crate::worker) fn commit(&mut self) -> bool {
-        if let Some(transaction) = self.transaction.take() {
-            self.live.commit(transaction.xid, transaction.commit_time);
-        }
+        self.transaction = None;
         self.sink.committed();
         self.waiting.is_empty() && self.unjudged.is_empty()
     }
@@ -84,12 +82,7 @@ impl State {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.position.1 += 1;
         let transaction = *transaction;
-        if self.live.reads_table(oid) {
-            match self.known.get(&oid) {
-                Some(known) => self.live.touch(oid, &known.relation, new.as_ref(), old.as_ref()),
-                None => self.live.touch_all(oid),
-            }
-        }
+        self.touch_live(action, oid, new.as_ref(), old.as_ref());
         if transaction.position <= self.handed {
             return;
         }

@@ -12,7 +12,7 @@ impl State {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.position.1 += 1;
         let position = transaction.position;
-        relations.iter().for_each(|oid| self.live.touch_all(*oid));
+        relations.iter().for_each(|oid| self.touch_all_live(*oid));
         if position <= self.handed {
             return;
         }

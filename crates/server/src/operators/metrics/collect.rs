@@ -299,7 +299,7 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
     for shown in shown {
         family.add(&["rate_limited", &shown.name], shown.counters.database.dropped.load(load) as f64);
     }
-    let numbers: [(&'static Family, DatabaseNumber); 24] = [
+    let numbers: [(&'static Family, DatabaseNumber); 25] = [
         (&f::POLLER_EXCEPTION, |stats| stats.sessions_lost.get()),
         (&f::POLLER_PREPARE_EXCEPTION, |stats| stats.session_failures.get()),
         (&f::CHANGES_DISPATCH, |stats| stats.deliveries.load(Ordering::Relaxed)),
@@ -313,6 +313,7 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
         (&f::CHANGES_CHECK_SECONDS, |stats| stats.check_times.sum()),
         (&f::LIVE_RESULTS, |stats| stats.live_results.load(Ordering::Relaxed)),
         (&f::LIVE_ROWS, |stats| stats.live_rows.load(Ordering::Relaxed)),
+        (&f::LIVE_LOOKS, |stats| stats.live_looks.load(Ordering::Relaxed)),
         (&f::LIVE_CHANGES, |stats| stats.live_changes.load(Ordering::Relaxed)),
         (&f::LIVE_FAILURES, |stats| stats.live_failures.get()),
         (&f::POLICIES_ASKED, |stats| stats.policies.asked.load(Ordering::Relaxed)),

@@ -155,6 +155,8 @@ families! {
         "Milliseconds that reading a live result took, sending included";
     LIVE_CHANGES = Counter "realtime_live_changes" ["tenant"] / 1.0
         "Changes of live results that were told without reading them again";
+    LIVE_LOOKS = Counter "realtime_live_looks" ["tenant"] / 1.0
+        "Live results that were looked at for changed rows, each once for a transaction";
     LIVE_FAILURES = Counter "realtime_live_run_failures" ["tenant"] / 1.0
         "Readings of live results that failed, or took too long";
     POLICIES_ASKED = Counter "realtime_policies_asked" ["tenant"] / 1.0

@@ -70,9 +70,9 @@ pub(super) struct Identity {
     relation: Oid,
     /// Filter, columns, order, limit, key.
     asked: Box<str>,
-    role: Arc<str>,
+    pub(super) role: Arc<str>,
     /// `None`: they make no difference.
-    claims: Option<Arc<str>>,
+    pub(super) claims: Option<Arc<str>>,
 }
 
 impl Identity {

@@ -34,7 +34,8 @@ impl Live {
     }
 
     /// All rows of a result leave; its bindings begin anew.
-    fn empty(&mut self, result: u64) {
+    fn empty(&mut self, result: u32) {
+        self.release(result);
         let Some(kept) = self.results.get_mut(&result) else { return };
         let (view, source) = (Arc::clone(&kept.view), Arc::clone(&kept.source));
         let mut groups = std::mem::take(&mut kept.newcomers);
@@ -55,7 +56,7 @@ impl Live {
     }
 
     /// A result cannot be had at the moment: its rows leave. It comes back when the catalog allows it again.
-    pub(super) fn lose(&mut self, result: u64, refusal: &LiveRefusal) {
+    pub(super) fn lose(&mut self, result: u32, refusal: &LiveRefusal) {
         let text = refusal.to_string();
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.stale = Stale::No;
@@ -75,7 +76,7 @@ impl Live {
         }
     }
 
-    pub(super) fn end_for_rows(&mut self, result: u64) {
+    pub(super) fn end_for_rows(&mut self, result: u32) {
         let text = format!(
             "A live result was ended: it has more than {} rows (LIVE_MAX_ROWS). Ask for fewer, with a filter or a limit",
             self.settings.max_rows
@@ -83,18 +84,18 @@ impl Live {
         self.end(result, TOO_LARGE, text);
     }
 
-    pub(super) fn end_for_memory(&mut self, result: u64) {
+    pub(super) fn end_for_memory(&mut self, result: u32) {
         let text = "A live result was ended: live results take more memory than they may (LIVE_MAX_MB)";
         self.end(result, TOO_LARGE, text.to_owned());
     }
 
-    pub(super) fn end_for_key(&mut self, result: u64) {
+    pub(super) fn end_for_key(&mut self, result: u32) {
         let text = "A live result was ended: two of its rows have the same `key`. Ask with columns that tell rows apart";
         self.end(result, NOT_UNIQUE, text.to_owned());
     }
 
     /// Ends a result for good.
-    fn end(&mut self, result: u64, code: &'static str, text: String) {
+    fn end(&mut self, result: u32, code: &'static str, text: String) {
         self.empty(result);
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.moving.clear();

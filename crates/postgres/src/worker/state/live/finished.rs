@@ -11,7 +11,7 @@ use super::{
     binding::{Binding, Identity},
     direct::Direct,
     group::{Group, Stage},
-    result::{Kept, Moving, Queued, Stale},
+    result::{Kept, Moving, Stale},
     run::{Done, Trouble},
 };
 use crate::{
@@ -34,7 +34,15 @@ impl Live {
         (kept.reading, kept.took) = (None, Some(took));
         take_back(kept, groups);
         kept.not_before = Instant::now() + PAUSE.0.max(took * PAUSE.1);
-        for moving in std::mem::take(&mut kept.moving) {
+        if let Some(table) = self.tables.get_mut(&kept.source.oid) {
+            table.reading.remove(&result);
+        }
+        let last = self.tables.get(&kept.source.oid).map_or(0, |table| table.last);
+        // Rows that have passed meanwhile may have been judged by what was so before the reading.
+        let is_unsure = std::mem::take(&mut kept.is_policy_changed) && last != kept.last;
+        let (moving, is_other) = (std::mem::take(&mut kept.moving), source.is_some());
+        self.hold(result);
+        for moving in moving {
             self.goes(result, moving);
         }
         if let Some((source, view)) = source {
@@ -44,6 +52,13 @@ impl Live {
         match outcome {
             Ok(read) => {
                 self.was_read(result, &read);
+                let has_queued = queued.as_ref().is_some_and(|queued| !queued.is_empty());
+                if let Some(kept) = self.results.get_mut(&result)
+                    // What the log has told was looked at as rows of the one before.
+                    && (is_other && has_queued || is_unsure)
+                {
+                    kept.stale = Stale::Yes;
+                }
                 self.catch_up(result, queued.unwrap_or_default());
             }
             // Perhaps a column was dropped, or a right taken away, a moment ago.
@@ -57,18 +72,8 @@ impl Live {
         self.after(result);
     }
 
-    /// Takes what the log has told while a result was read, and the reading has not seen.
-    fn catch_up(&mut self, result: u64, queued: Vec<Queued>) {
-        for Queued { xid, at, changes } in queued {
-            let seen = self.results.get_mut(&result).is_none_or(|kept| kept.has_seen(xid));
-            if !seen {
-                self.apply(result, xid, at, &changes);
-            }
-        }
-    }
-
     /// What is to be done whatever has become of a reading.
-    fn after(&mut self, result: u64) {
+    fn after(&mut self, result: u32) {
         let Some(kept) = self.results.get_mut(&result) else { return };
         if kept.is_empty() {
             return self.drop_result(result);
@@ -81,7 +86,7 @@ impl Live {
         self.schedule(result);
     }
 
-    fn was_read(&mut self, result: u64, read: &ReadAt) {
+    fn was_read(&mut self, result: u32, read: &ReadAt) {
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.stale.was_read(&read.snapshot);
         kept.seen = Some((read.snapshot.clone(), Instant::now()));
@@ -99,7 +104,7 @@ impl Live {
         }
     }
 
-    fn was_not_read(&mut self, result: u64, trouble: Trouble) {
+    fn was_not_read(&mut self, result: u32, trouble: Trouble) {
         match trouble {
             Trouble::Unavailable(error) => {
                 tracing::debug!(error, "live result not read; retrying");
@@ -140,7 +145,7 @@ impl Live {
     }
 
     /// Reads a result again after a pause that grows.
-    fn read_again(&mut self, result: u64) {
+    fn read_again(&mut self, result: u32) {
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.stale = Stale::Yes;
         let pause = kept.backoff.failed(rand::rng().random_range(0.5..1.0));
@@ -148,7 +153,7 @@ impl Live {
     }
 
     /// Tells the clients of a result what is wrong with it, once until it has been read.
-    fn tell_trouble(&mut self, result: u64, code: &'static str, text: String) {
+    fn tell_trouble(&mut self, result: u32, code: &'static str, text: String) {
         self.stats.live_failures.add(1);
         let Some(kept) = self.results.get_mut(&result) else { return };
         if kept.told.replace(code) == Some(code) {
@@ -162,23 +167,29 @@ impl Live {
     }
 
     /// The catalog says something else about a result. Those whose claims make a difference now go apart.
-    fn comes_from(&mut self, result: u64, source: Arc<Source>, view: Arc<RowView>) {
-        let Some(kept) = self.results.get_mut(&result) else { return };
-        let before = std::mem::replace(&mut kept.source, Arc::clone(&source));
-        kept.view = view;
-        kept.direct = Direct::of(&source, self.collation_is_c).map(Arc::new);
-        self.reads_no_more(result, &before);
-        self.reads(result, &source);
+    fn comes_from(&mut self, result: u32, source: Arc<Source>, view: Arc<RowView>) {
+        self.delist(result);
+        if let Some(kept) = self.results.get_mut(&result) {
+            kept.source = Arc::clone(&source);
+            kept.view = view;
+            kept.direct = Direct::of(&source, self.collation_is_c).map(Arc::new);
+        }
+        self.is_whose(result, &source);
+        self.enlist(result);
+    }
+
+    /// Gives a result that comes from elsewhere its name. Those whose claims make a difference now go apart.
+    fn is_whose(&mut self, result: u32, source: &Arc<Source>) {
         let Some(kept) = self.results.get_mut(&result) else { return };
         let bindings: Vec<Arc<Binding>> = kept.bindings().map(Arc::clone).collect();
         let Some(first) = bindings.first() else { return };
-        let identity = Identity::of(first, &source);
+        let identity = Identity::of(first, source);
         if identity == kept.identity {
             return;
         }
         if self.identities.contains_key(&identity) {
             for binding in bindings {
-                self.goes(result, Moving { binding, to: Some(Arc::clone(&source)) });
+                self.goes(result, Moving { binding, to: Some(Arc::clone(source)) });
             }
             return;
         }
@@ -186,8 +197,8 @@ impl Live {
         self.identities.remove(&before);
         self.identities.insert(identity.clone(), result);
         for binding in bindings.into_iter().skip(1) {
-            if Identity::of(&binding, &source) != identity {
-                self.goes(result, Moving { binding, to: Some(Arc::clone(&source)) });
+            if Identity::of(&binding, source) != identity {
+                self.goes(result, Moving { binding, to: Some(Arc::clone(source)) });
             }
         }
     }

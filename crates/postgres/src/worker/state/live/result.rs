@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     binding::{Binding, Identity, Name},
-    direct::{Change, Direct},
+    direct::{Direct, Image},
     group::{Group, Stage},
 };
 use crate::{live::Source, visibility::Snapshot};
@@ -54,21 +54,42 @@ pub(super) struct Kept {
     pub(super) direct: Option<Arc<Direct>>,
     /// While it is read: what the log has told of its rows.
     pub(super) queued: Vec<Queued>,
+    /// Where it is found by rows, if it is.
+    pub(super) place: Option<Place>,
+    /// The last transaction that had changed rows of its table when the last reading began.
+    pub(super) last: u64,
+    /// Whether what policies read has changed while it was read.
+    pub(super) is_policy_changed: bool,
     /// When it is read, if it is to be.
     pub(super) due: Option<Instant>,
     /// Memory of the keepers, as it was counted.
     pub(super) bytes: usize,
 }
 
+/// About how many bytes the way from a row to a result takes.
+const WAY_BYTES: usize = 12;
+
 /// How long the log may take to bring what a reading has seen. Ids of transactions come round much later.
 const SEEN_FOR: Duration = Duration::from_secs(3_600);
+
+/// Where a result is found by rows of its table.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) ring: u32,
+    /// The number of its party.
+    pub(super) party: u32,
+}
+
+/// Whether rows are in a result, by their places among the images of a transaction.
+pub(super) type Fates = Vec<(u32, bool)>;
 
 /// Changes that came while a result was read.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) xid: u32,
     pub(super) at: UnixMicros,
-    pub(super) changes: Arc<[Change]>,
+    pub(super) images: Arc<[Image]>,
+    pub(super) fates: Fates,
 }
 
 /// A binding that goes to another result.
@@ -132,6 +153,9 @@ impl Kept {
             seen: None,
             direct: None,
             queued: Vec::new(),
+            place: None,
+            last: 0,
+            is_policy_changed: false,
             due: None,
             bytes: 0,
         }
@@ -162,6 +186,11 @@ impl Kept {
     pub(super) fn bindings(&self) -> impl Iterator<Item = &Arc<Binding>> {
         let newcomers = self.newcomers.iter().flat_map(|group| &group.to);
         self.members.iter().chain(newcomers).chain(self.reading.iter().flatten())
+    }
+
+    /// Whether nobody but this binding has what the keeper has: then the keeper goes with it.
+    pub(super) fn is_last(&self, name: Name) -> bool {
+        matches!(&*self.members, [last] if last.name() == name)
     }
 
     /// Takes a binding out, with what it has. To be called while nothing is read.
@@ -197,10 +226,11 @@ impl Kept {
         }
     }
 
-    /// What its keepers take.
+    /// What its keepers take, and what leads from rows to it.
     pub(super) fn measure(&self) -> usize {
         let newcomers = self.newcomers.iter().map(|group| group.keeper.bytes());
-        self.keeper.iter().map(Keeper::bytes).sum::<usize>() + newcomers.sum::<usize>()
+        let ways = if self.place.is_some() { self.rows() * WAY_BYTES } else { 0 };
+        self.keeper.iter().map(Keeper::bytes).sum::<usize>() + newcomers.sum::<usize>() + ways
     }
 
     /// How many rows are kept.

@@ -28,7 +28,7 @@ const ROOM_LOOK: Duration = Duration::from_millis(2);
 
 /// What a reading needs.
 pub(super) struct Job {
-    pub(super) result: u64,
+    pub(super) result: u32,
     pub(super) pool: Pool,
     pub(super) sink: Arc<dyn ChangeSink>,
     pub(super) publication: String,
@@ -48,7 +48,7 @@ pub(super) struct Job {
 
 /// What became of it.
 pub(in crate::worker) struct Done {
-    pub(super) result: u64,
+    pub(super) result: u32,
     pub(super) groups: Vec<Group>,
     pub(super) outcome: Result<ReadAt, Trouble>,
     /// Whether the catalog was asked before.

@@ -100,6 +100,12 @@ impl Driver {
         self.session.has_channels()
     }
 
+    /// Whether a channel waits to ask the database for its row changes again.
+    #[must_use]
+    pub fn is_retrying(&mut self) -> bool {
+        self.session.is_retrying()
+    }
+
     /// Whether messages may be read.
     #[must_use]
     pub fn wants_input(&self) -> bool {

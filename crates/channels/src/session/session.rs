@@ -144,6 +144,15 @@ impl Session {
         self.topics.len() > 0
     }
 
+    /// Whether a channel waits to ask the database for its row changes again: it could not be asked.
+    #[must_use]
+    pub fn is_retrying(&mut self) -> bool {
+        self.topics.iter_mut().any(|(_, topic)| match topic {
+            Topic::Joined(channel) => channel.rows.is_retried(),
+            _ => false,
+        })
+    }
+
     /// When a socket without channels is given up (protocol 9.5). `None` if it has a channel or never tried to join.
     #[must_use]
     pub fn abandoned_at(&self) -> Option<Instant> {

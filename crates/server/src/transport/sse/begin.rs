@@ -118,6 +118,8 @@ pub(super) async fn begin(driver: &mut Driver, asked: &Asked) -> Result<VecDeque
         let closed = outbox.take(&mut frames);
         while let Some(frame) = frames.get(looked) {
             match word(frame) {
+                // It could not be asked, and is asked again.
+                Word::Refused(_) if driver.is_retrying() => drop(frames.remove(looked)),
                 Word::Refused(refused) => return Err(refused),
                 Word::Joined => {
                     frames.remove(looked);

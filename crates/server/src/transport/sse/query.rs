@@ -117,6 +117,9 @@ pub(super) fn changes(headers: &HeaderMap, query: &str) -> Result<Asked, Unusabl
     for name in ["schema", "table", "filter", "order"] {
         entry.extend(all.take(name).map(|value| (name.to_owned(), value.into())));
     }
+    if entry.contains_key("table") {
+        entry.entry("schema").or_insert_with(|| "public".into());
+    }
     for name in ["select", "key"] {
         let list = all.take(name).map(|list| list.split(',').map(|name| Value::from(name.trim())).collect());
         entry.extend(list.map(|list: Value| (name.to_owned(), list)));
@@ -163,7 +166,7 @@ mod tests {
     fn parameters_are_those_of_a_binding() {
         let none = HeaderMap::new();
         let plain = entry(&none, "table=todos&apikey=k&access_token=t&filter=id%3Deq.1&select=id,%20task");
-        let expected = json!({"event": "*", "table": "todos", "filter": "id=eq.1", "select": ["id", "task"]});
+        let expected = json!({"event": "*", "schema": "public", "table": "todos", "filter": "id=eq.1", "select": ["id", "task"]});
         assert_eq!(plain.unwrap(), expected);
         let live =
             entry(&none, "schema=s&table=t&event=insert&live=true&order=id.desc&limit=5&key=id&since=0/1:1");

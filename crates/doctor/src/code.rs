@@ -77,6 +77,7 @@ codes! {
     ReplicationRefused: Error, "PostgreSQL refuses a replication connection of the server's role, as `pg_hba.conf` or a proxy may do";
     RoleMissing: Warning, "There is no role `anon` or `authenticated`. Tokens that name it are refused";
     RowFilterMayRaise: Warning, "A row filter of the publication computes: it can raise an error, and then the log cannot be decoded any further, for all tables";
+    RowFilterWithoutKey: Error, "A row filter of the publication uses columns that are not of the replica identity. PostgreSQL then refuses every update and delete of the table, by whomever";
     RowSecurityOff: Note, "Row-level security is off, so everybody with a token of that role, and so every visitor with the `anon` key, receives all rows of the table";
     SecretMissing: Error, "No secret is set, and the server uses a well-known one: everybody can sign tokens";
     SecretShort: Warning, "A secret that signs tokens is shorter than 32 bytes, so it can be guessed from one token";

@@ -139,6 +139,8 @@ pub struct TableFacts {
     pub row_filter: Option<String>,
     /// Whether that condition computes something.
     pub filter_may_raise: bool,
+    /// Columns of that condition that are not of the replica identity.
+    pub unidentified: Vec<String>,
     /// Whether the publication names the table itself, and not its schema or all tables.
     pub named: bool,
     /// Policies that are not compiled.

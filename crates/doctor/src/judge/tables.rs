@@ -72,6 +72,14 @@ impl Place<'_> {
             let columns = format!(" ({})", names(&all));
             push(Code::ColumnListWithoutKey, text, vec![self.publish_again(expected, &columns, true)]);
         }
+        if !table.unidentified.is_empty() && table.identity != "n" {
+            let text = format!(
+                "The publication's condition on {shown} uses {}, which the replica identity lacks: its updates and deletes fail",
+                table.unidentified.join(", ")
+            );
+            let set = format!("alter table {sql} replica identity full");
+            push(Code::RowFilterWithoutKey, text, vec![Step::Sql(set)]);
+        }
         if table.row_security && table.identity != "f" && table.identity != "n" {
             let text =
                 format!("Of deleted rows of {shown} the log has the key alone, so nothing else is judged");

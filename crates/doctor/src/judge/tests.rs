@@ -131,6 +131,9 @@ fn each_fault_of_a_table_has_its_own_code() {
                 table.row_filter = Some("a > 1".to_owned());
             },
         ),
+        (Code::RowFilterWithoutKey, "alter table public.orders replica identity full", |table| {
+            table.unidentified = vec!["a".to_owned()];
+        }),
         (
             Code::RowFilterMayRaise,
             "alter publication supabase_realtime drop table public.orders; \

@@ -114,7 +114,16 @@ pub(super) const TABLES: &str = r"with published as (
                 where o.oprname not in ('<>', '~~', '!~~', '~~*', '!~~*', '||')
                     and not exists (select from pg_amop x join pg_am y on y.oid = x.amopmethod
                         where x.amopopr = o.oid and y.amname in ('btree', 'hash')))),
-        t.rel is not null
+        t.rel is not null,
+        array(
+            select a.attname::text
+            from regexp_matches(t.condition, ':varattno (\d+)', 'g') m (found)
+            join pg_attribute a on a.attrelid = t.oid and a.attnum = m.found[1]::int2 and a.attnum > 0
+            where t.relreplident <> 'f' and not exists (
+                select from pg_index i
+                where i.indrelid = t.oid and a.attnum = any(i.indkey::int2[])
+                    and (t.relreplident = 'd' and i.indisprimary or t.relreplident = 'i' and i.indisreplident))
+            group by a.attname order by 1)
     from listed t
     order by 2, 3";
 

@@ -41,6 +41,7 @@ fn table(row: &Row, report: &PolicyReport) -> Result<TableFacts, Error> {
         listed: row.try_get(11)?,
         row_filter: row.try_get(12)?,
         filter_may_raise: row.try_get(13)?,
+        unidentified: row.try_get(15)?,
         named: row.try_get(14)?,
         asked,
         reads,

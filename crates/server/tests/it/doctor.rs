@@ -173,15 +173,18 @@ async fn each_fault_is_named_and_the_command_mends_it() -> Result<()> {
 
 /// PostgreSQL itself refuses writes then; the server is not to blame, and would hear of nothing.
 #[tokio::test]
-async fn a_list_of_columns_without_the_key_is_named_before_writes_fail() -> Result<()> {
+async fn parts_without_the_key_are_named_before_writes_fail() -> Result<()> {
     let patient = Patient::new().await?;
     if !patient.publishes_parts().await? {
         return Ok(());
     }
     patient.db.sql("alter table public.todos replica identity default").await?;
     let fault = "alter publication supabase_realtime drop table public.todos;
-        alter publication supabase_realtime add table public.todos (title) where (title <> 'x')";
+        alter publication supabase_realtime add table public.todos (title) where (id > 0)";
     patient.breaks("ColumnListWithoutKey", fault).await?;
+    let fault = "alter publication supabase_realtime drop table public.todos;
+        alter publication supabase_realtime add table public.todos where (title <> 'x')";
+    patient.breaks("RowFilterWithoutKey", fault).await?;
     patient.db.sql("insert into public.todos values (1, 'a', 'b'); update public.todos set title = 'c'").await
 }
 

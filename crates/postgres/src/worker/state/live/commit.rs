@@ -72,7 +72,13 @@ impl Live {
                 || self.tables.contains_key(&table)
                 || self.policy_tables.contains_key(&table)
                 || engine.readers(table).any(|oid| self.is_guarded(oid))
-                || self.guarded_tables().any(|oid| !engine.knows_policies(oid)))
+                || self.unsure_tables(engine).next().is_some())
+    }
+
+    /// The tables of which it is not known what their policies read: the catalog does not tell, and they are not compiled.
+    fn unsure_tables<'a>(&'a self, engine: &'a Engine) -> impl Iterator<Item = Oid> + 'a {
+        let opaque = self.tables.iter().filter(|(_, table)| !table.opaque.is_empty());
+        opaque.map(|(oid, _)| *oid).filter(|oid| !engine.knows_policies(*oid))
     }
 
     /// The tables whose results policies decide.
@@ -131,7 +137,7 @@ impl Live {
         }
         if !self.touched.is_empty() {
             // What these read is not known: it may be what has changed.
-            concerned.extend(self.guarded_tables().filter(|oid| !engine.knows_policies(*oid)));
+            concerned.extend(self.unsure_tables(engine));
         }
         concerned
     }
@@ -159,6 +165,12 @@ impl Live {
             for oid in self.guarded(*table, engine) {
                 self.policies_changed(oid, *table, changes.as_deref(), &commit, engine);
             }
+        }
+        // The log has not described these tables yet.
+        if !touched.is_empty() {
+            let unsure = self.unsure_tables(engine).filter_map(|oid| self.tables.get(&oid));
+            let results: Vec<u32> = unsure.flat_map(|table| table.opaque.iter().copied()).collect();
+            results.into_iter().for_each(|result| self.has_changed(result, xid));
         }
         for (table, changes) in touched {
             self.rows_changed(table, changes.as_ref(), &mut commit, engine);

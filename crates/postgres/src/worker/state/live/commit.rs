@@ -75,10 +75,31 @@ impl Live {
                 || self.unsure_tables(engine).next().is_some())
     }
 
-    /// The tables of which it is not known what their policies read: the catalog does not tell, and they are not compiled.
+    /// The tables of which it is not known what their policies read: they are not compiled, or the log has not described
+    /// the table yet, and the catalog does not tell.
     fn unsure_tables<'a>(&'a self, engine: &'a Engine) -> impl Iterator<Item = Oid> + 'a {
-        let opaque = self.tables.iter().filter(|(_, table)| !table.opaque.is_empty());
-        opaque.map(|(oid, _)| *oid).filter(|oid| !engine.knows_policies(*oid))
+        let is_unsure = |(oid, table): (&Oid, &ByRow)| match engine.version(*oid) {
+            Some(_) => table.parties.is_any() && !engine.knows_policies(*oid),
+            None => !table.opaque.is_empty(),
+        };
+        self.tables.iter().filter(move |(oid, table)| is_unsure((oid, table))).map(|(oid, _)| *oid)
+    }
+
+    /// The results of which it is not known what their policies read.
+    fn unsure_results(&self, engine: &Engine) -> Vec<u32> {
+        let of_table = |oid: Oid| {
+            let table = self.tables.get(&oid).into_iter();
+            let is_known = engine.version(oid).is_some();
+            let of_parties = |table: &ByRow| -> Vec<u32> {
+                let seats = table.rings.iter().flat_map(|ring| &ring.all);
+                seats.filter(|(party, _)| *party != NOBODY).map(|(_, result)| *result).collect()
+            };
+            table.flat_map(move |table| match is_known {
+                true => of_parties(table),
+                false => table.opaque.iter().copied().collect(),
+            })
+        };
+        self.unsure_tables(engine).flat_map(of_table).collect()
     }
 
     /// The tables whose results policies decide.
@@ -166,11 +187,9 @@ impl Live {
                 self.policies_changed(oid, *table, changes.as_deref(), &commit, engine);
             }
         }
-        // The log has not described these tables yet.
         if !touched.is_empty() {
-            let unsure = self.unsure_tables(engine).filter_map(|oid| self.tables.get(&oid));
-            let results: Vec<u32> = unsure.flat_map(|table| table.opaque.iter().copied()).collect();
-            results.into_iter().for_each(|result| self.has_changed(result, xid));
+            let unsure = self.unsure_results(engine);
+            unsure.into_iter().for_each(|result| self.has_changed(result, xid));
         }
         for (table, changes) in touched {
             self.rows_changed(table, changes.as_ref(), &mut commit, engine);

@@ -147,7 +147,7 @@ impl State {
         drop(client);
         // The log describes a table with other policies when a row of it comes. Results depend on what they read before.
         if self.live.learn(shared, prints) {
-            self.forget_policies();
+            self.compile_anew();
         }
         Ok(())
     }

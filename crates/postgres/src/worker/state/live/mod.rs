@@ -240,7 +240,7 @@ impl Live {
     }
 
     /// Takes what the catalog says: results that depend on what is new are read again. `shared`: what is not of one
-    /// relation. Whether something is new.
+    /// relation. Whether something was altered.
     pub(super) fn learn(&mut self, shared: i64, prints: Vec<(Oid, i64)>) -> bool {
         let mut prints: FxHashMap<Oid, i64> = prints.into_iter().collect();
         prints.insert(0, shared);
@@ -252,8 +252,10 @@ impl Live {
         let differs = |relation: &Oid| before.get(relation) != self.prints.get(relation);
         let new: FxHashSet<Oid> =
             before.keys().chain(self.prints.keys()).copied().filter(|oid| differs(oid)).collect();
+        let is_altered =
+            before.iter().any(|(oid, print)| self.prints.get(oid).is_some_and(|new| new != print));
         self.doubt(|kept| kept.lost.is_some() || kept.source.relations.iter().any(|oid| new.contains(oid)));
-        !new.is_empty()
+        is_altered
     }
 
     fn count(&self) {

@@ -51,7 +51,7 @@ impl Engine {
     /// Whether it is known what decides for those who watch a table, and so what their policies read.
     #[must_use]
     pub fn knows_policies(&self, oid: Oid) -> bool {
-        self.tables.get(&oid).is_none_or(|watched| watched.judges().are_compiled())
+        self.tables.get(&oid).is_some_and(|watched| watched.judges().are_compiled())
     }
 
     /// Whether the log tells all that changes what the parties of a role see of a table: policies are compiled, do not read

@@ -93,6 +93,8 @@ struct World {
     failpoints: &'static str,
     /// How long a client may take to have all that `select` shows.
     patience: Duration,
+    /// What has happened.
+    log: Vec<String>,
 }
 
 fn token(name: &str, rng: &mut StdRng) -> String {
@@ -110,7 +112,8 @@ impl World {
         let nats = if nodes > 1 { Some(Nats::start(&[]).await?) } else { None };
         let rng = StdRng::seed_from_u64(seed);
         let (nothing, nobody) = (Vec::new(), Vec::new());
-        let mut world = Self { db, nodes: nothing, nats, parties: nobody, rng, failpoints, patience };
+        let mut world =
+            Self { db, nodes: nothing, nats, parties: nobody, rng, failpoints, patience, log: Vec::new() };
         for node in 0..nodes {
             world.nodes.push(world.node(node).await?);
         }
@@ -244,8 +247,10 @@ fn statement(rng: &mut StdRng) -> String {
 
 /// What happens beside commits of rows.
 async fn disturb(world: &mut World) -> Result<()> {
-    let World { db, nodes, parties, rng, .. } = world;
-    match rng.random_range(0..16) {
+    let World { db, nodes, parties, rng, log, .. } = world;
+    let what = rng.random_range(0..16);
+    log.push(format!("disturbance {what}"));
+    match what {
         0 => {
             db.sql(
                 "select pg_terminate_backend(pid) from pg_stat_activity
@@ -269,7 +274,9 @@ async fn disturb(world: &mut World) -> Result<()> {
                 "public.is_member(room)",
                 "public.is_member(room) and not exists (select from public.banned b where b.member = public.me())",
             ];
-            db.sql(&format!("alter policy p on public.notes using ({})", uses.choose(rng).unwrap())).await
+            let policy = format!("alter policy p on public.notes using ({})", uses.choose(rng).unwrap());
+            log.push(policy.clone());
+            db.sql(&policy).await
         }
         4 => {
             let table = ["open", "notes", "members"].choose(rng).unwrap();
@@ -315,6 +322,7 @@ async fn round(world: &mut World) -> Result<()> {
     for _ in 0..ROUND {
         let rng = &mut world.rng;
         let statements: Vec<String> = (0..rng.random_range(1..4)).map(|_| statement(rng)).collect();
+        world.log.push(statements.join("; "));
         // A membership that is moved onto another one is refused: then nothing has happened.
         if let Err(error) = world.db.sql(&format!("begin; {}; commit", statements.join("; "))).await {
             anyhow::ensure!(format!("{error:#}").contains("members_pkey"), error);
@@ -350,7 +358,10 @@ async fn run(nodes: usize, clients: usize, commits: usize, how: (&'static str, D
     println!("REALTIME_TEST_SEED={seed}");
     let mut world = World::start(seed, (nodes, clients), how).await?;
     for number in 0..commits / ROUND {
-        round(&mut world).await.with_context(|| format!("seed {seed}, round {number}"))?;
+        if let Err(error) = round(&mut world).await {
+            let log = world.log.join("\n");
+            return Err(error.context(format!("seed {seed}, round {number}, after\n{log}\n")));
+        }
     }
     Ok(())
 }

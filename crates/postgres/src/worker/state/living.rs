@@ -150,7 +150,10 @@ impl State {
         let shared = live_settings::print(&client).await?;
         let prints = live::prints(&client, &self.publication, &relations).await?;
         drop(client);
-        self.live.learn(shared, prints);
+        // The log describes a table with other policies when a row of it comes. Results depend on what they read before.
+        if self.live.learn(shared, prints) {
+            self.compile_anew();
+        }
         Ok(())
     }
 }

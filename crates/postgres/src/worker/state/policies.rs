@@ -292,6 +292,11 @@ impl State {
     /// All policies are compiled again before they judge.
     pub(super) fn forget_policies(&mut self) {
         self.live.doubt_policies();
+        self.compile_anew();
+    }
+
+    /// The same where what they have said counts.
+    pub(super) fn compile_anew(&mut self) {
         self.self_check.void_all();
         self.engine.forget_policies();
         self.along.forget();

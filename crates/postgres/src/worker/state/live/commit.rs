@@ -72,7 +72,34 @@ impl Live {
                 || self.tables.contains_key(&table)
                 || self.policy_tables.contains_key(&table)
                 || engine.readers(table).any(|oid| self.is_guarded(oid))
-                || self.guarded_tables().any(|oid| !engine.knows_policies(oid)))
+                || self.unsure_tables(engine).next().is_some())
+    }
+
+    /// The tables of which it is not known what their policies read: they are not compiled, or the log has not described
+    /// the table yet, and the catalog does not tell.
+    fn unsure_tables<'a>(&'a self, engine: &'a Engine) -> impl Iterator<Item = Oid> + 'a {
+        let is_unsure = |(oid, table): (&Oid, &ByRow)| match engine.version(*oid) {
+            Some(_) => table.parties.is_any() && !engine.knows_policies(*oid),
+            None => !table.opaque.is_empty(),
+        };
+        self.tables.iter().filter(move |(oid, table)| is_unsure((oid, table))).map(|(oid, _)| *oid)
+    }
+
+    /// The results of which it is not known what their policies read.
+    fn unsure_results(&self, engine: &Engine) -> Vec<u32> {
+        let of_table = |oid: Oid| {
+            let table = self.tables.get(&oid).into_iter();
+            let is_known = engine.version(oid).is_some();
+            let of_parties = |table: &ByRow| -> Vec<u32> {
+                let seats = table.rings.iter().flat_map(|ring| &ring.all);
+                seats.filter(|(party, _)| *party != NOBODY).map(|(_, result)| *result).collect()
+            };
+            table.flat_map(move |table| match is_known {
+                true => of_parties(table),
+                false => table.opaque.iter().copied().collect(),
+            })
+        };
+        self.unsure_tables(engine).flat_map(of_table).collect()
     }
 
     /// The tables whose results policies decide.
@@ -131,7 +158,7 @@ impl Live {
         }
         if !self.touched.is_empty() {
             // What these read is not known: it may be what has changed.
-            concerned.extend(self.guarded_tables().filter(|oid| !engine.knows_policies(*oid)));
+            concerned.extend(self.unsure_tables(engine));
         }
         concerned
     }
@@ -159,6 +186,10 @@ impl Live {
             for oid in self.guarded(*table, engine) {
                 self.policies_changed(oid, *table, changes.as_deref(), &commit, engine);
             }
+        }
+        if !touched.is_empty() {
+            let unsure = self.unsure_results(engine);
+            unsure.into_iter().for_each(|result| self.has_changed(result, xid));
         }
         for (table, changes) in touched {
             self.rows_changed(table, changes.as_ref(), &mut commit, engine);

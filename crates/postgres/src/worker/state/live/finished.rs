@@ -170,6 +170,11 @@ impl Live {
     fn comes_from(&mut self, result: u32, source: Arc<Source>, view: Arc<RowView>) {
         self.delist(result);
         if let Some(kept) = self.results.get_mut(&result) {
+            let before = &kept.source;
+            // What it did not depend on may have changed since it was read.
+            if !source.reads.is_subset(&before.reads) || source.opaque_functions && !before.opaque_functions {
+                kept.stale = Stale::Yes;
+            }
             kept.source = Arc::clone(&source);
             kept.view = view;
             kept.direct = Direct::of(&source, self.collation_is_c).map(Arc::new);

@@ -242,18 +242,22 @@ impl Live {
     }
 
     /// Takes what the catalog says: results that depend on what is new are read again. `shared`: what is not of one
-    /// relation.
-    pub(super) fn learn(&mut self, shared: i64, prints: Vec<(Oid, i64)>) {
+    /// relation. Whether something was altered.
+    pub(super) fn learn(&mut self, shared: i64, prints: Vec<(Oid, i64)>) -> bool {
         let mut prints: FxHashMap<Oid, i64> = prints.into_iter().collect();
         prints.insert(0, shared);
         let before = std::mem::replace(&mut self.prints, prints);
         if before.get(&0) != self.prints.get(&0) {
-            return self.doubt(|_| true);
+            self.doubt(|_| true);
+            return true;
         }
         let differs = |relation: &Oid| before.get(relation) != self.prints.get(relation);
         let new: FxHashSet<Oid> =
             before.keys().chain(self.prints.keys()).copied().filter(|oid| differs(oid)).collect();
+        let is_altered =
+            before.iter().any(|(oid, print)| self.prints.get(oid).is_some_and(|new| new != print));
         self.doubt(|kept| kept.lost.is_some() || kept.source.relations.iter().any(|oid| new.contains(oid)));
+        is_altered
     }
 
     fn count(&self) {

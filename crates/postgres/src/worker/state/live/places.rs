@@ -78,6 +78,9 @@ impl Live {
         let party = match &kept.identity.claims {
             Some(claims) if direct.is_guarded => {
                 unknown_parties.insert(oid);
+                if source.opaque_functions {
+                    table.opaque.insert(result);
+                }
                 for read in source.reads.iter().filter(|read| **read != oid) {
                     *policy_tables.entry(*read).or_default().entry(oid).or_default() += 1;
                 }
@@ -115,6 +118,7 @@ impl Live {
         };
         let Some(table) = tables.get_mut(&oid) else { return };
         table.reading.remove(&result);
+        table.opaque.remove(&result);
         if let (Some(ring), Some(direct)) = (table.of_number(number), &kept.direct) {
             ring.leave((party, result), &direct.predicate);
         }

@@ -26,6 +26,8 @@ pub(super) struct ByRow {
     pub(super) last: u64,
     /// Those of the results that are being read: what they have is with the reading.
     pub(super) reading: FxHashSet<u32>,
+    /// Those whose policies call functions of which the catalog does not know what they read.
+    pub(super) opaque: FxHashSet<u32>,
     next: u32,
 }
 

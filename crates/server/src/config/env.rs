@@ -143,6 +143,11 @@ impl Env {
         self.values.keys().copied().find(|name| self.wrong(name, "").name == error.name)
     }
 
+    /// The first setting that is set and named in an error about another.
+    pub(super) fn setting_in(&self, error: &ConfigError) -> Option<&'static str> {
+        self.values.keys().copied().find(|name| error.problem.contains(name))
+    }
+
     /// Forgets that a setting was set: it has its default from then on.
     pub(super) fn forget(&mut self, name: &str) {
         self.values.remove(name);

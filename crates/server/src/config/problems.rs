@@ -8,20 +8,25 @@ use super::{ConfigError, Env, Settings};
 /// # Errors
 /// All problems, in the order in which they were found.
 pub fn check(mut env: Env, mut found: Vec<ConfigError>) -> Result<Settings, Vec<ConfigError>> {
-    let mut forgotten: Vec<&'static str> = Vec::new();
+    // With what each was called.
+    let mut forgotten: Vec<(&'static str, String)> = Vec::new();
     loop {
         match Settings::from_env(&env) {
             Ok(settings) if found.is_empty() => return Ok(settings),
             Ok(_) => return Err(found),
             Err(error) => {
-                let setting = env.setting_of(&error);
-                // What lacks a setting that was forgotten is no error of its own.
-                if !forgotten.iter().any(|name| error.problem.contains(name)) {
+                // What lacks a setting that was forgotten is no error of its own, nor is that this is lacking.
+                let follows = forgotten
+                    .iter()
+                    .any(|(setting, name)| error.problem.contains(setting) || error.name == *name);
+                let setting = env.setting_of(&error).or_else(|| env.setting_in(&error));
+                let name = error.name.clone();
+                if !follows {
                     found.push(error);
                 }
                 let Some(setting) = setting else { return Err(found) };
                 env.forget(setting);
-                forgotten.push(setting);
+                forgotten.push((setting, name));
             }
         }
     }
@@ -59,5 +64,17 @@ mod tests {
             problems.len() == 1 && problems[0].starts_with("TLS_CERT_FILE cannot be used"),
             "{problems:?}"
         );
+    }
+
+    #[test]
+    fn nor_is_that_a_wrong_one_is_lacking() {
+        let pairs = [
+            ("NATS_URL", "nats://localhost:1"),
+            ("NATS_TLS_CERT_FILE", "/nowhere"),
+            ("NATS_TLS_KEY_FILE", "/nowhere"),
+            ("LOG_LEVEL", "loud"),
+        ];
+        let problems = problems(&pairs);
+        assert_eq!(problems.len(), 2, "{problems:?}");
     }
 }

@@ -16,7 +16,7 @@ use realtime_channels::{
 };
 use realtime_cluster::Cluster;
 use realtime_hub::{Hub, Memory, RoomFigures};
-use realtime_postgres::{DatabaseConfig, Sharing, TenantDatabase};
+use realtime_postgres::{DatabaseConfig, JournalBounds, Sharing, TenantDatabase};
 use realtime_tenants::{Directory, Registry, Store, StoreError, Tenant, Tenants};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -230,7 +230,12 @@ impl Node {
         });
         let silence_limit = self.settings.replication_watchdog;
         let policy_memory = Arc::clone(&self.settings.policy_memory);
-        let (resume_delay, journal) = (self.settings.resume_delay, self.settings.journal);
+        let resume_delay = self.settings.resume_delay;
+        // Clients of the first generation do not come back with a place.
+        let journal = match &self.settings.legacy {
+            Some(legacy) if legacy.pure => JournalBounds { bytes: 0, ..self.settings.journal },
+            _ => self.settings.journal,
+        };
         let live = self.settings.live.clone();
         let row_security = self.settings.row_security;
         let (policy_publication, policy_wait) = (self.settings.policy_publication, self.settings.policy_wait);

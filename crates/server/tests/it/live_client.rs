@@ -167,7 +167,7 @@ impl LiveClient {
 
     /// What was told since the last time; waits for what comes within a short while.
     pub async fn news(&mut self) -> Result<Vec<String>> {
-        while let Ok(step) = time::timeout(Duration::from_millis(300), self.step()).await {
+        while let Ok(step) = time::timeout(Duration::from_millis(700), self.step()).await {
             step?;
         }
         Ok(std::mem::take(&mut self.rows[0].told))

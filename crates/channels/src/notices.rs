@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn equal_notices_are_counted_and_different_ones_are_bounded() {
         let notices = Notices::default();
-        for count in 1..=3 {
+        for count in 2..=4 {
             notices.told(&SystemMessage::dropped(Extension::System, count, 100), 2);
         }
         notices.told(&SystemMessage::subscribed(), 1);

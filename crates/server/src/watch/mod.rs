@@ -15,12 +15,18 @@ mod told;
 
 use std::io::IsTerminal as _;
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{self, Duration},
+};
 
 pub use self::{asked::Asked, error::WatchError};
 
 /// Messages that were read and not shown yet. The socket waits beyond that.
 const UNSHOWN: usize = 1_024;
+
+/// How long a session that nobody hears any more is waited for: it may say why it has ended.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Shows rows until `stop` is done or nobody reads the output any more.
 ///
@@ -43,9 +49,9 @@ pub async fn run(asked: Asked, stop: impl Future<Output = ()>) -> Result<(), Wat
     tokio::select! {
         () = &mut stop => Ok(()),
         // It ends when the session has ended, or when the output is closed.
-        () = &mut shown => match followed.is_finished() {
-            true => followed.await.unwrap_or(Ok(())),
-            false => Ok(()),
+        () = &mut shown => match time::timeout(LAST_WORD, followed).await {
+            Ok(ended) => ended.unwrap_or(Ok(())),
+            Err(_) => Ok(()),
         },
     }
 }

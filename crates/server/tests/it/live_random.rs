@@ -355,7 +355,7 @@ async fn run(nodes: usize, clients: usize, commits: usize, how: (&'static str, D
     let seed = number("REALTIME_TEST_SEED").unwrap_or_else(rand::random);
     let (clients, commits) =
         (count("REALTIME_TEST_CLIENTS", clients), count("REALTIME_TEST_COMMITS", commits));
-    println!("REALTIME_TEST_SEED={seed}");
+    eprintln!("REALTIME_TEST_SEED={seed}");
     let mut world = World::start(seed, (nodes, clients), how).await?;
     for number in 0..commits / ROUND {
         if let Err(error) = round(&mut world).await {

@@ -140,11 +140,21 @@ impl Bench {
 
     /// Clients that have all first rows, or are subscribed.
     async fn clients(&self, count: usize, binding: impl Fn(usize) -> Value) -> Result<Clients> {
+        self.clients_of(count, |client| client, binding).await
+    }
+
+    /// The same; `sub`: who each of them is.
+    async fn clients_of(
+        &self,
+        count: usize,
+        sub: impl Fn(usize) -> usize,
+        binding: impl Fn(usize) -> Value,
+    ) -> Result<Clients> {
         let mut clients = Clients::default();
         for client in 0..count {
             let binding = binding(client);
             let ready = if binding["live"] == true { "Live rows are complete" } else { "Subscribed to" };
-            let (mut reader, writer) = self.client(binding, client).await?;
+            let (mut reader, writer) = self.client(binding, sub(client)).await?;
             reader.expect(ready).await?;
             let (received, latencies) = (Arc::clone(&clients.received), Arc::clone(&clients.latencies));
             clients.readers.spawn(read(reader, received, latencies));
@@ -264,7 +274,7 @@ async fn joins(options: &Options) -> Result<()> {
     Ok(())
 }
 
-const CHANGE: &str = "update public.bench set sent_at = $2 where id = 1 + $1 % 100";
+const CHANGE: &str = "update public.bench set sent_at = $2 where id = 1 + $1::int8 % 100";
 
 /// Clients that see all of one table.
 async fn shared(options: &Options) -> Result<()> {
@@ -345,11 +355,12 @@ async fn view(options: &Options) -> Result<()> {
     let (count, rows) = (options.clients.unwrap_or(100), options.rows.unwrap_or(100).max(100));
     let bench = Bench::start().await?;
     bench.fill(10, rows.div_ceil(10)).await?;
-    let clients = bench.clients(count, |_| binding(&json!({"table": "named", "key": ["id"]}))).await?;
+    let clients =
+        bench.clients_of(count, |_| 0, |_| binding(&json!({"table": "named", "key": ["id"]}))).await?;
     let runs = bench.runs().await?;
     *clients.latencies.lock() = Some(Histogram::new(3)?);
     // Changes of a row that meet in a pause are told as one.
-    let sql = "update public.bench set sent_at = $2 where id = 1 + $1 % 100";
+    let sql = "update public.bench set sent_at = $2 where id = 1 + $1::int8 % 100";
     let statement = bench.db.client().prepare(sql).await?;
     let mut ticks = time::interval(Duration::from_millis(50));
     let cpu = bench.cpu()?;
@@ -359,7 +370,9 @@ async fn view(options: &Options) -> Result<()> {
         bench.db.client().execute(&statement, &[&change, &now]).await?;
     }
     clients.arrived(20 * options.seconds * count as u64).await?;
-    report::heading(&format!("live: a view over a join, {count} clients of one role, 20 commits a second"));
+    report::heading(&format!(
+        "live: a view over a join, {count} clients of one role and claims, 20 commits a second"
+    ));
     report::figure("readings", bench.runs().await? - runs, "");
     report::cpu_per("server CPU per delivery", bench.cpu()? - cpu, 20 * options.seconds * count as u64);
     if let Some(latencies) = &*clients.latencies.lock() {

@@ -44,6 +44,7 @@ fn a_row_that_is_sent_passes_every_step() {
 
 #[test]
 fn each_reason_is_named() {
+    #[expect(clippy::type_complexity, reason = "said once")]
     let cases: Vec<(&str, &str, fn(&mut Seen))> = vec![
         ("token", "The token is refused: it has expired", |seen| {
             seen.token.refused = Some("it has expired".to_owned());

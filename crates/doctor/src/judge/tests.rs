@@ -75,6 +75,7 @@ fn nothing_is_found_where_all_is_right() {
 
 #[test]
 fn each_fault_of_the_server_has_its_own_code() {
+    #[expect(clippy::type_complexity, reason = "said once")]
     let cases: Vec<(Code, fn(&mut Facts))> = vec![
         (Code::WalLevel, |facts| facts.server.wal_level = "replica".to_owned()),
         (Code::OldServer, |facts| facts.server.version_number = 130_010),
@@ -110,6 +111,7 @@ fn each_fault_of_the_server_has_its_own_code() {
 
 #[test]
 fn each_fault_of_a_table_has_its_own_code() {
+    #[expect(clippy::type_complexity, reason = "said once")]
     let cases: Vec<(Code, &str, fn(&mut TableFacts))> = vec![
         (Code::NoKey, "alter table public.orders add primary key (id)", |table| {
             (table.has_key, table.has_id) = (false, true);

@@ -56,12 +56,16 @@ async fn policies_decide_who_has_a_row() -> Result<()> {
     bob.news().await?;
 
     db.sql("update public.notes set owner = 'bob' where id = 1").await?;
+    ann.has(&select(&db, "select * from public.notes where id = 3", &["id"]).await?).await?;
+    bob.has(&select(&db, "select * from public.notes where id in (1, 2, 4)", &["id"]).await?).await?;
     assert_eq!(
         (ann.news().await?, bob.news().await?),
         (vec!["DELETE 1".to_owned()], vec!["INSERT 1".to_owned()])
     );
     db.sql("delete from public.members where member = 'ann'; insert into public.members values (1, 'bob')")
         .await?;
+    ann.has(&Map::new()).await?;
+    bob.has(&select(&db, "select * from public.notes", &["id"]).await?).await?;
     assert_eq!(
         (ann.news().await?, bob.news().await?),
         (vec!["DELETE 3".to_owned()], vec!["INSERT 3".to_owned()])
@@ -102,6 +106,7 @@ async fn a_new_token_brings_differences() -> Result<()> {
     news.sort_unstable();
     assert_eq!(news, ["DELETE 1", "INSERT 2", "INSERT 4"], "row 3 is seen by both");
     db.sql("update public.notes set body = 'new' where id = 4; update public.notes set body = 'new' where id = 1").await?;
+    ann.has(&select(&db, "select * from public.notes where id in (2, 3, 4)", &["id"]).await?).await?;
     assert_eq!(ann.news().await?, ["UPDATE 4"]);
     assert!(!ann.was_warned(), "{:?}", ann.systems);
     Ok(())

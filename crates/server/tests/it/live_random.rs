@@ -347,6 +347,7 @@ async fn round(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+#[expect(clippy::print_stdout, reason = "a seed that fails is repeated")]
 async fn run(nodes: usize, clients: usize, commits: usize, how: (&'static str, Duration)) -> Result<()> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let count = |name: &str, default: usize| {
@@ -355,7 +356,7 @@ async fn run(nodes: usize, clients: usize, commits: usize, how: (&'static str, D
     let seed = number("REALTIME_TEST_SEED").unwrap_or_else(rand::random);
     let (clients, commits) =
         (count("REALTIME_TEST_CLIENTS", clients), count("REALTIME_TEST_COMMITS", commits));
-    eprintln!("REALTIME_TEST_SEED={seed}");
+    println!("REALTIME_TEST_SEED={seed}");
     let mut world = World::start(seed, (nodes, clients), how).await?;
     for number in 0..commits / ROUND {
         if let Err(error) = round(&mut world).await {

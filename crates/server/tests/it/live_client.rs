@@ -191,6 +191,13 @@ pub async fn select(db: &TestDb, query: &str, key: &[&str]) -> Result<Map> {
     Ok(map)
 }
 
+/// A live binding of the table `tasks`, with more keys.
+pub fn live(more: Value) -> Value {
+    let mut binding = json!({"event": "*", "schema": "public", "table": "tasks", "live": true});
+    binding.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    binding
+}
+
 /// A table with some rows that everybody may read.
 pub async fn tasks(db: &TestDb) -> Result<()> {
     db.sql(

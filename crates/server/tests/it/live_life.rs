@@ -2,22 +2,16 @@
 
 use anyhow::Result;
 use realtime_testkit::{SECRET, Server, ServerOptions, TestDb, until};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     BINARY,
     admin::{Admin, TENANT_SECRET},
-    live_client::{LiveClient, select, tasks},
+    live_client::{LiveClient, live, select, tasks},
     server,
 };
 
 const ALL: &str = "select * from public.tasks";
-
-fn live(more: Value) -> Value {
-    let mut binding = json!({"event": "*", "schema": "public", "table": "tasks", "live": true});
-    binding.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    binding
-}
 
 /// live 11: after the connection was lost only differences come, and no gap is told.
 #[tokio::test]

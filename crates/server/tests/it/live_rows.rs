@@ -5,17 +5,11 @@ use realtime_testkit::Version;
 use serde_json::{Value, json};
 
 use crate::{
-    live_client::{LiveClient, TOPIC, select, tasks},
+    live_client::{LiveClient, TOPIC, live, select, tasks},
     server,
 };
 
 const ALL: &str = "select * from public.tasks";
-
-fn live(more: Value) -> Value {
-    let mut binding = json!({"event": "*", "schema": "public", "table": "tasks", "live": true});
-    binding.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    binding
-}
 
 /// live 1: rows, then `complete`, then what changes.
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The slot in the database.
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::{ClientWrapper as Client, Pool};
 use realtime_pgoutput::Lsn;
 use tokio_postgres::Error;
 
@@ -33,42 +33,50 @@ pub(in crate::worker) fn name(slot: &str) -> String {
     format!("{slot}_journal")
 }
 
+/// The slot as it is found.
+struct Found {
+    /// Where it begins. `None`: the log from there on is gone.
+    begins: Option<Lsn>,
+    /// Whether somebody reads it.
+    is_read: bool,
+}
+
+async fn find(client: &Client, own: &str) -> Result<Option<Found>, NotKept> {
+    let Some(row) = client.query_opt(FIND, &[&own]).await? else { return Ok(None) };
+    let (begins, is_read, is_lost): (Option<i64>, bool, Option<bool>) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let begins = begins.filter(|_| is_lost != Some(true)).and_then(|begins| u64::try_from(begins).ok());
+    Ok(Some(Found { begins: begins.map(Lsn), is_read }))
+}
+
 /// Where the slot begins, if it is there and can be read. Nobody reads it now.
 ///
 /// # Errors
 /// When the database cannot be asked.
 pub(in crate::worker) async fn readable(pool: &Pool, slot: &str) -> Result<Option<Lsn>, NotKept> {
     let client = pool::get(pool).await?;
-    let found = client.query_opt(FIND, &[&name(slot)]).await?;
-    let Some(row) = found else { return Ok(None) };
-    let (begins, active, lost): (Option<i64>, bool, Option<bool>) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    let begins = begins.and_then(|begins| u64::try_from(begins).ok()).map(Lsn);
-    Ok(begins.filter(|_| !active && lost != Some(true)))
+    let found = find(&client, &name(slot)).await?;
+    Ok(found.filter(|found| !found.is_read).and_then(|found| found.begins))
 }
 
 /// Makes the slot if it is not there, and moves it on.
 pub(super) async fn keep(pool: &Pool, slot: &str, target: Option<Lsn>) -> Result<(), NotKept> {
     let own = name(slot);
     let mut client = pool::get(pool).await?;
-    let found = client.query_opt(FIND, &[&own]).await?;
-    let Some(row) = found else {
-        // One that another node has just made will do.
-        client.execute(COPY, &[&slot, &own]).await?;
-        return Ok(());
+    let begins = match find(&client, &own).await? {
+        Some(Found { is_read: true, .. }) => return Ok(()),
+        Some(Found { begins: Some(begins), .. }) => begins,
+        Some(Found { begins: None, .. }) => {
+            client.execute(DROP, &[&own]).await?;
+            client.execute(COPY, &[&slot, &own]).await?;
+            return Ok(());
+        }
+        None => {
+            client.execute(COPY, &[&slot, &own]).await?;
+            return Ok(());
+        }
     };
-    let (begins, active, lost): (Option<i64>, bool, Option<bool>) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    if active {
-        return Ok(());
-    }
-    if lost == Some(true) || begins.is_none() {
-        client.execute(DROP, &[&own]).await?;
-        client.execute(COPY, &[&slot, &own]).await?;
-        return Ok(());
-    }
-    let begins = begins.and_then(|begins| u64::try_from(begins).ok()).unwrap_or(u64::MAX);
-    let Some(target) = target.filter(|target| target.0 > begins) else { return Ok(()) };
+    let Some(target) = target.filter(|target| *target > begins) else { return Ok(()) };
     let moving = client.transaction().await?;
     moving.batch_execute(&format!("set local statement_timeout = {MOVE_LIMIT_MS}")).await?;
     let sql = "select pg_catalog.pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";

@@ -26,7 +26,9 @@ fn main() -> io::Result<()> {
     pages.extend(FURTHER.iter().map(|path| (*path).to_owned()));
     let mut list = String::new();
     constant(&mut list, "PAGES", "&str", "include_str", &pages);
-    constant(&mut list, "IMAGES", "&[u8]", "include_bytes", &below(&root, "docs/images", "png")?);
+    let mut images = below(&root, "docs/images", "png")?;
+    images.extend(below(&root, "docs/images", "svg")?);
+    constant(&mut list, "IMAGES", "&[u8]", "include_bytes", &images);
     let out = env::var_os("OUT_DIR").map(PathBuf::from).ok_or_else(|| io::Error::other("no OUT_DIR"))?;
     fs::write(out.join("documents.rs"), list)
 }

@@ -1,6 +1,12 @@
 //! Subscribers to a table and rows that change.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -22,6 +28,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Longest a row may take to arrive before the run is given up.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Rows that may be written before they have been read.
+const AHEAD: usize = 20_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -98,10 +107,11 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let before = (server.usage()?.cpu_seconds, database_cpu(postmaster)?);
     let started = time::Instant::now();
     let mut readers = JoinSet::new();
+    let received = Arc::new(AtomicUsize::new(0));
     for (n, socket) in sockets.into_iter().enumerate() {
-        readers.spawn(read(socket, expected(options, n)));
+        readers.spawn(read(socket, expected(options, n), Arc::clone(&received)));
     }
-    insert(&db, options).await?;
+    insert(&db, options, &received).await?;
     let mut latencies = Histogram::<u64>::new(3)?;
     let mut deliveries = 0;
     while let Some(reader) = readers.join_next().await {
@@ -158,7 +168,7 @@ fn expected(options: &Options, n: usize) -> usize {
 }
 
 /// Reads until all rows have come, in order; latencies in microseconds.
-async fn read(mut socket: Socket, expected: usize) -> Result<Histogram<u64>> {
+async fn read(mut socket: Socket, expected: usize, received: Arc<AtomicUsize>) -> Result<Histogram<u64>> {
     let mut seen = Histogram::new(3)?;
     let mut last = 0;
     while seen.len() < expected as u64 {
@@ -174,12 +184,19 @@ async fn read(mut socket: Socket, expected: usize) -> Result<Histogram<u64>> {
         ensure!(id > last, "rows are out of order");
         last = id;
         seen.record(unix_micros().saturating_sub(sent_at))?;
+        received.fetch_add(1, Ordering::Relaxed);
     }
     Ok(seen)
 }
 
-/// Inserts the rows; `sent_at` is taken just before the statement that commits.
-async fn insert(db: &TestDb, options: &Options) -> Result<()> {
+/// Inserts the rows; `sent_at` is taken just before the statement that commits. Not faster than the readers read: a client
+/// that falls behind for long is closed.
+async fn insert(db: &TestDb, options: &Options, received: &AtomicUsize) -> Result<()> {
+    let each = match options.filter {
+        Filter::None => options.subscribers,
+        Filter::Distinct | Filter::Rls => 1,
+        Filter::Other => 0,
+    };
     let owners = i64::try_from(options.subscribers * options.per_channel)?;
     let batch = options.batch;
     let sql = "insert into public.bench (owner, body, sent_at)
@@ -191,6 +208,9 @@ async fn insert(db: &TestDb, options: &Options) -> Result<()> {
     while next < options.rows {
         if options.rate > 0 {
             ticks.tick().await;
+        }
+        while next.saturating_sub(AHEAD) * each > received.load(Ordering::Relaxed) {
+            time::sleep(Duration::from_millis(1)).await;
         }
         let last = (next + batch).min(options.rows) - 1;
         let parameters: [i64; 4] =

@@ -7,6 +7,7 @@ use std::sync::{
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use realtime_testkit::{Server, ServerOptions, TestDb, sign, unix_now};
@@ -30,6 +31,9 @@ const SCHEMA: &str = "set search_path = public;
     create view named as select b.id, b.sent_at, o.name from bench b join owners o on o.id = b.owner;
     grant select on all tables in schema public to authenticated;
     alter publication supabase_realtime add table bench, owners";
+
+/// Clients that join at once.
+const AT_ONCE: usize = 16;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -151,15 +155,26 @@ impl Bench {
         binding: impl Fn(usize) -> Value,
     ) -> Result<Clients> {
         let mut clients = Clients::default();
-        for client in 0..count {
-            let binding = binding(client);
-            let ready = if binding["live"] == true { "Live rows are complete" } else { "Subscribed to" };
-            let (mut reader, writer) = self.client(binding, sub(client)).await?;
-            reader.expect(ready).await?;
+        // One after the other they would wait for each other's pauses between readings, until the first are closed for
+        // their silence.
+        let mut joining = stream::iter(0..count)
+            .map(|client| {
+                let (binding, sub) = (binding(client), sub(client));
+                async move {
+                    let ready =
+                        if binding["live"] == true { "Live rows are complete" } else { "Subscribed to" };
+                    let (mut reader, writer) = self.client(binding, sub).await?;
+                    reader.expect(ready).await?;
+                    anyhow::Ok((reader, writer))
+                }
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((reader, writer)) = joining.try_next().await? {
             let (received, latencies) = (Arc::clone(&clients.received), Arc::clone(&clients.latencies));
             clients.readers.spawn(read(reader, received, latencies));
             clients.writers.push(writer);
         }
+        drop(joining);
         Ok(clients)
     }
 

@@ -21,6 +21,7 @@ mod rest;
 mod resume;
 mod rooms;
 mod sse;
+mod stored;
 mod target;
 mod wire;
 
@@ -59,6 +60,8 @@ enum Scenario {
     Cluster(cluster::Options),
     /// Broadcasts over HTTP: CPU per request, beside the ideal server's
     Rest(rest::Options),
+    /// A trigger that broadcasts each row that is inserted: CPU per message, latency
+    Stored(stored::Options),
     /// Row changes over streams of events: CPU per delivery, beside that over WebSockets
     Sse(sse::Options),
     /// Clients that all come back at once: time until all have caught up, latency of the others
@@ -94,6 +97,7 @@ fn main() -> Result<()> {
             Scenario::Presence(options) => presence::run(&options).await,
             Scenario::Cluster(options) => cluster::run(&options).await,
             Scenario::Rest(options) => rest::run(&options).await,
+            Scenario::Stored(options) => stored::run(&options).await,
             Scenario::Sse(options) => sse::run(&options).await,
             Scenario::Resume(options) => resume::run(&options).await,
             Scenario::Hostile(options) => hostile::run(&options).await,

@@ -34,7 +34,7 @@ pub(crate) fn cpu_per(name: &str, seconds: f64, count: u64) {
 
 /// Percentiles of latencies in microseconds.
 pub(crate) fn latencies(name: &str, histogram: &Histogram<u64>) {
-    for (label, quantile) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+    for (label, quantile) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)] {
         let value = Duration::from_micros(histogram.value_at_quantile(quantile));
         figure(&format!("{name} {label}"), format!("{:.2}", value.as_secs_f64() * 1e3), "ms");
     }

@@ -29,13 +29,16 @@ pub(crate) struct Options {
     /// Seconds to measure
     #[arg(long, default_value_t = 20)]
     pub(crate) seconds: u32,
+    /// Bytes that are added to the payload of each message
+    #[arg(long, default_value_t = 0)]
+    pub(crate) payload: usize,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let target = Target::real().await?;
     report::heading(&format!(
-        "rooms: {} users, {} messages a second on each channel",
-        options.users, options.rate
+        "rooms: {} users, {} messages a second on each channel, {} bytes more",
+        options.users, options.rate, options.payload
     ));
     let users = users(&target, options.users).await?;
     let run = measure(&target, users, options).await?;
@@ -87,7 +90,11 @@ pub(crate) async fn measure(target: &Target, users: Vec<(Reader, Writer)>, optio
         tasks.spawn(read(reader, expected, started + Duration::from_secs(u64::from(options.seconds) + 10)));
         // Spread over the period: users do not talk in step.
         let offset = period.mul_f64(n as f64 / count as f64);
-        writers.spawn(talk(writer, n, messages, period, started + offset));
+        let padding = match options.payload {
+            0 => String::new(),
+            bytes => format!(r#","p":"{}""#, "x".repeat(bytes)),
+        };
+        writers.spawn(talk(writer, n, messages, padding, period, started + offset));
     }
     let (mut deliveries, mut latencies) = (0, Histogram::<u64>::new(3)?);
     // Writers stay open until all is read.
@@ -114,6 +121,7 @@ async fn talk(
     mut writer: Writer,
     n: usize,
     messages: u32,
+    padding: String,
     period: Duration,
     start: Instant,
 ) -> Result<Writer> {
@@ -125,7 +133,7 @@ async fn talk(
         for topic in &topics {
             let now = now_nanos();
             let message = format!(
-                r#"["1","m","{topic}","broadcast",{{"type":"broadcast","event":"e","payload":{{"t":{now}}}}}]"#
+                r#"["1","m","{topic}","broadcast",{{"type":"broadcast","event":"e","payload":{{"t":{now}{padding}}}}}]"#
             );
             writer.send(&message).await?;
         }

@@ -52,6 +52,10 @@ use crate::{
     session::Session,
 };
 
+/// Events that are taken one after the other at most, before commands and answers have their turn: some hundred
+/// microseconds of work.
+const AT_ONCE: usize = 64;
+
 /// Reads the row changes of one tenant's database and finds who gets them.
 pub(crate) struct Worker {
     config: DatabaseConfig,
@@ -253,10 +257,7 @@ impl Worker {
             Work::Attendance => self.attendance(),
             Work::Answer(answer) => self.state.answered(answer).await,
             Work::Wake => self.wake().await,
-            Work::Event(Ok(event)) => {
-                self.event(event).await;
-                self.state.relieve().await;
-            }
+            Work::Event(Ok(event)) => self.events(event).await,
             Work::Event(Err(error)) => self.lost(&error),
             Work::Replay => self.state.replay().await,
             Work::Flush => {
@@ -266,6 +267,22 @@ impl Worker {
                 if let Some(running) = &self.running {
                     running.lag.caught_up(true);
                 }
+            }
+        }
+    }
+
+    /// Takes an event, and some of those that are there behind it: what has to be looked at between two events costs
+    /// more than most of them.
+    async fn events(&mut self, first: Event) {
+        let mut event = first;
+        for more in (0..AT_ONCE).rev() {
+            self.event(event).await;
+            self.state.relieve().await;
+            let session = self.running.as_mut().filter(|_| more > 0).map(|running| &mut running.session);
+            match next(session).now_or_never() {
+                Some(Ok(next)) => event = next,
+                Some(Err(error)) => return self.lost(&error),
+                None => return,
             }
         }
     }

@@ -129,7 +129,8 @@ async fn search(
 /// A picture of the documentation.
 async fn picture(Path(name): Path<String>, request: Request) -> Response {
     let Some(bytes) = docs::image(&name) else { return not_found(request).await };
-    cached(request.headers(), &files::etag(bytes), ASK, "image/png", || bytes.into())
+    let kind = if name.ends_with(".svg") { "image/svg+xml" } else { "image/png" };
+    cached(request.headers(), &files::etag(bytes), ASK, kind, || bytes.into())
 }
 
 fn html(headers: &HeaderMap, page: Page) -> Response {

@@ -3,6 +3,7 @@
 mod along;
 mod aside;
 mod away;
+mod behind;
 mod beside;
 mod bound;
 mod coming_back;

@@ -437,8 +437,11 @@ async fn columns_of_the_system_are_judged_where_they_are_known() -> Result<()> {
         .await?;
     let mut ann = watching(&server, "ann", "docs").await?;
     db.sql("insert into docs values (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
-    db.sql("begin; update docs set body = 'c' where id = 1; update docs set body = 'd' where id = 1; delete from docs; commit")
-        .await?;
+    db.sql(
+        "begin; update docs set body = 'c' where id = 1; update docs set body = 'd' where id = 1;\
+             delete from docs where id = 1; delete from docs where id = 2; commit",
+    )
+    .await?;
     let doc = |body: &str| json!({"id": 1, "owner": "ann", "body": body});
     assert_eq!(
         seen(&db, &mut ann).await?,

@@ -12,9 +12,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     State,
+    behind::{Behind, What},
     errand::{Errand, Image, Outcome},
     judging::now,
-    lane::{Asking, Behind, Lane, LaneRow, QUICK, What},
+    lane::{Asking, Lane, LaneRow, QUICK},
     waiting::Waiting,
 };
 use crate::{

@@ -1,13 +1,12 @@
-//! The lane of a party: changes that wait for it, in their order, and what its channels are told behind them.
+//! The lane of a party: changes that wait for it, in their order.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use realtime_changes::{ChannelId, SubscriptionKey};
-use realtime_pgoutput::{Oid, Position};
+use realtime_pgoutput::Oid;
 use tokio::time::{Duration, Instant};
 
-use super::lanes::Kept;
-use crate::Notice;
+use super::{behind::Behind, lanes::Kept};
 
 /// Rows of a lane at most.
 const MAX_ROWS: usize = 1_000;
@@ -30,20 +29,6 @@ pub(super) const QUICK: Duration = Duration::from_millis(50);
 
 /// Rows in a row that take too long by themselves until the party is not asked for a while.
 const SLOW_ROWS: u32 = 3;
-
-/// What a channel is told behind changes that wait: when the last lane that holds it has come so far.
-#[derive(Debug)]
-pub(super) struct Behind {
-    pub(super) channel: ChannelId,
-    pub(super) what: What,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    Notice(Notice),
-    /// It has got all that it had missed, up to here.
-    CaughtUp(Position),
-}
 
 /// A change that waits.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_postgres::error::SqlState;
 use tracing::Instrument as _;
 
-use super::{failed::ASK_AGAIN, lane::Behind, waiting::Waiting};
+use super::{behind::Behind, failed::ASK_AGAIN, waiting::Waiting};
 use crate::{foreign::NoAnswer, questions};
 
 /// Rows of a lane at most.

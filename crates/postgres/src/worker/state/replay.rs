@@ -21,11 +21,11 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     State,
+    behind::What,
     failed::Failed,
     history::{Item, Version},
     judging::now,
     known::Known,
-    lane::What,
     returning::{Name, Pass},
     rows::MAX_CALLS,
     waiting::Waiting,

@@ -3,7 +3,7 @@
 use realtime_changes::ChannelId;
 use realtime_pgoutput::Oid;
 
-use super::{State, known::Watcher, lane::What};
+use super::{State, behind::What, known::Watcher};
 use crate::Notice;
 
 impl State {

@@ -8,11 +8,13 @@ mod judges;
 mod matched;
 mod onlookers;
 mod party;
+mod sizes;
 mod watched;
 
 use std::sync::Arc;
 
 pub use attachment::{Attachment, ChannelId, SubscriptionKey};
+use judges::Judges;
 pub use judges::{Answered, CallNeed, Lack};
 pub use matched::{Asked, Delivery, Guarded, Match, Recipient};
 pub use onlookers::{Concern, Verdict};
@@ -22,6 +24,7 @@ use realtime_pgoutput::{
     message::{Relation, UnixMicros},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
+use sizes::Sizes;
 pub use watched::Sample;
 use watched::Watched;
 
@@ -40,6 +43,8 @@ pub struct UnknownTable;
 #[derive(Debug, Default)]
 pub struct Engine {
     tables: FxHashMap<Oid, Watched>,
+    /// What the answers of parties take.
+    sizes: Sizes,
     /// The tables that policies read, and whose policies.
     readers: FxHashMap<Oid, FxHashSet<Oid>>,
     next_key: u64,
@@ -68,6 +73,7 @@ impl Engine {
         watched.is_version(self.next_version);
         let oid = watched.table().oid;
         self.reads_nothing(oid);
+        self.sizes.touch(oid);
         self.tables.insert(oid, watched);
     }
 
@@ -85,6 +91,7 @@ impl Engine {
     /// Forgets a table and whatever was attached to it. Idempotent.
     pub fn forget_table(&mut self, oid: Oid) {
         self.reads_nothing(oid);
+        self.sizes.touch(oid);
         self.tables.remove(&oid);
     }
 
@@ -98,6 +105,7 @@ impl Engine {
 
     /// Forgets all tables.
     pub fn clear(&mut self) {
+        self.tables.keys().for_each(|oid| self.sizes.touch(*oid));
         self.tables.clear();
         self.readers.clear();
     }
@@ -123,6 +131,7 @@ impl Engine {
     /// Detaches a subscription from a table. Idempotent.
     pub fn detach(&mut self, oid: Oid, key: SubscriptionKey) {
         if let Some(watched) = self.tables.get_mut(&oid) {
+            self.sizes.touch(oid);
             watched.detach(key);
         }
     }
@@ -185,6 +194,12 @@ impl Engine {
         self.tables.get(&oid)?.party(id)
     }
 
+    /// The number of a party among those of a table, if it watches it.
+    #[must_use]
+    pub fn party_id(&self, oid: Oid, party: &Party) -> Option<PartyId> {
+        self.tables.get(&oid)?.party_id(party)
+    }
+
     /// Whether the rows of a table can be judged, as far as they are judged here.
     #[must_use]
     pub fn is_ready(&self, oid: Oid) -> bool {
@@ -216,15 +231,16 @@ impl Engine {
         for table in reads {
             self.readers.entry(table).or_default().insert(oid);
         }
-        if let Some(watched) = self.tables.get_mut(&oid) {
-            watched.judges_mut().put(role, policies, fleeting);
+        if let Some(judges) = self.judges_mut(oid) {
+            judges.put(role, policies, fleeting);
         }
     }
 
     /// All policies have to be compiled again.
     pub fn forget_policies(&mut self) {
         self.readers.clear();
-        for watched in self.tables.values_mut() {
+        for (oid, watched) in &mut self.tables {
+            self.sizes.touch(*oid);
             watched.judges_mut().forget();
         }
     }
@@ -294,6 +310,7 @@ impl Engine {
     /// passes.
     pub fn renew(&mut self, oid: Oid) {
         if let Some(watched) = self.tables.get_mut(&oid) {
+            self.sizes.touch(oid);
             watched.judges_mut().grow_old(self.transaction);
         }
     }
@@ -303,10 +320,10 @@ impl Engine {
         self.transaction += 1;
     }
 
-    /// Takes the values of a party that came.
-    pub fn put_values(&mut self, oid: Oid, role: &str, party: PartyId, values: Values) {
-        if let Some(watched) = self.tables.get_mut(&oid) {
-            watched.judges_mut().put_values(role, party, values);
+    /// Takes the values of parties of a role that came.
+    pub fn put_values(&mut self, oid: Oid, role: &str, values: impl IntoIterator<Item = (PartyId, Values)>) {
+        if let Some(judges) = self.judges_mut(oid) {
+            judges.put_values(role, values);
         }
     }
 
@@ -318,16 +335,17 @@ impl Engine {
         terms: &[usize],
         answers: &[(PartyId, Vec<(usize, Answer)>)],
     ) {
-        if let Some(watched) = self.tables.get_mut(&oid) {
-            watched.judges_mut().renew(role, terms, answers, Some(self.transaction));
+        let transaction = self.transaction;
+        if let Some(judges) = self.judges_mut(oid) {
+            judges.renew(role, terms, answers, Some(transaction));
         }
     }
 
     /// The same for a party that was asked beside the stream: what has passed since may not be in its answers.
     pub fn renew_late(&mut self, oid: Oid, role: &str, party: PartyId, answers: Vec<(usize, Answer)>) {
         let terms: Vec<usize> = answers.iter().map(|(term, _)| *term).collect();
-        if let Some(watched) = self.tables.get_mut(&oid) {
-            watched.judges_mut().renew(role, &terms, &[(party, answers)], None);
+        if let Some(judges) = self.judges_mut(oid) {
+            judges.renew(role, &terms, &[(party, answers)], None);
         }
     }
 
@@ -348,6 +366,7 @@ impl Engine {
         let Some(readers) = self.readers.get(&table) else { return };
         for oid in readers {
             if let Some(watched) = self.tables.get_mut(oid) {
+                self.sizes.touch(*oid);
                 watched.judges_mut().changed(table, self.transaction);
             }
         }
@@ -358,6 +377,7 @@ impl Engine {
         let Some(readers) = self.readers.get(&change.relation.oid) else { return };
         for oid in readers {
             if let Some(watched) = self.tables.get_mut(oid) {
+                self.sizes.touch(*oid);
                 watched.judges_mut().changed_row(change, self.transaction);
             }
         }
@@ -365,20 +385,29 @@ impl Engine {
 
     /// Takes the answers to a call, in the order of its parties; `None` where it failed.
     pub fn answer(&mut self, oid: Oid, need: &CallNeed, answers: &[Option<Truth>]) {
-        if let Some(watched) = self.tables.get_mut(&oid) {
-            watched.judges_mut().answer(need, answers);
+        if let Some(judges) = self.judges_mut(oid) {
+            judges.answer(need, answers);
         }
     }
 
     /// About how many bytes the answers take that parties were asked for.
     #[must_use]
-    pub fn policy_bytes(&self) -> usize {
-        self.tables.values().map(|watched| watched.judges().size()).sum()
+    pub fn policy_bytes(&mut self) -> usize {
+        let size = |oid| self.tables.get(&oid).map_or(0, |watched: &Watched| watched.judges().size());
+        self.sizes.total(size)
+    }
+
+    /// The judges of a table, whose answers are about to change.
+    fn judges_mut(&mut self, oid: Oid) -> Option<&mut Judges> {
+        let watched = self.tables.get_mut(&oid)?;
+        self.sizes.touch(oid);
+        Some(watched.judges_mut())
     }
 
     /// Forgets the answers to the calls of all policies: they are asked again as they are needed.
     pub fn forget_calls(&mut self) {
-        for watched in self.tables.values_mut() {
+        for (oid, watched) in &mut self.tables {
+            self.sizes.touch(*oid);
             watched.judges_mut().forget_calls();
         }
     }

@@ -18,6 +18,8 @@ pub(crate) enum Point {
     RelationAsked,
     /// `verdict_asked`: the database is about to be asked who sees rows.
     VerdictAsked,
+    /// `party_aside`: a party has answered who sees rows; on an error it has not, and its rows go into its lane.
+    PartyAside,
     /// `position_confirmed`: a position is about to be confirmed to the walsender.
     PositionConfirmed,
     /// `subscribe_handed_over`: a checked subscription is about to be handed to the worker.
@@ -58,10 +60,11 @@ mod active {
     const LOOK: Duration = Duration::from_millis(5);
 
     impl Point {
-        const ALL: [Self; 7] = [
+        const ALL: [Self; 8] = [
             Self::SlotMade,
             Self::RelationAsked,
             Self::VerdictAsked,
+            Self::PartyAside,
             Self::PositionConfirmed,
             Self::SubscribeHandedOver,
             Self::PolicyTableChanged,
@@ -73,6 +76,7 @@ mod active {
                 Self::SlotMade => "slot_made",
                 Self::RelationAsked => "relation_asked",
                 Self::VerdictAsked => "verdict_asked",
+                Self::PartyAside => "party_aside",
                 Self::PositionConfirmed => "position_confirmed",
                 Self::SubscribeHandedOver => "subscribe_handed_over",
                 Self::PolicyTableChanged => "policy_table_changed",

@@ -6,7 +6,8 @@
 //!
 //! All parties of a role are asked for all rows in one round trip. Each party is asked in a subtransaction of its own,
 //! with its claims, so that a policy that raises fails nobody else; the subtransaction is undone and the transaction
-//! rolled back, so that nothing of a party stays. One statement per party, never one for several: PostgreSQL evaluates
+//! rolled back, so that nothing of a party stays. A policy that takes too long leaves its party without a verdict; the
+//! caller asks it by itself, beside what others wait for. One statement per party, never one for several: PostgreSQL evaluates
 //! `(select auth.uid())` once per statement, and the second party would see with the eyes of the first.
 //!
 //! The transaction sees one snapshot. A commit can reach us through the log before it becomes visible to others: then
@@ -29,7 +30,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use check::{Check, Unanswered};
 use deadpool_postgres::{ClientWrapper as Client, Pool};
-pub(crate) use inquiry::{Asked, Inquiry, Row, Verdict};
+pub(crate) use inquiry::{Answers, Asked, Held, Inquiry, Row, Verdict};
 pub(crate) use inquiry::{Failure, is_passing};
 pub(crate) use logged::logged;
 use policies::Policies;
@@ -50,7 +51,8 @@ const BETWEEN: Duration = Duration::from_millis(10);
 /// Name of PostgreSQL's way back to the role of the connection: no role can be called that.
 pub(crate) const NO_ROLE: &str = "none";
 
-/// What each party sees of its rows, in the order of the parties.
+/// What each party sees of its rows. `limit`: how long a round trip may take; those who are why it takes longer, or meet a
+/// lock, have no verdict.
 ///
 /// # Errors
 /// When the database cannot be asked at all.
@@ -58,22 +60,25 @@ pub(crate) async fn check(
     pool: &Pool,
     inquiry: &Inquiry<'_>,
     cache: &PolicyCache,
-) -> Result<Vec<Verdict>, NoAnswer> {
+    limit: Duration,
+) -> Result<Answers, NoAnswer> {
     let mut roles: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, asked) in inquiry.parties.iter().enumerate() {
         roles.entry(&asked.party.role).or_default().push(at);
     }
-    let mut verdicts = vec![Verdict::default(); inquiry.parties.len()];
+    let mut answers = Answers::default();
+    answers.verdicts.resize(inquiry.parties.len(), Ok(Verdict::default()));
     for (role, places) in roles {
         let parties: Vec<&Asked> = places.iter().filter_map(|at| inquiry.parties.get(*at)).collect();
-        let of_role = check_role(pool, inquiry, cache, role, &parties).await?;
-        for (at, verdict) in places.iter().zip(of_role) {
-            if let Some(slot) = verdicts.get_mut(*at) {
+        let of_role = check_role(pool, inquiry, cache, role, &parties, limit).await?;
+        answers.slow.extend(of_role.slow.iter().filter_map(|at| places.get(*at)));
+        for (at, verdict) in places.iter().zip(of_role.verdicts) {
+            if let Some(slot) = answers.verdicts.get_mut(*at) {
                 *slot = verdict;
             }
         }
     }
-    Ok(verdicts)
+    Ok(answers)
 }
 
 /// What parties of one role see of their rows.
@@ -83,9 +88,11 @@ async fn check_role(
     cache: &PolicyCache,
     role: &str,
     parties: &[&Asked],
-) -> Result<Vec<Verdict>, NoAnswer> {
+    limit: Duration,
+) -> Result<Answers, NoAnswer> {
     let failed = |failure: &Failure| {
-        parties.iter().map(|asked| Verdict::failed(failure.clone(), &asked.rows)).collect()
+        let verdicts = parties.iter().map(|asked| Ok(Verdict::failed(failure.clone(), &asked.rows)));
+        Answers { verdicts: verdicts.collect(), slow: Vec::new() }
     };
     if role == NO_ROLE {
         return Ok(failed(&Failure { error: sqlstate::brief("22023"), slow: false }));
@@ -101,7 +108,7 @@ async fn check_role(
         };
         let mut images = image::images(pool, inquiry, &policies).await?;
         let answer = loop {
-            let check = Check { pool, inquiry, role, policies: &policies, images: &images };
+            let check = Check { pool, inquiry, role, policies: &policies, images: &images, limit };
             match check.parties(parties).await {
                 // Each round leaves fewer images.
                 Err(Unanswered::Broken(broken)) => images.leave_out(&broken),
@@ -109,12 +116,13 @@ async fn check_role(
             }
         };
         match answer {
-            Ok(verdicts) => return Ok(verdicts),
+            Ok(answers) => return Ok(answers),
+            Err(Unanswered::No(NoAnswer::Query(error))) => match error.as_db_error() {
+                Some(db) if !is_passing(db) => return Ok(failed(&Failure::of(db))),
+                _ => return Err(error.into()),
+            },
             Err(Unanswered::No(error)) => return Err(error),
-            // A party that is asked alone never gets `Locked`.
-            Err(Unanswered::Stale | Unanswered::Locked | Unanswered::Broken(_)) => {
-                cache.remove(inquiry.table.oid, role);
-            }
+            Err(Unanswered::Stale | Unanswered::Broken(_)) => cache.remove(inquiry.table.oid, role),
         }
         tokio::time::sleep(BETWEEN).await;
     }

@@ -255,7 +255,10 @@ impl Worker {
             Work::TooFar => self.too_far_behind().await,
             Work::Command(command) => self.command(command).await,
             Work::Attendance => self.attendance(),
-            Work::Answer(answer) => self.state.answered(answer).await,
+            Work::Answer(answer) => {
+                self.state.answered(answer).await;
+                self.state.relieve().await;
+            }
             Work::Wake => self.wake().await,
             Work::Event(Ok(event)) => self.events(event).await,
             Work::Event(Err(error)) => self.lost(&error),

@@ -74,6 +74,8 @@ pub enum Answered {
 pub struct CallNeed {
     /// The role whose policies call.
     pub role: Box<str>,
+    /// The place of its judge.
+    judge: usize,
     /// What is to be asked.
     pub need: Need<PartyId>,
 }
@@ -82,7 +84,7 @@ impl CallNeed {
     /// The same for some of the parties.
     #[must_use]
     pub fn of(&self, is_wanted: impl Fn(&PartyId) -> bool) -> Self {
-        Self { role: self.role.clone(), need: self.need.of(is_wanted) }
+        Self { role: self.role.clone(), judge: self.judge, need: self.need.of(is_wanted) }
     }
 }
 
@@ -239,13 +241,15 @@ impl Judges {
         Some(self.of(role)?.sight()?.policy())
     }
 
-    /// The values of a party that came.
-    pub(super) fn put_values(&mut self, role: &str, party: PartyId, values: Values) {
+    /// The values of parties that came.
+    pub(super) fn put_values(&mut self, role: &str, values: impl IntoIterator<Item = (PartyId, Values)>) {
         let Some(judge) = self.of_mut(role) else { return };
-        if judge.new.remove(&party)
-            && let State::Compiled(sight) = &mut judge.state
-        {
-            sight.insert(party, values);
+        for (party, values) in values {
+            if judge.new.remove(&party)
+                && let State::Compiled(sight) = &mut judge.state
+            {
+                sight.insert(party, values);
+            }
         }
     }
 
@@ -397,7 +401,9 @@ impl Judges {
 
     /// The answer to a call.
     pub(super) fn answer(&mut self, need: &CallNeed, answers: &[Option<Truth>]) {
-        if let Some(State::Compiled(sight)) = self.of_mut(&need.role).map(|judge| &mut judge.state) {
+        // Judges keep their places for as long as the table is known.
+        let judge = self.0.get_mut(need.judge).filter(|judge| judge.role == need.role);
+        if let Some(State::Compiled(sight)) = judge.map(|judge| &mut judge.state) {
             sight.answer(&need.need, answers);
         }
     }
@@ -469,11 +475,11 @@ impl Judges {
 
     /// The calls that have to be answered, by role.
     pub(super) fn needs(&self, judged: Judged) -> Vec<CallNeed> {
-        let of = |(judge, seen): (&Judge, Seen<PartyId>)| {
+        let of = |((at, judge), seen): ((usize, &Judge), Seen<PartyId>)| {
             let role = judge.role.clone();
-            seen.needs.into_iter().map(move |need| CallNeed { role: role.clone(), need })
+            seen.needs.into_iter().map(move |need| CallNeed { role: role.clone(), judge: at, need })
         };
-        self.0.iter().zip(judged.0).flat_map(of).collect()
+        self.0.iter().enumerate().zip(judged.0).flat_map(of).collect()
     }
 
     fn of(&self, role: &str) -> Option<&Judge> {

@@ -34,6 +34,8 @@ pub(super) struct Matched {
     pub(super) id: u32,
     /// Its place among the shapes of the view.
     pub(super) shape: usize,
+    /// Whose it is.
+    pub(super) party: PartyId,
     /// Its party, if the database has to be asked whether row-level security shows it the row.
     pub(super) guard: Option<PartyId>,
     /// Whether it sees the row for certain, and the database has to be asked about the old one alone.
@@ -166,6 +168,12 @@ impl Match {
         self.refused.retain(|matched| !ended.contains(&matched.key));
     }
 
+    /// The database is asked about those for which the row had to wait.
+    pub fn ask_late(&mut self) {
+        self.guarded.append(&mut self.late);
+        self.sort();
+    }
+
     /// Whether there are some for which the row has to wait.
     #[must_use]
     pub fn has_late(&self) -> bool {
@@ -178,6 +186,30 @@ impl Match {
             self.late.drain(..).map(|guarded| (guarded.party, guarded.key)).collect();
         late.sort_unstable();
         late
+    }
+
+    /// Takes those of some parties out, whatever is known of what they see, by party.
+    pub fn divert(&mut self, is_meant: impl Fn(PartyId) -> bool) -> Vec<(PartyId, SubscriptionKey)> {
+        let mut diverted: Vec<(PartyId, SubscriptionKey)> = Vec::new();
+        let mut keep = |matched: &Matched| {
+            let is_meant = is_meant(matched.party);
+            if is_meant {
+                diverted.push((matched.party, matched.key));
+            }
+            !is_meant
+        };
+        self.open.retain(&mut keep);
+        self.guarded.retain(|guarded| keep(&guarded.matched));
+        self.late.retain(|guarded| keep(&guarded.matched));
+        diverted.sort_unstable();
+        diverted
+    }
+
+    /// Settles who sees the change of those that depend on it: the others do not get it. `seen_old`: those of them that see
+    /// the old row.
+    pub fn settle(&mut self, seen: &FxHashSet<SubscriptionKey>, seen_old: &FxHashSet<SubscriptionKey>) {
+        let guarded = std::mem::take(&mut self.guarded);
+        self.open.extend(shown(&guarded, seen, seen_old).map(|matched| Matched { guard: None, ..matched }));
     }
 
     /// Takes in another match of the same change.
@@ -242,13 +274,7 @@ impl Match {
         if !self.guarded.is_empty() && !seen.is_empty() {
             let seen: FxHashSet<SubscriptionKey> = seen.iter().copied().collect();
             let seen_old: FxHashSet<SubscriptionKey> = seen_old.iter().copied().collect();
-            let shown = self.guarded.iter().filter(|guarded| seen.contains(&guarded.key));
-            let old = |guarded: &Guarded| match guarded.matched.old {
-                OldImage::Open if seen_old.contains(&guarded.key) => OldImage::Whole,
-                OldImage::Open => OldImage::Hidden,
-                old => old,
-            };
-            all.extend(shown.map(|guarded| Matched { old: old(guarded), ..guarded.matched }));
+            all.extend(shown(&self.guarded, &seen, &seen_old));
         }
         let mut deliveries = deliveries(view, change, all, types);
         deliveries.extend(self.refusals(view, change));
@@ -266,6 +292,21 @@ impl Match {
         refused.sort_unstable_by_key(|matched| matched.key);
         Some(Delivery { action: change.action, data, recipients: recipients(&refused), position: None })
     }
+}
+
+/// Those of the guarded that see the row, with what they get of the old one.
+fn shown<'a>(
+    guarded: &'a [Guarded],
+    seen: &'a FxHashSet<SubscriptionKey>,
+    seen_old: &'a FxHashSet<SubscriptionKey>,
+) -> impl Iterator<Item = Matched> + 'a {
+    let old = |guarded: &Guarded| match guarded.matched.old {
+        OldImage::Open if seen_old.contains(&guarded.key) => OldImage::Whole,
+        OldImage::Open => OldImage::Hidden,
+        old => old,
+    };
+    let shown = guarded.iter().filter(|guarded| seen.contains(&guarded.key));
+    shown.map(move |guarded| Matched { old: old(guarded), ..guarded.matched })
 }
 
 /// One delivery for each set of columns.

@@ -39,6 +39,7 @@ impl Engine {
     /// Takes a party out that was entered as often.
     pub fn leave(&mut self, oid: Oid, party: PartyId) {
         if let Some(watched) = self.tables.get_mut(&oid) {
+            self.sizes.touch(oid);
             watched.leave(party);
         }
     }

@@ -272,7 +272,8 @@ impl Watched {
     /// What a subscription is in a match.
     fn matched(key: SubscriptionKey, held: &Held, guard: Option<PartyId>, old: OldImage) -> Matched {
         let Attachment { channel, id, .. } = held.attachment;
-        Matched { key, channel, id, shape: held.shape, guard, is_shown: false, is_late: false, old }
+        let (shape, party) = (held.shape, held.party);
+        Matched { key, channel, id, shape, party, guard, is_shown: false, is_late: false, old }
     }
 
     pub(super) fn match_one(&self, change: &Change<'_>, key: SubscriptionKey, now: UnixMicros) -> Match {
@@ -400,8 +401,13 @@ impl Watched {
         if !readable || !change.action.wanted_by(held.attachment.event) {
             return;
         }
+        // The filter comes first: of a row that it leaves out nothing has to be asked for the policies.
+        let outcome = held.attachment.predicate.evaluate(row);
+        if matches!(outcome, Outcome::Fails) {
+            return;
+        }
         let Some(matched) = self.decide(key, held, looked) else { return };
-        match held.attachment.predicate.evaluate(row) {
+        match outcome {
             Outcome::Holds => looked.found.add(matched),
             Outcome::Fails => {}
             Outcome::Depends(questions) => {

@@ -142,14 +142,16 @@ impl Catalog {
         self.functions.keys().map(|name| &**name).collect()
     }
 
-    /// Whether a function among these may make a setting: what others read of the claims then depends on whether it was
+    /// A function among these that may make a setting: what others read of the claims then depends on whether it was
     /// called before.
     #[must_use]
-    pub fn may_set(&self) -> bool {
+    pub fn setter(&self) -> Option<&Function> {
         let sets = |function: &Function| {
             *function.schema != *"pg_catalog" && function.body.to_ascii_lowercase().contains("set_config")
         };
-        self.functions.values().flatten().any(sets)
+        // The same one whenever it is asked for.
+        let setters = self.functions.values().flatten().filter(|function| sets(function));
+        setters.min_by_key(|function| (&function.schema, &function.name))
     }
 
     /// Enters all relations of a name; none if there are none.

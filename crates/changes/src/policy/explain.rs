@@ -117,6 +117,10 @@ fn unwatched(name: &str, catalog: &Catalog) -> String {
             "what {name}() reads could not be told from its body: write the membership as a subquery, and it will be \
              compiled"
         ),
+        Some("set") => format!(
+            "{name}() has a setting of its own (SET in its definition), and what that changes is not known: leave it out \
+             (SET search_path may stay), and it will be compiled"
+        ),
         Some(language) => format!(
             "{name}() is written in {language}, which is not read: write the membership as a subquery or as a function \
              in SQL, and it will be compiled"

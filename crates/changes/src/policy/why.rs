@@ -51,6 +51,19 @@ pub enum Why {
     /// What the compiled form said of a row was not what the database said.
     #[error("the database contradicted its compiled form (PolicyMismatch in the log)")]
     Distrusted,
+    /// A cast whose function may do anything, by what it casts and its function: policies do not show where it is applied.
+    #[error(
+        "while the database has the cast {0}, whose function {1}() is written in SQL or PL/pgSQL, all policies are asked: \
+         they do not show where it is applied. Drop the cast and call the function by its name, and they will be compiled"
+    )]
+    Casts(Box<str>, Box<str>),
+    /// A function that makes a setting, by its name.
+    #[error(
+        "{0}() calls set_config, and while a policy names it all policies are asked: what they read of the claims may depend \
+         on whether it was called before. Read the claims where they are needed, without keeping them in a setting, and \
+         they will be compiled"
+    )]
+    Sets(Box<str>),
     /// Something of the catalog was not loaded.
     #[error("the catalog was not read whole")]
     NotLoaded,

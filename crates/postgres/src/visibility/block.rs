@@ -37,13 +37,17 @@ pub(super) struct JobParty<'a> {
     role: &'a str,
     claims: &'a str,
     sub: Option<String>,
-    /// Numbers of images; left out for all.
+    /// Numbers of images, as PostgreSQL writes an array; left out for all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rows: Option<Vec<u32>>,
+    rows: Option<String>,
 }
 
 impl<'a> JobParty<'a> {
     pub(super) fn new(party: &'a Party, rows: Option<Vec<u32>>) -> Self {
+        let rows = rows.map(|rows| {
+            let rows: Vec<String> = rows.iter().map(u32::to_string).collect();
+            format!("{{{}}}", rows.join(","))
+        });
         Self { role: &party.role, claims: &party.claims, sub: claims::subject(&party.claims), rows }
     }
 }

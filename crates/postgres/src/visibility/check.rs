@@ -1,17 +1,22 @@
-//! The question as statements, put to some parties at once, to one alone, or about one row alone.
+//! The question as statements, put to some parties at once.
+//!
+//! Others wait for the answers. So a round trip has a time limit, and ends earlier where it can: see [`question`]. Who is
+//! stopped by the limit, or meets a lock, has no verdict; the others go on to be asked.
+//!
+//! [`question`]: super::question
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use tokio::time::{self, Instant};
+use tokio::time;
 use tokio_postgres::{Error, error::SqlState};
 
 use super::{
     block::{Block, JobParty, Left},
     image::Images,
-    inquiry::{Asked, Failure, Inquiry, Verdict, is_passing},
+    inquiry::{Answers, Asked, Failure, Held, Inquiry, Verdict, is_passing},
     policies::Policies,
     snapshot::{Snapshot, pauses},
 };
@@ -20,43 +25,43 @@ use crate::{
     pool, sqlstate,
 };
 
-/// How long the policies of all parties may take together for some rows; then each party is asked alone.
-const TOGETHER: Duration = Duration::from_secs(2);
-
-/// How long the policies of one party may take when it is asked alone.
-const ALONE: Duration = Duration::from_millis(500);
-
 /// Parties of one round trip.
 const PARTIES: usize = 1000;
 
-/// Parties that failed on several rows and are asked again for each row, at most: it may be one row's fault.
-const ASK_BY_ROW: usize = 4;
+/// Round trips of an inquiry that one party stops, at most: others wait for each of them. Behind the last nobody is asked.
+const STOPS: u32 = 2;
 
-/// Sessions that end in a row while one party is asked alone; then it is the party's policies that end them. A new
-/// connection was made in between, so the server is there.
-const ENDED: u32 = 3;
+/// Sessions that end in a row; then it is a policy that ends them. A new connection was made in between, so the server is
+/// there.
+const ENDED: u32 = 2;
+
+/// How many times as long as the others a party takes that is slow for its own reasons.
+const OUT_OF_LINE: f64 = 4.0;
 
 /// No verdicts.
 #[derive(Debug)]
 pub(super) enum Unanswered {
     /// The policies are not those that were known.
     Stale,
-    /// A policy says that it met a lock, and has not waited for one.
-    Locked,
     /// Images that cannot be built, and why; the others can.
     Broken(Vec<(u32, String)>),
     No(NoAnswer),
 }
 
 impl Unanswered {
-    /// Whether a single party may be why.
-    fn is_of_one(&self) -> bool {
+    /// What holds up so many parties, if one of them may be why.
+    fn of_one(&self, parties: usize) -> Option<Held> {
         match self {
-            Self::Stale | Self::Broken(_) | Self::No(NoAnswer::Connect(_)) => false,
-            Self::Locked | Self::No(NoAnswer::Silent) => true,
-            Self::No(NoAnswer::Query(error)) => {
-                is_ended(error) || error.as_db_error().is_some_and(|db| !is_passing(db))
-            }
+            Self::Stale | Self::Broken(_) | Self::No(NoAnswer::Connect(_)) => None,
+            Self::No(NoAnswer::Silent) => Some(Held::Slow),
+            Self::No(NoAnswer::Query(error)) => match error.as_db_error() {
+                _ if is_ended(error) => Some(Held::Ended),
+                Some(db) if *db.code() == SqlState::LOCK_NOT_AVAILABLE => Some(Held::Locked),
+                Some(db) if *db.code() == SqlState::QUERY_CANCELED => Some(Held::Slow),
+                // Such as claims that PostgreSQL cannot read.
+                Some(db) if !is_passing(db) && parties > 1 => Some(Held::NotAsked),
+                _ => None,
+            },
         }
     }
 }
@@ -74,70 +79,92 @@ pub(super) struct Check<'a> {
     pub(super) role: &'a str,
     pub(super) policies: &'a Policies,
     pub(super) images: &'a Images,
+    /// How long a round trip may take.
+    pub(super) limit: Duration,
 }
 
-/// What the block of [`question`] reads.
+/// What the block of [`question`](super::question) reads.
 #[derive(Serialize)]
 struct Job<'a> {
     images: &'a [Json],
     parties: Vec<JobParty<'a>>,
+    /// Seconds after which nobody more is asked.
+    slice: f64,
 }
 
-/// What the block of [`question`] has found.
+/// What the block of [`question`](super::question) has found.
 #[derive(Deserialize)]
 struct Found {
-    /// One text per party.
+    /// One text per party that was asked.
     verdicts: Vec<Option<String>>,
     /// Numbers of images that cannot be built. Then there are no verdicts.
     broken: Vec<u32>,
     /// SQLSTATEs: why they cannot be built.
     reasons: Vec<String>,
+    /// SQLSTATE: what stopped the party behind the last verdict.
+    stopped: Option<String>,
+    /// The place of the party that took longest, and how long that was, in seconds.
+    slowest: usize,
+    longest: f64,
+    /// How long all of them took.
+    took: f64,
 }
 
 impl Check<'_> {
     /// What some parties see.
-    pub(super) async fn parties(&self, parties: &[&Asked]) -> Result<Vec<Verdict>, Unanswered> {
-        let mut verdicts = vec![Verdict::default(); parties.len()];
-        if !self.images.objects().is_empty() {
-            verdicts.clear();
-            for chunk in parties.chunks(PARTIES) {
-                verdicts.extend(self.chunk(chunk).await?);
+    pub(super) async fn parties(&self, parties: &[&Asked]) -> Result<Answers, Unanswered> {
+        let mut answers = Answers::default();
+        if self.images.objects().is_empty() {
+            answers.verdicts.resize(parties.len(), Ok(Verdict::default()));
+        }
+        let (mut stops, mut ended) = (0, 0);
+        while let Some(rest) = parties.get(answers.verdicts.len()..).filter(|rest| !rest.is_empty()) {
+            if stops >= STOPS {
+                answers.verdicts.resize(parties.len(), Err(Held::NotAsked));
+                break;
             }
-            self.ask_failed_by_row(parties, &mut verdicts).await?;
+            let some = rest.get(..PARTIES).unwrap_or(rest);
+            let held = match self.ask(some).await {
+                Ok(found) => {
+                    self.take(&found, some, &mut answers);
+                    found.stopped.as_deref().map(|code| (held(code), 1))
+                }
+                Err(error) => match error.of_one(some.len()) {
+                    None => return Err(error),
+                    Some(Held::Ended) if ended + 1 < ENDED => {
+                        ended += 1;
+                        continue;
+                    }
+                    // Which of them it is was not told.
+                    Some(_) if some.len() > 1 => Some((Held::NotAsked, some.len())),
+                    Some(held) => Some((held, 1)),
+                },
+            };
+            if let Some((held, parties)) = held {
+                stops += 1;
+                answers.verdicts.extend(std::iter::repeat_n(Err(held), parties));
+            }
         }
-        for (asked, verdict) in parties.iter().zip(&mut verdicts) {
-            self.withhold(asked, verdict);
+        for (asked, verdict) in parties.iter().zip(&mut answers.verdicts) {
+            if let Ok(verdict) = verdict {
+                self.withhold(asked, verdict);
+            }
         }
-        Ok(verdicts)
+        Ok(answers)
     }
 
-    /// Asks for some parties together, or each alone if one of them holds up all.
-    async fn chunk(&self, parties: &[&Asked]) -> Result<Vec<Verdict>, Unanswered> {
-        match self.ask(parties, TOGETHER).await {
-            Err(error) if error.is_of_one() => {}
-            answer => return answer,
+    /// Takes the verdicts of a round trip.
+    fn take(&self, found: &Found, parties: &[&Asked], answers: &mut Answers) {
+        let texts = found.verdicts.iter().map(Option::as_deref).take(parties.len());
+        if found.is_out_of_line(self.limit) {
+            answers.slow.push(answers.verdicts.len() + found.slowest);
         }
-        let mut verdicts = Vec::with_capacity(parties.len());
-        for asked in parties {
-            verdicts.push(self.ask_alone(asked).await?);
+        if found.verdicts.is_empty() && found.stopped.is_none() {
+            // A policy has taken the answer away.
+            answers.verdicts.resize(answers.verdicts.len() + parties.len(), Ok(Verdict::default()));
         }
-        Ok(verdicts)
-    }
-
-    /// Asks again, for each row, for parties whose policies raised an error: one of the rows may be why.
-    async fn ask_failed_by_row(
-        &self,
-        parties: &[&Asked],
-        verdicts: &mut [Verdict],
-    ) -> Result<(), Unanswered> {
-        let raised = verdicts.iter().filter(|verdict| verdict.raised()).count();
-        if raised > ASK_BY_ROW || self.inquiry.rows.len() == 1 {
-            return Ok(());
-        }
-        for (asked, verdict) in parties.iter().zip(verdicts).filter(|(_, verdict)| verdict.raised()) {
-            *verdict = self.ask_by_row(asked).await?;
-        }
-        Ok(())
+        let row = |number| self.images.row(number);
+        answers.verdicts.extend(parties.iter().zip(texts).map(|(asked, text)| Ok(verdict(text, asked, row))));
     }
 
     /// Withholds the rows of a party that cannot be judged.
@@ -151,71 +178,22 @@ impl Check<'_> {
         }
     }
 
-    /// Asks for one party, so that only it can be held up.
-    async fn ask_alone(&self, asked: &Asked) -> Result<Verdict, Unanswered> {
-        let failed = |code: &SqlState| {
-            let error = sqlstate::brief(code.code());
-            Ok(Verdict::failed(Failure { error, slow: true }, &asked.rows))
-        };
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match self.ask(&[asked], ALONE).await {
-                Ok(mut verdicts) => return Ok(verdicts.pop().unwrap_or_default()),
-                Err(Unanswered::Locked) => return failed(&SqlState::LOCK_NOT_AVAILABLE),
-                Err(Unanswered::No(NoAnswer::Silent)) => return failed(&SqlState::QUERY_CANCELED),
-                Err(Unanswered::No(NoAnswer::Query(error))) if is_ended(&error) => {
-                    if attempts == ENDED {
-                        return failed(&SqlState::ADMIN_SHUTDOWN);
-                    }
-                }
-                Err(Unanswered::No(NoAnswer::Query(error))) => match error.as_db_error() {
-                    Some(db) if !is_passing(db) => {
-                        return Ok(Verdict::failed(Failure::of(db), &asked.rows));
-                    }
-                    _ => return Err(error.into()),
-                },
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Asks for one party row by row.
-    async fn ask_by_row(&self, asked: &Asked) -> Result<Verdict, Unanswered> {
-        let mut all = Verdict::default();
-        for row in asked.rows.iter().filter(|row| self.images.number(**row).is_some()) {
-            let one = Asked { party: Arc::clone(&asked.party), rows: vec![*row] };
-            let verdict = self.ask_alone(&one).await?;
-            all.seen.extend(verdict.seen);
-            if let Some((failure, failed)) = verdict.failed {
-                all.failed.get_or_insert((failure, Vec::new())).1.extend(failed);
-            }
-        }
-        Ok(all)
-    }
-
-    /// Asks for some parties, in a snapshot that has all commits in question.
-    async fn ask(&self, parties: &[&Asked], limit: Duration) -> Result<Vec<Verdict>, Unanswered> {
+    /// Asks some parties, in a snapshot that has all commits in question. At least one of them was asked.
+    async fn ask(&self, parties: &[&Asked]) -> Result<Found, Unanswered> {
         let input = self.job(parties);
         let mut pauses = pauses();
         loop {
-            let begun = Instant::now();
-            let guest = Guest::new(pool::get(self.pool).await?, limit);
-            let answer =
-                guest.answer(async |guest: &Guest| self.round_trip(guest, &input, parties, limit).await);
-            let (snapshot, verdicts) = match answer.await? {
-                // A real wait for a lock takes half of the limit.
-                Err(Unanswered::No(error))
-                    if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && begun.elapsed() < limit / 4 =>
-                {
-                    return Err(Unanswered::Locked);
-                }
-                answer => answer?,
-            };
-            if self.inquiry.rows.iter().all(|row| snapshot.has(row.xid)) {
-                return Ok(verdicts);
+            let guest = Guest::new(pool::get(self.pool).await?, self.limit);
+            let answer = guest.answer(async |guest: &Guest| self.round_trip(guest, &input).await);
+            let (snapshot, found) = answer.await??;
+            if !self.inquiry.rows.iter().all(|row| snapshot.has(row.xid)) {
+                time::sleep(pauses.failed(1.0)).await;
+                continue;
             }
-            time::sleep(pauses.failed(1.0)).await;
+            if !found.broken.is_empty() {
+                return Err(Unanswered::Broken(found.broken.into_iter().zip(found.reasons).collect()));
+            }
+            return Ok(found);
         }
     }
 
@@ -226,43 +204,54 @@ impl Check<'_> {
             some.then(|| asked.rows.iter().filter_map(|row| self.images.number(*row)).collect())
         };
         let parties = parties.iter().map(|asked| JobParty::new(&asked.party, rows(asked))).collect();
+        let job = Job { images: self.images.objects(), parties, slice: self.limit.as_secs_f64() / 4.0 };
         // Texts and numbers can always be written as JSON.
-        serde_json::to_string(&Job { images: self.images.objects(), parties }).unwrap_or_default()
+        serde_json::to_string(&job).unwrap_or_default()
     }
 
-    async fn round_trip(
-        &self,
-        guest: &Guest,
-        input: &str,
-        parties: &[&Asked],
-        limit: Duration,
-    ) -> Result<(Snapshot, Vec<Verdict>), Unanswered> {
+    async fn round_trip(&self, guest: &Guest, input: &str) -> Result<(Snapshot, Found), Unanswered> {
         let block = Block {
             sql: &self.policies.question,
             job: input,
             role: self.role,
             shares_plans: self.inquiry.shares_plans,
-            limit,
+            limit: self.limit,
         };
         let known = (self.inquiry.table.oid, &*self.policies.fingerprint);
         let Some(Left { snapshot, found }) = block.run(guest, Some(known)).await? else {
             return Err(Unanswered::Stale);
         };
-        Ok((snapshot, self.verdicts(found.as_deref(), parties)?))
+        let found = found.and_then(|text| serde_json::from_str::<Found>(&text).ok());
+        Ok((snapshot, found.unwrap_or_else(Found::nothing)))
+    }
+}
+
+impl Found {
+    /// What there is if a policy has taken the answer away.
+    const fn nothing() -> Self {
+        Self {
+            verdicts: Vec::new(),
+            broken: Vec::new(),
+            reasons: Vec::new(),
+            stopped: None,
+            slowest: 0,
+            longest: 0.0,
+            took: 0.0,
+        }
     }
 
-    /// Reads what was found. An answer that is missing hides the rows.
-    fn verdicts(&self, found: Option<&str>, parties: &[&Asked]) -> Result<Vec<Verdict>, Unanswered> {
-        let Some(found) = found.and_then(|text| serde_json::from_str::<Found>(text).ok()) else {
-            return Ok(vec![Verdict::default(); parties.len()]);
-        };
-        if !found.broken.is_empty() {
-            return Err(Unanswered::Broken(found.broken.into_iter().zip(found.reasons).collect()));
-        }
-        let texts = found.verdicts.iter().map(Option::as_deref).chain(std::iter::repeat(None));
-        let row = |number| self.images.row(number);
-        Ok(parties.iter().zip(texts).map(|(asked, text)| verdict(text, asked, row)).collect())
+    /// Whether one party took much longer than the others, and others waited for it.
+    fn is_out_of_line(&self, limit: Duration) -> bool {
+        let others = self.verdicts.len().saturating_sub(1);
+        #[expect(clippy::cast_precision_loss, reason = "there are not so many parties")]
+        let mean = (self.took - self.longest) / others as f64;
+        others > 0 && self.longest >= limit.as_secs_f64() / 4.0 && self.longest > OUT_OF_LINE * mean
     }
+}
+
+/// What a party is stopped by.
+fn held(code: &str) -> Held {
+    if code == SqlState::LOCK_NOT_AVAILABLE.code() { Held::Locked } else { Held::Slow }
 }
 
 /// Whether a session has ended.
@@ -270,23 +259,24 @@ pub(super) fn is_ended(error: &Error) -> bool {
     error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN)
 }
 
-/// `=1,5` for images that are seen, whose rows `row` tells; `!22012` for an error of that code.
+/// `=1,5!3:22012`: images that are seen, and those whose policies raised an error of that code. `row` tells their rows. An
+/// answer that is missing hides them.
 fn verdict(text: Option<&str>, asked: &Asked, row: impl Fn(u32) -> Option<u32>) -> Verdict {
-    match text.map(|text| text.strip_prefix('=').ok_or(text)) {
-        Some(Ok(numbers)) => {
-            let row = |text: &str| text.parse().ok().and_then(&row);
-            Verdict { seen: numbers.split(',').filter_map(row).collect(), failed: None }
-        }
-        Some(Err(error)) => {
-            let error = sqlstate::brief(error.trim_start_matches('!'));
-            Verdict::failed(Failure { error, slow: false }, &asked.rows)
-        }
-        None => Verdict::default(),
+    let (seen, failed) = text.and_then(|text| text.strip_prefix('=')?.split_once('!')).unwrap_or_default();
+    let row = |text: &str| text.parse().ok().and_then(&row);
+    let mut verdict = Verdict { seen: seen.split(',').filter_map(row).collect(), failed: None };
+    for (number, code) in failed.split(',').filter_map(|failed| failed.split_once(':')) {
+        let Some(row) = row(number).filter(|row| asked.rows.binary_search(row).is_ok()) else { continue };
+        let failure = || (Failure { error: sqlstate::brief(code), slow: false }, Vec::new());
+        verdict.failed.get_or_insert_with(failure).1.push(row);
     }
+    verdict
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use realtime_changes::Party;
 
     use super::*;
@@ -296,11 +286,25 @@ mod tests {
         let party = Arc::new(Party { role: "anon".into(), claims: "{}".into() });
         let asked = Asked { party, rows: vec![3, 4] };
         let verdict = |text| verdict(text, &asked, |number| number.checked_sub(1));
-        assert_eq!(verdict(Some("=1,100,7")).seen, [0, 99, 6]);
-        assert_eq!(verdict(Some("=")), Verdict::default());
+        assert_eq!(verdict(Some("=1,100,7!")).seen, [0, 99, 6]);
+        assert_eq!(verdict(Some("=!")), Verdict::default());
+        assert_eq!(verdict(Some("=,5!")).seen, [4]);
         assert_eq!(verdict(None), Verdict::default());
         let failure = Failure { error: "22012 division_by_zero".to_owned(), slow: false };
-        let failed = verdict(Some("!22012"));
-        assert_eq!(failed, Verdict { seen: Vec::new(), failed: Some((failure, vec![3, 4])) });
+        let failed = verdict(Some("=4!5:22012,9:22012"));
+        assert_eq!(failed, Verdict { seen: vec![3], failed: Some((failure, vec![4])) });
+    }
+
+    #[test]
+    fn who_takes_much_longer_than_the_others_is_noticed() {
+        let is_noticed = |parties: usize, longest: f64, took: f64| {
+            let verdicts = vec![None; parties];
+            let found = Found { verdicts, longest, took, ..Found::nothing() };
+            found.is_out_of_line(Duration::from_millis(200))
+        };
+        assert!(is_noticed(3, 0.06, 0.062));
+        assert!(!is_noticed(1, 0.19, 0.19), "nobody else waits");
+        assert!(!is_noticed(3, 0.06, 0.18), "all of them take long");
+        assert!(!is_noticed(3, 0.04, 0.042), "that is not long");
     }
 }

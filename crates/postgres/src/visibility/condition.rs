@@ -1,5 +1,8 @@
 //! What has to hold for a row to be visible, and the columns that it is about.
 
+/// The number of `tableoid` in every table.
+const TABLE_OID: i16 = -6;
+
 /// How the value of a column is brought from its text into its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -22,6 +25,18 @@ pub(super) struct PolicyColumn {
     pub(super) kind: Kind,
     /// Of the column, schema-qualified and quoted, if its type has any.
     pub(super) collation: Option<String>,
+}
+
+impl PolicyColumn {
+    /// Whether it is one that every table has, such as `ctid`: the log does not carry it.
+    pub(super) const fn is_of_system(&self) -> bool {
+        self.attnum < 0
+    }
+
+    /// Whether it is the table that a row stands in.
+    pub(super) const fn is_table(&self) -> bool {
+        self.attnum == TABLE_OID
+    }
 }
 
 /// What has to hold for a row to be visible.

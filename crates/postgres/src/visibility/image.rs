@@ -75,7 +75,7 @@ impl Images {
 }
 
 /// Brings the rows into the form that the policies' question reads. What the log does not carry (an unchanged TOASTed
-/// value, a generated column, a column that is not published) is taken from the row that stands in the table, if it is
+/// value, a generated column, a column that is not published, one of the system) is taken from the row that stands in the table, if it is
 /// still the version that the change wrote.
 ///
 /// # Errors
@@ -115,7 +115,16 @@ pub(super) async fn images(
 fn values<'a>(inquiry: &Inquiry<'a>, columns: &[PolicyColumn]) -> Vec<Vec<Option<Text<'a>>>> {
     let places: Vec<Option<usize>> =
         columns.iter().map(|column| place(inquiry.logged, column.attnum)).collect();
-    let of = |row: &Row<'a>| places.iter().map(|place| value(&row.change, (*place)?)).collect();
+    // Rows of a root stand in its partitions.
+    let table = (!inquiry.table.partitioned).then(|| Some(Cow::Owned(inquiry.table.oid.to_string())));
+    let of = |row: &Row<'a>| {
+        let columns = columns.iter().zip(&places);
+        let value = |(column, place): (&PolicyColumn, &Option<usize>)| match column.is_table() {
+            true => table.clone(),
+            false => value(&row.change, (*place)?),
+        };
+        columns.map(value).collect()
+    };
     inquiry.rows.iter().map(of).collect()
 }
 

@@ -53,10 +53,40 @@ impl Verdict {
     pub(super) fn failed(failure: Failure, rows: &[u32]) -> Self {
         Self { seen: Vec::new(), failed: Some((failure, rows.to_vec())) }
     }
+}
 
-    pub(super) fn raised(&self) -> bool {
-        self.failed.as_ref().is_some_and(|(failure, _)| !failure.slow)
+/// Why there is no verdict about a party's rows yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Its policies took longer than they may, or were not to be cancelled.
+    Slow,
+    /// They met a lock.
+    Locked,
+    /// Their session ended.
+    Ended,
+    /// It was not asked: others took too long before.
+    NotAsked,
+}
+
+impl Held {
+    /// What it is if it stays so.
+    pub(crate) fn failure(self, slow: bool) -> Failure {
+        let code = match self {
+            Self::Slow | Self::NotAsked => SqlState::QUERY_CANCELED,
+            Self::Locked => SqlState::LOCK_NOT_AVAILABLE,
+            Self::Ended => SqlState::ADMIN_SHUTDOWN,
+        };
+        Failure { error: sqlstate::brief(code.code()), slow }
     }
+}
+
+/// What parties see of their rows, as far as they have answered.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// In the order of the parties.
+    pub(crate) verdicts: Vec<Result<Verdict, Held>>,
+    /// The parties, by their places, that have answered but took much longer than the others.
+    pub(crate) slow: Vec<usize>,
 }
 
 /// Why policies could not be evaluated.
@@ -71,7 +101,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// They take too long.
     pub(crate) fn slow() -> Self {
-        Self { error: sqlstate::brief(SqlState::QUERY_CANCELED.code()), slow: true }
+        Held::Slow.failure(true)
     }
 
     /// More rows wait for their answer than are kept.

@@ -80,7 +80,9 @@ const READ: &str = concat!(
         from pg_catalog.pg_attribute a
         join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) a.atttypid
         join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) t.typnamespace
-        where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped)
+        where a.attrelid operator(pg_catalog.=) $1 and not a.attisdropped
+            and (a.attnum operator(pg_catalog.>) 0
+                or exists (select from read where read.refobjsubid operator(pg_catalog.=) a.attnum)))
     select ",
     fingerprint!(),
     ", pg_catalog.row_security_active($1::pg_catalog.oid),
@@ -102,7 +104,7 @@ pub(super) struct Policies {
     pub(super) condition: Condition,
     /// The columns that images are made of: those that the policies read, or all where they take the row as a whole.
     pub(super) columns: Vec<PolicyColumn>,
-    /// All columns.
+    /// All columns, of those of the system the ones that policies read.
     pub(super) row: Vec<PolicyColumn>,
     /// The block that asks.
     pub(super) question: String,
@@ -126,7 +128,10 @@ fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
     let is_read: Vec<bool> = row.try_get(9)?;
     let columns = match &condition {
         Condition::Open => Vec::new(),
-        Condition::Holds { whole_row: true, .. } => all.clone(),
+        // A row of the table's type has no columns of the system.
+        Condition::Holds { whole_row: true, .. } => {
+            all.iter().filter(|column| !column.is_of_system()).cloned().collect()
+        }
         Condition::Holds { .. } => all
             .iter()
             .zip(is_read)

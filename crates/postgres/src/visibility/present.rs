@@ -164,8 +164,8 @@ async fn read(
 ) -> Result<HashMap<usize, Vec<Option<String>>>, Error> {
     let table = inquiry.table;
     let name = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
-    let listed: Vec<String> =
-        columns.iter().map(|column| format!("{} {}", column.attnum, column.name)).collect();
+    let own = columns.iter().filter(|column| !column.is_of_system());
+    let listed: Vec<String> = own.map(|column| format!("{} {}", column.attnum, column.name)).collect();
     // A role that is subject to the policies gets an error in place of what they show it.
     let begin = format!(
         "begin isolation level repeatable read read only; set local row_security = off;

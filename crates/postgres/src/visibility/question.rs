@@ -7,6 +7,9 @@ use realtime_changes::Table;
 use super::condition::{Condition, Kind, PolicyColumn};
 use crate::quote::quoted;
 
+/// Rows of a party that are told one by one to raise an error, at most. More share what the last of them raised.
+const MAX_RAISING: usize = 32;
+
 /// The block that judges the images of the setting `realtime.check` for every party there and leaves what it found in
 /// `realtime.verdicts`: a JSON object with one text per party, or with the images that cannot be built, and why. The
 /// session has taken on the role of the parties.
@@ -20,6 +23,12 @@ use crate::quote::quoted;
 /// there for the next. Variables outlive it. A column wins over a variable of the same name, and the names of our own
 /// that stand beside the columns are names that the table does not have. Settings are made by assignment, which the
 /// language evaluates without a query of its own, and so are parties fetched.
+///
+/// If the policies raise an error, the party is asked about each row: one of them may be why.
+///
+/// The block ends early, with the verdicts that it has, when `slice` of the job is over (the rest is asked by another
+/// one), or when a party is stopped by a time limit or meets a lock: then it tells the SQLSTATE. A time limit stops a
+/// statement once; so nobody is asked behind such a party.
 pub(super) fn question(table: &Table, columns: &[PolicyColumn], condition: &Condition) -> String {
     let names = Names::of(table);
     let judge = match condition {
@@ -42,45 +51,88 @@ declare
     job pg_catalog.jsonb := pg_catalog.current_setting('realtime.check')::pg_catalog.jsonb;
     images pg_catalog.jsonb := job operator(pg_catalog.->) 'images';
     parties pg_catalog.jsonb := job operator(pg_catalog.->) 'parties';
+    slice pg_catalog.interval := pg_catalog.make_interval(secs => (job operator(pg_catalog.->>) 'slice')::pg_catalog.float8);
     party pg_catalog.jsonb;
     everything pg_catalog.int4[] := array(select pg_catalog.generate_series(1, pg_catalog.jsonb_array_length(images)));
     wanted pg_catalog.int4[];
+    each_of pg_catalog.int4[];
     batch pg_catalog.jsonb := images;
     built pg_catalog.bool := false;
     broken pg_catalog.int4[] := '{{}}';
     reasons pg_catalog.text[] := '{{}}';
+    one pg_catalog.int4;
     judged pg_catalog.bool;
     verdict pg_catalog.text;
+    seen pg_catalog.text;
+    raised pg_catalog.text;
+    raising pg_catalog.int4;
+    failed pg_catalog.text;
+    stopped pg_catalog.text;
+    begun pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+    before pg_catalog.timestamptz := begun;
+    present pg_catalog.timestamptz;
+    longest pg_catalog.interval := '0';
+    slowest pg_catalog.int4 := 0;
     ignored pg_catalog.text;
     verdicts pg_catalog.text[] := '{{}}';{declared}
 begin
     ignored := pg_catalog.set_config('realtime.check', '', true);
+    <<each_party>>
     for at in 0 .. pg_catalog.jsonb_array_length(parties) operator(pg_catalog.-) 1 loop
         party := parties operator(pg_catalog.->) at;
-        judged := false;
-        verdict := null;
-        begin
-            ignored := pg_catalog.set_config('request.jwt.claims', party operator(pg_catalog.->>) 'claims', true);
-            ignored := pg_catalog.set_config('request.jwt.claim.sub', party operator(pg_catalog.->>) 'sub', true);
-            ignored := pg_catalog.set_config('request.jwt.claim.role', party operator(pg_catalog.->>) 'role', true);
-            wanted := everything;
-            if pg_catalog.jsonb_typeof(party operator(pg_catalog.->) 'rows') is not null then
-                wanted := array(select pg_catalog.jsonb_array_elements_text(party operator(pg_catalog.->) 'rows')::pg_catalog.int4);
-            end if;{prepared}
-            exit when not built;{judge}
-            judged := true;
-            raise exception 'undo';
-        exception
-            when lock_not_available then
-                raise;
-            when assert_failure or others then
-                verdict := case when judged
-                    then pg_catalog.concat('=', verdict) else pg_catalog.concat('!', sqlstate) end;
-        end;
-        verdicts := pg_catalog.array_append(verdicts, verdict);
+        each_of := coalesce((party operator(pg_catalog.->>) 'rows')::pg_catalog.int4[], everything);
+        wanted := each_of;
+        one := 0;
+        seen := null;
+        failed := null;
+        raising := 0;
+        loop
+            judged := false;
+            verdict := null;
+            begin
+                ignored := pg_catalog.set_config('request.jwt.claims', party operator(pg_catalog.->>) 'claims', true);
+                ignored := pg_catalog.set_config('request.jwt.claim.sub', party operator(pg_catalog.->>) 'sub', true);
+                ignored := pg_catalog.set_config('request.jwt.claim.role', party operator(pg_catalog.->>) 'role', true);{prepared}
+                exit each_party when not built;{judge}
+                judged := true;
+                raise exception 'undo';
+            exception
+                when lock_not_available or query_canceled then
+                    stopped := sqlstate;
+                when assert_failure or others then
+                    raised := sqlstate;
+            end;
+            exit each_party when stopped is not null;
+            if judged then
+                seen := pg_catalog.concat_ws(',', seen, verdict);
+            elsif one operator(pg_catalog.>) 0 or pg_catalog.cardinality(each_of) operator(pg_catalog.=) 1 then
+                failed := pg_catalog.concat_ws(',', failed, pg_catalog.concat(wanted[1], ':', raised));
+                raising := raising operator(pg_catalog.+) 1;
+            end if;
+            exit when judged and one operator(pg_catalog.=) 0
+                or one operator(pg_catalog.=) pg_catalog.cardinality(each_of)
+                or pg_catalog.cardinality(each_of) operator(pg_catalog.=) 1;
+            one := one operator(pg_catalog.+) 1;
+            if raising operator(pg_catalog.>=) {MAX_RAISING} then
+                failed := pg_catalog.concat(failed, ',', pg_catalog.array_to_string(each_of[one:],
+                    pg_catalog.concat(':', raised, ',')), ':', raised);
+                exit;
+            end if;
+            wanted := each_of[one:one];
+        end loop;
+        verdicts := pg_catalog.array_append(verdicts, pg_catalog.concat('=', seen, '!', failed));
+        present := pg_catalog.clock_timestamp();
+        if (present operator(pg_catalog.-) before) operator(pg_catalog.>) longest then
+            longest := present operator(pg_catalog.-) before;
+            slowest := at;
+        end if;
+        before := present;
+        exit when (present operator(pg_catalog.-) begun) operator(pg_catalog.>) slice;
     end loop;
     ignored := pg_catalog.set_config('realtime.verdicts', pg_catalog.jsonb_build_object(
-        'verdicts', verdicts, 'broken', broken, 'reasons', reasons)::pg_catalog.text, true);
+        'verdicts', verdicts, 'broken', broken, 'reasons', reasons, 'stopped', stopped, 'slowest', slowest,
+        'longest', pg_catalog.date_part('epoch', longest),
+        'took', pg_catalog.date_part('epoch', before operator(pg_catalog.-) begun))::pg_catalog.text, true);
 end
 "
     );
@@ -100,6 +152,8 @@ fn prepare_images(built: &str) -> String {
                 batch := images;
                 begin{built}
                     built := true;
+                    -- Nobody in particular is why that took its time.
+                    before := pg_catalog.clock_timestamp();
                 exception
                     when lock_not_available then
                         raise;

@@ -3,17 +3,21 @@
 mod along;
 mod aside;
 mod away;
+mod behind;
 mod beside;
 mod bound;
 mod coming_back;
 mod compare;
 mod dropped;
+mod errand;
 mod failed;
 mod gone;
 mod held_up;
 mod history;
+mod in_lanes;
 mod judging;
 mod known;
+mod lane;
 mod lanes;
 mod late;
 mod latest;
@@ -117,7 +121,7 @@ pub(super) struct State {
     /// The last row that was handed over, or that nobody wanted. What comes again up to here has been delivered.
     handed: Position,
     /// The policies of tables that were watched.
-    policies: PolicyCache,
+    policies: Arc<PolicyCache>,
     /// Policies that are compiled.
     judging: Judging,
     /// How long rows wait for parties that are asked.
@@ -185,7 +189,7 @@ impl State {
             shares_plans: false,
             transaction: None,
             handed: Position::default(),
-            policies: PolicyCache::default(),
+            policies: Arc::default(),
             judging: Judging::default(),
             policy_wait: config.policy_wait,
             policy_share: Share::new(Arc::clone(&config.policy_memory)),
@@ -270,18 +274,18 @@ impl State {
     pub(super) fn remove(&mut self, channel: ChannelId) {
         self.live.remove(channel);
         self.live_only.remove(&channel);
-        self.remove_watcher(channel);
+        self.remove_watcher(channel, false);
         self.count_watchers();
     }
 
-    /// Ends what a channel watches beside live bindings.
-    fn remove_watcher(&mut self, channel: ChannelId) {
+    /// Ends what a channel watches beside live bindings. `goes_on`: whether it watches something else in its place.
+    fn remove_watcher(&mut self, channel: ChannelId, goes_on: bool) {
         self.vain.remove(&channel);
         let Some(watcher) = self.watchers.remove(&channel) else { return };
         self.roster.leave(channel);
         self.leaves(channel);
+        self.leave_lanes(channel, &watcher.attached, goes_on);
         for (oid, key) in watcher.attached {
-            self.aside.forget(oid, key);
             self.engine.detach(oid, key);
             if !self.waiting.is_empty() {
                 self.left.insert(key);
@@ -342,7 +346,7 @@ impl State {
         let channel = request.channel;
         let request = Arc::new(plain);
         if request.subscriptions.is_empty() {
-            self.remove_watcher(channel);
+            self.remove_watcher(channel, false);
             self.live.replace(channel, live);
             self.live_only.insert(channel);
             self.count_watchers();
@@ -362,7 +366,7 @@ impl State {
         {
             self.sink.notice(channel, notice);
         }
-        self.remove_watcher(channel);
+        self.remove_watcher(channel, true);
         self.live.replace(channel, live);
         self.live_only.remove(&channel);
         self.roster.enter(channel);

@@ -116,7 +116,7 @@ pub const GROUPS: &[Group] = &[
         integer("LIVE_RECHECK_MS", "live_recheck_ms", "0", "milliseconds", "How often live results are read again of which the log does not tell all changes, such as materialized views; 0: they are refused"),
         integer("CHANGES_JOURNAL_MB", "changes_journal_mb", "64", "megabytes", "Row changes that are kept of each database for clients that come back (`since`); 0 to keep none"),
         integer("CHANGES_JOURNAL_SECONDS", "changes_journal_seconds", "120", "seconds", "How long they are kept"),
-        integer("POLICY_WAIT_MS", "policy_wait_ms", "200", "milliseconds", "How long row changes wait for a user who is asked what policies compare rows with; then only the user's own rows wait"),
+        integer("POLICY_WAIT_MS", "policy_wait_ms", "200", "milliseconds", "How long row changes wait for a user whose policies are slow; then only the user's own rows wait. Where the database is asked about rows: two seconds at most"),
         words("POLICY_PUBLICATION", "policy_publication", "auto", &["auto", "off"], "`auto`: tables that policies read and that `DB_PUBLICATION` lacks are published as `supabase_realtime_policies`, for the server alone, where its role may"),
         integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "How long the replication connection may be silent before a new one is made; 0 for any time"),
     ]},

@@ -30,7 +30,8 @@ const STEPS: usize = 8;
 const MEASURED: i32 = 1_000_000;
 
 /// What takes its time or fails inside the server meanwhile.
-const FAILPOINTS: &str = "relation_asked=20%delay(10);verdict_asked=1%error;position_confirmed=10%error";
+const FAILPOINTS: &str =
+    "relation_asked=20%delay(10);verdict_asked=1%error;party_aside=10%error;position_confirmed=10%error";
 
 const SCHEMA: &str = "
     create type rank as enum ('low', 'high');

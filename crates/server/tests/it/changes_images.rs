@@ -428,3 +428,48 @@ async fn policies_mean_what_they_mean_in_the_table() -> Result<()> {
     assert_eq!(seen(&db, &mut eve).await?, []);
     Ok(())
 }
+
+/// Columns of the system are what SELECT would show, where that is known; else the row is withheld, and that is told
+#[tokio::test]
+async fn columns_of_the_system_are_judged_where_they_are_known() -> Result<()> {
+    let (server, db) = server("drop policy own on docs;").await?;
+    db.sql("create policy own on docs to authenticated using (tableoid = 'docs'::regclass and owner || '' = me())")
+        .await?;
+    let mut ann = watching(&server, "ann", "docs").await?;
+    db.sql("insert into docs values (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
+    db.sql(
+        "begin; update docs set body = 'c' where id = 1; update docs set body = 'd' where id = 1;\
+             delete from docs where id = 1; delete from docs where id = 2; commit",
+    )
+    .await?;
+    let doc = |body: &str| json!({"id": 1, "owner": "ann", "body": body});
+    assert_eq!(
+        seen(&db, &mut ann).await?,
+        [
+            event("INSERT", doc("a")),
+            event("UPDATE", doc("c")),
+            event("UPDATE", doc("d")),
+            event("DELETE", json!({"id": 1})),
+            event("DELETE", json!({"id": 2})),
+        ]
+    );
+    db.sql(
+        "drop policy own on docs;
+         create policy own on docs to authenticated using (owner = me() and ctid is not null and xmax::text = '0'
+            and xmin::text <> '0' and cmin::text <> 'x' and cmax::text <> 'x')",
+    )
+    .await?;
+    db.sql("insert into docs values (3, 'ann', 'x'), (4, 'bob', 'y')").await?;
+    assert_eq!(seen(&db, &mut ann).await?, [event("INSERT", json!({"id": 3, "owner": "ann", "body": "x"}))]);
+    // The first version is gone: nobody knows where it stood.
+    db.sql("begin; update docs set body = 'y' where id = 3; update docs set body = 'z' where id = 3; commit")
+        .await?;
+    let frames = frames(&db, &mut ann).await?;
+    let told: Vec<&Value> =
+        frames.iter().map(|frame| &frame.payload["code"]).filter(|code| !code.is_null()).collect();
+    assert_eq!(told, ["RlsPolicyError"], "{frames:?}");
+    let changes = frames.iter().filter(|frame| frame.event == "postgres_changes");
+    let bodies: Vec<&Value> = changes.map(|frame| &frame.payload["data"]["record"]["body"]).collect();
+    assert_eq!(bodies, ["z"]);
+    Ok(())
+}

@@ -25,7 +25,7 @@ const CHANGES: usize = 400;
 
 /// What fails or takes its time inside the server meanwhile.
 const FAILPOINTS: &str = "slot_made=20%delay(50);relation_asked=20%delay(20);verdict_asked=1%error;\
-    position_confirmed=10%error;subscribe_handed_over=20%delay(20)";
+    party_aside=5%error;position_confirmed=10%error;subscribe_handed_over=20%delay(20)";
 
 /// Tables, whether row-level security is on, and whether the replica identity is full.
 const TABLES: [(&str, bool, bool); 4] =
@@ -170,7 +170,9 @@ impl Subscriber {
                 "system" if frame.payload["status"] != "ok" => {
                     let message = frame.payload["message"].as_str().unwrap_or_default();
                     let withheld = message.contains("changes are withheld");
-                    ensure!(withheld || message.contains("may have been missed"), "told: {message}");
+                    let missed =
+                        ["may have been missed", "were not delivered"].map(|text| message.contains(text));
+                    ensure!(withheld || missed.contains(&true), "told: {message}");
                     self.withheld |= withheld;
                     self.gap |= !withheld;
                 }

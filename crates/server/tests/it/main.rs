@@ -20,6 +20,7 @@ mod changes_filter_trees;
 mod changes_filters;
 mod changes_golden;
 mod changes_images;
+mod changes_lanes;
 mod changes_life;
 mod changes_random;
 mod changes_rls;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_postgres::Error;
 
 use super::{
-    load::{Written, relations, supply, written},
+    load::{Written, out_of_sight, relations, supply, written},
     print::kept_tables,
 };
 use crate::{RelationStats, catalog};
@@ -107,6 +107,17 @@ pub enum Decided {
     Asked,
 }
 
+impl PolicyFacts {
+    /// The database is asked about all of it, whatever else is known of it.
+    fn ask_all(&mut self, why: &policy::Why) {
+        if self.decided != Decided::Asked {
+            self.asked.clear();
+        }
+        self.decided = Decided::Asked;
+        self.asked.insert(0, AskedPart { text: self.using.clone(), why: why.to_string() });
+    }
+}
+
 /// A part of a policy that the database is asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AskedPart {
@@ -165,6 +176,10 @@ pub(crate) async fn explain(
         let (schema, name) = (table.schema, table.name);
         tables.push(TablePolicies { schema, name, row_security: facts.is_secured, watchers, counted, roles });
     }
+    if let Some(why) = out_of_sight(client, &explainer.catalog).await? {
+        let of_roles = tables.iter_mut().flat_map(|table| &mut table.roles);
+        of_roles.flat_map(|role| &mut role.policies).for_each(|policy| policy.ask_all(&why));
+    }
     Ok(PolicyReport { publication: publication.to_owned(), tables, is_cut })
 }
 
@@ -190,6 +205,9 @@ pub(crate) async fn explain_one(
     let mut policies = Vec::new();
     for written in written(client, oid, role).await?.iter() {
         policies.push(explainer.policy(&own, written, is_partitioned).await?);
+    }
+    if let Some(why) = out_of_sight(client, &explainer.catalog).await? {
+        policies.iter_mut().for_each(|policy| policy.ask_all(&why));
     }
     Ok(policies)
 }

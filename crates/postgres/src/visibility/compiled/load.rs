@@ -7,6 +7,7 @@ use realtime_changes::{
     Table,
     policy::{
         self, Catalog, Collation, Compiled, Field, Function, NamedType, Policy, Relation, Volatility, Wanted,
+        Why,
     },
 };
 use realtime_pgoutput::Oid;
@@ -73,11 +74,16 @@ const OPERATORS: &str = "select distinct o.oprname::text
     join pg_catalog.pg_language l on l.oid = p.prolang
     where o.oid >= 16384 and l.lanname not in ('internal', 'c')";
 
-/// Whether there are casts whose functions may do anything. Policies do not show where they are applied.
-const HAS_CASTS: &str = "select exists (select from pg_catalog.pg_cast c
+/// A cast whose function may do anything, and the function. Policies do not show where it is applied.
+const CASTS: &str = "select pg_catalog.format('(%s AS %s)', pg_catalog.format_type(c.castsource, null),
+        pg_catalog.format_type(c.casttarget, null)), pg_catalog.format('%I.%I', n.nspname, p.proname)
+    from pg_catalog.pg_cast c
     join pg_catalog.pg_proc p on p.oid = c.castfunc
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
     join pg_catalog.pg_language l on l.oid = p.prolang
-    where c.oid >= 16384 and l.lanname not in ('internal', 'c'))";
+    where c.oid >= 16384 and l.lanname not in ('internal', 'c')
+    order by c.oid
+    limit 1";
 
 /// The collations that the columns of a table have of themselves, quoted.
 const COLLATIONS: &str = "select a.attname::text,
@@ -153,8 +159,7 @@ pub(crate) async fn load(
         }
         compiled = compile(catalog);
     }
-    let [row] = &*rows(client, HAS_CASTS, &[]).await? else { return Ok(None) };
-    if row.try_get(0)? || catalog.may_set() {
+    if out_of_sight(client, catalog).await?.is_some() {
         let all = (0..policies.len()).collect();
         compiled = policy::compile_distrusting(&policies, &own, catalog, &all);
     }
@@ -163,6 +168,18 @@ pub(crate) async fn load(
         policies: Arc::new(compiled),
         casts: casts(client, table).await?,
     }))
+}
+
+/// Why all policies are asked, if they are: what they depend on cannot be seen.
+pub(super) async fn out_of_sight(
+    client: &impl GenericClient,
+    catalog: &Catalog,
+) -> Result<Option<Why>, Error> {
+    if let Some(row) = rows(client, CASTS, &[]).await?.first() {
+        let (cast, function): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        return Ok(Some(Why::Casts(cast.into(), function.into())));
+    }
+    Ok(catalog.setter().map(|function| Why::Sets(format!("{}.{}", function.schema, function.name).into())))
 }
 
 /// The table as the compiler knows it, if its columns are those that are known of it.

@@ -25,16 +25,20 @@ impl State {
 
     /// Takes an answer: delivers the row, or not.
     pub(super) async fn filter_answered(&mut self, Answer { name, outcome }: Answer) {
-        let Some(Row { kept, .. }) = self.aside.pop(&self.pool, name) else { return };
+        let Some(Row { kept, then, .. }) = self.aside.pop(&self.pool, name) else { return };
         match outcome {
             Ok(false) => {}
             Ok(true) => {
-                let mut waiting = kept.waiting.again();
-                waiting.matched = self.engine.match_one(&waiting.change(), name.1, now());
-                self.pass_on(waiting).await;
+                let waiting = kept.waiting.again();
+                let matched = self.engine.match_one(&waiting.change(), name.1, now());
+                self.route(waiting, matched).await;
             }
             Err(Failure { text, slow: true }) => self.withheld_aside(name, true, &text),
             Err(failure) => self.end(name.0, name.1, &failure),
+        }
+        if !then.is_empty() {
+            self.flush_judged().await;
+            self.release(then, true);
         }
     }
 
@@ -50,7 +54,7 @@ impl State {
     /// The subscriptions of a table, or of all, begin anew: what waits in their lanes is not delivered, and told.
     pub(super) fn clear_lanes(&mut self, of: Option<Oid>) {
         self.clear_beside(of);
-        let waited = self.aside.forget_all(of);
+        let (waited, then) = self.aside.forget_all(of);
         let mut channels: Vec<ChannelId> =
             waited.iter().filter_map(|name| self.engine.channel(name.0, name.1)).collect();
         channels.sort_unstable();
@@ -59,5 +63,6 @@ impl State {
             let text = "A filter takes too long: changes that waited for it were not delivered";
             self.sink.notice(channel, Notice::gap(TOO_SLOW, text));
         }
+        self.release(then, false);
     }
 }

@@ -1,22 +1,21 @@
-//! Parties whose answers are slow in coming: they are asked beside the stream. Their rows wait meanwhile, each party's in a
-//! lane of its own, in order; nobody else's do.
+//! Parties whose answers are slow in coming: they are asked beside the stream, for what their policies compare rows with,
+//! or about the rows themselves. Their rows wait meanwhile, each party's in a lane of its own, in order; nobody else's do.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
-use realtime_changes::{CallNeed, Party, PartyId, SubscriptionKey, policy::Answer};
+use realtime_changes::{CallNeed, ChannelId, Party, PartyId, SubscriptionKey, policy::Answer};
 use realtime_pgoutput::Oid;
 use tokio::{
     sync::{Semaphore, mpsc},
-    time,
+    time::{self, Instant},
 };
 use tracing::Instrument as _;
 
-use super::lanes::Kept;
+use super::{
+    errand::{Errand, Outcome},
+    lane::{Lane, LaneRow},
+};
 use crate::visibility::{
     Passed,
     compiled::{self, Asking, Given},
@@ -26,7 +25,13 @@ use crate::visibility::{
 const AT_ONCE: usize = 2;
 
 /// How long rows wait until their channels are told.
-const DELAYED_AFTER: Duration = Duration::from_secs(5);
+pub(super) const DELAYED_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a party that was slow is asked beside the stream, also when it has no rows there.
+const SLOW: Duration = Duration::from_secs(300);
+
+/// Parties that are known to be slow, at most. Beyond it the one is forgotten that was so the longest time ago.
+const MAX_SLOW: usize = 1_000;
 
 /// What is asked of parties.
 #[derive(Debug, Clone)]
@@ -61,7 +66,7 @@ impl Question {
 
 /// Some parties, and what they are asked.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(in crate::worker) struct Job {
     pub(super) number: u64,
     pub(super) oid: Oid,
     pub(super) role: Box<str>,
@@ -71,40 +76,45 @@ pub(super) struct Job {
     pub(super) passed: Passed,
 }
 
-/// What a party has answered.
+/// What has happened beside the stream.
 #[derive(Debug)]
-pub(in crate::worker) struct Late {
-    pub(super) job: Arc<Job>,
-    /// The place of a party of the job, and what it has given. `None`: all of it takes long.
-    pub(super) given: Option<(usize, Given)>,
+pub(in crate::worker) enum Late {
+    /// A party, by its place in the job, has given what its policies compare rows with.
+    Values(Arc<Job>, usize, Given),
+    /// All of that takes long.
+    Delayed(Arc<Job>),
+    /// A party was asked about rows, by the question of this number.
+    Judged(Arc<Party>, u64, Outcome),
+    /// Such an answer is long in coming.
+    LongInComing(Arc<Party>),
+    /// The lane of a party is to be looked at.
+    Due(Arc<Party>),
 }
-
-/// The rows that wait for a party of a table, and for which of its subscriptions.
-pub(super) type Lane = VecDeque<(Arc<Kept>, Vec<SubscriptionKey>)>;
 
 /// What is asked beside the stream, and the lanes of those who are asked.
 #[derive(Debug)]
 pub(super) struct Beside {
-    pub(super) lanes: HashMap<(Oid, Arc<Party>), Lane>,
+    /// A channel is that of one party: so it gets what it gets in order, of whatever table.
+    pub(super) lanes: HashMap<Arc<Party>, Lane>,
     tell: mpsc::UnboundedSender<Late>,
     told: mpsc::UnboundedReceiver<Late>,
-    /// The lanes whose channels know that rows are late.
-    pub(super) told_late: HashSet<(Oid, Arc<Party>)>,
     permits: Arc<Semaphore>,
-    pub(super) jobs: u64,
+    questions: u64,
+    /// Parties of tables that the stream does not wait for, and until when.
+    slow: HashMap<(Oid, Arc<Party>), Instant>,
 }
 
 impl Default for Beside {
     fn default() -> Self {
         let (tell, told) = mpsc::unbounded_channel();
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Self { lanes: HashMap::new(), tell, told, told_late: HashSet::new(), permits, jobs: 0 }
+        Self { lanes: HashMap::new(), tell, told, permits, questions: 0, slow: HashMap::new() }
     }
 }
 
 impl Beside {
-    /// The next answer; never while there is none. Cancel safe.
-    pub(super) async fn answer(&mut self) -> Late {
+    /// What happens next; never while nothing can. Cancel safe.
+    pub(super) async fn next(&mut self) -> Late {
         match self.told.recv().await {
             Some(late) => late,
             // It is told to by itself.
@@ -112,6 +122,13 @@ impl Beside {
         }
     }
 
+    /// A number for a question.
+    pub(super) fn number(&mut self) -> u64 {
+        self.questions += 1;
+        self.questions
+    }
+
+    /// Asks parties for what their policies compare rows with.
     pub(super) fn ask(&self, pool: Pool, job: Job) {
         let (tell, permits) = (self.tell.clone(), Arc::clone(&self.permits));
         let work = async move {
@@ -123,36 +140,114 @@ impl Beside {
                 passed: &job.passed,
             };
             let parties: Vec<&Party> = job.parties.iter().map(|(_, party)| &**party).collect();
-            let told =
-                |at, given| tell.send(Late { job: Arc::clone(&job), given: Some((at, given)) }).is_ok();
-            let delayed = async {
-                loop {
-                    time::sleep(DELAYED_AFTER).await;
-                    if tell.send(Late { job: Arc::clone(&job), given: None }).is_err() {
-                        return;
-                    }
-                }
-            };
+            let told = |at, given| tell.send(Late::Values(Arc::clone(&job), at, given)).is_ok();
             tokio::select! {
                 () = compiled::ask_beside(&pool, &permits, &asking, &parties, told) => {}
-                () = delayed => {}
+                () = every(DELAYED_AFTER, || tell.send(Late::Delayed(Arc::clone(&job))).is_ok()) => {}
             }
         };
         tokio::spawn(work.in_current_span());
     }
 
-    /// Whether rows of a table wait.
-    pub(super) fn has_lanes(&self, oid: Oid) -> bool {
-        !self.lanes.is_empty() && self.lanes.keys().any(|(of, _)| *of == oid)
+    /// Asks a party about rows.
+    pub(super) fn send(&self, pool: Pool, errand: Errand) {
+        let (tell, permits) = (self.tell.clone(), Arc::clone(&self.permits));
+        let work = async move {
+            let party = Arc::clone(&errand.party);
+            tokio::select! {
+                outcome = errand.run(&pool, &permits) => {
+                    // The worker may be gone.
+                    let _ = tell.send(Late::Judged(party, errand.number, outcome));
+                }
+                () = every(DELAYED_AFTER, || tell.send(Late::LongInComing(Arc::clone(&party))).is_ok()) => {}
+                () = tell.closed() => {}
+            }
+        };
+        tokio::spawn(work.in_current_span());
     }
 
-    /// All rows of a table, or of all, are not delivered any more: the subscriptions that waited for them.
-    pub(super) fn forget(&mut self, of: Option<Oid>) -> Vec<(Oid, SubscriptionKey)> {
-        self.told_late.retain(|(oid, _)| of.is_some_and(|of| of != *oid));
-        let gone = self.lanes.extract_if(|(oid, _), _| of.is_none_or(|of| of == *oid));
-        gone.flat_map(|((oid, _), rows)| {
-            rows.into_iter().flat_map(|(_, keys)| keys).map(move |key| (oid, key)).collect::<Vec<_>>()
-        })
-        .collect()
+    /// Whether no rows wait.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// Puts a row into the lane of a party.
+    pub(super) fn push(&mut self, party: &Arc<Party>, row: LaneRow) {
+        if !self.lanes.contains_key(party) {
+            self.is_due(party);
+        }
+        self.lanes.entry(Arc::clone(party)).or_default().push(row);
+    }
+
+    /// Has the lane of a party looked at soon.
+    pub(super) fn is_due(&self, party: &Arc<Party>) {
+        // Both ends are here.
+        let _ = self.tell.send(Late::Due(Arc::clone(party)));
+    }
+
+    /// Takes the first row of a lane.
+    pub(super) fn pop(&mut self, party: &Arc<Party>) -> Option<LaneRow> {
+        self.lanes.get_mut(party)?.pop()
+    }
+
+    /// Whether the stream does not wait for a party.
+    pub(super) fn is_slow(&self, oid: Oid, party: &Arc<Party>) -> bool {
+        !self.slow.is_empty()
+            && self.slow.get(&(oid, Arc::clone(party))).is_some_and(|until| *until > Instant::now())
+    }
+
+    /// A party has taken long.
+    pub(super) fn was_slow(&mut self, oid: Oid, party: &Arc<Party>) {
+        let now = Instant::now();
+        if self.slow.len() >= MAX_SLOW {
+            self.slow.retain(|_, until| *until > now);
+        }
+        if self.slow.len() >= MAX_SLOW {
+            let first = self.slow.iter().min_by_key(|(_, until)| **until).map(|(name, _)| name.clone());
+            first.and_then(|first| self.slow.remove(&first));
+        }
+        self.slow.insert((oid, Arc::clone(party)), now + SLOW);
+    }
+
+    /// The rows of a table, or all, are not delivered any more.
+    pub(super) fn forget(&mut self, of: Option<Oid>) -> Vec<LaneRow> {
+        let Some(oid) = of else {
+            self.slow.clear();
+            return self.lanes.drain().flat_map(|(_, lane)| lane.into_rows()).collect();
+        };
+        self.slow.retain(|(of, _), _| *of != oid);
+        let mut gone = Vec::new();
+        let mut touched = Vec::new();
+        for (party, lane) in &mut self.lanes {
+            let rows = lane.take_out(oid);
+            if !rows.is_empty() {
+                touched.push(Arc::clone(party));
+                gone.extend(rows);
+            }
+        }
+        touched.iter().for_each(|party| self.is_due(party));
+        gone
+    }
+
+    /// Subscriptions of a channel have ended. Whether rows waited for them. What the channel was to be told behind these is
+    /// not told.
+    pub(super) fn leaves(&mut self, channel: ChannelId, keys: &[(Oid, SubscriptionKey)]) -> bool {
+        let mut waited = false;
+        for row in self.lanes.values_mut().flat_map(Lane::rows_mut) {
+            let oid = row.oid();
+            waited |= row.keys.iter().any(|key| keys.contains(&(oid, *key)));
+            row.then.retain(|behind| behind.channel != channel);
+        }
+        waited
+    }
+}
+
+/// Does something every now and then, until that says that it was enough.
+async fn every(pause: Duration, mut act: impl FnMut() -> bool) {
+    loop {
+        time::sleep(pause).await;
+        if !act() {
+            return;
+        }
     }
 }

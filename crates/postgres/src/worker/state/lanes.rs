@@ -23,14 +23,14 @@ use tokio::{
 use tokio_postgres::error::SqlState;
 use tracing::Instrument as _;
 
-use super::{failed::ASK_AGAIN, waiting::Waiting};
+use super::{behind::Behind, failed::ASK_AGAIN, waiting::Waiting};
 use crate::{foreign::NoAnswer, questions};
 
 /// Rows of a lane at most.
 const MAX_ROWS: usize = 100;
 
 /// Bytes of the rows of all lanes at most, give or take one row.
-const MAX_BYTES: usize = 8_000_000;
+const MAX_BYTES: usize = 32_000_000;
 
 /// How long a filter that took too long is not asked in the stream, and its channel is not told again.
 const SLOW: Duration = Duration::from_secs(30);
@@ -67,13 +67,15 @@ struct Lane {
 pub(super) struct Row {
     pub(super) kept: Arc<Kept>,
     asked: Option<Asked>,
+    /// What is told behind it.
+    pub(super) then: Vec<Arc<Behind>>,
 }
 
 /// A row that one lane or several keep. It counts once.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) waiting: Waiting,
-    bytes: usize,
+    pub(super) bytes: usize,
     total: Arc<AtomicUsize>,
 }
 
@@ -129,9 +131,9 @@ impl Aside {
         std::future::pending().await
     }
 
-    /// Whether rows wait, in any lane, or for parties that are asked beside the stream.
+    /// Whether rows wait, in any lane.
     pub(super) fn has_rows(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > 0
+        !self.lanes.is_empty() && self.lanes.values().any(|lane| !lane.rows.is_empty())
     }
 
     /// Whether the rows of a subscription go into its lane.
@@ -142,23 +144,39 @@ impl Aside {
             })
     }
 
-    /// The subscription is gone.
-    pub(super) fn forget(&mut self, oid: Oid, key: SubscriptionKey) {
-        self.lanes.remove(&(oid, key));
+    /// The subscription is gone. Whether rows still waited, and what was to be told behind them.
+    pub(super) fn forget(&mut self, oid: Oid, key: SubscriptionKey) -> (bool, Vec<Arc<Behind>>) {
+        let rows = self.lanes.remove(&(oid, key)).map(|lane| lane.rows).unwrap_or_default();
+        (!rows.is_empty(), rows.into_iter().flat_map(|row| row.then).collect())
     }
 
-    /// All subscriptions of a table, or of all, are gone: those whose rows still waited.
-    pub(super) fn forget_all(&mut self, of: Option<Oid>) -> Vec<Name> {
+    /// All subscriptions of a table, or of all, are gone: those whose rows still waited, and what was to be told behind
+    /// them.
+    pub(super) fn forget_all(&mut self, of: Option<Oid>) -> (Vec<Name>, Vec<Arc<Behind>>) {
         let gone: Vec<Name> =
             self.lanes.keys().filter(|name| of.is_none_or(|oid| name.0 == oid)).copied().collect();
-        let mut waited = Vec::new();
+        let (mut waited, mut then) = (Vec::new(), Vec::new());
         for name in gone {
-            if self.lanes.get(&name).is_some_and(|lane| !lane.rows.is_empty()) {
+            let (rows, behind) = self.forget(name.0, name.1);
+            if rows {
                 waited.push(name);
             }
-            self.forget(name.0, name.1);
+            then.extend(behind);
         }
-        waited
+        (waited, then)
+    }
+
+    /// Something is told behind the rows that wait for some subscriptions.
+    pub(super) fn put_behind(
+        &mut self,
+        behind: &Arc<Behind>,
+        is_meant: impl Fn(Oid, SubscriptionKey) -> bool,
+    ) {
+        for ((oid, key), lane) in &mut self.lanes {
+            if let Some(last) = lane.rows.back_mut().filter(|_| is_meant(*oid, *key)) {
+                last.then.push(Arc::clone(behind));
+            }
+        }
     }
 
     /// Keeps a row. `None` if there is no room.
@@ -184,7 +202,7 @@ impl Aside {
         }
         let Some(kept) = self.keep(waiting) else { return false };
         let lane = self.lanes.entry(name).or_default();
-        lane.rows.push_back(Row { kept, asked });
+        lane.rows.push_back(Row { kept, asked, then: Vec::new() });
         if lane.rows.len() == 1 {
             self.ask_next(pool, name);
         }

@@ -1,4 +1,4 @@
-//! Rows that wait for parties that are asked beside the stream.
+//! What parties answer that are asked beside the stream, and what their channels are told when that takes long.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -8,21 +8,19 @@ use tokio::time::Instant;
 
 use super::{
     State,
-    beside::{Job, Late, Question, What},
-    judging::now,
+    beside::{DELAYED_AFTER, Job, Late, Question, What},
     policies::truth,
-    waiting::Waiting,
 };
 use crate::{
     Notice,
     visibility::{Failure, compiled::Given},
 };
 
-/// Rows of a lane at most.
-const MAX_ROWS: usize = 1_000;
-
-/// What they are told.
+/// What they are told if nothing was answered.
 const DELAYED: &str = "Row changes are delayed: what row-level security depends on has not been answered for 5 seconds, perhaps because of a lock in the database";
+
+/// The same if rows wait although something is.
+const BEHIND: &str = "Row changes are delayed: row-level security takes long for this role and these claims; rows have waited for 5 seconds";
 
 impl State {
     /// Asks parties beside the stream.
@@ -33,8 +31,7 @@ impl State {
         question: Question,
         parties: Vec<(PartyId, Arc<Party>)>,
     ) {
-        self.beside.jobs += 1;
-        let number = self.beside.jobs;
+        let number = self.beside.number();
         for (id, _) in &parties {
             self.engine.ask_beside(oid, role, *id, number);
         }
@@ -43,26 +40,45 @@ impl State {
         self.beside.ask(self.pool.clone(), job);
     }
 
+    /// Takes what has happened beside the stream.
+    pub(in crate::worker) async fn happened_beside(&mut self, late: Late) {
+        match late {
+            Late::Values(job, at, given) => self.answered_late(&job, at, given).await,
+            Late::Delayed(job) => job.parties.iter().for_each(|(_, party)| self.tell_delayed(party, DELAYED)),
+            Late::Judged(party, number, outcome) => self.judged_beside(&party, number, outcome).await,
+            Late::LongInComing(party) => self.tell_delayed(&party, DELAYED),
+            Late::Due(party) => self.advance(&party).await,
+        }
+    }
+
     /// Takes the answer of a party, and delivers what has waited for it.
-    pub(super) async fn answered_late(&mut self, Late { job, given }: Late) {
-        let Some((at, given)) = given else { return self.tell_delayed(&job) };
+    async fn answered_late(&mut self, job: &Job, at: usize, given: Given) {
         let (oid, role) = (job.oid, &*job.role);
         let Some((id, party)) = job.parties.get(at) else { return };
         if self.engine.party(oid, *id) != Some(party) {
             return;
         }
-        if self.engine.answered(oid, role, *id, job.number) == Answered::InTime {
-            let Given { answers, is_held_up } = given;
-            self.judging.held_up.asked(oid, party, is_held_up, Instant::now());
-            if is_held_up {
-                self.troubled.failed(oid, party, &Failure::slow());
-            } else {
-                for channel in self.troubled.mended(oid, party) {
-                    self.sink.notice(channel, Notice::Subscribed);
+        match self.engine.answered(oid, role, *id, job.number) {
+            Answered::InTime => {
+                let Given { answers, is_held_up } = given;
+                self.judging.held_up.asked(oid, party, is_held_up, Instant::now());
+                if is_held_up {
+                    self.troubled.failed(oid, party, &Failure::slow());
+                } else {
+                    for channel in self.troubled.mended(oid, party) {
+                        self.sink.notice(channel, Notice::Subscribed);
+                    }
+                }
+                self.take_late(job, *id, answers);
+                self.keep_to_memory(oid, role);
+            }
+            // Its rows wait: the next row of the table is not waited for.
+            Answered::OutOfDate => {
+                if let Some(question) = self.question(oid, role, What::Values) {
+                    self.ask_beside(oid, role, question, vec![(*id, Arc::clone(party))]);
                 }
             }
-            self.take_late(&job, *id, answers);
-            self.keep_to_memory(oid, role);
+            Answered::Forgotten => {}
         }
         self.deliver_late(oid).await;
     }
@@ -73,7 +89,7 @@ impl State {
         match &job.question.what {
             What::Values => {
                 let Some(policies) = self.engine.policies(oid, role).map(Arc::clone) else { return };
-                self.engine.put_values(oid, role, id, policies.values(&answers));
+                self.engine.put_values(oid, role, [(id, policies.values(&answers))]);
             }
             What::Renewal(terms) => {
                 let answers = terms.iter().copied().zip(answers).collect();
@@ -86,90 +102,48 @@ impl State {
         }
     }
 
-    /// Rows wait for parties that are asked beside the stream.
-    pub(super) fn put_beside(&mut self, oid: Oid, late: &[(PartyId, SubscriptionKey)], waiting: &Waiting) {
-        for of_party in late.chunk_by(|a, b| a.0 == b.0) {
-            let Some((id, _)) = of_party.first() else { continue };
-            let Some(party) = self.engine.party(oid, *id).map(Arc::clone) else { continue };
-            let keys: Vec<SubscriptionKey> = of_party.iter().map(|(_, key)| *key).collect();
-            let lane = self.beside.lanes.entry((oid, Arc::clone(&party))).or_default();
-            let kept = if lane.len() < MAX_ROWS { self.aside.keep(waiting) } else { None };
-            match kept {
-                Some(kept) => lane.push_back((kept, keys)),
-                None => {
-                    let channels = keys
-                        .iter()
-                        .filter_map(|key| self.engine.channel(oid, *key))
-                        .collect::<Vec<ChannelId>>();
-                    self.troubled.failed(oid, &party, &Failure::full());
-                    self.withheld(oid, *id, &channels.into_iter().collect());
-                }
-            }
-        }
-    }
-
-    /// Delivers what has waited for parties of a table that have answered by now.
+    /// Goes on with the lanes whose first rows are of a table: their parties may have answered.
     pub(super) async fn deliver_late(&mut self, oid: Oid) {
-        if !self.beside.has_lanes(oid) {
+        if self.beside.is_idle() {
             return;
         }
-        let settled = |(of, party): &&(Oid, Arc<Party>)| *of == oid && self.engine.is_settled(oid, party);
-        let names: Vec<(Oid, Arc<Party>)> = self.beside.lanes.keys().filter(settled).cloned().collect();
-        for name in names {
-            let is_told = self.beside.told_late.remove(&name);
-            let rows = self.beside.lanes.remove(&name).unwrap_or_default();
-            let keys = rows.iter().flat_map(|(_, keys)| keys).filter(|_| is_told);
-            let told = self.channels(oid, keys.copied());
-            for (kept, keys) in rows {
-                let mut waiting = kept.waiting.again();
-                for key in keys {
-                    let matched = self.engine.match_one(&waiting.change(), key, now());
-                    waiting.matched.join(matched);
-                }
-                if !waiting.matched.is_empty() {
-                    self.pass_on(waiting).await;
-                }
-            }
-            if !told.is_empty() {
-                self.flush_judged().await;
-            }
-            for channel in told {
-                self.sink.notice(channel, Notice::Subscribed);
-            }
+        let lanes = self.beside.lanes.iter().filter(|(_, lane)| lane.asking.is_none());
+        let is_of = lanes.filter(|(_, lane)| lane.rows().next().is_none_or(|row| row.oid() == oid));
+        let parties: Vec<Arc<Party>> = is_of.map(|(party, _)| Arc::clone(party)).collect();
+        for party in parties {
+            self.advance(&party).await;
         }
     }
 
-    /// Tells the channels whose rows wait for the parties of a job, once.
-    fn tell_delayed(&mut self, job: &Job) {
-        for (_, party) in &job.parties {
-            let name = (job.oid, Arc::clone(party));
-            let Some(rows) = self.beside.lanes.get(&name) else { continue };
-            let channels = self.channels(job.oid, rows.iter().flat_map(|(_, keys)| keys).copied());
-            if channels.is_empty() || !self.beside.told_late.insert(name) {
-                continue;
-            }
-            tracing::warn!(code = "ChangesDelayed", "row changes are delayed; the database does not answer");
-            for channel in channels {
-                self.sink.notice(channel, Notice::warning("ChangesDelayed", DELAYED));
-            }
+    /// Goes on with lanes whose parties were forgotten when policies were compiled anew.
+    pub(super) async fn revive_lanes(&mut self) {
+        let lanes = self.beside.lanes.values().filter(|lane| lane.asking.is_none());
+        let tables: BTreeSet<Oid> = lanes.filter_map(|lane| Some(lane.rows().next()?.oid())).collect();
+        for oid in tables {
+            self.ready(oid).await;
         }
     }
 
-    /// The channels of some subscriptions of a table, each once.
-    fn channels(&self, oid: Oid, keys: impl Iterator<Item = SubscriptionKey>) -> BTreeSet<ChannelId> {
-        keys.filter_map(|key| self.engine.channel(oid, key)).collect()
+    /// Tells the channels whose rows wait for a party, once.
+    fn tell_delayed(&mut self, party: &Arc<Party>, text: &'static str) {
+        let Some(lane) = self.beside.lanes.get_mut(party).filter(|lane| lane.told.is_empty()) else { return };
+        let of = |(oid, key): (Oid, SubscriptionKey)| self.engine.channel(oid, key);
+        let keys = lane.rows().flat_map(|row| row.keys.iter().map(move |key| (row.oid(), *key)));
+        let channels: BTreeSet<ChannelId> = keys.filter_map(of).collect();
+        if channels.is_empty() {
+            return;
+        }
+        lane.told = channels.into_iter().collect();
+        tracing::warn!(code = "ChangesDelayed", "row changes are delayed; the database does not answer");
+        for channel in &lane.told {
+            self.sink.notice(*channel, Notice::warning("ChangesDelayed", text));
+        }
     }
 
-    /// Rows of a table, or of all, that waited are not delivered, and that is told.
-    pub(super) fn clear_beside(&mut self, of: Option<Oid>) {
-        let waited = self.beside.forget(of);
-        let mut channels: Vec<ChannelId> =
-            waited.iter().filter_map(|(oid, key)| self.engine.channel(*oid, *key)).collect();
-        channels.sort_unstable();
-        channels.dedup();
-        for channel in channels {
-            let text = "Row level security takes too long: changes that waited for it were not delivered";
-            self.sink.notice(channel, Notice::gap("RlsPolicyError", text));
+    /// The same if the first row has waited for long.
+    pub(super) fn tell_if_behind(&mut self, party: &Arc<Party>) {
+        if self.beside.lanes.get(party).is_some_and(|lane| lane.waits() >= DELAYED_AFTER) {
+            self.tell_delayed(party, BEHIND);
         }
     }
 }

@@ -26,8 +26,8 @@ use crate::{
 pub(in crate::worker) enum Answer {
     /// A filter that takes long was answered.
     Filter(lanes::Answer),
-    /// A party that takes long was asked for what its policies compare rows with.
-    Party(Late),
+    /// A party that takes long was asked, or its lane is to be looked at.
+    Beside(Late),
     /// A verdict that compiled policies gave was compared with the database's.
     Verdict(self_check::Found),
     /// Something about live results.
@@ -39,7 +39,7 @@ impl State {
     pub(in crate::worker) async fn answer(&mut self) -> Answer {
         tokio::select! {
             answer = self.aside.answer() => Answer::Filter(answer),
-            late = self.beside.answer() => Answer::Party(late),
+            late = self.beside.next() => Answer::Beside(late),
             found = self.self_check.found() => Answer::Verdict(found),
             event = self.live.event() => Answer::Live(event),
         }
@@ -49,7 +49,7 @@ impl State {
     pub(in crate::worker) async fn answered(&mut self, answer: Answer) {
         match answer {
             Answer::Filter(answer) => self.filter_answered(answer).await,
-            Answer::Party(late) => self.answered_late(late).await,
+            Answer::Beside(late) => self.happened_beside(late).await,
             Answer::Verdict(found) => self.compared(found).await,
             Answer::Live(event) => self.live.happens(event),
         }

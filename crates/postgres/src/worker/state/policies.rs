@@ -63,11 +63,11 @@ impl State {
                 let Some(question) = self.question(oid, role, What::Values) else { return Ok(()) };
                 let answers = self.ask_parties(oid, role, question, &parties).await?;
                 let Some(policies) = self.engine.policies(oid, role).map(Arc::clone) else { return Ok(()) };
-                for (party, answers) in parties.iter().zip(answers) {
-                    if let Some(answers) = answers {
-                        self.engine.put_values(oid, role, *party, policies.values(&answers));
-                    }
-                }
+                let values = |(party, answers): (&PartyId, Option<Vec<Answer>>)| {
+                    Some((*party, policies.values(&answers?)))
+                };
+                let values = parties.iter().zip(answers).filter_map(values);
+                self.engine.put_values(oid, role, values);
                 Ok(())
             }
             Lack::Renewal(terms, parties) => {
@@ -161,7 +161,7 @@ impl State {
     }
 
     /// What is to be asked for terms. What is good for a batch of rows only is not asked of those that come.
-    fn question(&self, oid: Oid, role: &str, what: What) -> Option<Question> {
+    pub(super) fn question(&self, oid: Oid, role: &str, what: What) -> Option<Question> {
         let rules = self.judging.rules.get(&(oid, role.into()))?;
         let terms = rules.loaded.policies.terms();
         let keeps: Vec<bool> = match &what {

@@ -8,15 +8,17 @@ use super::{State, transaction::place};
 impl State {
     /// Tells streams that they have got everything up to a place in the log, which is behind the last transaction that
     /// came whole. False if that is not so for all that was read: something waits to be checked or for an answer. Those
-    /// who have not caught up are left out.
+    /// who have not caught up, or whose rows wait in a lane, are left out.
     pub(in crate::worker) fn tell_positions(&self, reached: Lsn) -> bool {
         if self.is_reading() || self.is_due() || self.aside.has_rows() {
             return false;
         }
         let returning = &self.history.returning;
-        let has_all = |channel| returning.is_empty() || returning.of(channel).is_empty();
+        let waiting = self.waiting_in_lanes();
+        let has_caught_up = |channel| returning.is_empty() || returning.of(channel).is_empty();
+        let has_all = |channel| !waiting.contains(&channel) && has_caught_up(channel);
         self.sink.positions(self.passed(reached), &has_all);
-        true
+        self.beside.is_idle()
     }
 
     /// Tells a channel that was subscribed where it is, if it is a stream, and unless it has yet to catch up. Whether it
@@ -24,6 +26,7 @@ impl State {
     pub(in crate::worker) fn tell_beginning(&self, channel: ChannelId, reached: Lsn) -> bool {
         if !self.watchers.contains_key(&channel)
             || self.aside.has_rows()
+            || self.waiting_in_lanes().contains(&channel)
             || !self.history.returning.of(channel).is_empty()
         {
             return false;

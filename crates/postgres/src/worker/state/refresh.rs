@@ -86,6 +86,7 @@ impl State {
             self.recheck_types().await?;
             self.publish_lacking().await?;
             self.recheck_policies().await?;
+            self.revive_lanes().await;
             self.recheck_live().await?;
         }
         Ok(if self.published.is_empty() { Refreshed::Unpublished } else { Refreshed::Published })

@@ -21,6 +21,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     State,
+    behind::What,
     failed::Failed,
     history::{Item, Version},
     judging::now,
@@ -118,9 +119,11 @@ impl State {
 
     /// Begins a pass, or goes on with the one that is under way. Whether it serves anybody.
     fn begin_pass(&mut self) -> bool {
+        let far_behind = self.far_behind();
         let returning = &mut self.history.returning;
+        let has_room = |channel| self.sink.has_room(channel) && !far_behind.contains(&channel);
         let left_out: FxHashSet<Name> =
-            returning.cursors.keys().filter(|(channel, _)| !self.sink.has_room(*channel)).copied().collect();
+            returning.cursors.keys().filter(|(channel, _)| !has_room(*channel)).copied().collect();
         let served = returning.cursors.iter().filter(|(name, _)| !left_out.contains(name));
         let Some(first) = served.map(|(_, cursor)| *cursor).min() else {
             returning.pass = None;
@@ -271,11 +274,11 @@ impl State {
         of(self)
     }
 
-    fn tell_truncated(&self, relations: &[Oid], position: Position) {
-        let returning = &self.history.returning;
+    fn tell_truncated(&mut self, relations: &[Oid], position: Position) {
         for (channel, text) in self.concerned(relations) {
+            let returning = &self.history.returning;
             if returning.of(channel).iter().any(|(id, _)| returning.takes((channel, *id), position)) {
-                self.sink.notice(channel, Notice::gap("Truncated", text));
+                self.tell_in_order(channel, What::Notice(Notice::gap("Truncated", text)));
             }
         }
     }
@@ -292,9 +295,8 @@ impl State {
             returning.pause_until = Some(Instant::now() + PAUSE);
         }
         for channel in done {
-            if returning.of(channel).is_empty() {
-                self.sink.position(channel, last);
-                self.sink.notice(channel, Notice::CaughtUp);
+            if self.history.returning.of(channel).is_empty() {
+                self.tell_in_order(channel, What::CaughtUp(last));
             }
         }
     }

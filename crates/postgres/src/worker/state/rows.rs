@@ -202,7 +202,7 @@ impl State {
     }
 
     /// Takes a change and what it matches: asks what is to be asked about it, and hands it over, at once or with others.
-    pub(super) async fn take(&mut self, mut waiting: Waiting, mut matched: Match) {
+    pub(super) async fn take(&mut self, waiting: Waiting, mut matched: Match) {
         let oid = waiting.relation.oid;
         matched.retain(|key| {
             let aside = self.aside.takes(oid, key);
@@ -217,12 +217,7 @@ impl State {
                 matched.confirm(asked);
             }
         }
-        let late = matched.take_late();
-        if !late.is_empty() {
-            self.put_beside(oid, &late, &waiting);
-        }
-        waiting.matched = matched;
-        self.pass_on(waiting).await;
+        self.route(waiting, matched).await;
     }
 
     /// Which subscriptions a change matches. What policies call for it is asked.
@@ -339,7 +334,8 @@ impl State {
                 self.sink.notice(channel, notice);
             }
         }
-        self.aside.forget(oid, key);
+        let (_, then) = self.aside.forget(oid, key);
+        self.release(then, false);
         self.engine.detach(oid, key);
     }
 

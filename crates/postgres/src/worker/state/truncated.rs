@@ -3,7 +3,7 @@
 use realtime_changes::ChannelId;
 use realtime_pgoutput::Oid;
 
-use super::{State, known::Watcher};
+use super::{State, behind::What, known::Watcher};
 use crate::Notice;
 
 impl State {
@@ -24,7 +24,7 @@ impl State {
         for (channel, text) in self.concerned(relations) {
             // Who has come back is told in its turn.
             if self.history.returning.of(channel).is_empty() {
-                self.sink.notice(channel, Notice::gap("Truncated", text));
+                self.tell_in_order(channel, What::Notice(Notice::gap("Truncated", text)));
             }
         }
         self.handed = position;

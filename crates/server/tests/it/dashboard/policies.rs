@@ -92,5 +92,31 @@ async fn policies_are_explained() -> Result<()> {
     db.sql("alter publication supabase_realtime add table unpublished; alter table unpublished replica identity full").await?;
     let page = text(&ann.get("/tenants/realtime-dev/policies").await?.body);
     assert!(page.contains("of_list compiled"), "{page}");
+
+    // What cannot be seen is named.
+    for (sql, part) in [
+        (
+            "create function at_noon(r int) returns bool language sql stable set timezone = 'UTC' as 'select r = extract(hour from now())';
+             create policy of_hour on says to authenticated using (at_noon(room))",
+            "at_noon() has a setting of its own (SET in its definition), and what that changes is not known: leave it out",
+        ),
+        (
+            "create function keeps() returns text language plpgsql as
+                $$ begin perform set_config('app.me', public.me(), true); return public.me(); end $$;
+             create policy of_keeper on notes using (owner = keeps())",
+            "public.keeps() calls set_config, and while a policy names it all policies are asked",
+        ),
+        (
+            "drop policy of_keeper on notes; create type word as enum ('a');
+             create function spell(word) returns text language sql immutable as 'select $1::text || 1';
+             create cast (word as text) with function spell(word)",
+            "whose function public.spell() is written in SQL or PL/pgSQL, all policies are asked",
+        ),
+    ] {
+        db.sql(sql).await?;
+        let page = text(&ann.get("/tenants/realtime-dev/policies").await?.body);
+        assert!(page.contains(part), "{part}: {page}");
+        assert_eq!(page.contains("of_owner compiled"), part.starts_with("at_noon"), "{page}");
+    }
     Ok(())
 }

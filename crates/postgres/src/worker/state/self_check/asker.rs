@@ -20,6 +20,9 @@ pub(super) const MAX_OPEN: usize = 16;
 /// How long a verdict may take, waiting for a connection and for a commit to be visible included.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the policies of one party may take for one row.
+const ASKED: Duration = Duration::from_secs(2);
+
 /// Connections that have to be free: one for the question, one that is left for the stream.
 const FREE: usize = 2;
 
@@ -109,8 +112,9 @@ async fn ask(pool: &Pool, cache: &PolicyCache, job: &Job) -> Option<(bool, Optio
         parties: vec![Asked { party: Arc::clone(&job.party), rows: vec![0] }],
         shares_plans: job.shares_plans,
     };
-    let verdicts = time::timeout(LIMIT, visibility::check(pool, &inquiry, cache)).await.ok()?.ok()?;
-    let verdict = verdicts.into_iter().next().filter(|verdict| verdict.failed.is_none())?;
+    let asked = visibility::check(pool, &inquiry, cache, ASKED);
+    let answers = time::timeout(LIMIT, asked).await.ok()?.ok()?;
+    let verdict = answers.verdicts.into_iter().next()?.ok().filter(|verdict| verdict.failed.is_none())?;
     let shown = !verdict.seen.is_empty();
     let position = if shown == job.shown { None } else { Some(position(pool).await?) };
     Some((shown, position))

@@ -14,4 +14,4 @@ pub use explain::{
 pub(crate) use explain::{Watching, explain, explain_one};
 pub(crate) use load::{Loaded, Written, load, written};
 pub(crate) use print::{kept_tables, print};
-pub(crate) use question::{call, literal};
+pub(crate) use question::{NUMBER, call, call_of_many, literal};

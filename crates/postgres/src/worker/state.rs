@@ -1,5 +1,6 @@
 //! What a worker knows: relations, types, who watches what.
 
+mod ahead;
 mod along;
 mod aside;
 mod away;
@@ -42,7 +43,7 @@ mod waiting;
 mod watching;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -136,6 +137,8 @@ pub(super) struct State {
     waiting_bytes: usize,
     /// Changes of the transaction that is being read, which wait for its end.
     unjudged: Vec<Unjudged>,
+    /// Those of them that are judged after the one that is being judged.
+    coming: VecDeque<Unjudged>,
     unjudged_bytes: usize,
     /// Whether some of them wait for those of other transactions: parties are asked for all of them together.
     awaits_company: bool,
@@ -198,6 +201,7 @@ impl State {
             waiting: Vec::new(),
             waiting_bytes: 0,
             unjudged: Vec::new(),
+            coming: VecDeque::new(),
             unjudged_bytes: 0,
             awaits_company: false,
             left: FxHashSet::default(),
@@ -241,6 +245,7 @@ impl State {
         self.waiting.clear();
         self.waiting_bytes = 0;
         self.unjudged.clear();
+        self.coming.clear();
         self.unjudged_bytes = 0;
         self.awaits_company = false;
         self.left.clear();

@@ -6,6 +6,7 @@ mod authority;
 mod broadcast;
 mod browser;
 mod changes_attacks;
+mod changes_calls;
 mod changes_compiled;
 mod changes_compiled_attacks;
 mod changes_compiled_memory;

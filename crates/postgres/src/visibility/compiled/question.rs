@@ -86,6 +86,19 @@ pub(crate) fn call(condition: &str, columns: &[String], table: &str) -> String {
     format!("select ({condition})::pg_catalog.text from (select {}) as {}", columns.join(", "), quoted(table))
 }
 
+/// The column that numbers the rows of [`call_of_many`]. No column of the table may be called so.
+pub(crate) const NUMBER: &str = "realtime_number";
+
+/// The query for a condition over several rows, each with these columns: their numbers from 0 on, and the answers.
+pub(crate) fn call_of_many(condition: &str, rows: &[Vec<String>], table: &str) -> String {
+    let row = |(at, columns): (usize, &Vec<String>)| {
+        format!("select '{at}'::pg_catalog.text as {NUMBER}, {}", columns.join(", "))
+    };
+    let rows: Vec<String> = rows.iter().enumerate().map(row).collect();
+    let (rows, table) = (rows.join(" union all "), quoted(table));
+    format!("select {NUMBER}, ({condition})::pg_catalog.text from ({rows}) as {table}")
+}
+
 /// One query. Its text is its own: what it is joined with is outside of it.
 fn one(query: &str, width: usize, shares_plans: bool) -> String {
     let columns: Vec<String> = (0..width).map(|at| format!("c{at}")).collect();

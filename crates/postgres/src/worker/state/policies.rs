@@ -7,8 +7,8 @@ use std::{
 };
 
 use realtime_changes::{
-    CallNeed, Lack, Party, PartyId, Truth,
-    policy::{Answer, Catalog, NoValue, Reads},
+    CallNeed, Lack, Party, PartyId, Table, Truth,
+    policy::{Answer, Call, Catalog, NoValue, Reads},
 };
 use realtime_pgoutput::{Oid, message::Relation};
 use tokio::time::Instant;
@@ -249,6 +249,22 @@ impl State {
 
     /// The statement that asks for a call with the values of a row. `None` if its answer cannot be kept.
     fn call(&self, oid: Oid, need: &CallNeed) -> Option<String> {
+        let (call, table, columns) = self.called(oid, need)?;
+        Some(compiled::call(call.sql(), &columns, &table.name))
+    }
+
+    /// The same with the values of several rows, for which the same is called: the number of the values, and the answer.
+    pub(super) fn call_of_many(&self, oid: Oid, needs: &[CallNeed]) -> Option<String> {
+        let (call, table, _) = self.called(oid, needs.first()?)?;
+        if table.columns.iter().any(|column| *column.name == *compiled::NUMBER) {
+            return None;
+        }
+        let values = needs.iter().map(|need| Some(self.called(oid, need)?.2)).collect::<Option<Vec<_>>>()?;
+        Some(compiled::call_of_many(call.sql(), &values, &table.name))
+    }
+
+    /// A call, its table, and the values of its columns.
+    fn called(&self, oid: Oid, need: &CallNeed) -> Option<(&Call, &Table, Vec<String>)> {
         let rules = self.judging.rules.get(&(oid, need.role.clone()))?;
         let at = need.need.call.index();
         if !*rules.keeps_call.get(at)? {
@@ -260,7 +276,7 @@ impl State {
         for (column, value) in call.columns().iter().zip(need.need.key.values()) {
             columns.push(compiled::literal(value, rules.loaded.casts.get(*column)?)?);
         }
-        Some(compiled::call(call.sql(), &columns, &table.name))
+        Some((call, table, columns))
     }
 
     /// All of a table has changed: what policies read in it is out of date.

@@ -119,6 +119,9 @@ impl State {
         self.unjudged_bytes = 0;
         self.awaits_company = false;
         let rows = std::mem::take(&mut self.unjudged);
+        if rows.is_empty() {
+            return;
+        }
         let fleeting = self.begin_batch(&rows);
         if !fleeting.is_empty() {
             for oid in &fleeting {
@@ -129,7 +132,8 @@ impl State {
                 self.forget_policies();
             }
         }
-        for row in rows {
+        self.coming = rows.into();
+        while let Some(row) = self.coming.pop_front() {
             self.judge(row).await;
         }
         for oid in fleeting {
@@ -226,7 +230,9 @@ impl State {
             let mut matched = self.engine.match_row(&waiting.change(), now());
             let needs = std::mem::take(&mut matched.needs);
             self.count_judged(waiting.relation.oid, matched.judged);
-            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, needs).await {
+            let (oid, any) = (waiting.relation.oid, !needs.is_empty());
+            let needs = if any { self.answer_ahead(oid, needs).await } else { needs };
+            if !any || !needs.is_empty() && !self.answer_calls(oid, needs).await {
                 self.perhaps_compare(waiting, matched.judged);
                 return matched;
             }

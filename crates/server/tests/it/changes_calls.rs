@@ -1,0 +1,67 @@
+//! Functions of columns in policies, and many rows that call them (row_security 2.2: call terms).
+
+use anyhow::Result;
+use realtime_testkit::{ServerOptions, Socket};
+use serde_json::json;
+
+use crate::{
+    changes_compiled::{ROOMS, ids},
+    changes_images::{server_with, watching},
+};
+
+const PARTIES: i32 = 5;
+const VALUES: i32 = 70;
+
+/// The rows of a transaction have many values: each party gets what it may see of each, in order, and is asked once for a
+/// value. A function that raises for a value hides the rows with that value only.
+#[tokio::test]
+async fn the_values_of_a_transaction_are_each_answered() -> Result<()> {
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let raising = "create function is_lucky(r int) returns bool language sql stable security definer set search_path = '' as
+            $$ select 1 / (r - 13) is not null and
+                exists (select from public.members m where m.room = r and m.who = public.me()) $$;";
+    let schema = format!("{ROOMS} {raising} alter publication supabase_realtime add table members;");
+    let (server, db) = server_with(&schema, options).await?;
+    // Party n is in the rooms whose numbers leave n.
+    db.sql(&format!(
+        "insert into members select room, 'u' || room % {PARTIES} from generate_series(1, {VALUES}) room"
+    ))
+    .await?;
+    let mut sockets: Vec<Socket> = Vec::new();
+    for n in 0..PARTIES {
+        sockets.push(watching(&server, &format!("u{n}"), "says").await?);
+    }
+    for (policy, hidden) in
+        [("is_member(room)", None), ("is_member_too(room)", None), ("is_lucky(room)", Some(13))]
+    {
+        db.sql(&format!(
+            "delete from says; drop policy if exists own on says;
+             create policy own on says to authenticated using ({policy})"
+        ))
+        .await?;
+        for socket in &mut sockets {
+            ids(&db, socket).await?;
+        }
+        let asked = || server.metric("realtime_changes_terms_asked");
+        let before = asked().await?;
+        for first in [0, 1_000] {
+            // Every room twice, and the membership changes in the transaction behind its rows.
+            db.sql(&format!(
+                "begin;
+                 insert into says select {first} + n, 1 + n % {VALUES}, '' from generate_series(0, 2 * {VALUES} - 1) n;
+                 insert into members values (1, 'new {first} {policy}');
+                 commit"
+            ))
+            .await?;
+            for (n, socket) in (0..PARTIES).zip(&mut sockets) {
+                let sees = |at: &i32| (1 + at % VALUES) % PARTIES == n && Some(1 + at % VALUES) != hidden;
+                let expected: Vec<_> = (0..2 * VALUES).filter(sees).map(|at| json!(first + at)).collect();
+                assert_eq!(ids(&db, socket).await?, expected, "{policy}: u{n}");
+            }
+            if hidden.is_none() {
+                assert_eq!(asked().await? - before, f64::from(PARTIES * VALUES), "{policy}: each value once");
+            }
+        }
+    }
+    Ok(())
+}

@@ -35,6 +35,7 @@ const GATEWAY: &str = "/realtime/v1";
         tenant_api::ping,
         broadcast::batch,
         broadcast::single,
+        broadcast::history,
         streams::changes,
         streams::broadcasts,
         super::explain::explain,

@@ -29,10 +29,13 @@ pub(crate) struct Options {
     /// Seconds to measure
     #[arg(long, default_value_t = 20)]
     pub(crate) seconds: u32,
+    /// Keep the last broadcasts (`BROADCAST_HISTORY_…`)
+    #[arg(long)]
+    pub(crate) history: bool,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let target = Target::real().await?;
+    let target = Target::keeping(options.history).await?;
     report::heading(&format!(
         "rooms: {} users, {} messages a second on each channel",
         options.users, options.rate

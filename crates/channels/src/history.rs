@@ -11,10 +11,13 @@ use realtime_postgres::{MessageBody, ReplayError, ReplayParams, ReplayedMessage,
 use realtime_protocol::{Encoding, Ref, UserBroadcast, Vsn, encode, frame};
 use serde_json::Value;
 
-use crate::{client::sub_topic, tenant_runtime::TenantRuntime};
+use crate::tenant_runtime::TenantRuntime;
 
 /// Bytes of missed messages that a client is sent when it joins: they have to fit into its outbox, beside what comes live.
 const MOST_BYTES: usize = 4_000_000;
+
+/// Ids of kept rows that the database is told, so that it does not send them: the newest.
+const MOST_KNOWN: usize = 1_000;
 
 /// What a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +45,8 @@ impl Asked {
     #[must_use]
     pub fn parse(replay: &Value, bounds: HistoryBounds) -> Option<Result<Self, ReplayError>> {
         let mut object = replay.as_object()?.clone();
-        let id = object.get("since").and_then(Value::as_str).and_then(|text| uuid::Uuid::try_parse(text).ok());
+        let id =
+            object.get("since").and_then(Value::as_str).and_then(|text| uuid::Uuid::try_parse(text).ok());
         if id.is_some() {
             object.insert("since".to_owned(), 0.into());
         }
@@ -70,11 +74,11 @@ impl Asked {
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     /// Stored messages that are not kept, oldest first.
-    stored: Vec<ReplayedMessage>,
+    pub(crate) stored: Vec<ReplayedMessage>,
     /// Whether there are no more of them.
-    is_whole: bool,
+    pub(crate) is_whole: bool,
     /// Whether another node has kept everything.
-    elsewhere: bool,
+    pub(crate) elsewhere: bool,
 }
 
 /// Looks for what is not kept on this node: other nodes are asked what they have kept, if this one does not reach back far
@@ -104,9 +108,9 @@ pub async fn look(runtime: &TenantRuntime, room: &RoomKey, asked: Asked) -> Resu
     // The database has no index on public messages: only so many of them are looked at as a history may hold.
     let from = if private { since } else { since.max(oldest) };
     let limit = asked.limit.min(StoredQuery::LIMIT);
-    let known = rows.into_iter().map(id_text).collect();
+    let known = rows.into_iter().rev().take(MOST_KNOWN).map(id_text).collect();
     let query = StoredQuery { since: time(from), limit: limit + 1, private, known };
-    let topic = sub_topic(&room.topic).unwrap_or_default();
+    let topic = room.topic.strip_prefix("realtime:").unwrap_or_default();
     if !private && !runtime.database().is_ready() {
         return Ok(Found { elsewhere, ..Found::default() });
     }
@@ -138,8 +142,7 @@ fn millis(time: SystemTime) -> i64 {
 
 fn time(millis: i64) -> SystemTime {
     let distance = Duration::from_millis(millis.unsigned_abs());
-    let time =
-        if millis < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    let time = if millis < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     time.unwrap_or(UNIX_EPOCH)
 }
 
@@ -224,6 +227,8 @@ pub struct Missed {
     items: Vec<Item>,
     /// Whether nothing is missing.
     is_whole: bool,
+    /// Whether frames were made that nobody had asked for before.
+    has_made_frames: bool,
 }
 
 impl Missed {
@@ -244,7 +249,7 @@ impl Missed {
         }
         items.extend(stored);
         let items = items.split_off(items.len().saturating_sub(limit));
-        Self { items, is_whole }
+        Self { items, is_whole, has_made_frames: false }
     }
 
     /// Whether nothing is missing.
@@ -270,6 +275,7 @@ impl Missed {
         let mut left = MOST_BYTES.min(free / 2);
         let mut frames = Vec::new();
         for item in self.items.iter().rev() {
+            self.has_made_frames |= matches!(item, Item::Kept(past) if !past.message.has_frame(vsn));
             let Some(frame) = item.frame(vsn, join_ref, topic) else { continue };
             if only.is_some_and(|only| !frame::content(&frame).is_some_and(|text| text.starts_with(only))) {
                 continue;
@@ -283,6 +289,11 @@ impl Missed {
         }
         frames.reverse();
         frames
+    }
+
+    /// Whether frames were made that belong to kept messages from now on.
+    pub(crate) fn has_made_frames(&self) -> bool {
+        self.has_made_frames
     }
 
     /// The ids of messages that may still come live, and must not be delivered again then.
@@ -315,7 +326,9 @@ mod tests {
         assert_eq!(asked(json!({"since": 5, "limit": -1})), of(Since::Time(5), 1));
         let id = json!({"since": "00000000-0000-0000-0000-000000000007", "limit": null});
         assert_eq!(asked(id), of(Since::Message(7), 100));
-        for bad in [json!({}), json!({"since": "x"}), json!({"since": 1, "limit": "x"}), json!({"since": 1.5})] {
+        for bad in
+            [json!({}), json!({"since": "x"}), json!({"since": 1, "limit": "x"}), json!({"since": 1.5})]
+        {
             assert_eq!(asked(bad.clone()), Err(ReplayError::InvalidParams), "{bad}");
         }
         assert_eq!(Asked::parse(&json!("x"), BOUNDS), None);
@@ -335,8 +348,7 @@ mod tests {
 
     #[test]
     fn each_message_comes_once_and_in_order() {
-        let recalled =
-            Recalled { messages: vec![kept(2, 20), kept(4, 40), kept(5, 40)], reaches: true };
+        let recalled = Recalled { messages: vec![kept(2, 20), kept(4, 40), kept(5, 40)], reaches: true };
         let found = Found {
             stored: vec![stored(1, 10), stored(3, 30), stored(4, 41), stored(6, 50)],
             is_whole: true,

@@ -11,7 +11,7 @@ use async_nats::{Message, StatusCode};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, future::BoxFuture};
 use parking_lot::RwLock;
-use realtime_hub::Hub;
+use realtime_hub::{Hub, RoomKey};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Duration, Instant},
@@ -177,7 +177,7 @@ impl Questions {
         };
         let answer = match answerer {
             _ if room.is_some() => {
-                let of = |room| past::encode(&self.hub.tell_history(&room, MOST_OF_A_ROOM));
+                let of = |room: RoomKey| past::encode(&self.hub.tell_history(&room, MOST_OF_A_ROOM));
                 permit.as_ref().and(room).map(of)
             }
             Some(answerer) => {

@@ -34,10 +34,10 @@ pub use cell::Congestion;
 pub use delivery::Delivery;
 pub use diff_gate::DiffGate;
 pub use fan_out::FanOut;
-pub use holding::Holding;
 pub use history::{
     Bounds as HistoryBounds, Content, HistoryFigures, Kept, Past, Recalled, Shown, Since, Told, id_text,
 };
+pub use holding::Holding;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
 pub use key::{Audience, Kind, MemberId, MessageId, RoomKey, Sight};
 pub use membership::Membership;

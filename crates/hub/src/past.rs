@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     history::{self, Bounds, Histories, HistoryFigures, Past, Recalled, Since, Told},
     hub::Hub,
-    key::{MessageId, RoomKey},
+    key::{Audience, MessageId, RoomKey},
     membership::Membership,
     memory::{Memory, Spare},
 };
@@ -65,7 +65,9 @@ impl Hub {
     #[must_use]
     pub fn kept_rows(&self, key: &RoomKey, of: Option<MessageId>) -> (Option<u64>, Vec<MessageId>) {
         let history = self.context().histories.of(&key.tenant);
-        history.map(|history| history.with(|shelf, _| shelf.rows(&history::place(key), of))).unwrap_or_default()
+        history
+            .map(|history| history.with(|shelf, _| shelf.rows(&history::place(key), of)))
+            .unwrap_or_default()
     }
 
     /// Counts the frames that were made of a room's messages.
@@ -104,7 +106,7 @@ impl Hub {
     /// more.
     pub fn doubt_histories(&self, of: impl Fn(&RoomKey) -> bool, ended: bool) {
         for (tenant, history) in self.context().histories.all() {
-            let is_meant = |(audience, topic): &(_, Arc<str>)| {
+            let is_meant = |(audience, topic): &(Audience, Arc<str>)| {
                 of(&RoomKey { tenant: Arc::clone(&tenant), audience: *audience, topic: Arc::clone(topic) })
             };
             history.with(|shelf, now| shelf.doubt(is_meant, ended, now));

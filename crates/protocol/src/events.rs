@@ -160,7 +160,10 @@ mod tests {
             assert_eq!(line_of(name), b"event: broadcast\n");
         }
         for unnamed in [r#"{"payload":{}}"#, r#"{"event":5}"#, r#"{"event":null}"#] {
-            assert!(text(&of_broadcast(unnamed.as_bytes(), None)).starts_with("event: broadcast\n"), "{unnamed}");
+            assert!(
+                text(&of_broadcast(unnamed.as_bytes(), None)).starts_with("event: broadcast\n"),
+                "{unnamed}"
+            );
         }
         assert!(text(&of_broadcast(br#"{"event":"move"}"#, None)).as_bytes().starts_with(&line_of("move")));
         assert!(

@@ -37,7 +37,9 @@ pub(super) fn recalled(
     let mut missed = Missed::of(recalled, found, asked.limit);
     let free = client.outbox.free();
     let frames = missed.frames(client.vsn, join_ref, &room.topic, client.only.as_deref(), free);
-    client.runtime.hub().recount_history(room);
+    if missed.has_made_frames() {
+        client.runtime.hub().recount_history(room);
+    }
     client.runtime.counters().messages_replayed.add(frames.len() as u64);
     if !missed.is_whole() {
         let told = SystemMessage::gap(Extension::System, ErrorCode::MessagesNotKept, asked.gap());

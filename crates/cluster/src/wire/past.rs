@@ -100,8 +100,7 @@ mod tests {
 
     #[test]
     fn questions_and_answers_come_back() {
-        let room =
-            RoomKey { tenant: "t".into(), audience: Audience::Private, topic: "realtime:ä".into() };
+        let room = RoomKey { tenant: "t".into(), audience: Audience::Private, topic: "realtime:ä".into() };
         assert_eq!(asked_room(question(&room)), Ok(Some(room.clone())));
         assert_eq!(asked_room("\"metrics\"".into()), Ok(None));
         let whole = question(&room);

@@ -93,6 +93,12 @@ impl Kept {
         made.get_or_init(|| self.encode(vsn, topic)).clone()
     }
 
+    /// Whether somebody has asked for its frame before.
+    #[must_use]
+    pub fn has_frame(&self, vsn: Vsn) -> bool {
+        self.frames.get(vsn as usize).is_some_and(|frame| frame.get().is_some())
+    }
+
     fn encode(&self, vsn: Vsn, topic: &str) -> Option<Bytes> {
         let meta = self.meta();
         match &self.content {

@@ -140,14 +140,7 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     pub(crate) fn new(bounds: Bounds, now: u64) -> Self {
-        Self {
-            bounds,
-            began: now,
-            gone: 0,
-            topics: HashMap::new(),
-            order: BTreeMap::new(),
-            bytes: 0,
-        }
+        Self { bounds, began: now, gone: 0, topics: HashMap::new(), order: BTreeMap::new(), bytes: 0 }
     }
 
     pub(crate) fn set_bounds(&mut self, bounds: Bounds, now: u64) {
@@ -177,6 +170,7 @@ impl Shelf {
         if if_known && self.topics.get(place).is_none_or(|topic| topic.heard_since.is_none()) {
             return;
         }
+        let most = self.bounds.bytes;
         let topic = self.topic(place);
         if now < topic.doubles_until && topic.has(message.id()) {
             return;
@@ -184,7 +178,7 @@ impl Shelf {
         // A clock that goes back does not change the order.
         let at = topic.messages.back().map_or(now, |last| last.at.max(now));
         let entry = Entry::new(at, number, message, place, false);
-        if entry.bytes > self.bounds.bytes {
+        if entry.bytes > most {
             // All others would be dropped for it, and then itself.
             (topic.gone, topic.hole) = (at, Some(at));
             return;
@@ -265,7 +259,8 @@ impl Shelf {
         let gone = left_out.checked_sub(1).and_then(|last| topic.messages.get(last)).map(|entry| entry.at);
         let gone = gone.unwrap_or(0).max(topic.gone);
         let since = topic.heard_since.map(|heard| heard.max(if gone == 0 { 0 } else { gone + 1 }));
-        let messages = topic.messages.iter().skip(left_out).map(|entry| (entry.at, Arc::clone(&entry.message)));
+        let messages =
+            topic.messages.iter().skip(left_out).map(|entry| (entry.at, Arc::clone(&entry.message)));
         Told { since, messages: messages.collect() }
     }
 
@@ -374,7 +369,8 @@ impl Shelf {
         self.order.insert((entry.at, entry.number), place.clone());
         self.bytes += entry.bytes;
         let topic = self.topic(place);
-        let behind = topic.messages.partition_point(|other| (other.at, other.number) < (entry.at, entry.number));
+        let behind =
+            topic.messages.partition_point(|other| (other.at, other.number) < (entry.at, entry.number));
         topic.messages.insert(behind, entry);
     }
 

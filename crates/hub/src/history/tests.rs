@@ -272,7 +272,9 @@ fn what_is_kept_is_not_copied() {
     let user = UserBroadcast { event: "e".into(), encoding: Encoding::Json, body: "{\"a\":[1]}".into() };
     let bytes = UserBroadcast { encoding: Encoding::Binary, ..user.clone() };
     for vsn in [Vsn::V1, Vsn::V2, Vsn::V2Text] {
-        for said in [Said::Json(b" {\"event\":\"e\", \"payload\":{}} "), Said::User(&user), Said::User(&bytes)] {
+        for said in
+            [Said::Json(b" {\"event\":\"e\", \"payload\":{}} "), Said::User(&user), Said::User(&bytes)]
+        {
             let outbox = outbox();
             let member = hub.join(&key("a"), Member::new(Arc::clone(&outbox), vsn), &meter, []);
             drop(hub.say(&key("a"), &said, None));
@@ -314,7 +316,11 @@ fn messages_have_ids_where_they_are_kept() {
         let meta = format!(r#""meta":{{"id":"{}"}}"#, id_text(kept[0].message.id()));
         assert!(first[0].contains(&format!(r#""payload":{{}},{meta}}}"#)), "{}", first[0]);
         assert!(second[0].contains(&meta), "{}", second[0]);
-        assert!(first[1].ends_with(r#"{"meta":{"id":"00000000-0000-0000-0000-000000000007"}}]"#), "{}", first[1]);
+        assert!(
+            first[1].ends_with(r#"{"meta":{"id":"00000000-0000-0000-0000-000000000007"}}]"#),
+            "{}",
+            first[1]
+        );
         let again = kept[0].message.frame(Vsn::V1, "a").unwrap();
         let again = String::from_utf8_lossy(&frame::payload(&again).unwrap()).into_owned();
         assert!(again.contains(r#","replayed":true}}"#), "{again}");

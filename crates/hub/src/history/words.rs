@@ -49,12 +49,7 @@ impl<'a> Words<'a> {
     ) -> Self {
         let history = user.and_then(|_| histories.of(tenant));
         let meta = history.as_ref().map(|_| meta(id));
-        Self {
-            said: user.map(Said::User),
-            kept: history.map(|history| (history, id)),
-            row: Some(id),
-            meta,
-        }
+        Self { said: user.map(Said::User), kept: history.map(|history| (history, id)), row: Some(id), meta }
     }
 
     /// Its id, for other nodes and for members that may get it twice.
@@ -76,9 +71,7 @@ impl<'a> Words<'a> {
                 let open = encode::open_object(payload)?;
                 Some(encode::broadcast_with_meta(vsn, topic, open, meta.as_bytes()))
             }
-            (Some(meta), Said::User(user)) => {
-                encode::user_broadcast(vsn, topic, user, Some(meta.as_bytes()))
-            }
+            (Some(meta), Said::User(user)) => encode::user_broadcast(vsn, topic, user, Some(meta.as_bytes())),
         }
     }
 
@@ -103,7 +96,13 @@ impl<'a> Words<'a> {
 
     /// Puts it on the shelf. Called under the lock under which it is queued for the room's members. `if_known`: only if
     /// somebody was in the room a while ago.
-    pub(crate) fn keep(&self, histories: &Histories, key: &RoomKey, message: Option<Arc<Kept>>, if_known: bool) {
+    pub(crate) fn keep(
+        &self,
+        histories: &Histories,
+        key: &RoomKey,
+        message: Option<Arc<Kept>>,
+        if_known: bool,
+    ) {
         let (Some((history, _)), Some(message)) = (&self.kept, message) else { return };
         let number = histories.draw();
         history.with(|shelf, now| shelf.push(&place(key), message, number, if_known, now));

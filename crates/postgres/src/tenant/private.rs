@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::TenantDatabase;
 use crate::{
     AuthorizeError, AuthorizeRequest, ConnectError, JanitorSettings, Maintenance, ReadVerdict, ReplayError,
-    ReplayParams, ReplayedMessage, SchemaError, SchemaReport, StoredQuery, WriteVerdict, janitor, replay, schema,
+    ReplayParams, ReplayedMessage, SchemaError, SchemaReport, StoredQuery, WriteVerdict, janitor, replay,
+    schema,
 };
 
 impl TenantDatabase {
@@ -67,11 +68,7 @@ impl TenantDatabase {
     ///
     /// # Errors
     /// As [`replay`](Self::replay).
-    pub async fn stored(
-        &self,
-        topic: &str,
-        asked: StoredQuery,
-    ) -> Result<Vec<ReplayedMessage>, ReplayError> {
+    pub async fn stored(&self, topic: &str, asked: StoredQuery) -> Result<Vec<ReplayedMessage>, ReplayError> {
         self.connected().await.map_err(|error| ReplayError::Failed(error.to_string()))?;
         let started = Instant::now();
         let answer = replay::replay(&self.private().pool, topic, &asked, SystemTime::now()).await;

@@ -1,7 +1,9 @@
 //! Histories of broadcasts (resume 4, its cases 9 and 10).
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{Answer, Server, ServerOptions, Socket, TestDb, Version, sign, token, unix_now, until};
+use realtime_testkit::{
+    Answer, Server, ServerOptions, Socket, TestDb, Version, sign, token, unix_now, until,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -161,7 +163,8 @@ async fn what_is_over_the_bounds_is_dropped_and_told() -> Result<()> {
     assert_eq!((came.len(), gaps.len()), (3, 1));
 
     // A large message of another topic makes the oldest go, and one that is too large costs no other.
-    let headers = [("Authorization", &*format!("Bearer {anon}")), ("Content-Type", "application/octet-stream")];
+    let headers =
+        [("Authorization", &*format!("Bearer {anon}")), ("Content-Type", "application/octet-stream")];
     let path = "/api/broadcast/other/events/e";
     for (size, kept) in [(2_000_000, vec![3, 4, 5]), (1_047_400, vec![5])] {
         let answer = server.http("POST", path, &headers, &vec![7; size]).await?;
@@ -177,7 +180,8 @@ async fn what_is_over_the_bounds_is_dropped_and_told() -> Result<()> {
 #[tokio::test]
 async fn nothing_changes_while_histories_are_off() -> Result<()> {
     let (server, db) = server_with(&[("BROADCAST_HISTORY_MESSAGES", "0")]).await?;
-    let mut first = joined(&server, Version::V2, TOPIC, json!({"config": {"broadcast": {"ack": true}}})).await?;
+    let mut first =
+        joined(&server, Version::V2, TOPIC, json!({"config": {"broadcast": {"ack": true}}})).await?;
     let mut second = joined(&server, Version::V1, TOPIC, json!({"config": {}})).await?;
     say(&mut first, TOPIC, 1).await?;
     let plain = json!({"type": "broadcast", "event": "e", "payload": {"n": 1}});
@@ -195,7 +199,9 @@ async fn nothing_changes_while_histories_are_off() -> Result<()> {
 /// resume, case 9: the setting of a tenant changes while the server runs; at zero all is freed
 #[tokio::test]
 async fn the_setting_of_a_tenant_changes() -> Result<()> {
-    let admin = Admin::start_with(ServerOptions::default().env("METRICS_JWT_SECRET", realtime_testkit::SECRET)).await?;
+    let admin =
+        Admin::start_with(ServerOptions::default().env("METRICS_JWT_SECRET", realtime_testkit::SECRET))
+            .await?;
     let db = TestDb::with_fixture_a().await?;
     admin.make("t1", &db).await?;
     let mut socket = admin.socket("t1", TENANT_SECRET).await?;
@@ -256,7 +262,8 @@ async fn a_private_history_is_for_those_who_may_read() -> Result<()> {
     assert_eq!(get(&server, &token("anon"), path).await?.status, 403);
     let (public, _) = numbers(&get(&server, &token("anon"), "/api/broadcast/room-1/history").await?)?;
     assert_eq!(public, [9]);
-    let (refused, _) = server.socket(Version::V2, "anon").await?.join(topic, config(json!({"since": 1}))).await?;
+    let (refused, _) =
+        server.socket(Version::V2, "anon").await?.join(topic, config(json!({"since": 1}))).await?;
     ensure!(refused["status"] == "error", "{refused}");
     Ok(())
 }
@@ -273,7 +280,10 @@ async fn requests_for_a_history_are_checked() -> Result<()> {
     assert_eq!(answer.header("content-type"), "application/json; charset=utf-8");
     for (query, field) in [("since=x", "since"), ("limit=x", "limit"), ("private=maybe", "private")] {
         let answer = get(&server, &anon, &format!("{path}?{query}")).await?;
-        assert_eq!((answer.status, &*answer.body), (422, &*format!("{{\"errors\":{{\"{field}\":[\"is invalid\"]}}}}")));
+        assert_eq!(
+            (answer.status, &*answer.body),
+            (422, &*format!("{{\"errors\":{{\"{field}\":[\"is invalid\"]}}}}"))
+        );
     }
     let expired = sign(&json!({"role": "anon", "exp": unix_now() - 100}));
     assert_eq!(get(&server, &expired, path).await?.status, 401);
@@ -296,12 +306,16 @@ async fn streams_of_broadcasts_go_on_where_they_were() -> Result<()> {
     for n in [2, 3] {
         let event = curl.next().await?.context("ended")?;
         assert_eq!((&*event.name, &event.data["payload"]["n"]), ("e", &json!(n)));
-        assert_eq!((event.data["meta"]["id"].as_str(), &event.data["meta"]["replayed"]), (Some(&*event.id), &json!(true)));
+        assert_eq!(
+            (event.data["meta"]["id"].as_str(), &event.data["meta"]["replayed"]),
+            (Some(&*event.id), &json!(true))
+        );
     }
     post(&server, "room", 4).await?;
     let live = curl.next().await?.context("ended")?;
     assert_eq!((live.data["payload"]["n"].as_u64(), live.data["meta"].get("replayed")), (Some(4), None));
-    let mut curl = Curl::open(&server, &format!("{path}&event=other"), &[&format!("Last-Event-ID: {last}")]).await?;
+    let mut curl =
+        Curl::open(&server, &format!("{path}&event=other"), &[&format!("Last-Event-ID: {last}")]).await?;
     let mut socket = joined(&server, Version::V2, TOPIC, json!({"config": {}})).await?;
     let other = json!({"type": "broadcast", "event": "other", "payload": {"n": 5}});
     socket.send(json!("1"), Value::Null, TOPIC, "broadcast", other).await?;

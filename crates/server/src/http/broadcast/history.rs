@@ -25,8 +25,8 @@ use crate::{
     transport::policy_headers,
 };
 
-/// Tells whether nothing is missing: `whole` or `gap`.
-const COMPLETENESS: HeaderName = HeaderName::from_static("x-history");
+/// The header that tells whether nothing is missing: `whole` or `gap`.
+const COMPLETENESS: &str = "x-history";
 
 /// Bytes of an answer. What does not fit is missing: the oldest.
 const MOST_BYTES: usize = 8_000_000;
@@ -88,8 +88,8 @@ pub async fn history(
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-history")),
-        (COMPLETENESS, HeaderValue::from_static(completeness)),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(COMPLETENESS)),
+        (HeaderName::from_static(COMPLETENESS), HeaderValue::from_static(completeness)),
     ];
     (headers, body).into_response()
 }
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn parameters() {
-        let read = |query: &str| asked(query, BOUNDS).map(|(asked, private)| (asked.since, asked.limit, private));
+        let read =
+            |query: &str| asked(query, BOUNDS).map(|(asked, private)| (asked.since, asked.limit, private));
         assert_eq!(read("apikey=k"), Ok((Since::Beginning, 100, false)));
         assert_eq!(read("since=5&limit=2&private=true"), Ok((Since::Time(5), 2, true)));
         assert_eq!(read("since=&limit=900"), Ok((Since::Beginning, 100, false)));

@@ -14,12 +14,12 @@ use axum::{
 pub use batch::{__path_batch, batch};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+pub use history::{__path_history, history};
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use realtime_channels::{publish, tenant_runtime::TenantRuntime, token::Token};
 use realtime_codes::ErrorCode;
 use realtime_hub::{Audience, Congestion, FanOut, HeldBody, Memory, MessageId, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
-pub use history::{__path_history, history};
 pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
 

@@ -167,7 +167,9 @@ pub(super) fn broadcasts(
 fn place(since: &str, has_history: bool) -> Value {
     match since.parse::<i64>() {
         Ok(moment) => moment.into(),
-        Err(_) if has_history && uuid::Uuid::try_parse(since).is_err() => uuid::Uuid::nil().to_string().into(),
+        Err(_) if has_history && uuid::Uuid::try_parse(since).is_err() => {
+            uuid::Uuid::nil().to_string().into()
+        }
         Err(_) => since.into(),
     }
 }

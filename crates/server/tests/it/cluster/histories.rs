@@ -15,7 +15,12 @@ fn past(came: &[(bool, u32)]) -> Vec<u32> {
 
 async fn late(nodes: &Nodes, node: usize, since: Value) -> Result<Socket> {
     let mut socket = nodes.nodes[node].socket(Version::V2, "anon").await?;
-    let (reply, _) = socket.join(TOPIC, if since.is_null() { json!({"config": {"broadcast": {"ack": true}}}) } else { back(since) }).await?;
+    let (reply, _) = socket
+        .join(
+            TOPIC,
+            if since.is_null() { json!({"config": {"broadcast": {"ack": true}}}) } else { back(since) },
+        )
+        .await?;
     ensure!(reply["status"] == "ok", "{reply}");
     Ok(socket)
 }

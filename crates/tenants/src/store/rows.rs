@@ -15,7 +15,7 @@ use super::StoreError;
 use crate::{Ciphertext, ExtensionRecord, TenantRecord};
 
 /// Every column, in the order in which [`values`] gives them.
-const COLUMNS: [&str; 25] = [
+const COLUMNS: [&str; 27] = [
     "id",
     "external_id",
     "name",

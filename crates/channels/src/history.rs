@@ -19,6 +19,9 @@ const MOST_BYTES: usize = 4_000_000;
 /// Ids of kept rows that the database is told, so that it does not send them: the newest.
 const MOST_KNOWN: usize = 1_000;
 
+/// How long a public channel waits for what is stored.
+const PUBLIC_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
@@ -111,17 +114,17 @@ pub async fn look(runtime: &TenantRuntime, room: &RoomKey, asked: Asked) -> Resu
     let known = rows.into_iter().rev().take(MOST_KNOWN).map(id_text).collect();
     let query = StoredQuery { since: time(from), limit: limit + 1, private, known };
     let topic = room.topic.strip_prefix("realtime:").unwrap_or_default();
-    if !private && !runtime.database().is_ready() {
-        return Ok(Found { elsewhere, ..Found::default() });
-    }
     let stored = runtime.ask(|database| {
         let query = query.clone();
         async move { database.stored(topic, query).await }
     });
-    let mut stored = match stored.await {
-        Ok(stored) => stored,
-        Err(error) if private => return Err(error),
-        Err(error) => {
+    // A public channel can do without the database.
+    let patience = if private { Duration::MAX } else { PUBLIC_PATIENCE };
+    let mut stored = match tokio::time::timeout(patience, stored).await {
+        Ok(Ok(stored)) => stored,
+        Err(_) => return Ok(Found { elsewhere, ..Found::default() }),
+        Ok(Err(error)) if private => return Err(error),
+        Ok(Err(error)) => {
             let (tenant, code) = (&*room.tenant, error.code());
             tracing::warn!(tenant, code, error = ?error, "cannot read stored messages of a public channel");
             return Ok(Found { elsewhere, ..Found::default() });

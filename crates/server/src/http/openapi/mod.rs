@@ -41,7 +41,7 @@ const GATEWAY: &str = "/realtime/v1";
         super::explain::explain,
     ),
     components(schemas(
-        shapes::Explanation, shapes::Message, shapes::Problems, shapes::UnsupportedMediaType, shapes::WrongSingle
+        shapes::Explanation, shapes::Message, shapes::PastMessage, shapes::Problems, shapes::UnsupportedMediaType, shapes::WrongSingle
     )),
     tags(
         (name = "Broadcast", description = "Messages to those who have joined a topic"),

@@ -29,6 +29,8 @@ pub struct Asked {
     pub since: Since,
     /// How many messages at most: the newest.
     pub limit: usize,
+    /// Whether it is the client that wants no more. Otherwise more are missing.
+    pub is_own_limit: bool,
 }
 
 impl Asked {
@@ -37,8 +39,9 @@ impl Asked {
     pub fn new(since: Since, limit: Option<i64>, bounds: HistoryBounds) -> Self {
         // As many as without a history, at least: so many stored ones there may be.
         let most = bounds.messages.max(StoredQuery::LIMIT);
-        let limit = limit.map_or(most, |limit| usize::try_from(limit).unwrap_or(0).clamp(1, most));
-        Self { since, limit }
+        let named = limit.map(|limit| usize::try_from(limit).unwrap_or(0).max(1));
+        let limit = named.unwrap_or(most).min(most);
+        Self { since, limit, is_own_limit: named == Some(limit) }
     }
 
     /// Judges `config.broadcast.replay`. `None` if that is no object, which asks for nothing.
@@ -135,7 +138,8 @@ pub async fn look(runtime: &TenantRuntime, room: &RoomKey, asked: Asked) -> Resu
         stored.remove(0);
     }
     // Who asks for fewer messages than there are misses the others on purpose.
-    Ok(Found { stored, is_whole: !is_cut || limit == asked.limit, elsewhere })
+    let is_enough = !is_cut || (asked.is_own_limit && limit == asked.limit);
+    Ok(Found { stored, is_whole: is_enough && from == since, elsewhere })
 }
 
 fn millis(time: SystemTime) -> i64 {
@@ -237,8 +241,8 @@ pub struct Missed {
 impl Missed {
     /// Puts together what is kept and what is stored. Each of the two stays in its order.
     #[must_use]
-    pub fn of(recalled: Recalled, found: Found, limit: usize) -> Self {
-        let is_whole = (recalled.reaches || found.elsewhere) && found.is_whole;
+    pub fn of(recalled: Recalled, found: Found, asked: Asked) -> Self {
+        let reaches = (recalled.reaches || found.elsewhere) && found.is_whole;
         let kept: std::collections::HashSet<_> =
             recalled.messages.iter().map(|past| past.message.id()).collect();
         let is_new = |message: &ReplayedMessage| id(message).is_none_or(|id| !kept.contains(&id));
@@ -251,7 +255,9 @@ impl Missed {
             items.push(past);
         }
         items.extend(stored);
-        let items = items.split_off(items.len().saturating_sub(limit));
+        let over = items.len().saturating_sub(asked.limit);
+        let items = items.split_off(over);
+        let is_whole = reaches && (over == 0 || asked.is_own_limit);
         Self { items, is_whole, has_made_frames: false }
     }
 
@@ -322,7 +328,7 @@ mod tests {
     #[test]
     fn since_is_a_time_or_an_id() {
         let asked = |replay: Value| Asked::parse(&replay, BOUNDS).unwrap();
-        let of = |since, limit| Ok(Asked { since, limit });
+        let of = |since, limit| Ok(Asked { since, limit, is_own_limit: limit < 100 });
         assert_eq!(asked(json!({"since": 5})), of(Since::Time(5), 100));
         assert_eq!(asked(json!({"since": 5, "limit": 3})), of(Since::Time(5), 3));
         assert_eq!(asked(json!({"since": 5, "limit": 1_000})), of(Since::Time(5), 100));
@@ -337,6 +343,10 @@ mod tests {
         assert_eq!(Asked::parse(&json!("x"), BOUNDS), None);
         let few = HistoryBounds { messages: 3, ..BOUNDS };
         assert_eq!(Asked::new(Since::Beginning, None, few).limit, 25, "as many as are stored");
+    }
+
+    fn up_to(limit: usize) -> Asked {
+        Asked { since: Since::Beginning, limit, is_own_limit: true }
     }
 
     fn kept(id: u128, at: u64) -> Past {
@@ -358,13 +368,15 @@ mod tests {
             elsewhere: false,
         };
         let ids = |missed: &Missed| missed.shown().map(|(id, _)| id).collect::<Vec<_>>();
-        let all = Missed::of(recalled.clone(), found.clone(), 100);
+        let all = Missed::of(recalled.clone(), found.clone(), up_to(100));
         assert_eq!(ids(&all), [1, 2, 3, 4, 5, 6]);
         assert!(all.is_whole());
         assert_eq!(*all.may_come_again(), [1, 3, 6], "kept ones have come");
-        assert_eq!(ids(&Missed::of(recalled.clone(), found.clone(), 2)), [5, 6], "the newest");
+        assert_eq!(ids(&Missed::of(recalled.clone(), found.clone(), up_to(2))), [5, 6], "the newest");
+        let bound = Asked { is_own_limit: false, ..up_to(2) };
+        assert!(!Missed::of(recalled.clone(), found.clone(), bound).is_whole(), "it did not ask for so few");
         let cut = Found { is_whole: false, ..found };
-        assert!(!Missed::of(recalled, cut, 100).is_whole());
+        assert!(!Missed::of(recalled, cut, up_to(100)).is_whole());
     }
 
     #[test]
@@ -374,7 +386,7 @@ mod tests {
             Past { at: 1, message: Arc::new(Kept::new(9, Content::Json(body), false)), is_in_flight: false }
         };
         let recalled = Recalled { messages: vec![large(), large(), kept(1, 2)], reaches: true };
-        let mut missed = Missed::of(recalled, Found { is_whole: true, ..Found::default() }, 100);
+        let mut missed = Missed::of(recalled, Found { is_whole: true, ..Found::default() }, up_to(100));
         let frames = missed.frames(Vsn::V2, &Ref::null(), "realtime:a", None, 10_000_000);
         assert_eq!((frames.len(), missed.is_whole()), (2, false));
         assert!(frames[0].len() > frames[1].len(), "the oldest is left out");

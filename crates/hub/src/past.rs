@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    history::{self, Bounds, Histories, HistoryFigures, Past, Recalled, Since, Told},
+    history::{self, Bounds, Histories, HistoryFigures, Recalled, Since, Told},
     hub::Hub,
     key::{Audience, MessageId, RoomKey},
     membership::Membership,
@@ -124,12 +124,6 @@ impl Membership {
             room.slot(self.place).and_then(|slot| slot.held.as_ref()).map_or(0, |held| held.mark)
         };
         self.hub().recall_before(&self.cell.key, since, mark)
-    }
-
-    /// The ids of messages that were missed and may still come live.
-    #[must_use]
-    pub fn in_flight(messages: &[Past]) -> Vec<MessageId> {
-        messages.iter().filter(|past| past.is_in_flight).map(|past| past.message.id()).collect()
     }
 
     /// The room.

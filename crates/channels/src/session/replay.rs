@@ -34,7 +34,7 @@ pub(super) fn recalled(
     // Here what is kept and what comes live meet: what was said before the channel entered the room is recalled, all that
     // was said since then is held for it.
     let recalled = membership.recall(asked.since).unwrap_or_default();
-    let mut missed = Missed::of(recalled, found, asked.limit);
+    let mut missed = Missed::of(recalled, found, asked);
     let free = client.outbox.free();
     let frames = missed.frames(client.vsn, join_ref, &room.topic, client.only.as_deref(), free);
     if missed.has_made_frames() {

@@ -82,7 +82,7 @@ pub async fn history(
         }
     };
     let recalled = runtime.hub().recall(&room, asked.since).unwrap_or_default();
-    let missed = Missed::of(recalled, found, asked.limit);
+    let missed = Missed::of(recalled, found, asked);
     let (body, fits) = body(missed.shown().collect());
     let completeness = if missed.is_whole() && fits { "whole" } else { "gap" };
     let headers = [

@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// Messages that may be under way: the next is sent when one has reached all members
     #[arg(long, default_value_t = 1)]
     in_flight: usize,
+    /// Keep the last broadcasts (`BROADCAST_HISTORY_…`)
+    #[arg(long)]
+    history: bool,
     /// Runs of each server, in turn; the medians are compared
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -54,7 +57,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         ideal.push(
             measure(&Target::ideal(options.in_flight > 1).await?, options, &mut ideal_latencies).await?,
         );
-        real.push(measure(&Target::real().await?, options, &mut latencies).await?);
+        real.push(measure(&Target::keeping(options.history).await?, options, &mut latencies).await?);
     }
     let (real, ideal) = (report::median(&mut real), report::median(&mut ideal));
     report::figure("server CPU per delivery", format!("{real:.2}"), "µs");

@@ -32,10 +32,13 @@ pub(crate) struct Options {
     /// Bytes that are added to the payload of each message
     #[arg(long, default_value_t = 0)]
     pub(crate) payload: usize,
+    /// Keep the last broadcasts (`BROADCAST_HISTORY_…`)
+    #[arg(long)]
+    pub(crate) history: bool,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let target = Target::real().await?;
+    let target = Target::keeping(options.history).await?;
     report::heading(&format!(
         "rooms: {} users, {} messages a second on each channel, {} bytes more",
         options.users, options.rate, options.payload

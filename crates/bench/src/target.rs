@@ -19,6 +19,13 @@ impl Target {
         Self::start(options()).await
     }
 
+    /// The same; with `history`, it keeps the last hundred broadcasts of each topic for a minute.
+    pub(crate) async fn keeping(history: bool) -> Result<Self> {
+        let kept = [("BROADCAST_HISTORY_SECONDS", "60"), ("BROADCAST_HISTORY_MESSAGES", "100")];
+        let kept = kept.iter().filter(|_| history);
+        Self::start(kept.fold(options(), |options, (name, value)| options.env(name, value))).await
+    }
+
     /// The same with its tenant in a metadata database.
     pub(crate) async fn with_metadata() -> Result<Self> {
         Self::start(options().env("DB_ENC_KEY", "1234567890123456")).await

@@ -157,6 +157,8 @@ pub struct TenantCounters {
     pub presence_events: Arc<Counter>,
     /// Row changes, times the subscriptions that match each.
     pub db_events: Arc<Counter>,
+    /// Messages that were sent again to those who had missed them.
+    pub messages_replayed: Counter,
     /// HTTP requests.
     pub requests: Arc<Counter>,
     /// Bytes read from sockets.
@@ -182,6 +184,7 @@ impl TenantCounters {
             events: Arc::default(),
             presence_events: Arc::default(),
             db_events: Arc::default(),
+            messages_replayed: Counter::default(),
             requests: Arc::default(),
             input_bytes: Counter::default(),
             output_bytes: Counter::default(),

@@ -241,6 +241,9 @@ impl Driver {
                 Effect::Replay(ticket, topic, params) => {
                     self.begin(steps::replay(runtime, ticket, topic, params));
                 }
+                Effect::Recall(ticket, room, asked) => {
+                    self.begin(steps::recall(runtime, ticket, room, asked))
+                }
                 Effect::Subscribe(ticket, request) => self.begin(steps::subscribe(runtime, ticket, request)),
             }
         }

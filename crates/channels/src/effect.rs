@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use realtime_changes::SubscribeRefusal;
+use realtime_hub::RoomKey;
 use realtime_postgres::{
     AuthorizeError, AuthorizeRequest, ConnectError, ReadVerdict, ReplayError, ReplayParams, ReplayedMessage,
     Replication, SubscribeRequest, WriteVerdict,
 };
+
+use crate::history::{Asked, Found};
 
 /// Something that the driver has to do for its session.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub enum Effect {
     AuthorizeWrite(Ticket, Box<AuthorizeRequest>),
     /// Look for stored messages of a topic, named without `realtime:`; answer with [`Completion::Replayed`].
     Replay(Ticket, Box<str>, ReplayParams),
+    /// Look for what was said in a room and is not kept on this node; answer with [`Completion::Recalled`].
+    Recall(Ticket, RoomKey, Asked),
     /// Watch whether broadcasts from the database arrive; answer with [`Completion::ReplicationDiffers`].
     WatchReplication(Replication),
 }
@@ -46,6 +51,8 @@ pub enum Completion {
     Write(Ticket, Result<WriteVerdict, AuthorizeError>),
     /// Answers [`Effect::Replay`].
     Replayed(Ticket, Result<Vec<ReplayedMessage>, ReplayError>),
+    /// Answers [`Effect::Recall`].
+    Recalled(Ticket, Result<Found, ReplayError>),
     /// Answers [`Effect::WatchReplication`]: the state has changed.
     ReplicationDiffers,
 }

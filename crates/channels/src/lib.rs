@@ -13,6 +13,7 @@ mod diffs;
 pub mod driver;
 pub mod effect;
 pub mod first_generation;
+pub mod history;
 pub mod limits;
 pub mod notices;
 pub mod patience;

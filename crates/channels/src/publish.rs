@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use realtime_hub::{Delivery, Hub, Membership, MessageId, RoomKey, Said};
-use realtime_protocol::Vsn;
+use realtime_protocol::{UserBroadcast, Vsn};
 
 use crate::{counters::MessageType, limits::Meters};
 
@@ -24,21 +24,30 @@ pub fn by_member(
     membership.say(to_self, said)
 }
 
-/// Publishes a message from outside of the room, on this node and on others.
-pub fn from_outside(meters: &Meters, hub: &Hub, key: &RoomKey, said: &Said<'_>, size: usize) -> Delivery {
+/// Publishes a message from outside of the room, on this node and on others. `id`: what its sender wants it to be kept under.
+pub fn from_outside(
+    meters: &Meters,
+    hub: &Hub,
+    key: &RoomKey,
+    said: &Said<'_>,
+    size: usize,
+    id: Option<MessageId>,
+) -> Delivery {
     count(meters, size);
-    hub.say(key, said)
+    hub.say(key, said, id)
 }
 
-/// Publishes a message that is stored in the database. Members that already got it by replay do not get it again.
+/// Publishes a message that is stored in the database. Members that already got it by replay do not get it again. `user`: what
+/// the frames carry.
 pub fn stored(
     meters: &Meters,
     hub: &Hub,
     key: &RoomKey,
     id: MessageId,
     size: usize,
+    user: &UserBroadcast,
     encode: impl FnMut(Vsn) -> Option<Bytes>,
 ) -> Delivery {
     count(meters, size);
-    hub.say_stored(key, id, encode)
+    hub.say_stored(key, id, Some(user), encode)
 }

@@ -119,7 +119,7 @@ impl ChangeSink for DatabaseSink {
         let meta = format!("{{\"id\":\"{}\"}}", message.id);
         let user = UserBroadcast { event: message.event, encoding, body };
         let encode = |vsn| encode::user_broadcast(vsn, &key.topic, &user, Some(meta.as_bytes()));
-        let delivery = publish::stored(self.meters(), &self.hub, &key, id.as_u128(), size, encode);
+        let delivery = publish::stored(self.meters(), &self.hub, &key, id.as_u128(), size, &user, encode);
         self.fan_outs.lock().extend(delivery.run);
         let congestion = delivery.congestion?;
         self.run_fan_outs();

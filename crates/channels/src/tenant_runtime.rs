@@ -14,9 +14,9 @@ use realtime_cluster::{
     Cluster, Interest, TenantSide,
     rates::{Elsewhere, METERS, Rates},
 };
-use realtime_hub::Hub;
+use realtime_hub::{HistoryBounds, Hub, RoomKey};
 use realtime_postgres::DatabaseConfig;
-use realtime_tenants::{Tenant, Users};
+use realtime_tenants::{Limits, MAX_HISTORY_MESSAGES, Tenant, Users};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +91,9 @@ struct Side {
     meter: Arc<dyn realtime_hub::Meter>,
     meters: Arc<Meters>,
     users: Arc<Users>,
+    hub: Arc<Hub>,
+    /// The tenant's `external_id`.
+    tenant: Arc<str>,
 }
 
 impl TenantSide for Side {
@@ -113,6 +116,21 @@ impl TenantSide for Side {
     fn set_rates_elsewhere(&self, elsewhere: &[Elsewhere; METERS]) {
         self.meters.set_elsewhere(elsewhere);
     }
+
+    fn kept_for(&self) -> Duration {
+        let bounds = self.hub.history_bounds(&self.tenant);
+        bounds.map_or(Duration::ZERO, |bounds| Duration::from_millis(bounds.age_ms))
+    }
+}
+
+/// The bounds of a tenant's history, if it wants one: both the time and the number have to be set.
+fn history(limits: &Limits) -> Option<HistoryBounds> {
+    let Limits { broadcast_history_seconds: seconds, broadcast_history_messages: messages, .. } = *limits;
+    (seconds > 0 && messages > 0).then(|| HistoryBounds {
+        age_ms: u64::from(seconds) * 1000,
+        messages: messages.min(MAX_HISTORY_MESSAGES) as usize,
+        bytes: (limits.broadcast_history_mb as usize).saturating_mul(1 << 20),
+    })
 }
 
 impl TenantRuntime {
@@ -136,7 +154,10 @@ impl TenantRuntime {
             meter: Arc::clone(&hub_meter),
             meters: Arc::clone(&meters),
             users: Arc::clone(&users),
+            hub: Arc::clone(&hub),
+            tenant: (&*tenant.external_id).into(),
         });
+        hub.set_history(&side.tenant, history(&tenant.limits));
         Self {
             name: (&*tenant.external_id).into(),
             started: Instant::now(),
@@ -206,6 +227,19 @@ impl TenantRuntime {
         }
     }
 
+    /// The bounds of the tenant's history of broadcasts, if one is kept.
+    #[must_use]
+    pub fn history(&self) -> Option<HistoryBounds> {
+        self.hub.history_bounds(&self.name)
+    }
+
+    /// Asks other nodes what they have kept of a room, unless they have told it. Returns since when nothing is missing in
+    /// what they told.
+    pub async fn ask_history(&self, room: &RoomKey) -> Option<u64> {
+        let cluster = self.cluster.as_ref().filter(|_| !self.retired.is_cancelled())?;
+        cluster.ask_history(room).await
+    }
+
     /// Verifies a token as servers of the first generation did (legacy 1.2).
     ///
     /// # Errors
@@ -251,6 +285,10 @@ impl TenantRuntime {
     /// Changes the settings; new joins see them. A limiter whose limit changes begins anew.
     pub fn set_tenant(&self, tenant: Arc<Tenant>) {
         self.meters.set_limits(&tenant.limits);
+        // A tenant that is gone may have come back under its name: the history is the other one's then.
+        if !self.retired.is_cancelled() {
+            self.hub.set_history(&self.name, history(&tenant.limits));
+        }
         *self.tenant.write() = tenant;
     }
 
@@ -366,6 +404,7 @@ impl TenantRuntime {
     /// Marks the tenant as gone, so that background work for it stops.
     pub fn retire(&self) {
         self.retired.cancel();
+        self.hub.set_history(&self.name, None);
     }
 
     /// Notes that the tenant's database was set up.

@@ -8,8 +8,8 @@ use std::{
     },
 };
 
-use bytes::Bytes;
-use realtime_hub::{Backlog, Bus, Entry, Hub, MemberId, RoomKey, Said};
+use bytes::{Bytes, BytesMut};
+use realtime_hub::{Backlog, Bus, Entry, Hub, MemberId, MessageId, RoomKey, Said};
 use tokio::time::{self, Duration, Instant};
 
 use crate::{
@@ -81,6 +81,10 @@ impl Cluster {
         drop(all);
         self.0.link.tasks.spawn(listen::scope(Arc::clone(&self.0), incoming));
         interest
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.0
     }
 
     /// The number that tells this node from others.
@@ -264,16 +268,19 @@ impl Cluster {
 }
 
 impl Bus for Cluster {
-    fn said(&self, room: &RoomKey, said: &Said<'_>) {
+    fn said(&self, room: &RoomKey, said: &Said<'_>, id: Option<MessageId>) {
         let scope = Scope::of_room(&room.tenant, &room.topic);
-        let size = room.topic.len() + 16;
+        let size = room.topic.len() + 33;
+        let begin = |out: &mut BytesMut| id.into_iter().for_each(|id| wire::put_kept(out, id));
         match said {
             Said::Json(payload) => self.0.outgoing.say(&scope, size + payload.len(), |out| {
+                begin(out);
                 wire::put_json(out, room.audience, &room.topic, payload);
             }),
             Said::User(user) => {
                 let size = size + user.event.len() + user.body.len() + 8;
                 self.0.outgoing.say(&scope, size, |out| {
+                    begin(out);
                     wire::put_user(out, room.audience, &room.topic, user);
                 });
             }
@@ -293,6 +300,10 @@ impl Bus for Cluster {
 
     fn backlog(&self) -> &Arc<Backlog> {
         &self.0.outgoing.backlog
+    }
+
+    fn hears(&self) -> bool {
+        self.is_connected()
     }
 }
 

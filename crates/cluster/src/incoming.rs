@@ -15,7 +15,7 @@ use bytes::Bytes;
 pub(crate) use copies::{Asks, Outcome};
 use copies::{Copies, NodeCopy};
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use realtime_hub::{Congestion, Delivery, Entry, FanOut, Hub, Origin, RoomKey, Said};
+use realtime_hub::{Congestion, Delivery, Entry, FanOut, Hub, MessageId, Origin, RoomKey, Said};
 use realtime_protocol::{ErrorCode, Extension, Ref, SystemMessage, encode};
 use tokio::{
     sync::watch,
@@ -36,6 +36,7 @@ const GAP: &str = "The connection to other nodes was lost: messages from there m
 /// Tells the members of rooms that something was missed.
 pub(crate) fn tell_gap(hub: &Hub, of: impl Fn(&RoomKey) -> bool) {
     let message = SystemMessage::gap(Extension::System, ErrorCode::RealtimeNodeDisconnected, GAP);
+    hub.doubt_histories(&of, false);
     hub.tell(of, |vsn, topic| Some(encode::system(vsn, &Ref::null(), topic, &message)));
 }
 
@@ -51,6 +52,10 @@ pub trait TenantSide: Send + Sync + fmt::Debug {
     fn rates(&self) -> (Rates, [u32; METERS]);
     /// Takes how often it happens on other nodes.
     fn set_rates_elsewhere(&self, elsewhere: &[Elsewhere; METERS]);
+    /// How long messages are kept: what is said in a room is still heard for so long after its last member has left.
+    fn kept_for(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A part of a tenant that this node listens to.
@@ -164,8 +169,8 @@ impl Incoming {
         heard: &mut Heard,
     ) {
         match record {
-            Record::Json(room, payload) => heard.said(hub.hear(&self.key(&room), &Said::Json(&payload))),
-            Record::User(room, user) => heard.said(hub.hear(&self.key(&room), &Said::User(&user))),
+            Record::Kept(id, said) => self.broadcast(hub, Some(id), &said, heard),
+            said @ (Record::Json(..) | Record::User(..)) => self.broadcast(hub, None, &said, heard),
             Record::Dropped(room, count) => hub.missed(&self.key(&room), count),
             state => {
                 // `None`: the answer that is awaited will contain it.
@@ -175,6 +180,16 @@ impl Incoming {
                 }
             }
         }
+    }
+
+    /// Says a broadcast of another node in its room.
+    fn broadcast(&self, hub: &Arc<Hub>, id: Option<MessageId>, record: &Record, heard: &mut Heard) {
+        let (room, said) = match record {
+            Record::Json(room, payload) => (room, Said::Json(payload)),
+            Record::User(room, user) => (room, Said::User(user)),
+            _ => return,
+        };
+        heard.said(hub.hear(&self.key(room), &said, id));
     }
 
     /// Takes a part of an answer.
@@ -266,7 +281,7 @@ impl Incoming {
                 self.common.regain(copy.listens.take(listens));
                 None
             }
-            Record::Json(..) | Record::User(..) | Record::Dropped(..) => None,
+            Record::Json(..) | Record::User(..) | Record::Kept(..) | Record::Dropped(..) => None,
         }
     }
 

@@ -14,14 +14,17 @@
 //! - `peers`: what is known about the other nodes.
 //! - `questions`: what a node asks another for its operators.
 //! - [`stream`]: one node reads a tenant's database for all.
+//! - `histories`: what a node asks others when it gets the first member of a room.
 //! - `node`: this node's state, and the tasks around it.
 //! - [`Cluster`]: all of it, for the rest of the server.
 //!
 //! Subjects, failures and promises: `docs/cluster.md`.
 
+mod asking;
 mod cluster;
 mod common;
 mod config;
+mod histories;
 mod incoming;
 mod link;
 pub mod members;

@@ -15,6 +15,7 @@ use realtime_hub::Hub;
 use tokio::time::Instant;
 
 use crate::{
+    asking::Asking,
     config::NatsConfig,
     incoming::Asks,
     link::Link,
@@ -39,6 +40,8 @@ pub(crate) struct Node {
     /// How many databases answer, and how many do not.
     pub(crate) databases: Mutex<(usize, usize)>,
     pub(crate) questions: Arc<Questions>,
+    /// The rooms that others are asked about.
+    pub(crate) asking: Asking,
     /// Gaps in what other nodes say.
     pub(crate) gaps: AtomicU64,
 }
@@ -66,7 +69,8 @@ impl Node {
         let peers = Arc::new(Peers::new(Members::new(id, token, config.node_timeout)));
         let link = Arc::new(Link::new(config, id));
         Self {
-            questions: Arc::new(Questions::new(&link, &peers)),
+            questions: Arc::new(Questions::new(&link, &peers, hub)),
+            asking: Asking::default(),
             link,
             peers,
             hub: Arc::clone(hub),

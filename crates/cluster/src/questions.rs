@@ -1,5 +1,5 @@
-//! What a node asks another for its operators: metrics, its status, what it runs of a tenant. Questions and answers are
-//! opaque here.
+//! What a node asks another: for its operators metrics, its status, what it runs of a tenant; and what it has kept of a room.
+//! Questions and answers of operators are opaque here.
 //!
 //! A question goes to a subject of the node's own, apart from what nodes tell each other about tenants, so a long answer
 //! holds none of that up. If the node is gone nobody listens there, and NATS says so at once. An answer comes in pieces,
@@ -11,6 +11,7 @@ use async_nats::{Message, StatusCode};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, future::BoxFuture};
 use parking_lot::RwLock;
+use realtime_hub::{Hub, RoomKey};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Duration, Instant},
@@ -19,7 +20,7 @@ use tokio::{
 use crate::{
     link::{Link, MARGIN},
     peers::Peers,
-    wire::{Malformed, WIRE_VERSION},
+    wire::{Malformed, WIRE_VERSION, past},
 };
 
 /// Questions that a node works on at once; further ones are refused.
@@ -30,6 +31,9 @@ const MAX_ANSWER: usize = 32_000_000;
 
 /// Size of the pieces. What is said in rooms goes between them.
 const PIECE: usize = 128 * 1024;
+
+/// Bytes of messages in an answer about a room. A longer history is told in part, and reaches back less far.
+const MOST_OF_A_ROOM: usize = 4_000_000;
 
 const HEADER: usize = 6;
 
@@ -50,6 +54,8 @@ pub trait Answerer: Send + Sync {
 pub(crate) struct Questions {
     link: Arc<Link>,
     peers: Arc<Peers>,
+    /// Answers questions about rooms.
+    hub: Arc<Hub>,
     /// Answers the questions of others, once it is set.
     answerer: RwLock<Option<Arc<dyn Answerer>>>,
     /// One permit for each question that is being answered.
@@ -83,10 +89,11 @@ pub enum AskError {
 }
 
 impl Questions {
-    pub(crate) fn new(link: &Arc<Link>, peers: &Arc<Peers>) -> Self {
+    pub(crate) fn new(link: &Arc<Link>, peers: &Arc<Peers>, hub: &Arc<Hub>) -> Self {
         Self {
             link: Arc::clone(link),
             peers: Arc::clone(peers),
+            hub: Arc::clone(hub),
             answerer: RwLock::default(),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
         }
@@ -164,7 +171,15 @@ impl Questions {
     /// Answers a question; without a permit it is refused.
     async fn answer(self: Arc<Self>, question: Bytes, reply: String, permit: Option<OwnedSemaphorePermit>) {
         let answerer = self.answerer.read().clone().filter(|_| permit.is_some());
+        let room = match past::asked_room(question.clone()) {
+            Ok(room) => room,
+            Err(error) => return self.link.malformed(error),
+        };
         let answer = match answerer {
+            _ if room.is_some() => {
+                let of = |room: RoomKey| past::encode(&self.hub.tell_history(&room, MOST_OF_A_ROOM));
+                permit.as_ref().and(room).map(of)
+            }
             Some(answerer) => {
                 tokio::select! {
                     answer = answerer.answer(question) => answer,

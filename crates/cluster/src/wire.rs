@@ -7,12 +7,13 @@
 //! are numbered without gaps in each part of a tenant, so a receiver notices what it has missed.
 
 mod direct;
+pub mod past;
 
 use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 pub use direct::{Asked, Blank, Direct, Told, Unheard};
-use realtime_hub::{Audience, Entry, MemberId};
+use realtime_hub::{Audience, Entry, MemberId, MessageId};
 use realtime_protocol::{Encoding, UserBroadcast};
 
 use crate::{
@@ -110,6 +111,8 @@ pub enum Record {
     Rates(Rates),
     /// This many messages were not delivered, because there were too many.
     Dropped(Room, u64),
+    /// A broadcast that is kept, and its id: a [`Json`](Self::Json) or a [`User`](Self::User).
+    Kept(MessageId, Box<Record>),
 }
 
 /// An entry of presence.
@@ -140,6 +143,7 @@ const USERS: u8 = 5;
 const DROPPED: u8 = 6;
 const LISTENS: u8 = 7;
 const RATES: u8 = 8;
+const KEPT: u8 = 9;
 /// Added to the kind for private rooms.
 const PRIVATE: u8 = 0x80;
 
@@ -184,6 +188,12 @@ pub(crate) fn put_dropped(out: &mut BytesMut, audience: Audience, topic: &str, c
     put_number(out, count);
 }
 
+/// Begins a broadcast that is kept.
+pub(crate) fn put_kept(out: &mut BytesMut, id: MessageId) {
+    out.put_u8(KEPT);
+    out.put_u128(id);
+}
+
 pub(crate) fn put_users(out: &mut BytesMut, users: u32) {
     out.put_u8(USERS);
     put_number(out, users.into());
@@ -222,6 +232,11 @@ fn record(body: &mut Bytes) -> Result<Record, Malformed> {
     }
     if kind == LISTENS {
         return Ok(Record::Listens(listens(body)?));
+    }
+    if kind == KEPT {
+        let id = body.try_get_u128().map_err(|_| Malformed)?;
+        let is_broadcast = matches!(body.first().map(|kind| kind & !PRIVATE), Some(JSON | USER));
+        return if is_broadcast { Ok(Record::Kept(id, Box::new(record(body)?))) } else { Err(Malformed) };
     }
     if kind == RATES {
         let mut rates = Rates::default();

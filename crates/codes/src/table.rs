@@ -76,6 +76,7 @@ codes! {
     MalformedWebSocketMessage: Warning, "A frame or message breaks the protocol", CLIENT;
     MessagePerSecondRateLimitReached: Error, "Row changes came faster than the tenant allows and are dropped; channels were told. Or a socket that went on at ten times the limit was closed", "Raise `max_events_per_second`, or watch less";
     MessagesDropped: Notice, "Told to channels only: broadcasts or row changes above the tenant's events per second were not delivered; `count` says how many", "Raise `max_events_per_second`, or send less";
+    MessagesNotKept: Notice, "Told to channels only: they have asked for broadcasts that are not kept any more, or were said before this node heard their topic", "Raise `BROADCAST_HISTORY_SECONDS`, `BROADCAST_HISTORY_MESSAGES` or `BROADCAST_HISTORY_MB` if clients take longer to come back";
     MetricsPusherException: Error, "Metrics could not be pushed", "Check that `METRICS_PUSHER_URL` can be reached";
     MetricsPusherFailed: Error, "Pushed metrics were answered with another status than 2xx", "Read the log of the receiver";
     MetricsPusherTimeout: Error, "Pushing metrics took too long", "Check how busy the receiver is";

@@ -13,7 +13,7 @@ use realtime_protocol::{UserBroadcast, Vsn, encode};
 use tokio::sync::Notify;
 
 use crate::{
-    key::{MemberId, RoomKey},
+    key::{MemberId, MessageId, RoomKey},
     presence::Entry,
 };
 
@@ -41,8 +41,13 @@ impl Said<'_> {
 ///
 /// Nothing here waits. What is still to be carried counts in the [`Backlog`]; publishers that can wait look at it.
 pub trait Bus: Send + Sync + fmt::Debug {
-    /// Something was said. What one caller says in turn is carried in that order.
-    fn said(&self, room: &RoomKey, said: &Said<'_>);
+    /// Something was said. What one caller says in turn is carried in that order. It has an id if it is kept.
+    fn said(&self, room: &RoomKey, said: &Said<'_>, id: Option<MessageId>);
+
+    /// Whether all other nodes are heard now, as far as is known.
+    fn hears(&self) -> bool {
+        true
+    }
 
     /// `count` messages that were said here were not delivered, because there were too many.
     fn dropped(&self, room: &RoomKey, count: u64);

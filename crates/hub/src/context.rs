@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{bus::Bus, key::MemberId, presence::Origin};
+use crate::{bus::Bus, history::Histories, key::MemberId, presence::Origin};
 
 /// What all rooms of a node share. The hub owns it; each room has a handle.
 #[derive(Debug)]
@@ -21,12 +21,20 @@ pub(crate) struct Context {
     next_ref: AtomicU64,
     /// To other nodes, if there can be any.
     bus: OnceLock<Arc<dyn Bus>>,
+    /// What was said in the rooms of tenants that want it kept.
+    pub(crate) histories: Arc<Histories>,
 }
 
 impl Context {
     /// A node on its own.
     pub(crate) fn new(node: u32, presence_interval: Duration) -> Arc<Self> {
-        Arc::new(Self { node, presence_interval, next_ref: AtomicU64::new(0), bus: OnceLock::new() })
+        Arc::new(Self {
+            node,
+            presence_interval,
+            next_ref: AtomicU64::new(0),
+            bus: OnceLock::new(),
+            histories: Arc::default(),
+        })
     }
 
     pub(crate) fn bus(&self) -> Option<&Arc<dyn Bus>> {

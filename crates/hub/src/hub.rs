@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use realtime_protocol::Vsn;
+use realtime_protocol::{UserBroadcast, Vsn};
 
 use crate::{
     bus::{Bus, Said},
@@ -20,10 +20,12 @@ use crate::{
     context::Context,
     delivery::Delivery,
     fan_out::FanOut,
+    history::{self, Words},
     key::{Kind, MemberId, MessageId, RoomKey},
-    message::encode_for,
+    message::{Frames, encode_for},
     meter::Meter,
     presence::{Entry, Origin},
+    room::Room,
     slot::Member,
 };
 
@@ -82,7 +84,13 @@ impl Hub {
             // A closed outbox belongs to a socket that is ending: it leaves again at once.
             let _ = member.outbox.queue(frame);
         }
-        let place = room.insert(id, member);
+        let histories = &self.context.histories;
+        let place = room.insert(id, member, histories.mark());
+        if self.context.bus().is_some()
+            && let Some(history) = histories.of(&key.tenant)
+        {
+            history.with(|shelf, now| shelf.entered(&history::place(key), now));
+        }
         drop(room);
         drop(rooms);
         (cell, id, place)
@@ -121,35 +129,75 @@ impl Hub {
         }
     }
 
-    /// Says something in a room, on this node and on others, unless it is over the limit.
-    pub fn say(&self, key: &RoomKey, said: &Said<'_>) -> Delivery {
-        let cell = self.room(key);
-        if cell.as_ref().is_some_and(|cell| cell.sheds(true)) {
+    /// Says something in a room, on this node and on others, unless it is over the limit. `id`: what it is kept under, if
+    /// its sender has chosen that.
+    pub fn say(&self, key: &RoomKey, said: &Said<'_>, id: Option<MessageId>) -> Delivery {
+        if self.room(key).is_some_and(|cell| cell.sheds(true)) {
             return Delivery::default();
         }
+        let words = Words::of(&self.context.histories, &key.tenant, said, id);
         if let Some(bus) = self.context.bus() {
-            bus.said(key, said);
+            bus.said(key, said, words.id());
         }
-        let delivery = cell.map(|cell| cell.publish(None, |vsn| said.encode(vsn, &key.topic)));
-        delivery.unwrap_or_default().and_bus(&self.context)
+        self.publish(key, &words, false, |vsn| words.encode(vsn, &key.topic)).and_bus(&self.context)
     }
 
     /// Says in a room of this node what came from another, unless it is over the limit.
-    pub fn hear(&self, key: &RoomKey, said: &Said<'_>) -> Delivery {
-        let cell = self.room(key).filter(|cell| !cell.sheds(false));
-        cell.map(|cell| cell.publish(None, |vsn| said.encode(vsn, &key.topic))).unwrap_or_default()
+    pub fn hear(&self, key: &RoomKey, said: &Said<'_>, id: Option<MessageId>) -> Delivery {
+        if self.room(key).is_some_and(|cell| cell.sheds(false)) {
+            return Delivery::default();
+        }
+        let words = Words::of(&self.context.histories, &key.tenant, said, id);
+        self.publish(key, &words, true, |vsn| words.encode(vsn, &key.topic))
+    }
+
+    /// Queues a message for the members of a room, and keeps it if that is wanted. If the room has no members it is kept
+    /// all the same; `if_known`: only if it had members a while ago.
+    fn publish(
+        &self,
+        key: &RoomKey,
+        words: &Words<'_>,
+        if_known: bool,
+        mut encode: impl FnMut(Vsn) -> Option<Bytes>,
+    ) -> Delivery {
+        loop {
+            if let Some(cell) = self.room(key) {
+                match cell.publish(words, &mut encode) {
+                    Some(delivery) => return delivery,
+                    // Its last member has left meanwhile; there may be another room of the name.
+                    None => continue,
+                }
+            }
+            if !words.is_kept() {
+                return Delivery::default();
+            }
+            let message = words.message(&Frames::default());
+            let rooms = self.shard(key).lock();
+            // Who enters now does so under this lock: what is kept here is missed by it, and nothing else is.
+            if !rooms.contains_key(key) {
+                words.keep(&self.context.histories, key, message, if_known);
+                return Delivery::default();
+            }
+        }
     }
 
     /// Says in a room of this node a message that is stored in the database, unless it is over the limit. Members that
-    /// have been sent it already do not get it. `encode` is called at most once per serializer.
+    /// have been sent it already do not get it. `encode` is called at most once per serializer. `user`: what it says, to
+    /// be kept.
     pub fn say_stored(
         &self,
         key: &RoomKey,
         id: MessageId,
+        user: Option<&UserBroadcast>,
         encode: impl FnMut(Vsn) -> Option<Bytes>,
     ) -> Delivery {
-        let cell = self.room(key).filter(|cell| !cell.sheds(false));
-        cell.map(|cell| cell.publish(Some(id), encode)).unwrap_or_default().and_bus(&self.context)
+        if self.room(key).is_some_and(|cell| cell.sheds(false)) {
+            return Delivery::default();
+        }
+        let words = Words::row(&self.context.histories, &key.tenant, id, user);
+        // Every node reads the log, so among several nodes those keep it that have members.
+        let if_known = self.context.bus().is_some();
+        self.publish(key, &words, if_known, encode).and_bus(&self.context)
     }
 
     /// Sets or ends an entry of presence that another node told; members are told when the [`FanOut`] runs. A room is
@@ -169,6 +217,7 @@ impl Hub {
         let mut room = cell.room.lock();
         let changed = room.set_remote(origin, entry);
         if room.is_forgettable() {
+            self.forget(key, &mut room);
             rooms.remove(key);
             return None;
         }
@@ -216,9 +265,24 @@ impl Hub {
 
     pub(crate) fn forget_if_empty(&self, key: &RoomKey) {
         let mut rooms = self.shard(key).lock();
-        if rooms.get(key).is_some_and(|room| room.room.lock().is_forgettable()) {
+        let Some(cell) = rooms.get(key).map(Arc::clone) else { return };
+        let mut room = cell.room.lock();
+        if room.is_forgettable() {
+            self.forget(key, &mut room);
             rooms.remove(key);
         }
+    }
+
+    /// Marks a room that is removed from the table, which the caller has locked.
+    fn forget(&self, key: &RoomKey, room: &mut Room) {
+        room.is_gone = true;
+        if let Some(history) = self.context.histories.of(&key.tenant) {
+            history.with(|shelf, now| shelf.left(&history::place(key), now));
+        }
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     fn shard(&self, key: &RoomKey) -> &Shard {
@@ -228,18 +292,23 @@ impl Hub {
 }
 
 impl RoomCell {
-    /// Queues a message for all members.
+    /// Queues a message for all members, and keeps it. `None`: the room is gone.
     fn publish(
         self: &Arc<Self>,
-        id: Option<MessageId>,
+        words: &Words<'_>,
         encode: impl FnMut(Vsn) -> Option<Bytes>,
-    ) -> Delivery {
+    ) -> Option<Delivery> {
         let users = self.room.lock().users;
         // Encoded without the lock: a message may be large.
         let frames = encode_for(&users, encode);
+        let message = words.message(&frames);
         let mut room = self.room.lock();
-        room.enqueue(Kind::Broadcast, None, id, frames);
-        self.delivery(&mut room)
+        if room.is_gone {
+            return None;
+        }
+        words.keep(&self.context.histories, &self.key, message, false);
+        room.enqueue(Kind::Broadcast, None, words.id(), frames);
+        Some(self.delivery(&mut room))
     }
 }
 

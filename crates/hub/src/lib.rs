@@ -1,7 +1,7 @@
 //! Rooms of a node: members, fan-out of ready frames, outboxes, presence.
 //!
-//! From below: [`key`](RoomKey) names things; `presence`, `slot` and `room` are state without locks and clocks; a `cell` is
-//! a room that is in use; `fan_out` serves its members; [`Membership`] and [`Hub`] are what others use.
+//! From below: [`key`](RoomKey) names things; `presence`, `slot` and `room` are state without locks and clocks; `history` keeps
+//! what was said; a `cell` is a room that is in use; `fan_out` serves its members; [`Membership`] and [`Hub`] are what others use.
 
 mod bus;
 mod busiest;
@@ -10,6 +10,7 @@ mod context;
 mod delivery;
 mod diff_gate;
 mod fan_out;
+mod history;
 mod holding;
 mod hub;
 mod key;
@@ -18,6 +19,7 @@ mod memory;
 mod message;
 mod meter;
 mod outbox;
+mod past;
 mod presence;
 mod queue;
 mod room;
@@ -32,6 +34,9 @@ pub use cell::Congestion;
 pub use delivery::Delivery;
 pub use diff_gate::DiffGate;
 pub use fan_out::FanOut;
+pub use history::{
+    Bounds as HistoryBounds, Content, HistoryFigures, Kept, Past, Recalled, Shown, Since, Told, id_text,
+};
 pub use holding::Holding;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
 pub use key::{Audience, Kind, MemberId, MessageId, RoomKey, Sight};

@@ -10,6 +10,7 @@ use crate::{
     cell::RoomCell,
     delivery::Delivery,
     fan_out::FanOut,
+    history::Words,
     hub::Hub,
     key::{Kind, MemberId, MessageId, RoomKey, Sight},
     message::{Frames, encode_for},
@@ -42,13 +43,17 @@ impl Hub {
 pub struct Membership {
     /// Forgets the room once nobody is left.
     hub: Arc<Hub>,
-    cell: Arc<RoomCell>,
+    pub(crate) cell: Arc<RoomCell>,
     id: MemberId,
     /// The number of its slot.
-    place: u32,
+    pub(crate) place: u32,
 }
 
 impl Membership {
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
     /// Identifies this channel in [`Signal`](crate::Signal)s.
     #[must_use]
     pub fn id(&self) -> MemberId {
@@ -67,16 +72,22 @@ impl Membership {
     /// This channel's own copy is queued at once; the others get theirs when the [`Delivery`] runs, together with what
     /// else was said meanwhile. A channel that may not see broadcasts gets no copy.
     pub fn say(&self, to_self: bool, said: &Said<'_>) -> Delivery {
-        let context = &self.cell.context;
+        let (context, key) = (&self.cell.context, &self.cell.key);
+        let words = Words::of(&context.histories, &key.tenant, said, None);
         if let Some(bus) = context.bus() {
-            bus.said(&self.cell.key, said);
+            bus.said(key, said, words.id());
         }
-        self.publish(to_self, |vsn| said.encode(vsn, &self.cell.key.topic)).and_bus(context)
+        self.deliver(to_self, &words, |vsn| words.encode(vsn, &key.topic)).and_bus(context)
     }
 
-    /// Gives the members of this node one frame; `encode` is called at most once per serializer, and may return nothing
-    /// for a serializer that gets none.
-    pub(crate) fn publish(&self, to_self: bool, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Delivery {
+    /// Gives the members of this node one frame, and keeps the words; `encode` is called at most once per serializer, and
+    /// may return nothing for a serializer that gets none.
+    pub(crate) fn deliver(
+        &self,
+        to_self: bool,
+        words: &Words<'_>,
+        encode: impl FnMut(Vsn) -> Option<Bytes>,
+    ) -> Delivery {
         let (mut users, own) = {
             let room = self.cell.room.lock();
             let own = room.slot(self.place).map(|slot| Own {
@@ -95,15 +106,23 @@ impl Membership {
         if own.is_some_and(|own| own.send(&frames)) {
             self.cell.meter.delivered(Kind::Broadcast, 1);
         }
-        if frames.iter().all(Option::is_none) {
+        let message = words.message(&frames);
+        if message.is_none() && frames.iter().all(Option::is_none) {
             return Delivery::default();
         }
         let mut room = self.cell.room.lock();
+        words.keep(&self.cell.context.histories, &self.cell.key, message, false);
         if room.len() < 2 {
             return Delivery::default();
         }
-        room.enqueue(Kind::Broadcast, Some(self.id), None, frames);
+        room.enqueue(Kind::Broadcast, Some(self.id), words.id(), frames);
         self.cell.delivery(&mut room)
+    }
+
+    /// Gives the members of this node one frame that is not kept.
+    #[cfg(test)]
+    pub(crate) fn publish(&self, to_self: bool, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Delivery {
+        self.deliver(to_self, &Words::default(), encode)
     }
 
     /// Begins to send to a channel that was held: `first`, then the broadcasts that were held for it except those of

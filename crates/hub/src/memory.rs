@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -42,6 +42,14 @@ pub struct Memory {
     large: Mutex<HashMap<usize, Weak<dyn Holder>>>,
     /// Held while sockets are being closed, by one thread at a time.
     closing: Mutex<()>,
+    /// Gives memory up before sockets do.
+    spare: OnceLock<Arc<dyn Spare>>,
+}
+
+/// Something that can give memory up without harm to a client.
+pub(crate) trait Spare: Send + Sync {
+    /// Gives up about this many bytes.
+    fn spare(&self, bytes: usize);
 }
 
 impl std::fmt::Debug for Memory {
@@ -60,7 +68,13 @@ impl Memory {
             bodies: AtomicUsize::new(0),
             large: Mutex::default(),
             closing: Mutex::default(),
+            spare: OnceLock::new(),
         })
+    }
+
+    /// Sets what gives memory up before sockets are closed, once.
+    pub(crate) fn set_spare(&self, spare: Arc<dyn Spare>) {
+        let _ = self.spare.set(spare);
     }
 
     /// Bytes that are held.
@@ -111,6 +125,12 @@ impl Memory {
             return;
         }
         let Some(_alone) = self.closing.try_lock() else { return };
+        if let Some(spare) = self.spare.get() {
+            spare.spare(self.used().saturating_sub(self.limit));
+            if !self.is_over() {
+                return;
+            }
+        }
         let mut large: Vec<_> = {
             let large = self.large.lock();
             large.values().filter_map(Weak::upgrade).collect()

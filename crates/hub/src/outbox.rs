@@ -184,6 +184,13 @@ impl Outbox {
         Ok(bytes > self.limit / 2)
     }
 
+    /// Bytes that it takes before it is full.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        let queue = self.queue.lock();
+        self.limit.saturating_sub(queue.bytes + queue.kept)
+    }
+
     /// Whether the outbox is at most a quarter full, or takes nothing any more.
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -40,6 +40,8 @@ pub(crate) struct Room {
     presence: Option<Box<RoomPresence>>,
     /// What the members did not get and have not been told of yet.
     pub(crate) shed: Shed,
+    /// It was removed from the table of rooms: nobody can enter it any more.
+    pub(crate) is_gone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -60,12 +62,12 @@ pub(crate) struct Shed {
 }
 
 impl Room {
-    /// Gives a member a slot; returns its number.
-    pub(crate) fn insert(&mut self, id: MemberId, member: Member) -> u32 {
+    /// Gives a member a slot; returns its number. `mark`: the first kept message that is new to it.
+    pub(crate) fn insert(&mut self, id: MemberId, member: Member, mark: u64) -> u32 {
         if let Some(count) = self.users.get_mut(member.vsn as usize) {
             *count += 1;
         }
-        let slot = Some(Slot::new(id, member, self.next));
+        let slot = Some(Slot::new(id, member, self.next, mark));
         match self.free.pop() {
             Some(number) => {
                 if let Some(free) = self.slots.get_mut(number as usize) {

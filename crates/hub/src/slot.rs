@@ -72,11 +72,13 @@ pub(crate) struct Held {
     pub(crate) bytes: usize,
     /// There were too many; the channel has missed some.
     pub(crate) overflown: bool,
+    /// The first kept message that is new to it: those before are missed.
+    pub(crate) mark: u64,
 }
 
 impl Slot {
-    /// A slot for a member; `next` is the number of the next message.
-    pub(crate) fn new(id: MemberId, member: Member, next: u64) -> Self {
+    /// A slot for a member; `next` is the number of the next message, `mark` that of the next that is kept.
+    pub(crate) fn new(id: MemberId, member: Member, next: u64, mark: u64) -> Self {
         Self {
             id,
             since: next,
@@ -87,7 +89,7 @@ impl Slot {
             diffs: member.diffs,
             only: member.only,
             replayed: Box::default(),
-            held: member.hold.then(Box::default),
+            held: member.hold.then(|| Box::new(Held { mark, ..Held::default() })),
             present: 0,
         }
     }

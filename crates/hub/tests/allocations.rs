@@ -76,7 +76,7 @@ fn allocations(members: usize, messages: usize) -> u64 {
     let say = || {
         let said = Said::Json(br#"{"type":"broadcast","event":"e","payload":{}}"#);
         let deliveries: [_; 4] =
-            std::array::from_fn(|n| (n < messages).then(|| room.hub.say(&room.key, &said)));
+            std::array::from_fn(|n| (n < messages).then(|| room.hub.say(&room.key, &said, None)));
         drop(deliveries);
     };
     say();

@@ -63,7 +63,7 @@ pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink};
 pub use look::{DatabaseFacts, SchemaFacts, SlotFacts, look, look_at_schema};
 pub use policy_memory::PolicyMemory;
 pub use realtime_journal::Bounds as JournalBounds;
-pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage};
+pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage, StoredQuery};
 pub use request::SubscribeRequest;
 pub use schema::{Origin, Planned, SchemaError, SchemaReport, set_up as set_up_schema};
 pub use sharing::{Following, Owning, Place, Reader, Sharing};

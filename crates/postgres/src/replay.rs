@@ -28,16 +28,19 @@ const AHEAD: Duration = Duration::from_secs(60);
 /// How long the query may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(5);
 
-/// The newest messages first; those of one transaction, which are of one time, by their place in the table.
-/// Nobody's policies matter: that the topic may be read was settled before.
-const QUERY: &str = "select id::text, event, payload::text, binary_payload from realtime.messages
-    where topic = $1 and private and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
-    order by inserted_at desc, ctid desc limit $4";
-
-/// The query for older schemas, which have no binary payloads.
-const QUERY_WITHOUT_BINARY: &str = "select id::text, event, payload::text, null::bytea from realtime.messages
-    where topic = $1 and private and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
-    order by inserted_at desc, ctid desc limit $4";
+/// The query: the newest messages first; those of one transaction, which are of one time, by their place in the table.
+/// Nobody's policies matter: that the topic may be read was settled before. Older schemas have no binary payloads.
+fn query_text(private: bool, binary: &str) -> String {
+    // As a literal, so that the index on private messages can be used.
+    let audience = if private { "private" } else { "not private" };
+    format!(
+        "select id::text, event, payload::text, {binary}, (extract(epoch from inserted_at) * 1000)::int8
+         from realtime.messages
+         where topic = $1 and {audience} and extension = 'broadcast' and inserted_at >= $2 and inserted_at < $3
+             and id <> all ($5::text[]::uuid[])
+         order by inserted_at desc, ctid desc limit $4"
+    )
+}
 
 /// What to replay: `config.broadcast.replay` of a join, found valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,30 @@ impl ReplayParams {
             Ok(Self { since: since.ok_or(ReplayError::InvalidParams)?, limit })
         };
         Some(parse())
+    }
+}
+
+/// What is asked of the stored messages of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredQuery {
+    /// Those inserted then and later.
+    pub since: SystemTime,
+    /// How many at most: the newest.
+    pub limit: usize,
+    /// Those of private channels, or those of public ones.
+    pub private: bool,
+    /// Ids of rows that are known already.
+    pub known: Vec<String>,
+}
+
+impl StoredQuery {
+    /// How many messages may be asked for: they are read into memory for each who asks.
+    pub const LIMIT: usize = LIMIT as usize;
+}
+
+impl From<ReplayParams> for StoredQuery {
+    fn from(ReplayParams { since, limit }: ReplayParams) -> Self {
+        Self { since, limit: usize::try_from(limit).unwrap_or_default(), private: true, known: Vec::new() }
     }
 }
 
@@ -109,23 +136,34 @@ pub struct ReplayedMessage {
     pub event: Option<Box<str>>,
     /// Payload.
     pub body: MessageBody,
+    /// When it was inserted, in milliseconds of Unix time by the clock of its writer.
+    pub at_ms: i64,
 }
 
-/// The latest private broadcasts of a topic, oldest first.
+/// The latest broadcasts of a topic, oldest first.
 ///
 /// # Errors
 /// [`ReplayError::Failed`]
 pub(crate) async fn replay(
     pool: &PolicyPool,
     topic: &str,
-    params: ReplayParams,
+    asked: &StoredQuery,
     now: SystemTime,
 ) -> Result<Vec<ReplayedMessage>, ReplayError> {
     let client = pool.get().await.map_err(|error| ReplayError::Failed(error.to_string()))?;
     let query = async {
-        match query(&client, QUERY, topic, params, now).await {
+        match query(&client, &query_text(asked.private, "binary_payload"), topic, asked, now).await {
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
-                query(&client, QUERY_WITHOUT_BINARY, topic, params, now).await
+                query(&client, &query_text(asked.private, "null::bytea"), topic, asked, now).await
+            }
+            // Nothing was ever stored there. Private channels cannot be joined without the table.
+            Err(error)
+                if !asked.private
+                    && [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME]
+                        .iter()
+                        .any(|state| error.code() == Some(state)) =>
+            {
+                Ok(Vec::new())
             }
             result => result,
         }
@@ -148,15 +186,17 @@ async fn query(
     client: &Client,
     query: &str,
     topic: &str,
-    params: ReplayParams,
+    asked: &StoredQuery,
     now: SystemTime,
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
     let until = now + AHEAD;
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+    let limit = i64::try_from(asked.limit).unwrap_or(LIMIT);
+    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
         (&topic, Type::TEXT),
-        (&params.since, Type::TIMESTAMP),
+        (&asked.since, Type::TIMESTAMP),
         (&until, Type::TIMESTAMP),
-        (&params.limit, Type::INT8),
+        (&limit, Type::INT8),
+        (&asked.known, Type::TEXT_ARRAY),
     ];
     let (begun, rows, ended) = tokio::join!(
         biased;
@@ -182,6 +222,7 @@ fn message(row: &Row) -> Result<ReplayedMessage, tokio_postgres::Error> {
         id: row.try_get::<_, &str>(0)?.into(),
         event: row.try_get::<_, Option<&str>>(1)?.map(Into::into),
         body,
+        at_ms: row.try_get(4)?,
     })
 }
 

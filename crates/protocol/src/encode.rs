@@ -94,9 +94,79 @@ pub fn presence_diff(vsn: Vsn, topic: &str, diff: &[u8]) -> Bytes {
 #[must_use]
 pub fn broadcast(vsn: Vsn, topic: &str, payload: &[u8]) -> Bytes {
     if vsn == Vsn::Events {
-        return events::of_broadcast(payload);
+        return events::of_broadcast(payload, None);
     }
     raw(vsn, &Ref::null(), topic, "broadcast", payload)
+}
+
+/// The text of an object without its closing brace, so that a member can be added. `None` for what is no object.
+#[must_use]
+pub fn open_object(object: &[u8]) -> Option<&[u8]> {
+    let open = object.trim_ascii().strip_suffix(b"}")?.trim_ascii_end();
+    open.starts_with(b"{").then_some(open)
+}
+
+/// The text of an object with its `meta` as the last member: of two members of one name readers take the last. `open` is
+/// the object [without its closing brace](open_object).
+#[must_use]
+pub fn with_meta(open: &[u8], meta: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(open.len() + meta.len() + 10);
+    put_with_meta(&mut out, open, meta);
+    out
+}
+
+fn put_with_meta(out: &mut Vec<u8>, open: &[u8], meta: &[u8]) {
+    out.extend_from_slice(open);
+    out.extend_from_slice(if open.ends_with(b"{") { b"\"meta\":" } else { b",\"meta\":" });
+    out.extend_from_slice(meta);
+    out.push(b'}');
+}
+
+/// `broadcast` that came as text, with a `meta` of ours: `open` is its payload [without the closing brace](open_object).
+#[must_use]
+pub fn broadcast_with_meta(vsn: Vsn, topic: &str, open: &[u8], meta: &[u8]) -> Bytes {
+    if vsn == Vsn::Events {
+        return events::of_broadcast(&with_meta(open, meta), Some(meta));
+    }
+    let write = |out: &mut Vec<u8>| put_with_meta(out, open, meta);
+    message(vsn, &Ref::null(), &Ref::null(), topic, "broadcast", open.len() + meta.len() + 10, write)
+}
+
+/// The same bytes as `body`, as a part of a frame that carries them before a `meta` of this length, or at its end. `None` if
+/// the frame does not carry them so.
+#[must_use]
+pub fn part_of(frame: &Bytes, body: &[u8], meta_len: usize) -> Option<Bytes> {
+    // Behind the body: nothing in a binary frame; otherwise `"meta":`, perhaps a comma, two braces or a bracket.
+    [0, meta_len + 10, meta_len + 9].into_iter().find_map(|tail| {
+        let end = frame.len().checked_sub(tail)?;
+        let start = end.checked_sub(body.len())?;
+        (frame.get(start..end)? == body).then(|| frame.slice(start..end))
+    })
+}
+
+/// The payload of a user broadcast as text. `None` for bytes and for what is no JSON.
+#[must_use]
+pub fn user_text(user: &UserBroadcast, meta: &[u8]) -> Option<Vec<u8>> {
+    if !is_text(user) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(user.body.len() + user.event.len() + meta.len() + 64);
+    put_stored(&mut out, Some(&*user.event), &user.body, Some(meta));
+    Some(out)
+}
+
+/// A kept user broadcast that is sent to a channel that has missed it: JSON as text to all (table 2.4).
+#[must_use]
+pub fn replayed_user(vsn: Vsn, topic: &str, user: &UserBroadcast, meta: &[u8]) -> Option<Bytes> {
+    if is_text(user) {
+        return Some(stored(vsn, &Ref::null(), topic, Some(&*user.event), &user.body, Some(meta)));
+    }
+    if vsn == Vsn::V2 { binary_user_broadcast(topic, user, meta) } else { None }
+}
+
+/// Whether text can carry it. What claims to be JSON and is not could close our object and forge the rest of the frame.
+fn is_text(user: &UserBroadcast) -> bool {
+    user.encoding == Encoding::Json && serde_json::from_slice::<&RawValue>(&user.body).is_ok()
 }
 
 /// A stored JSON message that is sent to a channel that has missed it, as text to both serializers (table 2.4).
@@ -123,26 +193,28 @@ fn stored(
     meta: Option<&[u8]>,
 ) -> Bytes {
     let len = payload.len() + event.map_or(4, str::len) + meta.map_or(0, <[u8]>::len) + 64;
-    let write = |out: &mut Vec<u8>| {
-        out.extend_from_slice(b"{\"type\":\"broadcast\",\"event\":");
-        match event {
-            Some(event) => write_json_string(out, event),
-            None => out.extend_from_slice(b"null"),
-        }
-        out.extend_from_slice(b",\"payload\":");
-        out.extend_from_slice(payload);
-        if let Some(meta) = meta {
-            out.extend_from_slice(b",\"meta\":");
-            out.extend_from_slice(meta);
-        }
-        out.push(b'}');
-    };
+    let write = |out: &mut Vec<u8>| put_stored(out, event, payload, meta);
     if vsn == Vsn::Events {
         let id = meta.and_then(events::id_in);
         let id = id.as_ref().map(|id| id as &dyn std::fmt::Display);
         return events::event_of(events::broadcast_name(event), id, len, write);
     }
     message(vsn, join_ref, &Ref::null(), topic, "broadcast", len, write)
+}
+
+fn put_stored(out: &mut Vec<u8>, event: Option<&str>, payload: &[u8], meta: Option<&[u8]>) {
+    out.extend_from_slice(b"{\"type\":\"broadcast\",\"event\":");
+    match event {
+        Some(event) => write_json_string(out, event),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b",\"payload\":");
+    out.extend_from_slice(payload);
+    if let Some(meta) = meta {
+        out.extend_from_slice(b",\"meta\":");
+        out.extend_from_slice(meta);
+    }
+    out.push(b'}');
 }
 
 /// A user broadcast: a binary frame for serializer 2.0.0, text for the others (table 2.4). `meta` is the JSON
@@ -158,8 +230,7 @@ pub fn user_broadcast(vsn: Vsn, topic: &str, user: &UserBroadcast, meta: Option<
         return Some(frame);
     }
     // Text carries JSON only; it serves names that are too long for a binary frame too (protocol 15.5).
-    // What claims to be JSON and is not could close our object and forge the rest of the frame.
-    if user.encoding == Encoding::Binary || serde_json::from_slice::<&RawValue>(&user.body).is_err() {
+    if !is_text(user) {
         return None;
     }
     Some(stored(vsn, &Ref::null(), topic, Some(&*user.event), &user.body, meta))

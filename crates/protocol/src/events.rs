@@ -63,11 +63,12 @@ pub fn comment(text: &[u8]) -> Bytes {
     block(": ", |out| out.extend_from_slice(text))
 }
 
-/// The event of a broadcast that came as JSON text.
-pub(crate) fn of_broadcast(payload: &[u8]) -> Bytes {
+/// The event of a broadcast that came as JSON text; its id is that of our `meta`, if it has one.
+pub(crate) fn of_broadcast(payload: &[u8], meta: Option<&[u8]>) -> Bytes {
     let name: Option<String> =
         members(payload, ["event"]).and_then(|[event]| serde_json::from_str(event?.get()).ok());
-    event(broadcast_name(name.as_deref()), None, payload)
+    let id = meta.and_then(id_in);
+    event(broadcast_name(name.as_deref()), id.as_ref().map(|id| id as &dyn Display), payload)
 }
 
 /// The name by which a broadcast is told.
@@ -141,7 +142,7 @@ mod tests {
     /// Nothing that a client sends begins a line of its own.
     #[test]
     fn contents_stay_on_their_lines() {
-        let forged = of_broadcast(b"{\"event\":\"a\\nid: 0/9:9\\r\\n\\ndata: x\",\r\n\"payload\":{}}");
+        let forged = of_broadcast(b"{\"event\":\"a\\nid: 0/9:9\\r\\n\\ndata: x\",\r\n\"payload\":{}}", None);
         let text = text(&forged);
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.starts_with("event: a id: 0/9:9   data: x\ndata: {\"event\""), "{text}");
@@ -154,16 +155,19 @@ mod tests {
     #[test]
     fn broadcasts_never_look_like_notices() {
         for name in RESERVED {
-            let said = of_broadcast(format!(r#"{{"event":"{name}","payload":{{}}}}"#).as_bytes());
+            let said = of_broadcast(format!(r#"{{"event":"{name}","payload":{{}}}}"#).as_bytes(), None);
             assert!(text(&said).starts_with("event: broadcast\ndata: "), "{name}");
             assert_eq!(line_of(name), b"event: broadcast\n");
         }
         for unnamed in [r#"{"payload":{}}"#, r#"{"event":5}"#, r#"{"event":null}"#] {
-            assert!(text(&of_broadcast(unnamed.as_bytes())).starts_with("event: broadcast\n"), "{unnamed}");
+            assert!(
+                text(&of_broadcast(unnamed.as_bytes(), None)).starts_with("event: broadcast\n"),
+                "{unnamed}"
+            );
         }
-        assert!(text(&of_broadcast(br#"{"event":"move"}"#)).as_bytes().starts_with(&line_of("move")));
+        assert!(text(&of_broadcast(br#"{"event":"move"}"#, None)).as_bytes().starts_with(&line_of("move")));
         assert!(
-            text(&of_broadcast(br#"{"event":""}"#)).starts_with("data: "),
+            text(&of_broadcast(br#"{"event":""}"#, None)).starts_with("data: "),
             "the default event of browsers"
         );
     }

@@ -84,6 +84,13 @@ impl TenantRecord {
             client_presence_window_ms: positive(self.client_presence_window_ms)
                 .or(default.client_presence_window_ms),
             max_payload_size_in_kb: self.max_payload_size_in_kb.map_or(default.max_payload_size_in_kb, count),
+            broadcast_history_seconds: self
+                .broadcast_history_seconds
+                .map_or(default.broadcast_history_seconds, count),
+            broadcast_history_messages: self
+                .broadcast_history_messages
+                .map_or(default.broadcast_history_messages, count),
+            broadcast_history_mb: default.broadcast_history_mb,
         }
     }
 

@@ -30,6 +30,7 @@ pub use store::{
     TenantDefaults, Updated,
 };
 pub use tenant::{
-    CLIENT_PRESENCE_MAX_CALLS, CLIENT_PRESENCE_WINDOW_MS, DatabaseSettings, Limits, Tenant, bare_host,
+    CLIENT_PRESENCE_MAX_CALLS, CLIENT_PRESENCE_WINDOW_MS, DatabaseSettings, HISTORY_MB, Limits,
+    MAX_HISTORY_MESSAGES, Tenant, bare_host,
 };
 pub use users::{UserSlot, Users};

@@ -49,6 +49,10 @@ pub struct TenantRecord {
     pub max_client_presence_events_per_window: Option<i32>,
     /// That window in milliseconds.
     pub client_presence_window_ms: Option<i32>,
+    /// How long broadcasts are kept, in seconds.
+    pub broadcast_history_seconds: Option<i32>,
+    /// How many broadcasts of a topic are kept.
+    pub broadcast_history_messages: Option<i32>,
     /// No connection is accepted.
     pub suspend: bool,
     /// Kept, and read by nobody.

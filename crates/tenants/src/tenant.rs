@@ -64,7 +64,19 @@ pub struct Limits {
     pub client_presence_window_ms: Option<u32>,
     /// Size of one message, in units of 1000 bytes.
     pub max_payload_size_in_kb: u32,
+    /// How long broadcasts are kept for those who come late, in seconds; 0: none are kept.
+    pub broadcast_history_seconds: u32,
+    /// How many broadcasts of a topic are kept; 0: none are.
+    pub broadcast_history_messages: u32,
+    /// Memory for the broadcasts of all topics, in megabytes.
+    pub broadcast_history_mb: u32,
 }
+
+/// Broadcasts of a topic that can be kept: those who come back are sent them in one go.
+pub const MAX_HISTORY_MESSAGES: u32 = 10_000;
+
+/// Memory for the broadcasts of a tenant that are kept, unless set otherwise, in megabytes.
+pub const HISTORY_MB: u32 = 16;
 
 /// Presence messages of one channel within its window, unless a tenant or the environment says otherwise.
 pub const CLIENT_PRESENCE_MAX_CALLS: u32 = 5;
@@ -84,6 +96,9 @@ impl Default for Limits {
             max_client_presence_events_per_window: None,
             client_presence_window_ms: None,
             max_payload_size_in_kb: 3000,
+            broadcast_history_seconds: 0,
+            broadcast_history_messages: 0,
+            broadcast_history_mb: HISTORY_MB,
         }
     }
 }

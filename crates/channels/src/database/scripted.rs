@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use realtime_postgres::{
     AuthorizeError, AuthorizeRequest, ConnectError, DatabaseConfig, Generation, ReadVerdict, ReplayError,
-    ReplayParams, ReplayedMessage, Replication, SubscribeRequest, WriteVerdict,
+    ReplayParams, ReplayedMessage, Replication, StoredQuery, SubscribeRequest, WriteVerdict,
 };
 use tokio::sync::oneshot;
 
@@ -93,6 +93,10 @@ impl Database {
     }
 
     pub async fn authorize_write(&self, _: &AuthorizeRequest) -> Result<WriteVerdict, AuthorizeError> {
+        std::future::pending().await
+    }
+
+    pub async fn stored(&self, _: &str, _: StoredQuery) -> Result<Vec<ReplayedMessage>, ReplayError> {
         std::future::pending().await
     }
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use realtime_hub::RoomKey;
 use realtime_postgres::{AuthorizeRequest, ReplayParams, Replication, SubscribeRequest};
 use tokio::time::{self, Duration};
 
 use crate::{
     effect::{Completion, Ticket},
+    history::{self, Asked},
     tenant_runtime::TenantRuntime,
 };
 
@@ -77,6 +79,14 @@ pub(super) fn replay(
             async move { database.replay(&topic, params).await }
         });
         Completion::Replayed(ticket, messages.await)
+    })
+}
+
+/// Looks for what was said in a room and is not kept on this node.
+pub(super) fn recall(runtime: Arc<TenantRuntime>, ticket: Ticket, room: RoomKey, asked: Asked) -> Step {
+    Box::pin(async move {
+        let found = history::look(&runtime, &room, asked).await;
+        Completion::Recalled(ticket, found)
     })
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use realtime_auth::AuthError;
 use realtime_codes::ErrorCode;
+use realtime_postgres::ReplayError;
 use realtime_protocol::{
     ClientMessage, JoinPayload, JoinPayloadError, JoinRefusal, MAX_REF_BYTES, MAX_TOPIC_BYTES,
 };
@@ -14,6 +15,7 @@ use super::joins::Joins;
 use crate::{
     client::{Client, sub_topic},
     first_generation::{self, Legacy},
+    history::Asked,
     token::Token,
 };
 
@@ -44,6 +46,11 @@ pub(super) struct Admission {
 fn too_many_of_one() -> JoinRefusal {
     let refusal = JoinRefusal::ClientJoinRateLimitReached;
     JoinRefusal::Other { reason: refusal.to_string().into(), code: refusal.code() }
+}
+
+/// The refusal of a join whose missed messages cannot be sent.
+pub(super) fn unable_to_replay(error: &ReplayError) -> JoinRefusal {
+    JoinRefusal::Other { reason: error.to_string().into(), code: error.code() }
 }
 
 /// The refusal of a token.
@@ -93,8 +100,13 @@ impl Admission {
             }
             _ => token(client, &payload)?,
         };
-        if !payload.private && payload.replay.is_some() {
-            return Err(JoinRefusal::ReplayOnPublicChannel);
+        if !payload.private
+            && let Some(replay) = &payload.replay
+        {
+            let bounds = runtime.history().ok_or(JoinRefusal::ReplayOnPublicChannel)?;
+            if let Some(Err(error)) = Asked::parse(&replay.0, bounds) {
+                return Err(unable_to_replay(&error));
+            }
         }
         // Only joins that pass the checks count for the tenant; mistakes count for their socket alone.
         runtime.meters().joins().add(1);

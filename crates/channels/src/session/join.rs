@@ -16,6 +16,7 @@ use realtime_protocol::{ClientMessage, JoinPayload, JoinRefusal, Ref, Vsn, encod
 use tokio::time::Instant;
 
 use super::{
+    admission::unable_to_replay,
     channel::{Channel, Welcome},
     policies::{self, Policies},
     presence::Presence,
@@ -28,6 +29,7 @@ use super::{
 use crate::{
     client::{Client, sub_topic},
     effect::Effect,
+    history::{self, Asked},
     token::Token,
 };
 
@@ -92,6 +94,8 @@ struct Found {
     membership: Option<Membership>,
     /// Messages that the client has missed, oldest first.
     replayed: Vec<ReplayedMessage>,
+    /// What was asked of the topic's history, and what was found of it elsewhere.
+    history: Option<(Asked, history::Found)>,
     /// What it wants to watch.
     wanted: Wanted,
 }
@@ -140,7 +144,9 @@ impl Joining {
         let at =
             |request, step, stage| Self { request, step, stage, judge_anew: false, waiting: Waiting::new() };
         if is_ready && !request.payload.private {
-            return (at(request, 0, Stage::Decided(Found::default())), Next::Decided(Ok(())));
+            let mut joining = at(request, 0, Stage::Decided(Found::default()));
+            let next = joining.look_back(None, client, effects);
+            return (joining, next);
         }
         let ticket = client.ticket(&request.topic);
         let (step, payload) = (ticket.step, &request.payload);
@@ -170,13 +176,63 @@ impl Joining {
     }
 
     /// Takes the outcome of connecting to the database.
-    pub(super) fn contacted(&mut self, result: Result<(), ConnectError>) -> Next {
+    pub(super) fn contacted(
+        &mut self,
+        result: Result<(), ConnectError>,
+        client: &mut Client,
+        effects: &mut Vec<Effect>,
+    ) -> Next {
         self.stage = Stage::Decided(Found::default());
-        let refusal = |error: ConnectError| JoinRefusal::Other {
-            reason: error.join_reason().into(),
-            code: error.code(),
+        match result {
+            Ok(()) => self.look_back(None, client, effects),
+            Err(error) => Next::Decided(Err(JoinRefusal::Other {
+                reason: error.join_reason().into(),
+                code: error.code(),
+            })),
+        }
+    }
+
+    /// What it asks of the topic's history, if one is kept. Of a public channel it was judged when it was admitted.
+    fn asked(&self, client: &Client) -> Option<Result<Asked, ReplayError>> {
+        Asked::parse(&self.request.payload.replay.as_ref()?.0, client.runtime.history()?)
+    }
+
+    /// Enters the room to look for what was missed there, if the join asks for that and the topic's history is kept.
+    /// Otherwise the join is decided.
+    fn look_back(
+        &mut self,
+        read: Option<ReadVerdict>,
+        client: &mut Client,
+        effects: &mut Vec<Effect>,
+    ) -> Next {
+        let mut found = Found { read, ..Found::default() };
+        let Some(Ok(asked)) = self.asked(client) else {
+            self.stage = Stage::Decided(found);
+            return Next::Decided(Ok(()));
         };
-        Next::Decided(result.map_err(refusal))
+        let membership = enter(client, &self.request.topic, read, None, true, Vec::new());
+        let room = membership.room().clone();
+        found.membership = Some(membership);
+        found.history = Some((asked, history::Found::default()));
+        let ticket = client.ticket(&self.request.topic);
+        self.step = ticket.step;
+        self.stage = Stage::Replay(found);
+        effects.push(Effect::Recall(ticket, room, asked));
+        Next::Waits
+    }
+
+    /// Takes what was found elsewhere of the topic's history.
+    pub(super) fn recalled(&mut self, result: Result<history::Found, ReplayError>, client: &Client) -> Next {
+        let mut found = self.take_found();
+        let outcome = result
+            .map(|elsewhere| {
+                if let Some((_, found)) = &mut found.history {
+                    *found = elsewhere;
+                }
+            })
+            .map_err(|error| refusal_to_replay(&error, client));
+        self.stage = Stage::Decided(found);
+        Next::Decided(outcome)
     }
 
     /// Takes the policies' answer about reading. The join is decided, or goes on to look for missed messages.
@@ -188,7 +244,11 @@ impl Joining {
     ) -> Next {
         let topic = sub_topic(&self.request.topic).unwrap_or_default();
         let unauthorized = || JoinRefusal::Unauthorized(topic.into());
-        let replay = self.request.payload.replay.as_ref().and_then(|replay| ReplayParams::parse(&replay.0));
+        let asked = self.asked(client).map(|asked| asked.map(|_| None));
+        let replay = asked.or_else(|| {
+            let replay = ReplayParams::parse(&self.request.payload.replay.as_ref()?.0)?;
+            Some(replay.map(Some))
+        });
         let (read, params) = match (result, replay) {
             (Err(error), _) => {
                 policies::warn(client.tenant(), &error);
@@ -200,11 +260,8 @@ impl Joining {
             (Ok(_), Some(Err(error))) => return Next::Decided(Err(unable_to_replay(&error))),
             (Ok(read), replay) => (read, replay.and_then(Result::ok)),
         };
+        let Some(Some(params)) = params else { return self.look_back(Some(read), client, effects) };
         let mut found = Found { read: Some(read), ..Found::default() };
-        let Some(params) = params else {
-            self.stage = Stage::Decided(found);
-            return Next::Decided(Ok(()));
-        };
         found.membership = Some(enter(client, &self.request.topic, Some(read), None, true, Vec::new()));
         let ticket = client.ticket(&self.request.topic);
         self.step = ticket.step;
@@ -220,13 +277,9 @@ impl Joining {
         client: &Client,
     ) -> Next {
         let mut found = self.take_found();
-        let outcome = result.map(|messages| found.replayed = messages).map_err(|error| {
-            if let ReplayError::Failed(detail) = &error {
-                let (tenant, code) = (client.tenant(), error.code());
-                tracing::warn!(tenant, code, error = detail, "cannot read stored messages");
-            }
-            unable_to_replay(&error)
-        });
+        let outcome = result
+            .map(|messages| found.replayed = messages)
+            .map_err(|error| refusal_to_replay(&error, client));
         self.stage = Stage::Decided(found);
         Next::Decided(outcome)
     }
@@ -294,13 +347,17 @@ impl Joining {
             Stage::Replay(found) | Stage::Decided(found) => (found, Rows::none(), None),
             Stage::Contact | Stage::Policies => (Found::default(), Rows::none(), None),
         };
-        let Found { read, membership, replayed, wanted } = found;
+        let Found { read, membership, replayed, history, wanted } = found;
         let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(client.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
         first.extend(replay::frames(client.vsn, &join_ref, &topic, &replayed));
         let (membership, is_whole) = match membership {
             Some(membership) => {
-                let is_whole = membership.open(first, replay::ids(&replayed));
+                let again = match history {
+                    Some(history) => replay::recalled(client, &join_ref, &membership, history, &mut first),
+                    None => replay::ids(&replayed),
+                };
+                let is_whole = membership.open(first, again);
                 (membership, is_whole)
             }
             None => {
@@ -357,6 +414,15 @@ fn enter(
     client.runtime.hub().join(&key, member, client.runtime.hub_meter(), first)
 }
 
+/// The refusal of a join whose stored messages could not be read, which is logged.
+fn refusal_to_replay(error: &ReplayError, client: &Client) -> JoinRefusal {
+    if let ReplayError::Failed(detail) = error {
+        let (tenant, code) = (client.tenant(), error.code());
+        tracing::warn!(tenant, code, error = detail, "cannot read stored messages");
+    }
+    unable_to_replay(error)
+}
+
 /// Counts the memory of a join's message: it is kept in parsed form, as text for the reply, and as filters. A small
 /// one is not counted.
 fn holding(outbox: &Arc<Outbox>, message: &ClientMessage) -> Option<Holding> {
@@ -366,8 +432,4 @@ fn holding(outbox: &Arc<Outbox>, message: &ClientMessage) -> Option<Holding> {
         holding.add(3 * size);
         holding
     })
-}
-
-fn unable_to_replay(error: &ReplayError) -> JoinRefusal {
-    JoinRefusal::Other { reason: error.to_string().into(), code: error.code() }
 }

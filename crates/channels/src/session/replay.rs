@@ -1,9 +1,15 @@
 //! Frames of messages that a joining channel has missed (protocol 10.1).
 
 use bytes::Bytes;
-use realtime_hub::MessageId;
-use realtime_postgres::{MessageBody, ReplayedMessage};
-use realtime_protocol::{Encoding, Ref, UserBroadcast, Vsn, encode};
+use realtime_codes::ErrorCode;
+use realtime_hub::{Membership, MessageId};
+use realtime_postgres::ReplayedMessage;
+use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode};
+
+use crate::{
+    client::Client,
+    history::{Asked, Found, Missed, stored_frame},
+};
 
 /// A frame for each message that the serializer can carry.
 pub(super) fn frames(
@@ -12,23 +18,36 @@ pub(super) fn frames(
     topic: &str,
     messages: &[ReplayedMessage],
 ) -> impl Iterator<Item = Bytes> {
-    messages.iter().filter_map(move |message| {
-        let meta = format!("{{\"id\":\"{}\",\"replayed\":true}}", message.id);
-        match &message.body {
-            MessageBody::Json(json) => {
-                let event = message.event.as_deref();
-                Some(encode::replayed(vsn, join_ref, topic, event, json, meta.as_bytes()))
-            }
-            MessageBody::Binary(bytes) => {
-                let user = UserBroadcast {
-                    event: message.event.clone().unwrap_or_default(),
-                    encoding: Encoding::Binary,
-                    body: bytes.clone(),
-                };
-                encode::user_broadcast(vsn, topic, &user, Some(meta.as_bytes()))
-            }
-        }
-    })
+    messages.iter().filter_map(move |message| stored_frame(vsn, join_ref, topic, message))
+}
+
+/// Appends what the channel has missed to the frames that it gets first, and before it that something is missing, if so.
+/// Returns the ids of messages that must not be delivered again.
+pub(super) fn recalled(
+    client: &Client,
+    join_ref: &Ref,
+    membership: &Membership,
+    (asked, found): (Asked, Found),
+    first: &mut Vec<Bytes>,
+) -> Box<[MessageId]> {
+    let room = membership.room();
+    // Here what is kept and what comes live meet: what was said before the channel entered the room is recalled, all that
+    // was said since then is held for it.
+    let recalled = membership.recall(asked.since).unwrap_or_default();
+    let mut missed = Missed::of(recalled, found, asked);
+    let free = client.outbox.free();
+    let frames = missed.frames(client.vsn, join_ref, &room.topic, client.only.as_deref(), free);
+    if missed.has_made_frames() {
+        client.runtime.hub().recount_history(room);
+    }
+    client.runtime.counters().messages_replayed.add(frames.len() as u64);
+    if !missed.is_whole() {
+        let told = SystemMessage::gap(Extension::System, ErrorCode::MessagesNotKept, asked.gap());
+        client.runtime.counters().notices.told(&told, 1);
+        first.push(encode::system(client.vsn, join_ref, &room.topic, &told));
+    }
+    first.extend(frames);
+    missed.may_come_again()
 }
 
 /// The ids of messages that must not be delivered again.

@@ -220,13 +220,19 @@ impl Session {
         match completion {
             Completion::Database(Ticket { topic, step }, result) => {
                 if let Some(joining) = topics.joining_mut(&topic, step) {
-                    let next = joining.contacted(result);
+                    let next = joining.contacted(result, client, effects);
                     self.advance(&topic, next, effects);
                 }
             }
             Completion::Replayed(Ticket { topic, step }, result) => {
                 if let Some(joining) = topics.joining_mut(&topic, step) {
                     let next = joining.replayed(result, client);
+                    self.advance(&topic, next, effects);
+                }
+            }
+            Completion::Recalled(Ticket { topic, step }, result) => {
+                if let Some(joining) = topics.joining_mut(&topic, step) {
+                    let next = joining.recalled(result, client);
                     self.advance(&topic, next, effects);
                 }
             }

@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod held;
+mod history;
 mod limits;
 mod presence;
 mod private;

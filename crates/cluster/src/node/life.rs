@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use realtime_hub::RoomKey;
 use realtime_protocol::ErrorCode;
 use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 
@@ -269,10 +270,11 @@ impl Node {
     }
 
     fn end_if_idle(&self, incoming: &Arc<Incoming>, now: Instant) {
+        let linger = self.link.config.linger.max(incoming.side().kept_for());
         let is_idle = || {
             let since = *incoming.idle_since.lock();
             incoming.holders.load(Ordering::Relaxed) == 0
-                && since.is_some_and(|since| now.saturating_duration_since(since) > self.link.config.linger)
+                && since.is_some_and(|since| now.saturating_duration_since(since) > linger)
         };
         if is_idle() {
             let mut all = self.peers.incoming.write();
@@ -284,6 +286,8 @@ impl Node {
                     self.outgoing.users(&incoming.scope.tenant, 0);
                 } else {
                     self.outgoing.listen(&incoming.scope, false);
+                    let of = |room: &RoomKey| Scope::of_room(&room.tenant, &room.topic) == incoming.scope;
+                    self.hub.doubt_histories(of, true);
                 }
             }
         }

@@ -24,6 +24,8 @@ fn records_come_back() {
     rates[1] = Rate { average: 300, recent: u32::MAX };
     put_rates(&mut out, &rates);
     put_dropped(&mut out, public.audience, &public.topic, 300);
+    put_kept(&mut out, u128::MAX);
+    put_json(&mut out, public.audience, &public.topic, b"{}");
     let body = out.freeze();
     let present = Present { key: "key".into(), phx_ref: "ref".into(), meta: entry.meta().clone() };
     let expected = [
@@ -34,7 +36,8 @@ fn records_come_back() {
         Record::Users(128),
         Record::Listens(listens),
         Record::Rates(rates),
-        Record::Dropped(public, 300),
+        Record::Dropped(public.clone(), 300),
+        Record::Kept(u128::MAX, Box::new(Record::Json(public, "{}".into()))),
     ];
     assert_eq!(records(body.clone()).unwrap(), expected);
     let read = (0..body.len()).filter(|cut| records(body.slice(..*cut)).is_ok()).count();

@@ -91,7 +91,7 @@ fn tag(vsn: Vsn) -> Option<Bytes> {
 /// Says something in a room of this node.
 fn publish(hub: &Hub, key: &RoomKey, encode: impl FnMut(Vsn) -> Option<Bytes>) -> Delivery {
     let cell = hub.room(key).filter(|cell| !cell.sheds(false));
-    cell.map(|cell| cell.publish(None, encode)).unwrap_or_default()
+    cell.and_then(|cell| cell.publish(&Words::default(), encode)).unwrap_or_default()
 }
 
 /// protocol 41, 44
@@ -217,7 +217,7 @@ fn replayed_messages_come_once() {
     let membership = hub.join(&room, member, &meter, []);
     // Said while stored messages are being read: one is among them, one is not, one is not stored at all.
     for id in [7, 6] {
-        drop(hub.say_stored(&room, id, tag));
+        drop(hub.say_stored(&room, id, None, tag));
     }
     drop(publish(&hub, &room, tag));
     assert!(received(&outbox).is_empty());
@@ -225,7 +225,7 @@ fn replayed_messages_come_once() {
     assert_eq!(received(&outbox), ["first", "2", "2"]);
     assert_eq!(counter.broadcasts.load(Ordering::Relaxed), 2);
     for (id, frames) in [(7, 0), (8, 1), (9, 0), (8, 1)] {
-        drop(hub.say_stored(&room, id, tag));
+        drop(hub.say_stored(&room, id, None, tag));
         assert_eq!(received(&outbox).len(), frames, "{id}");
     }
     drop(publish(&hub, &room, tag));
@@ -240,7 +240,7 @@ struct List {
 }
 
 impl crate::Bus for List {
-    fn said(&self, room: &RoomKey, said: &Said<'_>) {
+    fn said(&self, room: &RoomKey, said: &Said<'_>, _: Option<MessageId>) {
         let Said::Json(payload) = said else { return };
         self.said.lock().push(format!("{} {}", room.topic, String::from_utf8_lossy(payload)));
     }

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::TenantDatabase;
 use crate::{
     AuthorizeError, AuthorizeRequest, ConnectError, JanitorSettings, Maintenance, ReadVerdict, ReplayError,
-    ReplayParams, ReplayedMessage, SchemaError, SchemaReport, WriteVerdict, janitor, replay, schema,
+    ReplayParams, ReplayedMessage, SchemaError, SchemaReport, StoredQuery, WriteVerdict, janitor, replay,
+    schema,
 };
 
 impl TenantDatabase {
@@ -60,9 +61,17 @@ impl TenantDatabase {
         topic: &str,
         params: ReplayParams,
     ) -> Result<Vec<ReplayedMessage>, ReplayError> {
+        self.stored(topic, params.into()).await
+    }
+
+    /// Stored broadcasts of a topic, oldest first. The receiver must be allowed to read the topic.
+    ///
+    /// # Errors
+    /// As [`replay`](Self::replay).
+    pub async fn stored(&self, topic: &str, asked: StoredQuery) -> Result<Vec<ReplayedMessage>, ReplayError> {
         self.connected().await.map_err(|error| ReplayError::Failed(error.to_string()))?;
         let started = Instant::now();
-        let answer = replay::replay(&self.private().pool, topic, params, SystemTime::now()).await;
+        let answer = replay::replay(&self.private().pool, topic, &asked, SystemTime::now()).await;
         self.stats().replays.record_time(started.elapsed());
         answer
     }

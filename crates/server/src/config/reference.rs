@@ -120,7 +120,7 @@ have it. Where the file has tenants, the environment describes none unless `SEED
 | `private_only` | only private channels may be joined |
 | `suspend` | no connection is accepted |
 | `presence_enabled` | as `TENANT_PRESENCE_ENABLED` |
-| `limits` | `max_concurrent_users`, `max_channels_per_client`, `max_joins_per_second`, `max_events_per_second`, `max_presence_events_per_second`, `client_presence_max_calls`, `client_presence_window_ms`, `max_payload_size_in_kb` |
+| `limits` | `max_concurrent_users`, `max_channels_per_client`, `max_joins_per_second`, `max_events_per_second`, `max_presence_events_per_second`, `client_presence_max_calls`, `client_presence_window_ms`, `max_payload_size_in_kb`, `broadcast_history_seconds`, `broadcast_history_messages` |
 | `database` | `host`, `port`, `name`, `user`, `password`, `password_file`, `ssl_mode`, `ssl_ca_cert`, `ip_version`, `pool_size`, `publication`, `slot_name_suffix`, `slot_durable`, `max_lag_mb`, `idle_stop_ms` |
 ";
 

@@ -77,6 +77,11 @@ pub const GROUPS: &[Group] = &[
         boolean("TENANT_PRESENCE_ENABLED", "enabled", "false", "Send the presence state to clients that do not ask for it, as supabase-js 2.39"),
         integer("PRESENCE_DIFF_INTERVAL_IN_MS", "diff_interval_ms", "50", "milliseconds", "Shortest time between two presence diffs of a channel"),
     ]},
+    Group { table: "history", title: "Histories of broadcasts", settings: &[
+        integer("BROADCAST_HISTORY_SECONDS", "seconds", "0", "seconds", "How long the broadcasts of a topic are kept in memory for those who come late or come back, of tenants that do not say it themselves; 0: none are kept"),
+        integer("BROADCAST_HISTORY_MESSAGES", "messages", "0", "", "How many broadcasts of a topic are kept, 10000 at most; 0: none are. Histories are on if this and `BROADCAST_HISTORY_SECONDS` are set"),
+        integer("BROADCAST_HISTORY_MB", "mb", "16", "megabytes", "Memory for the broadcasts of all topics of a tenant that are kept, on each node; the oldest go first"),
+    ]},
     Group { table: "database", title: "Database", settings: &[
         text("DB_HOST", "host", "127.0.0.1", "Host name or address"),
         integer("DB_PORT", "port", "5432", "", "Port"),

@@ -65,6 +65,10 @@ pub struct LimitsEntry {
     pub client_presence_window_ms: Option<u32>,
     /// Size of one message, in units of 1000 bytes.
     pub max_payload_size_in_kb: Option<u32>,
+    /// How long broadcasts are kept, in seconds.
+    pub broadcast_history_seconds: Option<u32>,
+    /// How many broadcasts of a topic are kept.
+    pub broadcast_history_messages: Option<u32>,
 }
 
 /// Where a tenant's database is.

@@ -148,7 +148,7 @@ fn check_name(external_id: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// `TENANT_MAX_…` and `CLIENT_PRESENCE_…`.
+/// `TENANT_MAX_…`, `CLIENT_PRESENCE_…` and `BROADCAST_HISTORY_…`.
 fn limits(env: &Env) -> Result<Limits, ConfigError> {
     // The crate `tenants` has the defaults of what the environment leaves open.
     let own = |name: &str| env.found(name).map(|_| env.integer(name)).transpose();
@@ -160,6 +160,9 @@ fn limits(env: &Env) -> Result<Limits, ConfigError> {
         max_presence_events_per_second: env.integer("TENANT_MAX_PRESENCE_EVENTS_PER_SECOND")?,
         max_client_presence_events_per_window: own("CLIENT_PRESENCE_MAX_CALLS")?,
         client_presence_window_ms: own("CLIENT_PRESENCE_WINDOW_MS")?,
+        broadcast_history_seconds: env.integer("BROADCAST_HISTORY_SECONDS")?,
+        broadcast_history_messages: env.integer("BROADCAST_HISTORY_MESSAGES")?,
+        broadcast_history_mb: env.integer("BROADCAST_HISTORY_MB")?,
         ..Limits::default()
     })
 }
@@ -177,6 +180,13 @@ fn own_limits(entry: &LimitsEntry, limits: Limits) -> Limits {
         max_client_presence_events_per_window: client_calls,
         client_presence_window_ms: entry.client_presence_window_ms.or(limits.client_presence_window_ms),
         max_payload_size_in_kb: entry.max_payload_size_in_kb.unwrap_or(limits.max_payload_size_in_kb),
+        broadcast_history_seconds: entry
+            .broadcast_history_seconds
+            .unwrap_or(limits.broadcast_history_seconds),
+        broadcast_history_messages: entry
+            .broadcast_history_messages
+            .unwrap_or(limits.broadcast_history_messages),
+        broadcast_history_mb: limits.broadcast_history_mb,
     }
 }
 

@@ -70,6 +70,11 @@ fn tenant_api(web: &Web) -> Router<Web> {
         .layer(admit())
         .layer(from_fn(broadcast::check_content_type))
         .layer(from_fn(tenant_api::cors));
+    let history = Router::new()
+        .route("/broadcast/{topic}/history", get(broadcast::history))
+        .layer(authenticate())
+        .layer(admit())
+        .layer(from_fn(sse::cors));
     let explain = Router::new()
         .route("/explain", any(explain::explain))
         .layer(authenticate())
@@ -77,5 +82,5 @@ fn tenant_api(web: &Web) -> Router<Web> {
         .layer(from_fn(tenant_api::cors));
     let ping = Router::new().route("/ping", get(tenant_api::ping)).layer(anonymous).layer(admit());
     let document = Router::new().route("/openapi", get(openapi::document));
-    batch.merge(single).merge(explain).merge(ping).merge(document)
+    batch.merge(single).merge(history).merge(explain).merge(ping).merge(document)
 }

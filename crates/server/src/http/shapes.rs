@@ -64,6 +64,51 @@ pub struct BroadcastMessage {
 #[schema(value_type = String, format = Binary)]
 pub struct Bytes(Vec<u8>);
 
+/// A message of a topic's history.
+#[derive(ToSchema)]
+#[schema(example = json!({"type": "broadcast", "event": "greet", "payload": {"text": "hello"},
+    "meta": {"id": "1f6ac5a0-27a9-4d4c-9d5c-0c1d0c8f6f10", "replayed": true}}))]
+pub struct PastMessage {
+    /// Always `broadcast`.
+    r#type: String,
+    /// What receivers listen for.
+    event: Option<String>,
+    /// The payload, of a message whose payload is JSON.
+    payload: Option<Value>,
+    /// The payload in base64, of a message whose payload is bytes.
+    binary: Option<String>,
+    /// With the `id` of the message.
+    meta: Map<String, Value>,
+}
+
+/// Answers of the history of a topic.
+#[derive(IntoResponses)]
+pub enum HistoryAnswers {
+    /// The messages, oldest first
+    #[response(status = 200, headers(
+        ("x-history" = String, description = "`whole`, or `gap` if messages since then are not kept any more"),
+    ))]
+    Messages(Vec<PastMessage>),
+    /// No valid token, or the host names no tenant
+    #[response(status = 401, example = json!({"message": "Unauthorized"}))]
+    Unauthorized(Message),
+    /// The policies or the tenant do not allow it
+    #[response(status = 403, example = json!({"message": "Unauthorized"}))]
+    Forbidden(Message),
+    /// The tenant keeps no history
+    #[response(status = 404, example = json!({"message": "No history is kept"}))]
+    Off(Message),
+    /// A parameter that cannot be used
+    #[response(status = 422, example = json!({"errors": {"since": ["is invalid"]}}))]
+    Invalid(Problems),
+    /// More requests than `max_events_per_second`, averaged over a minute
+    #[response(status = 429, example = json!({"message": "Too many requests"}))]
+    Crowded(Message),
+    /// The database does not answer
+    #[response(status = 503, example = json!({"message": "Realtime was unable to read stored messages"}))]
+    Unavailable(Message),
+}
+
 /// Answers of the tenant's routes before the handler has its turn.
 #[derive(IntoResponses)]
 pub enum Ping {

@@ -58,6 +58,8 @@ pub async fn changes(
         ("topic" = String, Path, description = "Name of the channel, without `realtime:` before it"),
         ("event" = Option<String>, Query, description = "The only event that is wanted"),
         ("private" = Option<bool>, Query, description = "Whether it is the private channel of that name"),
+        ("since" = Option<String>, Query, description = "From where on: the id of a message, or milliseconds of Unix time"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers send it; it wins"),
     ),
     responses(
         (status = 200, description = "Events without end", body = String, content_type = "text/event-stream"),

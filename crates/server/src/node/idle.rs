@@ -13,13 +13,19 @@ const KEPT: Duration = Duration::from_secs(3600);
 /// Pause between two looks for idle tenants.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Ends the runtimes of idle tenants until the server stops.
+/// Pause between two looks for broadcasts that are too old to be kept.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Ends the runtimes of idle tenants, and frees what was kept long enough, until the server stops.
 pub async fn watch(node: Arc<Node>) {
     let mut ticks = time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweeps = time::interval(SWEEP);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = node.stopping().cancelled() => return,
+            _ = sweeps.tick() => node.hub().sweep_histories(),
             _ = ticks.tick() => node.forget_idle(KEPT, Instant::now()),
         }
     }

@@ -101,6 +101,8 @@ impl Node {
     /// [`StoreError`] if connections to the metadata database can never work.
     pub fn new(settings: Settings, stopping: CancellationToken) -> Result<Arc<Self>, StoreError> {
         let hub = Hub::new(rand::random(), settings.presence_interval);
+        let memory = Memory::new(settings.client_memory);
+        hub.spare(&memory);
         let cluster = settings.cluster.clone().map(|config| Cluster::new(config, &hub));
         Ok(Arc::new(Self {
             tenants: tenants(&settings)?,
@@ -115,7 +117,7 @@ impl Node {
             stopping,
             counters: Counters::default(),
             places: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
-            memory: Memory::new(settings.client_memory),
+            memory,
             turns: Turns::new(),
             settings,
         }))
@@ -162,6 +164,12 @@ impl Node {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The node's rooms.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Where the node gets tenants from.

@@ -5,6 +5,7 @@ mod balancer;
 mod broadcast;
 mod changes;
 mod faults;
+mod histories;
 mod history;
 mod limits;
 mod live;

@@ -47,6 +47,7 @@ mod drain;
 mod examples;
 mod explain;
 mod handshake;
+mod histories;
 mod hostile_sql;
 mod least_privilege;
 mod legacy;

@@ -36,6 +36,8 @@ impl TenantFields {
         let calls = self.max_client_presence_events_per_window.as_ref();
         set(&mut record.max_client_presence_events_per_window, calls);
         set(&mut record.client_presence_window_ms, self.client_presence_window_ms.as_ref());
+        set(&mut record.broadcast_history_seconds, self.broadcast_history_seconds.as_ref());
+        set(&mut record.broadcast_history_messages, self.broadcast_history_messages.as_ref());
         set(&mut record.suspend, self.suspend.as_ref());
         set(&mut record.private_only, self.private_only.as_ref());
         set(&mut record.presence_enabled, self.presence_enabled.as_ref());
@@ -122,6 +124,8 @@ impl Field {
         let calls =
             (before.max_client_presence_events_per_window, after.max_client_presence_events_per_window);
         let presence = (before.max_presence_events_per_second, after.max_presence_events_per_second);
+        let seconds = (before.broadcast_history_seconds, after.broadcast_history_seconds);
+        let messages = (before.broadcast_history_messages, after.broadcast_history_messages);
         let checks = [
             (Self::Name, before.name == after.name),
             (Self::JwtSecret, same_secret(before, after, ciphers)),
@@ -136,6 +140,8 @@ impl Field {
             (Self::MaxPayloadSizeInKb, before.max_payload_size_in_kb == after.max_payload_size_in_kb),
             (Self::MaxClientPresenceEventsPerWindow, calls.0 == calls.1),
             (Self::ClientPresenceWindowMs, windows.0 == windows.1),
+            (Self::BroadcastHistorySeconds, seconds.0 == seconds.1),
+            (Self::BroadcastHistoryMessages, messages.0 == messages.1),
             (Self::Suspend, before.suspend == after.suspend),
             (Self::PrivateOnly, before.private_only == after.private_only),
             (Self::PresenceEnabled, before.presence_enabled == after.presence_enabled),

@@ -82,6 +82,8 @@ impl TenantFields {
             max_client_presence_events_per_window: cast
                 .optional("max_client_presence_events_per_window", integer),
             client_presence_window_ms: cast.optional("client_presence_window_ms", integer),
+            broadcast_history_seconds: cast.optional("broadcast_history_seconds", integer),
+            broadcast_history_messages: cast.optional("broadcast_history_messages", integer),
             suspend: cast.optional("suspend", boolean).map(Option::unwrap_or_default),
             private_only: cast.required("private_only", boolean),
             presence_enabled: cast.required("presence_enabled", boolean),

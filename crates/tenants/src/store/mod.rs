@@ -212,6 +212,8 @@ impl Store {
             max_payload_size_in_kb: Some(3000),
             max_client_presence_events_per_window: None,
             client_presence_window_ms: None,
+            broadcast_history_seconds: None,
+            broadcast_history_messages: None,
             suspend: false,
             notify_private_alpha: false,
             private_only: false,

@@ -15,7 +15,7 @@ use super::StoreError;
 use crate::{Ciphertext, ExtensionRecord, TenantRecord};
 
 /// Every column, in the order in which [`values`] gives them.
-const COLUMNS: [&str; 25] = [
+const COLUMNS: [&str; 27] = [
     "id",
     "external_id",
     "name",
@@ -31,6 +31,8 @@ const COLUMNS: [&str; 25] = [
     "max_payload_size_in_kb",
     "max_client_presence_events_per_window",
     "client_presence_window_ms",
+    "broadcast_history_seconds",
+    "broadcast_history_messages",
     "suspend",
     "notify_private_alpha",
     "private_only",
@@ -239,6 +241,8 @@ fn values(record: &TenantRecord) -> Vec<Box<dyn ToSql + Sync + Send>> {
         Box::new(record.max_payload_size_in_kb),
         Box::new(record.max_client_presence_events_per_window),
         Box::new(record.client_presence_window_ms),
+        Box::new(record.broadcast_history_seconds),
+        Box::new(record.broadcast_history_messages),
         Box::new(record.suspend),
         Box::new(record.notify_private_alpha),
         Box::new(record.private_only),
@@ -284,6 +288,8 @@ fn tenant(row: &Row) -> Result<TenantRecord, tokio_postgres::Error> {
         max_payload_size_in_kb: row.try_get("max_payload_size_in_kb")?,
         max_client_presence_events_per_window: row.try_get("max_client_presence_events_per_window")?,
         client_presence_window_ms: row.try_get("client_presence_window_ms")?,
+        broadcast_history_seconds: row.try_get("broadcast_history_seconds")?,
+        broadcast_history_messages: row.try_get("broadcast_history_messages")?,
         suspend: flag("suspend")?,
         notify_private_alpha: flag("notify_private_alpha")?,
         private_only: flag("private_only")?,

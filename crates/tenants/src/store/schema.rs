@@ -80,6 +80,8 @@ const TABLES: [Table; 4] = [
             ("max_payload_size_in_kb", "integer default 3000"),
             ("max_client_presence_events_per_window", "integer"),
             ("client_presence_window_ms", "integer"),
+            ("broadcast_history_seconds", "integer"),
+            ("broadcast_history_messages", "integer"),
             ("suspend", "boolean default false"),
             ("notify_private_alpha", "boolean default false"),
             ("private_only", "boolean not null default false"),

@@ -337,7 +337,7 @@ fn tokens_that_change_nothing() {
 
 fn replayed(id: u128, event: Option<&str>, body: MessageBody) -> ReplayedMessage {
     let id = uuid::Uuid::from_u128(id).to_string().into();
-    ReplayedMessage { id, event: event.map(Into::into), body }
+    ReplayedMessage { id, event: event.map(Into::into), body, at_ms: 0 }
 }
 
 /// protocol 79, 80; tenant_database 66
@@ -360,7 +360,7 @@ fn missed_messages_follow_the_reply() {
     };
     let hub = Arc::clone(fixture.runtime.hub());
     let publish =
-        |id| drop(hub.say_stored(&key, id, |vsn| Some(encode::broadcast(vsn, "realtime:a", b"{}"))));
+        |id| drop(hub.say_stored(&key, id, None, |vsn| Some(encode::broadcast(vsn, "realtime:a", b"{}"))));
     publish(2);
     publish(4);
     assert!(socket.frames().is_empty());

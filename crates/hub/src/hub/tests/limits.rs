@@ -44,9 +44,9 @@ async fn what_is_over_the_limit_is_counted_and_told() {
     counter.over.store(true, Ordering::Relaxed);
     let list = carry(&hub);
     assert!(sender.sheds());
-    assert!(hub.hear(&room, &Said::Json(b"{}")).run.is_none(), "from another node");
-    assert!(hub.say(&room, &Said::Json(b"{}")).run.is_none(), "over HTTP");
-    assert!(hub.say_stored(&room, 1, tag).run.is_none(), "from the database");
+    assert!(hub.hear(&room, &Said::Json(b"{}"), None).run.is_none(), "from another node");
+    assert!(hub.say(&room, &Said::Json(b"{}"), None).run.is_none(), "over HTTP");
+    assert!(hub.say_stored(&room, 1, None, tag).run.is_none(), "from the database");
     assert!(received(&others).is_empty());
     tokio::time::sleep(Duration::from_millis(1_001)).await;
     let told = json!({

@@ -1,7 +1,9 @@
 //! The settings of a tenant, without secrets.
 
 use maud::{Markup, html};
-use realtime_tenants::{Ciphertext, ENCRYPTED_SETTINGS, ExtensionRecord, Tenant, TenantRecord};
+use realtime_tenants::{
+    Ciphertext, ENCRYPTED_SETTINGS, ExtensionRecord, Limits, MAX_HISTORY_MESSAGES, Tenant, TenantRecord,
+};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
@@ -44,6 +46,8 @@ fn of_record(record: &TenantRecord) -> Markup {
         ("max_payload_size_in_kb", maybe(record.max_payload_size_in_kb)),
         ("max_client_presence_events_per_window", maybe(record.max_client_presence_events_per_window)),
         ("client_presence_window_ms", maybe(record.client_presence_window_ms)),
+        ("broadcast_history_seconds", maybe(record.broadcast_history_seconds)),
+        ("broadcast_history_messages", maybe(record.broadcast_history_messages)),
         ("postgres_cdc_default", maybe(record.postgres_cdc_default.as_deref())),
         ("broadcast_adapter", maybe(record.broadcast_adapter.as_deref())),
         ("notify_private_alpha", yes(record.notify_private_alpha)),
@@ -74,6 +78,8 @@ fn of_configuration(tenant: &Tenant) -> Markup {
         ("max_payload_size_in_kb", plain(limits.max_payload_size_in_kb)),
         ("max_client_presence_events_per_window", maybe(limits.max_client_presence_events_per_window)),
         ("client_presence_window_ms", maybe(limits.client_presence_window_ms)),
+        ("broadcast_history_seconds", plain(limits.broadcast_history_seconds)),
+        ("broadcast_history_messages", plain(limits.broadcast_history_messages)),
         ("db_host", plain(&database.host)),
         ("db_port", plain(database.port)),
         ("db_name", plain(&database.name)),
@@ -95,7 +101,19 @@ pub fn limits(tenant: &Tenant) -> Markup {
         ("Presence messages per second", plain(limits.max_presence_events_per_second)),
         ("Presence calls of a channel", plain(format!("{calls} in {} s", window.as_secs_f64()))),
         ("Size of a message", plain(format!("{} kB", limits.max_payload_size_in_kb))),
+        ("History of broadcasts", plain(history(limits))),
     ])
+}
+
+/// What is kept of the broadcasts of a topic.
+fn history(limits: &Limits) -> String {
+    match (limits.broadcast_history_seconds, limits.broadcast_history_messages) {
+        (0, _) | (_, 0) => "none".to_owned(),
+        (seconds, messages) => {
+            let (most, mb) = (messages.min(MAX_HISTORY_MESSAGES), limits.broadcast_history_mb);
+            format!("{most} messages of a topic for {seconds} s, {mb} MB in all")
+        }
+    }
 }
 
 /// Whether there is a secret, and how it is kept.

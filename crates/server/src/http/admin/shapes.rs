@@ -75,6 +75,10 @@ struct TenantChange {
     max_client_presence_events_per_window: Option<i32>,
     /// That window in milliseconds.
     client_presence_window_ms: Option<i32>,
+    /// How long broadcasts are kept, in seconds; 0: not at all.
+    broadcast_history_seconds: Option<i32>,
+    /// How many broadcasts of a topic are kept; 0: none.
+    broadcast_history_messages: Option<i32>,
     /// Presence is on for channels that do not ask for it.
     #[schema(nullable = false)]
     presence_enabled: Option<bool>,

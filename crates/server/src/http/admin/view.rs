@@ -36,6 +36,12 @@ pub(super) struct TenantView {
     max_client_presence_events_per_window: Option<i64>,
     client_presence_window_ms: Option<i64>,
     presence_enabled: bool,
+    /// How long broadcasts are kept, if the tenant says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broadcast_history_seconds: Option<i64>,
+    /// How many broadcasts of a topic are kept, if the tenant says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broadcast_history_messages: Option<i64>,
 }
 
 /// An extension. Values that the metadata database keeps encrypted are shown encrypted, passwords not at all.
@@ -67,6 +73,8 @@ impl TenantView {
                 .map(Into::into),
             client_presence_window_ms: record.client_presence_window_ms.map(Into::into),
             presence_enabled: record.presence_enabled,
+            broadcast_history_seconds: record.broadcast_history_seconds.map(Into::into),
+            broadcast_history_messages: record.broadcast_history_messages.map(Into::into),
         }
     }
 
@@ -102,8 +110,15 @@ impl TenantView {
                 .map(Into::into),
             client_presence_window_ms: limits.client_presence_window_ms.map(Into::into),
             presence_enabled: tenant.presence_enabled,
+            broadcast_history_seconds: set(limits.broadcast_history_seconds),
+            broadcast_history_messages: set(limits.broadcast_history_messages),
         }
     }
+}
+
+/// A number that is not zero.
+fn set(number: u32) -> Option<i64> {
+    (number > 0).then(|| number.into())
 }
 
 impl ExtensionView {

@@ -105,10 +105,12 @@ fn publish(runtime: &TenantRuntime, message: &Message<'_>, published: &mut Publi
     write_json_string(&mut payload, &message.event);
     payload.extend_from_slice(b",\"payload\":");
     payload.extend_from_slice(message.payload);
-    if let Some(id) = message.id {
+    // Where a history is kept each message gets the `meta` of its id there, which is this.
+    if let Some(id) = message.id.filter(|_| runtime.history().is_none()) {
         payload.extend_from_slice(format!(",\"meta\":{{\"id\":\"{id}\"}}").as_bytes());
     }
     payload.push(b'}');
     let key = room(runtime, &message.topic, message.private);
-    published.add(runtime, &key, message.payload.len(), &Said::Json(&payload));
+    let id = message.id.map(|id| id.as_u128());
+    published.add(runtime, &key, message.payload.len(), &Said::Json(&payload), id);
 }

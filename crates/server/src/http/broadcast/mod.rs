@@ -2,6 +2,7 @@
 
 mod batch;
 mod bodies;
+mod history;
 mod single;
 
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use axum::{
 pub use batch::{__path_batch, batch};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+pub use history::{__path_history, history};
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use realtime_channels::{publish, tenant_runtime::TenantRuntime, token::Token};
 use realtime_codes::ErrorCode;
-use realtime_hub::{Audience, Congestion, FanOut, HeldBody, Memory, RoomKey, Said};
+use realtime_hub::{Audience, Congestion, FanOut, HeldBody, Memory, MessageId, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
 pub use single::{__path_single, check_content_type, single};
 use tokio::time::{self, Duration};
@@ -92,8 +94,16 @@ struct Published {
 
 impl Published {
     /// Publishes a message in a room.
-    fn add(&mut self, runtime: &TenantRuntime, key: &RoomKey, payload_bytes: usize, said: &Said<'_>) {
-        let delivery = publish::from_outside(runtime.meters(), runtime.hub(), key, said, payload_bytes);
+    fn add(
+        &mut self,
+        runtime: &TenantRuntime,
+        key: &RoomKey,
+        payload_bytes: usize,
+        said: &Said<'_>,
+        id: Option<MessageId>,
+    ) {
+        let (meters, hub) = (runtime.meters(), runtime.hub());
+        let delivery = publish::from_outside(meters, hub, key, said, payload_bytes, id);
         self.fan_outs.extend(delivery.run);
         self.congestions.extend(delivery.congestion);
     }

@@ -91,7 +91,7 @@ pub async fn single(
     let user = UserBroadcast { event: event.into(), encoding: payload.encoding, body: payload.bytes };
     let key = room(&runtime, &topic, private);
     let mut published = Published::default();
-    published.add(&runtime, &key, user.body.len(), &Said::User(&user));
+    published.add(&runtime, &key, user.body.len(), &Said::User(&user), None);
     published.deliver().await;
     StatusCode::ACCEPTED.into_response()
 }
@@ -128,7 +128,7 @@ impl Payload {
 
 /// Whether the message is for the private channel. `None` if that is unclear: it must never be sent to the public one
 /// by mistake (spec README, decision 21).
-fn private(query: &str) -> Option<bool> {
+pub(super) fn private(query: &str) -> Option<bool> {
     let mut private = false;
     for (_, value) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "private") {
         private |= match &*value {

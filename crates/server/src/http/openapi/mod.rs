@@ -35,12 +35,13 @@ const GATEWAY: &str = "/realtime/v1";
         tenant_api::ping,
         broadcast::batch,
         broadcast::single,
+        broadcast::history,
         streams::changes,
         streams::broadcasts,
         super::explain::explain,
     ),
     components(schemas(
-        shapes::Explanation, shapes::Message, shapes::Problems, shapes::UnsupportedMediaType, shapes::WrongSingle
+        shapes::Explanation, shapes::Message, shapes::PastMessage, shapes::Problems, shapes::UnsupportedMediaType, shapes::WrongSingle
     )),
     tags(
         (name = "Broadcast", description = "Messages to those who have joined a topic"),

@@ -11,6 +11,7 @@ use realtime_channels::{
 };
 use realtime_cluster::Cluster;
 use realtime_codes::ErrorCode;
+use realtime_hub::HistoryFigures;
 use realtime_metrics::{Counter, Snapshot};
 use realtime_postgres::{RelationCounters, Stats};
 use tokio::time::Instant;
@@ -40,6 +41,7 @@ struct Shown {
     runtime: Arc<TenantRuntime>,
     counters: Arc<TenantCounters>,
     output_bytes: u64,
+    history: HistoryFigures,
 }
 
 /// Which series are written.
@@ -66,7 +68,8 @@ pub(super) fn render(node: &Node, host: &Host, part: Part) -> String {
         .map(|runtime| {
             let counters = Arc::clone(runtime.counters());
             let output_bytes = counters.output(runtime.sockets().bytes_written());
-            Shown { name: Arc::clone(runtime.name()), runtime: Arc::clone(runtime), counters, output_bytes }
+            let (name, history) = (Arc::clone(runtime.name()), runtime.hub().history_figures(runtime.name()));
+            Shown { name, runtime: Arc::clone(runtime), counters, output_bytes, history }
         })
         .collect();
     let errors = ErrorCounts::global().all();
@@ -216,7 +219,7 @@ fn connected_in_cluster(out: &mut Exposition, node: &Node, shown: &[Shown]) {
 
 /// Figures of tenants, one family after the other.
 fn tenants(out: &mut Exposition, shown: &[Shown]) {
-    let numbers: [(&'static Family, Number); 8] = [
+    let numbers: [(&'static Family, Number); 11] = [
         (&f::CONNECTED, |shown| shown.runtime.users().count().into()),
         (&f::SOCKETS, |shown| shown.runtime.sockets().len() as u64),
         (&f::JOINS, |shown| shown.counters.joins.get()),
@@ -225,6 +228,9 @@ fn tenants(out: &mut Exposition, shown: &[Shown]) {
         (&f::DB_EVENTS, |shown| shown.counters.db_events.get()),
         (&f::INPUT_BYTES, |shown| shown.counters.input_bytes.get()),
         (&f::OUTPUT_BYTES, |shown| shown.output_bytes),
+        (&f::HISTORY_MESSAGES, |shown| shown.history.messages as u64),
+        (&f::HISTORY_BYTES, |shown| shown.history.bytes as u64),
+        (&f::MESSAGES_REPLAYED, |shown| shown.counters.messages_replayed.get()),
     ];
     for (family, read) in numbers {
         let mut family = out.family(family);

@@ -86,6 +86,11 @@ families! {
     GLOBAL_OUTPUT_BYTES = Counter "realtime_channel_global_output_bytes" [] / 1.0 "Bytes written to sockets";
     JOINS = Counter "realtime_channel_joins" ["tenant"] / 1.0 "Attempts to join";
     EVENTS = Counter "realtime_channel_events" ["tenant"] / 1.0 "Broadcasts accepted and delivered";
+    HISTORY_MESSAGES = Gauge "realtime_broadcast_history_messages" ["tenant"] / 1.0
+        "Broadcasts that are kept for those who come late";
+    HISTORY_BYTES = Gauge "realtime_broadcast_history_bytes" ["tenant"] / 1.0 "Bytes of these broadcasts";
+    MESSAGES_REPLAYED = Counter "realtime_broadcast_history_replayed" ["tenant"] / 1.0
+        "Broadcasts that were sent to those who had missed them, of topics with a history";
     PRESENCE_EVENTS = Counter "realtime_channel_presence_events" ["tenant"] / 1.0
         "Presence states, changes and diffs";
     DB_EVENTS = Counter "realtime_channel_db_events" ["tenant"] / 1.0

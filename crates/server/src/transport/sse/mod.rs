@@ -19,7 +19,9 @@ use axum::{
 use begin::begin;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
 use query::{Asked, Unusable};
-use realtime_channels::{counters::TransportKind, driver::Driver, session::Session};
+use realtime_channels::{
+    counters::TransportKind, driver::Driver, session::Session, tenant_runtime::TenantRuntime,
+};
 use realtime_hub::{DEFAULT_OUTBOX_BYTES, Outbox};
 use realtime_protocol::{Ref, SystemMessage, Vsn, encode, events, frame};
 use stream::Stream;
@@ -63,7 +65,7 @@ pub async fn changes(
 ) -> Response {
     let (parts, _) = request.into_parts();
     let asked = query::changes(&parts.headers, parts.uri.query().unwrap_or_default());
-    serve(node, permit, peer, &parts, asked).await
+    serve(node, permit, peer, &parts, |_| asked).await
 }
 
 /// Answers `GET /sse/broadcast/TOPIC`.
@@ -75,8 +77,11 @@ pub async fn broadcasts(
     request: Request,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    let asked = query::broadcasts(topic, parts.uri.query().unwrap_or_default());
-    serve(node, permit, peer, &parts, asked).await
+    serve(node, permit, peer, &parts, |runtime| {
+        let query = parts.uri.query().unwrap_or_default();
+        query::broadcasts(topic, &parts.headers, query, runtime.history().is_some())
+    })
+    .await
 }
 
 async fn serve(
@@ -84,7 +89,7 @@ async fn serve(
     permit: ConnectionPermit,
     peer: Peer,
     request: &Parts,
-    asked: Result<Asked, Unusable>,
+    asked: impl FnOnce(&TenantRuntime) -> Result<Asked, Unusable>,
 ) -> Response {
     if request.version < Version::HTTP_11 {
         return message(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "Streams need HTTP/1.1");
@@ -94,11 +99,11 @@ async fn serve(
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
-    let asked = match asked {
+    let Admitted { runtime, era, token } = admitted;
+    let asked = match asked(&runtime) {
         Ok(asked) => asked,
         Err(error) => return message(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let Admitted { runtime, era, token } = admitted;
     let outbox = Outbox::counted(DEFAULT_OUTBOX_BYTES, None, node.memory());
     let policy_headers = policy_headers::of_handshake(headers);
     let session = Session::new(Vsn::Events, outbox, Arc::clone(&runtime), token, policy_headers)

@@ -142,11 +142,36 @@ pub(super) fn changes(headers: &HeaderMap, query: &str) -> Result<Asked, Unusabl
 ///
 /// # Errors
 /// [`Unusable`].
-pub(super) fn broadcasts(topic: String, query: &str) -> Result<Asked, Unusable> {
-    let mut all = Parameters::read(query, ["event", "private"])?;
+pub(super) fn broadcasts(
+    topic: String,
+    headers: &HeaderMap,
+    query: &str,
+    has_history: bool,
+) -> Result<Asked, Unusable> {
+    let mut all = Parameters::read(query, ["event", "private", "since"])?;
     let private = all.truth("private")?;
-    let join = json!({"config": {"private": private}});
+    let mut join = json!({"config": {"private": private}});
+    let parameter = all.take("since");
+    // Browsers send the id of a stored message also where nothing is kept; that is no reason to refuse them.
+    let since = if has_history { since(headers, parameter)? } else { parameter };
+    if let Some(since) = since
+        && let Some(config) = join.get_mut("config").and_then(Value::as_object_mut)
+    {
+        config.insert("broadcast".to_owned(), json!({"replay": {"since": place(&since, has_history)}}));
+    }
     Ok(Asked { topic, join, event: all.take("event"), rows: false })
+}
+
+/// A moment, in milliseconds, or the id of a message. What is neither is an id that nobody knows, so that the client is told
+/// of a gap: a browser does not come back after an error.
+fn place(since: &str, has_history: bool) -> Value {
+    match since.parse::<i64>() {
+        Ok(moment) => moment.into(),
+        Err(_) if has_history && uuid::Uuid::try_parse(since).is_err() => {
+            uuid::Uuid::nil().to_string().into()
+        }
+        Err(_) => since.into(),
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +209,23 @@ mod tests {
         assert_eq!(entry(&first, "table=t&since=0/1:1").unwrap()["since"], "0/1:1");
     }
 
+    /// resume 5: of broadcasts it is the id of a message; it is no reason to refuse somebody
+    #[test]
+    fn streams_of_broadcasts_go_on_after_a_message() {
+        const ID: &str = "1f6ac5a0-27a9-4d4c-9d5c-0c1d0c8f6f10";
+        let since = |headers: &HeaderMap, query: &str, kept| {
+            let asked = broadcasts("a".into(), headers, query, kept).unwrap();
+            asked.join["config"]["broadcast"]["replay"]["since"].clone()
+        };
+        let (none, back) = (HeaderMap::new(), headers(&[("last-event-id", ID)]));
+        assert_eq!(since(&none, "", true), Value::Null);
+        assert_eq!(since(&back, "since=5", true), ID);
+        assert_eq!(since(&none, "since=5", true), 5);
+        assert_eq!(since(&headers(&[("last-event-id", "0/1:1")]), "", true), uuid::Uuid::nil().to_string());
+        assert_eq!(since(&back, "", false), Value::Null, "nothing is kept");
+        assert_eq!(since(&back, "since=5", false), 5);
+    }
+
     #[test]
     fn what_has_no_meaning_is_refused() {
         let none = HeaderMap::new();
@@ -200,7 +242,7 @@ mod tests {
             let refused = entry(&none, query).unwrap_err();
             assert!(refused.starts_with(told), "{query}: {refused}");
         }
-        let refused = broadcasts("a".into(), "private=maybe").unwrap_err();
+        let refused = broadcasts("a".into(), &none, "private=maybe", false).unwrap_err();
         assert_eq!(refused, Unusable::Wrong("private", "true or false"));
     }
 

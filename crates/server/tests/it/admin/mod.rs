@@ -29,7 +29,7 @@ impl Admin {
         Self::start_with(ServerOptions::default()).await
     }
 
-    async fn start_with(options: ServerOptions) -> Result<Self> {
+    pub(crate) async fn start_with(options: ServerOptions) -> Result<Self> {
         Self::on(Arc::new(TestDb::new().await?), options).await
     }
 

@@ -1,0 +1,216 @@
+//! `GET /api/broadcast/:topic/history`: what was said on a topic (resume 4).
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Path, Request},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use realtime_channels::{
+    history::{Asked, Missed, look},
+    tenant_runtime::TenantRuntime,
+    token::Token,
+};
+use realtime_hub::{HistoryBounds, MessageId, Shown, Since, id_text};
+use realtime_postgres::AuthorizeRequest;
+use serde_json::json;
+
+use super::{room, single};
+use crate::{
+    answers::{json as answer, message},
+    http::shapes::HistoryAnswers,
+    transport::policy_headers,
+};
+
+/// The header that tells whether nothing is missing: `whole` or `gap`.
+const COMPLETENESS: &str = "x-history";
+
+/// Bytes of an answer. What does not fit is missing: the oldest.
+const MOST_BYTES: usize = 8_000_000;
+
+/// Answers with what was said on a topic.
+#[utoipa::path(
+    get, path = "/api/broadcast/{topic}/history", operation_id = "broadcast_history", tag = "Broadcast",
+    summary = "What was said on a topic", security(("tenant" = []), ("apikey" = [])),
+    params(
+        ("topic" = String, Path, description = "Name of the channel, without `realtime:` before it"),
+        ("since" = Option<String>, Query, description = "From when on, in milliseconds of Unix time; or the id of the last message that is known"),
+        ("limit" = Option<u32>, Query, description = "How many messages at most: the newest"),
+        ("private" = Option<bool>, Query, description = "Whether it is the private channel of that name"),
+    ),
+    responses(HistoryAnswers)
+)]
+pub async fn history(
+    Extension(runtime): Extension<Arc<TenantRuntime>>,
+    Extension(token): Extension<Arc<Token>>,
+    Path(topic): Path<String>,
+    request: Request,
+) -> Response {
+    let tenant = runtime.tenant();
+    if tenant.suspend {
+        return message(StatusCode::FORBIDDEN, "Tenant is suspended");
+    }
+    let Some(bounds) = runtime.history() else {
+        return message(StatusCode::NOT_FOUND, "No history is kept");
+    };
+    let query = request.uri().query().unwrap_or_default();
+    let (asked, private) = match asked(query, bounds) {
+        Ok(asked) => asked,
+        Err(field) => {
+            let errors = json!({ "errors": { field: ["is invalid"] } });
+            return answer(StatusCode::UNPROCESSABLE_ENTITY, &errors);
+        }
+    };
+    if private {
+        if let Err((status, text)) = may_read(&runtime, &token, &topic, request.headers()).await {
+            return message(status, text);
+        }
+    } else if tenant.private_only {
+        return message(StatusCode::FORBIDDEN, "This project only allows private channels");
+    }
+    let room = room(&runtime, &topic, private);
+    // What is found elsewhere is kept here too, so it is looked for first.
+    let found = match look(&runtime, &room, asked).await {
+        Ok(found) => found,
+        Err(error) => {
+            let (tenant, code) = (&**runtime.name(), error.code());
+            tracing::warn!(tenant, code, error = ?error, "cannot read stored messages");
+            return message(StatusCode::SERVICE_UNAVAILABLE, "Realtime was unable to read stored messages");
+        }
+    };
+    let recalled = runtime.hub().recall(&room, asked.since).unwrap_or_default();
+    let missed = Missed::of(recalled, found, asked);
+    let (body, fits) = body(missed.shown().collect());
+    let completeness = if missed.is_whole() && fits { "whole" } else { "gap" };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(COMPLETENESS)),
+        (HeaderName::from_static(COMPLETENESS), HeaderValue::from_static(completeness)),
+    ];
+    (headers, body).into_response()
+}
+
+/// What is asked for, and whether of the private channel.
+///
+/// # Errors
+/// The parameter that cannot be used.
+fn asked(query: &str, bounds: HistoryBounds) -> Result<(Asked, bool), &'static str> {
+    let private = single::private(query).ok_or("private")?;
+    let (mut since, mut limit) = (Since::Beginning, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
+        match &*name {
+            "since" => {
+                let time = value.parse().ok().filter(|time: &i64| *time >= 0).map(Since::Time);
+                let id = || uuid::Uuid::try_parse(&value).ok().map(|id| Since::Message(id.as_u128()));
+                since = time.or_else(id).ok_or("since")?;
+            }
+            "limit" => limit = Some(value.parse().map_err(|_| "limit")?),
+            _ => {}
+        }
+    }
+    Ok((Asked::new(since, limit, bounds), private))
+}
+
+/// Asks the policies whether the sender of a token may read a private topic, as for a join.
+async fn may_read(
+    runtime: &TenantRuntime,
+    token: &Token,
+    topic: &str,
+    headers: &HeaderMap,
+) -> Result<(), (StatusCode, &'static str)> {
+    let request = AuthorizeRequest {
+        role: Arc::clone(&token.role),
+        claims: Arc::clone(&token.claims),
+        topic: topic.into(),
+        headers: policy_headers::of_request(headers),
+        presence: false,
+    };
+    let verdict = runtime.ask(|database| {
+        let request = request.clone();
+        async move { database.authorize_read(&request).await }
+    });
+    match verdict.await {
+        Ok(verdict) if verdict.broadcast => Ok(()),
+        Ok(_) => Err((StatusCode::FORBIDDEN, "Unauthorized")),
+        Err(error) => {
+            let (tenant, code) = (&**runtime.name(), error.code());
+            tracing::warn!(tenant, code, %error, "policies could not be evaluated");
+            let (status, text) = error.http();
+            Err((StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text))
+        }
+    }
+}
+
+/// The messages as a JSON array, and whether all of them are in it.
+fn body(messages: Vec<(MessageId, Shown)>) -> (Vec<u8>, bool) {
+    let texts: Vec<Vec<u8>> = messages.into_iter().map(|(id, shown)| text(id, shown)).collect();
+    let mut size = 2;
+    let newest = texts.iter().rev().take_while(|text| {
+        size += text.len() + 1;
+        size <= MOST_BYTES
+    });
+    let left_out = texts.len() - newest.count();
+    let mut body = vec![b'['];
+    for (n, text) in texts.iter().skip(left_out).enumerate() {
+        if n > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(text);
+    }
+    body.push(b']');
+    (body, left_out == 0)
+}
+
+/// A message as JSON text. Bytes are in base64.
+fn text(id: MessageId, shown: Shown) -> Vec<u8> {
+    match shown {
+        Shown::Json(text) => text,
+        Shown::Binary(event, bytes) => json!({
+            "type": "broadcast", "event": event, "binary": STANDARD.encode(bytes),
+            "meta": {"id": id_text(id), "replayed": true},
+        })
+        .to_string()
+        .into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: HistoryBounds = HistoryBounds { age_ms: 1, messages: 100, bytes: 1 };
+
+    #[test]
+    fn parameters() {
+        let read =
+            |query: &str| asked(query, BOUNDS).map(|(asked, private)| (asked.since, asked.limit, private));
+        assert_eq!(read("apikey=k"), Ok((Since::Beginning, 100, false)));
+        assert_eq!(read("since=5&limit=2&private=true"), Ok((Since::Time(5), 2, true)));
+        assert_eq!(read("since=&limit=900"), Ok((Since::Beginning, 100, false)));
+        let id = "since=00000000-0000-0000-0000-000000000009";
+        assert_eq!(read(id), Ok((Since::Message(9), 100, false)));
+        for (query, field) in
+            [("since=x", "since"), ("since=-1", "since"), ("limit=x", "limit"), ("private=maybe", "private")]
+        {
+            assert_eq!(read(query), Err(field), "{query}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_arrays_of_bounded_size() {
+        let json = |text: &str| (1, Shown::Json(text.as_bytes().to_vec()));
+        assert_eq!(body(Vec::new()), (b"[]".to_vec(), true));
+        assert_eq!(body(vec![json("{}"), json("{}")]), (b"[{},{}]".to_vec(), true));
+        let (text, _) = body(vec![(1, Shown::Binary("e".into(), vec![0, 255].into()))]);
+        let expected = json!([{"type": "broadcast", "event": "e", "binary": "AP8=",
+            "meta": {"id": "00000000-0000-0000-0000-000000000001", "replayed": true}}]);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).unwrap(), expected);
+        let large = || json(&format!("\"{}\"", "x".repeat(5_000_000)));
+        let (text, fits) = body(vec![large(), json("1"), large()]);
+        assert_eq!((text.len(), fits), (5_000_002 + 4, false), "the newest two");
+    }
+}

@@ -26,6 +26,8 @@ pub(crate) enum Point {
     PolicyTableChanged,
     /// `live_looked`: live results are about to be told of a transaction.
     LiveLooked,
+    /// `past_read`: the log of before the start is about to be read.
+    PastRead,
 }
 
 #[cfg(not(debug_assertions))]
@@ -58,7 +60,7 @@ mod active {
     const LOOK: Duration = Duration::from_millis(5);
 
     impl Point {
-        const ALL: [Self; 7] = [
+        const ALL: [Self; 8] = [
             Self::SlotMade,
             Self::RelationAsked,
             Self::VerdictAsked,
@@ -66,6 +68,7 @@ mod active {
             Self::SubscribeHandedOver,
             Self::PolicyTableChanged,
             Self::LiveLooked,
+            Self::PastRead,
         ];
 
         const fn name(self) -> &'static str {
@@ -77,6 +80,7 @@ mod active {
                 Self::SubscribeHandedOver => "subscribe_handed_over",
                 Self::PolicyTableChanged => "policy_table_changed",
                 Self::LiveLooked => "live_looked",
+                Self::PastRead => "past_read",
             }
         }
     }

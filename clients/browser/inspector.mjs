@@ -230,6 +230,52 @@ const live = async (page, joins) => {
   await eventually('none', () => text(page, '#live-empty-text'), 'No rows')
 }
 
+// Going on where it was: what was missed comes, by both transports, as events and as live rows.
+const resume = async (page) => {
+  const open = (transport, more = {}) => page.goto(`${url}/?${new URLSearchParams({ host: url, token, enable_db_changes: 'true', table: 'todos', ...(transport === 'sse' && { transport }), ...more })}`)
+  const tasks = () => page.$$eval('#log .row', (rows) => rows
+    .filter((row) => row.querySelector('.badge').textContent === 'postgres')
+    .map((row) => JSON.parse(row.querySelector('.summary').textContent).task).reverse())
+  const isTold = (message) => page.$$eval('#log .row .summary', (all, message) => all.some((summary) => summary.textContent === message), message)
+  for (const [transport, place] of [['websocket', /^\d{4}-\d\d-\d\dT.*Z$/], ['sse', /^[0-9A-F]+\/[0-9A-F]+:1$/]]) {
+    await open(transport)
+    assert.equal(await page.isChecked(`input[value=${transport}]`), true)
+    await connect(page, `connected by ${transport}`)
+    await eventually('rows are confirmed', () => text(page, '#fact-table'), 'public.todos')
+    assert.equal(await isVisible(page, '#resume'), false, 'there is nothing to go on from')
+    await ask({ sql: "insert into todos (task) values ('seen')" })
+    await eventually('its place', () => text(page, '#fact-place'), place)
+    assert.ok((await text(page, '#fact-place')).endsWith(await text(page, '#log .row:has-text("INSERT") .place')))
+    await page.click('#send')
+    await eventually('the broadcast comes back', () => events(page, 'broadcast'), ['test'])
+    await checkAccessibility(page, `a place by ${transport}`)
+    await page.click('#disconnect')
+    await ask({ sql: "insert into todos (task) values ('missed')" })
+    await page.click('#resume')
+    await eventually('it goes on', () => text(page, '#status'), `Connected to ${url}`)
+    await eventually('it has caught up', () => isTold('Caught up'), true)
+    // A time says less than a position: the change of that time comes again.
+    assert.deepEqual(await tasks(), transport === 'sse' ? ['seen', 'missed'] : ['seen', 'seen', 'missed'])
+    await ask({ sql: "insert into todos (task) values ('live')" })
+    await eventually('what is new', async () => (await tasks()).at(-1), 'live')
+
+    await ask({ sql: "truncate todos restart identity; insert into todos (task) values ('a'), ('b'), ('c')" })
+    await open(transport, { live: 'true', order: 'id' })
+    await connect(page)
+    await eventually('the rows', () => cells(page), ['|1|a|false', '|2|b|false', '|3|c|false'])
+    await page.click('#disconnect')
+    await ask({ sql: "update todos set done = true where id = 1; delete from todos where id = 2; insert into todos (task) values ('d')" })
+    await page.click('#resume')
+    await eventually('the rows of now', () => cells(page), ['|1|a|true', '|3|c|false', '|4|d|false'])
+    await ask({ sql: 'truncate todos restart identity' })
+    await eventually('none', () => text(page, '#live-empty-text'), 'No rows')
+  }
+  await page.setViewportSize({ width: 400, height: 780 })
+  await checkNoSidewaysScrolling(page, 'the place on a telephone')
+  await checkAccessibility(page, 'the place on a telephone')
+  await page.setViewportSize({ width: 1280, height: 800 })
+}
+
 // Broadcasts, and who is here.
 const channel = async (context, page) => {
   await page.goto(`${url}/?${new URLSearchParams({ host: url, token, enable_presence: 'true' })}`)
@@ -413,7 +459,7 @@ await run(async (browser) => {
       if (typeof payload === 'string' && payload.includes('phx_join')) joins.push(JSON.parse(payload)[4])
     })
   })
-  for (const part of [form, (page) => user(page, joins), (page) => rows(page, joins), (page) => live(page, joins), (page) => channel(context, page), log, failures]) await part(page)
+  for (const part of [form, (page) => user(page, joins), (page) => rows(page, joins), (page) => live(page, joins), resume, (page) => channel(context, page), log, failures]) await part(page)
   await context.close()
   await looks(browser)
 })

@@ -315,6 +315,7 @@ impl ChangeSink for Routes {
             Notice::Gap { code, text } => SystemMessage::gap(Extension::PostgresChanges, code, text),
             Notice::Warning { code, text } => SystemMessage::warning(Extension::PostgresChanges, code, text),
             Notice::Complete { id, rows } => SystemMessage::complete(id, rows),
+            Notice::BeginAnew { id } => SystemMessage::begin_anew(id),
             Notice::CaughtUp => SystemMessage::caught_up(),
             Notice::Dropped(count) => {
                 let limit = self.meters.db_events().limit();

@@ -4,13 +4,19 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
 
-use crate::{Digest, Secret};
+use crate::{Digest, Secret, trail::Trail};
 
 /// Bytes of a key that stand beside its digest. Longer keys stand together elsewhere.
 const INLINE: usize = 19;
 
 /// In the head of an entry: its key stands elsewhere.
 const ELSEWHERE: u8 = 0x7f;
+
+/// In place of the digest of a row that a client does not have: its next image is new to it.
+const GONE: Digest = [0; 16];
+
+/// In place of the digest of a row of which it is not known what a client has: its next image is another one.
+const OTHER: Digest = [0xff; 16];
 
 /// In the head of an entry: with which of two readings it was last seen.
 const TURN: u8 = 0x80;
@@ -63,6 +69,10 @@ pub struct Keeper {
     turn: u8,
     /// While a reading may be undone: what it has changed.
     undo: Option<Vec<Before>>,
+    /// What has changed of late, for clients that come back.
+    trail: Option<Box<Trail>>,
+    /// The time that is told with what changes now, in milliseconds.
+    time: i64,
 }
 
 impl Keeper {
@@ -77,6 +87,61 @@ impl Keeper {
             unused: 0,
             turn: 0,
             undo: None,
+            trail: None,
+            time: i64::MIN,
+        }
+    }
+
+    /// What changes from now on is told with this time, in milliseconds.
+    pub const fn tells_at(&mut self, time: i64) {
+        self.time = time;
+    }
+
+    /// From now on clients that have all rows and got this keeper's time with the last one may come back.
+    pub fn remember(&mut self) {
+        let time = self.time;
+        match &mut self.trail {
+            Some(trail) => trail.date(time),
+            None => self.trail = Some(Box::new(Trail::begin(time))),
+        }
+    }
+
+    /// What clients have had is not known any more.
+    pub fn forget(&mut self) {
+        self.trail = None;
+    }
+
+    /// What a client has that names the last time that it has got with a row of this result, in milliseconds: the rows of
+    /// which that is not sure differ from all that comes. `None`: it is not known what it has.
+    #[must_use]
+    pub fn of_client(&self, time: i64) -> Option<Self> {
+        let touched = self.trail.as_ref()?.since(time)?;
+        let mut own = Self {
+            secret: self.secret,
+            entries: self.entries.clone(),
+            places: self.places.clone(),
+            long: self.long.clone(),
+            unused: self.unused,
+            turn: self.turn,
+            undo: None,
+            trail: None,
+            time,
+        };
+        // The earliest counts: what the client had at that time.
+        for (key, had) in touched.rev() {
+            let digest = if had { OTHER } else { GONE };
+            match own.find(key).and_then(|at| own.entries.get_mut(at)) {
+                Some(entry) => entry.digest = digest,
+                None => own.insert(key, digest, own.turn),
+            }
+        }
+        Some(own)
+    }
+
+    fn touch(&mut self, key: &[u8], had: bool) {
+        let (time, rows) = (self.time, self.entries.len());
+        if let Some(trail) = &mut self.trail {
+            trail.touch(time, key, had, rows);
         }
     }
 
@@ -99,6 +164,7 @@ impl Keeper {
             + self.entries.capacity() * size_of::<Entry>()
             + self.places.allocation_size()
             + self.long.capacity()
+            + self.trail.as_ref().map_or(0, |trail| trail.bytes())
     }
 
     /// Whether they have a row under this key.
@@ -114,10 +180,12 @@ impl Keeper {
             Some(entry) if entry.digest == digest => Seen::Same,
             Some(entry) => {
                 entry.digest = digest;
+                self.touch(key, true);
                 Seen::Changed
             }
             None => {
                 self.insert(key, digest, turn);
+                self.touch(key, false);
                 Seen::New
             }
         }
@@ -128,6 +196,7 @@ impl Keeper {
         match self.find(key) {
             Some(at) => {
                 self.take(at);
+                self.touch(key, true);
                 true
             }
             None => false,
@@ -146,6 +215,7 @@ impl Keeper {
         let Some(entry) = self.find(key).and_then(|at| self.entries.get_mut(at)) else {
             self.insert(key, digest, turn);
             self.note(key, None);
+            self.touch(key, false);
             return Seen::New;
         };
         if entry.head & TURN == turn {
@@ -157,7 +227,8 @@ impl Keeper {
             return Seen::Same;
         }
         self.note(key, Some(before));
-        Seen::Changed
+        self.touch(key, before != GONE);
+        if before == GONE { Seen::New } else { Seen::Changed }
     }
 
     fn note(&mut self, key: &[u8], digest: Option<Digest>) {
@@ -185,7 +256,9 @@ impl Keeper {
             if entry.head & TURN == self.turn {
                 at += 1;
             } else {
+                let key: Box<[u8]> = self.key_of(entry).into();
                 self.take(at);
+                self.touch(&key, true);
             }
         }
         self.shrink();

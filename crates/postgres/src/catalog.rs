@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use deadpool_postgres::ClientWrapper as Client;
-use realtime_changes::{Column, Comparison, Operators, RoleAccess, Table};
+use realtime_changes::{Column, Comparison, Operators, Place, RoleAccess, Table};
 use realtime_pgoutput::{
     Lsn, Oid, TypeInfo, TypeKind, TypeRegistry,
     message::{ReplicaIdentity, UnixMicros},
@@ -91,26 +91,42 @@ pub(crate) async fn gone(client: &Client, oids: &[Oid]) -> Result<(Vec<Oid>, Lsn
     Ok((row.try_get(1)?, Lsn(position.unsigned_abs())))
 }
 
-/// Where the log ends, and what time it is.
-pub(crate) async fn present(client: &Client) -> Result<(Lsn, UnixMicros), Error> {
-    const SQL: &str = "select pg_catalog.pg_wal_lsn_diff(
-                case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
-                    else pg_catalog.pg_current_wal_insert_lsn() end, '0/0')::int8,
-            (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8";
-    let rows = rows(client, SQL, &[]).await?;
-    let Some(row) = rows.first() else { return Ok((Lsn(0), UnixMicros(i64::MIN))) };
-    let position: i64 = row.try_get(0)?;
-    Ok((Lsn(position.unsigned_abs()), UnixMicros(row.try_get(1)?)))
+/// Where a database is: what a client names beyond that is of another history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Present {
+    /// Up to where the log is written.
+    log: Lsn,
+    /// Up to where it can be read.
+    pub(crate) end: Lsn,
+    /// The time there.
+    pub(crate) clock: UnixMicros,
 }
 
-/// Up to where the log can be read now.
-pub(crate) async fn log_end(client: &Client) -> Result<Lsn, Error> {
-    const SQL: &str = "select pg_catalog.pg_wal_lsn_diff(
-            case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
-                else pg_catalog.pg_current_wal_flush_lsn() end, '0/0')::int8";
+impl Present {
+    /// Whether a place is of the past.
+    pub(crate) fn has_passed(&self, place: Place) -> bool {
+        match place {
+            Place::After(position) => position.commit <= self.log,
+            Place::From(time) => time <= self.clock,
+        }
+    }
+}
+
+/// Asks for it.
+pub(crate) async fn present(client: &Client) -> Result<Present, Error> {
+    const SQL: &str = "select pg_catalog.pg_wal_lsn_diff(coalesce(replayed, written), '0/0')::int8,
+            pg_catalog.pg_wal_lsn_diff(coalesce(replayed, flushed), '0/0')::int8, clock
+        from (select
+            case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() end as replayed,
+            case when not pg_catalog.pg_is_in_recovery() then pg_catalog.pg_current_wal_insert_lsn() end as written,
+            case when not pg_catalog.pg_is_in_recovery() then pg_catalog.pg_current_wal_flush_lsn() end as flushed,
+            (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8 as clock) place";
+    let nowhere = Present { log: Lsn(0), end: Lsn(0), clock: UnixMicros(i64::MIN) };
     let rows = rows(client, SQL, &[]).await?;
-    let end: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose()?.flatten();
-    Ok(Lsn(end.unwrap_or_default().unsigned_abs()))
+    let Some(row) = rows.first() else { return Ok(nowhere) };
+    let position = |column: usize| Ok::<_, Error>(row.try_get::<_, Option<i64>>(column)?.unwrap_or_default());
+    let (log, end) = (position(0)?.unsigned_abs(), position(1)?.unsigned_abs());
+    Ok(Present { log: Lsn(log), end: Lsn(end), clock: UnixMicros(row.try_get(2)?) })
 }
 
 /// A table: schema, name, row-level security, replica identity, key, whether it stands alone, whether it is a root.

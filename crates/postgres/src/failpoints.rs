@@ -28,6 +28,8 @@ pub(crate) enum Point {
     PolicyTableChanged,
     /// `live_looked`: live results are about to be told of a transaction.
     LiveLooked,
+    /// `past_read`: the log of before the start is about to be read.
+    PastRead,
 }
 
 #[cfg(not(debug_assertions))]
@@ -69,6 +71,7 @@ mod active {
             Self::SubscribeHandedOver,
             Self::PolicyTableChanged,
             Self::LiveLooked,
+            Self::PastRead,
         ];
 
         const fn name(self) -> &'static str {
@@ -81,6 +84,7 @@ mod active {
                 Self::SubscribeHandedOver => "subscribe_handed_over",
                 Self::PolicyTableChanged => "policy_table_changed",
                 Self::LiveLooked => "live_looked",
+                Self::PastRead => "past_read",
             }
         }
     }

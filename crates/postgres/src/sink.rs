@@ -93,6 +93,11 @@ pub enum Notice {
         /// How many rows there are.
         rows: usize,
     },
+    /// The live binding with this id said where it was, but it is not known what it has: all rows come (resume 2).
+    BeginAnew {
+        /// Its id.
+        id: u32,
+    },
     /// It has got all that it had missed: what comes now is live (resume 2).
     CaughtUp,
 }

@@ -56,8 +56,10 @@ pub struct SystemMessage {
     message: Cow<'static, str>,
     /// How many things it speaks of: only of [`dropped`](Self::dropped).
     count: Option<u64>,
-    /// Of which subscription, and how many rows it has: only of [`complete`](Self::complete).
-    rows: Option<(u32, usize)>,
+    /// Of which subscription: only of [`complete`](Self::complete) and [`begin_anew`](Self::begin_anew).
+    binding: Option<u32>,
+    /// How many rows it has: only of [`complete`](Self::complete).
+    rows: Option<usize>,
     /// Whether the payload names the channel.
     channel: bool,
 }
@@ -71,6 +73,7 @@ impl SystemMessage {
             status: Status::Ok,
             code: None,
             count: None,
+            binding: None,
             rows: None,
             message: Cow::Borrowed("Subscribed to PostgreSQL"),
             channel: true,
@@ -85,6 +88,7 @@ impl SystemMessage {
             status: Status::Ok,
             code: None,
             count: None,
+            binding: None,
             rows: None,
             message: Cow::Borrowed("Caught up"),
             channel: true,
@@ -99,6 +103,7 @@ impl SystemMessage {
             status: Status::Ok,
             code: None,
             count: None,
+            binding: None,
             rows: None,
             message: Cow::Borrowed("Replication connection established"),
             channel: true,
@@ -113,6 +118,7 @@ impl SystemMessage {
             status: Status::Ok,
             code: None,
             count: None,
+            binding: None,
             rows: None,
             message: Cow::Borrowed("Server requested disconnect"),
             channel: false,
@@ -175,7 +181,14 @@ impl SystemMessage {
     #[must_use]
     pub fn complete(id: u32, rows: usize) -> Self {
         let done = Self::new(Extension::PostgresChanges, Status::Ok, None, "Live rows are complete");
-        Self { rows: Some((id, rows)), ..done }
+        Self { binding: Some(id), rows: Some(rows), ..done }
+    }
+
+    /// A live binding said where it was, but it is not known what it has: all rows of its result come (resume 2).
+    #[must_use]
+    pub fn begin_anew(id: u32) -> Self {
+        let anew = Self::new(Extension::PostgresChanges, Status::Ok, None, "Live rows begin anew");
+        Self { binding: Some(id), ..anew }
     }
 
     fn new(
@@ -184,7 +197,16 @@ impl SystemMessage {
         code: Option<&'static str>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { extension, status, code, message: message.into(), count: None, rows: None, channel: true }
+        Self {
+            extension,
+            status,
+            code,
+            message: message.into(),
+            count: None,
+            binding: None,
+            rows: None,
+            channel: true,
+        }
     }
 
     /// The name that it has as a server-sent event (resume 5).
@@ -194,6 +216,7 @@ impl SystemMessage {
             Status::Warning => "warning",
             Status::Error => "error",
             Status::Ok if self.rows.is_some() => "complete",
+            Status::Ok if self.binding.is_some() => "anew",
             Status::Ok if *self == Self::caught_up() => "caught_up",
             Status::Ok if *self == Self::subscribed() => "subscribed",
             Status::Ok => "system",
@@ -215,9 +238,12 @@ impl SystemMessage {
         if let Some(count) = self.count {
             out.extend_from_slice(format!(",\"count\":{count}").as_bytes());
         }
-        if let Some((id, rows)) = self.rows {
+        if let Some(id) = self.binding {
             // Not `ids`: clients in JavaScript take every message with this key for a row change, and fail without `data`.
-            out.extend_from_slice(format!(",\"bindings\":[{id}],\"rows\":{rows}").as_bytes());
+            out.extend_from_slice(format!(",\"bindings\":[{id}]").as_bytes());
+        }
+        if let Some(rows) = self.rows {
+            out.extend_from_slice(format!(",\"rows\":{rows}").as_bytes());
         }
         if self.channel {
             out.extend_from_slice(b",\"channel\":");

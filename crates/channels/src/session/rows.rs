@@ -224,6 +224,7 @@ impl Rows {
         }
         let is_first = !mem::replace(&mut self.answered, true);
         let Err(refusal) = result else {
+            self.goes_on();
             return Some(Answered { is_judged: true, told: SystemMessage::subscribed(), refused: None });
         };
         let is_judged = match &refusal {
@@ -249,6 +250,14 @@ impl Rows {
             SystemMessage::warning(Extension::PostgresChanges, code, text)
         };
         Some(Answered { is_judged, told, refused: Some(Refused { code, tables, reason }) })
+    }
+
+    /// The places that the client named have been used: whenever this is asked for again, what came since has been
+    /// delivered already.
+    fn goes_on(&mut self) {
+        for (_, spec) in self.subscriptions.iter_mut().filter(|(_, spec)| spec.since.is_some()) {
+            *spec = Arc::new(SubscriptionSpec { since: None, ..(**spec).clone() });
+        }
     }
 
     /// The first tables that are watched, for logs.

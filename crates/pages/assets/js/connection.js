@@ -3,13 +3,8 @@ import { RealtimeClient } from '../vendor/realtime-js.js'
 import * as describe from './describe.js'
 import { explain } from './explain.js'
 import { changesRequest } from './form.js'
+import { heed } from './notices.js'
 import { redact } from './redact.js'
-
-// What the server says when all live rows were sent.
-const COMPLETE = 'Live rows are complete'
-
-// Codes of warnings after which no live rows come.
-const NO_ROWS = ['LiveResultTooLarge', 'LiveKeyNotUnique', 'RealtimeDisabledForConfiguration']
 
 const reasonOf = ({ code, reason }) => [reason, code && `code ${code}`].filter(Boolean).join(', ') || 'connection lost'
 
@@ -26,11 +21,17 @@ export class Connection {
   #joined = false
   #explaining = false
   #lastError = null
+  // What is asked for of row changes. The client reads it anew at each join.
+  #request
+  // The place of the last change, if there is one.
+  place = null
 
-  // `hooks`: `state(name, text)`, `entry(entry)`, `rtt(ms)`, `online(count)`, `table(name)`,
-  // `live(what, change)`.
-  constructor(form, jwt, hooks) {
+  // `hooks`: `state(name, text)`, `entry(entry)`, `rtt(ms)`, `online(count)`, `table(name)`, `place(text)`,
+  // `live(what, change)`. `since`: the place from which row changes go on.
+  constructor(form, jwt, hooks, since) {
     this.#form = form
+    this.#request = { ...changesRequest(form), ...(since && { since }) }
+    this.place = since
     this.#secrets = [form.token, jwt].filter(Boolean)
     this.#hooks = hooks
     const token = jwt || form.token
@@ -55,7 +56,7 @@ export class Connection {
     channel.on('broadcast', { event: '*' }, (message) => this.#add(describe.broadcast, message))
     channel.on('system', {}, (message) => this.#system(message))
     if (this.#form.changes) {
-      channel.on('postgres_changes', changesRequest(this.#form), (message) => this.#change(message))
+      channel.on('postgres_changes', this.#request, (message) => this.#change(message))
     }
     if (this.#form.presence) {
       const online = () => Object.values(channel.presenceState()).flat().length
@@ -74,6 +75,8 @@ export class Connection {
   // Live rows are a table; events go to the log.
   #change(message) {
     if (this.#over) return
+    this.place = message.commit_timestamp
+    this.#hooks.place(this.place)
     if (this.#form.live && !message.errors) this.#hooks.live('change', { ...message, new: redact(message.new, this.#secrets), old: redact(message.old, this.#secrets) })
     else this.#add(describe.change, message)
   }
@@ -128,7 +131,9 @@ export class Connection {
     if (status === 'SUBSCRIBED') {
       this.#joined = true
       this.#lastError = null
-      this.#hooks.live('joined')
+      this.#hooks.live(this.#request.since ? 'resumed' : 'joined')
+      // A place counts once: a later join has all rows again.
+      delete this.#request.since
       this.#add(describe.status, 'joined', { channel: this.#form.channel })
       this.#hooks.state('connected', `Connected to ${this.#form.host}`)
       this.#client.sendHeartbeat()
@@ -151,17 +156,8 @@ export class Connection {
   #system(message) {
     if (this.#over) return
     this.#add(describe.system, message)
-    const { schema, table } = this.#form
     if (message.status === 'error') this.#lastError = String(message.message)
-    if (message.extension !== 'postgres_changes') return
-    if (message.status === 'ok' && message.message === COMPLETE) this.#hooks.live('complete')
-    if (message.status === 'ok') {
-      this.#hooks.table(`${schema}.${table}`)
-      if (this.#joined) this.#hooks.state('connected', `Connected to ${this.#form.host}`)
-    } else if (message.status !== 'warning' || NO_ROWS.includes(message.code)) {
-      this.#hooks.table(null)
-      this.#hooks.state('failed', String(message.message))
-    }
+    if (message.extension === 'postgres_changes') heed(message, this.#form, this.#hooks, this.#joined)
   }
 
   async #track() {

@@ -11,22 +11,24 @@ export const summarize = (payload) => {
 }
 
 // `brief` is what of the payload the one line shows: all, unless it is told.
-const entry = (group, category, time, label, payload, secrets, { latency = null, brief = (shown) => shown } = {}) => {
+const entry = (group, category, time, label, payload, secrets, { latency = null, place = null, brief = (shown) => shown } = {}) => {
   const shown = redact(payload, secrets)
-  return { group, category, time, label: redact(label, secrets), summary: summarize(brief(shown)), payload: shown ?? null, latency }
+  return { group, category, time, label: redact(label, secrets), summary: summarize(brief(shown)), payload: shown ?? null, latency, place }
 }
 
 export const broadcast = (message, time, secrets) =>
   entry('channel', 'broadcast', time, message.event ?? 'broadcast', message.payload, secrets)
 
-// A row change; the latency is from its commit to now, by two clocks.
+// A row change; the latency is from its commit to now, by two clocks. Its place is its position in the log, where the
+// transport tells it, or else the time of its commit.
 export const change = (message, time, secrets) => {
   const committed = Date.parse(message.commit_timestamp)
-  const { eventType, schema, table, errors } = message
-  const payload = { new: message.new, old: message.old, commit_timestamp: message.commit_timestamp, ...(errors && { errors }) }
+  const { eventType, schema, table, errors, position } = message
+  const payload = { new: message.new, old: message.old, commit_timestamp: message.commit_timestamp, ...(position && { position }), ...(errors && { errors }) }
+  const place = position || message.commit_timestamp
   const latency = Number.isNaN(committed) ? null : time - committed
   const brief = (shown) => (errors ? shown.errors : eventType === 'DELETE' ? shown.old : shown.new)
-  return entry('channel', 'postgres', time, `${eventType} ${schema}.${table}`, payload, secrets, { latency, brief })
+  return entry('channel', 'postgres', time, `${eventType} ${schema}.${table}`, payload, secrets, { latency, place, brief })
 }
 
 export const system = (message, time, secrets) => {

@@ -16,10 +16,12 @@ export const DEFAULTS = {
   live: false,
   order: '',
   limit: '',
+  transport: 'websocket',
   logLevel: 'error',
 }
 
 export const EVENTS = ['*', 'INSERT', 'UPDATE', 'DELETE']
+export const TRANSPORTS = ['websocket', 'sse']
 export const LOG_LEVELS = ['debug', 'info', 'warning', 'error']
 
 const FLAGS = { presence: 'enable_presence', changes: 'enable_db_changes', private: 'private_channel' }
@@ -103,6 +105,7 @@ export const toQuery = (form) => {
       put('limit', form.limit)
     }
   }
+  put('transport', form.transport, DEFAULTS.transport)
   put('log_level', form.logLevel, DEFAULTS.logLevel)
   return query.toString()
 }
@@ -126,6 +129,7 @@ export const fromQuery = (text) => {
     order: value('order', ''),
     limit: value('limit', ''),
     event: one('event', EVENTS, '*'),
+    transport: one('transport', TRANSPORTS, DEFAULTS.transport),
     logLevel: one('log_level', LOG_LEVELS, DEFAULTS.logLevel),
   }
   for (const [field, name] of Object.entries(FLAGS)) form[field] = value(name, '') === 'true'
@@ -143,8 +147,34 @@ export const changesRequest = (form) => ({
   ...(form.live && { live: true, ...(form.order && { order: form.order }), ...(form.limit && { limit: Number(form.limit) }) }),
 })
 
-// A program that does what the form does, with the official client.
+// What a stream of row changes is asked with; `since`: from where it goes on.
+export const streamQuery = (form, since = null) => {
+  const { event, schema, table, filter = '', select = [], live = false, order = '', limit = '' } = changesRequest(form)
+  const all = { schema, table, event, filter, select: select.join(','), live: String(live), order, limit: String(limit), since: since ?? '' }
+  const meant = Object.entries(all).filter(([, value]) => !['', '*', 'false'].includes(value))
+  return new URLSearchParams(meant).toString()
+}
+
+// A program that does what the form does over HTTP.
+const toStreamCode = (form, isUser) => {
+  const token = isUser ? 'userToken' : JSON.stringify(form.token)
+  const path = form.changes ? 'changes' : `broadcast/${encodeURIComponent(form.channel)}`
+  const query = form.changes ? streamQuery(form) : form.private ? 'private=true' : ''
+  return `${[
+    `const address = new URL(${JSON.stringify(`${form.host}/realtime/v1/sse/${path}?${query}`)})`,
+    `address.searchParams.set('access_token', ${token})`,
+    '',
+    '// It connects again by itself, and goes on where it was.',
+    'const source = new EventSource(address)',
+    `for (const type of ${JSON.stringify(form.changes ? ['INSERT', 'UPDATE', 'DELETE', 'gap'] : ['test'])}) {`,
+    '  source.addEventListener(type, ({ lastEventId, data }) => console.log(type, lastEventId, JSON.parse(data)))',
+    '}',
+  ].join('\n')}\n`
+}
+
+// A program that does what the form does, with the official client or a browser's own.
 export const toCode = (form, isUser = false) => {
+  if (form.transport === 'sse') return toStreamCode(form, isUser)
   const literal = (value) => JSON.stringify(value)
   const lines = ["import { createClient } from '@supabase/supabase-js'", '']
   // Given as a function, the user's token is asked for again after a lost connection, and when it has to be renewed.

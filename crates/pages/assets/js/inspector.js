@@ -9,6 +9,7 @@ import { Categories, Journal, toNdjson } from './journal.js'
 import { LiveView } from './live-view.js'
 import { LogView } from './log-view.js'
 import * as saved from './saved.js'
+import { Stream } from './stream.js'
 import { User } from './user.js'
 import { WhyDialog } from './why-dialog.js'
 
@@ -29,12 +30,16 @@ let select = []
 let connection = null
 // What the connection was made with; to tell when the form differs.
 let connectedWith = null
+// The form that it was made with, and the place of the last change: also when it has ended.
+let followed = null
+let place = null
 
 const readForm = () => ({
   ...Object.fromEntries(TEXTS.map((name) => [name, get(name).value])),
   ...Object.fromEntries(SWITCHES.map((name) => [name, get(name).checked])),
   live: get('live-switch').checked,
   event: fields.namedItem('event').value,
+  transport: fields.namedItem('transport').value,
   filter,
   select,
 })
@@ -44,6 +49,7 @@ const writeForm = (form) => {
   for (const name of SWITCHES) get(name).checked = form[name]
   get('live-switch').checked = form.live
   fields.namedItem('event').value = form.event
+  fields.namedItem('transport').value = form.transport
   filter = form.filter
   select = form.select
 }
@@ -87,6 +93,8 @@ const mirror = () => {
   get('changes-section').hidden = !form.changes
   get('live-fields').hidden = !form.live
   get('event-field').hidden = form.live
+  // Streams go one way: nobody is present by them.
+  get('presence').disabled = form.transport === 'sse'
   const isOwn = form.host === location.origin
   get('this-server').hidden = isOwn
   // This server has no log-in of its own, and its log does not depend on the client.
@@ -145,16 +153,31 @@ const connect = () => {
     return
   }
   saved.remember(form.host, { token: form.token, jwt: user.jwt })
+  follow(form, null)
+}
+
+// Shows the place of the last change, from where the page can go on.
+const setPlace = (text) => {
+  place = text
+  tell(get('fact-place'), text)
+  get('resume').hidden = !text
+}
+
+// Connects with a form. `since`: goes on from there, with the rows that are shown.
+const follow = (form, since) => {
   disconnect()
   connectedWith = snapshot(form)
-  get('changed').hidden = true
+  followed = form
+  setPlace(since)
+  get('changed').hidden = connectedWith === snapshot(validate(readForm()).form)
   const isLive = form.changes && form.live
   get('views').hidden = !isLive
-  if (isLive) live.begin(form.order)
+  if (isLive && !since) live.begin(form.order)
   look(isLive ? 'rows' : 'log')
   // The first news may come before the connection is assigned.
   connection = true
-  connection = new Connection(form, user.jwt, {
+  const Way = form.transport === 'sse' ? Stream : Connection
+  connection = new Way(form, user.jwt, {
     state: setState,
     entry: (entry) => {
       journal.add(entry)
@@ -163,8 +186,9 @@ const connect = () => {
     rtt: (millis) => tell(get('fact-rtt'), millis === null ? '' : `${millis} ms`),
     online: (count) => tell(get('fact-online'), count === null ? '' : `${count} online`),
     table: (name) => tell(get('fact-table'), name),
+    place: setPlace,
     live: (what, change) => isLive && live.hear(what, change),
-  })
+  }, since)
 }
 
 // Shows the rows, or the log.
@@ -221,7 +245,7 @@ const listen = () => {
     mirror()
   })
   get('form').addEventListener('change', (event) => {
-    if (![...TEXTS, ...SWITCHES, 'event', 'live'].includes(event.target.name)) return
+    if (![...TEXTS, ...SWITCHES, 'event', 'transport', 'live'].includes(event.target.name)) return
     const { form, errors } = validate(readForm())
     writeForm(form)
     showErrors(errors)
@@ -236,6 +260,7 @@ const listen = () => {
   const sizes = new ResizeObserver(cue)
   for (const part of [get('form-body'), ...get('form-body').children]) sizes.observe(part)
   get('more-below').addEventListener('click', () => get('form-body').scrollBy({ top: get('form-body').clientHeight * 0.8, behavior: 'smooth' }))
+  get('resume').addEventListener('click', () => follow(followed, place))
   get('view-rows').addEventListener('click', () => look('rows'))
   get('view-log').addEventListener('click', () => look('log'))
   get('disconnect').addEventListener('click', () => {

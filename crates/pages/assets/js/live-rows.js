@@ -49,6 +49,12 @@ export class LiveRows {
     this.isComplete = false
   }
 
+  // The channel is joined where it was: what has changed comes, to the rows that are here.
+  resumed() {
+    this.#coming = null
+    this.isComplete = false
+  }
+
   // The connection is lost: the rows are those of the last time.
   lost() {
     this.#coming = null

@@ -14,6 +14,9 @@ const time = (millis) => {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${String(date.getMilliseconds()).padStart(3, '0')}`
 }
 
+// Of a time the day is left out.
+const shortPlace = (place) => place?.replace(/^\d{4}-\d{2}-\d{2}T/, '') ?? ''
+
 const marked = (element, text, ranges) => {
   element.replaceChildren(...pieces(text, ranges).map((piece) => (piece.hit ? make('mark', { text: piece.text }) : piece.text)))
 }
@@ -116,6 +119,7 @@ export class LogView {
       make('span', { class: 'badge', 'data-category': entry.category, text: entry.category }),
       make('time', { datetime: new Date(entry.time).toISOString(), text: time(entry.time) }),
       event, summary,
+      make('span', { class: 'place', text: shortPlace(entry.place), title: entry.place ? `${entry.place}: its place, for \`since\`` : undefined }),
       make('span', { class: 'latency', text: entry.latency === null ? '' : `${entry.latency} ms`, title: entry.latency === null ? undefined : 'From the commit to here' }))
     const element = make('li', { class: 'row' }, head)
     head.addEventListener('click', () => {

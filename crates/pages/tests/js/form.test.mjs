@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DEFAULTS, changesRequest, fromQuery, normalizeHost, toCode, toQuery, validate } from '../../assets/js/form.js'
+import { DEFAULTS, changesRequest, fromQuery, normalizeHost, streamQuery, toCode, toQuery, validate } from '../../assets/js/form.js'
 
 // http_and_ops 59
 test('hosts become origins', () => {
@@ -27,7 +27,7 @@ test('hosts become origins', () => {
 test('the address has the form and makes it again', () => {
   const form = {
     ...DEFAULTS, host: 'http://localhost:4000', token: 'key', channel: 'a b&c', presence: true, changes: true,
-    private: true, table: 'todos', event: 'UPDATE', filter: 'name=eq."a,b"', select: ['id', 'name'], logLevel: 'info',
+    private: true, table: 'todos', event: 'UPDATE', filter: 'name=eq."a,b"', select: ['id', 'name'], transport: 'sse', logLevel: 'info',
   }
   assert.deepEqual(fromQuery(toQuery(form)), form)
   assert.deepEqual(fromQuery(''), DEFAULTS)
@@ -89,4 +89,13 @@ test('live rows are those of one table', () => {
   assert.deepEqual(validate(form).errors, {})
   assert.deepEqual(Object.keys(validate({ ...form, table: '*', limit: 'all' }).errors).sort(), ['limit', 'table'])
   assert.equal(changesRequest({ ...form, live: false }).live, undefined)
+})
+
+// resume 5
+test('a stream is asked for what a channel is', () => {
+  const form = { ...DEFAULTS, host: 'http://h', token: 't', changes: true, table: 'todos', filter: 'id=gt.1', select: ['id', 'task'], transport: 'sse' }
+  assert.equal(streamQuery(form), 'schema=public&table=todos&filter=id%3Dgt.1&select=id%2Ctask')
+  assert.equal(streamQuery({ ...DEFAULTS, event: 'INSERT' }, '0/1:1'), 'schema=public&event=INSERT&since=0%2F1%3A1')
+  assert.equal(streamQuery({ ...form, filter: '', select: [], live: true, order: 'id', limit: '3' }), 'schema=public&table=todos&live=true&order=id&limit=3')
+  assert.match(toCode(form), /new URL\("http:\/\/h\/realtime\/v1\/sse\/changes\?schema=public&table=todos/)
 })

@@ -41,6 +41,21 @@ test('after a new join only differences are marked', () => {
   assert.equal(rows.rows[0].id, first.id)
 })
 
+// resume 2
+test('who goes on where it was keeps its rows', () => {
+  const rows = new LiveRows()
+  joined(rows, { id: 1, task: 'a' }, { id: 2, task: 'b' })
+  rows.lost()
+  rows.resumed()
+  rows.change(update({ id: 2, task: 'c' }), 0)
+  rows.change(insert({ id: 3, task: 'd' }), 0)
+  rows.change(update({ id: 4, task: 'e' }), 0)
+  rows.change(remove(1), 0)
+  assert.deepEqual([seen(rows), rows.isComplete], [['-1', '~2', '+3', '+4'], false])
+  rows.complete(0)
+  assert.deepEqual([rows.count, rows.isComplete], [3, true])
+})
+
 test('a row that comes back is there once, and nulls have their place', () => {
   const rows = new LiveRows('id.desc')
   rows.change(insert({ id: 1 }), 0)

@@ -51,6 +51,9 @@ test('tokens tell who they are for', () => {
 test('events become readable entries', () => {
   const row = change({ eventType: 'UPDATE', schema: 'public', table: 'todos', commit_timestamp: '1970-01-01T00:00:01Z', new: { id: 1 }, old: { id: 1 }, errors: null }, 1250, [])
   assert.deepEqual([row.label, row.latency, row.category], ['UPDATE public.todos', 250, 'postgres'])
+  assert.deepEqual([row.place, row.payload.position], ['1970-01-01T00:00:01Z', undefined])
+  const streamed = change({ eventType: 'DELETE', schema: 's', table: 't', commit_timestamp: '1970-01-01T00:00:01Z', old: {}, position: '0/1:1' }, 0, [])
+  assert.deepEqual([streamed.place, streamed.payload.position], ['0/1:1', '0/1:1'])
   assert.equal(presence('join', { key: 'k', newPresences: [{ name: 'user_1' }] }, 0, []).label, 'user_1 joined')
   assert.equal(fromLogger('push', 'phoenix heartbeat (null, 3)', {}, 0, []), null)
   assert.equal(fromLogger('receive', 'ok phoenix phx_reply (3)', {}, 0, []), null)

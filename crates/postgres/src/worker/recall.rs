@@ -5,6 +5,7 @@ use tokio::time::{self, Duration, Instant};
 
 use super::{Worker, past};
 use crate::{
+    failpoints::{self, Point},
     replication::{self, Claim, Event, ReplicationError, Walsender},
     session::Session,
 };
@@ -59,6 +60,9 @@ impl Worker {
         let Some(mut walsender) = walsender.filter(|walsender| walsender.start_position() <= until) else {
             return Ok(false);
         };
+        if failpoints::reach(Point::PastRead).await {
+            return Ok(false);
+        }
         self.state.begin_past(walsender.start_position());
         walsender.start().await?;
         let mut decoder = replication::decoder();

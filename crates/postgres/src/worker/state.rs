@@ -164,7 +164,7 @@ impl State {
     ) -> Self {
         let (shared, counts) = (Arc::clone(&sink), Arc::clone(&stats));
         let (publication, settings) = (config.publication.clone(), config.live.clone());
-        let live = Live::new(pool.clone(), publication, shared, counts, settings, heirloom);
+        let live = Live::new(pool.clone(), publication, shared, counts, settings, heirloom, config.journal);
         Self {
             live,
             live_only: FxHashSet::default(),

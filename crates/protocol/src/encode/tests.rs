@@ -164,6 +164,7 @@ fn messages_as_events() {
         system(vsn, &one(), topic, &SystemMessage::subscribed()),
         system(vsn, &one(), topic, &SystemMessage::caught_up()),
         system(vsn, &one(), topic, &SystemMessage::complete(7, 3)),
+        system(vsn, &one(), topic, &SystemMessage::begin_anew(7)),
         system(
             vsn,
             &one(),
@@ -198,6 +199,9 @@ fn messages_as_events() {
 
     event: complete
     data: {"extension":"postgres_changes","status":"ok","message":"Live rows are complete","bindings":[7],"rows":3,"channel":"a"}
+
+    event: anew
+    data: {"extension":"postgres_changes","status":"ok","message":"Live rows begin anew","bindings":[7],"channel":"a"}
 
     event: gap
     data: {"extension":"postgres_changes","status":"gap","message":"t","code":"ChangesNotKept","channel":"a"}

@@ -16,7 +16,7 @@ async fn connect(server: &Server, version: Version, me: &str) -> Result<Socket> 
 }
 
 /// A client of a table that goes on at a place.
-async fn back(server: &Server, me: &str, table: &str, since: &Value) -> Result<Socket> {
+pub async fn back(server: &Server, me: &str, table: &str, since: &Value) -> Result<Socket> {
     let mut socket = connect(server, Version::V2, me).await?;
     let entry = json!({"event": "*", "schema": "public", "table": table, "since": since});
     let (reply, _) = socket.join(TOPIC, json!({"config": {"postgres_changes": [entry]}})).await?;
@@ -28,7 +28,7 @@ async fn back(server: &Server, me: &str, table: &str, since: &Value) -> Result<S
 }
 
 /// The next change.
-async fn change(socket: &mut Socket) -> Result<Value> {
+pub async fn change(socket: &mut Socket) -> Result<Value> {
     Ok(socket.expect(|frame| frame.event == "postgres_changes").await?.payload["data"].clone())
 }
 
@@ -209,7 +209,9 @@ async fn places_that_are_not_kept_are_told() -> Result<()> {
         ensure!(text.starts_with("Error parsing `since` params"), "{text}");
     }
     db.sql("insert into docs values (1, 'ann', 'a')").await?;
-    for since in ["2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z", "0/1:1", "FFFFFFFF/0:1"] {
+    for since in
+        ["2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "0/1:1", "FFFFFFFF/0:1"]
+    {
         let mut socket = back(&server, "ann", "docs", &json!(since)).await?;
         let gap = socket.expect(|frame| frame.payload["status"] == "gap").await?.payload;
         assert_eq!(gap["code"], "ChangesNotKept");

@@ -13,6 +13,7 @@ mod operations;
 mod presence;
 mod private;
 mod rolling;
+mod rolling_since;
 mod rooms;
 mod security;
 mod versions;

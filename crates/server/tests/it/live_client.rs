@@ -14,7 +14,7 @@ pub const TOPIC: &str = "realtime:rows";
 pub type Map = BTreeMap<String, Value>;
 
 /// What one live binding has brought.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Rows {
     /// Its id.
     pub id: u64,
@@ -26,6 +26,12 @@ pub struct Rows {
     pub told: Vec<String>,
     /// Whether all first rows have come, and how many the server says.
     pub complete: Option<u64>,
+    /// The last time that it has got: where it would go on.
+    pub since: Option<String>,
+    /// Whether it has come back and said where it was.
+    pub returned: bool,
+    /// Whether it was told that its rows begin anew.
+    pub is_anew: bool,
 }
 
 impl Rows {
@@ -40,6 +46,7 @@ impl Rows {
             bail!("not as clients require it: {data}");
         }
         let record = if kind == "DELETE" { &data["old_record"] } else { &data["record"] };
+        self.since = data["commit_timestamp"].as_str().map(str::to_owned);
         let key = self.key_of(record);
         self.told.push(format!("{kind} {key}"));
         match kind {
@@ -95,6 +102,28 @@ impl LiveClient {
         Ok(Self { socket, rows, systems: Vec::new(), plain: Vec::new(), others: Vec::new() })
     }
 
+    /// Comes back with bindings that another client had: it keeps its rows, and says for each where it was.
+    pub async fn back(
+        socket: Socket,
+        mut bindings: Value,
+        before: Vec<Rows>,
+        token: Option<&str>,
+    ) -> Result<Self> {
+        for (binding, rows) in bindings.as_array_mut().context("bindings")?.iter_mut().zip(&before) {
+            binding["since"] = json!(rows.since);
+        }
+        let keys: Vec<Vec<&str>> =
+            before.iter().map(|rows| rows.key.iter().map(String::as_str).collect()).collect();
+        let keys: Vec<&[&str]> = keys.iter().map(Vec::as_slice).collect();
+        let mut client = Self::join(socket, bindings, &keys, token).await?;
+        // Who has no place has to forget its rows by itself.
+        for (rows, before) in client.rows.iter_mut().zip(before).filter(|(_, before)| before.since.is_some())
+        {
+            (rows.map, rows.since, rows.returned) = (before.map, before.since, true);
+        }
+        Ok(client)
+    }
+
     /// Joins with one live binding, and waits for its first rows.
     pub async fn one(server: &Server, role: &str, binding: Value, key: &[&str]) -> Result<Self> {
         let socket = server.socket(Version::V2, role).await?;
@@ -120,6 +149,8 @@ impl LiveClient {
                 let ids: Vec<u64> = serde_json::from_value(frame.payload["ids"].clone())?;
                 for rows in self.rows.iter_mut().filter(|rows| ids.contains(&rows.id)) {
                     if rows.key.is_empty() {
+                        let time = frame.payload["data"]["commit_timestamp"].as_str();
+                        rows.since = time.map(str::to_owned);
                         self.plain.push(frame.payload["data"].clone());
                     } else {
                         rows.take(&frame.payload["data"])?;
@@ -131,6 +162,13 @@ impl LiveClient {
                     let ids: Vec<u64> = serde_json::from_value(frame.payload["bindings"].clone())?;
                     for rows in self.rows.iter_mut().filter(|rows| ids.contains(&rows.id)) {
                         rows.complete = frame.payload["rows"].as_u64();
+                    }
+                }
+                if frame.payload["message"] == "Live rows begin anew" {
+                    let ids: Vec<u64> = serde_json::from_value(frame.payload["bindings"].clone())?;
+                    for rows in self.rows.iter_mut().filter(|rows| ids.contains(&rows.id)) {
+                        rows.map.clear();
+                        rows.is_anew = true;
                     }
                 }
                 self.systems.push(frame.payload);

@@ -2,7 +2,11 @@
 //!
 //! Rows, memberships and policies change; the database is killed, and connections to it; nodes are killed; sockets are cut.
 //! Parties have bindings of many kinds. `REALTIME_TEST_SEED` repeats a run, `REALTIME_TEST_COMMITS` sets its length and
-//! `REALTIME_TEST_CLIENTS` how many take part.
+//! `REALTIME_TEST_CLIENTS` how many take part. A run tells what it did; a commit takes about 0.16 seconds. For length:
+//!
+//! ```console
+//! REALTIME_TEST_COMMITS=10000 target/debug/deps/it-HASH --exact --nocapture live_random::maps_are_what_select_shows
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -14,7 +18,7 @@ use tokio::time::{self, Duration};
 
 use crate::{
     BINARY,
-    live_client::{LiveClient, Map},
+    live_client::{LiveClient, Map, Rows},
 };
 
 const PARTIES: usize = 10;
@@ -78,6 +82,7 @@ const BINDINGS: [(&str, &[&str], &str); 9] = [
 
 struct Party {
     name: String,
+    token: String,
     client: LiveClient,
     /// The node that it is connected to.
     node: usize,
@@ -89,12 +94,41 @@ struct World {
     nodes: Vec<Server>,
     nats: Option<Nats>,
     parties: Vec<Party>,
+    away: Vec<Away>,
     rng: StdRng,
     failpoints: &'static str,
     /// How long a client may take to have all that `select` shows.
     patience: Duration,
     /// What has happened.
     log: Vec<String>,
+    counts: Counts,
+}
+
+/// A party whose socket was cut.
+struct Away {
+    name: String,
+    token: String,
+    node: usize,
+    rows: Vec<Rows>,
+}
+
+impl From<Party> for Away {
+    fn from(Party { name, token, client, node }: Party) -> Self {
+        Self { name, token, node, rows: client.rows }
+    }
+}
+
+/// How much has happened.
+#[derive(Debug, Default)]
+struct Counts {
+    commits: usize,
+    /// Kinds of disturbances, each with how often it was.
+    disturbances: BTreeMap<&'static str, usize>,
+    /// Maps that were compared with what `select` shows.
+    comparisons: usize,
+    /// Bindings that came back with a place: to what they had, and those that were told to begin anew.
+    gone_on: usize,
+    begun_anew: usize,
 }
 
 fn token(name: &str, rng: &mut StdRng) -> String {
@@ -112,13 +146,25 @@ impl World {
         let nats = if nodes > 1 { Some(Nats::start(&[]).await?) } else { None };
         let rng = StdRng::seed_from_u64(seed);
         let (nothing, nobody) = (Vec::new(), Vec::new());
-        let mut world =
-            Self { db, nodes: nothing, nats, parties: nobody, rng, failpoints, patience, log: Vec::new() };
+        let mut world = Self {
+            db,
+            nodes: nothing,
+            nats,
+            parties: nobody,
+            away: Vec::new(),
+            rng,
+            failpoints,
+            patience,
+            log: Vec::new(),
+            counts: Counts::default(),
+        };
         for node in 0..nodes {
             world.nodes.push(world.node(node).await?);
         }
         for client in 0..clients {
-            let joined = world.join(&format!("u{}", client % PARTIES), client % nodes).await?;
+            let name = format!("u{}", client % PARTIES);
+            let token = token(&name, &mut world.rng);
+            let joined = world.join(&name, &token, client % nodes, None).await?;
             world.parties.push(joined);
         }
         Ok(world)
@@ -139,7 +185,8 @@ impl World {
         Server::start(BINARY, &self.db, options).await
     }
 
-    async fn join(&mut self, name: &str, node: usize) -> Result<Party> {
+    /// Joins; with what another client had in place of that, which then keeps its rows.
+    async fn join(&mut self, name: &str, token: &str, node: usize, before: Option<&[Rows]>) -> Result<Party> {
         let bindings: Vec<Value> = BINDINGS
             .iter()
             .map(|(binding, ..)| {
@@ -152,12 +199,18 @@ impl World {
             .collect();
         let keys: Vec<&[&str]> = BINDINGS.iter().map(|(_, key, _)| *key).collect();
         let version = if self.rng.random() { Version::V1 } else { Version::V2 };
-        let token = token(name, &mut self.rng);
         let limit = time::Instant::now() + PATIENCE;
         loop {
             let socket = self.nodes[node].socket(version, "authenticated").await?;
-            match LiveClient::join(socket, json!(bindings), &keys, Some(&token)).await {
-                Ok(client) => return Ok(Party { name: name.to_owned(), client, node }),
+            let joined = match before {
+                Some(before) => LiveClient::back(socket, json!(bindings), before.to_vec(), Some(token)).await,
+                None => LiveClient::join(socket, json!(bindings), &keys, Some(token)).await,
+            };
+            match joined {
+                Ok(client) => {
+                    let (name, token) = (name.to_owned(), token.to_owned());
+                    return Ok(Party { name, token, client, node });
+                }
                 // The database may just be coming back: clients ask again.
                 Err(error) if time::Instant::now() > limit => return Err(error),
                 Err(_) => time::sleep(Duration::from_millis(100)).await,
@@ -165,10 +218,19 @@ impl World {
         }
     }
 
-    /// Its socket is cut, and it joins again.
-    async fn join_again(&mut self, at: usize) -> Result<()> {
-        let (name, node) = (self.parties[at].name.clone(), self.parties[at].node);
-        self.parties[at] = self.join(&name, node).await?;
+    /// The socket of a party is cut, whatever it has read of it.
+    fn cut(&mut self, at: usize) {
+        let party = self.parties.swap_remove(at);
+        self.away.push(party.into());
+    }
+
+    /// Who is away joins again: with its rows and where it was, or with nothing.
+    async fn come_back(&mut self) -> Result<()> {
+        for Away { name, token, node, rows } in std::mem::take(&mut self.away) {
+            let before = self.rng.random_ratio(3, 4).then_some(rows);
+            let party = self.join(&name, &token, node, before.as_deref()).await?;
+            self.parties.push(party);
+        }
         Ok(())
     }
 }
@@ -247,9 +309,22 @@ fn statement(rng: &mut StdRng) -> String {
 
 /// What happens beside commits of rows.
 async fn disturb(world: &mut World) -> Result<()> {
-    let World { db, nodes, parties, rng, log, .. } = world;
-    let what = rng.random_range(0..16);
-    log.push(format!("disturbance {what}"));
+    let World { db, nodes, parties, rng, log, counts, .. } = world;
+    let what = rng.random_range(0..18);
+    let name = match what {
+        0 => "connections ended",
+        1 => "walsender ended",
+        2 | 3 => "policy altered",
+        4 => "table truncated",
+        5 => "replica identity altered",
+        6 | 7 | 16 | 17 => "sockets cut",
+        8 => "token renewed",
+        9 => "database killed",
+        10 => "node killed",
+        _ => "nothing",
+    };
+    log.push(format!("disturbance: {name}"));
+    *counts.disturbances.entry(name).or_default() += 1;
     match what {
         0 => {
             db.sql(
@@ -287,15 +362,18 @@ async fn disturb(world: &mut World) -> Result<()> {
             let identity = ["full", "default"].choose(rng).unwrap();
             db.sql(&format!("alter table public.{table} replica identity {identity}")).await
         }
-        6 | 7 => {
-            let at = rng.random_range(0..parties.len());
-            world.join_again(at).await
+        6 | 7 | 16 | 17 => {
+            for _ in 0..rng.random_range(1..4) {
+                let at = world.rng.random_range(0..world.parties.len());
+                world.cut(at);
+            }
+            Ok(())
         }
         8 => {
             let at = rng.random_range(0..parties.len());
             let name = format!("u{}", rng.random_range(0..PARTIES));
             let token = token(&name, rng);
-            parties[at].name = name;
+            (parties[at].name, parties[at].token) = (name, token.clone());
             let payload = json!({"access_token": token});
             let topic = crate::live_client::TOPIC;
             parties[at].client.socket.send(json!("1"), Value::Null, topic, "access_token", payload).await
@@ -306,12 +384,12 @@ async fn disturb(world: &mut World) -> Result<()> {
             let at = rng.random_range(0..nodes.len());
             let server = world.node(at).await?;
             std::mem::replace(&mut world.nodes[at], server).kill().await?;
-            for party in 0..world.parties.len() {
+            for party in (0..world.parties.len()).rev() {
                 if world.parties[party].node == at {
-                    world.join_again(party).await?;
+                    world.cut(party);
                 }
             }
-            Ok(())
+            world.come_back().await
         }
         _ => Ok(()),
     }
@@ -319,10 +397,15 @@ async fn disturb(world: &mut World) -> Result<()> {
 
 async fn round(world: &mut World) -> Result<()> {
     disturb(world).await?;
-    for _ in 0..ROUND {
+    let comes_back = world.rng.random_range(0..=ROUND);
+    for commit in 0..ROUND {
+        if commit == comes_back {
+            world.come_back().await?;
+        }
         let rng = &mut world.rng;
         let statements: Vec<String> = (0..rng.random_range(1..4)).map(|_| statement(rng)).collect();
         world.log.push(statements.join("; "));
+        world.counts.commits += 1;
         // A membership that is moved onto another one is refused: then nothing has happened.
         if let Err(error) = world.db.sql(&format!("begin; {}; commit", statements.join("; "))).await {
             anyhow::ensure!(format!("{error:#}").contains("members_pkey"), error);
@@ -332,6 +415,7 @@ async fn round(world: &mut World) -> Result<()> {
             time::sleep(Duration::from_millis(world.rng.random_range(0..40))).await;
         }
     }
+    world.come_back().await?;
     let mut shown: BTreeMap<String, Vec<Map>> = BTreeMap::new();
     for party in &mut world.parties {
         if !shown.contains_key(&party.name) {
@@ -340,6 +424,13 @@ async fn round(world: &mut World) -> Result<()> {
         agrees(&mut party.client, &shown[&party.name], world.patience)
             .await
             .with_context(|| party.name.clone())?;
+        world.counts.comparisons += BINDINGS.len();
+        for rows in party.client.rows.iter_mut().filter(|rows| rows.complete.is_some()) {
+            if std::mem::take(&mut rows.returned) {
+                let Counts { gone_on, begun_anew, .. } = &mut world.counts;
+                *(if rows.is_anew { begun_anew } else { gone_on }) += 1;
+            }
+        }
         if party.client.was_warned() {
             bail!("{}: {:?}", party.name, party.client.systems);
         }
@@ -357,13 +448,16 @@ async fn run(nodes: usize, clients: usize, commits: usize, how: (&'static str, D
     let (clients, commits) =
         (count("REALTIME_TEST_CLIENTS", clients), count("REALTIME_TEST_COMMITS", commits));
     println!("REALTIME_TEST_SEED={seed}");
+    let begun = time::Instant::now();
     let mut world = World::start(seed, (nodes, clients), how).await?;
     for number in 0..commits / ROUND {
         if let Err(error) = round(&mut world).await {
             let log = world.log.join("\n");
-            return Err(error.context(format!("seed {seed}, round {number}, after\n{log}\n")));
+            let counts = &world.counts;
+            return Err(error.context(format!("seed {seed}, round {number}, {counts:?}, after\n{log}\n")));
         }
     }
+    println!("seed {seed}: {nodes} nodes, {clients} clients, {:?}, {:?}", world.counts, begun.elapsed());
     Ok(())
 }
 

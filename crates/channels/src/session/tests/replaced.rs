@@ -64,3 +64,29 @@ fn private_channels_are_judged_anew() {
     assert_eq!(&*again.topic, "realtime:b", "asked of the next database too");
     assert_eq!(socket.complete(Completion::Read(again, Ok(denied)))[1][3], "phx_close");
 }
+
+/// What a client has said of where it was counts once: what came since has been delivered (resume 2).
+#[tokio::test(start_paused = true)]
+async fn places_are_named_to_one_handle() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    let entry = json!({"schema": "public", "since": "16/B374D848:3"});
+    socket.join("realtime:a", json!({"config": {"postgres_changes": [entry]}}));
+    let mut named = async |told: usize| {
+        time::advance(Duration::from_secs(10)).await;
+        socket.session.tick(&mut socket.effects);
+        let Some(Effect::Subscribe(ticket, request)) = socket.effects.drain(..).next() else {
+            panic!("nothing is asked")
+        };
+        let failed = SubscribeRefusal::Unavailable("Too many database timeouts".to_owned());
+        let outcome = if told == 0 { Err(failed) } else { Ok(()) };
+        socket.complete(Completion::Subscribed(ticket, outcome));
+        if told > 0 {
+            replaced(&mut socket, false);
+        }
+        request.subscriptions.iter().filter(|(_, spec)| spec.since.is_some()).count()
+    };
+    assert_eq!(named(0).await, 1);
+    assert_eq!(named(1).await, 1, "the first was not answered");
+    assert_eq!(named(2).await, 0);
+}

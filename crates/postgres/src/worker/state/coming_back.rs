@@ -15,16 +15,20 @@ use tokio::time::{Duration, Instant};
 use super::{
     State,
     failed::Failed,
-    history::{Item, Present, Version},
+    history::{Item, Version},
     transaction::Transaction,
 };
-use crate::{Notice, SubscribeRequest, catalog, pool};
+use crate::{
+    Notice, SubscribeRequest,
+    catalog::{self, Present},
+    pool,
+};
 
 /// How long those who come back wait until what another session has left was read.
 const PAST_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long it is taken for known where the log ends: many come back at once.
-const END_KNOWN: Duration = Duration::from_millis(10);
+/// How long it is taken for known where the database is: many come back at once.
+const PRESENT_KNOWN: Duration = Duration::from_millis(10);
 
 impl State {
     /// A session begins at a place in the log. `resumed`: it goes on with what was committed before it came.
@@ -44,8 +48,8 @@ impl State {
     pub(in crate::worker) async fn begin_reading(&mut self, start: Lsn, resumed: bool) {
         self.history.read = start;
         let is_wanted = resumed && self.history.journal.is_on();
-        let end = if is_wanted { self.log_end().await.ok() } else { None };
-        self.history.past_end = end.map(|end| (end, Instant::now() + PAST_LIMIT));
+        let present = if is_wanted { self.present().await.ok() } else { None };
+        self.history.past_end = present.map(|present| (present.end, Instant::now() + PAST_LIMIT));
     }
 
     /// The log has been read up to a position, and there is no transaction that has begun.
@@ -53,26 +57,20 @@ impl State {
         self.history.read = self.history.read.max(position);
     }
 
-    /// Where the log ends, as far as is known.
-    async fn present_end(&mut self) -> Option<Lsn> {
+    /// Asks where the database is, unless it was asked a moment ago.
+    async fn look_at_present(&mut self) -> Option<Present> {
         let now = Instant::now();
-        if let Some((end, _)) = self.history.end.filter(|(_, asked)| *asked + END_KNOWN > now) {
-            return Some(end);
+        if let Some((present, _)) = self.history.present.filter(|(_, asked)| *asked + PRESENT_KNOWN > now) {
+            return Some(present);
         }
-        let end = self.log_end().await.ok()?;
-        self.history.end = Some((end, now));
-        Some(end)
-    }
-
-    async fn log_end(&self) -> Result<Lsn, Failed> {
-        let client = pool::get(&self.pool).await?;
-        Ok(catalog::log_end(&client).await?)
+        let present = self.present().await.ok()?;
+        self.history.present = Some((present, now));
+        Some(present)
     }
 
     async fn present(&self) -> Result<Present, Failed> {
         let client = pool::get(&self.pool).await?;
-        let (log, clock) = catalog::present(&client).await?;
-        Ok(Present { log, clock })
+        Ok(catalog::present(&client).await?)
     }
 
     /// Keeps a message of the log, before it is looked at.
@@ -110,7 +108,7 @@ impl State {
         self.record(&message, bytes);
         match message {
             Message::Begin { commit_time, final_lsn, xid } => {
-                self.transaction = Some(Transaction { xid, commit_time, position: (final_lsn, 0) });
+                self.transaction = Some(Transaction::new(xid, final_lsn, commit_time));
             }
             Message::Commit { .. } => {
                 self.transaction = None;
@@ -169,19 +167,17 @@ impl State {
     /// is not kept.
     pub(super) async fn returns(&mut self, request: &SubscribeRequest) -> Vec<(u32, Position)> {
         let mut cursors = Vec::new();
-        let end = if request.subscriptions.iter().any(|(_, spec)| plain(spec).is_some()) {
-            self.present_end().await
-        } else {
-            None
-        };
+        let is_wanted = request.subscriptions.iter().any(|(_, spec)| plain(spec).is_some());
+        let end = if is_wanted { self.look_at_present().await.map(|present| present.end) } else { None };
         let mut told = FxHashSet::default();
         for (id, spec) in &request.subscriptions {
             // A result tells by itself what has changed.
             let Some(since) = plain(spec) else { continue };
             // What has passed once has passed for all who come back.
-            let is_known = self.history.present.is_some_and(|present| present.has_passed(since.place));
+            let is_known = self.history.present.is_some_and(|(present, _)| present.has_passed(since.place));
             if self.reach(since) == Reach::Beyond && !is_known {
-                self.history.present = self.present().await.ok();
+                self.history.present = None;
+                self.look_at_present().await;
             }
             match self.cursor(since) {
                 Some(cursor) => {
@@ -218,7 +214,7 @@ impl State {
             Reach::Gone => None,
             // All that is known came before: if it is of this history, nothing is missing.
             Reach::Beyond => {
-                let is_past = self.history.present?.has_passed(since.place);
+                let is_past = self.history.present?.0.has_passed(since.place);
                 self.history.journal.last().filter(|_| is_past)
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use realtime_changes::{Place, Table};
+use realtime_changes::Table;
 use realtime_journal::{Bounds, Journal};
 use realtime_pgoutput::{
     Lsn, Oid,
@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::returning::Returning;
+use crate::catalog::Present;
 
 /// A table as a part of the log describes it.
 #[derive(Debug)]
@@ -58,27 +59,8 @@ pub(super) struct History {
     /// Where the log ended when a session began that goes on where another ended: up to there is the past, too. And how long
     /// that is waited for.
     pub(super) past_end: Option<(Lsn, Instant)>,
-    /// Where the log ended when it was last asked, and when that was.
-    pub(super) end: Option<(Lsn, Instant)>,
-    /// Where the database was when it was last asked.
-    pub(super) present: Option<Present>,
-}
-
-/// Where a database is: what a client names beyond that is of another history.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Present {
-    pub(super) log: Lsn,
-    pub(super) clock: UnixMicros,
-}
-
-impl Present {
-    /// Whether a place is of the past.
-    pub(super) fn has_passed(&self, place: Place) -> bool {
-        match place {
-            Place::After(position) => position.commit <= self.log,
-            Place::From(time) => time <= self.clock,
-        }
-    }
+    /// Where the database was when it was last asked, and when that was.
+    pub(super) present: Option<(Present, Instant)>,
 }
 
 impl History {
@@ -90,7 +72,6 @@ impl History {
             returning: Returning::default(),
             read: Lsn(0),
             past_end: None,
-            end: None,
             present: None,
         }
     }

@@ -27,7 +27,6 @@ use super::{
     judging::now,
     known::Known,
     returning::{Name, Pass},
-    rows::MAX_CALLS,
     waiting::Waiting,
 };
 use crate::{Notice, catalog, pool, replication};
@@ -264,14 +263,7 @@ impl State {
                 returning.takes((channel, id), position)
             })
         };
-        for _ in 0..MAX_CALLS {
-            let mut matched = of(self);
-            let needs = std::mem::take(&mut matched.needs);
-            if needs.is_empty() || !self.answer_calls(waiting.relation.oid, needs).await {
-                return matched;
-            }
-        }
-        of(self)
+        self.matched(waiting.relation.oid, of).await
     }
 
     fn tell_truncated(&mut self, relations: &[Oid], position: Position) {

@@ -44,7 +44,7 @@ const ANSWERS_LIMIT: Duration = Duration::from_millis(200);
 
 impl State {
     pub(in crate::worker) fn begin(&mut self, xid: u32, commit_lsn: Lsn, commit_time: UnixMicros) {
-        self.transaction = Some(Transaction { xid, commit_time, position: (commit_lsn, 0) });
+        self.transaction = Some(Transaction::new(xid, commit_lsn, commit_time));
         self.gone.passed = commit_lsn;
         self.judging.passes(xid);
         self.along.begins(commit_lsn);
@@ -224,20 +224,27 @@ impl State {
         self.route(waiting, matched).await;
     }
 
-    /// Which subscriptions a change matches. What policies call for it is asked.
+    /// Which subscriptions a change matches.
     async fn match_row(&mut self, waiting: &Waiting) -> Match {
+        let all = |state: &Self| state.engine.match_row(&waiting.change(), now());
+        let matched = self.matched(waiting.relation.oid, all).await;
+        self.perhaps_compare(waiting, matched.judged);
+        matched
+    }
+
+    /// What a row of a table matches, as it is asked for. What policies call for it is asked.
+    pub(super) async fn matched(&mut self, oid: Oid, of: impl Fn(&Self) -> Match) -> Match {
         for _ in 0..MAX_CALLS {
-            let mut matched = self.engine.match_row(&waiting.change(), now());
+            let mut matched = of(self);
             let needs = std::mem::take(&mut matched.needs);
-            self.count_judged(waiting.relation.oid, matched.judged);
-            let (oid, any) = (waiting.relation.oid, !needs.is_empty());
-            let needs = if any { self.answer_ahead(oid, needs).await } else { needs };
-            if !any || !needs.is_empty() && !self.answer_calls(oid, needs).await {
-                self.perhaps_compare(waiting, matched.judged);
+            self.count_judged(oid, matched.judged);
+            let is_any = !needs.is_empty();
+            let needs = if is_any { self.answer_ahead(oid, needs).await } else { needs };
+            if !is_any || !needs.is_empty() && !self.answer_calls(oid, needs).await {
                 return matched;
             }
         }
-        self.engine.match_row(&waiting.change(), now())
+        of(self)
     }
 
     /// Hands a change over to those who may get it, at once or when it has been checked.

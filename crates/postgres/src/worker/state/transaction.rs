@@ -14,6 +14,13 @@ pub(super) struct Transaction {
     pub(super) position: Position,
 }
 
+impl Transaction {
+    /// One that begins, and was committed at a position of the log.
+    pub(super) const fn new(xid: u32, commit: Lsn, commit_time: UnixMicros) -> Self {
+        Self { xid, commit_time, position: (commit, 0) }
+    }
+}
+
 /// A position as clients know it.
 pub(super) const fn place((commit, number): Position) -> realtime_pgoutput::Position {
     realtime_pgoutput::Position { commit, number }

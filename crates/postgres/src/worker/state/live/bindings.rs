@@ -51,7 +51,9 @@ impl Live {
         let name = binding.name();
         let identity = Identity::of(&binding, &source);
         let Some(from) = self.places.get(&name).copied() else {
-            let group = Group::new(Keeper::new(self.secret), vec![binding], Stage::First);
+            let since = binding.spec.since.clone();
+            let mut group = Group::new(Keeper::new(self.secret), vec![binding], Stage::First);
+            group.since = since;
             return self.come(group, identity, source);
         };
         let Some(kept) = self.results.get_mut(&from) else { return };
@@ -88,13 +90,17 @@ impl Live {
             return;
         };
         group.to = vec![Arc::clone(&binding)];
+        if to.is_some() {
+            // What it has had it may have had with other rights.
+            group.goes_on(None, &*self.sink);
+        }
         let (view, source) = (Arc::clone(&kept.view), Arc::clone(&kept.source));
         let keeps = to.as_ref().is_some_and(|to| view::of(to).has_key_of(&view));
         if !keeps {
             self.send_left(&group.keeper.clear(), &group.to, &view, &source);
         }
         if self.results.get(&from).is_some_and(Kept::is_empty) {
-            self.drop_result(from);
+            self.rest(from);
         }
         match to {
             Some(to) => self.come(group, Identity::of(&binding, &to), to),
@@ -146,7 +152,7 @@ impl Live {
     pub(super) fn come(&mut self, group: Group, identity: Identity, source: Arc<Source>) {
         let result = match self.identities.get(&identity) {
             Some(result) => *result,
-            None => self.make(identity, source),
+            None => self.make(identity, Arc::clone(&source)),
         };
         for binding in &group.to {
             self.places.insert(binding.name(), result);
@@ -155,10 +161,11 @@ impl Live {
                 ids.push(binding.id);
             }
         }
+        let rested = self.wake(result);
         if let Some(kept) = self.results.get_mut(&result) {
             kept.newcomers.push(group);
-            // The catalog has just allowed it.
-            if kept.lost.take().is_some() {
+            // The catalog has just allowed it; while it rested nobody has asked.
+            if kept.lost.take().is_some() || rested && !view::same_source(&kept.source, &source) {
                 (kept.is_doubted, kept.stale) = (true, Stale::Yes);
             }
         }
@@ -173,13 +180,14 @@ impl Live {
                 self.channels.remove(&name.0);
             }
         }
-        if self.results.get(&result).is_some_and(|kept| kept.is_last(name)) {
+        let rests = self.rests_for.is_some();
+        if !rests && self.results.get(&result).is_some_and(|kept| kept.is_last(name)) {
             self.release(result);
         }
         let Some(kept) = self.results.get_mut(&result) else { return };
-        kept.leave(name);
+        kept.leave(name, rests);
         if kept.is_empty() {
-            self.drop_result(result);
+            self.rest(result);
         }
     }
 }

@@ -440,13 +440,15 @@ impl Live {
         }
         self.stats.live_changes.fetch_add(told.len() as u64, Ordering::Relaxed);
         let rows = keeper.len();
-        tellings.add(result, &view, told);
+        if !kept.members.is_empty() {
+            tellings.add(result, &view, told);
+        }
         let bytes = kept.measure();
         self.bytes = self.bytes + bytes - std::mem::replace(&mut kept.bytes, bytes);
         if rows > self.settings.max_rows {
             return Some(Over::Rows);
         }
-        (!self.share.takes(self.bytes)).then_some(Over::Memory)
+        (!self.fits(result)).then_some(Over::Memory)
     }
 
     fn end_for(&mut self, result: u32, over: Over) {

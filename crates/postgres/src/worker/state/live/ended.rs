@@ -9,7 +9,7 @@ use realtime_live::values;
 use super::{
     Live,
     binding::Binding,
-    group::{Group, Stage, send},
+    group::{Group, Stage, halfway, send},
     result::Stale,
     run::now,
 };
@@ -27,7 +27,8 @@ const NOT_UNIQUE: &str = "LiveKeyNotUnique";
 impl Live {
     /// Rows leave.
     pub(super) fn send_left(&self, keys: &[Box<[u8]>], to: &[Arc<Binding>], view: &RowView, source: &Source) {
-        let at = now();
+        // Not all that comes now has come.
+        let at = halfway(now());
         let left = |key: &[u8]| (Action::Delete, view.left(&values(key), at, &source.types));
         let rows: Vec<(Action, Bytes)> = keys.iter().map(|key| left(key)).collect();
         send(&*self.sink, to, &rows, false);

@@ -32,7 +32,7 @@ impl Live {
         self.stats.live_runs.record_time(took);
         let Some(kept) = self.results.get_mut(&result) else { return };
         (kept.reading, kept.took) = (None, Some(took));
-        take_back(kept, groups);
+        take_back(kept, groups, self.rests_for.is_some());
         kept.not_before = Instant::now() + PAUSE.0.max(took * PAUSE.1);
         if let Some(table) = self.tables.get_mut(&kept.source.oid) {
             table.reading.remove(&result);
@@ -75,12 +75,13 @@ impl Live {
     /// What is to be done whatever has become of a reading.
     fn after(&mut self, result: u32) {
         let Some(kept) = self.results.get_mut(&result) else { return };
-        if kept.is_empty() {
-            return self.drop_result(result);
-        }
         let bytes = kept.measure();
         self.bytes = self.bytes + bytes - std::mem::replace(&mut kept.bytes, bytes);
-        if !self.share.takes(self.bytes) {
+        let is_empty = kept.is_empty();
+        if is_empty {
+            self.rest(result);
+        }
+        if !self.fits(result) && !is_empty {
             return self.end_for_memory(result);
         }
         self.schedule(result);
@@ -209,11 +210,11 @@ impl Live {
     }
 }
 
-/// Gives a result its keepers back. Who has all rows now is a member.
-fn take_back(kept: &mut Kept, groups: Vec<Group>) {
+/// Gives a result its keepers back. Who has all rows now is a member. `rests`: what clients had that are gone is kept.
+fn take_back(kept: &mut Kept, groups: Vec<Group>, rests: bool) {
     for mut group in groups {
         group.to.retain(|binding| !binding.is_gone());
-        if group.to.is_empty() {
+        if group.to.is_empty() && !(rests && group.stage == Stage::Complete) {
             continue;
         }
         if group.stage != Stage::Complete {
@@ -229,7 +230,7 @@ fn take_back(kept: &mut Kept, groups: Vec<Group>) {
             kept.keeper = Some(group.keeper);
         }
     }
-    if kept.members.is_empty() {
+    if kept.members.is_empty() && !rests {
         kept.keeper = None;
     }
 }

@@ -8,6 +8,7 @@
 //!   has become of its rows ([`commit`]).
 //! - Who comes to a result gets its rows by a reading, in which the others get what is new.
 //! - A binding that goes to another result takes along what it has, when no reading can send it anything any more.
+//! - What clients have had of a result that nobody has any more is kept for a while, for those who come back ([`resting`]).
 //! - The rows of a keeper that is not with a reading are found from the rows' keys ([`ring::Ring::holders`]).
 
 mod binding;
@@ -22,6 +23,7 @@ mod parties;
 mod places;
 mod reading;
 mod report;
+mod resting;
 mod result;
 mod ring;
 mod run;
@@ -51,7 +53,7 @@ use tokio::{
 };
 
 use crate::{
-    ChangeSink, LiveSettings, Stats,
+    ChangeSink, JournalBounds, LiveSettings, Stats,
     heirloom::Heirloom,
     live::{PolicyTables, Source},
     policy_memory::Share,
@@ -102,6 +104,10 @@ pub(super) struct Live {
     pub(super) collation_is_c: bool,
     /// The results that are to be read, by time.
     queue: BTreeSet<(Instant, u32)>,
+    /// How long a result that nobody has is kept for those who come back.
+    rests_for: Option<Duration>,
+    /// The results that nobody has, by the time until which they are kept.
+    resting: BTreeSet<(Instant, u32)>,
     running: usize,
     /// Where the log has tables that only policies read.
     policies: PolicyTables,
@@ -140,6 +146,7 @@ impl Live {
         stats: Arc<Stats>,
         settings: LiveSettings,
         heirloom: Arc<Heirloom>,
+        journal: JournalBounds,
     ) -> Self {
         let (tell, done) = mpsc::unbounded_channel();
         Self {
@@ -164,6 +171,8 @@ impl Live {
             touched: FxHashMap::default(),
             collation_is_c: false,
             queue: BTreeSet::new(),
+            rests_for: (journal.bytes > 0).then_some(journal.age),
+            resting: BTreeSet::new(),
             running: 0,
             policies: PolicyTables::Published,
             is_open: false,
@@ -228,10 +237,11 @@ impl Live {
     /// Whether there is room for these.
     pub(super) fn has_room(&self, bindings: &[(Binding, Arc<Source>)]) -> bool {
         let is_new = |(binding, source): &&(Binding, Arc<Source>)| {
-            !self.identities.contains_key(&Identity::of(binding, source))
+            let known = self.identities.get(&Identity::of(binding, source));
+            known.and_then(|result| self.results.get(result)).is_none_or(Kept::is_resting)
         };
         let more = bindings.iter().filter(is_new).count();
-        more == 0 || self.results.len() + more <= self.settings.max_results
+        more == 0 || self.results.len() - self.resting.len() + more <= self.settings.max_results
     }
 
     /// The relations that the catalog is to be asked about.
@@ -261,8 +271,9 @@ impl Live {
     }
 
     fn count(&self) {
-        self.stats.live_results.store(self.results.len() as u64, Ordering::Relaxed);
-        let rows: usize = self.results.values().map(Kept::rows).sum();
+        let results = self.results.len() - self.resting.len();
+        self.stats.live_results.store(results as u64, Ordering::Relaxed);
+        let rows: usize = self.results.values().filter(|kept| !kept.is_resting()).map(Kept::rows).sum();
         self.stats.live_rows.store(rows as u64, Ordering::Relaxed);
     }
 }

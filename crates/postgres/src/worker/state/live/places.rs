@@ -20,6 +20,7 @@ use crate::live::{Key, Source};
 impl Live {
     /// Makes a result that nobody has yet.
     pub(super) fn make(&mut self, identity: Identity, source: Arc<Source>) -> u32 {
+        self.make_room();
         loop {
             self.next = (self.next + 1) % Holders::LIMIT;
             if !self.results.contains_key(&self.next) {
@@ -42,6 +43,9 @@ impl Live {
         self.identities.remove(&kept.identity);
         if let Some(due) = kept.due {
             self.queue.remove(&(due, result));
+        }
+        if let Some(until) = kept.rests_until {
+            self.resting.remove(&(until, result));
         }
         self.bytes = self.bytes.saturating_sub(kept.bytes);
         self.share.takes(self.bytes);

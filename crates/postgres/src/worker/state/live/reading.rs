@@ -51,9 +51,16 @@ impl Live {
                 None => std::future::pending().await,
             }
         };
+        let rested = async {
+            match self.resting.first() {
+                Some((until, _)) => time::sleep_until(*until).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             Some(done) = self.done.recv() => Event::Done(Box::new(done)),
             () = is_due => Event::Due,
+            () = rested => Event::Due,
         }
     }
 
@@ -106,6 +113,7 @@ impl Live {
         };
         self.release(result);
         let kept = self.results.get_mut(&result)?;
+        newcomers.iter_mut().for_each(|group| group.goes_on(kept.keeper.as_ref(), &*self.sink));
         let mut groups = Vec::with_capacity(1 + newcomers.len());
         if let Some(keeper) = kept.keeper.take() {
             groups.push(Group::new(keeper, kept.members.clone(), Stage::Complete));
@@ -135,13 +143,14 @@ impl Live {
             is_doubted: std::mem::take(&mut kept.is_doubted) || kept.lost.is_some(),
             passed,
             groups,
+            remembers: self.rests_for.is_some(),
         })
     }
 
     /// Does what has to be done.
     pub(in crate::worker::state) fn happens(&mut self, event: Event) {
         match event {
-            Event::Due => {}
+            Event::Due => self.forget_rested(Instant::now()),
             Event::Done(done) => {
                 self.running = self.running.saturating_sub(1);
                 self.finished(*done);

@@ -57,7 +57,7 @@ impl Live {
             let is_well = kept.lost.is_none() && kept.told.is_none();
             (is_well, Reverse(kept.rows()))
         };
-        let mut all: Vec<&Kept> = self.results.values().collect();
+        let mut all: Vec<&Kept> = self.results.values().filter(|kept| !kept.is_resting()).collect();
         all.sort_by_key(rank);
         all.into_iter().take(MAX_TOLD).map(LiveResult::of).collect()
     }

@@ -62,6 +62,8 @@ pub(super) struct Kept {
     pub(super) is_policy_changed: bool,
     /// When it is read, if it is to be.
     pub(super) due: Option<Instant>,
+    /// While nobody has it: how long it is kept for those who come back.
+    pub(super) rests_until: Option<Instant>,
     /// Memory of the keepers, as it was counted.
     pub(super) bytes: usize,
 }
@@ -157,6 +159,7 @@ impl Kept {
             last: 0,
             is_policy_changed: false,
             due: None,
+            rests_until: None,
             bytes: 0,
         }
     }
@@ -176,9 +179,15 @@ impl Kept {
             && self.reading.as_ref().is_none_or(Vec::is_empty)
     }
 
+    /// Whether it is kept for those who come back only.
+    pub(super) const fn is_resting(&self) -> bool {
+        self.rests_until.is_some()
+    }
+
     /// Whether it has to be read.
     pub(super) fn wants_reading(&self) -> bool {
         self.reading.is_none()
+            && !self.is_empty()
             && (!self.newcomers.is_empty() && self.lost.is_none() || !matches!(self.stale, Stale::No))
     }
 
@@ -208,8 +217,8 @@ impl Kept {
         keeper.map(|keeper| Group::new(keeper, vec![binding], Stage::Moved))
     }
 
-    /// A binding leaves.
-    pub(super) fn leave(&mut self, name: Name) {
+    /// A binding leaves. `rests`: what it has is kept for those who come back.
+    pub(super) fn leave(&mut self, name: Name, rests: bool) {
         for binding in self.bindings().filter(|binding| binding.name() == name) {
             binding.leave();
         }
@@ -220,7 +229,7 @@ impl Kept {
             reading.retain(stays);
         }
         self.moving.retain(|moving| moving.binding.name() != name);
-        if self.members.is_empty() {
+        if self.members.is_empty() && !rests {
             // A reading brings its own back.
             self.keeper = None;
         }

@@ -11,7 +11,7 @@ use tokio::time::{self, Duration, Instant};
 
 use super::{
     binding::claims_matter,
-    group::{Group, Stage, send},
+    group::{Group, Stage, halfway, millis, send},
     view::{self, same_source},
 };
 use crate::{
@@ -44,6 +44,8 @@ pub(super) struct Job {
     /// What the snapshot must have.
     pub(super) passed: Arc<Passed>,
     pub(super) groups: Vec<Group>,
+    /// Whether it is remembered what clients have, for those who come back.
+    pub(super) remembers: bool,
 }
 
 /// What became of it.
@@ -111,7 +113,7 @@ impl Job {
         }
         let view = Arc::new(view::of(&source));
         if !view.has_key_of(&self.view) {
-            let at = now();
+            let at = halfway(now());
             let mut groups = std::mem::take(&mut self.groups);
             for group in &mut groups {
                 let left = group.keeper.clear();
@@ -145,13 +147,33 @@ impl Job {
     /// Tells the rest.
     fn end(&mut self, whole: bool, at: UnixMicros) {
         let mut groups = std::mem::take(&mut self.groups);
+        let comes = |stage: Stage| groups.iter().any(|group| group.stage == stage && !group.is_put_off);
+        let (is_moved, is_first) = (comes(Stage::Moved), comes(Stage::First));
         for group in &mut groups {
             if !whole || group.is_put_off {
                 group.give_up(&*self.sink);
                 continue;
             }
-            let left: Vec<_> = group.keeper.left().map(|key| self.left(key, at)).collect();
-            group.end(&*self.sink, left);
+            // The last message to those who have now had all has the time with which they may come back.
+            let is_last = |number: usize, count: usize| {
+                group.stage == Stage::Complete || number == count && group.last().is_none()
+            };
+            let count = group.keeper.left().count();
+            let left = (1..)
+                .zip(group.keeper.left())
+                .map(|(number, key)| self.left(key, if is_last(number, count) { at } else { halfway(at) }));
+            let left: Vec<_> = left.collect();
+            let last = group
+                .last()
+                .map(|(action, row)| (action, self.view.data(action, row, at, &self.source.types)));
+            // Whoever comes with other rights names times at which it had other rows.
+            if is_moved || group.stage != Stage::Complete {
+                group.keeper.forget();
+            }
+            group.end(&*self.sink, left, last);
+            if self.remembers && (is_moved || is_first) {
+                group.keeper.remember();
+            }
         }
         self.groups = groups;
     }
@@ -178,28 +200,32 @@ struct Telling<'j> {
 impl Receive for Telling<'_> {
     fn begins(&mut self, taken_at: UnixMicros) {
         self.at = taken_at;
+        for group in &mut self.job.groups {
+            group.keeper.tells_at(millis(taken_at));
+        }
     }
 
     async fn take(&mut self, rows: Vec<Tuple>) -> ControlFlow<()> {
-        for row in &rows {
-            if !self.row(row) {
+        for (number, row) in rows.iter().enumerate() {
+            if !self.row(number, row) {
                 return ControlFlow::Break(());
             }
         }
+        self.job.groups.iter_mut().for_each(|group| group.hold(&rows));
         self.pace().await;
         ControlFlow::Continue(())
     }
 }
 
 impl Telling<'_> {
-    /// Finds what a row is to each group. False if its key is none.
-    fn row(&mut self, row: &Tuple) -> bool {
+    /// Finds what a row is to each group. False if its key is none. `number`: its place in the portion.
+    fn row(&mut self, number: usize, row: &Tuple) -> bool {
         let Job { view, source, groups, secret, .. } = &mut *self.job;
         let key = key(view.key(row));
         let mut digester = Digester::new(*secret);
         view.told(row).for_each(|value| digester.value(value));
         let digest = digester.finish();
-        let (mut insert, mut update) = (None, None);
+        let (mut insert, mut update, mut first, mut other) = (None, None, None, None);
         for group in groups.iter_mut().filter(|group| !group.is_put_off) {
             let action = match group.keeper.see(&key, digest) {
                 Seen::New => Action::Insert,
@@ -210,9 +236,14 @@ impl Telling<'_> {
                 Seen::Twice => return false,
             };
             if group.wants(action) {
-                let data = if action == Action::Insert { &mut insert } else { &mut update };
-                let data = data.get_or_insert_with(|| view.data(action, row, self.at, &source.types));
-                group.push(action, data.clone());
+                let (data, at) = match (group.stage, action) {
+                    (Stage::Complete, Action::Insert) => (&mut insert, self.at),
+                    (Stage::Complete, _) => (&mut update, self.at),
+                    (_, Action::Insert) => (&mut first, halfway(self.at)),
+                    (..) => (&mut other, halfway(self.at)),
+                };
+                let data = data.get_or_insert_with(|| view.data(action, row, at, &source.types));
+                group.push(action, data.clone(), number);
             }
         }
         true

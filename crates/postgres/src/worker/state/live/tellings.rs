@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     direct::Image,
-    group::send,
+    group::{millis, send},
     result::{Fates, Kept},
 };
 use crate::{ChangeSink, live::Source};
@@ -66,6 +66,7 @@ impl Tellings {
         fates: &Fates,
     ) -> Told {
         let (mut left, mut came) = (Told::new(), Told::new());
+        keeper.tells_at(millis(self.at));
         let images = Arc::clone(&self.images);
         for (number, is_in) in fates {
             let Some(Image { key, hash, .. }) = images.get(*number as usize) else { continue };

@@ -27,6 +27,7 @@ use crate::{
     routes::Routes,
     sockets::Sockets,
     token::Token,
+    webhooks::Webhooks,
 };
 
 /// Wall-clock time, which token expiry is about.
@@ -77,6 +78,7 @@ pub struct TenantRuntime {
     /// What the other nodes need to know about the tenant.
     side: Arc<dyn TenantSide>,
     retired: CancellationToken,
+    webhooks: Arc<Webhooks>,
     /// When somebody last asked for the tenant.
     used: Mutex<Instant>,
     /// Whether its database was set up at least once.
@@ -139,6 +141,7 @@ impl TenantRuntime {
         });
         Self {
             name: (&*tenant.external_id).into(),
+            webhooks: Arc::new(Webhooks::new((&*tenant.external_id).into())),
             started: Instant::now(),
             sockets: Arc::new(Sockets::new(Arc::clone(meters.counters()))),
             meters,
@@ -366,6 +369,12 @@ impl TenantRuntime {
     /// Marks the tenant as gone, so that background work for it stops.
     pub fn retire(&self) {
         self.retired.cancel();
+    }
+
+    /// The tenant's webhooks.
+    #[must_use]
+    pub fn webhooks(&self) -> &Arc<Webhooks> {
+        &self.webhooks
     }
 
     /// Notes that the tenant's database was set up.

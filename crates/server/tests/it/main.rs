@@ -74,6 +74,7 @@ mod sse;
 mod supabase_compose;
 mod tokens;
 mod watch;
+mod webhooks;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

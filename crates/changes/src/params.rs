@@ -68,7 +68,9 @@ impl NamePattern {
         }
     }
 
-    fn as_str(&self) -> &str {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Any => "*",
             Self::Exact(name) => name,

@@ -27,6 +27,7 @@ use crate::{
     routes::Routes,
     sockets::Sockets,
     token::Token,
+    webhooks::Webhooks,
 };
 
 /// Wall-clock time, which token expiry is about.
@@ -77,6 +78,7 @@ pub struct TenantRuntime {
     /// What the other nodes need to know about the tenant.
     side: Arc<dyn TenantSide>,
     retired: CancellationToken,
+    webhooks: Arc<Webhooks>,
     /// When somebody last asked for the tenant.
     used: Mutex<Instant>,
     /// Whether its database was set up at least once.
@@ -160,6 +162,7 @@ impl TenantRuntime {
         hub.set_history(&side.tenant, history(&tenant.limits));
         Self {
             name: (&*tenant.external_id).into(),
+            webhooks: Arc::new(Webhooks::new((&*tenant.external_id).into())),
             started: Instant::now(),
             sockets: Arc::new(Sockets::new(Arc::clone(meters.counters()))),
             meters,
@@ -405,6 +408,12 @@ impl TenantRuntime {
     pub fn retire(&self) {
         self.retired.cancel();
         self.hub.set_history(&self.name, None);
+    }
+
+    /// The tenant's webhooks.
+    #[must_use]
+    pub fn webhooks(&self) -> &Arc<Webhooks> {
+        &self.webhooks
     }
 
     /// Notes that the tenant's database was set up.

@@ -133,7 +133,10 @@ codes! {
     UnknownErrorOnController: Error, "A request of the admin API failed for a reason without a code of its own", "Read the error";
     UnknownErrorOnWebSocketMessage: Warning, "A message does not fit its serializer", CLIENT;
     UnprocessableEntity: Warning, "The values for a tenant are not valid", CLIENT;
+    WebhookDeadLetter: Warning, "A change was given up for a webhook: its endpoint refused it or did not succeed in time, or it could not be posted", "Check the endpoint by `reason`; take what is missing from the table";
     WebhookFailed: Warning, "A webhook did not succeed in time", "Check that its endpoint answers";
+    WebhookFilterRefused: Warning, "The filter of a webhook cannot be used on a table: its changes there are given up", "Correct the filter";
+    WebhookGap: Warning, "A webhook begins to read the log at the end: it is new, its slot is not permanent, or its slot was lost or given up. What was committed before is not posted", "Set `SLOT_DURABLE`, if that must not be; take what is missing from the table";
     WebhookTooLarge: Error, "A transaction is larger than a webhook may be, and was not sent", "Write in smaller transactions";
-    WebhooksUnavailable: Error, "Webhooks cannot be sent: their HTTP client could not be created", "Read the error";
+    WebhooksUnavailable: Error, "Webhooks cannot be sent: their HTTP client could not be created, or what is set of them cannot be used", "Read the error";
 }

@@ -114,6 +114,9 @@ pub struct DatabaseConfig {
     pub policy_wait: Duration,
     /// Tables that policies read and that are not published are published for the server alone, where its role may.
     pub policy_publication: bool,
+    /// Name of an advisory lock that a reader without `sharing` holds while it reads, whatever its slot is: of several
+    /// readers one reads, and the others wait for it.
+    pub exclusive: Option<String>,
     /// The other nodes: one of them reads the database for all.
     pub sharing: Option<Arc<dyn Sharing>>,
     /// On its first use the database is set up for private topics, and its partitions are looked after from then
@@ -151,6 +154,7 @@ impl Default for DatabaseConfig {
             row_security: RowSecurity::default(),
             policy_wait: Duration::from_millis(200),
             policy_publication: true,
+            exclusive: None,
             sharing: None,
             prepare: None,
         }

@@ -17,6 +17,7 @@ use realtime_retry::Backoff;
 use seen::{Seen, Sight, is_row};
 use tokio::time::{self, Duration, Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::{
     DatabaseConfig, Stats,
@@ -47,6 +48,13 @@ pub trait LogSink: Send + 'static {
     /// A connection begins. It describes tables and types anew; a transaction that the last one broke off in comes
     /// again, or never.
     fn session_begins(&mut self);
+    /// The log is read from this position on. `resumed`: where an earlier reader of the slot ended. Else what was committed
+    /// before it does not come. Told after `session_begins`.
+    fn begins(&mut self, _start: Lsn, _resumed: bool) {}
+    /// The log cannot be read now, for a reason of this code.
+    fn waits(&mut self, _code: &'static str) {}
+    /// Everything before a position was handed over, and was confirmed to the server.
+    fn confirmed(&mut self, _position: Lsn) {}
     /// Whether this node does what is to be done once for all nodes, from the next transaction on. Told before each
     /// connection's first message. `void`: it does not any more, and the one that does will do all that was not confirmed.
     fn acts(&mut self, _acts: bool, _void: bool) {}
@@ -102,7 +110,7 @@ impl LogReader {
             unfinished: Unfinished::default(),
             stuck: Stuck::default(),
         };
-        reader.tasks.spawn(work.run(reader.stop.clone()));
+        reader.tasks.spawn(work.run(reader.stop.clone()).in_current_span());
         reader
     }
 
@@ -272,7 +280,10 @@ impl<S: LogSink> Reader<S> {
 
     /// Logs why there is no session; returns how long to wait before the next attempt.
     fn failed(&mut self, error: &ReplicationError) -> Duration {
-        let longest = if matches!(error, ReplicationError::NothingPublished) {
+        self.sink.waits(error.code());
+        let waits_its_turn = self.config.database.exclusive.is_some() && error.is_taken();
+        let longest = if matches!(error, ReplicationError::NothingPublished) || waits_its_turn {
+            tracing::debug!(code = error.code(), %error, "cannot read the log; retrying");
             LOOK
         } else {
             tracing::warn!(code = error.code(), %error, "cannot read the log; retrying");
@@ -316,6 +327,7 @@ impl<S: LogSink> Reader<S> {
             let confirmed = if self.pending.is_empty() { Some(reading.reached) } else { handed };
             if let Some(confirmed) = confirmed {
                 reading.confirm(confirmed).await;
+                self.sink.confirmed(confirmed);
             }
             if let Some(relief) = self.sink.relieve() {
                 tokio::select! {
@@ -345,6 +357,7 @@ impl<S: LogSink> Reader<S> {
             self.since = Some(start);
         }
         self.sink.session_begins();
+        self.sink.begins(start, resumed);
         let acts = session.acts();
         let void = !acts && database.durable_slot;
         if void {

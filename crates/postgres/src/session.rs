@@ -119,7 +119,11 @@ impl Session {
     ) -> Result<(Self, Vec<String>), ReplicationError> {
         // A permanent slot has one reader, also among servers that do not know of each other.
         let lock = || Claim::Lock(format!("realtime slot {}", config.slot_name));
-        let claim = if config.durable_slot { lock() } else { Claim::None };
+        let claim = match &config.exclusive {
+            Some(name) => Claim::Lock(name.clone()),
+            None if config.durable_slot => lock(),
+            None => Claim::None,
+        };
         let walsender = Walsender::connect(config, publications, begin.anew, claim, unfinished).await?;
         let mut walsender = walsender.ok_or_else(|| ReplicationError::Taken(config.slot_name.clone()))?;
         begin_streaming(&mut walsender, begin.not_before).await?;

@@ -1,7 +1,10 @@
 //! Turns a record into the tenant that the server works with.
 
+use std::{sync::Arc, time::Duration};
+
+use realtime_codes::ErrorCode;
 use realtime_tls::{Route, Tls};
-use std::time::Duration;
+use realtime_webhooks::Webhook;
 
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
@@ -64,8 +67,19 @@ impl TenantRecord {
             suspend: self.suspend,
             presence_enabled: self.presence_enabled,
             limits: self.limits(&template.limits),
+            webhooks: self.usable_webhooks(ciphers),
             database: self.database_settings(ciphers, template)?,
         })
+    }
+
+    /// Its webhooks; none if what is stored cannot be used, which is logged: the tenant is served all the same.
+    fn usable_webhooks(&self, ciphers: &Ciphers) -> Arc<[Webhook]> {
+        let webhooks = self.webhooks(ciphers).unwrap_or_else(|error| {
+            let code = ErrorCode::WebhooksUnavailable.as_str();
+            tracing::error!(tenant = self.external_id, code, error, "the stored webhooks cannot be used");
+            Vec::new()
+        });
+        webhooks.into()
     }
 
     fn limits(&self, default: &Limits) -> Limits {

@@ -22,7 +22,9 @@ pub use fields::{ExtensionFields, Field, FieldErrors, TenantFields};
 pub use flags::{FeatureFlag, FlagFields, GCM_BACKFILL};
 pub use inspect::{InspectError, Inspected, MAX_STATEMENT, Order, ROWS};
 pub use limiter::{CallWindow, Flood, Limiter, Span, Window};
-pub use record::{ENCRYPTED_SETTINGS, ExtensionRecord, POSTGRES_CDC_RLS, TenantRecord};
+pub use record::{
+    ENCRYPTED_SETTINGS, ExtensionRecord, POSTGRES_CDC_RLS, TenantRecord, WEBHOOKS, encrypted_settings,
+};
 pub use registry::Registry;
 pub use source::Tenants;
 pub use store::{

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use jiff::civil::DateTime;
-use secrecy::SecretString;
+use realtime_webhooks::Webhook;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -12,8 +13,24 @@ use crate::{CipherError, Ciphers, Ciphertext};
 /// The type of extension that holds a tenant's database; the only one that means something.
 pub const POSTGRES_CDC_RLS: &str = "postgres_cdc_rls";
 
+/// The type of extension that holds a tenant's webhooks. Ours alone: the reference keeps it and reads nothing of it.
+pub const WEBHOOKS: &str = "realtime_webhooks";
+
+/// The only setting of [`WEBHOOKS`]: the list as JSON text.
+pub(crate) const WEBHOOKS_LIST: &str = "list";
+
 /// Settings of [`POSTGRES_CDC_RLS`] that are kept encrypted.
 pub const ENCRYPTED_SETTINGS: [&str; 5] = ["db_host", "db_name", "db_user", "db_port", "db_password"];
+
+/// Settings of a type of extension that are kept encrypted.
+#[must_use]
+pub fn encrypted_settings(kind: &str) -> &'static [&'static str] {
+    match kind {
+        POSTGRES_CDC_RLS => &ENCRYPTED_SETTINGS,
+        WEBHOOKS => &[WEBHOOKS_LIST],
+        _ => &[],
+    }
+}
 
 /// A row of `_realtime.tenants` and its rows of `_realtime.extensions`. Numbers may be anything that the column
 /// allows; what they mean to the server is told by [`tenant`](Self::tenant).
@@ -84,6 +101,22 @@ impl TenantRecord {
         self.extensions.iter().find(|extension| extension.kind == POSTGRES_CDC_RLS)
     }
 
+    /// Its webhooks.
+    ///
+    /// # Errors
+    /// Why what is stored cannot be used.
+    pub fn webhooks(&self, ciphers: &Ciphers) -> Result<Vec<Webhook>, String> {
+        let Some(extension) = self.extensions.iter().find(|extension| extension.kind == WEBHOOKS) else {
+            return Ok(Vec::new());
+        };
+        let list = extension.decrypt(WEBHOOKS_LIST, ciphers).map_err(|error| error.to_string())?;
+        let list = list.ok_or_else(|| format!("{WEBHOOKS_LIST} is missing"))?;
+        // The error of the parser may quote the text, which has secrets.
+        let list: Value =
+            serde_json::from_str(list.expose_secret()).map_err(|_| format!("{WEBHOOKS_LIST} is no JSON"))?;
+        realtime_webhooks::parse(&list).map_err(|error| error.to_string())
+    }
+
     /// Its token secret in clear.
     ///
     /// # Errors
@@ -137,7 +170,7 @@ impl ExtensionRecord {
     /// One of the settings that are kept encrypted; `None` if it is not there.
     #[must_use]
     pub fn ciphertext(&self, setting: &str) -> Option<Ciphertext> {
-        let encrypted = self.kind == POSTGRES_CDC_RLS && ENCRYPTED_SETTINGS.contains(&setting);
+        let encrypted = encrypted_settings(&self.kind).contains(&setting);
         self.settings.get(setting).and_then(Value::as_str).filter(|_| encrypted).map(Ciphertext::new)
     }
 
@@ -163,7 +196,8 @@ impl ExtensionRecord {
     }
 
     fn has_legacy_ciphertext(&self) -> bool {
-        ENCRYPTED_SETTINGS.iter().any(|name| self.ciphertext(name).is_some_and(|value| value.is_legacy()))
+        let mut names = encrypted_settings(&self.kind).iter();
+        names.any(|name| self.ciphertext(name).is_some_and(|value| value.is_legacy()))
     }
 }
 

@@ -73,6 +73,7 @@ mod tests {
             suspend: false,
             presence_enabled: false,
             limits: Limits::default(),
+            webhooks: std::sync::Arc::default(),
             database: DatabaseSettings {
                 host: "localhost".into(),
                 port: 5432,

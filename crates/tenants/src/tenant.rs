@@ -1,8 +1,9 @@
 //! What is known of a tenant.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use realtime_tls::Route;
+use realtime_webhooks::Webhook;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A tenant: one database and the people who may connect for it (http_and_ops 1.2).
@@ -24,6 +25,8 @@ pub struct Tenant {
     pub presence_enabled: bool,
     /// Limits.
     pub limits: Limits,
+    /// Its webhooks.
+    pub webhooks: Arc<[Webhook]>,
     /// Its database.
     pub database: DatabaseSettings,
 }
@@ -40,6 +43,7 @@ impl fmt::Debug for Tenant {
             .field("suspend", &self.suspend)
             .field("presence_enabled", &self.presence_enabled)
             .field("limits", &self.limits)
+            .field("webhooks", &self.webhooks)
             .field("database", &self.database)
             .finish()
     }

@@ -2,16 +2,17 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use aws_lc_rs::hmac;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use realtime_codes::ErrorCode;
 use realtime_retry::Backoff;
 use tokio::{sync::mpsc, time};
 
-use super::{members::Counters, post::Post, settings::WebhookSettings, signature};
+use super::{members::Counters, post::Post, settings::WebhookSettings};
+use crate::posting::{self, Failure};
 
 /// Longest pause between two attempts, unless the first one is longer.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -26,12 +27,6 @@ pub(super) struct Client {
     retry_delay: Duration,
 }
 
-/// Why an attempt failed, and whether another may do better.
-struct Failure {
-    text: String,
-    passing: bool,
-}
-
 impl Client {
     /// # Errors
     /// If the system's certificates cannot be read, or if a header is not valid.
@@ -43,15 +38,11 @@ impl Client {
             let value = HeaderValue::try_from(value.as_str()).map_err(|error| format!("{name}: {error}"))?;
             headers.insert(name, value);
         }
-        let http = reqwest::Client::builder()
-            .timeout(settings.timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| error.to_string())?;
+        let http = posting::client(settings.timeout).build().map_err(|error| error.to_string())?;
         Ok(Self {
             http,
             headers,
-            key: settings.secret.as_ref().map(signature::key),
+            key: settings.secret.as_ref().map(realtime_webhooks::key),
             retries: settings.retries,
             retry_delay: settings.retry_delay,
         })
@@ -59,35 +50,11 @@ impl Client {
 
     async fn post(&self, endpoint: &str, post: &Post) -> Result<(), Failure> {
         let mut headers = self.headers.clone();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut put = |name: &'static str, value: &str| {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(name, value);
-            }
-        };
         if self.key.is_some() || self.retries > 0 {
-            // These are equal in all attempts, so that receivers can recognise a repetition.
-            put("webhook-id", &post.id);
-            put("webhook-timestamp", &now.to_string());
+            // The id is the same in all attempts, so that receivers can recognise a repetition.
+            posting::sign(&mut headers, self.key.as_ref(), &post.id, &post.body);
         }
-        if let Some(key) = &self.key {
-            put("webhook-signature", &signature::sign(key, &post.id, now, &post.body));
-        }
-        let request = self.http.post(endpoint).headers(headers).body(post.body.clone());
-        match request.send().await {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => {
-                let status = answer.status();
-                let passing = status.is_server_error()
-                    || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-                Err(Failure { text: format!("answered with {status}"), passing })
-            }
-            Err(error) => {
-                // The address may hold a secret.
-                let passing = !error.is_builder();
-                Err(Failure { text: realtime_tls::describe(&error.without_url()), passing })
-            }
-        }
+        posting::send(self.http.post(endpoint).headers(headers).body(post.body.clone())).await
     }
 }
 

@@ -6,7 +6,6 @@ mod hook;
 mod members;
 mod post;
 mod settings;
-mod signature;
 mod sink;
 mod webhooks;
 

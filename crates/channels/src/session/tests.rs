@@ -73,6 +73,7 @@ fn tenant(change: impl FnOnce(&mut Tenant)) -> Tenant {
         suspend: false,
         presence_enabled: false,
         limits: Limits::default(),
+        webhooks: std::sync::Arc::default(),
         database,
     };
     change(&mut tenant);

@@ -80,6 +80,11 @@ impl ReplicationError {
         self.has_code("55006")
     }
 
+    /// Another server reads.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self, Self::Taken(_))
+    }
+
     /// The publication does not exist, or did not when the change that is decoded was made.
     pub(crate) fn is_publication_missing(&self) -> bool {
         self.has_code("42704")

@@ -20,10 +20,11 @@ mod show;
 pub mod table;
 mod tenant_entry;
 mod tenants;
+mod webhooks;
 mod well_known;
 mod whole;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use admin::AdminSettings;
 pub use dashboard::{DashboardAccess, DashboardSettings};
@@ -34,7 +35,7 @@ pub use near::{NearMiss, misses};
 pub use operations::{Operations, Pusher};
 pub use problems::check;
 use realtime_auth::ClaimValidators;
-use realtime_channels::first_generation::LegacySettings;
+use realtime_channels::{first_generation::LegacySettings, webhooks::Reach};
 use realtime_cluster::NatsConfig;
 use realtime_postgres::{JanitorSettings, JournalBounds, LiveSettings, PolicyMemory, RowSecurity};
 use realtime_tenants::Tenant;
@@ -42,6 +43,7 @@ use realtime_tls::Certificate;
 use secrecy::SecretString;
 pub use setting::{Group, Kind, Setting};
 pub use show::effective;
+pub use webhooks::read_webhooks;
 pub use well_known::{DEFAULT_TENANT, WELL_KNOWN, WELL_KNOWN_SECRET};
 
 /// How a server runs.
@@ -113,6 +115,10 @@ pub struct Settings {
     pub operations: Operations,
     /// The tenants that are known from the start.
     pub tenants: Vec<Tenant>,
+    /// What webhooks may be posted to.
+    pub webhooks_reach: Reach,
+    /// The files with webhooks of these tenants, by name.
+    pub webhook_files: Vec<(Box<str>, PathBuf)>,
     /// Whether a tenant has the well-known secret.
     pub well_known_secret: bool,
     /// Whether the environment describes a tenant (`SEED_SELF_HOST`).
@@ -176,6 +182,8 @@ impl Settings {
             well_known_secret: tenants.well_known_secret,
             seeds: tenants.seeds,
             tenants: tenants.tenants,
+            webhooks_reach: Reach { private: env.boolean("WEBHOOKS_PRIVATE_ADDRESSES")? },
+            webhook_files: tenants.webhook_files,
             idle_limit: legacy::socket_timeout(env)?,
             legacy,
         };

@@ -123,6 +123,8 @@ pub const GROUPS: &[Group] = &[
         integer("CHANGES_JOURNAL_SECONDS", "changes_journal_seconds", "120", "seconds", "How long they are kept"),
         integer("POLICY_WAIT_MS", "policy_wait_ms", "200", "milliseconds", "How long row changes wait for a user whose policies are slow; then only the user's own rows wait. Where the database is asked about rows: two seconds at most"),
         words("POLICY_PUBLICATION", "policy_publication", "auto", &["auto", "off"], "`auto`: tables that policies read and that `DB_PUBLICATION` lacks are published as `supabase_realtime_policies`, for the server alone, where its role may"),
+        path("WEBHOOKS_FILE", "webhooks_file", "JSON file with the webhooks of the environment's tenant; read again when it changes. See the page on webhooks"),
+        boolean("WEBHOOKS_PRIVATE_ADDRESSES", "webhooks_private_addresses", "true", "Webhooks may be posted to addresses that are not public, such as those of a private network. Link-local addresses are refused in any case"),
         integer("REPLICATION_WATCHDOG_MS", "watchdog_ms", "300000", "milliseconds", "How long the replication connection may be silent before a new one is made; 0 for any time"),
     ]},
     Group { table: "messages", title: "Private topics and stored messages", settings: &[

@@ -37,6 +37,8 @@ pub struct TenantEntry {
     pub suspend: bool,
     /// Whether channels that do not ask for presence get it.
     pub presence_enabled: Option<bool>,
+    /// A JSON file with its webhooks.
+    pub webhooks_file: Option<PathBuf>,
     /// Limits.
     #[serde(default)]
     pub limits: LimitsEntry,
@@ -141,7 +143,7 @@ impl TenantEntry {
         if let Some(password) = read("password", database.password.is_some(), &mut database.password_file)? {
             database.password = Some(password);
         }
-        if let Some(path) = &mut database.ssl_ca_cert {
+        for path in [&mut database.ssl_ca_cert, &mut self.webhooks_file].into_iter().flatten() {
             *path = relative(path);
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The tenants that are known from the start: the environment's tenant, and those of the file.
 
-use std::{fmt::Display, path::PathBuf};
+use std::{fmt::Display, path::PathBuf, sync::Arc};
 
 use realtime_auth::Jwks;
 use realtime_tenants::{DatabaseSettings, Limits, Tenant, bare_host};
@@ -12,6 +12,7 @@ use super::{
     found::ConfigError,
     metadata::{self, MetadataSettings},
     tenant_entry::{DatabaseEntry, LimitsEntry, TenantEntry},
+    webhooks::read_webhooks,
     well_known::WELL_KNOWN_SECRET,
 };
 
@@ -26,6 +27,7 @@ const SLOT: &str = "supabase_realtime_replication_slot";
 pub(super) struct Tenants {
     pub(super) tenants: Vec<Tenant>,
     pub(super) metadata: Option<MetadataSettings>,
+    pub(super) webhook_files: Vec<(Box<str>, PathBuf)>,
     pub(super) well_known_secret: bool,
     pub(super) seeds: bool,
 }
@@ -41,9 +43,20 @@ pub(super) fn all(env: &Env) -> Result<Tenants, ConfigError> {
     // If a database keeps tenants, the environment's tenant has to be asked for: it could have the well-known secret.
     let asked = env.found("SEED_SELF_HOST").is_some();
     let seed = seed && (asked || (env.tenants().is_empty() && ciphers.is_none()));
-    let mut tenants = Vec::new();
+    let (mut tenants, mut webhook_files) = (Vec::new(), Vec::new());
     if seed {
         tenants.push(seeded(env, limits, database.clone(), presence_enabled)?);
+    }
+    if let Some(path) = env.text("WEBHOOKS_FILE") {
+        let wrong = |problem: &str| Err(env.wrong("WEBHOOKS_FILE", problem));
+        let Some(tenant) = tenants.last_mut() else {
+            return wrong("is for the environment's tenant, and there is none");
+        };
+        if ciphers.is_some() {
+            return wrong("cannot be beside a metadata database, which keeps webhooks; use the admin API");
+        }
+        webhook_files
+            .push(take_webhooks(tenant, path.into()).map_err(|problem| env.wrong("WEBHOOKS_FILE", problem))?);
     }
     if let (Some(_), Some(entry)) = (&ciphers, env.tenants().first()) {
         let problem =
@@ -53,12 +66,22 @@ pub(super) fn all(env: &Env) -> Result<Tenants, ConfigError> {
     for entry in env.tenants() {
         tenants.push(of_file(entry, limits, &database, presence_enabled)?);
         reject_doubles(entry, &tenants)?;
+        if let (Some(path), Some(tenant)) = (&entry.webhooks_file, tenants.last_mut()) {
+            let taken = take_webhooks(tenant, path.clone());
+            webhook_files.push(taken.map_err(|problem| entry.wrong("webhooks_file", problem))?);
+        }
     }
     let metadata = ciphers
         .map(|ciphers| MetadataSettings::read(env, ciphers, limits, &database, tenants.first()))
         .transpose()?;
     let well_known_secret = seed && env.text("API_JWT_SECRET").is_none();
-    Ok(Tenants { tenants, metadata, well_known_secret, seeds: seed })
+    Ok(Tenants { tenants, metadata, webhook_files, well_known_secret, seeds: seed })
+}
+
+/// Reads the webhooks of a tenant; gives its name and the file.
+fn take_webhooks(tenant: &mut Tenant, path: PathBuf) -> Result<(Box<str>, PathBuf), String> {
+    tenant.webhooks = read_webhooks(&path)?.into();
+    Ok((tenant.external_id.clone(), path))
 }
 
 /// The tenant of a self-hosted server (http_and_ops 6). Its database is the server's own.
@@ -84,6 +107,7 @@ fn seeded(
         suspend: false,
         presence_enabled,
         limits,
+        webhooks: Arc::default(),
         database,
     })
 }
@@ -113,6 +137,7 @@ fn of_file(
         suspend: entry.suspend,
         presence_enabled: entry.presence_enabled.unwrap_or(presence_enabled),
         limits: own_limits(&entry.limits, limits),
+        webhooks: Arc::default(),
         database: own_database(entry, &entry.database, database)?,
     })
 }

@@ -47,7 +47,7 @@ impl Node {
             // A runtime is handed out by this table or by another holder. While the table is locked, nobody can get
             // one that only the table holds.
             .filter(|(name, runtime)| Arc::strong_count(runtime) == 1 && !is_spared(name))
-            .filter(|(_, runtime)| runtime.is_unused(kept, now))
+            .filter(|(_, runtime)| runtime.is_unused(kept, now) && !runtime.webhooks().is_any())
             .map(|(name, _)| name.clone())
             .collect();
         for name in unused {

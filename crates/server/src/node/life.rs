@@ -113,6 +113,7 @@ impl Node {
             runtime.set_verifier(verifier);
         }
         runtime.set_tenant(Arc::clone(tenant));
+        self.apply_webhooks(runtime);
         if effects.elsewhere {
             runtime.forget_set_up();
         }
@@ -134,6 +135,7 @@ impl Node {
     /// Ends the runtime of a tenant that nobody can reach any more.
     fn retire(&self, runtime: &TenantRuntime) -> Ending {
         runtime.retire();
+        self.end_webhooks(runtime);
         let ending = self.end(runtime.database());
         self.disconnect(runtime);
         ending
@@ -170,6 +172,14 @@ impl Node {
     /// Replaces the handle of the tenant's database with a new one from the tenant's settings.
     fn replace_database(&self, runtime: &TenantRuntime) -> Arc<Database> {
         runtime.replace_database(self.prepared(&runtime.tenant()), true)
+    }
+
+    /// Ends a tenant's webhooks, in the background.
+    pub(super) fn end_webhooks(&self, runtime: &TenantRuntime) {
+        let webhooks = Arc::clone(runtime.webhooks());
+        if webhooks.is_any() {
+            self.endings().spawn(async move { webhooks.shut_down().await });
+        }
     }
 
     /// Shuts a handle down, in the background.

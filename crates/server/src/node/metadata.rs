@@ -6,7 +6,7 @@ use realtime_retry::Backoff;
 use realtime_tenants::{Directory, Seed, StoreError};
 use tokio::{sync::oneshot, time};
 
-use super::{connect::connect_databases, node::Node};
+use super::{connect::connect_databases, node::Node, webhooks};
 
 /// How long the start waits for the metadata database. After that the server serves, and refuses tenants that it does
 /// not know.
@@ -23,6 +23,7 @@ const TOUCH: Duration = Duration::from_secs(3600);
 /// goes on by itself.
 pub async fn begin(node: &Arc<Node>) {
     let Some(directory) = node.tenants().directory().map(Arc::clone) else {
+        webhooks::begin(node);
         connect_databases(node);
         return;
     };
@@ -40,7 +41,8 @@ pub async fn begin(node: &Arc<Node>) {
                 Arc::clone(&directory).run(stop.clone()),
                 keeping.follow_changes(),
                 keeping.follow_operations(),
-                keep_running_known(&keeping)
+                keep_running_known(&keeping),
+                keeping.keep_webhooks()
             )
         };
         tokio::select! {

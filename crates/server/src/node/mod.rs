@@ -11,6 +11,7 @@ mod node;
 mod resolve;
 pub mod set_up;
 mod stop;
+mod webhooks;
 
 pub use admin::{Admin, Right, is_of_operator};
 pub use databases::{database_config, verifier};

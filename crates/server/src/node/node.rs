@@ -226,6 +226,7 @@ impl Node {
             drop(self.end(runtime.database()));
         }
         runtimes.insert(tenant.external_id.clone(), Arc::clone(&runtime));
+        self.apply_webhooks(&runtime);
         Some(runtime)
     }
 

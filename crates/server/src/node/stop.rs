@@ -49,7 +49,11 @@ impl Node {
                 let database = runtime.database();
                 async move { database.shutdown().await }
             });
-            tokio::join!(legacy, join_all(handles), self.endings().wait());
+            let webhooks = runtimes.iter().map(|runtime| {
+                let webhooks = runtime.webhooks();
+                async move { webhooks.shut_down().await }
+            });
+            tokio::join!(legacy, join_all(webhooks), join_all(handles), self.endings().wait());
         };
         if time::timeout(DATABASES_SHARE, databases).await.is_err() {
             tracing::warn!("some connections to databases did not end in time");

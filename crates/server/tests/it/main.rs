@@ -79,6 +79,7 @@ mod sse;
 mod supabase_compose;
 mod tokens;
 mod watch;
+mod webhooks;
 
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};

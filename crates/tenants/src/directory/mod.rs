@@ -26,6 +26,7 @@ use kept::{Known, Memory};
 use parking_lot::{Mutex, RwLock};
 use realtime_codes::ErrorCode;
 use realtime_flights::{Flights, Seat};
+use realtime_webhooks::Webhook;
 use tokio::{sync::broadcast, time::Instant};
 use uuid::Uuid;
 
@@ -317,6 +318,23 @@ impl Directory {
     pub async fn update(&self, external_id: &str, fields: &TenantFields) -> Result<Updated, StoreError> {
         let asked = Instant::now();
         let updated = self.store.update(external_id, fields).await?;
+        if !updated.changed.is_empty() {
+            self.learn_written(external_id, Some(updated.after.clone()), asked).await;
+        }
+        Ok(updated)
+    }
+
+    /// As [`Store::edit_webhooks`]; this node knows of it at once, others are told.
+    ///
+    /// # Errors
+    /// As [`Store::edit_webhooks`].
+    pub async fn edit_webhooks(
+        &self,
+        external_id: &str,
+        edit: impl FnOnce(&mut Vec<Webhook>) + Send,
+    ) -> Result<Updated, StoreError> {
+        let asked = Instant::now();
+        let updated = self.store.edit_webhooks(external_id, edit).await?;
         if !updated.changed.is_empty() {
             self.learn_written(external_id, Some(updated.after.clone()), asked).await;
         }

@@ -1,6 +1,7 @@
 //! Applies fields to a record, and compares records.
 
 use jiff::civil::DateTime;
+use realtime_webhooks::Webhook;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use uuid::Uuid;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 use super::{ExtensionFields, Field, TenantFields};
 use crate::{
     CipherError, Ciphers, Ciphertext, ExtensionRecord, TenantRecord,
-    record::{ENCRYPTED_SETTINGS, POSTGRES_CDC_RLS},
+    record::{WEBHOOKS, WEBHOOKS_LIST, encrypted_settings},
 };
 
 impl TenantFields {
@@ -51,13 +52,8 @@ impl TenantFields {
                 None => None,
             };
         }
-        if let Some(extensions) = &self.extensions
-            && !same_extensions(&record.extensions, extensions, ciphers)
-        {
-            record.extensions = extensions
-                .iter()
-                .map(|extension| extension.encrypt(ciphers, now))
-                .collect::<Result<_, _>>()?;
+        if let Some(extensions) = &self.extensions {
+            apply_extensions(record, extensions, ciphers, now)?;
         }
         if record.has_legacy_ciphertext() {
             record.gcm_migrated_at = None;
@@ -69,16 +65,51 @@ impl TenantFields {
 impl ExtensionFields {
     fn encrypt(&self, ciphers: &Ciphers, now: DateTime) -> Result<ExtensionRecord, CipherError> {
         let mut settings = self.settings.clone();
-        if self.kind == POSTGRES_CDC_RLS {
-            for name in ENCRYPTED_SETTINGS {
-                if let Some(Value::String(plain)) = settings.get_mut(name) {
-                    ciphers.encrypt(plain)?.as_str().clone_into(plain);
-                }
+        for name in encrypted_settings(&self.kind) {
+            if let Some(Value::String(plain)) = settings.get_mut(*name) {
+                ciphers.encrypt(plain)?.as_str().clone_into(plain);
             }
         }
         let kind = self.kind.clone();
         Ok(ExtensionRecord { id: Uuid::new_v4(), kind, settings, inserted_at: now, updated_at: now })
     }
+}
+
+/// Replaces the extensions, but for webhooks: these are set by themselves, and whoever changes the database need not know
+/// of them.
+fn apply_extensions(
+    record: &mut TenantRecord,
+    extensions: &[ExtensionFields],
+    ciphers: &Ciphers,
+    now: DateTime,
+) -> Result<(), CipherError> {
+    let (webhooks, others): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut record.extensions).into_iter().partition(|extension| extension.kind == WEBHOOKS);
+    let given: Vec<ExtensionFields> =
+        extensions.iter().filter(|extension| extension.kind != WEBHOOKS).cloned().collect();
+    record.extensions = match same_extensions(&others, &given, ciphers) {
+        true => others,
+        false => given.iter().map(|given| given.encrypt(ciphers, now)).collect::<Result<_, _>>()?,
+    };
+    record.extensions.extend(webhooks);
+    Ok(())
+}
+
+/// Sets the webhooks of a record.
+pub(crate) fn set_webhooks(
+    record: &mut TenantRecord,
+    webhooks: &[Webhook],
+    ciphers: &Ciphers,
+    now: DateTime,
+) -> Result<(), CipherError> {
+    record.extensions.retain(|extension| extension.kind != WEBHOOKS);
+    if !webhooks.is_empty() {
+        let list = realtime_webhooks::to_json(webhooks).to_string();
+        let settings = [(WEBHOOKS_LIST.to_owned(), list.into())].into_iter().collect();
+        let fields = ExtensionFields { kind: WEBHOOKS.to_owned(), settings };
+        record.extensions.push(fields.encrypt(ciphers, now)?);
+    }
+    Ok(())
 }
 
 fn set<T: Clone>(value: &mut T, given: Option<&T>) {
@@ -97,9 +128,9 @@ fn keep_or_encrypt(old: Option<Ciphertext>, new: &str, ciphers: &Ciphers) -> Res
 /// An extension's type and settings, secrets in clear; `None` if one cannot be decrypted.
 pub(crate) fn clear(record: &ExtensionRecord, ciphers: &Ciphers) -> Option<ExtensionFields> {
     let mut settings = record.settings.clone();
-    for name in ENCRYPTED_SETTINGS {
+    for name in encrypted_settings(&record.kind) {
         if let Some(plain) = record.decrypt(name, ciphers).ok()? {
-            settings.insert(name.to_owned(), plain.expose_secret().into());
+            settings.insert((*name).to_owned(), plain.expose_secret().into());
         }
     }
     Some(ExtensionFields { kind: record.kind.clone(), settings })

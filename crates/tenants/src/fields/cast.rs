@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{ExtensionFields, TenantFields};
 use crate::{
     convert::MAX_SLOT_NAME,
-    record::{ENCRYPTED_SETTINGS, POSTGRES_CDC_RLS},
+    record::{ENCRYPTED_SETTINGS, POSTGRES_CDC_RLS, WEBHOOKS},
 };
 
 const BLANK: &str = "can't be blank";
@@ -176,6 +176,10 @@ impl ExtensionFields {
         let (Some(kind), Some(settings)) = (kind, settings) else { return Err(errors) };
         // The name of the only extension in the reference's first year.
         let kind = if kind == "postgres" { POSTGRES_CDC_RLS.to_owned() } else { kind };
+        if kind == WEBHOOKS {
+            // It would be kept unchecked, and in clear.
+            return Err(FieldErrors::of("type", INVALID));
+        }
         if kind != POSTGRES_CDC_RLS {
             return Ok(Self { kind, settings });
         }

@@ -8,7 +8,7 @@ use std::fmt;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-pub(crate) use apply::clear;
+pub(crate) use apply::{clear, set_webhooks};
 pub use cast::FieldErrors;
 
 /// Fields of a tenant as given by a request. An outer `None` means that a field was not given, an inner one that it shall

@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret as _;
 
 use super::{Store, StoreError, now};
-use crate::{ENCRYPTED_SETTINGS, TenantRecord};
+use crate::{TenantRecord, encrypted_settings};
 
 impl Store {
     /// Encrypts anew what a record has of the older form, each value only where it still is what the record says:
@@ -31,7 +31,7 @@ impl Store {
             all &= moved == 1;
         }
         for extension in &record.extensions {
-            for setting in ENCRYPTED_SETTINGS {
+            for setting in encrypted_settings(&extension.kind) {
                 let old = extension.ciphertext(setting).filter(crate::Ciphertext::is_legacy);
                 let Some(old) = old else { continue };
                 let new = ciphers.encrypt(ciphers.decrypt(&old)?.expose_secret())?;

@@ -39,6 +39,9 @@ pub enum StoreError {
     /// A secret could not be encrypted.
     #[error(transparent)]
     Cipher(#[from] CipherError),
+    /// The webhooks of a tenant that are stored cannot be used.
+    #[error("The stored webhooks cannot be used: {0}")]
+    Webhooks(String),
     /// The schema could not be set up; nothing was changed.
     #[error("MigrationsFailedToRun: {what}: {error}")]
     SetUp {
@@ -73,6 +76,7 @@ impl StoreError {
             Self::NotFound { .. } => ErrorCode::TenantNotFound,
             Self::Taken { .. } | Self::KeyRequired | Self::Check(_) => ErrorCode::UnprocessableEntity,
             Self::SetUp { .. } => ErrorCode::MigrationsFailedToRun,
+            Self::Webhooks(_) => ErrorCode::WebhooksUnavailable,
             Self::Cipher(_) | Self::Refused { .. } => ErrorCode::ErrorExecutingTransaction,
         }
     }

@@ -21,12 +21,13 @@ pub use error::StoreError;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 pub use listen::Operation;
 pub(crate) use listen::{Listener, News};
+use realtime_webhooks::Webhook;
 pub(crate) use rows::Found;
 pub use seed::{Seed, SeedPlace, Seeded};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::{Ciphers, Field, TenantFields, TenantRecord};
+use crate::{Ciphers, Field, TenantFields, TenantRecord, fields};
 
 /// Statements of operators that are answered at once: each has a connection beside the pool's.
 const INSPECTIONS: usize = 3;
@@ -153,6 +154,32 @@ impl Store {
     pub async fn update(&self, external_id: &str, fields: &TenantFields) -> Result<Updated, StoreError> {
         let now = now();
         self.edit(external_id, now, |record| Ok(fields.apply(record, self.ciphers(), now)?)).await
+    }
+
+    /// Changes a tenant's webhooks.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Webhooks`], or anything else; then nothing was written.
+    pub async fn edit_webhooks(
+        &self,
+        external_id: &str,
+        edit: impl FnOnce(&mut Vec<Webhook>) + Send,
+    ) -> Result<Updated, StoreError> {
+        let now = now();
+        self.edit(external_id, now, |record| {
+            let mut webhooks = record.webhooks(self.ciphers()).map_err(StoreError::Webhooks)?;
+            edit(&mut webhooks);
+            Ok(fields::set_webhooks(record, &webhooks, self.ciphers(), now)?)
+        })
+        .await
+    }
+
+    /// The names of the tenants that have webhooks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn with_webhooks(&self) -> Result<Vec<String>, StoreError> {
+        rows::with_extension(&self.client().await?, crate::WEBHOOKS).await
     }
 
     /// Changes a record while nobody else can.

@@ -64,6 +64,21 @@ pub(super) async fn list(client: &impl GenericClient) -> Result<Found, StoreErro
     Ok(joined(&tenants, &extensions))
 }
 
+/// The names of the tenants that have an extension of a type.
+pub(super) async fn with_extension(
+    client: &impl GenericClient,
+    kind: &str,
+) -> Result<Vec<String>, StoreError> {
+    let rows = client
+        .query(
+            "select tenant_external_id from extensions
+             where type = $1 and tenant_external_id is not null order by 1",
+            &[&kind],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Some of the tenants, in the order of their names' bytes.
 pub(super) async fn page(
     client: &impl GenericClient,

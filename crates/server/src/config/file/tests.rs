@@ -118,7 +118,7 @@ fn what_is_wrong_is_one_line_with_its_place() {
         ),
         (
             &tenant("colour = 1"),
-            "realtime.toml:4:1: unknown field `colour`, expected one of `external_id`, `default`, `jwt_secret`, `jwt_secret_file`, `jwks`, `jwks_file`, `private_only`, `suspend`, `presence_enabled`, `limits`, `database`",
+            "realtime.toml:4:1: unknown field `colour`, expected one of `external_id`, `default`, `jwt_secret`, `jwt_secret_file`, `jwks`, `jwks_file`, `private_only`, `suspend`, `presence_enabled`, `webhooks_file`, `limits`, `database`",
         ),
         (
             &tenant("database = { port = 70000 }"),

@@ -10,6 +10,7 @@ mod known;
 pub mod policies;
 mod runtime;
 pub mod schema;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use http::{StatusCode, header};
 pub use known::unavailable;
 use known::{Known, NOT_FOUND, all, find, require};
 use maud::{Markup, html};
+use realtime_tenants::WEBHOOKS;
 use serde::Deserialize;
 
 use super::{
@@ -158,13 +160,16 @@ pub async fn show(
         }
         section { h2 { "Settings" } (fields::settings(&known)) }
         @if let Known::Record(record) = &known {
-            @for extension in &record.extensions {
+            @for extension in record.extensions.iter().filter(|extension| extension.kind != WEBHOOKS) {
                 section { h2 { "Extension " (extension.kind) } (fields::extension(&node, extension)) }
             }
         }
         section {
             h2 { "Database" }
             (database)
+        }
+        @if let Ok(tenant) = &served {
+            section { h2 { "Webhooks" } (webhooks::section(&node, tenant)) }
         }
         section { h2 { "Feature flags" } (flags) }
     };

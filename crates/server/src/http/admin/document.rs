@@ -2,7 +2,7 @@
 
 use utoipa::{Modify, OpenApi};
 
-use super::{health, operations, policies, read, write};
+use super::{health, operations, policies, read, webhooks, write};
 
 /// The operations.
 #[derive(OpenApi)]
@@ -17,6 +17,9 @@ use super::{health, operations, policies, read, write};
         operations::shutdown,
         health::health,
         policies::show,
+        webhooks::list,
+        webhooks::put,
+        webhooks::delete,
     ),
     tags((
         name = "Tenants",

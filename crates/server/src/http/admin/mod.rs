@@ -9,6 +9,8 @@ mod policies;
 mod read;
 mod shapes;
 mod view;
+mod webhook_view;
+mod webhooks;
 mod write;
 
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use axum::{
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 pub(super) use document::Document;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -33,10 +35,13 @@ use crate::{
 /// The routes under `/api`. Only administrators learn anything, even whether a tenant exists.
 pub(super) fn routes(node: &Arc<Node>) -> Router<Web> {
     let tenant = get(read::show).put(write::put).patch(write::put).delete(write::delete).fallback(not_found);
+    let webhook = put(webhooks::put).delete(webhooks::delete).fallback(not_found);
     let administered = Router::new()
         .route("/tenants", get(read::list).post(write::post).fallback(not_found))
         .route("/tenants/{tenant}", tenant)
         .route("/tenants/{tenant}/policies", get(policies::show).fallback(not_found))
+        .route("/tenants/{tenant}/webhooks", get(webhooks::list).fallback(not_found))
+        .route("/tenants/{tenant}/webhooks/{name}", webhook)
         .route("/tenants/{tenant}/reload", post(operations::reload).fallback(not_found))
         .route("/tenants/{tenant}/shutdown", post(operations::shutdown).fallback(not_found))
         .route_layer(from_fn_with_state(Arc::clone(node), administer));

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use utoipa::{IntoResponses, ToSchema};
 
-use super::view::{Health, TenantView};
+use super::{
+    view::{Health, TenantView},
+    webhook_view::WebhookView,
+};
 use crate::http::shapes::{Message, Problems};
 
 /// The fields of a tenant. Unknown keys are ignored. Numbers may be strings of digits; booleans may be `"true"`, `"1"`,
@@ -156,6 +159,78 @@ pub(super) struct TenantList {
 #[derive(ToSchema)]
 pub(super) struct HealthData {
     data: Health<'static>,
+}
+
+/// The settings of a webhook. Those that are not given have their defaults, but for the secret, which stays as it is.
+#[derive(ToSchema)]
+#[schema(example = json!({
+    "url": "https://example.com/hooks/orders", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "schema": "public", "table": "orders", "event": "INSERT", "filter": "total=gt.100"
+}))]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebhookBody {
+    /// Where changes are posted: `http://` or `https://`.
+    #[schema(max_length = 2048)]
+    url: String,
+    /// Key of signatures: `whsec_` and base64, or the key itself. Needed for a new webhook; never shown.
+    #[schema(write_only, min_length = 16, max_length = 512, nullable = false)]
+    secret: Option<String>,
+    /// `*` for all schemas.
+    #[schema(default = "public")]
+    schema: Option<String>,
+    /// `*` for all tables. It or `schema` is needed.
+    #[schema(default = "*")]
+    table: Option<String>,
+    /// `INSERT`, `UPDATE`, `DELETE` or `*`.
+    #[schema(default = "*", pattern = r"^(\*|INSERT|UPDATE|DELETE)$")]
+    event: Option<String>,
+    /// Conditions of rows, as channels write them. Needs a table.
+    #[schema(example = "total=gt.100")]
+    filter: Option<String>,
+    /// How long the endpoint may take to answer.
+    #[schema(default = 5000, minimum = 100, maximum = 60000, nullable = false)]
+    timeout_ms: Option<u64>,
+    /// Attempts for one change at most.
+    #[schema(default = 12, minimum = 1, maximum = 100, nullable = false)]
+    attempts: Option<u32>,
+    /// Pause before the second attempt; it doubles with each one, up to a minute.
+    #[schema(default = 500, minimum = 10, maximum = 60000, nullable = false)]
+    retry_delay_ms: Option<u64>,
+    /// How long it is tried to post one change at most.
+    #[schema(default = 900_000, minimum = 0, maximum = 86_400_000, nullable = false)]
+    give_up_after_ms: Option<u64>,
+}
+
+/// A webhook.
+#[derive(ToSchema)]
+pub(super) struct WebhookData {
+    data: WebhookView,
+}
+
+/// Webhooks.
+#[derive(ToSchema)]
+pub(super) struct WebhookList {
+    data: Vec<WebhookView>,
+}
+
+/// Refusals of a webhook.
+#[derive(IntoResponses)]
+pub(super) enum WebhookWritten {
+    /// The body is no JSON object
+    #[response(status = 400, content_type = "text/html", example = json!("Bad Request"))]
+    Unreadable(String),
+    /// The body did not come in time
+    #[response(status = 408, content_type = "text/html", example = json!("Request Timeout"))]
+    Late(String),
+    /// The body has more than 8,000,000 bytes
+    #[response(status = 413, content_type = "text/html", example = json!("Request Entity Too Large"))]
+    TooLarge(String),
+    /// Something is wrong with it; nothing was written
+    #[response(status = 422, example = json!({"errors": {"webhook": ["url must begin with http:// or https://"]}}))]
+    Wrong(Problems),
+    /// The tenants are those of the configuration
+    #[response(status = 501)]
+    Configured(Message),
 }
 
 /// Answers that all have in common.

@@ -1,7 +1,7 @@
 //! A tenant as the admin API shows it (http_and_ops 1.2).
 
 use jiff::civil::DateTime;
-use realtime_tenants::{ExtensionRecord, POSTGRES_CDC_RLS, Tenant, TenantRecord};
+use realtime_tenants::{ExtensionRecord, POSTGRES_CDC_RLS, Tenant, TenantRecord, WEBHOOKS};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -66,7 +66,13 @@ impl TenantView {
             max_events_per_second: record.max_events_per_second.into(),
             max_joins_per_second: record.max_joins_per_second.into(),
             inserted_at: time(record.inserted_at),
-            extensions: record.extensions.iter().map(ExtensionView::of_record).collect(),
+            // Webhooks have a path of their own.
+            extensions: record
+                .extensions
+                .iter()
+                .filter(|extension| extension.kind != WEBHOOKS)
+                .map(ExtensionView::of_record)
+                .collect(),
             private_only: record.private_only,
             max_client_presence_events_per_window: record
                 .max_client_presence_events_per_window

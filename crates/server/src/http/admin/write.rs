@@ -31,7 +31,7 @@ const NO_STORE: &str = "The tenants of this server are those of its configuratio
                         set DB_ENC_KEY or DB_ENC_KEY_GCM";
 
 /// Why a request has no regular answer.
-enum Refusal {
+pub(super) enum Refusal {
     Fields(FieldErrors),
     Store(StoreError),
 }
@@ -136,12 +136,12 @@ pub(super) async fn delete(State(node): State<Arc<Node>>, Path(external_id): Pat
     detached(&node, remove(Arc::clone(&node), directory, external_id)).await
 }
 
-fn no_store() -> Response {
+pub(super) fn no_store() -> Response {
     message(StatusCode::NOT_IMPLEMENTED, NO_STORE)
 }
 
 /// Completes a piece of work even if the client disconnects.
-async fn detached(
+pub(super) async fn detached(
     node: &Node,
     work: impl Future<Output = Result<Response, Refusal>> + Send + 'static,
 ) -> Response {

@@ -8,6 +8,7 @@ use std::{
 use realtime_channels::{
     counters::{MessageType, TenantCounters, TransportKind},
     tenant_runtime::TenantRuntime,
+    webhooks::HookView,
 };
 use realtime_cluster::Cluster;
 use realtime_codes::ErrorCode;
@@ -77,6 +78,8 @@ pub(super) fn render(node: &Node, host: &Host, part: Part) -> String {
         global(&mut out, node, host, &shown, &errors);
     }
     if part != Part::Global {
+        // They work where nobody is connected, too.
+        webhooks(&mut out, &shown);
         let now = Instant::now();
         let vacant =
             |shown: &Shown| shown.runtime.sockets().vacant_for(now).is_some_and(|for_| for_ > VACANT);
@@ -248,6 +251,30 @@ fn tenants(out: &mut Exposition, shown: &[Shown]) {
     database_histograms(out, shown);
     database_numbers(out, shown);
     relation_numbers(out, shown);
+}
+
+/// A number of a webhook.
+type HookNumber = fn(&HookView) -> u64;
+
+/// What webhooks have done.
+fn webhooks(out: &mut Exposition, shown: &[Shown]) {
+    let numbers: [(&'static Family, HookNumber); 5] = [
+        (&f::WEBHOOKS_DELIVERED, |hook| hook.delivered),
+        (&f::WEBHOOKS_FAILED, |hook| hook.failed),
+        (&f::WEBHOOKS_DEAD_LETTERS, |hook| hook.dead_letters),
+        (&f::WEBHOOKS_GAPS, |hook| hook.gaps),
+        (&f::WEBHOOKS_WAITING, |hook| hook.waiting),
+    ];
+    let views = |shown: &Shown| shown.runtime.webhooks().views(&shown.runtime.tenant());
+    let all: Vec<_> = shown.iter().map(|shown| (&shown.name, views(shown))).collect();
+    for (family, read) in numbers {
+        let mut family = out.family(family);
+        for (tenant, hooks) in &all {
+            for hook in hooks {
+                family.add(&[&hook.webhook.name, tenant], read(hook) as f64);
+            }
+        }
+    }
 }
 
 fn database_histograms(out: &mut Exposition, shown: &[Shown]) {

@@ -182,6 +182,16 @@ families! {
         "Bytes of the log that are kept for clients that come back";
     REPLICATION_LAG = Gauge "realtime_replication_lag_bytes" ["tenant"] / 1.0
         "Bytes of the log that were not handed over yet";
+    WEBHOOKS_DELIVERED = Counter "realtime_webhooks_delivered" ["webhook", "tenant"] / 1.0
+        "Changes that the endpoint of a webhook has taken";
+    WEBHOOKS_FAILED = Counter "realtime_webhooks_failed_attempts" ["webhook", "tenant"] / 1.0
+        "Attempts to post a change that failed";
+    WEBHOOKS_DEAD_LETTERS = Counter "realtime_webhooks_dead_letters" ["webhook", "tenant"] / 1.0
+        "Changes that were given up for a webhook";
+    WEBHOOKS_GAPS = Counter "realtime_webhooks_gaps" ["webhook", "tenant"] / 1.0
+        "Times that a webhook began to read at the end of the log, its first start included";
+    WEBHOOKS_WAITING = Gauge "realtime_webhooks_waiting" ["webhook", "tenant"] / 1.0
+        "Changes that wait to be posted, or are being posted";
     MIGRATIONS_DURATION = Histogram "realtime_tenants_migrations_duration_milliseconds" ["platform_region"] / 1000.0
         "Milliseconds that setting a database up for private topics took";
     MIGRATIONS_EXCEPTIONS = Counter "realtime_tenants_migrations_exceptions_total" ["error_code"] / 1.0

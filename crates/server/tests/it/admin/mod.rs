@@ -58,6 +58,11 @@ impl Admin {
         self.server.http(method, path, &headers, body.as_bytes()).await
     }
 
+    /// A text of the metadata database.
+    pub(crate) async fn stored(&self, sql: &str) -> Result<String> {
+        Ok(self.metadata.client().query_one(sql, &[]).await?.get(0))
+    }
+
     async fn get(&self, path: &str) -> Result<Answer> {
         self.request("GET", path, None).await
     }

@@ -5,17 +5,24 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// Prefix of a secret that is written as base64.
-const PREFIX: &str = "whsec_";
+pub(crate) const PREFIX: &str = "whsec_";
 
 /// The key of a secret: the bytes that follow `whsec_` as base64, or the text itself.
-pub(super) fn key(secret: &SecretString) -> hmac::Key {
+#[must_use]
+pub fn key(secret: &SecretString) -> hmac::Key {
     let text = secret.expose_secret();
-    let decoded = text.strip_prefix(PREFIX).and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    let decoded = decoded(text);
     hmac::Key::new(hmac::HMAC_SHA256, decoded.as_deref().unwrap_or(text.as_bytes()))
 }
 
+/// The bytes of a secret that is written as base64, if they can be read.
+pub(crate) fn decoded(secret: &str) -> Option<Vec<u8>> {
+    secret.strip_prefix(PREFIX).and_then(|encoded| BASE64_STANDARD.decode(encoded).ok())
+}
+
 /// The header `webhook-signature` of a message.
-pub(super) fn sign(key: &hmac::Key, id: &str, unix_seconds: u64, body: &[u8]) -> String {
+#[must_use]
+pub fn sign(key: &hmac::Key, id: &str, unix_seconds: u64, body: &[u8]) -> String {
     let mut context = hmac::Context::with_key(key);
     context.update(format!("{id}.{unix_seconds}.").as_bytes());
     context.update(body);

@@ -62,7 +62,7 @@ mod active {
     const LOOK: Duration = Duration::from_millis(5);
 
     impl Point {
-        const ALL: [Self; 8] = [
+        const ALL: [Self; 9] = [
             Self::SlotMade,
             Self::RelationAsked,
             Self::VerdictAsked,

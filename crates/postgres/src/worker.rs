@@ -256,8 +256,11 @@ impl Worker {
             Work::Command(command) => self.command(command).await,
             Work::Attendance => self.attendance(),
             Work::Answer(answer) => {
+                let brings_rows = matches!(answer, Answer::Filter(_) | Answer::Beside(_));
                 self.state.answered(answer).await;
-                self.state.relieve().await;
+                if brings_rows {
+                    self.state.relieve().await;
+                }
             }
             Work::Wake => self.wake().await,
             Work::Event(Ok(event)) => self.events(event).await,

@@ -54,6 +54,11 @@ const SCHEMA: &str = "
         $$ begin return array(select m.room from public.members m where m.who = public.me() and m.rank = 'high'); end $$;
     create function opaque(r int) returns bool language plpgsql stable security definer as
         $$ declare n int; begin select count(*) into n from public.unpublished u where u.room = r and u.who = public.me(); return n > 0; end $$;
+    create function built(r int) returns bool language plpgsql stable security definer as
+        $$ declare n int; begin execute 'select count(*) from public.members m where m.room = $1 and m.who = public.me()' into n using r; return n > 0; end $$;
+    create function guarded(r int) returns bool language plpgsql stable security definer as
+        $$ begin return 1 / (select count(*) from public.members m where m.room = r and m.who = public.me()) = 1;
+            exception when division_by_zero then return false; end $$;
     create function peers(w text) returns bool language sql stable security definer as
         $$ select exists (select from public.members a join public.members b using (room) where a.who = public.me() and b.who = w) $$;
     alter table orgs enable row level security;
@@ -62,7 +67,7 @@ const SCHEMA: &str = "
     alter publication supabase_realtime add table says, orgs, members, bans;";
 
 /// Conditions of which policies are made.
-const CONDITIONS: [&str; 33] = [
+const CONDITIONS: [&str; 36] = [
     // Claims.
     "owner = me()",
     "owner is distinct from (select me())",
@@ -99,6 +104,9 @@ const CONDITIONS: [&str; 33] = [
     "case when rank = 'low' then room in (select rooms()) else owner = me() end",
     // What is asked.
     "owner || '' = me()",
+    "built(room)",
+    "guarded(room) or owner = me()",
+    "tableoid = 'says'::regclass and org in (select o.org from orgs o)",
     "says.* is not null and room = 1",
 ];
 

@@ -5,7 +5,7 @@
 //! of each round. In some rounds connections of the server are killed: those for queries, which must cost nothing, and
 //! the one for replication, which may cost changes, but not in silence.
 //!
-//! `REALTIME_TEST_SEED` repeats a run.
+//! `REALTIME_TEST_SEED` repeats a run, `REALTIME_TEST_SEEDS` says how many follow each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -360,11 +360,17 @@ async fn disturb(client: &Client, disturbance: Disturbance) -> Result<()> {
 /// of order
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_everybody_gets_what_they_may_see() -> Result<()> {
-    let seed = match std::env::var("REALTIME_TEST_SEED") {
-        Ok(seed) => seed.parse()?,
-        Err(_) => rand::random::<u64>(),
-    };
-    eprintln!("REALTIME_TEST_SEED={seed}");
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let first = number("REALTIME_TEST_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
+    for seed in first..first.saturating_add(number("REALTIME_TEST_SEEDS").unwrap_or(1)) {
+        eprintln!("REALTIME_TEST_SEED={seed}");
+        eprintln!("{}", run(seed).await?);
+    }
+    Ok(())
+}
+
+/// What has happened.
+async fn run(seed: u64) -> Result<String> {
     let mut random = StdRng::seed_from_u64(seed);
     let db = TestDb::new().await?;
     db.sql(&schema()).await?;
@@ -428,14 +434,14 @@ async fn whatever_happens_everybody_gets_what_they_may_see() -> Result<()> {
         }
     }
     let withheld = subscribers.iter().filter(|subscriber| subscriber.withheld).count();
-    eprintln!(
+    let told = format!(
         "{changes} changes, {deliveries} deliveries, {gaps} gaps told, {withheld} told of failing policies"
     );
     ensure!(
         changes >= 10_000 && gaps >= SUBSCRIBERS && withheld > 0 && deliveries > changes,
         "too little happened"
     );
-    Ok(())
+    Ok(told)
 }
 
 /// Reads what the round has brought to everybody: up to a mark that is written when it is over.

@@ -140,7 +140,7 @@ async fn no_row_is_missed_while_nodes_are_replaced() -> Result<()> {
         nodes.add(env).await?;
         balancer.serve(ports(&nodes));
         nodes.see_each_other(3).await?;
-        println!("turn {turn}: {} returns before", returns);
+        println!("turn {turn}: {returns} returns before");
     }
     // Whoever connects from now on comes to a node that has just begun.
     let last_nodes = ports(&nodes).split_off(2);

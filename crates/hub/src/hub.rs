@@ -22,7 +22,7 @@ use crate::{
     fan_out::FanOut,
     history::{self, Words},
     key::{Kind, MemberId, MessageId, RoomKey},
-    message::{Frames, encode_for},
+    message::{Encoded, Frames},
     meter::Meter,
     presence::{Entry, Origin},
     room::Room,
@@ -296,19 +296,26 @@ impl RoomCell {
     fn publish(
         self: &Arc<Self>,
         words: &Words<'_>,
-        encode: impl FnMut(Vsn) -> Option<Bytes>,
+        mut encode: impl FnMut(Vsn) -> Option<Bytes>,
     ) -> Option<Delivery> {
-        let users = self.room.lock().users;
-        // Encoded without the lock: a message may be large.
-        let frames = encode_for(&users, encode);
-        let message = words.message(&frames);
-        let mut room = self.room.lock();
-        if room.is_gone {
-            return None;
+        let mut encoded = Encoded::default();
+        let mut users = self.room.lock().users;
+        loop {
+            // Encoded without the lock: a message may be large.
+            encoded.add(&users, &mut encode);
+            let message = words.message(&encoded.frames);
+            let mut room = self.room.lock();
+            if room.is_gone {
+                return None;
+            }
+            if !encoded.covers(&room.users) {
+                users = room.users;
+                continue;
+            }
+            words.keep(&self.context.histories, &self.key, message, false);
+            room.enqueue(Kind::Broadcast, None, words.id(), encoded.frames);
+            return Some(self.delivery(&mut room));
         }
-        words.keep(&self.context.histories, &self.key, message, false);
-        room.enqueue(Kind::Broadcast, None, words.id(), frames);
-        Some(self.delivery(&mut room))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     history::Words,
     hub::Hub,
     key::{Kind, MemberId, MessageId, RoomKey, Sight},
-    message::{Frames, encode_for},
+    message::{Encoded, Frames, Users},
     meter::Meter,
     outbox::Outbox,
     presence::Origin,
@@ -86,9 +86,9 @@ impl Membership {
         &self,
         to_self: bool,
         words: &Words<'_>,
-        encode: impl FnMut(Vsn) -> Option<Bytes>,
+        mut encode: impl FnMut(Vsn) -> Option<Bytes>,
     ) -> Delivery {
-        let (mut users, own) = {
+        let (users, own) = {
             let room = self.cell.room.lock();
             let own = room.slot(self.place).map(|slot| Own {
                 vsn: slot.vsn,
@@ -97,26 +97,39 @@ impl Membership {
             });
             (room.users, own)
         };
-        if let Some(own) = &own
-            && let Some(count) = users.get_mut(own.vsn as usize)
-        {
-            *count = count.saturating_sub(1) + u32::from(own.copy);
-        }
-        let frames = encode_for(&users, encode);
-        if own.is_some_and(|own| own.send(&frames)) {
+        // Its own copy does not go through the room.
+        let without_own = |mut users: Users, copies: u32| {
+            let own = own.as_ref().and_then(|own| users.get_mut(own.vsn as usize));
+            if let Some(count) = own {
+                *count = count.saturating_sub(1) + copies;
+            }
+            users
+        };
+        let copies = own.as_ref().is_some_and(|own| own.copy);
+        let mut encoded = Encoded::default();
+        encoded.add(&without_own(users, u32::from(copies)), &mut encode);
+        if own.as_ref().is_some_and(|own| own.send(&encoded.frames)) {
             self.cell.meter.delivered(Kind::Broadcast, 1);
         }
-        let message = words.message(&frames);
-        if message.is_none() && frames.iter().all(Option::is_none) {
-            return Delivery::default();
+        loop {
+            let message = words.message(&encoded.frames);
+            if message.is_none() && encoded.frames.iter().all(Option::is_none) {
+                return Delivery::default();
+            }
+            let mut room = self.cell.room.lock();
+            let users = without_own(room.users, 0);
+            if !encoded.covers(&users) {
+                drop(room);
+                encoded.add(&users, &mut encode);
+                continue;
+            }
+            words.keep(&self.cell.context.histories, &self.cell.key, message, false);
+            if room.len() < 2 {
+                return Delivery::default();
+            }
+            room.enqueue(Kind::Broadcast, Some(self.id), words.id(), encoded.frames);
+            return self.cell.delivery(&mut room);
         }
-        let mut room = self.cell.room.lock();
-        words.keep(&self.cell.context.histories, &self.cell.key, message, false);
-        if room.len() < 2 {
-            return Delivery::default();
-        }
-        room.enqueue(Kind::Broadcast, Some(self.id), words.id(), frames);
-        self.cell.delivery(&mut room)
     }
 
     /// Gives the members of this node one frame that is not kept.

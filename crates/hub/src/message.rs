@@ -19,13 +19,35 @@ pub(crate) type Frames = [Option<Bytes>; SERIALIZERS];
 
 /// Writes a frame for each serializer that has users.
 pub(crate) fn encode_for(users: &Users, mut encode: impl FnMut(Vsn) -> Option<Bytes>) -> Frames {
-    let mut frames = [const { None }; SERIALIZERS];
-    for ((frame, count), vsn) in frames.iter_mut().zip(users).zip(ALL) {
-        if *count > 0 {
-            *frame = encode(vsn);
+    let mut encoded = Encoded::default();
+    encoded.add(users, &mut encode);
+    encoded.frames
+}
+
+/// A message that is written for the serializers of a room without the room's lock: who comes meanwhile may use another
+/// one.
+#[derive(Debug, Default)]
+pub(crate) struct Encoded {
+    pub(crate) frames: Frames,
+    /// For which serializers a frame was asked for, whether or not there is one.
+    asked: [bool; SERIALIZERS],
+}
+
+impl Encoded {
+    /// Writes the frames that are lacking. `encode` is called once per serializer at most.
+    pub(crate) fn add(&mut self, users: &Users, encode: &mut impl FnMut(Vsn) -> Option<Bytes>) {
+        let slots = self.frames.iter_mut().zip(&mut self.asked).zip(users).zip(ALL);
+        for (((frame, asked), count), vsn) in slots {
+            if *count > 0 && !std::mem::replace(asked, true) {
+                *frame = encode(vsn);
+            }
         }
     }
-    frames
+
+    /// Whether nothing is lacking for these users.
+    pub(crate) fn covers(&self, users: &Users) -> bool {
+        self.asked.iter().zip(users).all(|(asked, count)| *asked || *count == 0)
+    }
 }
 
 /// A message that waits to be fanned out.

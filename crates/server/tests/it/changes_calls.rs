@@ -12,8 +12,7 @@ use crate::{
 const PARTIES: i32 = 5;
 const VALUES: i32 = 70;
 
-/// The rows of a transaction have many values: each party gets what it may see of each, in order, and is asked once for a
-/// value. A function that raises for a value hides the rows with that value only.
+/// The rows of a transaction have many values: each party gets what it may see of each, in order. A function that raises for a value hides the rows with that value only.
 #[tokio::test]
 async fn the_values_of_a_transaction_are_each_answered() -> Result<()> {
     let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
@@ -59,10 +58,9 @@ async fn the_values_of_a_transaction_are_each_answered() -> Result<()> {
                 assert_eq!(ids(&db, socket).await?, expected, "{policy}: u{n}");
             }
             if hidden.is_none() {
-                // Each transaction has all asked once more for the room that somebody has entered.
+                // More, when a role of the cluster changes meanwhile.
                 let came = asked().await? - before;
-                let once = f64::from(PARTIES * VALUES);
-                assert!(came >= once && came <= once + f64::from(2 * PARTIES), "{policy}: {came} were asked");
+                assert!(came >= f64::from(PARTIES * VALUES), "{policy}: only {came} were asked");
             }
         }
     }

@@ -96,7 +96,10 @@ pub async fn look(runtime: &TenantRuntime, room: &RoomKey, asked: Asked) -> Resu
     let hub = runtime.hub();
     let Some(bounds) = hub.history_bounds(&room.tenant) else { return Ok(Found::default()) };
     let told = match hub.recall(room, asked.since) {
-        Some(recalled) if !recalled.reaches => runtime.ask_history(room).await,
+        // All that there is includes what other nodes have.
+        Some(recalled) if !recalled.reaches || asked.since == Since::Beginning => {
+            runtime.ask_history(room).await
+        }
         _ => None,
     };
     let named = if let Since::Message(id) = asked.since { Some(id) } else { None };
@@ -268,7 +271,7 @@ impl Missed {
     }
 
     /// The messages as they are shown over HTTP, oldest first, with their ids.
-    pub fn shown(&self) -> impl Iterator<Item = (MessageId, Shown)> {
+    pub fn shown(&self) -> impl DoubleEndedIterator<Item = (MessageId, Shown)> {
         self.items.iter().map(|item| (item.id().unwrap_or_default(), item.shown()))
     }
 

@@ -295,6 +295,11 @@ impl TenantRuntime {
         *self.tenant.write() = tenant;
     }
 
+    /// Forgets what was said in the tenant's channels.
+    pub fn forget_history(&self) {
+        self.hub.set_history(&self.name, None);
+    }
+
     /// Changes the keys that tokens are verified with.
     pub fn set_verifier(&self, verifier: Verifier) {
         *self.verifier.write() = Arc::new(verifier);

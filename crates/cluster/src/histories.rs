@@ -49,7 +49,5 @@ async fn ask(node: &Node, room: &RoomKey) -> Option<u64> {
         .flatten()
         .filter_map(|answer| past::decode(answer).inspect_err(|error| node.link.malformed(*error)).ok())
         .collect();
-    let since = told.iter().filter_map(|told| told.since).min();
-    node.hub.adopt_history(room, told);
-    since
+    node.hub.adopt_history(room, told)
 }

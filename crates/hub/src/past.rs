@@ -94,12 +94,11 @@ impl Hub {
         history.is_some_and(|history| history.with(|shelf, _| shelf.should_ask(&history::place(key))))
     }
 
-    /// Takes what other nodes have kept of a room.
-    pub fn adopt_history(&self, key: &RoomKey, told: Vec<Told>) {
+    /// Takes what other nodes have kept of a room. Returns since when nothing of it is missing here.
+    pub fn adopt_history(&self, key: &RoomKey, told: Vec<Told>) -> Option<u64> {
         let histories = &self.context().histories;
-        if let Some(history) = histories.of(&key.tenant) {
-            history.with(|shelf, now| shelf.adopt(&history::place(key), told, || histories.draw(), now));
-        }
+        let history = histories.of(&key.tenant)?;
+        history.with(|shelf, now| shelf.adopt(&history::place(key), told, || histories.draw(), now))
     }
 
     /// Something that other nodes said may have been missed in the rooms that `of` picks; `ended`: they are not heard any

@@ -251,6 +251,8 @@ impl<S: LogSink> Reader<S> {
             return Err(ReplicationError::NothingPublished);
         }
         self.missing_told = false;
+        // Of this attempt: another node may hold the slot, and make it anew itself.
+        let mut too_far = false;
         if database.durable_slot
             && !self.anew
             && let Some(kept) = slot::kept_bytes(pool, &database.slot_name).await?
@@ -261,14 +263,14 @@ impl<S: LogSink> Reader<S> {
                     kept,
                     "replication slot given up: too far behind"
                 );
-                self.anew = true;
+                too_far = true;
             } else if database.sharing.is_none()
                 && let Some(at) = self.resume_at()
             {
                 time::sleep_until(at).await;
             }
         }
-        let begin = Begin { anew: self.anew, since: self.since, not_before: self.resume_at() };
+        let begin = Begin { anew: self.anew || too_far, since: self.since, not_before: self.resume_at() };
         let started = Session::start(database, &self.config.publications, begin, &self.unfinished).await;
         started.map(|(session, _)| session)
     }

@@ -19,13 +19,18 @@ use realtime_pgoutput::{
 pub use sink::{LostRow, RowSink, TakenRow};
 use table::{Catalog, Known};
 use tokio::time;
+use tokio_postgres::error::SqlState;
 
 use crate::{
-    ConnectError, DatabaseConfig, HandOver, LogReader, LogReaderConfig, LogSink, Stats, pool, questions,
+    ConnectError, DatabaseConfig, HandOver, LogReader, LogReaderConfig, LogSink, Stats, foreign::NoAnswer,
+    pool, questions,
 };
 
 /// Pause before the database is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a question about a row is asked again that takes too long.
+const PATIENT: u32 = 4;
 
 /// What the connections for questions are called in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "realtime_row_reader";
@@ -282,7 +287,7 @@ impl<S: RowSink> Rows<S> {
         let holds = if refused {
             None
         } else {
-            match questions::ask(&self.pool, None, &questions).await {
+            match ask_patiently(&self.pool, &questions).await {
                 Ok(answers) => Some(answers.iter().all(|holds| *holds)),
                 Err(error) if questions::is_about_the_question(&error) => None,
                 Err(error) => return Err(error.to_string()),
@@ -313,4 +318,15 @@ impl<S: RowSink> Rows<S> {
             self.sink.row(TakenRow { position: row.position, data: delivery.data, key, old_key });
         }
     }
+}
+
+/// Asks about a row, again if the database takes long: it may be busy, and a row that is given up is lost.
+async fn ask_patiently(pool: &Pool, questions: &[&Question]) -> Result<Vec<bool>, NoAnswer> {
+    for _ in 0..PATIENT {
+        match questions::ask(pool, None, questions).await {
+            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => time::sleep(ASK_AGAIN).await,
+            answer => return answer,
+        }
+    }
+    questions::ask(pool, None, questions).await
 }

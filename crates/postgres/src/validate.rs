@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::{
     foreign::{self, NoAnswer},
-    sqlstate,
+    questions, sqlstate,
 };
 
 /// How long the literals of a request may take together: a regular expression can take long to compile.
@@ -54,6 +54,10 @@ pub(crate) async fn canonical(
         NoAnswer::Silent => {
             good = checks.iter().position(|check| check.runs_code).unwrap_or(good);
             error.told()
+        }
+        // The server goes down or is out of something: that is no literal's fault.
+        error @ NoAnswer::Query(_) if !questions::is_about_the_question(&error) => {
+            return Err(Refused::Unavailable(error));
         }
         NoAnswer::Query(error) if error.as_db_error().is_some() => refusal(&error, checks.get(good)),
         error => return Err(Refused::Unavailable(error)),

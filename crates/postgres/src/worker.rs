@@ -38,7 +38,7 @@ use streams::Streams;
 use stuck::Stuck;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{self, Instant},
+    time::{self, Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -52,9 +52,11 @@ use crate::{
     session::Session,
 };
 
-/// Events that are taken one after the other at most, before commands and answers have their turn: some hundred
-/// microseconds of work.
+/// Events that are taken one after the other at most, before commands and answers have their turn.
 const AT_ONCE: usize = 64;
+
+/// How long events are taken one after the other, give or take one: each may have to ask the database.
+const AT_ONCE_FOR: Duration = Duration::from_millis(2);
 
 /// Reads the row changes of one tenant's database and finds who gets them.
 pub(crate) struct Worker {
@@ -281,9 +283,13 @@ impl Worker {
     /// more than most of them.
     async fn events(&mut self, first: Event) {
         let mut event = first;
+        let until = Instant::now() + AT_ONCE_FOR;
         for more in (0..AT_ONCE).rev() {
             self.event(event).await;
             self.state.relieve().await;
+            if Instant::now() >= until {
+                return;
+            }
             let session = self.running.as_mut().filter(|_| more > 0).map(|running| &mut running.session);
             match next(session).now_or_never() {
                 Some(Ok(next)) => event = next,

@@ -151,12 +151,12 @@ impl Match {
     pub fn retain(&mut self, mut keep: impl FnMut(SubscriptionKey) -> bool) {
         self.open.retain(|matched| keep(matched.key));
         self.guarded.retain(|guarded| keep(guarded.key));
+        self.late.retain(|guarded| keep(guarded.key));
     }
 
     /// Leaves out those that are not to be kept, those that are asked about too.
     pub fn retain_all(&mut self, keep: impl Fn(SubscriptionKey) -> bool) {
         self.retain(&keep);
-        self.late.retain(|guarded| keep(guarded.key));
         self.asked.retain(|asked| keep(asked.key));
         self.refused.retain(|matched| keep(matched.key));
     }
@@ -212,7 +212,7 @@ impl Match {
         self.open.extend(shown(&guarded, seen, seen_old).map(|matched| Matched { guard: None, ..matched }));
     }
 
-    /// Takes in another match of the same change.
+    /// Takes in another match of the same change; [`ask_late`](Self::ask_late) brings parties together again.
     pub fn join(&mut self, other: Self) {
         self.view = self.view.take().or(other.view);
         self.open.extend(other.open);
@@ -220,7 +220,6 @@ impl Match {
         self.late.extend(other.late);
         self.asked.extend(other.asked);
         self.judged += other.judged;
-        self.sort();
     }
 
     /// The database said that a subscription matches.

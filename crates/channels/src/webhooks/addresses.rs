@@ -30,7 +30,9 @@ impl Reach {
     fn allows_v4(self, address: Ipv4Addr) -> bool {
         let [a, b, ..] = address.octets();
         // Metadata services of clouds.
-        if address.is_link_local() {
+        if address.is_link_local()
+            || matches!(address.octets(), [168, 63, 129, 16] | [100, 100, 100, 200] | [192, 0, 0, 192])
+        {
             return false;
         }
         let shared = a == 100 && (64..128).contains(&b);
@@ -40,22 +42,32 @@ impl Reach {
             || address.is_broadcast()
             || address.is_multicast()
             || shared
+            || matches!(address.octets(), [198, 18 | 19, ..] | [192, 0, 0, _])
             || a == 0
             || a >= 240;
         self.private || !special
     }
 
     fn allows_v6(self, address: Ipv6Addr) -> bool {
-        if address.is_unicast_link_local() {
+        let [first, second, .., seventh, last] = address.segments();
+        // Metadata services of clouds, and link-local addresses of the older kind that are translated.
+        if address.is_unicast_link_local()
+            || matches!(
+                (first, second, seventh, last),
+                (0xfd00, 0x0ec2, 0, 0x254) | (0xfd20, 0x00ce, 0, 0x254)
+            )
+            || (first, second) == (0x64, 0xff9b) && seventh == 0xa9fe
+            || (first, second) == (0x2002, 0xa9fe)
+        {
             return false;
         }
         // Addresses of the older kind that are written within these, and what translates them.
-        let [first, second, ..] = address.segments();
         let embedded = first == 0x2002 || (first, second) == (0x64, 0xff9b) || first == 0;
         let special = address.is_loopback()
             || address.is_unspecified()
             || address.is_multicast()
             || address.is_unique_local()
+            || first & 0xffc0 == 0xfec0
             || embedded;
         self.private || !special
     }

@@ -91,7 +91,9 @@ async fn serve(
             return;
         }
     };
+    // What it drops looks handed over: it goes only when the reader confirms nothing any more.
     let posting = delivery::run((client, wanted.reach), Arc::clone(&queue), of_delivery, Arc::clone(state));
+    let mut posting = std::pin::pin!(posting);
     let following = async {
         while aims.changed().await.is_ok() {
             match &*aims.borrow_and_update() {
@@ -105,7 +107,7 @@ async fn serve(
     tokio::select! {
         () = stop.cancelled() => {}
         () = following => {}
-        () = posting => {}
+        () = &mut posting => {}
     }
     reader.shutdown().await;
     state.ends();

@@ -8,7 +8,7 @@
 //!   member there for a while hears only what is said on itself. A node on its own hears everything.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -202,7 +202,7 @@ impl Shelf {
         let alone = alone.then_some(self.began);
         let Some(topic) = self.topics.get(place) else {
             let reaches = match since {
-                Since::Beginning => true,
+                Since::Beginning => hears,
                 Since::Time(at) => {
                     let at = u64::try_from(at).unwrap_or(0);
                     at <= now && at > self.gone && alone.is_some_and(|began| at >= began)
@@ -264,8 +264,15 @@ impl Shelf {
         Told { since, messages: messages.collect() }
     }
 
-    /// Takes what other nodes have kept. `draw` numbers messages.
-    pub(crate) fn adopt(&mut self, place: &Place, told: Vec<Told>, draw: impl Fn() -> u64, now: u64) {
+    /// Takes what other nodes have kept. `draw` numbers messages. Returns since when nothing of it is missing here: not all of
+    /// it may have room.
+    pub(crate) fn adopt(
+        &mut self,
+        place: &Place,
+        told: Vec<Told>,
+        draw: impl Fn() -> u64,
+        now: u64,
+    ) -> Option<u64> {
         let horizon = now.saturating_sub(self.bounds.age_ms);
         let reach = told.iter().filter_map(|told| told.since).min();
         let topic = self.topic(place);
@@ -274,16 +281,22 @@ impl Shelf {
         if let (Some(reach), Some(heard)) = (reach, &mut topic.heard_since) {
             *heard = reach.min(*heard);
         }
+        let mut known: HashSet<MessageId> = topic.messages.iter().map(|entry| entry.id).collect();
+        let mut all = Vec::new();
         for (at, message) in told.into_iter().flat_map(|told| told.messages) {
-            let known = self.topics.get(place).is_some_and(|topic| topic.has(message.id()));
+            all.push((at, message.id()));
             // A clock far ahead must not keep a message for ever.
             let at = at.min(now);
-            if !known && at > horizon {
+            if at > horizon && known.insert(message.id()) {
                 self.insert(place, Entry::new(at, draw(), message, place, true));
             }
         }
         self.trim_topic(place);
         self.trim();
+        let here = self.topics.get(place).into_iter().flat_map(|topic| &topic.messages);
+        let here: HashSet<MessageId> = here.map(|entry| entry.id).collect();
+        let lost = all.iter().filter(|(_, id)| !here.contains(id)).map(|(at, _)| at.saturating_add(1)).max();
+        reach.map(|reach| reach.max(lost.unwrap_or(0)))
     }
 
     /// Whether other nodes should be asked about a topic: they have not told what they have, or more was said there that is

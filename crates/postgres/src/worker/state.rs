@@ -139,6 +139,8 @@ pub(super) struct State {
     unjudged: Vec<Unjudged>,
     /// Those of them that are judged after the one that is being judged.
     coming: VecDeque<Unjudged>,
+    /// Answers of one round trip for them; none after they came too late or not at all.
+    ahead: usize,
     unjudged_bytes: usize,
     /// Whether some of them wait for those of other transactions: parties are asked for all of them together.
     awaits_company: bool,
@@ -202,6 +204,7 @@ impl State {
             waiting_bytes: 0,
             unjudged: Vec::new(),
             coming: VecDeque::new(),
+            ahead: 0,
             unjudged_bytes: 0,
             awaits_company: false,
             left: FxHashSet::default(),

@@ -112,6 +112,10 @@ impl Node {
         if effects.keys {
             runtime.set_verifier(verifier);
         }
+        if effects.keys || effects.elsewhere {
+            // Perhaps another tenant of the same name: what was said is not its own.
+            runtime.forget_history();
+        }
         runtime.set_tenant(Arc::clone(tenant));
         self.apply_webhooks(runtime);
         if effects.elsewhere {

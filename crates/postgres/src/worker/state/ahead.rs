@@ -18,8 +18,11 @@ use crate::visibility::compiled::{self, Asking};
 /// Values that a party is asked for at once.
 const VALUES: usize = 32;
 
-/// Answers of one round trip: some ten milliseconds of the database's work.
+/// Answers of one round trip at most: some ten milliseconds of the database's work.
 const ANSWERS: usize = 4_000;
+
+/// Answers of the first round trip for a transaction.
+pub(super) const FIRST_ANSWERS: usize = 500;
 
 /// Rows behind a row that are looked at for what they need too.
 const LOOK: usize = 500;
@@ -28,13 +31,17 @@ impl State {
     /// Answers calls for a row, and for the rows behind it that call the same with other values. What is left has to be
     /// asked for the row alone: there is nothing behind it, or somebody holds up others, or an answer failed.
     pub(super) async fn answer_ahead(&mut self, oid: Oid, needs: Vec<CallNeed>) -> Vec<CallNeed> {
-        if self.coming.is_empty() {
-            return needs;
-        }
         let mut left = Vec::new();
         for need in needs {
+            if self.coming.is_empty() || self.ahead == 0 {
+                left.push(need);
+                continue;
+            }
             let group = self.alike(oid, need);
-            if group.len() < 2 || !self.answer_group(oid, &group).await {
+            let is_answered = group.len() > 1 && self.answer_group(oid, &group).await;
+            // Who was waited for in vain is not to be waited for with every row.
+            self.ahead = if is_answered { (self.ahead * 2).min(ANSWERS) } else { self.ahead / 8 };
+            if !is_answered {
                 left.extend(group.into_iter().next());
             }
         }
@@ -79,7 +86,7 @@ impl State {
         self.stats.terms_asked.fetch_add((parties.len() * group.len()) as u64, Ordering::Relaxed);
         let parties: Vec<&Party> = parties.iter().map(|party| &**party).collect();
         let mut truths = vec![Vec::with_capacity(parties.len()); group.len()];
-        for parties in parties.chunks((ANSWERS / group.len()).max(1)) {
+        for parties in parties.chunks((self.ahead / group.len()).max(1)) {
             let (shares_plans, passed) = (self.shares_plans, &self.judging.passed);
             let asking = Asking { role: &first.role, queries: vec![(&*query, 2)], shares_plans, passed };
             let given = compiled::ask_briefly(&self.pool, &asking, parties, self.policy_wait).await;

@@ -235,7 +235,7 @@ impl Beside {
         let mut waited = false;
         for row in self.lanes.values_mut().flat_map(Lane::rows_mut) {
             let oid = row.oid();
-            waited |= row.keys.iter().any(|key| keys.contains(&(oid, *key)));
+            waited = waited || row.keys.iter().any(|key| keys.contains(&(oid, *key)));
             row.then.retain(|behind| behind.channel != channel);
         }
         waited

@@ -14,6 +14,7 @@ use tokio::time::{self, Duration, Instant};
 
 use super::{
     State,
+    ahead::FIRST_ANSWERS,
     failed::ASK_AGAIN,
     judging::now,
     lanes::{self, Failure},
@@ -133,6 +134,7 @@ impl State {
             }
         }
         self.coming = rows.into();
+        self.ahead = FIRST_ANSWERS;
         while let Some(row) = self.coming.pop_front() {
             self.judge(row).await;
         }

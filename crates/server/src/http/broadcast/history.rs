@@ -29,7 +29,7 @@ use crate::{
 const COMPLETENESS: &str = "x-history";
 
 /// Bytes of an answer. What does not fit is missing: the oldest.
-const MOST_BYTES: usize = 8_000_000;
+const MOST_BYTES: usize = 4_000_000;
 
 /// Answers with what was said on a topic.
 #[utoipa::path(
@@ -83,7 +83,7 @@ pub async fn history(
     };
     let recalled = runtime.hub().recall(&room, asked.since).unwrap_or_default();
     let missed = Missed::of(recalled, found, asked);
-    let (body, fits) = body(missed.shown().collect());
+    let (body, fits) = body(missed.shown());
     let completeness = if missed.is_whole() && fits { "whole" } else { "gap" };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
@@ -146,23 +146,31 @@ async fn may_read(
 }
 
 /// The messages as a JSON array, and whether all of them are in it.
-fn body(messages: Vec<(MessageId, Shown)>) -> (Vec<u8>, bool) {
-    let texts: Vec<Vec<u8>> = messages.into_iter().map(|(id, shown)| text(id, shown)).collect();
-    let mut size = 2;
-    let newest = texts.iter().rev().take_while(|text| {
+fn body<M>(messages: M) -> (Vec<u8>, bool)
+where
+    M: IntoIterator<Item = (MessageId, Shown), IntoIter: DoubleEndedIterator>,
+{
+    let (mut size, mut newest, mut fits) = (2, Vec::new(), true);
+    // From the newest on, so that no more is written than is sent.
+    for (id, shown) in messages.into_iter().rev() {
+        let text = text(id, shown);
         size += text.len() + 1;
-        size <= MOST_BYTES
-    });
-    let left_out = texts.len() - newest.count();
-    let mut body = vec![b'['];
-    for (n, text) in texts.iter().skip(left_out).enumerate() {
+        if size > MOST_BYTES {
+            fits = false;
+            break;
+        }
+        newest.push(text);
+    }
+    let mut body = Vec::with_capacity(size.min(MOST_BYTES));
+    body.push(b'[');
+    for (n, text) in newest.iter().rev().enumerate() {
         if n > 0 {
             body.push(b',');
         }
         body.extend_from_slice(text);
     }
     body.push(b']');
-    (body, left_out == 0)
+    (body, fits)
 }
 
 /// A message as JSON text. Bytes are in base64.
@@ -209,8 +217,8 @@ mod tests {
         let expected = json!([{"type": "broadcast", "event": "e", "binary": "AP8=",
             "meta": {"id": "00000000-0000-0000-0000-000000000001", "replayed": true}}]);
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).unwrap(), expected);
-        let large = || json(&format!("\"{}\"", "x".repeat(5_000_000)));
+        let large = || json(&format!("\"{}\"", "x".repeat(2_500_000)));
         let (text, fits) = body(vec![large(), json("1"), large()]);
-        assert_eq!((text.len(), fits), (5_000_002 + 4, false), "the newest two");
+        assert_eq!((text.len(), fits), (2_500_002 + 4, false), "the newest two");
     }
 }

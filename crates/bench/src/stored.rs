@@ -123,8 +123,9 @@ async fn read(mut reader: Reader, expected: u64) -> Result<Histogram<u64>> {
         if find(message, b"\"broadcast\"").is_none() {
             continue;
         }
-        // As `jsonb` writes it.
-        if let Some(sent) = number_after(message, b"\"sent_at\": ") {
+        // As `jsonb` writes it, or without the blank.
+        let sent = number_after(message, b"\"sent_at\": ").or_else(|| number_after(message, b"\"sent_at\":"));
+        if let Some(sent) = sent {
             latencies.record(now_nanos().saturating_sub(sent) / 1000)?;
         }
     }

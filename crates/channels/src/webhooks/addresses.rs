@@ -123,10 +123,24 @@ mod tests {
             "64:ff9b::a00:5",
             "2002:a00:5::1",
             "::10.0.0.5",
+            "198.18.0.1",
+            "192.0.0.1",
+            "fec0::1",
         ] {
             assert!(!allowed(false, private) && allowed(true, private), "{private}");
         }
-        for never in ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254"] {
+        for never in [
+            "169.254.169.254",
+            "fe80::1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+        ] {
             assert!(!allowed(false, never) && !allowed(true, never), "{never}");
         }
     }

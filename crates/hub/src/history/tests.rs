@@ -384,3 +384,22 @@ fn who_joins_gets_each_message_once() {
         }
     });
 }
+
+/// What another node has told and what has no room here is missing: the answer says from when on nothing is.
+#[test]
+fn what_has_no_room_is_not_promised() {
+    let (mut old, mut new) = (Shelf::new(BOUNDS, 0), Shelf::new(Bounds { messages: 2, ..BOUNDS }, 0));
+    let a = at("a");
+    old.entered(&a, 10);
+    for n in 1..=3 {
+        old.push(&a, message(n.into(), 10), n, true, 10 + n);
+    }
+    new.entered(&a, 13);
+    let number = std::cell::Cell::new(10);
+    let draw = || number.replace(number.get() + 1);
+    let mut roomy = Shelf::new(BOUNDS, 0);
+    roomy.entered(&a, 13);
+    let mut told = || vec![old.tell(&a, 1_000_000, 15)];
+    assert_eq!(roomy.adopt(&a, told(), draw, 15), Some(10), "all of it is there");
+    assert_eq!(new.adopt(&a, told(), draw, 15), Some(12), "the first was dropped");
+}

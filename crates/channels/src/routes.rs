@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::{
     counters::MessageType,
     limits::Meters,
+    packing::{RowFrame, RowPacking},
     patience::{Behind, Patience, Patiences},
 };
 
@@ -229,11 +230,13 @@ impl ChangeSink for Routes {
         }
         // Frames are made one after the other. Only their receivers hold them, so they are freed when the receivers
         // are closed.
+        let mut packing = RowPacking::default();
         for (key, routes) in groups.all {
-            let frame = key.frame(delivery.action, &delivery.data, delivery.position);
+            let mut frame = RowFrame::new(key.frame(delivery.action, &delivery.data, delivery.position));
             for route in routes {
+                let frame = frame.of(&route.outbox, &delivery.data, &mut packing);
                 // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
-                if route.push(frame.clone()) == Ok(true) {
+                if route.push(frame) == Ok(true) {
                     self.behind.add(&route.outbox, &route.patience);
                 }
             }
@@ -253,11 +256,13 @@ impl ChangeSink for Routes {
         }
         for (action, data) in rows {
             self.meters.counters().payload(MessageType::PostgresChanges, data.len());
+            let mut packing = RowPacking::default();
             for (key, routes) in &groups.all {
-                let frame = key.frame(*action, data, None);
+                let mut frame = RowFrame::new(key.frame(*action, data, None));
                 for route in routes {
+                    let frame = frame.of(&route.outbox, data, &mut packing);
                     // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
-                    if route.push(frame.clone()) == Ok(true) && !first {
+                    if route.push(frame) == Ok(true) && !first {
                         self.behind.add(&route.outbox, &route.patience);
                     }
                 }

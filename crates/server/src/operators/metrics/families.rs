@@ -85,6 +85,10 @@ families! {
         "Row changes, times the subscriptions they matched";
     GLOBAL_INPUT_BYTES = Counter "realtime_channel_global_input_bytes" [] / 1.0 "Bytes read from sockets";
     GLOBAL_OUTPUT_BYTES = Counter "realtime_channel_global_output_bytes" [] / 1.0 "Bytes written to sockets";
+    COMPRESSED_MESSAGES = Counter "realtime_websocket_compressed_messages" ["direction"] / 1.0
+        "Messages that were compressed (`sent`) and inflated (`received`). One that is sent to many counts once";
+    COMPRESSED_BYTES = Counter "realtime_websocket_compressed_bytes" ["direction", "form"] / 1.0
+        "Bytes of these messages as they are (`plain`) and as they travel (`compressed`). One that does not get smaller is not sent compressed, and counts as it is in both";
     JOINS = Counter "realtime_channel_joins" ["tenant"] / 1.0
         "Joins that passed the checks for which no database is asked";
     EVENTS = Counter "realtime_channel_events" ["tenant"] / 1.0 "Broadcasts accepted and delivered";

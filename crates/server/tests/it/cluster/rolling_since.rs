@@ -163,10 +163,11 @@ async fn no_row_is_missed_while_nodes_are_replaced() -> Result<()> {
     roaming.shutdown().await;
     for (client, had) in shared.had.lock().iter().enumerate() {
         println!(
-            "client {client}: {} rows, {} returns, {} lists anew",
+            "client {client}: {} rows, {} returns, {} lists anew, {} told",
             had.inserted.len(),
             had.returns,
-            had.anew
+            had.anew,
+            had.told.len()
         );
         let all: BTreeSet<i64> = had.inserted.iter().copied().collect();
         assert!(had.inserted.iter().eq(&all), "client {client}: {:?}", had.inserted);

@@ -112,7 +112,7 @@ impl Worker {
                 }
                 self.state.has_read(end_lsn);
                 self.state.prune_history();
-                self.state.replay().await;
+                self.state.replay_beside_log().await;
             }
             Message::Relation { relation, .. } => self.state.relation(relation).await,
             Message::Insert { relation, new, .. } => {

@@ -4,10 +4,12 @@
 //! match, the judging and the rendering of live changes. Until a subscription has caught up, it gets nothing live: what
 //! comes meanwhile is in the journal too. It has caught up when a pass has reached the end of the journal while no
 //! transaction is being read. Who does not read fast enough is left out, and goes on with the next pass.
+//!
+//! What a slice brings is handed over at its end, and counts as brought then: a slice that is cut off is read once more.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use realtime_changes::{Action, Match, SubscriptionKey};
@@ -26,7 +28,8 @@ use super::{
     history::{Item, Version},
     judging::now,
     known::Known,
-    returning::{Name, Pass},
+    returning::Name,
+    slice::Slice,
     waiting::Waiting,
 };
 use crate::{Notice, catalog, pool, replication};
@@ -36,9 +39,6 @@ const SLICE: Duration = Duration::from_millis(5);
 
 /// The same for rows of tables as they were described once: these are described anew for it.
 const SWITCHED_SLICE: Duration = Duration::from_millis(50);
-
-/// Bytes of a slice, give or take one change: what receivers have room for is known for so much.
-const SLICE_BYTES: usize = 65_536;
 
 /// How long those who do not read are left alone.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -60,6 +60,13 @@ impl State {
         at.filter(|_| !returning.is_empty() && self.transaction.is_none())
     }
 
+    /// The same while the log has more: for half of the time at most.
+    pub(in crate::worker) async fn replay_beside_log(&mut self) {
+        if self.history.returning.rests_until.is_none_or(|until| until <= Instant::now()) {
+            self.replay().await;
+        }
+    }
+
     /// Reads the journal a bit further for those who have come back. To be called between two transactions.
     pub(in crate::worker) async fn replay(&mut self) {
         let now = Instant::now();
@@ -74,11 +81,36 @@ impl State {
             return;
         }
         let mut switched = Vec::new();
+        self.history.slice = Some(Slice::default());
         let is_over = self.read_on(&mut switched).await;
+        // What waits to be judged would be lost with the session, and would not come again.
+        self.flush_judged().await;
+        self.hand_over_missed();
+        self.history.slice = None;
         self.history.returning.advance();
         self.switch_back(switched).await;
         if is_over {
-            self.end_pass().await;
+            self.end_pass();
+        }
+        let end = Instant::now();
+        self.history.returning.rests_until = Some(end + (end - now));
+    }
+
+    /// The slice is not brought to its end: nobody has got as far as its pass had read.
+    pub(super) fn cut_slice_off(&mut self) {
+        if self.history.slice.take().is_some() {
+            self.history.returning.pass = None;
+        }
+    }
+
+    /// Hands over what the slice has brought.
+    fn hand_over_missed(&mut self) {
+        let Some(slice) = &mut self.history.slice else { return };
+        let most = slice.recipients() as u64;
+        let deliveries = slice.take();
+        self.stats.journal_slice_most.fetch_max(most, Ordering::Relaxed);
+        if !deliveries.is_empty() {
+            self.sink.deliver_missed(deliveries);
         }
     }
 
@@ -130,14 +162,18 @@ impl State {
         };
         match &mut returning.pass {
             Some(pass) => pass.left_out.extend(left_out),
-            None => returning.pass = Some(Pass { at: first, left_out }),
+            None => {
+                self.stats.journal_passes.fetch_add(1, Ordering::Relaxed);
+                returning.begin(first, left_out);
+            }
         }
+        self.stats.journal_slices.fetch_add(1, Ordering::Relaxed);
         true
     }
 
     /// Reads the journal for the pass that is under way. Whether it has come to the end.
     async fn read_on(&mut self, switched: &mut Vec<Oid>) -> bool {
-        let (mut bytes, mut begun) = (0, None);
+        let mut begun = None;
         loop {
             let Some(pass) = &mut self.history.returning.pass else { return true };
             let Some(entry) = self.history.journal.next(pass.at) else { return true };
@@ -152,12 +188,15 @@ impl State {
             if let Some(pass) = &mut self.history.returning.pass {
                 pass.at = position;
             }
-            bytes += item.bytes.len();
+            if let Some(slice) = &mut self.history.slice {
+                slice.read(item.bytes.len());
+            }
+            self.stats.journal_changes.fetch_add(1, Ordering::Relaxed);
             self.replay_item(position, item).await;
             // To describe a table anew, and back, costs more than a slice: that is not to be done for each change.
             let slice = if switched.is_empty() { SLICE } else { SWITCHED_SLICE };
-            let now = Instant::now();
-            if bytes >= SLICE_BYTES || begun.is_none_or(|begun: Instant| begun + slice <= now) {
+            let is_full = self.history.slice.as_ref().is_none_or(Slice::is_full);
+            if is_full || begun.is_none_or(|begun: Instant| begun + slice <= Instant::now()) {
                 return false;
             }
         }
@@ -267,6 +306,7 @@ impl State {
     }
 
     fn tell_truncated(&mut self, relations: &[Oid], position: Position) {
+        self.hand_over_missed();
         for (channel, text) in self.concerned(relations) {
             let returning = &self.history.returning;
             if returning.of(channel).iter().any(|(id, _)| returning.takes((channel, *id), position)) {
@@ -276,8 +316,7 @@ impl State {
     }
 
     /// The pass has come to the end of the journal: those that it has served have caught up.
-    async fn end_pass(&mut self) {
-        self.flush_judged().await;
+    fn end_pass(&mut self) {
         let Some(last) = self.history.journal.last() else { return };
         let returning = &mut self.history.returning;
         let left_out = returning.pass.take().map(|pass| pass.left_out).unwrap_or_default();
@@ -287,9 +326,7 @@ impl State {
             returning.pause_until = Some(Instant::now() + PAUSE);
         }
         for channel in done {
-            if self.history.returning.of(channel).is_empty() {
-                self.tell_in_order(channel, What::CaughtUp(last));
-            }
+            self.tell_in_order(channel, What::CaughtUp(last));
         }
     }
 

@@ -278,7 +278,11 @@ impl State {
         let position = waiting.place.filter(|_| !self.aside.has_rows());
         for delivery in waiting.matched.render(&waiting.change(), &seen.row, &seen.old_row, &self.types) {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
-            self.sink.deliver(Delivery { position, ..delivery });
+            let delivery = Delivery { position, ..delivery };
+            match &mut self.history.slice {
+                Some(slice) if waiting.is_late => slice.push(delivery),
+                _ => self.sink.deliver(delivery),
+            }
         }
         // Rows that were asked about beside the stream come late.
         self.handed = self.handed.max(waiting.position);

@@ -74,6 +74,9 @@ impl Returning {
     /// Somebody has come: others may follow.
     fn wait_for_company(&mut self) {
         let now = Instant::now();
+        if self.cursors.is_empty() {
+            self.waits_since = None;
+        }
         let first = *self.waits_since.get_or_insert(now);
         if self.pass.is_none() {
             self.pause_until = self.pause_until.max(Some((now + COMPANY).min(first + COMPANY_MOST)));

@@ -58,8 +58,8 @@ enum End {
     Answer(u16),
     /// The client broke the protocol: what comes from it means nothing any more, its close frame neither.
     Fail(u16),
-    /// Too slow: what is queued is dropped, but for a frame that is partly written.
-    TooSlow,
+    /// Too slow, or too large for the node: what is queued is dropped, but for a frame that is partly written.
+    TooSlow(Closed),
 }
 
 impl From<Ending> for End {
@@ -216,8 +216,8 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             Flush::Blocked => self.blocked = true,
             // The client takes it only when it took what was written before.
             Flush::Large => self.wants.write = !self.blocked,
-            Flush::Closed(Closed::SlowConsumer) => return Err(End::TooSlow),
             Flush::Closed(Closed::Gone) => return Err(End::Gone),
+            Flush::Closed(why) => return Err(End::TooSlow(why)),
         }
         Ok(())
     }
@@ -289,13 +289,14 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             End::Close(code) => (code, true, false),
             End::Answer(code) => (code, true, true),
             End::Fail(code) => (code, true, false),
-            End::TooSlow => {
+            End::TooSlow(why) => {
                 self.driver.count_slow();
                 self.reader = Reader::default();
                 tracing::warn!(
                     tenant = self.driver.tenant(),
                     code = ErrorCode::SlowConsumer.as_str(),
-                    "socket closed: it reads more slowly than its channels send, or held most of the memory for clients"
+                    reason = why.reason(),
+                    "socket closed with 1013"
                 );
                 (CLOSE_SLOW_CONSUMER, false, false)
             }

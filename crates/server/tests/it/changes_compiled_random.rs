@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ const SCHEMA: &str = "
     alter publication supabase_realtime add table says, orgs, members, bans;";
 
 /// Conditions of which policies are made.
-const CONDITIONS: [&str; 35] = [
+const CONDITIONS: [&str; 37] = [
     // Claims.
     "owner = me()",
     "owner is distinct from (select me())",
@@ -106,6 +106,8 @@ const CONDITIONS: [&str; 35] = [
     "owner || '' = me()",
     "built(room)",
     "guarded(room) or owner = me()",
+    "tableoid = 'says'::regclass and org in (select o.org from orgs o)",
+    "exists (select from members m where m.room = says.room and m.tableoid <> says.tableoid and m.who = me())",
     "says.* is not null and room = 1",
 ];
 
@@ -392,7 +394,8 @@ async fn run(seed: u64) -> Result<String> {
             for (party, socket) in PARTIES.iter().zip(&mut sockets) {
                 let seen = shown(&db, *party, &versions).await?;
                 let expected = expected(&written, &seen, identity == "full");
-                let came = came(&db, socket).await?;
+                let came =
+                    came(&db, socket).await.with_context(|| format!("{party:?}\n{policies}\n{step}"))?;
                 assert_eq!(came, expected, "seed {seed}, {party:?}, identity {identity}\n{policies}\n{step}");
                 compared += versions.len();
                 visible += seen.len();

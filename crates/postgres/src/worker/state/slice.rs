@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn delivery(channels: usize, bytes: usize) -> Delivery {
-        let recipient = |channel| Recipient { channel: ChannelId(channel), ids: vec![1] };
+        let recipient = |channel| Recipient { channel: ChannelId(channel), ids: [1].into_iter().collect() };
         let recipients = (0..channels as u64).map(recipient).collect();
         Delivery { action: Action::Insert, data: vec![b'x'; bytes].into(), recipients, position: None }
     }

@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 /// Rooms that are asked about at once: other nodes answer only so many questions.
 const AT_ONCE: usize = 8;
 
-/// Those of them that are of one tenant: its clients choose about how many rooms they ask.
-const OF_A_TENANT: usize = 2;
+/// Those of them that are of one tenant: its clients choose about how many rooms they ask. Most of them, since mostly only one
+/// tenant asks about many, when all of its clients come back at once; two are left for the others.
+const OF_A_TENANT: usize = AT_ONCE - 2;
 
 /// The rooms that are being asked about.
 #[derive(Debug)]
@@ -54,7 +55,14 @@ impl Asking {
 
 /// Things that are there as long as somebody uses them.
 #[derive(Debug)]
-struct Table<K, V>(Mutex<HashMap<K, Arc<V>>>);
+struct Table<K, V>(Mutex<HashMap<K, Used<V>>>);
+
+#[derive(Debug)]
+struct Used<V> {
+    value: Arc<V>,
+    /// How many use it. Counted under the table's lock: of several who leave at once one is the last.
+    by: usize,
+}
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
@@ -65,8 +73,9 @@ impl<K, V> Default for Table<K, V> {
 impl<K: Hash + Eq + Clone, V> Table<K, V> {
     fn entry(&self, key: &K, new: impl FnOnce() -> V) -> Entry<'_, K, V> {
         let mut table = self.0.lock();
-        let value = table.entry(key.clone()).or_insert_with(|| Arc::new(new()));
-        Entry { table: self, key: key.clone(), value: Arc::clone(value) }
+        let used = table.entry(key.clone()).or_insert_with(|| Used { value: Arc::new(new()), by: 0 });
+        used.by += 1;
+        Entry { table: self, key: key.clone(), value: Arc::clone(&used.value) }
     }
 }
 
@@ -80,8 +89,9 @@ struct Entry<'a, K: Hash + Eq, V> {
 impl<K: Hash + Eq, V> Drop for Entry<'_, K, V> {
     fn drop(&mut self) {
         let mut table = self.table.0.lock();
-        // The table's and this one: whoever comes gets it under the lock.
-        if Arc::strong_count(&self.value) <= 2 {
+        let Some(used) = table.get_mut(&self.key) else { return };
+        used.by -= 1;
+        if used.by == 0 {
             table.remove(&self.key);
         }
     }
@@ -132,6 +142,26 @@ mod tests {
         assert_eq!(first, Some(1));
         assert_eq!(others, vec![Some(2); 100]);
         assert!(asking.rooms.0.lock().is_empty() && asking.tenants.0.lock().is_empty());
+    }
+
+    /// Those who wait may go at the same moment, as when the sockets of a node end.
+    #[test]
+    fn nothing_is_left_when_all_go_at_once() {
+        const GOING: usize = 4;
+        let table = Table::<u32, u32>::default();
+        for _ in 0..2_000 {
+            let together = std::sync::Barrier::new(GOING);
+            std::thread::scope(|scope| {
+                for _ in 0..GOING {
+                    scope.spawn(|| {
+                        let entry = table.entry(&1, || 7);
+                        together.wait();
+                        drop(entry);
+                    });
+                }
+            });
+            assert!(table.0.lock().is_empty());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use realtime_changes::{SubscribeRefusal, SubscriptionSpec};
 use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
-    time::{self, Duration},
+    time::{self, Duration, Instant},
 };
 
 use crate::{
@@ -63,6 +63,8 @@ impl Kind {
 /// Those who wait for the next check of a kind.
 #[derive(Debug)]
 struct Waiting {
+    /// When the first of them came.
+    since: Instant,
     /// The request of one of them.
     request: SubscribeRequest,
     generations: Vec<Generation>,
@@ -97,15 +99,25 @@ impl Checker {
     pub(crate) async fn next(&mut self) -> Option<Due<'_>> {
         loop {
             let place = time::timeout(self.checking.patience, self.checking.places.acquire()).await;
-            let Some(Waiting { request, generations, tell }) = self.checking.take(&self.kind) else {
+            let Some(Waiting { since, request, generations, tell }) = self.checking.take(&self.kind) else {
                 self.is_over = true;
                 return None;
             };
             // After a long wait the channels may be gone, or want something else.
-            if generations.iter().any(Generation::is_current) {
-                return Some(Due { request, tell, place: place.ok().and_then(Result::ok) });
+            if !generations.iter().any(Generation::is_current) {
+                continue;
             }
+            let place = match place {
+                Ok(place) => place.ok(),
+                // Part of this wait may have been for nobody.
+                Err(_) => self.place_until(since + self.checking.patience).await,
+            };
+            return Some(Due { request, tell, place });
         }
+    }
+
+    async fn place_until(&self, until: Instant) -> Option<SemaphorePermit<'_>> {
+        time::timeout_at(until, self.checking.places.acquire()).await.ok()?.ok()
     }
 }
 
@@ -158,6 +170,7 @@ impl Checking {
             Entry::Vacant(entry) => (entry.insert(None), true),
         };
         let waiting = next.get_or_insert_with(|| Waiting {
+            since: Instant::now(),
             request: request.clone(),
             generations: Vec::new(),
             tell: watch::Sender::new(None),
@@ -186,7 +199,7 @@ fn gone() -> SubscribeRefusal {
 mod tests {
     use realtime_changes::ChannelId;
     use serde_json::{Value, json};
-    use tokio::sync::Mutex as AsyncMutex;
+    use tokio::sync::{Mutex as AsyncMutex, Notify};
 
     use super::*;
     use crate::Generations;
@@ -234,6 +247,10 @@ mod tests {
                 let begin = |mut checker: Checker| {
                     tokio::spawn(async move {
                         while let Some(due) = checker.next().await {
+                            if due.place.is_none() {
+                                due.tell(Err(gone()));
+                                continue;
+                            }
                             checks.lock().push(due.request.subscriptions[0].0);
                             drop(gate.lock().await);
                             due.tell(Ok(Checked { tables: vec![7], ..Checked::default() }));
@@ -296,6 +313,35 @@ mod tests {
         }
         // The last one may come before or after the check of the first has begun.
         assert_eq!(asking.checks.lock().iter().filter(|id| **id < 5).count(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_while_the_checker_waits_for_nobody_is_not_refused_early() {
+        let asking = Asking::new(1);
+        let held = asking.gate.lock().await;
+        let first = asking.ask(request(&asking.generations, "a", &since(1), 1));
+        asking.settle().await;
+        let (checking, release) = (Arc::clone(&asking.checking), Arc::new(Notify::new()));
+        let released = Arc::clone(&release);
+        tokio::spawn(async move {
+            let place = checking.places.acquire().await;
+            released.notified().await;
+            drop(place);
+        });
+        asking.settle().await;
+        drop(held);
+        first.await.unwrap().unwrap();
+        asking.settle().await;
+        time::advance(PATIENCE - Duration::from_millis(1)).await;
+        let owner = Generations::default();
+        let late = asking.ask(request(&owner, "a", &since(2), 2));
+        asking.settle().await;
+        time::advance(Duration::from_millis(2)).await;
+        asking.settle().await;
+        assert!(!late.is_finished());
+        release.notify_one();
+        late.await.unwrap().unwrap();
+        assert_eq!(*asking.checks.lock(), [1, 2]);
     }
 
     /// Whoever has gone is not asked for, and a check that ends before its time leaves nobody waiting.

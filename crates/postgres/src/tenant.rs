@@ -39,7 +39,8 @@ use crate::{
     worker::{Command, Worker},
 };
 
-/// How long a join waits for the database (protocol 4.6).
+/// How long a join waits for the database (protocol 4.6), and a check of what clients want to watch: all who want the same
+/// wait behind it.
 const READY_LIMIT: Duration = Duration::from_secs(15);
 
 /// Subscriptions and their ends that may wait for the worker; those who subscribe wait when it is full.
@@ -340,7 +341,10 @@ impl TenantDatabase {
         self.inner.stats.subscription_checks.fetch_add(1, Ordering::Relaxed);
         let config = &self.inner.config;
         let (bounds, tenant) = (subscribe::bounds(config), Some(&*config.tenant));
-        let checked = subscribe::check(pool, &config.publication, bounds, &due.request, tenant).await;
+        let check = subscribe::check(pool, &config.publication, bounds, &due.request, tenant);
+        let checked = time::timeout(READY_LIMIT, check).await.unwrap_or_else(|_| {
+            Err(SubscribeRefusal::Unavailable("The database does not answer".to_owned()))
+        });
         if let Err(SubscribeRefusal::Unavailable(_)) = &checked {
             self.inner.contact.lost();
         }

@@ -67,7 +67,7 @@ fn check_role(request: &AuthorizeRequest) -> Result<(), AuthorizeError> {
 /// The statement for the settings; prepared on the first use of a connection.
 async fn prepare_settings(client: &Guest) -> Result<Statement, AuthorizeError> {
     let types = [const { Type::TEXT }; 5];
-    client.prepare_typed_cached(SETTINGS, &types).await.map_err(|error| AuthorizeError::of(&error))
+    client.prepared(SETTINGS, &types).await.map_err(|error| AuthorizeError::of(&error))
 }
 
 /// Asks what may be read.
@@ -81,8 +81,7 @@ pub(super) async fn read(
     let sub = subject(&request.claims);
     let row = if request.presence { TWO_ROWS } else { ROW };
     let row_types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMP];
-    let row =
-        client.prepare_typed_cached(row, &row_types).await.map_err(|error| AuthorizeError::of(&error))?;
+    let row = client.prepared(row, &row_types).await.map_err(|error| AuthorizeError::of(&error))?;
     let row_parameters: [&(dyn ToSql + Sync); 4] = [&ids[0], &ids[1], &&*request.topic, &now];
     let settings = prepare_settings(client).await?;
     let seen_parameters: [(&(dyn ToSql + Sync), Type); 3] =

@@ -17,7 +17,7 @@ use std::{
 use deadpool_postgres::{ClientWrapper, Object};
 use tokio::{runtime::Handle, time};
 use tokio_postgres::{
-    Error, Row, SimpleQueryMessage,
+    Error, Row, SimpleQueryMessage, Statement,
     types::{ToSql, Type},
 };
 
@@ -68,6 +68,8 @@ struct Session {
     in_use: AtomicBool,
     /// Whether the connection must not be used again.
     spoiled: AtomicBool,
+    /// Whether a statement is being prepared. If that is given up, the session knows one that is not kept for it.
+    preparing: AtomicBool,
 }
 
 impl Deref for Guest {
@@ -88,6 +90,7 @@ impl Guest {
             statements: AtomicI64::new(UNKNOWN),
             in_use: AtomicBool::new(false),
             spoiled: AtomicBool::new(false),
+            preparing: AtomicBool::new(false),
         }))
     }
 
@@ -109,6 +112,16 @@ impl Guest {
         let ended = tokio::spawn(terminate(session)).await;
         ended.unwrap_or(Ok(()))?;
         Err(NoAnswer::Silent)
+    }
+
+    /// A statement that is kept for the session. All are prepared with this, before [`enter`](Self::enter).
+    ///
+    /// Cancel safe: the connection is not used again.
+    pub(crate) async fn prepared(&self, sql: &str, types: &[Type]) -> Result<Statement, Error> {
+        self.0.preparing.store(true, Ordering::Relaxed);
+        let statement = self.0.client.prepare_typed_cached(sql, types).await;
+        self.0.preparing.store(false, Ordering::Relaxed);
+        statement
     }
 
     /// From now on code of applications may run.
@@ -176,9 +189,10 @@ impl Session {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let (in_use, spoiled) =
-            (self.0.in_use.load(Ordering::Relaxed), self.0.spoiled.load(Ordering::Relaxed));
-        if !in_use && !spoiled {
+        if self.0.preparing.load(Ordering::Relaxed) {
+            self.0.spoiled.store(true, Ordering::Relaxed);
+        }
+        if !self.0.in_use.load(Ordering::Relaxed) && !self.0.spoiled.load(Ordering::Relaxed) {
             return;
         }
         // Without a runtime the pool is gone too.
@@ -195,6 +209,10 @@ async fn settle(session: Arc<Session>) {
         if matches!(left, Ok(Ok(()))) && !session.spoiled.load(Ordering::Relaxed) {
             return;
         }
+    }
+    // The guest may still be on its way out: the last to let go of the connection would give it back.
+    while Arc::strong_count(&session) > 1 {
+        tokio::task::yield_now().await;
     }
     if let Err(error) = terminate(session).await {
         tracing::debug!(%error, "cannot end a session");

@@ -62,11 +62,12 @@ impl Worker {
             let found = past::look(&self.pool, &self.config.slot_name).await;
             let found = found.map_err(|error| ReplicationError::Preparation(error.to_string()))?;
             let Some(found) = found else { return Ok(None) };
+            // Nobody moves it back: then it is of no use, whoever reads it.
+            if found.begins.is_none_or(|begins| begins > until) {
+                return Ok(None);
+            }
             let may_wait = Instant::now() < limit;
             if !found.is_read {
-                if found.begins.is_none_or(|begins| begins > until) {
-                    return Ok(None);
-                }
                 match self.begin_reading_past(&config, until, publications).await {
                     // Somebody else was faster.
                     Err(error) if error.is_slot_in_use() && may_wait => {}

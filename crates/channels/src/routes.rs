@@ -472,7 +472,8 @@ mod tests {
     }
 
     fn delivery(number: u64, channels: &[u64]) -> Delivery {
-        let recipient = |channel: &u64| Recipient { channel: ChannelId(*channel), ids: [7].into_iter().collect() };
+        let recipient =
+            |channel: &u64| Recipient { channel: ChannelId(*channel), ids: [7].into_iter().collect() };
         Delivery {
             action: Action::Insert,
             data: format!("{{\"n\":{number}}}").into(),

@@ -284,7 +284,7 @@ impl Worker {
             Work::Wake => self.wake().await,
             Work::Event(Ok(event)) => self.events(event).await,
             Work::Event(Err(error)) => self.lost(&error),
-            Work::Replay => self.state.replay().await,
+            Work::Replay => self.replay().await,
             Work::Flush => {
                 self.state.flush().await;
                 self.confirm_reached().await;

@@ -369,7 +369,7 @@ impl State {
         let was_here = self.watchers.contains_key(&channel);
         let cursors = match was_here {
             true => Vec::new(),
-            false => self.returns(&request, checked.present).await,
+            false => self.returns(&request, checked.present),
         };
         self.differs |= checked.tables != request.tables(&self.published);
         // Who says where it was has been told what it has missed.

@@ -151,8 +151,8 @@ impl State {
 
     /// Finds where the subscriptions of a channel that has just come go on. The channel is told of those for which that
     /// is not kept.
-    /// `present`: where the database was after it had come.
-    pub(super) async fn returns(
+    /// `present`: where the database was after it had come. All who come back have been told by their check.
+    pub(super) fn returns(
         &mut self,
         request: &SubscribeRequest,
         present: Option<Present>,
@@ -166,11 +166,6 @@ impl State {
         for (id, spec) in &request.subscriptions {
             // A result tells by itself what has changed.
             let Some(since) = plain(spec) else { continue };
-            // What has passed once has passed for all who come back.
-            let is_known = self.history.present.is_some_and(|present| present.has_passed(since.place));
-            if self.reach(since) == Reach::Beyond && !is_known {
-                self.history.present = self.present().await.ok();
-            }
             match self.cursor(since) {
                 Some(cursor) => {
                     if self.reach(since) == Reach::Beyond {

@@ -5,7 +5,8 @@
 //! comes meanwhile is in the journal too. It has caught up when a pass has reached the end of the journal while no
 //! transaction is being read. Who does not read fast enough is left out, and goes on with the next pass.
 //!
-//! What a slice brings is handed over at its end, and counts as brought then: a slice that is cut off is read once more.
+//! What a slice brings is handed over at its end, and counts as brought then: a slice that is cut off is read once more. It
+//! brings nothing but what the journal has: what is live is handed over before it, and lanes go on behind it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -69,6 +70,8 @@ impl State {
 
     /// Reads the journal a bit further for those who have come back. To be called between two transactions.
     pub(in crate::worker) async fn replay(&mut self) {
+        // One that was given up.
+        self.cut_slice_off();
         let now = Instant::now();
         if !self.replays(now) {
             return;
@@ -80,6 +83,8 @@ impl State {
             self.history.returning.pause_until = Some(now + PAUSE);
             return;
         }
+        // The journal has what waits here: whoever catches up in this slice must not get it again.
+        self.flush().await;
         let mut switched = Vec::new();
         self.history.slice = Some(Slice::default());
         let is_over = self.read_on(&mut switched).await;
@@ -89,6 +94,7 @@ impl State {
         self.history.slice = None;
         self.history.returning.advance();
         self.switch_back(switched).await;
+        self.go_on_with_lanes().await;
         if is_over {
             self.end_pass();
         }
@@ -100,6 +106,8 @@ impl State {
     pub(super) fn cut_slice_off(&mut self) {
         if self.history.slice.take().is_some() {
             self.history.returning.pass = None;
+            self.waiting.retain(|waiting| !waiting.is_missed);
+            self.waiting_bytes = self.waiting.iter().map(Waiting::size).sum();
         }
     }
 
@@ -272,7 +280,7 @@ impl State {
             Message::Insert { new, .. } => (Action::Insert, Some(new), None),
             Message::Update { old, new, .. } => (Action::Update, Some(new), old),
             Message::Delete { old, .. } => (Action::Delete, None, Some(old)),
-            Message::Truncate { relations, .. } => return self.tell_truncated(&relations, position),
+            Message::Truncate { relations, .. } => return self.tell_truncated(&relations, position).await,
             _ => return,
         };
         let Some(version) = item.version else { return };
@@ -287,10 +295,14 @@ impl State {
             place: Some(position),
             matched: Match::default(),
             is_late: true,
+            is_missed: true,
         };
         self.ready(version.relation.oid).await;
         let matched = self.match_returning(&waiting, position).await;
         if !matched.is_empty() || matched.has_late() {
+            if let Some(slice) = &mut self.history.slice {
+                slice.awaits(matched.guarded().len());
+            }
             self.take(waiting, matched).await;
         }
     }
@@ -306,13 +318,26 @@ impl State {
         self.matched(waiting.relation.oid, of).await
     }
 
-    fn tell_truncated(&mut self, relations: &[Oid], position: Position) {
+    /// Tells those who have come back of a TRUNCATE, behind all that they get of before. The slice ends with it: what was
+    /// handed over must not come again.
+    async fn tell_truncated(&mut self, relations: &[Oid], position: Position) {
+        let mut concerned = self.concerned(relations);
+        let returning = &self.history.returning;
+        let takes = |channel| {
+            let mut ids = returning.of(channel).into_iter();
+            ids.any(|(id, _)| returning.takes((channel, id), position))
+        };
+        concerned.retain(|(channel, _)| takes(*channel));
+        if concerned.is_empty() {
+            return;
+        }
+        self.flush_judged().await;
         self.hand_over_missed();
-        for (channel, text) in self.concerned(relations) {
-            let returning = &self.history.returning;
-            if returning.of(channel).iter().any(|(id, _)| returning.takes((channel, *id), position)) {
-                self.tell_in_order(channel, What::Notice(Notice::gap("Truncated", text)));
-            }
+        for (channel, text) in concerned {
+            self.tell_in_order(channel, What::Notice(Notice::gap("Truncated", text)));
+        }
+        if let Some(slice) = &mut self.history.slice {
+            slice.end();
         }
     }
 

@@ -18,9 +18,26 @@ pub(super) struct Slice {
     recipients: usize,
     /// Bytes that were read, or that one channel gets at most.
     bytes: usize,
+    /// How many may get something about whom the database is still to be asked.
+    awaited: usize,
 }
 
 impl Slice {
+    /// The database is to be asked whether so many get a change.
+    pub(super) fn awaits(&mut self, recipients: usize) {
+        self.awaited += recipients;
+    }
+
+    /// It was asked: those who get something have it.
+    pub(super) fn is_judged(&mut self) {
+        self.awaited = 0;
+    }
+
+    /// It takes no more.
+    pub(super) fn end(&mut self) {
+        self.bytes = self.bytes.max(BYTES);
+    }
+
     pub(super) fn push(&mut self, delivery: Delivery) {
         self.recipients += delivery.recipients.len();
         self.bytes += delivery.data.len();
@@ -34,7 +51,7 @@ impl Slice {
 
     /// Whether it is enough.
     pub(super) fn is_full(&self) -> bool {
-        self.recipients >= DELIVERIES || self.bytes >= BYTES
+        self.recipients + self.awaited >= DELIVERIES || self.bytes >= BYTES
     }
 
     /// How many channels get something, each counted for every change.
@@ -75,5 +92,18 @@ mod tests {
         let mut slice = Slice::default();
         slice.read(BYTES);
         assert!(slice.is_full(), "also if nobody gets anything");
+    }
+
+    #[test]
+    fn those_who_are_to_be_asked_about_count_for_a_slice() {
+        let mut slice = Slice::default();
+        slice.awaits(DELIVERIES - 1);
+        assert!(!slice.is_full());
+        slice.awaits(1);
+        assert!(slice.is_full());
+        slice.is_judged();
+        assert!(!slice.is_full() && slice.recipients() == 0);
+        slice.end();
+        assert!(slice.is_full());
     }
 }

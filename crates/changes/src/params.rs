@@ -79,7 +79,7 @@ impl NamePattern {
 }
 
 /// What a client asked to watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SubscriptionSpec {
     /// Which changes.
     pub event: EventFilter,

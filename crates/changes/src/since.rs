@@ -9,7 +9,7 @@ use realtime_pgoutput::{Position, message::UnixMicros};
 const MAX_BYTES: usize = 64;
 
 /// A place in the stream of changes, as a client has written it. `Display` gives its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Since {
     text: Box<str>,
     /// What it means.
@@ -17,7 +17,7 @@ pub struct Since {
 }
 
 /// What a place means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
     /// What comes after this change.
     After(Position),

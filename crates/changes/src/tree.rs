@@ -4,7 +4,7 @@
 use crate::truth::Truth;
 
 /// A condition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Tree<L> {
     /// A constant.
     Known(Truth),

@@ -18,6 +18,7 @@ use realtime_pgoutput::Position;
 use realtime_postgres::{ChangeSink, Notice};
 use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode, events};
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::{
@@ -63,6 +64,14 @@ impl Route {
         }
     }
 
+    /// The same for several frames.
+    fn push_all(&self, frames: &[Bytes]) -> Result<bool, Closed> {
+        match self.gate.keep_all(frames, &self.outbox) {
+            Some(behind) => behind.ok_or(Closed::SlowConsumer),
+            None => self.outbox.push_all(frames),
+        }
+    }
+
     /// Whether its client keeps where it is.
     fn is_stream(&self) -> bool {
         self.vsn == Vsn::Events
@@ -72,6 +81,12 @@ impl Route {
     fn has(&self, position: Option<Position>) -> bool {
         position.zip(self.after).is_some_and(|(position, after)| position <= after)
             && !self.gap.load(Ordering::Relaxed)
+    }
+
+    /// The frames of those changes that its client has not got.
+    fn lacking(&self, deliveries: &[Delivery], frames: &[Bytes]) -> Vec<Bytes> {
+        let all = deliveries.iter().zip(frames);
+        all.filter(|(delivery, _)| !self.has(delivery.position)).map(|(_, frame)| frame.clone()).collect()
     }
 
     /// Tells its client where it is, unless that is known.
@@ -121,16 +136,25 @@ impl Gate {
     /// for that. If the gate is open, the frame is given back.
     fn keep(&self, frame: Bytes, outbox: &Outbox) -> Result<Option<bool>, Bytes> {
         match &mut *self.0.lock() {
-            Some(kept) => {
-                let behind = outbox.keep(frame.len());
-                match behind {
-                    Some(_) => kept.push(frame),
-                    None => outbox.close_slow(),
-                }
-                Ok(behind)
-            }
+            Some(kept) => Ok(Self::hold(kept, frame, outbox)),
             None => Err(frame),
         }
+    }
+
+    /// The same for several frames; `None` if the gate is open.
+    fn keep_all(&self, frames: &[Bytes], outbox: &Outbox) -> Option<Option<bool>> {
+        let mut gate = self.0.lock();
+        let kept = gate.as_mut()?;
+        Some(frames.iter().try_fold(false, |_, frame| Self::hold(kept, frame.clone(), outbox)))
+    }
+
+    fn hold(kept: &mut Vec<Bytes>, frame: Bytes, outbox: &Outbox) -> Option<bool> {
+        let behind = outbox.keep(frame.len());
+        match behind {
+            Some(_) => kept.push(frame),
+            None => outbox.close_slow(),
+        }
+        behind
     }
 }
 
@@ -214,32 +238,60 @@ impl Routes {
     }
 }
 
-impl ChangeSink for Routes {
-    /// Queues one frame per recipient. Recipients with equal frames share one.
-    fn deliver(&self, delivery: Delivery) {
-        let ids: usize = delivery.recipients.iter().map(|recipient| recipient.ids.len()).sum();
-        self.meters.db_events().add(ids as u64);
-        self.meters.counters().payload(MessageType::PostgresChanges, delivery.data.len());
+impl Routes {
+    /// Queues changes for those who get all of them. `behind` is told of receivers that have fallen behind.
+    fn queue(&self, deliveries: &[Delivery], behind: impl Fn(&Route)) {
+        let Some(Delivery { recipients, .. }) = deliveries.first() else { return };
+        let ids: usize = recipients.iter().map(|recipient| recipient.ids.len()).sum();
+        self.meters.db_events().add((ids * deliveries.len()) as u64);
+        for delivery in deliveries {
+            self.meters.counters().payload(MessageType::PostgresChanges, delivery.data.len());
+        }
         let routes = self.routes.read();
         let mut groups = Groups::default();
-        for recipient in &delivery.recipients {
+        for recipient in recipients {
             let Some(route) = routes.get(&recipient.channel) else { continue };
-            if !route.has(delivery.position) {
-                groups.add(route, recipient);
-            }
+            groups.add(route, recipient);
         }
         // Frames are made one after the other. Only their receivers hold them, so they are freed when the receivers
         // are closed.
-        let mut packing = RowPacking::default();
+        let mut packings: SmallVec<[RowPacking; 1]> =
+            deliveries.iter().map(|_| RowPacking::default()).collect();
         for (key, routes) in groups.all {
-            let mut frame = RowFrame::new(key.frame(delivery.action, &delivery.data, delivery.position));
+            let frame = |delivery: &Delivery| {
+                RowFrame::new(key.frame(delivery.action, &delivery.data, delivery.position))
+            };
+            let mut frames: SmallVec<[RowFrame; 1]> = deliveries.iter().map(frame).collect();
             for route in routes {
-                let frame = frame.of(&route.outbox, &delivery.data, &mut packing);
+                let parts = frames.iter_mut().zip(deliveries).zip(&mut packings);
+                let frames: SmallVec<[Bytes; 1]> = parts
+                    .map(|((frame, delivery), packing)| frame.of(&route.outbox, &delivery.data, packing))
+                    .collect();
                 // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
-                if route.push(frame) == Ok(true) {
-                    self.behind.add(&route.outbox, &route.patience);
+                let pushed = match (&*frames, route.after) {
+                    ([frame], None) => route.push(frame.clone()),
+                    (frames, None) => route.push_all(frames),
+                    (frames, Some(_)) => route.push_all(&route.lacking(deliveries, frames)),
+                };
+                if pushed == Ok(true) {
+                    behind(route);
                 }
             }
+        }
+    }
+}
+
+impl ChangeSink for Routes {
+    /// Queues one frame per recipient. Recipients with equal frames share one.
+    fn deliver(&self, delivery: Delivery) {
+        self.queue(std::slice::from_ref(&delivery), |route| self.behind.add(&route.outbox, &route.patience));
+    }
+
+    /// Queues all frames of a recipient at once.
+    fn deliver_missed(&self, deliveries: Vec<Delivery>) {
+        for alike in deliveries.chunk_by(|one, next| one.recipients == next.recipients) {
+            // Nobody waits for these: no more is read for them until they have room.
+            self.queue(alike, |_| {});
         }
     }
 
@@ -429,5 +481,66 @@ mod tests {
         assert_eq!(first.push(frame()), Ok(true));
         assert_eq!(third.push(frame()), Err(Closed::SlowConsumer));
         assert_eq!(first.push(frame()), Err(Closed::SlowConsumer));
+    }
+
+    fn delivery(number: u64, channels: &[u64]) -> Delivery {
+        let recipient =
+            |channel: &u64| Recipient { channel: ChannelId(*channel), ids: [7].into_iter().collect() };
+        Delivery {
+            action: Action::Insert,
+            data: format!("{{\"n\":{number}}}").into(),
+            recipients: channels.iter().map(recipient).collect(),
+            position: Some(Position { commit: realtime_pgoutput::Lsn(number), number: 1 }),
+        }
+    }
+
+    /// What was missed comes as it would have come live, and is waited for by nobody else.
+    #[test]
+    fn what_was_missed_comes_in_one_go() {
+        let meters = Arc::new(Meters::new(&realtime_tenants::Limits::default()));
+        let received = |missed: bool| {
+            let routes = Routes::new(Arc::clone(&meters));
+            let outboxes: Vec<Arc<Outbox>> = (0..4).map(|_| Arc::new(Outbox::new(2_000))).collect();
+            for (channel, outbox) in (0..).zip(&outboxes) {
+                let mut route = route(outbox);
+                if channel != 2 {
+                    route.gate = Gate::open();
+                }
+                if channel == 3 {
+                    route.vsn = Vsn::Events;
+                    route.after = Some(Position { commit: realtime_pgoutput::Lsn(2), number: 1 });
+                }
+                routes.open(ChannelId(channel), Arc::new(route));
+            }
+            let deliveries: Vec<Delivery> = (1..5)
+                .map(|number| delivery(number, &[0, 1, 2, 3]))
+                .chain([delivery(5, &[0]), delivery(6, &[1, 9])])
+                .collect();
+            match missed {
+                true => routes.deliver_missed(deliveries),
+                false => deliveries.into_iter().for_each(|delivery| routes.deliver(delivery)),
+            }
+            routes.routes.read()[&ChannelId(2)].open();
+            let taken: Vec<Vec<Bytes>> = outboxes
+                .iter()
+                .map(|outbox| {
+                    let mut frames = std::collections::VecDeque::new();
+                    outbox.take(&mut frames);
+                    frames.into()
+                })
+                .collect();
+            assert_eq!(taken.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5, 4, 2]);
+            taken
+        };
+        assert_eq!(received(true), received(false));
+
+        let routes = Routes::new(meters);
+        let outbox = Arc::new(Outbox::new(200));
+        let mut route = route(&outbox);
+        route.gate = Gate::open();
+        routes.open(ChannelId(0), Arc::new(route));
+        routes.deliver_missed((0..2).map(|number| delivery(number, &[0])).collect());
+        assert!(!outbox.has_room(), "it is behind");
+        assert!(routes.relieve().is_none(), "and nobody waits for it");
     }
 }

@@ -66,6 +66,10 @@ impl ChangeSink for DatabaseSink {
         self.routes.deliver(delivery);
     }
 
+    fn deliver_missed(&self, deliveries: Vec<Delivery>) {
+        self.routes.deliver_missed(deliveries);
+    }
+
     fn rows(&self, to: &[Recipient], rows: &[(Action, Bytes)], first: bool) {
         self.routes.rows(to, rows, first);
     }

@@ -4,8 +4,6 @@
 //! one of them had not heard yet when it answered is told by the node on which it was said. The room is heard here already
 //! when they are asked, so nothing falls between an answer and what is said later.
 
-use std::sync::Arc;
-
 use futures_util::future::join_all;
 use realtime_hub::{RoomKey, Told};
 use tokio::time::{self, Duration};
@@ -17,27 +15,21 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Cluster {
     /// Asks the other nodes what they have kept of a room, unless they have told it, and keeps it here too. Who asks while
-    /// another does waits for the same answers. Returns since when nothing is missing in what they told. Cancel safe.
+    /// another does gets the answers to one more question, together with all others who do. Returns since when nothing is
+    /// missing in what they told. Cancel safe.
     pub async fn ask_history(&self, room: &RoomKey) -> Option<u64> {
         let node = self.node();
         if !node.hub.should_ask_history(room) {
             return None;
         }
-        let line = Arc::clone(node.asking.rooms.lock().entry(room.clone()).or_default());
-        let asked = time::timeout(PATIENCE, async {
-            let _turn = line.lock().await;
+        let asked = node.asking.ask(room, async {
             if node.hub.should_ask_history(room) { ask(node, room).await } else { None }
         });
-        let since = asked.await.ok().flatten();
-        drop(line);
-        // Nobody else waits for it: whoever comes gets its handle under the lock.
-        node.asking.rooms.lock().retain(|_, line| Arc::strong_count(line) > 1);
-        since
+        time::timeout(PATIENCE, asked).await.ok().flatten()
     }
 }
 
 async fn ask(node: &Node, room: &RoomKey) -> Option<u64> {
-    let _permit = node.asking.permits.acquire().await.ok()?;
     let question = past::question(room);
     let answers = node.peers.others().into_iter().map(|other| {
         let question = question.clone();

@@ -112,7 +112,7 @@ codes! {
     TimeoutOnRpcCall: Error, "A node did not answer in time: its metrics or figures are left out", "Check how busy the node is";
     TokenExpired: Notice, "Told to channels only: a token expired before the database had judged its successor, so messages may have been missed", "None; if it happens often, check how busy the database is";
     TokenWithoutExpiry: Info, "A client of the first generation sent a token that never expires, and was let in", "Give tokens an expiry";
-    TooManyBodies: Warning, "A large request body was refused with 503: the bodies that are being read already take their share of the memory", "Look for the client that sends them; or raise `MAX_CLIENT_MEMORY_MB`";
+    TooManyBodies: Warning, "A large request body, or an answer with a history, was refused with 503: the bodies that are being read or sent already take their share of the memory", "Look for the client that sends or asks for them; or raise `MAX_CLIENT_MEMORY_MB`";
     TooManyLongPolls: Warning, "A session of the long-poll transport was refused: its tenant, its address or the node has reached its limit", "Raise `LONGPOLL_MAX_SESSIONS_PER_ADDRESS` if a proxy stands before the server; otherwise look for the client that opens them";
     TopicNameRequired: Warning, "A join to `realtime:` with nothing after it", CLIENT;
     Truncated: Notice, "Told to channels only: a table that they watch was truncated", "None";

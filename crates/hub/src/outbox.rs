@@ -206,6 +206,32 @@ impl Outbox {
         Ok(bytes > self.limit / 2)
     }
 
+    /// Appends frames in their order, and wakes the socket's task once. Tells whether the outbox is more than half full now.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_all(&self, frames: &[Bytes]) -> Result<bool, Closed> {
+        let mut queue = self.queue.lock();
+        if let Some(closed) = queue.closed {
+            return Err(closed);
+        }
+        let was_empty = queue.frames.is_empty();
+        let accepted = frames.iter().all(|frame| queue.append(frame.clone(), self.limit));
+        let bytes = queue.bytes + queue.kept;
+        let grown = self.count(&mut queue);
+        drop(queue);
+        if !accepted || was_empty && !frames.is_empty() {
+            self.wake.notify_one();
+        }
+        if !accepted {
+            return Err(Closed::SlowConsumer);
+        }
+        if grown {
+            self.relieve();
+        }
+        Ok(bytes > self.limit / 2)
+    }
+
     /// Bytes that it takes before it is full.
     #[must_use]
     pub fn free(&self) -> usize {

@@ -7,6 +7,7 @@ mod breaker;
 mod broadcast;
 mod budget;
 mod catalog;
+mod checking;
 mod claims;
 mod config;
 mod contact;

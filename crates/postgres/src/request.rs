@@ -8,8 +8,10 @@ use realtime_pgoutput::Oid;
 use crate::{Generation, catalog::Published, live::Source};
 
 /// A live binding that was found to be in order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Found {
+    /// Which of the request's subscriptions it is.
+    pub(crate) at: usize,
     /// The id that the client knows it by.
     pub(crate) id: u32,
     /// What it asks for.
@@ -50,6 +52,11 @@ impl SubscribeRequest {
     /// Whether one of the subscriptions means a table.
     pub(crate) fn names(&self, schema: &str, table: &str) -> bool {
         self.subscriptions.iter().any(|(_, spec)| spec.matches_name(schema, table))
+    }
+
+    /// Whether a subscription of events says where it goes on.
+    pub(crate) fn comes_back(&self) -> bool {
+        self.subscriptions.iter().any(|(_, spec)| spec.since.is_some() && spec.live.is_none())
     }
 
     /// Whether each of the subscriptions says where it goes on.

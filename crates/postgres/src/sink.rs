@@ -13,6 +13,13 @@ use crate::DatabaseBroadcast;
 pub trait ChangeSink: Send + Sync + 'static {
     /// Hands over a change, in commit order. Must not block.
     fn deliver(&self, delivery: Delivery);
+    /// Hands over what those who have come back had missed, in commit order. Nobody waits for them: who reads the journal
+    /// looks whether they have room. Must not block.
+    fn deliver_missed(&self, deliveries: Vec<Delivery>) {
+        for delivery in deliveries {
+            self.deliver(delivery);
+        }
+    }
     /// Hands over rows of a live result to those who get all of them, in order. Rows that a binding begins with
     /// (`first`) count as no events. Must not block.
     fn rows(&self, _to: &[Recipient], _rows: &[(Action, Bytes)], _first: bool) {}

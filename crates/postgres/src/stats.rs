@@ -49,6 +49,16 @@ pub struct Stats {
     pub lag_bytes: AtomicU64,
     /// Bytes of the log that are kept for those who come back.
     pub journal_bytes: AtomicU64,
+    /// Checks of what channels want to watch: those who want the same at once share one.
+    pub subscription_checks: AtomicU64,
+    /// Passes over the journal for those who have come back.
+    pub journal_passes: AtomicU64,
+    /// Slices of these passes: for so long at a time live changes wait.
+    pub journal_slices: AtomicU64,
+    /// Changes that were read in them.
+    pub journal_changes: AtomicU64,
+    /// The most that was handed over in one slice: changes, each counted for every channel that got it.
+    pub journal_slice_most: AtomicU64,
     /// Channels that watch row changes.
     pub subscribers: AtomicU64,
     /// Replication sessions started.
@@ -100,6 +110,11 @@ impl Default for Stats {
             check_failures: Counter::default(),
             lag_bytes: AtomicU64::default(),
             journal_bytes: AtomicU64::default(),
+            subscription_checks: AtomicU64::default(),
+            journal_passes: AtomicU64::default(),
+            journal_slices: AtomicU64::default(),
+            journal_changes: AtomicU64::default(),
+            journal_slice_most: AtomicU64::default(),
             subscribers: AtomicU64::default(),
             sessions: AtomicU64::default(),
             sessions_ended: Counter::default(),

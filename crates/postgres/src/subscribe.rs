@@ -14,8 +14,8 @@ use realtime_pgoutput::{Oid, TypeRegistry};
 
 use crate::{
     DatabaseConfig, SubscribeRequest,
-    catalog::{self, Published},
-    live::{self, Bounds, LiveRefusal, PolicyTables},
+    catalog::{self, Present, Published},
+    live::{self, Bounds, LiveRefusal, PolicyTables, Source},
     policy_publication, pool,
     request::Found,
     sqlstate,
@@ -100,8 +100,12 @@ impl Literals {
 
     /// Adds what others have asked.
     pub(crate) fn extend(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.texts.extend(other.texts);
+        for (key, text) in other.texts {
+            let bytes = key.literal.len() + text.len();
+            if self.texts.insert(key, text).is_none() {
+                self.bytes += bytes;
+            }
+        }
     }
 
     /// Whether it holds more than it should.
@@ -111,7 +115,7 @@ impl Literals {
 }
 
 /// A request that was found to be in order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Checked {
     /// The literals of its filters.
     pub(crate) literals: Literals,
@@ -119,6 +123,24 @@ pub(crate) struct Checked {
     pub(crate) tables: Vec<Oid>,
     /// Its live bindings.
     pub(crate) live: Vec<Found>,
+    /// Where the database was when this was asked, if somebody comes back who wants to know.
+    pub(crate) present: Option<Present>,
+}
+
+impl Checked {
+    /// The same for another request, which is equal but for ids and places to go on from.
+    pub(crate) fn of(&self, request: &SubscribeRequest) -> Self {
+        let found = |found: &Found| {
+            let (id, spec) = request.subscriptions.get(found.at)?;
+            let spec = match &spec.live {
+                Some(_) => Arc::clone(spec),
+                None => Arc::new(SubscriptionSpec { live: found.spec.live.clone(), ..(**spec).clone() }),
+            };
+            Some(Found { at: found.at, id: *id, spec, source: Arc::clone(&found.source) })
+        };
+        let live = self.live.iter().filter_map(found).collect();
+        Self { literals: self.literals.clone(), tables: self.tables.clone(), live, present: self.present }
+    }
 }
 
 /// What live results of a database are allowed.
@@ -141,9 +163,12 @@ pub(crate) async fn check(
     let client = pool::get(pool)
         .await
         .map_err(|error| SubscribeRefusal::Unavailable(error.join_reason().to_owned()))?;
-    let (published, role_exists) = tokio::try_join!(
+    let present =
+        async { Ok(if request.comes_back() { Some(catalog::present(&client).await?) } else { None }) };
+    let (published, role_exists, present) = tokio::try_join!(
         catalog::published(&client, publication),
-        catalog::role_exists(&client, &request.role)
+        catalog::role_exists(&client, &request.role),
+        present
     )
     .map_err(|error| unavailable(&error))?;
     let mut checks = Checks {
@@ -158,16 +183,16 @@ pub(crate) async fn check(
         conditions: 0,
     };
     let mut wanted = Vec::new();
-    for (id, spec) in &request.subscriptions {
+    for (at, (id, spec)) in request.subscriptions.iter().enumerate() {
         if spec.live.is_some() {
-            wanted.push((*id, Arc::clone(spec)));
+            wanted.push((at, *id, Arc::clone(spec)));
             continue;
         }
         let tables: Vec<&Published> =
             published.iter().filter(|table| spec.matches_name(&table.schema, &table.name)).collect();
         if tables.is_empty() && spec.is_exact() {
             // Perhaps a view: that is always live.
-            wanted.push((*id, Arc::clone(spec)));
+            wanted.push((at, *id, Arc::clone(spec)));
             continue;
         }
         if tables.is_empty() {
@@ -182,11 +207,12 @@ pub(crate) async fn check(
     checks.literals(pool).await?;
     let literals = checks.literals;
     let mut live = Vec::new();
-    for (id, spec) in wanted {
-        live.push(found(pool, publication, bounds, request, id, spec).await?);
+    for (at, id, spec) in wanted {
+        let (spec, source) = found(pool, publication, bounds, request, spec).await?;
+        live.push(Found { at, id, spec, source });
     }
     let tables = request.without(&live).tables(&published);
-    Ok(Checked { literals, tables, live })
+    Ok(Checked { literals, tables, live, present })
 }
 
 /// Looks where the rows of a live binding come from. One that does not ask to be live has to mean a view.
@@ -195,9 +221,8 @@ async fn found(
     publication: &str,
     bounds: Bounds,
     request: &SubscribeRequest,
-    id: u32,
     spec: Arc<SubscriptionSpec>,
-) -> Result<Found, SubscribeRefusal> {
+) -> Result<(Arc<SubscriptionSpec>, Arc<Source>), SubscribeRefusal> {
     let live = match (&spec.live, spec.if_view.as_deref()) {
         (Some(live), _) | (None, Some(Ok(live))) => live.clone(),
         (None, None) => LiveSpec::default(),
@@ -219,7 +244,7 @@ async fn found(
     };
     let looked = live::look(pool, publication, &spec, &request.role, bounds).await;
     let source = looked.map_err(|refusal| refusal.told(spec.context()))?;
-    Ok(Found { id, spec, source: Arc::new(source) })
+    Ok((spec, Arc::new(source)))
 }
 
 struct Checks<'a> {

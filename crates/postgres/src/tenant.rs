@@ -15,7 +15,7 @@ use std::sync::{
 use deadpool_postgres::Pool;
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use tokio::{
-    sync::{Mutex, OnceCell, Semaphore, mpsc, oneshot, watch},
+    sync::{Mutex, OnceCell, mpsc, oneshot, watch},
     time::{self, Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,6 +26,7 @@ use crate::{
     attendance::Attendees,
     breaker::ConnectLimit,
     budget,
+    checking::{Checker, Checking, Due},
     contact::Contact,
     failpoints::{self, Point},
     heirloom::Heirloom,
@@ -38,7 +39,8 @@ use crate::{
     worker::{Command, Worker},
 };
 
-/// How long a join waits for the database (protocol 4.6).
+/// How long a join waits for the database (protocol 4.6), and a check of what clients want to watch: all who want the same
+/// wait behind it.
 const READY_LIMIT: Duration = Duration::from_secs(15);
 
 /// Subscriptions and their ends that may wait for the worker; those who subscribe wait when it is full.
@@ -54,8 +56,7 @@ struct Inner {
     config: DatabaseConfig,
     sink: Arc<dyn ChangeSink>,
     pool: Result<Pool, ConnectError>,
-    /// Places for checks of what clients want to watch: fewer than connections, so that the worker has one.
-    checks: Semaphore,
+    checking: Arc<Checking>,
     contact: Arc<Contact>,
     /// When the last attempt to connect ended, and how. Held during an attempt.
     attempt: Mutex<Option<(Instant, Result<(), ConnectError>)>>,
@@ -113,7 +114,7 @@ impl TenantDatabase {
             failures: parking_lot::Mutex::default(),
             has_room: AtomicBool::new(false),
             rights_known: AtomicBool::new(false),
-            checks: Semaphore::new(config.pool_size.clamp(2, pool::MAX_SIZE) - 1),
+            checking: Checking::new(config.pool_size.clamp(2, pool::MAX_SIZE) - 1, config.connect_timeout),
             config,
             sink,
             pool,
@@ -318,25 +319,32 @@ impl TenantDatabase {
         }
     }
 
-    /// Checks what a channel wants to watch. As many others as there are connections for it are checked meanwhile.
+    /// Checks what a channel wants to watch, together with all who want the same. As many others as there are connections
+    /// for it are checked meanwhile.
     async fn check(&self, pool: &Pool, request: &SubscribeRequest) -> Result<Checked, SubscribeRefusal> {
-        let place = time::timeout(self.inner.config.connect_timeout, self.inner.checks.acquire()).await;
-        let Ok(Ok(_place)) = place else {
-            return Err(SubscribeRefusal::Unavailable("Too many database timeouts".to_owned()));
+        let begin = |mut checker: Checker| {
+            let (database, pool) = (self.clone(), pool.clone());
+            self.spawn(async move {
+                while let Some(due) = checker.next().await {
+                    let outcome = database.make_check(&pool, &due).await;
+                    due.tell(outcome);
+                }
+            });
         };
-        // After a long wait the channel may be gone, or want something else.
-        if !request.generation.is_current() {
-            return Err(subscribe::overtaken());
+        self.inner.checking.check(request, begin).await
+    }
+
+    async fn make_check(&self, pool: &Pool, due: &Due<'_>) -> Result<Checked, SubscribeRefusal> {
+        if due.place.is_none() {
+            return Err(SubscribeRefusal::Unavailable("Too many database timeouts".to_owned()));
         }
+        self.inner.stats.subscription_checks.fetch_add(1, Ordering::Relaxed);
         let config = &self.inner.config;
-        let checked = subscribe::check(
-            pool,
-            &config.publication,
-            subscribe::bounds(config),
-            request,
-            Some(&config.tenant),
-        )
-        .await;
+        let (bounds, tenant) = (subscribe::bounds(config), Some(&*config.tenant));
+        let check = subscribe::check(pool, &config.publication, bounds, &due.request, tenant);
+        let checked = time::timeout(READY_LIMIT, check).await.unwrap_or_else(|_| {
+            Err(SubscribeRefusal::Unavailable("The database does not answer".to_owned()))
+        });
         if let Err(SubscribeRefusal::Unavailable(_)) = &checked {
             self.inner.contact.lost();
         }

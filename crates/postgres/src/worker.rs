@@ -21,6 +21,7 @@ mod state;
 mod streams;
 pub(crate) mod stuck;
 mod telling;
+mod turns;
 
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ use tokio::{
     time::{self, Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use turns::Turns;
 
 use crate::{
     ChangeSink, DatabaseConfig, Stats,
@@ -149,14 +151,13 @@ impl Worker {
     /// Works until stopped, or until nobody can send commands any more.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
         let mut meanwhile = Meanwhile::default();
-        let mut commanded = false;
-        loop {
-            let work = match meanwhile.next() {
-                Some(command) => Some(Work::Command(command)),
-                None => self.next_work(&mut commands, &stop, commanded).await,
-            };
-            let Some(work) = work else { break };
-            commanded = matches!(work, Work::Command(_));
+        let mut turns = Turns::default();
+        while let Some(work) = self.next_work(&mut commands, &mut meanwhile, &stop, &turns).await {
+            match &work {
+                Work::Command(_) => turns.command(),
+                Work::Replay => turns.replay(),
+                _ => turns.other(),
+            }
             match self.carry_out(work, &mut commands, &mut meanwhile, &stop).await {
                 Outcome::Done => {}
                 Outcome::Stopped => break,
@@ -174,13 +175,14 @@ impl Worker {
         }
     }
 
-    /// What is to be done next. `None`: nothing any more. Many commands must not hold up the log: an event has its turn
-    /// after each (`commanded`).
+    /// What is to be done next. `None`: nothing any more. Commands that came while something was done (`meanwhile`) come
+    /// before others, but not before their turn.
     async fn next_work(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
+        meanwhile: &mut Meanwhile,
         stop: &CancellationToken,
-        commanded: bool,
+        turns: &Turns,
     ) -> Option<Work> {
         let attendees = Arc::clone(&self.attendees);
         let wake = self.wake_at();
@@ -188,12 +190,27 @@ impl Worker {
         let due = self.state.is_due();
         let replays = self.running.is_some() && self.state.replays(Instant::now());
         let mut session = self.running.as_mut().map(|running| &mut running.session);
-        let turn = if commanded { next(session.as_deref_mut()).now_or_never() } else { None };
+        if stop.is_cancelled() {
+            return None;
+        }
+        if too_far.is_cancelled() {
+            return Some(Work::TooFar);
+        }
+        if turns.is_of_log()
+            && let Some(event) = next(session.as_deref_mut()).now_or_never()
+        {
+            return Some(Work::Event(event));
+        }
+        if turns.is_of_journal() && replays {
+            return Some(Work::Replay);
+        }
+        if let Some(command) = meanwhile.next() {
+            return Some(Work::Command(command));
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
             () = too_far.cancelled() => Some(Work::TooFar),
-            Some(event) = std::future::ready(turn) => Some(Work::Event(event)),
             command = commands.recv() => command.map(Work::Command),
             () = attendees.changed() => Some(Work::Attendance),
             answer = self.state.answer() => Some(Work::Answer(answer)),
@@ -267,7 +284,7 @@ impl Worker {
             Work::Wake => self.wake().await,
             Work::Event(Ok(event)) => self.events(event).await,
             Work::Event(Err(error)) => self.lost(&error),
-            Work::Replay => self.state.replay().await,
+            Work::Replay => self.replay().await,
             Work::Flush => {
                 self.state.flush().await;
                 self.confirm_reached().await;

@@ -393,6 +393,63 @@ mod tests {
 
     use super::*;
 
+    fn matched(key: u64) -> Matched {
+        Matched {
+            key: SubscriptionKey(key),
+            channel: ChannelId(key),
+            id: 1,
+            shape: 0,
+            party: PartyId(1),
+            guard: None,
+            is_shown: false,
+            is_late: false,
+            old: OldImage::Hidden,
+        }
+    }
+
+    fn of_all_kinds() -> Match {
+        let guarded = |key| Guarded::new(PartyId(1), matched(key));
+        let access =
+            || Arc::new(RoleAccess { role: "r".into(), bypasses_rls: false, selectable: vec![true] });
+        let asked = |key| Asked {
+            key: SubscriptionKey(key),
+            questions: Vec::new(),
+            access: access(),
+            matched: matched(key),
+        };
+        Match {
+            open: [1, 2].map(matched).to_vec(),
+            guarded: [3, 4].map(guarded).to_vec(),
+            late: [5, 6].map(guarded).to_vec(),
+            asked: [7, 8].map(asked).into(),
+            refused: [9, 10].map(matched).to_vec(),
+            ..Match::default()
+        }
+    }
+
+    fn keys(of: &Match) -> Vec<u64> {
+        let matched = of.open.iter().map(|matched| matched.key);
+        let guarded = of.guarded.iter().chain(&of.late).map(|guarded| guarded.key);
+        let asked = of.asked.iter().map(|asked| asked.key);
+        let refused = of.refused.iter().map(|matched| matched.key);
+        matched.chain(guarded).chain(asked).chain(refused).map(|key| key.0).collect()
+    }
+
+    /// Who is left out gets nothing of a row later either, when its party has answered.
+    #[test]
+    fn who_is_left_out_does_not_come_late() {
+        let even = |key: SubscriptionKey| key.0.is_multiple_of(2);
+        let mut all = of_all_kinds();
+        all.retain_all(even);
+        assert_eq!(keys(&all), [2, 4, 6, 8, 10]);
+        assert!(all.has_late());
+        all.retain(|key| key.0 != 6);
+        assert!(!all.has_late());
+        let mut row = of_all_kinds();
+        row.retain(even);
+        assert_eq!(keys(&row), [2, 4, 6, 7, 8, 9, 10], "what is still to be asked, and refusals, stay");
+    }
+
     proptest! {
         /// However channels and their subscriptions are mixed.
         #[test]

@@ -13,7 +13,7 @@ pub struct Party {
 
 /// Names a [`Party`] of a table. Given out anew when nobody of the party is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PartyId(u32);
+pub struct PartyId(pub(super) u32);
 
 /// The parties of a table.
 #[derive(Debug, Default)]

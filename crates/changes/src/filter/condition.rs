@@ -15,7 +15,7 @@ pub(super) const MAX_CONDITIONS: usize = 100;
 pub(super) const MAX_DEPTH: usize = 8;
 
 /// One condition of a filter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// Column name, verbatim, without the path.
     pub column: Box<str>,

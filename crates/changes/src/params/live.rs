@@ -47,7 +47,7 @@ pub struct OrderBy {
 }
 
 /// A live binding that cannot be used. `Display` is the detail that clients see.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum LiveError {
     /// `live` is neither true nor false.
     #[error("`live` must be true or false")]

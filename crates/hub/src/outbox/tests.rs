@@ -57,6 +57,17 @@ const A: Bytes = Bytes::from_static(b"aaaa");
 const B: Bytes = Bytes::from_static(b"bb");
 
 #[test]
+fn several_frames_wake_once_and_share_the_bound() {
+    let outbox = Outbox::new(10);
+    assert_eq!(outbox.push_all(&[A, B]), Ok(true), "more than half");
+    assert_eq!(drain(&outbox), (vec![A, B], None));
+    assert_eq!(outbox.push_all(&[]), Ok(false));
+    assert_eq!(outbox.push_all(&[A, A, A]), Err(Closed::SlowConsumer));
+    assert_eq!(outbox.push_all(&[A]), Err(Closed::SlowConsumer));
+    assert_eq!(drain(&outbox).1, Some(Closed::SlowConsumer));
+}
+
+#[test]
 fn keeps_the_order_of_pushes() {
     let outbox = Outbox::new(100);
     outbox.push(A).unwrap();

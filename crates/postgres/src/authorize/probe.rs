@@ -15,19 +15,18 @@ use tokio_postgres::{
 use super::{AuthorizeError, AuthorizeRequest, ReadVerdict, WriteVerdict};
 use crate::{
     claims::subject,
-    foreign::{self, Guest, session_columns},
+    foreign::{self, Guest},
 };
 
-/// The six settings that policies see, in the order of tenant_database 3.2; the role is taken on by the first.
-const SETTINGS: &str = concat!(
-    "select pg_catalog.set_config('role', $1, true),
+/// The six settings that policies see, in the order of tenant_database 3.2; the role is taken on by the first. Then which
+/// session it is.
+const SETTINGS: &str = "select pg_catalog.set_config('role', $1, true),
     pg_catalog.set_config('realtime.topic', $2, true),
     pg_catalog.set_config('request.jwt.claims', $3, true),
     pg_catalog.set_config('request.jwt.claim.sub', $4, true),
     pg_catalog.set_config('request.jwt.claim.role', $1, true),
-    pg_catalog.set_config('request.headers', $5, true), ",
-    session_columns!()
-);
+    pg_catalog.set_config('request.headers', $5, true),
+    pg_catalog.pg_backend_pid()";
 
 /// The rows that the read check looks for, written by the role of the connection.
 const ROW: &str = "insert into realtime.messages (id, topic, extension, inserted_at, updated_at)
@@ -49,7 +48,7 @@ const WRITE: &str = "insert into realtime.messages (topic, extension, inserted_a
 /// Name of PostgreSQL's way back to the role of the connection: no role can be called that.
 const NO_ROLE: &str = "none";
 
-/// Statements of a check, for the statistics: without the one that looks for what it left behind.
+/// Statements of a check, for the statistics.
 pub(super) const READ_STATEMENTS: u64 = 5;
 
 /// Statements of a write check, without and with presence.
@@ -68,7 +67,7 @@ fn check_role(request: &AuthorizeRequest) -> Result<(), AuthorizeError> {
 /// The statement for the settings; prepared on the first use of a connection.
 async fn prepare_settings(client: &Guest) -> Result<Statement, AuthorizeError> {
     let types = [const { Type::TEXT }; 5];
-    client.prepare_typed_cached(SETTINGS, &types).await.map_err(|error| AuthorizeError::of(&error))
+    client.prepared(SETTINGS, &types).await.map_err(|error| AuthorizeError::of(&error))
 }
 
 /// Asks what may be read.
@@ -82,12 +81,12 @@ pub(super) async fn read(
     let sub = subject(&request.claims);
     let row = if request.presence { TWO_ROWS } else { ROW };
     let row_types = [Type::TEXT, Type::TEXT, Type::TEXT, Type::TIMESTAMP];
-    let row =
-        client.prepare_typed_cached(row, &row_types).await.map_err(|error| AuthorizeError::of(&error))?;
+    let row = client.prepared(row, &row_types).await.map_err(|error| AuthorizeError::of(&error))?;
     let row_parameters: [&(dyn ToSql + Sync); 4] = [&ids[0], &ids[1], &&*request.topic, &now];
     let settings = prepare_settings(client).await?;
     let seen_parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&ids[0], Type::TEXT), (&ids[1], Type::TEXT), (&now, Type::TIMESTAMP)];
+    client.knows_kept_statements();
     client.enter();
     let (begun, written, set, seen, ended) = tokio::join!(
         biased;
@@ -118,6 +117,7 @@ pub(super) async fn write(
     let sub = subject(&request.claims);
     let settings = prepare_settings(client).await?;
     let broadcast = write_row(client, request, "broadcast", &now);
+    client.knows_kept_statements();
     client.enter();
     let (begun, set, broadcast, presence, ended) = if request.presence {
         let presence = write_row(client, request, "presence", &now);
@@ -161,7 +161,7 @@ async fn set(
 ) -> Result<(), Error> {
     let AuthorizeRequest { role, topic, claims, headers, .. } = request;
     let parameters: [&(dyn ToSql + Sync); 5] = [&&**role, &&**topic, &&**claims, sub, &&**headers];
-    client.begun(&client.query(settings, &parameters).await?)
+    client.is(&client.query(settings, &parameters).await?)
 }
 
 async fn write_row(

@@ -17,7 +17,7 @@ use std::{
 use deadpool_postgres::{ClientWrapper, Object};
 use tokio::{runtime::Handle, time};
 use tokio_postgres::{
-    Error, Row,
+    Error, Row, SimpleQueryMessage, Statement,
     types::{ToSql, Type},
 };
 
@@ -32,18 +32,19 @@ const GRACE: Duration = Duration::from_secs(1);
 macro_rules! session_columns {
     () => {
         "pg_catalog.pg_backend_pid(),
-        (select pg_catalog.count(*) from pg_catalog.pg_prepared_statements)"
+        (select pg_catalog.count(*) from pg_catalog.pg_prepared_statement())"
     };
 }
 pub(crate) use session_columns;
 
-/// Ends the transaction. Functions may have taken locks that outlive it.
-const END: &str = "rollback; select pg_catalog.pg_advisory_unlock_all()";
+/// Ends the transaction, and lets go of locks that functions may have taken and that outlive it. Then tells for each
+/// statement that the session knows whether SQL has named it. All in one message, without a plan to speak of: this is paid
+/// with every private join. It has no name itself: code of applications could have given the name to another statement.
+const END: &str = "rollback; select pg_catalog.pg_advisory_unlock_all();
+    select (pg_catalog.pg_prepared_statement()).from_sql";
 
-/// The statements that a session knows, and those of them that SQL has named. This query has no name itself: code of
-/// applications could have given the name to another statement.
-const STATEMENTS: &str = "select pg_catalog.count(*), pg_catalog.count(*) filter (where from_sql)
-    from pg_catalog.pg_prepared_statements";
+/// The column of the last of these.
+const FROM_SQL: &str = "from_sql";
 
 /// Ends a session of our own role.
 const TERMINATE: &str = "select pg_catalog.pg_terminate_backend($1)";
@@ -67,6 +68,8 @@ struct Session {
     in_use: AtomicBool,
     /// Whether the connection must not be used again.
     spoiled: AtomicBool,
+    /// Whether a statement is being prepared. If that is given up, the session knows one that is not kept for it.
+    preparing: AtomicBool,
 }
 
 impl Deref for Guest {
@@ -87,6 +90,7 @@ impl Guest {
             statements: AtomicI64::new(UNKNOWN),
             in_use: AtomicBool::new(false),
             spoiled: AtomicBool::new(false),
+            preparing: AtomicBool::new(false),
         }))
     }
 
@@ -110,6 +114,16 @@ impl Guest {
         Err(NoAnswer::Silent)
     }
 
+    /// A statement that is kept for the session. All are prepared with this, before [`enter`](Self::enter).
+    ///
+    /// Cancel safe: the connection is not used again.
+    pub(crate) async fn prepared(&self, sql: &str, types: &[Type]) -> Result<Statement, Error> {
+        self.0.preparing.store(true, Ordering::Relaxed);
+        let statement = self.0.client.prepare_typed_cached(sql, types).await;
+        self.0.preparing.store(false, Ordering::Relaxed);
+        statement
+    }
+
     /// From now on code of applications may run.
     pub(crate) fn enter(&self) {
         self.0.in_use.store(true, Ordering::Relaxed);
@@ -124,6 +138,20 @@ impl Guest {
         Ok(())
     }
 
+    /// The session knows those statements that are kept for it, and no others: nothing else is prepared on connections of this
+    /// pool. Then [`is`](Self::is) takes the rows of the statement that begins the question.
+    pub(crate) fn knows_kept_statements(&self) {
+        let kept = i64::try_from(self.0.client.statement_cache.size()).unwrap_or(UNKNOWN);
+        self.0.statements.store(kept, Ordering::Relaxed);
+    }
+
+    /// Takes the rows of a statement whose last column is the process id of the session.
+    pub(crate) fn is(&self, rows: &[Row]) -> Result<(), Error> {
+        let Some(row) = rows.first() else { return Ok(()) };
+        self.0.id.store(row.try_get(row.len().saturating_sub(1))?, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Ends the transaction of the question.
     pub(crate) async fn leave(&self) -> Result<(), Error> {
         self.0.leave().await
@@ -132,13 +160,8 @@ impl Guest {
 
 impl Session {
     async fn leave(&self) -> Result<(), Error> {
-        let (ended, statements) = tokio::join!(
-            biased;
-            self.client.batch_execute(END),
-            self.client.query_typed(STATEMENTS, &[]),
-        );
-        ended?;
-        if self.is_touched(&statements?)? {
+        let ended = self.client.simple_query(END).await?;
+        if self.is_touched(&ended) {
             let code = "RlsPolicyError";
             tracing::warn!(code, "a policy or a check changed prepared statements; closing the connection");
             self.spoiled.store(true, Ordering::Relaxed);
@@ -149,18 +172,27 @@ impl Session {
 
     /// Whether statements were prepared or removed. The next question would run what was put in their place, with our
     /// rights.
-    fn is_touched(&self, statements: &[Row]) -> Result<bool, Error> {
-        let Some(row) = statements.first() else { return Ok(true) };
-        let (known, named): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(named > 0 || known != self.statements.load(Ordering::Relaxed))
+    fn is_touched(&self, ended: &[SimpleQueryMessage]) -> bool {
+        let mut known = 0;
+        for message in ended {
+            let SimpleQueryMessage::Row(row) = message else { continue };
+            match row.try_get(FROM_SQL) {
+                Ok(Some("f")) => known += 1,
+                Ok(_) => return true,
+                // A row of the statement before.
+                Err(_) => {}
+            }
+        }
+        known != self.statements.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let (in_use, spoiled) =
-            (self.0.in_use.load(Ordering::Relaxed), self.0.spoiled.load(Ordering::Relaxed));
-        if !in_use && !spoiled {
+        if self.0.preparing.load(Ordering::Relaxed) {
+            self.0.spoiled.store(true, Ordering::Relaxed);
+        }
+        if !self.0.in_use.load(Ordering::Relaxed) && !self.0.spoiled.load(Ordering::Relaxed) {
             return;
         }
         // Without a runtime the pool is gone too.
@@ -177,6 +209,10 @@ async fn settle(session: Arc<Session>) {
         if matches!(left, Ok(Ok(()))) && !session.spoiled.load(Ordering::Relaxed) {
             return;
         }
+    }
+    // The guest may still be on its way out: the last to let go of the connection would give it back.
+    while Arc::strong_count(&session) > 1 {
+        tokio::task::yield_now().await;
     }
     if let Err(error) = terminate(session).await {
         tracing::debug!(%error, "cannot end a session");

@@ -89,7 +89,7 @@ impl Block<'_> {
         ];
         let fingerprint = match known {
             Some((table, text)) => {
-                let statement = guest.prepare_typed_cached(policies::FINGERPRINT, &[Type::OID]).await?;
+                let statement = guest.prepared(policies::FINGERPRINT, &[Type::OID]).await?;
                 Some((statement, table, text))
             }
             None => None,

@@ -12,7 +12,9 @@ impl Worker {
     pub(super) async fn wake(&mut self) {
         let now = Instant::now();
         self.state.tell_dropped(now);
-        self.state.replay().await;
+        if self.running.is_some() {
+            self.replay().await;
+        }
         if self.streams.wake_at().is_some_and(|at| at <= now) {
             self.streams.looked();
             if !self.state.is_due() && !self.state.is_reading() {
@@ -113,7 +115,9 @@ impl Worker {
                 }
                 self.state.has_read(end_lsn);
                 self.state.prune_history();
-                self.state.replay().await;
+                let waits = self.state.is_due();
+                self.state.replay_beside_log().await;
+                self.handed_over(waits).await;
             }
             Message::Relation { relation, .. } => self.state.relation(relation).await,
             Message::Insert { relation, new, .. } => {
@@ -148,6 +152,20 @@ impl Worker {
         self.comes_further(position);
         self.state.has_read(position);
         self.state.conclude(position).await;
+    }
+
+    /// Reads the journal further for those who have come back.
+    pub(super) async fn replay(&mut self) {
+        let waits = self.state.is_due();
+        self.state.replay().await;
+        self.handed_over(waits).await;
+    }
+
+    /// What waited may have been handed over meanwhile.
+    async fn handed_over(&mut self, waited: bool) {
+        if waited && !self.state.is_due() && !self.state.is_reading() {
+            self.confirm_reached().await;
+        }
     }
 
     /// Everything up to the last transaction that came whole was handed over.

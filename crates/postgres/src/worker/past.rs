@@ -10,7 +10,7 @@ mod window;
 use deadpool_postgres::Pool;
 use realtime_journal::Bounds;
 use realtime_pgoutput::{Lsn, message::UnixMicros};
-pub(super) use slot::{name, readable};
+pub(super) use slot::{look, name};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;

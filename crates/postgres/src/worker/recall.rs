@@ -5,6 +5,7 @@ use tokio::time::{self, Duration, Instant};
 
 use super::{Worker, past};
 use crate::{
+    DatabaseConfig,
     failpoints::{self, Point},
     replication::{self, Claim, Event, ReplicationError, Walsender},
     session::Session,
@@ -12,6 +13,11 @@ use crate::{
 
 /// How long that may take: row changes wait meanwhile.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long another server is waited for that reads the same: several may have started at once. And how often it is looked
+/// whether it still does.
+const OTHERS_LIMIT: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Worker {
     /// Reads into the journal what came before a session that has just begun, if this is the first since the server
@@ -46,25 +52,56 @@ impl Worker {
         is_read
     }
 
-    /// Reads the slot that has stayed behind up to a position. False if there is none.
-    async fn read_past(&mut self, until: Lsn, publications: &[String]) -> Result<bool, ReplicationError> {
-        let readable = past::readable(&self.pool, &self.config.slot_name).await;
-        let begins = readable.map_err(|error| ReplicationError::Preparation(error.to_string()))?;
-        if begins.is_none_or(|begins| begins > until) {
-            return Ok(false);
-        }
+    /// The slot that has stayed behind, read from where it begins, if it is there and begins before a position. While another
+    /// server reads it, or moves it on, that is waited for.
+    async fn past(&self, until: Lsn, publications: &[String]) -> Result<Option<Walsender>, ReplicationError> {
         let mut config = self.config.clone();
         config.slot_name = past::name(&config.slot_name);
+        let limit = Instant::now() + OTHERS_LIMIT;
+        loop {
+            let found = past::look(&self.pool, &self.config.slot_name).await;
+            let found = found.map_err(|error| ReplicationError::Preparation(error.to_string()))?;
+            let Some(found) = found else { return Ok(None) };
+            // Nobody moves it back: then it is of no use, whoever reads it.
+            if found.begins.is_none_or(|begins| begins > until) {
+                return Ok(None);
+            }
+            let may_wait = Instant::now() < limit;
+            if !found.is_read {
+                match self.begin_reading_past(&config, until, publications).await {
+                    // Somebody else was faster.
+                    Err(error) if error.is_slot_in_use() && may_wait => {}
+                    outcome => return outcome,
+                }
+            } else if !may_wait {
+                return Ok(None);
+            }
+            time::sleep(LOOK).await;
+        }
+    }
+
+    async fn begin_reading_past(
+        &self,
+        config: &DatabaseConfig,
+        until: Lsn,
+        publications: &[String],
+    ) -> Result<Option<Walsender>, ReplicationError> {
         let walsender =
-            Walsender::connect(&config, publications, false, Claim::None, &self.unfinished).await?;
+            Walsender::connect(config, publications, false, Claim::None, &self.unfinished).await?;
         let Some(mut walsender) = walsender.filter(|walsender| walsender.start_position() <= until) else {
-            return Ok(false);
+            return Ok(None);
         };
+        walsender.start().await?;
+        Ok(Some(walsender))
+    }
+
+    /// Reads the slot that has stayed behind up to a position. False if there is none.
+    async fn read_past(&mut self, until: Lsn, publications: &[String]) -> Result<bool, ReplicationError> {
+        let Some(mut walsender) = self.past(until, publications).await? else { return Ok(false) };
         if failpoints::reach(Point::PastRead).await {
             return Ok(false);
         }
         self.state.begin_past(walsender.start_position());
-        walsender.start().await?;
         let mut decoder = replication::decoder();
         loop {
             match walsender.next().await?.decode(&mut decoder)? {

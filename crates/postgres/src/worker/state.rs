@@ -36,6 +36,7 @@ mod returning;
 mod rows;
 mod self_check;
 mod sight;
+mod slice;
 mod tables;
 mod transaction;
 mod truncated;
@@ -247,6 +248,7 @@ impl State {
         self.clear_lanes(None);
         self.waiting.clear();
         self.waiting_bytes = 0;
+        self.cut_slice_off();
         self.unjudged.clear();
         self.coming.clear();
         self.unjudged_bytes = 0;
@@ -291,7 +293,9 @@ impl State {
         self.vain.remove(&channel);
         let Some(watcher) = self.watchers.remove(&channel) else { return };
         self.roster.leave(channel);
-        self.leaves(channel);
+        if !goes_on {
+            self.history.returning.forget(channel);
+        }
         self.leave_lanes(channel, &watcher.attached, goes_on);
         for (oid, key) in watcher.attached {
             self.engine.detach(oid, key);
@@ -362,19 +366,21 @@ impl State {
         }
         let bounds = self.bind_all(&request).await?;
         // Who has been here goes on where it was; what it knew when it came is past.
-        let cursors = match self.watchers.contains_key(&channel) {
-            true => self.history.returning.of(channel),
-            false => self.returns(&request).await,
+        let was_here = self.watchers.contains_key(&channel);
+        let cursors = match was_here {
+            true => Vec::new(),
+            false => self.returns(&request, checked.present),
         };
         self.differs |= checked.tables != request.tables(&self.published);
         // Who says where it was has been told what it has missed.
-        if !self.watchers.contains_key(&channel)
+        if !was_here
             && !request.says_where_it_was()
             && let Some(notice) = self.missed(&checked.tables)
         {
             self.sink.notice(channel, notice);
         }
         self.remove_watcher(channel, true);
+        self.history.returning.keep(channel, |id| request.subscriptions.iter().any(|(of, _)| *of == id));
         self.live.replace(channel, live);
         self.live_only.remove(&channel);
         self.roster.enter(channel);

@@ -3,4 +3,5 @@
 
 mod dropped;
 mod overtaken;
+mod returning;
 mod support;

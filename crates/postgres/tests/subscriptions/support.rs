@@ -1,6 +1,7 @@
 //! A database whose changes end up in a list, and channels that watch it.
 
 use std::{
+    collections::HashMap,
     future::poll_fn,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -10,6 +11,7 @@ use std::{
 use anyhow::Result;
 use parking_lot::Mutex;
 use realtime_changes::{ChannelId, Delivery, SubscribeRefusal, SubscriptionSpec};
+use realtime_pgoutput::Position;
 use realtime_postgres::{
     ChangeSink, DatabaseConfig, Generation, Generations, Notice, SubscribeRequest, TenantDatabase,
 };
@@ -142,6 +144,29 @@ impl Watched {
             (got.filter(|recipient| recipient.channel == channel.id).count() >= count).then_some(())
         })
         .await;
+    }
+
+    /// The place of the first change that a channel was given.
+    pub async fn first_place(&self, channel: &Channel) -> String {
+        until(|| {
+            let deliveries = self.seen.deliveries.lock();
+            let is_its = |delivery: &&Delivery| {
+                delivery.recipients.iter().any(|recipient| recipient.channel == channel.id)
+            };
+            deliveries.iter().find(is_its)?.position.map(|position| position.to_string())
+        })
+        .await
+    }
+
+    /// The places of the changes that each channel was given, in their order.
+    pub fn places(&self) -> HashMap<ChannelId, Vec<Position>> {
+        let mut places: HashMap<ChannelId, Vec<Position>> = HashMap::new();
+        for delivery in self.seen.deliveries.lock().iter() {
+            for recipient in &delivery.recipients {
+                places.entry(recipient.channel).or_default().extend(delivery.position);
+            }
+        }
+        places
     }
 
     /// Takes what was told so far for nothing.

@@ -104,7 +104,7 @@ pub enum HistoryAnswers {
     /// More requests than `max_events_per_second`, averaged over a minute
     #[response(status = 429, example = json!({"message": "Too many requests"}))]
     Crowded(Message),
-    /// The database does not answer
+    /// The database does not answer, or too many answers are being sent
     #[response(status = 503, example = json!({"message": "Realtime was unable to read stored messages"}))]
     Unavailable(Message),
 }

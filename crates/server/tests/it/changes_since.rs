@@ -268,6 +268,105 @@ async fn truncated_tables_are_told_of_afterwards() -> Result<()> {
     Ok(())
 }
 
+/// What stands before a TRUNCATE comes before it is told of, also if the database has to be asked who sees it.
+#[tokio::test]
+async fn rows_from_before_a_truncation_come_before_it() -> Result<()> {
+    let (server, db) = server(
+        "create function opaque(id int) returns bool language plpgsql security definer as $$
+            begin execute 'select 1'; return id > 0; end $$;
+        create table asked (id int primary key);
+        alter table asked enable row level security;
+        create policy own on asked to authenticated using (opaque(id));
+        alter publication supabase_realtime add table asked;",
+    )
+    .await?;
+    let mut first = back(&server, "ann", "asked", &Value::Null).await?;
+    db.sql("insert into asked values (1)").await?;
+    let since = change(&mut first).await?["commit_timestamp"].clone();
+    drop(first);
+    db.sql("insert into asked values (2)").await?;
+    db.sql("truncate asked").await?;
+    db.sql("insert into asked values (3)").await?;
+    let mut socket = back(&server, "ann", "asked", &since).await?;
+    let mut came = Vec::new();
+    loop {
+        let Frame { event, payload, .. } = socket.frame().await?;
+        match &*event {
+            "postgres_changes" => came.push(payload["data"]["record"]["id"].clone()),
+            "system" if payload["message"] == "Caught up" => break,
+            "system" if payload["status"] == "gap" => came.push(payload["code"].clone()),
+            _ => {}
+        }
+    }
+    assert_eq!(Value::from(came), json!([1, 2, "Truncated", 3]));
+    Ok(())
+}
+
+/// The rows of `says` that come until one has come, in their order.
+async fn rows_until(socket: &mut Socket, last: i64) -> Result<Vec<i64>> {
+    let mut ids = Vec::new();
+    while ids.last() != Some(&last) {
+        ids.push(change(socket).await?["record"]["id"].as_i64().context("id")?);
+    }
+    Ok(ids)
+}
+
+/// Rows whose policies read what is not in the stream wait for others before they are judged. Whoever comes back meanwhile
+/// gets each of them once, and so does who was there.
+#[tokio::test]
+async fn rows_that_wait_for_others_come_once() -> Result<()> {
+    const ROWS: i64 = 400;
+    const BACK: i64 = 8;
+    let options = ServerOptions::default()
+        .env("POLICY_PUBLICATION", "off")
+        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let (server, db) = server_with(
+        "create table members (room int, who text, primary key (room, who));
+        create table says (id int primary key, room int);
+        alter table says enable row level security;
+        create policy own on says to authenticated using (room in (select m.room from members m where m.who = me()));
+        insert into members values (1, 'ann');
+        alter publication supabase_realtime add table says;",
+        options,
+    )
+    .await?;
+    let mut live = back(&server, "ann", "says", &Value::Null).await?;
+    db.sql("insert into says values (0, 1)").await?;
+    let since = change(&mut live).await?["commit_timestamp"].clone();
+    let writer = db.connect().await?;
+    let write = async {
+        for id in 1..=ROWS {
+            writer.execute("insert into says values ($1::int8, 1)", &[&id]).await?;
+        }
+        anyhow::Ok(())
+    };
+    // One comes back after the other while rows are written.
+    let come = async {
+        let (mut came, mut sockets) = (vec![0], Vec::new());
+        for at in 0..BACK {
+            came.extend(rows_until(&mut live, (at + 1) * ROWS / (BACK + 1)).await?);
+            sockets.push(back(&server, "ann", "says", &since).await?);
+        }
+        anyhow::Ok((came, sockets))
+    };
+    let ((), (mut came, mut sockets)) = tokio::try_join!(write, come)?;
+    came.extend(rows_until(&mut live, ROWS).await?);
+    let mut all = vec![Vec::new(); sockets.len()];
+    for (ids, socket) in all.iter_mut().zip(&mut sockets) {
+        ids.extend(rows_until(socket, ROWS).await?);
+    }
+    // What comes twice has come before the next row.
+    db.sql(&format!("insert into says values ({}, 1)", ROWS + 1)).await?;
+    sockets.push(live);
+    all.push(came);
+    let expected: Vec<i64> = (0..=ROWS + 1).collect();
+    for (mut ids, mut socket) in all.into_iter().zip(sockets) {
+        ids.extend(rows_until(&mut socket, ROWS + 1).await?);
+        assert_eq!(ids, expected);
+    }
+    Ok(())
+}
+
 /// Many come back at once, one of them does not read, and others go on live meanwhile.
 #[tokio::test]
 async fn many_come_back_at_once() -> Result<()> {

@@ -1,5 +1,7 @@
 //! Clients whose sockets are cut, a database that drops its connections, a server that is killed: each change comes to
 //! each client at least once, in the order in which changes come first, or a gap is told before it (resume 2).
+//!
+//! `REALTIME_TEST_SEED` repeats a run, `REALTIME_TEST_SEEDS` says how many follow each other.
 
 use std::sync::{
     Arc,
@@ -146,11 +148,17 @@ async fn write(world: &World, db: &TestDb, random: &mut StdRng) -> Result<()> {
 /// resume 2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_change_is_missed_in_silence() -> Result<()> {
-    let seed = match std::env::var("REALTIME_TEST_SEED") {
-        Ok(seed) => seed.parse()?,
-        Err(_) => rand::random::<u64>(),
-    };
-    eprintln!("REALTIME_TEST_SEED={seed}");
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let first = number("REALTIME_TEST_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
+    for seed in first..first.saturating_add(number("REALTIME_TEST_SEEDS").unwrap_or(1)) {
+        eprintln!("REALTIME_TEST_SEED={seed}");
+        eprintln!("{}", run(seed).await.with_context(|| format!("seed {seed}"))?);
+    }
+    Ok(())
+}
+
+/// What has happened.
+async fn run(seed: u64) -> Result<String> {
     let random = StdRng::seed_from_u64(seed);
     let db = TestDb::new().await?;
     db.sql(
@@ -218,7 +226,6 @@ async fn no_change_is_missed_in_silence() -> Result<()> {
         // What was told as missing did not come.
         repeated += i64::try_from(came.len())? - (last - from);
     }
-    eprintln!("{last} changes, {CLIENTS} clients, {cuts} cuts, {gaps} gaps told, {repeated} repeated");
     ensure!(cuts > 20, "{cuts} cuts are too few");
     drop(witness);
     server.stop().await?;
@@ -230,7 +237,8 @@ async fn no_change_is_missed_in_silence() -> Result<()> {
     db.sql(&format!(
         "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name like '{slot}%'"
     ))
-    .await
+    .await?;
+    Ok(format!("{last} changes, {CLIENTS} clients, {cuts} cuts, {gaps} gaps told, {repeated} repeated"))
 }
 
 #[test]

@@ -231,6 +231,35 @@ async fn the_setting_of_a_tenant_changes() -> Result<()> {
     Ok(())
 }
 
+/// With other keys it may be another tenant of that name: what was said under the old ones is freed, and told to nobody.
+#[tokio::test]
+async fn a_history_ends_with_the_keys_of_its_tenant() -> Result<()> {
+    let admin = Admin::start_with(options(&[("METRICS_JWT_SECRET", realtime_testkit::SECRET)])).await?;
+    let db = TestDb::with_fixture_a().await?;
+    admin.make("t1", &db).await?;
+    let since = moment();
+    let mut socket = admin.socket("t1", TENANT_SECRET).await?;
+    socket.join(TOPIC, json!({"config": {"broadcast": {"ack": true}}})).await?;
+    say(&mut socket, TOPIC, 1).await?;
+    let kept = async || admin.server.metric("realtime_broadcast_history_messages").await;
+    assert_eq!(kept().await?, 1.0);
+    admin.change("t1", json!({"jwt_secret": "of-somebody-else"})).await?;
+    until("all is freed", async || Ok(kept().await? == 0.0)).await?;
+    let mut other = admin.socket("t1", "of-somebody-else").await?;
+    let (reply, _) = other.join(TOPIC, back(since)).await?;
+    ensure!(reply["status"] == "ok", "{reply}");
+    say(&mut other, TOPIC, 2).await?;
+    let mut late = admin.socket("t1", "of-somebody-else").await?;
+    late.join(TOPIC, back(since)).await?;
+    let (came, gaps) = until_number(&mut late, 2).await?;
+    assert_eq!(
+        (came, gaps.len()),
+        (vec![(true, 2)], 1),
+        "that something was said before is told, and no more"
+    );
+    Ok(())
+}
+
 /// resume, case 9: a private topic's history is only for those who may read it, and never that of the public one
 #[tokio::test]
 async fn a_private_history_is_for_those_who_may_read() -> Result<()> {

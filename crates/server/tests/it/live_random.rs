@@ -1,8 +1,8 @@
 //! Live rows at random: whatever happens, at each quiet moment a client's map is what `select` shows its party.
 //!
 //! Rows, memberships and policies change; the database is killed, and connections to it; nodes are killed; sockets are cut.
-//! Parties have bindings of many kinds. `REALTIME_TEST_SEED` repeats a run, `REALTIME_TEST_COMMITS` sets its length and
-//! `REALTIME_TEST_CLIENTS` how many take part. A run tells what it did; a commit takes about 0.16 seconds. For length:
+//! Parties have bindings of many kinds. `REALTIME_TEST_SEED` repeats a run, `REALTIME_TEST_SEEDS` says how many follow each
+//! other, `REALTIME_TEST_COMMITS` sets its length and `REALTIME_TEST_CLIENTS` how many take part. A run tells what it did; a commit takes about 0.16 seconds. For length:
 //!
 //! ```console
 //! REALTIME_TEST_COMMITS=10000 target/debug/deps/it-HASH --exact --nocapture live_random::maps_are_what_select_shows
@@ -456,10 +456,24 @@ async fn run(nodes: usize, clients: usize, commits: usize, how: (&'static str, D
     let count = |name: &str, default: usize| {
         number(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
     };
-    let seed = number("REALTIME_TEST_SEED").unwrap_or_else(rand::random);
+    let first = number("REALTIME_TEST_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
     let (clients, commits) =
         (count("REALTIME_TEST_CLIENTS", clients), count("REALTIME_TEST_COMMITS", commits));
-    println!("REALTIME_TEST_SEED={seed}");
+    for seed in first..first.saturating_add(number("REALTIME_TEST_SEEDS").unwrap_or(1)) {
+        println!("REALTIME_TEST_SEED={seed}");
+        run_seed(seed, nodes, clients, commits, how).await?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a run tells what it did")]
+async fn run_seed(
+    seed: u64,
+    nodes: usize,
+    clients: usize,
+    commits: usize,
+    how: (&'static str, Duration),
+) -> Result<()> {
     let begun = time::Instant::now();
     let mut world = World::start(seed, (nodes, clients), how).await?;
     for number in 0..commits / ROUND {

@@ -34,11 +34,12 @@ pub(in crate::worker) fn name(slot: &str) -> String {
 }
 
 /// The slot as it is found.
-struct Found {
+#[derive(Debug, Clone, Copy)]
+pub(in crate::worker) struct Found {
     /// Where it begins. `None`: the log from there on is gone.
-    begins: Option<Lsn>,
-    /// Whether somebody reads it.
-    is_read: bool,
+    pub(in crate::worker) begins: Option<Lsn>,
+    /// Whether somebody reads it, or moves it on.
+    pub(in crate::worker) is_read: bool,
 }
 
 async fn find(client: &Client, own: &str) -> Result<Option<Found>, NotKept> {
@@ -49,14 +50,13 @@ async fn find(client: &Client, own: &str) -> Result<Option<Found>, NotKept> {
     Ok(Some(Found { begins: begins.map(Lsn), is_read }))
 }
 
-/// Where the slot begins, if it is there and can be read. Nobody reads it now.
+/// The slot beside one that is read, if it is there.
 ///
 /// # Errors
 /// When the database cannot be asked.
-pub(in crate::worker) async fn readable(pool: &Pool, slot: &str) -> Result<Option<Lsn>, NotKept> {
+pub(in crate::worker) async fn look(pool: &Pool, slot: &str) -> Result<Option<Found>, NotKept> {
     let client = pool::get(pool).await?;
-    let found = find(&client, &name(slot)).await?;
-    Ok(found.filter(|found| !found.is_read).and_then(|found| found.begins))
+    find(&client, &name(slot)).await
 }
 
 /// Makes the slot if it is not there, and moves it on.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use realtime_changes::{ChannelId, Place, Since, SubscriptionSpec, Table};
+use realtime_changes::{Place, Since, SubscriptionSpec, Table};
 use realtime_journal::{Past, Reach};
 use realtime_pgoutput::{
     Lsn, Position,
@@ -26,9 +26,6 @@ use crate::{
 
 /// How long those who come back wait until what another session has left was read.
 const PAST_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long it is taken for known where the database is: many come back at once.
-const PRESENT_KNOWN: Duration = Duration::from_millis(10);
 
 impl State {
     /// A session begins at a place in the log. `resumed`: it goes on with what was committed before it came.
@@ -55,17 +52,6 @@ impl State {
     /// The log has been read up to a position, and there is no transaction that has begun.
     pub(in crate::worker) fn has_read(&mut self, position: Lsn) {
         self.history.read = self.history.read.max(position);
-    }
-
-    /// Asks where the database is, unless it was asked a moment ago.
-    async fn look_at_present(&mut self) -> Option<Present> {
-        let now = Instant::now();
-        if let Some((present, _)) = self.history.present.filter(|(_, asked)| *asked + PRESENT_KNOWN > now) {
-            return Some(present);
-        }
-        let present = self.present().await.ok()?;
-        self.history.present = Some((present, now));
-        Some(present)
     }
 
     async fn present(&self) -> Result<Present, Failed> {
@@ -165,20 +151,21 @@ impl State {
 
     /// Finds where the subscriptions of a channel that has just come go on. The channel is told of those for which that
     /// is not kept.
-    pub(super) async fn returns(&mut self, request: &SubscribeRequest) -> Vec<(u32, Position)> {
+    /// `present`: where the database was after it had come. All who come back have been told by their check.
+    pub(super) fn returns(
+        &mut self,
+        request: &SubscribeRequest,
+        present: Option<Present>,
+    ) -> Vec<(u32, Position)> {
         let mut cursors = Vec::new();
-        let is_wanted = request.subscriptions.iter().any(|(_, spec)| plain(spec).is_some());
-        let end = if is_wanted { self.look_at_present().await.map(|present| present.end) } else { None };
+        if present.is_some() {
+            self.history.present = present;
+        }
+        let end = present.map(|present| present.end);
         let mut told = FxHashSet::default();
         for (id, spec) in &request.subscriptions {
             // A result tells by itself what has changed.
             let Some(since) = plain(spec) else { continue };
-            // What has passed once has passed for all who come back.
-            let is_known = self.history.present.is_some_and(|(present, _)| present.has_passed(since.place));
-            if self.reach(since) == Reach::Beyond && !is_known {
-                self.history.present = None;
-                self.look_at_present().await;
-            }
             match self.cursor(since) {
                 Some(cursor) => {
                     if self.reach(since) == Reach::Beyond {
@@ -214,15 +201,10 @@ impl State {
             Reach::Gone => None,
             // All that is known came before: if it is of this history, nothing is missing.
             Reach::Beyond => {
-                let is_past = self.history.present?.0.has_passed(since.place);
+                let is_past = self.history.present?.has_passed(since.place);
                 self.history.journal.last().filter(|_| is_past)
             }
         }
-    }
-
-    /// The watchers of a channel are gone.
-    pub(super) fn leaves(&mut self, channel: ChannelId) {
-        self.history.returning.forget(channel);
     }
 }
 

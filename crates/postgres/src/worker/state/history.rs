@@ -12,7 +12,7 @@ use realtime_pgoutput::{
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::returning::Returning;
+use super::{returning::Returning, slice::Slice};
 use crate::catalog::Present;
 
 /// A table as a part of the log describes it.
@@ -54,13 +54,15 @@ pub(super) struct History {
     /// The tables as they were described last.
     pub(super) versions: FxHashMap<Oid, Arc<Version>>,
     pub(super) returning: Returning,
+    /// What a slice of a pass hands over, while it is under way.
+    pub(super) slice: Option<Slice>,
     /// Up to where the log has been read, between two transactions.
     pub(super) read: Lsn,
     /// Where the log ended when a session began that goes on where another ended: up to there is the past, too. And how long
     /// that is waited for.
     pub(super) past_end: Option<(Lsn, Instant)>,
-    /// Where the database was when it was last asked, and when that was.
-    pub(super) present: Option<(Present, Instant)>,
+    /// Where the database was when it was last asked.
+    pub(super) present: Option<Present>,
 }
 
 impl History {
@@ -70,6 +72,7 @@ impl History {
             begun: Instant::now(),
             versions: FxHashMap::default(),
             returning: Returning::default(),
+            slice: None,
             read: Lsn(0),
             past_end: None,
             present: None,

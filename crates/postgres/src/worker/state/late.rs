@@ -115,6 +115,15 @@ impl State {
         }
     }
 
+    /// Goes on with all lanes: while a slice was under way none did.
+    pub(super) async fn go_on_with_lanes(&mut self) {
+        let idle = self.beside.lanes.iter().filter(|(_, lane)| lane.asking.is_none());
+        let parties: Vec<Arc<Party>> = idle.map(|(party, _)| Arc::clone(party)).collect();
+        for party in parties {
+            self.advance(&party).await;
+        }
+    }
+
     /// Goes on with lanes whose parties were forgotten when policies were compiled anew.
     pub(super) async fn revive_lanes(&mut self) {
         let lanes = self.beside.lanes.values().filter(|lane| lane.asking.is_none());

@@ -128,7 +128,7 @@ impl State {
         let context = found.first().map(|found| found.spec.context());
         let new = found.into_iter().filter(|found| seen.insert(found.id));
         let bindings: Vec<_> = new
-            .map(|Found { id, spec, source }| {
+            .map(|Found { id, spec, source, .. }| {
                 let (role, claims) = (Arc::clone(&request.role), Arc::clone(&request.claims));
                 (Binding::new(request.channel, id, spec, role, claims), source)
             })

@@ -54,7 +54,10 @@ impl State {
                 }
             }
         }
-        self.deliver_late(oid).await;
+        // A slice brings what was missed and nothing else.
+        if self.history.slice.is_none() {
+            self.deliver_late(oid).await;
+        }
     }
 
     async fn supply(&mut self, oid: Oid, role: &str, lack: Lack) -> Result<(), Failed> {

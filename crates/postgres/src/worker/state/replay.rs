@@ -4,10 +4,13 @@
 //! match, the judging and the rendering of live changes. Until a subscription has caught up, it gets nothing live: what
 //! comes meanwhile is in the journal too. It has caught up when a pass has reached the end of the journal while no
 //! transaction is being read. Who does not read fast enough is left out, and goes on with the next pass.
+//!
+//! What a slice brings is handed over at its end, and counts as brought then: a slice that is cut off is read once more. It
+//! brings nothing but what the journal has: what is live is handed over before it, and lanes go on behind it.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use realtime_changes::{Action, Match, SubscriptionKey};
@@ -26,7 +29,8 @@ use super::{
     history::{Item, Version},
     judging::now,
     known::Known,
-    returning::{Name, Pass},
+    returning::Name,
+    slice::Slice,
     waiting::Waiting,
 };
 use crate::{Notice, catalog, pool, replication};
@@ -36,9 +40,6 @@ const SLICE: Duration = Duration::from_millis(5);
 
 /// The same for rows of tables as they were described once: these are described anew for it.
 const SWITCHED_SLICE: Duration = Duration::from_millis(50);
-
-/// Bytes of a slice, give or take one change: what receivers have room for is known for so much.
-const SLICE_BYTES: usize = 65_536;
 
 /// How long those who do not read are left alone.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -60,8 +61,17 @@ impl State {
         at.filter(|_| !returning.is_empty() && self.transaction.is_none())
     }
 
+    /// The same while the log has more: for half of the time at most.
+    pub(in crate::worker) async fn replay_beside_log(&mut self) {
+        if self.history.returning.rests_until.is_none_or(|until| until <= Instant::now()) {
+            self.replay().await;
+        }
+    }
+
     /// Reads the journal a bit further for those who have come back. To be called between two transactions.
     pub(in crate::worker) async fn replay(&mut self) {
+        // One that was given up.
+        self.cut_slice_off();
         let now = Instant::now();
         if !self.replays(now) {
             return;
@@ -73,12 +83,42 @@ impl State {
             self.history.returning.pause_until = Some(now + PAUSE);
             return;
         }
+        // The journal has what waits here: whoever catches up in this slice must not get it again.
+        self.flush().await;
         let mut switched = Vec::new();
+        self.history.slice = Some(Slice::default());
         let is_over = self.read_on(&mut switched).await;
+        // What waits to be judged would be lost with the session, and would not come again.
+        self.flush_judged().await;
+        self.hand_over_missed();
+        self.history.slice = None;
         self.history.returning.advance();
         self.switch_back(switched).await;
+        self.go_on_with_lanes().await;
         if is_over {
-            self.end_pass().await;
+            self.end_pass();
+        }
+        let end = Instant::now();
+        self.history.returning.rests_until = Some(end + (end - now));
+    }
+
+    /// The slice is not brought to its end: nobody has got as far as its pass had read.
+    pub(super) fn cut_slice_off(&mut self) {
+        if self.history.slice.take().is_some() {
+            self.history.returning.pass = None;
+            self.waiting.retain(|waiting| !waiting.is_missed);
+            self.waiting_bytes = self.waiting.iter().map(Waiting::size).sum();
+        }
+    }
+
+    /// Hands over what the slice has brought.
+    fn hand_over_missed(&mut self) {
+        let Some(slice) = &mut self.history.slice else { return };
+        let most = slice.recipients() as u64;
+        let deliveries = slice.take();
+        self.stats.journal_slice_most.fetch_max(most, Ordering::Relaxed);
+        if !deliveries.is_empty() {
+            self.sink.deliver_missed(deliveries);
         }
     }
 
@@ -130,14 +170,18 @@ impl State {
         };
         match &mut returning.pass {
             Some(pass) => pass.left_out.extend(left_out),
-            None => returning.pass = Some(Pass { at: first, left_out }),
+            None => {
+                self.stats.journal_passes.fetch_add(1, Ordering::Relaxed);
+                returning.begin(first, left_out);
+            }
         }
+        self.stats.journal_slices.fetch_add(1, Ordering::Relaxed);
         true
     }
 
     /// Reads the journal for the pass that is under way. Whether it has come to the end.
     async fn read_on(&mut self, switched: &mut Vec<Oid>) -> bool {
-        let (mut bytes, mut begun) = (0, None);
+        let mut begun = None;
         loop {
             let Some(pass) = &mut self.history.returning.pass else { return true };
             let Some(entry) = self.history.journal.next(pass.at) else { return true };
@@ -152,12 +196,15 @@ impl State {
             if let Some(pass) = &mut self.history.returning.pass {
                 pass.at = position;
             }
-            bytes += item.bytes.len();
+            if let Some(slice) = &mut self.history.slice {
+                slice.read(item.bytes.len());
+            }
+            self.stats.journal_changes.fetch_add(1, Ordering::Relaxed);
             self.replay_item(position, item).await;
             // To describe a table anew, and back, costs more than a slice: that is not to be done for each change.
             let slice = if switched.is_empty() { SLICE } else { SWITCHED_SLICE };
-            let now = Instant::now();
-            if bytes >= SLICE_BYTES || begun.is_none_or(|begun: Instant| begun + slice <= now) {
+            let is_full = self.history.slice.as_ref().is_none_or(Slice::is_full);
+            if is_full || begun.is_none_or(|begun: Instant| begun + slice <= Instant::now()) {
                 return false;
             }
         }
@@ -233,7 +280,7 @@ impl State {
             Message::Insert { new, .. } => (Action::Insert, Some(new), None),
             Message::Update { old, new, .. } => (Action::Update, Some(new), old),
             Message::Delete { old, .. } => (Action::Delete, None, Some(old)),
-            Message::Truncate { relations, .. } => return self.tell_truncated(&relations, position),
+            Message::Truncate { relations, .. } => return self.tell_truncated(&relations, position).await,
             _ => return,
         };
         let Some(version) = item.version else { return };
@@ -248,10 +295,14 @@ impl State {
             place: Some(position),
             matched: Match::default(),
             is_late: true,
+            is_missed: true,
         };
         self.ready(version.relation.oid).await;
         let matched = self.match_returning(&waiting, position).await;
         if !matched.is_empty() || matched.has_late() {
+            if let Some(slice) = &mut self.history.slice {
+                slice.awaits(matched.guarded().len());
+            }
             self.take(waiting, matched).await;
         }
     }
@@ -267,18 +318,31 @@ impl State {
         self.matched(waiting.relation.oid, of).await
     }
 
-    fn tell_truncated(&mut self, relations: &[Oid], position: Position) {
-        for (channel, text) in self.concerned(relations) {
-            let returning = &self.history.returning;
-            if returning.of(channel).iter().any(|(id, _)| returning.takes((channel, *id), position)) {
-                self.tell_in_order(channel, What::Notice(Notice::gap("Truncated", text)));
-            }
+    /// Tells those who have come back of a TRUNCATE, behind all that they get of before. The slice ends with it: what was
+    /// handed over must not come again.
+    async fn tell_truncated(&mut self, relations: &[Oid], position: Position) {
+        let mut concerned = self.concerned(relations);
+        let returning = &self.history.returning;
+        let takes = |channel| {
+            let mut ids = returning.of(channel).into_iter();
+            ids.any(|(id, _)| returning.takes((channel, id), position))
+        };
+        concerned.retain(|(channel, _)| takes(*channel));
+        if concerned.is_empty() {
+            return;
+        }
+        self.flush_judged().await;
+        self.hand_over_missed();
+        for (channel, text) in concerned {
+            self.tell_in_order(channel, What::Notice(Notice::gap("Truncated", text)));
+        }
+        if let Some(slice) = &mut self.history.slice {
+            slice.end();
         }
     }
 
     /// The pass has come to the end of the journal: those that it has served have caught up.
-    async fn end_pass(&mut self) {
-        self.flush_judged().await;
+    fn end_pass(&mut self) {
         let Some(last) = self.history.journal.last() else { return };
         let returning = &mut self.history.returning;
         let left_out = returning.pass.take().map(|pass| pass.left_out).unwrap_or_default();
@@ -288,9 +352,7 @@ impl State {
             returning.pause_until = Some(Instant::now() + PAUSE);
         }
         for channel in done {
-            if self.history.returning.of(channel).is_empty() {
-                self.tell_in_order(channel, What::CaughtUp(last));
-            }
+            self.tell_in_order(channel, What::CaughtUp(last));
         }
     }
 

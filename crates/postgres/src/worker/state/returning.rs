@@ -5,18 +5,31 @@ use std::collections::BTreeSet;
 use realtime_changes::{ChannelId, Since};
 use realtime_pgoutput::{Lsn, Position};
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 /// A subscription: its channel and the id that this knows it by.
 pub(super) type Name = (ChannelId, u32);
+
+/// How long a pass waits for others who come: a deploy has all of them come back at once, and a pass costs the same for
+/// one as for many.
+const COMPANY: Duration = Duration::from_millis(20);
+
+/// How long the first waits at most for others.
+const COMPANY_MOST: Duration = Duration::from_millis(200);
 
 /// Those who have come back.
 #[derive(Debug, Default)]
 pub(super) struct Returning {
     /// How far each has got.
     pub(super) cursors: FxHashMap<Name, Position>,
+    /// The ids of these by channel, some of which may have caught up.
+    ids: FxHashMap<ChannelId, Vec<u32>>,
     pub(super) pass: Option<Pass>,
     pub(super) pause_until: Option<Instant>,
+    /// Since when somebody waits for the next pass.
+    waits_since: Option<Instant>,
+    /// For so long the log goes first, if it has more.
+    pub(super) rests_until: Option<Instant>,
     /// Those who were further than the journal when they came: what is known of their places is found out once more when the
     /// log has been read up to where it ended then.
     pub(super) ahead: FxHashMap<Name, Since>,
@@ -43,6 +56,11 @@ impl Returning {
     }
 
     pub(super) fn enter(&mut self, channel: ChannelId, cursors: Vec<(u32, Position)>) {
+        if cursors.is_empty() {
+            return;
+        }
+        self.wait_for_company();
+        self.ids.insert(channel, cursors.iter().map(|(id, _)| *id).collect());
         for (id, cursor) in cursors {
             let name = (channel, id);
             // What the pass has read already is for the next one.
@@ -53,22 +71,50 @@ impl Returning {
         }
     }
 
+    /// Somebody has come: others may follow.
+    fn wait_for_company(&mut self) {
+        let now = Instant::now();
+        if self.cursors.is_empty() {
+            self.waits_since = None;
+        }
+        let first = *self.waits_since.get_or_insert(now);
+        if self.pass.is_none() {
+            self.pause_until = self.pause_until.max(Some((now + COMPANY).min(first + COMPANY_MOST)));
+        }
+    }
+
+    /// A pass begins for all who are here, but for those that it leaves out.
+    pub(super) fn begin(&mut self, at: Position, left_out: FxHashSet<Name>) {
+        self.waits_since = None;
+        self.pass = Some(Pass { at, left_out });
+    }
+
     /// How far the subscriptions of a channel have got.
     pub(super) fn of(&self, channel: ChannelId) -> Vec<(u32, Position)> {
-        let own = self.cursors.iter().filter(|((of, _), _)| *of == channel);
-        own.map(|((_, id), cursor)| (*id, *cursor)).collect()
+        let ids = self.ids.get(&channel).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().filter_map(|id| Some((*id, *self.cursors.get(&(channel, *id))?))).collect()
     }
 
     pub(super) fn forget(&mut self, channel: ChannelId) {
-        if !self.cursors.is_empty() {
-            self.cursors.retain(|(of, _), _| *of != channel);
-        }
-        self.ahead.retain(|(of, _), _| *of != channel);
-        self.ends.retain(|(of, _), _| *of != channel);
+        self.keep(channel, |_| false);
     }
 
-    /// Takes those out that a pass has served and that have got as far as it, the log having been read up to a position. Their
-    /// channels.
+    /// Forgets the subscriptions of a channel but for some.
+    pub(super) fn keep(&mut self, channel: ChannelId, is_kept: impl Fn(u32) -> bool) {
+        let Some(mut ids) = self.ids.remove(&channel) else { return };
+        for id in ids.extract_if(.., |id| !is_kept(*id)) {
+            let name = (channel, id);
+            self.cursors.remove(&name);
+            self.ahead.remove(&name);
+            self.ends.remove(&name);
+        }
+        if !ids.is_empty() {
+            self.ids.insert(channel, ids);
+        }
+    }
+
+    /// Takes those out that a pass has served and that have got as far as it, the log having been read up to a position. The
+    /// channels that have caught up with all of theirs.
     pub(super) fn take_done(
         &mut self,
         last: Position,
@@ -85,7 +131,13 @@ impl Returning {
             }
             is_done
         };
-        self.cursors.extract_if(is_done).map(|((channel, _), _)| channel).collect()
+        let mut done: BTreeSet<ChannelId> =
+            self.cursors.extract_if(is_done).map(|((channel, _), _)| channel).collect();
+        done.retain(|channel| self.of(*channel).is_empty());
+        for channel in &done {
+            self.ids.remove(channel);
+        }
+        done
     }
 
     /// Whether a change of the pass is for a subscription.

@@ -194,6 +194,7 @@ impl State {
             place: Some(place(transaction.position)),
             matched: Match::default(),
             is_late: false,
+            is_missed: false,
         };
         self.ready(oid).await;
         let mut matched = self.match_row(&waiting).await;
@@ -278,10 +279,16 @@ impl State {
         let position = waiting.place.filter(|_| !self.aside.has_rows());
         for delivery in waiting.matched.render(&waiting.change(), &seen.row, &seen.old_row, &self.types) {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
-            self.sink.deliver(Delivery { position, ..delivery });
+            let delivery = Delivery { position, ..delivery };
+            match &mut self.history.slice {
+                Some(slice) if waiting.is_missed => slice.push(delivery),
+                _ => self.sink.deliver(delivery),
+            }
         }
-        // Rows that were asked about beside the stream come late.
-        self.handed = self.handed.max(waiting.position);
+        // What comes late says nothing about the rows before it: some may still wait for others of their kind.
+        if !waiting.is_late {
+            self.handed = self.handed.max(waiting.position);
+        }
     }
 
     /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and its channel

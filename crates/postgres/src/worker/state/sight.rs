@@ -105,6 +105,9 @@ impl State {
         for (change, seen) in waiting.iter().zip(&seen) {
             self.hand_over(change, seen);
         }
+        if let Some(slice) = &mut self.history.slice {
+            slice.is_judged();
+        }
     }
 
     /// Finds which guarded subscriptions see the waiting changes of a table. A policy that raises hides rows from its party

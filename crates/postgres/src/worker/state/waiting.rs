@@ -36,6 +36,8 @@ pub(super) struct Waiting {
     pub(super) matched: Match,
     /// Whether it waited in a lane: changes that came after it have passed.
     pub(super) is_late: bool,
+    /// Whether it comes out of the journal with the slice that is under way.
+    pub(super) is_missed: bool,
 }
 
 impl Waiting {
@@ -76,6 +78,7 @@ impl Waiting {
             place: None,
             matched: Match::default(),
             is_late: true,
+            is_missed: false,
         }
     }
 

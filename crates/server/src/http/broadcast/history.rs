@@ -8,13 +8,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use realtime_channels::{
     history::{Asked, Missed, look},
     tenant_runtime::TenantRuntime,
     token::Token,
 };
-use realtime_hub::{HistoryBounds, MessageId, Shown, Since, id_text};
+use realtime_codes::ErrorCode;
+use realtime_hub::{HeldBody, HistoryBounds, Memory, MessageId, Shown, Since, id_text};
 use realtime_postgres::AuthorizeRequest;
 use serde_json::json;
 
@@ -83,7 +85,13 @@ pub async fn history(
     };
     let recalled = runtime.hub().recall(&room, asked.since).unwrap_or_default();
     let missed = Missed::of(recalled, found, asked);
+    let memory = request.extensions().get::<Arc<Memory>>();
     let (body, fits) = body(missed.shown());
+    let Some(body) = counted(body, memory) else {
+        let (tenant, code) = (&**runtime.name(), ErrorCode::TooManyBodies.as_str());
+        tracing::warn!(tenant, code, "history refused: too many bodies are being read or sent");
+        return message(StatusCode::SERVICE_UNAVAILABLE, "Too many answers are being sent");
+    };
     let completeness = if missed.is_whole() && fits { "whole" } else { "gap" };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
@@ -173,6 +181,26 @@ where
     (body, fits)
 }
 
+/// An answer, whose memory is counted as long as somebody holds it.
+struct Counted {
+    bytes: Vec<u8>,
+    _held: Option<HeldBody>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Counts an answer until it is sent: a client may take its time. `None` if bodies of requests and answers have their share
+/// of the memory already.
+fn counted(bytes: Vec<u8>, memory: Option<&Arc<Memory>>) -> Option<Bytes> {
+    let mut held = memory.map(|memory| memory.body());
+    let fits = held.as_mut().is_none_or(|held| held.set(bytes.capacity()));
+    fits.then(|| Bytes::from_owner(Counted { bytes, _held: held }))
+}
+
 /// A message as JSON text. Bytes are in base64.
 fn text(id: MessageId, shown: Shown) -> Vec<u8> {
     match shown {
@@ -206,6 +234,20 @@ mod tests {
         {
             assert_eq!(read(query), Err(field), "{query}");
         }
+    }
+
+    /// Whoever asks for many answers and reads none is refused, and harms no other memory.
+    #[test]
+    fn answers_count_as_memory_until_they_are_sent() {
+        let memory = Memory::new(4_000);
+        let first = counted(vec![b'x'; 700], Some(&memory)).unwrap();
+        assert!(counted(vec![b'x'; 700], Some(&memory)).is_none(), "a quarter is for bodies");
+        assert!(counted(vec![b'x'; 300], Some(&memory)).is_some(), "what was refused does not count");
+        let sent = first.slice(..10);
+        drop(first);
+        assert!(counted(vec![b'x'; 700], Some(&memory)).is_none(), "a part is still to be sent");
+        drop(sent);
+        assert!(counted(vec![b'x'; 700], Some(&memory)).is_some());
     }
 
     #[test]

@@ -184,6 +184,10 @@ families! {
         "Time that checks of writing took";
     REPLICATION_SESSIONS = Counter "realtime_replication_sessions" ["tenant"] / 1.0
         "Replication sessions started";
+    SUBSCRIPTION_CHECKS = Counter "realtime_changes_subscription_checks" ["tenant"] / 1.0
+        "Checks of what channels want to watch: those who want the same at once share one";
+    JOURNAL_PASSES = Counter "realtime_changes_journal_passes" ["tenant"] / 1.0
+        "Times that the kept log was read for clients that came back, all of them together";
     JOURNAL_BYTES = Gauge "realtime_changes_journal_bytes" ["tenant"] / 1.0
         "Bytes of the log that are kept for clients that come back";
     REPLICATION_LAG = Gauge "realtime_replication_lag_bytes" ["tenant"] / 1.0

@@ -94,3 +94,27 @@ async fn what_nobody_heard_is_told_and_a_gap_with_it() -> Result<()> {
     assert_eq!((gaps.len(), &gaps[0]["code"]), (1, &json!("MessagesNotKept")));
     Ok(())
 }
+
+/// Over HTTP a node without members asks the others each time, once for all who ask at the same time. Without `since` all
+/// comes that is kept there.
+#[tokio::test]
+async fn a_node_without_members_shows_what_others_keep() -> Result<()> {
+    let nodes = Nodes::start_with(2, &ON).await?;
+    let mut speaker = late(&nodes, 0, Value::Null).await?;
+    let bearer = format!("Bearer {}", token("anon"));
+    let shown = async || {
+        let headers = [("Authorization", &*bearer)];
+        let answer = nodes.nodes[1].http("GET", "/api/broadcast/room/history", &headers, b"").await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        let messages: Vec<Value> = serde_json::from_str(&answer.body)?;
+        anyhow::Ok(messages.iter().map(|message| message["payload"]["n"].clone()).collect::<Vec<_>>())
+    };
+    for last in 1..4 {
+        say(&mut speaker, TOPIC, last).await?;
+        let all: Vec<Value> = (1..=last).map(Value::from).collect();
+        for shown in futures_util::future::join_all((0..8).map(|_| shown())).await {
+            assert_eq!(shown?, all);
+        }
+    }
+    Ok(())
+}

@@ -43,13 +43,14 @@ struct Had {
 struct Shared {
     port: u16,
     had: Mutex<Vec<Had>>,
+    /// Whether no more rows are to be written.
     is_over: AtomicBool,
 }
 
 /// A client that connects again by itself, and goes on where it was: a binding of inserts, and a live one.
 async fn roam(shared: Arc<Shared>, client: usize) {
     let mut before: Option<Vec<Rows>> = None;
-    while !shared.is_over.load(Ordering::SeqCst) {
+    loop {
         match connect(&shared, client, before.as_deref()).await {
             Ok(mut connected) => {
                 shared.had.lock()[client].returns += usize::from(before.is_some());
@@ -125,19 +126,21 @@ async fn no_row_is_missed_while_nodes_are_replaced() -> Result<()> {
         }
         anyhow::Ok(0)
     });
-    let is_current = || {
+    let newest = || {
         let had = shared.had.lock();
-        let last = had.iter().filter_map(|had| had.inserted.last()).max().copied().unwrap_or_default();
-        had.iter().all(|had| had.inserted.last().is_some_and(|own| *own + 5 > last))
+        had.iter().filter_map(|had| had.inserted.last()).max().copied().unwrap_or_default()
     };
-    until("all have got rows", async || Ok(is_current())).await?;
+    let have_more =
+        |than| shared.had.lock().iter().all(|had| had.inserted.last().is_some_and(|own| *own > than));
+    until("all have got rows", async || Ok(have_more(0))).await?;
     for turn in 0..3 {
         let returns = shared.had.lock().iter().map(|had| had.returns).sum::<usize>();
         let old = nodes.nodes.remove(0);
         nodes.links.remove(0);
         balancer.serve(ports(&nodes));
         old.stop().await?;
-        until("all go on without it", async || Ok(is_current())).await?;
+        let before = newest();
+        until("all go on without it", async || Ok(have_more(before))).await?;
         nodes.add(env).await?;
         balancer.serve(ports(&nodes));
         nodes.see_each_other(3).await?;
@@ -151,7 +154,8 @@ async fn no_row_is_missed_while_nodes_are_replaced() -> Result<()> {
         nodes.links.remove(0);
         old.stop().await?;
     }
-    until("all go on there", async || Ok(is_current())).await?;
+    let before = newest();
+    until("all go on there", async || Ok(have_more(before))).await?;
     shared.is_over.store(true, Ordering::SeqCst);
     let end: i32 = writing.await??;
     nodes.db.sql(&format!("insert into test (id, details) values ({end}, 'last')")).await?;
@@ -163,10 +167,11 @@ async fn no_row_is_missed_while_nodes_are_replaced() -> Result<()> {
     roaming.shutdown().await;
     for (client, had) in shared.had.lock().iter().enumerate() {
         println!(
-            "client {client}: {} rows, {} returns, {} lists anew",
+            "client {client}: {} rows, {} returns, {} lists anew, {} told",
             had.inserted.len(),
             had.returns,
-            had.anew
+            had.anew,
+            had.told.len()
         );
         let all: BTreeSet<i64> = had.inserted.iter().copied().collect();
         assert!(had.inserted.iter().eq(&all), "client {client}: {:?}", had.inserted);

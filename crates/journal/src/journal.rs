@@ -158,15 +158,33 @@ impl<T> Journal<T> {
         }
     }
 
-    /// Whether it has all that comes after a position.
+    /// Whether it has all that comes after a position. A change that never came is of another history: a database that
+    /// was restored writes its log once more, and what came before such a place is not what its client has.
     #[must_use]
     pub fn after(&self, position: Position) -> Reach {
         let Some((floor, last)) = self.floor.zip(self.last()) else { return Reach::Gone };
         match position {
             position if position < floor.position => Reach::Gone,
             position if position > last => Reach::Beyond,
-            position => Reach::From(position),
+            position if position == floor.position || self.is_place(position) => Reach::From(position),
+            _ => Reach::Gone,
         }
+    }
+
+    /// Whether a position may have been told to a client: it is that of a change that is kept, or stands between two
+    /// transactions, where no change is.
+    fn is_place(&self, position: Position) -> bool {
+        position.number == 0 || self.entries.binary_search_by_key(&position, |entry| entry.position).is_ok()
+    }
+
+    /// The place in a transaction that is as far as a position: its last change up to there that is kept, or its beginning.
+    #[must_use]
+    pub fn place(&self, position: Position) -> Position {
+        let came = self.entries.partition_point(|entry| entry.position <= position);
+        let last = came.checked_sub(1).and_then(|at| self.entries.get(at)).map(|entry| entry.position);
+        let beginning = Position { number: 0, ..position };
+        let known = last.or_else(|| self.floor().filter(|floor| *floor <= position));
+        known.map_or(beginning, |known| known.max(beginning))
     }
 
     /// Whether it has all from the first change on whose peak of commit times is not before a time (resume 1).
@@ -228,6 +246,31 @@ mod tests {
         assert_eq!(journal.after(at(10, 0)), Reach::From(at(10, 0)));
         assert_eq!(journal.after(at(13, 0)), Reach::From(at(13, 0)));
         assert_eq!(journal.after(at(15, 2)), Reach::Beyond);
+    }
+
+    /// A client of another history may name a place in the middle of this one.
+    #[test]
+    fn a_change_that_never_came_is_no_place() {
+        let mut journal = journal(Past::Until(UnixMicros(0)));
+        for position in [at(12, 1), at(12, 3), at(15, 1)] {
+            journal.push(position, UnixMicros(5), Duration::ZERO, 10, 0);
+        }
+        for position in [at(10, 1), at(11, 1), at(12, 2), at(12, 4), at(13, 1)] {
+            assert_eq!(journal.after(position), Reach::Gone, "{position}");
+        }
+        for position in [at(10, 0), at(12, 0), at(12, 1), at(12, 3), at(13, 0), at(15, 1)] {
+            assert_eq!(journal.after(position), Reach::From(position));
+        }
+        assert_eq!(journal.after(at(15, 2)), Reach::Beyond);
+        let places =
+            [(at(12, 2), at(12, 1)), (at(12, 0), at(12, 0)), (at(13, 4), at(13, 0)), (at(15, 1), at(15, 1))];
+        for (position, place) in places {
+            assert_eq!(journal.place(position), place);
+            assert_eq!(journal.after(place), Reach::From(place));
+        }
+        journal.prune(Duration::from_secs(3_600));
+        assert_eq!(journal.after(at(12, 3)), Reach::From(at(12, 3)), "it is the floor");
+        assert_eq!(journal.place(at(12, 4)), at(12, 3));
     }
 
     #[test]

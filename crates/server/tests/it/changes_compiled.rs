@@ -2,10 +2,10 @@
 //! there). That no row is asked about is told by the counter of questions.
 
 use anyhow::{Result, ensure};
-use realtime_testkit::{Server, ServerOptions, Socket, TestDb};
+use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
 
-use crate::changes_images::{seen, server, server_with, watching};
+use crate::changes_images::{TOPIC, seen, server, server_with, watching};
 
 /// Who stands in which room, and what is said there.
 pub(crate) const ROOMS: &str = "
@@ -535,6 +535,68 @@ async fn roles_and_their_policies() -> Result<()> {
     }
     db.sql("revoke staff_of_compiled from authenticated; drop owned by staff_of_compiled; drop role staff_of_compiled").await?;
     Ok(())
+}
+
+/// row_security 13: whose policies count for a role, and whether any do, is followed while its rows are watched
+#[tokio::test]
+async fn rights_of_roles_are_followed() -> Result<()> {
+    let (server, db) = server(
+        "create table guarded (id int primary key, kind text);
+         alter table guarded enable row level security;
+         alter publication supabase_realtime add table guarded;",
+    )
+    .await?;
+    let [user, staff, boss] = ["user", "staff", "boss"].map(|role| format!("{role}_of_{}", db.name()));
+    db.sql(&format!(
+        "create role {user} nologin; create role {staff} nologin; create role {boss} nologin;
+         grant usage on schema public to {user}; grant select on all tables in schema public to {user};
+         create policy a on guarded to {user} using (kind = 'own');
+         create policy b on guarded to {staff} using (kind = 'staff')"
+    ))
+    .await?;
+    let claims = json!({"role": user, "exp": unix_now() + 3600});
+    let mut socket = Socket::connect(server.port(), Version::V2, &sign(&claims)).await?;
+    let watched = ["guarded", "fence"].map(|table| json!({"event": "*", "schema": "public", "table": table}));
+    socket.watch(TOPIC, json!(watched)).await?;
+    // A grant has the role's inheritance as of then, from PostgreSQL 16 on.
+    let regrant = format!("revoke {staff} from {user}; grant {staff} to {user}");
+    let steps: [(String, &[i32]); 9] = [
+        (format!("grant {staff} to {user}"), &[1, 2]),
+        (format!("alter role {user} noinherit; {regrant}"), &[1]),
+        (format!("alter role {user} inherit; {regrant}"), &[1, 2]),
+        (format!("alter table guarded owner to {boss}; grant {boss} to {user}"), &[1, 2, 3]),
+        ("alter table guarded force row level security".to_owned(), &[1, 2]),
+        ("alter table guarded no force row level security".to_owned(), &[1, 2, 3]),
+        (format!("revoke {boss} from {user}"), &[1, 2]),
+        (format!("alter role {user} bypassrls"), &[1, 2, 3]),
+        (format!("alter role {user} nobypassrls"), &[1, 2]),
+    ];
+    let rows = "delete from guarded; insert into guarded values (1, 'own'), (2, 'staff'), (3, 'other')";
+    db.sql(rows).await?;
+    assert_eq!(ids(&db, &mut socket).await?, [1]);
+    for (step, expected) in steps {
+        db.sql(&step).await?;
+        let begun = tokio::time::Instant::now();
+        loop {
+            db.sql(rows).await?;
+            if ids(&db, &mut socket).await? == expected {
+                break;
+            }
+            ensure!(begun.elapsed() < realtime_testkit::PATIENCE, "{step} is not followed");
+        }
+        if step.contains("noinherit") {
+            // What was seen may have been what counts without the grant.
+            tokio::time::sleep(tokio::time::Duration::from_millis(2_500)).await;
+            db.sql(rows).await?;
+            assert_eq!(ids(&db, &mut socket).await?, expected);
+        }
+    }
+    drop(socket);
+    db.sql(&format!(
+        "alter table guarded owner to current_user; drop owned by {user}, {staff}, {boss};
+         drop role {user}, {staff}, {boss}"
+    ))
+    .await
 }
 
 /// row_security 2.2, `now()`

@@ -228,6 +228,33 @@ async fn places_that_are_not_kept_are_told() -> Result<()> {
     Ok(())
 }
 
+/// resume 5: a database that was restored has another history: a change of the former one, which this one never had, is no
+/// place to go on at, wherever it lies.
+#[tokio::test]
+async fn changes_of_another_history_are_no_places() -> Result<()> {
+    let (server, db) = server("create table unpublished (id serial);").await?;
+    let mut witness = back(&server, "ann", "docs", &Value::Null).await?;
+    let mut places = Vec::new();
+    for id in 1..=2 {
+        db.sql(&format!("insert into docs values ({id}, 'ann', 'a')")).await?;
+        change(&mut witness).await?;
+        let lsn = db.client().query_one("select pg_current_wal_insert_lsn()::text", &[]).await?;
+        places.push(format!("{}:1", lsn.get::<_, String>(0)));
+    }
+    // The log goes on behind the second one, too.
+    db.sql("insert into unpublished default values").await?;
+    for place in places {
+        let mut socket = back(&server, "ann", "docs", &json!(place)).await?;
+        let gap = socket.expect(|frame| frame.payload["status"] == "gap").await?.payload;
+        assert_eq!(gap["code"], "ChangesNotKept");
+        assert_eq!(gap["message"], format!("Changes after {place} are not kept any more"));
+        db.sql("update docs set body = 'live' where id = 1").await?;
+        let live = |frame: &Frame| frame.payload["data"]["record"]["body"] == "live";
+        socket.expect(live).await?;
+    }
+    Ok(())
+}
+
 /// resume 6: the journal forgets, and says so
 #[tokio::test]
 async fn a_journal_that_is_full_forgets_and_says_so() -> Result<()> {

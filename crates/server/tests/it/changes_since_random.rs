@@ -13,6 +13,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use realtime_testkit::{PATIENCE, Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::json;
 use tokio::time::{self, Duration, Instant};
+use tokio_postgres::{Client, NoTls};
 
 use crate::{BINARY, changes_images::TOPIC};
 
@@ -21,9 +22,10 @@ const CLIENTS: u64 = 6;
 /// Changes that are written, give or take a transaction.
 const CHANGES: i64 = 2_500;
 
-/// How often the server is killed, and the database drops its replication.
+/// How often the server is killed, the database drops its replication, and the database itself is killed.
 const KILLS: usize = 2;
-const DROPS: usize = 3;
+const DROPS: usize = 2;
+const CRASHES: usize = 1;
 
 /// What all share.
 #[derive(Default)]
@@ -125,9 +127,26 @@ fn problem(came: &[Came], from: i64, last: i64) -> Option<String> {
     (highest != last).then(|| format!("{highest} came last, not {last}"))
 }
 
-async fn write(world: &World, db: &TestDb, random: &mut StdRng) -> Result<()> {
-    let client = db.connect().await?;
-    let mut n = 0;
+/// A connection to the database, which may be recovering, and the last number that it has.
+async fn resume(url: &str) -> Result<(Client, i64)> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let connected = async {
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+            tokio::spawn(connection);
+            let last = client.query_one("select max(n) from steps", &[]).await?.try_get(0)?;
+            Ok((client, last))
+        };
+        match connected.await {
+            Err::<_, tokio_postgres::Error>(error) if Instant::now() > until => return Err(error.into()),
+            Err(_) => time::sleep(Duration::from_millis(50)).await,
+            Ok(resumed) => return Ok(resumed),
+        }
+    }
+}
+
+async fn write(world: &World, url: &str, random: &mut StdRng) -> Result<()> {
+    let (mut client, mut n) = resume(url).await?;
     while n < CHANGES {
         let rows = random.random_range(1..6);
         let mut sql = String::from("begin;");
@@ -138,7 +157,10 @@ async fn write(world: &World, db: &TestDb, random: &mut StdRng) -> Result<()> {
                 false => sql.push_str(&format!("update steps set n = {n} where id = 1;")),
             }
         }
-        client.batch_execute(&(sql + "commit")).await?;
+        if client.batch_execute(&(sql + "commit")).await.is_err() {
+            // Whether it was committed is found out when the database is back.
+            (client, n) = resume(url).await?;
+        }
         world.last.store(n, Ordering::SeqCst);
         time::sleep(Duration::from_micros(random.random_range(0..8_000))).await;
     }
@@ -160,7 +182,7 @@ async fn no_change_is_missed_in_silence() -> Result<()> {
 /// What has happened.
 async fn run(seed: u64) -> Result<String> {
     let random = StdRng::seed_from_u64(seed);
-    let db = TestDb::new().await?;
+    let mut db = TestDb::alone().await?;
     db.sql(
         "create table steps (id serial primary key, n bigint, kind text);
         grant select on steps to authenticated;
@@ -168,6 +190,7 @@ async fn run(seed: u64) -> Result<String> {
         alter publication supabase_realtime add table steps;",
     )
     .await?;
+    let url = db.url().await?;
     let suffix = db.name().trim_start_matches("test_")[..8].to_owned();
     let slot = format!("supabase_realtime_replication_slot_{suffix}");
     let options = || {
@@ -187,14 +210,16 @@ async fn run(seed: u64) -> Result<String> {
         (0..CLIENTS).map(|number| tokio::spawn(client(Arc::clone(&world), seed, number))).collect();
     time::sleep(Duration::from_millis(300)).await;
     let disturbances = async {
-        let mut what: Vec<bool> = (0..KILLS + DROPS).map(|at| at < KILLS).collect();
+        let mut what = [vec!["kill"; KILLS], vec!["drop"; DROPS], vec!["crash"; CRASHES]].concat();
         rand::seq::SliceRandom::shuffle(&mut *what, &mut random.clone());
-        for kills in what {
+        for what in what {
             time::sleep(Duration::from_millis(1_000)).await;
-            if kills {
+            if what == "kill" {
                 server.kill().await?;
                 server = Server::start(BINARY, &db, options()).await?;
                 world.port.store(server.port(), Ordering::SeqCst);
+            } else if what == "crash" {
+                db.crash().await?;
             } else {
                 let sql = format!(
                     "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}'"
@@ -205,7 +230,7 @@ async fn run(seed: u64) -> Result<String> {
         anyhow::Ok(server)
     };
     let mut writer = StdRng::seed_from_u64(seed.wrapping_add(1));
-    let (server, written) = tokio::join!(disturbances, write(&world, &db, &mut writer));
+    let (server, written) = tokio::join!(disturbances, write(&world, &url, &mut writer));
     let server = server?;
     written?;
     time::sleep(Duration::from_millis(500)).await;

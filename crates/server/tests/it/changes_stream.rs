@@ -191,6 +191,40 @@ async fn renames_are_followed() -> Result<()> {
     Ok(())
 }
 
+/// row_security 20: the root of a partitioned table that is renamed is told gone, and its rows come by its new name
+#[tokio::test]
+async fn a_root_that_is_renamed_is_followed() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create table public.root (id int primary key, details text) partition by range (id);
+         create table public.root_1 partition of public.root for values from (0) to (100);
+         grant select on public.root to anon;
+         alter publication supabase_realtime set (publish_via_partition_root = true);
+         alter publication supabase_realtime add table public.root",
+    )
+    .await?;
+    let mut of_root = watching(&server, json!([{"schema": "public", "table": "root"}])).await?;
+    let mut of_all = watching(&server, json!([{"schema": "public"}])).await?;
+    db.sql("insert into public.root values (1, 'root')").await?;
+    for socket in [&mut of_root, &mut of_all] {
+        assert_eq!(details(socket).await?, "root");
+    }
+    db.sql("alter table public.root rename to trunk").await?;
+    let (status, _, text) = notice(&mut of_root).await?;
+    assert_eq!(status, "warning", "{text}");
+    assert!(text.contains("table: root"), "{text}");
+    let mut of_trunk = watching(&server, json!([{"schema": "public", "table": "trunk"}])).await?;
+    db.sql("insert into public.trunk values (2, 'trunk')").await?;
+    for socket in [&mut of_trunk, &mut of_all] {
+        let change = socket.event(TOPIC, "postgres_changes").await?;
+        assert_eq!(
+            (&change["data"]["table"], &change["data"]["record"]["details"]),
+            (&json!("trunk"), &json!("trunk"))
+        );
+    }
+    Ok(())
+}
+
 /// TRUNCATE is told once to each channel that watches one of the tables, whatever events it wants.
 #[tokio::test]
 async fn truncation_is_told() -> Result<()> {
@@ -378,20 +412,29 @@ async fn a_session_that_is_lost_later_waits_for_nobody() -> Result<()> {
     durable.drop(&db).await
 }
 
-/// Rows that row-level security cannot be asked about, because the log lacks their key: told when subscribing, and when
 /// Rows whose key is not in the log, because it is generated or not published, are judged and delivered.
 #[tokio::test]
 async fn rows_without_their_key_in_the_log_are_delivered() -> Result<()> {
+    rows_without_their_key("n < 10").await
+}
+
+/// The same where the policy is not compiled, but asked.
+#[tokio::test]
+async fn rows_without_their_key_in_the_log_are_asked_about() -> Result<()> {
+    rows_without_their_key("(n::text || '')::int < 10").await
+}
+
+async fn rows_without_their_key(policy: &str) -> Result<()> {
     let (server, db) = server().await?;
-    db.sql(
+    db.sql(&format!(
         "create table public.g (n int, id int primary key generated always as (n * 2) stored);
          create table public.k (id int primary key, n int);
-         alter table public.g enable row level security; create policy p on public.g using (n < 10);
-         alter table public.k enable row level security; create policy p on public.k using (n < 10);
+         alter table public.g enable row level security; create policy p on public.g using ({policy});
+         alter table public.k enable row level security; create policy p on public.k using ({policy});
          grant select on public.g, public.k to anon;
          drop publication supabase_realtime;
          create publication supabase_realtime for table public.g, public.k, public.test with (publish = 'insert')",
-    )
+    ))
     .await?;
     let mut of_g = watching(&server, json!([{"schema": "public", "table": "g"}])).await?;
     let mut of_k = watching(&server, json!([{"schema": "public", "table": "k"}])).await?;
@@ -409,6 +452,33 @@ async fn rows_without_their_key_in_the_log_are_delivered() -> Result<()> {
         .await?;
         let data = of_k.event(TOPIC, "postgres_changes").await?["data"].clone();
         assert_eq!(data["record"], json!({"n": 2}));
+    }
+    Ok(())
+}
+
+/// While the catalog cannot be read, who joins is answered; what waited comes when it can.
+#[tokio::test]
+async fn who_joins_while_the_catalog_cannot_be_read_is_answered() -> Result<()> {
+    const TIMES: usize = 40;
+    let db = TestDb::with_fixture_a().await?;
+    let options = ServerOptions::default().env("FAILPOINTS", &format!("relation_asked={TIMES}*error"));
+    let server = Server::start(BINARY, &db, options).await?;
+    let subscription = json!([{"schema": "public", "table": "test"}]);
+    let mut first = watching(&server, subscription.clone()).await?;
+    insert(&db, "waits").await?;
+    server.logged("CheckOidsError").await?;
+    let mut second = server.socket(Version::V2, "anon").await?;
+    let (reply, _) = second.join(TOPIC, json!({"config": {"postgres_changes": subscription}})).await?;
+    assert_eq!(reply["status"], "ok");
+    let told = notice(&mut second).await?;
+    let tries = server.log().matches("cannot read the catalog; retrying").count();
+    assert!((2..TIMES).contains(&tries), "{tries}: {told:?}");
+    assert_eq!(told.0, "error", "{told:?}");
+    assert_eq!(details(&mut first).await?, "waits");
+    second.expect(|frame| frame.payload["message"] == "Subscribed to PostgreSQL").await?;
+    insert(&db, "goes on").await?;
+    for socket in [&mut first, &mut second] {
+        while details(socket).await? != "goes on" {}
     }
     Ok(())
 }

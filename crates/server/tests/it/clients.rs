@@ -5,7 +5,7 @@
 mod program;
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{Server, ServerOptions, TestDb, sign, token};
+use realtime_testkit::{Link, Server, ServerOptions, TestDb, sign, token};
 use serde_json::{Value, json};
 
 pub use self::program::{Client, folder, node_in, python_in};
@@ -137,6 +137,45 @@ async fn python_outlives_its_database() -> Result<()> {
         assert_eq!(client.next("change").await?["new"]["details"], json!(round.to_string()));
     }
     Ok(())
+}
+
+/// PyPI `realtime`: an application that keeps where it was gets every change, in order, over a network that is cut again
+/// and again (resume 1)
+#[tokio::test]
+async fn python_goes_on_where_it_was() -> Result<()> {
+    let (server, db) = server().await?;
+    let link = Link::to(server.port()).await?;
+    let mut command = python_in("python", "python")?;
+    command.args(["since.py", &format!("ws://localhost:{}", link.port()), &token("anon")]);
+    let mut client = Client::start(command)?;
+    client.ready().await?;
+    let insert = "insert into public.test (details) values ('x')";
+    let mut last = 0;
+    for round in 0..3 {
+        db.sql(insert).await?;
+        last = follows(&mut client, last, 1).await?;
+        link.cut();
+        for _ in 0..=round {
+            db.sql(insert).await?;
+        }
+        link.mend();
+        last = follows(&mut client, last, round + 1).await?;
+    }
+    db.sql(insert).await?;
+    assert_eq!(follows(&mut client, last, 1).await?, 10);
+    Ok(())
+}
+
+/// Waits until so many changes have come behind the last one. What has come before may come again, but nothing is left
+/// out.
+async fn follows(client: &mut Client, last: i64, more: i64) -> Result<i64> {
+    let mut came = last;
+    while came < last + more {
+        let id = client.next("change").await?.as_i64().context("id")?;
+        ensure!(id <= came + 1, "{id} came after {came}");
+        came = came.max(id);
+    }
+    Ok(came)
 }
 
 /// Every official client in one channel: what each says reaches each other, as text, over HTTP and, where both

@@ -132,6 +132,32 @@ async fn bounds_are_told() -> Result<()> {
     until("the rows are counted", async || Ok(server.metric("realtime_live_rows").await? > 0.0)).await
 }
 
+/// live 10: what is kept of all results has a bound in memory, too
+#[tokio::test]
+async fn a_result_that_takes_too_much_memory_ends() -> Result<()> {
+    let db = TestDb::with_fixture_a().await?;
+    tasks(&db).await?;
+    db.sql(
+        "create table public.large (id text primary key);
+         grant select on public.large to anon;
+         alter publication supabase_realtime add table public.large;
+         insert into public.large select repeat('x', 295) || n from generate_series(10001, 16000) n",
+    )
+    .await?;
+    let server = Server::start(BINARY, &db, ServerOptions::default().env("LIVE_MAX_MB", "1")).await?;
+    let mut small = LiveClient::one(&server, "anon", live(json!({})), &["id"]).await?;
+    let socket = server.socket(realtime_testkit::Version::V2, "anon").await?;
+    let mut large =
+        LiveClient::join(socket, json!([live(json!({"table": "large"}))]), &[&["id"]], None).await?;
+    let told = large.told("LIVE_MAX_MB").await?;
+    assert_eq!((&told["code"], &told["status"]), (&json!("LiveResultTooLarge"), &json!("warning")));
+    assert!(large.rows[0].map.is_empty(), "a result that ended has no rows");
+    db.sql("update public.tasks set title = 'goes on'").await?;
+    small.has(&select(&db, ALL, &["id"]).await?).await?;
+    assert!(!small.was_warned(), "{:?}", small.systems);
+    Ok(())
+}
+
 /// What clients have goes from one handle of the database to the next: only differences are told.
 #[tokio::test]
 async fn a_new_handle_of_the_database_brings_differences_only() -> Result<()> {

@@ -75,9 +75,14 @@ impl Raw {
 
 /// The most memory that a server ever had, in megabytes.
 fn peak(server: &Server) -> Result<u64> {
+    megabytes(server, "VmHWM:")
+}
+
+/// Memory of a server by its name in the status of the process, in megabytes.
+fn megabytes(server: &Server, name: &'static str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-    Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
+    let value = status.lines().find_map(|line| line.strip_prefix(name)).context(name)?;
+    Ok(value.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
 }
 
 /// Rows of so many bytes each in a transaction of its own; all of them come to who reads.
@@ -149,6 +154,8 @@ async fn outboxes_have_a_bound_together() -> Result<()> {
 #[tokio::test]
 async fn messages_without_an_end_have_a_bound_together() -> Result<()> {
     let (server, db, mut reader) = server(ServerOptions::default().env("MAX_CLIENT_MEMORY_MB", "40")).await?;
+    rows(&db, &mut reader, 2, 1_000).await?;
+    let before = megabytes(&server, "VmRSS:")?;
     let part = vec![b'x'; 2_400_000];
     let mut large = Vec::new();
     for _ in 0..60 {
@@ -166,7 +173,12 @@ async fn messages_without_an_end_have_a_bound_together() -> Result<()> {
     assert!(peak < 300, "{peak} MB");
     rows(&db, &mut reader, 2, 1_000).await?;
     drop(large);
-    given_back(&server).await
+    given_back(&server).await?;
+    // The allocator gives it back, too.
+    realtime_testkit::until("the memory is the system's again", async || {
+        Ok(megabytes(&server, "VmRSS:")? <= before + 30)
+    })
+    .await
 }
 
 /// Waits until next to nothing is held.

@@ -1,6 +1,9 @@
 //! What passes is kept, and who comes back is told where it goes on (resume 2, 3).
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use realtime_changes::{Place, Since, SubscriptionSpec, Table};
@@ -177,19 +180,27 @@ impl State {
                     }
                     cursors.push((*id, cursor));
                 }
-                None if told.insert(since.to_string()) => {
-                    let text = format!("Changes after {since} are not kept any more");
-                    self.sink.notice(request.channel, Notice::gap("ChangesNotKept", text));
-                }
+                None if told.insert(since.to_string()) => self.tell_not_kept(request.channel, since),
                 None => {}
             }
         }
         cursors
     }
 
+    /// Tells a channel that what comes after a place is not known.
+    pub(super) fn tell_not_kept(&self, channel: ChannelId, since: &impl fmt::Display) {
+        let text = format!("Changes after {since} are not kept any more");
+        self.sink.notice(channel, Notice::gap("ChangesNotKept", text));
+    }
+
+    /// Whether all that comes after a place is kept.
     pub(super) fn reach(&self, since: &Since) -> Reach {
         match since.place {
-            Place::After(position) => self.history.journal.after(position),
+            Place::After(position) => match self.history.journal.after(position) {
+                // The log was read beyond it, and had no such change: it is of another history.
+                Reach::Beyond if position.number > 0 && position.commit < self.history.read => Reach::Gone,
+                reach => reach,
+            },
             Place::From(time) => self.history.journal.since(time),
         }
     }

@@ -32,7 +32,8 @@ impl State {
             return false;
         }
         let position = match &self.transaction {
-            Some(transaction) => place(transaction.position),
+            // Of a change that is not kept nobody knows later whether it came.
+            Some(transaction) => self.history.journal.place(place(transaction.position)),
             None => self.passed(reached),
         };
         self.sink.position(channel, position)

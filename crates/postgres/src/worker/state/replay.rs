@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_changes::{Action, Match, SubscriptionKey};
+use realtime_changes::{Action, Match, Place, SubscriptionKey};
 use realtime_journal::Reach;
 use realtime_pgoutput::{
     Oid, Position,
@@ -124,14 +124,29 @@ impl State {
 
     /// Those who were further than the journal when they came go on where they were: what they have does not come again.
     fn find_ahead(&mut self) {
+        let floor = self.history.journal.floor();
+        let mut told = FxHashSet::default();
         for (name, since) in std::mem::take(&mut self.history.returning.ahead) {
-            let found = match self.reach(&since) {
+            let reach = self.reach(&since);
+            let found = match reach {
                 Reach::From(cursor) => Some(cursor),
                 Reach::Beyond => self.history.journal.last(),
                 Reach::Gone => None,
             };
-            if let Some((cursor, found)) = self.history.returning.cursors.get_mut(&name).zip(found) {
-                *cursor = found.max(*cursor);
+            let Some(cursor) = self.history.returning.cursors.get_mut(&name) else { continue };
+            *cursor = found.unwrap_or_default().max(*cursor);
+            match (since.place, reach) {
+                // Whether there is such a change is known when the log has been read up to it.
+                (Place::After(position), Reach::Beyond) if position.number > 0 => {
+                    self.history.returning.ahead.insert(name, since);
+                }
+                // What has been forgotten meanwhile is told by itself.
+                (Place::After(position), Reach::Gone)
+                    if Some(position) >= floor && told.insert((name.0, position)) =>
+                {
+                    self.tell_not_kept(name.0, &since);
+                }
+                _ => {}
             }
         }
     }
@@ -151,8 +166,7 @@ impl State {
             pass.at = floor;
         }
         for (channel, cursor) in told {
-            let text = format!("Changes after {cursor} are not kept any more");
-            self.sink.notice(channel, Notice::gap("ChangesNotKept", text));
+            self.tell_not_kept(channel, &cursor);
         }
     }
 

@@ -144,6 +144,40 @@ async fn tokens_change() -> Result<()> {
     server.stop().await
 }
 
+/// A leave right behind a token counts: nobody watches any more, and the slot ends.
+#[tokio::test]
+async fn a_leave_behind_a_token_leaves_no_watcher() -> Result<()> {
+    let db = notes().await?;
+    let env = [
+        ("SECURE_CHANNELS", "true"),
+        ("JWT_SECRET", SECRET),
+        ("REPLICATION_MODE", "RLS"),
+        ("SLOT_NAME", "rls"),
+        ("TEMPORARY_SLOT", "true"),
+        ("REPLICATION_IDLE_STOP_MS", "100"),
+    ];
+    let server = server(&db, &env).await?;
+    let mut socket = anonymous(&server).await?;
+    let topic = "realtime:public:notes";
+    for id in 1..=5 {
+        let (reply, join_ref) = socket.join(topic, user("ada")).await?;
+        assert_eq!(reply["status"], "ok");
+        db.sql(&format!("insert into notes values ({id}, 'ada')")).await?;
+        assert_eq!(socket.event(topic, "INSERT").await?["record"]["id"], id);
+        let push = json!({"access_token": user("ada")["user_token"]});
+        socket.send(json!(join_ref), json!("t"), topic, "access_token", push).await?;
+        let leave = format!("leave {id}");
+        socket.send(json!(join_ref), json!(leave), topic, "phx_leave", json!({})).await?;
+        assert_eq!(socket.reply(&leave).await?["status"], "ok");
+    }
+    let sql = "select count(*) from pg_replication_slots where database = current_database()";
+    realtime_testkit::until("the slot ends", async || {
+        Ok(db.client().query_one(sql, &[]).await?.get::<_, i64>(0) == 0)
+    })
+    .await?;
+    server.stop().await
+}
+
 /// Nobody is asked for a token, so nobody has a role: joins succeed, and nothing is ever sent.
 #[tokio::test]
 async fn without_tokens_nothing_is_sent() -> Result<()> {

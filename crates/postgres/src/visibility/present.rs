@@ -172,7 +172,7 @@ async fn read(
             lock table only {name} in access share mode"
     );
     let (listed, wanted) = (listed.join(","), wanted.to_string());
-    let sql = sql(&name, table.plain, key, columns);
+    let sql = sql(&name, table.partitioned, key, columns);
     let oid: (&(dyn ToSql + Sync), Type) = (&table.oid, Type::OID);
     let checked = [oid.clone(), (&name, Type::TEXT), (&listed, Type::TEXT)];
     let asked: [(&(dyn ToSql + Sync), Type); 3] =
@@ -200,7 +200,7 @@ async fn read(
 /// A transaction writes several versions of a row, of which the last one stands. It is the version of a change if that is
 /// the last of the transaction in the log, and the log has them all; or if it was written by the transaction's first
 /// command, which no change came before. (`cmin` is what it says if nobody has locked or updated the version.)
-fn sql(name: &str, plain: bool, key: &[KeyColumn], columns: &[PolicyColumn]) -> String {
+fn sql(name: &str, partitioned: bool, key: &[KeyColumn], columns: &[PolicyColumn]) -> String {
     let (mut definition, mut conditions) = (String::new(), Vec::new());
     for (n, column) in key.iter().enumerate() {
         definition += &format!(", k{n} {}", column.type_name);
@@ -230,7 +230,8 @@ fn sql(name: &str, plain: bool, key: &[KeyColumn], columns: &[PolicyColumn]) -> 
                             where r.prrelid operator(pg_catalog.=) $2
                                 and pg_catalog.to_jsonb(r) operator(pg_catalog.->>) 'prqual' is not null))",
         texts = texts.join(", "),
-        only = if plain { "only " } else { "" },
+        // Rows of a root stand in its partitions. Those of other children are no rows of the table.
+        only = if partitioned { "" } else { "only " },
         conditions = conditions.join(" and "),
     )
 }

@@ -5,7 +5,7 @@ use realtime_testkit::{Frame, PATIENCE, Server, ServerOptions, Socket, TestDb, V
 use serde_json::{Value, json};
 use tokio::time;
 
-use crate::changes_images::{TOPIC, frames, seen, server_with, watching};
+use crate::changes_images::{TOPIC, frames, seen, server_on, server_with, watching};
 
 /// For each row `says` asks a function that cannot be read. It takes as long as `pace` says if eve asks, and looks behind
 /// the `gate`.
@@ -78,6 +78,54 @@ async fn slow_policy_delays_only_its_own_rows() -> Result<()> {
     for socket in [&mut ann, &mut bob, &mut eve] {
         assert_eq!(ids(&seen(&db, socket).await?), [200]);
     }
+    Ok(())
+}
+
+/// row_security 15: rows of a transaction that each take their time with each party come whole, and in order
+#[tokio::test]
+async fn a_transaction_of_rows_that_take_their_time_comes_whole() -> Result<()> {
+    let (server, db) = server().await?;
+    db.sql(
+        "create function takes_its_time(who text) returns bool language plpgsql as
+            $$ begin perform pg_sleep(0.003); return who <> ''; end $$;
+         drop policy own on says;
+         create policy own on says to authenticated using (takes_its_time(owner || id::text))",
+    )
+    .await?;
+    let mut parties = Vec::new();
+    for me in ["ann", "bob", "cyn", "dan", "eve"] {
+        parties.push(watching(&server, me, "says").await?);
+    }
+    db.sql("insert into says select n, 'ann', '' from generate_series(1, 200) n").await?;
+    for party in &mut parties {
+        assert_eq!(ids(&changes(&frames(&db, party).await?)?), (1..=200).collect::<Vec<i64>>());
+    }
+    Ok(())
+}
+
+/// row_security 16: a policy that claims to have met a lock is asked a few times, while others get their rows
+#[tokio::test]
+async fn a_policy_that_claims_to_have_met_a_lock_is_asked_a_few_times() -> Result<()> {
+    let db = TestDb::alone().await?;
+    let policy = "
+        create function locked(row_of text) returns bool language plpgsql as $$ begin
+            if me() = 'eve' then
+                raise log 'eve was asked for';
+                raise exception 'x' using errcode = '55P03';
+            end if;
+            return true;
+         end $$;
+         drop policy own on docs;
+         create policy own on docs to authenticated using (locked(owner || id::text));";
+    let (server, db) = server_on(db, policy, ServerOptions::default()).await?;
+    let (mut ann, mut eve) =
+        (watching(&server, "ann", "docs").await?, watching(&server, "eve", "docs").await?);
+    db.sql("insert into docs values (1, 'ann', '')").await?;
+    assert_eq!(ids(&seen(&db, &mut ann).await?), [1]);
+    let told = eve.expect(|frame| frame.payload["code"] == "RlsPolicyError").await?;
+    ensure!(told.payload["message"].to_string().contains("55P03"), "{told:?}");
+    let tries = db.log()?.matches("LOG:  eve was asked for").count();
+    ensure!((3..=5).contains(&tries), "asked {tries} times");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Subscriptions over time: alterations, lost connections, new tokens (postgres_changes 4, 5).
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use realtime_testkit::{PATIENCE, SECRET, Server, ServerOptions, TestDb, Version, sign, unix_now, until};
 use serde_json::{Value, json};
 
@@ -360,6 +360,14 @@ async fn a_burst_that_no_outbox_holds() -> Result<()> {
         "insert into public.test (details) select repeat('x', 1000) from generate_series(1, {rows})"
     ))
     .await?;
+    // It begins to read when more waits for it than the log is read ahead for.
+    let full = async {
+        while server.metric("realtime_client_memory_bytes").await? <= 5_000_000.0 {
+            time::sleep(Duration::from_millis(2)).await;
+        }
+        anyhow::Ok(())
+    };
+    time::timeout(PATIENCE, full).await.context("no outbox was full")??;
     for id in 1..=rows {
         assert_eq!(slow.event(TOPIC, "postgres_changes").await?["data"]["record"]["id"], id);
     }

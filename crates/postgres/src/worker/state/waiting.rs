@@ -73,7 +73,7 @@ impl Waiting {
             commit_time: self.commit_time,
             xid: self.xid,
             position: self.position,
-            place: None,
+            place: self.place,
             matched: Match::default(),
             is_late: true,
         }

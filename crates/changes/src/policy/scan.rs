@@ -4,12 +4,14 @@
 //! is asked of the database.
 
 mod bodies;
+mod bounds;
 mod functions;
 mod plpgsql;
 mod queries;
 mod ties;
 mod uses;
 
+pub(super) use bounds::Bound;
 pub(super) use queries::has_plain_clauses;
 pub(super) use uses::Tie;
 

@@ -29,6 +29,7 @@ mod live_rows;
 mod living;
 mod messages;
 mod missed;
+mod narrowed;
 mod policies;
 mod positions;
 mod reading_along;

@@ -66,3 +66,58 @@ async fn the_values_of_a_transaction_are_each_answered() -> Result<()> {
     }
     Ok(())
 }
+
+/// Of those who watch, those are asked whom a room names, and one more: not all of them for each room. Who joins a room
+/// or leaves it sees its next row, or does not.
+#[tokio::test]
+async fn a_function_is_asked_of_those_whom_a_room_names() -> Result<()> {
+    const WATCHING: i32 = 60;
+    const OF_ROOM: i32 = 4;
+    const ROOM_COUNT: i32 = WATCHING / OF_ROOM;
+    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let among = "create function is_among(r int) returns bool language sql stable security definer set search_path = '' as
+            $$ select r in (select m.room from public.members m where m.who = public.me()) $$;";
+    let schema = format!("{ROOMS} {among} alter publication supabase_realtime add table members;");
+    let (server, db) = server_with(&schema, options).await?;
+    let mut sockets: Vec<Socket> = Vec::new();
+    for n in 0..WATCHING {
+        sockets.push(watching(&server, &format!("u{n}"), "says").await?);
+    }
+    let asked = || server.metric("realtime_changes_terms_asked");
+    for policy in ["is_member(room)", "is_member_too(room)", "is_among(room)"] {
+        db.sql(&format!(
+            "delete from says; delete from members; drop policy if exists own on says;
+             create policy own on says to authenticated using ({policy});
+             insert into members select n % {ROOM_COUNT}, 'u' || n from generate_series(0, {WATCHING} - 1) n"
+        ))
+        .await?;
+        // The policies are compiled, and all are asked who they are.
+        db.sql("insert into says values (0, 1000, '')").await?;
+        for socket in &mut sockets {
+            ids(&db, socket).await?;
+        }
+        let before = asked().await?;
+        db.sql(&format!(
+            "begin;
+             insert into says select 1 + n, n, '' from generate_series(0, {ROOM_COUNT} - 1) n;
+             insert into members values (2000, 'nobody');
+             commit"
+        ))
+        .await?;
+        for (n, socket) in (0..WATCHING).zip(&mut sockets) {
+            assert_eq!(ids(&db, socket).await?, [json!(1 + n % ROOM_COUNT)], "{policy}: u{n}");
+        }
+        let came = asked().await? - before;
+        // Once more, and who they are, when a role of the cluster changes meanwhile.
+        let most = f64::from(2 * ROOM_COUNT * (OF_ROOM + 1) + WATCHING);
+        assert!(came <= most, "{policy}: {came} were asked, of {}", WATCHING * ROOM_COUNT);
+        db.sql("insert into members values (1, 'u0'); delete from members where (room, who) = (0, 'u0')")
+            .await?;
+        db.sql("insert into says values (50, 0, ''), (51, 1, ''), (52, null, '')").await?;
+        for (n, expected) in [(0, vec![51]), (1, vec![51]), (15, vec![50]), (2, vec![])] {
+            let expected: Vec<_> = expected.into_iter().map(|id: i32| json!(id)).collect();
+            assert_eq!(ids(&db, &mut sockets[n]).await?, expected, "{policy}: u{n}");
+        }
+    }
+    Ok(())
+}

@@ -30,8 +30,7 @@ const STEPS: usize = 8;
 const MEASURED: i32 = 1_000_000;
 
 /// What takes its time or fails inside the server meanwhile.
-const FAILPOINTS: &str =
-    "relation_asked=20%delay(10);verdict_asked=1%error;party_aside=10%error;position_confirmed=10%error";
+const FAILPOINTS: &str = "relation_asked=20%delay(10);verdict_asked=1%error;party_aside=10%error;position_confirmed=10%error;calls_narrowed=70%error";
 
 const SCHEMA: &str = "
     create type rank as enum ('low', 'high');
@@ -48,6 +47,15 @@ const SCHEMA: &str = "
         $$ select not public.is_banned() and exists (select from public.members m where m.room = r and m.who = public.me()) $$;
     create function may_too(r int) returns bool language plpgsql security definer as
         $$ begin return exists (select from public.members m where m.room = r and m.who = public.me() and not public.is_banned()); end $$;
+    create function is_in(r int, c rank) returns bool language sql stable security definer as
+        $$ select exists (select from public.members m where m.room = r and m.who = public.me() and (m.rank = m.rank or m.rank is null))
+            or exists (select from public.members m join public.bans b using (who) where m.who = public.me() and m.room = $1 and m.rank <> c) $$;
+    create function is_in_too(r int) returns bool language plpgsql stable security definer as
+        $$ begin return exists (select 1 from members m where m.who = (select public.me()) and r = m.room and m.rank = 'high'); end $$;
+    create function is_among(r int) returns bool language sql stable security definer as
+        $$ select $1 in (select room from members where who = public.me()) $$;
+    create function is_owner(o text, r int) returns bool language sql stable strict security definer as
+        $$ select exists (select from public.orgs where org = r and owner = public.me() and is_open) or false $$;
     create function rooms() returns setof int language sql stable security definer as
         $$ with members as (select * from public.members where who = public.me()) select m.room from members m $$;
     create function room_array() returns int[] language plpgsql stable security definer as
@@ -67,7 +75,7 @@ const SCHEMA: &str = "
     alter publication supabase_realtime add table says, orgs, members, bans;";
 
 /// Conditions of which policies are made.
-const CONDITIONS: [&str; 35] = [
+const CONDITIONS: [&str; 40] = [
     // Claims.
     "owner = me()",
     "owner is distinct from (select me())",
@@ -98,6 +106,11 @@ const CONDITIONS: [&str; 35] = [
     "may(room)",
     "may_too(room)",
     "may_too(org) or may(room)",
+    "is_in(room, rank)",
+    "is_in_too(room)",
+    "is_among(org) or is_in_too(room)",
+    "coalesce(is_owner(owner, org), true)",
+    "is_among(room)",
     "not is_banned()",
     "opaque(room)",
     "peers(owner)",

@@ -49,7 +49,7 @@ impl<'c> Scanner<'c> {
     }
 
     /// `column = value`.
-    fn tie(&mut self, names: &Names<'_, 'c>, column: &Expr, value: &Expr) -> Option<Tie> {
+    pub(super) fn tie(&mut self, names: &Names<'_, 'c>, column: &Expr, value: &Expr) -> Option<Tie> {
         let (column, value) = (names.column(column, self.own.is_none())?, alone(value));
         let field = names.relation.fields.iter().find(|field| *field.name == *column)?;
         if field.collation == Collation::Loose || !self.is_of_claims(value)? {
@@ -114,19 +114,19 @@ impl<'c> Scanner<'c> {
 }
 
 /// The names that a column can have in a SELECT.
-struct Names<'n, 'c> {
+pub(super) struct Names<'n, 'c> {
     /// What the table is called.
-    alias: &'n str,
-    relation: &'c Relation,
+    pub(super) alias: &'n str,
+    pub(super) relation: &'c Relation,
     /// The tables of the FROM clause.
-    sources: &'n [(String, &'c Relation)],
+    pub(super) sources: &'n [(String, &'c Relation)],
     /// Whether there is nothing else in it.
-    all_are_known: bool,
+    pub(super) all_are_known: bool,
 }
 
 impl Names<'_, '_> {
     /// The name of the column of the table, if an expression is one.
-    fn column(&self, expression: &Expr, is_body: bool) -> Option<String> {
+    pub(super) fn column(&self, expression: &Expr, is_body: bool) -> Option<String> {
         match unnested(expression) {
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                 [alias, column] if types::ident_name(alias) == *self.alias => Some(types::ident_name(column)),
@@ -145,7 +145,7 @@ impl Names<'_, '_> {
 }
 
 /// The conditions that stand joined by AND.
-fn parts<'e>(expression: &'e Expr, found: &mut Vec<&'e Expr>) {
+pub(super) fn parts<'e>(expression: &'e Expr, found: &mut Vec<&'e Expr>) {
     match unnested(expression) {
         Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
             parts(left, found);
@@ -156,7 +156,7 @@ fn parts<'e>(expression: &'e Expr, found: &mut Vec<&'e Expr>) {
 }
 
 /// What inner joins demand. Those of outer joins leave rows in that do not meet them.
-fn joined<'e>(table: &'e TableWithJoins, found: &mut Vec<&'e Expr>) {
+pub(super) fn joined<'e>(table: &'e TableWithJoins, found: &mut Vec<&'e Expr>) {
     for factor in std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)) {
         // PostgreSQL prints joins in brackets. How deep they may be is known: the scanner has been there.
         if let TableFactor::NestedJoin { table_with_joins, alias: None } = factor {
@@ -181,7 +181,7 @@ fn alone(expression: &Expr) -> &Expr {
 }
 
 /// The one expression of `select expression`.
-fn selected(query: &Query) -> Option<&Expr> {
+pub(super) fn selected(query: &Query) -> Option<&Expr> {
     let SetExpr::Select(select) = &*query.body else { return None };
     let is_bare = query.with.is_none()
         && query.limit_clause.is_none()

@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 use crate::{
     change::Change,
     policy::{
-        compiled::{Compiled, Owner},
+        compiled::{Bound, Compiled, Owner},
         names::TermId,
         sight::calls::PartyName,
         values::{Value, Values},
@@ -32,8 +32,9 @@ impl<P: PartyName> Whose<P> {
     pub(super) fn new(policy: &Compiled) -> Self {
         let of_terms = policy.terms.iter().map(|term| &term.owners);
         let all = of_terms.chain(policy.calls.iter().map(|call| &call.owners));
-        let mut terms: Vec<TermId> =
-            all.flat_map(|owners| owners.values()).flatten().map(|owner| owner.term).collect();
+        let bounds = policy.calls.iter().flat_map(|call| &call.bounds).map(|bound| bound.owner.term);
+        let owners = all.flat_map(|owners| owners.values()).flatten().map(|owner| owner.term);
+        let mut terms: Vec<TermId> = owners.chain(bounds).collect();
         terms.sort_unstable();
         terms.dedup();
         let index = |term| ByValue { term, parties: HashMap::new(), open: FxHashSet::default() };
@@ -79,7 +80,7 @@ impl<P: PartyName> Whose<P> {
     pub(super) fn concerned(&self, owners: &[Owner], change: &Change<'_>) -> Option<FxHashSet<P>> {
         let mut found = FxHashSet::default();
         for owner in owners {
-            let index = self.0.iter().find(|index| index.term == owner.term)?;
+            let index = self.index(owner.term)?;
             found.extend(&index.open);
             for cell in change.told(&owner.column)? {
                 let crate::Cell::Text(text) = cell else { continue };
@@ -87,5 +88,24 @@ impl<P: PartyName> Whose<P> {
             }
         }
         Some(found)
+    }
+
+    /// The parties for which a call can be true: those that rows name, of which each came with the place of its bound. `None`:
+    /// it may be anybody.
+    pub(super) fn named(&self, bounds: &[Bound], rows: &[(usize, String)]) -> Option<FxHashSet<P>> {
+        let mut found = FxHashSet::default();
+        for bound in bounds {
+            found.extend(&self.index(bound.owner.term)?.open);
+        }
+        for (at, name) in rows {
+            let Owner { family, term, .. } = &bounds.get(*at)?.owner;
+            found
+                .extend(self.index(*term)?.parties.get(&*family.key(name.as_bytes())?).into_iter().flatten());
+        }
+        Some(found)
+    }
+
+    fn index(&self, term: TermId) -> Option<&ByValue<P>> {
+        self.0.iter().find(|index| index.term == term)
     }
 }

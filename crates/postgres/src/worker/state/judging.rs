@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_changes::policy::Catalog;
+use realtime_changes::policy::{CallId, Catalog};
 use realtime_pgoutput::{
     Oid,
     message::{Relation, UnixMicros},
 };
+use tokio::time::Instant;
 
 use super::held_up::HeldUp;
 use crate::visibility::{Passed, compiled::Loaded};
@@ -33,6 +34,8 @@ pub(super) struct Rules {
     pub(super) keeps_term: Vec<bool>,
     /// The same by call.
     pub(super) keeps_call: Vec<bool>,
+    /// The calls of which it could not be told for whom they can be true, and until when all are asked.
+    pub(super) untold: HashMap<CallId, Instant>,
 }
 
 impl Judging {

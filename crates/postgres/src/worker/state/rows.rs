@@ -242,7 +242,8 @@ impl State {
             let needs = std::mem::take(&mut matched.needs);
             self.count_judged(oid, matched.judged);
             let is_any = !needs.is_empty();
-            let needs = if is_any { self.answer_ahead(oid, needs).await } else { needs };
+            let needs = if is_any { self.answer_narrowed(oid, needs).await } else { needs };
+            let needs = if needs.is_empty() { needs } else { self.answer_ahead(oid, needs).await };
             if !is_any || !needs.is_empty() && !self.answer_calls(oid, needs).await {
                 return matched;
             }

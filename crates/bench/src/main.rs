@@ -7,6 +7,7 @@
 mod binary;
 mod changes;
 mod cluster;
+mod compression;
 mod connect;
 mod fanout;
 mod hostile;
@@ -42,6 +43,8 @@ enum Scenario {
     Connect(connect::Options),
     /// Subscribers to a table and rows that change: CPU per row, latency from commit to client
     Changes(changes::Options),
+    /// Row changes to subscribers that take compressed messages, beside those that do not: CPU and bytes per delivery
+    Compression(compression::Options),
     /// Row-level security by policy and number of parties: CPU per row, rows per second
     Policies(policies::Options),
     /// Live rows: first rows, joins, deliveries, row-level security, views
@@ -88,6 +91,7 @@ fn main() -> Result<()> {
         match cli.scenario {
             Scenario::Connect(options) => connect::run(&options).await,
             Scenario::Changes(options) => changes::run(&options).await,
+            Scenario::Compression(options) => compression::run(&options).await,
             Scenario::Policies(options) => policies::run(&options).await,
             Scenario::Live(options) => live::run(&options).await,
             Scenario::Legacy(options) => legacy::run(&options).await,

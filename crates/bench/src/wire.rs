@@ -34,6 +34,15 @@ pub(crate) async fn connect(port: u16) -> Result<(Reader, Writer)> {
 
 /// The same with a token.
 pub(crate) async fn connect_as(port: u16, token: &str) -> Result<(Reader, Writer)> {
+    upgrade(port, token, "").await
+}
+
+/// The same, offering to take compressed messages.
+pub(crate) async fn connect_compressed(port: u16) -> Result<(Reader, Writer)> {
+    upgrade(port, &token("anon"), "Sec-WebSocket-Extensions: permessage-deflate\r\n").await
+}
+
+async fn upgrade(port: u16, token: &str, header: &str) -> Result<(Reader, Writer)> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.set_nodelay(true)?;
     let (stream, writer) = stream.into_split();
@@ -41,7 +50,7 @@ pub(crate) async fn connect_as(port: u16, token: &str) -> Result<(Reader, Writer
     let mut writer = Writer(writer);
     let request = format!(
         "GET /socket/websocket?apikey={}&vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{header}\r\n",
         token
     );
     writer.0.write_all(request.as_bytes()).await?;
@@ -115,6 +124,21 @@ impl Reader {
                 }
                 self.used = end;
                 return self.buffer.get(start..end).context("frame");
+            }
+            self.read().await?;
+        }
+    }
+
+    /// The next frame as it travels: its bytes, and whether it is compressed. Cancel safe.
+    pub(crate) async fn next_frame(&mut self) -> Result<(usize, bool)> {
+        loop {
+            if let Some((_, end, opcode)) = self.whole() {
+                ensure!(opcode != 8, "the server closed the socket");
+                let frame = self.buffer.get(self.used..end).context("frame")?;
+                let packed = frame.first().is_some_and(|first| first & 0x40 != 0);
+                let len = frame.len();
+                self.used = end;
+                return Ok((len, packed));
             }
             self.read().await?;
         }

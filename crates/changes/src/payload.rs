@@ -24,6 +24,12 @@ const MAX_ESCAPE: usize = 6;
 /// About what a column costs in the document beside its name, type and value.
 const COLUMN_OVERHEAD: usize = 60;
 
+/// A name in an object, and its value, are quoted; a colon and a comma follow.
+const NAME_OVERHEAD: usize = 6;
+
+/// About what a document has beside columns and rows.
+const DOCUMENT_OVERHEAD: usize = 200;
+
 /// Which columns a group of subscribers gets, and what follows from it. Shared by all who get the same.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -31,11 +37,14 @@ pub(crate) struct Shape {
     pub(crate) visible: Vec<bool>,
     /// The `columns` array.
     columns_json: Vec<u8>,
+    /// About how many bytes the names of the columns take in an object.
+    names: usize,
 }
 
 impl Shape {
     pub(crate) fn new(table: &Table, visible: Vec<bool>) -> Self {
         let mut columns_json = vec![b'['];
+        let mut names = 0;
         for (column, _) in table.columns.iter().zip(&visible).filter(|(_, visible)| **visible) {
             if columns_json.len() > 1 {
                 columns_json.push(b',');
@@ -45,9 +54,10 @@ impl Shape {
             columns_json.extend_from_slice(b",\"type\":");
             write_json_string(&mut columns_json, column.type_name.as_bytes());
             columns_json.push(b'}');
+            names += column.name.len() + NAME_OVERHEAD;
         }
         columns_json.push(b']');
-        Self { visible, columns_json }
+        Self { visible, columns_json, names }
     }
 
     fn shows(&self, column: usize) -> bool {
@@ -138,9 +148,13 @@ pub(crate) fn data(
     old: OldImage,
     types: &TypeRegistry,
 ) -> Vec<u8> {
-    let trimmed = is_too_large(table, change, types);
+    let raw = raw_bytes(change.new) + raw_bytes(old_tuple(change));
+    let trimmed = is_too_large(table, change, raw, types);
     let writer = Writer { table, mapping, shape, change, old, types, trimmed };
-    let mut out = Vec::with_capacity(256 + shape.columns_json.len());
+    // Enough unless much is escaped.
+    let rows = if trimmed { 0 } else { raw + raw / 16 };
+    let names = shape.names * (1 + usize::from(change.action != Action::Insert));
+    let mut out = Vec::with_capacity(DOCUMENT_OVERHEAD + shape.columns_json.len() + names + rows);
     head(&mut out, table, change.action);
     out.extend_from_slice(b",\"commit_timestamp\":\"");
     write_timestamp(&mut out, change.commit_time);
@@ -266,25 +280,29 @@ impl Writer<'_> {
     }
 }
 
-/// Whether the change is over the limit of 2.7. The exact size is computed only where a bound does not decide.
-fn is_too_large(table: &Table, change: &Change<'_>, types: &TypeRegistry) -> bool {
-    let old = match change.old {
+/// What the log has of the old row.
+fn old_tuple<'a>(change: &Change<'a>) -> Option<&'a Tuple> {
+    match change.old {
         Some(OldTuple::Full(old) | OldTuple::Key(old)) => Some(old),
         None => None,
-    };
-    let raw = |tuple: Option<&Tuple>| -> usize {
-        tuple
-            .into_iter()
-            .flatten()
-            .map(|value| if let Value::Text(text) = value { text.len() } else { 0 })
-            .sum()
-    };
-    let raw = raw(change.new) + raw(old);
+    }
+}
+
+/// The bytes of a row's values as the log has them.
+fn raw_bytes(tuple: Option<&Tuple>) -> usize {
+    let size = |value: &Value| if let Value::Text(text) = value { text.len() } else { 0 };
+    tuple.into_iter().flatten().map(size).sum()
+}
+
+/// Whether the change, of so many raw bytes, is over the limit of 2.7. The exact size is computed only where a bound does
+/// not decide.
+fn is_too_large(table: &Table, change: &Change<'_>, raw: usize, types: &TypeRegistry) -> bool {
     let fixed: usize =
         table.columns.iter().map(|column| column.name.len() + COLUMN_OVERHEAD).sum::<usize>() * 2;
     if raw * MAX_ESCAPE + fixed <= MAX_DOCUMENT {
         return false;
     }
+    let old = old_tuple(change);
     let mut value_json = Vec::new();
     let mut size = 200;
     let key_only = matches!(change.old, Some(OldTuple::Key(_)));

@@ -9,8 +9,27 @@ pub(crate) fn write_timestamp(out: &mut Vec<u8>, time: UnixMicros) {
     let (year, month, day) = civil(days);
     let (seconds, millis) = (millis / 1000, millis % 1000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z");
-    out.extend_from_slice(text.as_bytes());
+    match u64::try_from(year) {
+        Ok(year @ 0..=9_999) => out.extend_from_slice(&padded::<4>(year)),
+        _ => out.extend_from_slice(format!("{year:04}").as_bytes()),
+    }
+    for (separator, part) in [(b'-', month), (b'-', day), (b'T', hour), (b':', minute), (b':', second)] {
+        out.push(separator);
+        out.extend_from_slice(&padded::<2>(part.unsigned_abs()));
+    }
+    out.push(b'.');
+    out.extend_from_slice(&padded::<3>(millis.unsigned_abs()));
+    out.push(b'Z');
+}
+
+/// The last `N` decimal digits of a number.
+fn padded<const N: usize>(mut number: u64) -> [u8; N] {
+    let mut digits = [b'0'; N];
+    for digit in digits.iter_mut().rev() {
+        *digit += u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+    }
+    digits
 }
 
 /// The proleptic Gregorian date of a day counted from 1970-01-01. Years are counted from 1 March, so that the
@@ -92,6 +111,8 @@ mod tests {
         assert_eq!(text(-1), "1969-12-31T23:59:59.999Z");
         assert_eq!(text(951_782_400_000_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(text(4_102_444_800_000_000), "2100-01-01T00:00:00.000Z");
+        assert_eq!(text(253_402_300_800_000_000), "10000-01-01T00:00:00.000Z");
+        assert_eq!(text(-62_198_755_200_000_000), "-001-01-01T00:00:00.000Z");
     }
 
     #[test]

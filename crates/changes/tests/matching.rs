@@ -136,7 +136,7 @@ fn data(delivery: &Delivery) -> Json {
 /// Channels and ids, of all deliveries.
 fn recipients(deliveries: &[Delivery]) -> Vec<(u64, Vec<u32>)> {
     let all = deliveries.iter().flat_map(|delivery| &delivery.recipients);
-    let mut all: Vec<_> = all.map(|recipient| (recipient.channel.0, recipient.ids.clone())).collect();
+    let mut all: Vec<_> = all.map(|recipient| (recipient.channel.0, recipient.ids.to_vec())).collect();
     all.sort();
     all
 }

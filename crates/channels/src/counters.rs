@@ -149,7 +149,7 @@ impl NodeCounters {
 #[derive(Debug)]
 pub struct TenantCounters {
     node: Arc<NodeCounters>,
-    /// Attempts to join.
+    /// Joins that passed the checks for which no database is asked.
     pub joins: Arc<Counter>,
     /// Broadcasts accepted and delivered.
     pub events: Arc<Counter>,
@@ -248,7 +248,7 @@ impl Default for TenantCounters {
 /// Sums over all tenants, including those that are gone.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    /// Attempts to join.
+    /// Joins that passed the checks for which no database is asked.
     pub joins: u64,
     /// Broadcasts accepted and delivered.
     pub events: u64,

@@ -16,6 +16,7 @@ pub mod first_generation;
 pub mod history;
 pub mod limits;
 pub mod notices;
+mod packing;
 pub mod patience;
 mod posting;
 pub mod publish;

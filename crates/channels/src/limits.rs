@@ -192,7 +192,7 @@ impl Meters {
         &self.counters
     }
 
-    /// Attempts to join.
+    /// Joins that passed the checks for which no database is asked.
     #[must_use]
     pub fn joins(&self) -> &Meter {
         &self.joins

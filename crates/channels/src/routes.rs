@@ -1,7 +1,7 @@
 //! From a change to the sockets: where each channel is, and which frame it gets.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::IpAddr,
     pin::Pin,
     sync::{
@@ -17,11 +17,13 @@ use realtime_hub::{Closed, Outbox};
 use realtime_pgoutput::Position;
 use realtime_postgres::{ChangeSink, Notice};
 use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode, events};
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use crate::{
     counters::MessageType,
     limits::Meters,
+    packing::{RowFrame, RowPacking},
     patience::{Behind, Patience, Patiences},
 };
 
@@ -135,7 +137,7 @@ impl Gate {
 /// The routes of one tenant's channels that watch the database.
 #[derive(Debug)]
 pub struct Routes {
-    routes: RwLock<HashMap<ChannelId, Arc<Route>>>,
+    routes: RwLock<FxHashMap<ChannelId, Arc<Route>>>,
     next: AtomicU64,
     meters: Arc<Meters>,
     behind: Behind,
@@ -146,7 +148,7 @@ pub struct Routes {
 /// The routes whose clients keep where they are.
 #[derive(Debug, Default)]
 struct Streams {
-    open: HashSet<ChannelId>,
+    open: FxHashSet<ChannelId>,
     /// When the last one of those that are gone has left.
     left_at: Option<Instant>,
 }
@@ -219,20 +221,22 @@ impl ChangeSink for Routes {
         self.meters.db_events().add(ids as u64);
         self.meters.counters().payload(MessageType::PostgresChanges, delivery.data.len());
         let routes = self.routes.read();
-        let mut groups: HashMap<FrameKey<'_>, Vec<&Arc<Route>>> = HashMap::new();
+        let mut groups = Groups::default();
         for recipient in &delivery.recipients {
             let Some(route) = routes.get(&recipient.channel) else { continue };
             if !route.has(delivery.position) {
-                groups.entry(FrameKey::of(route, recipient)).or_default().push(route);
+                groups.add(route, recipient);
             }
         }
         // Frames are made one after the other. Only their receivers hold them, so they are freed when the receivers
         // are closed.
-        for (key, routes) in groups {
-            let frame = key.frame(delivery.action, &delivery.data, delivery.position);
+        let mut packing = RowPacking::default();
+        for (key, routes) in groups.all {
+            let mut frame = RowFrame::new(key.frame(delivery.action, &delivery.data, delivery.position));
             for route in routes {
+                let frame = frame.of(&route.outbox, &delivery.data, &mut packing);
                 // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
-                if route.push(frame.clone()) == Ok(true) {
+                if route.push(frame) == Ok(true) {
                     self.behind.add(&route.outbox, &route.patience);
                 }
             }
@@ -245,18 +249,20 @@ impl ChangeSink for Routes {
             self.meters.db_events().add((ids * rows.len()) as u64);
         }
         let routes = self.routes.read();
-        let mut groups: HashMap<FrameKey<'_>, Vec<&Arc<Route>>> = HashMap::new();
+        let mut groups = Groups::default();
         for recipient in to {
             let Some(route) = routes.get(&recipient.channel) else { continue };
-            groups.entry(FrameKey::of(route, recipient)).or_default().push(route);
+            groups.add(route, recipient);
         }
         for (action, data) in rows {
             self.meters.counters().payload(MessageType::PostgresChanges, data.len());
-            for (key, routes) in &groups {
-                let frame = key.frame(*action, data, None);
+            let mut packing = RowPacking::default();
+            for (key, routes) in &groups.all {
+                let mut frame = RowFrame::new(key.frame(*action, data, None));
                 for route in routes {
+                    let frame = frame.of(&route.outbox, data, &mut packing);
                     // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
-                    if route.push(frame.clone()) == Ok(true) && !first {
+                    if route.push(frame) == Ok(true) && !first {
                         self.behind.add(&route.outbox, &route.patience);
                     }
                 }
@@ -328,12 +334,42 @@ impl ChangeSink for Routes {
 }
 
 /// What makes two change frames equal, beside the change itself.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct FrameKey<'a> {
     vsn: Vsn,
     legacy: bool,
     topic: &'a str,
     ids: &'a [u32],
+}
+
+/// Receivers by the frame that they get.
+#[derive(Default)]
+struct Groups<'a> {
+    all: Vec<(FrameKey<'a>, Vec<&'a Arc<Route>>)>,
+    /// Where each of them is, once there are two. Clients choose topics, so their hashes are keyed.
+    places: HashMap<FrameKey<'a>, usize>,
+}
+
+impl<'a> Groups<'a> {
+    fn add(&mut self, route: &'a Arc<Route>, recipient: &'a Recipient) {
+        let key = FrameKey::of(route, recipient);
+        // Mostly all get the same as the one before.
+        if let Some((_, routes)) = self.all.last_mut().filter(|(last, _)| *last == key) {
+            return routes.push(route);
+        }
+        if let ([(only, _)], true) = (&*self.all, self.places.is_empty()) {
+            self.places.insert(*only, 0);
+        }
+        match self.places.get(&key).and_then(|place| self.all.get_mut(*place)) {
+            Some((_, routes)) => routes.push(route),
+            None => {
+                if !self.all.is_empty() {
+                    self.places.insert(key, self.all.len());
+                }
+                self.all.push((key, vec![route]));
+            }
+        }
+    }
 }
 
 impl<'a> FrameKey<'a> {

@@ -37,7 +37,8 @@ impl Limited {
         *count += 1;
         if logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             let code = ErrorCode::UnableToBroadcastChanges.as_str();
-            tracing::warn!(tenant, code, dropped = *count, "{code}: too_many_requests");
+            let reason = "above max_events_per_second of the tenant";
+            tracing::warn!(tenant, code, dropped = *count, reason, "{code}: too_many_requests");
             (*count, *logged) = (0, Some(Instant::now()));
         }
     }

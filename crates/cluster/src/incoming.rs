@@ -140,7 +140,12 @@ impl Incoming {
         }
         if self.take_owed_of(&mut copies) {
             // Before what follows the gap is heard: members that hear that have been told.
-            tracing::warn!(tenant = &*self.scope.tenant, "messages from other nodes may have been missed");
+            let (tenant, code) = (&*self.scope.tenant, ErrorCode::RealtimeNodeDisconnected.as_str());
+            tracing::warn!(
+                tenant,
+                code,
+                "messages from other nodes may have been missed; the channels are told"
+            );
             tell_gap(hub, |room| {
                 room.tenant == self.scope.tenant && Part::of(&room.topic) == self.scope.part
             });

@@ -42,7 +42,7 @@ codes! {
     ChannelRateLimitReached: Warning, "A socket tried to join more channels than its tenant allows", "Have clients leave channels, or raise `max_channels_per_client`";
     ChannelShutdown: Warning, "A channel was closed by the server; the text is what its client was told", "Read the text";
     CheckOidsError: Warning, "The catalog of a tenant's database could not be read; the server retries", "Check that the database answers";
-    ClientJoinRateLimitReached: Warning, "Joins came faster than the tenant allows; the socket was closed", "Look for clients that join in a loop, or raise `max_joins_per_second`";
+    ClientJoinRateLimitReached: Warning, "Joins came faster than the tenant allows, and the socket was closed; or faster than one socket may, and the join was refused", "Look for clients that join in a loop, or raise `max_joins_per_second`";
     ClientPresenceRateLimitReached: Notice, "Told to one channel only: its client made more presence calls than a window allows; the last one takes effect when the next window begins", "Call `track` less often, or raise `CLIENT_PRESENCE_MAX_CALLS`";
     ClusterNodeIdTaken: Error, "Two nodes drew the same number and exchange nothing", "Restart one of them";
     ClusterVersionMismatch: Error, "A node speaks another version of the protocol between nodes; nothing is exchanged with it", "Bring all nodes to the same release";
@@ -55,7 +55,7 @@ codes! {
     EncryptionReconcileFailed: Error, "A secret in the metadata database could not be moved to AES-256-GCM", "Read the error; the old form stays in use";
     ErrorConnectingToWebsocket: Warning, "A handshake failed for a reason without a code of its own", "Read the text";
     ErrorExecutingTransaction: Error, "A transaction in the metadata database failed", "Read the error";
-    FilterTooSlow: Notice, "The filter of a subscription takes the database longer than 50 ms for a row; its channel is told that changes are withheld", "Look at the filters that clients use: plain comparisons and short patterns need no question to the database";
+    FilterTooSlow: Warning, "The filter of a subscription takes the database longer than 50 ms for a row; its channel is told that changes are withheld", "Look at the filters that clients use: plain comparisons and short patterns need no question to the database";
     HttpClientError: Warning, "A request was refused because of its form: status 400, 404, 405, 406, 408, 413, 415 or 431", CLIENT;
     HttpServerError: Error, "A request was answered with status 500 or above", "Read the lines with the same `request_id`";
     IncreaseConnectionPool: Error, "Questions to policies found no free connection in time", "Raise the tenant's `db_pool`, or make policies cheaper";

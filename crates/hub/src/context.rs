@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{bus::Bus, history::Histories, key::MemberId, presence::Origin};
+use tokio::sync::Semaphore;
+
+use crate::{bus::Bus, history::Histories, key::MemberId, packing, presence::Origin};
 
 /// What all rooms of a node share. The hub owns it; each room has a handle.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Context {
     bus: OnceLock<Arc<dyn Bus>>,
     /// What was said in the rooms of tenants that want it kept.
     pub(crate) histories: Arc<Histories>,
+    /// Turns to compress large messages.
+    pub(crate) packers: Semaphore,
 }
 
 impl Context {
@@ -34,6 +38,7 @@ impl Context {
             next_ref: AtomicU64::new(0),
             bus: OnceLock::new(),
             histories: Arc::default(),
+            packers: packing::turns(),
         })
     }
 

@@ -17,8 +17,10 @@ use tokio::{
 use crate::{
     cell::RoomCell,
     diff_gate::DiffGate,
+    form::{Form, PACKED},
     key::Kind,
     message::{ALL, Message, SERIALIZERS},
+    packing::Packing,
     room::Room,
     signal::Signal,
     slot::Slot,
@@ -49,14 +51,17 @@ impl Drop for FanOut {
     fn drop(&mut self) {
         let Some(cell) = self.0.take() else { return };
         let mut passes = 0;
-        while let Some(mut pass) = Pass::begin(&cell) {
+        while let Some(mut batch) = Batch::take(&cell) {
             passes += 1;
-            if (pass.members > INLINE || passes > INLINE_PASSES)
+            let is_much = batch.members > INLINE || batch.packing.is_much(&batch.messages);
+            if (is_much || passes > INLINE_PASSES)
                 && let Ok(runtime) = Handle::try_current()
             {
-                runtime.spawn(serve(cell, pass));
+                runtime.spawn(serve(cell, batch));
                 return;
             }
+            batch.packing.pack(&mut batch.messages);
+            let mut pass = Pass::begin(&cell, batch);
             while pass.slice(&cell) {}
         }
     }
@@ -69,17 +74,19 @@ impl RoomCell {
     }
 }
 
-/// Serves a large room until nothing waits any more.
-async fn serve(cell: Arc<RoomCell>, mut pass: Pass) {
+/// Serves a large room, or one with much to compress, until nothing waits any more.
+async fn serve(cell: Arc<RoomCell>, mut batch: Batch) {
     loop {
+        batch.packing.pack_in_turns(&mut batch.messages, &cell.context.packers).await;
+        let mut pass = Pass::begin(&cell, batch);
         while pass.slice(&cell) {
             task::yield_now().await;
         }
         drop(pass);
         // Publishers that wait for a turn get it before we look at what has gathered.
         task::yield_now().await;
-        match Pass::begin(&cell) {
-            Some(next) => pass = next,
+        match Batch::take(&cell) {
+            Some(next) => batch = next,
             None => return,
         }
     }
@@ -100,13 +107,37 @@ fn announce_at(cell: &Arc<RoomCell>, at: Instant) {
     });
 }
 
+/// What waited in a room, for one pass over its members.
+struct Batch {
+    messages: Vec<Message>,
+    members: usize,
+    /// Who takes compressed messages.
+    packing: Packing,
+}
+
+impl Batch {
+    /// Takes what waits. `None`: nothing does, and the next to publish has to fan out.
+    fn take(cell: &Arc<RoomCell>) -> Option<Self> {
+        let mut room = cell.room.lock();
+        if room.has_news()
+            && let Some(at) = room.announce(Instant::now(), cell.context.presence_interval, &cell.key.topic)
+        {
+            announce_at(cell, at);
+        }
+        let messages = room.take_batch()?;
+        let (members, packing) = (room.len(), room.packing);
+        drop(room);
+        cell.taken.notify_waiters();
+        Some(Self { messages, members, packing })
+    }
+}
+
 /// One pass over the members.
 struct Pass {
     batch: Vec<Message>,
     lists: Lists,
     /// The next slot to serve.
     at: usize,
-    members: usize,
     /// Whether channels that get a broadcast have to stop.
     stop: bool,
     sent: Sent,
@@ -127,21 +158,11 @@ impl Sent {
 }
 
 impl Pass {
-    /// Takes what waits. `None`: nothing does, and the next to publish has to fan out.
-    fn begin(cell: &Arc<RoomCell>) -> Option<Self> {
-        let mut room = cell.room.lock();
-        if room.has_news()
-            && let Some(at) = room.announce(Instant::now(), cell.context.presence_interval, &cell.key.topic)
-        {
-            announce_at(cell, at);
-        }
-        let batch = room.take_batch()?;
-        let members = room.len();
-        drop(room);
-        cell.taken.notify_waiters();
+    /// Begins with the first member.
+    fn begin(cell: &RoomCell, batch: Batch) -> Self {
         let stop = cell.meter.is_exceeded();
         let lists = Lists::of(&batch);
-        Some(Self { batch, lists, at: 0, members, stop, sent: Sent::default() })
+        Self { batch: batch.messages, lists, at: 0, stop, sent: Sent::default() }
     }
 
     /// Serves the next members. False when all were served.
@@ -180,6 +201,8 @@ impl Pass {
 /// allocates nothing.
 struct Lists {
     frames: [List<Bytes>; SERIALIZERS],
+    /// Those for members that take compressed messages; empty where there are none.
+    packed: [List<Bytes>; PACKED],
     /// Whether there are diffs of presence.
     diffs: bool,
 }
@@ -215,18 +238,30 @@ impl<F: Borrow<Bytes>> List<F> {
 }
 
 impl Lists {
-    fn of(batch: &[Message]) -> Self {
-        let diffs = batch.iter().any(|message| message.kind.is_presence());
-        let list = |vsn: Vsn| {
+    fn of(batch: &Batch) -> Self {
+        let diffs = batch.messages.iter().any(|message| message.kind.is_presence());
+        let list = |vsn: Vsn, form: Option<Form>| {
             let mut list = List::default();
-            for message in batch {
-                if let Some(frame) = message.frame(vsn) {
+            for message in &batch.messages {
+                if let Some(frame) = message.frame_as(vsn, form) {
                     list.push(message.kind, frame.clone());
                 }
             }
             list
         };
-        Self { frames: ALL.map(list), diffs }
+        let packed = |form: Form| match batch.packing.uses(form) {
+            true => list(form.vsn(), Some(form)),
+            false => List::default(),
+        };
+        Self { frames: ALL.map(|vsn| list(vsn, None)), packed: Form::ALL.map(packed), diffs }
+    }
+
+    /// The list for members like this one.
+    fn of_slot(&self, slot: &Slot) -> Option<&List<Bytes>> {
+        match slot.form {
+            Some(form) => self.packed.get(form.index()),
+            None => self.frames.get(slot.vsn as usize),
+        }
     }
 
     /// Sends a member what is meant for it.
@@ -237,9 +272,9 @@ impl Lists {
         let shut = self.diffs && slot.diffs.as_deref().is_some_and(DiffGate::is_shut);
         let all = !shut
             && slot.is_plain()
-            && batch.iter().all(|message| slot.is_recent(message) && message.except != Some(slot.id));
+            && batch.iter().all(|message| slot.is_recent(message) && !message.is_of(slot.id));
         if all {
-            return self.frames.get(slot.vsn as usize).map_or(Sent::default(), |list| list.send(slot));
+            return self.of_slot(slot).map_or(Sent::default(), |list| list.send(slot));
         }
         send_chosen(batch, slot)
     }
@@ -251,7 +286,7 @@ fn send_chosen(batch: &[Message], slot: &Slot) -> Sent {
     let mut list = List::default();
     let mut kept = Sent::default();
     for message in batch.iter().filter(|message| slot.wants(message)) {
-        let Some(frame) = message.frame(slot.vsn) else { continue };
+        let Some(frame) = slot.frame(message) else { continue };
         let gate = slot.diffs.as_deref().filter(|_| message.kind.is_presence());
         if gate.is_some_and(|gate| gate.keep(slot.id, frame, &slot.outbox)) {
             kept.diffs += 1;

@@ -10,10 +10,11 @@ use crate::{
     cell::RoomCell,
     delivery::Delivery,
     fan_out::FanOut,
+    form::Form,
     history::Words,
     hub::Hub,
     key::{Kind, MemberId, MessageId, RoomKey, Sight},
-    message::{Encoded, Frames, Users},
+    message::{Encoded, Frames, Sender, Users},
     meter::Meter,
     outbox::Outbox,
     presence::Origin,
@@ -127,7 +128,9 @@ impl Membership {
             if room.len() < 2 {
                 return Delivery::default();
             }
-            room.enqueue(Kind::Broadcast, Some(self.id), words.id(), encoded.frames);
+            let form = own.as_ref().and_then(|own| Form::of(own.vsn, &own.outbox));
+            let sender = Sender { id: self.id, form };
+            room.enqueue(Kind::Broadcast, Some(sender), words.id(), encoded.frames);
             return self.cell.delivery(&mut room);
         }
     }
@@ -256,7 +259,7 @@ struct Own {
 }
 
 impl Own {
-    /// Queues the sender's copy. False if it gets none.
+    /// Queues the sender's copy, which is not compressed: it does not wait for the room. False if it gets none.
     fn send(&self, frames: &Frames) -> bool {
         let frame = frames.get(self.vsn as usize).and_then(Option::as_ref).filter(|_| self.copy);
         frame.is_some_and(|frame| self.outbox.queue(frame.clone()).is_ok())

@@ -1,9 +1,13 @@
-//! A message on its way to the members of a room: one finished frame per serializer.
+//! A message on its way to the members of a room: one finished frame per serializer, and a compressed one where members
+//! take that.
 
 use bytes::Bytes;
 use realtime_protocol::Vsn;
 
-use crate::key::{Kind, MemberId, MessageId};
+use crate::{
+    form::{Form, PACKED},
+    key::{Kind, MemberId, MessageId},
+};
 
 /// All serializers, in the order of their numbers.
 pub(crate) const ALL: [Vsn; 4] = [Vsn::V1, Vsn::V2, Vsn::V2Text, Vsn::Events];
@@ -57,14 +61,36 @@ pub(crate) struct Message {
     pub(crate) number: u64,
     pub(crate) kind: Kind,
     /// The member that does not get it.
-    pub(crate) except: Option<MemberId>,
+    pub(crate) except: Option<Sender>,
     /// The row, of a message that is stored in the database.
     pub(crate) id: Option<MessageId>,
     pub(crate) frames: Frames,
+    /// Frames that were compressed, by form.
+    pub(crate) packed: [Option<Bytes>; PACKED],
+}
+
+/// The member that sent a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sender {
+    pub(crate) id: MemberId,
+    /// The form of compressed messages that it takes.
+    pub(crate) form: Option<Form>,
 }
 
 impl Message {
+    /// The plain frame for a serializer.
     pub(crate) fn frame(&self, vsn: Vsn) -> Option<&Bytes> {
         self.frames.get(vsn as usize)?.as_ref()
+    }
+
+    /// The frame for a member: compressed if it takes that, and there is such a frame.
+    pub(crate) fn frame_as(&self, vsn: Vsn, form: Option<Form>) -> Option<&Bytes> {
+        let packed = form.and_then(|form| self.packed.get(form.index())?.as_ref());
+        packed.or_else(|| self.frame(vsn))
+    }
+
+    /// Whether a member has sent it.
+    pub(crate) fn is_of(&self, member: MemberId) -> bool {
+        self.except.is_some_and(|sender| sender.id == member)
     }
 }

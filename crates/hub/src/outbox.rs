@@ -4,7 +4,10 @@ use std::{
     borrow::Borrow,
     collections::VecDeque,
     io,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -37,6 +40,8 @@ pub struct Outbox {
     queue: Mutex<Queue>,
     wake: Notify,
     limit: usize,
+    /// The client takes compressed messages: frames of so many bytes or more are compressed for it.
+    packs_from: AtomicUsize,
     /// What the node holds for all its clients, if it counts.
     memory: Option<Arc<Memory>>,
     /// Itself, for the node's list of sockets that hold much.
@@ -47,7 +52,7 @@ impl Outbox {
     /// An empty outbox that accepts up to `limit` bytes of queued frames, for a task that takes them.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { queue: Mutex::default(), wake: Notify::new(), limit, memory: None, me: Weak::new() }
+        Self::with(Queue::default(), limit, None, Weak::new())
     }
 
     /// An empty outbox that is counted by the node; with a sink, or for a task that takes frames.
@@ -56,8 +61,25 @@ impl Outbox {
         Arc::new_cyclic(|me| {
             let queue = Queue { sink, ..Queue::default() };
             let memory = Some(Arc::clone(memory));
-            Self { queue: Mutex::new(queue), wake: Notify::new(), limit, memory, me: Weak::clone(me) }
+            Self::with(queue, limit, memory, Weak::clone(me))
         })
+    }
+
+    fn with(queue: Queue, limit: usize, memory: Option<Arc<Memory>>, me: Weak<Self>) -> Self {
+        let packs_from = AtomicUsize::new(usize::MAX);
+        Self { queue: Mutex::new(queue), wake: Notify::new(), limit, packs_from, memory, me }
+    }
+
+    /// The client takes compressed messages: frames of `bytes` or more, which it shares with others, come compressed if that
+    /// makes them smaller. To be said before it joins anything.
+    pub fn pack_from(&self, bytes: usize) {
+        self.packs_from.store(bytes, Ordering::Relaxed);
+    }
+
+    /// From how many bytes on frames are compressed for the client; [`usize::MAX`] if it takes no compressed ones.
+    #[must_use]
+    pub fn packs_from(&self) -> usize {
+        self.packs_from.load(Ordering::Relaxed)
     }
 
     /// Tells the node what has changed. Returns whether [`relieve`](Self::relieve) should be called, without the lock.

@@ -25,12 +25,29 @@ pub const BULK: usize = 64 * 1024;
 /// Why an outbox takes no more frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
-    /// The socket reads slower than its rooms talk: the byte limit was hit.
+    /// The socket reads slower than its rooms talk: too many bytes or frames wait for it.
     #[error("Outbox is full")]
     SlowConsumer,
+    /// The node held too much for all clients, and this socket most of it ([`Memory`](crate::Memory)).
+    #[error("The node has no memory for it")]
+    NoMemory,
     /// Writing failed, or the socket is ending.
     #[error("Connection is gone")]
     Gone,
+}
+
+impl Closed {
+    /// For a line of the log: which limit was reached.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => {
+                "it reads more slowly than its channels send: 10 MB or 65536 frames wait for it"
+            }
+            Self::NoMemory => "MAX_CLIENT_MEMORY_MB is reached, and it held most",
+            Self::Gone => "the connection is gone",
+        }
+    }
 }
 
 /// What became of a [`flush`](crate::Outbox::flush).
@@ -127,7 +144,12 @@ impl Queue {
 
     /// Takes nothing more. Frames that were not begun are dropped at once: the socket's task may be long in coming.
     pub(crate) fn too_slow(&mut self) {
-        self.closed.get_or_insert(Closed::SlowConsumer);
+        self.close(Closed::SlowConsumer);
+    }
+
+    /// Takes nothing more, for a reason. Frames that were not begun are dropped.
+    fn close(&mut self, why: Closed) {
+        self.closed.get_or_insert(why);
         self.drop_rest();
         self.frames.shrink_to_fit();
     }
@@ -156,7 +178,7 @@ impl Queue {
             self.frames = VecDeque::new();
             self.bytes = 0;
         } else {
-            self.too_slow();
+            self.close(Closed::NoMemory);
         }
         self.given_up = true;
     }

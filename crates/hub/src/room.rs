@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use crate::{
     key::{Kind, MemberId, MessageId},
-    message::{Frames, Message, Users, encode_for},
+    message::{Frames, Message, Sender, Users, encode_for},
+    packing::Packing,
     presence::{Entry, Origin, Presence},
     slot::{Member, Slot},
 };
@@ -30,6 +31,8 @@ pub(crate) struct Room {
     free: Vec<u32>,
     /// How many members use each serializer.
     pub(crate) users: Users,
+    /// Who of them takes compressed messages.
+    pub(crate) packing: Packing,
     /// Messages for the next pass over the members.
     batch: Vec<Message>,
     batch_bytes: usize,
@@ -67,7 +70,9 @@ impl Room {
         if let Some(count) = self.users.get_mut(member.vsn as usize) {
             *count += 1;
         }
-        let slot = Some(Slot::new(id, member, self.next, mark));
+        let slot = Slot::new(id, member, self.next, mark);
+        self.packing.enter(&slot);
+        let slot = Some(slot);
         match self.free.pop() {
             Some(number) => {
                 if let Some(free) = self.slots.get_mut(number as usize) {
@@ -92,6 +97,7 @@ impl Room {
             if let Some(count) = self.users.get_mut(slot.vsn as usize) {
                 *count -= 1;
             }
+            self.packing.leave(&slot);
             slot.release();
             self.free.push(number);
         }
@@ -129,14 +135,14 @@ impl Room {
     pub(crate) fn enqueue(
         &mut self,
         kind: Kind,
-        except: Option<MemberId>,
+        except: Option<Sender>,
         id: Option<MessageId>,
         frames: Frames,
     ) {
         let number = self.next;
         self.next += 1;
         self.batch_bytes += frames.iter().flatten().map(Bytes::len).sum::<usize>();
-        self.batch.push(Message { number, kind, except, id, frames });
+        self.batch.push(Message { number, kind, except, id, frames, packed: Default::default() });
     }
 
     /// Whether more waits than should.

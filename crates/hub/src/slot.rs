@@ -7,6 +7,7 @@ use realtime_protocol::{Vsn, frame};
 
 use crate::{
     diff_gate::DiffGate,
+    form::Form,
     key::{Kind, MemberId, MessageId, Sight},
     message::Message,
     outbox::Outbox,
@@ -54,6 +55,8 @@ pub(crate) struct Slot {
     pub(crate) diffs_since: u64,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) vsn: Vsn,
+    /// The form of compressed messages that it takes.
+    pub(crate) form: Option<Form>,
     pub(crate) sight: Sight,
     pub(crate) diffs: Option<Arc<DiffGate>>,
     /// What the broadcasts begin with that it wants.
@@ -83,6 +86,7 @@ impl Slot {
             id,
             since: next,
             diffs_since: next,
+            form: Form::of(member.vsn, &member.outbox),
             outbox: member.outbox,
             vsn: member.vsn,
             sight: member.sight,
@@ -103,7 +107,7 @@ impl Slot {
     pub(crate) fn hold(&mut self, batch: &[Message]) -> bool {
         let Some(mut held) = self.held.take() else { return false };
         for message in batch.iter().filter(|message| !message.kind.is_presence() && self.wants(message)) {
-            let Some(frame) = message.frame(self.vsn) else { continue };
+            let Some(frame) = self.frame(message) else { continue };
             let full = held.bytes + frame.len() > MAX_HELD_BYTES || held.frames.len() >= MAX_HELD;
             held.overflown |= full || self.outbox.keep(frame.len()).is_none();
             if !held.overflown {
@@ -115,10 +119,15 @@ impl Slot {
         true
     }
 
+    /// What it gets of a message.
+    pub(crate) fn frame<'a>(&self, message: &'a Message) -> Option<&'a Bytes> {
+        message.frame_as(self.vsn, self.form)
+    }
+
     /// Whether a message is meant for it.
     pub(crate) fn wants(&self, message: &Message) -> bool {
         self.is_recent(message)
-            && message.except != Some(self.id)
+            && !message.is_of(self.id)
             && self.sight.sees(message.kind)
             && message.id.is_none_or(|id| !self.replayed.contains(&id))
             && self.wants_event(message)

@@ -215,6 +215,7 @@ impl<S: LogSink> Reader<S> {
                 Ok(End::TooFar) => {
                     tracing::error!(
                         code = "ReplicationSlotLagTooHigh",
+                        slot = &*self.config.database.slot_name,
                         "replication slot given up: too far behind"
                     );
                     self.anew = self.config.database.durable_slot;
@@ -260,6 +261,7 @@ impl<S: LogSink> Reader<S> {
             if database.max_lag_bytes > 0 && kept > database.max_lag_bytes {
                 tracing::error!(
                     code = "ReplicationSlotLagTooHigh",
+                    slot = &*database.slot_name,
                     kept,
                     "replication slot given up: too far behind"
                 );
@@ -288,7 +290,8 @@ impl<S: LogSink> Reader<S> {
             tracing::debug!(code = error.code(), %error, "cannot read the log; retrying");
             LOOK
         } else {
-            tracing::warn!(code = error.code(), %error, "cannot read the log; retrying");
+            let slot = &*self.config.database.slot_name;
+            tracing::warn!(code = error.code(), %error, slot, "cannot read the log; retrying");
             RETRY.1
         };
         let durable = self.config.database.durable_slot;
@@ -353,7 +356,8 @@ impl<S: LogSink> Reader<S> {
         if !resumed {
             if self.since.is_some_and(|since| since < start) {
                 let code = "ReplicationConnectionDown";
-                tracing::warn!(code, since = ?self.since, position = %start, "changes may have been missed");
+                let slot = &*database.slot_name;
+                tracing::warn!(code, slot, since = ?self.since, position = %start, "changes may have been missed");
             }
             self.seen = Seen::default();
             self.since = Some(start);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub(crate) use error::ReplicationError;
 pub(crate) use event::{Event, Raw, decoder};
+use futures_util::FutureExt as _;
 use pgwire_replication::{ReplicationClient, ReplicationConfig, ReplicationEvent};
 use realtime_pgoutput::{Lsn, message::UnixMicros};
 use secrecy::ExposeSecret as _;
@@ -78,8 +79,8 @@ pub(crate) struct Walsender {
     slot: Arc<str>,
     resumed: bool,
     start: Lsn,
-    /// When the server was last heard.
-    heard: time::Instant,
+    /// Since when nothing has come. `None`: something came when it was last looked for.
+    silent_since: Option<time::Instant>,
     silence_limit: time::Duration,
     /// How long it may say nothing before it streams.
     claim_limit: time::Duration,
@@ -146,7 +147,7 @@ impl Walsender {
             slot: name.into(),
             resumed: found.is_some(),
             start,
-            heard: time::Instant::now(),
+            silent_since: None,
             silence_limit,
             claim_limit,
         }))
@@ -157,7 +158,7 @@ impl Walsender {
         if let Link::Open(client) = &mut self.link {
             start(client).await?;
         }
-        self.heard = time::Instant::now();
+        self.silent_since = None;
         Ok(())
     }
 
@@ -219,19 +220,21 @@ impl Walsender {
             let started = task.await;
             self.link = Link::Failed;
             self.link = Link::Open(started.map_err(|_| ReplicationError::Ended)??);
-            self.heard = time::Instant::now();
+            self.silent_since = None;
         }
         let Link::Open(client) = &mut self.link else { return Err(ReplicationError::Ended) };
-        let event = client.recv();
-        let event = if self.silence_limit.is_zero() {
-            event.await
-        } else {
-            // An event that has arrived counts, even if we look late.
-            let limit = self.heard + self.silence_limit;
-            let silence = |_| ReplicationError::Silence(self.silence_limit);
-            time::timeout_at(limit, event).await.map_err(silence)?
+        // Mostly something is there, and no clock has to be looked at.
+        let event = match client.recv().now_or_never() {
+            Some(event) => event,
+            None if self.silence_limit.is_zero() => client.recv().await,
+            None => {
+                let since = *self.silent_since.get_or_insert_with(time::Instant::now);
+                let silence = |_| ReplicationError::Silence(self.silence_limit);
+                // An event that has arrived counts, even if we look late.
+                time::timeout_at(since + self.silence_limit, client.recv()).await.map_err(silence)?
+            }
         };
-        self.heard = time::Instant::now();
+        self.silent_since = None;
         event?.ok_or(ReplicationError::Ended)
     }
 

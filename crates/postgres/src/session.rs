@@ -98,7 +98,9 @@ impl Session {
                     return Err(ReplicationError::Shared(why));
                 }
                 tracing::warn!(
+                    code = "RpcError",
                     database = config.name,
+                    slot = config.slot_name,
                     reason = why,
                     "cannot follow the node that reads the database; reading it too"
                 );

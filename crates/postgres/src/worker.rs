@@ -283,11 +283,13 @@ impl Worker {
     /// more than most of them.
     async fn events(&mut self, first: Event) {
         let mut event = first;
-        let until = Instant::now() + AT_ONCE_FOR;
+        let mut now = Instant::now();
+        let until = now + AT_ONCE_FOR;
         for more in (0..AT_ONCE).rev() {
-            self.event(event).await;
+            self.event(event, now).await;
             self.state.relieve().await;
-            if Instant::now() >= until {
+            now = Instant::now();
+            if now >= until {
                 return;
             }
             let session = self.running.as_mut().filter(|_| more > 0).map(|running| &mut running.session);

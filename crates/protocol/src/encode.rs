@@ -265,13 +265,19 @@ pub fn postgres_changes(vsn: Vsn, topic: &str, ids: &[u32], data: &[u8]) -> Byte
                 if i > 0 {
                     out.push(b',');
                 }
-                out.extend_from_slice(id.to_string().as_bytes());
+                write_number(out, *id);
             }
             out.extend_from_slice(b"],\"data\":");
             out.extend_from_slice(data);
             out.push(b'}');
         },
     )
+}
+
+/// A number in decimal digits.
+fn write_number(out: &mut Vec<u8>, number: u32) {
+    // Writing to a vector cannot fail.
+    let _ = serde_json::to_writer(out, &number);
 }
 
 /// A row change for a channel that was joined without `config`: the event is the action (protocol 11.2).

@@ -7,6 +7,10 @@ use bytes::Bytes;
 
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
+
+/// The bit of the first byte that says that a message is compressed (RFC 7692 6).
+const RSV1: u8 = 0x40;
+
 /// The end of a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
@@ -78,6 +82,11 @@ impl Builder {
 
     pub(crate) fn binary(self) -> Bytes {
         self.finish(BINARY)
+    }
+
+    /// The frame of a compressed message: `first` is the first byte of the plain one.
+    pub(crate) fn packed(self, first: u8) -> Bytes {
+        self.finish(first | RSV1)
     }
 
     /// A chunk of an HTTP body.
@@ -168,6 +177,12 @@ pub fn payload(frame: &Bytes) -> Option<Bytes> {
         _ => 2,
     };
     (frame.len() >= header).then(|| frame.slice(header..))
+}
+
+/// The first byte and the content of a finished frame that may be compressed: a plain text or binary one.
+pub(crate) fn plain(frame: &Bytes) -> Option<(u8, Bytes)> {
+    let first = *frame.first()?;
+    Some((first, payload(frame)?)).filter(|_| matches!(first, TEXT | BINARY))
 }
 
 #[cfg(test)]

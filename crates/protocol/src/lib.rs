@@ -4,6 +4,7 @@
 //! Pure: bytes in, values out, and back; no I/O, no clock, no panic on any input.
 
 mod decode;
+pub mod deflate;
 pub mod encode;
 pub mod events;
 pub mod frame;

@@ -1,8 +1,9 @@
 //! A WebSocket server that sends every message back, through the listener, handshake, reader, socket task and outbox of
 //! the real one. `scripts/autobahn` tests it.
 //!
-//! `echo PORT TLS_PORT`: the second port is encrypted. Two things differ from the real server, which leaves them to the
-//! session: text that is not UTF-8 closes the socket with 1007, and messages may be larger, as the test suite sends them.
+//! `echo PORT TLS_PORT`: the second port is encrypted. Messages are compressed as rooms do it. Two things differ from the
+//! real server, which leaves them to the session: text that is not UTF-8 closes the socket with 1007, and messages may be
+//! larger, as the test suite sends them.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -21,15 +22,15 @@ use http::{StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use realtime_channels::driver::Ending;
-use realtime_hub::{Outbox, Sink};
-use realtime_protocol::{Opcode, frame};
+use realtime_hub::{BULK, Outbox, Sink};
+use realtime_protocol::{Opcode, deflate::Packer, frame};
 use realtime_server::{
     transport::{
         ConnectionPermit, TlsSocket, Transport,
         conversation::Conversation,
         listener,
         socket::{self, IDLE_LIMIT},
-        ws::{handshake, reader::Reader},
+        ws::{deflate::Agreed, handshake, reader::Reader},
     },
     turns::Turns,
 };
@@ -85,21 +86,23 @@ async fn upgrade(Extension(permit): Extension<ConnectionPermit>, mut request: Re
         Ok(accept) => accept,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
-    tokio::spawn(serve(hyper::upgrade::on(&mut request), permit));
+    let agreed = Agreed::with(request.headers());
+    tokio::spawn(serve(hyper::upgrade::on(&mut request), agreed, permit));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
         (header::SEC_WEBSOCKET_ACCEPT, Some(accept)),
+        (header::SEC_WEBSOCKET_EXTENSIONS, agreed.and_then(Agreed::answer)),
     ];
     let headers: http::HeaderMap =
         headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-async fn serve(upgrade: OnUpgrade, permit: ConnectionPermit) -> Result<()> {
+async fn serve(upgrade: OnUpgrade, agreed: Option<Agreed>, permit: ConnectionPermit) -> Result<()> {
     let upgraded = match upgrade.await?.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => {
-            echo(parts.io.into_inner(), &parts.read_buf, permit).await;
+            echo(parts.io.into_inner(), &parts.read_buf, agreed, permit).await;
             return Ok(());
         }
         Err(upgraded) => upgraded,
@@ -107,24 +110,34 @@ async fn serve(upgrade: OnUpgrade, permit: ConnectionPermit) -> Result<()> {
     let parts =
         upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok().context("a connection of no known kind")?;
     let (tcp, session) = parts.io.into_inner().into_inner();
-    echo(TlsSocket::new(tcp, session), &parts.read_buf, permit).await;
+    echo(TlsSocket::new(tcp, session), &parts.read_buf, agreed, permit).await;
     Ok(())
 }
 
-async fn echo<T: Transport>(stream: T, already_read: &[u8], permit: ConnectionPermit) {
+async fn echo<T: Transport>(
+    stream: T,
+    already_read: &[u8],
+    agreed: Option<Agreed>,
+    permit: ConnectionPermit,
+) {
     let stream = Arc::new(stream);
     let sink: Arc<dyn Sink> = Arc::<T>::clone(&stream);
-    let echo = Echo(Arc::new(Outbox::with_sink(MAX_QUEUED, sink)));
-    let reader = Reader::with_limit(already_read, MAX_MESSAGE);
+    let outbox = Arc::new(Outbox::with_sink(MAX_QUEUED, sink));
+    let echo = Echo { outbox, packs: agreed.is_some_and(Agreed::packs) };
+    let reader = Reader::with_limit(already_read, MAX_MESSAGE).inflating(agreed.is_some());
     socket::run(stream, reader, echo, Turns::new().line(), IDLE_LIMIT, permit).await;
 }
 
 /// Says what it hears.
-struct Echo(Arc<Outbox>);
+struct Echo {
+    outbox: Arc<Outbox>,
+    /// Whether messages are compressed.
+    packs: bool,
+}
 
 impl Conversation for Echo {
     fn outbox(&self) -> &Arc<Outbox> {
-        &self.0
+        &self.outbox
     }
 
     fn tenant(&self) -> &'static str {
@@ -149,8 +162,13 @@ impl Conversation for Echo {
             Opcode::Text => frame::text(&message),
             Opcode::Binary => frame::binary(&message),
         };
+        let packer = if self.packs { Packer::new(&frame) } else { None };
+        let packed = packer.and_then(|mut packer| {
+            while packer.step(BULK) {}
+            packer.finish()
+        });
         // A client that is too slow is closed by the outbox.
-        let _ = self.0.queue(frame);
+        let _ = self.outbox.queue(packed.unwrap_or(frame));
         Ok(())
     }
 

@@ -211,7 +211,9 @@ fn serve(args: &ServeArgs, env: &Env) -> Result<ExitCode, ConfigError> {
         );
     }
     if settings.well_known_secret {
-        tracing::warn!("API_JWT_SECRET is not set: tokens are signed with a secret that everybody knows");
+        tracing::warn!(
+            "API_JWT_SECRET is not set: tokens are signed with a secret that everybody knows; set it to one of at least 32 bytes"
+        );
     }
     Ok(block_on(run::serve(settings, args.until_stdin_ends)))
 }

@@ -37,7 +37,7 @@ pub async fn serve(settings: Settings, until_stdin_ends: bool) -> ExitCode {
     let server = match Server::bind(settings) {
         Ok(server) => server,
         Err(error) => {
-            tracing::error!(%error, port, "the server cannot start");
+            tracing::error!(%error, port, "the server cannot start; if the port is taken, set PORT to another one");
             return ExitCode::FAILURE;
         }
     };

@@ -16,7 +16,7 @@ use rustc_hash::FxHashSet;
 use super::party::PartyId;
 use crate::{
     Cell, Change,
-    policy::{Answer, Compiled, Need, Seen, Sight, Values},
+    policy::{Answer, CallKey, Compiled, Need, Seen, Sight, Values},
     truth::Truth,
 };
 
@@ -226,8 +226,13 @@ impl Judges {
     }
 
     /// The same call for another row.
-    pub(super) fn alike<'a>(&self, need: &CallNeed, row: &impl Fn(usize) -> Cell<'a>) -> Option<CallNeed> {
-        let alike = self.asker(need)?.alike(&need.need, row)?;
+    pub(super) fn alike<'a>(
+        &self,
+        need: &CallNeed,
+        row: &impl Fn(usize) -> Cell<'a>,
+        is_wanted: impl FnOnce(&CallKey) -> bool,
+    ) -> Option<CallNeed> {
+        let alike = self.asker(need)?.alike(&need.need, row, is_wanted)?;
         Some(CallNeed { role: need.role.clone(), judge: need.judge, need: alike })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use realtime_pgoutput::{Position, TypeRegistry};
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     attachment::{ChannelId, SubscriptionKey},
@@ -121,8 +122,8 @@ pub struct Delivery {
 pub struct Recipient {
     /// The channel.
     pub channel: ChannelId,
-    /// The ids of its subscriptions.
-    pub ids: Vec<u32>,
+    /// The ids of its subscriptions. Most channels have one or a few.
+    pub ids: SmallVec<[u32; 4]>,
 }
 
 impl Match {
@@ -295,7 +296,12 @@ impl Match {
         let data = payload::refused(&view.table, change.action, change.commit_time, why).into();
         let mut refused = self.refused.clone();
         refused.sort_unstable_by_key(|matched| matched.key);
-        Some(Delivery { action: change.action, data, recipients: recipients(&refused), position: None })
+        Some(Delivery {
+            action: change.action,
+            data,
+            recipients: recipients(refused.iter().map(named)),
+            position: None,
+        })
     }
 }
 
@@ -322,34 +328,93 @@ fn deliveries(
     types: &TypeRegistry,
 ) -> Vec<Delivery> {
     all.sort_unstable_by_key(|matched| matched.key);
-    let mut groups: Vec<((usize, OldImage), Vec<Matched>)> = Vec::new();
-    for matched in all {
-        let kind = (matched.shape, matched.old);
-        match groups.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, group)) => group.push(matched),
-            None => groups.push((kind, vec![matched])),
-        }
-    }
+    let groups = by_kind(all);
     let render = |((shape, old), group): ((usize, OldImage), Vec<Matched>)| {
         let shape = view.shapes.get(shape)?.as_ref()?;
         let data = payload::data(&view.table, &view.mapping, shape, change, old, types);
-        let recipients = recipients(&group);
+        let recipients = recipients(group.iter().map(named));
         Some(Delivery { action: change.action, data: data.into(), recipients, position: None })
     };
     groups.into_iter().filter_map(render).collect()
 }
 
-/// Each channel once, with the ids of its subscriptions in their order.
-fn recipients(all: &[Matched]) -> Vec<Recipient> {
-    let mut recipients: Vec<Recipient> = Vec::with_capacity(all.len());
-    let mut places: FxHashMap<ChannelId, usize> =
-        FxHashMap::with_capacity_and_hasher(all.len(), rustc_hash::FxBuildHasher);
+/// What is rendered alike: columns and old image.
+type Kind = (usize, OldImage);
+
+/// Those who get the same, in the order of their first ones.
+fn by_kind(all: Vec<Matched>) -> Vec<(Kind, Vec<Matched>)> {
+    let kind = |matched: &Matched| (matched.shape, matched.old);
+    let Some(first) = all.first().map(kind) else { return Vec::new() };
+    // Mostly all get the same.
+    if all.iter().all(|matched| kind(matched) == first) {
+        return vec![(first, all)];
+    }
+    let mut groups: Vec<(Kind, Vec<Matched>)> = Vec::new();
     for matched in all {
-        let place = *places.entry(matched.channel).or_insert(recipients.len());
-        match recipients.get_mut(place) {
-            Some(recipient) => recipient.ids.push(matched.id),
-            None => recipients.push(Recipient { channel: matched.channel, ids: vec![matched.id] }),
+        let kind = kind(&matched);
+        match groups.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, group)) => group.push(matched),
+            None => groups.push((kind, vec![matched])),
+        }
+    }
+    groups
+}
+
+/// A subscription as its client knows it.
+fn named(matched: &Matched) -> (ChannelId, u32) {
+    (matched.channel, matched.id)
+}
+
+/// Each channel once, with the ids of its subscriptions in their order.
+fn recipients(all: impl ExactSizeIterator<Item = (ChannelId, u32)>) -> Vec<Recipient> {
+    let mut recipients: Vec<Recipient> = Vec::with_capacity(all.len());
+    let mut highest = None;
+    // Channels mostly come in the order of their numbers: only from the first that does not on are they looked for.
+    let mut places: FxHashMap<ChannelId, usize> = FxHashMap::default();
+    for (channel, id) in all {
+        if let Some(last) = recipients.last_mut().filter(|last| last.channel == channel) {
+            last.ids.push(id);
+            continue;
+        }
+        if highest > Some(channel) && places.is_empty() {
+            places = recipients.iter().map(|recipient| recipient.channel).zip(0..).collect();
+        }
+        match places.get(&channel).and_then(|place| recipients.get_mut(*place)) {
+            Some(recipient) => recipient.ids.push(id),
+            None => {
+                if !places.is_empty() {
+                    places.insert(channel, recipients.len());
+                }
+                recipients.push(Recipient { channel, ids: smallvec![id] });
+                highest = highest.max(Some(channel));
+            }
         }
     }
     recipients
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However channels and their subscriptions are mixed.
+        #[test]
+        fn each_channel_comes_once_with_all_its_ids(all in prop::collection::vec((0..6_u64, 0..9_u32), 0..20)) {
+            let mut expected: Vec<(u64, Vec<u32>)> = Vec::new();
+            for (channel, id) in all.iter().copied() {
+                match expected.iter_mut().find(|(known, _)| *known == channel) {
+                    Some((_, ids)) => ids.push(id),
+                    None => expected.push((channel, vec![id])),
+                }
+            }
+            let found: Vec<(u64, Vec<u32>)> = recipients(all.iter().map(|(channel, id)| (ChannelId(*channel), *id)))
+                .into_iter()
+                .map(|recipient| (recipient.channel.0, recipient.ids.to_vec()))
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
 }

@@ -321,7 +321,9 @@ impl FirstChannel {
         result: Result<(), SubscribeRefusal>,
         client: &Client,
     ) -> Result<(), End> {
-        let Watching::Rows { attempt, unanswered, retry_at, .. } = &mut self.watching else { return Ok(()) };
+        let Watching::Rows { spec, attempt, unanswered, retry_at, .. } = &mut self.watching else {
+            return Ok(());
+        };
         if *attempt != step {
             return Ok(());
         }
@@ -332,8 +334,9 @@ impl FirstChannel {
             // Old clients do not try again by themselves.
             Err(refused) if refused.is_transient() => *retry_at = Some(later()),
             Err(refused) => {
-                tracing::warn!(code = refused.code(), "subscription refused");
-                tracing::debug!(error = %refused, "subscription refused");
+                let (tenant, code, table) = (client.tenant(), refused.code(), spec.place());
+                let (role, reason) = (self.token.as_ref().map(|token| &*token.role), refused.reason());
+                tracing::warn!(tenant, code, table, role, reason, "subscription refused");
                 let refused = |msg_ref| {
                     let reason = refusal(&self.topic, refused.code()).to_string();
                     End::Refused { msg_ref, reason }

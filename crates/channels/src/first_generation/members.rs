@@ -5,13 +5,16 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use realtime_legacy::{Change, TopicIndex};
 use realtime_protocol::{Vsn, encode};
 
-use crate::{patience::Behind, routes::Route};
+use crate::{
+    packing::{RowFrame, RowPacking},
+    patience::Behind,
+    routes::Route,
+};
 
 /// What the stream engine has done since the start.
 #[derive(Debug, Default)]
@@ -72,19 +75,22 @@ impl Members {
         }
         let event = change.event().as_str();
         let mut queued = 0;
+        let mut packing = RowPacking::default();
         change.publish(&topics, |payload, topic, members| {
-            let frame = |vsn, event| encode::legacy_change(vsn, topic, event, payload);
+            let frame = |vsn, event| RowFrame::new(encode::legacy_change(vsn, topic, event, payload));
             let mut frames = Frames::default();
             for route in members.values() {
                 let (star, own) = frames.of(route.vsn);
                 if route.star.load(Ordering::Relaxed) {
                     let star = star.get_or_insert_with(|| frame(route.vsn, "*"));
+                    let star = star.of(&route.outbox, payload, &mut packing);
                     // A closed outbox belongs to a socket that is ending. It leaves by itself.
-                    let _ = route.outbox.push(star.clone());
+                    let _ = route.outbox.push(star);
                     queued += 1;
                 }
                 let own = own.get_or_insert_with(|| frame(route.vsn, event));
-                if route.outbox.push_gauged(own.clone()) == Ok(true) {
+                let own = own.of(&route.outbox, payload, &mut packing);
+                if route.outbox.push_gauged(own) == Ok(true) {
                     self.behind.add(&route.outbox, &route.patience);
                 }
                 queued += 1;
@@ -97,10 +103,10 @@ impl Members {
 /// The frames of one change and one topic, by serializer: with the event `*` and with the change's own event. Made on
 /// first use.
 #[derive(Default)]
-struct Frames([(Option<Bytes>, Option<Bytes>); 4]);
+struct Frames([(Option<RowFrame>, Option<RowFrame>); 4]);
 
 impl Frames {
-    fn of(&mut self, vsn: Vsn) -> &mut (Option<Bytes>, Option<Bytes>) {
+    fn of(&mut self, vsn: Vsn) -> &mut (Option<RowFrame>, Option<RowFrame>) {
         let [v1, v2, v2_text, events] = &mut self.0;
         match vsn {
             Vsn::V1 => v1,

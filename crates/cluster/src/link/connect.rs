@@ -165,7 +165,9 @@ fn happened(link: &Link, event: &Event) {
             }
         }
         Event::SlowConsumer(_) => {
-            tracing::warn!(node, "messages from other nodes came faster than this node could take them");
+            let code = ErrorCode::RpcError.as_str();
+            let reason = "messages from other nodes came faster than this node took them";
+            tracing::warn!(node, code, reason, "some messages were dropped; the channels are told");
         }
         // For example: this node may not listen or publish on a subject.
         Event::ServerError(error) => {

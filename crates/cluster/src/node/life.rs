@@ -260,7 +260,12 @@ impl Node {
         for incoming in interests {
             if incoming.take_owed() {
                 let tenant = &*incoming.scope.tenant;
-                tracing::warn!(tenant, "messages from other nodes may have been missed");
+                let code = ErrorCode::RealtimeNodeDisconnected.as_str();
+                tracing::warn!(
+                    tenant,
+                    code,
+                    "messages from other nodes may have been missed; the channels are told"
+                );
                 gaps.insert(&incoming.scope);
             }
         }

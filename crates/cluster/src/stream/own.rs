@@ -186,7 +186,9 @@ impl Owned {
                 for follower in behind {
                     tracing::warn!(
                         tenant = &*self.shared.tenant,
-                        "dropped follower: too far behind the database"
+                        reason =
+                            "it takes rows more slowly than the database writes them, or cannot be reached",
+                        "dropped a node that follows the reading of the database; its channels are told of the gap"
                     );
                     self.shared.state.lock().followers.remove(&follower);
                 }

@@ -31,7 +31,7 @@ fn the_socket_that_holds_most_goes_first() {
     large.push(frame_of(13 * MB)).unwrap();
     middle.push(frame_of(11 * MB)).unwrap();
     small.push(frame_of(7 * MB)).unwrap();
-    assert_eq!(large.push(Bytes::new()), Err(Closed::SlowConsumer));
+    assert_eq!(large.push(Bytes::new()), Err(Closed::NoMemory));
     assert_eq!((taken(&small), taken(&middle)), ((2, None), (1, None)));
     assert!(memory.used() < memory.limit() - 10 * MB, "what is closed is given back at once");
 }
@@ -59,7 +59,7 @@ fn what_clients_send_counts_too() {
     other.hold(9 * MB);
     other.release(8 * MB);
     other.hold(10 * MB);
-    assert_eq!(sender.push(Bytes::new()), Err(Closed::SlowConsumer));
+    assert_eq!(sender.push(Bytes::new()), Err(Closed::NoMemory));
     other.hold(10 * MB);
     assert_eq!((taken(&quiet), taken(&other)), ((1, None), (0, None)), "what is given up counts no more");
     drop((sender, other));

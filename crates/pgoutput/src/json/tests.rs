@@ -161,6 +161,14 @@ fn a_circle_of_types_ends() {
 }
 
 proptest! {
+    /// The short way for plain texts writes what the long one does.
+    #[test]
+    fn strings_are_as_serde_writes_them(text in prop_oneof![any::<Vec<u8>>(), "[ -~\\x7f\\t\"ä]{0,40}".prop_map(String::into_bytes)]) {
+        let mut out = Vec::new();
+        write_json_string(&mut out, &text);
+        prop_assert_eq!(out, serde_json::to_vec(&*String::from_utf8_lossy(&text)).unwrap());
+    }
+
     #[test]
     fn always_one_json_value(
         oid in prop::sample::select(vec![oid::INT4, oid::NUMERIC, oid::BOOL, oid::BYTEA, oid::TIMESTAMP, oid::TIMESTAMPTZ,

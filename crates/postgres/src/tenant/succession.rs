@@ -103,7 +103,8 @@ impl TenantDatabase {
             }
             if Instant::now() >= by {
                 let (slots, code) = (busy.join(", "), "DropReplicationSlotFailed");
-                tracing::warn!(code, slots, "slots in use were not dropped");
+                let tenant = &*self.inner.config.tenant;
+                tracing::warn!(tenant, code, slots, "slots in use were not dropped");
                 return Ok(dropped);
             }
             time::sleep(SLOTS_LOOK).await;

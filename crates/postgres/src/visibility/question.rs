@@ -38,6 +38,8 @@ pub(super) fn question(table: &Table, columns: &[PolicyColumn], condition: &Cond
     };
     let whole = matches!(condition, Condition::Holds { whole_row: true, .. });
     let declared = if whole { declare_whole(table) } else { declarations(columns) };
+    // Variables of ours are found by the table's name too: see `declare_whole`.
+    let label = if whole { format!("<<{}>>\n", quoted(&table.name)) } else { String::new() };
     let prepared = prepare_images(&match condition {
         Condition::Open => String::new(),
         Condition::Holds { .. } if whole => build_whole(table),
@@ -47,7 +49,7 @@ pub(super) fn question(table: &Table, columns: &[PolicyColumn], condition: &Cond
     let body = format!(
         "
 #variable_conflict use_column
-declare
+{label}declare
     job pg_catalog.jsonb := pg_catalog.current_setting('realtime.check')::pg_catalog.jsonb;
     images pg_catalog.jsonb := job operator(pg_catalog.->) 'images';
     parties pg_catalog.jsonb := job operator(pg_catalog.->) 'parties';
@@ -241,8 +243,15 @@ fn build(columns: &[PolicyColumn], names: &Names) -> String {
 /// The variable of the rows that are taken as a whole: by image.
 const RECORDS: &str = "records";
 
+/// A row of the table's type has no `tableoid`. Where the condition reads it, as `tableoid` or as `table.tableoid`, it
+/// finds a variable: the block is called as the table. Rows of a root stand in its partitions, so there it finds nothing.
 fn declare_whole(table: &Table) -> String {
-    format!("\n    {RECORDS} {}.{}[];", quoted(&table.schema), quoted(&table.name))
+    let (schema, name) = (quoted(&table.schema), quoted(&table.name));
+    let records = format!("\n    {RECORDS} {schema}.{name}[];");
+    if table.partitioned {
+        return records;
+    }
+    format!("{records}\n    tableoid constant pg_catalog.oid := {};", table.oid)
 }
 
 /// Brings the images into the type of the table.

@@ -67,7 +67,8 @@ impl Worker {
         }
     }
 
-    pub(super) async fn event(&mut self, event: Event) {
+    /// Takes an event that is there now.
+    pub(super) async fn event(&mut self, event: Event, now: Instant) {
         self.has_read = true;
         if let Some(running) = &mut self.running
             && let Some(publications) = running.session.take_others()
@@ -90,7 +91,7 @@ impl Worker {
         if let Some(running) = &self.running {
             running.lag.caught_up(false);
         }
-        self.state.record(&message, bytes);
+        self.state.record(&message, bytes, now);
         match message {
             Message::Begin { commit_time, final_lsn, xid } => {
                 if let Some(past) = &mut self.past {

@@ -66,7 +66,8 @@ impl Worker {
                 Err(ReplicationError::NothingPublished)
             }
             Err(error) => {
-                tracing::warn!(code = error.code(), %error, "cannot start a replication session");
+                let slot = &*self.config.slot_name;
+                tracing::warn!(code = error.code(), %error, slot, "cannot start a replication session; retrying");
                 self.stats.session_failures.add(1);
                 if error.is_slot_in_use() && self.backoff.failures() >= SLOT_ATTEMPTS {
                     self.end_other_reader().await;
@@ -165,10 +166,16 @@ impl Worker {
         match ended.await {
             Ok(0) => {}
             Ok(_) => {
-                tracing::warn!(code = "ReplicationSlotBeingUsed", "ended the connection that held the slot")
+                let slot = &*self.config.slot_name;
+                tracing::warn!(
+                    code = "ReplicationSlotBeingUsed",
+                    slot,
+                    "ended the connection that held the slot"
+                )
             }
             Err(error) => {
-                tracing::warn!(code = "PgStatActivityQueryFailed", %error, "cannot end the connection that holds the slot");
+                let slot = &*self.config.slot_name;
+                tracing::warn!(code = "PgStatActivityQueryFailed", %error, slot, "cannot end the connection that holds the slot");
             }
         }
     }
@@ -190,7 +197,8 @@ impl Worker {
             ReplicationError::Silence(_) => error.code(),
             _ => "ReplicationConnectionDown",
         };
-        tracing::warn!(code, %error, "replication session lost");
+        let slot = &*self.config.slot_name;
+        tracing::warn!(code, %error, slot, "replication session lost; retrying");
         self.contact.lost();
         self.stats.sessions_lost.add(1);
         self.contact.replicates(None);
@@ -217,7 +225,13 @@ impl Worker {
 
     /// The slot keeps more of the log than it may.
     pub(super) async fn too_far_behind(&mut self) {
-        tracing::error!(code = "ReplicationSlotLagTooHigh", "replication slot given up: too far behind");
+        let (slot, max_bytes) = (&*self.config.slot_name, self.config.max_lag_bytes);
+        tracing::error!(
+            code = "ReplicationSlotLagTooHigh",
+            slot,
+            max_bytes,
+            "replication slot given up: too far behind"
+        );
         self.stop_session().await;
         self.state.tell_all(&Notice::gap("ReplicationSlotLagTooHigh", TOO_FAR_BEHIND));
         self.gap_told = true;
@@ -243,6 +257,7 @@ impl Worker {
     pub(super) async fn unpublished(&mut self) {
         tracing::warn!(
             code = "RealtimeDisabledForConfiguration",
+            publication = &*self.config.publication,
             "replication session ended: the publication has no tables"
         );
         self.stop_session().await;

@@ -89,7 +89,10 @@ impl Late {
     pub(super) fn tell(&mut self) {
         self.due = None;
         self.told = true;
-        tracing::warn!(code = "ChangesDelayed", "row changes are delayed; the database does not answer");
+        tracing::warn!(
+            code = "ChangesDelayed",
+            "row changes of all tables are delayed: the database has not answered for 5 seconds"
+        );
         for channel in self.roster.channels() {
             self.sink.notice(channel, Notice::warning("ChangesDelayed", DELAYED));
         }

@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn check(payload: &[u8]) {
-    if let Ok((join, _)) = JoinPayload::parse(payload) {
+    if let Ok((join, _)) = JoinPayload::parse(payload, 100) {
         assert_eq!(join.postgres_changes.len(), join.postgres_changes_text.len());
     }
 }

@@ -1,5 +1,6 @@
-//! What a client sends after its handshake: a byte that says how the network cuts it, then the bytes. However they are cut,
-//! the messages are the same, and what ends the connection too.
+//! What a client sends after its handshake: a byte that says whether messages may be compressed and how the network cuts it,
+//! then the bytes. However they are cut, and whatever is inflated at once, the messages are the same, and what ends the
+//! connection too.
 #![no_main]
 
 #[allow(dead_code, reason = "the server's")]
@@ -12,11 +13,19 @@ use reader::{Event, Reader, Violation};
 /// Small, so that it is met.
 const MAX_MESSAGE: usize = 1000;
 
-fn all(pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<Event>, Option<Violation>) {
-    let mut reader = Reader::with_limit(&[], MAX_MESSAGE);
+/// The bit of the first byte that says that messages may be compressed.
+const COMPRESSED: u8 = 0x80;
+
+fn all(
+    pieces: &mut dyn Iterator<Item = &[u8]>,
+    compressed: bool,
+    allowed: usize,
+) -> (Vec<Event>, Option<Violation>) {
+    let mut reader = Reader::with_limit(&[], MAX_MESSAGE).inflating(compressed);
     let mut events = Vec::new();
     for piece in pieces {
         reader.space().extend_from_slice(piece);
+        reader.allow(allowed);
         loop {
             match reader.next_event() {
                 Ok(Some(event)) => {
@@ -25,6 +34,7 @@ fn all(pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<Event>, Option<Violation
                     }
                     events.push(event);
                 }
+                Ok(None) if reader.waits() => reader.allow_one(),
                 Ok(None) => break,
                 Err(violation) => return (events, Some(violation)),
             }
@@ -35,7 +45,8 @@ fn all(pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<Event>, Option<Violation
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((cut, bytes)) = data.split_first() else { return };
-    let whole = all(&mut std::iter::once(bytes));
-    assert_eq!(all(&mut bytes.chunks(usize::from(*cut).max(1))), whole);
+    let Some((first, bytes)) = data.split_first() else { return };
+    let (compressed, cut) = (first & COMPRESSED != 0, usize::from(first & !COMPRESSED));
+    let whole = all(&mut std::iter::once(bytes), compressed, usize::MAX);
+    assert_eq!(all(&mut bytes.chunks(cut.max(1)), compressed, cut), whole);
 });

@@ -69,6 +69,9 @@ pub struct Settings {
     pub max_connections: usize,
     /// Bytes that may be held for all clients together.
     pub client_memory: usize,
+    /// From how many bytes on messages are compressed for clients that take it (`WEBSOCKET_COMPRESSION_MIN_BYTES`). `None`: no
+    /// messages are.
+    pub compression: Option<usize>,
     /// Sessions of the long-poll transport that a tenant may have, and that an address may have.
     pub long_polls: (usize, usize),
     /// A socket that joined and then has no channel for this long is dropped.
@@ -149,6 +152,7 @@ impl Settings {
             max_header_length: env.integer("MAX_HEADER_LENGTH")?,
             max_connections: env.integer("MAX_CONNECTIONS")?,
             client_memory: client_memory(env)?,
+            compression: compression(env)?,
             long_polls: (
                 env.integer("LONGPOLL_MAX_SESSIONS_PER_TENANT")?,
                 env.integer("LONGPOLL_MAX_SESSIONS_PER_ADDRESS")?,
@@ -228,6 +232,12 @@ fn journal(env: &Env) -> Result<JournalBounds, ConfigError> {
         bytes: env.integer::<usize>("CHANGES_JOURNAL_MB")?.saturating_mul(1 << 20),
         age: Duration::from_secs(env.integer("CHANGES_JOURNAL_SECONDS")?),
     })
+}
+
+/// From how many bytes on messages are compressed, if they are.
+fn compression(env: &Env) -> Result<Option<usize>, ConfigError> {
+    let from = env.integer("WEBSOCKET_COMPRESSION_MIN_BYTES")?;
+    Ok(env.boolean("WEBSOCKET_COMPRESSION")?.then_some(from))
 }
 
 /// `MAX_CLIENT_MEMORY_MB` in bytes.

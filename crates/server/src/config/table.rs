@@ -20,6 +20,8 @@ pub const GROUPS: &[Group] = &[
         path("TLS_KEY_FILE", "tls_key_file", "PEM file with the private key of that certificate"),
         integer("MAX_CONNECTIONS", "max_connections", "200000", "", "Connections of all kinds at once; further ones are answered with status 503, except `/healthcheck`"),
         integer("MAX_CLIENT_MEMORY_MB", "max_client_memory_mb", "", "megabytes", "Memory for data that waits to and from all clients together. Beyond it the sockets that hold most are closed. If not set: a third of the memory that the process may use"),
+        boolean("WEBSOCKET_COMPRESSION", "websocket_compression", "false", "Compress messages for clients that offer it (permessage-deflate), and take compressed ones. See the page on scaling for what it saves and costs"),
+        integer("WEBSOCKET_COMPRESSION_MIN_BYTES", "websocket_compression_min_bytes", "512", "bytes", "Smallest message that is compressed, its frame included"),
         integer("LONGPOLL_MAX_SESSIONS_PER_TENANT", "longpoll_max_sessions_per_tenant", "2500", "", "Sessions of the long-poll transport that a tenant may have at once, of 10000 in all"),
         integer("LONGPOLL_MAX_SESSIONS_PER_ADDRESS", "longpoll_max_sessions_per_address", "1000", "", "Sessions that one address may have at once; raise it if there is a proxy in front of the server"),
         integer("MAX_HEADER_LENGTH", "max_header_length", "4096", "bytes", "Largest value of a request header"),

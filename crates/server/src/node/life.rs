@@ -97,7 +97,7 @@ impl Node {
             Some((tenant, Ok(verifier))) => (tenant, verifier),
             gone => {
                 if let Some((_, Err(error))) = gone {
-                    tracing::error!(tenant = external_id, %error, "tenant cannot be served");
+                    tracing::error!(tenant = external_id, %error, "tenant cannot be served: its jwt_secret or jwt_jwks cannot be used; correct its record");
                 }
                 runtimes.remove(external_id);
                 return self.retire(&runtime);

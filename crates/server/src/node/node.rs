@@ -197,7 +197,7 @@ impl Node {
         let verifier = match self.verifier(tenant) {
             Ok(verifier) => verifier,
             Err(error) => {
-                tracing::error!(tenant = &*tenant.external_id, %error, "tenant cannot be served");
+                tracing::error!(tenant = &*tenant.external_id, %error, "tenant cannot be served: its jwt_secret or jwt_jwks cannot be used; correct its record");
                 return None;
             }
         };

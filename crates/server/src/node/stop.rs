@@ -36,7 +36,11 @@ impl Node {
             })
         };
         if time::timeout(CONNECTIONS_SHARE, connections).await.is_err() {
-            tracing::warn!("some connections did not end in time");
+            let sockets = self.sockets().len();
+            tracing::warn!(
+                sockets,
+                "some sockets did not end in time; their clients see a lost connection and come back"
+            );
         }
         self.endings().close();
         let databases = async {
@@ -56,12 +60,16 @@ impl Node {
             tokio::join!(legacy, join_all(webhooks), join_all(handles), self.endings().wait());
         };
         if time::timeout(DATABASES_SHARE, databases).await.is_err() {
-            tracing::warn!("some connections to databases did not end in time");
+            tracing::warn!(
+                "some connections to databases did not end in time; temporary slots go when PostgreSQL notices"
+            );
         }
         if let Some(cluster) = self.cluster()
             && time::timeout(CLUSTER_SHARE, cluster.leave()).await.is_err()
         {
-            tracing::warn!("the other nodes could not be told of the end in time");
+            tracing::warn!(
+                "the other nodes could not be told of the end in time; they notice within CLUSTER_NODE_TIMEOUT_MS"
+            );
         }
     }
 }

@@ -31,7 +31,7 @@ pub const MAX_TENANTS: usize = 500;
 pub enum Measure {
     /// Open sockets.
     Sockets,
-    /// Attempts to join, per second.
+    /// Joins that were admitted, per second.
     Joins,
     /// Broadcasts accepted and delivered, per second.
     Events,

@@ -41,6 +41,9 @@ const READS_PER_TURN: usize = 2;
 /// kilobytes is read without delay.
 const FULL_TURNS: u8 = 8;
 
+/// Bytes that are inflated at once without a turn, of what comes compressed.
+const INFLATED: usize = BULK;
+
 /// How long it rests. A client that sends all it can takes its turn 200 times a second, some thousands of small
 /// messages: the rest of the machine is for others.
 const REST: Duration = Duration::from_millis(5);
@@ -58,8 +61,8 @@ enum End {
     Answer(u16),
     /// The client broke the protocol: what comes from it means nothing any more, its close frame neither.
     Fail(u16),
-    /// Too slow: what is queued is dropped, but for a frame that is partly written.
-    TooSlow,
+    /// Too slow, or too large for the node: what is queued is dropped, but for a frame that is partly written.
+    TooSlow(Closed),
 }
 
 impl From<Ending> for End {
@@ -146,6 +149,7 @@ struct Socket<T, C> {
 impl<T: Transport, C: Conversation> Socket<T, C> {
     async fn serve(&mut self) -> End {
         // Frames that came with the upgrade request wait for no further read.
+        self.reader.allow(INFLATED);
         if let Err(end) = self.read_events() {
             return end;
         }
@@ -176,6 +180,8 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 tokio::task::yield_now().await;
             }
             let input = wants_input && self.resting.is_none();
+            // What it has read has to be inflated in a turn, before it reads on.
+            self.wants.read |= self.reader.waits();
             let wants_turn = self.wants.write || (self.wants.read && input);
             if !wants_turn {
                 self.line.leave();
@@ -187,11 +193,14 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                         self.wants.read = true;
                         Ok(())
                     }
-                    Ok(()) => self.read(),
+                    Ok(()) => {
+                        self.reader.allow(INFLATED);
+                        self.read()
+                    }
                 },
                 taken = self.line.turn(), if wants_turn => {
                     turn = taken;
-                    if std::mem::take(&mut self.wants.read) && input { self.read() } else { Ok(()) }
+                    if std::mem::take(&mut self.wants.read) && input { self.read_in_turn() } else { Ok(()) }
                 }
                 () = self.outbox.ready() => self.driver.signals().map_err(End::from),
                 writable = self.stream.writable(), if self.blocked => {
@@ -216,8 +225,8 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             Flush::Blocked => self.blocked = true,
             // The client takes it only when it took what was written before.
             Flush::Large => self.wants.write = !self.blocked,
-            Flush::Closed(Closed::SlowConsumer) => return Err(End::TooSlow),
             Flush::Closed(Closed::Gone) => return Err(End::Gone),
+            Flush::Closed(why) => return Err(End::TooSlow(why)),
         }
         Ok(())
     }
@@ -231,6 +240,33 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             return Err(End::Close(CLOSE_IDLE));
         }
         Ok(self.driver.on_time()?)
+    }
+
+    /// Reads with a turn. A message that waits is inflated first, and what has come behind it is handled.
+    fn read_in_turn(&mut self) -> Result<(), End> {
+        self.reader.allow_one();
+        if self.reader.waits() {
+            let began = Instant::now();
+            let handled = self.read_events();
+            self.driver.count(0, began.elapsed());
+            handled?;
+            if self.reader.waits() {
+                self.took_all();
+                return Ok(());
+            }
+            if !self.driver.wants_input() {
+                return Ok(());
+            }
+        }
+        self.read()
+    }
+
+    /// It took its turn, and there is more. One that goes on so rests.
+    fn took_all(&mut self) {
+        self.full_turns = self.full_turns.saturating_add(1);
+        if self.full_turns > FULL_TURNS {
+            self.resting = Some(Instant::now() + REST);
+        }
     }
 
     /// Reads what is there, up to a fair share; rests if there is more.
@@ -253,11 +289,11 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             if !self.driver.wants_input() {
                 return Ok(());
             }
+            if self.reader.waits() {
+                break;
+            }
         }
-        self.full_turns = self.full_turns.saturating_add(1);
-        if self.full_turns > FULL_TURNS {
-            self.resting = Some(Instant::now() + REST);
-        }
+        self.took_all();
         Ok(())
     }
 
@@ -289,13 +325,14 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             End::Close(code) => (code, true, false),
             End::Answer(code) => (code, true, true),
             End::Fail(code) => (code, true, false),
-            End::TooSlow => {
+            End::TooSlow(why) => {
                 self.driver.count_slow();
                 self.reader = Reader::default();
                 tracing::warn!(
                     tenant = self.driver.tenant(),
                     code = ErrorCode::SlowConsumer.as_str(),
-                    "socket closed: it reads more slowly than its channels send, or held most of the memory for clients"
+                    reason = why.reason(),
+                    "socket closed with 1013"
                 );
                 (CLOSE_SLOW_CONSUMER, false, false)
             }
@@ -331,6 +368,7 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
     /// Reads and drops what the client sent before it saw our close frame, until it answers or goes: closing
     /// on unread data would reset the connection and could take the close frame with it.
     async fn await_close(&mut self) -> io::Result<()> {
+        self.reader.skim();
         loop {
             match self.reader.next_event() {
                 Ok(Some(Event::Close(_))) => return Ok(()),

@@ -23,6 +23,7 @@ use super::{
     query::Query,
     socket,
     ws::{
+        deflate,
         handshake::{self, NotAnUpgrade},
         reader::Reader,
     },
@@ -61,13 +62,16 @@ pub async fn websocket(
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let policy_headers = policy_headers::of_handshake(request.headers());
-    let start = Start { node: Arc::clone(&node), vsn, admitted, policy_headers, permit, peer };
+    let compression = node.settings().compression;
+    let deflate = compression.and_then(|_| deflate::Agreed::with(request.headers()));
+    let start = Start { node: Arc::clone(&node), vsn, admitted, policy_headers, deflate, permit, peer };
     node.sockets().spawn(serve(upgrade, start));
     let headers = [
         (header::CONNECTION, "Upgrade".parse().ok()),
         (header::UPGRADE, "websocket".parse().ok()),
         (header::SEC_WEBSOCKET_ACCEPT, Some(accept)),
         (header::SEC_WEBSOCKET_PROTOCOL, handshake::subprotocol(request.headers())),
+        (header::SEC_WEBSOCKET_EXTENSIONS, deflate.and_then(deflate::Agreed::answer)),
     ];
     let headers: HeaderMap = headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
@@ -101,6 +105,8 @@ struct Start {
     vsn: Vsn,
     admitted: Admitted,
     policy_headers: Arc<str>,
+    /// What was agreed on compressed messages.
+    deflate: Option<deflate::Agreed>,
     permit: ConnectionPermit,
     peer: Peer,
 }
@@ -108,14 +114,19 @@ struct Start {
 impl Start {
     /// Starts a socket on a connection.
     fn socket<T: Transport>(self, stream: T, already_read: &[u8]) {
-        let Self { node, vsn, admitted, policy_headers, permit, peer } = self;
+        let Self { node, vsn, admitted, policy_headers, deflate, permit, peer } = self;
         let Admitted { runtime, era, token } = admitted;
         let stream = Arc::new(stream);
         let sink: Arc<dyn Sink> = Arc::<T>::clone(&stream);
         let outbox = Outbox::counted(DEFAULT_OUTBOX_BYTES, Some(sink), node.memory());
+        if let Some(bytes) =
+            node.settings().compression.filter(|_| deflate.is_some_and(deflate::Agreed::packs))
+        {
+            outbox.pack_from(bytes);
+        }
         let session = Session::new(vsn, outbox, Arc::clone(&runtime), token, policy_headers).at(Some(peer.0));
         let session = session.serving(node.legacy().cloned());
-        let reader = Reader::new(already_read);
+        let reader = Reader::new(already_read).inflating(deflate.is_some());
         // A task of its own: the current one is larger than a socket needs for the rest of its life.
         let driver = Driver::new(session, runtime, era);
         let line = node.turns().line();

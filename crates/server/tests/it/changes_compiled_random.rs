@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ const FAILPOINTS: &str = "relation_asked=20%delay(10);verdict_asked=1%error;part
 
 const SCHEMA: &str = "
     create type rank as enum ('low', 'high');
-    create table orgs (org int primary key, owner text, is_open bool);
+    create table orgs (org int primary key, owner text, is_open bool, fee numeric);
     create table members (room int, who text, rank rank, primary key (room, who));
     create table bans (who text primary key);
     create table unpublished (room int, who text, primary key (room, who));
@@ -67,6 +67,16 @@ const SCHEMA: &str = "
     create function guarded(r int) returns bool language plpgsql stable security definer as
         $$ begin return 1 / (select count(*) from public.members m where m.room = r and m.who = public.me()) = 1;
             exception when division_by_zero then return false; end $$;
+    create function is_fit(r int) returns bool language sql stable security definer set search_path = '' as
+        $$ select exists (select from public.orgs o where o.org = r and o.is_open = (current_setting('request.jwt.claims', true)::jsonb ->> 'adult')::bool) $$;
+    create function is_paid(r int) returns bool language plpgsql stable security definer set search_path = '' as
+        $$ begin return exists (select from public.orgs o where o.org = r and (current_setting('request.jwt.claims', true)::jsonb ->> 'fee')::numeric = o.fee); end $$;
+    create function is_muted(r int, rank text) returns bool language sql stable strict security definer as
+        $$ select exists (select from public.members m where m.room = r and m.rank::text = is_muted.rank and m.who = public.me()) $$;
+    create function is_loud(r int, word text) returns bool language sql stable strict security definer as
+        $$ select exists (select from public.members m where m.room = r and m.who = public.me()) $$;
+    create function members(room int) returns bool language sql stable security definer set search_path = '' as
+        $$ select exists (select from public.orgs o join public.members on o.org = members.room where o.owner = public.me()) $$;
     create function peers(w text) returns bool language sql stable security definer as
         $$ select exists (select from public.members a join public.members b using (room) where a.who = public.me() and b.who = w) $$;
     alter table orgs enable row level security;
@@ -75,7 +85,7 @@ const SCHEMA: &str = "
     alter publication supabase_realtime add table says, orgs, members, bans;";
 
 /// Conditions of which policies are made.
-const CONDITIONS: [&str; 40] = [
+const CONDITIONS: [&str; 47] = [
     // Claims.
     "owner = me()",
     "owner is distinct from (select me())",
@@ -115,10 +125,17 @@ const CONDITIONS: [&str; 40] = [
     "opaque(room)",
     "peers(owner)",
     "case when rank = 'low' then room in (select rooms()) else owner = me() end",
+    "is_fit(org)",
+    "is_paid(org) or not is_fit(room)",
+    "not is_muted(room, current_setting('request.jwt.claims', true)::jsonb ->> 'rank')",
+    "not is_loud(room, current_setting('request.jwt.claims', true)::jsonb ->> 'rank')",
+    "members(room)",
     // What is asked.
     "owner || '' = me()",
     "built(room)",
     "guarded(room) or owner = me()",
+    "tableoid = 'says'::regclass and org in (select o.org from orgs o)",
+    "exists (select from members m where m.room = says.room and m.tableoid <> says.tableoid and m.who = me())",
     "says.* is not null and room = 1",
 ];
 
@@ -203,7 +220,8 @@ impl Dice {
                 "savepoint s; insert into members values ({n}, '{who}', {rank}) on conflict do nothing; rollback to s"
             ),
             8 => format!(
-                "insert into orgs values ({n}, '{who}', {m} = 1) on conflict (org) do update set owner = excluded.owner, is_open = excluded.is_open"
+                "insert into orgs values ({n}, '{who}', {m} = 1, {m}.50) on conflict (org) do update
+                 set owner = excluded.owner, is_open = excluded.is_open, fee = excluded.fee"
             ),
             9 => format!("delete from orgs where org = {n}"),
             10 => format!("insert into bans values ('{who}') on conflict do nothing"),
@@ -269,6 +287,21 @@ impl World {
     }
 }
 
+/// What is claimed for a party; not all claim all.
+fn claims(who: &str, role: &str) -> Value {
+    let mut claims = json!({"role": role, "me": who, "sub": who});
+    let more = match who {
+        "ann" => json!({"adult": true, "fee": "2.5", "rank": "high"}),
+        "bob" => json!({"adult": false, "fee": 3.500}),
+        "cat" => json!({"adult": "yes", "rank": "low"}),
+        _ => json!({}),
+    };
+    for (name, value) in more.as_object().into_iter().flatten() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
 /// Which versions a party may read, with everything else as it is now.
 async fn shown(
     db: &TestDb,
@@ -280,7 +313,7 @@ async fn shown(
     }
     let rows: Vec<String> =
         versions.values().map(|version| format!("({}, {})", MEASURED + version.v, version.columns)).collect();
-    let claims = json!({"role": role, "me": who, "sub": who});
+    let claims = claims(who, role);
     let client = db.client();
     client
         .batch_execute(&format!("begin; insert into says (id, {NAMES}) values {}", rows.join(", ")))
@@ -329,7 +362,8 @@ async fn came(db: &TestDb, socket: &mut Socket) -> Result<Vec<Event>> {
 }
 
 async fn watching(server: &Server, (who, role): (&str, &str)) -> Result<Socket> {
-    let claims = json!({"role": role, "me": who, "sub": who, "exp": unix_now() + 3600});
+    let mut claims = claims(who, role);
+    claims["exp"] = json!(unix_now() + 3600);
     let mut socket = Socket::connect(server.port(), Version::V2, &sign(&claims)).await?;
     let of = |table: &str, event: &str| json!({"event": event, "schema": "public", "table": table});
     socket.watch(TOPIC, json!([of("says", "*"), of("fence", "INSERT")])).await?;
@@ -405,7 +439,8 @@ async fn run(seed: u64) -> Result<String> {
             for (party, socket) in PARTIES.iter().zip(&mut sockets) {
                 let seen = shown(&db, *party, &versions).await?;
                 let expected = expected(&written, &seen, identity == "full");
-                let came = came(&db, socket).await?;
+                let came =
+                    came(&db, socket).await.with_context(|| format!("{party:?}\n{policies}\n{step}"))?;
                 assert_eq!(came, expected, "seed {seed}, {party:?}, identity {identity}\n{policies}\n{step}");
                 compared += versions.len();
                 visible += seen.len();

@@ -97,6 +97,9 @@ struct World {
     away: Vec<Away>,
     rng: StdRng,
     failpoints: &'static str,
+    /// Whether the policy calls a function. Which tables functions read is not known where a view is read: a change of
+    /// these alone is not seen (docs/live-rows.md).
+    calls: bool,
     /// How long a client may take to have all that `select` shows.
     patience: Duration,
     /// What has happened.
@@ -154,6 +157,7 @@ impl World {
             away: Vec::new(),
             rng,
             failpoints,
+            calls: false,
             patience,
             log: Vec::new(),
             counts: Counts::default(),
@@ -309,7 +313,7 @@ fn statement(rng: &mut StdRng) -> String {
 
 /// What happens beside commits of rows.
 async fn disturb(world: &mut World) -> Result<()> {
-    let World { db, nodes, parties, rng, log, counts, .. } = world;
+    let World { db, nodes, parties, rng, log, counts, calls, .. } = world;
     let what = rng.random_range(0..18);
     let name = match what {
         0 => "connections ended",
@@ -349,7 +353,9 @@ async fn disturb(world: &mut World) -> Result<()> {
                 "public.is_member(room)",
                 "public.is_member(room) and not exists (select from public.banned b where b.member = public.me())",
             ];
-            let policy = format!("alter policy p on public.notes using ({})", uses.choose(rng).unwrap());
+            let condition = *uses.choose(rng).unwrap();
+            *calls = condition.contains("is_member");
+            let policy = format!("alter policy p on public.notes using ({condition})");
             log.push(policy.clone());
             db.sql(&policy).await
         }
@@ -414,6 +420,12 @@ async fn round(world: &mut World) -> Result<()> {
         if world.rng.random_ratio(1, 4) {
             time::sleep(Duration::from_millis(world.rng.random_range(0..40))).await;
         }
+    }
+    if world.calls {
+        world
+            .db
+            .sql("update public.notes set rank = rank where id = (select min(id) from public.notes)")
+            .await?;
     }
     world.come_back().await?;
     let mut shown: BTreeMap<String, Vec<Map>> = BTreeMap::new();

@@ -39,6 +39,7 @@ mod channels;
 mod clients;
 mod cluster;
 mod command_line;
+mod compression;
 mod dashboard;
 mod database_tls;
 mod dev_nodes;

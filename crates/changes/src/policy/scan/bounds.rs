@@ -4,17 +4,18 @@
 //! Only where it is certain that the function is false for all others, and raises nothing for them that it does not raise
 //! for anybody, something is said. What is left out costs more questions, never another answer.
 
+use realtime_pgoutput::Oid;
 use sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, Function as Call, FunctionArg, FunctionArgExpr, FunctionArguments,
-    GroupByExpr, Ident, InTarget, JoinOperator, LimitClause, Query, Select, SelectItem, SetExpr, Statement,
-    TableFactor, UnaryOperator, Value,
+    BinaryOperator, Distinct, Expr, Function as Call, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    InTarget, JoinOperator, LimitClause, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
+    UnaryOperator, Value,
 };
 
 use super::{
     Frame, Scanner, Source, bodies,
     functions::{BUILT_IN, meant},
     has_plain_clauses, plpgsql,
-    ties::{Names, joined, parts, selected},
+    ties::{Names, is_ungrouped, joined, parts, selected},
     uses::Tie,
 };
 use crate::policy::{
@@ -26,6 +27,12 @@ use crate::policy::{
 
 /// Deepest nesting of what a function returns.
 const MAX_DEPTH: usize = 20;
+
+/// Columns that every table has: they win over arguments of their names.
+const OF_SYSTEM: [&str; 6] = ["tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"];
+
+/// A variable of every function in PL/pgSQL.
+const FOUND: &str = "found";
 
 /// A function is true for those alone who are named by a row of a table that has an argument in one of its columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,15 +102,9 @@ impl<'c> Scanner<'c> {
             && !function.variadic
             && !function.returns_set
             && !function.is_aggregate;
-        let column = |(argument, wanted): (&Expr, &realtime_pgoutput::Oid)| {
-            let Expr::Identifier(ident) = unnested(argument) else { return None };
-            let name = types::ident_name(ident);
-            let at = own.fields.iter().position(|field| *field.name == *name)?;
-            let field = own.fields.get(at)?;
-            let is_same = field.base_oid == *wanted && !field.is_domain;
-            (is_same && field.collation != Collation::Loose).then_some(at)
-        };
-        let columns = arguments.into_iter().zip(&function.arguments).map(column).collect();
+        let given = arguments.into_iter().zip(kinds).zip(&function.arguments);
+        let columns = given.map(|((argument, kind), wanted)| of_row(own, argument, kind, *wanted));
+        let columns = columns.collect::<Option<_>>()?;
         is_plain.then_some(Called { function, columns })
     }
 
@@ -131,7 +132,8 @@ impl<'c> Scanner<'c> {
                     else {
                         return None;
                     };
-                    Some(Some((names.column(column, true)?, argument)))
+                    let is_certain = !is_ambiguous(column, names, called);
+                    Some(Some((names.column(column, true).filter(|_| is_certain)?, argument)))
                 })
             }
             _ => None,
@@ -198,6 +200,9 @@ impl<'c> Scanner<'c> {
                 tie.is_some()
             };
             if is_tie {
+                if is_ambiguous(left, names, called) || is_ambiguous(right, names, called) {
+                    return None;
+                }
                 continue;
             }
             if !is_calm(demand, names, called, 0) {
@@ -225,6 +230,28 @@ impl<'c> Scanner<'c> {
     }
 }
 
+/// The column of the row that an argument is, if it needs no cast. `None` if it is something else than a column or a constant:
+/// what decides it otherwise may be NULL or raise for one party, and not for another.
+fn of_row(own: &Relation, argument: &Expr, kind: Option<Oid>, wanted: Oid) -> Option<Option<usize>> {
+    // A cast of the users' may do anything.
+    let is_built_in = |oid: Oid| oid < types::FIRST_OF_USERS;
+    if kind != Some(wanted) && !(is_built_in(wanted) && kind.is_none_or(is_built_in)) {
+        return None;
+    }
+    match unnested(argument) {
+        Expr::Identifier(ident) => {
+            let name = types::ident_name(ident);
+            let at = own.fields.iter().position(|field| *field.name == *name)?;
+            let field = own.fields.get(at)?;
+            let is_same = field.base_oid == wanted && !field.is_domain;
+            Some((is_same && field.collation != Collation::Loose).then_some(at))
+        }
+        Expr::Value(_) => Some(None),
+        Expr::Cast { expr, format: None, .. } => matches!(unnested(expr), Expr::Value(_)).then_some(None),
+        _ => None,
+    }
+}
+
 /// `column = argument`.
 fn named_argument(
     names: &Names<'_, '_>,
@@ -233,9 +260,13 @@ fn named_argument(
     called: &Called<'_>,
 ) -> Option<(String, usize)> {
     let argument = argument(value, called)?;
-    if let Expr::Identifier(ident) = unnested(value)
-        && is_column(names, ident)
-    {
+    let is_of_from = match unnested(value) {
+        Expr::Identifier(ident) => is_column(names, ident) || is_alias(names, ident),
+        // What the FROM clause has wins over the function's name.
+        Expr::CompoundIdentifier(parts) => parts.first().is_some_and(|first| is_alias(names, first)),
+        _ => false,
+    };
+    if is_of_from {
         return None;
     }
     Some((names.column(column, true)?, argument))
@@ -245,6 +276,10 @@ fn named_argument(
 fn argument(expression: &Expr, called: &Called<'_>) -> Option<usize> {
     let of_name = |ident: &Ident| {
         let name = types::ident_name(ident);
+        let is_plpgsql = *called.function.language == *"plpgsql";
+        if OF_SYSTEM.contains(&name.as_str()) || is_plpgsql && name == FOUND {
+            return None;
+        }
         let mut found = called.function.names.iter().enumerate().filter(|(_, known)| ***known == *name);
         let (at, _) = found.next()?;
         found.next().is_none().then_some(at)
@@ -268,6 +303,21 @@ fn is_column(names: &Names<'_, '_>, ident: &Ident) -> bool {
     names.sources.iter().any(|(_, relation)| relation.fields.iter().any(|field| *field.name == *name))
 }
 
+/// Whether a name is that of a table in FROM.
+fn is_alias(names: &Names<'_, '_>, ident: &Ident) -> bool {
+    let name = types::ident_name(ident);
+    names.sources.iter().any(|(alias, _)| *alias == name)
+}
+
+/// Whether it depends on a setting what a name in PL/pgSQL is: a column, or an argument.
+fn is_ambiguous(expression: &Expr, names: &Names<'_, '_>, called: &Called<'_>) -> bool {
+    let Expr::Identifier(ident) = unnested(expression) else { return false };
+    let name = types::ident_name(ident);
+    *called.function.language == *"plpgsql"
+        && is_column(names, ident)
+        && called.function.names.iter().any(|known| **known == *name)
+}
+
 /// Whether a condition compares columns, arguments and constants and does nothing else: it raises nothing.
 fn is_calm(expression: &Expr, names: &Names<'_, '_>, called: &Called<'_>, depth: usize) -> bool {
     if depth > MAX_DEPTH {
@@ -285,7 +335,10 @@ fn is_calm(expression: &Expr, names: &Names<'_, '_>, called: &Called<'_>, depth:
         | Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } => is_calm(inner),
         Expr::Value(_) => true,
         Expr::Cast { expr, format: None, .. } => matches!(unnested(expr), Expr::Value(_)),
-        Expr::Identifier(ident) => is_column(names, ident) || argument(expression, called).is_some(),
+        Expr::Identifier(ident) => {
+            !is_ambiguous(expression, names, called)
+                && (is_column(names, ident) || argument(expression, called).is_some())
+        }
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {
             [alias, column] => {
                 let (alias, column) = (types::ident_name(alias), types::ident_name(column));
@@ -324,8 +377,6 @@ fn is_calm(expression: &Expr, names: &Names<'_, '_>, called: &Called<'_>, depth:
 /// A query whose rows are those of its FROM and WHERE, or some of them.
 fn plain_select(query: &Query) -> Option<&Select> {
     let SetExpr::Select(select) = &*query.body else { return None };
-    let no_groups = matches!(&select.group_by, GroupByExpr::Expressions(list, modifiers)
-        if list.is_empty() && modifiers.is_empty());
     let is_number = |limit: &Expr| matches!(limit, Expr::Value(_));
     let is_short = match &query.limit_clause {
         None => true,
@@ -346,7 +397,7 @@ fn plain_select(query: &Query) -> Option<&Select> {
         && query.fetch.is_none()
         && query.locks.is_empty()
         && is_short
-        && no_groups
+        && is_ungrouped(select)
         && !matches!(select.distinct, Some(Distinct::On(_)))
         && select.having.is_none()
         && select.projection.iter().all(is_harmless)

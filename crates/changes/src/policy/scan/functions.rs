@@ -132,6 +132,9 @@ impl<'c> Scanner<'c> {
             Ok(found) => found,
             Err(wanted) => return self.lacks(wanted),
         };
+        self.facts.path |= self.own.is_none()
+            && parts.len() == 1
+            && found.iter().any(|function| *function.schema != *BUILT_IN);
         let count = if is_star { 0 } else { kinds.len() };
         let meant = meant(found, count, &kinds);
         if meant.is_empty() {

@@ -5,11 +5,11 @@
 //! parties that have the value of the row. A row of somebody else's can at most raise.
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, JoinConstraint,
-    JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr,
+    JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
 };
 
-use super::{Facts, Scanner, Source, uses::Tie};
+use super::{Facts, Scanner, Source, has_plain_clauses, uses::Tie};
 use crate::policy::{
     catalog::{Collation, Relation},
     parse,
@@ -58,10 +58,12 @@ impl<'c> Scanner<'c> {
         // What was found out about the whole stays; functions that were looked into have to be once more.
         let (facts, seen) = (std::mem::take(&mut self.facts), std::mem::take(&mut self.seen));
         let found = self.expression(value);
-        let Facts { own, reads, clock, loose, role, .. } = std::mem::replace(&mut self.facts, facts);
+        let Facts { own, reads, clock, loose, role, path, .. } = std::mem::replace(&mut self.facts, facts);
         self.seen = seen;
         let alone = own.is_empty() && reads.tables.is_empty() && reads.can_be_kept();
-        if !alone || clock || loose || role {
+        // It is asked on the session's path, and stands in a function that may have one of its own.
+        let is_moved = path && self.own.is_none();
+        if !alone || clock || loose || role || is_moved {
             return None;
         }
         let family = family_of(field.base_oid, found.ok()??, field.is_enum)?;
@@ -180,15 +182,24 @@ fn alone(expression: &Expr) -> &Expr {
     }
 }
 
-/// The one expression of `select expression`.
+/// The one expression of `select expression`, if there is nothing beside it: other clauses may raise.
 pub(super) fn selected(query: &Query) -> Option<&Expr> {
     let SetExpr::Select(select) = &*query.body else { return None };
     let is_bare = query.with.is_none()
+        && query.order_by.is_none()
         && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && query.locks.is_empty()
+        && query.for_clause.is_none()
+        && query.settings.is_none()
+        && query.format_clause.is_none()
+        && query.pipe_operators.is_empty()
         && select.from.is_empty()
         && select.selection.is_none()
+        && is_ungrouped(select)
         && select.having.is_none()
-        && select.distinct.is_none();
+        && select.distinct.is_none()
+        && has_plain_clauses(select);
     match select.projection.as_slice() {
         [SelectItem::UnnamedExpr(expression) | SelectItem::ExprWithAlias { expr: expression, .. }]
             if is_bare =>
@@ -197,4 +208,9 @@ pub(super) fn selected(query: &Query) -> Option<&Expr> {
         }
         _ => None,
     }
+}
+
+pub(super) fn is_ungrouped(select: &Select) -> bool {
+    matches!(&select.group_by, GroupByExpr::Expressions(list, modifiers)
+        if list.is_empty() && modifiers.is_empty())
 }

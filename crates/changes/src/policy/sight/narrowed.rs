@@ -2,13 +2,19 @@
 
 use rustc_hash::FxHashSet;
 
-use super::{Need, PartyName, Sight};
+use super::{CallKey, Need, PartyName, Sight};
 use crate::{cell::Cell, policy::names::CallId};
 
 impl<P: PartyName> Sight<P> {
-    /// The same call for another row, for all that it leads to and that were not asked. `None` if there are none.
-    pub fn alike<'a>(&self, need: &Need<P>, row: &impl Fn(usize) -> Cell<'a>) -> Option<Need<P>> {
-        let key = self.call_key(need.call.index(), row)?;
+    /// The same call for another row whose values are `wanted`, for all that it leads to and that were not asked. `None` if
+    /// there are none.
+    pub fn alike<'a>(
+        &self,
+        need: &Need<P>,
+        row: &impl Fn(usize) -> Cell<'a>,
+        is_wanted: impl FnOnce(&CallKey) -> bool,
+    ) -> Option<Need<P>> {
+        let key = self.call_key(need.call.index(), row).filter(is_wanted)?;
         let index = self.calls.get(need.call.index())?;
         let (since, parties): (Vec<u64>, Vec<P>) = index.unasked(&key).unzip();
         let (call, generation) = (need.call, index.generation());

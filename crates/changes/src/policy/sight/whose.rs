@@ -10,7 +10,7 @@ use crate::{
         compiled::{Bound, Compiled, Owner},
         names::TermId,
         sight::calls::PartyName,
-        values::{Value, Values},
+        values::{Value, Values, key_of_told},
     },
 };
 
@@ -90,8 +90,8 @@ impl<P: PartyName> Whose<P> {
         Some(found)
     }
 
-    /// The parties for which a call can be true: those that rows name, of which each came with the place of its bound. `None`:
-    /// it may be anybody.
+    /// The parties for which a call can be true: those that rows name, of which each came with the place of its bound, and
+    /// as a cast to text wrote it. `None`: it may be anybody.
     pub(super) fn named(&self, bounds: &[Bound], rows: &[(usize, String)]) -> Option<FxHashSet<P>> {
         let mut found = FxHashSet::default();
         for bound in bounds {
@@ -99,13 +99,56 @@ impl<P: PartyName> Whose<P> {
         }
         for (at, name) in rows {
             let Owner { family, term, .. } = &bounds.get(*at)?.owner;
-            found
-                .extend(self.index(*term)?.parties.get(&*family.key(name.as_bytes())?).into_iter().flatten());
+            let key = key_of_told(*family, name)?;
+            found.extend(self.index(*term)?.parties.get(&*key).into_iter().flatten());
         }
         Some(found)
     }
 
     fn index(&self, term: TermId) -> Option<&ByValue<P>> {
         self.0.iter().find(|index| index.term == term)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{policy::values::Kind, value::Family};
+
+    #[test]
+    fn the_named_are_found_as_casts_to_text_write_them() {
+        for (family, of_row, of_party) in [
+            (Family::Bool, "true", "true"),
+            (Family::Bool, "false", "false"),
+            (Family::Integer, "-7", "-7"),
+            (Family::Float, "0", "-0"),
+            (Family::Float, "NaN", "NaN"),
+            (Family::Float, "1e+20", "1e+20"),
+            (Family::Numeric, "1.50", "1.5"),
+            (Family::Numeric, "5", "5.000"),
+            (Family::Text, "an é ", "an é "),
+            (Family::Padded, "ab", "ab  "),
+            (Family::Bytes, "a0000000-0000-4000-8000-000000000001", "a0000000-0000-4000-8000-000000000001"),
+            (Family::Time, "2001-01-01 00:00:00+00", "2001-01-01 00:00:00+00"),
+        ] {
+            let term = TermId(0);
+            let mut whose =
+                Whose(vec![ByValue { term, parties: HashMap::new(), open: FxHashSet::default() }]);
+            let value = Kind::One(family).value(&[vec![Some(of_party.to_owned())]]);
+            whose.enter(1, &Values { all: vec![value], ..Values::default() });
+            let other = Kind::One(family).value(&[vec![None]]);
+            whose.enter(2, &Values { all: vec![other], ..Values::default() });
+            whose.enter(3, &Values { all: vec![Value::Open], ..Values::default() });
+            let bound = Bound {
+                schema: "public".into(),
+                table: "members".into(),
+                column: "room".into(),
+                argument: 0,
+                or_null: false,
+                owner: Owner { column: "who".into(), family, term },
+            };
+            let named = whose.named(&[bound], &[(0, of_row.to_owned())]);
+            assert_eq!(named, Some(FxHashSet::from_iter([1, 3])), "{family:?}: {of_row}");
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) enum Names {
 }
 
 /// Whom rows name that have some values. `values`: for each the columns that a call has. `column`: how a column of the row is
-/// called.
+/// called. `most`: how many names are of help.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -43,9 +43,11 @@ pub(crate) async fn names(
     values: &[Vec<String>],
     column: impl Fn(usize) -> Option<String>,
     passed: &Passed,
+    most: usize,
     limit: Duration,
 ) -> Result<Names, NoAnswer> {
-    let Some(query) = query(bounds, values, column) else { return Ok(Names::Hidden) };
+    let most = most.min(MAX_NAMES);
+    let Some(query) = query(bounds, values, column, most) else { return Ok(Names::Hidden) };
     let mut pauses = pauses();
     loop {
         let rows = foreign::ask(pool, None, limit, &query, &[]).await?;
@@ -62,7 +64,7 @@ pub(crate) async fn names(
             }
         }
         let Some(snapshot) = snapshot else { return Ok(Names::Hidden) };
-        if found.len() > MAX_NAMES {
+        if found.len() > most {
             return Ok(Names::TooMany);
         }
         if passed.are_in(&snapshot) {
@@ -77,6 +79,7 @@ fn query(
     bounds: &[Bound],
     values: &[Vec<String>],
     column: impl Fn(usize) -> Option<String>,
+    most: usize,
 ) -> Option<String> {
     let mut hides = Vec::new();
     let mut all = Vec::new();
@@ -99,7 +102,7 @@ fn query(
         "with given as ({})
          select null::pg_catalog.text, null::pg_catalog.text,
             case when {} then null else pg_catalog.pg_current_snapshot()::pg_catalog.text end
-         union all (select * from ({}) as named (a, b, c) limit {MAX_NAMES} operator(pg_catalog.+) 1)",
+         union all (select * from ({}) as named (a, b, c) limit {most} operator(pg_catalog.+) 1)",
         numbered(values),
         hides.join(" or "),
         all.join(" union all ")

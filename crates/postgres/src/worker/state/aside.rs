@@ -46,7 +46,15 @@ impl State {
     fn withheld_aside(&mut self, name: Name, slow: bool, why: &str) {
         let Some(channel) = self.engine.channel(name.0, name.1) else { return };
         if self.aside.is_news(name, slow) {
-            tracing::warn!(code = TOO_SLOW, "a filter takes too long; withholding rows from its channel");
+            let table = self.known.get(&name.0).map(|known| known.name());
+            let role = self.watchers.get(&channel).map(|watcher| &*watcher.request.role);
+            tracing::warn!(
+                code = TOO_SLOW,
+                table,
+                role,
+                reason = why,
+                "a filter takes too long; withholding rows from its channel"
+            );
             let text = format!("A filter takes too long, changes are withheld: {why}");
             self.sink.notice(channel, Notice::warning(TOO_SLOW, text));
         }

@@ -74,7 +74,7 @@ impl State {
     }
 
     /// Keeps a message of the log, before it is looked at.
-    pub(in crate::worker) fn record(&mut self, message: &Message, bytes: Bytes) {
+    pub(in crate::worker) fn record(&mut self, message: &Message, bytes: Bytes, now: Instant) {
         let Some(transaction) = &self.transaction else { return };
         if !self.history.journal.is_on() {
             return;
@@ -94,7 +94,7 @@ impl State {
         let (xid, commit_time) = (transaction.xid, transaction.commit_time);
         let size = bytes.len();
         let item = Item { version, xid, commit_time, bytes };
-        let now = self.history.begun.elapsed();
+        let now = now.duration_since(self.history.begun);
         self.history.journal.push(position, commit_time, now, size, item);
     }
 
@@ -105,7 +105,7 @@ impl State {
 
     /// Keeps a message of the log that another server has handed over, or that is still to come.
     pub(in crate::worker) async fn recall(&mut self, message: Message, bytes: Bytes) {
-        self.record(&message, bytes);
+        self.record(&message, bytes, Instant::now());
         match message {
             Message::Begin { commit_time, final_lsn, xid } => {
                 self.transaction = Some(Transaction::new(xid, final_lsn, commit_time));

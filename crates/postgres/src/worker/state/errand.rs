@@ -72,7 +72,9 @@ impl Errand {
             let verdict = match answers {
                 Ok(answers) => answers.verdicts.into_iter().next().unwrap_or_else(|| Ok(Verdict::default())),
                 Err(error) => {
-                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot check row-level security; retrying");
+                    let table = format!("{}.{}", self.table.schema, self.table.name);
+                    let role = &*self.party.role;
+                    tracing::warn!(code = "UnableToConnectToProject", %error, table, role, "cannot check row-level security; retrying");
                     time::sleep(ASK_AGAIN).await;
                     continue;
                 }

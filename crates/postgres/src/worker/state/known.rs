@@ -38,6 +38,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// The name of the table, for lines of the log.
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.relation.schema, self.relation.name)
+    }
+
     /// Where the log has the primary key. `None` if there is none, or if it does not have all of it.
     pub(super) fn key_places(&self) -> Option<Vec<usize>> {
         let places = self.key.iter().map(|attnum| self.logged.binary_search(attnum).ok());

@@ -134,7 +134,16 @@ impl State {
             return;
         }
         lane.told = channels.into_iter().collect();
-        tracing::warn!(code = "ChangesDelayed", "row changes are delayed; the database does not answer");
+        let first = lane.rows().next().map(|row| row.oid());
+        let table = first.and_then(|oid| self.known.get(&oid)).map(|known| known.name());
+        let role = &*party.role;
+        tracing::warn!(
+            code = "ChangesDelayed",
+            table,
+            role,
+            reason = text,
+            "row changes are delayed for a role and claims"
+        );
         for channel in &lane.told {
             self.sink.notice(*channel, Notice::warning("ChangesDelayed", text));
         }

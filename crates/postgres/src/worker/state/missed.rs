@@ -53,7 +53,8 @@ impl State {
     pub(in crate::worker) fn tell_dropped(&mut self, now: Instant) {
         let Some(count) = self.dropped.take_due(now) else { return };
         let code = "MessagePerSecondRateLimitReached";
-        tracing::error!(code, dropped = count, "Too many postgres changes messages per second");
+        let reason = "above max_events_per_second of the tenant";
+        tracing::error!(code, dropped = count, reason, "Too many postgres changes messages per second");
         self.tell_all(&Notice::Dropped(count));
     }
 

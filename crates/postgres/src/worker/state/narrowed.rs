@@ -33,6 +33,16 @@ const MANY: usize = 40;
 /// Values that are looked up at once: each is kept with all of its parties until they are answered.
 const VALUES: usize = 32;
 
+/// Parties of all values that are looked up at once, but for the first: each takes some bytes until it is answered.
+const PARTIES: usize = 200_000;
+
+/// Names that may come at least: of fewer parties than that all may be asked as well, but rooms have members who do not
+/// watch.
+const FEWEST_NAMES: usize = 1_000;
+
+/// Values of which is remembered that they name too many. Beyond it all are forgotten and looked up again.
+const MAX_UNTOLD: usize = 10_000;
+
 /// Rows behind a row that are looked at for what they need of the same call.
 const LOOK: usize = 500;
 
@@ -80,8 +90,15 @@ impl State {
     /// Whether it pays to look up for whom a call can be true.
     fn is_bounded(&self, oid: Oid, need: &CallNeed, many: usize) -> bool {
         need.need.parties.len() >= many
-            && need.need.key.values().all(|value| value.is_some())
+            && self.is_told_of(oid, need, &need.need.key)
             && self.bounds(oid, need).is_some_and(|bounds| !bounds.is_empty())
+    }
+
+    /// Whether bounds can tell of a call with some values.
+    fn is_told_of(&self, oid: Oid, need: &CallNeed, key: &CallKey) -> bool {
+        let Some(rules) = self.judging.rules.get(&(oid, need.role.clone())) else { return false };
+        let untold = rules.untold_of.get(&(need.need.call, key.clone()));
+        key.values().all(|value| value.is_some()) && untold.is_none_or(|until| *until <= Instant::now())
     }
 
     fn bounds(&self, oid: Oid, need: &CallNeed) -> Option<&[Bound]> {
@@ -91,22 +108,31 @@ impl State {
         untold.is_none_or(|until| *until <= Instant::now()).then_some(call.bounds())
     }
 
+    /// How many values of a call are looked up at once.
+    fn looked_up(&self, oid: Oid, need: &CallNeed) -> usize {
+        let rules = self.judging.rules.get(&(oid, need.role.clone()));
+        rules.and_then(|rules| rules.looked_up.get(&need.need.call)).copied().unwrap_or(VALUES)
+    }
+
     /// What a row needs, and what rows behind it need of the same call.
     fn group(&self, oid: Oid, need: CallNeed, many: usize) -> Vec<CallNeed> {
+        let most = self.looked_up(oid, &need);
         let mut group = vec![need];
         let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) else {
             return group;
         };
         let mut keys: HashSet<CallKey> = group.iter().map(|need| need.need.key.clone()).collect();
+        let mut parties = 0;
         for row in self.coming.iter().filter(|row| row.oid == oid).take(LOOK) {
-            let Some(first) = group.first().filter(|_| group.len() < VALUES) else { break };
-            let alike = self.engine.alike(first, &row.change(&relation));
-            let alike =
-                alike.filter(|need| !keys.contains(&need.need.key) && self.is_bounded(oid, need, many));
-            if let Some(need) = alike {
-                keys.insert(need.need.key.clone());
-                group.push(need);
-            }
+            let has_room = group.len() < most && parties < PARTIES;
+            let Some(first) = group.first().filter(|_| has_room) else { break };
+            // Values are looked at once: the parties of a need are a list of all that watch.
+            let is_new = |key: &CallKey| !keys.contains(key) && self.is_told_of(oid, first, key);
+            let alike = self.engine.alike(first, &row.change(&relation), is_new);
+            let Some(need) = alike.filter(|need| need.need.parties.len() >= many) else { continue };
+            keys.insert(need.need.key.clone());
+            parties += need.need.parties.len();
+            group.push(need);
         }
         group
     }
@@ -118,19 +144,30 @@ impl State {
         mut group: Vec<CallNeed>,
         left: &mut Vec<CallNeed>,
     ) -> Vec<Narrowed> {
-        let mut names = self.names(oid, &group).await;
-        if matches!(names, Names::TooMany) && group.len() > 1 {
-            group.truncate(1);
-            names = self.names(oid, &group).await;
-        }
+        let mut is_cut = false;
+        let names = loop {
+            match self.names(oid, &group).await {
+                Names::TooMany if group.len() > 1 => {
+                    group.truncate(group.len() / 2);
+                    self.look_up(oid, &group, group.len());
+                    is_cut = true;
+                }
+                names => break names,
+            }
+        };
         let Names::Told(names) = names else {
             let first = group.into_iter().next();
-            if let (Names::Hidden, Some(first)) = (names, &first) {
-                self.distrust_bounds(oid, first);
+            match (names, &first) {
+                (Names::Hidden, Some(first)) => self.distrust_bounds(oid, first),
+                (_, Some(first)) => self.distrust_bounds_of(oid, first),
+                (_, None) => {}
             }
             left.extend(first);
             return Vec::new();
         };
+        if !is_cut && group.len() >= group.first().map_or(VALUES, |first| self.looked_up(oid, first)) {
+            self.look_up(oid, &group, group.len() + 1);
+        }
         let mut by_value: Vec<Vec<(usize, String)>> = vec![Vec::new(); group.len()];
         for (number, bound, name) in names {
             if let Some(rows) = by_value.get_mut(number) {
@@ -160,7 +197,10 @@ impl State {
         let (Some(values), Some(bounds), Some(table)) = (values, bounds, table) else { return Names::Hidden };
         let column = |at: usize| Some(table.columns.get(at)?.name.to_string());
         let (passed, limit) = (&self.judging.passed, self.policy_wait);
-        match compiled::names(&self.pool, bounds, &values, column, passed, limit).await {
+        // To name more than who watches saves nothing.
+        let parties: usize = group.iter().map(|need| need.need.parties.len()).sum();
+        let most = parties.max(FEWEST_NAMES);
+        match compiled::names(&self.pool, bounds, &values, column, passed, most, limit).await {
             Ok(names) => names,
             Err(error) => {
                 tracing::debug!(%error, relation = oid, "cannot look up for whom a function can be true; asking all");
@@ -174,6 +214,29 @@ impl State {
         if let Some(rules) = self.judging.rules.get_mut(&(oid, need.role.clone())) {
             rules.untold.insert(need.need.call, Instant::now() + UNTOLD);
         }
+    }
+
+    /// The same for the values of a need.
+    fn distrust_bounds_of(&mut self, oid: Oid, need: &CallNeed) {
+        let Some(rules) = self.judging.rules.get_mut(&(oid, need.role.clone())) else { return };
+        let now = Instant::now();
+        if rules.untold_of.len() >= MAX_UNTOLD {
+            rules.untold_of.retain(|_, until| *until > now);
+        }
+        if rules.untold_of.len() >= MAX_UNTOLD {
+            rules.untold_of.clear();
+        }
+        rules.untold_of.insert((need.need.call, need.need.key.clone()), now + UNTOLD);
+    }
+
+    /// So many values of a group's call are looked up at once from now on.
+    fn look_up(&mut self, oid: Oid, group: &[CallNeed], values: usize) {
+        let Some(first) = group.first() else { return };
+        let Some(rules) = self.judging.rules.get_mut(&(oid, first.role.clone())) else { return };
+        match values < VALUES {
+            true => rules.looked_up.insert(first.need.call, values.max(1)),
+            false => rules.looked_up.remove(&first.need.call),
+        };
     }
 
     /// Asks all together. False, and nothing is known, if one answer is missing.

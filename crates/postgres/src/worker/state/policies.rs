@@ -48,7 +48,8 @@ impl State {
                 let supplied = self.supply(oid, &role, lack).await;
                 self.keep_to_memory(oid, &role);
                 if let Err(error) = supplied {
-                    tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot compile policies; asking about each row");
+                    let table = self.known.get(&oid).map(|known| known.name());
+                    tracing::warn!(code = "CheckOidsError", %error, table, role = &*role, "cannot compile policies; asking about each row");
                     return;
                 }
             }
@@ -92,9 +93,10 @@ impl State {
         }
         self.engine.forget_calls();
         if !self.policy_share.takes(self.engine.policy_bytes()) {
+            let table = self.known.get(&oid).map(|known| known.name());
             tracing::warn!(
                 code = "PolicyCacheFull",
-                relation = oid,
+                table,
                 role,
                 "POLICY_CACHE_MB is reached; asking the database about each row"
             );
@@ -149,6 +151,8 @@ impl State {
             keeps_term: loaded.policies.terms().iter().map(|term| keeps(term.reads())).collect(),
             keeps_call: loaded.policies.calls().iter().map(|call| keeps(call.reads())).collect(),
             untold: HashMap::new(),
+            untold_of: HashMap::new(),
+            looked_up: HashMap::new(),
             loaded: loaded.clone(),
         };
         let unkept = rules.keeps_term.iter().enumerate().filter(|(_, keeps)| !**keeps);
@@ -240,7 +244,8 @@ impl State {
                     is_any = true;
                 }
                 Err(error) => {
-                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot ask what policies call; asking about the row");
+                    let table = self.known.get(&oid).map(|known| known.name());
+                    tracing::warn!(code = "UnableToConnectToProject", %error, table, "cannot ask what policies call; asking about the row");
                     return false;
                 }
             }

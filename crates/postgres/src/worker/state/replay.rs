@@ -199,7 +199,8 @@ impl State {
         match shown {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog; retrying");
+                let table = format!("{}.{}", version.relation.schema, version.relation.name);
+                tracing::warn!(code = "CheckOidsError", %error, table, "cannot read the catalog; retrying");
                 // Who is not attached is attached when the table is described anew.
                 self.engine.forget_table(oid);
                 self.history.returning.pause_until = Some(Instant::now() + PAUSE);

@@ -356,7 +356,15 @@ impl State {
             let notice = Notice::warning(code, text);
             let ended = self.watchers.get_mut(&channel).map(|watcher| &mut watcher.ended);
             if ended.is_none_or(|ended| ended.insert((oid, id), notice.clone()).as_ref() != Some(&notice)) {
-                tracing::warn!(code, error = failure.text, "subscription ended: its filter raised an error");
+                let table = self.known.get(&oid).map(|known| known.name());
+                let role = self.watchers.get(&channel).map(|watcher| &*watcher.request.role);
+                tracing::warn!(
+                    code,
+                    table,
+                    role,
+                    error = failure.text,
+                    "subscription ended: its filter raised an error"
+                );
                 self.sink.notice(channel, notice);
             }
         }

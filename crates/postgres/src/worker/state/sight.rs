@@ -299,7 +299,8 @@ impl State {
             match answers.await {
                 Ok(answers) => break answers,
                 Err(error) => {
-                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot check row-level security; retrying");
+                    let table = format!("{}.{}", inquiry.table.schema, inquiry.table.name);
+                    tracing::warn!(code = "UnableToConnectToProject", %error, table, "cannot check row-level security; retrying");
                     self.stats.check_failures.add(1);
                     time::sleep(ASK_AGAIN).await;
                 }

@@ -28,12 +28,12 @@ impl State {
         self.flush().await;
         self.describes_read(&relation);
         self.describe_messages(&relation);
-        let oid = relation.oid;
         loop {
             match self.load(Arc::clone(&relation)).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::warn!(code = "CheckOidsError", %error, relation = oid, "cannot read the catalog; retrying");
+                    let table = format!("{}.{}", relation.schema, relation.name);
+                    tracing::warn!(code = "CheckOidsError", %error, table, "cannot read the catalog; retrying");
                     time::sleep(ASK_AGAIN).await;
                 }
             }
@@ -230,7 +230,8 @@ impl State {
                 Ok(key) => watcher.attached.push((oid, key)),
                 Err(error) => {
                     let code = "UnableToSubscribeToPostgres";
-                    tracing::error!(code, %error, relation = oid, "cannot attach a subscription");
+                    let table = self.known.get(&oid).map(|known| known.name());
+                    tracing::error!(code, %error, table, "cannot attach a subscription");
                 }
             }
         }

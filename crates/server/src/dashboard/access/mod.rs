@@ -149,7 +149,7 @@ impl Access {
             Kind::Basic(basic) => self.log_in(basic, request, peer).map_err(Failure::into_response),
             Kind::Zta(zta) => zta.admit(request).await.map_err(|refusal| match refusal {
                 Refusal::Denied(reason) => {
-                    tracing::warn!(reason, "dashboard refused");
+                    tracing::warn!(%peer, reason, "dashboard: refused");
                     (StatusCode::FORBIDDEN, "Forbidden").into_response()
                 }
                 Refusal::Unavailable => {
@@ -168,11 +168,11 @@ impl Access {
         match self.throttle.attempt(peer, Instant::now(), || basic.admit(headers)) {
             Ok(Some(who)) => Ok(who),
             Ok(None) => {
-                tracing::warn!(%peer, "dashboard refused: wrong name or password");
+                tracing::warn!(%peer, "dashboard: refused: wrong name or password");
                 Err(Failure::Unknown)
             }
             Err(wait) => {
-                tracing::warn!(%peer, "dashboard refused: too many failed logins");
+                tracing::warn!(%peer, "dashboard: refused: too many failed logins");
                 Err(Failure::Barred(wait))
             }
         }
@@ -181,7 +181,7 @@ impl Access {
     /// The form of a request that changes something, if it comes from one of our pages.
     async fn form(&self, request: Request, cookie: &str, who: &str) -> Result<(Request, Form), Response> {
         let refuse = |reason: &str| {
-            tracing::warn!(who, reason, "dashboard refused a form");
+            tracing::warn!(who, reason, "dashboard: refused a form");
             let text = "This form did not come from the dashboard, or is too old. Go back, reload the page, try again.";
             (StatusCode::FORBIDDEN, text).into_response()
         };

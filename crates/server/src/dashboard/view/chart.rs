@@ -20,7 +20,7 @@ const MAX_HOLE: u64 = 2;
 const fn name(measure: Measure) -> (&'static str, &'static str) {
     match measure {
         Measure::Sockets => ("Connections", "Open sockets"),
-        Measure::Joins => ("Joins", "Attempts to join, per second"),
+        Measure::Joins => ("Joins", "Joins that were admitted, per second"),
         Measure::Events => ("Events", "Broadcasts accepted and delivered, per second"),
         Measure::Rows => ("Row changes", "Rows read from the log, per second"),
         Measure::Deliveries => {

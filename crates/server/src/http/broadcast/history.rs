@@ -138,7 +138,7 @@ async fn may_read(
         Ok(_) => Err((StatusCode::FORBIDDEN, "Unauthorized")),
         Err(error) => {
             let (tenant, code) = (&**runtime.name(), error.code());
-            tracing::warn!(tenant, code, %error, "policies could not be evaluated");
+            tracing::warn!(tenant, code, %error, "policies of a private topic could not be evaluated");
             let (status, text) = error.http();
             Err((StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text))
         }

@@ -15,6 +15,7 @@ use realtime_codes::ErrorCode;
 use realtime_hub::HistoryFigures;
 use realtime_metrics::{Counter, Snapshot};
 use realtime_postgres::{RelationCounters, Stats};
+use realtime_protocol::deflate;
 use tokio::time::Instant;
 
 use super::{
@@ -101,6 +102,7 @@ fn global(out: &mut Exposition, node: &Node, host: &Host, shown: &[Shown], error
     global_numbers(out, node, shown);
     global_errors(out, errors);
     global_sizes(out, node);
+    compressed(out);
     connections(out, node);
     handled(out, node);
     host.write(out);
@@ -162,6 +164,21 @@ fn global_sizes(out: &mut Exposition, node: &Node) {
     out.family(&f::MIGRATIONS_DURATION).histogram(&[region], &totals.set_ups);
     out.family(&f::MIGRATIONS_EXCEPTIONS)
         .add(&[ErrorCode::MigrationsFailedToRun.as_str()], totals.set_up_failures as f64);
+}
+
+/// What was compressed and inflated.
+fn compressed(out: &mut Exposition) {
+    let (sent, received) = (deflate::packed(), deflate::unpacked());
+    let mut family = out.family(&f::COMPRESSED_MESSAGES);
+    family.add(&["sent"], sent.messages as f64);
+    family.add(&["received"], received.messages as f64);
+    let mut family = out.family(&f::COMPRESSED_BYTES);
+    for (direction, plain, compressed) in
+        [("sent", sent.before, sent.after), ("received", received.after, received.before)]
+    {
+        family.add(&[direction, "plain"], plain as f64);
+        family.add(&[direction, "compressed"], compressed as f64);
+    }
 }
 
 /// Connections to the listener.

@@ -76,7 +76,8 @@ families! {
         "Sockets of a tenant on this node, those without a channel included";
     TENANTS_CONNECTED = Gauge "realtime_tenants_connected" [] / 1.0
         "Tenants whose database answered when it was last needed";
-    GLOBAL_JOINS = Counter "realtime_channel_global_joins" [] / 1.0 "Attempts to join";
+    GLOBAL_JOINS = Counter "realtime_channel_global_joins" [] / 1.0
+        "Joins that passed the checks for which no database is asked";
     GLOBAL_EVENTS = Counter "realtime_channel_global_events" [] / 1.0 "Broadcasts accepted and delivered";
     GLOBAL_PRESENCE_EVENTS = Counter "realtime_channel_global_presence_events" [] / 1.0
         "Presence states, changes and diffs";
@@ -84,7 +85,12 @@ families! {
         "Row changes, times the subscriptions they matched";
     GLOBAL_INPUT_BYTES = Counter "realtime_channel_global_input_bytes" [] / 1.0 "Bytes read from sockets";
     GLOBAL_OUTPUT_BYTES = Counter "realtime_channel_global_output_bytes" [] / 1.0 "Bytes written to sockets";
-    JOINS = Counter "realtime_channel_joins" ["tenant"] / 1.0 "Attempts to join";
+    COMPRESSED_MESSAGES = Counter "realtime_websocket_compressed_messages" ["direction"] / 1.0
+        "Messages that were compressed (`sent`) and inflated (`received`). One that is sent to many counts once";
+    COMPRESSED_BYTES = Counter "realtime_websocket_compressed_bytes" ["direction", "form"] / 1.0
+        "Bytes of these messages as they are (`plain`) and as they travel (`compressed`). One that does not get smaller is not sent compressed, and counts as it is in both";
+    JOINS = Counter "realtime_channel_joins" ["tenant"] / 1.0
+        "Joins that passed the checks for which no database is asked";
     EVENTS = Counter "realtime_channel_events" ["tenant"] / 1.0 "Broadcasts accepted and delivered";
     HISTORY_MESSAGES = Gauge "realtime_broadcast_history_messages" ["tenant"] / 1.0
         "Broadcasts that are kept for those who come late";
@@ -197,7 +203,7 @@ families! {
     MIGRATIONS_EXCEPTIONS = Counter "realtime_tenants_migrations_exceptions_total" ["error_code"] / 1.0
         "Set-ups of databases that failed, in whole or in part";
     SLOW_CONSUMERS = Counter "realtime_slow_consumers" [] / 1.0
-        "Sockets closed because they read slower than their channels talk";
+        "Sockets closed because they read slower than their channels talk, or held most of the memory for clients";
     CLIENT_MEMORY = Gauge "realtime_client_memory_bytes" [] / 1.0
         "Memory held for clients: frames that wait, messages that were not handled yet, presence";
     CLIENT_MEMORY_MAX = Gauge "realtime_client_memory_max_bytes" [] / 1.0
@@ -209,7 +215,7 @@ families! {
         "Open connections that count against the limit: all of them";
     CONNECTIONS_MAX = Gauge "phoenix_connections_max" [] / 1.0 "Connections that may be open at once";
     CHANNEL_JOINED = Counter "phoenix_channel_joined_total" ["result", "transport", "endpoint"] / 1.0
-        "Joins by result: ok, error";
+        "Joins by result: ok, error; those of the first generation are not counted";
     GLOBAL_RPC = Histogram "realtime_global_rpc" ["success", "mechanism"] / 1000.0
         "Milliseconds that other nodes took to answer operators' questions";
     HANDLED_IN = Histogram "phoenix_channel_handled_in_duration_milliseconds" ["endpoint"] / 1000.0

@@ -163,7 +163,7 @@ async fn accept(
                 // Ignore aborted connections; back off on other errors.
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
                 {
-                    tracing::warn!(%error, "could not accept a connection");
+                    tracing::warn!(%error, "could not accept a connection; trying again. If files are the reason, raise the limit of descriptors");
                     time::sleep(ACCEPT_PAUSE).await;
                 }
                 return None;

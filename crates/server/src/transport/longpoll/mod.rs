@@ -110,7 +110,7 @@ async fn connect(
     let Some(place) = Place::take(sessions, runtime.name(), peer, handle) else {
         let tenant = &**runtime.name();
         let code = ErrorCode::TooManyLongPolls.as_str();
-        tracing::warn!(tenant, code, "long-poll session refused: too many");
+        tracing::warn!(tenant, code, %peer, "long-poll session refused: its tenant, its address or the node has too many");
         return answer(&json!({"status": 500}));
     };
     let id = place.id;

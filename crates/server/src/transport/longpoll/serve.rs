@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use realtime_channels::driver::{Driver, Ending};
+use realtime_codes::ErrorCode;
 use realtime_hub::{Holding, Outbox};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -37,6 +38,13 @@ pub(super) async fn serve(
         holding.set(driver.waiting_bytes());
         client.tell(&outbox);
         if outbox.is_closed() {
+            let code = ErrorCode::SlowConsumer.as_str();
+            driver.counters().node().slow_consumers.add(1);
+            tracing::warn!(
+                tenant = driver.tenant(),
+                code,
+                "long-poll session closed: it is polled more slowly than its channels send, or held most of the memory for clients"
+            );
             break;
         }
         let abandoned = client.abandoned_at();

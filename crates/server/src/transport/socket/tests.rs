@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use flate2::{Compress, Compression, FlushCompress};
 use realtime_protocol::Opcode;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -61,7 +62,7 @@ impl Conversation for Echo {
     fn end(&mut self) {}
 }
 
-/// A socket that echoes, as its client has it and as publishers have it.
+/// A socket that echoes, as its client has it and as publishers have it. Its messages may be compressed.
 async fn echo(turns: &Turns) -> (TcpStream, Arc<Outbox>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -72,7 +73,7 @@ async fn echo(turns: &Turns) -> (TcpStream, Arc<Outbox>) {
     let line = turns.line();
     tokio::spawn(run(
         stream,
-        Reader::default(),
+        Reader::default().inflating(true),
         conversation,
         line,
         IDLE_LIMIT,
@@ -83,7 +84,11 @@ async fn echo(turns: &Turns) -> (TcpStream, Arc<Outbox>) {
 
 /// A client's message, with a mask that changes nothing.
 async fn send(client: &mut TcpStream, payload: &[u8]) {
-    let mut message = vec![0x81, 0x80 | 127];
+    send_as(0x81, client, payload).await;
+}
+
+async fn send_as(first: u8, client: &mut TcpStream, payload: &[u8]) {
+    let mut message = vec![first, 0x80 | 127];
     message.extend((payload.len() as u64).to_be_bytes());
     message.extend([0; 4]);
     message.extend(payload);
@@ -128,6 +133,31 @@ async fn large_messages_wait_for_a_turn() {
     receive(&mut receiver, &large).await;
     let mut sender = time::timeout(PATIENCE, sent.1).await.unwrap().unwrap();
     receive(&mut sender, &large).await;
+}
+
+/// However small it came. What comes behind it stays behind it, and others do not wait.
+#[tokio::test]
+async fn what_becomes_large_waits_for_a_turn() {
+    let turns = Turns::new();
+    let large: Vec<u8> = (0..20_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+    let mut packed = Vec::with_capacity(large.len());
+    let mut deflate = Compress::new(Compression::new(6), false);
+    deflate.compress_vec(&large, &mut packed, FlushCompress::Sync).unwrap();
+    packed.truncate(packed.len() - 4);
+    assert!(packed.len() < BULK && large.len() > BULK);
+    let (mut sender, _) = echo(&turns).await;
+    let (mut other, _) = echo(&turns).await;
+    let turn = turns.of(large.len()).await;
+    send_as(0xC1, &mut sender, &packed).await;
+    send(&mut sender, b"behind").await;
+    for _ in 0..3 {
+        send(&mut other, b"small").await;
+        receive(&mut other, b"small").await;
+    }
+    assert!(is_silent(&sender).await, "it was inflated without a turn");
+    drop(turn);
+    receive(&mut sender, &large).await;
+    receive(&mut sender, b"behind").await;
 }
 
 /// A client that takes nothing does not keep asking for turns, and gets the rest when it reads on.

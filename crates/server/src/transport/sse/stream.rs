@@ -67,8 +67,8 @@ enum End {
     Gone,
     /// There is nothing more to send.
     Over,
-    /// Too slow: what is queued is dropped, but for what is partly written.
-    TooSlow,
+    /// Too slow, or too large for the node: what is queued is dropped, but for what is partly written.
+    TooSlow(Closed),
 }
 
 impl From<Ending> for End {
@@ -160,8 +160,8 @@ impl<T: Transport> Task<T> {
             Flush::Done => self.blocked = false,
             Flush::Blocked => self.blocked = true,
             Flush::Large => self.large = true,
-            Flush::Closed(Closed::SlowConsumer) => return Err(End::TooSlow),
             Flush::Closed(Closed::Gone) => return Err(End::Gone),
+            Flush::Closed(why) => return Err(End::TooSlow(why)),
         }
         Ok(())
     }
@@ -184,7 +184,7 @@ impl<T: Transport> Task<T> {
         let (last, rest) = match end {
             End::Gone => return,
             End::Over => (Bytes::from_static(frame::LAST_CHUNK), true),
-            End::TooSlow => (self.too_slow(), false),
+            End::TooSlow(why) => (self.too_slow(why), false),
         };
         self.line.leave();
         self.outbox.finish(last, rest);
@@ -199,14 +199,10 @@ impl<T: Transport> Task<T> {
     }
 
     /// Counts a client that reads too slowly; what it is told last.
-    fn too_slow(&self) -> Bytes {
+    fn too_slow(&self, why: Closed) -> Bytes {
         let code = ErrorCode::SlowConsumer.as_str();
         self.driver.counters().node().slow_consumers.add(1);
-        tracing::warn!(
-            tenant = self.driver.tenant(),
-            code,
-            "stream closed: its client reads more slowly than changes come, or held most of the memory for clients"
-        );
+        tracing::warn!(tenant = self.driver.tenant(), code, reason = why.reason(), "stream closed");
         let text = format!("{code}: the stream is read more slowly than it is written");
         let told = encode::system(Vsn::Events, &Ref::null(), &self.topic, &SystemMessage::error(text));
         [&told[..], frame::LAST_CHUNK].concat().into()

@@ -1,4 +1,5 @@
-//! WebSocket framing on the server side (RFC 6455), without I/O.
+//! WebSocket framing on the server side (RFC 6455, RFC 7692), without I/O.
 
+pub mod deflate;
 pub mod handshake;
 pub mod reader;

@@ -2,12 +2,16 @@
 //!
 //! The header is parsed by `tungstenite`; what differs from its own `WebSocket` is deliberate: no UTF-8 check
 //! (protocol 1.8: bad UTF-8 is only a message that cannot be parsed, the socket lives), payload bytes are
-//! unmasked in place and shared instead of copied, and an idle connection holds no buffer.
+//! unmasked in place and shared instead of copied, and an idle connection holds no buffer. `tungstenite` does not read
+//! compressed messages; it leaves their bit in the header, and `realtime_protocol::deflate` inflates them.
 
 use std::io::Cursor;
 
 use bytes::{Bytes, BytesMut};
-use realtime_protocol::Opcode;
+use realtime_protocol::{
+    Opcode,
+    deflate::{self, UnpackError},
+};
 use tungstenite::protocol::frame::{
     FrameHeader,
     coding::{CloseCode, Control, Data, OpCode},
@@ -50,15 +54,22 @@ pub enum Violation {
     /// Message larger than the reader takes: [`MAX_MESSAGE_BYTES`].
     #[error("WebSocket message larger than {MAX_MESSAGE_BYTES} bytes")]
     TooLarge,
+    /// Compressed message that grows more than a client's messages do.
+    #[error("WebSocket message grows from {0} bytes to more than {1}")]
+    Bomb(usize, usize),
+    /// Compressed message that cannot be inflated.
+    #[error("WebSocket message is not compressed as agreed")]
+    Compression,
 }
 
 impl Violation {
-    /// Close code to send: 1002 or 1009.
+    /// Close code to send: 1002, 1007 or 1009.
     #[must_use]
     pub const fn close_code(self) -> u16 {
         match self {
             Self::Protocol(_) => 1002,
-            Self::TooLarge => 1009,
+            Self::Compression => 1007,
+            Self::TooLarge | Self::Bomb(..) => 1009,
         }
     }
 }
@@ -73,9 +84,26 @@ pub struct Reader {
     /// Whether something was taken out of the buffer that still takes its place in memory.
     taken: bool,
     /// The fragments so far of an unfinished message. Boxed: almost no client ever fragments.
-    fragments: Option<Box<(Opcode, BytesMut)>>,
+    fragments: Option<Box<Fragments>>,
+    /// Whether messages may be compressed.
+    inflates: bool,
+    /// A compressed message that waits for a turn. Boxed: few are so large.
+    waiting: Option<Box<(Opcode, Bytes)>>,
+    /// Bytes that may be inflated before the next turn.
+    allowed: usize,
+    /// Nobody wants the messages any more.
+    skims: bool,
     /// Largest message, in bytes.
     limit: usize,
+}
+
+/// A message that has begun.
+#[derive(Debug)]
+struct Fragments {
+    opcode: Opcode,
+    /// Whether it is compressed: its first frame says so.
+    packed: bool,
+    bytes: BytesMut,
 }
 
 impl Default for Reader {
@@ -94,7 +122,44 @@ impl Reader {
     /// One that takes messages of up to `limit` bytes.
     #[must_use]
     pub fn with_limit(already_read: &[u8], limit: usize) -> Self {
-        Self { buffer: BytesMut::from(already_read), pending: None, fragments: None, taken: false, limit }
+        Self {
+            buffer: BytesMut::from(already_read),
+            pending: None,
+            fragments: None,
+            taken: false,
+            inflates: false,
+            waiting: None,
+            allowed: usize::MAX,
+            skims: false,
+            limit,
+        }
+    }
+
+    /// Takes compressed messages too, if that was agreed on.
+    #[must_use]
+    pub fn inflating(self, agreed: bool) -> Self {
+        Self { inflates: agreed, ..self }
+    }
+
+    /// From now on so many bytes may be inflated. A compressed message that becomes larger waits until this is said again.
+    pub fn allow(&mut self, bytes: usize) {
+        self.allowed = bytes;
+    }
+
+    /// Allows for one message, however large it may be.
+    pub fn allow_one(&mut self) {
+        self.allow(self.limit);
+    }
+
+    /// Whether a compressed message waits until more may be inflated.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// From now on the contents of messages do not matter: compressed ones are not inflated.
+    pub fn skim(&mut self) {
+        self.skims = true;
     }
 
     /// The buffer to append received bytes to, with room for a sensible read.
@@ -132,23 +197,34 @@ impl Reader {
     /// Bytes of memory that it holds.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.buffer.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.1.capacity())
+        let fragments = self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.capacity());
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.1.len());
+        self.buffer.capacity() + fragments + waiting
     }
 
     /// Bytes of the message that is being read, as far as they are known: what came of it, and what its frame announces.
     #[must_use]
     pub fn announced(&self) -> usize {
         let announced = self.pending.as_ref().map_or(0, |(_, len)| *len);
-        let started = self.fragments.as_ref().map_or(0, |fragments| fragments.1.len());
-        announced.saturating_add(started)
+        announced.saturating_add(self.started())
     }
 
-    /// The next event, or `None` until more bytes arrive.
+    /// Bytes of the message that has begun.
+    fn started(&self) -> usize {
+        self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len())
+    }
+
+    /// The next event, or `None` until more bytes arrive or, if it [`waits`](Self::waits), more may be inflated.
     ///
     /// # Errors
     /// [`Violation`]: the connection cannot go on.
     pub fn next_event(&mut self) -> Result<Option<Event>, Violation> {
-        loop {
+        if let Some((opcode, packed)) = self.waiting.take().map(|waiting| *waiting)
+            && let Some(event) = self.message(opcode, true, packed)?
+        {
+            return Ok(Some(event));
+        }
+        while self.waiting.is_none() {
             let (header, len) = match self.pending.take() {
                 Some(pending) => pending,
                 None => match self.header()? {
@@ -173,6 +249,7 @@ impl Reader {
                 return Ok(Some(event));
             }
         }
+        Ok(None)
     }
 
     /// Parses and checks one header, consuming it.
@@ -181,13 +258,16 @@ impl Reader {
         let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Violation::Protocol("reserved opcode"))?;
         let Some((header, len)) = parsed else { return Ok(None) };
         let consumed = usize::try_from(cursor.position()).map_err(|_| Violation::TooLarge)?;
-        if header.rsv1 || header.rsv2 || header.rsv3 {
+        if header.rsv2 || header.rsv3 || (header.rsv1 && !self.inflates) {
             return Err(Violation::Protocol("reserved bit set without an extension"));
+        }
+        // RFC 7692 6.1
+        if header.rsv1 && !matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary)) {
+            return Err(Violation::Protocol("compressed frame that begins no message"));
         }
         if header.mask.is_none() {
             return Err(Violation::Protocol("unmasked client frame"));
         }
-        let started = self.fragments.as_ref().map_or(0, |fragments| fragments.1.len());
         match header.opcode {
             OpCode::Control(_) if !header.is_final => {
                 return Err(Violation::Protocol("fragmented control frame"));
@@ -205,7 +285,7 @@ impl Reader {
             OpCode::Data(_) => {}
         }
         let len = usize::try_from(len).map_err(|_| Violation::TooLarge)?;
-        if started.saturating_add(len) > self.limit {
+        if self.started().saturating_add(len) > self.limit {
             return Err(Violation::TooLarge);
         }
         let _ = self.buffer.split_to(consumed);
@@ -222,25 +302,54 @@ impl Reader {
                 let Some(mut fragments) = self.fragments.take() else {
                     return Err(Violation::Protocol("continuation of nothing"));
                 };
-                fragments.1.extend_from_slice(&payload);
+                fragments.bytes.extend_from_slice(&payload);
                 if !header.is_final {
                     self.fragments = Some(fragments);
                     return Ok(None);
                 }
-                Event::Message(fragments.0, fragments.1.freeze())
+                let Fragments { opcode, packed, bytes } = *fragments;
+                return self.message(opcode, packed, bytes.freeze());
             }
             OpCode::Data(data) => {
                 let opcode = if data == Data::Text { Opcode::Text } else { Opcode::Binary };
                 if !header.is_final {
                     // A copy of what is small: the rest of what was read with it is not kept.
-                    let payload = if payload.len() > KEPT { payload } else { BytesMut::from(&payload[..]) };
-                    self.fragments = Some(Box::new((opcode, payload)));
+                    let bytes = if payload.len() > KEPT { payload } else { BytesMut::from(&payload[..]) };
+                    self.fragments = Some(Box::new(Fragments { opcode, packed: header.rsv1, bytes }));
                     return Ok(None);
                 }
-                Event::Message(opcode, payload.freeze())
+                return self.message(opcode, header.rsv1, payload.freeze());
             }
         };
         Ok(Some(event))
+    }
+
+    /// Takes a whole message.
+    fn message(&mut self, opcode: Opcode, packed: bool, bytes: Bytes) -> Result<Option<Event>, Violation> {
+        if packed && !self.skims {
+            return self.inflate(opcode, bytes);
+        }
+        Ok(Some(Event::Message(opcode, bytes)))
+    }
+
+    /// Inflates a whole message, or has it wait. One that waits is begun anew later: nothing but its bytes is kept.
+    fn inflate(&mut self, opcode: Opcode, packed: Bytes) -> Result<Option<Event>, Violation> {
+        let most = deflate::most(packed.len()).min(self.limit);
+        match deflate::unpack(&packed, most.min(self.allowed)) {
+            Ok(message) => {
+                self.allowed = self.allowed.saturating_sub(message.len());
+                Ok(Some(Event::Message(opcode, message.into())))
+            }
+            Err(UnpackError::TooLarge) if self.allowed < most => {
+                // A copy of what is small: the rest of what was read with it is not kept.
+                let packed = if packed.len() > KEPT { packed } else { Bytes::copy_from_slice(&packed) };
+                self.waiting = Some(Box::new((opcode, packed)));
+                Ok(None)
+            }
+            Err(UnpackError::TooLarge) if most == self.limit => Err(Violation::TooLarge),
+            Err(UnpackError::TooLarge) => Err(Violation::Bomb(packed.len(), most)),
+            Err(UnpackError::Malformed) => Err(Violation::Compression),
+        }
     }
 }
 

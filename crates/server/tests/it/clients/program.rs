@@ -85,7 +85,8 @@ impl Client {
         Self::start(command)
     }
 
-    pub(super) fn python(server: &Server, subscriptions: &Value) -> Result<Self> {
+    /// `clients/python/watch.py`, which watches rows.
+    pub fn python(server: &Server, subscriptions: &Value) -> Result<Self> {
         let url = format!("ws://localhost:{}", server.port());
         let mut command = python_in("python", "python")?;
         command.args(["watch.py", &url, &token("anon"), &subscriptions.to_string()]);

@@ -33,7 +33,7 @@ fn the_page_is_up_to_date() -> Result<()> {
         fs::write(&page, &wanted)?;
         return Ok(());
     }
-    ensure!(text == wanted, "run: UPDATE_PAGES=1 cargo test -p realtime-server --test it page");
+    ensure!(text == wanted, "run: UPDATE_PAGES=1 cargo test --workspace --test it page");
     Ok(())
 }
 
@@ -47,7 +47,7 @@ fn the_page_of_the_doctor_is_up_to_date() -> Result<()> {
         fs::write(&page, &wanted)?;
         return Ok(());
     }
-    ensure!(text == wanted, "run: UPDATE_PAGES=1 cargo test -p realtime-server --test it page");
+    ensure!(text == wanted, "run: UPDATE_PAGES=1 cargo test --workspace --test it page");
     Ok(())
 }
 

@@ -62,6 +62,10 @@ fn function(schema: &str, name: &str, arguments: &[(&str, u32)], result: u32, bo
 
 /// The policy `is_member(room, n)` where the function has a body.
 fn compiled(change: impl Fn(Function) -> Function, body: &str) -> Compiled {
+    compiled_of("public.is_member(room, n)", change, body)
+}
+
+fn compiled_of(using: &str, change: impl Fn(Function) -> Function, body: &str) -> Compiled {
     let mut catalog = Catalog::default();
     let is_member = function("public", "is_member", &[("r", INT), ("rank", INT)], 16, body);
     let uid = "select current_setting('request.x', true)::uuid";
@@ -69,6 +73,8 @@ fn compiled(change: impl Fn(Function) -> Function, body: &str) -> Compiled {
         change(is_member),
         function("auth", "uid", &[], UUID, uid),
         function("auth", "sub", &[], UUID, uid),
+        function("auth", "me", &[], UUID, "select uid()"),
+        function("auth", "known", &[], UUID, "select auth.uid()"),
         function("pg_catalog", "current_setting", &[("", 25), ("", 16)], 25, ""),
         Function { is_aggregate: true, ..function("pg_catalog", "count", &[], 20, "") },
     ];
@@ -79,7 +85,7 @@ fn compiled(change: impl Fn(Function) -> Function, body: &str) -> Compiled {
         relation(4, "strangers", &[("room", INT), ("who", UUID)], &["(who = auth.uid())"], OWNER + 1),
     ];
     let own = relation(1, "says", &[("room", INT), ("n", INT)], &[], OWNER);
-    let policies = [Policy { permissive: true, using: "public.is_member(room, n)" }];
+    let policies = [Policy { permissive: true, using }];
     loop {
         let compiled = compile(&policies, &own, &catalog);
         if compiled.wanted().is_empty() {
@@ -106,11 +112,15 @@ fn compiled(change: impl Fn(Function) -> Function, body: &str) -> Compiled {
 fn bounds(change: impl Fn(Function) -> Function, body: &str) -> Vec<String> {
     let compiled = compiled(change, body);
     assert_eq!(compiled.calls().len(), 1, "{body}: {:?}", compiled.asked());
+    texts(&compiled)
+}
+
+fn texts(compiled: &Compiled) -> Vec<String> {
     let text = |bound: &crate::policy::Bound| {
         let null = if bound.or_null() { " or null" } else { "" };
         format!("{}.{} = {}{null}, {}", bound.table(), bound.column(), bound.argument(), bound.owner())
     };
-    compiled.calls()[0].bounds().iter().map(text).collect()
+    compiled.calls().iter().flat_map(|call| call.bounds()).map(text).collect()
 }
 
 #[test]
@@ -191,6 +201,101 @@ fn where_another_may_be_meant_everybody_is_asked() {
     assert_eq!(bounds(|function| Function { language: "plpgsql".into(), ..function }, declared), nobody);
 }
 
+const MEMBERSHIP: &str = "select exists (select from members m where m.room = r and m.who = auth.uid())";
+
+#[test]
+fn arguments_that_claims_decide_bound_nobody() {
+    let nobody: [&str; 0] = [];
+    let found = |using: &str| texts(&compiled_of(using, |function| function, MEMBERSHIP));
+    for using in ["public.is_member(room, 5)", "not public.is_member(room, '5'::integer)"] {
+        assert_eq!(found(using), ["members.room = 0, who"], "{using}");
+    }
+    for argument in [
+        "(current_setting('request.x', true))::integer",
+        "(select m.rank from members m where m.who = auth.uid())",
+        "coalesce(n, (current_setting('request.x', true))::integer)",
+        "(n + 1)",
+        "(n)::integer",
+    ] {
+        let using = format!("not public.is_member(room, {argument})");
+        assert_eq!(found(&using), nobody, "{using}");
+    }
+}
+
+#[test]
+fn what_from_has_wins_over_arguments() {
+    let nobody: [&str; 0] = [];
+    let of_alias = "select exists (select from rooms o join members is_member on o.id = is_member.rank where o.owner = auth.uid())";
+    assert_eq!(bounds(|function| function, of_alias), nobody);
+    let plpgsql = |function| Function { language: "plpgsql".into(), ..function };
+    let returned = |query: &str| format!("begin return {}; end", query.trim_start_matches("select "));
+    for name in ["tableoid", "ctid", "xmin", "cmin", "xmax", "cmax", "m"] {
+        let named = |function| Function { names: vec![name.into(), "other".into()], ..function };
+        let body =
+            format!("select exists (select from members m where m.room = {name} and m.who = auth.uid())");
+        assert_eq!(bounds(named, &body), nobody, "{body}");
+    }
+    let found = |function| Function { names: vec!["found".into(), "other".into()], ..function };
+    let body = "select exists (select from members m where m.room = found and m.who = auth.uid())";
+    assert_eq!(bounds(found, body), ["members.room = 0, who"]);
+    assert_eq!(bounds(|function| plpgsql(found(function)), &returned(body)), nobody);
+    // In PL/pgSQL a setting decides.
+    for (body, in_sql) in [
+        (
+            "select exists (select from members m where m.room = r and m.who = auth.uid() and rank = 1)",
+            "members.room = 0, who",
+        ),
+        (
+            "select r in (select rank from members m where m.who = auth.uid())",
+            "members.rank = 0 or null, who",
+        ),
+    ] {
+        assert_eq!(bounds(|function| function, body), [in_sql], "{body}");
+        assert_eq!(bounds(plpgsql, &returned(body)), nobody, "{body}");
+    }
+    let who = |function: Function| Function { names: vec!["r".into(), "who".into()], ..plpgsql(function) };
+    let body = "select exists (select from members m where m.room = r and who = auth.uid())";
+    assert_eq!(bounds(who, &returned(body)), nobody);
+    assert_eq!(bounds(who, &returned(MEMBERSHIP)), ["members.room = 0, who"]);
+}
+
+#[test]
+fn what_stands_beside_the_expression_may_raise() {
+    let nobody: [&str; 0] = [];
+    for behind in [
+        "order by (current_setting('request.x', true))::integer",
+        "group by (current_setting('request.x', true))::integer",
+        "limit (current_setting('request.x', true))::integer",
+        "fetch first 1 rows only",
+        "for update",
+    ] {
+        let body = format!("{MEMBERSHIP} {behind}");
+        assert_eq!(texts(&compiled(|function| function, &body)), nobody, "{body}");
+        let inner = format!("select ({body})");
+        assert_eq!(texts(&compiled(|function| function, &inner)), nobody, "{inner}");
+    }
+}
+
+#[test]
+fn who_somebody_is_must_not_depend_on_the_path() {
+    let body = MEMBERSHIP.replace("auth.uid", "auth.known");
+    assert_eq!(bounds(|function| function, &body), ["members.room = 0, who"]);
+    // On another path its `uid()` is another function.
+    assert_eq!(bounds(|function| function, &MEMBERSHIP.replace("auth.uid", "auth.me")), [""; 0]);
+}
+
+#[test]
+fn a_return_ends_a_comment() {
+    let plpgsql = |function| Function { language: "plpgsql".into(), ..function };
+    let membership = MEMBERSHIP.trim_start_matches("select ");
+    let body = format!(
+        "begin return {membership} -- members\r or current_setting('request.x', true) = 'yes'\n; end"
+    );
+    assert_eq!(texts(&compiled(plpgsql, &body)), [""; 0]);
+    let body = format!("begin return {membership} -- members\r\n; end");
+    assert_eq!(bounds(plpgsql, &body), ["members.room = 0, who"]);
+}
+
 #[test]
 fn the_named_are_asked_and_one_more() {
     const PARTIES: u32 = 10_000;
@@ -222,9 +327,11 @@ fn the_named_are_asked_and_one_more() {
     let seen = sight.look(row, UnixMicros(0));
     assert_eq!((seen.shown, seen.open.len(), seen.needs.len()), ((100..120).collect(), 0, 0));
     // What a row behind it needs is known now; another room has to be asked.
-    assert_eq!(sight.alike(need, &row), None);
+    assert_eq!(sight.alike(need, &row, |_| true), None);
     let other = |_: usize| Cell::Text(&n);
-    assert_eq!(sight.alike(need, &other).unwrap().parties.len(), PARTIES as usize);
+    assert_eq!(sight.alike(need, &other, |_| true).unwrap().parties.len(), PARTIES as usize);
+    assert_eq!(sight.alike(need, &other, |key| *key != need.key).map(|need| need.call), Some(need.call));
+    assert_eq!(sight.alike(need, &other, |_| false), None);
     // Who comes is asked, and nobody else.
     sight.insert(PARTIES, sight.values(3).unwrap().clone());
     assert_eq!(sight.look(row, UnixMicros(0)).needs[0].parties, [PARTIES]);

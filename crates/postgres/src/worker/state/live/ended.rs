@@ -66,8 +66,11 @@ impl Live {
         }
         self.empty(result);
         let Some(kept) = self.results.get(&result) else { return };
+        let (table, role) = kept.about();
         tracing::warn!(
             code = "RealtimeDisabledForConfiguration",
+            table,
+            role = role.as_deref(),
             error = text,
             "a live result has lost its rows"
         );
@@ -100,7 +103,8 @@ impl Live {
         self.empty(result);
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.moving.clear();
-        tracing::warn!(code, error = text, "live result ended");
+        let (table, role) = kept.about();
+        tracing::warn!(code, table, role = role.as_deref(), error = text, "live result ended");
         let bindings: Vec<Arc<Binding>> = kept.bindings().map(Arc::clone).collect();
         let notice = Notice::warning(code, text);
         for binding in bindings {

@@ -160,7 +160,14 @@ impl Live {
         if kept.told.replace(code) == Some(code) {
             return;
         }
-        tracing::warn!(code, error = text, "a live result cannot be read; retrying");
+        let (table, role) = kept.about();
+        tracing::warn!(
+            code,
+            table,
+            role = role.as_deref(),
+            error = text,
+            "a live result cannot be read; retrying"
+        );
         let notice = Notice::warning(code, text);
         for binding in kept.bindings() {
             self.sink.notice(binding.channel, notice.clone());

@@ -224,7 +224,7 @@ fn recipients(names: impl Iterator<Item = (ChannelId, u32)>) -> Vec<Recipient> {
     for (channel, id) in names {
         match recipients.last_mut().filter(|last| last.channel == channel) {
             Some(last) => last.ids.push(id),
-            None => recipients.push(Recipient { channel, ids: vec![id] }),
+            None => recipients.push(Recipient { channel, ids: [id].into_iter().collect() }),
         }
     }
     recipients

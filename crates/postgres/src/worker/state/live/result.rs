@@ -191,6 +191,11 @@ impl Kept {
             && (!self.newcomers.is_empty() && self.lost.is_none() || !matches!(self.stale, Stale::No))
     }
 
+    /// The table or view of a result and its role, for lines of the log.
+    pub(super) fn about(&self) -> (Option<String>, Option<Arc<str>>) {
+        self.bindings().next().map(|binding| (binding.spec.place(), Arc::clone(&binding.role))).unzip()
+    }
+
     /// All bindings.
     pub(super) fn bindings(&self) -> impl Iterator<Item = &Arc<Binding>> {
         let newcomers = self.newcomers.iter().flat_map(|group| &group.to);

@@ -188,3 +188,188 @@ fn memory_is_taken_for_what_comes() {
     }
     assert!(parts.is_empty());
 }
+
+mod compressed {
+    use flate2::{Compress, Compression, FlushCompress};
+
+    use super::*;
+
+    /// A message as a client's library compresses it.
+    fn packed(message: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(message.len() + 1024);
+        let mut deflate = Compress::new(Compression::new(6), false);
+        deflate.compress_vec(message, &mut out, FlushCompress::Sync).unwrap();
+        out.truncate(out.len() - 4);
+        out
+    }
+
+    fn reader(bytes: &[u8]) -> Reader {
+        Reader::new(bytes).inflating(true)
+    }
+
+    fn events(bytes: &[u8]) -> Result<Vec<Event>, Violation> {
+        let mut reader = reader(bytes);
+        let mut events = Vec::new();
+        while let Some(event) = reader.next_event()? {
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    fn rows(count: usize) -> Vec<u8> {
+        (0..count)
+            .flat_map(|n| format!("{{\"id\":{n},\"hash\":{}}},", n * 7_919 % 9_973).into_bytes())
+            .collect()
+    }
+
+    /// In one frame or in several, with control frames and plain messages between.
+    #[test]
+    fn compressed_messages_are_inflated() {
+        let (first, second) = (rows(100), rows(3));
+        let (a, b) = (packed(&first), packed(&second));
+        let (begin, end) = a.split_at(a.len() / 2);
+        let bytes = [
+            frame(0xC1, &a),
+            frame(0x41, begin),
+            frame(0x89, b"ping"),
+            frame(0x00, b""),
+            frame(0x80, end),
+            frame(0x81, b"plain"),
+            frame(0xC2, &b),
+            // An empty message, in two ways.
+            frame(0xC1, &[0]),
+            frame(0x41, &[]),
+            frame(0x80, &[0]),
+        ]
+        .concat();
+        let text = |message: &[u8]| Event::Message(Opcode::Text, Bytes::copy_from_slice(message));
+        let expected = vec![
+            text(&first),
+            Event::Ping(Bytes::from_static(b"ping")),
+            text(&first),
+            text(b"plain"),
+            Event::Message(Opcode::Binary, second.into()),
+            text(b""),
+            text(b""),
+        ];
+        assert_eq!(events(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn the_bit_stands_where_it_may_and_on_what_was_agreed() {
+        let message = packed(b"hello");
+        let codes = |bytes: &[u8]| events(bytes).map_err(Violation::close_code);
+        for (name, bytes) in [
+            ("ping", frame(0xC9, b"")),
+            ("pong", frame(0xCA, b"")),
+            ("close", frame(0xC8, &1000u16.to_be_bytes())),
+            ("continuation", [frame(0x41, &message), frame(0xC0, b"")].concat()),
+            ("continuation of a plain message", [frame(0x01, b"a"), frame(0xC0, b"")].concat()),
+            ("second bit", frame(0xA1, b"")),
+            ("third bit", frame(0xD1, &message)),
+        ] {
+            assert_eq!(codes(&bytes), Err(1002), "{name}");
+        }
+        assert_eq!(
+            all(&frame(0xC1, &message)).map_err(Violation::close_code),
+            Err(1002),
+            "nothing was agreed"
+        );
+        assert_eq!(codes(&frame(0xC1, b"\xFF\xFF\xFF\xFF")), Err(1007));
+    }
+
+    /// The bound of a message is that of what it becomes.
+    #[test]
+    fn what_grows_too_much_is_refused() {
+        let code = |message: &[u8]| events(&frame(0xC1, &packed(message))).map_err(Violation::close_code);
+        assert!(code(&rows(100_000)).is_ok());
+        let large = rows(250_000);
+        assert!(large.len() > MAX_MESSAGE_BYTES);
+        assert_eq!(code(&large), Err(1009), "too large");
+        assert_eq!(code(&vec![b'x'; 1_000_000]), Err(1009), "a bomb");
+        assert!(code(&vec![b'x'; 60_000]).is_ok(), "too small to do harm");
+    }
+
+    /// A message that becomes large waits for a turn; so do small ones that are large together. None is lost, and what is kept
+    /// meanwhile is what came.
+    #[test]
+    fn large_messages_wait_until_they_may_be_inflated() {
+        let (large, small) = (rows(50_000), rows(500));
+        let (packed_large, packed_small) = (packed(&large), packed(&small));
+        let mut bytes = frame(0xC1, &packed_small);
+        bytes.extend(frame(0xC1, &packed_large));
+        for _ in 0..10 {
+            bytes.extend(frame(0xC1, &packed_small));
+        }
+        let mut reader = reader(&bytes);
+        reader.allow(64 * 1024);
+        let mut lengths = Vec::new();
+        let mut waits = 0;
+        loop {
+            match reader.next_event().unwrap() {
+                Some(Event::Message(_, message)) => lengths.push(message.len()),
+                Some(_) => unreachable!(),
+                None if reader.waits() => {
+                    waits += 1;
+                    assert!(reader.held() >= packed_small.len() && reader.held() < 2 * bytes.len());
+                    assert_eq!(reader.next_event(), Ok(None), "it waits until more is allowed");
+                    match waits {
+                        1 => reader.allow_one(),
+                        _ => reader.allow(64 * 1024),
+                    }
+                }
+                None => break,
+            }
+        }
+        let mut expected = vec![small.len(); 12];
+        expected[1] = large.len();
+        assert_eq!(lengths, expected);
+        assert!((1..4).contains(&waits), "{waits}");
+        reader.release();
+        assert_eq!(reader.held(), 0);
+    }
+
+    /// Who is leaving has nothing inflated any more.
+    #[test]
+    fn messages_behind_the_end_are_not_inflated() {
+        let mut reader = reader(&[frame(0xC1, b"\xFF\xFF\xFF"), frame(0x88, b"")].concat());
+        reader.skim();
+        assert!(matches!(reader.next_event(), Ok(Some(Event::Message(..)))));
+        assert_eq!(reader.next_event(), Ok(Some(Event::Close(1000))));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes: Vec<u8>, allowed in 0usize..1_000) {
+            let mut reader = reader(&bytes);
+            reader.allow(allowed);
+            while let Ok(Some(_)) = reader.next_event() {}
+        }
+
+        /// However the network cuts the stream, and whatever may be inflated at once, the messages are the same.
+        #[test]
+        fn cuts_and_turns_do_not_matter(
+            payloads in prop::collection::vec(prop::collection::vec(0u8..3, 0..2_000), 1..5),
+            cut in 1usize..40,
+            allowed in 0usize..2_000,
+        ) {
+            let bytes: Vec<u8> = payloads.iter().flat_map(|payload| frame(0xC2, &packed(payload))).collect();
+            let mut reader = reader(&[]);
+            let mut seen = Vec::new();
+            for piece in bytes.chunks(cut) {
+                reader.space().extend_from_slice(piece);
+                reader.allow(allowed);
+                loop {
+                    match reader.next_event().unwrap() {
+                        Some(event) => seen.push(event),
+                        None if reader.waits() => reader.allow_one(),
+                        None => break,
+                    }
+                }
+                reader.release();
+            }
+            let payloads = payloads.into_iter().map(|payload| Event::Message(Opcode::Binary, payload.into()));
+            prop_assert_eq!(seen, payloads.collect::<Vec<_>>());
+        }
+    }
+}

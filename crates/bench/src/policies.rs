@@ -65,7 +65,7 @@ enum Policy {
     Sql,
     /// The same in PL/pgSQL
     Plpgsql,
-    /// A function that cannot be read
+    /// A function that cannot be read: it builds its statement from its argument
     Opaque,
 }
 
@@ -99,7 +99,7 @@ const SCHEMA: &str = "
     create function is_member_too(r int) returns bool language plpgsql stable security definer as
         $$ begin return exists (select from public.members m where m.room = r and m.who = auth.uid()); end $$;
     create function opaque(owner uuid) returns bool language plpgsql stable as $$
-        declare found bool; begin execute 'select $1 = auth.uid()' into found using owner; return found; end $$;
+        declare found bool; begin execute format('select %L = auth.uid()', owner) into found; return found; end $$;
     create table bench (id bigserial primary key, owner uuid not null, room int not null, body text not null,
         sent_at bigint not null);
     grant select on all tables in schema public to authenticated;

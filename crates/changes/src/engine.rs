@@ -31,7 +31,7 @@ use watched::Watched;
 use crate::{
     Table, Truth,
     change::Change,
-    policy::{Answer, Compiled, Values},
+    policy::{Answer, CallKey, Compiled, Values},
 };
 
 /// The table is not known to the engine.
@@ -388,6 +388,32 @@ impl Engine {
         if let Some(judges) = self.judges_mut(oid) {
             judges.answer(need, answers);
         }
+    }
+
+    /// What a row behind another needs of the same call, if it is one that is new or updated and its values are `wanted`: it
+    /// is not looked whether its policies come to that. `None`: nothing.
+    #[must_use]
+    pub fn alike(
+        &self,
+        need: &CallNeed,
+        change: &Change<'_>,
+        is_wanted: impl FnOnce(&CallKey) -> bool,
+    ) -> Option<CallNeed> {
+        let watched = self.tables.get(&change.relation.oid).filter(|_| change.new.is_some())?;
+        watched.judges().alike(need, &|column| watched.new_cell(change, column), is_wanted)
+    }
+
+    /// Those of a need's parties who have to be asked, by what the bounds of the call were answered: see
+    /// [`Sight::narrowed`](crate::policy::Sight::narrowed).
+    #[must_use]
+    pub fn narrowed(
+        &self,
+        oid: Oid,
+        need: &CallNeed,
+        rows: &[(usize, String)],
+        is_fit: impl Fn(PartyId) -> bool,
+    ) -> Option<(CallNeed, PartyId)> {
+        self.tables.get(&oid)?.judges().narrowed(need, rows, is_fit)
     }
 
     /// About how many bytes the answers take that parties were asked for.

@@ -69,7 +69,7 @@ mod why;
 
 pub use catalog::{Catalog, Collation, Field, Function, NamedType, Relation, Volatility, Wanted};
 pub use compile::{compile, compile_distrusting};
-pub use compiled::{Answer, Asked, Call, Compiled, NoValue, Policy, Term};
+pub use compiled::{Answer, Asked, Bound, Call, Compiled, NoValue, Policy, Term};
 pub use explain::{Explained, Reason, explain};
 pub use names::{CallId, TermId};
 pub use scan::Reads;

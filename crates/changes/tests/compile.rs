@@ -32,6 +32,7 @@ fn relation(oid: u32, name: &str, fields: &[(&str, u32)], policies: &[&str]) -> 
         in_log: true,
         fields: fields.iter().map(field).collect(),
         policies: policies.iter().map(|policy| (*policy).into()).collect(),
+        exempt: Some(10),
     }
 }
 
@@ -45,6 +46,7 @@ fn function(schema: &str, name: &str, arguments: &[u32], result: u32, body: &str
         schema: schema.into(),
         name: name.into(),
         arguments: arguments.to_vec(),
+        names: Vec::new(),
         defaults: 0,
         variadic: false,
         result,
@@ -54,6 +56,8 @@ fn function(schema: &str, name: &str, arguments: &[u32], result: u32, body: &str
         language: if schema == "pg_catalog" { "internal" } else { "sql" }.into(),
         body: body.into(),
         default_values: "".into(),
+        runs_as: None,
+        owner_bypasses: false,
     }
 }
 

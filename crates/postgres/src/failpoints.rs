@@ -30,6 +30,8 @@ pub(crate) enum Point {
     LiveLooked,
     /// `past_read`: the log of before the start is about to be read.
     PastRead,
+    /// `calls_narrowed`: a call is about to be asked of some parties; on an error they count as many, however few they are.
+    CallsNarrowed,
 }
 
 #[cfg(not(debug_assertions))]
@@ -62,7 +64,7 @@ mod active {
     const LOOK: Duration = Duration::from_millis(5);
 
     impl Point {
-        const ALL: [Self; 9] = [
+        const ALL: [Self; 10] = [
             Self::SlotMade,
             Self::RelationAsked,
             Self::VerdictAsked,
@@ -72,6 +74,7 @@ mod active {
             Self::PolicyTableChanged,
             Self::LiveLooked,
             Self::PastRead,
+            Self::CallsNarrowed,
         ];
 
         const fn name(self) -> &'static str {
@@ -85,6 +88,7 @@ mod active {
                 Self::PolicyTableChanged => "policy_table_changed",
                 Self::LiveLooked => "live_looked",
                 Self::PastRead => "past_read",
+                Self::CallsNarrowed => "calls_narrowed",
             }
         }
     }

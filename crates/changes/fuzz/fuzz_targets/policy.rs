@@ -26,6 +26,7 @@ fn relation(name: &str) -> Relation {
         in_log: true,
         fields: fields.map(field).to_vec(),
         policies: vec!["(owner = auth.uid())".into()],
+        exempt: Some(10),
     }
 }
 
@@ -35,6 +36,7 @@ fn function(schema: &str, name: &str, body: &str, language: &str) -> Function {
         schema: schema.into(),
         name: name.into(),
         arguments: Vec::new(),
+        names: Vec::new(),
         defaults: 0,
         variadic: true,
         result: 2950,
@@ -44,6 +46,8 @@ fn function(schema: &str, name: &str, body: &str, language: &str) -> Function {
         language: language.into(),
         body: body.into(),
         default_values: "".into(),
+        runs_as: Some(10),
+        owner_bypasses: false,
     }
 }
 
@@ -63,8 +67,16 @@ fuzz_target!(|data: &[u8]| {
                 Wanted::Relations(name) => catalog.put_relations(name.clone(), vec![relation(name)]),
                 Wanted::Functions(name) => {
                     let all = [("auth", "sql"), ("public", "plpgsql"), ("pg_catalog", "internal")];
-                    let all = all.map(|(schema, language)| function(schema, name, body, language));
-                    catalog.put_functions(name.clone(), all.to_vec());
+                    let mut all = all.map(|(schema, language)| function(schema, name, body, language)).to_vec();
+                    // One of a column, of which it may be told for whom it is true.
+                    all.extend(["sql", "plpgsql"].map(|language| Function {
+                        arguments: vec![2950],
+                        names: vec!["a".into()],
+                        variadic: false,
+                        result: 16,
+                        ..function(language, name, body, language)
+                    }));
+                    catalog.put_functions(name.clone(), all);
                 }
                 Wanted::Operators => catalog.put_operators([]),
                 Wanted::Type(schema, name) => catalog.put_type(schema.clone(), name.clone(), None),

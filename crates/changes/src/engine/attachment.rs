@@ -8,9 +8,9 @@ use crate::{EventFilter, Predicate, RoleAccess};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(pub u64);
 
-/// One attachment of a subscription to a table.
+/// One attachment of a subscription to a table; numbers are given out by the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SubscriptionKey(pub(super) u64);
+pub struct SubscriptionKey(pub u64);
 
 /// A subscription bound to a table.
 #[derive(Debug, Clone)]

@@ -253,6 +253,12 @@ impl Match {
         self.guarded.sort_unstable_by_key(|guarded| (guarded.party, guarded.key));
     }
 
+    /// Whether some are told that they cannot have the change.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
     /// About how many bytes it holds.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -45,6 +45,8 @@ pub struct Relation {
     /// The conditions of its policies for SELECT and ALL, if row-level security is on: they decide which rows a
     /// subquery finds.
     pub policies: Vec<Box<str>>,
+    /// The role that sees all of its rows whatever the policies say: its owner, unless they are forced upon it.
+    pub exempt: Option<Oid>,
 }
 
 /// A column of a [`Relation`].
@@ -85,6 +87,8 @@ pub struct Function {
     pub name: Box<str>,
     /// Types of the arguments, those with defaults included.
     pub arguments: Vec<Oid>,
+    /// Their names, empty where they have none. Nothing at all if there are arguments that are not plain input.
+    pub names: Vec<Box<str>>,
     /// How many arguments have a default.
     pub defaults: usize,
     /// What stands for them when they are not given, as `pg_get_expr` prints `proargdefaults`.
@@ -103,6 +107,10 @@ pub struct Function {
     pub language: Box<str>,
     /// `prosrc`; for a body of the SQL standard's form what `pg_get_function_sqlbody` prints.
     pub body: Box<str>,
+    /// Its owner, if its body runs with the owner's rights (SECURITY DEFINER).
+    pub runs_as: Option<Oid>,
+    /// Whether row-level security never decides for its owner.
+    pub owner_bypasses: bool,
 }
 
 /// `pg_proc.provolatile`.

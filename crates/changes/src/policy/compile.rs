@@ -16,12 +16,12 @@ use super::{
     Why,
     atom::{Atom, List, Op, Otherwise, Side},
     catalog::{Catalog, Collation, Relation},
-    compiled::{Asked, Call, Compiled, Owner, Owners, Policy, Term},
+    compiled::{Asked, Bound, Call, Compiled, Owner, Owners, Policy, Term},
     names::{CallId, TermId},
     operand::Operand,
     parse,
     read::{self, Reader, Typed, family_of, unnested},
-    scan::{Facts, Reads, Scanner, Tie, Type},
+    scan::{self, Facts, Reads, Scanner, Tie, Type},
     types::{self, BOOL, TEXT, TIMESTAMPTZ},
     values::{Kind, Value, ValueSet, one},
 };
@@ -52,6 +52,7 @@ pub fn compile_distrusting(
         reader: Reader { catalog, own, inside: false },
         terms: Vec::new(),
         calls: Vec::new(),
+        bounds: Vec::new(),
         asked: Vec::new(),
         policy: 0,
     };
@@ -100,6 +101,8 @@ struct Compiler<'c> {
     reader: Reader<'c>,
     terms: Vec<Term>,
     calls: Vec<Call>,
+    /// By call: for whom it can be true.
+    bounds: Vec<Option<Vec<scan::Bound>>>,
     asked: Vec<Asked>,
     /// Which policy is compiled.
     policy: usize,

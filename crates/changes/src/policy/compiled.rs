@@ -92,6 +92,58 @@ pub struct Call {
     pub(super) columns: Vec<usize>,
     pub(super) reads: Reads,
     pub(super) owners: Owners,
+    /// If there are some, it is false for all for whom none of them holds.
+    pub(super) bounds: Vec<Bound>,
+}
+
+/// A condition that somebody for whom a call is true may meet: a row of a table has a value of the call's columns in one
+/// of its columns, and names the party in another. Values without a NULL alone are bounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    pub(super) schema: Box<str>,
+    pub(super) table: Box<str>,
+    pub(super) column: Box<str>,
+    pub(super) argument: usize,
+    pub(super) or_null: bool,
+    pub(super) owner: Owner,
+}
+
+impl Bound {
+    /// The schema of the table.
+    #[must_use]
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Its column that is compared with a value, by an equality of PostgreSQL's own.
+    #[must_use]
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// Whether a row that has NULL there counts too.
+    #[must_use]
+    pub const fn or_null(&self) -> bool {
+        self.or_null
+    }
+
+    /// The value: a column of the row that is judged, by index.
+    #[must_use]
+    pub const fn argument(&self) -> usize {
+        self.argument
+    }
+
+    /// The column of the table that says for whom.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner.column
+    }
 }
 
 impl Call {
@@ -112,6 +164,12 @@ impl Call {
     #[must_use]
     pub const fn reads(&self) -> &Reads {
         &self.reads
+    }
+
+    /// For whom it can be true: for those for whom one of these holds. Empty: for anybody.
+    #[must_use]
+    pub fn bounds(&self) -> &[Bound] {
+        &self.bounds
     }
 }
 

@@ -4,12 +4,14 @@
 //! is asked of the database.
 
 mod bodies;
+mod bounds;
 mod functions;
 mod plpgsql;
 mod queries;
 mod ties;
 mod uses;
 
+pub(super) use bounds::Bound;
 pub(super) use queries::has_plain_clauses;
 pub(super) use uses::Tie;
 
@@ -67,6 +69,8 @@ pub(super) struct Facts {
     pub(super) calls: bool,
     /// Whether the role decides, which is another one inside of a SECURITY DEFINER function.
     pub(super) role: bool,
+    /// Whether the body of a function calls one by a name that the path of schemas decides.
+    pub(super) path: bool,
 }
 
 /// A type; `None` if it is not known.

@@ -6,6 +6,7 @@
 
 mod calls;
 mod doubt;
+mod narrowed;
 mod reach;
 mod whose;
 

@@ -1,6 +1,9 @@
 //! The values that the terms of a policy have for a party.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+};
 
 use realtime_pgoutput::{Element, parse_array};
 
@@ -127,9 +130,13 @@ impl Kind {
 
 /// One value of a family.
 pub(super) fn one(family: Family, text: &str) -> Option<Value> {
-    let text = spelled(family, text);
-    let key = family.key(text.as_bytes())?;
-    Some(Value::One { text: text.as_bytes().into(), key: key.into() })
+    let key = key_of_told(family, text)?;
+    Some(Value::One { text: spelled(family, text).as_bytes().into(), key: key.into() })
+}
+
+/// What a value is equal by that a cast to text wrote. All that the database is asked for is written so; rows are not.
+pub(super) fn key_of_told(family: Family, text: &str) -> Option<Cow<'_, [u8]>> {
+    family.key(spelled(family, text).as_bytes())
 }
 
 /// A boolean as rows have it; the cast to text spells it out.
@@ -150,7 +157,7 @@ fn set(families: &[Family], rows: &[Vec<Option<String>>]) -> Option<ValueSet> {
         let mut keys = Vec::with_capacity(row.len());
         for (family, column) in families.iter().zip(row) {
             let Some(text) = column else { continue };
-            keys.push(family.key(spelled(*family, text).as_bytes())?);
+            keys.push(key_of_told(*family, text)?);
         }
         if keys.len() < row.len() {
             set.has_null = true;

@@ -20,7 +20,8 @@ const RELATIONS: &str = "
             from pg_attribute a left join pg_collation co on co.oid = a.attcollation
             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) as collations,
         case when c.relrowsecurity then array(select pg_get_expr(p.polqual, p.polrelid) from pg_policy p
-            where p.polrelid = c.oid and p.polcmd::text in ('r', '*') and p.polqual is not null) else '{}' end as policies
+            where p.polrelid = c.oid and p.polcmd::text in ('r', '*') and p.polqual is not null) else '{}' end as policies,
+        case when not c.relforcerowsecurity then c.relowner end
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.relname = $1 and c.relkind in ('r', 'v', 'm', 'p', 'f')";
 
@@ -28,7 +29,10 @@ const FUNCTIONS: &str = "
     select p.oid, n.nspname::text, p.proname::text, p.proargtypes::oid[], p.pronargdefaults::int4, p.provariadic <> 0,
         p.prorettype, p.proretset, p.prokind::text in ('a', 'w'), p.provolatile::text, l.lanname::text,
         coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
-        coalesce(pg_get_expr(p.proargdefaults, 0), '')
+        coalesce(pg_get_expr(p.proargdefaults, 0), ''),
+        case when p.proargmodes is null then coalesce(p.proargnames, '{}') else '{}' end,
+        case when p.prosecdef then p.proowner end,
+        (select r.rolsuper or r.rolbypassrls from pg_roles r where r.oid = p.proowner)
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
     where p.proname = $1";
 
@@ -56,6 +60,7 @@ pub async fn relations(client: &Client, name: &str) -> Result<Vec<Relation>> {
             in_log: row.get(3),
             fields: fields.collect(),
             policies: policies.into_iter().map(Into::into).collect(),
+            exempt: row.get(9),
         }
     };
     Ok(rows.iter().map(relation).collect())
@@ -81,6 +86,9 @@ async fn functions(client: &Client, name: &str) -> Result<Vec<Function>> {
         language: row.get::<_, String>(10).into(),
         body: row.get::<_, String>(11).into(),
         default_values: row.get::<_, String>(12).into(),
+        names: row.get::<_, Vec<String>>(13).into_iter().map(Into::into).collect(),
+        runs_as: row.get(14),
+        owner_bypasses: row.get(15),
     };
     Ok(rows.iter().map(function).collect())
 }

@@ -163,8 +163,10 @@ impl Check<'_> {
             // A policy has taken the answer away.
             answers.verdicts.resize(answers.verdicts.len() + parties.len(), Ok(Verdict::default()));
         }
-        let row = |number| self.images.row(number);
-        answers.verdicts.extend(parties.iter().zip(texts).map(|(asked, text)| Ok(verdict(text, asked, row))));
+        let rows = |number| self.images.rows(number);
+        answers
+            .verdicts
+            .extend(parties.iter().zip(texts).map(|(asked, text)| Ok(verdict(text, asked, rows))));
     }
 
     /// Withholds the rows of a party that cannot be judged.
@@ -201,7 +203,7 @@ impl Check<'_> {
         let all = self.inquiry.rows.len();
         let rows = |asked: &Asked| {
             let some = asked.rows.len() < all;
-            some.then(|| asked.rows.iter().filter_map(|row| self.images.number(*row)).collect())
+            some.then(|| self.images.numbers(&asked.rows))
         };
         let parties = parties.iter().map(|asked| JobParty::new(&asked.party, rows(asked))).collect();
         let job = Job { images: self.images.objects(), parties, slice: self.limit.as_secs_f64() / 4.0 };
@@ -259,16 +261,22 @@ pub(super) fn is_ended(error: &Error) -> bool {
     error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN)
 }
 
-/// `=1,5!3:22012`: images that are seen, and those whose policies raised an error of that code. `row` tells their rows. An
+/// `=1,5!3:22012`: images that are seen, and those whose policies raised an error of that code. `rows` tells their rows. An
 /// answer that is missing hides them.
-fn verdict(text: Option<&str>, asked: &Asked, row: impl Fn(u32) -> Option<u32>) -> Verdict {
+fn verdict<'a>(text: Option<&str>, asked: &Asked, rows: impl Fn(u32) -> &'a [u32]) -> Verdict {
     let (seen, failed) = text.and_then(|text| text.strip_prefix('=')?.split_once('!')).unwrap_or_default();
-    let row = |text: &str| text.parse().ok().and_then(&row);
-    let mut verdict = Verdict { seen: seen.split(',').filter_map(row).collect(), failed: None };
+    // Of the rows that an image is of, those that the party was asked about.
+    let rows = |text: &str| {
+        let rows = text.parse().map(&rows).unwrap_or_default().iter().copied();
+        rows.filter(|row| asked.rows.binary_search(row).is_ok())
+    };
+    let mut verdict = Verdict { seen: seen.split(',').flat_map(rows).collect(), failed: None };
     for (number, code) in failed.split(',').filter_map(|failed| failed.split_once(':')) {
-        let Some(row) = row(number).filter(|row| asked.rows.binary_search(row).is_ok()) else { continue };
-        let failure = || (Failure { error: sqlstate::brief(code), slow: false }, Vec::new());
-        verdict.failed.get_or_insert_with(failure).1.push(row);
+        let mut rows = rows(number).peekable();
+        if rows.peek().is_some() {
+            let failure = || (Failure { error: sqlstate::brief(code), slow: false }, Vec::new());
+            verdict.failed.get_or_insert_with(failure).1.extend(rows);
+        }
     }
     verdict
 }
@@ -284,15 +292,18 @@ mod tests {
     #[test]
     fn verdicts_are_read() {
         let party = Arc::new(Party { role: "anon".into(), claims: "{}".into() });
-        let asked = Asked { party, rows: vec![3, 4] };
-        let verdict = |text| verdict(text, &asked, |number| number.checked_sub(1));
-        assert_eq!(verdict(Some("=1,100,7!")).seen, [0, 99, 6]);
+        let asked = Asked { party, rows: vec![3, 4, 6, 7] };
+        // The images are of these rows.
+        let images: [&[u32]; 3] = [&[3, 5, 7], &[4], &[6, 8]];
+        let rows = |number: u32| number.checked_sub(1).and_then(|at| images.get(at as usize)).copied();
+        let verdict = |text| verdict(text, &asked, |number| rows(number).unwrap_or_default());
+        assert_eq!(verdict(Some("=1,100,3!")).seen, [3, 7, 6], "those that were asked about");
         assert_eq!(verdict(Some("=!")), Verdict::default());
-        assert_eq!(verdict(Some("=,5!")).seen, [4]);
+        assert_eq!(verdict(Some("=,2!")).seen, [4]);
         assert_eq!(verdict(None), Verdict::default());
         let failure = Failure { error: "22012 division_by_zero".to_owned(), slow: false };
-        let failed = verdict(Some("=4!5:22012,9:22012"));
-        assert_eq!(failed, Verdict { seen: vec![3], failed: Some((failure, vec![4])) });
+        let failed = verdict(Some("=2!3:22012,9:22012"));
+        assert_eq!(failed, Verdict { seen: vec![4], failed: Some((failure, vec![6])) });
     }
 
     #[test]

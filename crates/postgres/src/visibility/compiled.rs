@@ -4,14 +4,16 @@
 mod ask;
 mod explain;
 mod load;
+mod names;
 mod print;
 mod question;
 
-pub(crate) use ask::{Asking, Given, ask_beside, ask_briefly};
+pub(crate) use ask::{Asking, Given, ask_beside, ask_briefly, ask_each};
 pub use explain::{
     AskedPart, Counted, Decided, PolicyFacts, PolicyReport, ReadTable, RolePolicies, TablePolicies,
 };
 pub(crate) use explain::{Watching, explain, explain_one};
 pub(crate) use load::{Loaded, Written, load, written};
+pub(crate) use names::{Names, names};
 pub(crate) use print::{kept_tables, print};
-pub(crate) use question::{NUMBER, call, call_of_many, literal};
+pub(crate) use question::{NUMBER, call, call_of_each, call_of_many, literal};

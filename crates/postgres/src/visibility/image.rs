@@ -1,6 +1,6 @@
 //! The images that policies judge: what the log carries of a row, in the columns that the policies read.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use deadpool_postgres::Pool;
 use serde_json::{Map, Value as Json, json};
@@ -21,10 +21,14 @@ const NOT_IN_THE_LOG: &str = "the log does not carry a column that the policies 
 /// The images of an inquiry, as the block of SQL reads them.
 #[derive(Debug, Default)]
 pub(super) struct Images {
-    /// One object for each row that can be judged.
+    /// The rows that can be judged, as objects. Those that the policies cannot tell apart are one.
     objects: Vec<Json>,
-    /// Which rows these are.
-    rows: Vec<u32>,
+    /// Which rows these are, in their order.
+    rows: Vec<Vec<u32>>,
+    /// By row: its image, counted from one.
+    numbers: HashMap<u32, u32>,
+    /// By object, where equal ones are one.
+    known: Option<HashMap<String, u32>>,
     /// The rows that cannot be judged, in their order, and why.
     withheld: Vec<(u32, String)>,
     /// What the number of an image is called in it; `None` where images go by their order.
@@ -36,15 +40,18 @@ impl Images {
         &self.objects
     }
 
-    /// The row of an image that is counted from one.
-    pub(super) fn row(&self, number: u32) -> Option<u32> {
-        self.rows.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
+    /// The rows of an image that is counted from one.
+    pub(super) fn rows(&self, number: u32) -> &[u32] {
+        let at = number.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.rows.get(at)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The image of a row, counted from one. `None` if the row cannot be judged.
-    pub(super) fn number(&self, row: u32) -> Option<u32> {
-        let at = self.rows.binary_search(&row).ok()?;
-        u32::try_from(at + 1).ok()
+    /// The images of some rows, counted from one, each once and in order. Rows that cannot be judged have none.
+    pub(super) fn numbers(&self, rows: &[u32]) -> Vec<u32> {
+        let mut numbers: Vec<u32> = rows.iter().filter_map(|row| self.numbers.get(row)).copied().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
     }
 
     /// Those of some rows that cannot be judged, and why.
@@ -56,19 +63,39 @@ impl Images {
     /// Leaves out images that could not be brought into the types of their columns: their numbers, and SQLSTATEs.
     pub(super) fn leave_out(&mut self, broken: &[(u32, String)]) {
         let images = std::mem::take(&mut self.rows).into_iter().zip(std::mem::take(&mut self.objects));
-        for (number, (row, object)) in (1u32..).zip(images) {
+        self.numbers.clear();
+        for (number, (rows, object)) in (1u32..).zip(images) {
             match broken.iter().find(|(broken, _)| *broken == number) {
-                Some((_, code)) => self.withheld.push((row, sqlstate::brief(code))),
-                None => self.push(row, object),
+                Some((_, code)) => {
+                    self.withheld.extend(rows.into_iter().map(|row| (row, sqlstate::brief(code))))
+                }
+                None => self.put(rows, object),
             }
         }
         self.withheld.sort_unstable();
     }
 
-    fn push(&mut self, row: u32, mut object: Json) {
-        self.rows.push(row);
+    /// Takes a row, as an image that is known or as a new one.
+    fn push(&mut self, row: u32, object: Json) {
+        let Some(known) = &mut self.known else { return self.put(vec![row], object) };
+        let next = u32::try_from(self.rows.len() + 1).unwrap_or(u32::MAX);
+        let number = *known.entry(object.to_string()).or_insert(next);
+        let at = usize::try_from(number - 1).unwrap_or(usize::MAX);
+        match self.rows.get_mut(at) {
+            Some(rows) => {
+                rows.push(row);
+                self.numbers.insert(row, number);
+            }
+            None => self.put(vec![row], object),
+        }
+    }
+
+    fn put(&mut self, rows: Vec<u32>, mut object: Json) {
+        let number = u32::try_from(self.rows.len() + 1).unwrap_or(u32::MAX);
+        self.numbers.extend(rows.iter().map(|row| (*row, number)));
+        self.rows.push(rows);
         if let (Some(name), Json::Object(object)) = (&self.number, &mut object) {
-            object.insert(name.clone(), json!(self.rows.len()));
+            object.insert(name.clone(), json!(number));
         }
         self.objects.push(object);
     }
@@ -88,8 +115,7 @@ pub(super) async fn images(
     let mut images = Images::default();
     let whole = match &policies.condition {
         Condition::Open => {
-            images.rows = (0..).take(inquiry.rows.len()).collect();
-            images.objects = vec![json!({}); inquiry.rows.len()];
+            (0..).take(inquiry.rows.len()).for_each(|row| images.put(vec![row], json!({})));
             return Ok(images);
         }
         Condition::Holds { whole_row, .. } => *whole_row,
@@ -101,6 +127,7 @@ pub(super) async fn images(
         fill(pool, inquiry, policies, &lacking, &mut values).await?;
     }
     images.number = (!whole).then(|| question::number(inquiry.table));
+    images.known = policies.is_settled.then(HashMap::new);
     for (at, row) in (0u32..).zip(values) {
         if row.contains(&None) || whole && !is_exact(&policies.columns, &row) {
             images.withheld.push((at, NOT_IN_THE_LOG.to_owned()));
@@ -195,4 +222,38 @@ fn object(row: Vec<Option<Text<'_>>>) -> Json {
         object.insert(format!("c{n}"), text);
     }
     Json::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images(shares: bool) -> Images {
+        let known = shares.then(HashMap::new);
+        let mut images = Images { number: Some("number".to_owned()), known, ..Images::default() };
+        for row in 0..100u32 {
+            images.push(row, json!({ "c0": (row % 3).to_string() }));
+        }
+        images
+    }
+
+    #[test]
+    fn rows_that_the_policies_cannot_tell_apart_are_judged_once() {
+        let mut images = images(true);
+        assert_eq!(images.objects().len(), 3);
+        assert_eq!(images.objects()[2], json!({"c0": "2", "number": 3}));
+        assert_eq!(images.rows(1), (0..100).step_by(3).collect::<Vec<u32>>());
+        assert_eq!(images.numbers(&[0, 3, 5, 6, 200]), [1, 3]);
+        assert!(images.rows(0).is_empty() && images.rows(4).is_empty());
+        images.leave_out(&[(2, "22P02".to_owned())]);
+        assert_eq!((images.objects().len(), images.rows(2)[0], images.numbers(&[1, 2])), (2, 2, vec![2]));
+        assert_eq!(images.objects()[1]["number"], 2);
+        assert_eq!(images.withheld(&[0, 1, 4]).map(|(row, _)| row).collect::<Vec<_>>(), [1, 4]);
+    }
+
+    #[test]
+    fn what_may_differ_from_call_to_call_is_judged_for_each_row() {
+        let images = images(false);
+        assert_eq!((images.objects().len(), images.numbers(&[7, 9])), (100, vec![8, 10]));
+    }
 }

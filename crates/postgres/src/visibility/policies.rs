@@ -34,7 +34,19 @@ macro_rules! fingerprint {
             select pg_catalog.string_agg(pg_catalog.concat(a.attnum, ' ', a.attname, ' ',
                 pg_catalog.format_type(a.atttypid, a.atttypmod), ' ', a.attcollation), ',' order by a.attnum)
             from pg_catalog.pg_attribute a
-            where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped))"
+            where a.attrelid operator(pg_catalog.=) $1 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped), (
+            -- The text of a policy stays as it is when a function is another one.
+            select pg_catalog.string_agg(pg_catalog.concat(f.oid, ':', f.xmin), ',' order by f.oid)
+            from pg_catalog.pg_proc f
+            where f.oid operator(pg_catalog.=) any (array(
+                select case when d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass then d.refobjid
+                    else o.oprcode::pg_catalog.oid end
+                from pg_catalog.pg_policy p
+                join pg_catalog.pg_depend d on d.classid operator(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
+                    and d.objid operator(pg_catalog.=) p.oid
+                left join pg_catalog.pg_operator o on o.oid operator(pg_catalog.=) d.refobjid
+                    and d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass
+                where p.polrelid operator(pg_catalog.=) $1))))"
     };
 }
 
@@ -93,7 +105,31 @@ const READ: &str = concat!(
         array(select c.kind from columns c order by c.attnum),
         array(select c.collation from columns c order by c.attnum),
         array(select c.attnum from columns c order by c.attnum),
-        array(select c.is_read from columns c order by c.attnum)"
+        array(select c.is_read from columns c order by c.attnum),
+        -- What is volatile may say something else of an equal row. The catalog does not tell of PostgreSQL's own functions,
+        -- and what views, the policies of other tables and aggregates call is not looked into.
+        not exists (
+            select from policies p
+            join pg_catalog.pg_depend d on d.classid operator(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
+                and d.objid operator(pg_catalog.=) p.oid
+            left join pg_catalog.pg_operator o on o.oid operator(pg_catalog.=) d.refobjid
+                and d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass
+            left join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) d.refobjid
+                and d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+            left join pg_catalog.pg_class k on k.oid operator(pg_catalog.=) d.refobjid
+                and d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                and k.oid operator(pg_catalog.<>) $1
+            left join pg_catalog.pg_proc f on f.oid operator(pg_catalog.=) case
+                when d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass then d.refobjid
+                else o.oprcode::pg_catalog.oid end
+            where f.provolatile operator(pg_catalog.=) 'v' or f.prokind operator(pg_catalog.=) 'a'
+                or t.typtype operator(pg_catalog.=) 'd' or k.relrowsecurity
+                or k.relkind::pg_catalog.text operator(pg_catalog.<>) all ('{r,p}'))
+        and not exists (
+            select from policies p
+            join pg_catalog.pg_proc f on f.pronamespace operator(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+                and f.provolatile operator(pg_catalog.=) 'v'
+                and pg_catalog.strpos(p.condition, pg_catalog.concat(f.proname, '(')) operator(pg_catalog.>) 0)"
 );
 
 /// A role's policies on a table.
@@ -102,6 +138,8 @@ pub(super) struct Policies {
     /// Tells this state from any other.
     pub(super) fingerprint: String,
     pub(super) condition: Condition,
+    /// Whether they say the same of rows that are equal in what they read.
+    pub(super) is_settled: bool,
     /// The columns that images are made of: those that the policies read, or all where they take the row as a whole.
     pub(super) columns: Vec<PolicyColumn>,
     /// All columns, of those of the system the ones that policies read.
@@ -140,7 +178,8 @@ fn policies(row: &Row, table: &Table) -> Result<Policies, Error> {
             .collect(),
     };
     let question = question::question(table, &columns, &condition);
-    Ok(Policies { fingerprint: row.try_get(0)?, condition, columns, row: all, question })
+    let is_settled = row.try_get(10)?;
+    Ok(Policies { fingerprint: row.try_get(0)?, condition, is_settled, columns, row: all, question })
 }
 
 fn columns(row: &Row) -> Result<Vec<PolicyColumn>, Error> {

@@ -30,12 +30,11 @@ const STEPS: usize = 8;
 const MEASURED: i32 = 1_000_000;
 
 /// What takes its time or fails inside the server meanwhile.
-const FAILPOINTS: &str =
-    "relation_asked=20%delay(10);verdict_asked=1%error;party_aside=10%error;position_confirmed=10%error";
+const FAILPOINTS: &str = "relation_asked=20%delay(10);verdict_asked=1%error;party_aside=10%error;position_confirmed=10%error;calls_narrowed=70%error";
 
 const SCHEMA: &str = "
     create type rank as enum ('low', 'high');
-    create table orgs (org int primary key, owner text, is_open bool);
+    create table orgs (org int primary key, owner text, is_open bool, fee numeric);
     create table members (room int, who text, rank rank, primary key (room, who));
     create table bans (who text primary key);
     create table unpublished (room int, who text, primary key (room, who));
@@ -48,6 +47,15 @@ const SCHEMA: &str = "
         $$ select not public.is_banned() and exists (select from public.members m where m.room = r and m.who = public.me()) $$;
     create function may_too(r int) returns bool language plpgsql security definer as
         $$ begin return exists (select from public.members m where m.room = r and m.who = public.me() and not public.is_banned()); end $$;
+    create function is_in(r int, c rank) returns bool language sql stable security definer as
+        $$ select exists (select from public.members m where m.room = r and m.who = public.me() and (m.rank = m.rank or m.rank is null))
+            or exists (select from public.members m join public.bans b using (who) where m.who = public.me() and m.room = $1 and m.rank <> c) $$;
+    create function is_in_too(r int) returns bool language plpgsql stable security definer as
+        $$ begin return exists (select 1 from members m where m.who = (select public.me()) and r = m.room and m.rank = 'high'); end $$;
+    create function is_among(r int) returns bool language sql stable security definer as
+        $$ select $1 in (select room from members where who = public.me()) $$;
+    create function is_owner(o text, r int) returns bool language sql stable strict security definer as
+        $$ select exists (select from public.orgs where org = r and owner = public.me() and is_open) or false $$;
     create function rooms() returns setof int language sql stable security definer as
         $$ with members as (select * from public.members where who = public.me()) select m.room from members m $$;
     create function room_array() returns int[] language plpgsql stable security definer as
@@ -59,6 +67,16 @@ const SCHEMA: &str = "
     create function guarded(r int) returns bool language plpgsql stable security definer as
         $$ begin return 1 / (select count(*) from public.members m where m.room = r and m.who = public.me()) = 1;
             exception when division_by_zero then return false; end $$;
+    create function is_fit(r int) returns bool language sql stable security definer set search_path = '' as
+        $$ select exists (select from public.orgs o where o.org = r and o.is_open = (current_setting('request.jwt.claims', true)::jsonb ->> 'adult')::bool) $$;
+    create function is_paid(r int) returns bool language plpgsql stable security definer set search_path = '' as
+        $$ begin return exists (select from public.orgs o where o.org = r and (current_setting('request.jwt.claims', true)::jsonb ->> 'fee')::numeric = o.fee); end $$;
+    create function is_muted(r int, rank text) returns bool language sql stable strict security definer as
+        $$ select exists (select from public.members m where m.room = r and m.rank::text = is_muted.rank and m.who = public.me()) $$;
+    create function is_loud(r int, word text) returns bool language sql stable strict security definer as
+        $$ select exists (select from public.members m where m.room = r and m.who = public.me()) $$;
+    create function members(room int) returns bool language sql stable security definer set search_path = '' as
+        $$ select exists (select from public.orgs o join public.members on o.org = members.room where o.owner = public.me()) $$;
     create function peers(w text) returns bool language sql stable security definer as
         $$ select exists (select from public.members a join public.members b using (room) where a.who = public.me() and b.who = w) $$;
     alter table orgs enable row level security;
@@ -67,7 +85,7 @@ const SCHEMA: &str = "
     alter publication supabase_realtime add table says, orgs, members, bans;";
 
 /// Conditions of which policies are made.
-const CONDITIONS: [&str; 37] = [
+const CONDITIONS: [&str; 47] = [
     // Claims.
     "owner = me()",
     "owner is distinct from (select me())",
@@ -98,10 +116,20 @@ const CONDITIONS: [&str; 37] = [
     "may(room)",
     "may_too(room)",
     "may_too(org) or may(room)",
+    "is_in(room, rank)",
+    "is_in_too(room)",
+    "is_among(org) or is_in_too(room)",
+    "coalesce(is_owner(owner, org), true)",
+    "is_among(room)",
     "not is_banned()",
     "opaque(room)",
     "peers(owner)",
     "case when rank = 'low' then room in (select rooms()) else owner = me() end",
+    "is_fit(org)",
+    "is_paid(org) or not is_fit(room)",
+    "not is_muted(room, current_setting('request.jwt.claims', true)::jsonb ->> 'rank')",
+    "not is_loud(room, current_setting('request.jwt.claims', true)::jsonb ->> 'rank')",
+    "members(room)",
     // What is asked.
     "owner || '' = me()",
     "built(room)",
@@ -192,7 +220,8 @@ impl Dice {
                 "savepoint s; insert into members values ({n}, '{who}', {rank}) on conflict do nothing; rollback to s"
             ),
             8 => format!(
-                "insert into orgs values ({n}, '{who}', {m} = 1) on conflict (org) do update set owner = excluded.owner, is_open = excluded.is_open"
+                "insert into orgs values ({n}, '{who}', {m} = 1, {m}.50) on conflict (org) do update
+                 set owner = excluded.owner, is_open = excluded.is_open, fee = excluded.fee"
             ),
             9 => format!("delete from orgs where org = {n}"),
             10 => format!("insert into bans values ('{who}') on conflict do nothing"),
@@ -258,6 +287,21 @@ impl World {
     }
 }
 
+/// What is claimed for a party; not all claim all.
+fn claims(who: &str, role: &str) -> Value {
+    let mut claims = json!({"role": role, "me": who, "sub": who});
+    let more = match who {
+        "ann" => json!({"adult": true, "fee": "2.5", "rank": "high"}),
+        "bob" => json!({"adult": false, "fee": 3.500}),
+        "cat" => json!({"adult": "yes", "rank": "low"}),
+        _ => json!({}),
+    };
+    for (name, value) in more.as_object().into_iter().flatten() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
 /// Which versions a party may read, with everything else as it is now.
 async fn shown(
     db: &TestDb,
@@ -269,7 +313,7 @@ async fn shown(
     }
     let rows: Vec<String> =
         versions.values().map(|version| format!("({}, {})", MEASURED + version.v, version.columns)).collect();
-    let claims = json!({"role": role, "me": who, "sub": who});
+    let claims = claims(who, role);
     let client = db.client();
     client
         .batch_execute(&format!("begin; insert into says (id, {NAMES}) values {}", rows.join(", ")))
@@ -318,7 +362,8 @@ async fn came(db: &TestDb, socket: &mut Socket) -> Result<Vec<Event>> {
 }
 
 async fn watching(server: &Server, (who, role): (&str, &str)) -> Result<Socket> {
-    let claims = json!({"role": role, "me": who, "sub": who, "exp": unix_now() + 3600});
+    let mut claims = claims(who, role);
+    claims["exp"] = json!(unix_now() + 3600);
     let mut socket = Socket::connect(server.port(), Version::V2, &sign(&claims)).await?;
     let of = |table: &str, event: &str| json!({"event": event, "schema": "public", "table": table});
     socket.watch(TOPIC, json!([of("says", "*"), of("fence", "INSERT")])).await?;

@@ -1,6 +1,10 @@
 //! Whom a change of a table concerns that policies read, whatever is out of date already.
 
-use super::{super::party::PartyId, Judge, Judges, State};
+use super::{
+    super::party::PartyId,
+    Judges,
+    judge::{Judge, State},
+};
 use crate::{Change, policy::Sight};
 
 /// Whom a change of a row concerns, of the parties of a role.

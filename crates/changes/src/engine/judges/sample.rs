@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use realtime_pgoutput::message::UnixMicros;
 
-use super::{super::party::PartyId, Judge, Judges, State};
+use super::{
+    super::party::PartyId,
+    Judges,
+    judge::{Judge, State},
+};
 use crate::{
     Cell,
     policy::{Seen, Sight},

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{Expr, visit_expressions};
 
 use super::{
-    Call, CallId, Compiler, Facts, Family, Kind, MAX_TERMS, Owner, Owners, Reads, Term, TermId, Tie, Why,
-    parse,
+    Bound, Call, CallId, Compiler, Facts, Family, Kind, MAX_TERMS, Owner, Owners, Reads, Term, TermId, Tie,
+    Why, parse, scan,
 };
 
 impl Compiler<'_> {
@@ -45,10 +45,20 @@ impl Compiler<'_> {
         for at in 0..self.calls.len() {
             let reads = self.calls.get(at).map(|call| call.reads.clone()).unwrap_or_default();
             let owners = self.owners(&reads);
+            let bounds = self.bounds.get_mut(at).and_then(Option::take).unwrap_or_default();
+            let bounds: Option<Vec<Bound>> = bounds.into_iter().map(|bound| self.bound(bound)).collect();
             if let Some(call) = self.calls.get_mut(at) {
                 call.owners = owners;
+                call.bounds = bounds.unwrap_or_default();
             }
         }
+    }
+
+    fn bound(&mut self, bound: scan::Bound) -> Option<Bound> {
+        let scan::Bound { schema, table, column, argument, or_null, tie } = bound;
+        let term = self.aside(&tie.text, Kind::One(tie.family))?;
+        let owner = Owner { column: tie.column, family: tie.family, term };
+        Some(Bound { schema, table, column, argument, or_null, owner })
     }
 
     fn owners(&mut self, reads: &Reads) -> Owners {
@@ -110,8 +120,15 @@ impl Compiler<'_> {
         }
         let text = parse::text_of(expression)?;
         self.probe(expression);
-        let columns: Vec<usize> = facts.own.into_iter().collect();
-        self.calls.push(Call { sql: text.into(), columns, reads: facts.reads, owners: Owners::new() });
+        let bounds = if facts.loose { None } else { self.scanner.bounds(expression) };
+        self.bounds.push(bounds);
+        self.calls.push(Call {
+            sql: text.into(),
+            columns: facts.own.into_iter().collect(),
+            reads: facts.reads,
+            owners: Owners::new(),
+            bounds: Vec::new(),
+        });
         Some(CallId(u32::try_from(self.calls.len() - 1).unwrap_or(u32::MAX)))
     }
 }

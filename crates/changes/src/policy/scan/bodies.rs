@@ -59,7 +59,7 @@ impl<'c> Scanner<'c> {
 }
 
 /// The statements of a body in SQL. What `pg_get_function_sqlbody` prints is one of two forms.
-fn queries(body: &str) -> Option<Vec<Statement>> {
+pub(super) fn queries(body: &str) -> Option<Vec<Statement>> {
     let body = body.trim();
     if let Some(value) = without_word(body, "return") {
         return parse::statements(&format!("select {value}"));

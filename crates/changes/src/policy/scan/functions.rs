@@ -11,7 +11,7 @@ use crate::policy::{
 };
 
 /// Where PostgreSQL's own functions are.
-const BUILT_IN: &str = "pg_catalog";
+pub(super) const BUILT_IN: &str = "pg_catalog";
 
 /// Stable functions of PostgreSQL whose results depend on their arguments and on settings that stay as they are, or on
 /// roles. What other stable ones look at is not known.
@@ -132,6 +132,9 @@ impl<'c> Scanner<'c> {
             Ok(found) => found,
             Err(wanted) => return self.lacks(wanted),
         };
+        self.facts.path |= self.own.is_none()
+            && parts.len() == 1
+            && found.iter().any(|function| *function.schema != *BUILT_IN);
         let count = if is_star { 0 } else { kinds.len() };
         let meant = meant(found, count, &kinds);
         if meant.is_empty() {
@@ -164,7 +167,7 @@ impl<'c> Scanner<'c> {
         Ok(None)
     }
 
-    fn kinds(&mut self, arguments: &[&Expr]) -> Result<Vec<Type>, Why> {
+    pub(super) fn kinds(&mut self, arguments: &[&Expr]) -> Result<Vec<Type>, Why> {
         arguments.iter().map(|argument| self.expression(argument)).collect()
     }
 
@@ -222,7 +225,7 @@ fn is_of_request(arguments: &[&Expr]) -> bool {
 }
 
 /// The functions that a call can mean: the one whose arguments are of exactly these types, or all that take so many.
-fn meant<'c>(found: Vec<&'c Function>, count: usize, kinds: &[Type]) -> Vec<&'c Function> {
+pub(super) fn meant<'c>(found: Vec<&'c Function>, count: usize, kinds: &[Type]) -> Vec<&'c Function> {
     let exact: Vec<&Function> = found
         .iter()
         .copied()

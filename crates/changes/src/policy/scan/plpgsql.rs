@@ -20,6 +20,24 @@ pub(super) fn queries(body: &str) -> Option<Vec<String>> {
     (reader.at == lexemes.len()).then_some(reader.found)
 }
 
+/// The expression of a body that does no more than return it: `begin return …; end`.
+pub(super) fn returned(body: &str) -> Option<&str> {
+    let lexemes = lexemes(body)?;
+    let (first, rest) = lexemes.split_first()?;
+    let (second, rest) = rest.split_first()?;
+    let end = rest.iter().position(|lexeme| lexeme.kind == Kind::Sign && lexeme.text == ";")?;
+    let (value, rest) = rest.split_at_checked(end)?;
+    let is_end = match rest {
+        [_, end] => is(Some(end), "end"),
+        [_, end, last] => is(Some(end), "end") && last.text == ";",
+        _ => false,
+    };
+    if !is(Some(first), "begin") || !is(Some(second), "return") || !is_end {
+        return None;
+    }
+    body.get(value.first()?.start..value.last()?.end)
+}
+
 struct Reader<'b> {
     body: &'b str,
     lexemes: &'b [Lexeme<'b>],
@@ -376,6 +394,22 @@ fn targets(rest: &[Lexeme<'_>]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_that_only_returns_is_told_from_others() {
+        assert_eq!(returned("\n begin -- it\n RETURN exists (select 1); END; "), Some("exists (select 1)"));
+        assert_eq!(returned("begin return a; end"), Some("a"));
+        for body in [
+            "declare a int; begin return a; end",
+            "begin a := 1; return a; end",
+            "begin return a; return b; end",
+            "<<x>> begin return a; end",
+            "begin return; end",
+            "begin return a; exception when others then return true; end",
+        ] {
+            assert_eq!(returned(body), None, "{body}");
+        }
+    }
 
     fn found(body: &str) -> Option<Vec<String>> {
         queries(body).map(|found| {

@@ -5,11 +5,11 @@
 //! parties that have the value of the row. A row of somebody else's can at most raise.
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, JoinConstraint,
-    JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr,
+    JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
 };
 
-use super::{Facts, Scanner, Source, uses::Tie};
+use super::{Facts, Scanner, Source, has_plain_clauses, uses::Tie};
 use crate::policy::{
     catalog::{Collation, Relation},
     parse,
@@ -49,7 +49,7 @@ impl<'c> Scanner<'c> {
     }
 
     /// `column = value`.
-    fn tie(&mut self, names: &Names<'_, 'c>, column: &Expr, value: &Expr) -> Option<Tie> {
+    pub(super) fn tie(&mut self, names: &Names<'_, 'c>, column: &Expr, value: &Expr) -> Option<Tie> {
         let (column, value) = (names.column(column, self.own.is_none())?, alone(value));
         let field = names.relation.fields.iter().find(|field| *field.name == *column)?;
         if field.collation == Collation::Loose || !self.is_of_claims(value)? {
@@ -58,10 +58,12 @@ impl<'c> Scanner<'c> {
         // What was found out about the whole stays; functions that were looked into have to be once more.
         let (facts, seen) = (std::mem::take(&mut self.facts), std::mem::take(&mut self.seen));
         let found = self.expression(value);
-        let Facts { own, reads, clock, loose, role, .. } = std::mem::replace(&mut self.facts, facts);
+        let Facts { own, reads, clock, loose, role, path, .. } = std::mem::replace(&mut self.facts, facts);
         self.seen = seen;
         let alone = own.is_empty() && reads.tables.is_empty() && reads.can_be_kept();
-        if !alone || clock || loose || role {
+        // It is asked on the session's path, and stands in a function that may have one of its own.
+        let is_moved = path && self.own.is_none();
+        if !alone || clock || loose || role || is_moved {
             return None;
         }
         let family = family_of(field.base_oid, found.ok()??, field.is_enum)?;
@@ -114,19 +116,19 @@ impl<'c> Scanner<'c> {
 }
 
 /// The names that a column can have in a SELECT.
-struct Names<'n, 'c> {
+pub(super) struct Names<'n, 'c> {
     /// What the table is called.
-    alias: &'n str,
-    relation: &'c Relation,
+    pub(super) alias: &'n str,
+    pub(super) relation: &'c Relation,
     /// The tables of the FROM clause.
-    sources: &'n [(String, &'c Relation)],
+    pub(super) sources: &'n [(String, &'c Relation)],
     /// Whether there is nothing else in it.
-    all_are_known: bool,
+    pub(super) all_are_known: bool,
 }
 
 impl Names<'_, '_> {
     /// The name of the column of the table, if an expression is one.
-    fn column(&self, expression: &Expr, is_body: bool) -> Option<String> {
+    pub(super) fn column(&self, expression: &Expr, is_body: bool) -> Option<String> {
         match unnested(expression) {
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                 [alias, column] if types::ident_name(alias) == *self.alias => Some(types::ident_name(column)),
@@ -145,7 +147,7 @@ impl Names<'_, '_> {
 }
 
 /// The conditions that stand joined by AND.
-fn parts<'e>(expression: &'e Expr, found: &mut Vec<&'e Expr>) {
+pub(super) fn parts<'e>(expression: &'e Expr, found: &mut Vec<&'e Expr>) {
     match unnested(expression) {
         Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
             parts(left, found);
@@ -156,7 +158,7 @@ fn parts<'e>(expression: &'e Expr, found: &mut Vec<&'e Expr>) {
 }
 
 /// What inner joins demand. Those of outer joins leave rows in that do not meet them.
-fn joined<'e>(table: &'e TableWithJoins, found: &mut Vec<&'e Expr>) {
+pub(super) fn joined<'e>(table: &'e TableWithJoins, found: &mut Vec<&'e Expr>) {
     for factor in std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)) {
         // PostgreSQL prints joins in brackets. How deep they may be is known: the scanner has been there.
         if let TableFactor::NestedJoin { table_with_joins, alias: None } = factor {
@@ -180,15 +182,24 @@ fn alone(expression: &Expr) -> &Expr {
     }
 }
 
-/// The one expression of `select expression`.
-fn selected(query: &Query) -> Option<&Expr> {
+/// The one expression of `select expression`, if there is nothing beside it: other clauses may raise.
+pub(super) fn selected(query: &Query) -> Option<&Expr> {
     let SetExpr::Select(select) = &*query.body else { return None };
     let is_bare = query.with.is_none()
+        && query.order_by.is_none()
         && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && query.locks.is_empty()
+        && query.for_clause.is_none()
+        && query.settings.is_none()
+        && query.format_clause.is_none()
+        && query.pipe_operators.is_empty()
         && select.from.is_empty()
         && select.selection.is_none()
+        && is_ungrouped(select)
         && select.having.is_none()
-        && select.distinct.is_none();
+        && select.distinct.is_none()
+        && has_plain_clauses(select);
     match select.projection.as_slice() {
         [SelectItem::UnnamedExpr(expression) | SelectItem::ExprWithAlias { expr: expression, .. }]
             if is_bare =>
@@ -197,4 +208,9 @@ fn selected(query: &Query) -> Option<&Expr> {
         }
         _ => None,
     }
+}
+
+pub(super) fn is_ungrouped(select: &Select) -> bool {
+    matches!(&select.group_by, GroupByExpr::Expressions(list, modifiers)
+        if list.is_empty() && modifiers.is_empty())
 }

@@ -76,6 +76,15 @@ pub(crate) async fn ask_briefly(
     parties: &[&Party],
     limit: Duration,
 ) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
+    briefly(pool, asking, &Ask::all(parties), limit).await
+}
+
+async fn briefly(
+    pool: &Pool,
+    asking: &Asking<'_>,
+    parties: &[Ask<'_>],
+    limit: Duration,
+) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
     let block = question::question(&asking.queries, asking.shares_plans);
     let mut given = Vec::with_capacity(parties.len());
     for chunk in parties.chunks(PARTIES) {
@@ -89,6 +98,35 @@ pub(crate) async fn ask_briefly(
     Ok(given)
 }
 
+/// The same where each party is asked for some rows only, by their numbers.
+///
+/// # Errors
+/// When the database cannot be asked at all.
+pub(crate) async fn ask_each(
+    pool: &Pool,
+    asking: &Asking<'_>,
+    parties: &[(&Party, Vec<u32>)],
+    limit: Duration,
+) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
+    let parties: Vec<Ask<'_>> =
+        parties.iter().map(|(party, rows)| Ask { party, rows: Some(rows.clone()) }).collect();
+    briefly(pool, asking, &parties, limit).await
+}
+
+/// A party that is asked.
+#[derive(Debug)]
+struct Ask<'a> {
+    party: &'a Party,
+    /// Numbers of rows; `None`: all.
+    rows: Option<Vec<u32>>,
+}
+
+impl<'a> Ask<'a> {
+    fn all(parties: &[&'a Party]) -> Vec<Self> {
+        parties.iter().map(|party| Self { party, rows: None }).collect()
+    }
+}
+
 /// Asks parties of which some hold up the others, however long it takes: those are found by halves. Each answer is
 /// `told` as soon as it is there, with the place of its party, until nobody listens.
 pub(crate) async fn ask_beside(
@@ -99,6 +137,7 @@ pub(crate) async fn ask_beside(
     mut told: impl FnMut(usize, Given) -> bool,
 ) {
     let block = question::question(&asking.queries, asking.shares_plans);
+    let parties = Ask::all(parties);
     // By place: from, to, and how often a lock was met.
     let mut rest: Vec<(usize, usize, u32)> = halves(0, parties.len());
     while let Some((from, to, locked)) = rest.pop() {
@@ -181,7 +220,7 @@ async fn unbroken(
     pool: &Pool,
     asking: &Asking<'_>,
     block: &str,
-    parties: &[&Party],
+    parties: &[Ask<'_>],
     limit: Duration,
 ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
     let mut ended = 0;
@@ -198,10 +237,11 @@ async fn some(
     pool: &Pool,
     asking: &Asking<'_>,
     block: &str,
-    parties: &[&Party],
+    parties: &[Ask<'_>],
     limit: Duration,
 ) -> Result<Vec<Vec<Answer>>, NoAnswer> {
-    let job: Vec<JobParty<'_>> = parties.iter().map(|party| JobParty::new(party, None)).collect();
+    let job = parties.iter().map(|ask| JobParty::new(ask.party, ask.rows.clone()));
+    let job: Vec<JobParty<'_>> = job.collect();
     // Texts can always be written as JSON.
     let job = serde_json::to_string(&job).unwrap_or_default();
     let (role, shares_plans) = (asking.role, asking.shares_plans);

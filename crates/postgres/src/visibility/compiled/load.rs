@@ -43,7 +43,8 @@ const RELATIONS: &str = "select c.oid, n.nspname::text, c.relname::text,
             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum),
         case when c.relrowsecurity then array(
             select pg_catalog.pg_get_expr(p.polqual, p.polrelid) from pg_catalog.pg_policy p
-            where p.polrelid = c.oid and p.polcmd::text in ('r', '*') and p.polqual is not null) else '{}' end
+            where p.polrelid = c.oid and p.polcmd::text in ('r', '*') and p.polqual is not null) else '{}' end,
+        case when not c.relforcerowsecurity then c.relowner end
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     where c.relname = $1 and c.relkind in ('r', 'v', 'm', 'p', 'f')";
@@ -55,7 +56,10 @@ const FUNCTIONS: &str =
         -- What a setting of its own changes is not known. The path on which its names are looked up is.
         case when exists (select from pg_catalog.unnest(p.proconfig) own (setting) where own.setting !~ '^search_path=')
             then 'set' else l.lanname::text end, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc),
-        coalesce(pg_catalog.pg_get_expr(p.proargdefaults, 0), '')
+        coalesce(pg_catalog.pg_get_expr(p.proargdefaults, 0), ''),
+        case when p.proargmodes is null then coalesce(p.proargnames, '{}') else '{}' end,
+        case when p.prosecdef then p.proowner end,
+        (select r.rolsuper or r.rolbypassrls from pg_catalog.pg_roles r where r.oid = p.proowner)
     from pg_catalog.pg_proc p
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
     join pg_catalog.pg_language l on l.oid = p.prolang
@@ -264,6 +268,7 @@ fn relation(row: &Row) -> Result<Relation, Error> {
         in_log: row.try_get(3)?,
         fields: fields.collect(),
         policies: policies.into_iter().map(Into::into).collect(),
+        exempt: row.try_get(9)?,
     })
 }
 
@@ -286,6 +291,9 @@ fn function(row: &Row) -> Result<Function, Error> {
         language: row.try_get::<_, String>(10)?.into(),
         body: row.try_get::<_, String>(11)?.into(),
         default_values: row.try_get::<_, String>(12)?.into(),
+        names: row.try_get::<_, Vec<String>>(13)?.into_iter().map(Into::into).collect(),
+        runs_as: row.try_get(14)?,
+        owner_bypasses: row.try_get::<_, Option<bool>>(15)?.unwrap_or_default(),
     })
 }
 

@@ -41,7 +41,8 @@ begin
         begin
             ignored := pg_catalog.set_config('request.jwt.claims', party operator(pg_catalog.->>) 'claims', true);
             ignored := pg_catalog.set_config('request.jwt.claim.sub', party operator(pg_catalog.->>) 'sub', true);
-            ignored := pg_catalog.set_config('request.jwt.claim.role', party operator(pg_catalog.->>) 'role', true);{asked}
+            ignored := pg_catalog.set_config('request.jwt.claim.role', party operator(pg_catalog.->>) 'role', true);
+            ignored := pg_catalog.set_config('realtime.rows', party operator(pg_catalog.->>) 'rows', true);{asked}
             is_done := true;
             raise exception 'undo';
         exception
@@ -73,7 +74,7 @@ pub(crate) fn literal(value: Option<&[u8]>, cast: &str) -> Option<String> {
 }
 
 /// A text as a constant, whatever `standard_conforming_strings` says.
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     match quoted.contains('\\') {
         true => format!("E'{}'", quoted.replace('\\', "\\\\")),
@@ -89,14 +90,28 @@ pub(crate) fn call(condition: &str, columns: &[String], table: &str) -> String {
 /// The column that numbers the rows of [`call_of_many`]. No column of the table may be called so.
 pub(crate) const NUMBER: &str = "realtime_number";
 
-/// The query for a condition over several rows, each with these columns: their numbers from 0 on, and the answers.
-pub(crate) fn call_of_many(condition: &str, rows: &[Vec<String>], table: &str) -> String {
+/// Several rows, each with these columns, and with their numbers from 0 on.
+pub(super) fn numbered(rows: &[Vec<String>]) -> String {
     let row = |(at, columns): (usize, &Vec<String>)| {
         format!("select '{at}'::pg_catalog.text as {NUMBER}, {}", columns.join(", "))
     };
     let rows: Vec<String> = rows.iter().enumerate().map(row).collect();
-    let (rows, table) = (rows.join(" union all "), quoted(table));
+    rows.join(" union all ")
+}
+
+/// The query for a condition over several rows: their numbers, and the answers.
+pub(crate) fn call_of_many(condition: &str, rows: &[Vec<String>], table: &str) -> String {
+    let (rows, table) = (numbered(rows), quoted(table));
     format!("select {NUMBER}, ({condition})::pg_catalog.text from ({rows}) as {table}")
+}
+
+/// The same over those of the rows that the party is asked for.
+pub(crate) fn call_of_each(condition: &str, rows: &[Vec<String>], table: &str) -> String {
+    format!(
+        "{} where {NUMBER} operator(pg_catalog.=)
+            any (pg_catalog.current_setting('realtime.rows')::pg_catalog.text[])",
+        call_of_many(condition, rows, table)
+    )
 }
 
 /// One query. Its text is its own: what it is joined with is outside of it.

@@ -29,7 +29,8 @@ impl State {
         match outcome {
             Ok(false) => {}
             Ok(true) => {
-                let waiting = kept.waiting.again();
+                // Other changes for its channel have passed meanwhile.
+                let waiting = Waiting { place: None, ..kept.waiting.again() };
                 let matched = self.engine.match_one(&waiting.change(), name.1, now());
                 self.route(waiting, matched).await;
             }

@@ -14,6 +14,7 @@ use tracing::Instrument as _;
 
 use super::{
     errand::{Errand, Outcome},
+    for_whom::ForWhom,
     lane::{Lane, LaneRow},
 };
 use crate::visibility::{
@@ -171,6 +172,16 @@ impl Beside {
         self.lanes.is_empty()
     }
 
+    /// The list of whom a row is for, as it is known in the lane of its party. `keys` are in order.
+    pub(super) fn known_list(
+        &self,
+        party: &Arc<Party>,
+        oid: Oid,
+        keys: &[SubscriptionKey],
+    ) -> Option<Arc<ForWhom>> {
+        self.lanes.get(party)?.known_list(oid, keys)
+    }
+
     /// Puts a row into the lane of a party.
     pub(super) fn push(&mut self, party: &Arc<Party>, row: LaneRow) {
         if !self.lanes.contains_key(party) {
@@ -232,13 +243,16 @@ impl Beside {
     /// Subscriptions of a channel have ended. Whether rows waited for them. What the channel was to be told behind these is
     /// not told.
     pub(super) fn leaves(&mut self, channel: ChannelId, keys: &[(Oid, SubscriptionKey)]) -> bool {
-        let mut waited = false;
+        let waited = self.waits_for(keys);
         for row in self.lanes.values_mut().flat_map(Lane::rows_mut) {
-            let oid = row.oid();
-            waited = waited || row.keys.iter().any(|key| keys.contains(&(oid, *key)));
             row.then.retain(|behind| behind.channel != channel);
         }
         waited
+    }
+
+    /// Whether rows wait for some subscriptions.
+    pub(super) fn waits_for(&self, keys: &[(Oid, SubscriptionKey)]) -> bool {
+        self.lanes.values().flat_map(Lane::lists).any(|list| list.has_any(keys))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use realtime_changes::{Place, Since, SubscriptionSpec, Table};
+use realtime_changes::{ChannelId, Place, Since, SubscriptionSpec, Table};
 use realtime_journal::{Past, Reach};
 use realtime_pgoutput::{
     Lsn, Position,

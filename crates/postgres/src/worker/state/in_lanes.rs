@@ -14,6 +14,7 @@ use super::{
     State,
     behind::{Behind, What},
     errand::{Errand, Image, Outcome},
+    for_whom::ForWhom,
     judging::now,
     lane::{Asking, Lane, LaneRow, QUICK},
     waiting::Waiting,
@@ -96,10 +97,15 @@ impl State {
         for of_party in late.chunk_by(|a, b| a.0 == b.0) {
             let Some((id, _)) = of_party.first() else { continue };
             let Some(party) = self.engine.party(oid, *id).map(Arc::clone) else { continue };
-            let keys: Vec<SubscriptionKey> = of_party.iter().map(|(_, key)| *key).collect();
+            let mut keys: Vec<SubscriptionKey> = of_party.iter().map(|(_, key)| *key).collect();
+            keys.sort_unstable();
             let is_full = self.beside.lanes.get(&party).is_some_and(|lane| lane.is_full(waiting.is_late));
             match if is_full { None } else { self.aside.keep(waiting) } {
-                Some(kept) => self.beside.push(&party, LaneRow::new(kept, keys, is_last)),
+                Some(kept) => {
+                    let known = self.beside.known_list(&party, oid, &keys);
+                    let for_whom = known.unwrap_or_else(|| self.aside.for_whom(oid, keys));
+                    self.beside.push(&party, LaneRow::new(kept, for_whom, is_last));
+                }
                 None => {
                     self.troubled.failed(oid, &party, &Failure::full());
                     self.withhold(oid, *id, &keys);
@@ -147,7 +153,7 @@ impl State {
     /// Which subscriptions of its party a change matches by now.
     fn match_again(&self, row: &LaneRow) -> Match {
         let mut all = Match::default();
-        for key in &row.keys {
+        for key in row.for_whom.keys() {
             all.join(self.engine.match_one(&row.kept.waiting.change(), *key, now()));
         }
         all.ask_late();
@@ -284,6 +290,7 @@ impl State {
             self.withhold(oid, id, &withheld);
         }
         matched.settle(&seen, &seen_old);
+        // All changes for its channels have waited with it: it has a place as if it had not waited.
         let mut waiting = kept.waiting.again();
         drop(kept);
         if !matched.is_empty() {
@@ -311,11 +318,9 @@ impl State {
     pub(super) fn tell_in_order(&mut self, channel: ChannelId, what: What) {
         let behind = Arc::new(Behind { channel, what });
         let is_its = |oid, key| self.engine.channel(oid, key) == Some(channel);
-        for lane in self.beside.lanes.values_mut() {
-            let last = lane.rows_mut().rev().find(|row| row.keys.iter().any(|key| is_its(row.oid(), *key)));
-            if let Some(last) = last {
-                last.then.push(Arc::clone(&behind));
-            }
+        let own = self.watchers.get(&channel).map(|watcher| &*watcher.attached).unwrap_or_default();
+        for last in self.beside.lanes.values_mut().filter_map(|lane| lane.last_for(own)) {
+            last.then.push(Arc::clone(&behind));
         }
         self.aside.put_behind(&behind, is_its);
         self.release(vec![behind], true);
@@ -347,17 +352,19 @@ impl State {
     }
 
     fn channels_of<'a>(&self, lanes: impl Iterator<Item = &'a Lane>) -> FxHashSet<ChannelId> {
-        let rows = lanes.flat_map(Lane::rows);
-        let keys = rows.flat_map(|row| row.keys.iter().map(move |key| (row.oid(), *key)));
-        keys.filter_map(|(oid, key)| self.engine.channel(oid, key)).collect()
+        let names = lanes.flat_map(Lane::lists).flat_map(ForWhom::names);
+        names.filter_map(|(oid, key)| self.engine.channel(oid, key)).collect()
     }
 
     /// Rows of a table, or of all, that waited are not delivered, and that is told.
     pub(super) fn clear_beside(&mut self, of: Option<Oid>) {
         let gone = self.beside.forget(of);
-        let keys = gone.iter().flat_map(|row| row.keys.iter().map(move |key| (row.oid(), *key)));
+        let mut lists: Vec<&Arc<ForWhom>> = gone.iter().map(|row| &row.for_whom).collect();
+        lists.sort_unstable_by_key(|list| Arc::as_ptr(list));
+        lists.dedup_by_key(|list| Arc::as_ptr(list));
+        let names = lists.into_iter().flat_map(|list| list.names());
         let channels: BTreeSet<ChannelId> =
-            keys.filter_map(|(oid, key)| self.engine.channel(oid, key)).collect();
+            names.filter_map(|(oid, key)| self.engine.channel(oid, key)).collect();
         for channel in channels {
             self.sink.notice(channel, Notice::gap("RlsPolicyError", NOT_DELIVERED));
         }

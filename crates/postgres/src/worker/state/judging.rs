@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_changes::policy::Catalog;
+use realtime_changes::policy::{CallId, CallKey, Catalog};
 use realtime_pgoutput::{
     Oid,
     message::{Relation, UnixMicros},
 };
+use tokio::time::Instant;
 
 use super::held_up::HeldUp;
 use crate::visibility::{Passed, compiled::Loaded};
@@ -33,6 +34,12 @@ pub(super) struct Rules {
     pub(super) keeps_term: Vec<bool>,
     /// The same by call.
     pub(super) keeps_call: Vec<bool>,
+    /// The calls of which it could not be told for whom they can be true, and until when all are asked.
+    pub(super) untold: HashMap<CallId, Instant>,
+    /// The same by values that name too many.
+    pub(super) untold_of: HashMap<(CallId, CallKey), Instant>,
+    /// How many values of a call are looked up at once, where fewer are than at most.
+    pub(super) looked_up: HashMap<CallId, usize>,
 }
 
 impl Judging {

@@ -6,7 +6,7 @@ use realtime_changes::{ChannelId, SubscriptionKey};
 use realtime_pgoutput::Oid;
 use tokio::time::{Duration, Instant};
 
-use super::{behind::Behind, lanes::Kept};
+use super::{behind::Behind, for_whom::ForWhom, lanes::Kept};
 
 /// Rows of a lane at most.
 const MAX_ROWS: usize = 1_000;
@@ -35,7 +35,7 @@ const SLOW_ROWS: u32 = 3;
 pub(super) struct LaneRow {
     pub(super) kept: Arc<Kept>,
     /// The subscriptions of the party that it is for.
-    pub(super) keys: Vec<SubscriptionKey>,
+    pub(super) for_whom: Arc<ForWhom>,
     /// Whether no later change of its transaction is about the same key.
     pub(super) is_last: bool,
     since: Instant,
@@ -43,8 +43,8 @@ pub(super) struct LaneRow {
 }
 
 impl LaneRow {
-    pub(super) fn new(kept: Arc<Kept>, keys: Vec<SubscriptionKey>, is_last: bool) -> Self {
-        Self { kept, keys, is_last, since: Instant::now(), then: Vec::new() }
+    pub(super) fn new(kept: Arc<Kept>, for_whom: Arc<ForWhom>, is_last: bool) -> Self {
+        Self { kept, for_whom, is_last, since: Instant::now(), then: Vec::new() }
     }
 
     pub(super) fn oid(&self) -> Oid {
@@ -67,6 +67,9 @@ pub(super) struct Asking {
 #[derive(Debug)]
 pub(super) struct Lane {
     rows: VecDeque<LaneRow>,
+    /// Whom the rows are for, each list once, and how many rows have it.
+    lists: Vec<(Arc<ForWhom>, usize)>,
+    /// Of the rows and the lists.
     bytes: usize,
     pub(super) asking: Option<Asking>,
     batch: usize,
@@ -77,8 +80,8 @@ pub(super) struct Lane {
 
 impl Default for Lane {
     fn default() -> Self {
-        let (rows, told) = (VecDeque::new(), Vec::new());
-        Self { rows, bytes: 0, asking: None, batch: BATCH.0, slow_rows: 0, told }
+        let (rows, lists, told) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { rows, lists, bytes: 0, asking: None, batch: BATCH.0, slow_rows: 0, told }
     }
 }
 
@@ -95,21 +98,57 @@ impl Lane {
     }
 
     pub(super) fn push(&mut self, row: LaneRow) {
-        self.bytes += row.kept.bytes;
+        self.bytes += row.kept.bytes();
+        match self.lists.iter_mut().rev().find(|(known, _)| Arc::ptr_eq(known, &row.for_whom)) {
+            Some((_, rows)) => *rows += 1,
+            None => {
+                self.bytes += row.for_whom.bytes();
+                self.lists.push((Arc::clone(&row.for_whom), 1));
+            }
+        }
         self.rows.push_back(row);
     }
 
     pub(super) fn pop(&mut self) -> Option<LaneRow> {
         let row = self.rows.pop_front()?;
-        self.bytes -= row.kept.bytes;
+        self.bytes -= row.kept.bytes();
+        let at = self.lists.iter().position(|(known, _)| Arc::ptr_eq(known, &row.for_whom));
+        if let Some(at) = at
+            && let Some((_, rows)) = self.lists.get_mut(at)
+        {
+            *rows -= 1;
+            if *rows == 0 {
+                self.lists.remove(at);
+                self.bytes -= row.for_whom.bytes();
+            }
+        }
         Some(row)
+    }
+
+    /// The list of the row that came last of a table, if it has these subscriptions, which are in order.
+    pub(super) fn known_list(&self, oid: Oid, keys: &[SubscriptionKey]) -> Option<Arc<ForWhom>> {
+        let (last, _) = self.lists.iter().rev().find(|(list, _)| list.oid() == oid)?;
+        (last.keys() == keys).then(|| Arc::clone(last))
+    }
+
+    /// Whom its rows are for, each list once.
+    pub(super) fn lists(&self) -> impl Iterator<Item = &ForWhom> {
+        self.lists.iter().map(|(list, _)| &**list)
+    }
+
+    /// The last row that is for one of some subscriptions.
+    pub(super) fn last_for(&mut self, names: &[(Oid, SubscriptionKey)]) -> Option<&mut LaneRow> {
+        let lists: Vec<&Arc<ForWhom>> =
+            self.lists.iter().map(|(list, _)| list).filter(|list| list.has_any(names)).collect();
+        let is_for = |row: &&mut LaneRow| lists.iter().any(|list| Arc::ptr_eq(list, &row.for_whom));
+        if lists.is_empty() { None } else { self.rows.iter_mut().rev().find(is_for) }
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = &LaneRow> {
         self.rows.iter()
     }
 
-    pub(super) fn rows_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut LaneRow> {
+    pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = &mut LaneRow> {
         self.rows.iter_mut()
     }
 
@@ -130,7 +169,9 @@ impl Lane {
             std::mem::take(&mut self.rows).into_iter().partition(|row| row.oid() == oid);
         self.rows = left.into();
         if !gone.is_empty() {
-            self.bytes -= gone.iter().map(|row| row.kept.bytes).sum::<usize>();
+            self.bytes -= gone.iter().map(|row| row.kept.bytes()).sum::<usize>();
+            let of_table = self.lists.extract_if(.., |(list, _)| list.oid() == oid);
+            self.bytes -= of_table.map(|(list, _)| list.bytes()).sum::<usize>();
             self.asking = None;
         }
         gone
@@ -164,7 +205,94 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use realtime_changes::{Action, Match};
+    use realtime_pgoutput::{
+        Lsn,
+        message::{Relation, ReplicaIdentity, UnixMicros, Value},
+    };
+
+    use super::{
+        super::{lanes::Aside, waiting::Waiting},
+        *,
+    };
+
+    fn row(oid: Oid, number: u64) -> Waiting {
+        let relation = Relation {
+            oid,
+            schema: "public".into(),
+            name: "t".into(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: Vec::new(),
+        };
+        Waiting {
+            action: Action::Insert,
+            relation: Arc::new(relation),
+            new: Some(vec![Value::Text("x".repeat(100).into())]),
+            old: None,
+            commit_time: UnixMicros(0),
+            xid: 1,
+            position: (Lsn::default(), number),
+            place: None,
+            matched: Match::default(),
+            is_late: false,
+        }
+    }
+
+    fn keys(range: std::ops::Range<u64>) -> Vec<SubscriptionKey> {
+        range.map(SubscriptionKey).collect()
+    }
+
+    /// Puts a row into a lane as the worker does.
+    fn put(aside: &mut Aside, lane: &mut Lane, oid: Oid, number: u64, keys: Vec<SubscriptionKey>) -> bool {
+        if lane.is_full(false) {
+            return false;
+        }
+        let Some(kept) = aside.keep(&row(oid, number)) else { return false };
+        let for_whom = lane.known_list(oid, &keys).unwrap_or_else(|| aside.for_whom(oid, keys));
+        lane.push(LaneRow::new(kept, for_whom, false));
+        true
+    }
+
+    #[test]
+    fn ten_thousand_subscriptions_of_a_party_are_kept_once_for_all_rows() {
+        let (mut aside, mut lane) = (Aside::default(), Lane::default());
+        // Rows of two tables by turns.
+        for number in 0..MAX_ROWS as u64 {
+            assert!(put(&mut aside, &mut lane, 1 + (number % 2) as Oid, number, keys(0..10_000)));
+        }
+        assert!(lane.is_full(false), "it has as many rows as it may have");
+        let looked_at: usize = lane.lists().map(|list| list.keys().len()).sum();
+        assert_eq!(looked_at, 2 * 10_000, "and not for each row");
+        let rows: usize = lane.rows().map(|row| row.kept.bytes()).sum();
+        let lists = lane.bytes - rows;
+        assert!((2 * 80_000..2 * 81_000).contains(&lists), "{lists}");
+        assert_eq!(aside.bytes(), lane.bytes, "all of it counts for all lanes");
+        // Whose subscriptions wait is found without walking through rows.
+        assert!(lane.lists().any(|list| list.has_any(&[(2, SubscriptionKey(9_999))])));
+        assert!(
+            !lane.lists().any(|list| list.has_any(&[(1, SubscriptionKey(10_000)), (3, SubscriptionKey(1))]))
+        );
+        let last = lane.last_for(&[(1, SubscriptionKey(7))]).unwrap();
+        assert_eq!(last.kept.waiting.position.1, MAX_ROWS as u64 - 2);
+        assert!(lane.last_for(&[(1, SubscriptionKey(10_001))]).is_none());
+        lane.take_out(1);
+        assert_eq!((aside.bytes(), lane.lists().count()), (lane.bytes, 1));
+        while lane.pop().is_some() {}
+        assert_eq!((lane.bytes, aside.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn lists_that_differ_fill_a_lane() {
+        let (mut aside, mut lane) = (Aside::default(), Lane::default());
+        let mut taken = 0;
+        while put(&mut aside, &mut lane, 1, taken, keys(taken..taken + 10_000)) {
+            taken += 1;
+        }
+        assert!((40..60).contains(&taken), "80 kB each, of 4 MB: {taken}");
+        assert_eq!(aside.bytes(), lane.bytes);
+        drop(lane);
+        assert_eq!(aside.bytes(), 0);
+    }
 
     #[test]
     fn a_lane_asks_about_as_many_rows_as_its_party_can_be_asked_about_in_a_short_time() {

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_postgres::error::SqlState;
 use tracing::Instrument as _;
 
-use super::{behind::Behind, failed::ASK_AGAIN, waiting::Waiting};
+use super::{behind::Behind, counted::Counted, failed::ASK_AGAIN, for_whom::ForWhom, waiting::Waiting};
 use crate::{foreign::NoAnswer, questions};
 
 /// Rows of a lane at most.
@@ -31,6 +31,9 @@ const MAX_ROWS: usize = 100;
 
 /// Bytes of the rows of all lanes at most, give or take one row.
 const MAX_BYTES: usize = 32_000_000;
+
+/// About how many bytes a comparison of a question takes.
+const QUESTION_BYTES: usize = 200;
 
 /// How long a filter that took too long is not asked in the stream, and its channel is not told again.
 const SLOW: Duration = Duration::from_secs(30);
@@ -69,19 +72,20 @@ pub(super) struct Row {
     asked: Option<Asked>,
     /// What is told behind it.
     pub(super) then: Vec<Arc<Behind>>,
+    /// The rest of it, beside the row: many lanes may take one.
+    _counted: Counted,
 }
 
 /// A row that one lane or several keep. It counts once.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) waiting: Waiting,
-    pub(super) bytes: usize,
-    total: Arc<AtomicUsize>,
+    counted: Counted,
 }
 
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+impl Kept {
+    pub(super) const fn bytes(&self) -> usize {
+        self.counted.bytes()
     }
 }
 
@@ -188,11 +192,21 @@ impl Aside {
             return None;
         }
         let waiting = waiting.again();
-        let bytes = waiting.size();
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let kept = Arc::new(Kept { waiting, bytes, total: Arc::clone(&self.bytes) });
+        let counted = Counted::new(waiting.size(), &self.bytes);
+        let kept = Arc::new(Kept { waiting, counted });
         self.last = Arc::downgrade(&kept);
         Some(kept)
+    }
+
+    /// Bytes of all that waits.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Keeps whom rows are for.
+    pub(super) fn for_whom(&self, oid: Oid, keys: Vec<SubscriptionKey>) -> Arc<ForWhom> {
+        Arc::new(ForWhom::new(oid, keys, &self.bytes))
     }
 
     /// Puts a row into a lane. False if there is no room.
@@ -202,7 +216,9 @@ impl Aside {
         }
         let Some(kept) = self.keep(waiting) else { return false };
         let lane = self.lanes.entry(name).or_default();
-        lane.rows.push_back(Row { kept, asked, then: Vec::new() });
+        let questions = asked.iter().flat_map(|asked| &asked.questions).map(Question::size).sum::<usize>();
+        let counted = Counted::new(size_of::<Row>() + questions * QUESTION_BYTES, &self.bytes);
+        lane.rows.push_back(Row { kept, asked, then: Vec::new(), _counted: counted });
         if lane.rows.len() == 1 {
             self.ask_next(pool, name);
         }

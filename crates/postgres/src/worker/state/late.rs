@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{
     State,
     beside::{DELAYED_AFTER, Job, Late, Question, What},
+    for_whom::ForWhom,
     policies::truth,
 };
 use crate::{
@@ -137,8 +138,7 @@ impl State {
     fn tell_delayed(&mut self, party: &Arc<Party>, text: &'static str) {
         let Some(lane) = self.beside.lanes.get_mut(party).filter(|lane| lane.told.is_empty()) else { return };
         let of = |(oid, key): (Oid, SubscriptionKey)| self.engine.channel(oid, key);
-        let keys = lane.rows().flat_map(|row| row.keys.iter().map(move |key| (row.oid(), *key)));
-        let channels: BTreeSet<ChannelId> = keys.filter_map(of).collect();
+        let channels: BTreeSet<ChannelId> = lane.lists().flat_map(ForWhom::names).filter_map(of).collect();
         if channels.is_empty() {
             return;
         }

@@ -2,7 +2,7 @@
 //! (row_security 2.2).
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -153,6 +153,9 @@ impl State {
         let rules = Rules {
             keeps_term: loaded.policies.terms().iter().map(|term| keeps(term.reads())).collect(),
             keeps_call: loaded.policies.calls().iter().map(|call| keeps(call.reads())).collect(),
+            untold: HashMap::new(),
+            untold_of: HashMap::new(),
+            looked_up: HashMap::new(),
             loaded: loaded.clone(),
         };
         let unkept = rules.keeps_term.iter().enumerate().filter(|(_, keeps)| !**keeps);
@@ -183,7 +186,7 @@ impl State {
     }
 
     /// Asks parties. Those whose answers are not there at once are asked beside the stream: they have none here.
-    async fn ask_parties(
+    pub(super) async fn ask_parties(
         &mut self,
         oid: Oid,
         role: &str,
@@ -254,7 +257,7 @@ impl State {
     }
 
     /// The statement that asks for a call with the values of a row. `None` if its answer cannot be kept.
-    fn call(&self, oid: Oid, need: &CallNeed) -> Option<String> {
+    pub(super) fn call(&self, oid: Oid, need: &CallNeed) -> Option<String> {
         let (call, table, columns) = self.called(oid, need)?;
         Some(compiled::call(call.sql(), &columns, &table.name))
     }
@@ -270,7 +273,7 @@ impl State {
     }
 
     /// A call, its table, and the values of its columns.
-    fn called(&self, oid: Oid, need: &CallNeed) -> Option<(&Call, &Table, Vec<String>)> {
+    pub(super) fn called(&self, oid: Oid, need: &CallNeed) -> Option<(&Call, &Table, Vec<String>)> {
         let rules = self.judging.rules.get(&(oid, need.role.clone()))?;
         let at = need.need.call.index();
         if !*rules.keeps_call.get(at)? {
@@ -321,6 +324,7 @@ impl State {
     pub(super) fn compile_anew(&mut self) {
         self.self_check.void_all();
         self.engine.forget_policies();
+        self.policies.clear();
         self.along.forget();
         self.judging.rules.clear();
         self.judging.catalog = Catalog::default();

@@ -24,9 +24,9 @@ impl State {
     /// Tells a channel that was subscribed where it is, if it is a stream, and unless it has yet to catch up. Whether it
     /// was told.
     pub(in crate::worker) fn tell_beginning(&self, channel: ChannelId, reached: Lsn) -> bool {
-        if !self.watchers.contains_key(&channel)
-            || self.aside.has_rows()
-            || self.waiting_in_lanes().contains(&channel)
+        let Some(watcher) = self.watchers.get(&channel) else { return false };
+        if self.aside.has_rows()
+            || self.beside.waits_for(&watcher.attached)
             || !self.history.returning.of(channel).is_empty()
         {
             return false;

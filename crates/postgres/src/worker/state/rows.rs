@@ -17,6 +17,7 @@ use super::{
     ahead::FIRST_ANSWERS,
     failed::ASK_AGAIN,
     judging::now,
+    known::Watcher,
     lanes::{self, Failure},
     sight::SeenBy,
     transaction::{Transaction, place},
@@ -242,7 +243,8 @@ impl State {
             let needs = std::mem::take(&mut matched.needs);
             self.count_judged(oid, matched.judged);
             let is_any = !needs.is_empty();
-            let needs = if is_any { self.answer_ahead(oid, needs).await } else { needs };
+            let needs = if is_any { self.answer_narrowed(oid, needs).await } else { needs };
+            let needs = if needs.is_empty() { needs } else { self.answer_ahead(oid, needs).await };
             if !is_any || !needs.is_empty() && !self.answer_calls(oid, needs).await {
                 return matched;
             }
@@ -277,8 +279,10 @@ impl State {
 
     pub(super) fn hand_over(&mut self, waiting: &Waiting, seen: &SeenBy) {
         let position = waiting.place.filter(|_| !self.aside.has_rows());
+        let may_overtake = waiting.matched.refuses() && !self.beside.is_idle();
         for delivery in waiting.matched.render(&waiting.change(), &seen.row, &seen.old_row, &self.types) {
             self.stats.deliveries.fetch_add(1, Ordering::Relaxed);
+            let position = position.filter(|_| !may_overtake || !self.overtakes(&delivery));
             let delivery = Delivery { position, ..delivery };
             match &mut self.history.slice {
                 Some(slice) if waiting.is_missed => slice.push(delivery),
@@ -289,6 +293,13 @@ impl State {
         if !waiting.is_late {
             self.handed = self.handed.max(waiting.position);
         }
+    }
+
+    /// Whether changes for one of the channels of a delivery wait in lanes. That a table cannot be shown is told at once.
+    fn overtakes(&self, delivery: &Delivery) -> bool {
+        let waits = |watcher: &Watcher| self.beside.waits_for(&watcher.attached);
+        let mut watchers = delivery.recipients.iter().filter_map(|to| self.watchers.get(&to.channel));
+        watchers.any(waits)
     }
 
     /// Which of the subscriptions that depend on the database match. One whose question fails is ended, and its channel

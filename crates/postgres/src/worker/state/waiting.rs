@@ -75,7 +75,7 @@ impl Waiting {
             commit_time: self.commit_time,
             xid: self.xid,
             position: self.position,
-            place: None,
+            place: self.place,
             matched: Match::default(),
             is_late: true,
             is_missed: false,

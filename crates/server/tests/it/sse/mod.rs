@@ -1,6 +1,7 @@
 //! Streams of server-sent events (resume 5, cases 7 and 8), read with `curl` and with Chromium.
 
 mod ends;
+mod places;
 mod restarts;
 mod streams;
 

@@ -34,7 +34,7 @@ pub(super) fn lexemes(body: &str) -> Option<Vec<Lexeme<'_>>> {
                 continue;
             }
             b'-' if rest.starts_with("--") => {
-                at += rest.find('\n').unwrap_or(rest.len());
+                at += rest.find(['\n', '\r']).unwrap_or(rest.len());
                 continue;
             }
             b'/' if rest.starts_with("/*") => {

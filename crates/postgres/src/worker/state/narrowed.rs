@@ -1,0 +1,357 @@
+//! Calls whose bodies tell for whom they can be true are asked of those alone: of ten thousand parties that watch, the
+//! twenty of a room (row_security 2.2).
+//!
+//! Whom the tables name is looked up with our own rights, for the rows of a transaction at once. Those who are named are
+//! asked the function itself, and one more who is not: if that one is told anything but `false`, all are asked.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+use realtime_changes::{
+    CallNeed, Party, PartyId, Truth,
+    policy::{Answer, Bound, CallKey},
+};
+use realtime_pgoutput::Oid;
+use tokio::time::{Duration, Instant};
+
+use super::{
+    State,
+    beside::{Question, What},
+    held_up::Trust,
+    policies::truth,
+};
+use crate::{
+    failpoints::{self, Point},
+    visibility::compiled::{self, Asking, Names},
+};
+
+/// Parties from which on it is looked up for whom a call can be true. Fewer are asked as they are.
+const MANY: usize = 40;
+
+/// Values that are looked up at once: each is kept with all of its parties until they are answered.
+const VALUES: usize = 32;
+
+/// Parties of all values that are looked up at once, but for the first: each takes some bytes until it is answered.
+const PARTIES: usize = 200_000;
+
+/// Names that may come at least: of fewer parties than that all may be asked as well, but rooms have members who do not
+/// watch.
+const FEWEST_NAMES: usize = 1_000;
+
+/// Values of which is remembered that they name too many. Beyond it all are forgotten and looked up again.
+const MAX_UNTOLD: usize = 10_000;
+
+/// Rows behind a row that are looked at for what they need of the same call.
+const LOOK: usize = 500;
+
+/// Answers of one round trip at most: some ten milliseconds of the database's work.
+const ANSWERS: usize = 1_000;
+
+/// How long all are asked after it could not be told for whom a call can be true.
+const UNTOLD: Duration = Duration::from_secs(60);
+
+/// A call, and who is asked for it.
+#[derive(Debug)]
+struct Narrowed {
+    /// What all need.
+    need: CallNeed,
+    asked: CallNeed,
+    /// One of those who are asked: what it is told is so for all who are not.
+    witness: PartyId,
+}
+
+impl State {
+    /// Answers the calls that can be true for some parties only. What is left has to be asked of all.
+    pub(super) async fn answer_narrowed(&mut self, oid: Oid, needs: Vec<CallNeed>) -> Vec<CallNeed> {
+        let mut left = Vec::new();
+        let many = if failpoints::reach(Point::CallsNarrowed).await { 1 } else { MANY };
+        for need in needs {
+            if !self.is_bounded(oid, &need, many) {
+                left.push(need);
+                continue;
+            }
+            let key = need.need.key.clone();
+            let group = self.group(oid, need, many);
+            let narrowed = self.narrow(oid, group, &mut left).await;
+            if narrowed.is_empty() || self.answer_together(oid, &narrowed).await {
+                continue;
+            }
+            // What rows behind the row need is asked when it is their turn.
+            let first = narrowed.into_iter().next().filter(|narrowed| narrowed.need.need.key == key);
+            if let Some(first) = first {
+                left.extend(self.answer_alone(oid, first).await);
+            }
+        }
+        left
+    }
+
+    /// Whether it pays to look up for whom a call can be true.
+    fn is_bounded(&self, oid: Oid, need: &CallNeed, many: usize) -> bool {
+        need.need.parties.len() >= many
+            && self.is_told_of(oid, need, &need.need.key)
+            && self.bounds(oid, need).is_some_and(|bounds| !bounds.is_empty())
+    }
+
+    /// Whether bounds can tell of a call with some values.
+    fn is_told_of(&self, oid: Oid, need: &CallNeed, key: &CallKey) -> bool {
+        let Some(rules) = self.judging.rules.get(&(oid, need.role.clone())) else { return false };
+        let untold = rules.untold_of.get(&(need.need.call, key.clone()));
+        key.values().all(|value| value.is_some()) && untold.is_none_or(|until| *until <= Instant::now())
+    }
+
+    fn bounds(&self, oid: Oid, need: &CallNeed) -> Option<&[Bound]> {
+        let rules = self.judging.rules.get(&(oid, need.role.clone()))?;
+        let untold = rules.untold.get(&need.need.call);
+        let (call, ..) = self.called(oid, need)?;
+        untold.is_none_or(|until| *until <= Instant::now()).then_some(call.bounds())
+    }
+
+    /// How many values of a call are looked up at once.
+    fn looked_up(&self, oid: Oid, need: &CallNeed) -> usize {
+        let rules = self.judging.rules.get(&(oid, need.role.clone()));
+        rules.and_then(|rules| rules.looked_up.get(&need.need.call)).copied().unwrap_or(VALUES)
+    }
+
+    /// What a row needs, and what rows behind it need of the same call.
+    fn group(&self, oid: Oid, need: CallNeed, many: usize) -> Vec<CallNeed> {
+        let most = self.looked_up(oid, &need);
+        let mut group = vec![need];
+        let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) else {
+            return group;
+        };
+        let mut keys: HashSet<CallKey> = group.iter().map(|need| need.need.key.clone()).collect();
+        let mut parties = 0;
+        for row in self.coming.iter().filter(|row| row.oid == oid).take(LOOK) {
+            let has_room = group.len() < most && parties < PARTIES;
+            let Some(first) = group.first().filter(|_| has_room) else { break };
+            // Values are looked at once: the parties of a need are a list of all that watch.
+            let is_new = |key: &CallKey| !keys.contains(key) && self.is_told_of(oid, first, key);
+            let alike = self.engine.alike(first, &row.change(&relation), is_new);
+            let Some(need) = alike.filter(|need| need.need.parties.len() >= many) else { continue };
+            keys.insert(need.need.key.clone());
+            parties += need.need.parties.len();
+            group.push(need);
+        }
+        group
+    }
+
+    /// Finds out who has to be asked. Where that cannot be told the first is `left`.
+    async fn narrow(
+        &mut self,
+        oid: Oid,
+        mut group: Vec<CallNeed>,
+        left: &mut Vec<CallNeed>,
+    ) -> Vec<Narrowed> {
+        let mut is_cut = false;
+        let names = loop {
+            match self.names(oid, &group).await {
+                Names::TooMany if group.len() > 1 => {
+                    group.truncate(group.len() / 2);
+                    self.look_up(oid, &group, group.len());
+                    is_cut = true;
+                }
+                names => break names,
+            }
+        };
+        let Names::Told(names) = names else {
+            let first = group.into_iter().next();
+            match (names, &first) {
+                (Names::Hidden, Some(first)) => self.distrust_bounds(oid, first),
+                (_, Some(first)) => self.distrust_bounds_of(oid, first),
+                (_, None) => {}
+            }
+            left.extend(first);
+            return Vec::new();
+        };
+        if !is_cut && group.len() >= group.first().map_or(VALUES, |first| self.looked_up(oid, first)) {
+            self.look_up(oid, &group, group.len() + 1);
+        }
+        let mut by_value: Vec<Vec<(usize, String)>> = vec![Vec::new(); group.len()];
+        for (number, bound, name) in names {
+            if let Some(rows) = by_value.get_mut(number) {
+                rows.push((bound, name));
+            }
+        }
+        let mut all = Vec::new();
+        for (at, (need, rows)) in group.into_iter().zip(by_value).enumerate() {
+            let is_fit = |id| {
+                let party = self.engine.party(oid, id);
+                party.is_some_and(|party| self.judging.held_up.trust(oid, party) == Trust::Full)
+            };
+            match self.engine.narrowed(oid, &need, &rows, is_fit) {
+                Some((asked, witness)) => all.push(Narrowed { need, asked, witness }),
+                None if at == 0 => left.push(need),
+                None => {}
+            }
+        }
+        all
+    }
+
+    /// Whom the tables name that the bounds of a call are about.
+    async fn names(&self, oid: Oid, group: &[CallNeed]) -> Names {
+        let values: Option<Vec<_>> = group.iter().map(|need| Some(self.called(oid, need)?.2)).collect();
+        let bounds = group.first().and_then(|first| self.bounds(oid, first));
+        let table = self.known.get(&oid).and_then(|known| known.table.as_ref());
+        let (Some(values), Some(bounds), Some(table)) = (values, bounds, table) else { return Names::Hidden };
+        let column = |at: usize| Some(table.columns.get(at)?.name.to_string());
+        let (passed, limit) = (&self.judging.passed, self.policy_wait);
+        // To name more than who watches saves nothing.
+        let parties: usize = group.iter().map(|need| need.need.parties.len()).sum();
+        let most = parties.max(FEWEST_NAMES);
+        match compiled::names(&self.pool, bounds, &values, column, passed, most, limit).await {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::debug!(%error, relation = oid, "cannot look up for whom a function can be true; asking all");
+                Names::Hidden
+            }
+        }
+    }
+
+    /// For a while all are asked.
+    fn distrust_bounds(&mut self, oid: Oid, need: &CallNeed) {
+        if let Some(rules) = self.judging.rules.get_mut(&(oid, need.role.clone())) {
+            rules.untold.insert(need.need.call, Instant::now() + UNTOLD);
+        }
+    }
+
+    /// The same for the values of a need.
+    fn distrust_bounds_of(&mut self, oid: Oid, need: &CallNeed) {
+        let Some(rules) = self.judging.rules.get_mut(&(oid, need.role.clone())) else { return };
+        let now = Instant::now();
+        if rules.untold_of.len() >= MAX_UNTOLD {
+            rules.untold_of.retain(|_, until| *until > now);
+        }
+        if rules.untold_of.len() >= MAX_UNTOLD {
+            rules.untold_of.clear();
+        }
+        rules.untold_of.insert((need.need.call, need.need.key.clone()), now + UNTOLD);
+    }
+
+    /// So many values of a group's call are looked up at once from now on.
+    fn look_up(&mut self, oid: Oid, group: &[CallNeed], values: usize) {
+        let Some(first) = group.first() else { return };
+        let Some(rules) = self.judging.rules.get_mut(&(oid, first.role.clone())) else { return };
+        match values < VALUES {
+            true => rules.looked_up.insert(first.need.call, values.max(1)),
+            false => rules.looked_up.remove(&first.need.call),
+        };
+    }
+
+    /// Asks all together. False, and nothing is known, if one answer is missing.
+    async fn answer_together(&mut self, oid: Oid, all: &[Narrowed]) -> bool {
+        let Some((query, role)) = self.query_of_each(oid, all) else { return false };
+        let mut rows: BTreeMap<PartyId, Vec<u32>> = BTreeMap::new();
+        for (at, narrowed) in (0u32..).zip(all) {
+            for party in &narrowed.asked.need.parties {
+                rows.entry(*party).or_default().push(at);
+            }
+        }
+        let mut parties = Vec::with_capacity(rows.len());
+        for (id, rows) in rows {
+            let Some(party) = self.engine.party(oid, id).map(Arc::clone) else { return false };
+            if self.judging.held_up.trust(oid, &party) != Trust::Full {
+                return false;
+            }
+            parties.push((id, party, rows));
+        }
+        let Some(found) = self.ask_each(&query, &role, &parties).await else { return false };
+        let witnessed = |narrowed: &Narrowed, at| found.get(&(narrowed.witness, at)) == Some(&Truth::FALSE);
+        if !(0u32..).zip(all).all(|(at, narrowed)| witnessed(narrowed, at)) {
+            return false;
+        }
+        for (at, narrowed) in (0u32..).zip(all) {
+            let of_party = |party: &PartyId| found.get(&(*party, at)).copied();
+            let truths: Vec<Option<Truth>> = narrowed.asked.need.parties.iter().map(of_party).collect();
+            self.engine.answer(oid, &narrowed.asked, &truths);
+        }
+        self.keep_to_memory(oid, &role);
+        true
+    }
+
+    /// The answers by party and number of the values. `None` if one is missing.
+    async fn ask_each(
+        &self,
+        query: &str,
+        role: &str,
+        parties: &[(PartyId, Arc<Party>, Vec<u32>)],
+    ) -> Option<BTreeMap<(PartyId, u32), Truth>> {
+        let (shares_plans, passed) = (self.shares_plans, &self.judging.passed);
+        let asking = Asking { role, queries: vec![(query, 2)], shares_plans, passed };
+        let mut found = BTreeMap::new();
+        let mut rest = parties;
+        while !rest.is_empty() {
+            let mut answers = 0;
+            let fits = |(_, _, rows): &&(PartyId, Arc<Party>, Vec<u32>)| {
+                answers += rows.len();
+                answers <= ANSWERS
+            };
+            let (some, others) = rest.split_at_checked(rest.iter().take_while(fits).count().max(1))?;
+            rest = others;
+            let asked: Vec<(&Party, Vec<u32>)> =
+                some.iter().map(|(_, party, rows)| (&**party, rows.clone())).collect();
+            let count: usize = asked.iter().map(|(_, rows)| rows.len()).sum();
+            self.stats.terms_asked.fetch_add(count as u64, Ordering::Relaxed);
+            let given = compiled::ask_each(&self.pool, &asking, &asked, self.policy_wait).await.ok()?;
+            for ((id, _, rows), answers) in some.iter().zip(given) {
+                let of_party = by_number(&answers?)?;
+                if !rows.iter().all(|at| of_party.contains_key(at)) {
+                    return None;
+                }
+                found.extend(of_party.into_iter().map(|(at, truth)| ((*id, at), truth)));
+            }
+        }
+        Some(found)
+    }
+
+    /// The statement that asks each party for some of the values, and the role of all.
+    fn query_of_each(&self, oid: Oid, all: &[Narrowed]) -> Option<(String, Box<str>)> {
+        let first = all.first()?;
+        let (call, table, _) = self.called(oid, &first.need)?;
+        if table.columns.iter().any(|column| *column.name == *compiled::NUMBER) {
+            return None;
+        }
+        let values = |narrowed: &Narrowed| Some(self.called(oid, &narrowed.need)?.2);
+        let values = all.iter().map(values).collect::<Option<Vec<_>>>()?;
+        Some((compiled::call_of_each(call.sql(), &values, &table.name), first.need.role.clone()))
+    }
+
+    /// Asks for one call. Those whose answers are not there at once are asked beside the stream. What is left has to be
+    /// asked of all.
+    async fn answer_alone(&mut self, oid: Oid, narrowed: Narrowed) -> Option<CallNeed> {
+        let Narrowed { need, asked, witness } = narrowed;
+        let Some(query) = self.call(oid, &asked) else { return Some(need) };
+        let asked = Arc::new(asked);
+        let question =
+            Question { what: What::Call(Arc::clone(&asked)), queries: vec![(query, 1)], keeps: vec![true] };
+        let Ok(found) = self.ask_parties(oid, &need.role, question, &asked.need.parties).await else {
+            return Some(need);
+        };
+        let told: BTreeMap<PartyId, Option<Truth>> = (asked.need.parties.iter().copied().zip(&found))
+            .filter_map(|(party, answers)| Some((party, truth(answers.as_ref()?))))
+            .collect();
+        if told.get(&witness) != Some(&Some(Truth::FALSE)) {
+            self.distrust_bounds(oid, &need);
+            return Some(need);
+        }
+        let is_there = asked.of(|party| told.contains_key(party));
+        let answers: Vec<Option<Truth>> =
+            is_there.need.parties.iter().map(|party| told.get(party).copied().flatten()).collect();
+        self.engine.answer(oid, &is_there, &answers);
+        self.keep_to_memory(oid, &need.role);
+        None
+    }
+}
+
+/// The answers of a party by the numbers of the values.
+fn by_number(answers: &[Answer]) -> Option<BTreeMap<u32, Truth>> {
+    let [Ok(rows)] = answers else { return None };
+    let answer = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(at), truth] => {
+            Some((at.parse().ok()?, Truth::known(truth.as_deref().map(|text| text == "true"))))
+        }
+        _ => None,
+    };
+    rows.iter().map(answer).collect()
+}

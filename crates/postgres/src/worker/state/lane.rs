@@ -235,6 +235,7 @@ mod tests {
             place: None,
             matched: Match::default(),
             is_late: false,
+            is_missed: false,
         }
     }
 

@@ -102,7 +102,7 @@ fn frames_that_were_begun_go_last() {
     assert_eq!((first.flush(true), second.flush(true)), (Flush::Large, Flush::Large));
     let quiet = Outbox::counted(100 * MB, None, &memory);
     quiet.push(frame_of(7 * MB)).unwrap();
-    assert_eq!(first.flush(false), Flush::Closed(Closed::SlowConsumer));
+    assert_eq!(first.flush(false), Flush::Closed(Closed::NoMemory));
     assert!(!first.write_last().unwrap(), "it may still be written");
     assert_eq!(second.flush(true), Flush::Blocked);
     quiet.push(frame_of(3 * MB)).unwrap();

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
 
-use crate::changes_images::{TOPIC, seen, server, server_with, watching};
+use crate::changes_images::{TOPIC, seen, server, server_on, server_with, watching};
 
 /// Who stands in which room, and what is said there.
 pub(crate) const ROOMS: &str = "
@@ -540,10 +540,13 @@ async fn roles_and_their_policies() -> Result<()> {
 /// row_security 13: whose policies count for a role, and whether any do, is followed while its rows are watched
 #[tokio::test]
 async fn rights_of_roles_are_followed() -> Result<()> {
-    let (server, db) = server(
+    // Changes of roles have policies compiled anew in all databases of a cluster, and others count what is asked.
+    let (server, db) = server_on(
+        TestDb::alone().await?,
         "create table guarded (id int primary key, kind text);
          alter table guarded enable row level security;
          alter publication supabase_realtime add table guarded;",
+        ServerOptions::default(),
     )
     .await?;
     let [user, staff, boss] = ["user", "staff", "boss"].map(|role| format!("{role}_of_{}", db.name()));

@@ -1,22 +1,25 @@
 //! From a change to the sockets: where each channel is, and which frame it gets.
 
+mod groups;
+mod route;
+
 use std::{
-    collections::HashMap,
     net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
+use groups::Groups;
 use parking_lot::{Mutex, RwLock};
 use realtime_changes::{Action, ChannelId, Delivery, Recipient};
-use realtime_hub::{Closed, Outbox};
 use realtime_pgoutput::Position;
 use realtime_postgres::{ChangeSink, Notice};
-use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode, events};
+use realtime_protocol::{Extension, SystemMessage, encode, events};
+pub use route::{Gate, Route};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -27,136 +30,6 @@ use crate::{
     packing::{RowFrame, RowPacking},
     patience::{Behind, Patience, Patiences},
 };
-
-/// Where the row changes of one joined channel go, and what their frames look like.
-#[derive(Debug)]
-pub struct Route {
-    /// The socket's outbox.
-    pub outbox: Arc<Outbox>,
-    /// The socket's serializer.
-    pub vsn: Vsn,
-    /// The topic as the client joined it.
-    pub topic: Arc<str>,
-    /// The channel's join_ref; `system` frames carry it.
-    pub join_ref: Ref,
-    /// Joined without `config`: changes come as events INSERT, UPDATE, DELETE (protocol 11.2).
-    pub legacy: bool,
-    /// A channel of the first generation, which knows no `system` frames.
-    pub quiet: bool,
-    /// Whether the client may need the event `*` (legacy 2.5).
-    pub star: AtomicBool,
-    /// How long the tenant's changes still wait for the sockets of this address.
-    pub patience: Arc<Patience>,
-    /// Holds back frames until the join is answered.
-    pub gate: Gate,
-    /// The last change that the client of a stream has got, until it was told of a gap.
-    pub after: Option<Position>,
-    /// Whether the client was told of a gap.
-    pub gap: AtomicBool,
-}
-
-impl Route {
-    /// Queues a frame. Returns whether the receiver has fallen behind, or an error if its socket is ending.
-    fn push(&self, frame: Bytes) -> Result<bool, Closed> {
-        match self.gate.keep(frame, &self.outbox) {
-            Ok(behind) => behind.ok_or(Closed::SlowConsumer),
-            Err(frame) => self.outbox.push_gauged(frame),
-        }
-    }
-
-    /// The same for several frames.
-    fn push_all(&self, frames: &[Bytes]) -> Result<bool, Closed> {
-        match self.gate.keep_all(frames, &self.outbox) {
-            Some(behind) => behind.ok_or(Closed::SlowConsumer),
-            None => self.outbox.push_all(frames),
-        }
-    }
-
-    /// Whether its client keeps where it is.
-    fn is_stream(&self) -> bool {
-        self.vsn == Vsn::Events
-    }
-
-    /// Whether its client has a change already: with a permanent slot it may come again.
-    fn has(&self, position: Option<Position>) -> bool {
-        position.zip(self.after).is_some_and(|(position, after)| position <= after)
-            && !self.gap.load(Ordering::Relaxed)
-    }
-
-    /// The frames of those changes that its client has not got.
-    fn lacking(&self, deliveries: &[Delivery], frames: &[Bytes]) -> Vec<Bytes> {
-        let all = deliveries.iter().zip(frames);
-        all.filter(|(delivery, _)| !self.has(delivery.position)).map(|(_, frame)| frame.clone()).collect()
-    }
-
-    /// Tells its client where it is, unless that is known.
-    fn tell(&self, position: Position, frame: &Bytes) {
-        if !self.has(Some(position)) {
-            // A closed outbox belongs to a socket that is ending. It unsubscribes by itself.
-            let _ = self.push(frame.clone());
-        }
-    }
-
-    /// Sends the held frames and everything that follows, because the join was answered.
-    pub fn open(&self) {
-        let mut kept = self.gate.0.lock();
-        for frame in kept.take().unwrap_or_default() {
-            self.outbox.unkeep(frame.len());
-            // A closed outbox belongs to a socket that is ending.
-            let _ = self.outbox.push(frame);
-        }
-    }
-}
-
-impl Drop for Route {
-    fn drop(&mut self) {
-        let kept = self.gate.0.get_mut().take().unwrap_or_default();
-        self.outbox.unkeep(kept.iter().map(Bytes::len).sum());
-    }
-}
-
-/// Frames of a channel whose join is not answered yet, in order. They count as part of the outbox.
-#[derive(Debug)]
-pub struct Gate(Mutex<Option<Vec<Bytes>>>);
-
-impl Gate {
-    /// A gate that holds everything until it is opened.
-    #[must_use]
-    pub fn shut() -> Self {
-        Self(Mutex::new(Some(Vec::new())))
-    }
-
-    /// A gate that holds nothing.
-    #[must_use]
-    pub fn open() -> Self {
-        Self(Mutex::new(None))
-    }
-
-    /// Holds a frame if the gate is shut. Returns whether the receiver is behind, or `None` if its socket was closed
-    /// for that. If the gate is open, the frame is given back.
-    fn keep(&self, frame: Bytes, outbox: &Outbox) -> Result<Option<bool>, Bytes> {
-        match &mut *self.0.lock() {
-            Some(kept) => Ok(Self::hold(kept, frame, outbox)),
-            None => Err(frame),
-        }
-    }
-
-    /// The same for several frames; `None` if the gate is open.
-    fn keep_all(&self, frames: &[Bytes], outbox: &Outbox) -> Option<Option<bool>> {
-        let mut gate = self.0.lock();
-        let kept = gate.as_mut()?;
-        Some(frames.iter().try_fold(false, |_, frame| Self::hold(kept, frame.clone(), outbox)))
-    }
-
-    fn hold(kept: &mut Vec<Bytes>, frame: Bytes, outbox: &Outbox) -> Option<bool> {
-        let behind = outbox.keep(frame.len());
-        match behind {
-            Some(_) => kept.push(frame),
-            None => outbox.close_slow(),
-        }
-        behind
-    }
-}
 
 /// The routes of one tenant's channels that watch the database.
 #[derive(Debug)]
@@ -385,67 +258,12 @@ impl ChangeSink for Routes {
     }
 }
 
-/// What makes two change frames equal, beside the change itself.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct FrameKey<'a> {
-    vsn: Vsn,
-    legacy: bool,
-    topic: &'a str,
-    ids: &'a [u32],
-}
-
-/// Receivers by the frame that they get.
-#[derive(Default)]
-struct Groups<'a> {
-    all: Vec<(FrameKey<'a>, Vec<&'a Arc<Route>>)>,
-    /// Where each of them is, once there are two. Clients choose topics, so their hashes are keyed.
-    places: HashMap<FrameKey<'a>, usize>,
-}
-
-impl<'a> Groups<'a> {
-    fn add(&mut self, route: &'a Arc<Route>, recipient: &'a Recipient) {
-        let key = FrameKey::of(route, recipient);
-        // Mostly all get the same as the one before.
-        if let Some((_, routes)) = self.all.last_mut().filter(|(last, _)| *last == key) {
-            return routes.push(route);
-        }
-        if let ([(only, _)], true) = (&*self.all, self.places.is_empty()) {
-            self.places.insert(*only, 0);
-        }
-        match self.places.get(&key).and_then(|place| self.all.get_mut(*place)) {
-            Some((_, routes)) => routes.push(route),
-            None => {
-                if !self.all.is_empty() {
-                    self.places.insert(key, self.all.len());
-                }
-                self.all.push((key, vec![route]));
-            }
-        }
-    }
-}
-
-impl<'a> FrameKey<'a> {
-    fn of(route: &'a Route, recipient: &'a Recipient) -> Self {
-        // Events do not carry ids of subscriptions.
-        let ids: &[u32] = if route.is_stream() { &[] } else { &recipient.ids };
-        Self { vsn: route.vsn, legacy: route.legacy, topic: &route.topic, ids }
-    }
-
-    fn frame(&self, action: Action, data: &[u8], position: Option<Position>) -> Bytes {
-        if self.vsn == Vsn::Events {
-            let position = position.as_ref().map(|position| position as &dyn std::fmt::Display);
-            return encode::change_event(action.as_str(), position, data);
-        }
-        match self.legacy {
-            true => encode::legacy_change(self.vsn, self.topic, action.as_str(), data),
-            false => encode::postgres_changes(self.vsn, self.topic, self.ids, data),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use realtime_protocol::frame;
+    use std::sync::atomic::AtomicBool;
+
+    use realtime_hub::{Closed, Outbox};
+    use realtime_protocol::{Ref, Vsn, frame};
 
     use super::*;
 
@@ -542,5 +360,31 @@ mod tests {
         routes.deliver_missed((0..2).map(|number| delivery(number, &[0])).collect());
         assert!(!outbox.has_room(), "it is behind");
         assert!(routes.relieve().is_none(), "and nobody waits for it");
+    }
+
+    /// In whatever order they come.
+    #[test]
+    fn receivers_of_equal_frames_are_one_group() {
+        let outbox = Arc::new(Outbox::new(1_000));
+        let of = |vsn: Vsn, topic: &str, id: u32| {
+            let mut route = route(&outbox);
+            (route.vsn, route.topic) = (vsn, topic.into());
+            (Arc::new(route), Recipient { channel: ChannelId(0), ids: [id].into_iter().collect() })
+        };
+        let all = [
+            of(Vsn::V2, "a", 1),
+            of(Vsn::V1, "a", 1),
+            of(Vsn::V2, "a", 1),
+            of(Vsn::V2, "b", 1),
+            of(Vsn::V2, "a", 2),
+            of(Vsn::V1, "a", 1),
+            of(Vsn::V1, "a", 1),
+        ];
+        let mut groups = Groups::default();
+        for (route, recipient) in &all {
+            groups.add(route, recipient);
+        }
+        let sizes: Vec<usize> = groups.all.iter().map(|(_, routes)| routes.len()).collect();
+        assert_eq!(sizes, [2, 3, 1, 1]);
     }
 }

@@ -10,7 +10,7 @@ use realtime_cluster::{
     rates::{Elsewhere, METERS, Rates},
     stream::{FollowError, Followed, Owned, Part},
 };
-use realtime_hub::{Hub, Kind, Meter};
+use realtime_hub::{Hub, Meter, Unlimited};
 use realtime_testkit::{Nats, PATIENCE, until};
 use tokio::time::{self, Duration};
 
@@ -127,25 +127,6 @@ async fn who_is_not_waited_for_is_told() -> Result<()> {
 #[derive(Debug)]
 struct Side(Arc<dyn Meter>, u32);
 
-#[derive(Debug)]
-struct NoLimit;
-
-impl Meter for NoLimit {
-    fn delivered(&self, _: Kind, _: u64) {}
-
-    fn is_exceeded(&self) -> bool {
-        false
-    }
-
-    fn is_over(&self) -> bool {
-        false
-    }
-
-    fn limit(&self) -> u32 {
-        0
-    }
-}
-
 impl TenantSide for Side {
     fn meter(&self) -> &Arc<dyn Meter> {
         &self.0
@@ -170,7 +151,7 @@ impl TenantSide for Side {
 async fn idle_tenants_are_not_listened_for() -> Result<()> {
     let nats = Nats::start(&[]).await?;
     let (node, other) = (node_that_lingers(&nats, Duration::from_millis(300)).await?, node(&nats).await?);
-    let side = |users: u32| -> Arc<dyn TenantSide> { Arc::new(Side(Arc::new(NoLimit), users)) };
+    let side = |users: u32| -> Arc<dyn TenantSide> { Arc::new(Side(Arc::new(Unlimited), users)) };
     let (idle, used): (Arc<str>, Arc<str>) = ("idle".into(), "used".into());
     let held = node.interest(&used, &side(1));
     held.ready().await;

@@ -44,7 +44,7 @@ pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
 pub use key::{Audience, Kind, MemberId, MessageId, RoomKey, Sight};
 pub use membership::Membership;
 pub use memory::{HeldBody, Memory};
-pub use meter::Meter;
+pub use meter::{Meter, Unlimited};
 pub use outbox::{DEFAULT_OUTBOX_BYTES, Outbox};
 pub use presence::{Entry, Origin};
 pub use queue::{BULK, Closed, Flush};

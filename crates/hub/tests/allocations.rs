@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use realtime_hub::{
-    Audience, Flush, Hub, Kind, Member, Membership, Memory, Meter, Outbox, RoomKey, Said, Sink,
+    Audience, Flush, Hub, Member, Membership, Memory, Meter, Outbox, RoomKey, Said, Sink, Unlimited,
 };
 use realtime_protocol::Vsn;
 
@@ -25,25 +25,6 @@ impl Sink for Open {
         let bytes = slices.iter().map(|slice| slice.len()).sum();
         self.0.fetch_add(bytes, Ordering::Relaxed);
         Ok(bytes)
-    }
-}
-
-#[derive(Debug)]
-struct Unlimited;
-
-impl Meter for Unlimited {
-    fn delivered(&self, _: Kind, _: u64) {}
-
-    fn is_exceeded(&self) -> bool {
-        false
-    }
-
-    fn is_over(&self) -> bool {
-        false
-    }
-
-    fn limit(&self) -> u32 {
-        u32::MAX
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use realtime_hub::{Audience, Hub, Kind, Member, Membership, Meter, Outbox, RoomKey, Said};
+use realtime_hub::{Audience, Hub, Member, Membership, Meter, Outbox, RoomKey, Said, Unlimited};
 use realtime_protocol::{Vsn, deflate, frame};
 use tokio::time;
 
@@ -14,25 +14,6 @@ const FROM: usize = 500;
 const MOST: usize = 10_000_000;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-#[derive(Debug)]
-struct Unlimited;
-
-impl Meter for Unlimited {
-    fn delivered(&self, _: Kind, _: u64) {}
-
-    fn is_exceeded(&self) -> bool {
-        false
-    }
-
-    fn is_over(&self) -> bool {
-        false
-    }
-
-    fn limit(&self) -> u32 {
-        u32::MAX
-    }
-}
 
 struct Room {
     hub: Arc<Hub>,

@@ -1,5 +1,5 @@
 use bytes::BytesMut;
-use realtime_hub::{Audience, Member, Meter, Outbox};
+use realtime_hub::{Audience, Member, Meter, Outbox, Unlimited};
 use realtime_protocol::Vsn;
 
 use super::{copies::TELL_AGAIN, *};
@@ -7,25 +7,6 @@ use crate::wire::Kind;
 
 #[derive(Debug)]
 struct Side(Arc<dyn Meter>);
-
-#[derive(Debug)]
-struct Uncounted;
-
-impl Meter for Uncounted {
-    fn is_over(&self) -> bool {
-        false
-    }
-
-    fn limit(&self) -> u32 {
-        u32::MAX
-    }
-
-    fn delivered(&self, _: realtime_hub::Kind, _: u64) {}
-
-    fn is_exceeded(&self) -> bool {
-        false
-    }
-}
 
 impl TenantSide for Side {
     fn meter(&self) -> &Arc<dyn Meter> {
@@ -60,7 +41,7 @@ fn heard(outbox: &Outbox) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_gap_is_told_before_what_follows_it() {
     let hub = Hub::new(1, Duration::ZERO);
-    let meter: Arc<dyn Meter> = Arc::new(Uncounted);
+    let meter: Arc<dyn Meter> = Arc::new(Unlimited);
     let incoming = Incoming::new(
         Scope::of_room(&"t".into(), "realtime:a"),
         Arc::default(),
@@ -92,7 +73,7 @@ async fn a_gap_is_told_before_what_follows_it() {
 fn incoming(part: Part) -> (Arc<Hub>, Incoming, Arc<Common>) {
     let hub = Hub::new(1, Duration::ZERO);
     let common: Arc<Common> = Arc::default();
-    let side = Arc::new(Side(Arc::new(Uncounted)));
+    let side = Arc::new(Side(Arc::new(Unlimited)));
     let scope = Scope { tenant: "t".into(), part };
     (hub, Incoming::new(scope, Arc::clone(&common), side), common)
 }

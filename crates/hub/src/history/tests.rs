@@ -7,28 +7,9 @@ use proptest::prelude::*;
 use realtime_protocol::{Encoding, UserBroadcast, Vsn, frame};
 
 use super::*;
-use crate::{Audience, Hub, Kind, Member, Meter, Outbox, RoomKey, Said};
+use crate::{Audience, Hub, Member, Meter, Outbox, RoomKey, Said, Unlimited};
 
 const BOUNDS: Bounds = Bounds { age_ms: 60_000, messages: 1_000, bytes: 1_000_000 };
-
-#[derive(Debug)]
-struct Uncounted;
-
-impl Meter for Uncounted {
-    fn delivered(&self, _: Kind, _: u64) {}
-
-    fn is_exceeded(&self) -> bool {
-        false
-    }
-
-    fn is_over(&self) -> bool {
-        false
-    }
-
-    fn limit(&self) -> u32 {
-        7
-    }
-}
 
 fn key(topic: &str) -> RoomKey {
     RoomKey { tenant: "t".into(), audience: Audience::Public, topic: topic.into() }
@@ -268,7 +249,7 @@ fn texts(outbox: &Outbox) -> Vec<String> {
 #[test]
 fn what_is_kept_is_not_copied() {
     let hub = hub_with_history();
-    let meter: Arc<dyn Meter> = Arc::new(Uncounted);
+    let meter: Arc<dyn Meter> = Arc::new(Unlimited);
     let user = UserBroadcast { event: "e".into(), encoding: Encoding::Json, body: "{\"a\":[1]}".into() };
     let bytes = UserBroadcast { encoding: Encoding::Binary, ..user.clone() };
     for vsn in [Vsn::V1, Vsn::V2, Vsn::V2Text] {
@@ -296,7 +277,7 @@ fn what_is_kept_is_not_copied() {
 /// With a history each message has an id, the same for all; without one, frames are as they were.
 #[test]
 fn messages_have_ids_where_they_are_kept() {
-    let meter: Arc<dyn Meter> = Arc::new(Uncounted);
+    let meter: Arc<dyn Meter> = Arc::new(Unlimited);
     let without = Hub::new(1, Duration::ZERO);
     let with = hub_with_history();
     for (hub, has_id) in [(without, false), (with, true)] {
@@ -344,7 +325,7 @@ fn rooms_of_one_name_are_never_mixed() {
 fn who_joins_gets_each_message_once() {
     const MESSAGES: usize = 3_000;
     let hub = hub_with_history();
-    let meter: Arc<dyn Meter> = Arc::new(Uncounted);
+    let meter: Arc<dyn Meter> = Arc::new(Unlimited);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for n in 0..MESSAGES {

@@ -37,6 +37,12 @@ impl ServerOptions {
         self
     }
 
+    /// For tests that write as fast as the machine lets them, until something shows: no limit of events per second.
+    #[must_use]
+    pub fn fast() -> Self {
+        Self::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

@@ -15,7 +15,7 @@ const VALUES: i32 = 70;
 /// The rows of a transaction have many values: each party gets what it may see of each, in order. A function that raises for a value hides the rows with that value only.
 #[tokio::test]
 async fn the_values_of_a_transaction_are_each_answered() -> Result<()> {
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     let raising = "create function is_lucky(r int) returns bool language sql stable security definer set search_path = '' as
             $$ select 1 / (r - 13) is not null and
                 exists (select from public.members m where m.room = r and m.who = public.me()) $$;";
@@ -74,7 +74,7 @@ async fn a_function_is_asked_of_those_whom_a_room_names() -> Result<()> {
     const WATCHING: i32 = 60;
     const OF_ROOM: i32 = 4;
     const ROOM_COUNT: i32 = WATCHING / OF_ROOM;
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     let among = "create function is_among(r int) returns bool language sql stable security definer set search_path = '' as
             $$ select r in (select m.room from public.members m where m.who = public.me()) $$;";
     let schema = format!("{ROOMS} {among} alter publication supabase_realtime add table members;");
@@ -131,7 +131,7 @@ async fn watched_by_many(
     policy: &str,
     claims: &[Value],
 ) -> Result<(Server, TestDb, Vec<(Value, Socket)>)> {
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     let schema = format!("{ROOMS} {schema} create policy own on says to authenticated using ({policy});");
     let (server, db) = server_with(&schema, options).await?;
     let mut parties = Vec::new();

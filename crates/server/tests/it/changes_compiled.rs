@@ -166,7 +166,7 @@ async fn memberships_count_from_the_next_row() -> Result<()> {
 /// row_security 2.2: a change of a membership asks those anew whose membership it is, where the log tells
 #[tokio::test]
 async fn a_membership_asks_its_own_party_anew() -> Result<()> {
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     let schema = format!("{ROOMS} alter publication supabase_realtime add table members;");
     let (server, db) = server_with(&schema, options).await?;
     let mut sockets = Vec::new();
@@ -288,7 +288,7 @@ async fn a_table_that_is_not_published_is_right_all_the_same() -> Result<()> {
 /// row_security 2.4: what cannot be kept is asked once for a party and a batch of rows, not for each row
 #[tokio::test]
 async fn what_cannot_be_kept_is_asked_once_for_many_rows() -> Result<()> {
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     // In a cluster of its own: roles that others change have policies compiled anew.
     let (server, db) = server_on(
         TestDb::alone().await?,
@@ -548,7 +548,7 @@ async fn rights_of_roles_are_followed() -> Result<()> {
         "create table guarded (id int primary key, kind text);
          alter table guarded enable row level security;
          alter publication supabase_realtime add table guarded;",
-        ServerOptions::default(),
+        ServerOptions::fast(),
     )
     .await?;
     let [user, staff, boss] = ["user", "staff", "boss"].map(|role| format!("{role}_of_{}", db.name()));

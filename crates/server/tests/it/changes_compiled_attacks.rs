@@ -16,12 +16,12 @@ const ROOMS: &str = "
 
 /// A server whose tenant may have as many events as there are.
 async fn server(more: &str) -> Result<(Server, TestDb)> {
-    server_with(more, ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")).await
+    server_with(more, ServerOptions::fast()).await
 }
 
 /// The same where rows wait for nobody as long as they do in other tests.
 async fn impatient_server(more: &str) -> Result<(Server, TestDb)> {
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     server_with(more, options.env("POLICY_WAIT_MS", "1000")).await
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 async fn server(more: &str) -> Result<(Server, TestDb)> {
-    server_with(more, ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")).await
+    server_with(more, ServerOptions::fast()).await
 }
 
 /// The tables of the publication.

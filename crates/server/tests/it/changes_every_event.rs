@@ -331,7 +331,7 @@ async fn every_version_of_every_row_arrives_once_and_in_order() -> Result<()> {
     let db = TestDb::new().await?;
     let (tables, sql) = tables();
     db.sql(&sql).await?;
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     let server = Server::start(BINARY, &db, options).await?;
     let mut watchers = Vec::new();
     for party in PARTIES {

@@ -10,7 +10,7 @@ pub(crate) const TOPIC: &str = "realtime:any";
 
 /// A server, and a table `docs` whose rows their owners see: those whose name is the claim `me`.
 pub(crate) async fn server(more: &str) -> Result<(Server, TestDb)> {
-    server_with(more, ServerOptions::default()).await
+    server_with(more, ServerOptions::fast()).await
 }
 
 /// The same with further settings.

@@ -30,7 +30,7 @@ const SLOWLY: &str = "update pace set ms = 150";
 
 /// A server that waits for a party no longer than in earnest.
 async fn server() -> Result<(Server, TestDb)> {
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     server_with(SAYS, options.env("POLICY_WAIT_MS", "200")).await
 }
 

@@ -349,9 +349,7 @@ async fn too_many_changes() -> Result<()> {
 #[tokio::test]
 async fn a_burst_that_no_outbox_holds() -> Result<()> {
     let db = TestDb::with_fixture_a().await?;
-    let options = ServerOptions::default()
-        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
-        .env("METRICS_JWT_SECRET", SECRET);
+    let options = ServerOptions::fast().env("METRICS_JWT_SECRET", SECRET);
     let server = Server::start(BINARY, &db, options).await?;
     let mut slow = server.socket(Version::V2, "anon").await?;
     slow.watch(TOPIC, json!([{"schema": "public"}])).await?;

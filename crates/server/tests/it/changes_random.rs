@@ -375,9 +375,7 @@ async fn run(seed: u64) -> Result<String> {
     let mut random = StdRng::seed_from_u64(seed);
     let db = TestDb::new().await?;
     db.sql(&schema()).await?;
-    let options = ServerOptions::default()
-        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
-        .env("FAILPOINTS", FAILPOINTS);
+    let options = ServerOptions::fast().env("FAILPOINTS", FAILPOINTS);
     let server = Server::start(BINARY, &db, options).await?;
     let mut subscribers = Vec::new();
     for n in 0..SUBSCRIBERS {

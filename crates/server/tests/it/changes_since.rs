@@ -398,7 +398,7 @@ async fn rows_that_wait_for_others_come_once() -> Result<()> {
 #[tokio::test]
 async fn many_come_back_at_once() -> Result<()> {
     const ROWS: i64 = 600;
-    let options = ServerOptions::default().env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
+    let options = ServerOptions::fast();
     let (server, db) = server_with("", options).await?;
     let mut first = back(&server, "ann", "docs", &Value::Null).await?;
     db.sql("insert into docs values (0, 'ann', '')").await?;

@@ -111,9 +111,7 @@ async fn the_end_of_the_token_is_the_end_of_the_stream() -> Result<()> {
 /// resume case 8: who does not read is told to go, as a socket is; nobody else waits
 #[tokio::test]
 async fn a_slow_reader_is_closed() -> Result<()> {
-    let options = ServerOptions::default()
-        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
-        .env("TENANT_MAX_PAYLOAD_SIZE_IN_KB", "10000");
+    let options = ServerOptions::fast().env("TENANT_MAX_PAYLOAD_SIZE_IN_KB", "10000");
     let (server, db) = server_with("", options).await?;
     let mut slow = TcpStream::connect(("127.0.0.1", server.port())).await?;
     let ann = bearer("ann");
@@ -158,9 +156,7 @@ async fn who_is_gone_is_freed() -> Result<()> {
 async fn a_thousand_streams() -> Result<()> {
     const STREAMS: usize = 1_000;
     const AT_ONCE: usize = 100;
-    let options = ServerOptions::default()
-        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
-        .env("TENANT_MAX_JOINS_PER_SECOND", "100000");
+    let options = ServerOptions::fast().env("TENANT_MAX_JOINS_PER_SECOND", "100000");
     let (server, db) = server_with("", options).await?;
     let ann = bearer("ann");
     let mut streams = Vec::new();

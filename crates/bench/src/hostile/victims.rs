@@ -14,6 +14,10 @@ use crate::wire::{self, Reader, Writer, now_nanos, number_after};
 const BEATING: usize = 20;
 const BEAT: Duration = Duration::from_millis(200);
 
+/// How often those that only listen send one: clients of the project do every 25 seconds, and the server closes what has
+/// been silent for a minute.
+const KEEP: Duration = Duration::from_secs(20);
+
 /// Pairs of one that talks and one that listens.
 const PAIRS: usize = 10;
 const TALK: Duration = Duration::from_millis(100);
@@ -116,21 +120,22 @@ impl Victims {
             open.push(reader);
             writers.spawn(talk(writer, n, end));
         }
-        let mut quiet = Vec::new();
+        // Dropped, and so ended, when all that was sent has had its time.
+        let mut quiet = JoinSet::new();
         for (reader, writer) in listening {
             readers.spawn(read(reader, Kind::Broadcast, end + GRACE));
-            quiet.push(writer);
+            quiet.spawn(keep(writer));
         }
         for (reader, writer) in watching {
             readers.spawn(read(reader, Kind::Row, end + GRACE));
-            quiet.push(writer);
+            quiet.spawn(keep(writer));
         }
         let rows = insert(&database, end).await?;
         let mut sent = [0, 0, rows * WATCHING as u64];
         while let Some(writer) = writers.join_next().await {
             let (writer, kind, count) = writer??;
             sent[kind as usize] += count;
-            quiet.push(writer);
+            quiet.spawn(keep(writer));
         }
         // All that was sent has a time to arrive; readers end when nothing has come for a while.
         let mut seen = Seen {
@@ -169,6 +174,15 @@ async fn beat(mut writer: Writer, end: Instant) -> Result<(Writer, Kind, u64)> {
         count += 1;
     }
     Ok((writer, Kind::Heartbeat, count))
+}
+
+/// Keeps a socket open.
+async fn keep(mut writer: Writer) -> Result<()> {
+    let mut ticks = ticks(KEEP);
+    loop {
+        ticks.tick().await;
+        writer.send(r#"[null,"k","phoenix","heartbeat",{}]"#).await?;
+    }
 }
 
 async fn talk(mut writer: Writer, n: usize, end: Instant) -> Result<(Writer, Kind, u64)> {

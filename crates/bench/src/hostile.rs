@@ -27,6 +27,10 @@ pub(crate) struct Options {
     /// Megabytes that the server may hold for clients
     #[arg(long, default_value_t = 256)]
     memory_mb: u32,
+    /// Before each attack, the same on another server of this machine with a PostgreSQL of its own: what the machine's
+    /// work for it does to those who are measured, whatever the server under attack does
+    #[arg(long)]
+    twin: bool,
     /// Seconds after the attack before memory is looked at again: connections linger, and what they held is given back in
     /// steps
     #[arg(long, default_value_t = 20)]
@@ -55,7 +59,15 @@ impl Scene {
             let database = std::env::var("DATABASE_URL").context("DATABASE_URL")?;
             return Ok(Self { port, pid, database, _server: None });
         }
-        let db = TestDb::new().await?;
+        Self::on(TestDb::new().await?, options).await
+    }
+
+    /// One with a PostgreSQL of its own.
+    async fn apart(options: &Options) -> Result<Self> {
+        Self::on(TestDb::alone().await?, options).await
+    }
+
+    async fn on(db: TestDb, options: &Options) -> Result<Self> {
         let settings = target::options().env("MAX_CLIENT_MEMORY_MB", &options.memory_mb.to_string());
         let server = Server::start(server_binary()?, &db, settings).await?;
         let (port, pid, database) = (server.port(), server.pid(), db.url().await?);
@@ -104,25 +116,38 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         [&[Attack::None], &*options.attack].concat()
     };
     for attack in chosen {
+        let name = attack.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+        if options.twin && !matches!(attack, Attack::None | Attack::Elsewhere) {
+            let twin = Scene::apart(options).await?;
+            let scene = Scene::new(options).await?;
+            show(&format!("{name}, twin"), measure(&scene, &twin, attack, options).await);
+        }
         // Each against a server that nothing has happened to, if the bench can start one.
         let scene = Scene::new(options).await?;
-        let name = attack.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
-        match measure(&scene, attack, options).await {
-            Ok(columns) => {
-                let cells: Vec<&str> =
-                    [&*name].into_iter().chain(columns.iter().map(String::as_str)).collect();
-                report::row(&cells);
-            }
-            Err(error) => report::row(&[&name, &format!("failed: {error:#}")]),
-        }
+        show(&name, measure(&scene, &scene, attack, options).await);
     }
     Ok(())
 }
 
-async fn measure(scene: &Scene, attack: Attack, options: &Options) -> Result<Vec<String>> {
+fn show(name: &str, measured: Result<Vec<String>>) {
+    match measured {
+        Ok(columns) => {
+            let cells: Vec<&str> = [name].into_iter().chain(columns.iter().map(String::as_str)).collect();
+            report::row(&cells);
+        }
+        Err(error) => report::row(&[name, &format!("failed: {error:#}")]),
+    }
+}
+
+/// What those who behave on `scene` see while `attacked` is attacked.
+async fn measure(scene: &Scene, attacked: &Scene, attack: Attack, options: &Options) -> Result<Vec<String>> {
     let victims = victims::Victims::new(scene.port, &scene.database).await?;
     scene.forget_peak();
-    let attackers = Attackers::start(attack, scene.port, &scene.database)?;
+    if !std::ptr::eq(scene, attacked) {
+        // Attacks write to these tables.
+        victims::tables(&attacked.database).await?;
+    }
+    let attackers = Attackers::start(attack, attacked.port, &attacked.database)?;
     time::sleep(WARM_UP).await;
     let seen = victims.measure(Duration::from_secs(options.seconds.into())).await?;
     let peak = scene.peak()?;

@@ -77,18 +77,24 @@ pub(crate) async fn database(url: &str) -> Result<Client> {
     Ok(client)
 }
 
+/// Makes the tables that those who behave and those who attack use; gives the connection.
+pub(crate) async fn tables(url: &str) -> Result<Client> {
+    let database = database(url).await?;
+    database
+        .batch_execute(
+            "create table if not exists public.watched (id bigserial primary key, sent_at bigint not null, body text);
+             create table if not exists public.large (id bigserial primary key, body text);
+             grant select on public.watched, public.large to anon;
+             drop publication if exists supabase_realtime;
+             create publication supabase_realtime for table public.watched, public.large;",
+        )
+        .await?;
+    Ok(database)
+}
+
 impl Victims {
     pub(crate) async fn new(port: u16, url: &str) -> Result<Self> {
-        let database = database(url).await?;
-        database
-            .batch_execute(
-                "create table if not exists public.watched (id bigserial primary key, sent_at bigint not null, body text);
-                 create table if not exists public.large (id bigserial primary key, body text);
-                 grant select on public.watched, public.large to anon;
-                 drop publication if exists supabase_realtime;
-                 create publication supabase_realtime for table public.watched, public.large;",
-            )
-            .await?;
+        let database = tables(url).await?;
         let (mut beating, mut talking, mut listening, mut watching) = (vec![], vec![], vec![], vec![]);
         for n in 0..BEATING {
             beating.push(wire::joined(port, &format!("realtime:beat-{n}"), "{}").await?);

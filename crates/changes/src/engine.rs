@@ -25,8 +25,8 @@ use realtime_pgoutput::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use sizes::Sizes;
-pub use watched::Sample;
 use watched::Watched;
+pub use watched::{Among, Sample};
 
 use crate::{
     Table, Truth,
@@ -158,14 +158,9 @@ impl Engine {
             .unwrap_or_default()
     }
 
-    /// The same of some subscriptions, told by their channels and the ids that these know them by.
+    /// The same of some subscriptions. It costs no more than these, and no more than those that the change leads to.
     #[must_use]
-    pub fn match_among(
-        &self,
-        change: &Change<'_>,
-        now: UnixMicros,
-        among: &dyn Fn(ChannelId, u32) -> bool,
-    ) -> Match {
+    pub fn match_among(&self, change: &Change<'_>, now: UnixMicros, among: Among<'_>) -> Match {
         self.tables
             .get(&change.relation.oid)
             .map(|watched| watched.match_row(change, now, Some(among)))

@@ -89,6 +89,11 @@ impl Returning {
         self.pass = Some(Pass { at, left_out });
     }
 
+    /// Those who have come back, some of whom may have caught up.
+    pub(super) fn channels(&self) -> impl Iterator<Item = ChannelId> {
+        self.ids.keys().copied()
+    }
+
     /// How far the subscriptions of a channel have got.
     pub(super) fn of(&self, channel: ChannelId) -> Vec<(u32, Position)> {
         let ids = self.ids.get(&channel).map(Vec::as_slice).unwrap_or_default();

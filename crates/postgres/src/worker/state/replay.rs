@@ -140,6 +140,10 @@ impl State {
                 (Place::After(position), Reach::Beyond) if position.number > 0 => {
                     self.history.returning.ahead.insert(name, since);
                 }
+                // All that has come by now is of before its place, and so may be what is still to come.
+                (_, Reach::Beyond) if self.history.returning.awaits_log(name, self.history.read) => {
+                    self.history.returning.ahead.insert(name, since);
+                }
                 // What has been forgotten meanwhile is told by itself.
                 (Place::After(position), Reach::Gone)
                     if Some(position) >= floor && told.insert((name.0, position)) =>
@@ -402,3 +406,6 @@ impl State {
         matched.retain_all(is_back);
     }
 }
+
+#[cfg(test)]
+mod tests;

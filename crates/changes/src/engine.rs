@@ -2,6 +2,7 @@
 //!
 //! Conditions of equality go through a hash index: a row costs what matches it, not what subscribes.
 
+mod among;
 mod attachment;
 mod by_party;
 mod judges;
@@ -13,6 +14,7 @@ mod watched;
 
 use std::sync::Arc;
 
+pub use among::Among;
 pub use attachment::{Attachment, ChannelId, SubscriptionKey};
 use judges::Judges;
 pub use judges::{Answered, CallNeed, Lack};
@@ -25,8 +27,8 @@ use realtime_pgoutput::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use sizes::Sizes;
+pub use watched::Sample;
 use watched::Watched;
-pub use watched::{Among, Sample};
 
 use crate::{
     Table, Truth,

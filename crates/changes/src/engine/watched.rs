@@ -9,6 +9,7 @@ use realtime_pgoutput::message::{OldTuple, Relation, UnixMicros, Value};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
+    among::Among,
     attachment::{Attachment, ChannelId, SubscriptionKey},
     by_party::ByParty,
     judges::{Judged, Judges, Sees},
@@ -23,7 +24,6 @@ use crate::{
     row::{Operand, Row},
 };
 
-pub use finding::Among;
 pub use sample::Sample;
 
 /// A table and who watches it.

@@ -1,32 +1,15 @@
 //! Which subscriptions are looked at for a row.
 
-use std::fmt;
-
 use realtime_pgoutput::message::OldTuple;
 use rustc_hash::FxHashSet;
 
 use super::{Looked, OperandIndex, Watched};
 use crate::{
     change::{Action, Change},
-    engine::{ChannelId, PartyId, SubscriptionKey},
+    engine::{Among, PartyId, SubscriptionKey},
     payload::OldImage,
     row::{Operand, Row},
 };
-
-/// The subscriptions that are meant, of all.
-#[derive(Clone, Copy)]
-pub struct Among<'a> {
-    /// All that may be meant, each once. One that has ended is passed over.
-    pub keys: &'a [SubscriptionKey],
-    /// Whether one is meant now, by its channel and the id that this knows it by.
-    pub takes: &'a dyn Fn(ChannelId, u32) -> bool,
-}
-
-impl fmt::Debug for Among<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Among").field("keys", &self.keys.len()).finish_non_exhaustive()
-    }
-}
 
 impl Watched {
     /// Takes the subscriptions into the match that a row leads to, if the change is theirs. If fewer are meant, it goes over

@@ -2,6 +2,7 @@
 //!
 //! Conditions of equality go through a hash index: a row costs what matches it, not what subscribes.
 
+mod among;
 mod attachment;
 mod by_party;
 mod judges;
@@ -13,6 +14,7 @@ mod watched;
 
 use std::sync::Arc;
 
+pub use among::Among;
 pub use attachment::{Attachment, ChannelId, SubscriptionKey};
 use judges::Judges;
 pub use judges::{Answered, CallNeed, Lack};
@@ -158,14 +160,9 @@ impl Engine {
             .unwrap_or_default()
     }
 
-    /// The same of some subscriptions, told by their channels and the ids that these know them by.
+    /// The same of some subscriptions. It costs no more than these, and no more than those that the change leads to.
     #[must_use]
-    pub fn match_among(
-        &self,
-        change: &Change<'_>,
-        now: UnixMicros,
-        among: &dyn Fn(ChannelId, u32) -> bool,
-    ) -> Match {
+    pub fn match_among(&self, change: &Change<'_>, now: UnixMicros, among: Among<'_>) -> Match {
         self.tables
             .get(&change.relation.oid)
             .map(|watched| watched.match_row(change, now, Some(among)))

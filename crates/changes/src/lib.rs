@@ -40,8 +40,8 @@ pub use catalog::{Column, Comparison, Operators, RoleAccess, Table};
 pub use cell::Cell;
 pub use change::{Action, Change};
 pub use engine::{
-    Answered, Asked, Attachment, CallNeed, ChannelId, Concern, Delivery, Engine, Guarded, Lack, Match, Party,
-    PartyId, Recipient, Sample, SubscriptionKey, UnknownTable, Verdict,
+    Among, Answered, Asked, Attachment, CallNeed, ChannelId, Concern, Delivery, Engine, Guarded, Lack, Match,
+    Party, PartyId, Recipient, Sample, SubscriptionKey, UnknownTable, Verdict,
 };
 pub use filter::{Filter, FilterError, Operator};
 pub use filter_index::FilterIndex;

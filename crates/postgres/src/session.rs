@@ -129,15 +129,26 @@ impl Session {
         let walsender = Walsender::connect(config, publications, begin.anew, claim, unfinished).await?;
         let mut walsender = walsender.ok_or_else(|| ReplicationError::Taken(config.slot_name.clone()))?;
         begin_streaming(&mut walsender, begin.not_before).await?;
-        Ok((Self::of(Source::Own(Box::new(walsender), solo)), publications.to_vec()))
+        let mut session = Self::of(Source::Own(Box::new(walsender), solo));
+        // What another holder of such a lock has handed over is done for both.
+        if config.exclusive.is_none() {
+            session.resumes_behind(begin.since);
+        }
+        Ok((session, publications.to_vec()))
     }
 
     /// Follows the node that reads for all.
     fn following(following: Box<dyn Following>, begin: Begin) -> (Self, Vec<String>) {
         let publications = publications_of(&following.about());
         let mut session = Self::of(Source::Followed(following));
-        session.resumed = begin.since.is_some_and(|since| session.start <= since);
+        session.resumed = begin.since.is_some();
+        session.resumes_behind(begin.since);
         (session, publications)
+    }
+
+    /// It goes on only from what this node has handed over: others may have read the slot, and confirmed more.
+    fn resumes_behind(&mut self, since: Option<Lsn>) {
+        self.resumed &= since.is_none_or(|since| self.start <= since);
     }
 
     /// Reads for all. `None`: another node has the lock.
@@ -157,7 +168,9 @@ impl Session {
         }
         begin_streaming(&mut walsender, begin.not_before).await?;
         let source = Source::Shared(Box::new(walsender), owning, Arc::clone(sharing), config.durable_slot);
-        Ok(Some(Self::of(source)))
+        let mut session = Self::of(source);
+        session.resumes_behind(begin.since);
+        Ok(Some(session))
     }
 
     fn of(source: Source) -> Self {
@@ -229,16 +242,12 @@ impl Session {
                 break raw;
             }
         };
-        match raw.place() {
+        match raw.place(self.within) {
             Place::Begin => self.within = true,
             Place::Within | Place::Needed(_) => {}
             Place::End(position) => {
-                if matches!(raw, Raw::Commit { .. }) {
-                    self.within = false;
-                }
-                if !self.within {
-                    self.reached = self.reached.max(Lsn(position));
-                }
+                self.within = false;
+                self.reached = self.reached.max(Lsn(position));
             }
         }
         Ok(raw.decode(&mut self.decoder)?)
@@ -262,7 +271,7 @@ impl Session {
                         "this node cannot reach the other nodes, which wait for the slot".to_owned(),
                     ));
                 }
-                owning.carry(raw.place(), raw.encode());
+                owning.carry(raw.place(self.within), raw.encode());
                 raw
             }
             Source::Followed(following) => {
@@ -376,6 +385,43 @@ mod tests {
         fn confirmed(&self, own: u64) -> u64 {
             own
         }
+    }
+
+    /// A stream of another node.
+    struct Followed(u64);
+
+    impl Following for Followed {
+        fn position(&self) -> u64 {
+            self.0
+        }
+
+        fn about(&self) -> Bytes {
+            about(&["main".to_owned()])
+        }
+
+        fn next(&mut self) -> Boxed<'_, Result<Bytes, String>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn confirm(&self, _: u64) {}
+    }
+
+    /// Others may have read a permanent slot, and confirmed what this node has not had.
+    #[test]
+    fn a_session_that_begins_behind_what_was_handed_over_is_a_gap() {
+        let follow = |since| {
+            let begin = Begin { since, ..Begin::default() };
+            Session::following(Box::new(Followed(10)), begin).0.is_resumed()
+        };
+        assert_eq!([None, Some(Lsn(9)), Some(Lsn(10))].map(follow), [false, false, true]);
+        let read = |since| {
+            let mut session = Session::of(Source::Followed(Box::new(Followed(10))));
+            // As the slot says.
+            session.resumed = true;
+            session.resumes_behind(since);
+            session.is_resumed()
+        };
+        assert_eq!([None, Some(Lsn(9)), Some(Lsn(10))].map(read), [true, false, true]);
     }
 
     #[tokio::test(start_paused = true)]

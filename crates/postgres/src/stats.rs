@@ -57,6 +57,8 @@ pub struct Stats {
     pub journal_slices: AtomicU64,
     /// Changes that were read in them.
     pub journal_changes: AtomicU64,
+    /// Subscriptions that were looked at for these changes.
+    pub journal_considered: AtomicU64,
     /// The most that was handed over in one slice: changes, each counted for every channel that got it.
     pub journal_slice_most: AtomicU64,
     /// Channels that watch row changes.
@@ -114,6 +116,7 @@ impl Default for Stats {
             journal_passes: AtomicU64::default(),
             journal_slices: AtomicU64::default(),
             journal_changes: AtomicU64::default(),
+            journal_considered: AtomicU64::default(),
             journal_slice_most: AtomicU64::default(),
             subscribers: AtomicU64::default(),
             sessions: AtomicU64::default(),

@@ -26,6 +26,11 @@ impl ByParty {
         self.0.is_empty()
     }
 
+    /// How many parties have some.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The subscriptions of a party.
     pub(super) fn of(&self, party: PartyId) -> impl Iterator<Item = SubscriptionKey> {
         self.0.get(&party).into_iter().flatten().copied()

@@ -271,6 +271,11 @@ impl Judges {
         self.0.iter().for_each(|judge| judge.candidates(row, found));
     }
 
+    /// How many parties any row leads to at least.
+    pub(super) fn always(&self) -> usize {
+        self.0.iter().map(Judge::always).sum()
+    }
+
     /// What a party sees of a row. Calls that have to be answered for it are noted.
     pub(super) fn judge<'a>(
         &self,

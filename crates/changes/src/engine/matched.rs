@@ -102,6 +102,8 @@ pub struct Match {
     pub needs: Vec<CallNeed>,
     /// Verdicts of row-level security that were given here, for one subscription each.
     pub judged: u64,
+    /// Subscriptions that were looked at.
+    pub considered: u64,
 }
 
 /// One DATA object and who gets it.

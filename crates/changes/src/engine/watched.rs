@@ -1,5 +1,6 @@
 //! A table and who watches it.
 
+mod finding;
 mod sample;
 
 use std::{collections::HashMap, sync::Arc};
@@ -8,6 +9,7 @@ use realtime_pgoutput::message::{OldTuple, Relation, UnixMicros, Value};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
+    among::Among,
     attachment::{Attachment, ChannelId, SubscriptionKey},
     by_party::ByParty,
     judges::{Judged, Judges, Sees},
@@ -85,9 +87,6 @@ struct Looked<'a, 'c> {
     /// Whose subscriptions are considered at all.
     among: Option<Among<'a>>,
 }
-
-/// Whether a subscription is meant, by its channel and the id that this knows it by.
-pub(super) type Among<'a> = &'a dyn Fn(ChannelId, u32) -> bool;
 
 impl Watched {
     pub(super) fn new(table: Arc<Table>, relation: &Relation, places: Option<Box<[Option<usize>]>>) -> Self {
@@ -291,49 +290,16 @@ impl Watched {
         let cell = |column: usize| self.cell(change, column);
         let row = Row::new(&cell);
         if change.action != Action::Delete {
-            self.refuse(change, among, &mut looked.found);
+            self.refuse(&mut looked);
             if self.view.table.primary_key.is_empty() {
                 return looked.found;
             }
         }
-        for key in &self.residual {
-            self.consider(*key, &row, &mut looked);
-        }
-        for party in self.candidates(change) {
-            for key in self.guarded.of(party) {
-                self.consider(key, &row, &mut looked);
-            }
-        }
-        for key in self.indexed(&row) {
-            self.consider(key, &row, &mut looked);
-        }
+        self.find(change, &row, &mut looked);
         let Looked { judged, mut found, .. } = looked;
         found.needs = self.judges.needs(judged);
         found.sort();
         found
-    }
-
-    /// The parties that watch without a filter that the index knows, where row-level security decides.
-    pub(super) fn unfiltered(&self, parties: &mut FxHashSet<PartyId>) {
-        parties.extend(self.guarded.parties());
-    }
-
-    /// The parties with a filter that a change may match, where row-level security decides.
-    pub(super) fn filtered(&self, change: &Change<'_>, parties: &mut FxHashSet<PartyId>) {
-        let cell = |column: usize| self.cell(change, column);
-        let row = Row::new(&cell);
-        let keys = self.indexed(&row).filter_map(|key| self.attachments.get(&key));
-        parties.extend(keys.filter(|held| held.judge.is_some()).map(|held| held.party));
-    }
-
-    /// The subscriptions that the index finds for a row, some perhaps more than once.
-    fn indexed<'r>(&'r self, row: &'r Row<'r>) -> impl Iterator<Item = SubscriptionKey> {
-        let of = |(operand, index): (&'r Operand, &'r OperandIndex)| {
-            let got = row.take(operand);
-            let keys = index.keying.key(got.text()?).and_then(|value| index.keys.get(&*value))?;
-            Some(keys.iter().copied())
-        };
-        self.index.iter().filter_map(of).flatten()
     }
 
     fn look<'a, 'c>(&self, change: &'a Change<'c>, now: UnixMicros) -> Looked<'a, 'c> {
@@ -369,29 +335,14 @@ impl Watched {
         }
     }
 
-    /// The parties that may get a change.
-    fn candidates(&self, change: &Change<'_>) -> Vec<PartyId> {
-        let mut found = Vec::new();
-        if self.guarded.is_empty() {
-            return found;
-        }
-        match (change.action, change.old) {
-            (Action::Delete, Some(OldTuple::Full(old))) => {
-                self.judges.candidates(&|column| self.judged_cell(old, column), &mut found);
-            }
-            (Action::Delete, _) => found.extend(self.guarded.parties()),
-            _ => self.judges.candidates(&|column| self.new_cell(change, column), &mut found),
-        }
-        found
-    }
-
     /// Takes a subscription into the match if the change is its.
     fn consider<'r>(&'r self, key: SubscriptionKey, row: &'r Row<'r>, looked: &mut Looked<'_, '_>) {
         let Some(held) = self.attachments.get(&key) else { return };
+        looked.found.considered += 1;
         if held.is_spread && !looked.met.insert(key) {
             return;
         }
-        let is_meant = |among: Among<'_>| among(held.attachment.channel, held.attachment.id);
+        let is_meant = |among: Among<'_>| (among.takes)(held.attachment.channel, held.attachment.id);
         if looked.among.is_some_and(|among| !is_meant(among)) {
             return;
         }
@@ -458,25 +409,6 @@ impl Watched {
             (matched.guard, matched.is_shown) = (Some(held.party), true);
         }
         Some(matched)
-    }
-
-    /// Those that are told that they may not see the row: all of a table without a key, else those whose role may not
-    /// read the key.
-    fn refuse(&self, change: &Change<'_>, among: Option<Among<'_>>, found: &mut Match) {
-        let mut refuse = |key: &SubscriptionKey| {
-            let Some(held) = self.attachments.get(key) else { return };
-            if among.is_some_and(|among| !among(held.attachment.channel, held.attachment.id)) {
-                return;
-            }
-            if change.action.wanted_by(held.attachment.event) {
-                found.refuse(Self::matched(*key, held, None, OldImage::Hidden));
-            }
-        };
-        if self.view.table.primary_key.is_empty() {
-            self.attachments.keys().for_each(&mut refuse);
-        } else {
-            self.unauthorized.iter().for_each(&mut refuse);
-        }
     }
 }
 

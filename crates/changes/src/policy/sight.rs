@@ -325,6 +325,11 @@ impl<P: PartyName> Sight<P> {
         self.enter(party, values, since);
     }
 
+    /// How many parties are judged whatever the row is.
+    pub fn always(&self) -> usize {
+        self.always.len()
+    }
+
     /// The parties that may see a row, each once: those that its keys lead to, and those that are always judged.
     pub fn candidates<'a>(&self, row: &impl Fn(usize) -> Cell<'a>) -> Vec<P> {
         let mut found: Vec<P> = self.always.iter().copied().collect();

@@ -12,12 +12,14 @@ const COMMIT: u8 = 2;
 const IDLE: u8 = 3;
 
 impl Raw {
-    /// What it is to a stream. Descriptions of relations and types are sent once per session, before the first row that
-    /// needs them.
-    pub(super) fn place(&self) -> Place {
+    /// What it is to a stream. `within`: a transaction has begun and not ended; what the server says of its log then is no
+    /// place between two. Descriptions of relations and types are sent once per session, before the first row that needs
+    /// them.
+    pub(super) fn place(&self, within: bool) -> Place {
         match self {
             Self::Begin { .. } => Place::Begin,
             Self::Commit { end_lsn, .. } => Place::End(end_lsn.0),
+            Self::Idle(_) if within => Place::Within,
             Self::Idle(position) => Place::End(position.0),
             Self::Data(data) => match &data[..] {
                 [kind @ (b'R' | b'Y'), a, b, c, d, ..] => {
@@ -98,9 +100,13 @@ mod tests {
             ),
             (Raw::Idle(Lsn(9)), Place::End(9)),
         ] {
-            assert_eq!(raw.place(), place);
+            assert_eq!(raw.place(false), place);
             assert_eq!(Raw::read(raw.encode()), Some(raw));
         }
+        let (idle, end) = (Raw::Idle(Lsn(9)), UnixMicros(0));
+        assert_eq!(idle.place(true), Place::Within, "nobody may be let in here");
+        let commit = Raw::Commit { commit_lsn: Lsn(1), end_lsn: Lsn(2), commit_time: end };
+        assert_eq!(commit.place(true), Place::End(2));
         assert_eq!(Raw::read(Bytes::new()), None);
         assert_eq!(Raw::read(Bytes::from_static(&[BEGIN, 1])), None);
     }

@@ -105,7 +105,7 @@ impl Worker {
 
     /// A session begins: what comes again is known, what cannot come is told.
     fn begin_from(&mut self, session: &Session) {
-        self.state.start(session.is_resumed());
+        self.state.start(session.is_resumed(), session.start_position());
         // Other nodes have gone on reading.
         let alone = self.config.sharing.as_ref().is_none_or(|sharing| !sharing.has_others());
         let first = self.config.durable_slot && self.since.is_none() && alone;

@@ -68,7 +68,7 @@ use live::Live;
 pub use live::LiveResult;
 pub(super) use living::Answer;
 use realtime_changes::{ChannelId, Engine, SubscribeRefusal, SubscriptionKey};
-use realtime_pgoutput::{Oid, TypeRegistry};
+use realtime_pgoutput::{Lsn, Oid, TypeRegistry};
 pub(super) use refresh::Refreshed;
 use rustc_hash::FxHashSet;
 use self_check::SelfCheck;
@@ -274,11 +274,12 @@ impl State {
         }
     }
 
-    /// A new session begins. Unless it goes on where the last one ended, nothing comes twice.
-    pub(super) fn start(&mut self, resumed: bool) {
+    /// A new session begins. Unless it goes on where the last one ended, nothing comes twice; what was before it is nobody's,
+    /// also if a later one begins before that.
+    pub(super) fn start(&mut self, resumed: bool, start: Lsn) {
         if !resumed {
-            self.handed = Position::default();
-            self.broadcast = Position::default();
+            self.handed = (start, 0);
+            self.broadcast = (start, 0);
         }
         self.live.open();
     }

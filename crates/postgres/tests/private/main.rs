@@ -1,6 +1,7 @@
 //! Private topics against real PostgreSQL: set-up, policies, sending, replay, retention, connections.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod abandoned;
 mod authorize;
 mod authorize_errors;
 mod crowding;

@@ -60,3 +60,29 @@ async fn a_thousand_who_come_back_cost_a_few_questions_and_passes() -> Result<()
     assert!(channels.iter().all(|channel| places[&channel.id].len() == CHANGES + 1), "live ones once, too");
     Ok(())
 }
+
+/// resume 3: what the journal costs for one who comes back does not grow with those who are there.
+#[tokio::test]
+async fn one_who_comes_back_costs_nothing_for_those_who_are_there() -> Result<()> {
+    let mut watched = Watched::new().await?;
+    let channels: Vec<Channel> = (0..CHANNELS).map(|_| watched.channel()).collect();
+    let there = json!({"schema": "public", "table": "test"});
+    let asked = channels.iter().map(|channel| watched.handle.subscribe(channel.request(1, &there)));
+    for outcome in join_all(asked).await {
+        outcome?;
+    }
+    watched.db.sql("insert into public.test (details) values ('seen')").await?;
+    let since = watched.first_place(&channels[0]).await;
+    for _ in 0..CHANGES {
+        watched.db.sql("insert into public.test (details) values ('missed')").await?;
+    }
+    watched.delivered(&channels[0], 1 + CHANGES).await;
+    let back = watched.channel();
+    let since = json!({"schema": "public", "table": "test", "since": since});
+    watched.handle.subscribe(back.request(1, &since)).await?;
+    watched.told(&back, &Notice::CaughtUp).await;
+    assert_eq!(watched.places()[&back.id], watched.places()[&channels[0].id][1..]);
+    let considered = watched.handle.stats().journal_considered.load(Ordering::Relaxed);
+    assert_eq!(considered, CHANGES as u64, "one for each change");
+    Ok(())
+}

@@ -1,16 +1,12 @@
-//! Clients that come back go on where they were (resume 1 to 3; its cases are numbered as there).
+//! Clients that come back go on where they were: what comes, in which order (resume 1 to 3; its cases are numbered as there).
 
 use anyhow::{Context as _, Result, ensure};
-use realtime_testkit::{Frame, PATIENCE, Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
+use realtime_testkit::{Frame, Server, ServerOptions, Socket, Version, sign, unix_now};
 use serde_json::{Value, json};
-use tokio::time::{self, Duration, Instant};
 
-use crate::{
-    BINARY,
-    changes_images::{TOPIC, event, server, server_with},
-};
+use crate::changes_images::{TOPIC, event, server, server_with};
 
-async fn connect(server: &Server, version: Version, me: &str) -> Result<Socket> {
+pub async fn connect(server: &Server, version: Version, me: &str) -> Result<Socket> {
     let claims = json!({"role": "authenticated", "me": me, "sub": me, "exp": unix_now() + 3600});
     Socket::connect(server.port(), version, &sign(&claims)).await
 }
@@ -33,7 +29,7 @@ pub async fn change(socket: &mut Socket) -> Result<Value> {
 }
 
 /// What comes until the channel has caught up: the changes, and what was told of gaps.
-async fn missed(socket: &mut Socket) -> Result<(Vec<(String, Value)>, Vec<Value>)> {
+pub async fn missed(socket: &mut Socket) -> Result<(Vec<(String, Value)>, Vec<Value>)> {
     let (mut changes, mut told) = (Vec::new(), Vec::new());
     loop {
         let Frame { event, payload, .. } = socket.frame().await?;
@@ -50,12 +46,12 @@ async fn missed(socket: &mut Socket) -> Result<(Vec<(String, Value)>, Vec<Value>
 }
 
 /// The type, and the record or for a delete the old one.
-fn shown(data: &Value) -> (String, Value) {
+pub fn shown(data: &Value) -> (String, Value) {
     let record = if data["type"] == "DELETE" { &data["old_record"] } else { &data["record"] };
     (data["type"].as_str().unwrap_or_default().to_owned(), record.clone())
 }
 
-fn doc(id: i32, body: &str) -> Value {
+pub fn doc(id: i32, body: &str) -> Value {
     json!({"id": id, "owner": "ann", "body": body})
 }
 
@@ -191,89 +187,6 @@ async fn many_rows_of_before_an_alteration_hold_up_nobody() -> Result<()> {
         came.retain(|(_, record)| record["id"] != 1000);
         assert_eq!((came.len(), told), (601, vec![]));
     }
-    Ok(())
-}
-
-/// resume 5: what is no place is refused; what is of another history, or not kept, is told.
-#[tokio::test]
-async fn places_that_are_not_kept_are_told() -> Result<()> {
-    let (server, db) = server("").await?;
-    for since in [json!("yesterday"), json!(17), json!({}), json!("16/B374D848"), json!("")] {
-        let mut socket = connect(&server, Version::V2, "ann").await?;
-        let entry = json!({"event": "*", "schema": "public", "table": "docs", "since": since});
-        let (reply, _) = socket.join(TOPIC, json!({"config": {"postgres_changes": [entry]}})).await?;
-        ensure!(reply["status"] == "ok", "{reply}");
-        let refused = socket.expect(|frame| frame.event == "system").await?.payload;
-        assert_eq!(refused["status"], "error", "{since}: {refused}");
-        let text = refused["message"].as_str().context("message")?;
-        ensure!(text.starts_with("Error parsing `since` params"), "{text}");
-    }
-    db.sql("insert into docs values (1, 'ann', 'a')").await?;
-    for since in
-        ["2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "0/1:1", "FFFFFFFF/0:1"]
-    {
-        let mut socket = back(&server, "ann", "docs", &json!(since)).await?;
-        let gap = socket.expect(|frame| frame.payload["status"] == "gap").await?.payload;
-        assert_eq!(gap["code"], "ChangesNotKept");
-        assert_eq!(gap["message"], format!("Changes after {since} are not kept any more"));
-        assert_eq!((&gap["extension"], &gap["channel"]), (&json!("postgres_changes"), &json!("any")));
-        db.sql("insert into docs values (2, 'ann', 'live')").await?;
-        assert_eq!(
-            shown(&change(&mut socket).await?),
-            event("INSERT", doc(2, "live")),
-            "live changes come all the same"
-        );
-        db.sql("delete from docs where id = 2").await?;
-    }
-    Ok(())
-}
-
-/// resume 5: a database that was restored has another history: a change of the former one, which this one never had, is no
-/// place to go on at, wherever it lies.
-#[tokio::test]
-async fn changes_of_another_history_are_no_places() -> Result<()> {
-    let (server, db) = server("create table unpublished (id serial);").await?;
-    let mut witness = back(&server, "ann", "docs", &Value::Null).await?;
-    let mut places = Vec::new();
-    for id in 1..=2 {
-        db.sql(&format!("insert into docs values ({id}, 'ann', 'a')")).await?;
-        change(&mut witness).await?;
-        let lsn = db.client().query_one("select pg_current_wal_insert_lsn()::text", &[]).await?;
-        places.push(format!("{}:1", lsn.get::<_, String>(0)));
-    }
-    // The log goes on behind the second one, too.
-    db.sql("insert into unpublished default values").await?;
-    for place in places {
-        let mut socket = back(&server, "ann", "docs", &json!(place)).await?;
-        let gap = socket.expect(|frame| frame.payload["status"] == "gap").await?.payload;
-        assert_eq!(gap["code"], "ChangesNotKept");
-        assert_eq!(gap["message"], format!("Changes after {place} are not kept any more"));
-        db.sql("update docs set body = 'live' where id = 1").await?;
-        let live = |frame: &Frame| frame.payload["data"]["record"]["body"] == "live";
-        socket.expect(live).await?;
-    }
-    Ok(())
-}
-
-/// resume 6: the journal forgets, and says so
-#[tokio::test]
-async fn a_journal_that_is_full_forgets_and_says_so() -> Result<()> {
-    let options = ServerOptions::default()
-        .env("CHANGES_JOURNAL_MB", "1")
-        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000");
-    let (server, db) = server_with("", options).await?;
-    let mut first = back(&server, "ann", "docs", &Value::Null).await?;
-    db.sql("insert into docs values (1, 'ann', 'a')").await?;
-    let since = change(&mut first).await?["commit_timestamp"].clone();
-    db.sql("insert into docs select i, 'ann', repeat('x', 1000) from generate_series(10, 2009) i").await?;
-    for _ in 0..2000 {
-        change(&mut first).await?;
-    }
-    let kept = server.metric("realtime_changes_journal_bytes").await?;
-    ensure!(kept <= 1_048_576.0 && kept > 500_000.0, "{kept}");
-    let mut socket = back(&server, "ann", "docs", &since).await?;
-    let gap = socket.expect(|frame| frame.payload["status"] == "gap").await?.payload;
-    assert_eq!(gap["code"], "ChangesNotKept");
     Ok(())
 }
 
@@ -444,84 +357,4 @@ async fn many_come_back_at_once() -> Result<()> {
         assert_eq!(updates, (1..=50).map(|n| n.to_string()).collect::<Vec<_>>(), "socket {at}");
     }
     Ok(())
-}
-
-/// resume 3: a permanent slot covers what came before the server was started, by places and by times.
-#[tokio::test]
-async fn a_restart_is_covered_by_a_permanent_slot() -> Result<()> {
-    let db = TestDb::new().await?;
-    db.sql(
-        "create table docs (id int primary key, owner text, body text);
-         create type mood as enum ('sad', 'glad');
-         create table moods (id int primary key, mood mood, moods mood[]);
-         alter publication supabase_realtime add table docs, moods;
-         grant select on all tables in schema public to authenticated",
-    )
-    .await?;
-    let suffix = db.name().trim_start_matches("test_")[..8].to_owned();
-    let options = || {
-        ServerOptions::default()
-            .env("SLOT_DURABLE", "true")
-            .env("SLOT_NAME_SUFFIX", &suffix)
-            .env("RESUME_DELAY_MS", "0")
-            .env("CHANGES_JOURNAL_SECONDS", "4")
-    };
-    let slot = format!("supabase_realtime_replication_slot_{suffix}");
-    let begins = async || -> Result<String> {
-        let row = db.client().query_one("select coalesce((select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1), '')", &[&format!("{slot}_journal")]).await?;
-        Ok(row.try_get(0)?)
-    };
-    let mut server = Server::start(BINARY, &db, options()).await?;
-    let mut first = back(&server, "ann", "docs", &Value::Null).await?;
-    let until = Instant::now() + PATIENCE;
-    while begins().await?.is_empty() {
-        ensure!(Instant::now() < until, "there is no slot for the journal");
-        time::sleep(Duration::from_millis(50)).await;
-    }
-    // What came more than a second before is known to be older.
-    db.sql("insert into docs values (0, 'ann', 'old')").await?;
-    db.sql("select pg_sleep(2.5)").await?;
-    db.sql("insert into docs values (1, 'ann', 'seen')").await?;
-    change(&mut first).await?;
-    let since = change(&mut first).await?["commit_timestamp"].clone();
-    drop(first);
-    db.sql("insert into docs values (2, 'ann', 'missed'); insert into moods values (1, 'sad', '{glad,sad}')")
-        .await?;
-    let mut expected = vec![event("INSERT", doc(1, "seen")), event("INSERT", doc(2, "missed"))];
-    for (id, is_killed) in [(3, true), (4, false)] {
-        if is_killed {
-            server.kill().await?;
-        } else {
-            server.stop().await?;
-        }
-        db.sql(&format!("insert into docs values ({id}, 'ann', 'down')")).await?;
-        server = Server::start(BINARY, &db, options()).await?;
-        let mut socket = back(&server, "ann", "docs", &since).await?;
-        let (came, told) = missed(&mut socket).await?;
-        assert_eq!(told, Vec::<Value>::new());
-        expected.push(event("INSERT", doc(id, "down")));
-        assert_eq!(came, expected, "killed: {is_killed}");
-        db.sql(&format!("insert into docs values ({id}0, 'ann', 'live')")).await?;
-        expected.push(event("INSERT", doc(10 * id, "live")));
-        assert_eq!(Some(&shown(&change(&mut socket).await?)), expected.last());
-        let mut socket = back(&server, "ann", "moods", &since).await?;
-        let moods = json!({"id": 1, "mood": "sad", "moods": ["glad", "sad"]});
-        assert_eq!(missed(&mut socket).await?, (vec![event("INSERT", moods)], vec![]));
-    }
-    // The slot follows, and what is older is not kept.
-    let begun = begins().await?;
-    let until = Instant::now() + PATIENCE;
-    while begins().await? == begun {
-        ensure!(Instant::now() < until, "the slot for the journal stays where it was");
-        db.sql("insert into docs values (200, 'ann', repeat('x', 1000)); delete from docs where id = 200")
-            .await?;
-        time::sleep(Duration::from_millis(200)).await;
-    }
-    server.stop().await?;
-    let active = "select count(*) from pg_replication_slots where database = current_database() and active";
-    realtime_testkit::until("the slots are let go", async || {
-        Ok(db.client().query_one(active, &[]).await?.get::<_, i64>(0) == 0)
-    })
-    .await?;
-    db.sql("select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()").await
 }

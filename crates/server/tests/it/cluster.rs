@@ -16,6 +16,7 @@ mod rolling;
 mod rolling_since;
 mod rooms;
 mod security;
+mod takeover;
 mod versions;
 
 use anyhow::Result;

@@ -28,6 +28,7 @@ mod changes_rls;
 mod changes_select;
 mod changes_self_check;
 mod changes_since;
+mod changes_since_places;
 mod changes_since_random;
 mod changes_since_slot;
 mod changes_slot;

@@ -3,6 +3,7 @@
 mod admin;
 mod delivery;
 mod restarts;
+mod stopped;
 
 use std::{
     collections::BTreeMap,

@@ -288,6 +288,14 @@ impl Judge {
         }
     }
 
+    /// How many parties any row leads to at least.
+    pub(super) fn always(&self) -> usize {
+        match &self.state {
+            State::Compiled(sight) if self.stale.is_empty() && !self.is_between_batches() => sight.always(),
+            _ => self.parties.len(),
+        }
+    }
+
     pub(super) fn sight(&self) -> Option<&Sight<PartyId>> {
         match &self.state {
             State::Compiled(sight) => Some(sight),

@@ -34,8 +34,7 @@ impl State {
     /// A session begins at a place in the log. `resumed`: it goes on with what was committed before it came.
     pub(in crate::worker) async fn begin_history(&mut self, start: Lsn, resumed: bool) {
         self.history.present = None;
-        let journal = &self.history.journal;
-        if !journal.is_on() || resumed && journal.continues(start) {
+        if !self.history.journal.is_on() || resumed && self.history.continues(start) {
             return;
         }
         // What was committed while nobody read is still to come.

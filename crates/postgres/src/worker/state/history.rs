@@ -79,8 +79,40 @@ impl History {
         }
     }
 
+    /// Whether a session that goes on at `start` brings all that comes after what is kept. Where nothing has come for a while
+    /// it begins behind the last change.
+    pub(super) fn continues(&self, start: Lsn) -> bool {
+        self.journal.continues(start) || self.journal.floor().is_some() && start <= self.read
+    }
+
     /// Until when it is waited for what another session has left. `None`: it was read.
     pub(super) fn waits_until(&self) -> Option<Instant> {
         self.past_end.filter(|(end, _)| self.read < *end).map(|(_, until)| until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use realtime_journal::Past;
+    use realtime_pgoutput::Position;
+
+    use super::*;
+
+    /// A connection that is lost while nothing happens makes no gap.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_goes_on_behind_the_last_change() {
+        let bounds = Bounds { bytes: 1 << 20, age: Duration::from_secs(100) };
+        let mut history = History::new(bounds);
+        history.read = Lsn(50);
+        assert!(!history.continues(Lsn(50)), "nothing is kept");
+        history.journal.begin(Lsn(10), Past::Until(UnixMicros(0)));
+        let item = Item { version: None, xid: 1, commit_time: UnixMicros(5), bytes: Bytes::new() };
+        let position = Position { commit: Lsn(40), number: 1 };
+        history.journal.push(position, item.commit_time, Duration::ZERO, 10, item);
+        assert!(history.continues(Lsn(40)), "the transaction comes again");
+        assert!(history.continues(Lsn(50)), "it has ended here");
+        assert!(!history.continues(Lsn(51)));
     }
 }

@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use realtime_changes::{Action, Match, Place, SubscriptionKey};
+use realtime_changes::{Action, Among, ChannelId, Match, Place, SubscriptionKey};
 use realtime_journal::Reach;
 use realtime_pgoutput::{
     Oid, Position,
@@ -138,6 +138,10 @@ impl State {
             match (since.place, reach) {
                 // Whether there is such a change is known when the log has been read up to it.
                 (Place::After(position), Reach::Beyond) if position.number > 0 => {
+                    self.history.returning.ahead.insert(name, since);
+                }
+                // All that has come by now is of before its place, and so may be what is still to come.
+                (_, Reach::Beyond) if self.history.returning.awaits_log(name, self.history.read) => {
                     self.history.returning.ahead.insert(name, since);
                 }
                 // What has been forgotten meanwhile is told by itself.
@@ -323,25 +327,46 @@ impl State {
 
     /// Which of those who have come back a change matches.
     async fn match_returning(&mut self, waiting: &Waiting, position: Position) -> Match {
+        let oid = waiting.relation.oid;
+        let keys = self.returning_to(oid);
         let of = |state: &Self| {
             let returning = &state.history.returning;
-            state.engine.match_among(&waiting.change(), now(), &|channel, id| {
-                returning.takes((channel, id), position)
-            })
+            let takes = |channel, id| returning.takes((channel, id), position);
+            state.engine.match_among(&waiting.change(), now(), Among { keys: &keys, takes: &takes })
         };
-        self.matched(waiting.relation.oid, of).await
+        let matched = self.matched(oid, of).await;
+        self.stats.journal_considered.fetch_add(matched.considered, Ordering::Relaxed);
+        matched
+    }
+
+    /// The subscriptions of a table that have come back: looked up once in a slice.
+    fn returning_to(&mut self, oid: Oid) -> Arc<[SubscriptionKey]> {
+        let version = self.engine.version(oid);
+        if let Some(keys) = self.history.slice.as_ref().and_then(|slice| slice.meant(oid, version)) {
+            return keys;
+        }
+        let returning = &self.history.returning;
+        let watchers = returning.channels().filter_map(|channel| self.watchers.get(&channel));
+        let attached = watchers.flat_map(|watcher| &watcher.attached).filter(|(of, _)| *of == oid);
+        let is_back = |key: &SubscriptionKey| {
+            self.engine.subscription(oid, *key).is_some_and(|name| returning.has(name))
+        };
+        let keys: Arc<[SubscriptionKey]> = attached.map(|(_, key)| *key).filter(is_back).collect();
+        if let Some(slice) = &mut self.history.slice {
+            slice.means(oid, version, Arc::clone(&keys));
+        }
+        keys
     }
 
     /// Tells those who have come back of a TRUNCATE, behind all that they get of before. The slice ends with it: what was
     /// handed over must not come again.
     async fn tell_truncated(&mut self, relations: &[Oid], position: Position) {
-        let mut concerned = self.concerned(relations);
         let returning = &self.history.returning;
-        let takes = |channel| {
-            let mut ids = returning.of(channel).into_iter();
-            ids.any(|(id, _)| returning.takes((channel, id), position))
+        let takes = |channel: &ChannelId| {
+            let mut ids = returning.of(*channel).into_iter();
+            ids.any(|(id, _)| returning.takes((*channel, id), position))
         };
-        concerned.retain(|(channel, _)| takes(*channel));
+        let concerned = self.concerned(returning.channels().filter(takes), relations);
         if concerned.is_empty() {
             return;
         }
@@ -381,3 +406,6 @@ impl State {
         matched.retain_all(is_back);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,11 @@ impl Returning {
         self.pass = Some(Pass { at, left_out });
     }
 
+    /// Those who have come back, some of whom may have caught up.
+    pub(super) fn channels(&self) -> impl Iterator<Item = ChannelId> {
+        self.ids.keys().copied()
+    }
+
     /// How far the subscriptions of a channel have got.
     pub(super) fn of(&self, channel: ChannelId) -> Vec<(u32, Position)> {
         let ids = self.ids.get(&channel).map(Vec::as_slice).unwrap_or_default();
@@ -122,12 +127,13 @@ impl Returning {
         left_out: &FxHashSet<Name>,
     ) -> BTreeSet<ChannelId> {
         let now = Instant::now();
-        let ends = &mut self.ends;
+        let (ends, ahead) = (&mut self.ends, &mut self.ahead);
         let is_done = |name: &Name, cursor: &mut Position| {
             let is_read = ends.get(name).is_none_or(|(end, until)| read >= *end || *until <= now);
             let is_done = *cursor >= last && is_read && !left_out.contains(name);
             if is_done {
                 ends.remove(name);
+                ahead.remove(name);
             }
             is_done
         };
@@ -138,6 +144,11 @@ impl Returning {
             self.ids.remove(channel);
         }
         done
+    }
+
+    /// Whether the log, read up to a position, has not come to where it ended when somebody came.
+    pub(super) fn awaits_log(&self, name: Name, read: Lsn) -> bool {
+        self.ends.get(&name).is_some_and(|(end, until)| read < *end && *until > Instant::now())
     }
 
     /// Whether a change of the pass is for a subscription.

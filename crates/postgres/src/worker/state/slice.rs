@@ -1,7 +1,11 @@
 //! What a slice of a pass over the journal hands over: all of it together at its end, so that those who get the same get it
 //! in one go.
 
-use realtime_changes::Delivery;
+use std::sync::Arc;
+
+use realtime_changes::{Delivery, SubscriptionKey};
+use realtime_pgoutput::Oid;
+use rustc_hash::FxHashMap;
 
 /// What is handed over in a slice at most, give or take one change: changes, each counted for every channel that gets it.
 /// Some milliseconds of work; live changes wait meanwhile.
@@ -20,9 +24,23 @@ pub(super) struct Slice {
     bytes: usize,
     /// How many may get something about whom the database is still to be asked.
     awaited: usize,
+    /// The subscriptions of each table that have come back, and which of the times it is that the table was made known: they
+    /// are attached anew with it. Nobody comes within a slice.
+    meant: FxHashMap<Oid, (Option<u64>, Arc<[SubscriptionKey]>)>,
 }
 
 impl Slice {
+    /// The subscriptions of a table that have come back, if they are known for this version of it.
+    pub(super) fn meant(&self, oid: Oid, version: Option<u64>) -> Option<Arc<[SubscriptionKey]>> {
+        let (known, keys) = self.meant.get(&oid)?;
+        (*known == version).then(|| Arc::clone(keys))
+    }
+
+    /// Remembers them.
+    pub(super) fn means(&mut self, oid: Oid, version: Option<u64>, keys: Arc<[SubscriptionKey]>) {
+        self.meant.insert(oid, (version, keys));
+    }
+
     /// The database is to be asked whether so many get a change.
     pub(super) fn awaits(&mut self, recipients: usize) {
         self.awaited += recipients;

@@ -21,7 +21,7 @@ impl State {
         for oid in relations {
             self.reads_change(*oid);
         }
-        for (channel, text) in self.concerned(relations) {
+        for (channel, text) in self.concerned(self.watchers.keys().copied(), relations) {
             // Who has come back is told in its turn.
             if self.history.returning.of(channel).is_empty() {
                 self.tell_in_order(channel, What::Notice(Notice::gap("Truncated", text)));
@@ -30,17 +30,22 @@ impl State {
         self.handed = position;
     }
 
-    /// The channels that watch one of these tables, and what each is told.
-    pub(super) fn concerned(&self, relations: &[Oid]) -> Vec<(ChannelId, String)> {
-        let told = |(channel, watcher): (&ChannelId, &Watcher)| {
+    /// Those of some channels that watch one of these tables, and what each is told.
+    pub(super) fn concerned(
+        &self,
+        channels: impl Iterator<Item = ChannelId>,
+        relations: &[Oid],
+    ) -> Vec<(ChannelId, String)> {
+        let told = |channel: ChannelId| {
+            let watcher = self.watchers.get(&channel)?;
             let truncated = relations.iter().filter(|oid| self.sees(watcher, **oid));
             let tables = truncated.filter_map(|oid| self.known.get(oid)?.table.as_ref());
             let names: Vec<String> = tables.map(|table| format!("{}.{}", table.schema, table.name)).collect();
             (!names.is_empty()).then(|| {
-                (*channel, format!("Truncated: {}. All rows that were there are gone", names.join(", ")))
+                (channel, format!("Truncated: {}. All rows that were there are gone", names.join(", ")))
             })
         };
-        self.watchers.iter().filter_map(told).collect()
+        channels.filter_map(told).collect()
     }
 
     /// Whether a channel watches a table and may read a column of it.

@@ -33,10 +33,10 @@ struct Had {
     inserted: Vec<i64>,
     /// The list that it keeps.
     list: Map,
-    /// What it was told of gaps and warnings.
-    told: Vec<Value>,
-    /// Connections that went on where it was, and how often its list began anew.
-    returns: usize,
+    /// What it was told of gaps and warnings, and the last row that it had by then.
+    told: Vec<(Option<i64>, Value)>,
+    /// The last row that it had at each connection that went on where it was, and how often its list began anew.
+    returns: Vec<Option<i64>>,
     anew: usize,
 }
 
@@ -53,7 +53,9 @@ async fn roam(shared: Arc<Shared>, client: usize) {
     loop {
         match connect(&shared, client, before.as_deref()).await {
             Ok(mut connected) => {
-                shared.had.lock()[client].returns += usize::from(before.is_some());
+                if before.is_some() {
+                    returns(&mut shared.had.lock()[client]);
+                }
                 while connected.step().await.is_ok() {
                     note(&mut shared.had.lock()[client], &mut connected);
                 }
@@ -63,6 +65,10 @@ async fn roam(shared: Arc<Shared>, client: usize) {
             Err(_) => time::sleep(Duration::from_millis(50)).await,
         }
     }
+}
+
+fn returns(had: &mut Had) {
+    had.returns.push(had.inserted.last().copied());
 }
 
 async fn connect(shared: &Shared, client: usize, before: Option<&[Rows]>) -> Result<LiveClient> {
@@ -90,7 +96,7 @@ fn note(had: &mut Had, client: &mut LiveClient) {
     for system in client.systems.drain(..) {
         had.anew += usize::from(system["message"] == "Live rows begin anew");
         if system["status"] != "ok" {
-            had.told.push(system);
+            had.told.push((had.inserted.last().copied(), system));
         }
     }
     had.list.clone_from(&client.rows[1].map);
@@ -134,7 +140,7 @@ async fn no_row_is_missed_while_nodes_are_replaced() -> Result<()> {
         |than| shared.had.lock().iter().all(|had| had.inserted.last().is_some_and(|own| *own > than));
     until("all have got rows", async || Ok(have_more(0))).await?;
     for turn in 0..3 {
-        let returns = shared.had.lock().iter().map(|had| had.returns).sum::<usize>();
+        let returns = shared.had.lock().iter().map(|had| had.returns.len()).sum::<usize>();
         let old = nodes.nodes.remove(0);
         nodes.links.remove(0);
         balancer.serve(ports(&nodes));
@@ -167,23 +173,25 @@ async fn no_row_is_missed_while_nodes_are_replaced() -> Result<()> {
     roaming.shutdown().await;
     for (client, had) in shared.had.lock().iter().enumerate() {
         println!(
-            "client {client}: {} rows, {} returns, {} lists anew, {} told",
+            "client {client}: {} rows, {} lists anew, returns at {:?}, told {:?}",
             had.inserted.len(),
-            had.returns,
             had.anew,
-            had.told.len()
+            had.returns,
+            had.told
         );
+    }
+    for (client, had) in shared.had.lock().iter().enumerate() {
         let all: BTreeSet<i64> = had.inserted.iter().copied().collect();
         assert!(had.inserted.iter().eq(&all), "client {client}: {:?}", had.inserted);
         // A node that has just begun may not have what was before: then that is told.
-        let is_told = |told: &Value| told["code"] == "ChangesNotKept";
+        let is_told = |(_, told): &(_, Value)| told["code"] == "ChangesNotKept";
         ensure!(had.told.iter().all(is_told), "client {client} was told {:?}", had.told);
         if had.told.is_empty() {
             let first = all.first().copied().unwrap_or_default();
             assert!(all.iter().copied().eq(first..=end.into()), "client {client}: {all:?}");
         }
     }
-    let returns: usize = shared.had.lock().iter().map(|had| had.returns).sum();
+    let returns: usize = shared.had.lock().iter().map(|had| had.returns.len()).sum();
     ensure!(returns >= CLIENTS, "{returns}");
     Ok(())
 }

@@ -17,20 +17,20 @@ use crate::{
 };
 
 /// The webhooks of the tenant `acme`.
-async fn list(admin: &Admin) -> Result<Value> {
+pub(super) async fn list(admin: &Admin) -> Result<Value> {
     let answer = admin.request("GET", "/api/tenants/acme/webhooks", None).await?;
     ensure!(answer.status == 200 && !answer.body.contains(SECRET), "{answer:?}");
     Ok(serde_json::from_str::<Value>(&answer.body)?["data"].take())
 }
 
-async fn put(admin: &Admin, name: &str, body: &Value) -> Result<(u16, Value)> {
+pub(super) async fn put(admin: &Admin, name: &str, body: &Value) -> Result<(u16, Value)> {
     let path = format!("/api/tenants/acme/webhooks/{name}");
     let answer = admin.request("PUT", &path, Some(body)).await?;
     Ok((answer.status, serde_json::from_str(&answer.body).unwrap_or_default()))
 }
 
 /// Waits until the webhook reads the log.
-async fn reads(admin: &Admin) -> Result<Value> {
+pub(super) async fn reads(admin: &Admin) -> Result<Value> {
     let limit = time::Instant::now() + realtime_testkit::PATIENCE;
     loop {
         let found = list(admin).await?;

@@ -11,11 +11,11 @@ use super::{Endpoint, by_row, database, file, server};
 use crate::BINARY;
 
 /// A name for permanent slots: all databases of a cluster share them.
-fn suffix() -> String {
+pub(super) fn suffix() -> String {
     format!("{:08x}", rand::random::<u32>())
 }
 
-fn durable(suffix: &str) -> ServerOptions {
+pub(super) fn durable(suffix: &str) -> ServerOptions {
     ServerOptions::default()
         .env("SLOT_DURABLE", "true")
         .env("SLOT_NAME_SUFFIX", suffix)
@@ -26,7 +26,7 @@ const SLOTS: &str = "select count(*) from pg_replication_slots
     where database = current_database() and slot_name like '%\\_hook\\_%'";
 
 /// Waits until there are so many permanent slots of webhooks.
-async fn slots(db: &TestDb, wanted: i64) -> Result<()> {
+pub(super) async fn slots(db: &TestDb, wanted: i64) -> Result<()> {
     let limit = time::Instant::now() + PATIENCE;
     while db.client().query_one(SLOTS, &[]).await?.get::<_, i64>(0) != wanted {
         ensure!(time::Instant::now() < limit, "never {wanted} slots");
@@ -36,7 +36,7 @@ async fn slots(db: &TestDb, wanted: i64) -> Result<()> {
 }
 
 /// Drops all permanent slots of the database when nobody reads them.
-async fn drop_slots(db: &TestDb) -> Result<()> {
+pub(super) async fn drop_slots(db: &TestDb) -> Result<()> {
     let limit = time::Instant::now() + PATIENCE;
     loop {
         db.sql(

@@ -1,24 +1,35 @@
-//! What a relation reads: through views on views, the policies that decide for whoever reads, and functions whose bodies
-//! PostgreSQL has parsed. The catalog keeps all of this as dependencies; what a function's text names, it does not know.
+//! What a relation reads: through views on views, the policies that decide for whoever reads, and functions. The catalog
+//! keeps all of this as dependencies, but for what the text of a function names: see [`functions`](super::functions).
 
 use deadpool_postgres::ClientWrapper as Client;
 use realtime_pgoutput::{Oid, oid::FIRST_NORMAL};
 use rustc_hash::FxHashSet;
-use tokio_postgres::{Error, Row, types::Type};
+use tokio_postgres::{
+    Error, Row,
+    types::{ToSql, Type},
+};
 
-use super::key::Keys;
+use super::{
+    functions::{self, Found, Root},
+    key::Keys,
+};
 use crate::published::published;
 
-/// All that a relation reads for a role. `$1` is the relation, `$2` the role, `$3` the publication, `$4` that of tables that
-/// only policies read.
+/// All that a relation reads for a role. `$1` is the relation, `$2` the role; `$3` to `$7` are what functions name: where from
+/// else to begin.
 ///
 /// `userid` is whose rights and policies count: a view reads with those of its owner, unless it says otherwise; the
-/// children of a table are read by the policies of the table, not by their own: nobody's (0).
-const CLOSURE: &str = "with recursive reached (classid, objid, userid, by_policy) as (
-        select 'pg_class'::regclass::oid, $1::oid, r.oid, false
+/// children of a table are read by the policies of the table, not by their own: nobody's (0). `how` is how it is known that
+/// something is read, as a [`How`].
+pub(super) const CLOSURE: &str =
+    "with recursive reached (classid, objid, userid, by_policy, how) as (
+        select 'pg_class'::regclass::oid, $1::oid, r.oid, false, 0
         from pg_roles r where r.rolname = $2::text
         union
-        select next.classid, next.objid, next.userid, f.by_policy or next.by_policy
+        select root.classid, root.objid, root.userid, root.by_policy, root.how
+        from unnest($3::oid[], $4::oid[], $5::oid[], $6::bool[], $7::int4[]) root (classid, objid, userid, by_policy, how)
+        union
+        select next.classid, next.objid, next.userid, f.by_policy or next.by_policy, f.how
         from reached f
         cross join lateral (
             select d.refclassid, d.refobjid,
@@ -71,8 +82,9 @@ const CLOSURE: &str = "with recursive reached (classid, objid, userid, by_policy
 
 /// The relations among it: with their kinds, what is published of them, their keys and the rules of views.
 const RELATIONS: &str = concat!(
-    ", found (oid, by_policy) as (
-        select f.objid, bool_and(f.by_policy) from reached f where f.classid = 'pg_class'::regclass group by f.objid
+    ", found (oid, by_policy, how) as (
+        select f.objid, bool_and(f.by_policy), min(f.how)
+        from reached f where f.classid = 'pg_class'::regclass group by f.objid
     ), told as (
         select t.oid,
             bool_or(p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate and not t.is_filtered) as wholly
@@ -80,7 +92,7 @@ const RELATIONS: &str = concat!(
     published!(),
     " t
         join pg_publication p on p.pubname = t.pubname
-        where t.pubname = $3::text
+        where t.pubname = $8::text
         group by t.oid
     )
     select c.oid, concat(quote_ident(n.nspname), '.', quote_ident(c.relname)), c.relkind::text,
@@ -101,24 +113,14 @@ const RELATIONS: &str = concat!(
          order by i.indexrelid limit 1),
         case when c.relkind = 'v' then (
             select w.ev_action::text from pg_rewrite w
-            where w.ev_class = c.oid and w.ev_type = '1' and octet_length(w.ev_action::text) <= 1000000) end
+            where w.ev_class = c.oid and w.ev_type = '1' and octet_length(w.ev_action::text) <= 1000000) end,
+        found.how
     from found
     join pg_class c on c.oid = found.oid
     join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'm', 'f')
     order by c.oid"
 );
-
-/// Whether functions among it are not known to read nothing: those whose bodies are texts that say where from, or that
-/// make statements of texts.
-const OPAQUE: &str = " select exists (
-        select from reached f
-        join pg_proc p on p.oid = f.objid
-        join pg_language l on l.oid = p.prolang
-        where f.classid = 'pg_proc'::regclass and p.oid >= 16384 and p.provolatile <> 'i'
-            and (l.lanname not in ('c', 'internal', 'sql', 'plpgsql')
-                or l.lanname in ('sql', 'plpgsql') and to_jsonb(p) ->> 'prosqlbody' is null
-                    and p.prosrc ~* '\\m(from|table|execute|perform|call)\\M'))";
 
 /// What a relation reads.
 #[derive(Debug, Default)]
@@ -130,7 +132,28 @@ pub(super) struct Closure {
     /// What the log does not tell of.
     pub(super) untold: Vec<Untold>,
     pub(super) keys: Keys,
-    pub(super) opaque_functions: bool,
+    pub(super) functions: Found,
+}
+
+/// How it is known that something is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum How {
+    /// The catalog says so.
+    Catalog = 0,
+    /// The text of a function names it.
+    Text = 1,
+    /// The text of a function names it, or something else of the name.
+    Perhaps = 2,
+}
+
+impl How {
+    pub(super) const fn of(number: i32) -> Self {
+        match number {
+            0 => Self::Catalog,
+            1 => Self::Text,
+            _ => Self::Perhaps,
+        }
+    }
 }
 
 /// Something that is read and whose changes the log does not tell.
@@ -141,6 +164,7 @@ pub(super) struct Untold {
     pub(super) name: String,
     /// Only policies read it.
     pub(super) by_policy: bool,
+    pub(super) how: How,
     pub(super) why: Why,
 }
 
@@ -162,18 +186,16 @@ pub(super) async fn closure(
     role: &str,
     (publication, along): (&str, Option<&str>),
 ) -> Result<Closure, Error> {
-    let relations = client
-        .prepare_typed_cached(
-            &format!("{CLOSURE}{RELATIONS}"),
-            &[Type::OID, Type::TEXT, Type::TEXT, Type::TEXT],
-        )
-        .await?;
-    let opaque = client.prepare_typed_cached(&format!("{CLOSURE}{OPAQUE}"), &[Type::OID, Type::TEXT]).await?;
-    let mut closure = Closure::default();
-    for row in client.query(&relations, &[&relation, &role, &publication, &along]).await? {
+    let functions = functions::look_into(client, relation, role).await?;
+    let types = [&functions::ROOT_TYPES[..], &[Type::TEXT, Type::TEXT]].concat();
+    let relations = client.prepare_typed_cached(&format!("{CLOSURE}{RELATIONS}"), &types).await?;
+    let roots = Root::columns(&functions.roots);
+    let mut parameters = roots.parameters(&relation, &role);
+    parameters.extend([&publication as &(dyn ToSql + Sync), &along]);
+    let mut closure = Closure { functions, ..Closure::default() };
+    for row in client.query(&relations, &parameters).await? {
         closure.add(&row)?;
     }
-    closure.opaque_functions = client.query_one(&opaque, &[&relation, &role]).await?.try_get(0)?;
     Ok(closure)
 }
 
@@ -183,6 +205,7 @@ impl Closure {
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let (by_policy, ancestors, wholly): (bool, Vec<Oid>, Option<bool>) =
             (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+        let how = How::of(row.try_get(9)?);
         self.relations.push(oid);
         if let Some(key) = row.try_get(7)? {
             self.keys.put_key(oid, key);
@@ -210,7 +233,7 @@ impl Closure {
             self.reads.extend(ancestors);
         }
         if let Some(why) = why {
-            self.untold.push(Untold { oid, name, by_policy, why });
+            self.untold.push(Untold { oid, name, by_policy, how, why });
         }
         Ok(())
     }

@@ -11,8 +11,9 @@ use realtime_pgoutput::{
 use tokio_postgres::types::Type;
 
 use super::{
-    closure::{self, Closure, Untold, Why},
+    closure::{self, Closure, How, Untold, Why},
     columns::{self, Facts},
+    print::Part,
     refusal::LiveRefusal,
     source::{Key, Kind, Source},
     sql::Query,
@@ -60,6 +61,27 @@ impl Bounds {
 impl Bounds {
     fn may_publish(self, untold: &Untold) -> bool {
         self.policies == PolicyTables::Unpublished && untold.by_policy && untold.why == Why::Unpublished
+    }
+}
+
+impl Untold {
+    /// Whether nobody could do anything about it, or perhaps need not: it is told, and the binding is not refused.
+    const fn is_doubt(&self) -> bool {
+        match self.how {
+            How::Catalog => false,
+            How::Text => matches!(self.why, Why::Is(_)),
+            How::Perhaps => true,
+        }
+    }
+
+    /// The doubt, in words for people.
+    fn doubt(&self) -> String {
+        let (name, may) = (&self.name, if self.how == How::Perhaps { "may read" } else { "reads" });
+        match self.why {
+            Why::Is(what) => format!("a function {may} {name}, {what}"),
+            Why::InPart => format!("a function {may} {name}, which is published in part"),
+            Why::Unpublished => format!("a function {may} {name}, which is not published"),
+        }
     }
 }
 
@@ -198,7 +220,8 @@ impl Looked {
         publication: &str,
         bounds: Bounds,
     ) -> Result<Vec<String>, LiveRefusal> {
-        let mut untold = closure.untold.iter().filter(|untold| !bounds.may_publish(untold));
+        let mut untold =
+            closure.untold.iter().filter(|untold| !untold.is_doubt() && !bounds.may_publish(untold));
         match untold.next() {
             Some(untold) if !bounds.by_clock => Err(self.refusal(untold, publication)),
             first => Ok(first.into_iter().chain(untold).map(|untold| untold.name.clone()).collect()),
@@ -207,7 +230,8 @@ impl Looked {
 
     /// Tables that have to be published for their policies, each with what is said if that cannot be done.
     fn lacking(&self, closure: &Closure, publication: &str, bounds: Bounds) -> Vec<(Oid, LiveRefusal)> {
-        let lacking = closure.untold.iter().filter(|untold| bounds.may_publish(untold));
+        let lacking =
+            closure.untold.iter().filter(|untold| !untold.is_doubt() && bounds.may_publish(untold));
         lacking.map(|untold| (untold.oid, self.refusal(untold, publication))).collect()
     }
 
@@ -219,6 +243,9 @@ impl Looked {
             Why::Unpublished if untold.oid == self.table.oid => LiveRefusal::Unpublished { of, publication },
             Why::Unpublished if untold.by_policy => {
                 LiveRefusal::PolicyReadsUnpublished { of, read, publication }
+            }
+            Why::Unpublished if untold.how != How::Catalog => {
+                LiveRefusal::FunctionReadsUnpublished { of, read, publication }
             }
             Why::Unpublished => LiveRefusal::ReadsUnpublished { of, read, publication },
         }
@@ -338,8 +365,8 @@ impl Looked {
             reads: found.closure.reads,
             unpublished: found.unpublished,
             lacking: found.lacking,
-            opaque_functions: found.closure.opaque_functions,
-            relations: found.closure.relations.into(),
+            doubts: doubts(&found.closure),
+            parts: parts(&found.closure),
             plan: found.plan,
             literals: found.literals,
             access: Arc::new(self.access),
@@ -347,6 +374,20 @@ impl Looked {
             sql,
         }
     }
+}
+
+/// Why it is not known all that functions read.
+fn doubts(closure: &Closure) -> Box<[String]> {
+    let untold = closure.untold.iter().filter(|untold| untold.is_doubt()).map(Untold::doubt);
+    closure.functions.doubts.iter().cloned().chain(untold).collect()
+}
+
+/// All that was looked at.
+fn parts(closure: &Closure) -> Box<[Part]> {
+    let relations = closure.relations.iter().map(|oid| Part::Relation(*oid));
+    let functions = closure.functions.functions.iter().map(|oid| Part::Function(*oid));
+    let names = closure.functions.names.iter().map(|name| Part::Named(Arc::from(&**name)));
+    relations.chain(functions).chain(names).collect()
 }
 
 /// A relation as the walsender would describe it.

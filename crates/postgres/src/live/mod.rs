@@ -9,8 +9,10 @@
 
 mod closure;
 mod columns;
+mod functions;
 mod key;
 mod look;
+mod meaning;
 mod node;
 mod print;
 mod read;
@@ -19,7 +21,7 @@ mod source;
 mod sql;
 
 pub(crate) use look::{Bounds, PolicyTables, is_view, look};
-pub(crate) use print::prints;
+pub(crate) use print::{Part, prints};
 pub(crate) use read::{Limits, ReadAt, ReadError, Receive, read};
 pub(crate) use refusal::LiveRefusal;
 pub(crate) use source::{Key, Kind, Source};

@@ -145,10 +145,10 @@ impl State {
         if self.live.is_empty() {
             return Ok(());
         }
-        let relations: Vec<Oid> = self.live.relations();
+        let parts = self.live.parts();
         let client = pool::get(&self.pool).await?;
         let shared = live_settings::print(&client).await?;
-        let prints = live::prints(&client, &self.publication, &relations).await?;
+        let prints = live::prints(&client, &self.publication, &parts).await?;
         drop(client);
         // The log describes a table with other policies when a row of it comes. Results depend on what they read before.
         if self.live.learn(shared, prints) {

@@ -15,6 +15,7 @@ mod binding;
 mod bindings;
 mod commit;
 mod direct;
+mod doubts;
 mod ended;
 mod finished;
 mod group;
@@ -55,7 +56,7 @@ use tokio::{
 use crate::{
     ChangeSink, JournalBounds, LiveSettings, Stats,
     heirloom::Heirloom,
-    live::{PolicyTables, Source},
+    live::{Part, PolicyTables, Source},
     policy_memory::Share,
 };
 
@@ -117,8 +118,8 @@ pub(super) struct Live {
     done: mpsc::UnboundedReceiver<Done>,
     share: Share,
     bytes: usize,
-    /// What the catalog said about everything that results depend on, by relation; what they have in common is 0.
-    prints: FxHashMap<Oid, i64>,
+    /// What the catalog said about everything that results depend on.
+    prints: FxHashMap<Part, i64>,
 }
 
 /// Something for [`Live::happens`] to do.
@@ -244,29 +245,27 @@ impl Live {
         more == 0 || self.results.len() - self.resting.len() + more <= self.settings.max_results
     }
 
-    /// The relations that the catalog is to be asked about.
-    pub(super) fn relations(&self) -> Vec<Oid> {
-        let all: FxHashSet<Oid> =
-            self.results.values().flat_map(|kept| kept.source.relations.iter().copied()).collect();
-        all.into_iter().collect()
+    /// What the catalog is to be asked about.
+    pub(super) fn parts(&self) -> FxHashSet<Part> {
+        self.results.values().flat_map(|kept| kept.source.parts.iter()).cloned().collect()
     }
 
-    /// Takes what the catalog says: results that depend on what is new are read again. `shared`: what is not of one
-    /// relation. Whether something was altered.
-    pub(super) fn learn(&mut self, shared: i64, prints: Vec<(Oid, i64)>) -> bool {
-        let mut prints: FxHashMap<Oid, i64> = prints.into_iter().collect();
-        prints.insert(0, shared);
+    /// Takes what the catalog says: results that depend on what is new are read again. `shared`: what all have in common.
+    /// Whether something was altered.
+    pub(super) fn learn(&mut self, shared: i64, prints: Vec<(Part, i64)>) -> bool {
+        let mut prints: FxHashMap<Part, i64> = prints.into_iter().collect();
+        prints.insert(Part::Shared, shared);
         let before = std::mem::replace(&mut self.prints, prints);
-        if before.get(&0) != self.prints.get(&0) {
+        if before.get(&Part::Shared) != self.prints.get(&Part::Shared) {
             self.doubt(|_| true);
             return true;
         }
-        let differs = |relation: &Oid| before.get(relation) != self.prints.get(relation);
-        let new: FxHashSet<Oid> =
-            before.keys().chain(self.prints.keys()).copied().filter(|oid| differs(oid)).collect();
+        let differs = |part: &&Part| before.get(*part) != self.prints.get(*part);
+        let new: FxHashSet<Part> =
+            before.keys().chain(self.prints.keys()).filter(differs).cloned().collect();
         let is_altered =
-            before.iter().any(|(oid, print)| self.prints.get(oid).is_some_and(|new| new != print));
-        self.doubt(|kept| kept.lost.is_some() || kept.source.relations.iter().any(|oid| new.contains(oid)));
+            before.iter().any(|(part, print)| self.prints.get(part).is_some_and(|new| new != print));
+        self.doubt(|kept| kept.lost.is_some() || kept.source.parts.iter().any(|part| new.contains(part)));
         is_altered
     }
 

@@ -45,9 +45,7 @@ pub(crate) struct Bounds {
 pub(crate) enum PolicyTables {
     /// In the publication of row changes.
     Published,
-    /// In that of policies, or there.
-    Along,
-    /// Nowhere yet: they can be published before the result is read.
+    /// There, or in that of policies; or nowhere yet: they can be published before the result is read.
     Unpublished,
 }
 

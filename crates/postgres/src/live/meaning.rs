@@ -33,13 +33,13 @@ const MEANINGS: &str = "with named (at, what, schema, name, given) as (
     join pg_class c on c.relname = w.name::name
     join pg_namespace n on n.oid = c.relnamespace
     where w.what = 'relation' and c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't'
-        and n.nspname = coalesce(w.schema, n.nspname)
+        and (w.schema is null or n.nspname = w.schema::name)
     union all
     select w.at, p.oid, n.nspname::text
     from named w
     join pg_proc p on p.proname = w.name::name
     join pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = coalesce(w.schema, n.nspname) and (
+    where (w.schema is null or n.nspname = w.schema::name) and (
         w.what = 'function' and (p.provariadic <> 0 or w.given between p.pronargs - p.pronargdefaults and p.pronargs)
         or w.what = 'attribute' and p.oid >= 16384 and (p.provariadic <> 0 or p.pronargs - p.pronargdefaults <= 1)
             and exists (select from pg_type t where t.oid = p.proargtypes[0] and t.typrelid <> 0))

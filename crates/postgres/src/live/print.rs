@@ -65,10 +65,10 @@ const NAMES: &str = "select w.name, hashtextextended(concat_ws('/',
 
 /// Numbers that change when anything does that [`Source`](super::Source) was made of, by part, in no order. One that is gone
 /// has none.
-pub(crate) async fn prints(
+pub(crate) async fn prints<'p>(
     client: &Client,
     publication: &str,
-    parts: impl IntoIterator<Item = &Part>,
+    parts: impl IntoIterator<Item = &'p Part>,
 ) -> Result<Vec<(Part, i64)>, Error> {
     let (mut relations, mut functions, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for part in parts {

@@ -162,9 +162,9 @@ async fn a_replaced_function_is_noticed() -> Result<()> {
     }
     // One that is made anew is another one, which the text of the other calls all the same.
     db.sql(
-        "create or replace function public.factor() returns int language sql stable security definer as
-            $$ select public.rate() + 1 $$;
-         create function public.rate() returns int language sql stable security definer as $$ select 1 $$",
+        "create function public.rate() returns int language sql stable security definer as $$ select 1 $$;
+         create or replace function public.factor() returns int language sql stable security definer as
+            $$ select public.rate() + 1 $$",
     )
     .await?;
     scaled.has(&shown(&reader, "scaled", "id").await?).await?;
@@ -232,9 +232,10 @@ async fn the_clock_holds_nothing_up() -> Result<()> {
 /// are published for the server alone.
 #[tokio::test]
 async fn tables_that_functions_read_have_to_be_published() -> Result<()> {
-    let (server, db) = server().await?;
+    let db = TestDb::with_fixture_a().await?;
     notes(&db).await?;
     db.sql("alter publication supabase_realtime drop table public.settings, public.members").await?;
+    let server = Server::start(BINARY, &db, ServerOptions::default()).await?;
     let reader = db.connect().await?;
     let why = refused(&server, view("scaled", "id")).await?;
     assert!(why.contains("a function that public.scaled calls reads public.settings"), "{why}");
@@ -244,6 +245,18 @@ async fn tables_that_functions_read_have_to_be_published() -> Result<()> {
         db.sql(change).await?;
         mine.has(&shown(&reader, "mine", "id").await?).await?;
     }
+    // So is what it reads when it was replaced.
+    db.sql(
+        "create table public.staff (room int, who text, primary key (room, who)); insert into public.staff values (2, 'ann');
+         create or replace function public.is_in(r int) returns bool language sql stable security definer as
+            $$ select exists (select from public.staff s where s.room = r and s.who = public.me()) $$",
+    )
+    .await?;
+    for change in ["insert into public.staff values (0, 'ann')", "delete from public.staff where room = 2"] {
+        mine.has(&shown(&reader, "mine", "id").await?).await?;
+        db.sql(change).await?;
+    }
+    mine.has(&shown(&reader, "mine", "id").await?).await?;
     assert!(!mine.was_warned(), "{:?}", mine.systems);
     db.sql("alter publication supabase_realtime add table public.settings").await?;
     let mut scaled = join(&server, view("scaled", "id"), "id").await?;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, ops::ControlFlow};
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, Expr, FunctionArg, FunctionArguments, Ident, ObjectName, Query, SetExpr, Statement,
+    AccessExpr, BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SetExpr, Statement,
     TableFactor, Visit as _, Visitor,
 };
 
@@ -140,8 +140,9 @@ impl Names {
     }
 
     fn call(&mut self, name: &ObjectName, args: &[FunctionArg]) {
-        let is_star = |arg: &&FunctionArg| arg.to_string() != "*";
-        self.put(Named::Function(args.iter().filter(is_star).count()), name);
+        let is_given =
+            |arg: &&FunctionArg| !matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+        self.put(Named::Function(args.iter().filter(is_given).count()), name);
     }
 
     fn is_expression(&self, name: &ObjectName) -> bool {
@@ -292,7 +293,7 @@ mod tests {
             ("plpgsql", "begin execute 'select ' || x; return a in (select b from t); end", &["t"][..]),
             ("plpgsql", "begin delete from t; return exists (select from u); end", &["u"]),
             ("sql", "delete from t where a in (select b from u)", &["t", "u"]),
-            ("sql", "select from from t", &[]),
+            ("sql", "select (from t", &[]),
             ("sql", "select some thing that; nobody understands (select 1)", &[]),
             ("sql", "select 1 from t union all (table u)", &["t"]),
             ("plpython3u", "return 1", &[]),

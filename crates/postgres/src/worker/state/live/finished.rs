@@ -133,6 +133,7 @@ impl Live {
                 self.read_again(result);
             }
             Trouble::Refused(refusal) => self.lose(result, &refusal),
+            Trouble::Lacking(tables) => self.lacking.push((result, tables)),
             Trouble::Apart => {
                 if let Some(kept) = self.results.get_mut(&result) {
                     kept.stale = Stale::Yes;
@@ -144,7 +145,7 @@ impl Live {
     }
 
     /// Reads a result again after a pause that grows.
-    fn read_again(&mut self, result: u32) {
+    pub(super) fn read_again(&mut self, result: u32) {
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.stale = Stale::Yes;
         let pause = kept.backoff.failed(rand::rng().random_range(0.5..1.0));

@@ -20,11 +20,11 @@ use super::{
 /// How deep functions may call each other by names in their texts.
 const MAX_ROUNDS: usize = 8;
 
-/// How many functions are looked into for a relation. Each is parsed, and asked about by its oid from then on.
+/// How many functions are looked into for a relation. Each is parsed.
 const MAX_FUNCTIONS: usize = 200;
 
 /// Bytes of their texts, all together: parsing takes some 10 ns for each.
-const MAX_BYTES: usize = 256 << 10;
+const MAX_BYTES: usize = 128 << 10;
 
 /// Names in them.
 const MAX_NAMES: usize = 1_000;
@@ -122,10 +122,6 @@ impl Roots {
 pub(super) struct Found {
     /// What their texts name.
     pub(super) roots: Vec<Root>,
-    /// All of them.
-    pub(super) functions: BTreeSet<Oid>,
-    /// The names in their texts: what they mean may be something else later.
-    pub(super) names: BTreeSet<Box<str>>,
     /// Why it is not known all that they read, in words for people. Empty: it is.
     pub(super) doubts: BTreeSet<String>,
 }
@@ -187,7 +183,6 @@ pub(super) async fn look_into(client: &Client, relation: Oid, role: &str) -> Res
         let mut wanted = Vec::new();
         for row in &rows {
             let called = Called::of(row)?;
-            found.functions.insert(called.oid);
             if !seen.insert((called.oid, called.user, called.by_policy, called.how)) {
                 continue;
             }
@@ -248,8 +243,6 @@ impl Found {
             return self.doubt(format!("{name}() has too many names"));
         }
         budget.names -= names.len();
-        let looked_up = names.iter().filter(|mention| mention.what != Named::Operator);
-        self.names.extend(looked_up.map(|mention| mention.name.clone()));
         wanted.push(Wanted {
             user: called.user,
             by_policy: called.by_policy,

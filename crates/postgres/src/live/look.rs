@@ -13,7 +13,6 @@ use tokio_postgres::types::Type;
 use super::{
     closure::{self, Closure, How, Untold, Why},
     columns::{self, Facts},
-    print::Part,
     refusal::LiveRefusal,
     source::{Key, Kind, Source},
     sql::Query,
@@ -364,7 +363,7 @@ impl Looked {
             unpublished: found.unpublished,
             lacking: found.lacking,
             doubts: doubts(&found.closure),
-            parts: parts(&found.closure),
+            relations: found.closure.relations.into(),
             plan: found.plan,
             literals: found.literals,
             access: Arc::new(self.access),
@@ -378,14 +377,6 @@ impl Looked {
 fn doubts(closure: &Closure) -> Box<[String]> {
     let untold = closure.untold.iter().filter(|untold| untold.is_doubt()).map(Untold::doubt);
     closure.functions.doubts.iter().cloned().chain(untold).collect()
-}
-
-/// All that was looked at.
-fn parts(closure: &Closure) -> Box<[Part]> {
-    let relations = closure.relations.iter().map(|oid| Part::Relation(*oid));
-    let functions = closure.functions.functions.iter().map(|oid| Part::Function(*oid));
-    let names = closure.functions.names.iter().map(|name| Part::Named(Arc::from(&**name)));
-    relations.chain(functions).chain(names).collect()
 }
 
 /// A relation as the walsender would describe it.

@@ -21,7 +21,7 @@ mod source;
 mod sql;
 
 pub(crate) use look::{Bounds, PolicyTables, is_view, look};
-pub(crate) use print::{Part, prints};
+pub(crate) use print::prints;
 pub(crate) use read::{Limits, ReadAt, ReadError, Receive, read};
 pub(crate) use refusal::LiveRefusal;
 pub(crate) use source::{Key, Kind, Source};

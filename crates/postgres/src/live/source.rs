@@ -6,7 +6,7 @@ use realtime_changes::{Plan, RoleAccess, Table};
 use realtime_pgoutput::{Oid, TypeRegistry, message::Relation};
 use rustc_hash::FxHashSet;
 
-use super::{print::Part, refusal::LiveRefusal};
+use super::refusal::LiveRefusal;
 
 /// What a live binding names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(crate) struct Source {
     /// Why it is not known all that changes the result, in words for people: what functions read that are called. Empty: it is.
     pub(crate) doubts: Box<[String]>,
     /// Everything in the catalog that was looked at: what [`prints`](super::prints) is asked about.
-    pub(crate) parts: Box<[Part]>,
+    pub(crate) relations: Box<[Oid]>,
     /// The filter.
     pub(crate) plan: Plan,
     /// Canonical texts of its literals, for [`Plan::compile`].

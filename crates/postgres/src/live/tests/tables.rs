@@ -301,7 +301,7 @@ async fn what_a_source_was_made_of_is_noticed_when_it_changes() -> Result<()> {
     let source = live.look(json!({"table": "v"})).await?;
     let client = pool::get(&live.pool).await?;
     let print = async || {
-        let mut prints = prints(&client, "supabase_realtime", &source.parts).await?;
+        let mut prints = prints(&client, "supabase_realtime", &source.relations).await?;
         prints.sort_unstable();
         Ok::<_, anyhow::Error>(prints)
     };

@@ -279,6 +279,33 @@ async fn functions_of_one_name_are_all_looked_into() -> Result<()> {
     Ok(())
 }
 
+/// Views name the functions of casts; of casts in texts nobody knows, so what any of them reads counts there.
+#[tokio::test]
+async fn functions_of_casts_are_looked_into() -> Result<()> {
+    let live = shop().await?;
+    live.db
+        .sql(
+            "create type public.tag as (t text);
+             create function public.tag_of(int) returns public.tag stable language sql as
+                $$ select row(count(*)::text)::public.tag from public.items $$;
+             create cast (int as public.tag) with function public.tag_of(int);
+             create function public.casting(int) returns text stable language sql as $$ select ($1::public.tag).t $$;
+             create view public.v as select id, (id::public.tag).t from public.orders;
+             create view public.w as select id, public.casting(id) as t from public.orders;
+             grant select on public.v, public.w to anon",
+        )
+        .await?;
+    for view in ["v", "w"] {
+        let source = live.look(json!({"table": view})).await?;
+        assert_eq!(
+            (reads(&source), source.doubts.len()),
+            (oids(&live, &["orders", "items"]).await?, 0),
+            "{view}"
+        );
+    }
+    Ok(())
+}
+
 /// However functions call each other, it costs no more than there are.
 #[tokio::test]
 async fn functions_that_call_each_other_are_looked_into_to_a_bound() -> Result<()> {
@@ -295,9 +322,16 @@ async fn functions_that_call_each_other_are_looked_into_to_a_bound() -> Result<(
          create function public.own() returns bigint stable language plpgsql as $$ begin return public.own(); end $$;
          create or replace view public.v as select 1 as a, public.f0() as b;
          create view public.w as select id, public.f28() + public.own() as n from public.orders;
-         grant select on public.v, public.w to anon",
+         grant select on public.v, public.w to anon;",
     );
+    let long = "-- it is long\n".repeat(6_000);
+    sql.push_str(&format!(
+        "create function public.long() returns bigint stable language sql as $${long} select count(*) from public.items $$;
+         create view public.x as select public.long() as n; grant select on public.x to anon;"
+    ));
     live.db.sql(&sql).await?;
+    let x = live.look(json!({"table": "x"})).await?;
+    assert!(matches!(&*x.doubts, [one] if one.starts_with("public.long() is too long")), "{:?}", x.doubts);
     let v = live.look(json!({"table": "v"})).await?;
     assert_eq!(*v.doubts, ["functions call each other too deeply"]);
     let w = live.look(json!({"table": "w"})).await?;
@@ -319,7 +353,7 @@ async fn views_that_name_others_many_times_are_looked_at_once() -> Result<()> {
     }
     live.db.sql(&format!("{sql} grant select on all tables in schema public to anon")).await?;
     let source = live.look(json!({"table": "v24"})).await?;
-    assert_eq!((source.key, source.parts.len()), (Key::Columns([0].into()), 50));
+    assert_eq!((source.key, source.relations.len()), (Key::Columns([0].into()), 50));
     Ok(())
 }
 

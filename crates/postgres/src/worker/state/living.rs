@@ -162,10 +162,10 @@ impl State {
         if self.live.is_empty() {
             return Ok(());
         }
-        let parts = self.live.parts();
+        let relations: Vec<Oid> = self.live.relations();
         let client = pool::get(&self.pool).await?;
         let shared = live_settings::print(&client).await?;
-        let prints = live::prints(&client, &self.publication, &parts).await?;
+        let prints = live::prints(&client, &self.publication, &relations).await?;
         drop(client);
         // The log describes a table with other policies when a row of it comes. Results depend on what they read before.
         if self.live.learn(shared, prints) {

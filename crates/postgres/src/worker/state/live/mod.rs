@@ -57,7 +57,7 @@ use tokio::{
 use crate::{
     ChangeSink, JournalBounds, LiveSettings, Stats,
     heirloom::Heirloom,
-    live::{LiveRefusal, Part, PolicyTables, Source},
+    live::{LiveRefusal, PolicyTables, Source},
     policy_memory::Share,
 };
 
@@ -121,8 +121,8 @@ pub(super) struct Live {
     bytes: usize,
     /// Results that wait for tables to be published which only policies read, each with what is said if that cannot be done.
     lacking: Vec<(u32, Vec<(Oid, LiveRefusal)>)>,
-    /// What the catalog said about everything that results depend on.
-    prints: FxHashMap<Part, i64>,
+    /// What the catalog said about everything that results depend on, by relation; what they have in common is 0.
+    prints: FxHashMap<Oid, i64>,
 }
 
 /// Something for [`Live::happens`] to do.
@@ -249,27 +249,29 @@ impl Live {
         more == 0 || self.results.len() - self.resting.len() + more <= self.settings.max_results
     }
 
-    /// What the catalog is to be asked about.
-    pub(super) fn parts(&self) -> FxHashSet<Part> {
-        self.results.values().flat_map(|kept| kept.source.parts.iter()).cloned().collect()
+    /// The relations that the catalog is to be asked about.
+    pub(super) fn relations(&self) -> Vec<Oid> {
+        let all: FxHashSet<Oid> =
+            self.results.values().flat_map(|kept| kept.source.relations.iter().copied()).collect();
+        all.into_iter().collect()
     }
 
-    /// Takes what the catalog says: results that depend on what is new are read again. `shared`: what all have in common.
-    /// Whether something was altered.
-    pub(super) fn learn(&mut self, shared: i64, prints: Vec<(Part, i64)>) -> bool {
-        let mut prints: FxHashMap<Part, i64> = prints.into_iter().collect();
-        prints.insert(Part::Shared, shared);
+    /// Takes what the catalog says: results that depend on what is new are read again. `shared`: what is not of one
+    /// relation. Whether something was altered.
+    pub(super) fn learn(&mut self, shared: i64, prints: Vec<(Oid, i64)>) -> bool {
+        let mut prints: FxHashMap<Oid, i64> = prints.into_iter().collect();
+        prints.insert(0, shared);
         let before = std::mem::replace(&mut self.prints, prints);
-        if before.get(&Part::Shared) != self.prints.get(&Part::Shared) {
+        if before.get(&0) != self.prints.get(&0) {
             self.doubt(|_| true);
             return true;
         }
-        let differs = |part: &&Part| before.get(*part) != self.prints.get(*part);
-        let new: FxHashSet<Part> =
-            before.keys().chain(self.prints.keys()).filter(differs).cloned().collect();
+        let differs = |relation: &Oid| before.get(relation) != self.prints.get(relation);
+        let new: FxHashSet<Oid> =
+            before.keys().chain(self.prints.keys()).copied().filter(|oid| differs(oid)).collect();
         let is_altered =
-            before.iter().any(|(part, print)| self.prints.get(part).is_some_and(|new| new != print));
-        self.doubt(|kept| kept.lost.is_some() || kept.source.parts.iter().any(|part| new.contains(part)));
+            before.iter().any(|(oid, print)| self.prints.get(oid).is_some_and(|new| new != print));
+        self.doubt(|kept| kept.lost.is_some() || kept.source.relations.iter().any(|oid| new.contains(oid)));
         is_altered
     }
 

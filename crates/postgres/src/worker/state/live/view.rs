@@ -23,7 +23,7 @@ pub(super) fn same_source(one: &Source, other: &Source) -> bool {
         && one.reads == other.reads
         && one.unpublished == other.unpublished
         && one.doubts == other.doubts
-        && one.parts == other.parts
+        && one.relations == other.relations
         && one.access == other.access
         && one.sql == other.sql
         && one.literals == other.literals

@@ -47,8 +47,8 @@ fn text(doubts: &[String]) -> String {
         more => format!("; and {more} more"),
     };
     format!(
-        "It is not known all that live rows read: {}{more}. They are right when something is changed that is known; until then \
-         they may be old. With LIVE_RECHECK_MS they are read again by the clock",
+        "It is not known all that live rows read: {}{more}. A change there is seen when something else changes that they read. \
+         With LIVE_RECHECK_MS they are read again by the clock besides",
         told.join("; ")
     )
 }
@@ -61,6 +61,6 @@ mod tests {
     fn a_few_doubts_are_told() {
         let doubts: Vec<String> = (1..=5).map(|n| format!("f{n}() is written in c{n}")).collect();
         assert!(text(&doubts).contains("f1() is written in c1; f2() is written in c2; f3() is written in c3; and 2 more."));
-        assert!(text(&doubts[..1]).contains("read: f1() is written in c1. They"));
+        assert!(text(&doubts[..1]).contains("read: f1() is written in c1. A change"));
     }
 }

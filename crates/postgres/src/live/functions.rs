@@ -108,11 +108,7 @@ impl Root {
 
 impl Roots {
     /// The first parameters of [`CLOSURE`].
-    pub(super) fn parameters<'a>(
-        &'a self,
-        relation: &'a Oid,
-        role: &'a &str,
-    ) -> Vec<&'a (dyn ToSql + Sync)> {
+    pub(super) fn parameters<'a>(&'a self, relation: &'a Oid, role: &'a &str) -> Vec<&'a (dyn ToSql + Sync)> {
         vec![relation, role, &self.classes, &self.oids, &self.users, &self.by_policy, &self.how]
     }
 }

@@ -227,8 +227,7 @@ impl Looked {
 
     /// Tables that have to be published for their policies, each with what is said if that cannot be done.
     fn lacking(&self, closure: &Closure, publication: &str, bounds: Bounds) -> Vec<(Oid, LiveRefusal)> {
-        let lacking =
-            closure.untold.iter().filter(|untold| !untold.is_doubt() && bounds.may_publish(untold));
+        let lacking = closure.untold.iter().filter(|untold| !untold.is_doubt() && bounds.may_publish(untold));
         lacking.map(|untold| (untold.oid, self.refusal(untold, publication))).collect()
     }
 
@@ -344,6 +343,7 @@ impl Looked {
             key: &found.key,
         };
         let sql = query.text().into();
+        let doubts = doubts(&found.closure);
         let mut table = self.table;
         table.primary_key = match &found.key {
             Key::Columns(key) => key.to_vec(),
@@ -362,7 +362,7 @@ impl Looked {
             reads: found.closure.reads,
             unpublished: found.unpublished,
             lacking: found.lacking,
-            doubts: doubts(&found.closure),
+            doubts,
             relations: found.closure.relations.into(),
             plan: found.plan,
             literals: found.literals,

@@ -103,7 +103,9 @@ pub(super) async fn of(client: &Client, wanted: &[Wanted]) -> Result<Vec<Root>, 
             && found.iter().any(|other| found.first().is_some_and(|first| first.schema != other.schema))
     };
     let own = match found.iter().any(is_unclear) {
-        true => client.query_one(PATH, &[]).await?.try_get::<_, Option<String>>(0)?.and_then(|text| path(&text)),
+        true => {
+            client.query_one(PATH, &[]).await?.try_get::<_, Option<String>>(0)?.and_then(|text| path(&text))
+        }
         false => None,
     };
     let mut roots = Vec::new();
@@ -116,10 +118,7 @@ pub(super) async fn of(client: &Client, wanted: &[Wanted]) -> Result<Vec<Root>, 
 }
 
 /// All that the names can mean, by their places.
-async fn meanings(
-    client: &Client,
-    sought: &[Sought<'_>],
-) -> Result<BTreeMap<usize, Vec<Meaning>>, Error> {
+async fn meanings(client: &Client, sought: &[Sought<'_>]) -> Result<BTreeMap<usize, Vec<Meaning>>, Error> {
     let statement = client
         .prepare_typed_cached(
             MEANINGS,
@@ -179,8 +178,7 @@ impl Sought<'_> {
             Some(path) if matches!(what, Some(Named::Function(_))) => all_on(path, found),
             _ => found.iter().collect(),
         };
-        let is_certain =
-            meant.len() == 1 && matches!(what, Some(Named::Relation | Named::Function(_)));
+        let is_certain = meant.len() == 1 && matches!(what, Some(Named::Relation | Named::Function(_)));
         let how = if is_certain { of.how.max(How::Text) } else { How::Perhaps };
         let class = match what {
             Some(Named::Relation) => PG_CLASS,
@@ -189,13 +187,8 @@ impl Sought<'_> {
         };
         // PostgreSQL's own functions read nothing, but its catalogs.
         let is_of_use = |meaning: &&Meaning| class == PG_CLASS || meaning.oid >= FIRST_NORMAL;
-        let root = |meaning: &Meaning| Root {
-            class,
-            oid: meaning.oid,
-            user: of.user,
-            by_policy: of.by_policy,
-            how,
-        };
+        let root =
+            |meaning: &Meaning| Root { class, oid: meaning.oid, user: of.user, by_policy: of.by_policy, how };
         roots.extend(meant.into_iter().filter(is_of_use).map(root));
     }
 }
@@ -208,8 +201,7 @@ fn place(path: &[String], schema: &str) -> Option<usize> {
 
 /// What stands on a path, or all if nothing does.
 fn all_on<'f>(path: &[String], found: &'f [Meaning]) -> Vec<&'f Meaning> {
-    let on: Vec<&Meaning> =
-        found.iter().filter(|meaning| place(path, &meaning.schema).is_some()).collect();
+    let on: Vec<&Meaning> = found.iter().filter(|meaning| place(path, &meaning.schema).is_some()).collect();
     if on.is_empty() { found.iter().collect() } else { on }
 }
 

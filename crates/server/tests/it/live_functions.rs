@@ -106,8 +106,15 @@ async fn tables_that_functions_read_are_followed() -> Result<()> {
     notes(&db).await?;
     let reader = db.connect().await?;
     // A table that is watched by its name has its policies judged row by row; the others are read again.
-    let views =
-        [("notes", "id"), ("mine", "id"), ("deep", "id"), ("scaled", "id"), ("operated", "id"), ("sets", "name"), ("folds", "one")];
+    let views = [
+        ("notes", "id"),
+        ("mine", "id"),
+        ("deep", "id"),
+        ("scaled", "id"),
+        ("operated", "id"),
+        ("sets", "name"),
+        ("folds", "one"),
+    ];
     let mut clients = Vec::new();
     for (name, key) in views {
         clients.push(join(&server, view(name, key), key).await?);
@@ -156,7 +163,9 @@ async fn a_replaced_function_is_noticed() -> Result<()> {
             $$ select max(rate) from public.rates $$",
     )
     .await?;
-    for change in ["update public.rates set rate = 8", "insert into public.rates values (9)", "truncate public.rates"] {
+    for change in
+        ["update public.rates set rate = 8", "insert into public.rates values (9)", "truncate public.rates"]
+    {
         scaled.has(&shown(&reader, "scaled", "id").await?).await?;
         folds.has(&shown(&reader, "folds", "one").await?).await?;
         db.sql(change).await?;

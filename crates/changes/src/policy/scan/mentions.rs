@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, ops::ControlFlow};
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SetExpr, Statement,
-    TableFactor, Visit as _, Visitor,
+    AccessExpr, BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    Query, SetExpr, Statement, TableFactor, Visit as _, Visitor,
 };
 
 use super::{bodies, functions, plpgsql};
@@ -16,9 +16,36 @@ const READING: [&str; 7] = ["from", "join", "table", "execute", "perform", "call
 
 /// Names without a schema that are PostgreSQL's own, beside those of [`functions::SETTLED`], and what looks like a function.
 const OWN: [&str; 30] = [
-    "abs", "any", "array", "array_agg", "array_length", "avg", "btrim", "cast", "coalesce", "count", "exists", "greatest",
-    "least", "left", "length", "lower", "ltrim", "max", "min", "now", "nullif", "replace", "right", "row", "rtrim", "split_part",
-    "substring", "sum", "trim", "upper",
+    "abs",
+    "any",
+    "array",
+    "array_agg",
+    "array_length",
+    "avg",
+    "btrim",
+    "cast",
+    "coalesce",
+    "count",
+    "exists",
+    "greatest",
+    "least",
+    "left",
+    "length",
+    "lower",
+    "ltrim",
+    "max",
+    "min",
+    "now",
+    "nullif",
+    "replace",
+    "right",
+    "row",
+    "rtrim",
+    "split_part",
+    "substring",
+    "sum",
+    "trim",
+    "upper",
 ];
 
 /// What is named.
@@ -59,11 +86,13 @@ pub struct Mentions {
 pub fn mentions(language: &str, body: &str) -> Mentions {
     let found = match language {
         "sql" => bodies::queries(body).map(|statements| (statements, true)),
-        "plpgsql" if body.len() <= parse::MAX_BYTES => plpgsql::queries_as_far(body).map(|(texts, are_all)| {
-            let parsed: Vec<_> = texts.iter().map(|text| parse::statements(text)).collect();
-            let are_all = are_all && parsed.iter().all(Option::is_some);
-            (parsed.into_iter().flatten().flatten().collect(), are_all)
-        }),
+        "plpgsql" if body.len() <= parse::MAX_BYTES => {
+            plpgsql::queries_as_far(body).map(|(texts, are_all)| {
+                let parsed: Vec<_> = texts.iter().map(|text| parse::statements(text)).collect();
+                let are_all = are_all && parsed.iter().all(Option::is_some);
+                (parsed.into_iter().flatten().flatten().collect(), are_all)
+            })
+        }
         _ => None,
     };
     let Some((statements, are_all)) = found else {
@@ -84,9 +113,7 @@ fn may_read(language: &str, body: &str) -> bool {
     let is_one = |word: &str, wanted: &str| word.eq_ignore_ascii_case(wanted);
     let selects = words().filter(|word| is_one(word, "select")).count();
     selects > usize::from(language == "sql")
-        || words().any(|word| {
-            READING.iter().any(|reading| *reading != "select" && is_one(word, reading))
-        })
+        || words().any(|word| READING.iter().any(|reading| *reading != "select" && is_one(word, reading)))
 }
 
 /// The names of common table expressions that a query has.
@@ -140,8 +167,7 @@ impl Names {
     }
 
     fn call(&mut self, name: &ObjectName, args: &[FunctionArg]) {
-        let is_given =
-            |arg: &&FunctionArg| !matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+        let is_given = |arg: &&FunctionArg| !matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
         self.put(Named::Function(args.iter().filter(is_given).count()), name);
     }
 
@@ -269,13 +295,21 @@ mod tests {
                 &["public.members", "me(0)", ".who"],
             ),
             ("sql", "BEGIN ATOMIC\n SELECT a FROM \"T t\";\nEND", &["T t"]),
-            ("sql", "select count(*), now(), pg_catalog.version() from a, lateral f(1, g()) x", &["a", "g(0)", "f(2)"]),
+            (
+                "sql",
+                "select count(*), now(), pg_catalog.version() from a, lateral f(1, g()) x",
+                &["a", "g(0)", "f(2)"],
+            ),
             ("sql", "select * from my_rooms($1) r join b using (room)", &["b", "my_rooms(1)"]),
             // The name is that of a table where the expression is not there yet.
             ("sql", "with t as (select * from t), u as (select * from t) select * from t, u, v", &["t", "v"]),
             ("sql", "with u as (select * from t) select * from t, u where exists (select from u)", &["t"]),
             ("sql", "with recursive t as (select 1 union all select * from t) select * from t", &[]),
-            ("sql", "select (select a from x), array(select b from y), a in (select c from z) from w", &["w", "x", "y", "z"]),
+            (
+                "sql",
+                "select (select a from x), array(select b from y), a in (select c from z) from w",
+                &["w", "x", "y", "z"],
+            ),
             (
                 "plpgsql",
                 "declare r record; begin select * into r from x where x.a = f(1); if r.b then return query select a from y; end if; exception when others then return; end",

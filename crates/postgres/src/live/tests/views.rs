@@ -240,7 +240,11 @@ async fn functions_are_looked_into() -> Result<()> {
     assert_eq!(live.texts(json!({"table": "counts"})).await?, ["10|2", "11|0", "12|1"]);
     for (view, tables, doubt) in [
         ("builts", &["orders", "customers"][..], "public.built() is not understood as a whole"),
-        ("catalogs", &["orders"], "a function reads pg_catalog.pg_class, a table of PostgreSQL's own catalog"),
+        (
+            "catalogs",
+            &["orders"],
+            "a function reads pg_catalog.pg_class, a table of PostgreSQL's own catalog",
+        ),
     ] {
         let source = live.look(json!({"table": view})).await?;
         let own = |oid: &u32| *oid >= 16_384;
@@ -251,7 +255,9 @@ async fn functions_are_looked_into() -> Result<()> {
     for (view, table) in [("logs", "public.log"), ("paths", "other.items")] {
         assert_eq!(
             live.refused(json!({"table": view})).await,
-            format!("a function that public.{view} calls reads {table}, which is not in the publication supabase_realtime: alter publication supabase_realtime add table {table}")
+            format!(
+                "a function that public.{view} calls reads {table}, which is not in the publication supabase_realtime: alter publication supabase_realtime add table {table}"
+            )
         );
     }
     Ok(())

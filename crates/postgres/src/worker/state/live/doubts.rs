@@ -60,7 +60,10 @@ mod tests {
     #[test]
     fn a_few_doubts_are_told() {
         let doubts: Vec<String> = (1..=5).map(|n| format!("f{n}() is written in c{n}")).collect();
-        assert!(text(&doubts).contains("f1() is written in c1; f2() is written in c2; f3() is written in c3; and 2 more."));
+        assert!(
+            text(&doubts)
+                .contains("f1() is written in c1; f2() is written in c2; f3() is written in c3; and 2 more.")
+        );
         assert!(text(&doubts[..1]).contains("read: f1() is written in c1. A change"));
     }
 }

@@ -180,8 +180,7 @@ impl Live {
         if let Some(kept) = self.results.get_mut(&result) {
             let before = &kept.source;
             // What it did not depend on may have changed since it was read.
-            if !source.reads.is_subset(&before.reads)
-                || !source.doubts.is_empty() && before.doubts.is_empty()
+            if !source.reads.is_subset(&before.reads) || !source.doubts.is_empty() && before.doubts.is_empty()
             {
                 kept.stale = Stale::Yes;
             }

@@ -7,14 +7,11 @@ use std::collections::{BTreeSet, HashSet};
 use deadpool_postgres::ClientWrapper as Client;
 use realtime_changes::policy::{Mention, Named, mentions};
 use realtime_pgoutput::Oid;
-use tokio_postgres::{
-    Error, Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::{Error, Row};
 
 use super::{
-    closure::{CLOSURE, How},
     meaning::{self, Wanted},
+    reached::{How, REACHED, ROOT_TYPES, Root},
 };
 
 /// How deep functions may call each other by names in their texts.
@@ -59,59 +56,6 @@ const FUNCTIONS: &str = ", called as (
     join pg_namespace n on n.oid = p.pronamespace
     join pg_language l on l.oid = p.prolang
     order by p.oid";
-
-/// The types of the first parameters of [`CLOSURE`].
-pub(super) const ROOT_TYPES: [Type; 7] = [
-    Type::OID,
-    Type::TEXT,
-    Type::OID_ARRAY,
-    Type::OID_ARRAY,
-    Type::OID_ARRAY,
-    Type::BOOL_ARRAY,
-    Type::INT4_ARRAY,
-];
-
-/// Something that the text of a function names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Root {
-    pub(super) class: Oid,
-    pub(super) oid: Oid,
-    /// Whose rights and policies count.
-    pub(super) user: Oid,
-    pub(super) by_policy: bool,
-    pub(super) how: How,
-}
-
-/// The columns of some.
-#[derive(Debug, Default)]
-pub(super) struct Roots {
-    classes: Vec<Oid>,
-    oids: Vec<Oid>,
-    users: Vec<Oid>,
-    by_policy: Vec<bool>,
-    how: Vec<i32>,
-}
-
-impl Root {
-    pub(super) fn columns(roots: &[Self]) -> Roots {
-        let mut columns = Roots::default();
-        for root in roots {
-            columns.classes.push(root.class);
-            columns.oids.push(root.oid);
-            columns.users.push(root.user);
-            columns.by_policy.push(root.by_policy);
-            columns.how.push(root.how as i32);
-        }
-        columns
-    }
-}
-
-impl Roots {
-    /// The first parameters of [`CLOSURE`].
-    pub(super) fn parameters<'a>(&'a self, relation: &'a Oid, role: &'a &str) -> Vec<&'a (dyn ToSql + Sync)> {
-        vec![relation, role, &self.classes, &self.oids, &self.users, &self.by_policy, &self.how]
-    }
-}
 
 /// What was found out about the functions that a relation calls.
 #[derive(Debug, Default)]
@@ -169,7 +113,7 @@ struct Budget {
 
 /// Looks into the functions that a relation calls for a role: those of views, of policies, and those that they call.
 pub(super) async fn look_into(client: &Client, relation: Oid, role: &str) -> Result<Found, Error> {
-    let statement = client.prepare_typed_cached(&format!("{CLOSURE}{FUNCTIONS}"), &ROOT_TYPES).await?;
+    let statement = client.prepare_typed_cached(&format!("{REACHED}{FUNCTIONS}"), &ROOT_TYPES).await?;
     let mut found = Found::default();
     let (mut seen, mut known) = (HashSet::new(), HashSet::new());
     let mut budget = Budget { functions: MAX_FUNCTIONS, bytes: MAX_BYTES, names: MAX_NAMES };

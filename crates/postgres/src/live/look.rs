@@ -11,8 +11,9 @@ use realtime_pgoutput::{
 use tokio_postgres::types::Type;
 
 use super::{
-    closure::{self, Closure, How, Untold, Why},
+    closure::{self, Closure, Untold, Why},
     columns::{self, Facts},
+    reached::How,
     refusal::LiveRefusal,
     source::{Key, Kind, Source},
     sql::Query,

@@ -13,7 +13,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::{closure::How, functions::Root};
+use super::reached::{How, Root};
 
 /// OIDs of catalogs, which are what they are in every database.
 const PG_PROC: Oid = 1255;

@@ -15,6 +15,7 @@ mod look;
 mod meaning;
 mod node;
 mod print;
+mod reached;
 mod read;
 mod refusal;
 mod source;

@@ -6,7 +6,7 @@
 mod lexemes;
 mod partly;
 
-use lexemes::{Kind, Lexeme, constant, is, lexemes};
+use lexemes::{Kind, Lexeme, constant, is, is_name, lexemes};
 pub(super) use partly::queries_as_far;
 
 /// Deepest nesting of blocks.
@@ -122,7 +122,7 @@ impl<'b> Reader<'b> {
     fn query(&mut self, lexemes: &[Lexeme<'_>]) -> Option<()> {
         let first = lexemes.iter().find(|lexeme| lexeme.text != "(");
         if !["select", "with", "values"].iter().any(|word| is(first, word)) {
-            return if self.is_as_far() && partly::is_cursor(lexemes) { Some(()) } else { self.leave_out() };
+            return if self.is_as_far() && is_name(lexemes) { Some(()) } else { self.leave_out() };
         }
         let text = self.text(lexemes)?.to_owned();
         self.found.push(text);

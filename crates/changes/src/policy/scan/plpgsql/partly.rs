@@ -1,9 +1,6 @@
 //! Bodies that are read as far as they are understood, for whoever wants to know what they name.
 
-use super::{
-    How, Reader, is,
-    lexemes::{Kind, Lexeme, lexemes},
-};
+use super::{How, Reader, is, lexemes::lexemes};
 
 /// Statements that others stand in: what is not understood of their frame ends the reading.
 const FRAMES: [&str; 8] = ["if", "case", "loop", "while", "for", "foreach", "declare", "begin"];
@@ -128,11 +125,6 @@ impl<'b> Reader<'b> {
         }
         Some(())
     }
-}
-
-/// Whether it is a cursor that was declared, whose query was read there.
-pub(super) fn is_cursor(lexemes: &[Lexeme<'_>]) -> bool {
-    matches!(lexemes, [Lexeme { kind: Kind::Word | Kind::Name, .. }])
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub use compile::{compile, compile_distrusting};
 pub use compiled::{Answer, Asked, Bound, Call, Compiled, NoValue, Policy, Term};
 pub use explain::{Explained, Reason, explain};
 pub use names::{CallId, TermId};
-pub use scan::Reads;
+pub use scan::{Mention, Mentions, Named, Reads, mentions};
 pub use sight::{CallKey, Need, PartyName, Seen, Sight};
 pub use values::Values;
 pub use why::Why;

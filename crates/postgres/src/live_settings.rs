@@ -8,7 +8,7 @@ use tokio_postgres::Error;
 use crate::PolicyMemory;
 
 /// A number that changes when anything does that results depend on and that is not of one relation: functions, roles and
-/// their memberships, rights on schemas, types, operators.
+/// their memberships, rights on schemas, types, operators, casts.
 const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/',
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' order by p.oid)
          from pg_catalog.pg_proc p where p.oid >= 16384),
@@ -25,7 +25,9 @@ const PRINT: &str = "select pg_catalog.hashtextextended(pg_catalog.concat_ws('/'
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.oid, e.xmin), ',' order by e.oid)
          from pg_catalog.pg_enum e),
         (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', o.oid, o.xmin), ',' order by o.oid)
-         from pg_catalog.pg_operator o where o.oid >= 16384)
+         from pg_catalog.pg_operator o where o.oid >= 16384),
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin), ',' order by c.oid)
+         from pg_catalog.pg_cast c where c.oid >= 16384)
     ), 0)";
 
 /// Asks for that number.

@@ -10,7 +10,7 @@ use sqlparser::{
 use super::Why;
 
 /// Longest text in bytes. Policies of real projects take a few hundred; the longest seen took 9,000.
-const MAX_BYTES: usize = 64 * 1024;
+pub(super) const MAX_BYTES: usize = 64 * 1024;
 
 /// Most tokens. It bounds the size of the tree, and with it every walk through it.
 const MAX_TOKENS: usize = 4_000;

@@ -6,12 +6,14 @@
 mod bodies;
 mod bounds;
 mod functions;
+mod mentions;
 mod plpgsql;
 mod queries;
 mod ties;
 mod uses;
 
 pub(super) use bounds::Bound;
+pub use mentions::{Mention, Mentions, Named, mentions};
 pub(super) use queries::has_plain_clauses;
 pub(super) use uses::Tie;
 

@@ -1,78 +1,26 @@
-//! What a relation reads: through views on views, the policies that decide for whoever reads, and functions whose bodies
-//! PostgreSQL has parsed. The catalog keeps all of this as dependencies; what a function's text names, it does not know.
+//! What a relation reads: through views on views, the policies that decide for whoever reads, and functions. The catalog
+//! keeps all of this as dependencies, but for what the text of a function names: see [`functions`](super::functions).
 
 use deadpool_postgres::ClientWrapper as Client;
 use realtime_pgoutput::{Oid, oid::FIRST_NORMAL};
 use rustc_hash::FxHashSet;
-use tokio_postgres::{Error, Row, types::Type};
+use tokio_postgres::{
+    Error, Row,
+    types::{ToSql, Type},
+};
 
-use super::key::Keys;
+use super::{
+    functions::{self, Found},
+    key::Keys,
+    reached::{How, REACHED, ROOT_TYPES, Root},
+};
 use crate::published::published;
-
-/// All that a relation reads for a role. `$1` is the relation, `$2` the role, `$3` the publication, `$4` that of tables that
-/// only policies read.
-///
-/// `userid` is whose rights and policies count: a view reads with those of its owner, unless it says otherwise; the
-/// children of a table are read by the policies of the table, not by their own: nobody's (0).
-const CLOSURE: &str = "with recursive reached (classid, objid, userid, by_policy) as (
-        select 'pg_class'::regclass::oid, $1::oid, r.oid, false
-        from pg_roles r where r.rolname = $2::text
-        union
-        select next.classid, next.objid, next.userid, f.by_policy or next.by_policy
-        from reached f
-        cross join lateral (
-            select d.refclassid, d.refobjid,
-                case when exists (
-                        select from pg_options_to_table(c.reloptions) o
-                        where o.option_name = 'security_invoker' and o.option_value::bool)
-                    then f.userid else c.relowner end,
-                false
-            from pg_class c
-            join pg_rewrite w on w.ev_class = c.oid and w.ev_type = '1'
-            join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
-            where f.classid = 'pg_class'::regclass and c.oid = f.objid and c.relkind = 'v'
-                and d.refobjid <> c.oid
-            union all
-            -- PostgreSQL keeps no dependencies on its own catalogs.
-            select 'pg_class'::regclass::oid, own.found[1]::oid, f.userid, false
-            from pg_class c
-            join pg_rewrite w on w.ev_class = c.oid and w.ev_type = '1'
-            cross join lateral regexp_matches(w.ev_action::text, ':relid (\\d{1,5}) ', 'g') own (found)
-            where f.classid = 'pg_class'::regclass and c.oid = f.objid and c.relkind = 'v'
-                and own.found[1]::int8 between 1 and 16383 and own.found[1]::oid <> c.oid
-            union all
-            select d.refclassid, d.refobjid, f.userid, true
-            from pg_class c
-            join pg_roles u on u.oid = f.userid
-            join pg_policy p on p.polrelid = c.oid and p.polcmd in ('r', '*')
-            join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid
-            where f.classid = 'pg_class'::regclass and c.oid = f.objid and c.relrowsecurity
-                and not (u.rolsuper or u.rolbypassrls
-                    or not c.relforcerowsecurity and pg_has_role(u.oid, c.relowner, 'USAGE'))
-                and exists (select from unnest(p.polroles) r (oid)
-                    where r.oid = 0 or pg_has_role(u.oid, r.oid, 'USAGE'))
-                and d.refobjid <> c.oid
-            union all
-            select d.refclassid, d.refobjid, case when p.prosecdef then p.proowner else f.userid end, false
-            from pg_proc p
-            join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = p.oid
-            where f.classid = 'pg_proc'::regclass and p.oid = f.objid
-            union all
-            select 'pg_proc'::regclass::oid, o.oprcode::oid, f.userid, false
-            from pg_operator o
-            where f.classid = 'pg_operator'::regclass and o.oid = f.objid and o.oid >= 16384
-            union all
-            select 'pg_class'::regclass::oid, i.inhrelid, 0::oid, false
-            from pg_inherits i
-            where f.classid = 'pg_class'::regclass and i.inhparent = f.objid
-        ) next (classid, objid, userid, by_policy)
-        where next.classid in ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass)
-    )";
 
 /// The relations among it: with their kinds, what is published of them, their keys and the rules of views.
 const RELATIONS: &str = concat!(
-    ", found (oid, by_policy) as (
-        select f.objid, bool_and(f.by_policy) from reached f where f.classid = 'pg_class'::regclass group by f.objid
+    ", found (oid, by_policy, how) as (
+        select f.objid, bool_and(f.by_policy), min(f.how)
+        from reached f where f.classid = 'pg_class'::regclass group by f.objid
     ), told as (
         select t.oid,
             bool_or(p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate and not t.is_filtered) as wholly
@@ -80,7 +28,7 @@ const RELATIONS: &str = concat!(
     published!(),
     " t
         join pg_publication p on p.pubname = t.pubname
-        where t.pubname = $3::text
+        where t.pubname = $8::text
         group by t.oid
     )
     select c.oid, concat(quote_ident(n.nspname), '.', quote_ident(c.relname)), c.relkind::text,
@@ -101,24 +49,14 @@ const RELATIONS: &str = concat!(
          order by i.indexrelid limit 1),
         case when c.relkind = 'v' then (
             select w.ev_action::text from pg_rewrite w
-            where w.ev_class = c.oid and w.ev_type = '1' and octet_length(w.ev_action::text) <= 1000000) end
+            where w.ev_class = c.oid and w.ev_type = '1' and octet_length(w.ev_action::text) <= 1000000) end,
+        found.how
     from found
     join pg_class c on c.oid = found.oid
     join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'm', 'f')
     order by c.oid"
 );
-
-/// Whether functions among it are not known to read nothing: those whose bodies are texts that say where from, or that
-/// make statements of texts.
-const OPAQUE: &str = " select exists (
-        select from reached f
-        join pg_proc p on p.oid = f.objid
-        join pg_language l on l.oid = p.prolang
-        where f.classid = 'pg_proc'::regclass and p.oid >= 16384 and p.provolatile <> 'i'
-            and (l.lanname not in ('c', 'internal', 'sql', 'plpgsql')
-                or l.lanname in ('sql', 'plpgsql') and to_jsonb(p) ->> 'prosqlbody' is null
-                    and p.prosrc ~* '\\m(from|table|execute|perform|call)\\M'))";
 
 /// What a relation reads.
 #[derive(Debug, Default)]
@@ -130,7 +68,7 @@ pub(super) struct Closure {
     /// What the log does not tell of.
     pub(super) untold: Vec<Untold>,
     pub(super) keys: Keys,
-    pub(super) opaque_functions: bool,
+    pub(super) functions: Found,
 }
 
 /// Something that is read and whose changes the log does not tell.
@@ -141,6 +79,7 @@ pub(super) struct Untold {
     pub(super) name: String,
     /// Only policies read it.
     pub(super) by_policy: bool,
+    pub(super) how: How,
     pub(super) why: Why,
 }
 
@@ -162,18 +101,16 @@ pub(super) async fn closure(
     role: &str,
     (publication, along): (&str, Option<&str>),
 ) -> Result<Closure, Error> {
-    let relations = client
-        .prepare_typed_cached(
-            &format!("{CLOSURE}{RELATIONS}"),
-            &[Type::OID, Type::TEXT, Type::TEXT, Type::TEXT],
-        )
-        .await?;
-    let opaque = client.prepare_typed_cached(&format!("{CLOSURE}{OPAQUE}"), &[Type::OID, Type::TEXT]).await?;
-    let mut closure = Closure::default();
-    for row in client.query(&relations, &[&relation, &role, &publication, &along]).await? {
+    let functions = functions::look_into(client, relation, role).await?;
+    let types = [&ROOT_TYPES[..], &[Type::TEXT, Type::TEXT]].concat();
+    let relations = client.prepare_typed_cached(&format!("{REACHED}{RELATIONS}"), &types).await?;
+    let roots = Root::columns(&functions.roots);
+    let mut parameters = roots.parameters(&relation, &role);
+    parameters.extend([&publication as &(dyn ToSql + Sync), &along]);
+    let mut closure = Closure { functions, ..Closure::default() };
+    for row in client.query(&relations, &parameters).await? {
         closure.add(&row)?;
     }
-    closure.opaque_functions = client.query_one(&opaque, &[&relation, &role]).await?.try_get(0)?;
     Ok(closure)
 }
 
@@ -183,6 +120,7 @@ impl Closure {
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let (by_policy, ancestors, wholly): (bool, Vec<Oid>, Option<bool>) =
             (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+        let how = How::of(row.try_get(9)?);
         self.relations.push(oid);
         if let Some(key) = row.try_get(7)? {
             self.keys.put_key(oid, key);
@@ -210,7 +148,7 @@ impl Closure {
             self.reads.extend(ancestors);
         }
         if let Some(why) = why {
-            self.untold.push(Untold { oid, name, by_policy, why });
+            self.untold.push(Untold { oid, name, by_policy, how, why });
         }
         Ok(())
     }

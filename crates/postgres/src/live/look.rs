@@ -13,6 +13,7 @@ use tokio_postgres::types::Type;
 use super::{
     closure::{self, Closure, Untold, Why},
     columns::{self, Facts},
+    reached::How,
     refusal::LiveRefusal,
     source::{Key, Kind, Source},
     sql::Query,
@@ -44,9 +45,7 @@ pub(crate) struct Bounds {
 pub(crate) enum PolicyTables {
     /// In the publication of row changes.
     Published,
-    /// In that of policies, or there.
-    Along,
-    /// Nowhere yet: they can be published before the result is read.
+    /// There, or in that of policies; or nowhere yet: they can be published before the result is read.
     Unpublished,
 }
 
@@ -60,6 +59,27 @@ impl Bounds {
 impl Bounds {
     fn may_publish(self, untold: &Untold) -> bool {
         self.policies == PolicyTables::Unpublished && untold.by_policy && untold.why == Why::Unpublished
+    }
+}
+
+impl Untold {
+    /// Whether nobody could do anything about it, or perhaps need not: it is told, and the binding is not refused.
+    const fn is_doubt(&self) -> bool {
+        match self.how {
+            How::Catalog => false,
+            How::Text => matches!(self.why, Why::Is(_)),
+            How::Perhaps => true,
+        }
+    }
+
+    /// The doubt, in words for people.
+    fn doubt(&self) -> String {
+        let (name, may) = (&self.name, if self.how == How::Perhaps { "may read" } else { "reads" });
+        match self.why {
+            Why::Is(what) => format!("a function {may} {name}, {what}"),
+            Why::InPart => format!("a function {may} {name}, which is published in part"),
+            Why::Unpublished => format!("a function {may} {name}, which is not published"),
+        }
     }
 }
 
@@ -198,7 +218,8 @@ impl Looked {
         publication: &str,
         bounds: Bounds,
     ) -> Result<Vec<String>, LiveRefusal> {
-        let mut untold = closure.untold.iter().filter(|untold| !bounds.may_publish(untold));
+        let mut untold =
+            closure.untold.iter().filter(|untold| !untold.is_doubt() && !bounds.may_publish(untold));
         match untold.next() {
             Some(untold) if !bounds.by_clock => Err(self.refusal(untold, publication)),
             first => Ok(first.into_iter().chain(untold).map(|untold| untold.name.clone()).collect()),
@@ -207,7 +228,7 @@ impl Looked {
 
     /// Tables that have to be published for their policies, each with what is said if that cannot be done.
     fn lacking(&self, closure: &Closure, publication: &str, bounds: Bounds) -> Vec<(Oid, LiveRefusal)> {
-        let lacking = closure.untold.iter().filter(|untold| bounds.may_publish(untold));
+        let lacking = closure.untold.iter().filter(|untold| !untold.is_doubt() && bounds.may_publish(untold));
         lacking.map(|untold| (untold.oid, self.refusal(untold, publication))).collect()
     }
 
@@ -219,6 +240,9 @@ impl Looked {
             Why::Unpublished if untold.oid == self.table.oid => LiveRefusal::Unpublished { of, publication },
             Why::Unpublished if untold.by_policy => {
                 LiveRefusal::PolicyReadsUnpublished { of, read, publication }
+            }
+            Why::Unpublished if untold.how != How::Catalog => {
+                LiveRefusal::FunctionReadsUnpublished { of, read, publication }
             }
             Why::Unpublished => LiveRefusal::ReadsUnpublished { of, read, publication },
         }
@@ -320,6 +344,7 @@ impl Looked {
             key: &found.key,
         };
         let sql = query.text().into();
+        let doubts = doubts(&found.closure);
         let mut table = self.table;
         table.primary_key = match &found.key {
             Key::Columns(key) => key.to_vec(),
@@ -338,7 +363,7 @@ impl Looked {
             reads: found.closure.reads,
             unpublished: found.unpublished,
             lacking: found.lacking,
-            opaque_functions: found.closure.opaque_functions,
+            doubts,
             relations: found.closure.relations.into(),
             plan: found.plan,
             literals: found.literals,
@@ -347,6 +372,12 @@ impl Looked {
             sql,
         }
     }
+}
+
+/// Why it is not known all that functions read.
+fn doubts(closure: &Closure) -> Box<[String]> {
+    let untold = closure.untold.iter().filter(|untold| untold.is_doubt()).map(Untold::doubt);
+    closure.functions.doubts.iter().cloned().chain(untold).collect()
 }
 
 /// A relation as the walsender would describe it.

@@ -9,10 +9,13 @@
 
 mod closure;
 mod columns;
+mod functions;
 mod key;
 mod look;
+mod meaning;
 mod node;
 mod print;
+mod reached;
 mod read;
 mod refusal;
 mod source;

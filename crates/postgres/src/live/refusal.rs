@@ -32,6 +32,11 @@ pub(crate) enum LiveRefusal {
         "{of} reads {read}, which is not in the publication {publication}: alter publication {publication} add table {read}"
     )]
     ReadsUnpublished { of: String, read: String, publication: String },
+    /// A function that it calls reads such a table.
+    #[error(
+        "a function that {of} calls reads {read}, which is not in the publication {publication}: alter publication {publication} add table {read}"
+    )]
+    FunctionReadsUnpublished { of: String, read: String, publication: String },
     /// A policy that decides for the role reads such a table.
     #[error(
         "policies on {of} read {read}, which is not in the publication {publication}: alter publication {publication} add table {read}"

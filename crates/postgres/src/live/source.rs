@@ -59,8 +59,8 @@ pub(crate) struct Source {
     /// Those that only policies read and that have to be published before it is read, each with what is said if that
     /// cannot be done.
     pub(crate) lacking: Vec<(Oid, LiveRefusal)>,
-    /// Whether functions are called of which nobody knows what they read.
-    pub(crate) opaque_functions: bool,
+    /// Why it is not known all that changes the result, in words for people: what functions read that are called. Empty: it is.
+    pub(crate) doubts: Box<[String]>,
     /// Everything in the catalog that was looked at: what [`prints`](super::prints) is asked about.
     pub(crate) relations: Box<[Oid]>,
     /// The filter.
@@ -75,8 +75,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Whether the result has to be read again by the clock: the log does not tell all that changes it.
+    /// Whether the log does not tell all that changes the result, as far as that is known.
     pub(crate) fn needs_clock(&self) -> bool {
-        !self.unpublished.is_empty()
+        !self.unpublished.is_empty() || !self.doubts.is_empty()
     }
 }

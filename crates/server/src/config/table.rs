@@ -120,7 +120,7 @@ pub const GROUPS: &[Group] = &[
         integer("LIVE_MAX_RESULTS", "live_max_results", "10000", "", "Live results of a tenant on this node"),
         integer("LIVE_MAX_MB", "live_max_mb", "256", "megabytes", "Memory for what is kept of the rows of live results, on this node"),
         integer("LIVE_STATEMENT_TIMEOUT", "live_statement_timeout_ms", "5000", "milliseconds", "How long the query of a live result may take"),
-        integer("LIVE_RECHECK_MS", "live_recheck_ms", "0", "milliseconds", "How often live results are read again of which the log does not tell all changes, such as materialized views; 0: they are refused"),
+        integer("LIVE_RECHECK_MS", "live_recheck_ms", "0", "milliseconds", "How often live results are read again of which the log does not tell all changes, such as materialized views; 0: these are refused"),
         integer("CHANGES_JOURNAL_MB", "changes_journal_mb", "64", "megabytes", "Row changes that are kept of each database for clients that come back (`since`); 0 to keep none"),
         integer("CHANGES_JOURNAL_SECONDS", "changes_journal_seconds", "120", "seconds", "How long they are kept"),
         integer("POLICY_WAIT_MS", "policy_wait_ms", "200", "milliseconds", "How long row changes wait for a user whose policies are slow; then only the user's own rows wait. Where the database is asked about rows: two seconds at most"),

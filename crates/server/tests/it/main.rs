@@ -58,6 +58,7 @@ mod limits;
 mod listener;
 mod live_client;
 mod live_clients;
+mod live_functions;
 mod live_life;
 mod live_policies;
 mod live_random;

@@ -15,7 +15,7 @@ pub(super) const BUILT_IN: &str = "pg_catalog";
 
 /// Stable functions of PostgreSQL whose results depend on their arguments and on settings that stay as they are, or on
 /// roles. What other stable ones look at is not known.
-const SETTLED: [&str; 24] = [
+pub(super) const SETTLED: [&str; 24] = [
     "array_to_json",
     "array_to_string",
     "concat",

@@ -4,8 +4,10 @@
 //! catches errors is not: who catches an error may hide that a lock was held.
 
 mod lexemes;
+mod partly;
 
-use lexemes::{Kind, Lexeme, constant, is, lexemes};
+use lexemes::{Kind, Lexeme, constant, is, is_name, lexemes};
+pub(super) use partly::queries_as_far;
 
 /// Deepest nesting of blocks.
 const MAX_DEPTH: usize = 40;
@@ -13,7 +15,7 @@ const MAX_DEPTH: usize = 40;
 /// The queries of a body, in no order; expressions are queries without FROM. `None` if it is not understood.
 pub(super) fn queries(body: &str) -> Option<Vec<String>> {
     let lexemes = lexemes(body)?;
-    let mut reader = Reader { body, lexemes: &lexemes, at: 0, found: Vec::new(), depth: 0 };
+    let mut reader = Reader::new(body, &lexemes, How::Wholly);
     reader.label();
     reader.block()?;
     reader.takes(";");
@@ -38,15 +40,29 @@ pub(super) fn returned(body: &str) -> Option<&str> {
     body.get(value.first()?.start..value.last()?.end)
 }
 
+/// How a body is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// All of it has to be understood, and may not catch errors.
+    Wholly,
+    /// What is not understood is left out: then it is not whole.
+    AsFar { is_whole: bool },
+}
+
 struct Reader<'b> {
     body: &'b str,
     lexemes: &'b [Lexeme<'b>],
     at: usize,
     found: Vec<String>,
     depth: usize,
+    how: How,
 }
 
 impl<'b> Reader<'b> {
+    const fn new(body: &'b str, lexemes: &'b [Lexeme<'b>], how: How) -> Self {
+        Self { body, lexemes, at: 0, found: Vec::new(), depth: 0, how }
+    }
+
     fn peek(&self) -> Option<&'b Lexeme<'b>> {
         self.lexemes.get(self.at)
     }
@@ -106,7 +122,7 @@ impl<'b> Reader<'b> {
     fn query(&mut self, lexemes: &[Lexeme<'_>]) -> Option<()> {
         let first = lexemes.iter().find(|lexeme| lexeme.text != "(");
         if !["select", "with", "values"].iter().any(|word| is(first, word)) {
-            return None;
+            return if self.is_as_far() && is_name(lexemes) { Some(()) } else { self.leave_out() };
         }
         let text = self.text(lexemes)?.to_owned();
         self.found.push(text);
@@ -132,7 +148,14 @@ impl<'b> Reader<'b> {
             }
         }
         self.expect("begin")?;
-        self.statements(&["end"])?;
+        if self.is_as_far() {
+            self.statements(&["end", "exception"])?;
+            if self.takes("exception") {
+                self.handlers()?;
+            }
+        } else {
+            self.statements(&["end"])?;
+        }
         self.expect("end")?;
         if !self.is(";") && self.peek().is_some() {
             self.at += 1;
@@ -146,6 +169,9 @@ impl<'b> Reader<'b> {
         let name = self.peek()?;
         if !matches!(name.kind, Kind::Word | Kind::Name) {
             return None;
+        }
+        if self.is_as_far() && self.declares_other()? {
+            return Some(());
         }
         self.at += 1;
         let (kind, end) = self.up_to(&[";", "default", ":=", "="])?;
@@ -175,6 +201,11 @@ impl<'b> Reader<'b> {
 
     fn statement(&mut self) -> Option<()> {
         self.label();
+        let (begun, found) = (self.at, self.found.len());
+        self.known_statement().or_else(|| self.skip_from(begun, found))
+    }
+
+    fn known_statement(&mut self) -> Option<()> {
         let first = self.peek()?;
         if first.kind == Kind::Name {
             return self.assignment();
@@ -182,7 +213,11 @@ impl<'b> Reader<'b> {
         if first.kind != Kind::Word {
             return None;
         }
-        match first.text.to_ascii_lowercase().as_str() {
+        let word = first.text.to_ascii_lowercase();
+        if self.is_of_few(&word) {
+            return self.statement_of_few(&word);
+        }
+        match word.as_str() {
             "null" => {
                 self.at += 1;
                 self.expect(";")

@@ -51,8 +51,25 @@ impl State {
             Answer::Filter(answer) => self.filter_answered(answer).await,
             Answer::Beside(late) => self.happened_beside(late).await,
             Answer::Verdict(found) => self.compared(found).await,
-            Answer::Live(event) => self.live.happens(event),
+            Answer::Live(event) => {
+                self.live.happens(event);
+                self.publish_for_live().await;
+            }
         }
+    }
+
+    /// Publishes what live results wait for, where our role may.
+    async fn publish_for_live(&mut self) {
+        let lacking = self.live.lacks();
+        if lacking.is_empty() {
+            return;
+        }
+        self.along.lacks(lacking);
+        if let Err(error) = self.publish_lacking().await {
+            tracing::debug!(%error, "tables that policies read are not published");
+        }
+        let along = &self.along;
+        self.live.were_published(|oid| along.is_read() && along.has(oid));
     }
 
     /// The worker ends. What clients have goes to the next handle of the database, if there is one.
@@ -67,7 +84,7 @@ impl State {
 
     /// Begins to read the results that are due.
     pub(in crate::worker) fn begin_live(&mut self) {
-        let policies = if self.along.is_read() { PolicyTables::Along } else { PolicyTables::Published };
+        let policies = if self.along.is_read() { PolicyTables::Unpublished } else { PolicyTables::Published };
         self.live.begin(&self.judging.passed, policies);
     }
 

@@ -156,3 +156,8 @@ pub(super) fn is(lexeme: Option<&Lexeme<'_>>, wanted: &str) -> bool {
         Kind::Name | Kind::Plain | Kind::Other => false,
     })
 }
+
+/// Whether some are one name: in place of a query a cursor that was declared, whose query is read there.
+pub(super) fn is_name(lexemes: &[Lexeme<'_>]) -> bool {
+    matches!(lexemes, [Lexeme { kind: Kind::Word | Kind::Name, .. }])
+}

@@ -52,6 +52,7 @@ impl Live {
         let identity = Identity::of(&binding, &source);
         let Some(from) = self.places.get(&name).copied() else {
             let since = binding.spec.since.clone();
+            self.tell_doubts(&binding, &source);
             let mut group = Group::new(Keeper::new(self.secret), vec![binding], Stage::First);
             group.since = since;
             return self.come(group, identity, source);

@@ -99,10 +99,8 @@ impl Live {
         } else {
             kept.backoff.succeeded();
         }
-        if let Some(recheck) = self.settings.recheck.filter(|_| kept.source.needs_clock()) {
-            kept.stale = Stale::Yes;
-            kept.not_before = kept.not_before.max(Instant::now() + recheck);
-        }
+        let recheck = self.settings.recheck.filter(|_| kept.source.needs_clock());
+        kept.by_clock_at = recheck.map(|recheck| Instant::now() + recheck);
     }
 
     fn was_not_read(&mut self, result: u32, trouble: Trouble) {
@@ -135,6 +133,7 @@ impl Live {
                 self.read_again(result);
             }
             Trouble::Refused(refusal) => self.lose(result, &refusal),
+            Trouble::Lacking(tables) => self.lacking.push((result, tables)),
             Trouble::Apart => {
                 if let Some(kept) = self.results.get_mut(&result) {
                     kept.stale = Stale::Yes;
@@ -146,7 +145,7 @@ impl Live {
     }
 
     /// Reads a result again after a pause that grows.
-    fn read_again(&mut self, result: u32) {
+    pub(super) fn read_again(&mut self, result: u32) {
         let Some(kept) = self.results.get_mut(&result) else { return };
         kept.stale = Stale::Yes;
         let pause = kept.backoff.failed(rand::rng().random_range(0.5..1.0));
@@ -177,10 +176,12 @@ impl Live {
     /// The catalog says something else about a result. Those whose claims make a difference now go apart.
     fn comes_from(&mut self, result: u32, source: Arc<Source>, view: Arc<RowView>) {
         self.delist(result);
+        self.tell_new_doubts(result, &source);
         if let Some(kept) = self.results.get_mut(&result) {
             let before = &kept.source;
             // What it did not depend on may have changed since it was read.
-            if !source.reads.is_subset(&before.reads) || source.opaque_functions && !before.opaque_functions {
+            if !source.reads.is_subset(&before.reads) || !source.doubts.is_empty() && before.doubts.is_empty()
+            {
                 kept.stale = Stale::Yes;
             }
             kept.source = Arc::clone(&source);

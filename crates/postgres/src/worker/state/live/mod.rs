@@ -15,10 +15,12 @@ mod binding;
 mod bindings;
 mod commit;
 mod direct;
+mod doubts;
 mod ended;
 mod finished;
 mod group;
 mod heirs;
+mod lacking;
 mod parties;
 mod places;
 mod reading;
@@ -55,7 +57,7 @@ use tokio::{
 use crate::{
     ChangeSink, JournalBounds, LiveSettings, Stats,
     heirloom::Heirloom,
-    live::{PolicyTables, Source},
+    live::{LiveRefusal, PolicyTables, Source},
     policy_memory::Share,
 };
 
@@ -117,6 +119,8 @@ pub(super) struct Live {
     done: mpsc::UnboundedReceiver<Done>,
     share: Share,
     bytes: usize,
+    /// Results that wait for tables to be published which only policies read, each with what is said if that cannot be done.
+    lacking: Vec<(u32, Vec<(Oid, LiveRefusal)>)>,
     /// What the catalog said about everything that results depend on, by relation; what they have in common is 0.
     prints: FxHashMap<Oid, i64>,
 }
@@ -181,6 +185,7 @@ impl Live {
             share: Share::new(Arc::clone(&settings.memory)),
             settings,
             bytes: 0,
+            lacking: Vec::new(),
             prints: FxHashMap::default(),
         }
     }

@@ -82,7 +82,7 @@ impl Live {
         let party = match &kept.identity.claims {
             Some(claims) if direct.is_guarded => {
                 unknown_parties.insert(oid);
-                if source.opaque_functions {
+                if !source.doubts.is_empty() {
                     table.opaque.insert(result);
                 }
                 for read in source.reads.iter().filter(|read| **read != oid) {

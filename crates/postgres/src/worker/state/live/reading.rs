@@ -24,14 +24,15 @@ const SHARE_OF_POOL: usize = 4;
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 impl Live {
-    /// Puts a result into the queue, if it has to be read.
+    /// Puts a result into the queue, if it has to be read. One that waits for the clock may have to be read before.
     pub(super) fn schedule(&mut self, result: u32) {
         let Some(kept) = self.results.get_mut(&result) else { return };
-        if kept.due.is_none() && kept.wants_reading() {
-            let at = kept.not_before.max(Instant::now());
-            kept.due = Some(at);
-            self.queue.insert((at, result));
+        let is_waiting = kept.due.is_some_and(|due| kept.by_clock_at.is_none_or(|at| due < at));
+        let Some(at) = kept.next_reading().filter(|_| !is_waiting) else { return };
+        if let Some(due) = kept.due.replace(at) {
+            self.queue.remove(&(due, result));
         }
+        self.queue.insert((at, result));
     }
 
     /// How many results may be read at once.
@@ -93,6 +94,9 @@ impl Live {
     fn job(&mut self, result: u32, passed: Arc<Passed>) -> Option<Job> {
         let kept = self.results.get_mut(&result)?;
         kept.due = None;
+        if kept.by_clock_at.is_some_and(|at| at <= Instant::now()) {
+            (kept.by_clock_at, kept.stale) = (None, Stale::Yes);
+        }
         if !kept.wants_reading() {
             return None;
         }

@@ -46,6 +46,8 @@ pub(super) struct Kept {
     pub(super) backoff: Backoff,
     /// When it may be read again.
     pub(super) not_before: Instant,
+    /// When it is read again by the clock, if the log does not tell all that changes it.
+    pub(super) by_clock_at: Option<Instant>,
     /// How long the last reading took.
     pub(super) took: Option<Duration>,
     /// What the last reading saw, while the log may still bring what it saw.
@@ -151,6 +153,7 @@ impl Kept {
             told: None,
             backoff: Backoff::new(RETRY.0, RETRY.1),
             not_before: Instant::now(),
+            by_clock_at: None,
             took: None,
             seen: None,
             direct: None,
@@ -189,6 +192,15 @@ impl Kept {
         self.reading.is_none()
             && !self.is_empty()
             && (!self.newcomers.is_empty() && self.lost.is_none() || !matches!(self.stale, Stale::No))
+    }
+
+    /// When it is to be read next, if it is.
+    pub(super) fn next_reading(&self) -> Option<Instant> {
+        if self.wants_reading() {
+            return Some(self.not_before.max(Instant::now()));
+        }
+        let may = self.reading.is_none() && !self.is_empty() && self.lost.is_none();
+        self.by_clock_at.filter(|_| may).map(|at| at.max(self.not_before))
     }
 
     /// The table or view of a result and its role, for lines of the log.

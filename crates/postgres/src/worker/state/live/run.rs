@@ -6,7 +6,10 @@ use bytes::Bytes;
 use deadpool_postgres::Pool;
 use realtime_changes::{Action, Party, RowView, SubscriptionSpec};
 use realtime_live::{Digester, Secret, Seen, key, values};
-use realtime_pgoutput::message::{Tuple, UnixMicros};
+use realtime_pgoutput::{
+    Oid,
+    message::{Tuple, UnixMicros},
+};
 use tokio::time::{self, Duration, Instant};
 
 use super::{
@@ -71,6 +74,8 @@ pub(super) enum Trouble {
     Failed(String),
     /// The binding would be refused by now.
     Refused(LiveRefusal),
+    /// Tables that only policies read have to be published before, each with what is said if that cannot be done.
+    Lacking(Vec<(Oid, LiveRefusal)>),
     /// More rows than a result may have.
     TooMany,
     /// Two rows have one key.
@@ -104,6 +109,7 @@ impl Job {
         let looked =
             live::look(&self.pool, &self.publication, &self.spec, &self.party.role, self.bounds).await;
         let source = match looked {
+            Ok(source) if !source.lacking.is_empty() => return Err(Trouble::Lacking(source.lacking)),
             Ok(source) => Arc::new(source),
             Err(LiveRefusal::Unavailable(error)) => return Err(Trouble::Unavailable(error.to_string())),
             Err(refusal) => return Err(Trouble::Refused(refusal)),

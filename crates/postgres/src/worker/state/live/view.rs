@@ -22,7 +22,8 @@ pub(super) fn same_source(one: &Source, other: &Source) -> bool {
         && one.columns == other.columns
         && one.reads == other.reads
         && one.unpublished == other.unpublished
-        && one.opaque_functions == other.opaque_functions
+        && one.doubts == other.doubts
+        && one.relations == other.relations
         && one.access == other.access
         && one.sql == other.sql
         && one.literals == other.literals

@@ -16,6 +16,9 @@ pub struct Jwks {
 /// Each costs some ten microseconds, and anybody can send such tokens.
 const TRIED: usize = 8;
 
+/// Smallest and largest modulus of an RSA key, in bytes: those that signatures are verified with.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+
 /// The text is not a key set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be a JSON object with a list `keys`")]
@@ -71,6 +74,12 @@ impl Jwks {
         Ok(Self { keys: keys.iter().filter_map(Jwk::read).collect() })
     }
 
+    /// Whether the set has a key that a token can be verified with.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.keys.iter().filter_map(|key| key.material.as_ref()).any(Material::is_usable)
+    }
+
     /// The first key of this type and id.
     pub(crate) fn find(&self, key_type: KeyType, kid: &str) -> Option<&Jwk> {
         self.keys.iter().find(|key| key.key_type == key_type && key.kid.as_deref() == Some(kid))
@@ -122,11 +131,51 @@ fn ec(curve: Option<&str>, x: Option<Vec<u8>>, y: Option<Vec<u8>>) -> Option<Mat
 }
 
 impl Material {
+    /// Whether signatures can be verified with it.
+    fn is_usable(&self) -> bool {
+        match self {
+            Self::Rsa { n, e } => {
+                RSA_BYTES.contains(&n.iter().skip_while(|byte| **byte == 0).count()) && !e.is_empty()
+            }
+            Self::Ed25519(public) => public.len() == 32,
+            Self::Ec { .. } | Self::Oct(_) => true,
+        }
+    }
+
     /// The shared secret, if the key is one.
     pub(crate) fn secret(&self) -> Option<&[u8]> {
         match self {
             Self::Oct(secret) => Some(secret.expose_secret()),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_usable_if_one_of_its_keys_is() {
+        let modulus = "A".repeat(3) + &"v".repeat(339);
+        let is_usable = |keys: &str| Jwks::parse(&format!(r#"{{"keys":[{keys}]}}"#)).unwrap().is_usable();
+        for useless in [
+            "",
+            "{}",
+            r#"{"kty":"new"}"#,
+            r#"{"kty":"RSA"}"#,
+            r#"{"kty":"RSA","n":"u7o","e":"AQAB"}"#,
+            r#"{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}"#,
+            r#"{"kty":"OKP","crv":"Ed448","x":"AA"}"#,
+            r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#,
+            r#"{"kty":"oct","k":""}"#,
+        ] {
+            assert!(!is_usable(useless), "{useless}");
+        }
+        let rsa = format!(r#"{{"kty":"RSA","n":"{modulus}","e":"AQAB"}}"#);
+        for usable in [&*rsa, r#"{"kty":"oct","k":"AA"}"#, r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#]
+        {
+            assert!(is_usable(&format!(r#"{{"kty":"new"}},{usable}"#)), "{usable}");
         }
     }
 }

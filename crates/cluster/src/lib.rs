@@ -43,6 +43,6 @@ pub mod wire;
 pub use cluster::{Cluster, Interest};
 pub use config::{Credentials, NatsConfig, parse_servers};
 pub use incoming::TenantSide;
-pub use link::{ConnectError, probe};
+pub use link::{ConnectError, ProbeError, probe};
 pub use questions::{Answerer, AskError};
 pub use status::{Contact, Metric, NodeStatus};

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use connect::{ConnectError, probe};
+pub use connect::{ConnectError, ProbeError, probe};
 
 use crate::{config::NatsConfig, subjects::Subjects, wire::Malformed};
 
@@ -49,6 +49,8 @@ pub(crate) struct Link {
     retry: Mutex<Backoff>,
     /// Reasons why there is no connection that were logged since the last one.
     refusals: Mutex<Vec<String>>,
+    /// What the server has complained of last, such as a subject that this node may not use.
+    complaint: watch::Sender<Option<String>>,
     /// When the connection was lost; nothing before the first.
     lost_at: Mutex<Option<Instant>>,
     /// Since when there is a connection.
@@ -87,6 +89,7 @@ impl Link {
             connected: watch::Sender::new(false),
             retry: Mutex::new(RETRY),
             refusals: Mutex::default(),
+            complaint: watch::Sender::new(None),
             lost_at: Mutex::default(),
             connected_at: Mutex::default(),
             resumed: Notify::new(),

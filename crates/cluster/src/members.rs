@@ -162,6 +162,12 @@ impl Members {
         ids
     }
 
+    /// The name of a node that vanished a while ago.
+    #[must_use]
+    pub fn name_of_lost(&self, id: u32) -> Option<&str> {
+        self.lost.get(&id).map(|member| &*member.beat.name)
+    }
+
     /// This node stood still for this long: it could not hear the others.
     pub fn excuse(&mut self, pause: Duration) {
         for member in self.nodes.values_mut() {

@@ -47,6 +47,7 @@ macro_rules! codes {
 #[rustfmt::skip]
 codes! {
     CertificatesUnreachable: Error, "The keys of Cloudflare Access, which verify the tokens of the dashboard's users, cannot be fetched";
+    CertificatesUnusable: Error, "What is at the address of the keys of Cloudflare Access is no key set, or has no key that the server can use. Nobody can log in to the dashboard";
     ClocksApart: Warning, "The clocks of this machine and of the database differ. Tokens expire too early or too late, and partitions of messages are made for the wrong day";
     ColumnListWithoutKey: Error, "The publication's list of columns leaves out columns of the replica identity. PostgreSQL then refuses every update and delete of the table, by whomever";
     ConnectionsShort: Warning, "The database has too few free connections for the server's pools. Joins that need the database fail with `DatabaseLackOfConnections`";
@@ -55,6 +56,7 @@ codes! {
     IdentityWithoutRow: Note, "Of a deleted row the log has the key alone. Filters on other columns and policies cannot judge it, so its key is sent to all who watch the table (or to nobody, with `DELETE_UNJUDGED=drop`)";
     IdleSlotTimeout: Warning, "`idle_replication_slot_timeout` invalidates the permanent slot when the server is away for longer";
     KeySetEmpty: Error, "The JSON Web Key Set has no key that the server can use, so no token is verified by it";
+    NatsForbidden: Error, "The node is connected to NATS but may not listen or publish on its subjects, so nodes do not hear each other";
     NatsUnreachable: Error, "The node cannot connect to NATS, so it does not find other nodes";
     NoFreeSender: Error, "All walsenders are in use (`max_wal_senders`), so the server cannot read the log";
     NoFreeSlot: Error, "All replication slots are in use (`max_replication_slots`), so the server cannot read the log";
@@ -94,6 +96,7 @@ codes! {
     SlotUnbounded: Warning, "A permanent slot keeps the log while the server is away, and nothing bounds that: the disk of the database can fill up";
     Standby: Note, "The database is a standby: the server reads it, but can neither set it up nor store messages";
     Superuser: Warning, "The server's role is a superuser. Code of applications, in policies and domains, runs in its sessions and could use that";
+    TenantUnusable: Error, "The record of a tenant in the metadata database cannot be used, as when it was encrypted with another key. Its clients are refused";
     ViewReadsUnpublished: Note, "A view that clients may read has rows of a table whose changes do not come with the log. Live rows of the view are refused";
     WalLevel: Error, "`wal_level` is not `logical`, so there are no row changes and no messages from the database";
 }

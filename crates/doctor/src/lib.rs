@@ -17,6 +17,6 @@ pub use facts::{
     TableFacts, ViewFacts,
 };
 pub use finding::{Finding, Step};
-pub use judge::{Place, judge, right, unreachable};
+pub use judge::{Place, judge, nats_forbidden, nats_unreachable, right, unreachable};
 pub use report::{Part, Report};
 pub use severity::Severity;

@@ -129,34 +129,38 @@ pub(crate) async fn present(client: &Client) -> Result<Present, Error> {
     Ok(Present { log: Lsn(log), end: Lsn(end), clock: UnixMicros(row.try_get(2)?) })
 }
 
-/// A table: schema, name, row-level security, replica identity, key, whether it stands alone, whether it is a root.
-const TABLE: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
+/// Tables that one question is about at most: the answer has a row for each of their columns.
+const TABLES_AT_ONCE: usize = 500;
+
+/// Tables: schema, name, row-level security, replica identity, key, whether it stands alone, whether it is a root, OID.
+const TABLES: &str = "select n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident::text,
         (select i.indkey::int2[] from pg_catalog.pg_index i
          where i.indrelid = c.oid and i.indisprimary) as key,
-        c.relkind = 'r' and not c.relhassubclass as plain, c.relkind = 'p'
+        c.relkind = 'r' and not c.relhassubclass as plain, c.relkind = 'p', c.oid
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where c.oid = $1";
+    where c.oid = any($1)";
 
-/// The columns of a table: number, name, type, names of the type, whether the log has them.
+/// The columns of tables: number, name, type, names of the type, whether the log has them, OID of the table.
 const COLUMNS: &str = "with listed as materialized (
-        select pg_catalog.to_jsonb(p) ->> 'pubgencols' as generated,
+        select w.oid, pg_catalog.to_jsonb(p) ->> 'pubgencols' as generated,
             (select pg_catalog.string_to_array(
                     pg_catalog.translate(pg_catalog.to_jsonb(r) ->> 'prattrs', '[],', ''), ' ')::int2[]
-             from pg_catalog.pg_publication_rel r where r.prpubid = p.oid and r.prrelid = $1) as columns
-        from pg_catalog.pg_publication p where p.pubname = $2)
+             from pg_catalog.pg_publication_rel r where r.prpubid = p.oid and r.prrelid = w.oid) as columns
+        from pg_catalog.pg_publication p cross join pg_catalog.unnest($1::oid[]) w (oid) where p.pubname = $2)
     select a.attnum, a.attname::text, a.atttypid, t.typname::text,
         pg_catalog.format_type(a.atttypid, null),
         pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname),
         -- Lists of columns are of 15, published generated columns of 18.
         case when l.columns is not null then a.attnum = any(l.columns) and a.attgenerated <> 'v'
-            else a.attgenerated = '' or a.attgenerated = 's' and coalesce(l.generated = 's', false) end
+            else a.attgenerated = '' or a.attgenerated = 's' and coalesce(l.generated = 's', false) end,
+        a.attrelid
     from pg_catalog.pg_attribute a
-    left join listed l on true
+    left join listed l on l.oid = a.attrelid
     join pg_catalog.pg_type t on t.oid = a.atttypid
     join pg_catalog.pg_namespace n on n.oid = t.typnamespace
-    where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
-    order by a.attnum";
+    where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
+    order by a.attrelid, a.attnum";
 
 /// What the catalog says of a table.
 #[derive(Debug)]
@@ -173,25 +177,59 @@ pub(crate) async fn table(
     publication: &str,
     types: &mut TypeRegistry,
 ) -> Result<Option<Described>, Error> {
-    let of_table: [&(dyn ToSql + Sync); 1] = [&oid];
-    let of_columns: [&(dyn ToSql + Sync); 2] = [&oid, &publication];
-    let (table, rows) = tokio::try_join!(rows(client, TABLE, &of_table), rows(client, COLUMNS, &of_columns))?;
-    let Some(row) = table.first() else { return Ok(None) };
-    let oids: Result<Vec<Oid>, Error> = rows.iter().map(|row| row.try_get(2)).collect();
-    // Types may have been altered or renamed since they were loaded.
-    let oids = oids?;
-    types.forget_alterable(oids.iter().copied());
-    load_types(client, types, oids.iter().copied()).await?;
-    let attnums: Result<Vec<i16>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
+    Ok(tables(client, &[oid], publication, types).await?.pop())
+}
+
+/// Tables as they are now, in no order and without those that are gone: a question or two for hundreds of them. Types that
+/// they need are added to `types`.
+pub(crate) async fn tables(
+    client: &Client,
+    wanted: &[Oid],
+    publication: &str,
+    types: &mut TypeRegistry,
+) -> Result<Vec<Described>, Error> {
+    let mut all = Vec::with_capacity(wanted.len());
+    for oids in wanted.chunks(TABLES_AT_ONCE) {
+        let of_tables: [&(dyn ToSql + Sync); 1] = [&oids];
+        let of_columns: [&(dyn ToSql + Sync); 2] = [&oids, &publication];
+        let (found, columns) =
+            tokio::try_join!(rows(client, TABLES, &of_tables), rows(client, COLUMNS, &of_columns))?;
+        let used: Result<Vec<Oid>, Error> = columns.iter().map(|row| row.try_get(2)).collect();
+        let mut used = used?;
+        used.sort_unstable();
+        used.dedup();
+        // Types may have been altered or renamed since they were loaded.
+        types.forget_alterable(used.iter().copied());
+        load_types(client, types, used.iter().copied()).await?;
+        let bases: Vec<Oid> = used.iter().map(|oid| types.base(*oid)).collect();
+        let own = types_of_applications(client, &used, &bases).await?;
+        let mut by_table: HashMap<Oid, Vec<&Row>> = HashMap::new();
+        for row in &columns {
+            by_table.entry(row.try_get(7)?).or_default().push(row);
+        }
+        for row in &found {
+            let columns = by_table.remove(&row.try_get(7)?).unwrap_or_default();
+            all.push(described(row, &columns, &own, types)?);
+        }
+    }
+    Ok(all)
+}
+
+/// A table by its row, and those of its columns.
+fn described(
+    row: &Row,
+    columns: &[&Row],
+    own: &HashMap<Oid, Comparison>,
+    types: &TypeRegistry,
+) -> Result<Described, Error> {
+    let attnums: Result<Vec<i16>, Error> = columns.iter().map(|row| row.try_get(0)).collect();
     let attnums = attnums?;
-    let bases: Vec<Oid> = oids.iter().map(|oid| types.base(*oid)).collect();
-    let own = types_of_applications(client, &oids, &bases).await?;
-    let columns: Result<Vec<Column>, Error> = rows.iter().map(|row| column(row, &own, types)).collect();
+    let columns: Result<Vec<Column>, Error> = columns.iter().map(|row| column(row, own, types)).collect();
     let key: Option<Vec<i16>> = row.try_get(4)?;
     let position = |attnum: &i16| attnums.iter().position(|known| known == attnum);
     let identity: String = row.try_get(3)?;
     let table = Table {
-        oid,
+        oid: row.try_get(7)?,
         schema: row.try_get::<_, String>(0)?.into(),
         name: row.try_get::<_, String>(1)?.into(),
         columns: columns?,
@@ -206,7 +244,7 @@ pub(crate) async fn table(
             _ => ReplicaIdentity::Default,
         },
     };
-    Ok(Some(Described { table, attnums: attnums.into() }))
+    Ok(Described { table, attnums: attnums.into() })
 }
 
 /// How values of types are compared: see [`types_of_applications`]. `$1` are the types, `$2` the types below domains.

@@ -61,7 +61,7 @@ pub use explain::ExplainRequest;
 pub use generation::{Generation, Generations};
 pub use janitor::Maintenance;
 pub use live_settings::LiveSettings;
-pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink};
+pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink, Taken};
 pub use look::{DatabaseFacts, SchemaFacts, SlotFacts, look, look_at_schema};
 pub use policy_memory::PolicyMemory;
 pub use realtime_journal::Bounds as JournalBounds;

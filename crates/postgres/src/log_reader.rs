@@ -7,7 +7,10 @@
 mod seen;
 mod slot;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use deadpool_postgres::Pool;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
@@ -34,7 +37,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// Longest pause between looks for publications that are missing.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Transactions that may be read beyond the first that was not handed over yet. Then the log is not read further.
+/// Transactions that may wait to be handed over, unless the sink bounds them itself. Then the log is not read further.
 const MAX_PENDING: usize = 1024;
 
 /// What the reader's connections for queries are called in `pg_stat_activity`.
@@ -42,6 +45,23 @@ const APPLICATION_NAME: &str = "realtime_log_reader";
 
 /// What a transaction waits for after it was read: its position is confirmed when this is done.
 pub type HandOver = BoxFuture<'static, ()>;
+
+/// What becomes of a transaction that was read.
+pub enum Taken {
+    /// Everything of it is handed over.
+    Over,
+    /// It is handed over when this is done.
+    Waits(HandOver),
+    /// There was no room for all of it. When this is done it is read again from the permanent slot, with what is behind
+    /// it; until then nothing from there on is confirmed.
+    Left(HandOver),
+}
+
+impl From<Option<HandOver>> for Taken {
+    fn from(hand_over: Option<HandOver>) -> Self {
+        hand_over.map_or(Self::Over, Self::Waits)
+    }
+}
 
 /// Where the log goes.
 pub trait LogSink: Send + 'static {
@@ -61,8 +81,12 @@ pub trait LogSink: Send + 'static {
     /// A message, in the order of the log. `again`: a row that was handed over already: by a connection that broke off in
     /// the middle of its transaction, or before this node began to act.
     fn message(&mut self, message: &Message, again: bool);
-    /// A transaction is complete that ends at this position. `None`: everything of it is handed over.
-    fn committed(&mut self, end: Lsn) -> Option<HandOver>;
+    /// A transaction is complete that ends at this position.
+    fn committed(&mut self, end: Lsn) -> Taken;
+    /// Transactions that may wait to be handed over.
+    fn max_pending(&self) -> usize {
+        MAX_PENDING
+    }
     /// A wait for receivers that have fallen behind, if there are any. Asked for after every message.
     fn relieve(&mut self) -> Option<BoxFuture<'_, ()>> {
         None
@@ -95,6 +119,7 @@ impl LogReader {
     pub fn start(config: LogReaderConfig, sink: impl LogSink) -> Self {
         let reader =
             Self { stop: CancellationToken::new(), tasks: TaskTracker::new(), stats: Arc::default() };
+        let span = config.database.span();
         let work = Reader {
             resume_at: Instant::now() + config.resume_delay,
             config,
@@ -104,13 +129,15 @@ impl LogReader {
             seen: Seen::default(),
             since: None,
             pending: FuturesOrdered::new(),
+            last: Arc::default(),
+            left: None,
             backoff: Backoff::new(RETRY.0, RETRY.1),
             anew: false,
             missing_told: false,
             unfinished: Unfinished::default(),
             stuck: Stuck::default(),
         };
-        reader.tasks.spawn(work.run(reader.stop.clone()).in_current_span());
+        reader.tasks.spawn(work.run(reader.stop.clone()).instrument(span));
         reader
     }
 
@@ -139,6 +166,10 @@ struct Reader<S> {
     since: Option<Lsn>,
     /// Transactions that were read and are not handed over, with the positions at which they end.
     pending: FuturesOrdered<BoxFuture<'static, Lsn>>,
+    /// Up to where everything is handed over with the last of them.
+    last: Arc<AtomicU64>,
+    /// The sink has left a transaction, and when it is read again.
+    left: Option<HandOver>,
     /// Pauses after attempts in a row that came to nothing.
     backoff: Backoff,
     /// Whether the permanent slot cannot be read any further and has to be made anew.
@@ -158,6 +189,8 @@ enum End {
     Stopped,
     /// The slot keeps more of the log than it may.
     TooFar,
+    /// What the sink has left can be read again.
+    Again,
 }
 
 /// A session that runs.
@@ -220,6 +253,7 @@ impl<S: LogSink> Reader<S> {
                     );
                     self.anew = self.config.database.durable_slot;
                 }
+                Ok(End::Again) => {}
                 Err(error) => {
                     let pause = self.failed(&error);
                     tokio::select! {
@@ -310,11 +344,20 @@ impl<S: LogSink> Reader<S> {
         let mut reading = self.begin(session, pool);
         let too_far = reading.lag.exceeded();
         loop {
-            let may_read = self.pending.len() < MAX_PENDING;
+            let may_read = self.pending.len() < self.sink.max_pending();
+            let left = &mut self.left;
+            let is_left = left.is_some();
+            let room = async {
+                match left {
+                    Some(room) => room.await,
+                    None => std::future::pending().await,
+                }
+            };
             let next = tokio::select! {
                 biased;
                 () = stop.cancelled() => Next::End(End::Stopped),
                 () = too_far.cancelled() => Next::End(End::TooFar),
+                () = room, if is_left => Next::End(End::Again),
                 Some(end) = self.pending.next() => Next::HandedOver(end),
                 event = reading.session.next(), if may_read => Next::Event(event),
             };
@@ -329,7 +372,8 @@ impl<S: LogSink> Reader<S> {
                     None
                 }
             };
-            let confirmed = if self.pending.is_empty() { Some(reading.reached) } else { handed };
+            let all = self.pending.is_empty() && self.left.is_none();
+            let confirmed = if all { Some(reading.reached) } else { handed };
             if let Some(confirmed) = confirmed {
                 reading.confirm(confirmed).await;
                 self.sink.confirmed(confirmed);
@@ -362,6 +406,8 @@ impl<S: LogSink> Reader<S> {
             self.seen = Seen::default();
             self.since = Some(start);
         }
+        self.left = None;
+        self.seen.begins();
         self.sink.session_begins();
         self.sink.begins(start, resumed);
         let acts = session.acts();
@@ -369,6 +415,7 @@ impl<S: LogSink> Reader<S> {
         if void {
             // The node that reads the slot begins with the first of them.
             self.pending = FuturesOrdered::new();
+            self.seen.is_void();
         }
         self.sink.acts(acts, void);
         self.seen.acts(acts);
@@ -389,7 +436,7 @@ impl<S: LogSink> Reader<S> {
                 self.backoff.succeeded();
                 reading.reached = reading.reached.max(position);
                 self.since = self.since.max(Some(reading.reached));
-                reading.lag.caught_up(self.pending.is_empty());
+                reading.lag.caught_up(self.pending.is_empty() && self.left.is_none());
                 return;
             }
         };
@@ -409,15 +456,8 @@ impl<S: LogSink> Reader<S> {
             (Sight::New, Message::Commit { end_lsn, .. }) => {
                 self.backoff.succeeded();
                 let end = *end_lsn;
-                let hand_over = self.sink.committed(end);
-                if hand_over.is_some() || !self.pending.is_empty() {
-                    self.pending.push_back(Box::pin(async move {
-                        if let Some(hand_over) = hand_over {
-                            hand_over.await;
-                        }
-                        end
-                    }));
-                }
+                let taken = self.sink.committed(end);
+                self.keep(end, taken);
                 Some(end)
             }
             (Sight::Passed, Message::Commit { end_lsn, .. }) => Some(*end_lsn),
@@ -428,6 +468,26 @@ impl<S: LogSink> Reader<S> {
                 }
                 self.sink.message(message, sight == Sight::Again);
                 None
+            }
+        }
+    }
+    /// Takes note of what becomes of the transaction that ends here.
+    fn keep(&mut self, end: Lsn, taken: Taken) {
+        match taken {
+            Taken::Left(room) if self.left.is_none() => {
+                self.seen.leave();
+                self.left = Some(room);
+            }
+            // It is read again.
+            _ if self.left.is_some() => {}
+            Taken::Over | Taken::Left(_) => self.last.store(end.0, Ordering::Relaxed),
+            Taken::Waits(hand_over) => {
+                let last = Arc::new(AtomicU64::new(end.0));
+                self.last = Arc::clone(&last);
+                self.pending.push_back(Box::pin(async move {
+                    hand_over.await;
+                    Lsn(last.load(Ordering::Relaxed))
+                }));
             }
         }
     }

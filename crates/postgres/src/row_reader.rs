@@ -22,8 +22,8 @@ use tokio::time;
 use tokio_postgres::error::SqlState;
 
 use crate::{
-    ConnectError, DatabaseConfig, HandOver, LogReader, LogReaderConfig, LogSink, Stats, foreign::NoAnswer,
-    pool, questions,
+    ConnectError, DatabaseConfig, LogReader, LogReaderConfig, LogSink, Stats, Taken, foreign::NoAnswer, pool,
+    questions,
 };
 
 /// Pause before the database is asked again.
@@ -69,10 +69,9 @@ impl RowReader {
             pending: None,
             publication: publication.clone(),
         };
-        let span = database.span();
         let config =
             LogReaderConfig { database, publications: vec![publication], resume_delay: Duration::ZERO };
-        Ok(Self(span.in_scope(|| LogReader::start(config, rows))))
+        Ok(Self(LogReader::start(config, rows)))
     }
 
     /// Counters.
@@ -188,9 +187,9 @@ impl<S: RowSink> LogSink for Rows<S> {
         }
     }
 
-    fn committed(&mut self, _end: Lsn) -> Option<HandOver> {
+    fn committed(&mut self, _end: Lsn) -> Taken {
         self.transaction = None;
-        self.sink.committed()
+        self.sink.committed().into()
     }
 
     fn relieve(&mut self) -> Option<BoxFuture<'_, ()>> {
@@ -261,8 +260,15 @@ impl<S: RowSink> Rows<S> {
                 Pending::Row(oid, row, questions) => self.ask(*oid, row, questions).await,
             };
             if let Err(error) = outcome {
+                let table = match &pending {
+                    Pending::Table(relation, _) => Some(format!("{}.{}", relation.schema, relation.name)),
+                    Pending::Row(oid, ..) => {
+                        self.engine.table(*oid).map(|table| format!("{}.{}", table.schema, table.name))
+                    }
+                };
                 tracing::warn!(
                     code = "UnableToConnectToProject",
+                    table,
                     error,
                     "cannot query the database; retrying"
                 );

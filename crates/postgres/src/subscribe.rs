@@ -28,7 +28,8 @@ const MAX_LITERALS: usize = 100_000;
 /// Bytes of literals kept at most: clients choose how long they are.
 const MAX_LITERAL_BYTES: usize = 16 * 1024 * 1024;
 
-/// Conditions of a request at most, those of a subscription counted for each table that it means.
+/// Conditions of a request at most, those of a subscription counted for each table that it means. A second subscription on
+/// a table counts as one at least: wildcards multiply.
 const MAX_CONDITIONS: usize = 20_000;
 
 /// Literals of a request that the database is asked about at most.
@@ -180,8 +181,10 @@ pub(crate) async fn check(
         role_exists,
         tables: HashMap::new(),
         plans: Vec::new(),
+        watched: HashSet::new(),
         conditions: 0,
     };
+    checks.look(&client, &published).await?;
     let mut wanted = Vec::new();
     for (at, (id, spec)) in request.subscriptions.iter().enumerate() {
         if spec.live.is_some() {
@@ -199,7 +202,7 @@ pub(crate) async fn check(
             return Err(SubscribeRefusal::NoTable(spec.context()));
         }
         for table in &tables {
-            checks.table(&client, spec, table).await?;
+            checks.table(spec, table)?;
         }
     }
     // Another connection asks about the literals.
@@ -259,51 +262,66 @@ struct Checks<'a> {
     tables: HashMap<Oid, (Table, RoleAccess)>,
     /// The subscriptions on their tables, in the order in which they are asked.
     plans: Vec<(&'a SubscriptionSpec, Plan)>,
-    /// Conditions of all of them.
+    /// The tables of these.
+    watched: HashSet<Oid>,
+    /// Conditions of all of them; those that have none count once on a table that another one is on.
     conditions: usize,
 }
 
 impl<'a> Checks<'a> {
-    async fn table(
-        &mut self,
-        client: &Client,
-        spec: &'a SubscriptionSpec,
-        published: &Published,
-    ) -> Result<(), SubscribeRefusal> {
+    /// Asks for all tables that the request means and for what its role may see of them, in few questions: a wildcard
+    /// means hundreds.
+    async fn look(&mut self, client: &Client, published: &[Published]) -> Result<(), SubscribeRefusal> {
+        if !self.role_exists {
+            return Ok(());
+        }
+        let specs = &self.request.subscriptions;
+        let is_meant = |table: &&Published| {
+            let means = |spec: &SubscriptionSpec| {
+                spec.live.is_none() && spec.matches_name(&table.schema, &table.name)
+            };
+            specs.iter().any(|(_, spec)| means(spec))
+        };
+        let meant: Vec<Oid> = published.iter().filter(is_meant).map(|table| table.oid).collect();
+        if meant.is_empty() {
+            return Ok(());
+        }
+        let role = &*self.request.role;
+        let pairs: Vec<(&str, Oid)> = meant.iter().map(|oid| (role, *oid)).collect();
+        let (tables, accesses) = tokio::try_join!(
+            catalog::tables(client, &meant, self.publication, &mut self.types),
+            catalog::role_accesses(client, &pairs),
+        )
+        .map_err(|error| unavailable(&error))?;
+        let mut accesses: HashMap<Oid, RoleAccess> =
+            meant.into_iter().zip(accesses).filter_map(|(oid, access)| Some((oid, access?))).collect();
+        for catalog::Described { table, .. } in tables {
+            let Some(access) = accesses.remove(&table.oid) else { continue };
+            if !access.selectable.contains(&true) {
+                let (tenant, table) = (self.tenant, format!("{}.{}", table.schema, table.name));
+                let code = "TableNotReadable";
+                tracing::warn!(tenant, code, table, role, "a role may read nothing of what it watches");
+            }
+            self.tables.insert(table.oid, (table, access));
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, spec: &'a SubscriptionSpec, published: &Published) -> Result<(), SubscribeRefusal> {
         let role = &*self.request.role;
         if !self.role_exists {
             let error = format!("ERROR 42704 (undefined_object) role \"{role}\" does not exist");
             return Err(SubscribeRefusal::Database { context: spec.context(), error });
         }
-        if !self.tables.contains_key(&published.oid) {
-            let found = tokio::join!(
-                catalog::table(client, published.oid, self.publication, &mut self.types),
-                catalog::role_access(client, role, published.oid),
-            );
-            match found {
-                (Ok(Some(described)), Ok(Some(access))) => {
-                    if !access.selectable.contains(&true) {
-                        let table = format!("{}.{}", published.schema, published.name);
-                        let tenant = self.tenant;
-                        tracing::warn!(
-                            tenant,
-                            code = "TableNotReadable",
-                            table,
-                            role,
-                            "a role may read nothing of what it watches"
-                        );
-                    }
-                    self.tables.insert(published.oid, (described.table, access))
-                }
-                (Err(error), _) | (_, Err(error)) => return Err(unavailable(&error)),
-                // Dropped since it was listed.
-                _ => return Err(SubscribeRefusal::NoTable(spec.context())),
-            };
-        }
-        let Some((table, access)) = self.tables.get(&published.oid) else { return Ok(()) };
+        // Dropped since it was listed.
+        let Some((table, access)) = self.tables.get(&published.oid) else {
+            return Err(SubscribeRefusal::NoTable(spec.context()));
+        };
         let plan = plan(spec, table, access)
             .map_err(|message| SubscribeRefusal::raised(spec.context(), &message))?;
-        self.conditions += spec.conditions();
+        // The first binding of a table is free: how many there are is for the database to say.
+        let is_another = !self.watched.insert(published.oid);
+        self.conditions += spec.conditions().max(usize::from(is_another));
         if self.conditions > MAX_CONDITIONS {
             let message = format!("too many conditions on all tables together. Maximum {MAX_CONDITIONS}");
             return Err(SubscribeRefusal::raised(spec.context(), &message));

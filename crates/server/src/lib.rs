@@ -18,6 +18,7 @@ pub mod pages;
 pub mod process;
 pub mod remote;
 pub mod run;
+pub mod team_keys;
 pub mod throttle;
 pub mod transport;
 pub mod turns;

@@ -97,10 +97,12 @@ impl Legacy {
         database.slot_name = name;
         database.durable_slot = durable;
         database.max_lag_bytes = self.settings.max_lag_bytes;
-        let webhooks = match Webhooks::start(&self.settings, Arc::clone(self.members.counters())) {
+        let tenant: Arc<str> = (*database.tenant).into();
+        let webhooks = match Webhooks::start(&self.settings, Arc::clone(self.members.counters()), &tenant) {
             Ok(webhooks) => Arc::new(webhooks),
             Err(error) => {
                 tracing::error!(
+                    tenant = &*tenant,
                     code = ErrorCode::WebhooksUnavailable.as_str(),
                     error,
                     "the log is not read: webhooks cannot be posted"

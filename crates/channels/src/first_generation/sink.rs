@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use realtime_legacy::Stream;
 use realtime_pgoutput::{Lsn, message::Message};
-use realtime_postgres::{HandOver, LogSink};
+use realtime_postgres::{LogSink, Taken};
 
 use super::{
     members::Members,
@@ -37,6 +37,10 @@ impl LogSink for StreamSink {
         self.collected.clear();
     }
 
+    fn begins(&mut self, _start: Lsn, resumed: bool) {
+        self.webhooks.begins(resumed);
+    }
+
     fn acts(&mut self, acts: bool, void: bool) {
         self.acts = acts;
         if void {
@@ -56,23 +60,16 @@ impl LogSink for StreamSink {
         });
     }
 
-    fn committed(&mut self, end: Lsn) -> Option<HandOver> {
+    fn committed(&mut self, end: Lsn) -> Taken {
         self.webhooks.post(&mut self.collected, end, self.stream.commit_timestamp())
     }
 
+    fn max_pending(&self) -> usize {
+        // Webhooks bound what waits for them, and sockets do not wait for webhooks.
+        usize::MAX
+    }
+
     fn relieve(&mut self) -> Option<BoxFuture<'_, ()>> {
-        let sockets = self.members.relieve();
-        let webhooks = self.webhooks.relieve();
-        if sockets.is_none() && webhooks.is_none() {
-            return None;
-        }
-        Some(Box::pin(async move {
-            if let Some(sockets) = sockets {
-                sockets.await;
-            }
-            if let Some(webhooks) = webhooks {
-                webhooks.await;
-            }
-        }))
+        self.members.relieve()
     }
 }

@@ -251,7 +251,7 @@ impl Joining {
         });
         let (read, params) = match (result, replay) {
             (Err(error), _) => {
-                policies::warn(client.tenant(), &error);
+                policies::warn(client.tenant(), &self.request.token.role, &error);
                 let reason = error.join_reason(topic);
                 return Next::Decided(Err(JoinRefusal::Other { reason, code: error.code() }));
             }

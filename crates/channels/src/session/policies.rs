@@ -157,6 +157,6 @@ fn is_track(message: &ClientMessage) -> bool {
 }
 
 /// Logs a failed question. The text is the database's, without values of rows.
-pub(super) fn warn(tenant: &str, error: &AuthorizeError) {
-    tracing::warn!(tenant, code = error.code(), %error, "policies of a private topic could not be evaluated");
+pub(super) fn warn(tenant: &str, role: &str, error: &AuthorizeError) {
+    tracing::warn!(tenant, code = error.code(), role, %error, "policies of a private topic could not be evaluated");
 }

@@ -261,7 +261,7 @@ impl Rows {
     }
 
     /// The first tables that are watched, for logs.
-    fn tables(&self) -> String {
+    pub(super) fn tables(&self) -> String {
         let places = self.subscriptions.iter().take(LOGGED_TABLES).map(|(_, spec)| spec.place());
         places.collect::<Vec<_>>().join(", ")
     }

@@ -115,6 +115,7 @@ async fn serve(
 
 /// Drops the slot of a webhook that was removed, unless it comes back.
 async fn drop_slot(config: &DatabaseConfig, aims: &watch::Receiver<Aim>) {
+    let mut reason = "it is still read".to_owned();
     for _ in 0..DROP_ATTEMPTS {
         if !matches!(*aims.borrow(), Aim::Remove) {
             return;
@@ -122,9 +123,10 @@ async fn drop_slot(config: &DatabaseConfig, aims: &watch::Receiver<Aim>) {
         let other = |name: &str| name != config.slot_name;
         match drop_idle_beginning(config, &config.slot_name, &other).await {
             Ok(busy) if busy.is_empty() => return,
-            Ok(_) => {}
+            Ok(_) => reason = "it is still read".to_owned(),
             Err(error) => {
-                tracing::debug!(tenant = &*config.tenant, %error, "cannot drop the slot of a webhook")
+                tracing::debug!(tenant = &*config.tenant, %error, "cannot drop the slot of a webhook");
+                reason = error.to_string();
             }
         }
         time::sleep(DROP_PAUSE).await;
@@ -133,6 +135,7 @@ async fn drop_slot(config: &DatabaseConfig, aims: &watch::Receiver<Aim>) {
         code = ErrorCode::DropReplicationSlotFailed.as_str(),
         tenant = &*config.tenant,
         slot = config.slot_name,
+        reason,
         "the slot of a webhook that was removed was not dropped"
     );
 }

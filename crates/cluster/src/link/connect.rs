@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use async_nats::{Auth, AuthError, ConnectOptions, Event, Server};
 use realtime_protocol::ErrorCode;
 use secrecy::ExposeSecret as _;
-use tokio::time::{Duration, Instant};
+use tokio::time::{self, Duration, Instant};
 
 use super::Link;
 use crate::config::{Credentials, NatsConfig, read_credentials};
@@ -29,6 +29,12 @@ const SUBSCRIPTION: usize = 4096;
 /// How long the server may take to tell that it has read what was sent.
 const BARRIER: Duration = Duration::from_secs(2);
 
+/// How long a complaint of the server may be under way behind its answer: both come by the same connection.
+const COMPLAINT: Duration = Duration::from_millis(200);
+
+/// How often a probe looks whether it was refused.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Why a node cannot begin to connect. A server that cannot be reached is no such reason: the client retries.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -46,19 +52,51 @@ impl Link {
     }
 }
 
-/// Whether NATS can be reached with these settings; nobody is told of this node.
+/// Why a node could not take part in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// There is no connection.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It may not use its subjects.
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+/// Whether a node could take part in a cluster with these settings: connect, listen and publish. Nobody is told of it.
 ///
 /// # Errors
 /// Why not.
-pub async fn probe(config: NatsConfig, limit: Duration) -> Result<(), String> {
+pub async fn probe(config: NatsConfig, limit: Duration) -> Result<(), ProbeError> {
     let link = Arc::new(Link::new(config, 0));
-    link.connect().await.map_err(|error| error.to_string())?;
-    link.connected(limit).await;
-    if link.is_connected() {
-        return Ok(());
+    link.connect().await.map_err(|error| ProbeError::Unreachable(error.to_string()))?;
+    let refused = async {
+        // Each server has refused once: further attempts would say the same.
+        while link.refusals.lock().len() < link.config.servers.len() {
+            time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = link.connected(limit) => {}
+        () = refused => {}
     }
-    let reasons = link.refusals.lock().join("; ");
-    Err(if reasons.is_empty() { "no answer in time".to_owned() } else { reasons })
+    if !link.is_connected() {
+        let reasons = link.refusals.lock().join("; ");
+        let text = if reasons.is_empty() { "no answer in time".to_owned() } else { reasons };
+        return Err(ProbeError::Unreachable(text));
+    }
+    // What was said of attempts that failed is past.
+    link.complaint.send_replace(None);
+    let mut complaints = link.complaint.subscribe();
+    let listening = link.subscribe(link.subjects.nodes()).await;
+    let answered = link.barrier().await;
+    let complaint = time::timeout(COMPLAINT, complaints.wait_for(Option::is_some)).await;
+    drop(listening);
+    match complaint {
+        Ok(Ok(text)) => Err(ProbeError::Forbidden(text.clone().unwrap_or_default())),
+        _ if answered => Ok(()),
+        _ => Err(ProbeError::Unreachable("no answer in time".to_owned())),
+    }
 }
 
 fn options(link: &Arc<Link>) -> ConnectOptions {
@@ -173,6 +211,7 @@ fn happened(link: &Link, event: &Event) {
         Event::ServerError(error) => {
             let code = ErrorCode::RpcError.as_str();
             tracing::error!(node, code, %error, "NATS reports an error");
+            link.complaint.send_replace(Some(error.to_string()));
         }
         Event::ClientError(error) => tracing::debug!(node, %error, "cannot connect to NATS"),
         Event::LameDuckMode | Event::Draining => tracing::info!(node, %event, "NATS server is going away"),

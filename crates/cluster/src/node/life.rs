@@ -117,10 +117,12 @@ impl Node {
             }
             Some(Change::Refused(_)) => {
                 let code = ErrorCode::ClusterVersionMismatch.as_str();
+                let own = self.link.config.version;
                 tracing::error!(
                     code,
                     name,
                     version,
+                    own,
                     "refused a node of another version: nothing is exchanged with it"
                 );
             }
@@ -132,11 +134,17 @@ impl Node {
     }
 
     fn expire(&self, now: Instant) {
-        let gone = self.peers.members.lock().expire(now);
-        for id in gone {
+        let gone: Vec<(u32, String)> = {
+            let mut members = self.peers.members.lock();
+            let gone = members.expire(now);
+            gone.into_iter().map(|id| (id, members.name_of_lost(id).unwrap_or_default().to_owned())).collect()
+        };
+        for (id, name) in gone {
             let id_text = format!("{id:08x}");
             let code = ErrorCode::RealtimeNodeDisconnected.as_str();
-            tracing::error!(code, id = id_text, "lost contact with a node");
+            let limit = self.link.config.node_timeout;
+            let reason = "no heartbeat has come within CLUSTER_NODE_TIMEOUT_MS";
+            tracing::error!(code, id = id_text, name, reason, ?limit, "lost contact with a node");
             self.forget(id);
         }
     }

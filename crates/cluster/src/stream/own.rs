@@ -186,6 +186,7 @@ impl Owned {
                 for follower in behind {
                     tracing::warn!(
                         tenant = &*self.shared.tenant,
+                        follower = format!("{follower:x}"),
                         reason =
                             "it takes rows more slowly than the database writes them, or cannot be reached",
                         "dropped a node that follows the reading of the database; its channels are told of the gap"

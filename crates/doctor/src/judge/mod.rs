@@ -1,5 +1,6 @@
 //! What facts mean.
 
+mod nats;
 mod publication;
 mod reach;
 mod right;
@@ -8,6 +9,7 @@ mod server;
 mod slots;
 mod tables;
 
+pub use nats::{nats_forbidden, nats_unreachable};
 pub use reach::{Place, unreachable};
 pub use right::right;
 

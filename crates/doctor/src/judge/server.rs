@@ -36,7 +36,8 @@ pub(super) fn judge(facts: &Facts, expected: &Expected, findings: &mut Vec<Findi
     let apart = server.clock_ahead_ms;
     if apart.abs() > CLOCK_TOLERANCE_MS {
         let which = if apart > 0 { "ahead of" } else { "behind" };
-        let text = format!("The database's clock is {} s {which} this machine's", apart.abs() / 1_000);
+        let text =
+            format!("The database's clock is {} s {which} this machine's", (apart.abs() + 500) / 1_000);
         let mend =
             vec![Step::Do("synchronise both clocks with NTP, as with chrony or timedatectl".to_owned())];
         findings.push(Finding::new(Code::ClocksApart, text, mend));

@@ -1,6 +1,8 @@
 //! The connections for private topics: bounded, with a limit on waiting and a circuit breaker
 //! (tenant_database 3.6).
 
+use std::sync::Arc;
+
 use deadpool_postgres::{HookError, Object, Pool, PoolError, TimeoutType};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -20,7 +22,7 @@ pub(crate) struct PolicyPool {
     pool: Result<Pool, ConnectError>,
     breaker: Mutex<PoolBreaker>,
     /// For the log.
-    tenant: Box<str>,
+    tenant: Arc<str>,
 }
 
 impl PolicyPool {
@@ -30,8 +32,13 @@ impl PolicyPool {
         Self {
             pool: pool::make_named(config, APPLICATION, size, wait, pool::Use::Probing),
             breaker: Mutex::new(PoolBreaker::new(size)),
-            tenant: config.tenant.clone(),
+            tenant: (*config.tenant).into(),
         }
+    }
+
+    /// Whose it is, for the log.
+    pub(crate) fn tenant(&self) -> Arc<str> {
+        Arc::clone(&self.tenant)
     }
 
     /// Whether a question may be put.

@@ -62,7 +62,7 @@ impl Authorizer {
         let stats = &self.stats.policies;
         PolicyStats::count(&stats.asked, 1);
         let put = async |seat: &Seat<'_, _, _>| {
-            let client = Guest::new(self.pool.get().await?, self.limit);
+            let client = Guest::of(self.pool.get().await?, self.limit, Some(self.pool.tenant()));
             seat.depart();
             PolicyStats::count(&stats.probes, 1);
             PolicyStats::count(&stats.statements, statements);

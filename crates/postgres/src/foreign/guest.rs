@@ -58,6 +58,8 @@ pub(crate) struct Guest(Arc<Session>);
 
 struct Session {
     client: Object,
+    /// For the log, where no span names it.
+    tenant: Option<Arc<str>>,
     /// How long the statements of the question may take, all together.
     limit: Duration,
     /// Process id of the session; 0 until it is known.
@@ -83,8 +85,14 @@ impl Deref for Guest {
 impl Guest {
     /// Takes a connection for a question whose statements may take this long.
     pub(crate) fn new(client: Object, limit: Duration) -> Self {
+        Self::of(client, limit, None)
+    }
+
+    /// The same, with the tenant for the log where no span names it.
+    pub(crate) fn of(client: Object, limit: Duration, tenant: Option<Arc<str>>) -> Self {
         Self(Arc::new(Session {
             client,
+            tenant,
             limit,
             id: AtomicI32::new(0),
             statements: AtomicI64::new(UNKNOWN),
@@ -162,8 +170,12 @@ impl Session {
     async fn leave(&self) -> Result<(), Error> {
         let ended = self.client.simple_query(END).await?;
         if self.is_touched(&ended) {
-            let code = "RlsPolicyError";
-            tracing::warn!(code, "a policy or a check changed prepared statements; closing the connection");
+            let (tenant, code) = (self.tenant.as_deref(), "RlsPolicyError");
+            tracing::warn!(
+                tenant,
+                code,
+                "a policy or a check changed prepared statements; closing the connection"
+            );
             self.spoiled.store(true, Ordering::Relaxed);
         }
         self.in_use.store(false, Ordering::Relaxed);

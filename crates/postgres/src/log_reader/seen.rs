@@ -20,6 +20,10 @@ pub(super) struct Seen {
     whole: Lsn,
     /// Commit position of the last transaction that came whole while this node acted: did what is done once for all nodes.
     acted: Lsn,
+    /// What that was before.
+    acted_before: Lsn,
+    /// Whether some transaction was left: it and those behind it come again, to be acted on.
+    leaves: bool,
     /// Whether it does.
     acts: bool,
     /// Commit position of the transaction that came in part, and how many rows of it.
@@ -45,6 +49,24 @@ impl Seen {
         self.acts = acts;
     }
 
+    /// A connection begins.
+    pub(super) fn begins(&mut self) {
+        self.leaves = false;
+    }
+
+    /// The transaction that has just come whole was not acted on, and those behind it will not be either. By the next
+    /// connection they come again.
+    pub(super) fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaves, true) {
+            self.acted = self.acted_before;
+        }
+    }
+
+    /// Another node acts on everything that was not confirmed, perhaps this one again.
+    pub(super) fn is_void(&mut self) {
+        (self.acted, self.acted_before) = (Lsn(0), Lsn(0));
+    }
+
     /// Whether a transaction is being read.
     pub(super) fn is_reading(&self) -> bool {
         self.reading.is_some()
@@ -64,8 +86,8 @@ impl Seen {
                     return Sight::Passed;
                 }
                 self.whole = self.whole.max(reading.commit);
-                if self.acts {
-                    self.acted = reading.commit;
+                if self.acts && !self.leaves {
+                    self.acted_before = std::mem::replace(&mut self.acted, reading.commit);
                 }
             }
             row if is_row(row) => {
@@ -165,6 +187,39 @@ mod tests {
             see(&mut seen, vec![begin(40), row(), commit(40), begin(50), row(), commit(50)]),
             "nannnn"
         );
+    }
+
+    #[test]
+    fn what_was_left_comes_again() {
+        let mut seen = Seen::default();
+        seen.acts(true);
+        assert_eq!(
+            see(&mut seen, vec![begin(10), row(), commit(10), begin(20), row(), commit(20)]),
+            "nnnnnn"
+        );
+        seen.leave();
+        assert_eq!(see(&mut seen, vec![begin(30), row(), commit(30)]), "nnn");
+        seen.leave();
+        seen.begins();
+        let again =
+            [10, 20, 30, 40].into_iter().flat_map(|commit_at| [begin(commit_at), row(), commit(commit_at)]);
+        assert_eq!(see(&mut seen, again.collect()), "pppnannannnn");
+        assert_eq!(
+            see(&mut seen, vec![begin(20), row(), commit(20), begin(40), row(), commit(40)]),
+            "pppppp"
+        );
+    }
+
+    #[test]
+    fn what_another_node_was_to_act_on_comes_again() {
+        let mut seen = Seen::default();
+        seen.acts(true);
+        assert_eq!(see(&mut seen, vec![begin(10), row(), commit(10)]), "nnn");
+        seen.acts(false);
+        seen.is_void();
+        // The other one has ended.
+        seen.acts(true);
+        assert_eq!(see(&mut seen, vec![begin(10), row(), commit(10)]), "nan");
     }
 
     #[test]

@@ -138,12 +138,9 @@ impl Catalog<'_> {
             return Ok(Err(LostRow::TableGone));
         }
         let refuse = |error: String| {
-            let (schema, table) = (&relation.schema, &relation.name);
-            tracing::warn!(
-                code = "WebhookFilterRefused",
-                error,
-                "the filter cannot be used on {schema}.{table}"
-            );
+            let table = format!("{}.{}", relation.schema, relation.name);
+            let text = "the filter cannot be used on a table";
+            tracing::warn!(code = "WebhookFilterRefused", table, error, "{text}");
             Ok(Err(LostRow::Filter))
         };
         let selectable = vec![true; table.columns.len()];

@@ -99,11 +99,6 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// They take too long.
-    pub(crate) fn slow() -> Self {
-        Held::Slow.failure(true)
-    }
-
     /// More rows wait for their answer than are kept.
     pub(crate) fn full() -> Self {
         Self { error: "more wait for the answer than are kept".to_owned(), slow: false }

@@ -52,7 +52,8 @@ impl Worker {
             Ok(Refreshed::Unpublished) if !self.hears() => return self.unpublished().await,
             Ok(Refreshed::Published | Refreshed::Unpublished) => {}
             Err(error) => {
-                tracing::warn!(code = "CheckOidsError", %error, "cannot read the publication; retrying");
+                let publication = &*self.config.publication;
+                tracing::warn!(code = "CheckOidsError", %error, publication, "cannot read the publication; retrying");
                 // Nothing was seen, and no further commit need follow.
                 if let Some(running) = &mut self.running {
                     running.refresh_at = Some(Instant::now() + REFRESH);

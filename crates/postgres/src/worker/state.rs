@@ -334,6 +334,8 @@ impl State {
             .filter(|table| request.names(&table.schema, &table.name))
             .map(|table| table.oid)
             .collect();
+        let asked = self.ask_accesses(&watched, &request.role).await;
+        asked.map_err(|error| SubscribeRefusal::Unavailable(error.told()))?;
         let mut bounds = Vec::new();
         for oid in watched {
             let bound = self.bind(oid, request).await;

@@ -1,7 +1,7 @@
-//! Tables that are dropped while they are watched.
+//! What it costs to begin to watch all tables, and tables that are dropped while they are watched.
 
 use anyhow::Result;
-use realtime_postgres::Notice;
+use realtime_postgres::{Notice, SubscribeRequest};
 use serde_json::json;
 
 use crate::support::{Watched, look_until};
@@ -58,5 +58,45 @@ async fn dropped_tables_cost_later_channels_nothing() -> Result<()> {
     let later = watched.cost_of_joins().await?;
     assert!(later < cost + 500, "{later} transactions, {cost} before");
     assert!(!watched.ids_of_next_row(&channel).await?.is_empty());
+    Ok(())
+}
+
+/// A wildcard is looked up in a few questions, however many tables it means, and whether the worker knows them or not.
+#[tokio::test]
+async fn a_wildcard_costs_no_more_for_many_tables() -> Result<()> {
+    let mut watched = Watched::new().await?;
+    let channel = watched.channel();
+    watched.handle.subscribe(channel.request(1, &json!({"schema": "public"}))).await?;
+    let cost = watched.cost_of_joins().await?;
+    let tables: String = (0..200)
+        .map(|n| {
+            format!(
+                "create table public.w{n} (id int primary key, a text, b numeric[]);
+                 grant select on public.w{n} to anon, authenticated;
+                 alter publication supabase_realtime add table public.w{n}; insert into public.w{n} values (1);"
+            )
+        })
+        .collect();
+    watched.db.sql(&tables).await?;
+    watched.delivered(&channel, 200).await;
+    let later = watched.cost_of_joins().await?;
+    assert!(later < cost + 300, "{later} transactions, {cost} before");
+    // A role that the worker has not met.
+    let other = watched.channel();
+    let before = watched.transactions().await?;
+    let request = || {
+        let request = other.request(1, &json!({"schema": "public"}));
+        SubscribeRequest {
+            role: "authenticated".into(),
+            claims: r#"{"role":"authenticated"}"#.into(),
+            ..request
+        }
+    };
+    while watched.handle.subscribe(request()).await.is_err() {}
+    let first = watched.transactions().await? - before;
+    assert!(first < 100, "{first} transactions");
+    watched.forget_notices();
+    watched.db.sql("insert into public.w7 values (2)").await?;
+    watched.delivered(&other, 1).await;
     Ok(())
 }

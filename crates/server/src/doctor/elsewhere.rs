@@ -2,37 +2,48 @@
 
 use std::time::Duration;
 
-use realtime_doctor::{Code, Finding, Part, Step};
+use realtime_cluster::ProbeError;
+use realtime_doctor::{Code, Finding, Part, Step, nats_forbidden, nats_unreachable};
 
-use crate::config::{DashboardAccess, Settings};
+use crate::{
+    config::{DashboardAccess, Settings},
+    team_keys::{self, KeysError},
+};
 
-/// How long NATS is waited for, and the keys of Cloudflare Access.
+/// How long NATS is waited for.
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// The path of a team's keys.
-const CERTIFICATES: &str = "/cdn-cgi/access/certs";
 
 pub(super) async fn judge(settings: &Settings, part: &mut Part) {
     nats(settings, part).await;
-    let DashboardAccess::Zta { team, .. } = &settings.dashboard.access else { return };
-    let url = format!("{team}{CERTIFICATES}");
-    match reach(&url).await {
-        Ok(()) => part.right.push("keys of Cloudflare Access".to_owned()),
-        Err(error) => {
-            let text = format!("{url} cannot be fetched: {}", realtime_tls::describe(&error));
-            let mend = vec![Step::Shell(format!("curl {url}"))];
-            part.findings.push(Finding::new(Code::CertificatesUnreachable, text, mend));
-        }
+    if let DashboardAccess::Zta { team, .. } = &settings.dashboard.access {
+        keys(team, part).await;
     }
 }
 
-async fn reach(url: &str) -> reqwest::Result<()> {
-    let client = reqwest::Client::builder()
-        .timeout(LIMIT)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()?;
-    client.get(url).send().await?.error_for_status().map(drop)
+async fn keys(team: &str, part: &mut Part) {
+    let address = team_keys::address(team);
+    let fetched = match team_keys::client() {
+        Ok(client) => team_keys::fetch(&client, team).await,
+        Err(error) => Err(KeysError::Unreachable(realtime_tls::describe(&error))),
+    };
+    let (code, text) = match fetched {
+        Ok(_) => {
+            part.right.push("keys of Cloudflare Access".to_owned());
+            return;
+        }
+        Err(KeysError::Unreachable(error)) => {
+            (Code::CertificatesUnreachable, format!("{address} cannot be fetched: {error}"))
+        }
+        Err(KeysError::NoKeySet(error)) => {
+            (Code::CertificatesUnusable, format!("{address} is no key set: {error}"))
+        }
+        Err(KeysError::NoKey) => {
+            (Code::CertificatesUnusable, format!("{address} has no key that can be used"))
+        }
+    };
+    let domain = "set CF_TEAM_DOMAIN to the domain of your team, as team.cloudflareaccess.com";
+    let mend = vec![Step::Shell(format!("curl {address}")), Step::Do(domain.to_owned())];
+    part.findings.push(Finding::new(code, text, mend));
 }
 
 async fn nats(settings: &Settings, part: &mut Part) {
@@ -40,12 +51,9 @@ async fn nats(settings: &Settings, part: &mut Part) {
     let servers = config.servers.join(",");
     match realtime_cluster::probe(config.clone(), LIMIT).await {
         Ok(()) => part.right.push("NATS".to_owned()),
-        Err(error) => {
-            let text = format!("NATS cannot be reached at {servers}: {error}");
-            let mend = vec![Step::Do(format!(
-                "start NATS at {servers}, or correct NATS_URL and what logs in there"
-            ))];
-            part.findings.push(Finding::new(Code::NatsUnreachable, text, mend));
+        Err(ProbeError::Unreachable(error)) => part.findings.push(nats_unreachable(&servers, &error)),
+        Err(ProbeError::Forbidden(error)) => {
+            part.findings.push(nats_forbidden(&servers, &config.prefix, &error));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Secrets that are missing, short, the same, or known to everybody.
 
+use realtime_auth::Jwks;
 use realtime_doctor::{Code, Finding, Step};
+use realtime_tenants::Tenant;
 use secrecy::ExposeSecret as _;
 
 use crate::config::{Env, Settings, WELL_KNOWN};
@@ -45,7 +47,7 @@ pub(super) fn judge(env: &Env, settings: &Settings) -> Vec<Finding> {
         findings.push(Finding::new(Code::PasswordWellKnown, text, mend));
     }
     equal(&secrets, &mut findings);
-    key_sets(settings, &mut findings);
+    key_sets(env, settings, &mut findings);
     findings
 }
 
@@ -85,22 +87,27 @@ fn equal(secrets: &[Secret], findings: &mut Vec<Finding>) {
     }
 }
 
-/// Types of keys that tokens are verified with.
-const TYPES: &[&str] = &["RSA", "EC", "OKP", "oct"];
-
-fn key_sets(settings: &Settings, findings: &mut Vec<Finding>) {
+/// What is wrong with the key sets of tenants that settings name.
+fn key_sets(env: &Env, settings: &Settings, findings: &mut Vec<Finding>) {
     for tenant in &settings.tenants {
-        let Some(jwks) = &tenant.jwt_jwks else { continue };
-        let set: serde_json::Value = serde_json::from_str(jwks).unwrap_or_default();
-        let is_usable =
-            |key: &serde_json::Value| key["kty"].as_str().is_some_and(|kind| TYPES.contains(&kind));
-        if !set["keys"].as_array().is_some_and(|keys| keys.iter().any(is_usable)) {
-            let text = format!("The key set of tenant {} has no key that can be used", tenant.external_id);
-            let mend =
-                vec![Step::Do("copy the key set of whoever signs the tokens to API_JWT_JWKS".to_owned())];
-            findings.push(Finding::new(Code::KeySetEmpty, text, mend));
-        }
+        let of_file =
+            env.tenants().iter().any(|entry| entry.external_id.eq_ignore_ascii_case(&tenant.external_id));
+        let place = if of_file { "jwks of the tenant in the configuration file" } else { "API_JWT_JWKS" };
+        findings.extend(key_set(tenant, place));
     }
+}
+
+/// What is wrong with a tenant's key set, if it has one. `place`: where it is set.
+pub(super) fn key_set(tenant: &Tenant, place: &str) -> Option<Finding> {
+    let text = tenant.jwt_jwks.as_deref()?;
+    let why = match Jwks::parse(text) {
+        Ok(set) if set.is_usable() => return None,
+        Ok(_) => "has no key that can be used".to_owned(),
+        Err(error) => format!("cannot be read: it {error}"),
+    };
+    let text = format!("The key set of tenant {} {why}", tenant.external_id);
+    let mend = vec![Step::Do(format!("copy the key set of whoever signs the tokens to {place}"))];
+    Some(Finding::new(Code::KeySetEmpty, text, mend))
 }
 
 #[cfg(test)]
@@ -125,9 +132,14 @@ mod tests {
         let secrets = [("API_JWT_SECRET", "short"), ("DB_PASSWORD", "short")];
         assert_eq!(codes(&secrets), ["SecretShort", "SecretsEqual"]);
         assert_eq!(codes(&[("API_JWT_SECRET", WELL_KNOWN[1]), ("DB_PASSWORD", OTHER)]), ["SecretWellKnown"]);
-        let jwks = r#"{"keys":[{"kty":"new"}]}"#;
-        let no_key = [("API_JWT_SECRET", LONG), ("DB_PASSWORD", OTHER), ("API_JWT_JWKS", jwks)];
-        assert_eq!(codes(&no_key), ["KeySetEmpty"]);
+        for jwks in [r#"{"keys":[{"kty":"new"}]}"#, r#"{"keys":[{"kty":"RSA","n":"AA"}]}"#, r#"{"keys":[]}"#]
+        {
+            let no_key = [("API_JWT_SECRET", LONG), ("DB_PASSWORD", OTHER), ("API_JWT_JWKS", jwks)];
+            assert_eq!(codes(&no_key), ["KeySetEmpty"], "{jwks}");
+        }
+        let jwks = r#"{"keys":[{"kty":"new"},{"kty":"oct","k":"AAAA"}]}"#;
+        let a_key = [("API_JWT_SECRET", LONG), ("DB_PASSWORD", OTHER), ("API_JWT_JWKS", jwks)];
+        assert_eq!(codes(&a_key), [""; 0]);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use realtime_channels::{limits::Meters, routes::Routes};
 use realtime_doctor::{
     Code, Expected, Facts, Finding, Part, Place, Report, Step, judge as judged, right, unreachable,
 };
-use realtime_postgres::{ConnectError, TenantDatabase};
-use realtime_tenants::{Store, Tenant};
+use realtime_postgres::{ConnectError, DatabaseConfig, TenantDatabase};
+use realtime_tenants::{Store, Tenant, TenantRecord, UnusableTenant};
 use tokio::time;
 
+use super::secrets;
 use crate::{
     config::{MetadataSettings, Settings},
     node::database_config,
@@ -36,10 +37,14 @@ pub(super) async fn judge(settings: &Settings, only: Option<&str>, report: &mut 
                 return;
             }
         },
-        None => settings.tenants.clone(),
+        None => settings
+            .tenants
+            .iter()
+            .map(|tenant| (tenant.external_id.to_string(), Ok(tenant.clone())))
+            .collect(),
     };
     if let Some(only) = only {
-        tenants.retain(|tenant| tenant.external_id.eq_ignore_ascii_case(only));
+        tenants.retain(|(name, _)| name.eq_ignore_ascii_case(only));
     }
     if tenants.is_empty() {
         let text = only.map_or("There is no tenant".to_owned(), |only| format!("There is no tenant {only}"));
@@ -47,13 +52,35 @@ pub(super) async fn judge(settings: &Settings, only: Option<&str>, report: &mut 
         let findings = vec![Finding::new(Code::NoTenant, text, mend)];
         report.parts.push(Part { title: "Tenants".to_owned(), right: Vec::new(), findings });
     }
-    for tenant in tenants.iter().take(MAX_TENANTS) {
-        report.parts.push(examine(tenant, settings).await);
+    for (name, tenant) in tenants.iter().take(MAX_TENANTS) {
+        report.parts.push(match tenant {
+            Ok(tenant) => examine(tenant, settings).await,
+            Err(error) => unusable(name, error),
+        });
     }
 }
 
+/// A tenant whose record cannot be used.
+fn unusable(name: &str, error: &UnusableTenant) -> Part {
+    let text = format!("The record of tenant {name} cannot be used: {error}");
+    let mend = match error {
+        UnusableTenant::Cipher { .. } => {
+            "set DB_ENC_KEY and DB_ENC_KEY_GCM to the keys that the record was written with, or write it anew over \
+             the admin API"
+        }
+        UnusableTenant::NoDatabase | UnusableTenant::Setting(_) => {
+            "correct the tenant's extension postgres_cdc_rls over the admin API"
+        }
+    };
+    let findings = vec![Finding::new(Code::TenantUnusable, text, vec![Step::Do(mend.to_owned())])];
+    Part { title: format!("Tenant {name}"), right: Vec::new(), findings }
+}
+
+/// A tenant by its name, or why its record cannot be used.
+type Listed = (String, Result<Tenant, UnusableTenant>);
+
 /// The tenants of the metadata database, or why they cannot be read.
-async fn stored(metadata: &MetadataSettings) -> Result<Vec<Tenant>, Finding> {
+async fn stored(metadata: &MetadataSettings) -> Result<Vec<Listed>, Finding> {
     let cannot = |error: String| {
         let mend = vec![Step::Shell("realtime migrate".to_owned())];
         Finding::new(Code::DatabaseUnreachable, format!("The tenants cannot be read: {error}"), mend)
@@ -63,7 +90,9 @@ async fn stored(metadata: &MetadataSettings) -> Result<Vec<Tenant>, Finding> {
     let listed = listed.map_err(|_| cannot("no answer in time".to_owned()))?;
     let records = listed.map_err(|error| cannot(error.to_string()))?;
     let template = &metadata.options.template;
-    Ok(records.iter().filter_map(|record| record.tenant(store.ciphers(), template).ok()).collect())
+    let listed =
+        |record: &TenantRecord| (record.external_id.clone(), record.tenant(store.ciphers(), template));
+    Ok(records.iter().map(listed).collect())
 }
 
 /// What the settings want of a tenant's database.
@@ -81,13 +110,26 @@ pub fn expected(tenant: &Tenant, settings: &Settings) -> Expected {
     }
 }
 
-/// Looks at a tenant's database, on connections of its own.
+/// Looks at a tenant: its key set, and its database, on connections of its own.
 pub async fn examine(tenant: &Tenant, settings: &Settings) -> Part {
     let config = database_config(tenant);
     let title = format!(
         "Tenant {}: database {} at {}:{} as {}",
         tenant.external_id, config.name, config.host, config.port, config.user
     );
+    // Those of the settings are judged with the settings.
+    let key_set = settings
+        .metadata
+        .as_ref()
+        .and_then(|_| secrets::key_set(tenant, "jwt_jwks of the tenant, over the admin API"));
+    let mut part = look(tenant, settings, &config, title).await;
+    part.findings.extend(key_set);
+    part.findings.sort_by_key(|finding| finding.severity);
+    part
+}
+
+/// Looks at the database alone.
+async fn look(tenant: &Tenant, settings: &Settings, config: &DatabaseConfig, title: String) -> Part {
     let place = Place { host: &config.host, port: config.port, user: &config.user, database: &config.name };
     match time::timeout(LIMIT, facts(tenant)).await {
         Ok(Ok(facts)) => {

@@ -63,6 +63,16 @@ impl SideEffects {
             elsewhere,
         }
     }
+
+    /// Why sockets end, where they do.
+    fn reason(self, before: &Tenant, after: &Tenant) -> &'static str {
+        match (self.keys, before.suspend, after.suspend) {
+            (true, ..) => "jwt_secret or jwt_jwks of the tenant has changed",
+            (false, false, true) => "the tenant was suspended",
+            (false, true, false) => "the tenant is no longer suspended",
+            _ => "private_only of the tenant has changed",
+        }
+    }
 }
 
 /// Connections that are ending. They end even if nobody waits.
@@ -129,7 +139,7 @@ impl Node {
             self.end(self.replace_database(runtime))
         };
         if effects.disconnect {
-            self.disconnect(runtime);
+            self.disconnect(runtime, effects.reason(&before, tenant));
         } else if effects.database {
             runtime.sockets().database_replaced(effects.elsewhere);
         }
@@ -141,7 +151,7 @@ impl Node {
         runtime.retire();
         self.end_webhooks(runtime);
         let ending = self.end(runtime.database());
-        self.disconnect(runtime);
+        self.disconnect(runtime, "the tenant was removed, or its record cannot be used");
         ending
     }
 
@@ -169,7 +179,7 @@ impl Node {
         } else {
             self.end(self.replace_database(runtime))
         };
-        self.disconnect(runtime);
+        self.disconnect(runtime, "an operator has asked for it");
         Some(ending)
     }
 
@@ -191,12 +201,14 @@ impl Node {
         Ending(Some(self.endings().spawn(async move { database.shutdown().await })))
     }
 
-    /// Ends the sockets of a tenant (protocol 12): tells each joined channel, then closes with code 1012.
-    pub fn disconnect(&self, runtime: &TenantRuntime) {
+    /// Ends the sockets of a tenant (protocol 12): tells each joined channel, then closes with code 1012. `reason`: for
+    /// the log.
+    pub fn disconnect(&self, runtime: &TenantRuntime, reason: &'static str) {
         let external_id = &**runtime.name();
         tracing::warn!(
             tenant = external_id,
             sockets = runtime.sockets().len(),
+            reason,
             "Disconnecting all sockets for tenant {external_id}"
         );
         runtime.sockets().disconnect();
@@ -229,6 +241,20 @@ mod tests {
         assert_eq!(begun.elapsed(), DATABASE_LIMIT + Duration::from_secs(1));
         Ending::default().wait("t", RELOAD_LIMIT).await;
         assert_eq!(begun.elapsed(), DATABASE_LIMIT + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn the_reason_why_sockets_end_is_told() {
+        let reason = |before: fn(&mut Tenant), after: fn(&mut Tenant)| {
+            let (before, after) = (tenant(before), tenant(after));
+            SideEffects::of(&before, &after).reason(&before, &after)
+        };
+        let suspended: fn(&mut Tenant) = |tenant| tenant.suspend = true;
+        let nothing: fn(&mut Tenant) = |_| {};
+        assert_eq!(reason(nothing, suspended), "the tenant was suspended");
+        assert_eq!(reason(suspended, nothing), "the tenant is no longer suspended");
+        assert!(reason(nothing, |tenant| tenant.private_only = true).contains("private_only"));
+        assert!(reason(nothing, |tenant| tenant.jwt_jwks = Some("{}".into())).contains("jwt_jwks"));
     }
 
     /// http_and_ops 19 to 22

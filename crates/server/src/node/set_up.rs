@@ -24,13 +24,13 @@ const OURS: i32 = 1;
 /// # Errors
 /// If it could not be done.
 pub async fn of_record(node: &Node, record: &TenantRecord) -> Result<(), ()> {
-    let Some(tenant) = tenant(node, record) else {
-        tracing::error!(
-            tenant = record.external_id,
-            code = ErrorCode::MigrationsFailedToRun.as_str(),
-            "the tenant has no usable database"
-        );
-        return Err(());
+    let tenant = match tenant(node, record) {
+        Ok(tenant) => tenant,
+        Err(error) => {
+            let code = ErrorCode::MigrationsFailedToRun.as_str();
+            tracing::error!(tenant = record.external_id, code, error, "the tenant has no usable database");
+            return Err(());
+        }
     };
     if !node.settings().prepare_databases {
         return Ok(());
@@ -70,7 +70,7 @@ pub async fn is_done(node: &Arc<Node>, runtime: &Arc<TenantRuntime>) -> bool {
 
 /// Drops a removed tenant's slots in its database, which would keep the log from being removed.
 pub fn leave(node: &Node, record: &TenantRecord) {
-    let Some(tenant) = tenant(node, record) else { return };
+    let Ok(tenant) = tenant(node, record) else { return };
     node.endings().spawn(async move {
         let external_id = &*tenant.external_id;
         match handle(&tenant).drop_slots().await {
@@ -84,9 +84,12 @@ pub fn leave(node: &Node, record: &TenantRecord) {
     });
 }
 
-fn tenant(node: &Node, record: &TenantRecord) -> Option<Tenant> {
-    let template = &node.settings().metadata.as_ref()?.options.template;
-    record.tenant(node.tenants().directory()?.store().ciphers(), template).ok()
+/// The tenant of a record, or why it cannot be used.
+fn tenant(node: &Node, record: &TenantRecord) -> Result<Tenant, String> {
+    let metadata = node.settings().metadata.as_ref().zip(node.tenants().directory());
+    let (metadata, directory) = metadata.ok_or("There is no metadata database")?;
+    let tenant = record.tenant(directory.store().ciphers(), &metadata.options.template);
+    tenant.map_err(|error| error.to_string())
 }
 
 /// A handle for one piece of work, on a connection of its own.
@@ -105,7 +108,12 @@ async fn run(tenant: &Tenant) -> Option<SchemaReport> {
             return None;
         }
         Err(_) => {
-            tracing::error!(tenant = external_id, code, "the tenant's database was not set up in time");
+            tracing::error!(
+                tenant = external_id,
+                code,
+                limit = ?LIMIT,
+                "the tenant's database was not set up in time"
+            );
             return None;
         }
     };

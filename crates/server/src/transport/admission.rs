@@ -130,7 +130,8 @@ fn token(
         Some(_) => runtime.verify_first_generation(&key).inspect(|token| {
             if token.exp == i64::MAX {
                 let code = ErrorCode::TokenWithoutExpiry.as_str();
-                tracing::info!(code, "a token was accepted that never expires");
+                let (tenant, role) = (&**runtime.name(), &*token.role);
+                tracing::info!(tenant, code, role, "a token was accepted that never expires");
             }
         }),
         None => Err(error),

@@ -477,6 +477,28 @@ async fn a_policy_that_raises_lock_not_available_is_a_failure() -> Result<()> {
     Ok(())
 }
 
+/// The same where the policy is compiled, and what it compares rows with raises that.
+#[tokio::test]
+async fn what_a_party_is_asked_for_fails_by_its_own_code() -> Result<()> {
+    let (server, db) = server(
+        "create function whose() returns text language plpgsql stable as $$ begin
+            if me() = 'eve' then raise exception 'x' using errcode = '55P03'; end if;
+            return me();
+         end $$;
+         drop policy own on docs;
+         create policy own on docs to authenticated using (owner = (select whose()));",
+    )
+    .await?;
+    let (mut eve, mut ann) =
+        (watching(&server, "eve", "docs").await?, watching(&server, "ann", "docs").await?);
+    db.sql("insert into docs values (1, 'ann', '')").await?;
+    assert_eq!(seen(&db, &mut ann).await?.len(), 1);
+    let told = eve.expect(|frame| frame.payload["code"] == "RlsPolicyError").await?;
+    let text = told.payload["message"].to_string();
+    assert!(text.contains("55P03 lock_not_available"), "{text}");
+    Ok(())
+}
+
 /// A column's own collation decides, and a policy goes on to mean what it meant when what it names is renamed.
 #[tokio::test]
 async fn policies_mean_what_they_mean_in_the_table() -> Result<()> {

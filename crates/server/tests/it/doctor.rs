@@ -1,6 +1,8 @@
 //! `realtime doctor` on databases that are broken in one way each: it names the fault, the command that it tells mends it,
 //! and then it says that all is right.
 
+mod elsewhere;
+
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};

@@ -67,7 +67,7 @@ async fn each_channel_is_told_before_the_socket_closes() -> Result<()> {
         }
         let mut idle = server.socket(version).await?;
         idle.settle().await?;
-        server.node.disconnect(&server.node.runtime("realtime-dev").await.unwrap());
+        server.node.disconnect(&server.node.runtime("realtime-dev").await.unwrap(), "the test wants it");
         let mut topics = Vec::new();
         for _ in 0..10 {
             let frame = socket.frame().await?;

@@ -112,7 +112,7 @@ impl Channel {
         let read = match result {
             Ok(read) => read,
             Err(error) if refreshes => {
-                policies::warn(client.tenant(), &error);
+                policies::warn(client.tenant(), &self.tokens.in_use().role, &error);
                 return Err(error.refresh_message(topic).into());
             }
             Err(error) => return self.not_answered(question, &error, client),
@@ -174,9 +174,10 @@ impl Channel {
         let tenant = client.tenant();
         if question == Question::Write && matches!(error, AuthorizeError::Unavailable(_)) {
             let code = ErrorCode::UnableToHandleBroadcast.as_str();
-            tracing::warn!(tenant, code, %error, "policies could not be asked");
+            let role = &*self.tokens.in_use().role;
+            tracing::warn!(tenant, code, role, %error, "policies could not be asked");
         } else {
-            policies::warn(tenant, error);
+            policies::warn(tenant, &self.tokens.in_use().role, error);
         }
         let Some(policies) = &mut self.policies else { return Ok(Waiting::new()) };
         for track in policies.not_answered(question, client) {

@@ -76,9 +76,11 @@ impl Session {
         let Self { client, topics, .. } = self;
         if let Some(channel) = topics.channel_mut(topic) {
             client.system(&channel.join_ref, topic, &SystemMessage::error(text.clone().into_owned()));
+            let (tenant, role) = (client.tenant(), &*channel.tokens.in_use().role);
+            let tables = Some(channel.rows.tables()).filter(|tables| !tables.is_empty());
+            tracing::warn!(tenant, code = ErrorCode::ChannelShutdown.as_str(), role, tables, "{text}");
         }
         self.end_channel(topic, None);
-        tracing::warn!(tenant = self.client.tenant(), code = ErrorCode::ChannelShutdown.as_str(), "{text}");
     }
 
     /// Ends a channel and tells the client (`phx_close`). Nothing is sent between the reply to a leave and the close;

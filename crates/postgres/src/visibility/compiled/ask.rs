@@ -17,11 +17,11 @@ use tokio_postgres::error::SqlState;
 use super::question;
 use crate::{
     foreign::{Guest, NoAnswer},
-    pool,
+    pool, sqlstate,
     visibility::{
         block::{Block, JobParty, Left},
         check::is_ended,
-        inquiry::is_passing,
+        inquiry::{Failure, is_passing},
         snapshot::{Passed, pauses},
     },
 };
@@ -61,8 +61,8 @@ pub(crate) struct Asking<'a> {
 pub(crate) struct Given {
     /// In the order of the queries.
     pub(crate) answers: Vec<Answer>,
-    /// Whether it took too long, or its session ended. Then nothing was answered.
-    pub(crate) is_held_up: bool,
+    /// Why nothing was answered: it took too long, met a lock, or its session ended.
+    pub(crate) held_up: Option<Failure>,
 }
 
 /// The answers of parties, as far as they are there within a time limit for each round trip. From the first round trip on
@@ -163,7 +163,7 @@ pub(crate) async fn ask_beside(
                 rest.extend(halves(from, to));
                 continue;
             }
-            Err(_) => vec![asking.held_up()],
+            Err(error) => vec![asking.held_up(&error)],
         };
         for (at, given) in (from..).zip(answers) {
             if !told(at, given) {
@@ -185,8 +185,17 @@ fn is_lock(error: &NoAnswer) -> bool {
 
 impl Given {
     const fn of(answers: Vec<Answer>) -> Self {
-        Self { answers, is_held_up: false }
+        Self { answers, held_up: None }
     }
+}
+
+/// Why a party has not answered, by the code of what stopped it.
+fn failure(error: &NoAnswer) -> Failure {
+    let code = match error {
+        NoAnswer::Query(error) if is_ended(error) => &SqlState::ADMIN_SHUTDOWN,
+        error => error.code().unwrap_or(&SqlState::QUERY_CANCELED),
+    };
+    Failure { error: sqlstate::brief(code.code()), slow: true }
 }
 
 /// Whether one party may be why there is no answer.
@@ -205,8 +214,8 @@ fn is_of_one(error: &NoAnswer) -> bool {
 
 impl Asking<'_> {
     /// What a party has answered that holds up the others.
-    pub(crate) fn held_up(&self) -> Given {
-        Given { answers: self.none(), is_held_up: true }
+    fn held_up(&self, error: &NoAnswer) -> Given {
+        Given { answers: self.none(), held_up: Some(failure(error)) }
     }
 
     /// Of a party that has no answers.

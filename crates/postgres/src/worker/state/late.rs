@@ -12,10 +12,7 @@ use super::{
     for_whom::ForWhom,
     policies::truth,
 };
-use crate::{
-    Notice,
-    visibility::{Failure, compiled::Given},
-};
+use crate::{Notice, visibility::compiled::Given};
 
 /// What they are told if nothing was answered.
 const DELAYED: &str = "Row changes are delayed: what row-level security depends on has not been answered for 5 seconds, perhaps because of a lock in the database";
@@ -61,13 +58,14 @@ impl State {
         }
         match self.engine.answered(oid, role, *id, job.number) {
             Answered::InTime => {
-                let Given { answers, is_held_up } = given;
-                self.judging.held_up.asked(oid, party, is_held_up, Instant::now());
-                if is_held_up {
-                    self.troubled.failed(oid, party, &Failure::slow());
-                } else {
-                    for channel in self.troubled.mended(oid, party) {
-                        self.sink.notice(channel, Notice::Subscribed);
+                let Given { answers, held_up } = given;
+                self.judging.held_up.asked(oid, party, held_up.is_some(), Instant::now());
+                match held_up {
+                    Some(failure) => self.troubled.failed(oid, party, &failure),
+                    None => {
+                        for channel in self.troubled.mended(oid, party) {
+                            self.sink.notice(channel, Notice::Subscribed);
+                        }
                     }
                 }
                 self.take_late(job, *id, answers);

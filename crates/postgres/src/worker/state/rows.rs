@@ -385,6 +385,7 @@ impl State {
     async fn answers(&self, group: &[Asked]) -> Result<Vec<bool>, Failure> {
         let questions: Vec<&Question> = group.iter().flat_map(|asked| &asked.questions).collect();
         let role = group.first().and_then(lanes::role);
+        let of = group.first().map(|asked| &*asked.access.role);
         loop {
             match questions::ask(&self.pool, role, &questions).await {
                 Ok(answers) => return Ok(answers),
@@ -392,7 +393,7 @@ impl State {
                     return Err(Failure::of(&error));
                 }
                 Err(error) => {
-                    tracing::warn!(code = "UnableToConnectToProject", %error, "cannot query the database; retrying");
+                    tracing::warn!(code = "UnableToConnectToProject", %error, role = of, "cannot evaluate filters; retrying");
                     self.stats.check_failures.add(1);
                     time::sleep(ASK_AGAIN).await;
                 }

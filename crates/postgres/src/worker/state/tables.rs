@@ -251,6 +251,24 @@ impl State {
         Ok(Some(access))
     }
 
+    /// Asks in one question what a role may see of tables, where that is not known: a wildcard means hundreds.
+    pub(super) async fn ask_accesses(&mut self, oids: &[Oid], role: &Arc<str>) -> Result<(), Failed> {
+        let is_known = |oid: &Oid| self.known.get(oid).is_some_and(|known| known.access.contains_key(role));
+        let pairs: Vec<(&str, Oid)> =
+            oids.iter().filter(|oid| !is_known(oid)).map(|oid| (&**role, *oid)).collect();
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let client = pool::get(&self.pool).await?;
+        let accesses = catalog::role_accesses(&client, &pairs).await?;
+        for ((_, oid), access) in pairs.into_iter().zip(accesses) {
+            if let (Some(known), Some(access)) = (self.known.get_mut(&oid), access) {
+                known.access.insert(Arc::clone(role), Arc::new(access));
+            }
+        }
+        Ok(())
+    }
+
     /// The canonical literals of a plan, or why the database refuses one.
     async fn canonical(&mut self, role: &str, plan: &Plan) -> Result<Result<Vec<String>, String>, Failed> {
         let checks = plan.checks();

@@ -3,24 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
-use realtime_auth::{AuthError, ClaimValidators, Jwks, Keys, Verifier};
+use realtime_auth::{AuthError, ClaimValidators, Keys, Verifier};
 use realtime_channels::tenant_runtime::Clock;
 use serde_json::{Map, Value};
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::answers::text;
+use crate::{answers::text, team_keys};
 
 /// The header with the token.
 const HEADER: &str = "cf-access-jwt-assertion";
-
-/// The path of a team's keys.
-const CERTS: &str = "/cdn-cgi/access/certs";
-
-/// How long the keys may take to come.
-const FETCH_LIMIT: Duration = Duration::from_secs(5);
-
-/// Largest answer that is read, in bytes: a key set has a few thousand.
-const MAX_KEYS: usize = 256 * 1024;
 
 /// Age at which keys are fetched again. They change every few weeks, and old ones stay valid for days.
 const KEYS_LIFE: Duration = Duration::from_secs(3600);
@@ -58,12 +49,7 @@ struct Cached {
 impl Zta {
     /// Verifies tokens of a team, for one application if it is named. `team` is an origin.
     pub fn new(team: String, audience: Option<String>) -> reqwest::Result<Self> {
-        let client = reqwest::Client::builder()
-            .timeout(FETCH_LIMIT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
-        Ok(Self { team, audience, client, keys: Mutex::default() })
+        Ok(Self { team, audience, client: team_keys::client()?, keys: Mutex::default() })
     }
 
     /// The person who asks, if their token is valid.
@@ -116,7 +102,7 @@ impl Zta {
         if cached.verifier.is_none() && cached.tried.is_some_and(|tried| tried.elapsed() < FAILURE_LIFE) {
             return Err(Refusal::Unavailable);
         }
-        match self.fetch().await {
+        match team_keys::fetch(&self.client, &self.team).await {
             Ok(jwks) => {
                 let verifier = Verifier::new(Keys::new(None, Some(jwks)), ClaimValidators::default());
                 let verifier = Arc::new(verifier);
@@ -126,27 +112,17 @@ impl Zta {
             }
             Err(error) => {
                 cached.tried = Some(Instant::now());
-                tracing::error!(%error, "the keys of Cloudflare Access cannot be fetched");
+                let url = team_keys::address(&self.team);
+                tracing::error!(
+                    url,
+                    %error,
+                    "there are no keys of Cloudflare Access, so nobody new can log in to the dashboard; check CF_TEAM_DOMAIN"
+                );
                 match &cached.verifier {
                     Some((_, verifier)) => Ok(Arc::clone(verifier)),
                     None => Err(Refusal::Unavailable),
                 }
             }
         }
-    }
-
-    async fn fetch(&self) -> Result<Jwks, String> {
-        let url = format!("{}{CERTS}", self.team);
-        let answer = self.client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-        let mut answer = answer.map_err(|error| realtime_tls::describe(&error))?;
-        let mut body = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(|error| realtime_tls::describe(&error))? {
-            body.extend_from_slice(&part);
-            if body.len() > MAX_KEYS {
-                return Err("The answer is too large".to_owned());
-            }
-        }
-        let text = String::from_utf8(body).map_err(|_| "The answer is no text".to_owned())?;
-        Jwks::parse(&text).map_err(|error| format!("The key set {error}"))
     }
 }

@@ -8,6 +8,7 @@ use axum::{
 };
 use http::StatusCode;
 use realtime_channels::webhooks::{HookView, Webhooks};
+use realtime_codes::ErrorCode;
 use realtime_tenants::{StoreError, Tenant};
 use realtime_webhooks::{MAX_WEBHOOKS, Webhook, slot_suffix};
 use secrecy::ExposeSecret as _;
@@ -102,7 +103,9 @@ pub(super) async fn put(
 
 fn unprocessable(problem: &str) -> Response {
     // Without the problem in the log: it may quote what was sent.
-    tracing::warn!(code = realtime_codes::ErrorCode::UnprocessableEntity.as_str(), "a webhook was refused");
+    let (code, reason) =
+        (ErrorCode::UnprocessableEntity.as_str(), "what was sent cannot be used; the answer says why");
+    tracing::warn!(code, reason, "a webhook was refused");
     answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({"errors": {"webhook": [problem]}}))
 }
 

@@ -145,8 +145,8 @@ async fn may_read(
         Ok(verdict) if verdict.broadcast => Ok(()),
         Ok(_) => Err((StatusCode::FORBIDDEN, "Unauthorized")),
         Err(error) => {
-            let (tenant, code) = (&**runtime.name(), error.code());
-            tracing::warn!(tenant, code, %error, "policies of a private topic could not be evaluated");
+            let (tenant, code, role) = (&**runtime.name(), error.code(), &*request.role);
+            tracing::warn!(tenant, code, role, %error, "policies of a private topic could not be evaluated");
             let (status, text) = error.http();
             Err((StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text))
         }

@@ -67,7 +67,8 @@ impl Writer {
             Ok(verdict) if verdict.broadcast => Ok(()),
             Ok(_) => Err(WriteRefusal { status: StatusCode::FORBIDDEN, text: "Unauthorized" }),
             Err(error) => {
-                tracing::warn!(tenant = &**runtime.name(), code = error.code(), %error, "policies of a private topic could not be evaluated");
+                let (tenant, role) = (&**runtime.name(), &*request.role);
+                tracing::warn!(tenant, code = error.code(), role, %error, "policies of a private topic could not be evaluated");
                 let (status, text) = error.http();
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 Err(WriteRefusal { status, text })

@@ -77,6 +77,7 @@ async fn changes_reach_those_who_are_connected() -> Result<()> {
     assert!(old.to_string().contains("401"), "{old}");
     served.disconnected("another-secret").await?;
     served.ended(&before).await?;
+    served.admin.server.logged("reason=jwt_secret or jwt_jwks of the tenant has changed").await?;
 
     // A key set beside it.
     let before = connections(&served.db).await?;
@@ -92,6 +93,7 @@ async fn changes_reach_those_who_are_connected() -> Result<()> {
     let mut socket = served.admin.socket("t", "another-secret").await?;
     let (refused, _) = socket.join("realtime:a", json!({"config": {}})).await?;
     assert_eq!(refused["response"]["reason"], "PrivateOnly: This project only allows private channels");
+    served.admin.server.logged("reason=private_only of the tenant has changed").await?;
     served.stayed(&before).await?;
     served.admin.change("t", json!({"private_only": false})).await?;
     assert_eq!(socket.close_code().await?, 1012, "a socket without channels too");
@@ -101,6 +103,8 @@ async fn changes_reach_those_who_are_connected() -> Result<()> {
     served.admin.change("t", json!({"suspend": true})).await?;
     served.socket.event("realtime:a", "system").await?;
     assert_eq!(served.socket.close_code().await?, 1012);
+    let line = served.admin.server.logged("reason=the tenant was suspended").await?;
+    assert!(line.contains("sockets=") && line.contains("tenant=t"), "{line}");
     let refused = served.admin.socket("t", "another-secret").await.err().context("connected")?;
     assert!(refused.to_string().contains("Realtime was disabled for this tenant"), "{refused}");
     let bearer = format!("Bearer {}", tenant_token("another-secret"));

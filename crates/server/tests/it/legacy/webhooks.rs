@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{self, Instant},
 };
 
@@ -34,10 +34,14 @@ impl Posted {
     }
 }
 
+const SILENT: u16 = 0;
+const LATE: u16 = 1;
+
 /// An endpoint: shows what is posted to it, answers with the statuses that it is given by path, in order, and with 200.
-/// 0 stands for no answer at all.
+/// [`SILENT`] stands for no answer at all, [`LATE`] for success once the endpoint is opened.
 pub struct Endpoint {
     port: u16,
+    open: watch::Sender<bool>,
     pub posted: mpsc::UnboundedReceiver<Posted>,
 }
 
@@ -49,12 +53,18 @@ impl Endpoint {
         let answers: Vec<_> =
             answers.iter().map(|(path, statuses)| ((*path).to_owned(), statuses.to_vec())).collect();
         let answers = Arc::new(Mutex::new(answers));
+        let (open, opened) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, posts.clone(), Arc::clone(&answers)));
+                tokio::spawn(answer(stream, posts.clone(), Arc::clone(&answers), opened.clone()));
             }
         });
-        Ok(Self { port, posted })
+        Ok(Self { port, open, posted })
+    }
+
+    /// Answers what has waited, and from now on at once.
+    pub fn open(&self) {
+        self.open.send_replace(true);
     }
 
     pub fn hook(&self, path: &str, event: &str, relation: &str) -> Value {
@@ -69,7 +79,12 @@ impl Endpoint {
 
 type Answers = Arc<Mutex<Vec<(String, Vec<u16>)>>>;
 
-async fn answer(stream: TcpStream, posts: mpsc::UnboundedSender<Posted>, answers: Answers) -> Result<()> {
+async fn answer(
+    stream: TcpStream,
+    posts: mpsc::UnboundedSender<Posted>,
+    answers: Answers,
+    mut opened: watch::Receiver<bool>,
+) -> Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -93,7 +108,11 @@ async fn answer(stream: TcpStream, posts: mpsc::UnboundedSender<Posted>, answers
                 if statuses.len() > 1 { statuses.remove(0) } else { statuses[0] }
             });
         posts.send(Posted { path, headers, body, at: Instant::now() })?;
-        if status > 0 {
+        let status = match status {
+            LATE => opened.wait_for(|open| *open).await.map(|_| 200)?,
+            status => status,
+        };
+        if status != SILENT {
             stream.write_all(format!("HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n").as_bytes()).await?;
         }
     }
@@ -178,7 +197,7 @@ async fn who_is_told_of_a_transaction() -> Result<()> {
 #[tokio::test]
 async fn endpoints_that_fail_are_not_asked_again() -> Result<()> {
     let db = todos().await?;
-    let mut endpoint = Endpoint::start(&[("/broken", &[500]), ("/silent", &[0])]).await?;
+    let mut endpoint = Endpoint::start(&[("/broken", &[500]), ("/silent", &[SILENT])]).await?;
     let dir = tempfile::tempdir()?;
     let refusing = json!({"config": {"endpoint": "http://127.0.0.1:1/"}});
     let hooks = [endpoint.hook("/broken", "*", "*"), endpoint.hook("/silent", "*", "*"), refusing];
@@ -194,6 +213,13 @@ async fn endpoints_that_fail_are_not_asked_again() -> Result<()> {
     acknowledged(&db).await?;
     assert!(begun.elapsed() >= Duration::from_secs(5), "the silent one has so long to answer");
     super::logged_times(&server, "a webhook was given up", 3).await?;
+    for (webhook, endpoint) in [(1, "http://127.0.0.1:"), (2, "http://127.0.0.1:"), (3, "http://127.0.0.1:1")]
+    {
+        let named = format!("webhook={webhook} endpoint={endpoint}");
+        let line = server.logged(&named).await?;
+        assert!(line.contains("tenant=realtime-dev") && line.contains("error="), "{line}");
+    }
+    assert!(!server.log().contains("/broken"), "the path may hold a secret");
     assert!(endpoint.posted.try_recv().is_err());
     server.stop().await?;
     drop_slot(&db, "hooked").await
@@ -244,7 +270,7 @@ async fn retries_and_signatures() -> Result<()> {
 #[tokio::test]
 async fn webhooks_survive_the_server() -> Result<()> {
     let db = todos().await?;
-    let mut endpoint = Endpoint::start(&[("/hook", &[0, 200])]).await?;
+    let mut endpoint = Endpoint::start(&[("/hook", &[SILENT, 200])]).await?;
     let dir = tempfile::tempdir()?;
     let file = file(&dir, &[endpoint.hook("/hook", "*", "*")])?;
     let env = [
@@ -271,7 +297,7 @@ async fn webhooks_that_hold_the_log_up_too_long() -> Result<()> {
     // The log is the cluster's, not the database's: others would fill it, too.
     let db = with_todos(TestDb::alone().await?).await?;
     db.sql("create table noise (t text)").await?;
-    let mut endpoint = Endpoint::start(&[("/silent", &[0])]).await?;
+    let mut endpoint = Endpoint::start(&[("/silent", &[SILENT])]).await?;
     let dir = tempfile::tempdir()?;
     let file = file(&dir, &[endpoint.hook("/silent", "*", "*")])?;
     let env = [
@@ -294,4 +320,88 @@ async fn webhooks_that_hold_the_log_up_too_long() -> Result<()> {
     while socket.event("realtime:*", "INSERT").await?["record"]["id"] != "2" {}
     server.stop().await?;
     drop_slot(&db, "full").await
+}
+
+/// Who listens, and other webhooks, wait for none.
+#[tokio::test]
+async fn a_webhook_that_never_answers_holds_up_nobody() -> Result<()> {
+    let db = todos().await?;
+    let mut endpoint = Endpoint::start(&[("/silent", &[SILENT])]).await?;
+    let dir = tempfile::tempdir()?;
+    let hooks = [endpoint.hook("/silent", "*", "public:todos"), endpoint.hook("/quick", "*", "public:todos")];
+    let file = file(&dir, &hooks)?;
+    // Longer than any test.
+    let timeout = ("WEBHOOK_TIMEOUT_MS", "3600000");
+    for slot in ["", "silent"] {
+        let server = streaming(&db, &[("CONFIGURATION_FILE", &file), ("SLOT_NAME", slot), timeout]).await?;
+        let mut socket = joined(&server, &["realtime:public:todos"]).await?;
+        db.sql("truncate todos").await?;
+        // Each row in a transaction of its own.
+        let rows = 1_200;
+        db.sql(&format!(
+            "do $$ begin for n in 1 .. {rows} loop insert into todos values (n, 'a'); commit; end loop; end $$"
+        ))
+        .await?;
+        while socket.event("realtime:public:todos", "INSERT").await?["record"]["id"] != rows.to_string() {}
+        let mut silent = 0;
+        loop {
+            let post = endpoint.next().await?;
+            let last = post.json()["changes"][0]["record"]["id"] == rows.to_string();
+            silent += usize::from(post.path == "/silent");
+            if post.path == "/quick" && last {
+                break;
+            }
+        }
+        assert!(silent <= 1, "it gets one after the other: {silent}");
+        server.stop().await?;
+    }
+    drop_slot(&db, "silent").await
+}
+
+/// More than is kept for it: it gets all of it from the log, in order and once, when it has answered what it had.
+#[tokio::test]
+async fn a_webhook_that_falls_behind_gets_everything_later() -> Result<()> {
+    let db = todos().await?;
+    let mut endpoint = Endpoint::start(&[("/late", &[LATE])]).await?;
+    let dir = tempfile::tempdir()?;
+    let hooks = [endpoint.hook("/late", "*", "public:todos"), endpoint.hook("/quick", "*", "public:todos")];
+    let env = [
+        ("CONFIGURATION_FILE", &*file(&dir, &hooks)?),
+        ("SLOT_NAME", "late"),
+        ("WEBHOOK_TIMEOUT_MS", "3600000"),
+    ];
+    let server = streaming(&db, &env).await?;
+    let mut socket = joined(&server, &["realtime:public:other"]).await?;
+    // A webhook of two may have 32 MB.
+    let rows = 40;
+    db.sql(&format!(
+        "do $$ begin for n in 1 .. {rows} loop
+            insert into todos values (n, repeat('x', 1000000)); commit;
+         end loop; end $$"
+    ))
+    .await?;
+    db.sql("insert into other values (1)").await?;
+    assert_eq!(socket.event("realtime:public:other", "INSERT").await?["record"]["id"], "1");
+    let line = server.logged("a webhook is behind").await?;
+    assert!(line.contains("webhook=1") && line.contains("endpoint=http://127.0.0.1:"), "{line}");
+    let (mut late, mut quick) = (Vec::new(), Vec::new());
+    let mut take = |post: Posted| {
+        let id = post.json()["changes"][0]["record"]["id"].as_str().unwrap_or_default().parse::<i64>();
+        if post.path == "/late" {
+            late.push(id)
+        } else {
+            quick.push(id)
+        }
+        (late.len(), quick.len())
+    };
+    while take(endpoint.next().await?).1 < rows {}
+    endpoint.open();
+    while take(endpoint.next().await?).0 < rows {}
+    acknowledged(&db).await?;
+    db.sql("insert into todos values (100, '')").await?;
+    while take(endpoint.next().await?) != (rows + 1, rows + 1) {}
+    let all: Vec<_> = (1..=rows).map(|row| Ok(i64::try_from(row).unwrap())).chain([Ok(100)]).collect();
+    assert_eq!((late, quick), (all.clone(), all));
+    server.stop().await?;
+    drop_slot(&db, "late").await
 }

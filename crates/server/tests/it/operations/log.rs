@@ -83,6 +83,42 @@ async fn lines_are_json_where_nobody_reads_along() -> Result<()> {
     Ok(())
 }
 
+/// What was done to a channel is told with the tenant, the role, the tables and why.
+#[tokio::test]
+async fn lines_about_channels_name_whose_they_are() -> Result<()> {
+    let db = private::database().await?;
+    db.sql(
+        "create function public.refuse() returns boolean language plpgsql as
+            $$ begin raise exception using errcode = 'P0001'; end $$;
+         create policy raises on realtime.messages for select to anon using (public.refuse())",
+    )
+    .await?;
+    let server = Server::start(BINARY, &db, ServerOptions::default()).await?;
+    let mut socket = server.socket(Version::V2, "authenticated").await?;
+    let missing = json!([{"event": "*", "schema": "public", "table": "no_such_table"}]);
+    socket.watch("realtime:rows", missing).await.expect_err("there is no such table");
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    let (refused, _) = socket.join("realtime:mine", json!({"config": {"private": true}})).await?;
+    assert_eq!(refused["status"], "error");
+    let mut socket = server.socket(Version::V2, "authenticated").await?;
+    socket.join("realtime:open", json!({"config": {}})).await?;
+    socket
+        .send(json!("1"), json!("9"), "realtime:open", "access_token", json!({"access_token": "potato"}))
+        .await?;
+    socket.event("realtime:open", "phx_close").await?;
+    for (text, names) in [
+        ("ChannelShutdown: ", &["role=authenticated"][..]),
+        ("policies of a private topic could not be evaluated", &["role=anon", "P0001"]),
+        ("subscription refused", &["role=authenticated", "tables=public.no_such_table", "reason="]),
+    ] {
+        let line = line(&server, |line| line.contains(text)).await?;
+        for name in names.iter().chain(&["tenant=realtime-dev"]) {
+            assert!(line.contains(name), "{name}: {line}");
+        }
+    }
+    Ok(())
+}
+
 /// One client that does the same wrong thing all the time leaves a few lines.
 #[tokio::test]
 async fn a_bad_client_cannot_flood_the_log() -> Result<()> {

@@ -40,6 +40,7 @@ mod rows;
 mod self_check;
 mod sight;
 mod slice;
+mod slow;
 mod tables;
 mod transaction;
 mod truncated;

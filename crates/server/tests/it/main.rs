@@ -20,6 +20,7 @@ mod changes_filter_limits;
 mod changes_filter_trees;
 mod changes_filters;
 mod changes_golden;
+mod changes_held_up;
 mod changes_images;
 mod changes_lanes;
 mod changes_life;

@@ -178,7 +178,7 @@ impl State {
         for (at, (need, rows)) in group.into_iter().zip(by_value).enumerate() {
             let is_fit = |id| {
                 let party = self.engine.party(oid, id);
-                party.is_some_and(|party| self.judging.held_up.trust(oid, party) == Trust::Full)
+                party.is_some_and(|party| self.judging.trust(oid, party) == Trust::Full)
             };
             match self.engine.narrowed(oid, &need, &rows, is_fit) {
                 Some((asked, witness)) => all.push(Narrowed { need, asked, witness }),
@@ -251,7 +251,7 @@ impl State {
         let mut parties = Vec::with_capacity(rows.len());
         for (id, rows) in rows {
             let Some(party) = self.engine.party(oid, id).map(Arc::clone) else { return false };
-            if self.judging.held_up.trust(oid, &party) != Trust::Full {
+            if self.judging.trust(oid, &party) != Trust::Full {
                 return false;
             }
             parties.push((id, party, rows));
@@ -294,7 +294,7 @@ impl State {
             let count: usize = asked.iter().map(|(_, rows)| rows.len()).sum();
             self.stats.terms_asked.fetch_add(count as u64, Ordering::Relaxed);
             let given = compiled::ask_each(&self.pool, &asking, &asked, self.policy_wait).await.ok()?;
-            for ((id, _, rows), answers) in some.iter().zip(given) {
+            for ((id, _, rows), answers) in some.iter().zip(given.answers) {
                 let of_party = by_number(&answers?)?;
                 if !rows.iter().all(|at| of_party.contains_key(at)) {
                     return None;

@@ -27,6 +27,7 @@ mod latest;
 mod live;
 mod live_rows;
 mod living;
+mod looking_up;
 mod messages;
 mod missed;
 mod narrowed;

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_changes::{
-    Party,
-    policy::{CallId, CallKey, Catalog},
-};
+use realtime_changes::{Party, policy::Catalog};
 use realtime_pgoutput::{
     Oid,
     message::{Relation, UnixMicros},
@@ -14,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     held_up::{HeldUp, Trust},
+    looking_up::LookingUp,
     slow::Slow,
 };
 use crate::visibility::{Passed, compiled::Loaded};
@@ -42,12 +40,8 @@ pub(super) struct Rules {
     pub(super) keeps_term: Vec<bool>,
     /// The same by call.
     pub(super) keeps_call: Vec<bool>,
-    /// The calls of which it could not be told for whom they can be true, and until when all are asked.
-    pub(super) untold: HashMap<CallId, Instant>,
-    /// The same by values that name too many.
-    pub(super) untold_of: HashMap<(CallId, CallKey), Instant>,
-    /// How many values of a call are looked up at once, where fewer are than at most.
-    pub(super) looked_up: HashMap<CallId, usize>,
+    /// For whom calls can be true: what has come of looking that up.
+    pub(super) looking_up: LookingUp,
 }
 
 impl Judging {

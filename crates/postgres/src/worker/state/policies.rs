@@ -2,7 +2,7 @@
 //! (row_security 2.2).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -21,6 +21,7 @@ use super::{
     held_up::Trust,
     judging::Rules,
     known::Known,
+    looking_up::LookingUp,
     waiting::Unjudged,
 };
 use crate::{
@@ -153,9 +154,7 @@ impl State {
         let rules = Rules {
             keeps_term: loaded.policies.terms().iter().map(|term| keeps(term.reads())).collect(),
             keeps_call: loaded.policies.calls().iter().map(|call| keeps(call.reads())).collect(),
-            untold: HashMap::new(),
-            untold_of: HashMap::new(),
-            looked_up: HashMap::new(),
+            looking_up: LookingUp::default(),
             loaded: loaded.clone(),
         };
         let unkept = rules.keeps_term.iter().enumerate().filter(|(_, keeps)| !**keeps);

@@ -10,7 +10,10 @@ use crate::{
 };
 
 /// Rows follow each other one by one.
-const ROWS: i32 = 5;
+const ROWS: i32 = 8;
+
+/// How often others wait for eves at most: for each once or twice.
+const MOST: usize = 8;
 
 /// Users whose names begin with eve take longer than others wait, whoever cancels that, and not as long as they may take
 /// beside the stream. The log tells within which time they were asked.
@@ -70,8 +73,9 @@ async fn users_who_catch_their_cancellation_are_not_waited_for_again() -> Result
         db.sql(&format!("insert into says values ({id}, 1, 'x')")).await?;
         assert_eq!(ids(&db, &mut ann).await?, [id]);
     }
-    let waits = waits(&db)?;
-    ensure!((1..=EVES as usize).contains(&waits), "{waits} times, of {}", EVES * ROWS);
+    let (waits, all) = (waits(&db)?, EVES * ROWS);
+    // A question is put again when its snapshot lacks a commit.
+    ensure!((1..=MOST).contains(&waits), "{waits} times, of {all}");
     Ok(())
 }
 
@@ -85,8 +89,9 @@ async fn users_whose_values_take_long_are_not_waited_for_again() -> Result<()> {
         db.sql(&format!("insert into says values ({id}, 1, 'x')")).await?;
         assert_eq!(ids(&db, &mut ann).await?, [id]);
     }
-    let waits = waits(&db)?;
-    ensure!((1..=EVES as usize).contains(&waits), "{waits} times, of {}", EVES * ROWS);
+    let (waits, all) = (waits(&db)?, EVES * ROWS);
+    // A question is put again when its snapshot lacks a commit.
+    ensure!((1..=MOST).contains(&waits), "{waits} times, of {all}");
     for eve in &mut eves {
         assert_eq!(ids(&db, eve).await?, (1..=ROWS).collect::<Vec<i32>>());
     }

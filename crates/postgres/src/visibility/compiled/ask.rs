@@ -78,7 +78,7 @@ pub(crate) struct InTime {
 }
 
 /// The answers of parties, as far as they are there within a time limit for each round trip. Behind the second who is asked
-/// when it is reached nobody is.
+/// when it is reached nobody is, nor behind one who meets a lock.
 ///
 /// # Errors
 /// When the database cannot be asked at all.
@@ -105,14 +105,17 @@ async fn briefly(
         match unbroken(pool, asking, &block, chunk, limit).await {
             Ok(Found { answers, stopped }) => {
                 given.answers.extend(answers.into_iter().map(Some));
+                match stopped {
+                    // A lock is often in the way of others too.
+                    Some(Stopped::Locked) => break,
+                    // It is asked beside the stream. Who is late can be in time when it is asked first.
+                    Some(Stopped::Slow) => {
+                        given.slow.push(given.answers.len());
+                        given.answers.push(None);
+                    }
+                    Some(Stopped::Late) | None => {}
+                }
                 stops += usize::from(stopped.is_some());
-                if stopped == Some(Stopped::Slow) {
-                    given.slow.push(given.answers.len());
-                }
-                // It is asked beside the stream. Who is late can be in time when it is asked first.
-                if matches!(stopped, Some(Stopped::Slow | Stopped::Locked)) {
-                    given.answers.push(None);
-                }
             }
             Err(error) if !is_of_one(&error) => return Err(error),
             Err(_) => break,

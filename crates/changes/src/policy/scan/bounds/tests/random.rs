@@ -7,7 +7,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use super::{Function, compiled};
 use crate::policy::Bound;
 
+/// Bodies at most, and how many of them are to be narrowed, by several bounds too.
 const BODIES: usize = 3_000;
+const BOUNDED: usize = 60;
+const OF_SEVERAL: usize = 4;
 
 /// The values of the row that a function is called with: its arguments.
 type Row = [i32; 2];
@@ -238,6 +241,9 @@ fn a_function_is_false_for_all_who_are_not_named() {
     let mut dice = StdRng::seed_from_u64(seed);
     let (mut bounded, mut of_several, mut unnamed, mut seen) = (0, 0, 0, 0);
     for _ in 0..BODIES {
+        if bounded >= BOUNDED && of_several >= OF_SEVERAL {
+            break;
+        }
         let body = Body::at_random(&mut dice, 0);
         let value = body.sql(&mut dice);
         let is_plpgsql = dice.random_bool(0.3);
@@ -266,8 +272,8 @@ fn a_function_is_false_for_all_who_are_not_named() {
         }
     }
     assert!(
-        bounded > 300 && of_several > 20,
-        "{bounded} functions were narrowed, {of_several} by several bounds"
+        bounded >= BOUNDED && of_several >= OF_SEVERAL,
+        "{bounded} were narrowed, {of_several} by several"
     );
-    assert!(unnamed > 5_000 && seen > 1_000, "{unnamed} were not named, {seen} see rows");
+    assert!(unnamed > 500 && seen > 100, "{unnamed} were not named, {seen} see rows");
 }

@@ -32,6 +32,8 @@ pub(crate) enum Point {
     PastRead,
     /// `calls_narrowed`: a call is about to be asked of some parties; on an error they count as many, however few they are.
     CallsNarrowed,
+    /// `name_lost`: it was looked up whom rows name; on an error one of them is left out.
+    NameLost,
 }
 
 #[cfg(not(debug_assertions))]
@@ -64,7 +66,7 @@ mod active {
     const LOOK: Duration = Duration::from_millis(5);
 
     impl Point {
-        const ALL: [Self; 10] = [
+        const ALL: [Self; 11] = [
             Self::SlotMade,
             Self::RelationAsked,
             Self::VerdictAsked,
@@ -75,6 +77,7 @@ mod active {
             Self::LiveLooked,
             Self::PastRead,
             Self::CallsNarrowed,
+            Self::NameLost,
         ];
 
         const fn name(self) -> &'static str {
@@ -89,6 +92,7 @@ mod active {
                 Self::LiveLooked => "live_looked",
                 Self::PastRead => "past_read",
                 Self::CallsNarrowed => "calls_narrowed",
+                Self::NameLost => "name_lost",
             }
         }
     }

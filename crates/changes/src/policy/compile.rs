@@ -1,12 +1,12 @@
 //! From the texts of policies to a tree.
 
 mod arrays;
+mod compare;
 mod membership;
 mod terms;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use realtime_pgoutput::Oid;
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, InTarget,
     UnaryOperator,
@@ -15,17 +15,17 @@ use sqlparser::ast::{
 use super::{
     Why,
     atom::{Atom, List, Op, Otherwise, Side},
-    catalog::{Catalog, Collation, Relation},
+    catalog::{Catalog, Relation},
     compiled::{Asked, Bound, Call, Compiled, Owner, Owners, Policy, Term},
     names::{CallId, TermId},
     operand::Operand,
     parse,
-    read::{self, Reader, Typed, family_of, unnested},
+    read::{Reader, Typed, family_of, unnested},
     scan::{self, Facts, Reads, Scanner, Tie, Type},
-    types::{self, BOOL, TEXT, TIMESTAMPTZ},
-    values::{Kind, Value, ValueSet, one},
+    types::{self, BOOL, TEXT},
+    values::{Kind, Value, ValueSet},
 };
-use crate::{like, tree::Tree, truth::Truth, value::Family};
+use crate::{tree::Tree, truth::Truth, value::Family};
 
 /// Most terms of a table's policies: each is asked for every party.
 const MAX_TERMS: usize = 200;
@@ -106,16 +106,6 @@ struct Compiler<'c> {
     asked: Vec<Asked>,
     /// Which policy is compiled.
     policy: usize,
-}
-
-/// A side of a comparison.
-enum Part {
-    Operand(Typed),
-    Constant(Oid, Value),
-    /// Without columns of the row.
-    Free(Facts, Type),
-    /// `now()`.
-    Now,
 }
 
 impl<'c> Compiler<'c> {
@@ -261,89 +251,6 @@ impl<'c> Compiler<'c> {
             },
         }
     }
-
-    fn part(&mut self, expression: &Expr) -> Result<Part, Why> {
-        if let Some((oid, value)) = self.reader.constant(expression) {
-            return Ok(Part::Constant(oid, value));
-        }
-        let (facts, kind) = self.scanner.look_at(expression)?;
-        if facts.own.is_empty() {
-            return Ok(if facts.clock && is_now(expression) { Part::Now } else { Part::Free(facts, kind) });
-        }
-        let typed = self.reader.operand(expression);
-        typed.map(Part::Operand).ok_or_else(|| Why::not_understood("what it makes of the row"))
-    }
-
-    fn compare(&mut self, left: &Expr, op: Op, right: &Expr) -> Result<Node, Why> {
-        match (self.part(left)?, self.part(right)?) {
-            (Part::Operand(typed), other) => self.compare_operand(typed, op, other, right),
-            (other, Part::Operand(typed)) => self.compare_operand(typed, op.flipped(), other, left),
-            _ => Err(Why::not_understood("what it makes of the row")),
-        }
-    }
-
-    fn compare_operand(&mut self, typed: Typed, op: Op, other: Part, text: &Expr) -> Result<Node, Why> {
-        let other_type = match &other {
-            Part::Operand(other) => other.oid,
-            Part::Constant(oid, _) => *oid,
-            Part::Free(facts, _) if facts.clock => return Err(Why::Clock),
-            Part::Free(_, kind) => kind.ok_or(Why::Type)?,
-            Part::Now if typed.oid == TIMESTAMPTZ && typed.operand.steps.is_empty() && op != Op::Distinct => {
-                return Ok(Tree::Leaf(Atom::Clock { operand: typed.operand, op }));
-            }
-            Part::Now => return Err(Why::Clock),
-        };
-        let family = family_of(typed.oid, other_type, typed.is_enum).ok_or(Why::Type)?;
-        if op.is_order() {
-            let by_bytes = matches!(other, Part::Constant(..)) && typed.collation == Collation::Bytes;
-            match family {
-                Family::Text | Family::Padded if typed.is_enum => return Err(Why::Type),
-                Family::Text | Family::Padded if !by_bytes => return Err(Why::TextOrder),
-                family if !family.is_ordered(true) => return Err(Why::Type),
-                _ => {}
-            }
-        }
-        let side = match other {
-            Part::Operand(other) => Side::Operand(other.operand),
-            Part::Constant(_, value) => Side::Constant(in_family(family, value)?),
-            Part::Free(facts, _) => Side::Term(self.term(text, facts, Kind::One(family))?),
-            Part::Now => return Err(Why::Clock),
-        };
-        Ok(Tree::Leaf(Atom::Compare { operand: typed.operand, op, family, side }))
-    }
-
-    fn like(&mut self, left: &Expr, right: &Expr) -> Result<Node, Why> {
-        let operator = || Why::Operator("LIKE".into());
-        let typed = self.reader.operand(left).filter(|typed| typed.oid == TEXT).ok_or_else(operator)?;
-        let Some((TEXT, Value::One { text, .. })) = self.reader.constant(right) else {
-            return Err(operator());
-        };
-        let pattern = std::str::from_utf8(&text).ok().and_then(like::Pattern::new).ok_or_else(operator)?;
-        Ok(Tree::Leaf(Atom::Like(typed.operand, Arc::new(pattern))))
-    }
-
-    fn is_null(&mut self, inner: &Expr) -> Result<Node, Why> {
-        match self.reader.operand(inner) {
-            Some(typed) if read::is_single(typed.oid, typed.is_enum) => {
-                Ok(Tree::Leaf(Atom::Null(typed.operand)))
-            }
-            Some(_) => Err(Why::Type),
-            None => match self.scanner.look_at(inner)? {
-                (_, Some(BOOL)) => Ok(self.boolean(inner).is(Truth::NULL)),
-                _ => Err(Why::not_understood("what it makes of the row")),
-            },
-        }
-    }
-}
-
-/// A constant as it is compared: what it is equal by depends on the other side's type too.
-fn in_family(family: Family, value: Value) -> Result<Value, Why> {
-    match value {
-        Value::One { text, .. } => {
-            std::str::from_utf8(&text).ok().and_then(|text| one(family, text)).ok_or(Why::Type)
-        }
-        value => Ok(value),
-    }
 }
 
 /// The parts of a chain of one operator, in their order.
@@ -399,18 +306,4 @@ fn comparison(op: &BinaryOperator) -> Option<Op> {
 fn is_true(operand: Operand) -> Node {
     let value = Value::One { text: (*b"t").into(), key: (*b"t").into() };
     Tree::Leaf(Atom::Compare { operand, op: Op::Equal, family: Family::Bool, side: Side::Constant(value) })
-}
-
-/// Whether an expression is the time of the statement and nothing else.
-fn is_now(expression: &Expr) -> bool {
-    let Expr::Function(call) = unnested(expression) else { return false };
-    let name = types::parts(&call.name).unwrap_or_default();
-    let clocks =
-        ["now", "current_timestamp", "transaction_timestamp", "statement_timestamp", "clock_timestamp"];
-    let no_arguments = match &call.args {
-        FunctionArguments::None => true,
-        FunctionArguments::List(list) => list.args.is_empty(),
-        FunctionArguments::Subquery(_) => false,
-    };
-    no_arguments && matches!(name.as_slice(), [name] if clocks.contains(&name.as_str()))
 }

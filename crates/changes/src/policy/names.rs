@@ -17,6 +17,12 @@ impl TermId {
 }
 
 impl CallId {
+    /// The call at a place in the list.
+    #[must_use]
+    pub const fn at(place: u32) -> Self {
+        Self(place)
+    }
+
     /// The place in the list of calls.
     #[must_use]
     pub const fn index(self) -> usize {

@@ -2,8 +2,9 @@
 //!
 //! Such code may do what a time limit does not bound: it can catch the cancellation of its statement and go on. So an
 //! answer is waited for a little longer than its statements may take. Then the connection is given up and its session is
-//! ended. Code may also leave behind what a rollback does not undo: locks of the session, and prepared statements. A
-//! connection whose statements were touched is not used again.
+//! ended, however often that has to be tried. Until it is, the connection keeps its place in the pool: no more sessions go
+//! on than the pool may have connections. Code may also leave behind what a rollback does not undo: locks of the session,
+//! and prepared statements. A connection whose statements were touched is not used again.
 
 use std::{
     ops::Deref,
@@ -14,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{ClientWrapper, Object};
+use deadpool::managed::Manager as _;
+use deadpool_postgres::{ClientWrapper, Object, Pool, PoolError, TimeoutType, Timeouts};
+use realtime_retry::Backoff;
 use tokio::{runtime::Handle, time};
 use tokio_postgres::{
     Error, Row, SimpleQueryMessage, Statement,
@@ -22,7 +25,7 @@ use tokio_postgres::{
 };
 
 use super::no_answer::NoAnswer;
-use crate::pool;
+use crate::ConnectError;
 
 /// What an answer may take beyond the time limit of its statements: the way there and back, and a busy server.
 const GRACE: Duration = Duration::from_secs(1);
@@ -48,6 +51,12 @@ const FROM_SQL: &str = "from_sql";
 
 /// Ends a session of our own role.
 const TERMINATE: &str = "select pg_catalog.pg_terminate_backend($1)";
+
+/// How long an attempt to end a session may take.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Pauses before it is tried again, from the first, doubling, to the second: while the database takes no connections, say.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// No session knows this number of statements.
 const UNKNOWN: i64 = -1;
@@ -113,13 +122,14 @@ impl Guest {
         if let Ok(answer) = time::timeout(self.0.limit + GRACE, ask(&self)).await {
             return Ok(answer);
         }
-        let session = Arc::clone(&self.0);
-        session.in_use.store(false, Ordering::Relaxed);
-        drop(self);
-        // It is ended even if the caller goes away.
-        let ended = tokio::spawn(terminate(session)).await;
-        ended.unwrap_or(Ok(()))?;
+        self.give_up();
         Err(NoAnswer::Silent)
+    }
+
+    /// Nobody waits for what is under way: the session is ended in a task of its own.
+    pub(crate) fn give_up(&self) {
+        self.0.in_use.store(false, Ordering::Relaxed);
+        self.0.spoiled.store(true, Ordering::Relaxed);
     }
 
     /// A statement that is kept for the session. All are prepared with this, before [`enter`](Self::enter).
@@ -226,19 +236,49 @@ async fn settle(session: Arc<Session>) {
     while Arc::strong_count(&session) > 1 {
         tokio::task::yield_now().await;
     }
-    if let Err(error) = terminate(session).await {
-        tracing::debug!(%error, "cannot end a session");
+    if let Some(session) = Arc::into_inner(session) {
+        session.end().await;
     }
 }
 
-/// Takes a connection out of its pool and ends its session, over another connection.
-async fn terminate(session: Arc<Session>) -> Result<(), NoAnswer> {
-    let Some(Session { client, id, .. }) = Arc::into_inner(session) else { return Ok(()) };
-    let pool = Object::pool(&client);
-    drop(Object::take(client));
-    let (Some(pool), id @ 1..) = (pool, id.into_inner()) else { return Ok(()) };
-    let other = pool::get(&pool).await?;
+impl Session {
+    /// Ends the session. The connection keeps its place in the pool until that has worked.
+    async fn end(self) {
+        let Self { client, id, .. } = self;
+        let id = id.into_inner();
+        let mut pauses = Backoff::new(AGAIN.0, AGAIN.1);
+        let mut is_told = false;
+        // Before its number is known no code of others has run.
+        while id > 0 && !client.is_closed() {
+            let Some(pool) = Object::pool(&client) else { break };
+            let ended = time::timeout(ENDING, terminate(&pool, id)).await;
+            if matches!(ended, Ok(Ok(()))) || pool.is_closed() {
+                break;
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                let error = match ended {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "no answer in time".to_owned(),
+                };
+                let code = "UnableToConnectToProject";
+                tracing::warn!(code, error, "cannot end a session whose policy does not stop; retrying");
+            }
+            time::sleep(pauses.failed(1.0)).await;
+        }
+        drop(Object::take(client));
+    }
+}
+
+/// Ends a session over another connection of the pool, or over one beside the pool where all are in use.
+async fn terminate(pool: &Pool, id: i32) -> Result<(), NoAnswer> {
     let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&id, Type::INT4)];
-    other.query_typed(TERMINATE, &parameters).await?;
+    let at_once = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
+    match pool.timeout_get(&at_once).await {
+        Ok(other) => drop(other.query_typed(TERMINATE, &parameters).await?),
+        Err(PoolError::Closed | PoolError::Timeout(TimeoutType::Wait)) => {
+            drop(pool.manager().create().await?.query_typed(TERMINATE, &parameters).await?);
+        }
+        Err(error) => return Err(ConnectError::Unreachable(error.to_string()).into()),
+    }
     Ok(())
 }

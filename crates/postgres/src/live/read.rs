@@ -223,7 +223,7 @@ impl Run<'_> {
             let portion = portion(rows?, self.source, FIRST_PORTION).await?;
             Ok::<_, Error>((given, portion))
         };
-        let (given, portion) = within(self.limits.time, asked).await?;
+        let (given, portion) = within(guest, self.limits.time, asked).await?;
         self.spent += begun.elapsed();
         let (snapshot, taken_at) = seen(&given)?;
         Ok((snapshot, taken_at, portion))
@@ -255,13 +255,13 @@ impl Run<'_> {
         let begun = Instant::now();
         let fetch = fetch(rows);
         let asked = async { portion(self.guest.simple_query_raw(&fetch).await?, self.source, rows).await };
-        let portion = within(left, asked).await?;
+        let portion = within(&self.guest, left, asked).await?;
         self.spent += begun.elapsed();
         Ok(portion)
     }
 
     async fn end(self) -> Result<(), ReadError> {
-        within(self.limits.time, self.guest.leave()).await
+        within(&self.guest, self.limits.time, self.guest.leave()).await
     }
 }
 
@@ -269,12 +269,17 @@ fn fetch(rows: usize) -> String {
     format!("fetch forward {rows} from live_rows")
 }
 
-/// Waits a little longer than statements may take. What goes on all the same is ended when its connection is given up.
-async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, Error>>) -> Result<T, ReadError> {
-    match time::timeout(limit + GRACE, asked).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(ReadError::Slow),
-    }
+/// Waits a little longer than statements may take. What goes on all the same is ended, and its connection given up.
+async fn within<T>(
+    guest: &Guest,
+    limit: Duration,
+    asked: impl Future<Output = Result<T, Error>>,
+) -> Result<T, ReadError> {
+    let Ok(answer) = time::timeout(limit + GRACE, asked).await else {
+        guest.give_up();
+        return Err(ReadError::Slow);
+    };
+    Ok(answer?)
 }
 
 /// The snapshot, and its time.

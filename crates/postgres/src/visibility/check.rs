@@ -108,6 +108,8 @@ struct Found {
     longest: f64,
     /// How long all of them took.
     took: f64,
+    /// Whether the time limit was reached, and what it stopped has gone on all the same.
+    overdue: bool,
 }
 
 impl Check<'_> {
@@ -117,7 +119,7 @@ impl Check<'_> {
         if self.images.objects().is_empty() {
             answers.verdicts.resize(parties.len(), Ok(Verdict::default()));
         }
-        let (mut stops, mut ended) = (0, 0);
+        let (mut stops, mut ended, mut paces) = (0, 0, Paces::default());
         while let Some(rest) = parties.get(answers.verdicts.len()..).filter(|rest| !rest.is_empty()) {
             if stops >= STOPS {
                 answers.verdicts.resize(parties.len(), Err(Held::NotAsked));
@@ -126,7 +128,10 @@ impl Check<'_> {
             let some = rest.get(..PARTIES).unwrap_or(rest);
             let held = match self.ask(some).await {
                 Ok(found) => {
+                    paces.take(answers.verdicts.len(), &found, self.limit);
                     self.take(&found, some, &mut answers);
+                    // Others have waited for who caught its cancellation as long as for who was stopped.
+                    stops += u32::from(found.overdue);
                     found.stopped.as_deref().map(|code| (held(code), 1))
                 }
                 Err(error) => match error.of_one(some.len()) {
@@ -145,6 +150,7 @@ impl Check<'_> {
                 answers.verdicts.extend(std::iter::repeat_n(Err(held), parties));
             }
         }
+        answers.slow = paces.out_of_line();
         for (asked, verdict) in parties.iter().zip(&mut answers.verdicts) {
             if let Ok(verdict) = verdict {
                 self.withhold(asked, verdict);
@@ -156,9 +162,6 @@ impl Check<'_> {
     /// Takes the verdicts of a round trip.
     fn take(&self, found: &Found, parties: &[&Asked], answers: &mut Answers) {
         let texts = found.verdicts.iter().map(Option::as_deref).take(parties.len());
-        if found.is_out_of_line(self.limit) {
-            answers.slow.push(answers.verdicts.len() + found.slowest);
-        }
         if found.verdicts.is_empty() && found.stopped.is_none() {
             // A policy has taken the answer away.
             answers.verdicts.resize(answers.verdicts.len() + parties.len(), Ok(Verdict::default()));
@@ -239,15 +242,42 @@ impl Found {
             slowest: 0,
             longest: 0.0,
             took: 0.0,
+            overdue: false,
+        }
+    }
+}
+
+/// How long parties took, over the round trips of an inquiry.
+#[derive(Debug, Default)]
+struct Paces {
+    /// Parties that others waited for, by their places: how long they took, and whether they caught their cancellation.
+    long: Vec<(usize, f64, bool)>,
+    /// How many the others are, and how long they took.
+    others: usize,
+    took: f64,
+}
+
+impl Paces {
+    /// Takes what a round trip has found, whose first party is at a place.
+    fn take(&mut self, first: usize, found: &Found, limit: Duration) {
+        self.others += found.verdicts.len();
+        self.took += found.took;
+        // A round trip ends behind a party that takes so long: there is one at most.
+        let is_long = found.overdue || found.longest >= limit.as_secs_f64() / 4.0;
+        if is_long && !found.verdicts.is_empty() {
+            self.others -= 1;
+            self.took -= found.longest;
+            self.long.push((first + found.slowest, found.longest, found.overdue));
         }
     }
 
-    /// Whether one party took much longer than the others, and others waited for it.
-    fn is_out_of_line(&self, limit: Duration) -> bool {
-        let others = self.verdicts.len().saturating_sub(1);
+    /// Those that took much longer than the others, and that others waited for.
+    fn out_of_line(&self) -> Vec<usize> {
         #[expect(clippy::cast_precision_loss, reason = "there are not so many parties")]
-        let mean = (self.took - self.longest) / others as f64;
-        others > 0 && self.longest >= limit.as_secs_f64() / 4.0 && self.longest > OUT_OF_LINE * mean
+        let mean = self.took / self.others as f64;
+        let is_slow = |longest: f64| self.others > 0 && longest > OUT_OF_LINE * mean;
+        let slow = self.long.iter().filter(|(_, longest, overdue)| *overdue || is_slow(*longest));
+        slow.map(|(place, ..)| *place).collect()
     }
 }
 
@@ -306,16 +336,47 @@ mod tests {
         assert_eq!(failed, Verdict { seen: vec![4], failed: Some((failure, vec![6])) });
     }
 
+    /// Whether one of some parties is noticed that takes so long in a round trip.
+    fn is_noticed(parties: usize, longest: f64, took: f64) -> bool {
+        let mut paces = Paces::default();
+        let verdicts = vec![None; parties];
+        let found = Found { verdicts, longest, took, ..Found::nothing() };
+        paces.take(0, &found, Duration::from_millis(200));
+        !paces.out_of_line().is_empty()
+    }
+
     #[test]
     fn who_takes_much_longer_than_the_others_is_noticed() {
-        let is_noticed = |parties: usize, longest: f64, took: f64| {
-            let verdicts = vec![None; parties];
-            let found = Found { verdicts, longest, took, ..Found::nothing() };
-            found.is_out_of_line(Duration::from_millis(200))
-        };
         assert!(is_noticed(3, 0.06, 0.062));
         assert!(!is_noticed(1, 0.19, 0.19), "nobody else waits");
         assert!(!is_noticed(3, 0.06, 0.18), "all of them take long");
         assert!(!is_noticed(3, 0.04, 0.042), "that is not long");
+    }
+
+    #[test]
+    fn parties_are_compared_over_all_round_trips() {
+        let mut paces = Paces::default();
+        let mut round_trip = |first, slowest, parties, longest, overdue| {
+            let found = Found {
+                verdicts: vec![None; parties],
+                longest,
+                took: longest + 0.001,
+                slowest,
+                overdue,
+                ..Found::nothing()
+            };
+            paces.take(first, &found, Duration::from_millis(200));
+            paces.out_of_line()
+        };
+        // Each of them is alone in its round trip.
+        assert_eq!(round_trip(0, 0, 1, 0.15, false), [0; 0]);
+        assert_eq!(round_trip(1, 0, 1, 0.15, false), [0; 0]);
+        assert_eq!(round_trip(2, 0, 10, 0.001, false), [0, 1]);
+        assert_eq!(round_trip(12, 3, 4, 0.15, false), [0, 1, 15]);
+        let mut paces = Paces::default();
+        let found =
+            Found { verdicts: vec![None], longest: 0.2, took: 0.2, overdue: true, ..Found::nothing() };
+        paces.take(7, &found, Duration::from_millis(200));
+        assert_eq!(paces.out_of_line(), [7], "it was to be stopped");
     }
 }

@@ -8,7 +8,7 @@ mod names;
 mod print;
 mod question;
 
-pub(crate) use ask::{Asking, Given, ask_beside, ask_briefly, ask_each};
+pub(crate) use ask::{Asking, Given, InTime, ask_beside, ask_briefly, ask_each};
 pub use explain::{
     AskedPart, Counted, Decided, PolicyFacts, PolicyReport, ReadTable, RolePolicies, TablePolicies,
 };

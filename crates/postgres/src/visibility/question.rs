@@ -28,7 +28,8 @@ const MAX_RAISING: usize = 32;
 ///
 /// The block ends early, with the verdicts that it has, when `slice` of the job is over (the rest is asked by another
 /// one), or when a party is stopped by a time limit or meets a lock: then it tells the SQLSTATE. A time limit stops a
-/// statement once; so nobody is asked behind such a party.
+/// statement once; so nobody is asked behind such a party. Nor behind one whose policies have caught that and gone on:
+/// then the block tells that it is overdue.
 pub(super) fn question(table: &Table, columns: &[PolicyColumn], condition: &Condition) -> String {
     let names = Names::of(table);
     let judge = match condition {
@@ -54,6 +55,7 @@ pub(super) fn question(table: &Table, columns: &[PolicyColumn], condition: &Cond
     images pg_catalog.jsonb := job operator(pg_catalog.->) 'images';
     parties pg_catalog.jsonb := job operator(pg_catalog.->) 'parties';
     slice pg_catalog.interval := pg_catalog.make_interval(secs => (job operator(pg_catalog.->>) 'slice')::pg_catalog.float8);
+    patience pg_catalog.interval := pg_catalog.current_setting('statement_timeout')::pg_catalog.interval;
     party pg_catalog.jsonb;
     everything pg_catalog.int4[] := array(select pg_catalog.generate_series(1, pg_catalog.jsonb_array_length(images)));
     wanted pg_catalog.int4[];
@@ -134,6 +136,9 @@ begin
     ignored := pg_catalog.set_config('realtime.verdicts', pg_catalog.jsonb_build_object(
         'verdicts', verdicts, 'broken', broken, 'reasons', reasons, 'stopped', stopped, 'slowest', slowest,
         'longest', pg_catalog.date_part('epoch', longest),
+        -- Somebody has caught the cancellation: it came, or comes.
+        'overdue', patience operator(pg_catalog.>) '0' and before operator(pg_catalog.>=)
+            (pg_catalog.statement_timestamp() operator(pg_catalog.+) patience),
         'took', pg_catalog.date_part('epoch', before operator(pg_catalog.-) begun))::pg_catalog.text, true);
 end
 "

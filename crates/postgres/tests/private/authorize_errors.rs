@@ -210,6 +210,32 @@ async fn a_policy_that_catches_its_cancellation() -> Result<()> {
     crate::support::until(&db, NOBODY_SLEEPS).await
 }
 
+/// While the database takes no new connections such a session cannot be ended. It is as soon as that is possible; until then
+/// it keeps its place among the connections.
+#[tokio::test]
+async fn a_session_that_cannot_be_ended_at_once_is_ended_later() -> Result<()> {
+    let (db, database) = ready_with(|config| DatabaseConfig {
+        statement_timeout: Duration::from_millis(300),
+        policy_pool_size: 1,
+        ..config
+    })
+    .await?;
+    db.sql(ENDLESS).await?;
+    let stuck = with_claims(json!({"role": "authenticated", "sub": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}));
+    // The connection is made before.
+    assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+    let admin = realtime_testkit::cluster().await?.connect("postgres").await?;
+    let name = db.name();
+    admin.batch_execute(&format!("alter database {name} with allow_connections false")).await?;
+    let expected = AuthorizeError::QueryCanceled("ERROR 57014 (query_canceled)".to_owned());
+    assert_eq!(database.authorize_read(&stuck).await.unwrap_err(), expected);
+    assert!(!crate::support::one::<bool>(&db, NOBODY_SLEEPS).await?);
+    admin.batch_execute(&format!("alter database {name} with allow_connections true")).await?;
+    crate::support::until(&db, NOBODY_SLEEPS).await?;
+    assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+    Ok(())
+}
+
 /// Whoever asks may be gone before the answer. The connection is of use again, or replaced.
 #[tokio::test]
 async fn a_question_that_nobody_waits_for_harms_nobody() -> Result<()> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     changes_compiled::{ROOMS, ids},
-    changes_images::{TOPIC, server_with, watching},
+    changes_images::{TOPIC, server_on, server_with, watching},
 };
 
 const PARTIES: i32 = 5;
@@ -122,20 +122,62 @@ async fn a_function_is_asked_of_those_whom_a_room_names() -> Result<()> {
     Ok(())
 }
 
+/// A room that names more than can be of help is looked up once, not whenever its answers are needed anew.
+#[tokio::test]
+async fn a_room_that_names_too_many_is_looked_up_once_in_a_while() -> Result<()> {
+    let db = TestDb::alone().await?;
+    db.sql(&format!("alter database {} set log_statement = 'all'", db.name())).await?;
+    let schema = format!(
+        "{ROOMS} alter publication supabase_realtime add table members;
+         create policy own on says to authenticated using (is_member(room));
+         insert into members select 1, 'member ' || n from generate_series(1, 1100) n;
+         insert into members values (1, 'ann');"
+    );
+    let options = ServerOptions::fast().env("FAILPOINTS", "calls_narrowed=error");
+    let (server, db) = server_on(db, &schema, options).await?;
+    let (mut ann, mut bob) =
+        (watching(&server, "ann", "says").await?, watching(&server, "bob", "says").await?);
+    let looked_up = || anyhow::Ok(db.log()?.matches("with given as (").count());
+    // The policies are compiled.
+    db.sql("insert into says values (0, 0, '')").await?;
+    for socket in [&mut ann, &mut bob] {
+        ids(&db, socket).await?;
+    }
+    let mut rounds = Vec::new();
+    for round in 1..=3 {
+        let before = looked_up()?;
+        // What ann was answered before is out of date.
+        db.sql(&format!("insert into members values (1000 + {round}, 'ann')")).await?;
+        db.sql(&format!("insert into says values ({round}, 1, '')")).await?;
+        assert_eq!(ids(&db, &mut ann).await?, [round]);
+        assert_eq!(ids(&db, &mut bob).await?, [0; 0]);
+        rounds.push(looked_up()? - before);
+    }
+    assert_eq!(rounds, [1, 0, 0]);
+    Ok(())
+}
+
 /// Members who watch beside those whom a test is about: enough that it is looked up whom to ask.
 const OTHERS: i32 = 50;
 
-/// A server with `says` and a function `may`, and a policy; and those who watch: first those with the claims, then others.
+/// A server with `says` and what a policy calls; and those who watch: first those with the claims, then others, who claim
+/// the same but for their names.
 async fn watched_by_many(
     schema: &str,
     policy: &str,
     claims: &[Value],
+    of_others: Value,
 ) -> Result<(Server, TestDb, Vec<(Value, Socket)>)> {
     let options = ServerOptions::fast();
     let schema = format!("{ROOMS} {schema} create policy own on says to authenticated using ({policy});");
     let (server, db) = server_with(&schema, options).await?;
     let mut parties = Vec::new();
-    let others = (0..OTHERS).map(|n| json!({"me": format!("other {n}"), "sub": format!("other {n}")}));
+    let others = (0..OTHERS).map(|n| {
+        let me = format!("other {n}");
+        let mut claims = of_others.clone();
+        (claims["me"], claims["sub"]) = (json!(me), json!(me));
+        claims
+    });
     for more in claims.iter().cloned().chain(others) {
         let mut claims = json!({"role": "authenticated", "exp": unix_now() + 3600});
         for (name, value) in more.as_object().into_iter().flatten() {
@@ -198,23 +240,26 @@ async fn values_of_all_types_name_those_who_are_asked() -> Result<()> {
         json!({"me": "f", "score": "nan"}),
     ];
     let policy = "is_fit(room) or is_paid(room) or is_good(room)";
-    let (_server, db, mut parties) = watched_by_many(schema, policy, &claims).await?;
+    let (_server, db, mut parties) = watched_by_many(schema, policy, &claims, json!({})).await?;
     let counts = as_select_shows(&db, &mut parties).await?;
     assert_eq!(counts[..claims.len()], [2, 1, 1, 1, 1, 1]);
     Ok(())
 }
 
 /// A function that is NULL or raises for those who lack a claim is not false for them, and its negation shows them nothing.
+/// Nearly all have the claim: for whom no row names it is false.
 #[tokio::test]
 async fn a_function_of_claims_is_asked_of_everybody() -> Result<()> {
-    let schema = "
-        create table profiles (who text, tenant text);
-        insert into profiles values ('twice', 'a'), ('twice', 'b'), ('a', 't');
-        create table mutes (room int, tenant text, who text, primary key (room, who));
-        insert into mutes values (1, 't', 'a'), (2, 't', 'b');
-        alter publication supabase_realtime add table mutes, profiles;
-        create function is_muted(r int, tenant text) returns bool language sql stable strict security definer set search_path = '' as
-            $$ select exists (select from public.mutes m where m.room = r and m.tenant = is_muted.tenant and m.who = public.me()) $$;";
+    let schema = format!(
+        "create table profiles (who text, tenant text);
+         insert into profiles values ('twice', 'a'), ('twice', 'b'), ('a', 't');
+         insert into profiles select 'other ' || n, 't' from generate_series(0, {OTHERS} - 1) n;
+         create table mutes (room int, tenant text, who text, primary key (room, who));
+         insert into mutes values (1, 't', 'a'), (2, 't', 'b');
+         alter publication supabase_realtime add table mutes, profiles;
+         create function is_muted(r int, tenant text) returns bool language sql stable strict security definer set search_path = '' as
+            $$ select exists (select from public.mutes m where m.room = r and m.tenant = is_muted.tenant and m.who = public.me()) $$;"
+    );
     let claims = [
         json!({"me": "a", "tenant": "t"}),
         json!({"me": "b", "tenant": "t"}),
@@ -223,15 +268,16 @@ async fn a_function_of_claims_is_asked_of_everybody() -> Result<()> {
         json!({"me": "twice", "tenant": "t"}),
     ];
     let policy = "not is_muted(room, current_setting('request.jwt.claims', true)::jsonb ->> 'tenant')";
-    let (_server, db, mut parties) = watched_by_many(schema, policy, &claims).await?;
+    let of_others = json!({"tenant": "t"});
+    let (_server, db, mut parties) = watched_by_many(&schema, policy, &claims, of_others).await?;
     let counts = as_select_shows(&db, &mut parties).await?;
-    assert_eq!(counts[..claims.len() + 1], [2, 2, 3, 0, 3, 0]);
+    assert_eq!(counts[..claims.len() + 1], [2, 2, 3, 0, 3, 3]);
     db.sql(
         "drop policy own on says; create policy own on says to authenticated
             using (not is_muted(room, (select p.tenant from profiles p where p.who = me())))",
     )
     .await?;
     let counts = as_select_shows(&db, &mut parties).await?;
-    assert_eq!(counts[..claims.len() + 1], [2, 0, 0, 2, 0, 0]);
+    assert_eq!(counts[..claims.len() + 1], [2, 0, 0, 2, 0, 3]);
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use realtime_testkit::{Server, ServerOptions, TestDb};
 
 use crate::{
-    changes_compiled::{asked, ids},
+    changes_compiled::{POLICIES, ROOMS, asked, ids},
     changes_images::{server_with, watching},
 };
 
@@ -73,5 +73,27 @@ async fn answers_to_calls_that_do_not_fit_are_asked_again() -> Result<()> {
         assert_eq!(asked(&server).await?, before, "the database was asked about rows");
     }
     ensure!(!server.log().contains("PolicyCacheFull"), "{}", server.log());
+    Ok(())
+}
+
+/// row_security 2.2: what there is no memory for is asked
+#[tokio::test]
+async fn without_memory_the_database_is_asked() -> Result<()> {
+    let options = ServerOptions::default().env("POLICY_CACHE_MB", "0");
+    let (server, db) = server_with(ROOMS, options).await?;
+    for policy in POLICIES {
+        db.sql(&format!(
+            "delete from says; truncate members; drop policy if exists own on says;
+             create policy own on says to authenticated using ({policy}); insert into members values (1, 'ann')"
+        ))
+        .await?;
+        let before = asked(&server).await?;
+        let (mut ann, mut bob) =
+            (watching(&server, "ann", "says").await?, watching(&server, "bob", "says").await?);
+        db.sql("insert into says values (1, 1, ''), (2, 2, '')").await?;
+        assert_eq!(ids(&db, &mut ann).await?, [1], "{policy}");
+        assert_eq!(ids(&db, &mut bob).await?, [0; 0], "{policy}");
+        ensure!(asked(&server).await? > before, "{policy}: nothing was asked");
+    }
     Ok(())
 }

@@ -13,7 +13,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version, sign, unix_now};
 use serde_json::{Value, json};
 
-use crate::changes_images::{TOPIC, frames, server_with};
+use crate::{
+    changes_compiled_conditions::{CONDITIONS, SCHEMA, function},
+    changes_images::{TOPIC, frames, server_with},
+};
 
 /// Names and roles.
 const PARTIES: [(&str, &str); 5] = [
@@ -31,113 +34,6 @@ const MEASURED: i32 = 1_000_000;
 
 /// What takes its time or fails inside the server meanwhile.
 const FAILPOINTS: &str = "relation_asked=20%delay(10);verdict_asked=1%error;party_aside=10%error;position_confirmed=10%error;calls_narrowed=70%error";
-
-const SCHEMA: &str = "
-    create type rank as enum ('low', 'high');
-    create table orgs (org int primary key, owner text, is_open bool, fee numeric);
-    create table members (room int, who text, rank rank, primary key (room, who));
-    create table bans (who text primary key);
-    create table unpublished (room int, who text, primary key (room, who));
-    create table says (id int primary key, v int not null, kind int not null default 0, room int, org int, owner text, rank rank,
-        tags text[], extra jsonb, fee numeric, until timestamptz);
-    create unique index says_kind on says (id, kind);
-    create function is_banned() returns bool language sql stable security definer as
-        $$ select exists (select from public.bans b where b.who = public.me()) $$;
-    create function may(r int) returns bool language sql stable security definer as
-        $$ select not public.is_banned() and exists (select from public.members m where m.room = r and m.who = public.me()) $$;
-    create function may_too(r int) returns bool language plpgsql security definer as
-        $$ begin return exists (select from public.members m where m.room = r and m.who = public.me() and not public.is_banned()); end $$;
-    create function is_in(r int, c rank) returns bool language sql stable security definer as
-        $$ select exists (select from public.members m where m.room = r and m.who = public.me() and (m.rank = m.rank or m.rank is null))
-            or exists (select from public.members m join public.bans b using (who) where m.who = public.me() and m.room = $1 and m.rank <> c) $$;
-    create function is_in_too(r int) returns bool language plpgsql stable security definer as
-        $$ begin return exists (select 1 from members m where m.who = (select public.me()) and r = m.room and m.rank = 'high'); end $$;
-    create function is_among(r int) returns bool language sql stable security definer as
-        $$ select $1 in (select room from members where who = public.me()) $$;
-    create function is_owner(o text, r int) returns bool language sql stable strict security definer as
-        $$ select exists (select from public.orgs where org = r and owner = public.me() and is_open) or false $$;
-    create function rooms() returns setof int language sql stable security definer as
-        $$ with members as (select * from public.members where who = public.me()) select m.room from members m $$;
-    create function room_array() returns int[] language plpgsql stable security definer as
-        $$ begin return array(select m.room from public.members m where m.who = public.me() and m.rank = 'high'); end $$;
-    create function opaque(r int) returns bool language plpgsql stable security definer as
-        $$ declare n int; begin select count(*) into n from public.unpublished u where u.room = r and u.who = public.me(); return n > 0; end $$;
-    create function built(r int) returns bool language plpgsql stable security definer as
-        $$ declare n int; begin execute 'select count(*) from public.members m where m.room = $1 and m.who = public.me()' into n using r; return n > 0; end $$;
-    create function guarded(r int) returns bool language plpgsql stable security definer as
-        $$ begin return 1 / (select count(*) from public.members m where m.room = r and m.who = public.me()) = 1;
-            exception when division_by_zero then return false; end $$;
-    create function is_fit(r int) returns bool language sql stable security definer set search_path = '' as
-        $$ select exists (select from public.orgs o where o.org = r and o.is_open = (current_setting('request.jwt.claims', true)::jsonb ->> 'adult')::bool) $$;
-    create function is_paid(r int) returns bool language plpgsql stable security definer set search_path = '' as
-        $$ begin return exists (select from public.orgs o where o.org = r and (current_setting('request.jwt.claims', true)::jsonb ->> 'fee')::numeric = o.fee); end $$;
-    create function is_muted(r int, rank text) returns bool language sql stable strict security definer as
-        $$ select exists (select from public.members m where m.room = r and m.rank::text = is_muted.rank and m.who = public.me()) $$;
-    create function is_loud(r int, word text) returns bool language sql stable strict security definer as
-        $$ select exists (select from public.members m where m.room = r and m.who = public.me()) $$;
-    create function members(room int) returns bool language sql stable security definer set search_path = '' as
-        $$ select exists (select from public.orgs o join public.members on o.org = members.room where o.owner = public.me()) $$;
-    create function peers(w text) returns bool language sql stable security definer as
-        $$ select exists (select from public.members a join public.members b using (room) where a.who = public.me() and b.who = w) $$;
-    alter table orgs enable row level security;
-    create policy own on orgs using (is_open or owner = me());
-    alter table says enable row level security;
-    alter publication supabase_realtime add table says, orgs, members, bans;";
-
-/// Conditions of which policies are made.
-const CONDITIONS: [&str; 47] = [
-    // Claims.
-    "owner = me()",
-    "owner is distinct from (select me())",
-    "owner = (current_setting('request.jwt.claims', true)::json ->> 'sub')",
-    "coalesce(owner, 'ann') = me()",
-    "me() = any (tags)",
-    "extra ->> 'for' = me()",
-    "rank = 'high'",
-    "until > now()",
-    "until <= now() or owner = me()",
-    // Sets.
-    "room in (select m.room from members m where m.who = me())",
-    "room not in (select m.room from members m where m.who = me())",
-    "exists (select from members m where m.room = says.room and m.who = me() and m.rank = 'high')",
-    "exists (select from members m where m.room = says.room and m.rank = says.rank and m.who = me())",
-    "not exists (select from members m where m.room = says.room and m.who = me())",
-    "me() in (select m.who from members m where m.room = says.room)",
-    "org in (select o.org from orgs o)",
-    "exists (select from orgs o join members m on m.room = o.org where o.org = says.org and m.who = me())",
-    "not (room = any (array(select m.room from members m where m.who = me())))",
-    "room in (select u.room from unpublished u where u.who = me())",
-    "(select count(*) from members m where m.who = me()) > 1",
-    "(extra -> 'to' ->> 'room')::int in (select m.room from members m where m.who = me())",
-    "fee = (select max(m.room)::numeric from members m where m.who = me())",
-    // Functions.
-    "room in (select rooms())",
-    "room = any (room_array())",
-    "may(room)",
-    "may_too(room)",
-    "may_too(org) or may(room)",
-    "is_in(room, rank)",
-    "is_in_too(room)",
-    "is_among(org) or is_in_too(room)",
-    "coalesce(is_owner(owner, org), true)",
-    "is_among(room)",
-    "not is_banned()",
-    "opaque(room)",
-    "peers(owner)",
-    "case when rank = 'low' then room in (select rooms()) else owner = me() end",
-    "is_fit(org)",
-    "is_paid(org) or not is_fit(room)",
-    "not is_muted(room, current_setting('request.jwt.claims', true)::jsonb ->> 'rank')",
-    "not is_loud(room, current_setting('request.jwt.claims', true)::jsonb ->> 'rank')",
-    "members(room)",
-    // What is asked.
-    "owner || '' = me()",
-    "built(room)",
-    "guarded(room) or owner = me()",
-    "tableoid = 'says'::regclass and org in (select o.org from orgs o)",
-    "exists (select from members m where m.room = says.room and m.tableoid <> says.tableoid and m.who = me())",
-    "says.* is not null and room = 1",
-];
 
 /// A version of a row.
 #[derive(Debug, Clone)]
@@ -157,11 +53,30 @@ enum Written {
 
 const NAMES: &str = "v, room, org, owner, rank, tags, extra, fee, until";
 
-struct Dice(StdRng);
+/// What falls, and the functions that were made for the policies of a while.
+struct Dice(StdRng, Vec<String>);
 
 impl Dice {
+    /// Makes the functions of a while, or none.
+    fn functions(&mut self, round: usize) -> String {
+        self.1.clear();
+        if self.0.random_bool(0.6) {
+            self.1.extend((0..2).map(|n| format!("made_{round}_{n}")));
+        }
+        self.1.iter().map(|name| function(&mut self.0, name)).collect()
+    }
+
+    /// A function that was made, of a column.
+    fn call(&mut self) -> Option<String> {
+        let column = if self.0.random_bool(0.7) { "room" } else { "org" };
+        self.1.choose(&mut self.0).map(|name| format!("{name}({column})"))
+    }
+
     fn condition(&mut self) -> String {
-        let one = |dice: &mut Self| (*CONDITIONS.choose(&mut dice.0).unwrap()).to_owned();
+        let one = |dice: &mut Self| match dice.0.random_bool(0.5).then(|| dice.call()).flatten() {
+            Some(call) => call,
+            None => (*CONDITIONS.choose(&mut dice.0).unwrap()).to_owned(),
+        };
         match self.0.random_range(0..6) {
             0 | 1 => one(self),
             2 => format!("({}) and ({})", one(self), one(self)),
@@ -370,10 +285,17 @@ async fn watching(server: &Server, (who, role): (&str, &str)) -> Result<Socket> 
     Ok(socket)
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|number| number.parse().ok())
+}
+
+fn first_seed() -> u64 {
+    number("REALTIME_TEST_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40))
+}
+
 #[tokio::test]
 async fn everybody_gets_what_select_shows() -> Result<()> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
-    let first = number("REALTIME_TEST_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
+    let first = first_seed();
     for seed in first..first + number("REALTIME_TEST_SEEDS").unwrap_or(1) {
         println!("REALTIME_TEST_SEED={seed}");
         println!("{}", run(seed).await?);
@@ -381,72 +303,130 @@ async fn everybody_gets_what_select_shows() -> Result<()> {
     Ok(())
 }
 
-/// What was compared.
-async fn run(seed: u64) -> Result<String> {
-    let mut dice = Dice(StdRng::seed_from_u64(seed));
-    let options = ServerOptions::default()
-        // Steps follow each other faster than a tenant may have events.
-        .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
-        // What changes meanwhile must raise no false alarm.
-        .env("POLICY_CHECK_EVERY", "1")
-        .env("FAILPOINTS", FAILPOINTS);
-    let (server, db) = server_with(SCHEMA, options).await?;
-    let mut sockets: Vec<Socket> = Vec::new();
-    for party in PARTIES {
-        sockets.push(watching(&server, party).await?);
-    }
-    let mut world = World::default();
-    let (mut compared, mut visible) = (0, 0);
-    for _ in 0..POLICIES {
-        let policies = dice.policies();
-        let identity = *["default", "full", "using index says_kind"].choose(&mut dice.0).unwrap();
-        let of_members = *["default", "full", "using index members_pkey"].choose(&mut dice.0).unwrap();
-        db.sql(&format!(
-            "begin; drop policy if exists own on says; drop policy if exists more on says; drop policy if exists most on says;
-             {policies} alter table says replica identity {identity}; alter table members replica identity {of_members}; commit"
-        ))
-        .await?;
-        for _ in 0..STEPS {
-            let (mut step, mut written) = (vec!["begin".to_owned()], Vec::new());
-            for _ in 0..dice.0.random_range(1..9) {
-                if dice.0.random_bool(0.4) {
-                    step.push(dice.surrounding());
-                } else {
-                    let (sql, change) = world.write(&mut dice);
-                    step.push(sql);
-                    written.push(change);
-                }
-            }
-            step.push("commit".to_owned());
-            let step = step.join(";\n");
-            db.sql(&step).await?;
-            if dice.0.random_bool(0.05) {
-                db.sql(
-                    "select pg_terminate_backend(pid) from pg_stat_activity
-                     where datname = current_database() and application_name = 'realtime'",
-                )
-                .await?;
-            }
-            let mut versions = BTreeMap::new();
-            for change in &written {
-                let (Written::Insert(_, new) | Written::Delete(_, new)) = change else { continue };
-                versions.insert(new.v, new);
-            }
-            for change in &written {
-                let Written::Update(_, old, new) = change else { continue };
-                versions.extend([(old.v, old), (new.v, new)]);
-            }
-            for (party, socket) in PARTIES.iter().zip(&mut sockets) {
-                let seen = shown(&db, *party, &versions).await?;
-                let expected = expected(&written, &seen, identity == "full");
-                let came =
-                    came(&db, socket).await.with_context(|| format!("{party:?}\n{policies}\n{step}"))?;
-                assert_eq!(came, expected, "seed {seed}, {party:?}, identity {identity}\n{policies}\n{step}");
-                compared += versions.len();
-                visible += seen.len();
-            }
+/// The test finds out when a function is asked of too few: of those whom rows name one is left out each time.
+#[tokio::test]
+async fn a_party_that_is_left_out_is_noticed() -> Result<()> {
+    let seed = first_seed();
+    println!("REALTIME_TEST_SEED={seed}");
+    let mut trial = Trial::begin(seed, "calls_narrowed=error;name_lost=error").await?;
+    for round in 0..POLICIES {
+        let name = format!("made_{round}_0");
+        let made = function(&mut trial.dice.0, &name);
+        let policies = format!("{made} create policy own on says using ({name}(room));");
+        if let Err(difference) = trial.round(&policies).await {
+            let text = format!("{difference:?}");
+            ensure!(text.contains(DIFFERENCE), "{text}");
+            return Ok(());
         }
     }
+    anyhow::bail!("seed {seed}: nobody has noticed that parties were left out")
+}
+
+/// What is said when somebody has got something else than SELECT shows.
+const DIFFERENCE: &str = "this is not what SELECT shows";
+
+/// A server, and those who watch.
+struct Trial {
+    seed: u64,
+    dice: Dice,
+    server: Server,
+    db: TestDb,
+    sockets: Vec<Socket>,
+    world: World,
+    compared: usize,
+    visible: usize,
+}
+
+impl Trial {
+    async fn begin(seed: u64, failpoints: &str) -> Result<Self> {
+        let dice = Dice(StdRng::seed_from_u64(seed), Vec::new());
+        let options = ServerOptions::default()
+            // Steps follow each other faster than a tenant may have events.
+            .env("TENANT_MAX_EVENTS_PER_SECOND", "100000000")
+            // What changes meanwhile must raise no false alarm.
+            .env("POLICY_CHECK_EVERY", "1")
+            .env("FAILPOINTS", failpoints);
+        let (server, db) = server_with(SCHEMA, options).await?;
+        let mut sockets: Vec<Socket> = Vec::new();
+        for party in PARTIES {
+            sockets.push(watching(&server, party).await?);
+        }
+        Ok(Self { seed, dice, server, db, sockets, world: World::default(), compared: 0, visible: 0 })
+    }
+
+    /// The policies of a while, and what is written meanwhile.
+    async fn round(&mut self, policies: &str) -> Result<()> {
+        let dice = &mut self.dice;
+        let identity = *["default", "full", "using index says_kind"].choose(&mut dice.0).unwrap();
+        let of_members = *["default", "full", "using index members_pkey"].choose(&mut dice.0).unwrap();
+        self.db
+            .sql(&format!(
+                "begin; drop policy if exists own on says; drop policy if exists more on says; drop policy if exists most on says;
+                 {policies} alter table says replica identity {identity}; alter table members replica identity {of_members}; commit"
+            ))
+            .await?;
+        for _ in 0..STEPS {
+            self.step(policies, identity).await?;
+        }
+        Ok(())
+    }
+
+    /// A transaction, and who gets what of it.
+    async fn step(&mut self, policies: &str, identity: &str) -> Result<()> {
+        let Self { seed, dice, db, world, .. } = self;
+        let (mut step, mut written) = (vec!["begin".to_owned()], Vec::new());
+        for _ in 0..dice.0.random_range(1..9) {
+            if dice.0.random_bool(0.4) {
+                step.push(dice.surrounding());
+            } else {
+                let (sql, change) = world.write(dice);
+                step.push(sql);
+                written.push(change);
+            }
+        }
+        step.push("commit".to_owned());
+        let step = step.join(";\n");
+        db.sql(&step).await?;
+        if dice.0.random_bool(0.05) {
+            db.sql(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                 where datname = current_database() and application_name = 'realtime'",
+            )
+            .await?;
+        }
+        let mut versions = BTreeMap::new();
+        for change in &written {
+            let (Written::Insert(_, new) | Written::Delete(_, new)) = change else { continue };
+            versions.insert(new.v, new);
+        }
+        for change in &written {
+            let Written::Update(_, old, new) = change else { continue };
+            versions.extend([(old.v, old), (new.v, new)]);
+        }
+        for (party, socket) in PARTIES.iter().zip(&mut self.sockets) {
+            let seen = shown(db, *party, &versions).await?;
+            let expected = expected(&written, &seen, identity == "full");
+            let came = came(db, socket).await.with_context(|| format!("{party:?}\n{policies}\n{step}"))?;
+            ensure!(
+                came == expected,
+                "{DIFFERENCE}: seed {seed}, {party:?}, identity {identity}\n{policies}\n{step}\ncame {came:?}\nnot  {expected:?}"
+            );
+            self.compared += versions.len();
+            self.visible += seen.len();
+        }
+        Ok(())
+    }
+}
+
+/// What was compared.
+async fn run(seed: u64) -> Result<String> {
+    let mut trial = Trial::begin(seed, FAILPOINTS).await?;
+    for round in 0..POLICIES {
+        let functions = trial.dice.functions(round);
+        let policies = format!("{functions}\n{}", trial.dice.policies());
+        trial.round(&policies).await?;
+    }
+    let Trial { server, compared, visible, .. } = trial;
     let checked = server.metric("realtime_changes_compared").await?;
     let told = format!("{compared} verdicts, {visible} visible; the server compared {checked} of its own");
     ensure!(visible > 500 && checked > 50.0, "too little happened");

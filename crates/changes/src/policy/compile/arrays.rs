@@ -3,8 +3,9 @@
 use sqlparser::ast::Expr;
 
 use super::{
-    Atom, Compiler, Family, Kind, List, Node, Part, Side, TEXT, Tree, Typed, Value, ValueSet, Why, family_of,
-    in_family, types, unnested,
+    Atom, Compiler, Family, Kind, List, Node, Side, TEXT, Tree, Typed, Value, ValueSet, Why,
+    compare::{Part, in_family},
+    family_of, types, unnested,
 };
 
 impl Compiler<'_> {

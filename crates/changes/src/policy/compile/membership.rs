@@ -6,7 +6,7 @@ use sqlparser::ast::{
 };
 
 use super::{
-    Atom, Compiler, Kind, Node, Otherwise, Part, Tree, Typed, Why, chain, family_of, parse, unnested,
+    Atom, Compiler, Kind, Node, Otherwise, Tree, Typed, Why, chain, compare::Part, family_of, parse, unnested,
 };
 use crate::{
     policy::{operand::Operand, scan},

@@ -129,6 +129,6 @@ impl Compiler<'_> {
             owners: Owners::new(),
             bounds: Vec::new(),
         });
-        Some(CallId(u32::try_from(self.calls.len() - 1).unwrap_or(u32::MAX)))
+        Some(CallId::at(u32::try_from(self.calls.len() - 1).unwrap_or(u32::MAX)))
     }
 }

@@ -20,6 +20,11 @@ const ANSWER_BYTES: usize = 96;
 pub struct CallKey(Box<[Option<Box<[u8]>>]>);
 
 impl CallKey {
+    /// Values, in the order of the call's columns; `None` is NULL.
+    pub fn new(values: impl IntoIterator<Item = Option<Box<[u8]>>>) -> Self {
+        Self(values.into_iter().collect())
+    }
+
     /// The values of some columns. `None` if one is missing.
     pub(super) fn of<'a>(cells: impl Iterator<Item = Cell<'a>>) -> Option<Self> {
         let value = |cell| match cell {
@@ -27,7 +32,7 @@ impl CallKey {
             Cell::Text(text) => Some(Some(Box::from(&text[..]))),
             Cell::Missing => None,
         };
-        cells.map(value).collect::<Option<Vec<_>>>().map(|values| Self(values.into()))
+        cells.map(value).collect::<Option<Vec<_>>>().map(Self::new)
     }
 
     /// The values, in the order of the call's columns; `None` is NULL.

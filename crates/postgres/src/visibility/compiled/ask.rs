@@ -44,6 +44,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Parties of one round trip.
 const PARTIES: usize = 500;
 
+/// Round trips at most whose time is over before all were asked: others wait for each of them.
+const STOPS: usize = 2;
+
 /// Queries to be run for parties of one role.
 #[derive(Debug)]
 pub(crate) struct Asking<'a> {
@@ -65,8 +68,17 @@ pub(crate) struct Given {
     pub(crate) held_up: Option<Failure>,
 }
 
-/// The answers of parties, as far as they are there within a time limit for each round trip. From the first round trip on
-/// that takes too long there are none.
+/// What parties have answered for whom others wait.
+#[derive(Debug, Default)]
+pub(crate) struct InTime {
+    /// In the order of the parties. `None`: it was not there in time.
+    pub(crate) answers: Vec<Option<Vec<Answer>>>,
+    /// Parties, by their places, that took most of the time of a round trip: there was none left for those behind.
+    pub(crate) slow: Vec<usize>,
+}
+
+/// The answers of parties, as far as they are there within a time limit for each round trip. Behind the second who is asked
+/// when it is reached nobody is, nor behind one who meets a lock.
 ///
 /// # Errors
 /// When the database cannot be asked at all.
@@ -75,7 +87,7 @@ pub(crate) async fn ask_briefly(
     asking: &Asking<'_>,
     parties: &[&Party],
     limit: Duration,
-) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
+) -> Result<InTime, NoAnswer> {
     briefly(pool, asking, &Ask::all(parties), limit).await
 }
 
@@ -84,17 +96,32 @@ async fn briefly(
     asking: &Asking<'_>,
     parties: &[Ask<'_>],
     limit: Duration,
-) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
+) -> Result<InTime, NoAnswer> {
     let block = question::question(&asking.queries, asking.shares_plans);
-    let mut given = Vec::with_capacity(parties.len());
-    for chunk in parties.chunks(PARTIES) {
+    let (mut given, mut stops) = (InTime::default(), 0);
+    while let Some(rest) = parties.get(given.answers.len()..).filter(|rest| !rest.is_empty() && stops < STOPS)
+    {
+        let chunk = rest.get(..PARTIES).unwrap_or(rest);
         match unbroken(pool, asking, &block, chunk, limit).await {
-            Ok(answers) => given.extend(answers.into_iter().map(Some)),
+            Ok(Found { answers, stopped }) => {
+                given.answers.extend(answers.into_iter().map(Some));
+                match stopped {
+                    // A lock is often in the way of others too.
+                    Some(Stopped::Locked) => break,
+                    // It is asked beside the stream. Who is late can be in time when it is asked first.
+                    Some(Stopped::Slow) => {
+                        given.slow.push(given.answers.len());
+                        given.answers.push(None);
+                    }
+                    Some(Stopped::Late) | None => {}
+                }
+                stops += usize::from(stopped.is_some());
+            }
             Err(error) if !is_of_one(&error) => return Err(error),
             Err(_) => break,
         }
     }
-    given.resize(parties.len(), None);
+    given.answers.resize(parties.len(), None);
     Ok(given)
 }
 
@@ -107,7 +134,7 @@ pub(crate) async fn ask_each(
     asking: &Asking<'_>,
     parties: &[(&Party, Vec<u32>)],
     limit: Duration,
-) -> Result<Vec<Option<Vec<Answer>>>, NoAnswer> {
+) -> Result<InTime, NoAnswer> {
     let parties: Vec<Ask<'_>> =
         parties.iter().map(|(party, rows)| Ask { party, rows: Some(rows.clone()) }).collect();
     briefly(pool, asking, &parties, limit).await
@@ -127,8 +154,10 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// Asks parties of which some hold up the others, however long it takes: those are found by halves. Each answer is
-/// `told` as soon as it is there, with the place of its party, until nobody listens.
+/// Asks parties of which some hold up the others, however long it takes. Who is stopped is asked first the next time; if
+/// that happens again, it is that party that holds up the others. Who waits for a lock is asked again behind all others.
+/// Where it is not told who it is, it is found by halves. Each answer is `told` as soon as it is there, with the place of its
+/// party, until nobody listens.
 pub(crate) async fn ask_beside(
     pool: &Pool,
     permits: &Semaphore,
@@ -147,15 +176,33 @@ pub(crate) async fn ask_beside(
         let given = unbroken(pool, asking, &block, group, ALONE).await;
         drop(permit);
         let answers = match given {
-            Ok(answers) => answers.into_iter().map(Given::of).collect(),
-            // A real wait for a lock takes half of the limit.
-            Err(error) if is_lock(&error) && begun.elapsed() >= ALONE / 4 && locked < WAITS => {
-                rest.push((from, to, locked + 1));
-                time::sleep(AGAIN).await;
-                continue;
+            Ok(Found { answers, stopped }) => {
+                let mut answers: Vec<Given> = answers.into_iter().map(Given::of).collect();
+                let mut next = from + answers.len();
+                let is_first = answers.is_empty();
+                // A real wait for a lock takes half of the limit.
+                let tries = if begun.elapsed() >= ALONE / 4 { WAITS } else { LOCKED };
+                match stopped {
+                    Some(Stopped::Locked) if is_first && locked < tries => {
+                        next += 1;
+                        if rest.is_empty() && next >= to {
+                            time::sleep(AGAIN).await;
+                        }
+                        rest.insert(0, (from, next, locked + 1));
+                    }
+                    Some(_) if is_first => {
+                        next += 1;
+                        answers.push(asking.held_up());
+                    }
+                    _ => {}
+                }
+                if next < to {
+                    rest.push((next, to, 0));
+                }
+                answers
             }
-            Err(error) if is_lock(&error) && locked < LOCKED || !is_of_one(&error) => {
-                rest.push((from, to, locked + 1));
+            Err(error) if !is_of_one(&error) => {
+                rest.push((from, to, locked));
                 time::sleep(AGAIN).await;
                 continue;
             }
@@ -177,10 +224,6 @@ pub(crate) async fn ask_beside(
 fn halves(from: usize, to: usize) -> Vec<(usize, usize, u32)> {
     let middle = from + (to - from).div_ceil(2);
     [(middle, to, 0), (from, middle, 0)].into_iter().filter(|(from, to, _)| from < to).collect()
-}
-
-fn is_lock(error: &NoAnswer) -> bool {
-    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 impl Given {
@@ -224,6 +267,38 @@ impl Asking<'_> {
     }
 }
 
+/// What has come of a round trip.
+#[derive(Debug, PartialEq)]
+struct Found {
+    /// Of the first parties, in their order.
+    answers: Vec<Vec<Answer>>,
+    /// Why there are no more: what the next party was when the time was over.
+    stopped: Option<Stopped>,
+}
+
+/// A party that was being asked when the time was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    /// It has taken most of the time.
+    Slow,
+    /// Others have.
+    Late,
+    /// It has met a lock.
+    Locked,
+}
+
+impl Stopped {
+    /// What stands in place of its answers.
+    fn read(given: &Json) -> Option<Self> {
+        match given.as_str()? {
+            question::SLOW => Some(Self::Slow),
+            question::LATE => Some(Self::Late),
+            question::LOCKED => Some(Self::Locked),
+            _ => None,
+        }
+    }
+}
+
 /// Asks some parties. If their session ends it is tried again: whose policies end it does so again.
 async fn unbroken(
     pool: &Pool,
@@ -231,7 +306,7 @@ async fn unbroken(
     block: &str,
     parties: &[Ask<'_>],
     limit: Duration,
-) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+) -> Result<Found, NoAnswer> {
     let mut ended = 0;
     loop {
         match some(pool, asking, block, parties, limit).await {
@@ -248,7 +323,7 @@ async fn some(
     block: &str,
     parties: &[Ask<'_>],
     limit: Duration,
-) -> Result<Vec<Vec<Answer>>, NoAnswer> {
+) -> Result<Found, NoAnswer> {
     let job = parties.iter().map(|ask| JobParty::new(ask.party, ask.rows.clone()));
     let job: Vec<JobParty<'_>> = job.collect();
     // Texts can always be written as JSON.
@@ -261,24 +336,28 @@ async fn some(
         let answer = guest.answer(async |guest: &Guest| block.run(guest, None).await).await;
         let Left { snapshot, found } = answer??.unwrap_or_default();
         if asking.passed.are_in(&snapshot) {
-            return Ok(answers(asking, found.as_deref(), parties.len()));
+            return Ok(read(asking, found.as_deref(), parties.len()));
         }
         time::sleep(pauses.failed(1.0)).await;
     }
 }
 
-/// Reads the answers. What is missing has failed.
-fn answers(asking: &Asking<'_>, found: Option<&str>, parties: usize) -> Vec<Vec<Answer>> {
-    let found: Vec<Option<Vec<Json>>> =
-        found.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let missing = std::iter::repeat(&None);
-    let of = |party: &Option<Vec<Json>>| {
-        let Some(given) = party.as_ref().filter(|given| given.len() == asking.queries.len()) else {
-            return asking.none();
-        };
-        given.iter().map(answer).collect()
-    };
-    found.iter().chain(missing).take(parties).map(of).collect()
+/// Reads the answers. What is missing has failed, but behind who was stopped.
+fn read(asking: &Asking<'_>, found: Option<&str>, parties: usize) -> Found {
+    let found: Vec<Json> = found.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut answers = Vec::with_capacity(parties);
+    for given in found.iter().take(parties) {
+        let stopped = Stopped::read(given);
+        if stopped.is_some() {
+            return Found { answers, stopped };
+        }
+        answers.push(match given {
+            Json::Array(given) if given.len() == asking.queries.len() => given.iter().map(answer).collect(),
+            _ => asking.none(),
+        });
+    }
+    answers.resize(parties, asking.none());
+    Found { answers, stopped: None }
 }
 
 fn answer(given: &Json) -> Answer {
@@ -296,4 +375,29 @@ fn row(row: &Json) -> Option<Vec<Option<String>>> {
         _ => None,
     };
     row.as_array()?.iter().map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_end_at_the_party_that_was_stopped() {
+        let passed = Passed::default();
+        let asking =
+            Asking { role: "anon", queries: vec![("select 1", 1)], shares_plans: true, passed: &passed };
+        let one = || vec![Ok(vec![vec![Some("a".to_owned())]])];
+        let failed = || vec![Err(NoValue::Failed)];
+        let whole = |answers| Found { answers, stopped: None };
+        assert_eq!(read(&asking, Some(r#"[[[["a"]]], null]"#), 3), whole(vec![one(), failed(), failed()]));
+        assert_eq!(read(&asking, Some(r#"[[[["a"]]], "other"]"#), 2), whole(vec![one(), failed()]));
+        assert_eq!(read(&asking, None, 2), whole(vec![failed(), failed()]));
+        let slow = Found { answers: vec![one()], stopped: Some(Stopped::Slow) };
+        assert_eq!(read(&asking, Some(r#"[[[["a"]]], "slow"]"#), 3), slow);
+        for (text, stopped) in [(r#"["late"]"#, Stopped::Late), (r#"["locked", null]"#, Stopped::Locked)] {
+            assert_eq!(read(&asking, Some(text), 2), Found { answers: vec![], stopped: Some(stopped) });
+        }
+        let too_large = vec![Err(NoValue::NotAsked)];
+        assert_eq!(read(&asking, Some(r#"[["+"]]"#), 1), whole(vec![too_large]));
+    }
 }

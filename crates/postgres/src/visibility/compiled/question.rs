@@ -11,6 +11,15 @@ pub(super) const FAILED: &str = "!";
 /// What stands in place of an answer that has too many rows.
 pub(super) const TOO_LARGE: &str = "+";
 
+/// What stands in place of the answers of a party that has taken most of the time, when that was over.
+pub(super) const SLOW: &str = "slow";
+
+/// What stands in place of the answers of a party that was being asked when the time was over.
+pub(super) const LATE: &str = "late";
+
+/// What stands in place of the answers of a party that has met a lock.
+pub(super) const LOCKED: &str = "locked";
+
 /// The block that runs some queries for every party of the setting `realtime.check` and leaves the answers in
 /// `realtime.verdicts`: by party, by query, a JSON array of rows. All columns are texts. The session has taken on the
 /// role of the parties.
@@ -18,6 +27,10 @@ pub(super) const TOO_LARGE: &str = "+";
 /// Each party is asked in a subtransaction that ends with an error: nothing of one party is there for the next. Each
 /// query is in one of its own, so that one that raises fails no other. `shares_plans`: a query is planned once for all
 /// parties, not for each.
+///
+/// When the time is over, or a party meets a lock, nobody more is asked, and a text stands in place of the answers of the
+/// party that was being asked. A time limit stops a statement once: so it is also looked whether somebody has caught that and
+/// gone on.
 pub(super) fn question(queries: &[(&str, usize)], shares_plans: bool) -> String {
     let asked: String = queries.iter().map(|(query, width)| one(query, *width, shares_plans)).collect();
     // Long because it is one text.
@@ -30,7 +43,12 @@ declare
     answer pg_catalog.jsonb;
     answers pg_catalog.jsonb;
     everything pg_catalog.jsonb[] := '{{}}';
+    patience pg_catalog.interval := pg_catalog.current_setting('statement_timeout')::pg_catalog.interval;
+    begun pg_catalog.timestamptz;
+    present pg_catalog.timestamptz := pg_catalog.clock_timestamp();
     is_done pg_catalog.bool;
+    is_over pg_catalog.bool := false;
+    is_locked pg_catalog.bool := false;
     ignored pg_catalog.text;
 begin
     ignored := pg_catalog.set_config('realtime.check', '', true);
@@ -38,6 +56,7 @@ begin
         party := parties operator(pg_catalog.->) at;
         is_done := false;
         answers := '[]';
+        begun := present;
         begin
             ignored := pg_catalog.set_config('request.jwt.claims', party operator(pg_catalog.->>) 'claims', true);
             ignored := pg_catalog.set_config('request.jwt.claim.sub', party operator(pg_catalog.->>) 'sub', true);
@@ -47,13 +66,27 @@ begin
             raise exception 'undo';
         exception
             when lock_not_available then
-                raise;
+                is_locked := true;
+            when query_canceled then
+                is_over := true;
             when assert_failure or others then
                 if not is_done then
                     answers := null;
                 end if;
         end;
+        present := pg_catalog.clock_timestamp();
+        if is_over or patience operator(pg_catalog.>) '0' and present operator(pg_catalog.>=)
+            (pg_catalog.statement_timestamp() operator(pg_catalog.+) patience) then
+            is_over := true;
+            answers := pg_catalog.to_jsonb(case
+                when (present operator(pg_catalog.-) begun) operator(pg_catalog.>=)
+                    (patience operator(pg_catalog./) 2::pg_catalog.float8) then '{SLOW}'::pg_catalog.text
+                else '{LATE}' end);
+        elsif is_locked then
+            answers := pg_catalog.to_jsonb('{LOCKED}'::pg_catalog.text);
+        end if;
         everything := pg_catalog.array_append(everything, answers);
+        exit when is_over or is_locked;
     end loop;
     ignored := pg_catalog.set_config('realtime.verdicts', pg_catalog.to_jsonb(everything)::pg_catalog.text, true);
 end

@@ -80,7 +80,7 @@ impl State {
         let Some(parties) = first.need.parties.iter().map(known).collect::<Option<Vec<Arc<Party>>>>() else {
             return false;
         };
-        if parties.iter().any(|party| self.judging.held_up.trust(oid, party) != Trust::Full) {
+        if parties.iter().any(|party| self.judging.trust(oid, party) != Trust::Full) {
             return false;
         }
         self.stats.terms_asked.fetch_add((parties.len() * group.len()) as u64, Ordering::Relaxed);
@@ -90,7 +90,7 @@ impl State {
             let (shares_plans, passed) = (self.shares_plans, &self.judging.passed);
             let asking = Asking { role: &first.role, queries: vec![(&*query, 2)], shares_plans, passed };
             let given = compiled::ask_briefly(&self.pool, &asking, parties, self.policy_wait).await;
-            for answers in given.unwrap_or_default() {
+            for answers in given.unwrap_or_default().answers {
                 let Some(of_party) = answers.and_then(|answers| by_value(&answers, group.len())) else {
                     return false;
                 };

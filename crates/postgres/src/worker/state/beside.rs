@@ -16,6 +16,7 @@ use super::{
     errand::{Errand, Outcome},
     for_whom::ForWhom,
     lane::{Lane, LaneRow},
+    slow::Slow,
 };
 use crate::visibility::{
     Passed,
@@ -27,12 +28,6 @@ const AT_ONCE: usize = 2;
 
 /// How long rows wait until their channels are told.
 pub(super) const DELAYED_AFTER: Duration = Duration::from_secs(5);
-
-/// How long a party that was slow is asked beside the stream, also when it has no rows there.
-const SLOW: Duration = Duration::from_secs(300);
-
-/// Parties that are known to be slow, at most. Beyond it the one is forgotten that was so the longest time ago.
-const MAX_SLOW: usize = 1_000;
 
 /// What is asked of parties.
 #[derive(Debug, Clone)]
@@ -101,15 +96,15 @@ pub(super) struct Beside {
     told: mpsc::UnboundedReceiver<Late>,
     permits: Arc<Semaphore>,
     questions: u64,
-    /// Parties of tables that the stream does not wait for, and until when.
-    slow: HashMap<(Oid, Arc<Party>), Instant>,
+    /// Those for whom rows have waited.
+    slow: Slow,
 }
 
 impl Default for Beside {
     fn default() -> Self {
         let (tell, told) = mpsc::unbounded_channel();
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Self { lanes: HashMap::new(), tell, told, permits, questions: 0, slow: HashMap::new() }
+        Self { lanes: HashMap::new(), tell, told, permits, questions: 0, slow: Slow::default() }
     }
 }
 
@@ -203,30 +198,20 @@ impl Beside {
 
     /// Whether the stream does not wait for a party.
     pub(super) fn is_slow(&self, oid: Oid, party: &Arc<Party>) -> bool {
-        !self.slow.is_empty()
-            && self.slow.get(&(oid, Arc::clone(party))).is_some_and(|until| *until > Instant::now())
+        self.slow.has(oid, party, Instant::now())
     }
 
     /// A party has taken long.
     pub(super) fn was_slow(&mut self, oid: Oid, party: &Arc<Party>) {
-        let now = Instant::now();
-        if self.slow.len() >= MAX_SLOW {
-            self.slow.retain(|_, until| *until > now);
-        }
-        if self.slow.len() >= MAX_SLOW {
-            let first = self.slow.iter().min_by_key(|(_, until)| **until).map(|(name, _)| name.clone());
-            first.and_then(|first| self.slow.remove(&first));
-        }
-        self.slow.insert((oid, Arc::clone(party)), now + SLOW);
+        self.slow.put(oid, party, Instant::now());
     }
 
     /// The rows of a table, or all, are not delivered any more.
     pub(super) fn forget(&mut self, of: Option<Oid>) -> Vec<LaneRow> {
+        self.slow.forget(of);
         let Some(oid) = of else {
-            self.slow.clear();
             return self.lanes.drain().flat_map(|(_, lane)| lane.into_rows()).collect();
         };
-        self.slow.retain(|(of, _), _| *of != oid);
         let mut gone = Vec::new();
         let mut touched = Vec::new();
         for (party, lane) in &mut self.lanes {

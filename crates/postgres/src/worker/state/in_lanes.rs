@@ -358,6 +358,7 @@ impl State {
 
     /// Rows of a table, or of all, that waited are not delivered, and that is told.
     pub(super) fn clear_beside(&mut self, of: Option<Oid>) {
+        self.judging.slow.forget(of);
         let gone = self.beside.forget(of);
         let mut lists: Vec<&Arc<ForWhom>> = gone.iter().map(|row| &row.for_whom).collect();
         lists.sort_unstable_by_key(|list| Arc::as_ptr(list));

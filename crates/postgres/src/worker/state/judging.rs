@@ -2,14 +2,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use realtime_changes::policy::{CallId, CallKey, Catalog};
+use realtime_changes::{Party, policy::Catalog};
 use realtime_pgoutput::{
     Oid,
     message::{Relation, UnixMicros},
 };
 use tokio::time::Instant;
 
-use super::held_up::HeldUp;
+use super::{
+    held_up::{HeldUp, Trust},
+    looking_up::LookingUp,
+    slow::Slow,
+};
 use crate::visibility::{Passed, compiled::Loaded};
 
 /// What compiled policies are made of.
@@ -22,6 +26,8 @@ pub(super) struct Judging {
     /// The transactions that have passed: who is asked must have seen them.
     pub(super) passed: Passed,
     pub(super) held_up: HeldUp,
+    /// Those who took most of the time that others wait when they were asked for what their policies compare rows with.
+    pub(super) slow: Slow,
     /// The tables as the walsender has described them, also those that nobody watches.
     pub(super) relations: HashMap<Oid, Arc<Relation>>,
 }
@@ -34,18 +40,22 @@ pub(super) struct Rules {
     pub(super) keeps_term: Vec<bool>,
     /// The same by call.
     pub(super) keeps_call: Vec<bool>,
-    /// The calls of which it could not be told for whom they can be true, and until when all are asked.
-    pub(super) untold: HashMap<CallId, Instant>,
-    /// The same by values that name too many.
-    pub(super) untold_of: HashMap<(CallId, CallKey), Instant>,
-    /// How many values of a call are looked up at once, where fewer are than at most.
-    pub(super) looked_up: HashMap<CallId, usize>,
+    /// For whom calls can be true: what has come of looking that up.
+    pub(super) looking_up: LookingUp,
 }
 
 impl Judging {
     /// A transaction begins to pass.
     pub(super) fn passes(&mut self, xid: u32) {
         self.passed.push(xid);
+    }
+
+    /// How a party may be asked for what its policies compare rows with.
+    pub(super) fn trust(&self, oid: Oid, party: &Arc<Party>) -> Trust {
+        match self.held_up.trust(oid, party) {
+            Trust::Full if self.slow.has(oid, party, Instant::now()) => Trust::Little,
+            trust => trust,
+        }
     }
 
     /// A new session begins: what it tells is not what was told before.

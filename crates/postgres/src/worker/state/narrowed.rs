@@ -14,12 +14,13 @@ use realtime_changes::{
     policy::{Answer, Bound, CallKey},
 };
 use realtime_pgoutput::Oid;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::{
     State,
     beside::{Question, What},
     held_up::Trust,
+    looking_up::LookingUp,
     policies::truth,
 };
 use crate::{
@@ -30,9 +31,6 @@ use crate::{
 /// Parties from which on it is looked up for whom a call can be true. Fewer are asked as they are.
 const MANY: usize = 40;
 
-/// Values that are looked up at once: each is kept with all of its parties until they are answered.
-const VALUES: usize = 32;
-
 /// Parties of all values that are looked up at once, but for the first: each takes some bytes until it is answered.
 const PARTIES: usize = 200_000;
 
@@ -40,17 +38,11 @@ const PARTIES: usize = 200_000;
 /// watch.
 const FEWEST_NAMES: usize = 1_000;
 
-/// Values of which is remembered that they name too many. Beyond it all are forgotten and looked up again.
-const MAX_UNTOLD: usize = 10_000;
-
 /// Rows behind a row that are looked at for what they need of the same call.
 const LOOK: usize = 500;
 
 /// Answers of one round trip at most: some ten milliseconds of the database's work.
 const ANSWERS: usize = 1_000;
-
-/// How long all are asked after it could not be told for whom a call can be true.
-const UNTOLD: Duration = Duration::from_secs(60);
 
 /// A call, and who is asked for it.
 #[derive(Debug)]
@@ -96,27 +88,24 @@ impl State {
 
     /// Whether bounds can tell of a call with some values.
     fn is_told_of(&self, oid: Oid, need: &CallNeed, key: &CallKey) -> bool {
-        let Some(rules) = self.judging.rules.get(&(oid, need.role.clone())) else { return false };
-        let untold = rules.untold_of.get(&(need.need.call, key.clone()));
-        key.values().all(|value| value.is_some()) && untold.is_none_or(|until| *until <= Instant::now())
+        let looking_up = self.looking_up(oid, need);
+        looking_up.is_some_and(|looking_up| looking_up.helps_with(need.need.call, key, Instant::now()))
     }
 
     fn bounds(&self, oid: Oid, need: &CallNeed) -> Option<&[Bound]> {
-        let rules = self.judging.rules.get(&(oid, need.role.clone()))?;
-        let untold = rules.untold.get(&need.need.call);
+        let looking_up = self.looking_up(oid, need)?;
         let (call, ..) = self.called(oid, need)?;
-        untold.is_none_or(|until| *until <= Instant::now()).then_some(call.bounds())
+        looking_up.helps(need.need.call, Instant::now()).then_some(call.bounds())
     }
 
-    /// How many values of a call are looked up at once.
-    fn looked_up(&self, oid: Oid, need: &CallNeed) -> usize {
-        let rules = self.judging.rules.get(&(oid, need.role.clone()));
-        rules.and_then(|rules| rules.looked_up.get(&need.need.call)).copied().unwrap_or(VALUES)
+    /// What is remembered of the calls of a need's role.
+    fn looking_up(&self, oid: Oid, need: &CallNeed) -> Option<&LookingUp> {
+        self.judging.rules.get(&(oid, need.role.clone())).map(|rules| &rules.looking_up)
     }
 
     /// What a row needs, and what rows behind it need of the same call.
     fn group(&self, oid: Oid, need: CallNeed, many: usize) -> Vec<CallNeed> {
-        let most = self.looked_up(oid, &need);
+        let most = self.looking_up(oid, &need).map_or(1, |looking_up| looking_up.at_once(need.need.call));
         let mut group = vec![need];
         let Some(relation) = self.known.get(&oid).map(|known| Arc::clone(&known.relation)) else {
             return group;
@@ -144,29 +133,12 @@ impl State {
         mut group: Vec<CallNeed>,
         left: &mut Vec<CallNeed>,
     ) -> Vec<Narrowed> {
-        let mut is_cut = false;
-        let names = loop {
-            match self.names(oid, &group).await {
-                Names::TooMany if group.len() > 1 => {
-                    group.truncate(group.len() / 2);
-                    self.look_up(oid, &group, group.len());
-                    is_cut = true;
-                }
-                names => break names,
-            }
-        };
-        let Names::Told(names) = names else {
-            let first = group.into_iter().next();
-            match (names, &first) {
-                (Names::Hidden, Some(first)) => self.distrust_bounds(oid, first),
-                (_, Some(first)) => self.distrust_bounds_of(oid, first),
-                (_, None) => {}
-            }
-            left.extend(first);
+        let Some(mut names) = self.names_of(oid, &mut group).await else {
+            left.extend(group.into_iter().next());
             return Vec::new();
         };
-        if !is_cut && group.len() >= group.first().map_or(VALUES, |first| self.looked_up(oid, first)) {
-            self.look_up(oid, &group, group.len() + 1);
+        if failpoints::reach(Point::NameLost).await {
+            names.pop();
         }
         let mut by_value: Vec<Vec<(usize, String)>> = vec![Vec::new(); group.len()];
         for (number, bound, name) in names {
@@ -178,7 +150,7 @@ impl State {
         for (at, (need, rows)) in group.into_iter().zip(by_value).enumerate() {
             let is_fit = |id| {
                 let party = self.engine.party(oid, id);
-                party.is_some_and(|party| self.judging.held_up.trust(oid, party) == Trust::Full)
+                party.is_some_and(|party| self.judging.trust(oid, party) == Trust::Full)
             };
             match self.engine.narrowed(oid, &need, &rows, is_fit) {
                 Some((asked, witness)) => all.push(Narrowed { need, asked, witness }),
@@ -187,6 +159,38 @@ impl State {
             }
         }
         all
+    }
+
+    /// Whom rows name for as many values of a group as can be told at once: the others leave it. `None`: it cannot be told, and
+    /// that is remembered.
+    async fn names_of(&mut self, oid: Oid, group: &mut Vec<CallNeed>) -> Option<Vec<(usize, usize, String)>> {
+        let first = group.first()?;
+        let (call, role, key) = (first.need.call, first.role.clone(), first.need.key.clone());
+        let mut is_cut = false;
+        loop {
+            let names = self.names(oid, group).await;
+            let looking_up = &mut self.judging.rules.get_mut(&(oid, role.clone()))?.looking_up;
+            match names {
+                Names::Told(names) => {
+                    if !is_cut {
+                        looking_up.were_told(call, group.len());
+                    }
+                    return Some(names);
+                }
+                Names::TooMany if group.len() > 1 => {
+                    group.truncate(looking_up.named_too_many(call, group.len()));
+                    is_cut = true;
+                }
+                Names::TooMany => {
+                    looking_up.distrust_with(call, key, Instant::now());
+                    return None;
+                }
+                Names::Hidden => {
+                    looking_up.distrust(call, Instant::now());
+                    return None;
+                }
+            }
+        }
     }
 
     /// Whom the tables name that the bounds of a call are about.
@@ -209,36 +213,6 @@ impl State {
         }
     }
 
-    /// For a while all are asked.
-    fn distrust_bounds(&mut self, oid: Oid, need: &CallNeed) {
-        if let Some(rules) = self.judging.rules.get_mut(&(oid, need.role.clone())) {
-            rules.untold.insert(need.need.call, Instant::now() + UNTOLD);
-        }
-    }
-
-    /// The same for the values of a need.
-    fn distrust_bounds_of(&mut self, oid: Oid, need: &CallNeed) {
-        let Some(rules) = self.judging.rules.get_mut(&(oid, need.role.clone())) else { return };
-        let now = Instant::now();
-        if rules.untold_of.len() >= MAX_UNTOLD {
-            rules.untold_of.retain(|_, until| *until > now);
-        }
-        if rules.untold_of.len() >= MAX_UNTOLD {
-            rules.untold_of.clear();
-        }
-        rules.untold_of.insert((need.need.call, need.need.key.clone()), now + UNTOLD);
-    }
-
-    /// So many values of a group's call are looked up at once from now on.
-    fn look_up(&mut self, oid: Oid, group: &[CallNeed], values: usize) {
-        let Some(first) = group.first() else { return };
-        let Some(rules) = self.judging.rules.get_mut(&(oid, first.role.clone())) else { return };
-        match values < VALUES {
-            true => rules.looked_up.insert(first.need.call, values.max(1)),
-            false => rules.looked_up.remove(&first.need.call),
-        };
-    }
-
     /// Asks all together. False, and nothing is known, if one answer is missing.
     async fn answer_together(&mut self, oid: Oid, all: &[Narrowed]) -> bool {
         let Some((query, role)) = self.query_of_each(oid, all) else { return false };
@@ -251,7 +225,7 @@ impl State {
         let mut parties = Vec::with_capacity(rows.len());
         for (id, rows) in rows {
             let Some(party) = self.engine.party(oid, id).map(Arc::clone) else { return false };
-            if self.judging.held_up.trust(oid, &party) != Trust::Full {
+            if self.judging.trust(oid, &party) != Trust::Full {
                 return false;
             }
             parties.push((id, party, rows));
@@ -294,7 +268,7 @@ impl State {
             let count: usize = asked.iter().map(|(_, rows)| rows.len()).sum();
             self.stats.terms_asked.fetch_add(count as u64, Ordering::Relaxed);
             let given = compiled::ask_each(&self.pool, &asking, &asked, self.policy_wait).await.ok()?;
-            for ((id, _, rows), answers) in some.iter().zip(given) {
+            for ((id, _, rows), answers) in some.iter().zip(given.answers) {
                 let of_party = by_number(&answers?)?;
                 if !rows.iter().all(|at| of_party.contains_key(at)) {
                     return None;
@@ -332,7 +306,9 @@ impl State {
             .filter_map(|(party, answers)| Some((party, truth(answers.as_ref()?))))
             .collect();
         if told.get(&witness) != Some(&Some(Truth::FALSE)) {
-            self.distrust_bounds(oid, &need);
+            if let Some(rules) = self.judging.rules.get_mut(&(oid, need.role.clone())) {
+                rules.looking_up.distrust(need.need.call, Instant::now());
+            }
             return Some(need);
         }
         let is_there = asked.of(|party| told.contains_key(party));

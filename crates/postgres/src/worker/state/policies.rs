@@ -2,7 +2,7 @@
 //! (row_security 2.2).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -21,12 +21,13 @@ use super::{
     held_up::Trust,
     judging::Rules,
     known::Known,
+    looking_up::LookingUp,
     waiting::Unjudged,
 };
 use crate::{
     foreign::NoAnswer,
     pool,
-    visibility::compiled::{self, Asking},
+    visibility::compiled::{self, Asking, InTime},
 };
 
 /// How often something may be lacking before a row is judged; then the database is asked about it.
@@ -153,9 +154,7 @@ impl State {
         let rules = Rules {
             keeps_term: loaded.policies.terms().iter().map(|term| keeps(term.reads())).collect(),
             keeps_call: loaded.policies.calls().iter().map(|call| keeps(call.reads())).collect(),
-            untold: HashMap::new(),
-            untold_of: HashMap::new(),
-            looked_up: HashMap::new(),
+            looking_up: LookingUp::default(),
             loaded: loaded.clone(),
         };
         let unkept = rules.keeps_term.iter().enumerate().filter(|(_, keeps)| !**keeps);
@@ -200,15 +199,21 @@ impl State {
         let known = |id: &PartyId| self.engine.party(oid, *id).map_or(&nobody, |party| party);
         let all: Vec<Arc<Party>> = parties.iter().map(known).map(Arc::clone).collect();
         self.stats.terms_asked.fetch_add(all.len() as u64, Ordering::Relaxed);
-        let trusts: Vec<Trust> = all.iter().map(|party| self.judging.held_up.trust(oid, party)).collect();
-        let mut given = {
+        let trusts: Vec<Trust> = all.iter().map(|party| self.judging.trust(oid, party)).collect();
+        let trusted = all.iter().zip(&trusts).filter(|(_, trust)| **trust == Trust::Full);
+        let trusted: Vec<&Arc<Party>> = trusted.map(|(party, _)| party).collect();
+        let InTime { answers: given, slow } = {
             let (shares_plans, passed) = (self.shares_plans, &self.judging.passed);
             let queries = question.queries.iter().map(|(sql, width)| (&**sql, *width)).collect();
             let asking = Asking { role, queries, shares_plans, passed };
-            let trusted = all.iter().zip(&trusts).filter(|(_, trust)| **trust == Trust::Full);
-            let trusted: Vec<&Party> = trusted.map(|(party, _)| &**party).collect();
-            compiled::ask_briefly(&self.pool, &asking, &trusted, self.policy_wait).await?.into_iter()
+            let parties: Vec<&Party> = trusted.iter().map(|party| &***party).collect();
+            compiled::ask_briefly(&self.pool, &asking, &parties, self.policy_wait).await?
         };
+        // Nobody is to wait for it again.
+        for slow in slow.into_iter().filter_map(|at| trusted.get(at)) {
+            self.judging.slow.put(oid, slow, Instant::now());
+        }
+        let mut given = given.into_iter();
         let (mut answers, mut late) = (Vec::with_capacity(all.len()), Vec::new());
         for ((id, party), trust) in parties.iter().zip(all).zip(trusts) {
             let answer = match trust {

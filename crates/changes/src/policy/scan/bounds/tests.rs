@@ -1,5 +1,7 @@
 //! For whom functions can be true.
 
+mod random;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

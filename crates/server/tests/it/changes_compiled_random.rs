@@ -77,12 +77,17 @@ impl Dice {
             Some(call) => call,
             None => (*CONDITIONS.choose(&mut dice.0).unwrap()).to_owned(),
         };
-        match self.0.random_range(0..6) {
+        match self.0.random_range(0..7) {
             0 | 1 => one(self),
             2 => format!("({}) and ({})", one(self), one(self)),
             3 => format!("({}) or ({})", one(self), one(self)),
             4 => format!("({}) or ({}) and not ({})", one(self), one(self), one(self)),
-            _ => format!("(({}) is not true) or ({})", one(self), one(self)),
+            5 => format!("(({}) is not true) or ({})", one(self), one(self)),
+            _ => {
+                // It leads to rows, and forbids them.
+                let (condition, room) = (one(self), self.number());
+                format!("({condition}) or room = {room} and not ({condition})")
+            }
         }
     }
 

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::published::published;
 
-/// The relations among it: with their kinds, what is published of them, their keys and the rules of views.
+/// The relations among it: with their kinds, what is published of them, their keys and the rules of views. `$8` is the
+/// publication, `$9` that of tables that only policies read.
 const RELATIONS: &str = concat!(
     ", found (oid, by_policy, how) as (
         select f.objid, bool_and(f.by_policy), min(f.how)
@@ -40,7 +41,7 @@ const RELATIONS: &str = concat!(
                 or c.relispartition and told.oid in (select a.relid from pg_partition_ancestors(c.oid) a)),
             case when found.by_policy and exists (
                     select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
-                    where p.pubname = $4::text and r.prrelid = c.oid)
+                    where p.pubname = $9::text and r.prrelid = c.oid)
                 then true end),
         (select i.indkey::int2[] from pg_index i
          where i.indrelid = c.oid and (i.indisprimary

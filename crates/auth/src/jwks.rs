@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_set_is_usable_if_one_of_its_keys_is() {
-        let modulus = "A".repeat(3) + &"v".repeat(339);
+        let modulus = "v".repeat(344);
         let is_usable = |keys: &str| Jwks::parse(&format!(r#"{{"keys":[{keys}]}}"#)).unwrap().is_usable();
         for useless in [
             "",

@@ -106,15 +106,15 @@ mod tests {
     #[tokio::test]
     async fn a_line_has_room_for_its_share_or_for_one() {
         let line = Line::new(64);
-        let small = Bytes::from(vec![0; 499_000]);
+        let small = Bytes::from(vec![0; 498_000]);
         let places = [line.place(&small), line.place(&small)];
         assert!(places.iter().all(Option::is_some) && line.place(&small).is_none());
         drop(places);
-        line.clone().emptied().await;
+        Arc::clone(&line).emptied().await;
         let large = Bytes::from(vec![0; 2_000_000]);
         let place = line.place(&large).unwrap();
         assert!(line.place(&small).is_none() && line.place(&Bytes::new()).is_none());
-        let emptied = tokio::spawn(line.clone().emptied());
+        let emptied = tokio::spawn(Arc::clone(&line).emptied());
         drop(place);
         emptied.await.unwrap();
         // However small they are.

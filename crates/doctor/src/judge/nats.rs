@@ -16,7 +16,7 @@ pub fn nats_unreachable(servers: &str, error: &str) -> Finding {
         "set NATS_TLS_CA_FILE to a PEM file of the authority that signed the certificate of NATS".to_owned()
     } else if is_about(&["invalid peer certificate"]) {
         "give NATS a certificate that is valid now and for the host in NATS_URL".to_owned()
-    } else if is_about(&["tls", "certificate", "handshake"]) {
+    } else if is_about(&["tls", "certificate", "handshake", "corrupt message"]) {
         "let NATS and the node agree on TLS: NATS_TLS, NATS_TLS_CERT_FILE and NATS_TLS_KEY_FILE here, tls in \
          the configuration of NATS"
             .to_owned()
@@ -49,6 +49,7 @@ mod tests {
                 "a certificate that is valid",
             ),
             ("a:4222: TLS required", "agree on TLS"),
+            ("a:4222: IO error: received corrupt message of type InvalidContentType", "agree on TLS"),
             ("a:4222: IO error: Connection refused", "start NATS at nats://a:4222"),
             ("no answer in time", "start NATS at nats://a:4222"),
         ] {

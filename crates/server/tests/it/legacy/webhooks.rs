@@ -342,13 +342,13 @@ async fn a_webhook_that_never_answers_holds_up_nobody() -> Result<()> {
             "do $$ begin for n in 1 .. {rows} loop insert into todos values (n, 'a'); commit; end loop; end $$"
         ))
         .await?;
-        while socket.event("realtime:public:todos", "INSERT").await?["record"]["id"] != rows.to_string() {}
+        let last = rows.to_string();
+        while socket.event("realtime:public:todos", "INSERT").await?["record"]["id"] != last {}
         let mut silent = 0;
         loop {
             let post = endpoint.next().await?;
-            let last = post.json()["changes"][0]["record"]["id"] == rows.to_string();
             silent += usize::from(post.path == "/silent");
-            if post.path == "/quick" && last {
+            if post.path == "/quick" && post.json()["changes"][0]["record"]["id"] == last {
                 break;
             }
         }

@@ -190,9 +190,9 @@ pub(crate) async fn ask_beside(
                         }
                         rest.insert(0, (from, next, locked + 1));
                     }
-                    Some(_) if is_first => {
+                    Some(why) if is_first => {
                         next += 1;
-                        answers.push(asking.held_up());
+                        answers.push(asking.held_up(why.failure()));
                     }
                     _ => {}
                 }
@@ -210,7 +210,7 @@ pub(crate) async fn ask_beside(
                 rest.extend(halves(from, to));
                 continue;
             }
-            Err(error) => vec![asking.held_up(&error)],
+            Err(error) => vec![asking.held_up(failure(&error))],
         };
         for (at, given) in (from..).zip(answers) {
             if !told(at, given) {
@@ -257,8 +257,8 @@ fn is_of_one(error: &NoAnswer) -> bool {
 
 impl Asking<'_> {
     /// What a party has answered that holds up the others.
-    fn held_up(&self, error: &NoAnswer) -> Given {
-        Given { answers: self.none(), held_up: Some(failure(error)) }
+    fn held_up(&self, why: Failure) -> Given {
+        Given { answers: self.none(), held_up: Some(why) }
     }
 
     /// Of a party that has no answers.
@@ -288,6 +288,15 @@ enum Stopped {
 }
 
 impl Stopped {
+    /// Why the party has not answered.
+    fn failure(self) -> Failure {
+        let code = match self {
+            Self::Slow | Self::Late => SqlState::QUERY_CANCELED,
+            Self::Locked => SqlState::LOCK_NOT_AVAILABLE,
+        };
+        Failure { error: sqlstate::brief(code.code()), slow: true }
+    }
+
     /// What stands in place of its answers.
     fn read(given: &Json) -> Option<Self> {
         match given.as_str()? {

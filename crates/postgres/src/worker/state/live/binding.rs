@@ -21,6 +21,8 @@ pub(in crate::worker::state) struct Binding {
     pub(super) claims: Arc<str>,
     /// Nothing is sent to it any more.
     gone: AtomicBool,
+    /// It was told what is not known of its result.
+    warned: AtomicBool,
 }
 
 /// Names a binding.
@@ -34,7 +36,8 @@ impl Binding {
         role: Arc<str>,
         claims: Arc<str>,
     ) -> Self {
-        Self { channel, id, spec, role, claims, gone: AtomicBool::new(false) }
+        let (gone, warned) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { channel, id, spec, role, claims, gone, warned }
     }
 
     pub(super) const fn name(&self) -> Name {
@@ -43,6 +46,15 @@ impl Binding {
 
     pub(super) fn leave(&self) {
         self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// It is told once what is not known of its result: whether it was told before.
+    pub(super) fn warn(&self) -> bool {
+        self.warned.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn was_warned(&self) -> bool {
+        self.warned.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -52,12 +52,14 @@ impl Live {
         let identity = Identity::of(&binding, &source);
         let Some(from) = self.places.get(&name).copied() else {
             let since = binding.spec.since.clone();
-            self.tell_doubts(&binding, &source);
             let mut group = Group::new(Keeper::new(self.secret), vec![binding], Stage::First);
             group.since = since;
             return self.come(group, identity, source);
         };
         let Some(kept) = self.results.get_mut(&from) else { return };
+        if kept.bindings().any(|known| known.name() == name && known.was_warned()) {
+            binding.warn();
+        }
         kept.moving.retain(|moving| moving.binding.name() != name);
         if kept.identity == identity && kept.reading.is_none() {
             // It goes on, with claims that make no difference.

@@ -1,9 +1,7 @@
 //! What is told of results of which it is not known all that changes them.
 
-use std::sync::Arc;
-
-use super::{Live, binding::Binding};
-use crate::{Notice, live::Source};
+use super::Live;
+use crate::Notice;
 
 /// What clients are told of such a result.
 const NOT_ALL_KNOWN: &str = "LiveReadsNotKnown";
@@ -12,30 +10,28 @@ const NOT_ALL_KNOWN: &str = "LiveReadsNotKnown";
 const TOLD: usize = 3;
 
 impl Live {
-    /// Tells who comes to a result what is not known of it. Results that are read by the clock follow all the same.
-    pub(super) fn tell_doubts(&self, binding: &Arc<Binding>, source: &Source) {
-        if source.doubts.is_empty() || self.settings.recheck.is_some() {
+    /// Tells those who have got all rows of a result, once, what is not known of it. Results that are read by the clock follow
+    /// all the same.
+    pub(super) fn tell_doubts(&self, result: u32) {
+        let Some(kept) = self.results.get(&result) else { return };
+        if kept.source.doubts.is_empty() || self.settings.recheck.is_some() {
             return;
         }
-        let text = text(&source.doubts);
-        let table = binding.spec.place();
-        tracing::warn!(
-            code = NOT_ALL_KNOWN,
-            table,
-            role = &*binding.role,
-            error = text,
-            "not all is known that a live result reads"
-        );
-        self.sink.notice(binding.channel, Notice::warning(NOT_ALL_KNOWN, text));
-    }
-
-    /// Tells it to all who have a result, if it is something else than before.
-    pub(super) fn tell_new_doubts(&self, result: u32, source: &Source) {
-        let Some(kept) = self.results.get(&result).filter(|kept| kept.source.doubts != source.doubts) else {
-            return;
-        };
-        for binding in kept.bindings() {
-            self.tell_doubts(binding, source);
+        let mut told: Option<Notice> = None;
+        for binding in kept.members.iter().filter(|binding| !binding.warn()) {
+            let notice = told.get_or_insert_with(|| {
+                let (table, role) = kept.about();
+                let text = text(&kept.source.doubts);
+                tracing::warn!(
+                    code = NOT_ALL_KNOWN,
+                    table,
+                    role = role.as_deref(),
+                    error = text,
+                    "not all is known that a live result reads"
+                );
+                Notice::warning(NOT_ALL_KNOWN, text)
+            });
+            self.sink.notice(binding.channel, notice.clone());
         }
     }
 }

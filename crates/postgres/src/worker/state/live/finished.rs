@@ -69,6 +69,7 @@ impl Live {
             }
             Err(trouble) => self.was_not_read(result, trouble),
         }
+        self.tell_doubts(result);
         self.after(result);
     }
 
@@ -176,7 +177,6 @@ impl Live {
     /// The catalog says something else about a result. Those whose claims make a difference now go apart.
     fn comes_from(&mut self, result: u32, source: Arc<Source>, view: Arc<RowView>) {
         self.delist(result);
-        self.tell_new_doubts(result, &source);
         if let Some(kept) = self.results.get_mut(&result) {
             let before = &kept.source;
             // What it did not depend on may have changed since it was read.

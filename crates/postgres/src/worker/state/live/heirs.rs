@@ -19,6 +19,8 @@ impl Live {
     /// Takes a binding to its result that has rows already, from another handle of the database.
     pub(super) fn inherit(&mut self, binding: Arc<Binding>, source: Arc<Source>, held: Held) {
         let identity = Identity::of(&binding, &source);
+        // The handle before has told it.
+        binding.warn();
         let mut group = Group::new(Arc::unwrap_or_clone(held.keeper), vec![binding], Stage::Moved);
         if !view::of(&source).has_key_of(&held.view) {
             self.send_left(&group.keeper.clear(), &group.to, &held.view, &held.source);

@@ -12,14 +12,15 @@ use crate::{
 /// Rows of a transaction: the server gets them in few pieces.
 const ROWS: usize = 100;
 
-/// The log tells how often `look` was called.
+/// The log tells how often `look` was called. Its statement is built as it runs: it is not compiled.
 const SAYS: &str = "
     create table says (id int primary key, room int, body text);
     alter table says enable row level security;
     alter publication supabase_realtime add table says;
-    create function look() returns bool language plpgsql volatile as $$ begin
+    create function look() returns bool language plpgsql volatile as $$ declare answer bool; begin
         raise log 'it was looked at';
-        return true;
+        execute format('select %L::bool', 'true') into answer;
+        return answer;
     end $$;
     create table one (id int primary key);
     insert into one values (1);";
@@ -84,7 +85,7 @@ async fn a_function_that_becomes_volatile_is_called_for_each_row() -> Result<()>
     let define = |volatility: &str| {
         format!(
             "create or replace function is_seen(a text, b text) returns bool language plpgsql {volatility} as $$
-                declare answer bool; begin execute 'select public.look()' into answer; return answer; end $$;"
+                declare answer bool; begin execute format('select public.%I()', 'look') into answer; return answer; end $$;"
         )
     };
     db.sql(&define("stable")).await?;
@@ -98,7 +99,7 @@ async fn a_function_that_becomes_volatile_is_called_for_each_row() -> Result<()>
         .await?;
         ids(&db, &mut ann).await?;
         let few = looks(&db, &mut ann, "", 1).await?;
-        ensure!(few < ROWS, "{policy}: equal rows are asked about once, not {few} times");
+        ensure!((1..ROWS).contains(&few), "{policy}: equal rows are asked about once, not {few} times");
         let many = looks(&db, &mut ann, &define("volatile"), 1 + ROWS).await?;
         ensure!(many >= ROWS, "{policy}: it was looked {many} times");
     }

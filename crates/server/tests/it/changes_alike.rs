@@ -21,7 +21,9 @@ const SAYS: &str = "
         raise log 'it was looked at';
         execute format('select %L::bool', 'true') into answer;
         return answer;
-    end $$;";
+    end $$;
+    create table one (id int primary key);
+    insert into one values (1);";
 
 /// A server on a cluster of its own, whose log nobody else writes to.
 async fn server(more: &str) -> Result<(Server, TestDb)> {
@@ -42,7 +44,7 @@ async fn looks(db: &TestDb, socket: &mut Socket, before: &str, first: usize) -> 
     Ok(count()? - begun)
 }
 
-/// What views and policies of other tables call is not looked into: each row is asked about.
+/// What views, policies of other tables and aggregates call is not looked into: each row is asked about.
 #[tokio::test]
 async fn rows_are_judged_one_by_one_where_what_is_called_is_out_of_sight() -> Result<()> {
     let (server, db) = server(&format!(
@@ -51,13 +53,16 @@ async fn rows_are_judged_one_by_one_where_what_is_called_is_out_of_sight() -> Re
          create table guarded (id int primary key);
          insert into guarded values (1);
          alter table guarded enable row level security;
-         create policy looking on guarded using (look());"
+         create policy looking on guarded using (look());
+         create function look_at(before bool, n int) returns bool language sql volatile as $$ select public.look() $$;
+         create aggregate look_at_all(int) (sfunc = look_at, stype = bool);"
     ))
     .await?;
     let mut ann = watching(&server, "ann", "says").await?;
     for policy in [
         "(select l.is_seen from looking l where says.room > 0)",
         "(select g.id > 0 from guarded g where g.id <= says.room)",
+        "(select look_at_all(o.id) from one o where o.id <= says.room)",
     ] {
         let before = format!(
             "truncate says; drop policy if exists own on says;

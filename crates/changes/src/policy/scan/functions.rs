@@ -194,6 +194,10 @@ impl<'c> Scanner<'c> {
             }
             return Ok(());
         }
+        // The catalog says of each that it is immutable, whatever the functions do that it is made of.
+        if function.is_aggregate {
+            return Err(Why::not_understood("an aggregate of users"));
+        }
         if !self.seen.insert(function.oid) {
             return Ok(());
         }

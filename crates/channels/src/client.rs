@@ -1,9 +1,14 @@
 //! The client of a session: where its frames go, what they are made with, and what a step leaves behind for others.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
-use realtime_hub::{Congestion, Delivery, FanOut, Outbox};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use realtime_hub::{Delivery, FanOut, Outbox};
 use realtime_postgres::AuthorizeRequest;
 use realtime_protocol::{Ref, SystemMessage, Vsn, encode};
 
@@ -34,8 +39,8 @@ pub(crate) struct Client {
     pub(crate) waiting_bytes: usize,
     /// What this step published and others still have to get. Empty between steps.
     fan_outs: Vec<FanOut>,
-    /// The room that could not keep up with what was published. The client is not read meanwhile.
-    congestion: Option<Congestion>,
+    /// Until the room has kept up that could not keep up with what was published. The client is not read meanwhile.
+    congestion: Option<BoxFuture<'static, ()>>,
 }
 
 impl Client {
@@ -109,7 +114,8 @@ impl Client {
     /// Keeps a broadcast until the step is over; then others get it.
     pub(crate) fn said(&mut self, delivery: Delivery) {
         self.fan_outs.extend(delivery.run);
-        self.congestion = delivery.congestion;
+        self.congestion =
+            delivery.congestion.map(|congestion| async move { congestion.over().await }.boxed());
     }
 
     /// Keeps a change of presence until the step is over; then others are told.
@@ -132,13 +138,14 @@ impl Client {
         self.congestion.is_some()
     }
 
-    /// Returns when that room has kept up. Pending for ever if there is none. Cancel safe.
-    pub(crate) async fn relieved(&mut self) {
-        match &self.congestion {
-            Some(congestion) => congestion.over().await,
-            None => std::future::pending().await,
+    /// Ready when that room has kept up. Pending for ever if there is none.
+    pub(crate) fn poll_relieved(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(over) = &mut self.congestion else { return Poll::Pending };
+        let polled = over.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.congestion = None;
         }
-        self.congestion = None;
+        polled
     }
 
     /// Ends all waiting for the client, which is gone.

@@ -1,19 +1,19 @@
 //! What a session needs around it, whatever the transport: its slow steps, timers and signals.
 
+mod slow;
 mod steps;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use realtime_hub::Outbox;
 use realtime_protocol::Opcode;
-use steps::Step;
+use slow::Slow;
 use tokio::time::Instant;
 
 use crate::{
     counters::TenantCounters,
-    effect::{Completion, Effect},
+    effect::Effect,
     session::Session,
     sockets::{Era, SocketGuard},
     tenant_runtime::TenantRuntime,
@@ -21,10 +21,6 @@ use crate::{
 
 /// Refusals that may wait at once. Beyond it the socket is not read until some were sent.
 const MAX_DELAYED: usize = 64;
-
-/// Slow steps of a session that run at once; further ones wait. One client must not take all connections to the
-/// database.
-const MAX_STEPS: usize = 32;
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +44,7 @@ pub struct Driver {
     /// What the session asked for in this step. Empty between steps.
     effects: Vec<Effect>,
     /// Slow steps, and the watch over broadcasts from the database. Empty while idle.
-    running: FuturesUnordered<Step>,
-    /// How many of them are slow steps.
-    steps: usize,
-    /// Slow steps that wait for their turn, in order.
-    waiting: VecDeque<Step>,
+    slow: Slow,
     /// Refusals that wait for their time, in no order.
     delayed: Vec<Delayed>,
     _guard: SocketGuard,
@@ -63,14 +55,11 @@ impl Driver {
     #[must_use]
     pub fn new(session: Session, runtime: Arc<TenantRuntime>, era: Era) -> Self {
         let guard = runtime.sockets().enter(session.outbox(), era);
-        let running = FuturesUnordered::new();
         Self {
             session,
             runtime,
             effects: Vec::new(),
-            running,
-            steps: 0,
-            waiting: VecDeque::new(),
+            slow: Slow::default(),
             delayed: Vec::new(),
             _guard: guard,
         }
@@ -137,20 +126,15 @@ impl Driver {
     ///
     /// # Errors
     /// When the session ends.
-    pub async fn event(&mut self) -> Result<(), Ending> {
-        tokio::select! {
-            Some(completion) = self.running.next() => {
-                if !matches!(completion, Completion::ReplicationDiffers) {
-                    self.steps -= 1;
-                    if let Some(step) = self.waiting.pop_front() {
-                        self.start(step);
-                    }
-                }
+    pub fn event(&mut self) -> impl Future<Output = Result<(), Ending>> + Send {
+        // No `async fn`: each socket has the future in memory all the time.
+        poll_fn(|cx| {
+            if let Poll::Ready(completion) = self.slow.poll(cx) {
                 self.session.complete(completion, &mut self.effects);
-                self.carry_out()
+                return Poll::Ready(self.carry_out());
             }
-            () = self.session.relieved() => Ok(()),
-        }
+            self.session.poll_relieved(cx).map(Ok)
+        })
     }
 
     /// Acts on signals of others.
@@ -202,25 +186,8 @@ impl Driver {
     /// Ends all channels.
     pub fn end(&mut self) {
         self.session.end();
-        self.running.clear();
-        self.waiting.clear();
-        self.steps = 0;
+        self.slow.clear();
         self.delayed.clear();
-    }
-
-    /// Runs a slow step now, or when other steps have ended.
-    fn begin(&mut self, step: Step) {
-        if self.steps < MAX_STEPS {
-            self.start(step);
-        } else {
-            self.waiting.push_back(step);
-        }
-    }
-
-    /// Runs a slow step.
-    fn start(&mut self, step: Step) {
-        self.steps += 1;
-        self.running.push(step);
     }
 
     /// Does what the session has asked for.
@@ -233,18 +200,24 @@ impl Driver {
                 Effect::SendLater(delay, frames, close) => {
                     self.delayed.push((Instant::now() + delay, frames, close));
                 }
-                Effect::WatchReplication(from) => self.running.push(steps::watch_replication(runtime, from)),
-                Effect::Database(ticket) => self.begin(steps::database(runtime, ticket)),
-                Effect::Contact(ticket) => self.begin(steps::contact(runtime, ticket)),
-                Effect::AuthorizeRead(ticket, request) => self.begin(steps::read(runtime, ticket, request)),
-                Effect::AuthorizeWrite(ticket, request) => self.begin(steps::write(runtime, ticket, request)),
+                Effect::WatchReplication(from) => self.slow.watch(steps::watch_replication(runtime, from)),
+                Effect::Database(ticket) => self.slow.begin(steps::database(runtime, ticket)),
+                Effect::Contact(ticket) => self.slow.begin(steps::contact(runtime, ticket)),
+                Effect::AuthorizeRead(ticket, request) => {
+                    self.slow.begin(steps::read(runtime, ticket, request))
+                }
+                Effect::AuthorizeWrite(ticket, request) => {
+                    self.slow.begin(steps::write(runtime, ticket, request))
+                }
                 Effect::Replay(ticket, topic, params) => {
-                    self.begin(steps::replay(runtime, ticket, topic, params));
+                    self.slow.begin(steps::replay(runtime, ticket, topic, params));
                 }
                 Effect::Recall(ticket, room, asked) => {
-                    self.begin(steps::recall(runtime, ticket, room, asked))
+                    self.slow.begin(steps::recall(runtime, ticket, room, asked))
                 }
-                Effect::Subscribe(ticket, request) => self.begin(steps::subscribe(runtime, ticket, request)),
+                Effect::Subscribe(ticket, request) => {
+                    self.slow.begin(steps::subscribe(runtime, ticket, request))
+                }
             }
         }
         end

@@ -16,7 +16,8 @@ pub(crate) struct Renewal {
     waiting: Option<Box<str>>,
     allowance: Allowance,
     /// The former token, whose rights count while the database judges the new one, and when it is verified again.
-    former: Option<(Arc<Token>, Instant)>,
+    /// Boxed: there is none for long.
+    former: Option<Box<(Arc<Token>, Instant)>>,
 }
 
 impl Renewal {
@@ -45,7 +46,7 @@ impl Renewal {
 
     /// Keeps `former` until the database has judged its successor.
     pub(crate) fn began(&mut self, former: Arc<Token>, recheck_at: Instant) {
-        self.former.get_or_insert((former, recheck_at));
+        self.former.get_or_insert_with(|| Box::new((former, recheck_at)));
     }
 
     /// Forgets the former token, because the database has judged the new one.
@@ -55,11 +56,11 @@ impl Renewal {
 
     /// When the former token is verified again.
     pub(crate) fn former_until(&self) -> Option<Instant> {
-        self.former.as_ref().map(|(_, at)| *at)
+        self.former.as_ref().map(|former| former.1)
     }
 
     /// The former token, if it is to be verified now.
     pub(crate) fn former_due(&self, now: Instant) -> Option<Arc<Token>> {
-        self.former.as_ref().filter(|(_, at)| *at <= now).map(|(token, _)| Arc::clone(token))
+        self.former.as_deref().filter(|(_, at)| *at <= now).map(|(token, _)| Arc::clone(token))
     }
 }

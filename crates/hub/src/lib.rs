@@ -29,6 +29,7 @@ mod shed;
 mod signal;
 mod sink;
 mod slot;
+mod wake;
 
 pub use bus::{Backlog, Bus, Said};
 pub use busiest::RoomFigures;

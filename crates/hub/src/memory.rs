@@ -171,4 +171,4 @@ impl Drop for HeldBody {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

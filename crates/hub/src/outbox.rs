@@ -12,13 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::{
     memory::{Holder, LARGE, Memory},
     queue::{BULK, Closed, Flush, Queue},
     signal::Signal,
     sink::Sink,
+    wake::Wake,
 };
 
 /// Default limit of an outbox, in bytes of queued frames.
@@ -38,7 +38,7 @@ pub const DEFAULT_OUTBOX_BYTES: usize = 10_000_000;
 #[derive(Debug)]
 pub struct Outbox {
     queue: Mutex<Queue>,
-    wake: Notify,
+    wake: Wake,
     limit: usize,
     /// The client takes compressed messages: frames of so many bytes or more are compressed for it.
     packs_from: AtomicUsize,
@@ -67,7 +67,7 @@ impl Outbox {
 
     fn with(queue: Queue, limit: usize, memory: Option<Arc<Memory>>, me: Weak<Self>) -> Self {
         let packs_from = AtomicUsize::new(usize::MAX);
-        Self { queue: Mutex::new(queue), wake: Notify::new(), limit, packs_from, memory, me }
+        Self { queue: Mutex::new(queue), wake: Wake::default(), limit, packs_from, memory, me }
     }
 
     /// The client takes compressed messages: frames of `bytes` or more, which it shares with others, come compressed if that
@@ -159,7 +159,7 @@ impl Outbox {
         queue.too_slow();
         self.count(&mut queue);
         drop(queue);
-        self.wake.notify_one();
+        self.wake.call();
     }
 
     /// An empty outbox that writes to `sink`.
@@ -201,7 +201,7 @@ impl Outbox {
     pub fn push_gauged(&self, frame: Bytes) -> Result<bool, Closed> {
         let (was_empty, bytes) = self.append(frame)?;
         if was_empty {
-            self.wake.notify_one();
+            self.wake.call();
         }
         Ok(bytes > self.limit / 2)
     }
@@ -221,7 +221,7 @@ impl Outbox {
         let grown = self.count(&mut queue);
         drop(queue);
         if !accepted || was_empty && !frames.is_empty() {
-            self.wake.notify_one();
+            self.wake.call();
         }
         if !accepted {
             return Err(Closed::SlowConsumer);
@@ -266,7 +266,7 @@ impl Outbox {
         let grown = self.count(&mut queue);
         drop(queue);
         if !accepted {
-            self.wake.notify_one();
+            self.wake.call();
             return Err(Closed::SlowConsumer);
         }
         if grown {
@@ -290,7 +290,7 @@ impl Outbox {
             Ok(direct) => direct,
             Err(closed) => {
                 drop(queue);
-                self.wake.notify_one();
+                self.wake.call();
                 return Err(closed);
             }
         };
@@ -300,7 +300,7 @@ impl Outbox {
         let grown = !queue.frames.is_empty() && self.count(&mut queue);
         drop(queue);
         if wake {
-            self.wake.notify_one();
+            self.wake.call();
         }
         if grown {
             self.relieve();
@@ -395,7 +395,7 @@ impl Outbox {
         }
         queue.signals.push(signal);
         drop(queue);
-        self.wake.notify_one();
+        self.wake.call();
     }
 
     /// What was signalled since it was last asked.
@@ -407,7 +407,7 @@ impl Outbox {
     ///
     /// Cancel safe. For one waiting task.
     pub async fn ready(&self) {
-        self.wake.notified().await;
+        self.wake.called().await;
     }
 }
 
@@ -421,7 +421,7 @@ impl Holder for Outbox {
         queue.give_up();
         self.count(&mut queue);
         drop(queue);
-        self.wake.notify_one();
+        self.wake.call();
     }
 }
 

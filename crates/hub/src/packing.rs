@@ -19,12 +19,12 @@ pub(crate) struct Packing {
     /// How many members use each form.
     users: [u32; PACKED],
     /// From how many bytes on frames are compressed. One number for all sockets of a node.
-    from: usize,
+    from: u32,
 }
 
 impl Default for Packing {
     fn default() -> Self {
-        Self { users: [0; PACKED], from: usize::MAX }
+        Self { users: [0; PACKED], from: u32::MAX }
     }
 }
 
@@ -33,7 +33,7 @@ impl Packing {
     pub(crate) fn enter(&mut self, slot: &Slot) {
         if let Some(count) = slot.form.and_then(|form| self.users.get_mut(form.index())) {
             *count += 1;
-            self.from = slot.outbox.packs_from();
+            self.from = u32::try_from(slot.outbox.packs_from()).unwrap_or(u32::MAX);
         }
     }
 
@@ -62,7 +62,7 @@ impl Packing {
     /// The frame that has to be compressed for a form: somebody gets it, and it is large enough.
     fn wants<'a>(&self, message: &'a Message, form: Form) -> Option<&'a Bytes> {
         let is_sender = message.except.is_some_and(|sender| sender.form == Some(form));
-        let frame = message.frame(form.vsn()).filter(|frame| frame.len() >= self.from)?;
+        let frame = message.frame(form.vsn()).filter(|frame| frame.len() >= self.from as usize)?;
         (self.count(form) > u32::from(is_sender)).then_some(frame)
     }
 

@@ -59,9 +59,10 @@ struct RoomPresence {
 /// Messages that were not delivered.
 #[derive(Debug, Default)]
 pub(crate) struct Shed {
-    pub(crate) all: u64,
+    /// Four bytes, because each room has them; a second has no more messages.
+    pub(crate) all: u32,
     /// Those among them that were said on this node: members on others do not get them either.
-    pub(crate) said_here: u64,
+    pub(crate) said_here: u32,
 }
 
 impl Room {

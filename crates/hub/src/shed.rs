@@ -41,8 +41,11 @@ impl RoomCell {
         }
         // Whoever counts the first has it told.
         let told_of = room.shed.all > 0;
-        room.shed.all += count;
-        room.shed.said_here += if said_here { count } else { 0 };
+        let more = u32::try_from(count).unwrap_or(u32::MAX);
+        room.shed.all = room.shed.all.saturating_add(more);
+        if said_here {
+            room.shed.said_here = room.shed.said_here.saturating_add(more);
+        }
         drop(room);
         if told_of {
             return;
@@ -62,14 +65,14 @@ impl RoomCell {
     /// Tells the members, and other nodes, what they did not get since the last time.
     fn tell_missed(self: &Arc<Self>) {
         let Shed { all, said_here } = std::mem::take(&mut self.room.lock().shed);
-        let message = SystemMessage::dropped(Extension::System, all, self.meter.limit());
+        let message = SystemMessage::dropped(Extension::System, all.into(), self.meter.limit());
         let members = self.room.lock().len();
         self.meter.told(&message, members);
         drop(self.tell(|vsn| Some(encode::system(vsn, &Ref::null(), &self.key.topic, &message))));
         if said_here > 0
             && let Some(bus) = self.context.bus()
         {
-            bus.dropped(&self.key, said_here);
+            bus.dropped(&self.key, said_here.into());
         }
     }
 }

@@ -44,8 +44,8 @@ pub(super) struct Channel {
     /// What the client was told about broadcasts from the database.
     pub(super) ready: Ready,
     pub(super) rows: Rows,
-    /// Counts the memory of a large join.
-    pub(super) _holding: Option<Holding>,
+    /// Counts the memory of a large join. Boxed: few are large.
+    pub(super) _holding: Option<Box<Holding>>,
     /// Keeps what is said in the room coming from other nodes.
     pub(super) _interest: Option<Interest>,
 }

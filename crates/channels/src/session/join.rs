@@ -379,7 +379,7 @@ impl Joining {
             policies: read.map(|read| Box::new(Policies::new(read))),
             ready: Ready::Unasked,
             rows,
-            _holding: holding,
+            _holding: holding.map(Box::new),
             _interest: interest,
         };
         let replication_ready = payload.replication_ready;

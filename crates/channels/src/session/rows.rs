@@ -29,7 +29,7 @@ const RETRY_MILLIS: std::ops::Range<u64> = 5_000..10_000;
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
 
 /// Subscriptions, each with the id that the client knows it by.
-type Subscriptions = Vec<(u32, Arc<SubscriptionSpec>)>;
+type Subscriptions = Box<[(u32, Arc<SubscriptionSpec>)]>;
 
 /// The row changes that a join asks for, as the client wrote them.
 #[derive(Default)]
@@ -175,7 +175,7 @@ impl Rows {
     /// The state of a channel that watches nothing.
     pub(super) fn none() -> Self {
         Self {
-            subscriptions: Vec::new(),
+            subscriptions: Box::default(),
             route: None,
             watch: None,
             retry_at: None,
@@ -214,7 +214,7 @@ impl Rows {
         self.attempt = ticket.step;
         self.retry_at = None;
         let watch = self.watch.get_or_insert_with(|| Watch::over(&client.runtime, route));
-        effects.push(Effect::Subscribe(ticket, watch.request(token, self.subscriptions.clone())));
+        effects.push(Effect::Subscribe(ticket, watch.request(token, self.subscriptions.to_vec())));
     }
 
     /// Takes the database's answer to a question. `None` if a newer question was asked.

@@ -1,6 +1,10 @@
 //! The session: hands each event to the part that it concerns, and carries out what the part decides.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use realtime_cluster::Interest;
@@ -127,9 +131,9 @@ impl Session {
             && !self.client.is_congested()
     }
 
-    /// Returns when a room that could not keep up has done so. Pending for ever if there is none. Cancel safe.
-    pub async fn relieved(&mut self) {
-        self.client.relieved().await;
+    /// Ready when a room that could not keep up has done so. Pending for ever if there is none.
+    pub fn poll_relieved(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.client.poll_relieved(cx)
     }
 
     /// The next moment at which [`tick`](Self::tick) has something to do.

@@ -8,8 +8,9 @@ use crate::{Closed, Flush, Outbox, Sink};
 
 const MB: usize = 1_000_000;
 
-/// Tests of this crate run side by side, and frames are counted for the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Tests of this crate run side by side, and frames are counted for the whole process. Whoever makes large ones, or counts
+/// them, holds it.
+pub(crate) static ALONE: Mutex<()> = Mutex::new(());
 
 fn frame_of(bytes: usize) -> Bytes {
     frame::text(&vec![b'x'; bytes])

@@ -22,15 +22,26 @@ pub use peer::{ConnectionPermit, Peer};
 use realtime_hub::Sink;
 use socket2::SockRef;
 pub use tls::TlsSocket;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{Interest, Ready},
+    net::TcpStream,
+};
 
 /// A connection with non-blocking reads and writes. Its task reads and writes; publishers write, too.
 pub trait Transport: Sink + 'static {
+    /// Returns when there may be something to read, or when the connection may take more, as `interest` says; and tells
+    /// which. One future for both: each socket has it in memory all the time. Cancel safe.
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send;
+
     /// Returns when there may be something to read. Cancel safe.
-    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        async { self.ready(Interest::READABLE).await.map(drop) }
+    }
 
     /// Returns when the connection may take more. Cancel safe.
-    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        async { self.ready(Interest::WRITABLE).await.map(drop) }
+    }
 
     /// Reads what is there into the buffer's spare room; 0 at the end.
     ///
@@ -43,12 +54,8 @@ pub trait Transport: Sink + 'static {
 }
 
 impl Transport for TcpStream {
-    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
-        Self::readable(self)
-    }
-
-    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
-        Self::writable(self)
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send {
+        Self::ready(self, interest)
     }
 
     fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {

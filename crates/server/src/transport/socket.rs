@@ -1,13 +1,16 @@
 //! The I/O of one WebSocket: reads frames into its session, writes its outbox, watches for silence.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::pending, io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use realtime_channels::driver::Ending;
 use realtime_codes::ErrorCode;
 use realtime_hub::{BULK, Closed, Flush, Holding, Outbox};
 use realtime_protocol::frame;
-use tokio::time::{self, Instant};
+use tokio::{
+    io::{Interest, Ready},
+    time::{self, Instant},
+};
 
 use super::{
     ConnectionPermit, Transport,
@@ -107,7 +110,27 @@ pub fn run<T: Transport, C: Conversation>(
         let end = socket.serve().await;
         // Channels end before the lingering close: others must not wait for this client's last answer.
         socket.driver.end();
-        socket.close(end).await;
+        // What a socket needs at its end is not in its memory before.
+        Box::pin(socket.close(end)).await;
+    }
+}
+
+/// What a socket waits for from its client.
+fn interest(reads: bool, writes: bool) -> Option<Interest> {
+    match (reads, writes) {
+        (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+        (true, false) => Some(Interest::READABLE),
+        (false, true) => Some(Interest::WRITABLE),
+        (false, false) => None,
+    }
+}
+
+/// Returns when there may be something to do of what the socket waits for. Pending for ever if that is nothing. Cancel
+/// safe.
+async fn ready<T: Transport>(stream: &T, interest: Option<Interest>) -> io::Result<Ready> {
+    match interest {
+        Some(interest) => stream.ready(interest).await,
+        None => pending().await,
     }
 }
 
@@ -186,27 +209,17 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
             if !wants_turn {
                 self.line.leave();
             }
+            let interest = interest(input && !self.wants.read, self.blocked);
             let stepped = tokio::select! {
-                readable = self.stream.readable(), if input && !self.wants.read => match readable {
+                ready = ready(&*self.stream, interest) => match ready {
                     Err(_) => Err(End::Gone),
-                    Ok(()) if self.reader.announced() > BULK => {
-                        self.wants.read = true;
-                        Ok(())
-                    }
-                    Ok(()) => {
-                        self.reader.allow(INFLATED);
-                        self.read()
-                    }
+                    Ok(ready) => self.on_ready(ready),
                 },
                 taken = self.line.turn(), if wants_turn => {
                     turn = taken;
                     if std::mem::take(&mut self.wants.read) && input { self.read_in_turn() } else { Ok(()) }
                 }
                 () = self.outbox.ready() => self.driver.signals().map_err(End::from),
-                writable = self.stream.writable(), if self.blocked => {
-                    self.blocked = false;
-                    writable.map_err(|_| End::Gone)
-                }
                 event = self.driver.event() => event.map_err(End::from),
                 () = &mut timer => self.on_time(),
             };
@@ -214,6 +227,22 @@ impl<T: Transport, C: Conversation> Socket<T, C> {
                 return end;
             }
         }
+    }
+
+    /// There may be something to read, or the client may take more.
+    fn on_ready(&mut self, ready: Ready) -> Result<(), End> {
+        if ready.is_writable() {
+            self.blocked = false;
+        }
+        if !ready.is_readable() {
+            return Ok(());
+        }
+        if self.reader.announced() > BULK {
+            self.wants.read = true;
+            return Ok(());
+        }
+        self.reader.allow(INFLATED);
+        self.read()
     }
 
     /// Gives others what was said, and the client what waits for it, as far as it takes that; what is large in turns.

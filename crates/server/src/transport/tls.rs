@@ -9,7 +9,10 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use realtime_hub::Sink;
 use rustls::ServerConnection;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{Interest, Ready},
+    net::TcpStream,
+};
 
 use super::Transport;
 
@@ -69,12 +72,11 @@ impl Sink for TlsSocket {
 }
 
 impl Transport for TlsSocket {
-    async fn readable(&self) -> io::Result<()> {
-        if self.has_plaintext() { Ok(()) } else { self.tcp.readable().await }
-    }
-
-    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
-        self.tcp.writable()
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        if interest.is_readable() && self.has_plaintext() {
+            return Ok(Ready::READABLE);
+        }
+        self.tcp.ready(interest).await
     }
 
     /// Reads as many records as there is room for: a client may send one for each small message, and turns are counted

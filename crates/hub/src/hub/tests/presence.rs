@@ -47,6 +47,7 @@ fn broadcasts_that_wait_are_not_skipped_by_the_presence_state() {
 /// clients 6: diffs wait while joins of their socket do; broadcasts do not.
 #[test]
 fn diffs_wait_for_a_shut_gate() {
+    let _alone = crate::memory::tests::ALONE.lock();
     let (hub, counter) = (hub(), Arc::new(Counter::default()));
     let room = key("t", Audience::Public, "realtime:a");
     let (sender, _own) = enter_counted(&hub, &room, Vsn::V2, &counter);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use realtime_postgres::{AuthorizeError, DatabaseConfig};
+use realtime_postgres::{AuthorizeError, AuthorizeRequest, DatabaseConfig, TenantDatabase};
+use realtime_testkit::TestDb;
 use serde_json::json;
 
 use crate::support::{may_read, may_write, policy, ready, ready_with, request, with_claims};
@@ -210,10 +211,8 @@ async fn a_policy_that_catches_its_cancellation() -> Result<()> {
     crate::support::until(&db, NOBODY_SLEEPS).await
 }
 
-/// While the database takes no new connections such a session cannot be ended. It is as soon as that is possible; until then
-/// it keeps its place among the connections.
-#[tokio::test]
-async fn a_session_that_cannot_be_ended_at_once_is_ended_later() -> Result<()> {
+/// A database with one connection for questions, which is made, and a question whose policy never ends.
+async fn endless() -> Result<(TestDb, TenantDatabase, AuthorizeRequest)> {
     let (db, database) = ready_with(|config| DatabaseConfig {
         statement_timeout: Duration::from_millis(300),
         policy_pool_size: 1,
@@ -222,8 +221,15 @@ async fn a_session_that_cannot_be_ended_at_once_is_ended_later() -> Result<()> {
     .await?;
     db.sql(ENDLESS).await?;
     let stuck = with_claims(json!({"role": "authenticated", "sub": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}));
-    // The connection is made before.
     assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+    Ok((db, database, stuck))
+}
+
+/// While the database takes no new connections such a session cannot be ended. It is as soon as that is possible; until then
+/// it keeps its place among the connections.
+#[tokio::test]
+async fn a_session_that_cannot_be_ended_at_once_is_ended_later() -> Result<()> {
+    let (db, database, stuck) = endless().await?;
     let admin = realtime_testkit::cluster().await?.connect("postgres").await?;
     let name = db.name();
     admin.batch_execute(&format!("alter database {name} with allow_connections false")).await?;
@@ -239,16 +245,7 @@ async fn a_session_that_cannot_be_ended_at_once_is_ended_later() -> Result<()> {
 /// Whoever asks may be gone before the answer. The connection is of use again, or replaced.
 #[tokio::test]
 async fn a_question_that_nobody_waits_for_harms_nobody() -> Result<()> {
-    let (db, database) = ready_with(|config| DatabaseConfig {
-        statement_timeout: Duration::from_millis(300),
-        policy_pool_size: 1,
-        ..config
-    })
-    .await?;
-    db.sql(ENDLESS).await?;
-    let stuck = with_claims(json!({"role": "authenticated", "sub": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}));
-    // The connection is made before.
-    assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));
+    let (db, database, stuck) = endless().await?;
     let gone = tokio::time::timeout(Duration::from_millis(100), database.authorize_read(&stuck)).await;
     assert!(gone.is_err());
     assert_eq!(database.authorize_read(&request("authenticated")).await?, may_read(true, true));

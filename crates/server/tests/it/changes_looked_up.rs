@@ -2,9 +2,20 @@
 //! its cases are numbered as there).
 
 use anyhow::Result;
+use realtime_testkit::{Socket, TestDb};
 use serde_json::{Value, json};
 
 use crate::changes_images::{event, frames, seen, server, watching};
+
+/// A row does not arrive, and its watcher is told that it was withheld.
+async fn is_withheld_and_told(db: &TestDb, socket: &mut Socket) -> Result<()> {
+    let frames = frames(db, socket).await?;
+    let told: Vec<&Value> =
+        frames.iter().map(|frame| &frame.payload["code"]).filter(|code| !code.is_null()).collect();
+    assert_eq!(told, ["RlsPolicyError"], "{frames:?}");
+    assert!(frames.iter().all(|frame| frame.event != "postgres_changes"), "{frames:?}");
+    Ok(())
+}
 
 /// row_security 7: a row that has to be looked up is not taken for a child's row with the same key that stands there too
 #[tokio::test]
@@ -104,12 +115,7 @@ async fn a_row_without_key_and_column_in_the_log_is_withheld() -> Result<()> {
     .await?;
     let mut ann = watching(&server, "ann", "partly").await?;
     db.sql("insert into partly values (1, 'x', 'ann'), (2, 'y', 'bob')").await?;
-    let frames = frames(&db, &mut ann).await?;
-    let told: Vec<&Value> =
-        frames.iter().map(|frame| &frame.payload["code"]).filter(|code| !code.is_null()).collect();
-    assert_eq!(told, ["RlsPolicyError"], "{frames:?}");
-    assert!(frames.iter().all(|frame| frame.event != "postgres_changes"), "{frames:?}");
-    Ok(())
+    is_withheld_and_told(&db, &mut ann).await
 }
 
 /// A later version of the same transaction is not taken for an earlier one.
@@ -172,10 +178,5 @@ async fn columns_of_the_system_are_judged_where_they_are_known() -> Result<()> {
     // Of two versions of a transaction nobody knows which one stands there.
     db.sql("begin; update docs set body = 'y' where id = 3; update docs set body = 'z' where id = 3; commit")
         .await?;
-    let frames = frames(&db, &mut ann).await?;
-    let told: Vec<&Value> =
-        frames.iter().map(|frame| &frame.payload["code"]).filter(|code| !code.is_null()).collect();
-    assert_eq!(told, ["RlsPolicyError"], "{frames:?}");
-    assert!(frames.iter().all(|frame| frame.event != "postgres_changes"), "{frames:?}");
-    Ok(())
+    is_withheld_and_told(&db, &mut ann).await
 }

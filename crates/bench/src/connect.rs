@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Keep the tenant in a metadata database
     #[arg(long)]
     metadata: bool,
+    /// Behind TLS; the ideal server does without
+    #[arg(long, conflicts_with = "metadata")]
+    tls: bool,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
@@ -36,7 +39,11 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let ideal_cpu = ideal.cpu_seconds()? - before;
     drop(ideal);
 
-    let server = if options.metadata { Target::with_metadata().await? } else { Target::real().await? };
+    let server = match options {
+        Options { tls: true, .. } => Target::encrypted().await?,
+        Options { metadata: true, .. } => Target::with_metadata().await?,
+        _ => Target::real().await?,
+    };
     let (before, resident) = (server.cpu_seconds()?, server.resident_bytes()?);
     let started = Instant::now();
     let mut sockets = connect(&server, options).await?;

@@ -9,6 +9,7 @@ mod changes;
 mod cluster;
 mod compression;
 mod connect;
+mod encrypted;
 mod fanout;
 mod hostile;
 mod ideal;

@@ -3,12 +3,14 @@
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, TestDb};
 
-use crate::{binary::server_binary, ideal};
+use crate::{binary::server_binary, encrypted::Certificate, ideal};
 
 /// A process that serves.
 pub(crate) enum Target {
     /// The real server with its database.
     Real(Box<Server>, #[expect(dead_code, reason = "lives as long as the server")] Box<TestDb>),
+    /// The same behind TLS: with its certificate, and the port at which clients are heard that do not encrypt.
+    Encrypted(Box<Self>, #[expect(dead_code, reason = "read by the server")] Certificate, u16),
     /// The denominator.
     Ideal(ideal::Process),
 }
@@ -31,6 +33,16 @@ impl Target {
         Self::start(options().env("DB_ENC_KEY", "1234567890123456")).await
     }
 
+    /// The same behind TLS.
+    pub(crate) async fn encrypted() -> Result<Self> {
+        let certificate = Certificate::new()?;
+        let db = TestDb::new().await?;
+        let server = Server::start(server_binary()?, &db, certificate.of(options())).await?;
+        let port = certificate.relay(server.port()).await?;
+        crate::wire::joined(port, "realtime:first", "{}").await?;
+        Ok(Self::Encrypted(Box::new(Self::Real(Box::new(server), Box::new(db))), certificate, port))
+    }
+
     async fn start(options: ServerOptions) -> Result<Self> {
         let db = TestDb::new().await?;
         let server = Server::start(server_binary()?, &db, options).await?;
@@ -46,6 +58,7 @@ impl Target {
     pub(crate) fn port(&self) -> u16 {
         match self {
             Self::Real(server, _) => server.port(),
+            Self::Encrypted(_, _, port) => *port,
             Self::Ideal(process) => process.port,
         }
     }
@@ -54,6 +67,7 @@ impl Target {
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         match self {
             Self::Real(server, _) => ideal::cpu_seconds(server.pid()),
+            Self::Encrypted(server, ..) => server.cpu_seconds(),
             Self::Ideal(process) => process.cpu_seconds(),
         }
     }
@@ -62,6 +76,7 @@ impl Target {
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
         match self {
             Self::Real(server, _) => Ok(server.usage()?.resident_bytes),
+            Self::Encrypted(server, ..) => server.resident_bytes(),
             Self::Ideal(_) => Ok(0),
         }
     }

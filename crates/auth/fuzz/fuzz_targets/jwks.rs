@@ -1,5 +1,5 @@
 //! A key set as an administrator writes it; whatever it holds, a token for each type of key is verified or refused.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier};

@@ -1,6 +1,6 @@
 //! A token of a client, as text, and one whose parts are written for it: header and claims as JSON, a wrong signature and a
 //! right one.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use realtime_auth::{ClaimValidators, Jwks, Keys, Verifier, clean, is_api_key};
@@ -38,7 +38,8 @@ fn base64url(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::new();
     for chunk in bytes.chunks(3) {
-        let number = (0..3).fold(0, |number, at| number << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
+        let number =
+            (0..3).fold(0, |number, at| number << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
         for at in 0..=chunk.len() {
             out.push(char::from(ALPHABET[(number >> (18 - 6 * at) & 63) as usize]));
         }

@@ -1,11 +1,12 @@
 //! The filter of a subscription, as a client writes it, from its text to its evaluation on a few rows.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use realtime_changes::{
-    Action, Attachment, Change, ChannelId, Column, Comparison, Engine, RoleAccess, SubscriptionSpec, Table, plan,
+    Action, Attachment, Change, ChannelId, Column, Comparison, Engine, RoleAccess, SubscriptionSpec, Table,
+    plan,
 };
 use realtime_pgoutput::message::{Relation, RelationColumn, ReplicaIdentity, UnixMicros, Value};
 use serde_json::Map;
@@ -86,7 +87,8 @@ fuzz_target!(|data: &[u8]| {
     let _ = spec.context();
     assert!(spec.conditions() <= 100, "bounded");
     let table = Arc::new(table());
-    let access = RoleAccess { role: "anon".into(), bypasses_rls: false, selectable: vec![true; COLUMNS.len()] };
+    let access =
+        RoleAccess { role: "anon".into(), bypasses_rls: false, selectable: vec![true; COLUMNS.len()] };
     let Ok(plan) = plan(&spec, &table, &access) else { return };
     let literals: Vec<String> = plan.checks().iter().map(|check| check.literal.to_owned()).collect();
     let relation = relation(&table);
@@ -103,7 +105,8 @@ fuzz_target!(|data: &[u8]| {
     };
     let Ok(key) = engine.attach(1, attachment) else { return };
     for row in ROWS {
-        let new = row.map(|text| text.map_or(Value::Null, |text| Value::Text(text.to_owned().into()))).to_vec();
+        let new =
+            row.map(|text| text.map_or(Value::Null, |text| Value::Text(text.to_owned().into()))).to_vec();
         let change = Change {
             action: Action::Insert,
             relation: &relation,
@@ -111,7 +114,7 @@ fuzz_target!(|data: &[u8]| {
             old: None,
             commit_time: UnixMicros(0),
         };
-        let found = engine.match_row(&change);
+        let found = engine.match_row(&change, UnixMicros(0));
         assert!(found.keys().count() + found.asked.len() <= 1, "once");
     }
     engine.detach(1, key);

@@ -1,12 +1,10 @@
 //! The condition of a policy, and behind a line `--` the body of a function that it calls.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use realtime_changes::{
     Cell,
-    policy::{
-        self, Catalog, Collation, Field, Function, Policy, Relation, Sight, Volatility, Wanted,
-    },
+    policy::{self, Catalog, Collation, Field, Function, Policy, Relation, Sight, Volatility, Wanted},
 };
 use realtime_pgoutput::message::UnixMicros;
 
@@ -18,7 +16,8 @@ fn relation(name: &str) -> Relation {
         is_enum: false,
         collation: Collation::Deterministic,
     };
-    let fields = [("id", 2950), ("owner", 2950), ("n", 23), ("name", 25), ("flag", 16), ("data", 3802), ("at", 1184)];
+    let fields =
+        [("id", 2950), ("owner", 2950), ("n", 23), ("name", 25), ("flag", 16), ("data", 3802), ("at", 1184)];
     Relation {
         oid: 20_000 + u32::try_from(name.len()).unwrap_or(0),
         schema: "public".into(),
@@ -67,7 +66,8 @@ fuzz_target!(|data: &[u8]| {
                 Wanted::Relations(name) => catalog.put_relations(name.clone(), vec![relation(name)]),
                 Wanted::Functions(name) => {
                     let all = [("auth", "sql"), ("public", "plpgsql"), ("pg_catalog", "internal")];
-                    let mut all = all.map(|(schema, language)| function(schema, name, body, language)).to_vec();
+                    let mut all =
+                        all.map(|(schema, language)| function(schema, name, body, language)).to_vec();
                     // One of a column, of which it may be told for whom it is true.
                     all.extend(["sql", "plpgsql"].map(|language| Function {
                         arguments: vec![2950],

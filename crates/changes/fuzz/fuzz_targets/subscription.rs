@@ -1,5 +1,5 @@
 //! An entry of `postgres_changes`, as a client writes it.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use realtime_changes::SubscriptionSpec;

@@ -1,5 +1,5 @@
 //! A session of several messages: a byte for the protocol version, then each message behind its length.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
 //! A byte for the type, then the text of a value: whatever it is, JSON comes out.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use realtime_pgoutput::{Oid, TypeInfo, TypeKind, TypeRegistry, write_json};

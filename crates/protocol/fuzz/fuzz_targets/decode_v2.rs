@@ -1,5 +1,5 @@
 //! Whatever a client sends under serializer 2.0.0, in either kind of WebSocket message.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
 //! What a client asks for when it joins, of presence, and the tokens it sends: the payload alone, and the configuration in
 //! its place.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;

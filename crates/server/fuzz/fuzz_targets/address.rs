@@ -1,5 +1,5 @@
 //! The address of a request: its path, which is straight once it was straightened, and the query of a handshake.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 #[path = "../../src/transport/listener/paths.rs"]
 mod paths;

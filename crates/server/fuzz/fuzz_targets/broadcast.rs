@@ -1,5 +1,5 @@
 //! The body of a broadcast over HTTP: one message, or any number. A payload that is taken is an object for its receivers.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 #[allow(dead_code, reason = "the server's")]
 #[path = "../../src/http/broadcast/bodies.rs"]

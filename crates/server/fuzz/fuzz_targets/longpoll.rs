@@ -1,5 +1,5 @@
 //! The messages of a long-poll, none of which is longer than what it came in.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 #[path = "../../src/transport/longpoll/lines.rs"]
 mod lines;

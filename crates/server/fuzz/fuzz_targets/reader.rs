@@ -1,11 +1,17 @@
 //! What a client sends after its handshake: a byte that says whether messages may be compressed and how the network cuts it,
 //! then the bytes. However they are cut, and whatever is inflated at once, the messages are the same, and what ends the
 //! connection too.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
+#[cfg(fuzzing)]
+#[rustfmt::skip]
 #[allow(dead_code, reason = "the server's")]
 #[path = "../../src/transport/ws/reader.rs"]
 mod reader;
+
+// The file has tests, which a test would look for in the wrong place.
+#[cfg(not(fuzzing))]
+use realtime_server::transport::ws::reader;
 
 use libfuzzer_sys::fuzz_target;
 use reader::{Event, Reader, Violation};

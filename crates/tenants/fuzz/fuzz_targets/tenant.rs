@@ -1,5 +1,5 @@
 //! What an administrator says of a tenant, and its key set.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use realtime_auth::Jwks;

@@ -1,0 +1,9 @@
+//! The fuzz targets compile, and hold for their examples and for what is a little like these.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fuzz targets")]
+
+#[path = "../fuzz/fuzz_targets/jwks.rs"]
+mod jwks;
+#[path = "../fuzz/fuzz_targets/token.rs"]
+mod token;
+
+libfuzzer_sys::targets!(jwks, token);

@@ -41,10 +41,15 @@ macro_rules! session_columns {
 pub(crate) use session_columns;
 
 /// Ends the transaction, and lets go of locks that functions may have taken and that outlive it. Then tells for each
-/// statement that the session knows whether SQL has named it. All in one message, without a plan to speak of: this is paid
+/// statement that the session knows whether SQL has named it. In one message, without a plan to speak of: this is paid
 /// with every private join. It has no name itself: code of applications could have given the name to another statement.
 const END: &str = "rollback; select pg_catalog.pg_advisory_unlock_all();
     select (pg_catalog.pg_prepared_statement()).from_sql";
+
+/// The same for a session that knows statements, in one statement less. Should it know none any more, no lock is let go, and
+/// the connection is not used again.
+const END_WITH_STATEMENTS: &str = "rollback;
+    select (pg_catalog.pg_prepared_statement()).from_sql, pg_catalog.pg_advisory_unlock_all()";
 
 /// The column of the last of these.
 const FROM_SQL: &str = "from_sql";
@@ -178,7 +183,8 @@ impl Guest {
 
 impl Session {
     async fn leave(&self) -> Result<(), Error> {
-        let ended = self.client.simple_query(END).await?;
+        let end = if self.statements.load(Ordering::Relaxed) > 0 { END_WITH_STATEMENTS } else { END };
+        let ended = self.client.simple_query(end).await?;
         if self.is_touched(&ended) {
             let (tenant, code) = (self.tenant.as_deref(), "RlsPolicyError");
             tracing::warn!(

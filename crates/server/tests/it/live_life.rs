@@ -99,6 +99,27 @@ async fn columns_that_are_renamed_or_get_another_type_are_told() -> Result<()> {
     Ok(())
 }
 
+/// live 12
+#[tokio::test]
+async fn kinds_of_changes_that_are_not_published_any_more_are_told() -> Result<()> {
+    let (server, db) = server().await?;
+    tasks(&db).await?;
+    let mut client = LiveClient::one(&server, "anon", live(json!({})), &["id"]).await?;
+    let publish = |kinds: &str| format!("alter publication supabase_realtime set (publish = '{kinds}')");
+    let (few, all) = (publish("insert"), publish("insert, update, delete, truncate"));
+    // For a moment, which nobody sees but the log.
+    db.sql(&format!("begin; {few}; delete from public.tasks where id = 1; {all}; commit")).await?;
+    client.has(&select(&db, ALL, &["id"]).await?).await?;
+    assert!(!client.was_warned(), "{:?}", client.systems);
+
+    db.sql(&few).await?;
+    client.told("does not tell every change").await?;
+    assert!(client.rows[0].map.is_empty());
+    db.sql(&format!("delete from public.tasks where id = 2; {all}")).await?;
+    client.has(&select(&db, ALL, &["id"]).await?).await?;
+    Ok(())
+}
+
 /// live 9: who asks for what takes long is told; nobody else waits; when it gets faster the rows are right.
 #[tokio::test]
 async fn a_slow_query_is_told_and_made_up_for() -> Result<()> {

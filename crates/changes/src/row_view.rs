@@ -1,8 +1,10 @@
 //! Rows of a live result as messages: the same DATA as that of a change, made of a row that was read.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use bytes::Bytes;
 use realtime_pgoutput::{
-    TypeRegistry,
+    Oid, TypeRegistry,
     message::{OldTuple, Relation, RelationColumn, Tuple, UnixMicros, Value},
 };
 
@@ -27,6 +29,8 @@ pub struct RowView {
     key: Vec<usize>,
     /// Places of what is told in a row.
     shown: Vec<usize>,
+    /// The names and types of what is told, as a number.
+    form: u64,
 }
 
 impl RowView {
@@ -51,9 +55,17 @@ impl RowView {
             let column = relation.columns.get(*at).and_then(|column| table.column(&column.name));
             column.and_then(|column| visible.get(column).copied()).unwrap_or(false)
         };
-        let shown = (0..relation.columns.len()).filter(is_shown).collect();
+        let shown: Vec<usize> = (0..relation.columns.len()).filter(is_shown).collect();
+        let form = form_of(shown.iter().filter_map(|at| relation.columns.get(*at)));
         let shape = Shape::new(&table, visible);
-        Self { table, relation, mapping, shape, key: key.to_vec(), shown }
+        Self { table, relation, mapping, shape, key: key.to_vec(), shown, form }
+    }
+
+    /// What rows look like beside their values. If it is another number, all rows are told otherwise than before: a column
+    /// has another name or type.
+    #[must_use]
+    pub const fn form(&self) -> u64 {
+        self.form
     }
 
     /// The values of a row's key.
@@ -103,14 +115,16 @@ impl RowView {
             && self.key == other.key
     }
 
-    /// Whether keys of this view mean the same columns as those of another one.
+    /// Whether keys of this view mean the same columns as those of another one, and are written alike: a number that has
+    /// become a text is another key to clients.
     #[must_use]
     pub fn has_key_of(&self, other: &Self) -> bool {
-        self.key_names().eq(other.key_names())
+        self.key_columns().eq(other.key_columns())
     }
 
-    fn key_names(&self) -> impl Iterator<Item = &str> {
-        self.key.iter().filter_map(|at| self.relation.columns.get(*at)).map(|column| &*column.name)
+    fn key_columns(&self) -> impl Iterator<Item = (&str, Oid)> {
+        let columns = self.key.iter().filter_map(|at| self.relation.columns.get(*at));
+        columns.map(|column| (&*column.name, column.type_oid))
     }
 
     /// DATA of a row that enters the result, or of one that has changed in it.
@@ -134,6 +148,14 @@ impl RowView {
         let change = Change { action, relation, new: None, old: Some(&old), commit_time: at };
         payload::data(&self.table, &self.mapping, &self.shape, &change, OldImage::Whole, types).into()
     }
+}
+
+fn form_of<'c>(columns: impl Iterator<Item = &'c RelationColumn>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for column in columns {
+        (&*column.name, column.type_oid).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn text(value: Option<&Value>) -> Option<&[u8]> {

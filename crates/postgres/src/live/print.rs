@@ -11,7 +11,8 @@ use tokio_postgres::{
 use crate::published::published;
 
 /// Numbers that change when a relation does: its name, owner, options and grants, columns and their grants, rule,
-/// policies, keys, children, what is published of it.
+/// policies, keys, children, what is published of it. The publication counts by its version: what it leaves out for a moment
+/// is missed however soon it tells everything again.
 const PRINTS: &str = concat!(
     "select c.oid, hashtextextended(concat_ws('/',
             c.xmin, n.xmin, c.relrowsecurity, c.relforcerowsecurity,
@@ -30,7 +31,12 @@ const PRINTS: &str = concat!(
              from ",
     published!(),
     " t
-             where t.pubname = $2::text and t.oid = c.oid)), 0)
+             where t.pubname = $2::text and t.oid = c.oid),
+            (select string_agg(concat_ws(' ', p.oid, p.xmin, r.xmin), ',' order by p.oid, r.oid)
+             from pg_publication p
+             left join pg_publication_rel r on r.prpubid = p.oid and (r.prrelid = c.oid
+                or c.relispartition and r.prrelid in (select a.relid from pg_partition_ancestors(c.oid) a))
+             where p.pubname = $2::text)), 0)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.oid = any($1)"
 );

@@ -1,6 +1,6 @@
 //! Live rows over time: lost databases, altered tables, slow queries, bounds (live 9 to 12).
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use realtime_testkit::{SECRET, Server, ServerOptions, TestDb, until};
 use serde_json::json;
 
@@ -65,6 +65,58 @@ async fn tables_are_truncated_altered_and_dropped() -> Result<()> {
     db.sql("drop table public.tasks").await?;
     client.told("Unable to subscribe").await?;
     assert!(client.rows[0].map.is_empty());
+    Ok(())
+}
+
+/// live 12
+#[tokio::test]
+async fn columns_that_are_renamed_or_get_another_type_are_told() -> Result<()> {
+    let (server, db) = server().await?;
+    tasks(&db).await?;
+    let mut client = LiveClient::one(&server, "anon", live(json!({})), &["id"]).await?;
+    let rows = client.rows[0].map.len();
+    for (sql, number, is_key) in [
+        ("alter table public.tasks add column extra int default 5", 1, false),
+        ("alter table public.tasks rename column extra to other", 2, false),
+        ("alter table public.tasks alter column other type text", 3, false),
+        // Another key: clients have to let go of the rows that they have under the old one.
+        ("alter table public.tasks alter column id type text", 4, true),
+    ] {
+        client.news().await?;
+        db.sql(sql).await?;
+        client.has(&select(&db, ALL, &["id"]).await?).await.with_context(|| sql.to_owned())?;
+        let news = client.news().await?;
+        let updates = news.iter().filter(|told| told.starts_with("UPDATE")).count();
+        assert_eq!(
+            (updates, news.len()),
+            if is_key { (0, 2 * rows) } else { (rows, rows) },
+            "{number}: {news:?}"
+        );
+    }
+    db.sql("update public.tasks set other = 'x' where id = '1'").await?;
+    client.has(&select(&db, ALL, &["id"]).await?).await?;
+    assert!(!client.was_warned(), "{:?}", client.systems);
+    Ok(())
+}
+
+/// live 12
+#[tokio::test]
+async fn kinds_of_changes_that_are_not_published_any_more_are_told() -> Result<()> {
+    let (server, db) = server().await?;
+    tasks(&db).await?;
+    let mut client = LiveClient::one(&server, "anon", live(json!({})), &["id"]).await?;
+    let publish = |kinds: &str| format!("alter publication supabase_realtime set (publish = '{kinds}')");
+    let (few, all) = (publish("insert"), publish("insert, update, delete, truncate"));
+    // For a moment, which nobody sees but the log.
+    db.sql(&format!("begin; {few}; delete from public.tasks where id = 1; {all}; commit")).await?;
+    client.has(&select(&db, ALL, &["id"]).await?).await?;
+    assert!(!client.was_warned(), "{:?}", client.systems);
+
+    db.sql(&few).await?;
+    client.told("does not tell every change").await?;
+    assert!(client.rows[0].map.is_empty());
+    db.sql(&format!("delete from public.tasks where id = 2; {all}")).await?;
+    client.has(&select(&db, ALL, &["id"]).await?).await?;
     Ok(())
 }
 

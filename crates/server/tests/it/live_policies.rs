@@ -138,6 +138,13 @@ async fn rows_leave_with_the_right_and_come_back() -> Result<()> {
     assert_eq!(ids(&ann), Vec::<&str>::new());
     db.sql("grant select on public.notes to authenticated").await?;
     ann.has(&before).await?;
+    // The right to a table that the policies read: `select` is refused as a whole.
+    ann.systems.clear();
+    db.sql("revoke select on public.members from authenticated").await?;
+    ann.told("42501 insufficient_privilege. It is tried again; its rows have left").await?;
+    assert_eq!(ids(&ann), Vec::<&str>::new());
+    db.sql("grant select on public.members to authenticated").await?;
+    ann.has(&before).await?;
     Ok(())
 }
 

@@ -35,7 +35,7 @@ impl Live {
     }
 
     /// All rows of a result leave; its bindings begin anew.
-    fn empty(&mut self, result: u32) {
+    pub(super) fn empty(&mut self, result: u32) {
         self.release(result);
         let Some(kept) = self.results.get_mut(&result) else { return };
         let (view, source) = (Arc::clone(&kept.view), Arc::clone(&kept.source));

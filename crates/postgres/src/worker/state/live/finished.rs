@@ -25,6 +25,9 @@ const TOO_SLOW: &str = "LiveQueryTooSlow";
 /// What they are told when it fails.
 const FAILED: &str = "LiveQueryFailed";
 
+/// The SQLSTATE of a right that is missing.
+const DENIED: &str = "42501";
+
 impl Live {
     /// Takes what a reading has brought.
     pub(super) fn finished(&mut self, done: Done) {
@@ -123,9 +126,14 @@ impl Live {
                 self.read_again(result);
             }
             Trouble::Failed(error) => {
-                let text = format!(
-                    "The query of a live result fails: {error}. It is tried again; until then rows may be old"
-                );
+                let what = if error.starts_with(DENIED) {
+                    // Its party may not read them any more: a table of the view, or one that policies read.
+                    self.empty(result);
+                    "its rows have left"
+                } else {
+                    "until then rows may be old"
+                };
+                let text = format!("The query of a live result fails: {error}. It is tried again; {what}");
                 self.tell_trouble(result, FAILED, text);
                 if let Some(kept) = self.results.get_mut(&result) {
                     // Perhaps a right was taken away, or a column.

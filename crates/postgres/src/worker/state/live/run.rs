@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use deadpool_postgres::Pool;
 use realtime_changes::{Action, Party, RowView, SubscriptionSpec};
-use realtime_live::{Digester, Secret, Seen, key, values};
+use realtime_live::{Secret, Seen, key, values};
 use realtime_pgoutput::{
     Oid,
     message::{Tuple, UnixMicros},
@@ -228,9 +228,7 @@ impl Telling<'_> {
     fn row(&mut self, number: usize, row: &Tuple) -> bool {
         let Job { view, source, groups, secret, .. } = &mut *self.job;
         let key = key(view.key(row));
-        let mut digester = Digester::new(*secret);
-        view.told(row).for_each(|value| digester.value(value));
-        let digest = digester.finish();
+        let digest = view::digest(view, row, *secret);
         let (mut insert, mut update, mut first, mut other) = (None, None, None, None);
         for group in groups.iter_mut().filter(|group| !group.is_put_off) {
             let action = match group.keeper.see(&key, digest) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use realtime_changes::{Action, RowView};
-use realtime_live::{Digest, Digester, Holders, Keeper, Secret, Seen, values};
+use realtime_live::{Digest, Holders, Keeper, Secret, Seen, values};
 use realtime_pgoutput::message::UnixMicros;
 use rustc_hash::FxHashMap;
 
@@ -12,6 +12,7 @@ use super::{
     direct::Image,
     group::{millis, send},
     result::{Fates, Kept},
+    view,
 };
 use crate::{ChangeSink, live::Source};
 
@@ -45,12 +46,8 @@ impl Tellings {
     /// The digest of what a view tells of a row.
     pub(super) fn digest(&mut self, view: &Arc<RowView>, image: u32) -> Option<Digest> {
         let row = self.images.get(image as usize)?.row.as_ref()?;
-        let digest = self.digests.entry((name(view), image)).or_insert_with(|| {
-            let mut digester = Digester::new(self.secret);
-            view.told(row).for_each(|value| digester.value(value));
-            digester.finish()
-        });
-        Some(*digest)
+        let digest = self.digests.entry((name(view), image));
+        Some(*digest.or_insert_with(|| view::digest(view, row, self.secret)))
     }
 
     pub(super) fn image(&self, image: u32) -> Option<&Image> {

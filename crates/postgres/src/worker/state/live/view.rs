@@ -1,6 +1,8 @@
 //! How the rows of a source are told.
 
 use realtime_changes::RowView;
+use realtime_live::{Digest, Digester, Secret};
+use realtime_pgoutput::message::Tuple;
 
 use crate::live::{Key, Source};
 
@@ -11,6 +13,14 @@ pub(super) fn of(source: &Source) -> RowView {
         Key::WholeRow => &source.columns,
     };
     RowView::new(&source.table, &source.relation, key, visible)
+}
+
+/// The digest of what a view tells of a row.
+pub(super) fn digest(view: &RowView, row: &Tuple, secret: Secret) -> Digest {
+    let mut digester = Digester::new(secret);
+    digester.value(Some(&view.form().to_ne_bytes()));
+    view.told(row).for_each(|value| digester.value(value));
+    digester.finish()
 }
 
 /// Whether the catalog says of two sources the same.

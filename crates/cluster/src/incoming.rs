@@ -3,7 +3,6 @@
 mod copies;
 
 use std::{
-    collections::HashSet,
     fmt,
     sync::{
         Arc,
@@ -24,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    chance::Set,
     common::Common,
     rates::{self, Elsewhere, METERS, Rates},
     scope::{Listens, Part, Parts, Scope},
@@ -232,7 +232,7 @@ impl Incoming {
             copy.track.begin(as_of);
         }
         let missed = copy.may_have_missed(unheard);
-        let there: HashSet<_> = answer
+        let there: Set<_> = answer
             .iter()
             .filter_map(|record| match record {
                 Record::Present(room, member, _) => Some((room.clone(), *member)),

@@ -13,7 +13,7 @@
 
 use std::{
     cell::Cell,
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    chance::Map,
     common::Common,
     rates::{self, METERS, Rates},
     scope::{Listens, Part, Scope},
@@ -82,7 +83,7 @@ struct State {
     /// Whether what was taken is still being published. A mark must not overtake it: receivers would take it for lost.
     publishing: bool,
     /// All entries of presence of this node, by room and member.
-    present: HashMap<(Audience, Arc<str>, MemberId), Arc<Entry>>,
+    present: Map<(Audience, Arc<str>, MemberId), Arc<Entry>>,
     /// Users on this node, as the others were told.
     users: u32,
     /// How often what is limited happens on this node, as the others were told.
@@ -100,8 +101,8 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     node: u32,
-    streams: RwLock<HashMap<Scope, Arc<Stream>>>,
-    commons: Mutex<HashMap<Arc<str>, Arc<Common>>>,
+    streams: RwLock<Map<Scope, Arc<Stream>>>,
+    commons: Mutex<Map<Arc<str>, Arc<Common>>>,
     /// Counts the changes of what this node listens to.
     versions: AtomicU64,
     /// When something was last said, in a stream that was forgotten, that was not sent to all others.
@@ -206,6 +207,13 @@ impl Outgoing {
             needed
         });
         self.commons.lock().retain(|_, common| Arc::strong_count(common) > 1);
+    }
+
+    /// Forgets everything: the simulation is over.
+    #[cfg(test)]
+    pub(crate) fn forget_all(&self) {
+        self.streams.write().clear();
+        self.commons.lock().clear();
     }
 
     /// The stream of a part of a tenant, if anything was ever said about it.

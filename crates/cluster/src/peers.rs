@@ -1,10 +1,11 @@
 //! What is known about the other nodes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    chance::Map,
     incoming::Incoming,
     members::Members,
     scope::{Part, Scope},
@@ -14,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) members: Mutex<Members>,
-    pub(crate) incoming: RwLock<HashMap<Scope, Arc<Incoming>>>,
+    pub(crate) incoming: RwLock<Map<Scope, Arc<Incoming>>>,
 }
 
 impl Peers {

@@ -1,7 +1,6 @@
 //! Copies of other nodes' state of a part of a tenant, and what has come of messages that are not whole yet.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -10,6 +9,7 @@ use realtime_hub::{Congestion, MemberId};
 use tokio::time::{Duration, Instant};
 
 use crate::{
+    chance::{Map, Set},
     rates::Rates,
     scope::Listens,
     track::{Arrival, Track},
@@ -46,7 +46,7 @@ pub(crate) struct Outcome {
 
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    pub(super) nodes: HashMap<u32, NodeCopy>,
+    pub(super) nodes: Map<u32, NodeCopy>,
     /// Something was missed, and members have not been told.
     pub(super) owed: bool,
     /// When they were told last.
@@ -134,7 +134,7 @@ pub(super) struct NodeCopy {
     /// The number of the question, and the part of the answer that has come.
     answer: (u64, BytesMut),
     /// The members that are present there, as this node's rooms know them.
-    pub(super) present: HashSet<(Room, MemberId)>,
+    pub(super) present: Set<(Room, MemberId)>,
     pub(super) users: u32,
     /// How often what is limited happens on it, if it has told. Apart, because most copies are of buckets.
     pub(super) rates: Option<Box<Rates>>,
@@ -151,7 +151,7 @@ impl NodeCopy {
             asked_at: Instant::now(),
             pieces: None,
             answer: (0, BytesMut::new()),
-            present: HashSet::new(),
+            present: Set::default(),
             users: 0,
             rates: None,
             listens: Listens::default(),

@@ -356,7 +356,7 @@ impl Incoming {
     /// Forgets the state of a node.
     pub(crate) fn forget(&self, hub: &Arc<Hub>, node: u32) {
         let mut copies = self.copies.lock();
-        let Some(mut copy) = copies.nodes.remove(&node) else { return };
+        let Some(mut copy) = copies.remove(node, Instant::now()) else { return };
         let present = std::mem::take(&mut copy.present);
         let fan_outs: Vec<FanOut> = present
             .into_iter()
@@ -390,6 +390,11 @@ impl Incoming {
     fn take_owed_of(&self, copies: &mut Copies) -> bool {
         // What concerns the whole tenant is asked again; clients miss nothing of it.
         copies.take_owed() && !self.is_whole()
+    }
+
+    /// What nodes have answered that they had said should have come after `limit`; otherwise members have missed it.
+    pub(crate) fn expect(&self, limit: Duration, now: Instant) {
+        self.copies.lock().expect(limit, now);
     }
 
     /// Nodes that have not answered for longer than `limit`.

@@ -67,6 +67,7 @@ impl Node {
         let id = hub.node();
         let token = chance::draw();
         let peers = Arc::new(Peers::new(Members::new(id, token, config.node_timeout)));
+        let outgoing = Outgoing::new(id, config.heartbeat, config.node_timeout);
         let link = Arc::new(Link::new(config, id));
         Self {
             questions: Arc::new(Questions::new(&link, &peers, hub)),
@@ -75,7 +76,7 @@ impl Node {
             peers,
             hub: Arc::clone(hub),
             token,
-            outgoing: Outgoing::new(id),
+            outgoing,
             asks: Asks::default(),
             latencies: Mutex::default(),
             started: Instant::now(),

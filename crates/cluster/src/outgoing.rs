@@ -58,6 +58,10 @@ const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// A stream that nobody was sent anything of is forgotten sooner: nobody remembers its numbers.
 const FORGOTTEN_UNHEARD: Duration = Duration::from_secs(600);
 
+/// Marks may be lost as well, so they are said again after one heartbeat, two, four, and so on, up to a pause of so many times
+/// the time after which a silent node is forgotten. A node that does not hear us for longer forgets us, and asks.
+const MARKED_FOR: u32 = 4;
+
 /// A mark of no envelope: the stream is due for another mark.
 const UNMARKED: u64 = u64::MAX;
 
@@ -95,12 +99,17 @@ struct State {
     /// The last envelope that a mark was sent for, and when something was last said.
     marked: u64,
     active: Option<Instant>,
+    /// When the mark is said again, and the pause after that.
+    again: Option<(Instant, Duration)>,
 }
 
 /// What has to be said about all tenants.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     node: u32,
+    heartbeat: Duration,
+    /// The longest pause between two marks of the same envelope.
+    longest_pause: Duration,
     streams: RwLock<Map<Scope, Arc<Stream>>>,
     commons: Mutex<Map<Arc<str>, Arc<Common>>>,
     /// Counts the changes of what this node listens to.
@@ -156,9 +165,11 @@ impl Stream {
 }
 
 impl Outgoing {
-    pub(crate) fn new(node: u32) -> Self {
+    pub(crate) fn new(node: u32, heartbeat: Duration, node_timeout: Duration) -> Self {
         Self {
             node,
+            heartbeat,
+            longest_pause: node_timeout * MARKED_FOR,
             streams: RwLock::default(),
             commons: Mutex::default(),
             versions: AtomicU64::new(0),
@@ -268,6 +279,13 @@ impl Outgoing {
             changed
         };
         self.append(&stream, 32, change, |out| wire::put_rates(out, &rates));
+    }
+
+    /// Nothing that is limited happens on this node any more: the tenant has no sockets here, and nobody looks.
+    pub(crate) fn still(&self, tenant: &Arc<str>) {
+        let Some(stream) = self.existing(&Scope::whole(tenant)) else { return };
+        let change = |state: &mut State| std::mem::take(&mut state.rates) != Rates::default();
+        self.append(&stream, 32, change, |out| wire::put_rates(out, &Rates::default()));
     }
 
     /// This node begins to listen to a bucket of a tenant, or listens no longer.
@@ -384,16 +402,21 @@ impl Outgoing {
 
     /// Marks for the streams that have been silent since their last envelope: they reveal its loss. `again`: also for streams
     /// that said something after that moment, whether somebody is known to listen or not.
-    pub(crate) fn marks(&self, again: Option<Instant>) -> Vec<(Arc<Stream>, Bytes)> {
+    pub(crate) fn marks(&self, again: Option<Instant>, now: Instant) -> Vec<(Arc<Stream>, Bytes)> {
         let streams: Vec<_> = self.streams.read().values().map(Arc::clone).collect();
         let mut marks = Vec::new();
         for stream in streams {
             let mut state = stream.state.lock();
             let said = state.active.max(state.unheard_at);
             let recent = again.is_some_and(|since| said.is_some_and(|said| said >= since));
-            if state.queued || state.publishing || (state.marked == state.number && !recent) {
+            let is_first = state.marked != state.number || recent;
+            let is_due = is_first || state.again.is_some_and(|(at, _)| at <= now);
+            if state.queued || state.publishing || !is_due {
                 continue;
             }
+            let pause = if is_first { Some(self.heartbeat) } else { state.again.map(|(_, pause)| pause) };
+            let pause = pause.filter(|pause| *pause <= self.longest_pause);
+            state.again = pause.map(|pause| (now + pause, pause * 2));
             state.marked = state.number;
             if !recent && !stream.common.is_heard(stream.scope.part) {
                 continue;
@@ -405,12 +428,22 @@ impl Outgoing {
         marks
     }
 
-    /// Makes the streams of these buckets due for another mark, as far as something was said that was not sent to all.
+    /// A node was lost, or the connection: what was said since then may not have been heard by all.
+    pub(crate) fn doubt(&self, since: Instant) {
+        for stream in self.streams.read().values() {
+            let mut state = stream.state.lock();
+            if let Some(active) = state.active.filter(|active| *active >= since) {
+                state.unheard_at = state.unheard_at.max(Some(active));
+            }
+        }
+    }
+
+    /// Makes the streams of these buckets due for another mark, as far as something was said that not all may have heard.
     pub(crate) fn mark_again(&self, tenant: &Arc<str>, parts: impl Iterator<Item = Part>) {
         for part in parts {
             let Some(stream) = self.existing(&Scope { tenant: Arc::clone(tenant), part }) else { continue };
             let mut state = stream.state.lock();
-            if state.unheard_at.is_some() {
+            if state.unheard_at.is_some() || state.active.is_some() {
                 state.marked = UNMARKED;
             }
         }

@@ -23,6 +23,9 @@ const MAX_FRAGMENTED: usize = 80_000_000;
 /// noticed.
 pub(super) const TELL_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long it is remembered what was heard last of a node that has gone: it may only not have been heard.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
 /// Numbers of questions.
 #[derive(Debug, Default)]
 pub(crate) struct Asks(AtomicU64);
@@ -47,6 +50,8 @@ pub(crate) struct Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     pub(super) nodes: Map<u32, NodeCopy>,
+    /// What was heard last of nodes that have gone, and when they went.
+    gone: Map<u32, (u64, Instant)>,
     /// Something was missed, and members have not been told.
     pub(super) owed: bool,
     /// When they were told last.
@@ -58,8 +63,38 @@ pub(super) struct Copies {
 impl Copies {
     /// The copy of a node; a new one asks the question of this number.
     pub(super) fn copy(&mut self, node: u32, ask: impl FnOnce() -> u64) -> &mut NodeCopy {
-        let serving_since = self.serving_since;
-        self.nodes.entry(node).or_insert_with(|| NodeCopy::asking(ask(), serving_since))
+        let Self { nodes, gone, serving_since, .. } = self;
+        nodes.entry(node).or_insert_with(|| {
+            let mut copy = NodeCopy::asking(ask(), *serving_since);
+            copy.track.go_on_from(gone.remove(&node).map(|(seen, _)| seen));
+            copy
+        })
+    }
+
+    /// A node has gone, or is not heard any more. If it comes back, what members have missed meanwhile is a gap.
+    pub(super) fn remove(&mut self, node: u32, now: Instant) -> Option<NodeCopy> {
+        let copy = self.nodes.remove(&node)?;
+        if let Some(seen) = copy.track.seen().filter(|_| self.is_serving()) {
+            self.gone.insert(node, (seen, now));
+        }
+        Some(copy)
+    }
+
+    /// What nodes have answered that they had said should have come after `limit`; otherwise it was lost.
+    pub(super) fn expect(&mut self, limit: Duration, now: Instant) {
+        self.gone.retain(|_, (_, since)| now.saturating_duration_since(*since) < REMEMBERED);
+        let is_serving = self.is_serving();
+        for copy in self.nodes.values_mut() {
+            let Some(as_of) = copy.track.is_behind() else {
+                copy.behind_since = None;
+                continue;
+            };
+            let since = *copy.behind_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= limit {
+                copy.track.begin(as_of);
+                self.owed |= is_serving;
+            }
+        }
     }
 
     /// Members are let in. Nodes that have not answered may not know of them.
@@ -92,10 +127,7 @@ impl Copies {
     /// Takes the number of an envelope. False if there is nothing more to do with it: it has come before.
     pub(super) fn arrive(&mut self, header: &Header, asks: &Asks, outcome: &mut Outcome) -> bool {
         let serving_since = self.serving_since;
-        let copy = self
-            .nodes
-            .entry(header.node)
-            .or_insert_with(|| NodeCopy::asking(*outcome.ask.insert(asks.next()), serving_since));
+        let copy = self.copy(header.node, || *outcome.ask.insert(asks.next()));
         // Drawn in advance: a number that is not used does no harm.
         let ask = asks.next();
         match copy.track.arrive(header.number, header.kind == Kind::Mark, ask) {
@@ -104,10 +136,10 @@ impl Copies {
             Arrival::AfterGap => {
                 // Before members are let in nobody misses anything, and there may be holes where nothing was sent.
                 outcome.gap = serving_since.is_some();
-                self.owed |= outcome.gap;
                 outcome.ask = Some(ask);
                 copy.asked_at = Instant::now();
                 copy.pieces = None;
+                self.owed |= outcome.gap;
             }
         }
         true
@@ -142,6 +174,8 @@ pub(super) struct NodeCopy {
     pub(super) listens: Listens,
     /// Since when it may not know that members here listen to it.
     unsure_since: Option<Instant>,
+    /// Since when less has come than it has said, by its answer.
+    behind_since: Option<Instant>,
 }
 
 impl NodeCopy {
@@ -156,6 +190,7 @@ impl NodeCopy {
             rates: None,
             listens: Listens::default(),
             unsure_since,
+            behind_since: None,
         }
     }
 

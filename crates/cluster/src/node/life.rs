@@ -146,6 +146,8 @@ impl Node {
             let limit = self.link.config.node_timeout;
             let reason = "no heartbeat has come within CLUSTER_NODE_TIMEOUT_MS";
             tracing::error!(code, id = id_text, name, reason, ?limit, "lost contact with a node");
+            // It may have been deaf for as long.
+            self.outgoing.doubt(now - limit - self.link.config.heartbeat * 2);
             self.forget(id);
         }
     }
@@ -214,7 +216,11 @@ impl Node {
         for node in self.peers.others() {
             self.ask(node, &interests).await;
         }
-        for (stream, mark) in self.outgoing.marks(lost_at.map(|at| at - DOUBTFUL)) {
+        let doubtful = lost_at.map(|at| at - DOUBTFUL);
+        if let Some(since) = doubtful {
+            self.outgoing.doubt(since);
+        }
+        for (stream, mark) in self.outgoing.marks(doubtful, Instant::now()) {
             self.link.publish(self.link.subjects.scope(&stream.scope), mark).await;
         }
     }
@@ -232,7 +238,7 @@ impl Node {
             self.outgoing.mark_again(&incoming.scope.tenant, incoming.take_regained().iter());
         }
         self.outgoing.forget_idle(now);
-        for (stream, mark) in self.outgoing.marks(None) {
+        for (stream, mark) in self.outgoing.marks(None, now) {
             self.link.publish(self.link.subjects.scope(&stream.scope), mark).await;
         }
         self.tell_gaps(&interests);
@@ -250,6 +256,7 @@ impl Node {
     async fn ask_again(&self, interests: &[Arc<Incoming>], now: Instant) {
         let mut silent: Map<u32, Vec<Arc<Incoming>>> = Map::default();
         for incoming in interests {
+            incoming.expect(ASK_AGAIN, now);
             for node in incoming.unanswered(ASK_AGAIN, now) {
                 silent.entry(node).or_default().push(Arc::clone(incoming));
             }
@@ -298,6 +305,7 @@ impl Node {
                 incoming.stop.cancel();
                 if incoming.is_whole() {
                     self.outgoing.users(&incoming.scope.tenant, 0);
+                    self.outgoing.still(&incoming.scope.tenant);
                 } else {
                     self.outgoing.listen(&incoming.scope, false);
                     let of = |room: &RoomKey| Scope::of_room(&room.tenant, &room.topic) == incoming.scope;

@@ -3,8 +3,10 @@ use tokio::time::Duration;
 use super::*;
 use crate::wire::{Record, records};
 
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
 fn outgoing() -> (Outgoing, Arc<str>) {
-    (Outgoing::new(7), "t".into())
+    (Outgoing::new(7, HEARTBEAT, HEARTBEAT * 6), "t".into())
 }
 
 /// Where the tests say something.
@@ -21,7 +23,7 @@ fn say(outgoing: &Outgoing, tenant: &Arc<str>, payload: &str) {
 async fn taken(outgoing: &Outgoing, max: usize, deliverable: bool) -> Vec<(Header, Bytes)> {
     let stream = outgoing.next().await;
     let messages = outgoing.take(&stream, max, deliverable, Instant::now());
-    let marks = outgoing.marks(Some(Instant::now() - Duration::from_secs(1)));
+    let marks = outgoing.marks(Some(Instant::now() - Duration::from_secs(1)), Instant::now());
     assert!(marks.iter().all(|(marked, _)| !Arc::ptr_eq(marked, &stream)), "a mark overtakes it");
     stream.published();
     let split = |mut message: Bytes| (Header::decode(&mut message).unwrap(), message);
@@ -49,7 +51,7 @@ async fn idle_streams_are_forgotten_and_their_numbers_are_not() {
     outgoing.forget_idle(later());
     assert_eq!(outgoing.streams.read().len(), 2, "what waits, or was not marked");
     taken(&outgoing, 1_000_000, true).await;
-    outgoing.marks(None);
+    outgoing.marks(None, Instant::now());
     outgoing.forget_idle(Instant::now());
     assert_eq!(outgoing.streams.read().len(), 2, "something was said a moment ago");
     outgoing.forget_idle(later());
@@ -118,18 +120,18 @@ async fn who_fills_the_queue_loses() {
 #[tokio::test]
 async fn what_is_lost_costs_a_number_and_marks_tell() {
     let (outgoing, tenant) = outgoing();
-    assert!(outgoing.marks(None).is_empty());
+    assert!(outgoing.marks(None, Instant::now()).is_empty());
     let start = Instant::now();
     say(&outgoing, &tenant, "{}");
-    assert!(outgoing.marks(None).is_empty(), "it has something to say");
+    assert!(outgoing.marks(None, Instant::now()).is_empty(), "it has something to say");
     assert_eq!(taken(&outgoing, 1000, false).await, []);
     assert_eq!(outgoing.backlog.bytes(), 0);
     let number = |marks: Vec<(Arc<Stream>, Bytes)>| {
         marks.into_iter().map(|(_, mut mark)| Header::decode(&mut mark).unwrap().number).collect::<Vec<_>>()
     };
-    assert_eq!(number(outgoing.marks(None)), [1]);
-    assert!(outgoing.marks(None).is_empty());
-    assert_eq!(number(outgoing.marks(Some(start))), [1]);
+    assert_eq!(number(outgoing.marks(None, Instant::now())), [1]);
+    assert!(outgoing.marks(None, Instant::now()).is_empty());
+    assert_eq!(number(outgoing.marks(Some(start), start)), [1]);
     say(&outgoing, &tenant, "{}");
     assert_eq!(taken(&outgoing, 1000, true).await[0].0.number, 2);
 }
@@ -174,15 +176,15 @@ async fn what_nobody_listens_to_is_not_sent() {
     say(&outgoing, &tenant, "{}");
     say(&outgoing, &tenant, "{}");
     assert_eq!((outgoing.backlog.bytes(), outgoing.queue.lock().len()), (0, 0));
-    assert!(outgoing.marks(None).is_empty(), "nobody has to know");
+    assert!(outgoing.marks(None, Instant::now()).is_empty(), "nobody has to know");
     let snapshot = outgoing.snapshot(&room(&tenant));
     assert_eq!((snapshot.as_of, snapshot.unheard.is_some()), (2, true));
     // Somebody listens again.
     common.set_heard(Some(bit));
     outgoing.mark_again(&tenant, [Part::of("realtime:a"), Part::Bucket(0)].into_iter());
-    let (_, mut mark) = outgoing.marks(None).remove(0);
+    let (_, mut mark) = outgoing.marks(None, Instant::now()).remove(0);
     assert_eq!(Header::decode(&mut mark).unwrap().number, 2);
-    assert!(outgoing.marks(None).is_empty(), "once");
+    assert!(outgoing.marks(None, Instant::now()).is_empty(), "once");
     say(&outgoing, &tenant, "{}");
     common.set_heard(Some(0));
     say(&outgoing, &tenant, "[1]");
@@ -195,7 +197,7 @@ async fn what_nobody_listens_to_is_not_sent() {
     // What was not sent is remembered longer than its stream.
     say(&outgoing, &tenant, "{}");
     taken(&outgoing, 1000, true).await;
-    outgoing.marks(None);
+    outgoing.marks(None, Instant::now());
     outgoing.forget_idle(Instant::now() + FORGOTTEN);
     let snapshot = outgoing.snapshot(&room(&tenant));
     assert_eq!((snapshot.as_of, snapshot.unheard.is_some(), snapshot.records), (4, true, None));

@@ -20,7 +20,11 @@ impl World {
         let host = self.some_host();
         let is_troubled = self.hosts[host].troubled_until > now;
         let peer = self.hosts[host].peer;
-        match self.rng.random_range(0..9) {
+        let what = self.rng.random_range(0..9);
+        if std::env::var("DEBUG_SIM").is_ok() {
+            eprintln!("{now} fault {what} host {host} {ms} ms troubled {is_troubled} linger {:?} hb {:?} servers {}", self.plan.linger, self.plan.heartbeat, self.plan.servers);
+        }
+        match what {
             0..3 => self.break_routes(ms),
             3 if !is_troubled => {
                 // The network swallows everything for a while, or the connection ends at once.

@@ -103,14 +103,14 @@ impl World {
         heard: &[(usize, u64)],
     ) -> Result<(), String> {
         let (party, sender) = (&self.parties[who], &self.parties[from]);
-        let last_heard = heard.last().map_or(0, |(_, at)| *at);
-        let mut heard = heard.iter().map(|(number, _)| *number).peekable();
+        let mut heard = heard.iter().peekable();
         for (number, said) in sender.said.iter().enumerate() {
-            if heard.next_if_eq(&number).is_some() {
+            if heard.next_if(|(one, _)| *one == number).is_some() {
                 continue;
             }
-            // It may have left before; what it heard later shows that this one is missing.
-            let ended = party.left.is_some_and(|left| left < last_heard.max(*said) + 3_000_000);
+            // It may have left before it was told; what it heard after this one shows that this one is missing.
+            let shown = heard.peek().map(|(_, at)| *at);
+            let ended = party.left.is_some_and(|left| shown.is_none_or(|shown| left < shown + 3_000_000));
             if *said < joined || ended {
                 continue;
             }

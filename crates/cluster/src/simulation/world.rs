@@ -321,6 +321,9 @@ impl World {
                 encode::presence_state(Vsn::V2, &Ref::null(), &key.topic, state)
             });
             (party.membership, party.joined) = (Some(membership), Some(now));
+            if std::env::var("DEBUG_SIM").is_ok() {
+                eprintln!("{now} joined who {who} host {} room {}/{}", party.host, party.tenant, party.room);
+            }
             self.there.push(who);
             self.rooms.entry((party.tenant, party.room)).or_default().push(who);
         }
@@ -375,6 +378,9 @@ impl World {
         let party = &mut self.parties[who];
         let Some(membership) = &party.membership else { return Ok(()) };
         let payload = format!(r#"{{"who":{who},"n":{}}}"#, party.said.len());
+        if std::env::var("DEBUG_SIM").is_ok() {
+            eprintln!("{now} say who {who} n {} host {} room {}/{} listens {:?}", party.said.len(), party.host, party.tenant, party.room, self.hosts[party.host].cluster.node().outgoing.common(&Self::tenant(party.tenant)));
+        }
         party.said.push(now);
         self.broadcasts += 1;
         let said = membership.say(false, &Said::Json(payload.as_bytes()));

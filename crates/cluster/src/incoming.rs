@@ -197,8 +197,14 @@ impl Incoming {
         heard.said(hub.hear(&self.key(room), &said, id));
     }
 
-    /// Takes a part of an answer.
-    pub(crate) fn told(&self, hub: &Arc<Hub>, node: u32, told: Told) -> Result<(), Malformed> {
+    /// Takes a part of an answer of a node that was started at this time, or later.
+    pub(crate) fn told(
+        &self,
+        hub: &Arc<Hub>,
+        node: u32,
+        told: Told,
+        began: Option<Instant>,
+    ) -> Result<(), Malformed> {
         let mut copies = self.copies.lock();
         let Some(copy) = copies.nodes.get_mut(&node) else { return Ok(()) };
         if copy.track.asked() != Some(told.ask) {
@@ -206,6 +212,13 @@ impl Incoming {
         }
         let Some(records) = copy.part(&told) else { return Ok(()) };
         let answer = wire::records(records)?;
+        let serving_since = copies.serving_since();
+        if let Some(copy) = copies.nodes.get_mut(&node)
+            && told.as_of > 0
+            && copy.may_have_been_unheard(began, serving_since)
+        {
+            copies.owed = true;
+        }
         self.answered(hub, node, copies, (told.ask, told.as_of, told.unheard), answer);
         Ok(())
     }
@@ -407,6 +420,14 @@ impl Incoming {
             .filter(|(_, copy)| copy.track.asked().is_some() && late(copy))
             .map(|(node, _)| *node)
             .collect()
+    }
+
+    /// Nodes that have said something, longer than `limit` ago, and whose heartbeats are not heard: a last word came late.
+    pub(crate) fn strangers(&self, known: &Set<u32>, limit: Duration, now: Instant) -> Vec<u32> {
+        let copies = self.copies.lock();
+        let late = |copy: &NodeCopy| now.saturating_duration_since(copy.asked_at) > limit;
+        let strange = copies.nodes.iter().filter(|(node, copy)| !known.contains(node) && late(copy));
+        strange.map(|(node, _)| *node).collect()
     }
 
     /// Nodes on which the tenant has users.

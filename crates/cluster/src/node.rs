@@ -14,8 +14,8 @@ use realtime_hub::Hub;
 use tokio::time::Instant;
 
 use crate::{
-    chance::{self, Map},
     asking::Asking,
+    chance::{self, Map},
     config::NatsConfig,
     incoming::Asks,
     link::Link,

@@ -428,16 +428,6 @@ impl Outgoing {
         marks
     }
 
-    /// A node was lost, or the connection: what was said since then may not have been heard by all.
-    pub(crate) fn doubt(&self, since: Instant) {
-        for stream in self.streams.read().values() {
-            let mut state = stream.state.lock();
-            if let Some(active) = state.active.filter(|active| *active >= since) {
-                state.unheard_at = state.unheard_at.max(Some(active));
-            }
-        }
-    }
-
     /// Makes the streams of these buckets due for another mark, as far as something was said that not all may have heard.
     pub(crate) fn mark_again(&self, tenant: &Arc<str>, parts: impl Iterator<Item = Part>) {
         for part in parts {

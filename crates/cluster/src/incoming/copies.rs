@@ -1,8 +1,6 @@
 //! Copies of other nodes' state of a part of a tenant, and what has come of messages that are not whole yet.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use realtime_hub::{Congestion, MemberId};
@@ -66,7 +64,9 @@ impl Copies {
         let Self { nodes, gone, serving_since, .. } = self;
         nodes.entry(node).or_insert_with(|| {
             let mut copy = NodeCopy::asking(ask(), *serving_since);
-            copy.track.go_on_from(gone.remove(&node).map(|(seen, _)| seen));
+            let seen = gone.remove(&node).map(|(seen, _)| seen);
+            copy.track.go_on_from(seen);
+            copy.is_late = seen.is_none() && serving_since.is_some();
             copy
         })
     }
@@ -104,6 +104,11 @@ impl Copies {
             let asking = self.nodes.values_mut().filter(|copy| copy.track.asked().is_some());
             asking.for_each(|copy| copy.unsure_since = Some(now));
         }
+    }
+
+    /// Since when members are let in.
+    pub(super) fn serving_since(&self) -> Option<Instant> {
+        self.serving_since
     }
 
     /// Whether members are let in.
@@ -174,6 +179,8 @@ pub(super) struct NodeCopy {
     pub(super) listens: Listens,
     /// Since when it may not know that members here listen to it.
     unsure_since: Option<Instant>,
+    /// It came after members were let in, and nothing is remembered of it.
+    is_late: bool,
     /// Since when less has come than it has said, by its answer.
     behind_since: Option<Instant>,
 }
@@ -190,8 +197,20 @@ impl NodeCopy {
             rates: None,
             listens: Listens::default(),
             unsure_since,
+            is_late: false,
             behind_since: None,
         }
+    }
+
+    /// The node has answered that it has said something. If it was there before members were let in here, it may have said it to
+    /// them, and was not heard. `began`: when it was started at the earliest; `None` if that is not known.
+    pub(super) fn may_have_been_unheard(
+        &mut self,
+        began: Option<Instant>,
+        serving_since: Option<Instant>,
+    ) -> bool {
+        let is_late = std::mem::take(&mut self.is_late);
+        is_late && serving_since.is_some_and(|since| began.is_none_or(|began| began < since))
     }
 
     /// The node has answered, so it knows from now on that members here listen to it. Whether it may have said something

@@ -149,7 +149,7 @@ async fn where_others_listen_is_known_once_all_have_answered() {
         last: true,
         records: records.freeze(),
     };
-    incoming.told(&hub, 7, told).unwrap();
+    incoming.told(&hub, 7, told, None).unwrap();
     assert_eq!(heard(), [true, true, false]);
     assert_eq!(incoming.take_regained().iter().collect::<Vec<_>>(), [Part::Bucket(1), Part::Bucket(2)]);
     // Without a connection others may come that are not known.

@@ -146,8 +146,6 @@ impl Node {
             let limit = self.link.config.node_timeout;
             let reason = "no heartbeat has come within CLUSTER_NODE_TIMEOUT_MS";
             tracing::error!(code, id = id_text, name, reason, ?limit, "lost contact with a node");
-            // It may have been deaf for as long.
-            self.outgoing.doubt(now - limit - self.link.config.heartbeat * 2);
             self.forget(id);
         }
     }
@@ -216,11 +214,7 @@ impl Node {
         for node in self.peers.others() {
             self.ask(node, &interests).await;
         }
-        let doubtful = lost_at.map(|at| at - DOUBTFUL);
-        if let Some(since) = doubtful {
-            self.outgoing.doubt(since);
-        }
-        for (stream, mark) in self.outgoing.marks(doubtful, Instant::now()) {
+        for (stream, mark) in self.outgoing.marks(lost_at.map(|at| at - DOUBTFUL), Instant::now()) {
             self.link.publish(self.link.subjects.scope(&stream.scope), mark).await;
         }
     }
@@ -255,7 +249,12 @@ impl Node {
     /// Puts questions again that were not answered. A node that is not heard either is forgotten.
     async fn ask_again(&self, interests: &[Arc<Incoming>], now: Instant) {
         let mut silent: Map<u32, Vec<Arc<Incoming>>> = Map::default();
+        let known: Set<u32> = self.peers.others().into_iter().collect();
+        let limit = self.link.config.node_timeout;
         for incoming in interests {
+            for node in incoming.strangers(&known, limit, now) {
+                incoming.forget(&self.hub, node);
+            }
             incoming.expect(ASK_AGAIN, now);
             for node in incoming.unanswered(ASK_AGAIN, now) {
                 silent.entry(node).or_default().push(Arc::clone(incoming));

@@ -65,7 +65,7 @@ pub(crate) async fn direct(node: Arc<Node>) {
             Ok((from, Direct::Told(told))) => {
                 let incoming = node.peers.listened(&told.scope);
                 if let Some(incoming) = incoming
-                    && let Err(error) = incoming.told(&node.hub, from, told)
+                    && let Err(error) = incoming.told(&node.hub, from, told, node.peers.began(from))
                 {
                     node.link.malformed(error);
                 }

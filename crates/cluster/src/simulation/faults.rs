@@ -21,14 +21,12 @@ impl World {
         let is_troubled = self.hosts[host].troubled_until > now;
         let peer = self.hosts[host].peer;
         let what = self.rng.random_range(0..9);
-        if std::env::var("DEBUG_SIM").is_ok() {
-            eprintln!("{now} fault {what} host {host} {ms} ms troubled {is_troubled} linger {:?} hb {:?} servers {}", self.plan.linger, self.plan.heartbeat, self.plan.servers);
-        }
         match what {
             0..3 => self.break_routes(ms),
             3 if !is_troubled => {
                 // The network swallows everything for a while, or the connection ends at once.
-                let notices = if self.rng.random_range(0..2) == 0 { 0 } else { self.rng.random_range(0..8_000) };
+                let notices =
+                    if self.rng.random_range(0..2) == 0 { 0 } else { self.rng.random_range(0..8_000) };
                 self.net.cut(peer, notices, ms.min(4_000));
                 self.trouble(host, notices + ms.min(4_000) + 50);
             }

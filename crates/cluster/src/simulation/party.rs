@@ -68,9 +68,6 @@ impl Party {
         let mut messages: Vec<(String, Value)> = frames.iter().filter_map(message).collect();
         trick_with(&mut messages, trick, !self.gaps.is_empty());
         for (event, payload) in messages {
-            if std::env::var("DEBUG_SIM").is_ok() && event.starts_with("presence") {
-                eprintln!("{now} host {} room {}/{} {event} {payload}", self.host, self.tenant, self.room);
-            }
             self.hear(&event, &payload, now)?;
         }
         Ok(())

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::atomic::Ordering};
 
-use super::{
-    world::{LIMIT, PATIENCE, World},
-};
+use super::world::{LIMIT, PATIENCE, World};
 use crate::{AskError, link::simulated::Traffic, rates::METERS, scope::Scope};
 
 /// What a run has come to.
@@ -110,7 +108,12 @@ impl World {
             }
             // It may have left before it was told; what it heard after this one shows that this one is missing.
             let shown = heard.peek().map(|(_, at)| *at);
-            let ended = party.left.is_some_and(|left| shown.is_none_or(|shown| left < shown + 3_000_000));
+            // Or something else went wrong meanwhile.
+            let ended = party.left.is_some_and(|left| {
+                shown.is_none_or(|shown| {
+                    left < shown + 3_000_000 || self.fails_within(shown, shown + 3_000_000)
+                })
+            });
             if *said < joined || ended {
                 continue;
             }
@@ -136,10 +139,15 @@ impl World {
         Ok(())
     }
 
+    /// Whether something was wrong at this time.
+    fn fails_within(&self, begin: u64, end: u64) -> bool {
+        self.faults.iter().any(|(from, to)| *from < end && *to > begin)
+    }
+
     /// Whether a node may have taken a message with it: it was killed before the message, or the marks behind it, were out.
     fn is_excused(&self, host: usize, said: u64) -> bool {
         let Some(gone) = self.hosts[host].gone else { return false };
-        said + 50_000 > gone || self.faults.iter().any(|(from, to)| *from < gone && *to + 3_000_000 > said)
+        said + 50_000 > gone || self.fails_within(said.saturating_sub(3_000_000), gone)
     }
 
     /// Checks that nodes and members agree on who is there.
@@ -177,12 +185,16 @@ impl World {
                 continue;
             }
             let elsewhere = || {
-                self.working().filter(|other| *other != at).filter_map(|other| self.hosts[other].sides.get(tenant))
+                self.working()
+                    .filter(|other| *other != at)
+                    .filter_map(|other| self.hosts[other].sides.get(tenant))
             };
             let users: u32 = elsewhere().map(|side| side.users.load(Ordering::Relaxed)).sum();
             let known = side.users_elsewhere.load(Ordering::Relaxed);
             if users != known {
-                return Err(format!("node {at} believes in {known} users of tenant {tenant} elsewhere: {users}"));
+                return Err(format!(
+                    "node {at} believes in {known} users of tenant {tenant} elsewhere: {users}"
+                ));
             }
             if side.users.load(Ordering::Relaxed) == 0 {
                 // Rates are told to those who have users.
@@ -215,7 +227,9 @@ impl World {
                 }
                 Ok(_) => report.answers += 1,
                 Err(AskError::Refused | AskError::Broken) => return Err(format!("{answer:?}")),
-                Err(error) if all => return Err(format!("a question to {node:08x} was not answered: {error}")),
+                Err(error) if all => {
+                    return Err(format!("a question to {node:08x} was not answered: {error}"));
+                }
                 Err(_) => {}
             }
         }

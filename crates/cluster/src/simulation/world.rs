@@ -263,7 +263,10 @@ impl World {
             // Tenants come and go, and have members on a few nodes.
             let newest = (self.now() / 1_000_000 + 10) as usize * tenants / (self.plan.seconds as usize + 10);
             let oldest = newest.saturating_sub(tenants / 8);
-            (self.rng.random_range(oldest..newest.clamp(oldest + 1, tenants)), self.rng.random_range(0..rooms))
+            (
+                self.rng.random_range(oldest..newest.clamp(oldest + 1, tenants)),
+                self.rng.random_range(0..rooms),
+            )
         } else {
             (self.rng.random_range(0..tenants), self.rng.random_range(0..rooms))
         };
@@ -321,9 +324,6 @@ impl World {
                 encode::presence_state(Vsn::V2, &Ref::null(), &key.topic, state)
             });
             (party.membership, party.joined) = (Some(membership), Some(now));
-            if std::env::var("DEBUG_SIM").is_ok() {
-                eprintln!("{now} joined who {who} host {} room {}/{}", party.host, party.tenant, party.room);
-            }
             self.there.push(who);
             self.rooms.entry((party.tenant, party.room)).or_default().push(who);
         }
@@ -378,9 +378,6 @@ impl World {
         let party = &mut self.parties[who];
         let Some(membership) = &party.membership else { return Ok(()) };
         let payload = format!(r#"{{"who":{who},"n":{}}}"#, party.said.len());
-        if std::env::var("DEBUG_SIM").is_ok() {
-            eprintln!("{now} say who {who} n {} host {} room {}/{} listens {:?}", party.said.len(), party.host, party.tenant, party.room, self.hosts[party.host].cluster.node().outgoing.common(&Self::tenant(party.tenant)));
-        }
         party.said.push(now);
         self.broadcasts += 1;
         let said = membership.say(false, &Said::Json(payload.as_bytes()));

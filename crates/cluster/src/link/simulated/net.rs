@@ -122,21 +122,63 @@ pub(super) struct Sent {
 #[derive(Debug)]
 pub(super) enum Happens {
     /// A node's message arrives at its server.
-    Published { peer: usize, connection: u64, sent: Sent },
-    Subscribed { peer: usize, connection: u64, number: u64, subject: Subject },
-    Unsubscribed { peer: usize, connection: u64, number: u64, subject: Subject },
+    Published {
+        peer: usize,
+        connection: u64,
+        sent: Sent,
+    },
+    Subscribed {
+        peer: usize,
+        connection: u64,
+        number: u64,
+        subject: Subject,
+    },
+    Unsubscribed {
+        peer: usize,
+        connection: u64,
+        number: u64,
+        subject: Subject,
+    },
     /// A message arrives at a node.
-    Delivered { peer: usize, connection: u64, number: u64, payload: Bytes, reply: Option<Subject>, nobody: bool },
+    Delivered {
+        peer: usize,
+        connection: u64,
+        number: u64,
+        payload: Bytes,
+        reply: Option<Subject>,
+        nobody: bool,
+    },
     /// A message arrives at another server.
-    Passed { from: usize, to: usize, connection: u64, sent: Sent },
+    Passed {
+        from: usize,
+        to: usize,
+        connection: u64,
+        sent: Sent,
+    },
     /// A server hears that on another one somebody listens, or nobody any more.
-    Interest { from: usize, to: usize, connection: u64, subject: Subject, is_there: bool },
+    Interest {
+        from: usize,
+        to: usize,
+        connection: u64,
+        subject: Subject,
+        is_there: bool,
+    },
     /// Two servers have found each other again.
-    RouteUp { from: usize, to: usize, connection: u64 },
+    RouteUp {
+        from: usize,
+        to: usize,
+        connection: u64,
+    },
     /// A node notices that its connection was lost.
-    Lost { peer: usize, connection: u64 },
+    Lost {
+        peer: usize,
+        connection: u64,
+    },
     /// A node has a connection again.
-    Connected { peer: usize, server: usize },
+    Connected {
+        peer: usize,
+        server: usize,
+    },
 }
 
 impl Net {

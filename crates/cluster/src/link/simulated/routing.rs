@@ -46,7 +46,9 @@ impl State {
                 }
             }
             Happens::RouteUp { from, to, connection } => self.route_up(from, to, connection),
-            Happens::Delivered { peer, .. } | Happens::Lost { peer, .. } | Happens::Connected { peer, .. } => {
+            Happens::Delivered { peer, .. }
+            | Happens::Lost { peer, .. }
+            | Happens::Connected { peer, .. } => {
                 self.at_node(peer, happens);
             }
         }

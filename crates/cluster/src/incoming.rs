@@ -405,29 +405,15 @@ impl Incoming {
         copies.take_owed() && !self.is_whole()
     }
 
-    /// What nodes have answered that they had said should have come after `limit`; otherwise members have missed it.
-    pub(crate) fn expect(&self, limit: Duration, now: Instant) {
-        self.copies.lock().expect(limit, now);
-    }
-
-    /// Nodes that have not answered for longer than `limit`.
+    /// Nodes that have not answered for longer than `limit`. What others have answered that they had said should have come by
+    /// then; otherwise members have missed it.
     pub(crate) fn unanswered(&self, limit: Duration, now: Instant) -> Vec<u32> {
-        let late = |copy: &NodeCopy| now.saturating_duration_since(copy.asked_at) > limit;
-        let copies = self.copies.lock();
-        copies
-            .nodes
-            .iter()
-            .filter(|(_, copy)| copy.track.asked().is_some() && late(copy))
-            .map(|(node, _)| *node)
-            .collect()
+        self.copies.lock().unanswered(limit, now)
     }
 
     /// Nodes that have said something, longer than `limit` ago, and whose heartbeats are not heard: a last word came late.
     pub(crate) fn strangers(&self, known: &Set<u32>, limit: Duration, now: Instant) -> Vec<u32> {
-        let copies = self.copies.lock();
-        let late = |copy: &NodeCopy| now.saturating_duration_since(copy.asked_at) > limit;
-        let strange = copies.nodes.iter().filter(|(node, copy)| !known.contains(node) && late(copy));
-        strange.map(|(node, _)| *node).collect()
+        self.copies.lock().strangers(known, limit, now)
     }
 
     /// Nodes on which the tenant has users.

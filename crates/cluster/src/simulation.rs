@@ -1,11 +1,12 @@
-//! Many nodes on a simulated network, with what goes wrong there: the promises of docs/delivery.md about nodes hold (20, 21,
+//! Many nodes on a simulated network, with what goes wrong there: the promises of docs/delivery.md about nodes hold (11, 21,
 //! 23 to 25, 28, 30). One thread, tokio's paused clock, and one seed is one run.
 //!
 //! The nodes are what the server uses: [`Cluster`](crate::Cluster) and the rooms of `realtime_hub`. Only the client of NATS
 //! is another one ([`link::simulated`](crate::link::simulated)).
 //!
-//! - `plan`: how large a run is, and what goes wrong.
+//! - `plan`: how large a run is.
 //! - `world`: nodes, members and the network, and what they do.
+//! - `faults`: what goes wrong.
 //! - `party`: a member, and what it has heard.
 //! - `streams`: owners and followers of a database's stream.
 //! - `verdict`: whether the promises were kept.
@@ -16,6 +17,7 @@
 mod faults;
 mod party;
 mod plan;
+mod streams;
 mod tests;
 mod verdict;
 mod world;

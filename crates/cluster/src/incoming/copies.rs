@@ -80,21 +80,39 @@ impl Copies {
         Some(copy)
     }
 
-    /// What nodes have answered that they had said should have come after `limit`; otherwise it was lost.
-    pub(super) fn expect(&mut self, limit: Duration, now: Instant) {
+    /// Nodes that have not answered for longer than `limit`. What others have answered that they had said should have come by
+    /// then; otherwise it was lost.
+    pub(super) fn unanswered(&mut self, limit: Duration, now: Instant) -> Vec<u32> {
+        let is_late = |since: Instant| now.saturating_duration_since(since) >= limit;
         self.gone.retain(|_, (_, since)| now.saturating_duration_since(*since) < REMEMBERED);
-        let is_serving = self.is_serving();
-        for copy in self.nodes.values_mut() {
+        let mut unanswered = Vec::new();
+        let mut lost = false;
+        for (node, copy) in &mut self.nodes {
+            if copy.track.asked().is_some() {
+                unanswered.extend(is_late(copy.asked_at).then_some(*node));
+            }
             let Some(as_of) = copy.track.is_behind() else {
                 copy.behind_since = None;
                 continue;
             };
-            let since = *copy.behind_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= limit {
+            if is_late(*copy.behind_since.get_or_insert(now)) {
                 copy.track.begin(as_of);
-                self.owed |= is_serving;
+                lost = true;
             }
         }
+        self.owed |= lost && self.is_serving();
+        unanswered
+    }
+
+    /// Nodes whose heartbeats are not heard although they have said something, longer than `limit` ago.
+    pub(super) fn strangers(&self, known: &Set<u32>, limit: Duration, now: Instant) -> Vec<u32> {
+        // Nearly always: all nodes that are known are asked about everything.
+        if self.nodes.len() <= known.len() {
+            return Vec::new();
+        }
+        let late = |copy: &NodeCopy| now.saturating_duration_since(copy.asked_at) > limit;
+        let strange = self.nodes.iter().filter(|(node, copy)| !known.contains(node) && late(copy));
+        strange.map(|(node, _)| *node).collect()
     }
 
     /// Members are let in. Nodes that have not answered may not know of them.
@@ -102,7 +120,7 @@ impl Copies {
         if self.serving_since.is_none() {
             self.serving_since = Some(now);
             let asking = self.nodes.values_mut().filter(|copy| copy.track.asked().is_some());
-            asking.for_each(|copy| copy.unsure_since = Some(now));
+            asking.for_each(|copy| (copy.unsure_since, copy.is_late) = (Some(now), true));
         }
     }
 
@@ -179,7 +197,7 @@ pub(super) struct NodeCopy {
     pub(super) listens: Listens,
     /// Since when it may not know that members here listen to it.
     unsure_since: Option<Instant>,
-    /// It came after members were let in, and nothing is remembered of it.
+    /// It came, or will answer, after members were let in, and nothing is remembered of it.
     is_late: bool,
     /// Since when less has come than it has said, by its answer.
     behind_since: Option<Instant>,

@@ -255,7 +255,6 @@ impl Node {
             for node in incoming.strangers(&known, limit, now) {
                 incoming.forget(&self.hub, node);
             }
-            incoming.expect(ASK_AGAIN, now);
             for node in incoming.unanswered(ASK_AGAIN, now) {
                 silent.entry(node).or_default().push(Arc::clone(incoming));
             }

@@ -1,7 +1,10 @@
 use tokio::time::Duration;
 
 use super::*;
-use crate::wire::{Record, records};
+use crate::{
+    rates::Rate,
+    wire::{Record, records},
+};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -201,4 +204,40 @@ async fn what_nobody_listens_to_is_not_sent() {
     outgoing.forget_idle(Instant::now() + FORGOTTEN);
     let snapshot = outgoing.snapshot(&room(&tenant));
     assert_eq!((snapshot.as_of, snapshot.unheard.is_some(), snapshot.records), (4, true, None));
+}
+
+/// A mark may be lost, as what it reveals the loss of.
+#[tokio::test(start_paused = true)]
+async fn marks_are_said_again_with_growing_pauses() {
+    let (outgoing, tenant) = outgoing();
+    say(&outgoing, &tenant, "{}");
+    taken(&outgoing, 1000, true).await;
+    let mut said = Vec::new();
+    for second in 0..200 {
+        if !outgoing.marks(None, Instant::now()).is_empty() {
+            said.push(second);
+        }
+        tokio::time::advance(HEARTBEAT).await;
+    }
+    assert_eq!(said, [0, 1, 3, 7, 15, 31]);
+    assert!(31 > 2 * 6, "longer than it takes to forget a node");
+}
+
+#[tokio::test]
+async fn rates_end_with_the_last_socket() {
+    let (outgoing, tenant) = outgoing();
+    let rates = [Rate { average: 50_000, recent: 50 }; METERS];
+    let told = |outgoing: &Outgoing| {
+        let state = outgoing.snapshot(&Scope::whole(&tenant)).records.unwrap();
+        records(state).unwrap().into_iter().find_map(|record| match record {
+            Record::Rates(rates) => Some(rates),
+            _ => None,
+        })
+    };
+    outgoing.users(&tenant, 1);
+    outgoing.rates(&tenant, rates, &[100; METERS], 2);
+    assert_eq!(told(&outgoing), Some(rates));
+    outgoing.users(&tenant, 0);
+    outgoing.still(&tenant);
+    assert_eq!(told(&outgoing), Some(Rates::default()));
 }

@@ -27,12 +27,14 @@ impl World {
                 // The network swallows everything for a while, or the connection ends at once.
                 let notices =
                     if self.rng.random_range(0..2) == 0 { 0 } else { self.rng.random_range(0..8_000) };
+                self.note(format!("node {host} is cut off for {notices} ms unnoticed, then for a moment"));
                 self.net.cut(peer, notices, ms.min(4_000));
                 self.trouble(host, notices + ms.min(4_000) + 50);
             }
             4 | 5 if !is_troubled => {
                 self.hosts[host].is_still = true;
                 self.hosts[host].cluster.node().link.gate.shut();
+                self.note(format!("node {host} stands still for {ms} ms"));
                 // What its client takes may be more than its tasks do: it drops what it has no room for.
                 if self.rng.random_range(0..2) == 0 {
                     self.net.stand_still(peer, true);
@@ -40,12 +42,17 @@ impl World {
                 self.trouble(host, ms);
             }
             6 if !is_troubled => {
+                self.note(format!("node {host} becomes slow"));
                 let delay = self.rng.random_range(1_000..100_000);
                 self.net.slow(peer, (delay, delay));
             }
             7 if !is_troubled && self.working().count() > 2 => self.end(host).await,
             _ => {}
         }
+    }
+
+    fn note(&mut self, what: String) {
+        self.log.push((self.now(), what));
     }
 
     /// Something is not as it should be with a node.
@@ -63,6 +70,7 @@ impl World {
         let alone = self.rng.random_range(0..2) == 0;
         let other = *servers.choose(&mut self.rng).unwrap_or(&one);
         for to in servers.into_iter().filter(|to| *to != one && (alone || *to == other)) {
+            self.note(format!("the route between {one} and {to} breaks for {ms} ms"));
             self.net.break_route(one, to, ms);
             self.faults.push((now, now + ms * 1_000));
         }
@@ -72,9 +80,11 @@ impl World {
     async fn end(&mut self, host: usize) {
         let now = self.now();
         let in_order = self.rng.random_range(0..2) == 0;
+        self.note(format!("node {host} ends, in order: {in_order}"));
         self.remove_all(host);
+        self.hosts[host].gone = Some(now);
+        self.move_streams(host);
         let at = &mut self.hosts[host];
-        at.gone = Some(now);
         let (cluster, peer) = (at.cluster.clone(), at.peer);
         if in_order {
             cluster.leave().await;
@@ -82,6 +92,7 @@ impl World {
         cluster.node().link.gate.shut();
         self.net.remove(peer);
         self.start();
+        self.follow_streams(self.hosts.len() - 1);
     }
 
     /// What was to last for a while is over, where it is.
@@ -109,6 +120,7 @@ impl World {
 
     /// Frees what nodes hold on to, as nothing else ends their circle.
     pub(super) fn end_all(&mut self) {
+        self.end_streams();
         self.there.clear();
         self.parties.clear();
         for host in &self.hosts {

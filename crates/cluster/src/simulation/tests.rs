@@ -24,9 +24,12 @@ async fn simulate(plan: Plan) -> Result<Report, String> {
     let mut world = World::new(plan);
     let mut report = Report::default();
     world.rest(Duration::from_secs(3)).await?;
+    world.own_streams();
     world.talk(seconds, !is_calm).await?;
     world.rest(settled).await?;
     world.agree()?;
+    world.followed(false)?;
+    (0..2).for_each(|stream| world.read_transaction(stream));
     // And everything works as if nothing had been.
     world.answered(&mut report, false).await?;
     let others: Vec<usize> = world.working().collect();
@@ -40,6 +43,7 @@ async fn simulate(plan: Plan) -> Result<Report, String> {
     }
     world.rest(Duration::from_secs(3)).await?;
     world.heard(&mut report)?;
+    report.ends = world.followed(true)?;
     let late = world.parties.iter().flat_map(|party| &party.gaps).filter(|at| **at > heard_at).count();
     if late > 0 || (is_calm && report.gaps + report.missed > 0) {
         return Err(format!("{late} gaps are told although nothing is wrong, of {}", report.gaps));

@@ -17,6 +17,8 @@ pub(super) struct Report {
     pub(super) excused: u64,
     pub(super) gaps: u64,
     pub(super) answers: u64,
+    /// How often following a database ended, and the follower knew.
+    pub(super) ends: u64,
     /// How long it took until a gap was told, in milliseconds, at worst.
     pub(super) told_after: u64,
     pub(super) traffic: BTreeMap<&'static str, Traffic>,
@@ -35,6 +37,7 @@ impl Report {
         self.excused += other.excused;
         self.gaps += other.gaps;
         self.answers += other.answers;
+        self.ends += other.ends;
         self.seconds += other.seconds;
         self.told_after = self.told_after.max(other.told_after);
         for (kind, one) in &other.traffic {
@@ -50,11 +53,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { broadcasts, deliveries, missed, excused, gaps, answers, told_after, seconds, .. } = self;
+        let Self {
+            broadcasts, deliveries, missed, excused, gaps, answers, ends, told_after, seconds, ..
+        } = self;
         writeln!(
             f,
             "{seconds} simulated seconds, {broadcasts} broadcasts, {deliveries} deliveries to members on other nodes; \
-             {missed} missed and told within {told_after} ms by {gaps} gaps, {excused} gone with their node; {answers} answers"
+             {missed} missed and told within {told_after} ms by {gaps} gaps, {excused} gone with their node; {answers} answers, {ends} followers told that they were left behind"
         )?;
         for (kind, Traffic { taken, given, passed }) in &self.traffic {
             let each = |(count, bytes): (u64, u64)| bytes.checked_div(count).unwrap_or(0);
@@ -133,7 +138,15 @@ impl World {
                     report.told_after = report.told_after.max((told - said) / 1_000);
                 }
                 None if self.is_excused(sender.host, *said) => report.excused += 1,
-                None => return Err(format!("{}, which was not told (joined at {joined})", what())),
+                None => {
+                    let near = |(at, _): &&(u64, String)| at.abs_diff(*said) < 30_000_000;
+                    let log: Vec<_> = self.log.iter().filter(near).collect();
+                    let (left, gaps) = (party.left, &party.gaps);
+                    let what = what();
+                    return Err(format!(
+                        "{what}, which was not told (joined at {joined}, left at {left:?}, gaps at {gaps:?}): {log:?}"
+                    ));
+                }
             }
         }
         Ok(())

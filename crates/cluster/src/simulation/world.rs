@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     party::Party,
     plan::{Plan, Trick},
+    streams::{Follower, Stream},
 };
 use crate::{
     Answerer, AskError, Cluster, Credentials, NatsConfig, TenantSide, chance,
@@ -110,8 +111,12 @@ pub(super) struct World {
     pub(super) rooms: BTreeMap<(usize, usize), Vec<usize>>,
     /// When the network, or a node, was not as it should be.
     pub(super) faults: Vec<(u64, u64)>,
+    /// The same in words.
+    pub(super) log: Vec<(u64, String)>,
     pub(super) asked: Vec<Asked>,
     pub(super) broadcasts: u64,
+    pub(super) streams: Vec<Stream>,
+    pub(super) followers: Vec<Follower>,
     trick: Option<Trick>,
 }
 
@@ -140,8 +145,11 @@ impl World {
             there: Vec::new(),
             rooms: BTreeMap::new(),
             faults: Vec::new(),
+            log: Vec::new(),
             asked: Vec::new(),
             broadcasts: 0,
+            streams: Vec::new(),
+            followers: Vec::new(),
             trick,
             plan,
         };
@@ -247,6 +255,10 @@ impl World {
             4..16 => self.announce(),
             16..18 => self.change_rates(),
             18..20 => self.ask(),
+            20..24 => {
+                let stream = self.rng.random_range(0..2);
+                self.read_transaction(stream);
+            }
             _ => {
                 let Some(who) = self.there.choose(&mut self.rng).copied() else { return Ok(()) };
                 // Some say a lot at once.

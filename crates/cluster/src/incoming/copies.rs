@@ -74,7 +74,8 @@ impl Copies {
     /// A node has gone, or is not heard any more. If it comes back, what members have missed meanwhile is a gap.
     pub(super) fn remove(&mut self, node: u32, now: Instant) -> Option<NodeCopy> {
         let copy = self.nodes.remove(&node)?;
-        if let Some(seen) = copy.track.seen().filter(|_| self.is_serving()) {
+        // One that has not answered may have said something before what was heard of it.
+        if let Some(seen) = copy.track.seen().filter(|_| self.is_serving() && !copy.is_late) {
             self.gone.insert(node, (seen, now));
         }
         Some(copy)
@@ -234,6 +235,7 @@ impl NodeCopy {
     /// The node has answered, so it knows from now on that members here listen to it. Whether it may have said something
     /// before, while it did not know.
     pub(super) fn may_have_missed(&mut self, unheard: Unheard) -> bool {
+        self.is_late = false;
         let Some(since) = self.unsure_since.take() else { return false };
         // The answer has travelled since: this errs on the side of telling.
         unheard.is_some_and(|ago| u128::from(ago) <= since.elapsed().as_millis())

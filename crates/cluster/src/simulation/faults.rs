@@ -90,7 +90,14 @@ impl World {
             cluster.leave().await;
         }
         cluster.node().link.gate.shut();
-        self.net.remove(peer);
+        let net = std::sync::Arc::clone(&self.net);
+        tokio::spawn(async move {
+            if in_order {
+                // What it has written is under way, and arrives.
+                tokio::time::sleep(tokio::time::Duration::from_millis(300)).await;
+            }
+            net.remove(peer);
+        });
         self.start();
         self.follow_streams(self.hosts.len() - 1);
     }

@@ -220,7 +220,6 @@ async fn marks_are_said_again_with_growing_pauses() {
         tokio::time::advance(HEARTBEAT).await;
     }
     assert_eq!(said, [0, 1, 3, 7, 15, 31]);
-    assert!(31 > 2 * 6, "longer than it takes to forget a node");
 }
 
 #[tokio::test]

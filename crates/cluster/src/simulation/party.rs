@@ -126,8 +126,8 @@ fn trick_with(messages: &mut Vec<(String, Value)>, trick: &mut Option<Trick>, ha
         Some(Trick::Swap) => messages.swap(at, at + 1),
         _ => drop(messages.remove(at)),
     }
-    // A gap that is hidden from one of many is told to it again if more is lost: hidden from all of them.
-    if *trick != Some(Trick::HideGap) {
+    // What is hidden is hidden from all: one who was told later would not show it, nor one who leaves.
+    if !matches!(trick, Some(Trick::HideGap | Trick::HideDiff)) {
         *trick = None;
     }
 }

@@ -62,7 +62,7 @@ impl Plan {
             heartbeat,
             node_timeout: heartbeat * 6,
             linger: Duration::from_millis([300, 5_000, 30_000][rng.random_range(0..3)]),
-            is_calm: seed % 8 == 0,
+            is_calm: seed.is_multiple_of(8),
             fault_every: rng.random_range(500..6_000),
             capacity: if rng.random_range(0..4) == 0 { 24 } else { 4096 },
             trick: None,
@@ -70,12 +70,17 @@ impl Plan {
         if seed % 64 == 63 {
             plan.sized(rng.random_range(12..=40), rng.random_range(50..=200));
         }
+        if seed % 1024 == 1023 {
+            plan.sized(200, 10_000);
+        }
         plan
     }
 
     /// A run of this size.
     pub(super) fn sized(&mut self, nodes: usize, tenants: usize) {
         (self.nodes, self.tenants, self.servers) = (nodes, tenants, 3);
+        // As many as answer a question at once.
+        self.capacity = self.capacity.max(nodes * 4);
         self.members = (nodes * 5).max(tenants / 8);
         self.acts = 200 + u32::try_from(tenants / 4).unwrap_or(0);
         if nodes > 50 {

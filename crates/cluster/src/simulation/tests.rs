@@ -72,7 +72,7 @@ fn plan(seed: u64) -> Plan {
 fn whatever_breaks_what_is_promised_holds() {
     let first = number("REALTIME_TEST_SEED").unwrap_or(1);
     let is_chosen = number("REALTIME_TEST_SEEDS").is_some() || number("REALTIME_TEST_SEED").is_some();
-    let count = number("REALTIME_TEST_SEEDS").unwrap_or(if is_chosen { 1 } else { 24 });
+    let count = number("REALTIME_TEST_SEEDS").unwrap_or(if is_chosen { 1 } else { 16 });
     let mut sum = Report::default();
     let mut failed = Vec::new();
     for seed in first..first.saturating_add(count) {
@@ -105,12 +105,11 @@ fn faults_made_on_purpose_are_found() {
         (Trick::HideDiff, "sees"),
     ];
     for (trick, expected) in tricks {
-        let found = (1..9).filter(|seed| {
-            let error = run(Plan { trick: Some(trick), ..Plan::of(*seed) }).err();
-            error.is_some_and(|error| error.contains(expected))
+        let found = (1..9).find_map(|seed| {
+            let error = run(Plan { trick: Some(trick), ..Plan::of(seed) }).err();
+            error.filter(|error| error.contains(expected))
         });
-        let found: Vec<u64> = found.collect();
-        println!("{trick:?}: found by seeds {found:?} of 1 to 8");
-        assert!(!found.is_empty(), "{trick:?}");
+        println!("{trick:?}: {found:?}");
+        assert!(found.is_some(), "{trick:?}");
     }
 }

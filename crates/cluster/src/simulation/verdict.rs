@@ -9,6 +9,8 @@ use crate::{AskError, link::simulated::Traffic, rates::METERS, scope::Scope};
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) broadcasts: u64,
+    /// Nodes that had to hear them, all together.
+    pub(super) hearers: u64,
     /// To members on other nodes.
     pub(super) deliveries: u64,
     /// Messages that did not reach a member, which was told of a gap.
@@ -33,6 +35,7 @@ impl Report {
     pub(super) fn add(&mut self, other: &Self) {
         self.broadcasts += other.broadcasts;
         self.deliveries += other.deliveries;
+        self.hearers += other.hearers;
         self.missed += other.missed;
         self.excused += other.excused;
         self.gaps += other.gaps;
@@ -54,11 +57,21 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            broadcasts, deliveries, missed, excused, gaps, answers, ends, told_after, seconds, ..
+            broadcasts,
+            hearers,
+            deliveries,
+            missed,
+            excused,
+            gaps,
+            answers,
+            ends,
+            told_after,
+            seconds,
+            ..
         } = self;
         writeln!(
             f,
-            "{seconds} simulated seconds, {broadcasts} broadcasts, {deliveries} deliveries to members on other nodes; \
+            "{seconds} simulated seconds, {broadcasts} broadcasts for {hearers} other nodes, {deliveries} deliveries to members on other nodes; \
              {missed} missed and told within {told_after} ms by {gaps} gaps, {excused} gone with their node; {answers} answers, {ends} followers told that they were left behind"
         )?;
         for (kind, Traffic { taken, given, passed }) in &self.traffic {
@@ -80,7 +93,7 @@ impl fmt::Display for Report {
 impl World {
     /// Checks what members heard; call it when everything works again and has had time.
     pub(super) fn heard(&self, report: &mut Report) -> Result<(), String> {
-        report.broadcasts = self.broadcasts;
+        (report.broadcasts, report.hearers) = (self.broadcasts, self.hearers);
         for (who, party) in self.parties.iter().enumerate() {
             report.gaps += party.gaps.len() as u64;
             let Some(joined) = party.joined else { continue };
@@ -166,15 +179,17 @@ impl World {
     /// Checks that nodes and members agree on who is there.
     pub(super) fn agree(&self) -> Result<(), String> {
         for ((tenant, room), members) in &self.rooms {
-            let mut there = BTreeMap::new();
+            let mut there = Vec::new();
             for who in members {
                 if let Some(announced) = self.parties[*who].announced {
-                    there.insert(format!("p{who}"), announced);
+                    there.push((format!("p{who}"), announced));
                 }
             }
+            there.sort();
             for who in members {
-                let seen: BTreeMap<_, _> =
+                let mut seen: Vec<_> =
                     self.parties[*who].present.iter().map(|((key, _), v)| (key.clone(), *v)).collect();
+                seen.sort();
                 if seen != there {
                     return Err(format!(
                         "member {who} on node {} of room {room} of tenant {tenant} sees {seen:?}, and there are {there:?}",

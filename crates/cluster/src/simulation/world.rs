@@ -1,7 +1,7 @@
 //! Nodes, their members, and what they do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc,
@@ -115,6 +115,8 @@ pub(super) struct World {
     pub(super) log: Vec<(u64, String)>,
     pub(super) asked: Vec<Asked>,
     pub(super) broadcasts: u64,
+    /// How many other nodes had members in the rooms of these.
+    pub(super) hearers: u64,
     pub(super) streams: Vec<Stream>,
     pub(super) followers: Vec<Follower>,
     trick: Option<Trick>,
@@ -148,6 +150,7 @@ impl World {
             log: Vec::new(),
             asked: Vec::new(),
             broadcasts: 0,
+            hearers: 0,
             streams: Vec::new(),
             followers: Vec::new(),
             trick,
@@ -384,7 +387,10 @@ impl World {
             return Ok(());
         }
         // What was heard before this is said must not be taken for heard after it.
-        for member in self.rooms.get(&(party.tenant, party.room)).into_iter().flatten() {
+        let (own, room) = (party.host, (party.tenant, party.room));
+        let mut hosts = BTreeSet::new();
+        for member in self.rooms.get(&room).into_iter().flatten() {
+            hosts.insert(self.parties[*member].host);
             self.parties[*member].read(now, &mut self.trick)?;
         }
         let party = &mut self.parties[who];
@@ -392,6 +398,7 @@ impl World {
         let payload = format!(r#"{{"who":{who},"n":{}}}"#, party.said.len());
         party.said.push(now);
         self.broadcasts += 1;
+        self.hearers += hosts.iter().filter(|host| **host != own).count() as u64;
         let said = membership.say(false, &Said::Json(payload.as_bytes()));
         said.run.into_iter().for_each(realtime_hub::FanOut::run);
         Ok(())

@@ -83,11 +83,11 @@ impl State {
             return;
         }
         match happens {
-            Happens::Delivered { connection, number, payload, reply, nobody, .. } => {
-                if at.connection == connection {
-                    let reply = reply.map(|reply| (*reply).into());
-                    self.give(peer, number, Received { payload, reply, is_nobody: nobody });
-                }
+            Happens::Delivered { connection, number, payload, reply, nobody, .. }
+                if at.connection == connection =>
+            {
+                let reply = reply.map(|reply| (*reply).into());
+                self.give(peer, number, Received { payload, reply, is_nobody: nobody });
             }
             Happens::Lost { connection, .. } => {
                 if at.connection == connection

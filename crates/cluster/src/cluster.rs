@@ -79,7 +79,7 @@ impl Cluster {
             self.0.outgoing.listen(scope, true);
         }
         drop(all);
-        self.0.link.tasks.spawn(listen::scope(Arc::clone(&self.0), incoming));
+        self.0.link.spawn(listen::scope(Arc::clone(&self.0), incoming));
         interest
     }
 
@@ -192,15 +192,20 @@ impl Cluster {
     /// # Errors
     /// When the settings cannot be used.
     pub async fn start(&self) -> Result<(), ConnectError> {
-        let (node, tasks) = (&self.0, &self.0.link.tasks);
-        node.link.connect().await?;
-        tasks.spawn(listen::beats(Arc::clone(node)));
-        tasks.spawn(listen::direct(Arc::clone(node)));
-        tasks.spawn(Arc::clone(&node.questions).listen());
-        tasks.spawn(life::send(Arc::clone(node)));
-        tasks.spawn(life::live(Arc::clone(node)));
-        tasks.spawn(life::mind_the_clock(Arc::clone(node)));
+        self.0.link.connect().await?;
+        self.begin();
         Ok(())
+    }
+
+    /// Begins to talk to others.
+    pub(crate) fn begin(&self) {
+        let (node, link) = (&self.0, &self.0.link);
+        link.spawn(listen::beats(Arc::clone(node)));
+        link.spawn(listen::direct(Arc::clone(node)));
+        link.spawn(Arc::clone(&node.questions).listen());
+        link.spawn(life::send(Arc::clone(node)));
+        link.spawn(life::live(Arc::clone(node)));
+        link.spawn(life::mind_the_clock(Arc::clone(node)));
     }
 
     /// Returns when there is a connection, or after `limit`. Cancel safe.

@@ -3,7 +3,6 @@
 mod copies;
 
 use std::{
-    collections::HashSet,
     fmt,
     sync::{
         Arc,
@@ -24,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    chance::Set,
     common::Common,
     rates::{self, Elsewhere, METERS, Rates},
     scope::{Listens, Part, Parts, Scope},
@@ -197,8 +197,14 @@ impl Incoming {
         heard.said(hub.hear(&self.key(room), &said, id));
     }
 
-    /// Takes a part of an answer.
-    pub(crate) fn told(&self, hub: &Arc<Hub>, node: u32, told: Told) -> Result<(), Malformed> {
+    /// Takes a part of an answer of a node that was started at this time, or later.
+    pub(crate) fn told(
+        &self,
+        hub: &Arc<Hub>,
+        node: u32,
+        told: Told,
+        began: Option<Instant>,
+    ) -> Result<(), Malformed> {
         let mut copies = self.copies.lock();
         let Some(copy) = copies.nodes.get_mut(&node) else { return Ok(()) };
         if copy.track.asked() != Some(told.ask) {
@@ -206,6 +212,13 @@ impl Incoming {
         }
         let Some(records) = copy.part(&told) else { return Ok(()) };
         let answer = wire::records(records)?;
+        let serving_since = copies.serving_since();
+        if let Some(copy) = copies.nodes.get_mut(&node)
+            && told.as_of > 0
+            && copy.may_have_been_unheard(began, serving_since)
+        {
+            copies.owed = true;
+        }
         self.answered(hub, node, copies, (told.ask, told.as_of, told.unheard), answer);
         Ok(())
     }
@@ -232,7 +245,7 @@ impl Incoming {
             copy.track.begin(as_of);
         }
         let missed = copy.may_have_missed(unheard);
-        let there: HashSet<_> = answer
+        let there: Set<_> = answer
             .iter()
             .filter_map(|record| match record {
                 Record::Present(room, member, _) => Some((room.clone(), *member)),
@@ -356,7 +369,7 @@ impl Incoming {
     /// Forgets the state of a node.
     pub(crate) fn forget(&self, hub: &Arc<Hub>, node: u32) {
         let mut copies = self.copies.lock();
-        let Some(mut copy) = copies.nodes.remove(&node) else { return };
+        let Some(mut copy) = copies.remove(node, Instant::now()) else { return };
         let present = std::mem::take(&mut copy.present);
         let fan_outs: Vec<FanOut> = present
             .into_iter()
@@ -392,16 +405,15 @@ impl Incoming {
         copies.take_owed() && !self.is_whole()
     }
 
-    /// Nodes that have not answered for longer than `limit`.
+    /// Nodes that have not answered for longer than `limit`. What others have answered that they had said should have come by
+    /// then; otherwise members have missed it.
     pub(crate) fn unanswered(&self, limit: Duration, now: Instant) -> Vec<u32> {
-        let late = |copy: &NodeCopy| now.saturating_duration_since(copy.asked_at) > limit;
-        let copies = self.copies.lock();
-        copies
-            .nodes
-            .iter()
-            .filter(|(_, copy)| copy.track.asked().is_some() && late(copy))
-            .map(|(node, _)| *node)
-            .collect()
+        self.copies.lock().unanswered(limit, now)
+    }
+
+    /// Nodes that have said something, longer than `limit` ago, and whose heartbeats are not heard: a last word came late.
+    pub(crate) fn strangers(&self, known: &Set<u32>, limit: Duration, now: Instant) -> Vec<u32> {
+        self.copies.lock().strangers(known, limit, now)
     }
 
     /// Nodes on which the tenant has users.

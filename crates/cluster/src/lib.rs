@@ -7,6 +7,7 @@
 //! - [`track`]: what one node knows of another's state, and how it is repaired (pure; its invariants are written there).
 //! - [`scope`]: the parts of a tenant that nodes say something about, and the buckets of its rooms (pure).
 //! - [`rates`]: how often things happen that are limited, on all nodes together (pure).
+//! - `chance`: what is random, and tables whose order is.
 //! - `common`: what the parts of a tenant have in common: where other nodes listen.
 //! - `link`: the connection to NATS, subjects, what is published and received.
 //! - `outgoing`: the numbered streams of what this node says.
@@ -21,6 +22,7 @@
 //! Subjects, failures and promises: `docs/cluster.md`.
 
 mod asking;
+mod chance;
 mod cluster;
 mod common;
 mod config;
@@ -34,6 +36,8 @@ mod peers;
 mod questions;
 pub mod rates;
 pub mod scope;
+#[cfg(test)]
+mod simulation;
 mod status;
 pub mod stream;
 mod subjects;

@@ -2,7 +2,10 @@
 //!
 //! Everything else in this crate is above it: it knows neither nodes nor tenants.
 
+mod client;
 mod connect;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::{
     fmt,
@@ -12,9 +15,8 @@ use std::{
     },
 };
 
-use async_nats::{Client, Subscriber, client::RequestErrorKind};
+use async_nats::client::RequestErrorKind;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use realtime_protocol::ErrorCode;
 use realtime_retry::Backoff;
@@ -24,6 +26,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use client::{Client, Received, Subscriber};
 pub use connect::{ConnectError, ProbeError, probe};
 
 use crate::{config::NatsConfig, subjects::Subjects, wire::Malformed};
@@ -58,6 +61,9 @@ pub(crate) struct Link {
     /// Told when there is a connection again.
     pub(crate) resumed: Notify,
     pub(crate) tasks: TaskTracker,
+    /// Holds the tasks while the simulation lets this node stand still.
+    #[cfg(test)]
+    pub(crate) gate: std::sync::Arc<simulated::Gate>,
     pub(crate) stop: CancellationToken,
     pub(crate) counts: Counts,
 }
@@ -94,6 +100,8 @@ impl Link {
             connected_at: Mutex::default(),
             resumed: Notify::new(),
             tasks: TaskTracker::new(),
+            #[cfg(test)]
+            gate: std::sync::Arc::default(),
             stop: CancellationToken::new(),
             counts: Counts::default(),
         }
@@ -178,6 +186,7 @@ impl Link {
                 // The server is still starting.
                 None => {
                     tokio::select! {
+                        biased;
                         () = self.stop.cancelled() => return None,
                         () = time::sleep(Duration::from_millis(10)) => {}
                     }
@@ -185,6 +194,7 @@ impl Link {
             }
         };
         let subscribed = tokio::select! {
+            biased;
             () = self.stop.cancelled() => return None,
             subscribed = client.subscribe(subject) => subscribed,
         };
@@ -201,6 +211,7 @@ impl Link {
     /// The next message of a subscription; `None` when the node ends. Cancel safe.
     pub(crate) async fn next(&self, messages: &mut Subscriber) -> Option<Bytes> {
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => None,
             message = messages.next() => message.map(|message| message.payload),
         }
@@ -209,8 +220,15 @@ impl Link {
     /// Returns when the server has read all that was sent to it. False if it does not say so in time.
     pub(crate) async fn barrier(&self) -> bool {
         let Some(client) = self.client() else { return false };
-        let answer = client.request(self.subjects.nobody(self.id), Default::default()).await;
-        matches!(answer, Err(error) if error.kind() == RequestErrorKind::NoResponders)
+        let answer = client.request(self.subjects.nobody(self.id), Bytes::new(), None).await;
+        matches!(answer, Err(RequestErrorKind::NoResponders))
+    }
+
+    /// Begins a task of this node. It is waited for when the node ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        #[cfg(test)]
+        let task = simulated::Gate::hold(&self.gate, task);
+        self.tasks.spawn(task);
     }
 
     /// Counts a message that was received.
@@ -229,6 +247,6 @@ impl Link {
 
     /// Largest message that NATS takes; 0 before the first connection.
     pub(crate) fn max_payload(&self) -> usize {
-        self.client.get().map_or(0, |client| client.server_info().max_payload)
+        self.client.get().map_or(0, |client| client.max_payload())
     }
 }

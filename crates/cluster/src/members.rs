@@ -4,12 +4,10 @@
 //! are JSON on a subject without a version: nodes of different versions must be able to read that much of each other, to
 //! say why they do not exchange messages.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant};
 
-use crate::wire::WIRE_VERSION;
+use crate::{chance::Map, wire::WIRE_VERSION};
 
 /// How long a node that vanished is remembered, for operators.
 pub const REMEMBERED: Duration = Duration::from_secs(300);
@@ -34,8 +32,8 @@ pub struct Beat {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bye: bool,
     /// Round trips to others in milliseconds, as last measured. Not in every heartbeat.
-    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
-    pub latencies: HashMap<u32, f64>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub latencies: Map<u32, f64>,
     /// Nodes that do not answer it. Comes with the latencies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unanswered: Vec<u32>,
@@ -87,18 +85,18 @@ pub struct Members {
     own: u32,
     token: u64,
     timeout: Duration,
-    nodes: HashMap<u32, Member>,
+    nodes: Map<u32, Member>,
     /// Nodes that nothing is exchanged with.
-    refused: HashMap<u64, Member>,
+    refused: Map<u64, Member>,
     /// Nodes that vanished.
-    lost: HashMap<u32, Member>,
+    lost: Map<u32, Member>,
 }
 
 impl Members {
     /// No other nodes. A node that is not heard for `timeout` has gone.
     #[must_use]
     pub fn new(own: u32, token: u64, timeout: Duration) -> Self {
-        Self { own, token, timeout, nodes: HashMap::new(), refused: HashMap::new(), lost: HashMap::new() }
+        Self { own, token, timeout, nodes: Map::default(), refused: Map::default(), lost: Map::default() }
     }
 
     /// A heartbeat has come.
@@ -183,7 +181,7 @@ impl Members {
 
     /// The nodes that are there, without this one.
     #[must_use]
-    pub fn nodes(&self) -> &HashMap<u32, Member> {
+    pub fn nodes(&self) -> &Map<u32, Member> {
         &self.nodes
     }
 
@@ -217,7 +215,7 @@ mod tests {
             version: "1".into(),
             region: None,
             bye: false,
-            latencies: HashMap::new(),
+            latencies: Map::default(),
             unanswered: Vec::new(),
             up: None,
             users: 3,
@@ -232,7 +230,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(members.heard(beat(0), at(0)), None, "our own");
         assert_eq!(members.heard(beat(1), at(0)), Some(Change::Came(1)));
-        let measured = Beat { latencies: [(2, 0.5)].into(), ..beat(1) };
+        let measured = Beat { latencies: [(2, 0.5)].into_iter().collect(), ..beat(1) };
         assert_eq!(members.heard(measured, at(0)), None);
         assert_eq!(members.heard(beat(1), at(1)), None);
         assert_eq!(members.nodes()[&1].beat.latencies[&2], 0.5);

@@ -5,7 +5,6 @@ pub(crate) mod life;
 pub(crate) mod listen;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     asking::Asking,
+    chance::{self, Map},
     config::NatsConfig,
     incoming::Asks,
     link::Link,
@@ -50,9 +50,9 @@ pub(crate) struct Node {
 struct Latencies {
     next: u64,
     /// Pings that are out: to which node, since when.
-    pings: HashMap<u64, (u32, Instant)>,
+    pings: Map<u64, (u32, Instant)>,
     /// Round trips in milliseconds; `None` if the last ping was not answered.
-    measured: HashMap<u32, Option<f64>>,
+    measured: Map<u32, Option<f64>>,
 }
 
 impl fmt::Debug for Node {
@@ -65,8 +65,9 @@ impl Node {
     /// A node that is not connected yet.
     pub(crate) fn new(config: NatsConfig, hub: &Arc<Hub>) -> Self {
         let id = hub.node();
-        let token = rand::random();
+        let token = chance::draw();
         let peers = Arc::new(Peers::new(Members::new(id, token, config.node_timeout)));
+        let outgoing = Outgoing::new(id, config.heartbeat, config.node_timeout);
         let link = Arc::new(Link::new(config, id));
         Self {
             questions: Arc::new(Questions::new(&link, &peers, hub)),
@@ -75,7 +76,7 @@ impl Node {
             peers,
             hub: Arc::clone(hub),
             token,
-            outgoing: Outgoing::new(id),
+            outgoing,
             asks: Asks::default(),
             latencies: Mutex::default(),
             started: Instant::now(),
@@ -107,8 +108,8 @@ impl Node {
 
     /// Round trips to other nodes in milliseconds, and the nodes that do not answer. A node of another version does not
     /// answer either.
-    fn measured(&self) -> (HashMap<u32, f64>, Vec<u32>) {
-        let mut latencies = HashMap::new();
+    fn measured(&self) -> (Map<u32, f64>, Vec<u32>) {
+        let mut latencies = Map::default();
         let mut unanswered = Vec::new();
         for (node, latency) in &self.latencies.lock().measured {
             match latency {

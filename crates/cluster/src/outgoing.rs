@@ -13,7 +13,7 @@
 
 use std::{
     cell::Cell,
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    chance::Map,
     common::Common,
     rates::{self, METERS, Rates},
     scope::{Listens, Part, Scope},
@@ -57,6 +58,10 @@ const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// A stream that nobody was sent anything of is forgotten sooner: nobody remembers its numbers.
 const FORGOTTEN_UNHEARD: Duration = Duration::from_secs(600);
 
+/// Marks may be lost as well, so they are said again after one heartbeat, two, four, and so on, up to a pause of so many times
+/// the time after which a silent node is forgotten. A node that does not hear us for longer forgets us, and asks.
+const MARKED_FOR: u32 = 4;
+
 /// A mark of no envelope: the stream is due for another mark.
 const UNMARKED: u64 = u64::MAX;
 
@@ -82,7 +87,7 @@ struct State {
     /// Whether what was taken is still being published. A mark must not overtake it: receivers would take it for lost.
     publishing: bool,
     /// All entries of presence of this node, by room and member.
-    present: HashMap<(Audience, Arc<str>, MemberId), Arc<Entry>>,
+    present: Map<(Audience, Arc<str>, MemberId), Arc<Entry>>,
     /// Users on this node, as the others were told.
     users: u32,
     /// How often what is limited happens on this node, as the others were told.
@@ -94,14 +99,19 @@ struct State {
     /// The last envelope that a mark was sent for, and when something was last said.
     marked: u64,
     active: Option<Instant>,
+    /// When the mark is said again, and the pause after that.
+    again: Option<(Instant, Duration)>,
 }
 
 /// What has to be said about all tenants.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     node: u32,
-    streams: RwLock<HashMap<Scope, Arc<Stream>>>,
-    commons: Mutex<HashMap<Arc<str>, Arc<Common>>>,
+    heartbeat: Duration,
+    /// The longest pause between two marks of the same envelope.
+    longest_pause: Duration,
+    streams: RwLock<Map<Scope, Arc<Stream>>>,
+    commons: Mutex<Map<Arc<str>, Arc<Common>>>,
     /// Counts the changes of what this node listens to.
     versions: AtomicU64,
     /// When something was last said, in a stream that was forgotten, that was not sent to all others.
@@ -155,9 +165,11 @@ impl Stream {
 }
 
 impl Outgoing {
-    pub(crate) fn new(node: u32) -> Self {
+    pub(crate) fn new(node: u32, heartbeat: Duration, node_timeout: Duration) -> Self {
         Self {
             node,
+            heartbeat,
+            longest_pause: node_timeout * MARKED_FOR,
             streams: RwLock::default(),
             commons: Mutex::default(),
             versions: AtomicU64::new(0),
@@ -206,6 +218,13 @@ impl Outgoing {
             needed
         });
         self.commons.lock().retain(|_, common| Arc::strong_count(common) > 1);
+    }
+
+    /// Forgets everything: the simulation is over.
+    #[cfg(test)]
+    pub(crate) fn forget_all(&self) {
+        self.streams.write().clear();
+        self.commons.lock().clear();
     }
 
     /// The stream of a part of a tenant, if anything was ever said about it.
@@ -260,6 +279,13 @@ impl Outgoing {
             changed
         };
         self.append(&stream, 32, change, |out| wire::put_rates(out, &rates));
+    }
+
+    /// Nothing that is limited happens on this node any more: the tenant has no sockets here, and nobody looks.
+    pub(crate) fn still(&self, tenant: &Arc<str>) {
+        let Some(stream) = self.existing(&Scope::whole(tenant)) else { return };
+        let change = |state: &mut State| std::mem::take(&mut state.rates) != Rates::default();
+        self.append(&stream, 32, change, |out| wire::put_rates(out, &Rates::default()));
     }
 
     /// This node begins to listen to a bucket of a tenant, or listens no longer.
@@ -376,16 +402,21 @@ impl Outgoing {
 
     /// Marks for the streams that have been silent since their last envelope: they reveal its loss. `again`: also for streams
     /// that said something after that moment, whether somebody is known to listen or not.
-    pub(crate) fn marks(&self, again: Option<Instant>) -> Vec<(Arc<Stream>, Bytes)> {
+    pub(crate) fn marks(&self, again: Option<Instant>, now: Instant) -> Vec<(Arc<Stream>, Bytes)> {
         let streams: Vec<_> = self.streams.read().values().map(Arc::clone).collect();
         let mut marks = Vec::new();
         for stream in streams {
             let mut state = stream.state.lock();
             let said = state.active.max(state.unheard_at);
             let recent = again.is_some_and(|since| said.is_some_and(|said| said >= since));
-            if state.queued || state.publishing || (state.marked == state.number && !recent) {
+            let is_first = state.marked != state.number || recent;
+            let is_due = is_first || state.again.is_some_and(|(at, _)| at <= now);
+            if state.queued || state.publishing || !is_due {
                 continue;
             }
+            let pause = if is_first { Some(self.heartbeat) } else { state.again.map(|(_, pause)| pause) };
+            let pause = pause.filter(|pause| *pause <= self.longest_pause);
+            state.again = pause.map(|pause| (now + pause, pause * 2));
             state.marked = state.number;
             if !recent && !stream.common.is_heard(stream.scope.part) {
                 continue;
@@ -397,12 +428,12 @@ impl Outgoing {
         marks
     }
 
-    /// Makes the streams of these buckets due for another mark, as far as something was said that was not sent to all.
+    /// Makes the streams of these buckets due for another mark, as far as something was said that not all may have heard.
     pub(crate) fn mark_again(&self, tenant: &Arc<str>, parts: impl Iterator<Item = Part>) {
         for part in parts {
             let Some(stream) = self.existing(&Scope { tenant: Arc::clone(tenant), part }) else { continue };
             let mut state = stream.state.lock();
-            if state.unheard_at.is_some() {
+            if state.unheard_at.is_some() || state.active.is_some() {
                 state.marked = UNMARKED;
             }
         }

@@ -1,10 +1,12 @@
 //! What is known about the other nodes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::time::{Duration, Instant};
 
 use crate::{
+    chance::Map,
     incoming::Incoming,
     members::Members,
     scope::{Part, Scope},
@@ -14,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) members: Mutex<Members>,
-    pub(crate) incoming: RwLock<HashMap<Scope, Arc<Incoming>>>,
+    pub(crate) incoming: RwLock<Map<Scope, Arc<Incoming>>>,
 }
 
 impl Peers {
@@ -31,6 +33,14 @@ impl Peers {
     /// The other nodes.
     pub(crate) fn others(&self) -> Vec<u32> {
         self.members.lock().nodes().keys().copied().collect()
+    }
+
+    /// When a node was started, at the earliest; as far as that is known.
+    pub(crate) fn began(&self, node: u32) -> Option<Instant> {
+        let members = self.members.lock();
+        let member = members.nodes().get(&node)?;
+        // It tells whole seconds.
+        member.heard.checked_sub(Duration::from_secs(member.beat.up? + 1))
     }
 
     /// Other nodes on which a tenant has users, as far as this one listens for it.

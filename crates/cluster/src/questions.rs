@@ -7,9 +7,8 @@
 
 use std::{fmt, sync::Arc};
 
-use async_nats::{Message, StatusCode};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use futures_util::{StreamExt as _, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use realtime_hub::{Hub, RoomKey};
 use tokio::{
@@ -18,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    link::{Link, MARGIN},
+    link::{Link, MARGIN, Received},
     peers::Peers,
     wire::{Malformed, WIRE_VERSION, past},
 };
@@ -108,6 +107,7 @@ impl Questions {
     /// safe.
     pub(crate) async fn ask(&self, node: u32, question: Bytes, limit: Duration) -> Result<Bytes, AskError> {
         tokio::select! {
+            biased;
             // Sending the question may take long too, if NATS takes nothing.
             answer = time::timeout(limit, self.exchange(node, &question)) => {
                 answer.unwrap_or(Err(AskError::Timeout))
@@ -151,6 +151,7 @@ impl Questions {
         let Some(mut questions) = link.subscribe(link.subjects.questions(link.id)).await else { return };
         loop {
             let message = tokio::select! {
+                biased;
                 () = link.stop.cancelled() => return,
                 message = questions.next() => message,
             };
@@ -164,7 +165,7 @@ impl Questions {
             }
             let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
             let answering = Arc::clone(&self).answer(question, reply.to_string(), permit);
-            link.tasks.spawn(answering);
+            link.spawn(answering);
         }
     }
 
@@ -182,6 +183,7 @@ impl Questions {
             }
             Some(answerer) => {
                 tokio::select! {
+                    biased;
                     answer = answerer.answer(question) => answer,
                     () = self.link.stop.cancelled() => return,
                 }
@@ -206,8 +208,8 @@ struct Answer {
 
 impl Answer {
     /// Takes the next piece; returns the whole answer if that was the last.
-    fn take(&mut self, message: Message) -> Result<Option<Bytes>, AskError> {
-        if message.status == Some(StatusCode::NO_RESPONDERS) {
+    fn take(&mut self, message: Received) -> Result<Option<Bytes>, AskError> {
+        if message.is_nobody {
             return Err(AskError::Gone);
         }
         self.piece(message.payload)

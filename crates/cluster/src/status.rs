@@ -1,10 +1,8 @@
 //! How operators see nodes.
 
-use std::collections::HashMap;
-
 use tokio::time::{Duration, Instant};
 
-use crate::members::Member;
+use crate::{chance::Map, members::Member};
 
 /// A number of the cluster's metrics: name and value.
 pub type Metric = (&'static str, f64);
@@ -35,7 +33,7 @@ pub struct NodeStatus {
     /// Round trip to it in milliseconds, if it was measured.
     pub latency_ms: Option<f64>,
     /// Round trips from it to other nodes, as it measured them last.
-    pub latencies: HashMap<u32, f64>,
+    pub latencies: Map<u32, f64>,
     /// Nodes that did not answer its last measurement.
     pub unanswered: Vec<u32>,
     /// How long ago it told these measurements; the time since it came if it has told none.

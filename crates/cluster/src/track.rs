@@ -118,8 +118,32 @@ impl Track {
         self.seen = Some(self.seen.map_or(as_of, |seen| seen.max(as_of)));
     }
 
+    /// Goes on where a former copy of the same node has ended: what was missed meanwhile is a gap.
+    pub fn go_on_from(&mut self, seen: Option<u64>) {
+        self.seen = self.seen.max(seen);
+    }
+
+    /// Number of the last envelope that came, or that was said before an answer came.
+    #[must_use]
+    pub fn seen(&self) -> Option<u64> {
+        match self.state {
+            State::InStep(as_of) => Some(self.seen.unwrap_or(as_of)),
+            State::Asking { .. } => self.seen,
+        }
+    }
+
+    /// Whether the node has answered that it had said more than what has come: that is still under way, or lost.
+    #[must_use]
+    pub fn is_behind(&self) -> Option<u64> {
+        match self.state {
+            State::InStep(as_of) => self.seen.is_some_and(|seen| seen < as_of).then_some(as_of),
+            State::Asking { .. } => None,
+        }
+    }
+
     /// Asks again: the state may have changed unheard.
     pub fn ask(&mut self, ask: u64) {
+        self.seen = self.seen();
         self.state = State::asking(ask);
     }
 

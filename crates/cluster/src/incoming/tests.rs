@@ -149,7 +149,7 @@ async fn where_others_listen_is_known_once_all_have_answered() {
         last: true,
         records: records.freeze(),
     };
-    incoming.told(&hub, 7, told).unwrap();
+    incoming.told(&hub, 7, told, None).unwrap();
     assert_eq!(heard(), [true, true, false]);
     assert_eq!(incoming.take_regained().iter().collect::<Vec<_>>(), [Part::Bucket(1), Part::Bucket(2)]);
     // Without a connection others may come that are not known.
@@ -177,4 +177,77 @@ async fn what_came_before_the_first_member_has_no_gaps() {
     assert!(*incoming.ready.borrow() && !incoming.take_owed());
     assert!(!hear(8).gap, "what was said after the answer follows it");
     assert!(hear(10).gap, "and counts");
+}
+
+/// A bucket with members that has heard two envelopes of node 7.
+fn serving() -> (Arc<Hub>, Incoming, Asks) {
+    let (hub, incoming, _) = incoming(Part::of("realtime:a"));
+    let asks = Asks::default();
+    incoming.ask(7, 1);
+    incoming.all_asked();
+    incoming.blank(&hub, 7, 1, 0, None);
+    assert!(*incoming.ready.borrow());
+    for number in 1..=2 {
+        assert!(!incoming.envelope(&hub, &asks, said(number, "{}")).unwrap().gap);
+    }
+    (hub, incoming, asks)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_forgotten_hides_nothing_when_it_comes_back() {
+    let (hub, incoming, asks) = serving();
+    incoming.forget(&hub, 7);
+    assert!(!incoming.envelope(&hub, &asks, said(3, "{}")).unwrap().gap, "nothing was missed");
+    incoming.forget(&hub, 7);
+    assert!(incoming.envelope(&hub, &asks, said(5, "{}")).unwrap().gap);
+    // It says nothing, and has said something.
+    tokio::time::advance(TELL_AGAIN).await;
+    let limit = Duration::from_secs(2);
+    for (as_of, told) in [(5, false), (6, true)] {
+        incoming.forget(&hub, 7);
+        incoming.ask(7, as_of);
+        incoming.blank(&hub, 7, as_of, as_of, None);
+        incoming.unanswered(limit, Instant::now());
+        assert!(!incoming.take_owed(), "it may be under way");
+        tokio::time::advance(limit).await;
+        incoming.unanswered(limit, Instant::now());
+        assert_eq!(incoming.take_owed(), told, "{as_of}");
+    }
+}
+
+/// A node that was not heard while members were let in may have said something to them.
+#[tokio::test(start_paused = true)]
+async fn who_was_there_before_and_comes_later_may_have_said_something() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(1);
+    for (as_of, began, told) in [
+        (3, Some(later), false),
+        (0, Some(now - Duration::from_secs(9)), false),
+        (3, Some(now - Duration::from_secs(9)), true),
+        (3, None, true),
+    ] {
+        let (hub, incoming, _) = serving();
+        incoming.ask(8, 5);
+        let scope = incoming.scope.clone();
+        let answer =
+            Told { ask: 5, scope, as_of, unheard: None, offset: 0, last: true, records: Bytes::new() };
+        incoming.told(&hub, 8, answer, began).unwrap();
+        assert_eq!(incoming.take_owed(), told, "{as_of} {began:?}");
+    }
+}
+
+/// A last word that comes late, of a node whose heartbeats are not heard any more, does not stay for ever.
+#[tokio::test(start_paused = true)]
+async fn strangers_are_found() {
+    let (hub, incoming, asks) = serving();
+    let limit = Duration::from_secs(6);
+    incoming.forget(&hub, 7);
+    incoming.envelope(&hub, &asks, said(3, "{}")).unwrap();
+    let ask = incoming.copies.lock().nodes[&7].track.asked().unwrap();
+    incoming.blank(&hub, 7, ask, 3, None);
+    assert!(incoming.unanswered(Duration::ZERO, Instant::now()).is_empty(), "it has answered");
+    assert!(incoming.strangers(&Set::default(), limit, Instant::now()).is_empty(), "it may be about to come");
+    tokio::time::advance(limit * 2).await;
+    assert_eq!(incoming.strangers(&Set::default(), limit, Instant::now()), [7]);
+    assert!(incoming.strangers(&[7].into_iter().collect(), limit, Instant::now()).is_empty());
 }

@@ -7,7 +7,7 @@ use realtime_protocol::ErrorCode;
 use secrecy::ExposeSecret as _;
 use tokio::time::{self, Duration, Instant};
 
-use super::Link;
+use super::{Client, Link};
 use crate::config::{Credentials, NatsConfig, read_credentials};
 
 /// How often the server is pinged. Three pings without an answer end the connection: a network that swallows everything is
@@ -47,7 +47,7 @@ impl Link {
     /// Connects. If the servers cannot be reached the client keeps retrying.
     pub(crate) async fn connect(self: &Arc<Self>) -> Result<(), ConnectError> {
         let client = options(self).connect(&self.config.servers[..]).await?;
-        let _ = self.client.set(client);
+        let _ = self.client.set(Client::Nats(client));
         Ok(())
     }
 }
@@ -180,7 +180,7 @@ fn failed(link: &Link, servers: &[Server]) {
     }
 }
 
-fn happened(link: &Link, event: &Event) {
+pub(super) fn happened(link: &Link, event: &Event) {
     let node = &*link.config.node_name;
     match event {
         Event::Connected => {

@@ -1,9 +1,6 @@
 //! What a node does by itself: it sends, says that it is alive, and notices nodes that are not.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use realtime_hub::RoomKey;
 use realtime_protocol::ErrorCode;
@@ -11,6 +8,7 @@ use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 
 use super::{Latencies, Node};
 use crate::{
+    chance::{Map, Set},
     incoming::{Incoming, tell_gap},
     link::MARGIN,
     members::{Beat, Change},
@@ -37,8 +35,9 @@ const MEASURE: u32 = 5;
 pub(crate) async fn send(node: Arc<Node>) {
     loop {
         let stream = tokio::select! {
-            stream = node.outgoing.next() => stream,
+            biased;
             () = node.link.stop.cancelled() => return,
+            stream = node.outgoing.next() => stream,
         };
         let max = node.link.max_payload().saturating_sub(MARGIN).max(HEADER + 1);
         let deliverable = node.link.is_connected() && max > HEADER + 1;
@@ -57,6 +56,9 @@ pub(crate) async fn live(node: Arc<Node>) {
     let mut beats = 0;
     loop {
         tokio::select! {
+            biased;
+            () = node.link.stop.cancelled() => return,
+            () = node.link.resumed.notified() => node.resume().await,
             _ = ticks.tick() => {
                 let now = Instant::now();
                 beats += 1;
@@ -68,8 +70,6 @@ pub(crate) async fn live(node: Arc<Node>) {
                 node.expire(now);
                 node.sweep(now).await;
             }
-            () = node.link.resumed.notified() => node.resume().await,
-            () = node.link.stop.cancelled() => return,
         }
     }
 }
@@ -80,6 +80,7 @@ pub(crate) async fn mind_the_clock(node: Arc<Node>) {
     loop {
         let before = Instant::now();
         tokio::select! {
+            biased;
             () = time::sleep(interval) => {}
             () = node.link.stop.cancelled() => return,
         }
@@ -181,7 +182,7 @@ impl Node {
 
     /// Puts a question to a node; it is told with it what this node listens to.
     pub(crate) async fn put_question(&self, node: u32, ask: u64, about: &[Arc<Incoming>]) {
-        let mut tenants: HashMap<&Arc<str>, Parts> = HashMap::new();
+        let mut tenants: Map<&Arc<str>, Parts> = Map::default();
         for incoming in about {
             tenants.entry(&incoming.scope.tenant).or_default().add(incoming.scope.part);
         }
@@ -213,7 +214,7 @@ impl Node {
         for node in self.peers.others() {
             self.ask(node, &interests).await;
         }
-        for (stream, mark) in self.outgoing.marks(lost_at.map(|at| at - DOUBTFUL)) {
+        for (stream, mark) in self.outgoing.marks(lost_at.map(|at| at - DOUBTFUL), Instant::now()) {
             self.link.publish(self.link.subjects.scope(&stream.scope), mark).await;
         }
     }
@@ -231,7 +232,7 @@ impl Node {
             self.outgoing.mark_again(&incoming.scope.tenant, incoming.take_regained().iter());
         }
         self.outgoing.forget_idle(now);
-        for (stream, mark) in self.outgoing.marks(None) {
+        for (stream, mark) in self.outgoing.marks(None, now) {
             self.link.publish(self.link.subjects.scope(&stream.scope), mark).await;
         }
         self.tell_gaps(&interests);
@@ -247,8 +248,13 @@ impl Node {
 
     /// Puts questions again that were not answered. A node that is not heard either is forgotten.
     async fn ask_again(&self, interests: &[Arc<Incoming>], now: Instant) {
-        let mut silent: HashMap<u32, Vec<Arc<Incoming>>> = HashMap::new();
+        let mut silent: Map<u32, Vec<Arc<Incoming>>> = Map::default();
+        let known: Set<u32> = self.peers.others().into_iter().collect();
+        let limit = self.link.config.node_timeout;
         for incoming in interests {
+            for node in incoming.strangers(&known, limit, now) {
+                incoming.forget(&self.hub, node);
+            }
             for node in incoming.unanswered(ASK_AGAIN, now) {
                 silent.entry(node).or_default().push(Arc::clone(incoming));
             }
@@ -264,7 +270,7 @@ impl Node {
 
     /// Tells the members of rooms what they have not been told yet: that something was missed.
     fn tell_gaps(&self, interests: &[Arc<Incoming>]) {
-        let mut gaps: HashSet<&Scope> = HashSet::new();
+        let mut gaps: Set<&Scope> = Set::default();
         for incoming in interests {
             if incoming.take_owed() {
                 let tenant = &*incoming.scope.tenant;
@@ -297,6 +303,7 @@ impl Node {
                 incoming.stop.cancel();
                 if incoming.is_whole() {
                     self.outgoing.users(&incoming.scope.tenant, 0);
+                    self.outgoing.still(&incoming.scope.tenant);
                 } else {
                     self.outgoing.listen(&incoming.scope, false);
                     let of = |room: &RoomKey| Scope::of_room(&room.tenant, &room.topic) == incoming.scope;

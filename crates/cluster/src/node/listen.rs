@@ -5,15 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use async_nats::Subscriber;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use realtime_hub::Congestion;
 use tokio::time::{self, Duration, Instant};
 
 use super::Node;
 use crate::{
     incoming::Incoming,
+    link::Subscriber,
     members::Beat,
     outgoing::Snapshot,
     scope::{Parts, Scope},
@@ -61,12 +60,12 @@ pub(crate) async fn direct(node: Arc<Node>) {
         match Direct::decode(message) {
             Ok((from, Direct::Want { ask, about })) => {
                 note_listener(&node, from, &about).await;
-                node.link.tasks.spawn(answer(Arc::clone(&node), from, ask, about));
+                node.link.spawn(answer(Arc::clone(&node), from, ask, about));
             }
             Ok((from, Direct::Told(told))) => {
                 let incoming = node.peers.listened(&told.scope);
                 if let Some(incoming) = incoming
-                    && let Err(error) = incoming.told(&node.hub, from, told)
+                    && let Err(error) = incoming.told(&node.hub, from, told, node.peers.began(from))
                 {
                     node.link.malformed(error);
                 }

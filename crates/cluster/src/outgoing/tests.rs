@@ -1,10 +1,15 @@
 use tokio::time::Duration;
 
 use super::*;
-use crate::wire::{Record, records};
+use crate::{
+    rates::Rate,
+    wire::{Record, records},
+};
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 fn outgoing() -> (Outgoing, Arc<str>) {
-    (Outgoing::new(7), "t".into())
+    (Outgoing::new(7, HEARTBEAT, HEARTBEAT * 6), "t".into())
 }
 
 /// Where the tests say something.
@@ -21,7 +26,7 @@ fn say(outgoing: &Outgoing, tenant: &Arc<str>, payload: &str) {
 async fn taken(outgoing: &Outgoing, max: usize, deliverable: bool) -> Vec<(Header, Bytes)> {
     let stream = outgoing.next().await;
     let messages = outgoing.take(&stream, max, deliverable, Instant::now());
-    let marks = outgoing.marks(Some(Instant::now() - Duration::from_secs(1)));
+    let marks = outgoing.marks(Some(Instant::now() - Duration::from_secs(1)), Instant::now());
     assert!(marks.iter().all(|(marked, _)| !Arc::ptr_eq(marked, &stream)), "a mark overtakes it");
     stream.published();
     let split = |mut message: Bytes| (Header::decode(&mut message).unwrap(), message);
@@ -49,7 +54,7 @@ async fn idle_streams_are_forgotten_and_their_numbers_are_not() {
     outgoing.forget_idle(later());
     assert_eq!(outgoing.streams.read().len(), 2, "what waits, or was not marked");
     taken(&outgoing, 1_000_000, true).await;
-    outgoing.marks(None);
+    outgoing.marks(None, Instant::now());
     outgoing.forget_idle(Instant::now());
     assert_eq!(outgoing.streams.read().len(), 2, "something was said a moment ago");
     outgoing.forget_idle(later());
@@ -118,18 +123,18 @@ async fn who_fills_the_queue_loses() {
 #[tokio::test]
 async fn what_is_lost_costs_a_number_and_marks_tell() {
     let (outgoing, tenant) = outgoing();
-    assert!(outgoing.marks(None).is_empty());
+    assert!(outgoing.marks(None, Instant::now()).is_empty());
     let start = Instant::now();
     say(&outgoing, &tenant, "{}");
-    assert!(outgoing.marks(None).is_empty(), "it has something to say");
+    assert!(outgoing.marks(None, Instant::now()).is_empty(), "it has something to say");
     assert_eq!(taken(&outgoing, 1000, false).await, []);
     assert_eq!(outgoing.backlog.bytes(), 0);
     let number = |marks: Vec<(Arc<Stream>, Bytes)>| {
         marks.into_iter().map(|(_, mut mark)| Header::decode(&mut mark).unwrap().number).collect::<Vec<_>>()
     };
-    assert_eq!(number(outgoing.marks(None)), [1]);
-    assert!(outgoing.marks(None).is_empty());
-    assert_eq!(number(outgoing.marks(Some(start))), [1]);
+    assert_eq!(number(outgoing.marks(None, Instant::now())), [1]);
+    assert!(outgoing.marks(None, Instant::now()).is_empty());
+    assert_eq!(number(outgoing.marks(Some(start), start)), [1]);
     say(&outgoing, &tenant, "{}");
     assert_eq!(taken(&outgoing, 1000, true).await[0].0.number, 2);
 }
@@ -174,15 +179,15 @@ async fn what_nobody_listens_to_is_not_sent() {
     say(&outgoing, &tenant, "{}");
     say(&outgoing, &tenant, "{}");
     assert_eq!((outgoing.backlog.bytes(), outgoing.queue.lock().len()), (0, 0));
-    assert!(outgoing.marks(None).is_empty(), "nobody has to know");
+    assert!(outgoing.marks(None, Instant::now()).is_empty(), "nobody has to know");
     let snapshot = outgoing.snapshot(&room(&tenant));
     assert_eq!((snapshot.as_of, snapshot.unheard.is_some()), (2, true));
     // Somebody listens again.
     common.set_heard(Some(bit));
     outgoing.mark_again(&tenant, [Part::of("realtime:a"), Part::Bucket(0)].into_iter());
-    let (_, mut mark) = outgoing.marks(None).remove(0);
+    let (_, mut mark) = outgoing.marks(None, Instant::now()).remove(0);
     assert_eq!(Header::decode(&mut mark).unwrap().number, 2);
-    assert!(outgoing.marks(None).is_empty(), "once");
+    assert!(outgoing.marks(None, Instant::now()).is_empty(), "once");
     say(&outgoing, &tenant, "{}");
     common.set_heard(Some(0));
     say(&outgoing, &tenant, "[1]");
@@ -195,8 +200,43 @@ async fn what_nobody_listens_to_is_not_sent() {
     // What was not sent is remembered longer than its stream.
     say(&outgoing, &tenant, "{}");
     taken(&outgoing, 1000, true).await;
-    outgoing.marks(None);
+    outgoing.marks(None, Instant::now());
     outgoing.forget_idle(Instant::now() + FORGOTTEN);
     let snapshot = outgoing.snapshot(&room(&tenant));
     assert_eq!((snapshot.as_of, snapshot.unheard.is_some(), snapshot.records), (4, true, None));
+}
+
+/// A mark may be lost, as what it reveals the loss of.
+#[tokio::test(start_paused = true)]
+async fn marks_are_said_again_with_growing_pauses() {
+    let (outgoing, tenant) = outgoing();
+    say(&outgoing, &tenant, "{}");
+    taken(&outgoing, 1000, true).await;
+    let mut said = Vec::new();
+    for second in 0..200 {
+        if !outgoing.marks(None, Instant::now()).is_empty() {
+            said.push(second);
+        }
+        tokio::time::advance(HEARTBEAT).await;
+    }
+    assert_eq!(said, [0, 1, 3, 7, 15, 31]);
+}
+
+#[tokio::test]
+async fn rates_end_with_the_last_socket() {
+    let (outgoing, tenant) = outgoing();
+    let rates = [Rate { average: 50_000, recent: 50 }; METERS];
+    let told = |outgoing: &Outgoing| {
+        let state = outgoing.snapshot(&Scope::whole(&tenant)).records.unwrap();
+        records(state).unwrap().into_iter().find_map(|record| match record {
+            Record::Rates(rates) => Some(rates),
+            _ => None,
+        })
+    };
+    outgoing.users(&tenant, 1);
+    outgoing.rates(&tenant, rates, &[100; METERS], 2);
+    assert_eq!(told(&outgoing), Some(rates));
+    outgoing.users(&tenant, 0);
+    outgoing.still(&tenant);
+    assert_eq!(told(&outgoing), Some(Rates::default()));
 }

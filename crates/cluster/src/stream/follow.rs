@@ -9,14 +9,17 @@ use std::{
     },
 };
 
-use async_nats::{Request, Subscriber, client::RequestErrorKind};
+use async_nats::client::RequestErrorKind;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
 use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::messages::{Header, Kind, ToOwner, Welcome, event, is_listed};
-use crate::{link::Link, wire::Malformed};
+use crate::{
+    chance,
+    link::{Link, Subscriber},
+    wire::Malformed,
+};
 
 /// How often a follower says how far it has come.
 const ACKNOWLEDGE: Duration = Duration::from_millis(200);
@@ -94,7 +97,7 @@ impl fmt::Debug for Followed {
 
 /// Follows the stream of a tenant that another node owns.
 pub(crate) async fn follow(link: &Arc<Link>, tenant: &Arc<str>) -> Result<Followed, FollowError> {
-    let id = rand::random();
+    let id = chance::draw();
     let (messages, mut welcome) = tokio::select! {
         biased;
         asked = ask(link, tenant, id) => asked?,
@@ -114,7 +117,7 @@ pub(crate) async fn follow(link: &Arc<Link>, tenant: &Arc<str>) -> Result<Follow
         Arc::clone(&progress),
         stop.clone(),
     );
-    link.tasks.spawn(acknowledge);
+    link.spawn(acknowledge);
     Ok(Followed {
         messages,
         id,
@@ -140,14 +143,13 @@ async fn ask(link: &Link, tenant: &str, id: u64) -> Result<(Subscriber, Welcome)
     let messages = messages.map_err(|_| FollowError::NotConnected)?;
     let limit = WELCOME.min(link.config.node_timeout / 2);
     let follow = ToOwner::Follow { follower: id, node: link.id };
-    let request = Request::new().payload(follow.encode()).timeout(Some(limit));
     // The server has read the subscription before it passes the question on.
-    let answer = client.send_request(link.subjects.owner(tenant), request).await;
-    let answer = answer.map_err(|error| match error.kind() {
+    let answer = client.request(link.subjects.owner(tenant), follow.encode(), Some(limit)).await;
+    let answer = answer.map_err(|error| match error {
         RequestErrorKind::NoResponders => FollowError::Nobody,
         _ => FollowError::Silence,
     })?;
-    Ok((messages, Welcome::decode(answer.payload)?))
+    Ok((messages, Welcome::decode(answer)?))
 }
 
 impl Followed {
@@ -254,6 +256,7 @@ async fn acknowledge(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             () = link.stop.cancelled() => break,
             _ = ticks.tick() => {

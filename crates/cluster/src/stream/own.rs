@@ -1,13 +1,12 @@
 //! The owner's side of a stream.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::Arc,
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -17,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::messages::{self, HEADER, Header, Kind, ToOwner, Welcome, put_event};
 use crate::{
+    chance::{self, Map},
     link::{Link, MARGIN},
     peers::Peers,
 };
@@ -75,7 +75,7 @@ struct State {
     /// Messages that wait to be sent.
     ready: VecDeque<Bytes>,
     /// Followers by the numbers that they drew.
-    followers: HashMap<u64, Follower>,
+    followers: Map<u64, Follower>,
     /// Nodes that wait for the end of a group.
     waiting: Vec<Waiting>,
     /// Events that later followers need.
@@ -119,7 +119,7 @@ pub(crate) fn own(
         link: Arc::clone(link),
         peers: Arc::clone(peers),
         tenant: Arc::clone(tenant),
-        stream: rand::random(),
+        stream: chance::draw(),
         about,
         state: Mutex::new(State {
             within: false,
@@ -128,7 +128,7 @@ pub(crate) fn own(
             carried: 0,
             buffer: BytesMut::new(),
             ready: VecDeque::new(),
-            followers: HashMap::new(),
+            followers: Map::default(),
             waiting: Vec::new(),
             needed: BTreeMap::new(),
         }),
@@ -136,8 +136,8 @@ pub(crate) fn own(
         taken: Notify::new(),
     });
     let stop = CancellationToken::new();
-    link.tasks.spawn(hear(Arc::clone(&shared), stop.clone()));
-    link.tasks.spawn(send(Arc::clone(&shared), stop.clone()));
+    link.spawn(hear(Arc::clone(&shared), stop.clone()));
+    link.spawn(send(Arc::clone(&shared), stop.clone()));
     Owned { shared, _stop: stop.drop_guard() }
 }
 
@@ -339,7 +339,7 @@ impl Shared {
             events: events.freeze(),
         };
         let shared = Arc::clone(self);
-        self.link.tasks.spawn(async move {
+        self.link.spawn(async move {
             shared.link.publish(waiting.reply, welcome.encode()).await;
             shared.filled.notify_one();
         });
@@ -350,12 +350,14 @@ impl Shared {
 async fn hear(shared: Arc<Shared>, stop: CancellationToken) {
     let link = &shared.link;
     let subscribed = tokio::select! {
+        biased;
         () = stop.cancelled() => return,
         subscribed = link.subscribe(link.subjects.owner(&shared.tenant)) => subscribed,
     };
     let Some(mut messages) = subscribed else { return };
     loop {
         let message = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = link.stop.cancelled() => return,
             message = messages.next() => message,
@@ -376,6 +378,7 @@ async fn send(shared: Arc<Shared>, stop: CancellationToken) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let alive = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             () = link.stop.cancelled() => break,
             () = shared.filled.notified() => false,

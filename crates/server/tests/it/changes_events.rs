@@ -126,8 +126,11 @@ async fn joins_without_config_watch_what_their_topic_says() -> Result<()> {
             );
             assert!(payload.get("ids").is_none());
         }
-        assert!(socket.settle().await?.is_empty());
+        let more = socket.settle().await?;
+        assert!(more.is_empty(), "{more:?}");
         db.sql("truncate public.test restart identity").await?;
+        // It was read from the log: nobody who comes later is told of it.
+        assert_eq!(socket.event(topics[0], "system").await?["code"], "Truncated");
     }
     let mut socket = server.socket(Version::V2, "anon").await?;
     let (reply, _) = socket.join("realtime:room1", json!({})).await?;

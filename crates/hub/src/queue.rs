@@ -15,6 +15,9 @@ const MAX_FRAMES: usize = 65_536;
 /// What a frame's slot in a queue may cost, in bytes: queues grow by doubling.
 const SLOT_BYTES: usize = 64;
 
+/// A queue that grew beyond this many slots gives its memory back once it is empty.
+const KEEP_SLOTS: usize = 16;
+
 /// What is larger, in bytes, is read and written in turns: to copy it, and to look at all of it, takes a thread so long
 /// that others would have to wait for it.
 pub const BULK: usize = 64 * 1024;
@@ -199,9 +202,9 @@ impl Queue {
         if self.given_up { 0 } else { self.frames.len() * SLOT_BYTES + self.beside }
     }
 
-    /// Gives memory back, if nothing waits: most sockets are idle, and what is written straight away needs no queue.
+    /// Gives memory back after a burst.
     pub(crate) fn shrink(&mut self) {
-        if self.frames.is_empty() {
+        if self.frames.is_empty() && self.frames.capacity() > KEEP_SLOTS {
             self.frames = VecDeque::new();
         }
     }

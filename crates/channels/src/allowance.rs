@@ -20,9 +20,11 @@ const ALL: Duration = Duration::from_secs(2 * AT_ONCE as u64);
 pub(crate) struct Allowance(Spent);
 
 impl Allowance {
-    /// When the next question is allowed; now or later.
+    /// From when on the next question is allowed: a moment that does not move with the clock, so that whoever waits for it
+    /// sees it pass.
     pub(crate) fn next(&self, now: Instant) -> Instant {
-        now + self.0.wait(PAUSE, ALL, now)
+        let passed = now.checked_sub(ALL).unwrap_or(now);
+        self.0.free_at(PAUSE, ALL).unwrap_or(passed)
     }
 
     /// Takes one question, if one is allowed.
@@ -53,5 +55,17 @@ mod tests {
         assert_eq!(takes(100), 5);
         let next = allowance.next(Instant::now());
         assert_eq!(next, Instant::now() + PAUSE);
+    }
+
+    /// Timers look at what is due a little after they were set.
+    #[test]
+    fn the_moment_that_is_waited_for_stays_and_passes() {
+        let (mut allowance, start) = (Allowance::default(), Instant::now());
+        (0..AT_ONCE).for_each(|_| assert!(allowance.take(start)));
+        let at = allowance.next(start);
+        assert_eq!(at, start + PAUSE);
+        assert_eq!(allowance.next(start + PAUSE * 2), at);
+        assert!(!allowance.is_left(at - Duration::from_nanos(1)) && allowance.is_left(at));
+        assert!(Allowance::default().next(start) < start, "nothing was ever asked");
     }
 }

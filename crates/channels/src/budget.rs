@@ -28,6 +28,12 @@ impl Spent {
         self.owed(now) + cost <= budget
     }
 
+    /// The moment from which on a unit may be spent, which may have passed. `None`: nothing was ever spent.
+    #[must_use]
+    pub fn free_at(&self, cost: Duration, budget: Duration) -> Option<Instant> {
+        (self.until? + cost).checked_sub(budget)
+    }
+
     /// How long it takes until a unit may be spent.
     #[must_use]
     pub fn wait(&self, cost: Duration, budget: Duration, now: Instant) -> Duration {

@@ -77,3 +77,42 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures_util::FutureExt as _;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::effect::Ticket;
+
+    /// A step that ends when it is told.
+    fn step() -> (oneshot::Sender<()>, Step) {
+        let (end, ended) = oneshot::channel::<()>();
+        let ticket = Ticket { topic: "t".into(), step: 0 };
+        (end, ended.map(|_| Completion::Database(ticket, Ok(()))).boxed())
+    }
+
+    #[test]
+    fn some_run_at_once_and_nothing_is_kept_of_what_has_ended() {
+        let mut slow = Slow::default();
+        let (ends, steps): (Vec<_>, Vec<_>) = (0..MAX_STEPS + 2).map(|_| step()).unzip();
+        steps.into_iter().for_each(|step| slow.begin(step));
+        let ended = |slow: &mut Slow| {
+            let mut cx = Context::from_waker(Waker::noop());
+            std::iter::from_fn(|| slow.poll(&mut cx).is_ready().then_some(())).count()
+        };
+        assert_eq!(ended(&mut slow), 0);
+        let mut ends = ends.into_iter().rev();
+        // The last ones wait for a place, whether they could end or not.
+        ends.by_ref().take(2).for_each(drop);
+        assert_eq!(ended(&mut slow), 0);
+        drop(ends.next());
+        assert_eq!(ended(&mut slow), 3, "one that ran, and both that waited, one after the other");
+        drop(ends);
+        assert_eq!(ended(&mut slow), MAX_STEPS - 1);
+        assert!(slow.0.is_none());
+    }
+}

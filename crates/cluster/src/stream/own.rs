@@ -381,8 +381,9 @@ async fn send(shared: Arc<Shared>, stop: CancellationToken) {
             biased;
             () = stop.cancelled() => break,
             () = link.stop.cancelled() => break,
-            () = shared.filled.notified() => false,
+            // First: a stream that is always full must not hold back its signs of life.
             _ = ticks.tick() => true,
+            () = shared.filled.notified() => false,
         };
         while let Some(message) = shared.next_message() {
             link.publish(subject.clone(), message).await;

@@ -36,18 +36,25 @@ impl Target {
     /// The same behind TLS.
     pub(crate) async fn encrypted() -> Result<Self> {
         let certificate = Certificate::new()?;
-        let db = TestDb::new().await?;
-        let server = Server::start(server_binary()?, &db, certificate.of(options())).await?;
+        let server = Self::launch(certificate.of(options())).await?;
         let port = certificate.relay(server.port()).await?;
-        crate::wire::joined(port, "realtime:first", "{}").await?;
-        Ok(Self::Encrypted(Box::new(Self::Real(Box::new(server), Box::new(db))), certificate, port))
+        Self::Encrypted(Box::new(server), certificate, port).warm().await
     }
 
     async fn start(options: ServerOptions) -> Result<Self> {
+        Self::launch(options).await?.warm().await
+    }
+
+    async fn launch(options: ServerOptions) -> Result<Self> {
         let db = TestDb::new().await?;
         let server = Server::start(server_binary()?, &db, options).await?;
-        crate::wire::joined(server.port(), "realtime:first", "{}").await?;
         Ok(Self::Real(Box::new(server), Box::new(db)))
+    }
+
+    /// Its connection to the database stands afterwards.
+    async fn warm(self) -> Result<Self> {
+        crate::wire::joined(self.port(), "realtime:first", "{}").await?;
+        Ok(self)
     }
 
     /// The ideal server.

@@ -70,7 +70,7 @@ codes! {
     JwtSignerError: Warning, "There is no key for a token's `kid` or algorithm", "Add the key to the tenant's key set";
     LiveKeyNotUnique: Warning, "Two rows of a live result had the same key; the result was ended and its rows have left", "Ask with a `key` of columns that tell rows apart";
     LiveQueryFailed: Warning, "The query of a live result raised an error; it is tried again. Its clients keep what they have, unless a right is missing (42501)", "Try the query under the role: the text has the SQLSTATE";
-    LiveQueryTooSlow: Warning, "The query of a live result takes longer than `LIVE_STATEMENT_TIMEOUT`; it is tried again. Its clients keep what they have, unless a right is missing (42501)", "Look at the plan of the query: add an index, or ask for less";
+    LiveQueryTooSlow: Warning, "The query of a live result takes longer than `LIVE_STATEMENT_TIMEOUT`; it is tried again, and its clients keep what they have", "Look at the plan of the query: add an index, or ask for less";
     LiveReadsNotKnown: Warning, "A live result calls functions of which it is not known all that they read: they build statements as they run, are written in other languages, or read what is not published. Until something changes that is known its rows may be old", "Write the function with plain queries and publish what it reads, or set `LIVE_RECHECK_MS`";
     LiveResultTooLarge: Warning, "A live result was ended, and its rows have left: it has more rows than `LIVE_MAX_ROWS`, or live results take more memory than `LIVE_MAX_MB`", "Ask for fewer rows, with a filter or a limit; or raise the bound";
     MalformedJWT: Warning, "A token is not a JWT", CLIENT;

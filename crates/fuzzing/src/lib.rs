@@ -7,6 +7,8 @@
 
 use std::{fs, path::Path};
 
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+
 /// Inputs that are made of the examples of a target, for each run.
 const INPUTS: usize = 2_000;
 
@@ -50,43 +52,26 @@ pub fn try_all(seeds: &Path, target: impl Fn(&[u8])) {
     examples.sort();
     examples.push(Vec::new());
     examples.iter().for_each(|example| target(example));
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut rng = StdRng::seed_from_u64(1);
     for _ in 0..INPUTS {
-        target(&random.input(&examples));
+        target(&input(&mut rng, &examples));
     }
 }
 
-/// Numbers that are the same in each run.
-struct Random(u64);
-
-impl Random {
-    /// A number below `end`; 0 if that is 0.
-    fn below(&mut self, end: usize) -> usize {
-        // xorshift64.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap_or_default() % end.max(1)
-    }
-
-    /// The beginning of an example and the end of another, with a few bytes changed.
-    fn input(&mut self, examples: &[Vec<u8>]) -> Vec<u8> {
-        let mut input = self.part(examples, |example, at| example.get(..at));
-        input.extend(self.part(examples, |example, at| example.get(at..)));
-        for _ in 0..self.below(4) {
-            let (at, byte) = (self.below(input.len()), u8::try_from(self.below(256)).unwrap_or_default());
-            match input.get_mut(at) {
-                Some(changed) => *changed = byte,
-                None => input.push(byte),
-            }
+/// The beginning of an example and the end of another, with a few bytes changed.
+fn input(rng: &mut StdRng, examples: &[Vec<u8>]) -> Vec<u8> {
+    let mut cut = || {
+        let example = examples.choose(rng).map_or(&[][..], Vec::as_slice);
+        example.split_at(rng.random_range(0..=example.len()))
+    };
+    let mut input = [cut().0, cut().1].concat();
+    for _ in 0..rng.random_range(0..4) {
+        let at = rng.random_range(0..=input.len());
+        match input.get_mut(at) {
+            Some(byte) => *byte = rng.random(),
+            None => input.push(rng.random()),
         }
-        input.truncate(LONGEST);
-        input
     }
-
-    fn part(&mut self, examples: &[Vec<u8>], cut: impl Fn(&[u8], usize) -> Option<&[u8]>) -> Vec<u8> {
-        let Some(example) = examples.get(self.below(examples.len())) else { return Vec::new() };
-        let at = self.below(example.len() + 1);
-        cut(example, at).unwrap_or_default().to_vec()
-    }
+    input.truncate(LONGEST);
+    input
 }

@@ -84,6 +84,9 @@ pub(crate) enum ReadError {
     /// The database refuses the query, or something that it runs raises. Holds code and condition.
     #[error("{0}")]
     Failed(String),
+    /// The party lacks a right that the query needs. Holds code and condition.
+    #[error("{0}")]
+    Denied(String),
     /// The receiver wanted no more.
     #[error("the receiver is gone")]
     Stopped,
@@ -96,6 +99,9 @@ impl From<Error> for ReadError {
     fn from(error: Error) -> Self {
         match error.as_db_error() {
             Some(db) if *db.code() == SqlState::QUERY_CANCELED => Self::Slow,
+            Some(db) if *db.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
+                Self::Denied(sqlstate::brief(db.code().code()))
+            }
             Some(db) if !is_passing(db) => Self::Failed(sqlstate::brief(db.code().code())),
             _ => Self::Unavailable(error.into()),
         }

@@ -25,9 +25,6 @@ const TOO_SLOW: &str = "LiveQueryTooSlow";
 /// What they are told when it fails.
 const FAILED: &str = "LiveQueryFailed";
 
-/// The SQLSTATE of a right that is missing.
-const DENIED: &str = "42501";
-
 impl Live {
     /// Takes what a reading has brought.
     pub(super) fn finished(&mut self, done: Done) {
@@ -65,7 +62,7 @@ impl Live {
                 self.catch_up(result, queued.unwrap_or_default());
             }
             // Perhaps a column was dropped, or a right taken away, a moment ago.
-            Err(Trouble::Failed(_)) if !was_doubted => {
+            Err(Trouble::Failed(_) | Trouble::Denied(_)) if !was_doubted => {
                 if let Some(kept) = self.results.get_mut(&result) {
                     (kept.is_doubted, kept.stale) = (true, Stale::Yes);
                 }
@@ -125,21 +122,10 @@ impl Live {
                 self.tell_trouble(result, TOO_SLOW, text);
                 self.read_again(result);
             }
-            Trouble::Failed(error) => {
-                let what = if error.starts_with(DENIED) {
-                    // Its party may not read them any more: a table of the view, or one that policies read.
-                    self.empty(result);
-                    "its rows have left"
-                } else {
-                    "until then rows may be old"
-                };
-                let text = format!("The query of a live result fails: {error}. It is tried again; {what}");
-                self.tell_trouble(result, FAILED, text);
-                if let Some(kept) = self.results.get_mut(&result) {
-                    // Perhaps a right was taken away, or a column.
-                    kept.is_doubted = true;
-                }
-                self.read_again(result);
+            Trouble::Failed(error) => self.has_failed(result, &error, "until then rows may be old"),
+            Trouble::Denied(error) => {
+                self.empty(result);
+                self.has_failed(result, &error, "its rows have left");
             }
             Trouble::Refused(refusal) => self.lose(result, &refusal),
             Trouble::Lacking(tables) => self.lacking.push((result, tables)),
@@ -151,6 +137,16 @@ impl Live {
             Trouble::TooMany => self.end_for_rows(result),
             Trouble::NotUnique => self.end_for_key(result),
         }
+    }
+
+    fn has_failed(&mut self, result: u32, error: &str, rows: &str) {
+        let text = format!("The query of a live result fails: {error}. It is tried again; {rows}");
+        self.tell_trouble(result, FAILED, text);
+        if let Some(kept) = self.results.get_mut(&result) {
+            // Perhaps a right was taken away, or a column.
+            kept.is_doubted = true;
+        }
+        self.read_again(result);
     }
 
     /// Reads a result again after a pause that grows.

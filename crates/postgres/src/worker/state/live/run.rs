@@ -72,6 +72,8 @@ pub(super) enum Trouble {
     Slow,
     /// The query fails.
     Failed(String),
+    /// The party may not read any more what the query reads: a table of the view, or one that policies read.
+    Denied(String),
     /// The binding would be refused by now.
     Refused(LiveRefusal),
     /// Tables that only policies read have to be published before, each with what is said if that cannot be done.
@@ -190,6 +192,7 @@ fn trouble(error: ReadError) -> Trouble {
         ReadError::TooMany(_) => Trouble::TooMany,
         ReadError::Slow => Trouble::Slow,
         ReadError::Failed(text) => Trouble::Failed(text),
+        ReadError::Denied(text) => Trouble::Denied(text),
         // Only a key that is none stops a reading.
         ReadError::Stopped => Trouble::NotUnique,
         ReadError::Unavailable(error) => Trouble::Unavailable(error.to_string()),

@@ -118,6 +118,12 @@ impl Engine {
         self.tables.get(&oid).map(Watched::table)
     }
 
+    /// Whether a subscription is attached to a table.
+    #[must_use]
+    pub fn is_watched(&self, oid: Oid) -> bool {
+        self.tables.get(&oid).is_some_and(Watched::is_watched)
+    }
+
     /// Attaches a subscription to a table.
     ///
     /// # Errors

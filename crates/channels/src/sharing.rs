@@ -6,9 +6,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use realtime_cluster::{
     Cluster,
-    stream::{Followed, Owned, Part},
+    stream::{self, Followed, Owned, Part},
 };
-use realtime_postgres::{Following, Owning, Place, Sharing};
+use realtime_pgoutput::{Oid, Position};
+use realtime_postgres::{Carried, Following, Owning, Place, Recall, Sharing};
+use serde_json::json;
+use tokio::time::Duration;
+
+/// How long the node that reads may take to say what it has kept: joins wait for it.
+const RECALL: Duration = Duration::from_secs(3);
 
 /// The other nodes, as one stream of a tenant's database sees them.
 #[derive(Debug)]
@@ -59,7 +65,8 @@ impl Sharing for NodeSharing {
     fn follow(&self) -> BoxFuture<'_, Result<Box<dyn Following>, String>> {
         Box::pin(async {
             let followed = self.cluster.follow(&self.stream).await.map_err(|error| error.to_string())?;
-            let following: Box<dyn Following> = Box::new(Follower(followed));
+            let (cluster, stream) = (self.cluster.clone(), Arc::clone(&self.stream));
+            let following: Box<dyn Following> = Box::new(Follower { followed, cluster, stream });
             Ok(following)
         })
     }
@@ -72,23 +79,58 @@ impl Sharing for NodeSharing {
     }
 }
 
-struct Follower(Followed);
+struct Follower {
+    followed: Followed,
+    cluster: Cluster,
+    stream: Arc<str>,
+}
+
+/// The question for what the node that reads a tenant's database has kept, as nodes put it to each other.
+#[must_use]
+pub fn question(tenant: &str, recall: &Recall) -> Bytes {
+    let Position { commit, number } = recall.after;
+    let asked = json!({"tenant": tenant, "tables": recall.tables, "commit": commit.0, "number": number});
+    json!({ "changes": asked }).to_string().into()
+}
 
 impl Following for Follower {
     fn position(&self) -> u64 {
-        self.0.position()
+        self.followed.position()
     }
 
     fn about(&self) -> Bytes {
-        self.0.about().clone()
+        self.followed.about().clone()
     }
 
-    fn next(&mut self) -> BoxFuture<'_, Result<Bytes, String>> {
-        Box::pin(async { self.0.next().await.map_err(|error| error.to_string()) })
+    fn next(&mut self) -> BoxFuture<'_, Result<Carried, String>> {
+        Box::pin(async {
+            let carried = self.followed.next().await.map_err(|error| error.to_string())?;
+            Ok(match carried {
+                stream::Carried::Event(event) => Carried::Event(event),
+                stream::Carried::Skipped { key, events } => Carried::Skipped { relation: key, rows: events },
+                stream::Carried::Granted => Carried::Granted,
+            })
+        })
+    }
+
+    fn can_leave_out(&self) -> bool {
+        self.followed.sorted_by().is_some()
+    }
+
+    fn want(&mut self, wanted: Vec<Oid>, unwanted: Vec<Oid>) -> bool {
+        self.followed.want(wanted, unwanted)
+    }
+
+    fn recall(&self, recall: &Recall) -> Option<BoxFuture<'static, Result<Bytes, String>>> {
+        let owner = self.followed.sorted_by()?;
+        let (cluster, question) = (self.cluster.clone(), question(&self.stream, recall));
+        Some(Box::pin(async move {
+            cluster.ask(owner, question, RECALL).await.map_err(|error| error.to_string())
+        }))
     }
 
     fn confirm(&self, position: u64) {
-        self.0.confirm(position);
+        self.followed.confirm(position);
     }
 }
 
@@ -102,6 +144,7 @@ impl Owning for Owner {
         let place = match place {
             Place::Begin => Part::Begin,
             Place::Within => Part::Within,
+            Place::Row(relation) => Part::Of(relation),
             Place::Needed(key) => Part::Needed(key),
             Place::End(position) => Part::End(position),
         };

@@ -11,12 +11,17 @@
 //!    has not been heard for the time that a node may be silent is dropped. Signs of life name all followers: a follower
 //!    that is not named ends, and says so.
 //! 4. The owner goes on only while no follower is too far behind, or it has waited long enough for it (`own`).
+//! 5. A follower that does not want events about a thing learns where they stand in the stream and how many they are. What it
+//!    wants changes at a place in the stream, of which it is told (`sorted`).
 
 mod follow;
 mod messages;
 mod own;
+mod sorted;
+mod state;
+mod wish;
 
 pub(crate) use follow::follow;
-pub use follow::{FollowError, Followed};
+pub use follow::{Carried, FollowError, Followed};
 pub(crate) use own::own;
 pub use own::{Owned, Part};

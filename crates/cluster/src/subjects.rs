@@ -8,6 +8,8 @@
 //! | `PREFIX.VERSION.n.NODE` | one node | state of tenants, pings |
 //! | `PREFIX.VERSION.q.NODE` | one node | questions of operators: metrics, tenants |
 //! | `PREFIX.VERSION.c.TENANT` | nodes that follow | the stream of the tenant's database |
+//! | `PREFIX.VERSION.c.TENANT.s` | nodes that follow and know of sorted streams | the line of that stream |
+//! | `PREFIX.VERSION.c.TENANT.RELATION` | those of them that want it | the strand of a relation |
 //! | `PREFIX.VERSION.o.TENANT` | the node that reads the database | how far the others have come |
 
 use std::fmt::Write as _;
@@ -57,6 +59,16 @@ impl Subjects {
     /// The stream of a tenant's database.
     pub(crate) fn changes(&self, tenant: &str) -> String {
         format!("{}.{WIRE_VERSION}.c.{}", self.prefix, token(tenant))
+    }
+
+    /// The line of the sorted stream of a tenant's database.
+    pub(crate) fn line(&self, tenant: &str) -> String {
+        format!("{}.s", self.changes(tenant))
+    }
+
+    /// A strand of it.
+    pub(crate) fn strand(&self, tenant: &str, key: u32) -> String {
+        format!("{}.{key}", self.changes(tenant))
     }
 
     /// A subject on which nobody listens. The server's answer to a question there proves that it has read everything that

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use realtime_cluster::{
     Cluster, Credentials, NatsConfig, TenantSide,
     rates::{Elsewhere, METERS, Rates},
-    stream::{FollowError, Followed, Owned, Part},
+    stream::{Carried, FollowError, Followed, Owned, Part},
 };
 use realtime_hub::{Hub, Meter, Unlimited};
 use realtime_testkit::{Nats, PATIENCE, until};
@@ -63,7 +64,7 @@ fn group(owned: &Owned, position: u64, event: &Bytes) {
 async fn hears(followed: &mut Followed, event: &Bytes) -> Result<()> {
     for expected in [&Bytes::from_static(b"begin"), event, &Bytes::from_static(b"end")] {
         let next = time::timeout(PATIENCE, followed.next()).await.context("nothing came")??;
-        assert!(next == *expected, "{} bytes instead of {}", next.len(), expected.len());
+        assert!(next == Carried::Event(expected.clone()), "not the {} bytes", expected.len());
     }
     Ok(())
 }
@@ -121,6 +122,100 @@ async fn who_is_not_waited_for_is_told() -> Result<()> {
     let event = Bytes::from_static(b"again");
     group(&owned, 200, &event);
     hears(&mut followed, &event).await
+}
+
+/// What comes, as text: `-KEY*COUNT` for what is left out, `!` for what is granted.
+async fn next(followed: &mut Followed) -> Result<String> {
+    Ok(match time::timeout(PATIENCE, followed.next()).await.context("nothing came")?? {
+        Carried::Event(event) => String::from_utf8_lossy(&event).into_owned(),
+        Carried::Skipped { key, events } => format!("-{key}*{events}"),
+        Carried::Granted => "!".to_owned(),
+    })
+}
+
+fn rows(owned: &Owned, position: u64) {
+    owned.carry(Part::Begin, &"begin".into());
+    for (key, event) in [(1, "a"), (1, "b"), (2, "c"), (3, "d"), (1, "e")] {
+        owned.carry(Part::Of(key), &event.into());
+    }
+    owned.carry(Part::End(position), &"end".into());
+}
+
+/// Each follower gets what it wants, from a place between two groups on. One of an earlier release gets everything, whatever
+/// others want.
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_get_what_they_want() -> Result<()> {
+    let nats = Nats::start(&[]).await?;
+    let (owner, one, other) = (node(&nats).await?, node(&nats).await?, node(&nats).await?);
+    let tenant: Arc<str> = "t".into();
+    let owned = owner.own(&tenant, 1, Bytes::new());
+    let mut one = follow(&one, &tenant).await?;
+    let mut other = follow(&other, &tenant).await?;
+    assert!(one.sorted_by() == Some(owner.id()) && one.want(vec![1], vec![2, 3]));
+    assert!(!one.want(vec![], vec![]), "one word at a time");
+    assert_eq!(next(&mut one).await?, "!");
+    let all = ["begin", "a", "b", "c", "d", "e", "end"];
+    let expect = async |followed: &mut Followed, expected: &[&str]| {
+        for expected in expected {
+            assert_eq!(next(followed).await?, *expected);
+        }
+        anyhow::Ok(())
+    };
+    // The other has said nothing: all is on the line.
+    rows(&owned, 2);
+    expect(&mut other, &all).await?;
+    expect(&mut one, &all[..3]).await?;
+    for _ in 3..7 {
+        next(&mut one).await?;
+    }
+    assert!(other.want(vec![2], vec![1, 3]));
+    // Within a group nothing changes.
+    owned.carry(Part::Begin, &"begin".into());
+    let granted = time::timeout(Duration::from_millis(300), async {
+        while next(&mut other).await? != "!" {}
+        anyhow::Ok(())
+    });
+    assert!(granted.await.is_err(), "the group is not over");
+    owned.carry(Part::Of(1), &"x".into());
+    owned.carry(Part::End(3), &"end".into());
+    expect(&mut other, &["x", "end", "!"]).await?;
+    expect(&mut one, &["begin", "x", "end"]).await?;
+    rows(&owned, 4);
+    expect(&mut one, &["begin", "a", "b", "-2*1", "-3*1", "e", "end"]).await?;
+    expect(&mut other, &["begin", "-1*2", "c", "-3*1", "-1*1", "end"]).await?;
+
+    // A node that does not know of that: subjects and messages are those of docs/cluster.md.
+    let client = async_nats::connect(nats.url()).await?;
+    let mut whole = client.subscribe("realtime.2.c.t").await?;
+    let mut question = vec![2, 0];
+    question.extend(7_u64.to_be_bytes());
+    question.extend(7_u32.to_be_bytes());
+    let answer = client.request("realtime.2.o.t", question.into()).await?;
+    assert_eq!(answer.payload[0], 2, "as ever");
+    rows(&owned, 5);
+    let mut expected: Vec<u8> = Vec::new();
+    for event in all {
+        expected.extend(u32::try_from(event.len())?.to_be_bytes());
+        expected.extend(event.as_bytes());
+    }
+    let mut came: Vec<u8> = Vec::new();
+    while came.len() < expected.len() {
+        let message = time::timeout(PATIENCE, whole.next()).await?.context("nothing came")?.payload;
+        if message[1] == 0 {
+            came.extend(&message[18..]);
+        }
+    }
+    assert_eq!(came, expected);
+    expect(&mut one, &["begin", "a", "b", "-2*1", "-3*1", "e", "end"]).await?;
+
+    // Large ones come in pieces.
+    let large = Bytes::from("y".repeat(3_000_000));
+    owned.carry(Part::Begin, &"begin".into());
+    (1..4).for_each(|key| owned.carry(Part::Of(key), &large));
+    owned.carry(Part::End(6), &"end".into());
+    assert_eq!(next(&mut one).await?, "begin");
+    assert_eq!(next(&mut one).await?.len(), large.len());
+    expect(&mut one, &["-2*1", "-3*1", "end"]).await
 }
 
 /// A tenant of a node, with some users.

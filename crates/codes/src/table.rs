@@ -38,6 +38,7 @@ codes! {
     CertificateNotReloaded: Error, "The listener's certificate has changed and cannot be used; the current one stays in use", "Read the error and repair the files";
     ChangeNotDecodable: Error, "The database failed twice to decode the same change for a permanent slot; the slot was begun anew behind it, and subscribers were told of the gap", "Read the error and the position: often the publication has a row filter that raises";
     ChangesDelayed: Warning, "A row change has been waiting for 5 seconds for an answer of the database; later ones wait too, and subscribers were told", "Look for locks on published tables, and for slow policies";
+    ChangesLeftOut: Notice, "Told to channels only: in a cluster, rows of a table were not sent to the node although it had begun to watch the table, so some were missed", "None: the node gets them from then on. It happens when a table takes the name of another one, or when the node that reads the database is within a long transaction";
     ChangesNotKept: Notice, "Told to channels only: they have come back for row changes that are not kept any more, so some were missed", "Raise `CHANGES_JOURNAL_SECONDS` or `CHANGES_JOURNAL_MB` if clients take longer to come back";
     ChannelRateLimitReached: Warning, "A socket tried to join more channels than its tenant allows", "Have clients leave channels, or raise `max_channels_per_client`";
     ChannelShutdown: Warning, "A channel was closed by the server; the text is what its client was told", "Read the text";

@@ -202,6 +202,38 @@ impl<T> Journal<T> {
         Reach::From(before.map_or(floor.position, |entry| entry.position))
     }
 
+    /// Puts other changes in the place of some: those that end where it stood. `with`: which, each with its bytes, in order;
+    /// `None`: it stays. `now`: as in [`push`](Self::push).
+    pub fn replace(
+        &mut self,
+        now: Duration,
+        mut with: impl FnMut(Position, &T) -> Option<Vec<(Position, usize, T)>>,
+    ) {
+        let entries = std::mem::take(&mut self.entries);
+        self.bytes = 0;
+        for entry in entries {
+            match with(entry.position, &entry.item) {
+                None => {
+                    self.bytes += entry.bytes;
+                    self.entries.push_back(entry);
+                }
+                Some(others) => {
+                    for (position, bytes, item) in others {
+                        let bytes = bytes + size_of::<Entry<T>>();
+                        self.bytes += bytes;
+                        self.entries.push_back(Entry { position, bytes, item, ..entry });
+                    }
+                }
+            }
+        }
+        self.prune(now);
+    }
+
+    /// The changes after a position, in order.
+    pub fn changes(&self, after: Position) -> impl Iterator<Item = &Entry<T>> {
+        self.entries.range(self.entries.partition_point(|entry| entry.position <= after)..)
+    }
+
     /// The first change after a position.
     #[must_use]
     pub fn next(&self, after: Position) -> Option<&Entry<T>> {
@@ -246,6 +278,25 @@ mod tests {
         assert_eq!(journal.after(at(10, 0)), Reach::From(at(10, 0)));
         assert_eq!(journal.after(at(13, 0)), Reach::From(at(13, 0)));
         assert_eq!(journal.after(at(15, 2)), Reach::Beyond);
+    }
+
+    /// What was not kept at first.
+    #[test]
+    fn changes_come_in_the_place_of_one() {
+        let mut journal = journal(Past::Until(UnixMicros(0)));
+        for position in [at(12, 1), at(12, 4), at(15, 1)] {
+            journal.push(position, UnixMicros(5), Duration::ZERO, 10, 0);
+        }
+        let bytes = journal.bytes();
+        journal.replace(Duration::ZERO, |position, _| {
+            (position == at(12, 4)).then(|| (2..=4).map(|number| (at(12, number), 20, number)).collect())
+        });
+        let all: Vec<(Position, u64)> =
+            journal.changes(at(12, 1)).map(|entry| (entry.position, entry.item)).collect();
+        assert_eq!(all, [(at(12, 2), 2), (at(12, 3), 3), (at(12, 4), 4), (at(15, 1), 0)]);
+        assert_eq!(journal.bytes(), bytes + 50 + 2 * size_of::<Entry<u64>>());
+        assert_eq!(journal.after(at(12, 3)), Reach::From(at(12, 3)), "it is a place now");
+        assert_eq!(journal.since(UnixMicros(5)), Reach::From(at(10, 0)));
     }
 
     /// A client of another history may name a place in the middle of this one.

@@ -69,7 +69,7 @@ pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage, Stored
 pub use request::SubscribeRequest;
 pub use row_reader::{LostRow, RowReader, RowReaderConfig, RowSink, TakenRow};
 pub use schema::{Origin, Planned, SchemaError, SchemaReport, set_up as set_up_schema};
-pub use sharing::{Following, Owning, Place, Reader, Sharing};
+pub use sharing::{Carried, Following, Owning, Place, Reader, Recall, Sharing};
 pub use sink::{ChangeSink, Notice, Relief};
 pub use slots::drop_idle_beginning;
 pub use stats::{MAX_RELATIONS, OTHER_RELATIONS, PolicyStats, RelationCounters, RelationStats, Stats};

@@ -429,6 +429,8 @@ impl<S: LogSink> Reader<S> {
     fn event(&mut self, event: Event, reading: &mut Reading) {
         let message = match event {
             Event::Message(message, _) => message,
+            // This node wants everything.
+            Event::Skipped(..) | Event::Granted => return,
             // In the middle of a transaction it says nothing.
             Event::Idle(_) if self.seen.is_reading() => return,
             Event::Idle(position) => {

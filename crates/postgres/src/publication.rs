@@ -7,6 +7,9 @@ use crate::published::published;
 /// Its name. An original that comes back finds it and keeps it.
 pub(crate) const NAME: &str = "supabase_realtime_messages_publication";
 
+/// The schema of messages.
+pub(crate) const SCHEMA: &str = "realtime";
+
 /// Replaces whatever has the name.
 pub(crate) const RECREATE: &str = "drop publication if exists supabase_realtime_messages_publication;
     create publication supabase_realtime_messages_publication for table realtime.messages";

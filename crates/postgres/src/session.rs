@@ -8,17 +8,22 @@
 mod about;
 mod raw;
 mod solo;
+mod unwanted;
 
 use std::sync::Arc;
 
 use about::{about, publications_of};
-use realtime_pgoutput::{Decoder, Lsn};
+use bytes::Bytes;
+use realtime_pgoutput::{Decoder, Lsn, Oid};
+use rustc_hash::FxHashSet;
 use solo::{Next, Solo};
 use tokio::time::{self, Duration, Instant};
+use unwanted::Unwanted;
 
 use crate::{
-    DatabaseConfig, Following, Owning, Place, Reader, Sharing,
+    Carried, DatabaseConfig, Following, Owning, Place, Reader, Recall, Sharing,
     replication::{self, Claim, Event, Raw, ReplicationError, Unfinished, Walsender},
+    sharing::Boxed,
 };
 
 /// How long it is tried to follow or to own before a node reads for itself: longer than the server holds the lock of a
@@ -47,6 +52,8 @@ pub(crate) struct Session {
     within: bool,
     /// The publications that it reads, if these are others since it went over to another stream.
     others: Option<Vec<String>>,
+    /// What does not come, because this node does not want it.
+    unwanted: Unwanted,
 }
 
 enum Source {
@@ -56,6 +63,14 @@ enum Source {
     Shared(Box<Walsender>, Box<dyn Owning>, Arc<dyn Sharing>, bool),
     /// Another node does.
     Followed(Box<dyn Following>),
+}
+
+/// What was read.
+enum Read {
+    Raw(Raw),
+    /// So many rows of a relation that is not wanted.
+    Skipped(Oid, u32),
+    Granted,
 }
 
 /// Where a session is to begin.
@@ -188,6 +203,35 @@ impl Session {
             reached: start,
             within: false,
             others: None,
+            unwanted: Unwanted::default(),
+        }
+    }
+
+    /// Whether it can be said now what is wanted.
+    pub(crate) fn can_leave_out(&self) -> bool {
+        !self.unwanted.waits()
+            && matches!(&self.source, Source::Followed(following) if following.can_leave_out())
+    }
+
+    /// Asks the node that reads for rows that it has kept. `None`: this node does, or it cannot be asked.
+    pub(crate) fn recall(&self, recall: &Recall) -> Option<Boxed<'static, Result<Bytes, String>>> {
+        match &self.source {
+            Source::Followed(following) => following.recall(recall),
+            Source::Own(..) | Source::Shared(..) => None,
+        }
+    }
+
+    /// What this node does not get.
+    pub(crate) const fn unwanted(&self) -> &Unwanted {
+        &self.unwanted
+    }
+
+    /// Says which relations' rows are wanted and which not; those of others come. To be called when it
+    /// [can be](Self::can_leave_out).
+    pub(crate) fn want(&mut self, wanted: FxHashSet<Oid>, unwanted: FxHashSet<Oid>) {
+        let Source::Followed(following) = &mut self.source else { return };
+        if following.want(wanted.iter().copied().collect(), unwanted.iter().copied().collect()) {
+            self.unwanted.ask(wanted, unwanted);
         }
     }
 
@@ -238,13 +282,19 @@ impl Session {
     pub(crate) async fn next(&mut self) -> Result<Event, ReplicationError> {
         let raw = loop {
             self.go_over();
-            if let Some(raw) = self.read().await? {
-                break raw;
+            match self.read().await? {
+                Some(Read::Raw(raw)) => break raw,
+                Some(Read::Skipped(relation, rows)) => return Ok(Event::Skipped(relation, rows)),
+                Some(Read::Granted) => {
+                    self.unwanted.granted();
+                    return Ok(Event::Granted);
+                }
+                None => {}
             }
         };
         match raw.place(self.within) {
             Place::Begin => self.within = true,
-            Place::Within | Place::Needed(_) => {}
+            Place::Within | Place::Row(_) | Place::Needed(_) => {}
             Place::End(position) => {
                 self.within = false;
                 self.reached = self.reached.max(Lsn(position));
@@ -254,8 +304,8 @@ impl Session {
     }
 
     /// What comes next. `None`: nothing came, but it is time to see whether there is something to go over to. Cancel safe.
-    async fn read(&mut self) -> Result<Option<Raw>, ReplicationError> {
-        Ok(Some(match &mut self.source {
+    async fn read(&mut self) -> Result<Option<Read>, ReplicationError> {
+        Ok(Some(Read::Raw(match &mut self.source {
             Source::Own(walsender, None) => walsender.next().await?,
             Source::Own(walsender, Some(solo)) => {
                 solo.look();
@@ -275,12 +325,16 @@ impl Session {
                 raw
             }
             Source::Followed(following) => {
-                let event = following.next().await.map_err(ReplicationError::Shared)?;
+                let event = match following.next().await.map_err(ReplicationError::Shared)? {
+                    Carried::Event(event) => event,
+                    Carried::Skipped { relation, rows } => return Ok(Some(Read::Skipped(relation, rows))),
+                    Carried::Granted => return Ok(Some(Read::Granted)),
+                };
                 Raw::read(event).ok_or_else(|| {
                     ReplicationError::Shared("it sent an event that cannot be decoded".to_owned())
                 })?
             }
-        }))
+        })))
     }
 
     /// Goes over to the stream that is read for all, when this one has come to where that begins. What comes again is known
@@ -302,6 +356,7 @@ impl Session {
                 Source::Shared(walsender, owning, Arc::clone(solo.sharing()), false)
             }
         };
+        self.unwanted = Unwanted::default();
         if let Source::Own(walsender, _) = std::mem::replace(&mut self.source, source) {
             tokio::spawn(walsender.stop());
         }
@@ -358,10 +413,7 @@ async fn gather(owning: &dyn Owning) {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use bytes::Bytes;
-
     use super::*;
-    use crate::sharing::Boxed;
 
     /// A stream that is followed after a while.
     #[derive(Default)]
@@ -399,8 +451,20 @@ mod tests {
             about(&["main".to_owned()])
         }
 
-        fn next(&mut self) -> Boxed<'_, Result<Bytes, String>> {
+        fn next(&mut self) -> Boxed<'_, Result<Carried, String>> {
             Box::pin(std::future::pending())
+        }
+
+        fn can_leave_out(&self) -> bool {
+            true
+        }
+
+        fn want(&mut self, _: Vec<Oid>, _: Vec<Oid>) -> bool {
+            true
+        }
+
+        fn recall(&self, _: &Recall) -> Option<Boxed<'static, Result<Bytes, String>>> {
+            None
         }
 
         fn confirm(&self, _: u64) {}

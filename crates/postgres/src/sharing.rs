@@ -3,6 +3,7 @@
 use std::{fmt, pin::Pin};
 
 use bytes::Bytes;
+use realtime_pgoutput::{Oid, Position};
 
 /// A future of a trait that is used as an object.
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -52,8 +53,15 @@ pub trait Following: Send + Sync {
     fn position(&self) -> u64;
     /// What the owner said about it.
     fn about(&self) -> Bytes;
-    /// The next event. Cancel safe. After an error there is none.
-    fn next(&mut self) -> Boxed<'_, Result<Bytes, String>>;
+    /// What comes next. Cancel safe. After an error there is nothing.
+    fn next(&mut self) -> Boxed<'_, Result<Carried, String>>;
+    /// Whether the owner can leave out rows that this node does not want.
+    fn can_leave_out(&self) -> bool;
+    /// Says rows of which relations this node wants and of which not, from where [`Carried::Granted`] comes. Rows of others
+    /// come. False: it cannot be said before the last words were granted.
+    fn want(&mut self, wanted: Vec<Oid>, unwanted: Vec<Oid>) -> bool;
+    /// Asks the owner for rows that it has kept. `None`: it cannot be asked.
+    fn recall(&self, recall: &Recall) -> Option<Boxed<'static, Result<Bytes, String>>>;
     /// Everything before this position was handed over.
     fn confirm(&self, position: u64);
 }
@@ -72,6 +80,31 @@ pub trait Owning: Send + Sync {
     fn confirmed(&self, own: u64) -> u64;
 }
 
+/// What is asked of the journal of the node that reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recall {
+    /// Rows of these tables,
+    pub tables: Vec<Oid>,
+    /// after this place.
+    pub after: Position,
+}
+
+/// What comes from the owner of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carried {
+    /// An event.
+    Event(Bytes),
+    /// In its place so many rows of a relation that this node does not want.
+    Skipped {
+        /// The relation.
+        relation: Oid,
+        /// How many.
+        rows: u32,
+    },
+    /// From here on comes what this node has said that it wants.
+    Granted,
+}
+
 /// What an event is to a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -79,6 +112,8 @@ pub enum Place {
     Begin,
     /// It is part of a transaction.
     Within,
+    /// It is part of a transaction, and a row of a relation.
+    Row(Oid),
     /// It is of a transaction, and nodes that follow later need the last event of this key.
     Needed(u64),
     /// Everything before this position was in the stream.

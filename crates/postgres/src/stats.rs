@@ -27,6 +27,10 @@ const LIVE_TIMES: Bounds = &milliseconds([1, 5, 10, 50, 100, 250, 1_000, 5_000, 
 pub struct Stats {
     /// Row changes read from the log.
     pub rows: AtomicU64,
+    /// Rows that the node which reads the database has left out, because nobody here watches their tables.
+    pub skipped: AtomicU64,
+    /// Tables whose rows it leaves out.
+    pub left_out: AtomicU64,
     /// Deliveries handed to the sink.
     pub deliveries: AtomicU64,
     /// Conditions that the database was asked about.
@@ -103,6 +107,8 @@ impl Default for Stats {
             rows: AtomicU64::default(),
             deliveries: AtomicU64::default(),
             questions: AtomicU64::default(),
+            skipped: AtomicU64::default(),
+            left_out: AtomicU64::default(),
             dropped: AtomicU64::default(),
             checks: AtomicU64::default(),
             judged: AtomicU64::default(),

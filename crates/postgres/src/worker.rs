@@ -10,6 +10,7 @@
 mod command;
 mod commands;
 mod events;
+mod interest;
 pub(crate) mod lag;
 mod life;
 mod meanwhile;
@@ -22,12 +23,15 @@ mod streams;
 pub(crate) mod stuck;
 mod telling;
 mod turns;
+mod wanting;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 pub(crate) use command::Command;
 use deadpool_postgres::Pool;
 use futures_util::FutureExt as _;
+use interest::Interest;
 use meanwhile::{Late, Meanwhile};
 use past::Past;
 use realtime_pgoutput::Lsn;
@@ -100,6 +104,8 @@ pub(crate) struct Worker {
     has_read: bool,
     /// What stays behind a permanent slot.
     past: Option<Past>,
+    /// What is wanted of a stream that another node reads.
+    interest: Interest,
 }
 
 impl Worker {
@@ -145,6 +151,7 @@ impl Worker {
             resume_at,
             streams: Streams::new(durable),
             has_read: false,
+            interest: Interest::default(),
         }
     }
 
@@ -214,6 +221,7 @@ impl Worker {
             command = commands.recv() => command.map(Work::Command),
             () = attendees.changed() => Some(Work::Attendance),
             answer = self.state.answer() => Some(Work::Answer(answer)),
+            kept = self.interest.recalled() => Some(Work::Recalled(kept)),
             () = sleep_until(wake) => Some(Work::Wake),
             event = next(session) => Some(Work::Event(event)),
             // Only when no event was there: what waits is asked about with as many others as possible.
@@ -266,6 +274,8 @@ impl Worker {
 
     async fn work(&mut self, work: Work) {
         self.do_work(work).await;
+        self.admit_granted().await;
+        self.tell_interest();
         self.state.begin_live();
     }
 
@@ -281,6 +291,7 @@ impl Worker {
                     self.state.relieve().await;
                 }
             }
+            Work::Recalled(kept) => self.state.recalled(kept.unwrap_or_default()),
             Work::Wake => self.wake().await,
             Work::Event(Ok(event)) => self.events(event).await,
             Work::Event(Err(error)) => self.lost(&error),
@@ -362,7 +373,8 @@ impl Worker {
         };
         let replay = self.state.replay_at().filter(|_| self.running.is_some());
         let streams = self.streams.wake_at().filter(|_| self.running.is_some());
-        [self.state.tell_dropped_at(), replay, streams, other].into_iter().flatten().min()
+        let interest = self.interest.wake_at();
+        [self.state.tell_dropped_at(), replay, streams, interest, other].into_iter().flatten().min()
     }
 }
 
@@ -381,6 +393,8 @@ enum Outcome {
 enum Work {
     Attendance,
     Answer(Answer),
+    /// What the node that reads has kept.
+    Recalled(Option<Bytes>),
     TooFar,
     Command(Command),
     Wake,

@@ -125,6 +125,10 @@ impl Watched {
         &self.view.table
     }
 
+    pub(super) fn is_watched(&self) -> bool {
+        !self.attachments.is_empty()
+    }
+
     pub(super) fn channel(&self, key: SubscriptionKey) -> Option<ChannelId> {
         Some(self.attachments.get(&key)?.attachment.channel)
     }

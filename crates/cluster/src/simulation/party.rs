@@ -118,7 +118,7 @@ fn trick_with(messages: &mut Vec<(String, Value)>, trick: &mut Option<Trick>, ha
         Some(Trick::Swap) => messages.windows(2).position(|two| {
             two[0].0 == "broadcast" && two[1].0 == "broadcast" && two[0].1["who"] == two[1].1["who"]
         }),
-        Some(Trick::LoseMarks) | None => None,
+        Some(Trick::LoseMarks | Trick::LoseRow | Trick::LeaveOut) | None => None,
     };
     let Some(at) = found.filter(|_| !has_gap) else { return };
     match trick {

@@ -44,6 +44,10 @@ pub(super) enum Trick {
     HideDiff,
     /// Two messages come in the wrong order.
     Swap,
+    /// A row of a database does not come to a node that follows.
+    LoseRow,
+    /// A row is left out although the node wants its table.
+    LeaveOut,
 }
 
 impl Plan {

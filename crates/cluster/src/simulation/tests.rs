@@ -43,7 +43,7 @@ async fn simulate(plan: Plan) -> Result<Report, String> {
     }
     world.rest(Duration::from_secs(3)).await?;
     world.heard(&mut report)?;
-    report.ends = world.followed(true)?;
+    [report.ends, report.rows, report.left_out] = world.followed(true)?;
     let late = world.parties.iter().flat_map(|party| &party.gaps).filter(|at| **at > heard_at).count();
     if late > 0 || (is_calm && report.gaps + report.missed > 0) {
         return Err(format!("{late} gaps are told although nothing is wrong, of {}", report.gaps));
@@ -103,6 +103,8 @@ fn faults_made_on_purpose_are_found() {
         (Trick::Twice, "was heard after"),
         (Trick::Swap, "was heard after"),
         (Trick::HideDiff, "sees"),
+        (Trick::LoseRow, "came instead of"),
+        (Trick::LeaveOut, "which is wanted"),
     ];
     for (trick, expected) in tricks {
         let found = (1..9).find_map(|seed| {

@@ -21,6 +21,9 @@ pub(super) struct Report {
     pub(super) answers: u64,
     /// How often following a database ended, and the follower knew.
     pub(super) ends: u64,
+    /// Rows of databases that came to followers, and that were left out.
+    pub(super) rows: u64,
+    pub(super) left_out: u64,
     /// How long it took until a gap was told, in milliseconds, at worst.
     pub(super) told_after: u64,
     pub(super) traffic: BTreeMap<&'static str, Traffic>,
@@ -41,6 +44,8 @@ impl Report {
         self.gaps += other.gaps;
         self.answers += other.answers;
         self.ends += other.ends;
+        self.rows += other.rows;
+        self.left_out += other.left_out;
         self.seconds += other.seconds;
         self.told_after = self.told_after.max(other.told_after);
         for (kind, one) in &other.traffic {
@@ -65,6 +70,8 @@ impl fmt::Display for Report {
             gaps,
             answers,
             ends,
+            rows,
+            left_out,
             told_after,
             seconds,
             ..
@@ -72,7 +79,8 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{seconds} simulated seconds, {broadcasts} broadcasts for {hearers} other nodes, {deliveries} deliveries to members on other nodes; \
-             {missed} missed and told within {told_after} ms by {gaps} gaps, {excused} gone with their node; {answers} answers, {ends} followers told that they were left behind"
+             {missed} missed and told within {told_after} ms by {gaps} gaps, {excused} gone with their node; {answers} answers, {ends} followers told that they were left behind; \
+             {rows} rows came to followers, {left_out} were left out"
         )?;
         for (kind, Traffic { taken, given, passed }) in &self.traffic {
             let each = |(count, bytes): (u64, u64)| bytes.checked_div(count).unwrap_or(0);

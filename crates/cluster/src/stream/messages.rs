@@ -2,7 +2,14 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use crate::wire::{Malformed, WIRE_VERSION};
+use super::wish::Wish;
+use crate::{
+    chance::Set,
+    wire::{Malformed, WIRE_VERSION},
+};
+
+/// What the first byte of a welcome has in addition if the stream is sorted.
+const SORTED: u8 = 0x80;
 
 /// Length of the header of a part of the stream.
 pub(super) const HEADER: usize = 18;
@@ -83,14 +90,17 @@ pub(super) fn is_listed(id: u64, followers: &[u8]) -> bool {
 
 /// What a follower says to the owner. Followers draw a number when they begin: a node may begin to follow again before the
 /// last message of its former follower has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ToOwner {
-    /// Let me in. A request of NATS: it has an answer.
-    Follow { follower: u64, node: u32 },
+    /// Let me in. A request of NATS: it has an answer. `sorted`: I understand a sorted stream. Owners that do not know of
+    /// that do not read so far.
+    Follow { follower: u64, node: u32, sorted: bool },
     /// How many bytes of events were taken since the beginning, and up to which position everything was handed over.
     Taken { follower: u64, stream: u64, bytes: u64, confirmed: u64 },
     /// I am leaving.
     Leave { follower: u64, stream: u64 },
+    /// What I want from now on. Said only to owners that sort.
+    Want { follower: u64, stream: u64, wish: Wish },
 }
 
 impl ToOwner {
@@ -98,10 +108,11 @@ impl ToOwner {
         let mut out = BytesMut::with_capacity(40);
         out.put_u8(WIRE_VERSION);
         match self {
-            Self::Follow { follower, node } => {
+            Self::Follow { follower, node, sorted } => {
                 out.put_u8(0);
                 out.put_u64(follower);
                 out.put_u32(node);
+                out.put_u8(u8::from(sorted));
             }
             Self::Taken { follower, stream, bytes, confirmed } => {
                 out.put_u8(1);
@@ -115,6 +126,16 @@ impl ToOwner {
                 out.put_u64(follower);
                 out.put_u64(stream);
             }
+            Self::Want { follower, stream, wish } => {
+                out.put_u8(3);
+                out.put_u64(follower);
+                out.put_u64(stream);
+                out.put_u64(wish.version);
+                for keys in [wish.wanted, wish.unwanted] {
+                    out.put_u32(u32::try_from(keys.len()).unwrap_or(u32::MAX));
+                    keys.into_iter().for_each(|key| out.put_u32(key));
+                }
+            }
         }
         out.freeze()
     }
@@ -127,7 +148,10 @@ impl ToOwner {
             let kind = message.try_get_u8().ok()?;
             let follower = message.try_get_u64().ok()?;
             Some(match kind {
-                0 => Self::Follow { follower, node: message.try_get_u32().ok()? },
+                0 => {
+                    let node = message.try_get_u32().ok()?;
+                    Self::Follow { follower, node, sorted: message.try_get_u8() == Ok(1) }
+                }
                 1 => Self::Taken {
                     follower,
                     stream: message.try_get_u64().ok()?,
@@ -135,6 +159,11 @@ impl ToOwner {
                     confirmed: message.try_get_u64().ok()?,
                 },
                 2 => Self::Leave { follower, stream: message.try_get_u64().ok()? },
+                3 => {
+                    let (stream, version) = (message.try_get_u64().ok()?, message.try_get_u64().ok()?);
+                    let (wanted, unwanted) = (keys(message)?, keys(message)?);
+                    Self::Want { follower, stream, wish: Wish { version, wanted, unwanted } }
+                }
                 _ => return None,
             })
         };
@@ -142,9 +171,16 @@ impl ToOwner {
     }
 }
 
+fn keys(message: &mut Bytes) -> Option<Set<u32>> {
+    let count = message.try_get_u32().ok()?;
+    (0..count).map(|_| message.try_get_u32().ok()).collect()
+}
+
 /// The owner's answer to a node that wants to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Welcome {
+    /// If it follows the sorted stream: the node of the owner.
+    pub(super) sorted: Option<u32>,
     pub(super) stream: u64,
     /// Number of the first message for it.
     pub(super) number: u64,
@@ -159,7 +195,13 @@ pub(super) struct Welcome {
 impl Welcome {
     pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(64 + self.about.len() + self.events.len());
-        out.put_u8(WIRE_VERSION);
+        match self.sorted {
+            Some(node) => {
+                out.put_u8(WIRE_VERSION | SORTED);
+                out.put_u32(node);
+            }
+            None => out.put_u8(WIRE_VERSION),
+        }
         out.put_u64(self.stream);
         out.put_u64(self.number);
         out.put_u64(self.position);
@@ -170,13 +212,18 @@ impl Welcome {
 
     pub(super) fn decode(mut message: Bytes) -> Result<Self, Malformed> {
         let mut read = || {
-            if message.try_get_u8().ok()? != WIRE_VERSION {
+            let version = message.try_get_u8().ok()?;
+            if version & !SORTED != WIRE_VERSION {
                 return None;
             }
+            let sorted = match version & SORTED {
+                0 => None,
+                _ => Some(message.try_get_u32().ok()?),
+            };
             let (stream, number) = (message.try_get_u64().ok()?, message.try_get_u64().ok()?);
             let position = message.try_get_u64().ok()?;
             let about = event(&mut message).ok()?;
-            Some(Self { stream, number, position, about, events: message.clone() })
+            Some(Self { sorted, stream, number, position, about, events: message.clone() })
         };
         read().ok_or(Malformed)
     }
@@ -195,20 +242,34 @@ mod tests {
             assert_eq!(Header::decode(&mut Bytes::copy_from_slice(&header.encode())), Ok(header));
         }
         for message in [
-            ToOwner::Follow { follower: 1, node: 2 },
+            ToOwner::Follow { follower: 1, node: 2, sorted: true },
+            ToOwner::Follow { follower: 1, node: 2, sorted: false },
             ToOwner::Taken { follower: 1, stream: 2, bytes: 3, confirmed: 4 },
             ToOwner::Leave { follower: 1, stream: 2 },
+            ToOwner::Want {
+                follower: 1,
+                stream: 2,
+                wish: Wish { version: 3, wanted: [4, 5].into_iter().collect(), unwanted: Set::default() },
+            },
         ] {
-            assert_eq!(ToOwner::decode(message.encode()), Ok(message));
+            assert_eq!(ToOwner::decode(message.clone().encode()), Ok(message));
         }
+        // From a node that does not know of sorted streams.
+        let former = ToOwner::Follow { follower: 1, node: 2, sorted: false };
+        let bytes = former.clone().encode();
+        assert_eq!(ToOwner::decode(bytes.slice(..bytes.len() - 1)), Ok(former));
         let listed = followers([u64::MAX, 1].into_iter());
         assert!(is_listed(1, &listed) && is_listed(u64::MAX, &listed) && !is_listed(2, &listed));
         let mut events = BytesMut::new();
         put_event(&mut events, b"x");
-        let welcome =
-            Welcome { stream: 1, number: 2, position: 3, about: "about".into(), events: events.freeze() };
-        assert_eq!(Welcome::decode(welcome.encode()), Ok(welcome.clone()));
-        assert_eq!(event(&mut welcome.events.clone()).unwrap(), "x");
+        let events = events.freeze();
+        for sorted in [None, Some(7)] {
+            let about = "about".into();
+            let welcome =
+                Welcome { sorted, stream: 1, number: 2, position: 3, about, events: events.clone() };
+            assert_eq!(Welcome::decode(welcome.encode()), Ok(welcome.clone()));
+            assert_eq!(event(&mut welcome.events.clone()).unwrap(), "x");
+        }
     }
 
     proptest! {

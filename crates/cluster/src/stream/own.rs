@@ -1,12 +1,8 @@
 //! The owner's side of a stream.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt,
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -14,9 +10,13 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::messages::{self, HEADER, Header, Kind, ToOwner, Welcome, put_event};
+use super::{
+    messages::{self, HEADER, Header, Kind, ToOwner, Welcome, put_event},
+    state::{Follower, Line, State, To, Waiting, message},
+    wish::Wish,
+};
 use crate::{
-    chance::{self, Map},
+    chance,
     link::{Link, MARGIN},
     peers::Peers,
 };
@@ -37,6 +37,8 @@ pub enum Part {
     Begin,
     /// It is within a group, or in none.
     Within,
+    /// As `Within`. It is about a thing that a follower may want or not.
+    Of(u32),
     /// As `Within`. Later followers need it, or the last event of the same key.
     Needed(u64),
     /// It ends a group; everything before this position was in the stream.
@@ -62,44 +64,6 @@ struct Shared {
     taken: Notify,
 }
 
-struct State {
-    /// Whether a group has begun and not ended.
-    within: bool,
-    position: u64,
-    /// Number of the next message.
-    number: u64,
-    /// Bytes of events since the beginning.
-    carried: u64,
-    /// Events that are not a message yet.
-    buffer: BytesMut,
-    /// Messages that wait to be sent.
-    ready: VecDeque<Bytes>,
-    /// Followers by the numbers that they drew.
-    followers: Map<u64, Follower>,
-    /// Nodes that wait for the end of a group.
-    waiting: Vec<Waiting>,
-    /// Events that later followers need.
-    needed: BTreeMap<u64, Bytes>,
-}
-
-/// A node that wants to follow.
-struct Waiting {
-    follower: u64,
-    node: u32,
-    /// Where the answer goes.
-    reply: String,
-}
-
-struct Follower {
-    /// Its node, which may have several.
-    node: u32,
-    /// Bytes that had been carried when it came.
-    base: u64,
-    taken: u64,
-    confirmed: u64,
-    heard: Instant,
-}
-
 impl fmt::Debug for Owned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owned").field("tenant", &self.shared.tenant).finish_non_exhaustive()
@@ -121,17 +85,7 @@ pub(crate) fn own(
         tenant: Arc::clone(tenant),
         stream: chance::draw(),
         about,
-        state: Mutex::new(State {
-            within: false,
-            position,
-            number: 1,
-            carried: 0,
-            buffer: BytesMut::new(),
-            ready: VecDeque::new(),
-            followers: Map::default(),
-            waiting: Vec::new(),
-            needed: BTreeMap::new(),
-        }),
+        state: Mutex::new(State::new(position)),
         filled: Notify::new(),
         taken: Notify::new(),
     });
@@ -150,9 +104,12 @@ impl Owned {
             state.needed.insert(key, event.clone());
         }
         if !state.followers.is_empty() {
-            put_event(&mut state.buffer, event);
-            state.carried += event.len() as u64;
-            if state.buffer.len() >= BATCH {
+            let key = match part {
+                Part::Of(key) => Some(key),
+                _ => None,
+            };
+            state.put(key, event);
+            if state.buffer.len() >= BATCH || state.batch.bytes() >= BATCH {
                 shared.seal(&mut state);
             }
             shared.filled.notify_one();
@@ -165,8 +122,11 @@ impl Owned {
                 for waiting in std::mem::take(&mut state.waiting) {
                     shared.welcome(&mut state, waiting);
                 }
+                for (follower, wish) in std::mem::take(&mut state.wishes) {
+                    shared.grant(&mut state, follower, wish);
+                }
             }
-            Part::Within | Part::Needed(_) => {}
+            Part::Within | Part::Of(_) | Part::Needed(_) => {}
         }
     }
 
@@ -191,7 +151,7 @@ impl Owned {
                             "it takes rows more slowly than the database writes them, or cannot be reached",
                         "dropped a node that follows the reading of the database; its channels are told of the gap"
                     );
-                    self.shared.state.lock().followers.remove(&follower);
+                    self.shared.state.lock().forget(follower);
                 }
                 return;
             }
@@ -239,28 +199,48 @@ impl Shared {
 
     /// Makes messages of the events that have gathered.
     fn seal(&self, state: &mut State) {
-        if state.buffer.is_empty() {
-            return;
+        if !state.buffer.is_empty() {
+            let body = state.buffer.split().freeze();
+            self.put_line(state, To::Whole, &body);
         }
-        let body = state.buffer.split().freeze();
+        if !state.batch.is_empty() {
+            let (line, strands) = state.batch.take(&state.ways);
+            // First: who reads the line has them then.
+            for (key, strand) in strands {
+                let header = |kind| Header { kind, stream: self.stream, number: state.sorted.number };
+                for (kind, piece) in self.pieces(&strand) {
+                    state.ready.push_back((To::Strand(key), message(header(kind), piece)));
+                }
+            }
+            self.put_line(state, To::Sorted, &line);
+        }
+    }
+
+    fn put_line(&self, state: &mut State, to: To, body: &Bytes) {
+        for (kind, piece) in self.pieces(body) {
+            let line = state.line(to == To::Sorted);
+            let header = Header { kind, stream: self.stream, number: line.number };
+            (line.number, line.waiting) = (line.number + 1, line.waiting + 1);
+            state.ready.push_back((to, message(header, piece)));
+        }
+    }
+
+    /// A body in parts that NATS takes.
+    fn pieces<'a>(&self, body: &'a Bytes) -> impl Iterator<Item = (Kind, &'a [u8])> + use<'a> {
         let max = self.link.max_payload().saturating_sub(HEADER + MARGIN).max(1024);
         let mut pieces = body.chunks(max).peekable();
-        while let Some(piece) = pieces.next() {
-            let kind = if pieces.peek().is_some() { Kind::Piece } else { Kind::Events };
-            let mut message = BytesMut::with_capacity(HEADER + piece.len());
-            message.put_slice(&Header { kind, stream: self.stream, number: state.number }.encode());
-            message.put_slice(piece);
-            state.number += 1;
-            state.ready.push_back(message.freeze());
-        }
+        std::iter::from_fn(move || {
+            let piece = pieces.next()?;
+            Some((if pieces.peek().is_some() { Kind::Piece } else { Kind::Events }, piece))
+        })
     }
 
     /// Takes what a follower says.
     fn hear(self: &Arc<Self>, said: ToOwner, reply: Option<String>) {
         let mut state = self.state.lock();
         match (said, reply) {
-            (ToOwner::Follow { follower, node }, Some(reply)) => {
-                let waiting = Waiting { follower, node, reply };
+            (ToOwner::Follow { follower, node, sorted }, Some(reply)) => {
+                let waiting = Waiting { follower, node, sorted, reply };
                 if state.within {
                     // A node that asks again does not wait for the first answer any more.
                     state.waiting.retain(|waiting| waiting.node != node);
@@ -279,33 +259,82 @@ impl Shared {
                 self.taken.notify_waiters();
             }
             (ToOwner::Leave { follower, stream }, _) if stream == self.stream => {
-                state.followers.remove(&follower);
+                state.forget(follower);
                 self.taken.notify_waiters();
+            }
+            (ToOwner::Want { follower, stream, wish }, _) if stream == self.stream => {
+                if state.within {
+                    state.wishes.insert(follower, wish);
+                } else {
+                    self.grant(&mut state, follower, wish);
+                }
             }
             _ => {}
         }
     }
 
+    /// A follower gets what it wants from here on, between two groups.
+    fn grant(&self, state: &mut State, follower: u64, wish: Wish) {
+        let said = state.followers.get(&follower).filter(|follower| follower.sorted);
+        // It is said again until it was heard.
+        if said.is_none_or(|said| said.wish.as_ref().is_some_and(|known| known.version >= wish.version)) {
+            return;
+        }
+        // What was carried before goes where it would have gone.
+        self.seal(state);
+        state.batch.tell(follower, wish.version);
+        if let Some(follower) = state.followers.get_mut(&follower) {
+            follower.wish = Some(wish);
+        }
+        state.sort();
+        self.filled.notify_one();
+    }
+
     /// The next message to send.
-    fn next_message(&self) -> Option<Bytes> {
+    fn next_message(&self) -> Option<(To, Bytes)> {
         let mut state = self.state.lock();
         if state.ready.is_empty() {
             self.seal(&mut state);
         }
-        state.ready.pop_front()
+        let (to, message) = state.ready.pop_front()?;
+        if !matches!(to, To::Strand(_)) {
+            state.line(to == To::Sorted).waiting -= 1;
+        }
+        Some((to, message))
     }
 
-    /// A sign of life, which names all followers; those who have been silent for too long are dropped first.
-    fn sign_of_life(&self) -> Bytes {
+    fn subject(&self, to: To) -> String {
+        let subjects = &self.link.subjects;
+        match to {
+            To::Whole => subjects.changes(&self.tenant),
+            To::Sorted => subjects.line(&self.tenant),
+            To::Strand(key) => subjects.strand(&self.tenant, key),
+        }
+    }
+
+    /// Signs of life, which name all followers; those who have been silent for too long are dropped first.
+    fn signs_of_life(&self) -> Vec<(To, Bytes)> {
         let mut state = self.state.lock();
         let now = Instant::now();
         let timeout = self.link.config.node_timeout;
+        let before = state.followers.len();
         state.followers.retain(|_, follower| now.saturating_duration_since(follower.heard) < timeout);
-        // Messages that have become ready meanwhile go out after it.
-        let number = state.number - 1 - state.ready.len() as u64;
-        let header = Header { kind: Kind::Alive, stream: self.stream, number };
+        if state.followers.len() < before {
+            state.sort();
+        }
         let followers = messages::followers(state.followers.keys().copied());
-        [&header.encode()[..], &followers].concat().into()
+        // Messages that have become ready meanwhile go out after it.
+        self.notes(&state, Kind::Alive, &followers, Line::sent)
+    }
+
+    /// Messages without events for all who follow.
+    fn notes(&self, state: &State, kind: Kind, body: &[u8], number: fn(&Line) -> u64) -> Vec<(To, Bytes)> {
+        let lines = [(To::Whole, &state.whole), (To::Sorted, &state.sorted)];
+        let used = lines.into_iter().filter(|(_, line)| line.is_used);
+        let note = |(to, line): (To, &Line)| {
+            (to, message(Header { kind, stream: self.stream, number: number(line) }, body))
+        };
+        used.map(note).collect()
     }
 
     /// Lets a node in, between two groups.
@@ -315,23 +344,31 @@ impl Shared {
         for event in state.needed.values() {
             put_event(&mut events, event);
         }
-        let (carried, position, number) = (state.carried, state.position, state.number);
+        let (carried, position, sorted) = (state.carried, state.position, waiting.sorted);
+        state.line(sorted).is_used = true;
+        let number = state.line(sorted).number;
         state.followers.insert(
             waiting.follower,
             Follower {
                 node: waiting.node,
+                sorted,
+                wish: None,
                 base: carried,
                 taken: 0,
                 confirmed: position,
                 heard: Instant::now(),
             },
         );
+        state.sort();
         // Events that do not fit into one message go through the stream; other followers can take them twice.
         if events.len() + self.about.len() + 256 > self.link.max_payload() {
-            state.carried += state.needed.values().map(|event| event.len() as u64).sum::<u64>();
-            state.buffer.put_slice(&events.split());
+            events.clear();
+            for event in state.needed.values().cloned().collect::<Vec<Bytes>>() {
+                state.put(None, &event);
+            }
         }
         let welcome = Welcome {
+            sorted: sorted.then_some(self.link.id),
             stream: self.stream,
             number,
             position,
@@ -373,7 +410,6 @@ async fn hear(shared: Arc<Shared>, stop: CancellationToken) {
 /// Sends the stream, and signs of life.
 async fn send(shared: Arc<Shared>, stop: CancellationToken) {
     let link = &shared.link;
-    let subject = link.subjects.changes(&shared.tenant);
     let mut ticks = time::interval(link.config.heartbeat);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -385,16 +421,22 @@ async fn send(shared: Arc<Shared>, stop: CancellationToken) {
             _ = ticks.tick() => true,
             () = shared.filled.notified() => false,
         };
-        while let Some(message) = shared.next_message() {
-            link.publish(subject.clone(), message).await;
+        while let Some((to, message)) = shared.next_message() {
+            link.publish(shared.subject(to), message).await;
         }
         if alive {
-            let message = shared.sign_of_life();
+            let signs = shared.signs_of_life();
             shared.taken.notify_waiters();
-            link.publish(subject.clone(), message).await;
+            for (to, message) in signs {
+                link.publish(shared.subject(to), message).await;
+            }
         }
     }
-    let number = shared.state.lock().number - 1;
-    let header = Header { kind: Kind::End, stream: shared.stream, number };
-    link.publish(subject, Bytes::copy_from_slice(&header.encode())).await;
+    let notes = {
+        let state = shared.state.lock();
+        shared.notes(&state, Kind::End, &[], |line| line.number - 1)
+    };
+    for (to, message) in notes {
+        link.publish(shared.subject(to), message).await;
+    }
 }

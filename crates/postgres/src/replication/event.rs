@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use realtime_pgoutput::{
-    DecodeError, Decoder, Lsn,
+    DecodeError, Decoder, Lsn, Oid,
     message::{Message, UnixMicros},
 };
 
@@ -16,6 +16,10 @@ pub(crate) enum Event {
     Message(Message, Bytes),
     /// Nothing happened up to this position that concerns the publication.
     Idle(Lsn),
+    /// In their place: so many rows of a relation that this node has said that it does not want.
+    Skipped(Oid, u32),
+    /// What this node has said that it wants counts from here on.
+    Granted,
 }
 
 /// What comes from the server, before it is decoded: what nodes can hand on.

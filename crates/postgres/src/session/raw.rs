@@ -27,6 +27,7 @@ impl Raw {
                     let order = u64::from(*kind == b'R') << 32;
                     Place::Needed(order | u64::from(u32::from_be_bytes([*a, *b, *c, *d])))
                 }
+                [b'I' | b'U' | b'D', a, b, c, d, ..] => Place::Row(u32::from_be_bytes([*a, *b, *c, *d])),
                 _ => Place::Within,
             },
         }
@@ -90,7 +91,8 @@ mod tests {
     #[test]
     fn what_comes_from_the_server_can_be_handed_on() {
         for (raw, place) in [
-            (Raw::Data("Ixxxxx".into()), Place::Within),
+            (Raw::Data(Bytes::from_static(b"I\0\0\0\x07rest")), Place::Row(7)),
+            (Raw::Data(Bytes::from_static(b"T\0\0\0\x01\0\0\0\0\x07")), Place::Within),
             (Raw::Data(Bytes::from_static(b"R\0\0\0\x07rest")), Place::Needed(0x1_0000_0007)),
             (Raw::Data(Bytes::from_static(b"Y\0\0\0\x07rest")), Place::Needed(7)),
             (Raw::Begin { final_lsn: Lsn(1), xid: 2, commit_time: UnixMicros(-3) }, Place::Begin),

@@ -1,5 +1,6 @@
 //! What operators want to know of the policies of watched tables, and of live results.
 
+use bytes::Bytes;
 use tokio::{
     sync::oneshot,
     time::{self, Duration},
@@ -7,7 +8,7 @@ use tokio::{
 
 use super::TenantDatabase;
 use crate::{
-    ConnectError, LiveResult, PolicyReport, policy_publication, pool, publication,
+    ConnectError, LiveResult, PolicyReport, Recall, policy_publication, pool, publication,
     visibility::compiled::{self, Watching},
     worker::Command,
 };
@@ -47,6 +48,18 @@ impl TenantDatabase {
             answer.await.ok()
         };
         time::timeout(WORKER_LIMIT, asked).await.ok().flatten().unwrap_or_default()
+    }
+
+    /// What is kept of the log, for another node that has left it out. `None`: nothing is, or the worker does not answer in
+    /// time.
+    pub async fn kept_changes(&self, recall: Recall) -> Option<Bytes> {
+        let asked = async {
+            let worker = self.inner.worker.get()?;
+            let (reply, answer) = oneshot::channel();
+            worker.send(Command::Recall(recall, reply)).await.ok()?;
+            answer.await.ok()
+        };
+        time::timeout(WORKER_LIMIT, asked).await.ok().flatten()
     }
 
     /// Which tables are watched. `None`: nobody has watched any.

@@ -1,10 +1,11 @@
 //! Requests to a worker.
 
+use bytes::Bytes;
 use realtime_changes::{ChannelId, SubscribeRefusal};
 use tokio::sync::oneshot;
 
 use super::state::LiveResult;
-use crate::{SubscribeRequest, subscribe::Checked, visibility::compiled::Watching};
+use crate::{Recall, SubscribeRequest, subscribe::Checked, visibility::compiled::Watching};
 
 /// A request to the worker.
 pub(crate) enum Command {
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Unsubscribe(ChannelId),
     /// Tell which tables are watched with which role.
     Watching(oneshot::Sender<Watching>),
+    /// Tell what is kept of some tables, for another node.
+    Recall(Recall, oneshot::Sender<Bytes>),
     /// Tell which live results are kept.
     LiveResults(oneshot::Sender<Vec<LiveResult>>),
     /// End the session, because an operator says so.

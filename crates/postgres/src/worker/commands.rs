@@ -11,6 +11,7 @@ use crate::{
 
 impl Worker {
     pub(super) async fn command(&mut self, command: Command) {
+        self.interest.may_differ();
         match command {
             Command::Unsubscribe(channel) => {
                 self.state.remove(channel);
@@ -18,6 +19,9 @@ impl Worker {
             }
             Command::Watching(reply) => {
                 let _ = reply.send(self.state.watching());
+            }
+            Command::Recall(recall, reply) => {
+                let _ = reply.send(self.state.kept(&recall));
             }
             Command::LiveResults(reply) => {
                 let _ = reply.send(self.state.live_results());
@@ -44,6 +48,9 @@ impl Worker {
                     self.look_later();
                 }
             }
+            Command::Subscribe { request, checked, reply } if self.must_wait(&request, &checked) => {
+                self.wait_for_rows(request, checked, reply);
+            }
             Command::Subscribe { request, checked, reply } => {
                 let outcome = self.subscribe(request, checked).await;
                 let subscribed = outcome.is_ok();
@@ -63,7 +70,7 @@ impl Worker {
     }
 
     /// Subscribes when a session runs: only then will every later commit come through it.
-    async fn subscribe(
+    pub(super) async fn subscribe(
         &mut self,
         request: SubscribeRequest,
         checked: Checked,

@@ -50,7 +50,7 @@ impl Worker {
         match self.state.refresh(Some(&running.publications)).await {
             Ok(Refreshed::Differs) => return self.restart().await,
             Ok(Refreshed::Unpublished) if !self.hears() => return self.unpublished().await,
-            Ok(Refreshed::Published | Refreshed::Unpublished) => {}
+            Ok(Refreshed::Published | Refreshed::Unpublished) => self.interest.may_differ(),
             Err(error) => {
                 let publication = &*self.config.publication;
                 tracing::warn!(code = "CheckOidsError", %error, publication, "cannot read the publication; retrying");
@@ -90,6 +90,13 @@ impl Worker {
                 return self.idle(position).await;
             }
             Event::Message(message, bytes) => (message, bytes),
+            Event::Skipped(relation, rows) => {
+                if self.state.skipped(relation, rows, now).await {
+                    self.interest.differs();
+                }
+                return;
+            }
+            Event::Granted => return self.interest.differs(),
         };
         if let Some(running) = &self.running {
             running.lag.caught_up(false);
@@ -120,7 +127,10 @@ impl Worker {
                 self.state.replay_beside_log().await;
                 self.handed_over(waits).await;
             }
-            Message::Relation { relation, .. } => self.state.relation(relation).await,
+            Message::Relation { relation, .. } => {
+                self.interest.may_differ();
+                self.state.relation(relation).await;
+            }
             Message::Insert { relation, new, .. } => {
                 self.state.broadcast(relation, &new).await;
                 self.state.change(Action::Insert, relation, Some(new), None).await;

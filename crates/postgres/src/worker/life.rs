@@ -100,6 +100,7 @@ impl Worker {
         let arrives = publications.iter().any(|name| name == publication::NAME);
         self.attendees.begun(self.reign, arrives, session.is_resumed());
         self.running = Some(Running::new(session, publications, lag));
+        self.interest.may_differ();
         self.anew = false;
     }
 

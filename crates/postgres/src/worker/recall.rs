@@ -106,7 +106,7 @@ impl Worker {
         loop {
             match walsender.next().await?.decode(&mut decoder)? {
                 Event::Idle(position) if position >= until && !self.state.is_reading() => break,
-                Event::Idle(_) => {}
+                Event::Idle(_) | Event::Skipped(..) | Event::Granted => {}
                 // The session brings it.
                 Event::Message(Message::Begin { final_lsn, .. }, _) if final_lsn >= until => break,
                 Event::Message(message, bytes) => {

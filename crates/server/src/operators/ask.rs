@@ -43,6 +43,17 @@ pub enum Question {
     History(Option<String>),
     /// What happens there in a tenant: [`Activity`](super::activity::Activity).
     Activity(String),
+    /// Rows that it has kept of the log of a tenant's database: what [`question`](realtime_channels::sharing::question) writes.
+    Changes {
+        /// The tenant.
+        tenant: String,
+        /// `pg_class.oid` of their tables.
+        tables: Vec<u32>,
+        /// The place behind which they are: the commit record of a transaction,
+        commit: u64,
+        /// and a number in it.
+        number: u64,
+    },
     /// End the tenant's connections to its database. The answer: whether there were any.
     EndDatabase(String),
     /// End the tenant's replication session. The answer: whether there was one.

@@ -3,6 +3,7 @@
 mod admin;
 mod balancer;
 mod broadcast;
+mod by_table;
 mod changes;
 mod faults;
 mod histories;

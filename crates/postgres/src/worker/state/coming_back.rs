@@ -81,7 +81,7 @@ impl State {
         let position = Position { commit, number: number + 1 };
         let (xid, commit_time) = (transaction.xid, transaction.commit_time);
         let size = bytes.len();
-        let item = Item { version, xid, commit_time, bytes };
+        let item = Item { version, xid, commit_time, bytes, skipped: 0 };
         let now = now.duration_since(self.history.begun);
         self.history.journal.push(position, commit_time, now, size, item);
     }

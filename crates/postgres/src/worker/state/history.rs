@@ -43,12 +43,16 @@ pub(super) struct Item {
     pub(super) commit_time: UnixMicros,
     /// As the walsender has sent it.
     pub(super) bytes: Bytes,
+    /// Not 0: so many rows up to here were left out, and are not kept.
+    pub(super) skipped: u32,
 }
 
 /// What is kept, and for whom.
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) journal: Journal<Item>,
+    /// How many times rows were left out that it may know of; some it may have forgotten.
+    pub(super) skipped: u64,
     /// What its clock counts from.
     pub(super) begun: Instant,
     /// The tables as they were described last.
@@ -69,6 +73,7 @@ impl History {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             journal: Journal::new(bounds),
+            skipped: 0,
             begun: Instant::now(),
             versions: FxHashMap::default(),
             returning: Returning::default(),
@@ -108,7 +113,8 @@ mod tests {
         history.read = Lsn(50);
         assert!(!history.continues(Lsn(50)), "nothing is kept");
         history.journal.begin(Lsn(10), Past::Until(UnixMicros(0)));
-        let item = Item { version: None, xid: 1, commit_time: UnixMicros(5), bytes: Bytes::new() };
+        let item =
+            Item { version: None, xid: 1, commit_time: UnixMicros(5), bytes: Bytes::new(), skipped: 0 };
         let position = Position { commit: Lsn(40), number: 1 };
         history.journal.push(position, item.commit_time, Duration::ZERO, 10, item);
         assert!(history.continues(Lsn(40)), "the transaction comes again");

@@ -112,7 +112,7 @@ impl State {
     }
 
     /// Hands over what the slice has brought.
-    fn hand_over_missed(&mut self) {
+    pub(super) fn hand_over_missed(&mut self) {
         let Some(slice) = &mut self.history.slice else { return };
         let most = slice.recipients() as u64;
         let deliveries = slice.take();
@@ -230,7 +230,7 @@ impl State {
 
     /// Makes the engine read a table as it was described then. False if the database cannot be asked now.
     async fn show(&mut self, item: &Item, switched: &mut Vec<Oid>) -> bool {
-        let Some(version) = &item.version else { return true };
+        let Some(version) = item.version.as_ref().filter(|_| item.skipped == 0) else { return true };
         let oid = version.relation.oid;
         let shown = self.known.get(&oid).is_some_and(|known| *known.relation == *version.relation);
         if shown && self.engine.table(oid).is_some() {
@@ -293,6 +293,9 @@ impl State {
     }
 
     async fn replay_item(&mut self, position: Position, item: Item) {
+        if let Some(version) = item.version.as_ref().filter(|_| item.skipped > 0) {
+            return self.tell_skipped(version.relation.oid, position).await;
+        }
         let Ok(message) = replication::decoder().decode(item.bytes.clone()) else { return };
         let (action, new, old) = match message {
             Message::Insert { new, .. } => (Action::Insert, Some(new), None),

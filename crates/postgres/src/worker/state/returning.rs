@@ -33,6 +33,8 @@ pub(super) struct Returning {
     /// Those who were further than the journal when they came: what is known of their places is found out once more when the
     /// log has been read up to where it ended then.
     pub(super) ahead: FxHashMap<Name, Since>,
+    /// Those who were told that rows of theirs are not kept on this node.
+    pub(super) told_skipped: FxHashSet<ChannelId>,
     /// Where the log ended when somebody came: who has not had all up to there has not caught up. And how long that is waited
     /// for.
     pub(super) ends: FxHashMap<Name, (Lsn, Instant)>,
@@ -107,6 +109,7 @@ impl Returning {
     /// Forgets the subscriptions of a channel but for some.
     pub(super) fn keep(&mut self, channel: ChannelId, is_kept: impl Fn(u32) -> bool) {
         let Some(mut ids) = self.ids.remove(&channel) else { return };
+        self.told_skipped.remove(&channel);
         for id in ids.extract_if(.., |id| !is_kept(*id)) {
             let name = (channel, id);
             self.cursors.remove(&name);
@@ -142,6 +145,7 @@ impl Returning {
         done.retain(|channel| self.of(*channel).is_empty());
         for channel in &done {
             self.ids.remove(channel);
+            self.told_skipped.remove(channel);
         }
         done
     }

@@ -49,7 +49,7 @@ impl State {
     }
 
     /// Whether a channel watches a table and may read a column of it.
-    fn sees(&self, watcher: &Watcher, oid: Oid) -> bool {
+    pub(super) fn sees(&self, watcher: &Watcher, oid: Oid) -> bool {
         let access = self.known.get(&oid).and_then(|known| known.access.get(&watcher.request.role));
         watcher.attached.iter().any(|(attached, _)| *attached == oid)
             && access.is_some_and(|access| access.selectable.contains(&true))

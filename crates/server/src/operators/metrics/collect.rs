@@ -349,7 +349,7 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
     for shown in shown {
         family.add(&["rate_limited", &shown.name], shown.counters.database.dropped.load(load) as f64);
     }
-    let numbers: [(&'static Family, DatabaseNumber); 27] = [
+    let numbers: [(&'static Family, DatabaseNumber); 29] = [
         (&f::POLLER_EXCEPTION, |stats| stats.sessions_lost.get()),
         (&f::POLLER_PREPARE_EXCEPTION, |stats| stats.session_failures.get()),
         (&f::CHANGES_DISPATCH, |stats| stats.deliveries.load(Ordering::Relaxed)),
@@ -374,6 +374,8 @@ fn database_numbers(out: &mut Exposition, shown: &[Shown]) {
         (&f::POLICIES_WRITE_SECONDS, |stats| stats.policies.write.sum()),
         (&f::REPLICATION_SESSIONS, |stats| stats.sessions.load(Ordering::Relaxed)),
         (&f::SUBSCRIPTION_CHECKS, |stats| stats.subscription_checks.load(Ordering::Relaxed)),
+        (&f::CHANGES_SKIPPED, |stats| stats.skipped.load(Ordering::Relaxed)),
+        (&f::CHANGES_LEFT_OUT, |stats| stats.left_out.load(Ordering::Relaxed)),
         (&f::JOURNAL_PASSES, |stats| stats.journal_passes.load(Ordering::Relaxed)),
         (&f::JOURNAL_BYTES, |stats| stats.journal_bytes.load(Ordering::Relaxed)),
         (&f::REPLICATION_LAG, |stats| stats.lag_bytes.load(Ordering::Relaxed)),

@@ -186,6 +186,10 @@ families! {
         "Replication sessions started";
     SUBSCRIPTION_CHECKS = Counter "realtime_changes_subscription_checks" ["tenant"] / 1.0
         "Checks of what channels want to watch: those who want the same at once share one";
+    CHANGES_SKIPPED = Counter "realtime_changes_skipped" ["tenant"] / 1.0
+        "Rows that another node has read and not sent here, because nobody here watches their tables";
+    CHANGES_LEFT_OUT = Gauge "realtime_changes_left_out_tables" ["tenant"] / 1.0
+        "Tables whose rows it does not send here";
     JOURNAL_PASSES = Counter "realtime_changes_journal_passes" ["tenant"] / 1.0
         "Times that the kept log was read for clients that came back, all of them together";
     JOURNAL_BYTES = Gauge "realtime_changes_journal_bytes" ["tenant"] / 1.0

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use realtime_changes::{Party, RowView};
 use realtime_live::Holders;
 use realtime_pgoutput::Oid;
+use rustc_hash::FxHashSet;
 
 use super::{
     Live, MAX_LOOKED_AT,
@@ -170,6 +171,17 @@ impl Live {
         let kept = self.results.get(&result)?;
         let ring = self.tables.get_mut(&kept.source.oid)?.of_number(kept.place.as_ref()?.ring)?;
         Some((&mut ring.holders, kept))
+    }
+
+    /// The tables that results depend on.
+    pub(in crate::worker::state) fn needed(&self) -> FxHashSet<Oid> {
+        let mut needed: FxHashSet<Oid> =
+            self.readers.keys().chain(self.policy_tables.keys()).chain(self.tables.keys()).copied().collect();
+        for kept in self.results.values() {
+            needed.insert(kept.source.oid);
+            needed.extend(kept.source.reads.iter().copied());
+        }
+        needed
     }
 
     /// Whether results are known to depend on a table.

@@ -163,7 +163,7 @@ impl Scene {
         let transaction = transaction(id);
         let version = self.state.history.versions.get(&OID).cloned();
         let (xid, commit_time) = (transaction.xid, transaction.commit_time);
-        let item = Item { version, xid, commit_time, bytes: insert(id) };
+        let item = Item { version, xid, commit_time, bytes: insert(id), skipped: 0 };
         let position = place(transaction.position);
         self.state.history.journal.push(position, commit_time, Duration::ZERO, 10, item);
         self.state.has_read(Lsn(id * 10 + 5));

@@ -1,6 +1,7 @@
 //! Messages that the client sends to a joined channel (protocol 5).
 
 use bytes::Bytes;
+use realtime_auth::AuthError;
 use realtime_hub::Said;
 use realtime_protocol::{AccessTokenPush, ClientMessage, Payload, PresencePush, size};
 
@@ -168,7 +169,11 @@ impl Channel {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Stop> {
         let push = message.payload.json().map(|payload| AccessTokenPush::parse(payload));
-        let Some(AccessTokenPush::Token(text)) = push else { return Ok(()) };
+        let text = match push {
+            Some(AccessTokenPush::Token(text)) => text,
+            Some(AccessTokenPush::TooLong) => return Err(AuthError::Malformed.into()),
+            _ => return Ok(()),
+        };
         if realtime_auth::is_api_key(&text) {
             return Ok(());
         }

@@ -260,6 +260,15 @@ impl Outbox {
         queue.closed.is_some() || queue.bytes + queue.kept <= self.limit / 4
     }
 
+    /// Whether a large frame of this many bytes may be put in now: then at most three quarters are full. Also true if the
+    /// outbox takes nothing any more.
+    #[must_use]
+    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
+        let queue = self.queue.lock();
+        let waiting = queue.bytes + queue.kept;
+        queue.closed.is_some() || waiting <= self.limit / 4 || waiting + bytes <= self.limit / 2
+    }
+
     /// Appends a frame without waking anybody: for the socket's own task, which flushes before it waits.
     ///
     /// # Errors

@@ -384,7 +384,6 @@ fn missed_messages_follow_the_reply() {
     assert_eq!(fixture.runtime.meters().events().total(), 2);
 }
 
-/// protocol 80; tenant_database 63, 67
 /// What all stored messages take may be more than an outbox: the newest come, and the gap is told.
 #[test]
 fn missed_messages_that_do_not_fit_are_left_out() {
@@ -404,6 +403,7 @@ fn missed_messages_that_do_not_fit_are_left_out() {
     assert_eq!(came, [23, 24, 25]);
 }
 
+/// protocol 80; tenant_database 63, 67
 #[test]
 fn replays_that_are_refused() {
     let fixture = Fixture::new(|_| {});

@@ -45,11 +45,11 @@ pub use history::{
 pub use holding::Holding;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
 pub use key::{Audience, Kind, MemberId, MessageId, RoomKey, Sight};
-pub use membership::Membership;
+pub use membership::{Membership, Tracked};
 pub use memory::{HeldBody, Memory};
 pub use meter::{Meter, Unlimited};
 pub use outbox::{DEFAULT_OUTBOX_BYTES, Outbox};
-pub use presence::{Entry, Origin};
+pub use presence::{Entry, MAX_SHOWN as MAX_PRESENCE_BYTES, Origin};
 pub use queue::{BULK, Closed, Flush};
 pub use signal::Signal;
 pub use sink::Sink;

@@ -17,7 +17,7 @@ use realtime_channels::{
 };
 use realtime_codes::ErrorCode;
 use realtime_hub::{HeldBody, HistoryBounds, Memory, MessageId, Shown, Since, id_text};
-use realtime_postgres::AuthorizeRequest;
+use realtime_postgres::{AuthorizeRequest, moment};
 use serde_json::json;
 
 use super::{room, single};
@@ -113,7 +113,8 @@ fn asked(query: &str, bounds: HistoryBounds) -> Result<(Asked, bool), &'static s
     for (name, value) in form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
         match &*name {
             "since" => {
-                let time = value.parse().ok().filter(|time: &i64| *time >= 0).map(Since::Time);
+                let is_moment = |time: &i64| *time >= 0 && moment(*time).is_some();
+                let time = value.parse().ok().filter(is_moment).map(Since::Time);
                 let id = || uuid::Uuid::try_parse(&value).ok().map(|id| Since::Message(id.as_u128()));
                 since = time.or_else(id).ok_or("since")?;
             }
@@ -233,6 +234,10 @@ mod tests {
             [("since=x", "since"), ("since=-1", "since"), ("limit=x", "limit"), ("private=maybe", "private")]
         {
             assert_eq!(read(query), Err(field), "{query}");
+        }
+        assert_eq!(read("since=253402300799999"), Ok((Since::Time(253_402_300_799_999), 100, false)));
+        for since in [253_402_300_800_000, i64::MAX] {
+            assert_eq!(read(&format!("since={since}")), Err("since"), "no database knows it");
         }
     }
 

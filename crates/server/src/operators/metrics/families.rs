@@ -187,7 +187,7 @@ families! {
     SUBSCRIPTION_CHECKS = Counter "realtime_changes_subscription_checks" ["tenant"] / 1.0
         "Checks of what channels want to watch: those who want the same at once share one";
     JOURNAL_PASSES = Counter "realtime_changes_journal_passes" ["tenant"] / 1.0
-        "Times that the kept log was read for clients that came back, all of them together";
+        "Times that the kept log was read for clients that came back, 128 channels at once";
     JOURNAL_BYTES = Gauge "realtime_changes_journal_bytes" ["tenant"] / 1.0
         "Bytes of the log that are kept for clients that come back";
     REPLICATION_LAG = Gauge "realtime_replication_lag_bytes" ["tenant"] / 1.0

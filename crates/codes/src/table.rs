@@ -34,6 +34,7 @@ macro_rules! codes {
 
 #[rustfmt::skip]
 codes! {
+    AnswerNotRead: Warning, "A connection was closed, because its client took less than 64 KB of an answer over HTTP in `HTTP_SEND_TIMEOUT_MS`", "None for single ones, whose network is gone or slow; many come from a client that asks and does not read";
     BroadcastsMissed: Notice, "Told to channels only: the connection to the database was lost, so broadcasts from it may have been missed", "See ReplicationConnectionDown";
     CertificateNotReloaded: Error, "The listener's certificate has changed and cannot be used; the current one stays in use", "Read the error and repair the files";
     ChangeNotDecodable: Error, "The database failed twice to decode the same change for a permanent slot; the slot was begun anew behind it, and subscribers were told of the gap", "Read the error and the position: often the publication has a row filter that raises";
@@ -114,7 +115,7 @@ codes! {
     TimeoutOnRpcCall: Error, "A node did not answer in time: its metrics or figures are left out", "Check how busy the node is";
     TokenExpired: Notice, "Told to channels only: a token expired before the database had judged its successor, so messages may have been missed", "None; if it happens often, check how busy the database is";
     TokenWithoutExpiry: Info, "A client of the first generation sent a token that never expires, and was let in", "Give tokens an expiry";
-    TooManyBodies: Warning, "A large request body, or an answer with a history, was refused with 503: the bodies that are being read or sent already take their share of the memory", "Look for the client that sends or asks for them; or raise `MAX_CLIENT_MEMORY_MB`";
+    TooManyBodies: Warning, "A large request body, or an answer with a history, was refused with 503: the bodies that are being read or sent, in all or of its address, already take their share of the memory", "Look for the client that sends or asks for them; or raise `MAX_CLIENT_MEMORY_MB`";
     TooManyLongPolls: Warning, "A session of the long-poll transport was refused: its tenant, its address or the node has reached its limit", "Raise `LONGPOLL_MAX_SESSIONS_PER_ADDRESS` if a proxy stands before the server; otherwise look for the client that opens them";
     TopicNameRequired: Warning, "A join to `realtime:` with nothing after it", CLIENT;
     Truncated: Notice, "Told to channels only: a table that they watch was truncated", "None";

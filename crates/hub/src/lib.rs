@@ -3,6 +3,7 @@
 //! From below: [`key`](RoomKey) names things; `presence`, `slot` and `room` are state without locks and clocks; `history` keeps
 //! what was said; a `cell` is a room that is in use; `fan_out` serves its members; [`Membership`] and [`Hub`] are what others use.
 
+mod batch;
 mod bus;
 mod busiest;
 mod cell;
@@ -31,6 +32,7 @@ mod sink;
 mod slot;
 mod wake;
 
+pub use batch::{Batch, Revoked};
 pub use bus::{Backlog, Bus, Said};
 pub use busiest::RoomFigures;
 pub use cell::Congestion;

@@ -392,6 +392,14 @@ impl Outbox {
         queue.closed
     }
 
+    /// Moves the first queued frames to the end of `into`, until that has `most` bytes, or one frame. For a transport
+    /// without a sink.
+    pub fn take_some(&self, into: &mut Vec<Bytes>, most: usize) {
+        let mut queue = self.queue.lock();
+        queue.take_some(into, most);
+        self.count(&mut queue);
+    }
+
     /// Whether what waits is more than [`BULK`] bytes.
     #[must_use]
     pub fn is_large(&self) -> bool {

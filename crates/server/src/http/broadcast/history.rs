@@ -87,9 +87,10 @@ pub async fn history(
     let missed = Missed::of(recalled, found, asked);
     let memory = request.extensions().get::<Arc<Memory>>();
     let (body, fits) = body(missed.shown());
-    let Some(body) = counted(body, memory) else {
+    let peer = super::address(request.extensions());
+    let Some(body) = counted(body, memory.map(|memory| memory.body(peer))) else {
         let (tenant, code) = (&**runtime.name(), ErrorCode::TooManyBodies.as_str());
-        tracing::warn!(tenant, code, "history refused: too many bodies are being read or sent");
+        tracing::warn!(tenant, code, %peer, "history refused: too many bodies are being read or sent");
         return message(StatusCode::SERVICE_UNAVAILABLE, "Too many answers are being sent");
     };
     let completeness = if missed.is_whole() && fits { "whole" } else { "gap" };
@@ -194,10 +195,9 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// Counts an answer until it is sent: a client may take its time. `None` if bodies of requests and answers have their share
-/// of the memory already.
-fn counted(bytes: Vec<u8>, memory: Option<&Arc<Memory>>) -> Option<Bytes> {
-    let mut held = memory.map(|memory| memory.body());
+/// Counts an answer until it is sent: a client may take its time. `None` if bodies of requests and answers, or those of its
+/// address, have their share of the memory already.
+fn counted(bytes: Vec<u8>, mut held: Option<HeldBody>) -> Option<Bytes> {
     let fits = held.as_mut().is_none_or(|held| held.set(bytes.capacity()));
     fits.then(|| Bytes::from_owner(Counted { bytes, _held: held }))
 }
@@ -245,14 +245,16 @@ mod tests {
     #[test]
     fn answers_count_as_memory_until_they_are_sent() {
         let memory = Memory::new(4_000);
-        let first = counted(vec![b'x'; 700], Some(&memory)).unwrap();
-        assert!(counted(vec![b'x'; 700], Some(&memory)).is_none(), "a quarter is for bodies");
-        assert!(counted(vec![b'x'; 300], Some(&memory)).is_some(), "what was refused does not count");
+        let counted = |from, bytes| counted(vec![b'x'; bytes], Some(memory.body([127, 0, 0, from].into())));
+        let first = counted(1, 700).unwrap();
+        assert!(counted(2, 700).is_none(), "a quarter is for bodies");
+        assert!(counted(2, 300).is_some(), "what was refused does not count");
+        assert!(counted(1, 300).is_none(), "it leaves something to others");
         let sent = first.slice(..10);
         drop(first);
-        assert!(counted(vec![b'x'; 700], Some(&memory)).is_none(), "a part is still to be sent");
+        assert!(counted(2, 700).is_none(), "a part is still to be sent");
         drop(sent);
-        assert!(counted(vec![b'x'; 700], Some(&memory)).is_some());
+        assert!(counted(2, 700).is_some());
     }
 
     #[test]

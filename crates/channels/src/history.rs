@@ -7,7 +7,7 @@ use bytes::Bytes;
 use realtime_hub::{
     Audience, Content, HistoryBounds, Kept, MessageId, Past, Recalled, RoomKey, Shown, Since, id_text,
 };
-use realtime_postgres::{MessageBody, ReplayError, ReplayParams, ReplayedMessage, StoredQuery};
+use realtime_postgres::{MessageBody, ReplayError, ReplayParams, ReplayedMessage, StoredQuery, moment};
 use realtime_protocol::{Encoding, Ref, UserBroadcast, Vsn, encode, frame};
 use serde_json::Value;
 
@@ -118,7 +118,7 @@ pub async fn look(runtime: &TenantRuntime, room: &RoomKey, asked: Asked) -> Resu
     let from = if private { since } else { since.max(oldest) };
     let limit = asked.limit.min(StoredQuery::LIMIT);
     let known = rows.into_iter().rev().take(MOST_KNOWN).map(id_text).collect();
-    let query = StoredQuery { since: time(from), limit: limit + 1, private, known };
+    let query = StoredQuery { since: moment(from).unwrap_or(UNIX_EPOCH), limit: limit + 1, private, known };
     let topic = room.topic.strip_prefix("realtime:").unwrap_or_default();
     let stored = runtime.ask(|database| {
         let query = query.clone();
@@ -148,12 +148,6 @@ pub async fn look(runtime: &TenantRuntime, room: &RoomKey, asked: Asked) -> Resu
 fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn time(millis: i64) -> SystemTime {
-    let distance = Duration::from_millis(millis.unsigned_abs());
-    let time = if millis < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
-    time.unwrap_or(UNIX_EPOCH)
 }
 
 /// A message that was missed.

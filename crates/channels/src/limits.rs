@@ -38,6 +38,12 @@ impl Meter {
         self.counter.add(n);
     }
 
+    /// Counts `shown`, of which only `n` count against the limit.
+    fn add_shown(&self, n: u64, shown: u64) {
+        self.limiter.add(n, self.origin.elapsed());
+        self.counter.add(shown);
+    }
+
     /// Whether there were too many on average, as of the last tick.
     pub fn is_triggered(&self) -> bool {
         self.limiter.is_triggered(self.origin.elapsed())
@@ -151,6 +157,12 @@ impl Meters {
         if self.closes_channels { self.db_events.is_triggered() } else { self.db_events.is_over() }
     }
 
+    /// Counts row changes: `matches` of subscriptions, for `sockets` sockets. Only a socket counts against the limit, since
+    /// its client alone says how many subscriptions and channels it has; the reference counts all that match.
+    pub fn count_rows(&self, matches: u64, sockets: u64) {
+        self.db_events.add_shown(if self.closes_channels { matches } else { sockets }, matches);
+    }
+
     /// Takes new limits. A meter whose limit changes begins anew, except that of requests (http_and_ops 1.4).
     pub fn set_limits(&self, limits: &Limits) {
         self.joins.set_limit(limits.max_joins_per_second);
@@ -210,7 +222,7 @@ impl Meters {
         &self.presence
     }
 
-    /// Row changes, times the subscriptions that match each.
+    /// Row changes, times the subscriptions that match each; against the limit, times the sockets that get each.
     #[must_use]
     pub fn db_events(&self) -> &Meter {
         &self.db_events

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -36,6 +36,8 @@ use crate::{
 pub struct Routes {
     routes: RwLock<FxHashMap<ChannelId, Arc<Route>>>,
     next: AtomicU64,
+    /// The number of the next changes that are counted, which is odd.
+    counted: AtomicU32,
     meters: Arc<Meters>,
     behind: Behind,
     patiences: Patiences,
@@ -57,6 +59,7 @@ impl Routes {
         Self {
             routes: RwLock::default(),
             next: AtomicU64::new(0),
+            counted: AtomicU32::new(1),
             meters,
             behind: Behind::default(),
             patiences: Patiences::default(),
@@ -112,20 +115,25 @@ impl Routes {
 }
 
 impl Routes {
+    /// Counts some changes that go to the same receivers.
+    fn count(&self, to: &[Recipient], groups: &Groups<'_>, changes: usize) {
+        let ids: usize = to.iter().map(|recipient| recipient.ids.len()).sum();
+        // Never 0, which is no number.
+        let number = self.counted.fetch_add(2, Ordering::Relaxed);
+        let routes = groups.all.iter().flat_map(|(_, routes)| routes);
+        let sockets = routes.filter(|route| route.outbox.is_first(number)).count();
+        self.meters.count_rows((ids * changes) as u64, (sockets * changes) as u64);
+    }
+
     /// Queues changes for those who get all of them. `behind` is told of receivers that have fallen behind.
     fn queue(&self, deliveries: &[Delivery], behind: impl Fn(&Route)) {
         let Some(Delivery { recipients, .. }) = deliveries.first() else { return };
-        let ids: usize = recipients.iter().map(|recipient| recipient.ids.len()).sum();
-        self.meters.db_events().add((ids * deliveries.len()) as u64);
         for delivery in deliveries {
             self.meters.counters().payload(MessageType::PostgresChanges, delivery.data.len());
         }
         let routes = self.routes.read();
-        let mut groups = Groups::default();
-        for recipient in recipients {
-            let Some(route) = routes.get(&recipient.channel) else { continue };
-            groups.add(route, recipient);
-        }
+        let groups = Groups::of(recipients, &routes);
+        self.count(recipients, &groups, deliveries.len());
         // Frames are made one after the other. Only their receivers hold them, so they are freed when the receivers
         // are closed.
         let mut packings: SmallVec<[RowPacking; 1]> =
@@ -169,15 +177,10 @@ impl ChangeSink for Routes {
     }
 
     fn rows(&self, to: &[Recipient], rows: &[(Action, Bytes)], first: bool) {
-        if !first {
-            let ids: usize = to.iter().map(|recipient| recipient.ids.len()).sum();
-            self.meters.db_events().add((ids * rows.len()) as u64);
-        }
         let routes = self.routes.read();
-        let mut groups = Groups::default();
-        for recipient in to {
-            let Some(route) = routes.get(&recipient.channel) else { continue };
-            groups.add(route, recipient);
+        let groups = Groups::of(to, &routes);
+        if !first {
+            self.count(to, &groups, rows.len());
         }
         for (action, data) in rows {
             self.meters.counters().payload(MessageType::PostgresChanges, data.len());
@@ -283,6 +286,12 @@ mod tests {
         }
     }
 
+    fn open(outbox: &Arc<Outbox>) -> Route {
+        let mut route = route(outbox);
+        route.gate = Gate::open();
+        route
+    }
+
     /// Joins that are not answered keep no more for a socket than its outbox does.
     #[test]
     fn gates_share_the_bound_of_their_socket() {
@@ -299,6 +308,43 @@ mod tests {
         assert_eq!(first.push(frame()), Ok(true));
         assert_eq!(third.push(frame()), Err(Closed::SlowConsumer));
         assert_eq!(first.push(frame()), Err(Closed::SlowConsumer));
+    }
+
+    /// A client says how many channels and subscriptions it has. The limit is everybody's.
+    #[tokio::test(start_paused = true)]
+    async fn a_row_counts_once_for_each_socket() {
+        let meters = Arc::new(Meters::new(&realtime_tenants::Limits::default()));
+        let routes = Routes::new(Arc::clone(&meters));
+        let outboxes = [10_000, 10_000].map(|limit| Arc::new(Outbox::new(limit)));
+        for (channel, outbox) in (0..).zip([&outboxes[0], &outboxes[1], &outboxes[0], &outboxes[0]]) {
+            routes.open(ChannelId(channel), Arc::new(open(outbox)));
+        }
+        let mut delivery = delivery(1, &[0, 1, 2, 3, 9]);
+        delivery.recipients[0].ids = (0..97).collect();
+        routes.deliver(delivery.clone());
+        let against = async |meters: &Meters| {
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+            meters.rates().0[3].recent
+        };
+        assert_eq!(
+            (meters.db_events().total(), against(&meters).await),
+            (101, 2),
+            "what nobody gets is shown only"
+        );
+        routes.deliver(delivery.clone());
+        routes.deliver_missed(vec![delivery.clone(), delivery.clone()]);
+        assert_eq!((meters.db_events().total(), against(&meters).await), (404, 6));
+        routes.rows(
+            &delivery.recipients,
+            &[(Action::Insert, "{}".into()), (Action::Delete, "{}".into())],
+            false,
+        );
+        assert_eq!((meters.db_events().total(), against(&meters).await), (606, 4));
+        let closing = Arc::new(Meters::new(&realtime_tenants::Limits::default()).closing_channels(true));
+        let routes = Routes::new(Arc::clone(&closing));
+        routes.open(ChannelId(0), Arc::new(open(&outboxes[0])));
+        routes.deliver(delivery);
+        assert_eq!(against(&closing).await, 101, "as the reference counts");
     }
 
     fn delivery(number: u64, channels: &[u64]) -> Delivery {
@@ -366,10 +412,12 @@ mod tests {
     #[test]
     fn receivers_of_equal_frames_are_one_group() {
         let outbox = Arc::new(Outbox::new(1_000));
-        let of = |vsn: Vsn, topic: &str, id: u32| {
+        let mut channel = 0;
+        let mut of = |vsn: Vsn, topic: &str, id: u32| {
             let mut route = route(&outbox);
             (route.vsn, route.topic) = (vsn, topic.into());
-            (Arc::new(route), Recipient { channel: ChannelId(0), ids: [id].into_iter().collect() })
+            channel += 1;
+            (Arc::new(route), Recipient { channel: ChannelId(channel - 1), ids: [id].into_iter().collect() })
         };
         let all = [
             of(Vsn::V2, "a", 1),
@@ -380,10 +428,9 @@ mod tests {
             of(Vsn::V1, "a", 1),
             of(Vsn::V1, "a", 1),
         ];
-        let mut groups = Groups::default();
-        for (route, recipient) in &all {
-            groups.add(route, recipient);
-        }
+        let (routes, recipients): (Vec<Arc<Route>>, Vec<Recipient>) = all.into_iter().unzip();
+        let routes = (0..).map(ChannelId).zip(routes).collect();
+        let groups = Groups::of(&recipients, &routes);
         let sizes: Vec<usize> = groups.all.iter().map(|(_, routes)| routes.len()).collect();
         assert_eq!(sizes, [2, 3, 1, 1]);
     }

@@ -107,6 +107,10 @@ impl TenantSide for Side {
         self.users.count()
     }
 
+    fn take_most_users(&self) -> u32 {
+        self.users.take_most()
+    }
+
     fn set_users_elsewhere(&self, users: u32) {
         self.users.set_elsewhere(users);
     }

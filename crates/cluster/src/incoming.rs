@@ -46,6 +46,10 @@ pub trait TenantSide: Send + Sync + fmt::Debug {
     fn meter(&self) -> &Arc<dyn realtime_hub::Meter>;
     /// Users on this node.
     fn users(&self) -> u32;
+    /// The most users that were on this node at once since it was asked last: sockets that live for a moment only are seen.
+    fn take_most_users(&self) -> u32 {
+        self.users()
+    }
     /// Takes the number of users on other nodes.
     fn set_users_elsewhere(&self, users: u32);
     /// How often what is limited happens on this node, and the limits per second.

@@ -34,6 +34,7 @@ macro_rules! codes {
 
 #[rustfmt::skip]
 codes! {
+    AnswerNotRead: Warning, "A connection was closed, because its client took less than 64 KB of an answer over HTTP in `HTTP_SEND_TIMEOUT_MS`", "None for single ones, whose network is gone or slow; many come from a client that asks and does not read";
     BroadcastsMissed: Notice, "Told to channels only: the connection to the database was lost, so broadcasts from it may have been missed", "See ReplicationConnectionDown";
     CertificateNotReloaded: Error, "The listener's certificate has changed and cannot be used; the current one stays in use", "Read the error and repair the files";
     ChangeNotDecodable: Error, "The database failed twice to decode the same change for a permanent slot; the slot was begun anew behind it, and subscribers were told of the gap", "Read the error and the position: often the publication has a row filter that raises";
@@ -78,7 +79,7 @@ codes! {
     MalformedWebSocketMessage: Warning, "A frame or message breaks the protocol", CLIENT;
     MessagePerSecondRateLimitReached: Error, "Row changes came faster than the tenant allows and are dropped; channels were told. Or a socket that went on at ten times the limit was closed", "Raise `max_events_per_second`, or watch less";
     MessagesDropped: Notice, "Told to channels only: broadcasts or row changes above the tenant's events per second were not delivered; `count` says how many", "Raise `max_events_per_second`, or send less";
-    MessagesNotKept: Notice, "Told to channels only: they have asked for broadcasts that are not kept any more, or were said before this node heard their topic", "Raise `BROADCAST_HISTORY_SECONDS`, `BROADCAST_HISTORY_MESSAGES` or `BROADCAST_HISTORY_MB` if clients take longer to come back";
+    MessagesNotKept: Notice, "Told to channels only: they have asked for broadcasts that are not kept any more, were said before this node heard their topic, or are more than a client can be sent at once", "Raise `BROADCAST_HISTORY_SECONDS`, `BROADCAST_HISTORY_MESSAGES` or `BROADCAST_HISTORY_MB` if clients take longer to come back";
     MetricsPusherException: Error, "Metrics could not be pushed", "Check that `METRICS_PUSHER_URL` can be reached";
     MetricsPusherFailed: Error, "Pushed metrics were answered with another status than 2xx", "Read the log of the receiver";
     MetricsPusherTimeout: Error, "Pushing metrics took too long", "Check how busy the receiver is";
@@ -91,6 +92,7 @@ codes! {
     PolicyCacheFull: Warning, "What policies were asked for takes more memory than POLICY_CACHE_MB allows; the database is asked about each row of a table for a role", "Raise POLICY_CACHE_MB, or write policies that keep less: docs/row-security.md";
     PolicyMismatch: Error, "A compiled policy said something else of a row than the database; that policy is left to the database until it is altered or the server starts again", "Report it with the policy: this is a defect of the server. `POLICY_CHECK_EVERY` says how many verdicts are compared";
     PresenceRateLimitReached: Notice, "Told to one channel only: its tenant has too many presence events; what the channel tracked takes effect later", "Raise `max_presence_events_per_second`";
+    PresenceTooLarge: Notice, "Told to one channel only: the presence of its topic takes 5 MB, the most that is shown; what the channel tracked is larger than an equal share of that and is refused, or among the largest and not shown to others", "Track smaller objects: presence is for names and states, broadcast for contents";
     PrivateOnly: Warning, "A public join at a tenant that allows private channels only", CLIENT;
     QueryCanceled: Error, "Policies took too long, or were cancelled", "Look at the plans of the policies on `realtime.messages`";
     ReadBeforeReturn: Notice, "Told to channels only: the log of a permanent slot was read before the channel had come back", "Raise `RESUME_DELAY_MS` if clients take longer to come back";
@@ -114,7 +116,7 @@ codes! {
     TimeoutOnRpcCall: Error, "A node did not answer in time: its metrics or figures are left out", "Check how busy the node is";
     TokenExpired: Notice, "Told to channels only: a token expired before the database had judged its successor, so messages may have been missed", "None; if it happens often, check how busy the database is";
     TokenWithoutExpiry: Info, "A client of the first generation sent a token that never expires, and was let in", "Give tokens an expiry";
-    TooManyBodies: Warning, "A large request body, or an answer with a history, was refused with 503: the bodies that are being read or sent already take their share of the memory", "Look for the client that sends or asks for them; or raise `MAX_CLIENT_MEMORY_MB`";
+    TooManyBodies: Warning, "A large request body, or an answer with a history, was refused with 503: the bodies that are being read or sent, in all or of its address, already take their share of the memory", "Look for the client that sends or asks for them; or raise `MAX_CLIENT_MEMORY_MB`";
     TooManyLongPolls: Warning, "A session of the long-poll transport was refused: its tenant, its address or the node has reached its limit", "Raise `LONGPOLL_MAX_SESSIONS_PER_ADDRESS` if a proxy stands before the server; otherwise look for the client that opens them";
     TopicNameRequired: Warning, "A join to `realtime:` with nothing after it", CLIENT;
     Truncated: Notice, "Told to channels only: a table that they watch was truncated", "None";

@@ -21,6 +21,7 @@ use crate::{
     key::Kind,
     message::{ALL, Message, SERIALIZERS},
     packing::Packing,
+    queue::BULK,
     room::Room,
     signal::Signal,
     slot::Slot,
@@ -119,7 +120,7 @@ impl Batch {
     /// Takes what waits. `None`: nothing does, and the next to publish has to fan out.
     fn take(cell: &Arc<RoomCell>) -> Option<Self> {
         let mut room = cell.room.lock();
-        if room.has_news()
+        if room.has_news(Instant::now)
             && let Some(at) = room.announce(Instant::now(), cell.context.presence_interval, &cell.key.topic)
         {
             announce_at(cell, at);
@@ -205,6 +206,8 @@ struct Lists {
     packed: [List<Bytes>; PACKED],
     /// Whether there are diffs of presence.
     diffs: bool,
+    /// Bytes of the diffs, if they are large.
+    large_diffs: usize,
 }
 
 /// Frames for one serializer.
@@ -240,6 +243,7 @@ impl<F: Borrow<Bytes>> List<F> {
 impl Lists {
     fn of(batch: &Batch) -> Self {
         let diffs = batch.messages.iter().any(|message| message.kind.is_presence());
+        let large_diffs = if diffs { large_diffs(&batch.messages) } else { 0 };
         let list = |vsn: Vsn, form: Option<Form>| {
             let mut list = List::default();
             for message in &batch.messages {
@@ -253,7 +257,7 @@ impl Lists {
             true => list(form.vsn(), Some(form)),
             false => List::default(),
         };
-        Self { frames: ALL.map(|vsn| list(vsn, None)), packed: Form::ALL.map(packed), diffs }
+        Self { frames: ALL.map(|vsn| list(vsn, None)), packed: Form::ALL.map(packed), diffs, large_diffs }
     }
 
     /// The list for members like this one.
@@ -269,6 +273,9 @@ impl Lists {
         if slot.hold(batch) {
             return Sent::default();
         }
+        if self.large_diffs > 0 {
+            slot.skip_diffs(self.large_diffs);
+        }
         let shut = self.diffs && slot.diffs.as_deref().is_some_and(DiffGate::is_shut);
         let all = !shut
             && slot.is_plain()
@@ -278,6 +285,14 @@ impl Lists {
         }
         send_chosen(batch, slot)
     }
+}
+
+/// Bytes of the diffs of presence in a batch. Zero if they are small.
+fn large_diffs(batch: &[Message]) -> usize {
+    let diffs = batch.iter().filter(|message| message.kind.is_presence());
+    let sizes = diffs.filter_map(|diff| diff.frames.iter().flatten().map(Bytes::len).max());
+    let bytes = sizes.sum();
+    if bytes > BULK { bytes } else { 0 }
 }
 
 /// Sends a member a list of its own: a sender, a member that has just come, one that may not see everything, or whose

@@ -3,6 +3,7 @@
 //! From below: [`key`](RoomKey) names things; `presence`, `slot` and `room` are state without locks and clocks; `history` keeps
 //! what was said; a `cell` is a room that is in use; `fan_out` serves its members; [`Membership`] and [`Hub`] are what others use.
 
+mod batch;
 mod bus;
 mod busiest;
 mod cell;
@@ -31,6 +32,7 @@ mod sink;
 mod slot;
 mod wake;
 
+pub use batch::{Batch, Revoked};
 pub use bus::{Backlog, Bus, Said};
 pub use busiest::RoomFigures;
 pub use cell::Congestion;
@@ -43,11 +45,11 @@ pub use history::{
 pub use holding::Holding;
 pub use hub::{DEFAULT_PRESENCE_INTERVAL, Hub};
 pub use key::{Audience, Kind, MemberId, MessageId, RoomKey, Sight};
-pub use membership::Membership;
+pub use membership::{Membership, Tracked};
 pub use memory::{HeldBody, Memory};
 pub use meter::{Meter, Unlimited};
 pub use outbox::{DEFAULT_OUTBOX_BYTES, Outbox};
-pub use presence::{Entry, Origin};
+pub use presence::{Entry, MAX_SHOWN as MAX_PRESENCE_BYTES, Origin};
 pub use queue::{BULK, Closed, Flush};
 pub use signal::Signal;
 pub use sink::Sink;

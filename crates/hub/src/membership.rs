@@ -17,7 +17,7 @@ use crate::{
     message::{Encoded, Frames, Sender, Users},
     meter::Meter,
     outbox::Outbox,
-    presence::Origin,
+    presence::{Origin, Wish},
     room::Room,
     slot::Member,
 };
@@ -174,22 +174,27 @@ impl Membership {
     }
 
     /// Makes this channel present, or changes what it announces; all members will be told, this one included.
-    /// `tracked` is the text of a JSON object. `None` if an equal object is tracked already.
-    pub fn track(&self, key: &str, tracked: Bytes) -> Option<Option<FanOut>> {
+    /// `tracked` is the text of a JSON object.
+    pub fn track(&self, key: &str, tracked: Bytes) -> Tracked {
         let context = &self.cell.context;
-        let phx_ref = context.next_phx_ref();
         let origin = self.origin();
+        // Only this channel changes its entry, so the lock may be given back: the object may be large.
+        let current = self.cell.room.lock().entry(origin).map(Arc::clone);
+        if current.is_some_and(|entry| entry.says(&tracked)) {
+            return Tracked::Same;
+        }
         // Kept as it came, as it is announced, and in the state that those are sent who come.
         let size = 3 * tracked.len() + key.len();
+        let wish = Wish::new(key, tracked, &context.next_phx_ref());
         let mut room = self.cell.room.lock();
-        if !room.track(origin, key, tracked, &phx_ref) {
-            return None;
+        if !room.track(origin, wish) {
+            return Tracked::NoRoom;
         }
         if let Some(bus) = context.bus() {
             bus.presence(&self.cell.key, self.id, room.entry(origin));
         }
         self.count_presence(&mut room, size);
-        Some(self.cell.schedule(&mut room))
+        Tracked::Changed(self.cell.schedule(&mut room))
     }
 
     /// Ends this channel's presence, if it had any; all members will be told.
@@ -219,14 +224,15 @@ impl Membership {
         }
     }
 
-    /// Queues a frame made of the room's presence state to this channel. Every later change reaches it as a
-    /// diff.
-    pub fn send_presence_state(&self, encode: impl FnOnce(&[u8]) -> Bytes) {
+    /// Queues a frame made of the room's presence state to this channel. Every later change reaches it as a diff. False if
+    /// too much waits in its outbox: then nothing of presence is sent until it is asked for again.
+    pub fn send_presence_state(&self, encode: impl FnOnce(&[u8]) -> Bytes) -> bool {
         let mut room = self.cell.room.lock();
-        let Some(state) = room.state_for(self.place) else { return };
-        let Some(slot) = room.slot(self.place) else { return };
+        let Some(state) = room.state_for(self.place) else { return false };
+        let Some(slot) = room.slot(self.place) else { return true };
         // Under the lock: the diff of a later change must not overtake the state.
         let _ = slot.outbox.queue(encode(&state));
+        true
     }
 
     fn origin(&self) -> Origin {
@@ -248,6 +254,18 @@ impl Drop for Membership {
         }
         drop(fan_out);
     }
+}
+
+/// What has become of an object that a channel wants to track.
+#[derive(Debug)]
+pub enum Tracked {
+    /// Members are told when the [`FanOut`] runs.
+    Changed(Option<FanOut>),
+    /// It tracks an equal object already.
+    Same,
+    /// The presence of the room takes as much as may be shown, and this object is larger than an equal share. What the channel
+    /// tracked before stays.
+    NoRoom,
 }
 
 /// The sender of a message, as a receiver.

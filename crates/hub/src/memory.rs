@@ -2,10 +2,12 @@
 //!
 //! Everything that waits for a client or comes from it counts: frames, wherever they are (a frame that many share counts
 //! once), and what [`Outbox::hold`](crate::Outbox::hold) is told of: messages that are being assembled or have to wait,
-//! bodies of requests, presence. While the sum is over the limit, the sockets that hold most are closed.
+//! bodies of requests, presence. What waits in an answer to a poll ([`Batch`](crate::Batch)) can be taken back like a socket.
+//! While the sum is over the limit, the sockets that hold most are closed.
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -18,10 +20,11 @@ use realtime_protocol::frame;
 /// A socket that holds this many bytes may be closed for it: closing smaller ones helps nobody.
 pub(crate) const LARGE: usize = 16 * 1024;
 
-/// Share of the limit that bodies of requests may have together: one in this many parts.
+/// Share of the limit that bodies of requests and answers may have together: one in this many parts. An address may have as
+/// much of it as it leaves free: alone a half, two addresses a third each. So there is something for whoever comes next.
 const BODIES: usize = 4;
 
-/// Somebody who holds memory and can be made to give it up: an outbox.
+/// Somebody who holds memory and can be made to give it up: an outbox, or a batch.
 pub(crate) trait Holder: Send + Sync {
     /// Bytes that it holds.
     fn load(&self) -> usize;
@@ -36,14 +39,23 @@ pub struct Memory {
     limit: usize,
     /// Bytes beside frames.
     held: AtomicUsize,
-    /// Bytes of requests' bodies, which belong to no socket.
+    /// Bytes of the bodies of requests and answers, which belong to no socket.
     bodies: AtomicUsize,
+    /// The same of each address.
+    addresses: Mutex<HashMap<IpAddr, Bodies>>,
     /// Those that hold [`LARGE`] or more, by address.
     large: Mutex<HashMap<usize, Weak<dyn Holder>>>,
     /// Held while sockets are being closed, by one thread at a time.
     closing: Mutex<()>,
     /// Gives memory up before sockets do.
     spare: OnceLock<Arc<dyn Spare>>,
+}
+
+/// The bodies of an address.
+#[derive(Default)]
+struct Bodies {
+    number: usize,
+    bytes: usize,
 }
 
 /// Something that can give memory up without harm to a client.
@@ -66,6 +78,7 @@ impl Memory {
             limit,
             held: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            addresses: Mutex::default(),
             large: Mutex::default(),
             closing: Mutex::default(),
             spare: OnceLock::new(),
@@ -94,13 +107,14 @@ impl Memory {
         self.used() > self.limit
     }
 
-    /// The body of a request, of which nothing was read yet.
+    /// The body of a request or of an answer, of which nothing is there yet, for an address or a network of addresses.
     #[must_use]
-    pub fn body(self: &Arc<Self>) -> HeldBody {
-        HeldBody { memory: Arc::clone(self), bytes: 0 }
+    pub fn body(self: &Arc<Self>, address: IpAddr) -> HeldBody {
+        self.addresses.lock().entry(address).or_default().number += 1;
+        HeldBody { memory: Arc::clone(self), address, bytes: 0 }
     }
 
-    /// What an outbox counts beside frames was `before` and is `now`.
+    /// What an outbox or a batch counts beside frames was `before` and is `now`.
     pub(crate) fn change(&self, before: usize, now: usize) {
         if now >= before {
             self.held.fetch_add(now - before, Ordering::Relaxed);
@@ -146,27 +160,44 @@ impl Memory {
     }
 }
 
-/// What was read of a request's body, counted while this lives.
+/// What there is of the body of a request or of an answer, counted while this lives.
 #[derive(Debug)]
 pub struct HeldBody {
     memory: Arc<Memory>,
+    address: IpAddr,
     bytes: usize,
 }
 
 impl HeldBody {
-    /// The body is this long now, and not shorter than before. False if bodies already have their share of the memory.
+    /// The body is this long now, and not shorter than before. False if bodies already have their share of the memory, or
+    /// those of its address theirs. A single body of an address needs no share of its own.
     #[must_use]
     pub fn set(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
+        if more == 0 {
+            return true;
+        }
         self.bytes += more;
-        let before = self.memory.bodies.fetch_add(more, Ordering::Relaxed);
-        before.saturating_add(more) <= self.memory.limit / BODIES
+        let all = self.memory.bodies.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        let mut addresses = self.memory.addresses.lock();
+        let of_address = addresses.entry(self.address).or_default();
+        of_address.bytes += more;
+        let free = (self.memory.limit / BODIES).checked_sub(all);
+        free.is_some_and(|free| of_address.number == 1 || of_address.bytes <= free)
     }
 }
 
 impl Drop for HeldBody {
     fn drop(&mut self) {
         self.memory.bodies.fetch_sub(self.bytes, Ordering::Relaxed);
+        let mut addresses = self.memory.addresses.lock();
+        if let Some(of_address) = addresses.get_mut(&self.address) {
+            of_address.bytes = of_address.bytes.saturating_sub(self.bytes);
+            of_address.number = of_address.number.saturating_sub(1);
+            if of_address.number == 0 {
+                addresses.remove(&self.address);
+            }
+        }
     }
 }
 

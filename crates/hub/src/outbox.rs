@@ -6,7 +6,7 @@ use std::{
     io,
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -41,7 +41,9 @@ pub struct Outbox {
     wake: Wake,
     limit: usize,
     /// The client takes compressed messages: frames of so many bytes or more are compressed for it.
-    packs_from: AtomicUsize,
+    packs_from: AtomicU32,
+    /// The last change that was counted for it.
+    counted: AtomicU32,
     /// What the node holds for all its clients, if it counts.
     memory: Option<Arc<Memory>>,
     /// Itself, for the node's list of sockets that hold much.
@@ -66,20 +68,32 @@ impl Outbox {
     }
 
     fn with(queue: Queue, limit: usize, memory: Option<Arc<Memory>>, me: Weak<Self>) -> Self {
-        let packs_from = AtomicUsize::new(usize::MAX);
-        Self { queue: Mutex::new(queue), wake: Wake::default(), limit, packs_from, memory, me }
+        let packs_from = AtomicU32::new(u32::MAX);
+        let counted = AtomicU32::new(0);
+        Self { queue: Mutex::new(queue), wake: Wake::default(), limit, packs_from, counted, memory, me }
     }
 
     /// The client takes compressed messages: frames of `bytes` or more, which it shares with others, come compressed if that
     /// makes them smaller. To be said before it joins anything.
     pub fn pack_from(&self, bytes: usize) {
-        self.packs_from.store(bytes, Ordering::Relaxed);
+        self.packs_from.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// From how many bytes on frames are compressed for the client; [`usize::MAX`] if it takes no compressed ones.
     #[must_use]
     pub fn packs_from(&self) -> usize {
-        self.packs_from.load(Ordering::Relaxed)
+        match self.packs_from.load(Ordering::Relaxed) {
+            u32::MAX => usize::MAX,
+            bytes => bytes as usize,
+        }
+    }
+
+    /// Whether it was not asked before with this number, which is not 0: something that comes on several channels counts
+    /// once for each socket. Two who ask at once with different numbers may both be told yes again.
+    #[must_use]
+    pub fn is_first(&self, number: u32) -> bool {
+        self.counted.load(Ordering::Relaxed) != number
+            && self.counted.swap(number, Ordering::Relaxed) != number
     }
 
     /// Tells the node what has changed. Returns whether [`relieve`](Self::relieve) should be called, without the lock.
@@ -246,6 +260,15 @@ impl Outbox {
         queue.closed.is_some() || queue.bytes + queue.kept <= self.limit / 4
     }
 
+    /// Whether a large frame of this many bytes may be put in now: then at most three quarters are full. Also true if the
+    /// outbox takes nothing any more.
+    #[must_use]
+    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
+        let queue = self.queue.lock();
+        let waiting = queue.bytes + queue.kept;
+        queue.closed.is_some() || waiting <= self.limit / 4 || waiting + bytes <= self.limit / 2
+    }
+
     /// Appends a frame without waking anybody: for the socket's own task, which flushes before it waits.
     ///
     /// # Errors
@@ -367,6 +390,14 @@ impl Outbox {
         queue.take(into);
         self.count(&mut queue);
         queue.closed
+    }
+
+    /// Moves the first queued frames to the end of `into`, until that has `most` bytes, or one frame. For a transport
+    /// without a sink.
+    pub fn take_some(&self, into: &mut Vec<Bytes>, most: usize) {
+        let mut queue = self.queue.lock();
+        queue.take_some(into, most);
+        self.count(&mut queue);
     }
 
     /// Whether what waits is more than [`BULK`] bytes.

@@ -191,6 +191,21 @@ impl Queue {
         self.shrink();
     }
 
+    /// Moves the first frames to the end of `into`, until that has `most` bytes or one frame.
+    pub(crate) fn take_some(&mut self, into: &mut Vec<Bytes>, most: usize) {
+        let mut all: usize = into.iter().map(Bytes::len).sum();
+        while let Some(frame) = self.frames.front()
+            && (into.is_empty() || all.saturating_add(frame.len()) <= most)
+            && let Some(frame) = self.frames.pop_front()
+        {
+            all += frame.len();
+            self.written += frame.len() as u64;
+            self.bytes -= frame.len();
+            into.push(frame);
+        }
+        self.shrink();
+    }
+
     /// Bytes that its socket holds.
     pub(crate) fn load(&self) -> usize {
         // What a socket holds beside frames ends with its task.

@@ -13,7 +13,9 @@ use crate::{
     key::{Kind, MemberId, MessageId},
     message::{Frames, Message, Sender, Users, encode_for},
     packing::Packing,
-    presence::{Entry, Origin, Presence},
+    presence::{Entry, Origin, Presence, Wish},
+    queue::BULK,
+    signal::Signal,
     slot::{Member, Slot},
 };
 
@@ -22,6 +24,12 @@ const MAX_BATCH_BYTES: usize = 4_000_000;
 
 /// Messages that may wait, of whatever size.
 const MAX_BATCH: usize = 4_096;
+
+/// Bytes of a diff of presence. What more there is to tell comes with the next one; an entry that is larger is told alone.
+const MAX_DIFF_BYTES: usize = 1_000_000;
+
+/// The rate at which large diffs are sent: after one the next waits, so that members can read it.
+const DIFF_BYTES_PER_MICROSECOND: usize = 2;
 
 /// The state of a room.
 #[derive(Debug, Default)]
@@ -167,11 +175,17 @@ impl Room {
     }
 }
 
+/// How long members get to read a diff.
+fn reading(bytes: usize) -> Duration {
+    let large = bytes.saturating_sub(BULK) / DIFF_BYTES_PER_MICROSECOND;
+    Duration::from_micros(u64::try_from(large).unwrap_or(u64::MAX))
+}
+
 /// Presence.
 impl Room {
-    /// Makes a member present, or changes what it announces. False if an equal object is tracked already.
-    pub(crate) fn track(&mut self, origin: Origin, key: &str, tracked: Bytes, phx_ref: &str) -> bool {
-        self.presence.get_or_insert_default().presence.track(origin, key, tracked, phx_ref)
+    /// Makes a member present, or changes what it announces. False if there is no room for it.
+    pub(crate) fn track(&mut self, origin: Origin, wish: Wish) -> bool {
+        self.presence.get_or_insert_default().presence.track(origin, wish)
     }
 
     /// Ends a member's presence. False if it had none.
@@ -192,51 +206,77 @@ impl Room {
         self.presence.as_deref()?.presence.entry(origin)
     }
 
-    /// The payload of `presence_state` for a member, which gets every later change as a diff.
+    /// The payload of `presence_state` for a member, which gets every later change as a diff. `None` if its outbox has no
+    /// room for it, or the member may not see presence now: then it gets no diffs until it is sent the state.
     pub(crate) fn state_for(&mut self, number: u32) -> Option<Bytes> {
-        let state = self.presence.as_deref_mut().map(|state| state.presence.state_json());
+        let bytes = self.presence.as_deref().map_or(0, |state| state.presence.state_bytes());
         let next = self.next;
         let slot = self.slot_mut(number)?;
+        let fits = slot.sight.presence && slot.outbox.has_room_for(bytes);
         // Diffs that wait, in the room or in the gate, are in the state already. Broadcasts are not.
-        slot.diffs_since = next;
+        slot.diffs_since = if fits { next } else { u64::MAX };
+        slot.takes_state = true;
         if let Some(gate) = &slot.diffs {
             gate.forget(slot.id);
         }
+        if !fits {
+            return None;
+        }
+        let state = self.presence.as_deref_mut().map(|state| state.presence.state_json());
         Some(state.unwrap_or(Bytes::from_static(b"{}")))
     }
 
     /// Whether presence has changed since it was last announced. Presence that nobody uses any more is forgotten.
-    pub(crate) fn has_news(&mut self) -> bool {
+    pub(crate) fn has_news(&mut self, now: impl FnOnce() -> Instant) -> bool {
         let Some(state) = self.presence.as_deref() else { return false };
         if state.presence.has_changes() {
             return true;
         }
-        if state.presence.is_empty() && !state.waiting {
+        // What comes next waits for its time all the same.
+        if state.presence.is_empty() && !state.waiting && state.not_before.is_none_or(|at| at <= now()) {
             self.presence = None;
         }
         false
     }
 
-    /// Turns the changes of presence into a message, unless the last one is less than `interval` ago. Then it returns
-    /// when somebody should come again; once, until [`resume`](Self::resume).
+    /// Turns the changes of presence into a message, unless the last one is less than `interval` ago. If anything is left to
+    /// tell it returns when somebody should come again; once, until [`resume`](Self::resume).
     pub(crate) fn announce(&mut self, now: Instant, interval: Duration, topic: &str) -> Option<Instant> {
         let nobody = self.len() == 0;
         let state = self.presence.as_deref_mut()?;
         if nobody {
             // Nobody is told, so nobody is told too often: the next member finds all in the state.
-            state.presence.take_diff();
+            state.presence.take_diff(usize::MAX);
             return None;
         }
         if let Some(at) = state.not_before.filter(|at| *at > now) {
             return (!std::mem::replace(&mut state.waiting, true)).then_some(at);
         }
         state.not_before = Some(now + interval);
-        let diff = state.presence.take_diff()?.to_json();
+        let diff = state.presence.take_diff(MAX_DIFF_BYTES);
+        let hidden = diff.hidden.clone();
+        if diff.is_empty() {
+            self.tell_hidden(&hidden);
+            return None;
+        }
+        let payload = diff.to_json();
+        let at = now + interval.max(reading(payload.len()));
+        state.not_before = Some(at);
+        let again = state.presence.has_changes() && !std::mem::replace(&mut state.waiting, true);
         // Streams of events do not tell who is present.
-        let encode = |vsn| (vsn != Vsn::Events).then(|| encode::presence_diff(vsn, topic, &diff));
+        let encode = |vsn| (vsn != Vsn::Events).then(|| encode::presence_diff(vsn, topic, &payload));
         let frames = encode_for(&self.users, encode);
         self.enqueue(Kind::Presence, None, None, frames);
-        None
+        self.tell_hidden(&hidden);
+        again.then_some(at)
+    }
+
+    /// Tells the sockets of members that what they track is hidden.
+    fn tell_hidden(&self, members: &[MemberId]) {
+        let of = |slot: &&Slot| !members.is_empty() && members.contains(&slot.id);
+        for slot in self.slots.iter().flatten().filter(of) {
+            slot.outbox.signal(Signal::PresenceHidden(slot.id));
+        }
     }
 
     /// The moment that [`announce`](Self::announce) named has come.

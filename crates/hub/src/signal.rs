@@ -7,6 +7,12 @@ use crate::key::MemberId;
 pub enum Signal {
     /// This member was handed a frame while its tenant had too many (protocol 5.3).
     TooManyEvents(MemberId),
+    /// What this member tracks is not shown to the members of its room any more: others track so much that there is no room
+    /// for it.
+    PresenceHidden(MemberId),
+    /// This member was not handed a large diff of presence, because too much waits for its socket: it is to be sent the state
+    /// again.
+    PresenceBehind(MemberId),
     /// The tenant's sockets are to end (protocol 12).
     Disconnect,
     /// The tenant's database is reached through another handle: what channels watched in it has to be asked for again.

@@ -11,6 +11,7 @@ use crate::{
     key::{Kind, MemberId, MessageId, Sight},
     message::Message,
     outbox::Outbox,
+    signal::Signal,
 };
 
 /// Bytes of broadcasts that are held for a channel.
@@ -53,6 +54,8 @@ pub(crate) struct Slot {
     since: u64,
     /// The first diff of presence that is meant for it: the state that it was sent includes the earlier ones.
     pub(crate) diffs_since: u64,
+    /// It is sent the state of presence, and may be sent it again.
+    pub(crate) takes_state: bool,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) vsn: Vsn,
     /// The form of compressed messages that it takes.
@@ -86,6 +89,7 @@ impl Slot {
             id,
             since: next,
             diffs_since: next,
+            takes_state: false,
             form: Form::of(member.vsn, &member.outbox),
             outbox: member.outbox,
             vsn: member.vsn,
@@ -117,6 +121,16 @@ impl Slot {
         }
         self.held = Some(held);
         true
+    }
+
+    /// Keeps large diffs of so many bytes away from it if its outbox has no room for them, until it is sent the state again:
+    /// who reads slowly is not closed for what others track.
+    pub(crate) fn skip_diffs(&mut self, bytes: usize) {
+        let gets_diffs = self.takes_state && self.diffs_since != u64::MAX && self.sight.presence;
+        if gets_diffs && !self.outbox.has_room_for(bytes) {
+            self.diffs_since = u64::MAX;
+            self.outbox.signal(Signal::PresenceBehind(self.id));
+        }
     }
 
     /// What it gets of a message.

@@ -239,6 +239,12 @@ impl<T> Journal<T> {
     pub fn next(&self, after: Position) -> Option<&Entry<T>> {
         self.entries.get(self.entries.partition_point(|entry| entry.position <= after))
     }
+
+    /// How many changes there are after a position.
+    #[must_use]
+    pub fn left(&self, after: Position) -> usize {
+        self.entries.len() - self.entries.partition_point(|entry| entry.position <= after)
+    }
 }
 
 #[cfg(test)]
@@ -274,6 +280,10 @@ mod tests {
             cursor = entry.position;
         }
         assert_eq!(items, [1, 2, 4]);
+        assert_eq!(
+            [at(9, 9), at(12, 1), at(13, 1), at(15, 1)].map(|after| journal.left(after)),
+            [3, 2, 1, 0]
+        );
         assert_eq!(journal.after(at(9, 9)), Reach::Gone);
         assert_eq!(journal.after(at(10, 0)), Reach::From(at(10, 0)));
         assert_eq!(journal.after(at(13, 0)), Reach::From(at(13, 0)));

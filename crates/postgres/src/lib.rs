@@ -65,7 +65,7 @@ pub use log_reader::{HandOver, LogReader, LogReaderConfig, LogSink, Taken};
 pub use look::{DatabaseFacts, SchemaFacts, SlotFacts, look, look_at_schema};
 pub use policy_memory::PolicyMemory;
 pub use realtime_journal::Bounds as JournalBounds;
-pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage, StoredQuery};
+pub use replay::{MessageBody, ReplayError, ReplayParams, ReplayedMessage, StoredQuery, moment};
 pub use request::SubscribeRequest;
 pub use row_reader::{LostRow, RowReader, RowReaderConfig, RowSink, TakenRow};
 pub use schema::{Origin, Planned, SchemaError, SchemaReport, set_up as set_up_schema};

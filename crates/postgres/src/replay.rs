@@ -1,6 +1,9 @@
 //! Messages that a joining channel has missed (tenant_database 6, protocol 10.1).
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -16,11 +19,8 @@ use crate::{authorize::PolicyPool, sqlstate};
 /// Messages where the client names no number, and at most.
 const LIMIT: i64 = 25;
 
-/// Last millisecond of the year 9999.
-const LAST_MILLISECOND: i64 = 253_402_300_799_999;
-
-/// First millisecond of the year 0.
-const FIRST_MILLISECOND: i64 = -62_167_219_200_000;
+/// The moments that a client may name, in milliseconds of Unix time: the years 0 to 9999. The database knows all of them.
+const MOMENTS: RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
 
 /// How far the clocks of others may be ahead.
 const AHEAD: Duration = Duration::from_secs(60);
@@ -40,6 +40,14 @@ fn query_text(private: bool, binary: &str) -> String {
              and id <> all ($5::text[]::uuid[])
          order by inserted_at desc, ctid desc limit $4"
     )
+}
+
+/// The moment of a time that a client named, in milliseconds of Unix time. `None` outside of the years 0 to 9999.
+#[must_use]
+pub fn moment(millis: i64) -> Option<SystemTime> {
+    let distance = MOMENTS.contains(&millis).then(|| Duration::from_millis(millis.unsigned_abs()))?;
+    let epoch = SystemTime::UNIX_EPOCH;
+    if millis < 0 { epoch.checked_sub(distance) } else { epoch.checked_add(distance) }
 }
 
 /// What to replay: `config.broadcast.replay` of a join, found valid.
@@ -62,14 +70,9 @@ impl ReplayParams {
         };
         let parse = || {
             let since = integer("since")?.ok_or(ReplayError::InvalidParams)?;
-            if !(FIRST_MILLISECOND..=LAST_MILLISECOND).contains(&since) {
-                return Err(ReplayError::InvalidParams);
-            }
-            let distance = Duration::from_millis(since.unsigned_abs());
-            let epoch = SystemTime::UNIX_EPOCH;
-            let since = if since < 0 { epoch.checked_sub(distance) } else { epoch.checked_add(distance) };
+            let since = moment(since).ok_or(ReplayError::InvalidParams)?;
             let limit = integer("limit")?.unwrap_or(LIMIT).clamp(1, LIMIT);
-            Ok(Self { since: since.ok_or(ReplayError::InvalidParams)?, limit })
+            Ok(Self { since, limit })
         };
         Some(parse())
     }

@@ -18,7 +18,7 @@ pub const MAX_REF_BYTES: usize = 255;
 const MAX_KEY_BYTES: usize = 1_024;
 
 /// Longest token: larger than any header of a proxy lets through.
-const MAX_TOKEN_BYTES: usize = 64 * 1_024;
+pub(crate) const MAX_TOKEN_BYTES: usize = 64 * 1_024;
 
 /// Longest `replay`, which consists of two numbers.
 const MAX_REPLAY_BYTES: usize = 1_024;

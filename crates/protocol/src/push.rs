@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::join::members;
+use crate::join::{MAX_TOKEN_BYTES, members};
 
 /// What a `presence` event asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ impl PresencePush {
 pub enum AccessTokenPush {
     /// A token to use from now on.
     Token(Box<str>),
+    /// A text that is longer than any token: one that is not valid.
+    TooLong,
     /// Null: ignored.
     Null,
     /// Missing or no string: an unknown event.
@@ -53,6 +55,9 @@ impl AccessTokenPush {
         let Some([Some(token)]) = members(payload, ["access_token"]) else { return Self::NotAToken };
         if token.get() == "null" {
             return Self::Null;
+        }
+        if token.get().starts_with('"') && token.get().len() > MAX_TOKEN_BYTES {
+            return Self::TooLong;
         }
         serde_json::from_str(token.get()).map_or(Self::NotAToken, Self::Token)
     }
@@ -89,6 +94,11 @@ mod tests {
             AccessTokenPush::Token("a.b.c".into())
         );
         assert_eq!(AccessTokenPush::parse(br#"{"access_token":null}"#), AccessTokenPush::Null);
+        let long = |length: usize| {
+            AccessTokenPush::parse(format!(r#"{{"access_token":"{}"}}"#, "x".repeat(length)).as_bytes())
+        };
+        assert!(matches!(long(MAX_TOKEN_BYTES - 2), AccessTokenPush::Token(_)));
+        assert_eq!(long(MAX_TOKEN_BYTES - 1), AccessTokenPush::TooLong);
         for text in ["{}", r#"{"access_token":5}"#, "5"] {
             assert_eq!(AccessTokenPush::parse(text.as_bytes()), AccessTokenPush::NotAToken);
         }

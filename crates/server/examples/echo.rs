@@ -28,7 +28,7 @@ use realtime_server::{
     transport::{
         ConnectionPermit, TlsSocket, Transport,
         conversation::Conversation,
-        listener,
+        listener::{self, Patient},
         socket::{self, IDLE_LIMIT},
         ws::{deflate::Agreed, handshake, reader::Reader},
     },
@@ -63,7 +63,7 @@ async fn main() -> Result<()> {
     let serve = |port, tls| -> Result<_> {
         let listener = listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST), port)?;
         let router = Router::new().fallback(any(upgrade));
-        Ok(listener::serve(listener, router, Arc::clone(&places), tls, CancellationToken::new()))
+        Ok(listener::serve(listener, router, Arc::clone(&places), tls, IDLE_LIMIT, CancellationToken::new()))
     };
     tokio::join!(serve(port, None)?, serve(tls_port, Some(acceptor()?))?);
     Ok(())
@@ -100,16 +100,18 @@ async fn upgrade(Extension(permit): Extension<ConnectionPermit>, mut request: Re
 }
 
 async fn serve(upgrade: OnUpgrade, agreed: Option<Agreed>, permit: ConnectionPermit) -> Result<()> {
-    let upgraded = match upgrade.await?.downcast::<TokioIo<TcpStream>>() {
+    let upgraded = match upgrade.await?.downcast::<TokioIo<Patient<TcpStream>>>() {
         Ok(parts) => {
-            echo(parts.io.into_inner(), &parts.read_buf, agreed, permit).await;
+            echo(parts.io.into_inner().into_inner(), &parts.read_buf, agreed, permit).await;
             return Ok(());
         }
         Err(upgraded) => upgraded,
     };
-    let parts =
-        upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok().context("a connection of no known kind")?;
-    let (tcp, session) = parts.io.into_inner().into_inner();
+    let parts = upgraded
+        .downcast::<TokioIo<Patient<TlsStream<TcpStream>>>>()
+        .ok()
+        .context("a connection of no known kind")?;
+    let (tcp, session) = parts.io.into_inner().into_inner().into_inner();
     echo(TlsSocket::new(tcp, session), &parts.read_buf, agreed, permit).await;
     Ok(())
 }

@@ -127,7 +127,9 @@ impl Server {
         let (certificate, acceptor) = self.tls.unzip();
         let stopping = self.stopping.clone();
         let places = Arc::clone(node.places());
-        let serving = tokio::spawn(listener::serve(self.listener, router, places, acceptor, stopping));
+        let patience = node.settings().send_timeout;
+        let serving =
+            tokio::spawn(listener::serve(self.listener, router, places, acceptor, patience, stopping));
         tokio::spawn(self.stopping.clone().run_until_cancelled_owned(follow(certificate)));
         stop.await;
         tracing::info!("stopping");

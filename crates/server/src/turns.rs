@@ -66,7 +66,8 @@ impl Line {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Turn>> {
+    /// As [`turn`](Self::turn), for what is polled itself.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Turn>> {
         // `None` only from a semaphore that is closed, which this one never is.
         let polled = self.turns.poll_acquire(cx);
         self.waits = polled.is_pending();

@@ -9,6 +9,8 @@ use std::sync::{
 #[derive(Debug, Default)]
 pub struct Users {
     here: AtomicU32,
+    /// The most that there were here since it was asked.
+    most: AtomicU32,
     /// On other nodes, as they said last.
     elsewhere: AtomicU32,
 }
@@ -18,6 +20,13 @@ impl Users {
     #[must_use]
     pub fn count(&self) -> u32 {
         self.here.load(Ordering::Relaxed)
+    }
+
+    /// The most users that were on this node at once since it was asked last.
+    #[must_use]
+    pub fn take_most(&self) -> u32 {
+        let here = self.count();
+        self.most.swap(here, Ordering::Relaxed).max(here)
     }
 
     /// Users on all nodes: on others as they said last, a second or two ago.
@@ -36,10 +45,10 @@ impl Users {
     #[must_use]
     pub fn enter(self: &Arc<Self>, max: u32) -> Option<UserSlot> {
         let max = max.saturating_sub(self.elsewhere.load(Ordering::Relaxed));
-        self.here
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < max).then_some(count + 1))
-            .ok()
-            .map(|_| UserSlot(Arc::clone(self)))
+        let one_more = |count| (count < max).then_some(count + 1);
+        let before = self.here.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        self.most.fetch_max(before + 1, Ordering::Relaxed);
+        Some(UserSlot(Arc::clone(self)))
     }
 }
 
@@ -65,7 +74,8 @@ mod tests {
         assert!(users.enter(1).is_none());
         assert!(users.enter(2).is_some());
         drop(first);
-        assert_eq!(users.count(), 0);
+        assert_eq!((users.count(), users.take_most()), (0, 2));
+        assert_eq!(users.take_most(), 0);
         assert!(users.enter(0).is_none());
         users.set_elsewhere(2);
         assert_eq!((users.count(), users.total()), (0, 2));

@@ -100,13 +100,31 @@ pub async fn http(
     stream.write_all(&[request.as_bytes(), body].concat()).await?;
     let mut answer = Vec::new();
     time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.context("no answer")??;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+    let end = answer.windows(4).position(|part| part == b"\r\n\r\n").context("no head")?;
+    let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("status")?.parse()?;
     let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-    Ok(Answer { status, headers, body: body.to_owned() })
+    let headers: HashMap<_, _> =
+        headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    let chunked = headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked");
+    let body = if chunked { unchunked(body)? } else { body.to_vec() };
+    Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// What a body that was sent in chunks carries.
+fn unchunked(mut body: &[u8]) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    loop {
+        let line = body.windows(2).position(|part| part == b"\r\n").context("the body has no end")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&body[..line])?, 16)?;
+        if length == 0 {
+            return Ok(content);
+        }
+        let start = line + 2;
+        content.extend_from_slice(body.get(start..start + length).context("a chunk has no end")?);
+        body = body.get(start + length + 2..).context("a chunk has no end")?;
+    }
 }
 
 /// What a server process has used.

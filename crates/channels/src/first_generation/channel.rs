@@ -225,9 +225,13 @@ impl FirstChannel {
             route.star.store(false, Ordering::Relaxed);
         }
         let push = message.payload.json().map(|payload| AccessTokenPush::parse(payload));
-        let Some(AccessTokenPush::Token(text)) = push else { return Ok(()) };
         // A server that asks for no tokens reads none.
         let Some(token) = &self.token else { return Ok(()) };
+        let text = match push {
+            Some(AccessTokenPush::Token(text)) => text,
+            Some(AccessTokenPush::TooLong) => return Err(refused(&AuthError::Malformed)),
+            _ => return Ok(()),
+        };
         self.renewal.came(text, token);
         self.renew(client, effects)
     }

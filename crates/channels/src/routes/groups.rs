@@ -3,9 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use realtime_changes::{Action, Recipient};
+use realtime_changes::{Action, ChannelId, Recipient};
 use realtime_pgoutput::Position;
 use realtime_protocol::{Vsn, encode};
+use rustc_hash::FxHashMap;
 
 use super::route::Route;
 
@@ -27,7 +28,18 @@ pub(super) struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    pub(super) fn add(&mut self, route: &'a Arc<Route>, recipient: &'a Recipient) {
+    /// Groups of the receivers that have a route.
+    pub(super) fn of(recipients: &'a [Recipient], routes: &'a FxHashMap<ChannelId, Arc<Route>>) -> Self {
+        let mut groups = Self::default();
+        for recipient in recipients {
+            if let Some(route) = routes.get(&recipient.channel) {
+                groups.add(route, recipient);
+            }
+        }
+        groups
+    }
+
+    fn add(&mut self, route: &'a Arc<Route>, recipient: &'a Recipient) {
         let key = FrameKey::of(route, recipient);
         // Mostly all get the same as the one before.
         if let Some((_, routes)) = self.all.last_mut().filter(|(last, _)| *last == key) {

@@ -130,15 +130,19 @@ impl Channel {
         }
     }
 
-    /// Sends who is present (protocol 5.5).
-    fn presence_state(&self, client: &Client) -> Result<(), Stop> {
+    /// Sends who is present (protocol 5.5); a little later if too much waits for the client.
+    fn presence_state(&mut self, client: &Client) -> Result<(), Stop> {
         let meters = client.runtime.meters();
         if meters.closes_channels() && client.runtime.too_many_presence_events() {
             return Err(TOO_MANY_PRESENCE.into());
         }
         let (vsn, join_ref, topic) = (client.vsn, &self.join_ref, &self.topic);
-        self.membership.send_presence_state(|state| encode::presence_state(vsn, join_ref, topic, state));
-        meters.presence().add(1);
+        let encode = |state: &[u8]| encode::presence_state(vsn, join_ref, topic, state);
+        let sent = self.membership.send_presence_state(encode);
+        self.presence.state_sent(sent);
+        if sent {
+            meters.presence().add(1);
+        }
         Ok(())
     }
 
@@ -165,6 +169,6 @@ impl Channel {
         if let Some(tracked) = self.presence.take_merged(now, &client.runtime) {
             self.apply_merged(tracked, client);
         }
-        Ok(())
+        if self.presence.owes_state(now) { self.presence_state(client) } else { Ok(()) }
     }
 }

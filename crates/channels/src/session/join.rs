@@ -350,7 +350,7 @@ impl Joining {
         let Found { read, membership, replayed, history, wanted } = found;
         let response = encode::join_response(&wanted.echo, &wanted.ids);
         let mut first = vec![encode::reply_ok(client.vsn, &raw_join_ref, &msg_ref, &topic, &response)];
-        first.extend(replay::frames(client.vsn, &join_ref, &topic, &replayed));
+        replay::frames(client, &join_ref, &topic, &replayed, &mut first);
         let (membership, is_whole) = match membership {
             Some(membership) => {
                 let again = match history {

@@ -17,6 +17,15 @@ use crate::tenant_runtime::TenantRuntime;
 /// Pause before a tenant's presence is looked at again that has too many events.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Pause before an outbox is looked at again that had no room for a state.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(100);
+
+/// What is wrong when the presence of a topic takes as much as may be shown.
+pub(super) const PRESENCE_TOO_LARGE: &str = "The presence of this topic is too large";
+
+/// Answer to a track for which there is no room in the presence of its topic.
+pub(super) const NO_ROOM: &[u8] = br#"{"reason":"PresenceTooLarge: The presence of this topic is too large, and this object larger than an equal share"}"#;
+
 /// What a channel's client said last about its presence, while it may not say more.
 #[derive(Debug)]
 struct Merged {
@@ -75,17 +84,34 @@ pub(super) struct Presence {
     calls: CallWindow,
     /// What was said last, while no more may be said.
     merged: Option<Box<Merged>>,
+    /// When it is tried again to send the state, for which there was no room in the outbox.
+    owed: Option<Instant>,
 }
 
 impl Presence {
     /// Of a channel that has just joined.
     pub(super) fn new(key: Box<str>, wanted: bool) -> Self {
-        Self { key, wanted, calls: CallWindow::default(), merged: None }
+        Self { key, wanted, calls: CallWindow::default(), merged: None, owed: None }
+    }
+
+    /// When there is something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.merged_until(), self.owed].into_iter().flatten().min()
     }
 
     /// When what was merged counts.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    fn merged_until(&self) -> Option<Instant> {
         self.merged.as_ref().map(|merged| merged.at)
+    }
+
+    /// The state was sent, or has to be sent later.
+    pub(super) fn state_sent(&mut self, sent: bool) {
+        self.owed = (!sent).then(|| Instant::now() + LOOK_FOR_ROOM);
+    }
+
+    /// Whether the state is to be sent now.
+    pub(super) fn owes_state(&self, now: Instant) -> bool {
+        self.owed.is_some_and(|at| at <= now)
     }
 
     /// Counts a call. Whether the client may make it; else how long it has to wait.
@@ -154,7 +180,7 @@ impl Presence {
 
     /// Keeps what a client says until it counts. Whether that begins now.
     pub(super) fn merge(&mut self, held: Held, tracked: Option<Bytes>, outbox: &Arc<Outbox>) -> bool {
-        let at = self.deadline().unwrap_or_else(|| Instant::now() + held.pause());
+        let at = self.merged_until().unwrap_or_else(|| Instant::now() + held.pause());
         let before = self.merged.take();
         let begins = before.is_none();
         let mut holding = before.map_or_else(|| Holding::new(outbox), |merged| merged.holding);

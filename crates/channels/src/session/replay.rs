@@ -4,21 +4,40 @@ use bytes::Bytes;
 use realtime_codes::ErrorCode;
 use realtime_hub::{Membership, MessageId};
 use realtime_postgres::ReplayedMessage;
-use realtime_protocol::{Extension, Ref, SystemMessage, Vsn, encode};
+use realtime_protocol::{Extension, Ref, SystemMessage, encode};
 
 use crate::{
     client::Client,
     history::{Asked, Found, Missed, stored_frame},
 };
 
-/// A frame for each message that the serializer can carry.
+/// What a client is told that does not get all stored messages that it asked for.
+const LEFT_OUT: &str = "Older messages are left out: all of them are more than a client can be sent at once";
+
+/// Appends a frame for each message that the serializer can carry, oldest first. What does not fit into the outbox is left out,
+/// the oldest, which is told before.
 pub(super) fn frames(
-    vsn: Vsn,
+    client: &Client,
     join_ref: &Ref,
     topic: &str,
     messages: &[ReplayedMessage],
-) -> impl Iterator<Item = Bytes> {
-    messages.iter().filter_map(move |message| stored_frame(vsn, join_ref, topic, message))
+    first: &mut Vec<Bytes>,
+) {
+    // A quarter is for what comes live meanwhile.
+    let mut left = client.outbox.free() / 4 * 3;
+    let mut frames = Vec::new();
+    let all = messages.iter().rev();
+    for frame in all.filter_map(|message| stored_frame(client.vsn, join_ref, topic, message)) {
+        if frame.len() > left {
+            let told = SystemMessage::gap(Extension::System, ErrorCode::MessagesNotKept, LEFT_OUT);
+            client.runtime.counters().notices.told(&told, 1);
+            first.push(encode::system(client.vsn, join_ref, topic, &told));
+            break;
+        }
+        left -= frame.len();
+        frames.push(frame);
+    }
+    first.extend(frames.into_iter().rev());
 }
 
 /// Appends what the channel has missed to the frames that it gets first, and before it that something is missing, if so.

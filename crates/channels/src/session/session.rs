@@ -208,6 +208,16 @@ impl Session {
                     self.stop(&topic, &TOO_MANY_EVENTS.into());
                 }
             }
+            Signal::PresenceHidden(member) => {
+                if let Some(channel) = self.topics.channel_of_member(member) {
+                    channel.presence_hidden(&self.client);
+                }
+            }
+            Signal::PresenceBehind(member) => {
+                if let Some(channel) = self.topics.channel_of_member(member) {
+                    channel.presence.state_sent(false);
+                }
+            }
             Signal::Disconnect => self.disconnect(effects),
             Signal::DatabaseReplaced { elsewhere } => self.database_replaced(elsewhere, effects),
             Signal::ShutDown => {

@@ -123,7 +123,7 @@ impl Fixture {
         let token = self.runtime.verify(&token(NOW + 100_000)).unwrap();
         let session = Session::new(
             vsn,
-            Arc::new(Outbox::new(1_000_000)),
+            Arc::new(Outbox::new(realtime_hub::DEFAULT_OUTBOX_BYTES)),
             Arc::clone(&self.runtime),
             Arc::new(token),
             "{}".into(),
@@ -200,9 +200,13 @@ impl Socket {
     }
 }
 
-/// The JSON of a server frame of any length under 64 KiB.
+/// The JSON of a server frame.
 fn decoded(frame: &Bytes) -> Value {
-    let header = if frame[1] == 126 { 4 } else { 2 };
+    let header = match frame[1] {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
     serde_json::from_slice(&frame[header..]).unwrap()
 }
 

@@ -102,10 +102,18 @@ impl Topics {
         }
     }
 
-    /// The channel that is a member of a room.
+    /// The topic of the channel that is a member of a room.
     pub(super) fn of_member(&self, member: MemberId) -> Option<Arc<str>> {
         self.topics.values().find_map(|topic| match topic {
             Topic::Joined(channel) if channel.membership.id() == member => Some(Arc::clone(&channel.topic)),
+            _ => None,
+        })
+    }
+
+    /// The channel that is a member of a room.
+    pub(super) fn channel_of_member(&mut self, member: MemberId) -> Option<&mut Channel> {
+        self.topics.values_mut().find_map(|topic| match topic {
+            Topic::Joined(channel) if channel.membership.id() == member => Some(&mut **channel),
             _ => None,
         })
     }

@@ -223,7 +223,7 @@ impl Node {
     async fn sweep(&self, now: Instant) {
         let interests = self.peers.all_listened();
         for incoming in interests.iter().filter(|incoming| incoming.is_whole()) {
-            self.outgoing.users(&incoming.scope.tenant, incoming.side().users());
+            self.outgoing.users(&incoming.scope.tenant, incoming.side().take_most_users());
             let others = incoming.populated().len();
             if others > 0 {
                 let (rates, limits) = incoming.side().rates();

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use realtime_hub::{Audience, Hub, Member, Meter, RoomKey, Said, Unlimited};
+use realtime_hub::{Audience, Hub, Member, Meter, RoomKey, Said, Tracked, Unlimited};
 use realtime_protocol::{Ref, Vsn, encode};
 use tokio::{
     task::JoinHandle,
@@ -335,9 +335,10 @@ impl World {
             let member = Member::new(Arc::clone(&party.outbox), Vsn::V2);
             let meter = Arc::new(Unlimited) as Arc<dyn Meter>;
             let membership = host.hub.join(&key, member, &meter, []);
-            membership.send_presence_state(|state| {
+            let sent = membership.send_presence_state(|state| {
                 encode::presence_state(Vsn::V2, &Ref::null(), &key.topic, state)
             });
+            assert!(sent, "a new outbox has room");
             (party.membership, party.joined) = (Some(membership), Some(now));
             self.there.push(who);
             self.rooms.entry((party.tenant, party.room)).or_default().push(who);
@@ -417,7 +418,7 @@ impl World {
         } else {
             let meta = format!(r#"{{"v":{announced}}}"#);
             let told = membership.track(&format!("p{who}"), meta.into());
-            told.flatten().into_iter().for_each(realtime_hub::FanOut::run);
+            assert!(!matches!(told, Tracked::NoRoom), "there is room for little");
             party.announced = Some(announced);
         }
     }

@@ -12,6 +12,10 @@ const MB: usize = 1_000_000;
 /// them, holds it.
 pub(crate) static ALONE: Mutex<()> = Mutex::new(());
 
+fn address(last: u8) -> IpAddr {
+    [127, 0, 0, last].into()
+}
+
 fn frame_of(bytes: usize) -> Bytes {
     frame::text(&vec![b'x'; bytes])
 }
@@ -70,11 +74,30 @@ fn what_clients_send_counts_too() {
 #[test]
 fn bodies_have_a_share_of_their_own() {
     let memory = Memory::new(40 * MB);
-    let (mut first, mut second) = (memory.body(), memory.body());
+    let (mut first, mut second) = (memory.body(address(1)), memory.body(address(2)));
     assert!(first.set(4 * MB) && first.set(8 * MB));
     assert!(!second.set(3 * MB));
+    drop((first, second));
+    assert!(memory.body(address(2)).set(8 * MB));
+    assert!(memory.addresses.lock().is_empty());
+}
+
+/// However many bodies an address has, it leaves as much as it takes.
+#[test]
+fn an_address_leaves_room_for_bodies_of_others() {
+    let memory = Memory::new(40 * MB);
+    let take = |from, bytes| {
+        let mut body = memory.body(address(from));
+        body.set(bytes).then_some(body)
+    };
+    let first: Vec<_> = std::iter::from_fn(|| take(1, MB)).take(100).collect();
+    assert_eq!(first.len(), 5);
+    let second: Vec<_> = std::iter::from_fn(|| take(2, MB)).take(100).collect();
+    assert_eq!(second.len(), 2);
+    assert!(take(3, 3 * MB).is_some(), "one body");
+    assert!(take(1, 1).is_none());
     drop(first);
-    assert!(second.set(8 * MB));
+    assert!(take(2, MB).is_some());
 }
 
 /// A socket that takes one byte and no more.

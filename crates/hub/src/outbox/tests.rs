@@ -77,6 +77,21 @@ fn keeps_the_order_of_pushes() {
 }
 
 #[test]
+fn a_part_can_be_taken() {
+    let outbox = Outbox::new(100);
+    outbox.push_all(&[A, B, B, A]).unwrap();
+    let take = |most| {
+        let mut frames = Vec::new();
+        outbox.take_some(&mut frames, most);
+        frames
+    };
+    assert_eq!(take(7), [A, B]);
+    assert_eq!(outbox.free(), 94);
+    assert_eq!(take(1), [B], "one in any case");
+    assert_eq!((take(100), take(100)), (vec![A], vec![]));
+}
+
+#[test]
 fn frames_go_straight_to_an_idle_socket_in_one_write() {
     let (outbox, pipe) = piped(100);
     pipe.allow(100);

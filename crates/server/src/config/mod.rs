@@ -126,6 +126,8 @@ pub struct Settings {
     pub well_known_secret: bool,
     /// Whether the environment describes a tenant (`SEED_SELF_HOST`).
     pub seeds: bool,
+    /// How long an answer waits for a client that does not read it; zero for any time.
+    pub send_timeout: Duration,
     /// How long a client may be silent.
     pub idle_limit: Duration,
     /// How the first generation is served. `None`: it is not.
@@ -188,6 +190,7 @@ impl Settings {
             tenants: tenants.tenants,
             webhooks_reach: Reach { private: env.boolean("WEBHOOKS_PRIVATE_ADDRESSES")? },
             webhook_files: tenants.webhook_files,
+            send_timeout: env.millis("HTTP_SEND_TIMEOUT_MS")?,
             idle_limit: legacy::socket_timeout(env)?,
             legacy,
         };

@@ -24,6 +24,7 @@ pub const GROUPS: &[Group] = &[
         integer("WEBSOCKET_COMPRESSION_MIN_BYTES", "websocket_compression_min_bytes", "512", "bytes", "Smallest message that is compressed, its frame included"),
         integer("LONGPOLL_MAX_SESSIONS_PER_TENANT", "longpoll_max_sessions_per_tenant", "2500", "", "Sessions of the long-poll transport that a tenant may have at once, of 10000 in all"),
         integer("LONGPOLL_MAX_SESSIONS_PER_ADDRESS", "longpoll_max_sessions_per_address", "1000", "", "Sessions that one address may have at once; raise it if there is a proxy in front of the server"),
+        integer("HTTP_SEND_TIMEOUT_MS", "http_send_timeout_ms", "60000", "milliseconds", "How long an answer over HTTP waits for a client that takes less than 64 KB of it, before its connection is closed; 0 for any time. Sockets and streams of events have bounds of their own"),
         integer("MAX_HEADER_LENGTH", "max_header_length", "4096", "bytes", "Largest value of a request header"),
         integer("NO_CHANNEL_TIMEOUT_IN_MS", "no_channel_timeout_ms", "600000", "milliseconds", "A socket that joined and then has no channel for this long is dropped"),
         integer("CONNECT_ERROR_BACKOFF_MS", "connect_error_backoff_ms", "2000", "milliseconds", "Pause before a refused connection is answered"),

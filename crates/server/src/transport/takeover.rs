@@ -75,7 +75,7 @@ pub fn answer(headers: HeaderMap, start: impl FnOnce(Connection, Bytes) + Send +
     response
 }
 
-/// Where the service of a connection leaves what takes it over.
+/// Where the service of a connection leaves what takes it over. Requests have it among their extensions.
 #[derive(Default)]
 pub struct Handover {
     left: Mutex<Option<(Start, Bytes)>>,
@@ -93,12 +93,17 @@ impl Handover {
         true
     }
 
-    /// Returns when something was left. Cancel safe.
+    /// Has the connection closed, whatever is being written to it.
+    pub fn close(&self) {
+        self.told.notify_one();
+    }
+
+    /// Returns when something was left, or the connection is to be closed. Cancel safe.
     pub async fn told(&self) {
         self.told.notified().await;
     }
 
-    /// Starts what was left.
+    /// Starts what was left. If there is nothing, the connection is closed.
     pub fn start(&self, connection: impl Carrier) {
         let left = self.left.lock().take();
         if let Some((start, head)) = left {

@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use super::{
     ConnectionPermit, Peer, TlsSocket, Transport,
     admission::{Admitted, admit},
+    listener::Patient,
     policy_headers,
     query::Query,
     socket,
@@ -87,15 +88,15 @@ async fn serve(upgrade: OnUpgrade, start: Start) {
         }
     };
     // Unwraps the HTTP server's layers. The socket and the bytes that were read beyond the request stay.
-    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => return start.socket(parts.io.into_inner(), &parts.read_buf),
+    let upgraded = match upgraded.downcast::<TokioIo<Patient<TcpStream>>>() {
+        Ok(parts) => return start.socket(parts.io.into_inner().into_inner(), &parts.read_buf),
         Err(upgraded) => upgraded,
     };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<Patient<TlsStream<TcpStream>>>>() else {
         tracing::error!("upgraded connection is of no known kind");
         return;
     };
-    let (tcp, session) = parts.io.into_inner().into_inner();
+    let (tcp, session) = parts.io.into_inner().into_inner().into_inner();
     start.socket(TlsSocket::new(tcp, session), &parts.read_buf);
 }
 

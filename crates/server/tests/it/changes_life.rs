@@ -344,6 +344,35 @@ async fn too_many_changes() -> Result<()> {
     Ok(())
 }
 
+/// A client says how many channels and subscriptions it has: they use up nobody's limit.
+#[tokio::test]
+async fn many_subscriptions_of_one_client_drop_nobodys_changes() -> Result<()> {
+    let (server, db) = server().await?;
+    let mut watcher = server.socket(Version::V2, "anon").await?;
+    watcher.watch(TOPIC, json!([{"schema": "public", "table": "test"}])).await?;
+    let mut greedy = server.socket(Version::V1, "anon").await?;
+    let topics: Vec<String> = (0..10).map(|n| format!("realtime:greedy-{n}")).collect();
+    for topic in &topics {
+        let binding = |n: i64| json!({"event": "*", "schema": "public", "table": "test", "filter": format!("id=gt.{}", -n)});
+        greedy.watch(topic, (0..100).map(binding).collect()).await?;
+    }
+    // Counts are looked at every five seconds.
+    for n in 0..30 {
+        time::sleep(Duration::from_millis(250)).await;
+        db.sql(&format!("insert into public.test (details) values ('{n}')")).await?;
+    }
+    let details = |frame: &Value| frame["data"]["record"]["details"].clone();
+    for n in 0..30 {
+        assert_eq!(details(&watcher.event(TOPIC, "postgres_changes").await?), json!(n.to_string()));
+    }
+    for topic in &topics {
+        for n in 0..30 {
+            assert_eq!(details(&greedy.event(topic, "postgres_changes").await?), json!(n.to_string()));
+        }
+    }
+    Ok(())
+}
+
 /// More than an outbox holds, all at once: the log is not read faster than who reads on takes it. How long it waits, and
 /// for whom, is shown in `patience::tests`.
 #[tokio::test]

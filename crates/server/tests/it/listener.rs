@@ -203,6 +203,38 @@ async fn the_official_client_over_tls() -> Result<()> {
     Ok(())
 }
 
+/// An answer that nobody reads is given up, with what encryption keeps of it.
+#[tokio::test]
+async fn unread_answers_over_tls() -> Result<()> {
+    let files = Files::new()?;
+    let db = TestDb::new().await?;
+    let options =
+        crate::histories::ON.iter().fold(files.options(), |all, (name, value)| all.env(name, value));
+    let server = Server::start(BINARY, &db, options.env("HTTP_SEND_TIMEOUT_MS", "1000")).await?;
+    let mut socket = joined(&server, &files).await?;
+    for n in 0..2 {
+        let payload = json!({"type": "broadcast", "event": "e", "payload": {"x": "x".repeat(1_900_000)}});
+        let said = json!(["1", n.to_string(), "realtime:a", "broadcast", payload]);
+        socket.send(Message::text(said.to_string())).await?;
+    }
+    let request = format!(
+        "GET /api/broadcast/a/history HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nApikey: {}\r\n\r\n",
+        token("anon")
+    );
+    realtime_testkit::until("the history is there", async || {
+        let mut reading = connect(&server, &files.authority.file).await?;
+        reading.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        time::timeout(PATIENCE, reading.read_to_end(&mut answer)).await??;
+        Ok(answer.len() > 3_800_000)
+    })
+    .await?;
+    let mut idle = connect(&server, &files.authority.file).await?;
+    idle.write_all(request.as_bytes()).await?;
+    server.logged("AnswerNotRead").await?;
+    Ok(())
+}
+
 /// What a slow reader leaves waits, encrypted or not, and arrives whole and in order; large messages come in.
 #[tokio::test]
 async fn large_messages_and_slow_readers_over_tls() -> Result<()> {

@@ -88,6 +88,7 @@ mod rest;
 mod sse;
 mod supabase_compose;
 mod tokens;
+mod unread;
 mod watch;
 mod webhooks;
 

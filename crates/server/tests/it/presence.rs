@@ -1,5 +1,7 @@
 //! Presence between sockets.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use realtime_testkit::{Server, ServerOptions, Socket, TestDb, Version};
 use serde_json::{Value, json};
@@ -201,7 +203,7 @@ async fn a_crowd() -> Result<()> {
             .send(json!("1"), Value::Null, TOPIC, "presence", json!({"event": "track", "payload": {}}))
             .await?;
     }
-    let (mut known, mut frames) = (std::collections::BTreeSet::new(), 0);
+    let (mut known, mut frames) = (BTreeSet::new(), 0);
     while known.len() < crowd.len() {
         let diff = watcher.event(TOPIC, "presence_diff").await?;
         assert_eq!(diff["leaves"], json!({}));
@@ -211,5 +213,92 @@ async fn a_crowd() -> Result<()> {
         frames += 1;
     }
     assert!(frames < crowd.len(), "{frames} frames");
+    Ok(())
+}
+
+/// Waits until exactly these keys are seen to be present by somebody who comes now, and returns the socket. It is told of large
+/// objects a while after they were tracked.
+async fn comes_and_sees(server: &Server, version: Version, topic: &str, expected: &[&str]) -> Result<Socket> {
+    let mut socket = server.socket(version, "anon").await?;
+    socket.join(topic, json!({"config": {"presence": {"enabled": true, "key": "late"}}})).await?;
+    let keys = |group: &Value| group.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect();
+    let mut known: BTreeSet<String> = keys(&socket.event(topic, "presence_state").await?);
+    while !known.iter().eq(expected) {
+        let diff = socket.event(topic, "presence_diff").await?;
+        let (joined, left): (BTreeSet<_>, BTreeSet<_>) = (keys(&diff["joins"]), keys(&diff["leaves"]));
+        known.retain(|key| !left.contains(key));
+        known.extend(joined);
+    }
+    Ok(socket)
+}
+
+/// An object of so many bytes, to be tracked.
+fn object(bytes: usize) -> Value {
+    json!({"event": "track", "payload": {"x": "x".repeat(bytes)}})
+}
+
+/// What somebody tracks closes nobody who comes: a room shows a bounded part, in which small objects find a place beside large
+/// ones.
+#[tokio::test]
+async fn who_comes_is_not_closed_for_what_others_track() -> Result<()> {
+    let (server, _db) = server().await?;
+    let mut large = Vec::new();
+    for key in ["a", "b", "c", "d", "e"] {
+        let mut socket = enter(&server, Version::V2, json!({ "key": key })).await?;
+        let reply = push(&mut socket, object(2_900_000)).await?;
+        if key == "a" {
+            assert_eq!(reply["status"], "ok");
+        } else {
+            assert_eq!(reply["status"], "error");
+            let reason = reply["response"]["reason"].as_str().unwrap_or_default();
+            assert!(reason.starts_with("PresenceTooLarge: "), "{reason}");
+        }
+        large.push(socket);
+    }
+    // A smaller one is less than an equal share; both of these are shown.
+    assert_eq!(push(&mut large[1], object(1_900_000)).await?["status"], "ok");
+    for version in Version::BOTH {
+        let mut socket = comes_and_sees(&server, version, TOPIC, &["a", "b"]).await?;
+        track(&mut socket, json!({"n": 1})).await?;
+        while metas(&socket.event(TOPIC, "presence_diff").await?["joins"], "late").is_empty() {}
+    }
+    // The third finds a place: the largest is hidden until somebody leaves, and its client knows.
+    assert_eq!(push(&mut large[2], object(1_000_000)).await?["status"], "ok");
+    let told = large[0].event(TOPIC, "system").await?;
+    assert_eq!((&told["status"], &told["code"]), (&json!("warning"), &json!("PresenceTooLarge")));
+    let mut late = comes_and_sees(&server, Version::V2, TOPIC, &["b", "c"]).await?;
+    assert_eq!(push(&mut large[1], json!({"event": "untrack"})).await?["status"], "ok");
+    while metas(&late.event(TOPIC, "presence_diff").await?["joins"], "a").is_empty() {}
+    Ok(())
+}
+
+/// A client that comes back to many rooms at once gets all their states, one after the other as it reads.
+#[tokio::test]
+async fn large_states_of_many_rooms_wait_for_who_reads() -> Result<()> {
+    let (server, _db) = server().await?;
+    let topics: Vec<String> = (0..5).map(|n| format!("realtime:room-{n}")).collect();
+    let mut speakers = Vec::new();
+    for (key, bytes) in [("a", 2_900_000), ("b", 1_900_000)] {
+        for topic in &topics {
+            let mut socket = server.socket(Version::V2, "anon").await?;
+            socket.join(topic, json!({"config": {"presence": { "key": key }}})).await?;
+            socket.send(json!("1"), json!("t"), topic, "presence", object(bytes)).await?;
+            assert_eq!(socket.reply("t").await?["status"], "ok");
+            speakers.push(socket);
+        }
+    }
+    for topic in &topics {
+        comes_and_sees(&server, Version::V2, topic, &["a", "b"]).await?;
+    }
+    let mut socket = server.socket(Version::V2, "anon").await?;
+    let config = json!({"config": {"presence": {"enabled": true}}});
+    for (n, topic) in topics.iter().enumerate() {
+        socket.send(json!(n), json!(n), topic, "phx_join", config.clone()).await?;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    for topic in &topics {
+        let state = socket.event(topic, "presence_state").await?;
+        assert_eq!(metas(&state, "a").len() + metas(&state, "b").len(), 2);
+    }
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! Messages that the client sends to a joined channel (protocol 5).
 
 use bytes::Bytes;
-use realtime_hub::Said;
-use realtime_protocol::{AccessTokenPush, ClientMessage, Payload, PresencePush, size};
+use realtime_auth::AuthError;
+use realtime_codes::ErrorCode;
+use realtime_hub::{Said, Tracked};
+use realtime_protocol::{
+    AccessTokenPush, ClientMessage, Extension, Payload, PresencePush, SystemMessage, size,
+};
 
 use super::Channel;
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
     publish,
     session::{
         policies::Question,
-        presence::is_object,
+        presence::{NO_ROOM, PRESENCE_TOO_LARGE, is_object},
         stop::{Stop, TOO_MANY_EVENTS},
     },
 };
@@ -125,7 +129,12 @@ impl Channel {
                 }
                 return Ok(());
             }
-            (Some(Some(tracked)), None) => self.track(tracked, client),
+            (Some(Some(tracked)), None) => {
+                if !self.track(tracked, client) {
+                    self.answer(client, &message.msg_ref, "error", NO_ROOM);
+                    return Ok(());
+                }
+            }
             (Some(None), None) => {
                 self.presence.forget_merged();
                 client.changed(self.membership.untrack());
@@ -136,13 +145,18 @@ impl Channel {
         Ok(())
     }
 
-    /// Makes the channel present with an object.
-    fn track(&mut self, tracked: Bytes, client: &mut Client) {
+    /// Makes the channel present with an object. False if the presence of its topic has no room for it.
+    fn track(&mut self, tracked: Bytes, client: &mut Client) -> bool {
         self.presence.forget_merged();
         client.runtime.counters().payload(MessageType::Presence, tracked.len());
-        if let Some(fan_out) = self.membership.track(&self.presence.key, tracked) {
-            client.runtime.meters().presence().add(1);
-            client.changed(fan_out);
+        match self.membership.track(&self.presence.key, tracked) {
+            Tracked::Changed(fan_out) => {
+                client.runtime.meters().presence().add(1);
+                client.changed(fan_out);
+                true
+            }
+            Tracked::Same => true,
+            Tracked::NoRoom => false,
         }
     }
 
@@ -152,12 +166,27 @@ impl Channel {
             Some(tracked) => {
                 // The policies may have judged another token since.
                 let judged = self.policies.as_ref().and_then(|policies| policies.write);
-                if judged.is_none_or(|write| write.presence) {
-                    self.track(tracked, client);
+                if judged.is_none_or(|write| write.presence) && !self.track(tracked, client) {
+                    self.presence_warning(client, "what was tracked last does not count");
                 }
             }
             None => client.changed(self.membership.untrack()),
         }
+    }
+
+    /// What the channel tracks is not shown any more.
+    pub(in crate::session) fn presence_hidden(&self, client: &Client) {
+        self.presence_warning(
+            client,
+            "what this channel tracks is among the largest and is not shown to others",
+        );
+    }
+
+    /// Tells the client what it means to it that the presence of its topic is too large.
+    fn presence_warning(&self, client: &Client, what: &str) {
+        let text = format!("{PRESENCE_TOO_LARGE}: {what}");
+        let message = SystemMessage::warning(Extension::System, ErrorCode::PresenceTooLarge, text);
+        self.system(client, &message);
     }
 
     /// Handles `access_token`: a new token for the channel. It is never answered.
@@ -168,7 +197,11 @@ impl Channel {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Stop> {
         let push = message.payload.json().map(|payload| AccessTokenPush::parse(payload));
-        let Some(AccessTokenPush::Token(text)) = push else { return Ok(()) };
+        let text = match push {
+            Some(AccessTokenPush::Token(text)) => text,
+            Some(AccessTokenPush::TooLong) => return Err(AuthError::Malformed.into()),
+            _ => return Ok(()),
+        };
         if realtime_auth::is_api_key(&text) {
             return Ok(());
         }

@@ -234,3 +234,67 @@ async fn diffs_wait_for_open_joins() {
     track(3);
     assert_eq!(v1.frames().len(), 1);
 }
+
+/// The state comes when the client has read what waits; also again, when it has missed a large diff meanwhile.
+#[tokio::test(start_paused = true)]
+async fn states_wait_for_who_reads() {
+    let fixture = Fixture::new(|_| {});
+    let (mut reader, mut speaker) = (fixture.socket(), fixture.socket());
+    let track = |n: u32, bytes: usize| {
+        let payload = json!({"n": n, "x": "x".repeat(bytes)});
+        json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": payload}])
+    };
+    speaker.join("realtime:a", json!({"config": {"presence": {"key": "k"}}}));
+    speaker.send(track(1, 2_900_000));
+    let outbox = Arc::clone(reader.session.outbox());
+    let waits = || outbox.queue(Bytes::from(vec![b' '; 8_000_000]));
+    waits().unwrap();
+    let join = json!(["1", "1", "realtime:a", "phx_join", {"config": {"presence": {"enabled": true}}}]);
+    reader.session.receive(Opcode::Text, join.to_string().into(), &mut reader.effects);
+    let mut sent = VecDeque::new();
+    outbox.take(&mut sent);
+    assert_eq!(sent.len(), 2, "what waited, and the reply");
+    let at = reader.session.deadline().unwrap();
+    time::advance(at - time::Instant::now()).await;
+    let frames = reader.tick();
+    assert_eq!((&frames[0][3], &frames[0][4]["k"]["metas"][0]["n"]), (&json!("presence_state"), &json!(1)));
+    time::advance(Duration::from_secs(5)).await;
+    assert!(reader.tick().is_empty(), "once");
+
+    waits().unwrap();
+    speaker.send(track(2, 2_900_000));
+    for signal in outbox.take_signals() {
+        reader.session.signal(signal, &mut reader.effects);
+    }
+    time::advance(Duration::from_millis(100)).await;
+    reader.session.tick(&mut reader.effects);
+    outbox.take(&mut sent);
+    assert_eq!(sent.len(), 3, "what waited was not read");
+    time::advance(Duration::from_millis(100)).await;
+    let frames = reader.tick();
+    assert_eq!((&frames[0][3], &frames[0][4]["k"]["metas"][0]["n"]), (&json!("presence_state"), &json!(2)));
+}
+
+/// What has no room is refused; what was merged and has none is told.
+#[tokio::test(start_paused = true)]
+async fn what_has_no_room_is_refused() {
+    let fixture = Fixture::new(|tenant| {
+        tenant.limits.max_client_presence_events_per_window = Some(1);
+        tenant.limits.client_presence_window_ms = Some(1000);
+    });
+    let (mut first, mut second) = (fixture.socket(), fixture.socket());
+    let track = |bytes: usize| json!(["1", "2", "realtime:a", "presence", {"event": "track", "payload": {"x": "x".repeat(bytes)}}]);
+    first.join("realtime:a", json!({"config": {"presence": {"key": "a"}}}));
+    second.join("realtime:a", json!({"config": {"presence": {"key": "b"}}}));
+    first.send(track(2_900_000));
+    let frames = second.send(track(2_900_000));
+    let reply = frames.iter().find(|frame| frame[3] == "phx_reply").unwrap();
+    assert_eq!(reply[4]["status"], "error");
+    assert!(reply[4]["response"]["reason"].as_str().unwrap().starts_with("PresenceTooLarge: "));
+    let presence = fixture.runtime.meters().presence().total();
+    second.send(track(2_900_000));
+    time::advance(Duration::from_millis(1001)).await;
+    let told = second.tick();
+    assert_eq!((&told[0][4]["status"], &told[0][4]["code"]), (&json!("warning"), &json!("PresenceTooLarge")));
+    assert_eq!(fixture.runtime.meters().presence().total(), presence);
+}

@@ -384,6 +384,25 @@ fn missed_messages_follow_the_reply() {
     assert_eq!(fixture.runtime.meters().events().total(), 2);
 }
 
+/// What all stored messages take may be more than an outbox: the newest come, and the gap is told.
+#[test]
+fn missed_messages_that_do_not_fit_are_left_out() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", config(json!({"replay": {"since": 1}}), false));
+    let (ticket, _) = socket.read_question();
+    socket.complete(Completion::Read(ticket, Ok(ReadVerdict { broadcast: true, presence: None })));
+    let Some(Effect::Replay(ticket, ..)) = socket.effects.pop() else { panic!("a replay") };
+    let body = |n: u32| MessageBody::Json(json!({"n": n, "x": "x".repeat(2_000_000)}).to_string().into());
+    let messages = (1..=25).map(|n| replayed(n.into(), Some("e"), body(n))).collect();
+    let frames = socket.complete(Completion::Replayed(ticket, Ok(messages)));
+    assert!(!socket.session.outbox().is_closed());
+    assert_eq!(frames[0][3], "phx_reply");
+    assert_eq!((&frames[1][4]["status"], &frames[1][4]["code"]), (&json!("gap"), &json!("MessagesNotKept")));
+    let came: Vec<_> = frames[2..].iter().map(|frame| frame[4]["payload"]["n"].clone()).collect();
+    assert_eq!(came, [23, 24, 25]);
+}
+
 /// protocol 80; tenant_database 63, 67
 #[test]
 fn replays_that_are_refused() {

@@ -286,3 +286,18 @@ fn what_waits_is_not_moved_for_each_answer() {
     socket.complete(Completion::Read(ticket, Ok(denied)));
     assert_eq!((socket.session.waiting_bytes(), socket.session.topics.len()), (0, 0));
 }
+
+/// A text that is too long for a token ends the channel, as one that is none: nothing is kept of it until it is judged.
+#[test]
+fn a_token_has_a_length() {
+    let fixture = Fixture::new(|_| {});
+    let mut socket = fixture.socket();
+    socket.join("realtime:a", json!({"config": {}}));
+    for n in 1..20 {
+        assert!(socket.renew_with(json!({"role": "anon", "exp": NOW + 500 + n})).is_empty());
+    }
+    let long = "x".repeat(70_000);
+    let told = socket.send(json!(["1", "9", "realtime:a", "access_token", {"access_token": long}]));
+    assert_eq!(told[0][4]["message"], "The token provided is not a valid JWT", "{told:?}");
+    assert_eq!(told[1][3], "phx_close", "{told:?}");
+}

@@ -1,6 +1,6 @@
 //! Those who have come back get what they have missed (resume 2).
 //!
-//! The journal is read in passes: one for all who are behind, in slices between the transactions of the log, through the
+//! The journal is read in passes: one for some who are furthest behind, in slices between the transactions of the log, through the
 //! match, the judging and the rendering of live changes. Until a subscription has caught up, it gets nothing live: what
 //! comes meanwhile is in the journal too. It has caught up when a pass has reached the end of the journal while no
 //! transaction is being read. Who does not read fast enough is left out, and goes on with the next pass.
@@ -40,6 +40,10 @@ const SLICE: Duration = Duration::from_millis(5);
 
 /// The same for rows of tables as they were described once: these are described anew for it.
 const SWITCHED_SLICE: Duration = Duration::from_millis(50);
+
+/// With so few changes left, a slice goes on to the end of the journal: where each takes its time, as many may come between
+/// two slices, and those who have come back would never have caught up.
+const LAST: usize = 16;
 
 /// How long those who do not read are left alone.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -100,6 +104,8 @@ impl State {
         }
         let end = Instant::now();
         self.history.returning.rests_until = Some(end + (end - now));
+        // The sockets that have got something write it before there is more, and who reads the log has its turn.
+        tokio::task::yield_now().await;
     }
 
     /// The slice is not brought to its end: nobody has got as far as its pass had read.
@@ -181,16 +187,15 @@ impl State {
         let has_room = |channel| self.sink.has_room(channel) && !far_behind.contains(&channel);
         let left_out: FxHashSet<Name> =
             returning.cursors.keys().filter(|(channel, _)| !has_room(*channel)).copied().collect();
-        let served = returning.cursors.iter().filter(|(name, _)| !left_out.contains(name));
-        let Some(first) = served.map(|(_, cursor)| *cursor).min() else {
+        if left_out.len() == returning.cursors.len() {
             returning.pass = None;
             return false;
-        };
+        }
         match &mut returning.pass {
             Some(pass) => pass.left_out.extend(left_out),
             None => {
                 self.stats.journal_passes.fetch_add(1, Ordering::Relaxed);
-                returning.begin(first, left_out);
+                returning.begin(left_out);
             }
         }
         self.stats.journal_slices.fetch_add(1, Ordering::Relaxed);
@@ -222,8 +227,9 @@ impl State {
             // To describe a table anew, and back, costs more than a slice: that is not to be done for each change.
             let slice = if switched.is_empty() { SLICE } else { SWITCHED_SLICE };
             let is_full = self.history.slice.as_ref().is_none_or(Slice::is_full);
-            if is_full || begun.is_none_or(|begun: Instant| begun + slice <= Instant::now()) {
-                return false;
+            let is_late = begun.is_none_or(|begun: Instant| begun + slice <= Instant::now());
+            if let Some(is_over) = is_enough(is_full, is_late, self.history.journal.left(position)) {
+                return is_over;
             }
         }
     }
@@ -352,7 +358,7 @@ impl State {
         let watchers = returning.channels().filter_map(|channel| self.watchers.get(&channel));
         let attached = watchers.flat_map(|watcher| &watcher.attached).filter(|(of, _)| *of == oid);
         let is_back = |key: &SubscriptionKey| {
-            self.engine.subscription(oid, *key).is_some_and(|name| returning.has(name))
+            self.engine.subscription(oid, *key).is_some_and(|name| returning.serves(name))
         };
         let keys: Arc<[SubscriptionKey]> = attached.map(|(_, key)| *key).filter(is_back).collect();
         if let Some(slice) = &mut self.history.slice {
@@ -387,9 +393,9 @@ impl State {
     fn end_pass(&mut self) {
         let Some(last) = self.history.journal.last() else { return };
         let returning = &mut self.history.returning;
-        let left_out = returning.pass.take().map(|pass| pass.left_out).unwrap_or_default();
-        let done = returning.take_done(last, self.history.read, &left_out);
-        if !returning.is_empty() {
+        let Some(pass) = returning.pass.take() else { return };
+        let done = returning.take_done(last, self.history.read, &pass.left_out);
+        if !returning.is_empty() && !pass.is_full {
             // What others have to get is still to be read, or they do not read.
             returning.pause_until = Some(Instant::now() + PAUSE);
         }
@@ -407,6 +413,17 @@ impl State {
             !self.engine.subscription(oid, key).is_some_and(|name| self.history.returning.has(name))
         };
         matched.retain_all(is_back);
+    }
+}
+
+/// Whether a slice ends, with so many changes left; and whether its pass is over with it, which does not wait for what comes
+/// before the next slice.
+const fn is_enough(is_full: bool, is_late: bool, left: usize) -> Option<bool> {
+    match left {
+        0 => Some(true),
+        1..=LAST if !is_full => None,
+        _ if is_full || is_late => Some(false),
+        _ => None,
     }
 }
 

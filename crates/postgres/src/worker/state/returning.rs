@@ -17,6 +17,10 @@ const COMPANY: Duration = Duration::from_millis(20);
 /// How long the first waits at most for others.
 const COMPANY_MOST: Duration = Duration::from_millis(200);
 
+/// Channels that a pass serves. All that it brings in a slice waits in their sockets at once, and what is live waits behind it.
+/// A change is matched and rendered once for each pass.
+const SERVED: usize = 128;
+
 /// Those who have come back.
 #[derive(Debug, Default)]
 pub(super) struct Returning {
@@ -46,6 +50,8 @@ pub(super) struct Pass {
     pub(super) at: Position,
     /// Those that it leaves out.
     pub(super) left_out: FxHashSet<Name>,
+    /// It serves as many as it can. Others have a pass after it.
+    pub(super) is_full: bool,
 }
 
 impl Returning {
@@ -66,7 +72,7 @@ impl Returning {
         for (id, cursor) in cursors {
             let name = (channel, id);
             // What the pass has read already is for the next one.
-            if let Some(pass) = self.pass.as_mut().filter(|pass| cursor < pass.at) {
+            if let Some(pass) = self.pass.as_mut().filter(|pass| pass.is_full || cursor < pass.at) {
                 pass.left_out.insert(name);
             }
             self.cursors.insert(name, cursor);
@@ -85,10 +91,26 @@ impl Returning {
         }
     }
 
-    /// A pass begins for all who are here, but for those that it leaves out.
-    pub(super) fn begin(&mut self, at: Position, left_out: FxHashSet<Name>) {
+    /// A pass begins for those who are furthest behind, but for those that it leaves out.
+    pub(super) fn begin(&mut self, mut left_out: FxHashSet<Name>) {
         self.waits_since = None;
-        self.pass = Some(Pass { at, left_out });
+        // All subscriptions of a channel share a frame, so they are served together.
+        let mut channels = FxHashMap::default();
+        for (name, cursor) in self.cursors.iter().filter(|(name, _)| !left_out.contains(name)) {
+            let first: &mut Position = channels.entry(name.0).or_insert(*cursor);
+            *first = (*first).min(*cursor);
+        }
+        let at = channels.values().min().copied().unwrap_or_default();
+        let is_full = channels.len() > SERVED;
+        if is_full {
+            let mut behind: Vec<(Position, ChannelId)> =
+                channels.into_iter().map(|(channel, first)| (first, channel)).collect();
+            behind.select_nth_unstable(SERVED);
+            let served: FxHashSet<ChannelId> =
+                behind.iter().take(SERVED).map(|(_, channel)| *channel).collect();
+            left_out.extend(self.cursors.keys().filter(|(channel, _)| !served.contains(channel)));
+        }
+        self.pass = Some(Pass { at, left_out, is_full });
     }
 
     /// Those who have come back, some of whom may have caught up.
@@ -155,6 +177,11 @@ impl Returning {
         self.ends.get(&name).is_some_and(|(end, until)| read < *end && *until > Instant::now())
     }
 
+    /// Whether a subscription has come back, and the pass does not leave it out.
+    pub(super) fn serves(&self, name: Name) -> bool {
+        self.has(name) && self.pass.as_ref().is_none_or(|pass| !pass.left_out.contains(&name))
+    }
+
     /// Whether a change of the pass is for a subscription.
     pub(super) fn takes(&self, name: Name, position: Position) -> bool {
         self.cursors.get(&name).is_some_and(|cursor| *cursor < position)
@@ -169,5 +196,56 @@ impl Returning {
                 *cursor = pass.at;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(commit: u64) -> Position {
+        Position { commit: Lsn(commit), number: 1 }
+    }
+
+    fn served(returning: &Returning) -> Vec<u64> {
+        let mut served: Vec<u64> = returning
+            .cursors
+            .keys()
+            .filter(|name| returning.serves(**name))
+            .map(|(channel, _)| channel.0)
+            .collect();
+        served.sort_unstable();
+        served
+    }
+
+    #[test]
+    fn a_pass_serves_those_who_are_furthest_behind() {
+        let (most, mut returning) = (SERVED as u64, Returning::default());
+        // The first is not as far as the second, and so on; each has one subscription that is further than all.
+        for channel in 0..most + 10 {
+            returning.enter(ChannelId(channel), vec![(1, at(channel + 10)), (2, at(1_000))]);
+        }
+        let twice = |channels: std::ops::Range<u64>| channels.flat_map(|channel| [channel, channel]);
+        returning.begin([(ChannelId(3), 1), (ChannelId(3), 2)].into_iter().collect());
+        let expected: Vec<u64> = twice(0..most + 1).filter(|channel| *channel != 3).collect();
+        assert_eq!(
+            served(&returning),
+            expected,
+            "all subscriptions of a channel, and as many channels as there is room for"
+        );
+        let pass = returning.pass.as_ref().unwrap();
+        assert_eq!((pass.at, pass.is_full), (at(10), true));
+        returning.enter(ChannelId(500), vec![(1, at(900))]);
+        assert_eq!(served(&returning), expected, "who comes now has another pass");
+
+        returning.begin(FxHashSet::default());
+        assert_eq!(served(&returning), twice(0..most).collect::<Vec<_>>());
+        for channel in 5..600 {
+            returning.forget(ChannelId(channel));
+        }
+        returning.begin(FxHashSet::default());
+        assert_eq!((served(&returning).len(), returning.pass.as_ref().unwrap().is_full), (10, false));
+        returning.enter(ChannelId(500), vec![(1, at(900))]);
+        assert_eq!(served(&returning).len(), 11, "there is room, and it lacks nothing that was read");
     }
 }

@@ -17,7 +17,7 @@ use realtime_channels::{
 };
 use realtime_codes::ErrorCode;
 use realtime_hub::{HeldBody, HistoryBounds, Memory, MessageId, Shown, Since, id_text};
-use realtime_postgres::AuthorizeRequest;
+use realtime_postgres::{AuthorizeRequest, moment};
 use serde_json::json;
 
 use super::{room, single};
@@ -87,9 +87,10 @@ pub async fn history(
     let missed = Missed::of(recalled, found, asked);
     let memory = request.extensions().get::<Arc<Memory>>();
     let (body, fits) = body(missed.shown());
-    let Some(body) = counted(body, memory) else {
+    let peer = super::address(request.extensions());
+    let Some(body) = counted(body, memory.map(|memory| memory.body(peer))) else {
         let (tenant, code) = (&**runtime.name(), ErrorCode::TooManyBodies.as_str());
-        tracing::warn!(tenant, code, "history refused: too many bodies are being read or sent");
+        tracing::warn!(tenant, code, %peer, "history refused: too many bodies are being read or sent");
         return message(StatusCode::SERVICE_UNAVAILABLE, "Too many answers are being sent");
     };
     let completeness = if missed.is_whole() && fits { "whole" } else { "gap" };
@@ -112,7 +113,8 @@ fn asked(query: &str, bounds: HistoryBounds) -> Result<(Asked, bool), &'static s
     for (name, value) in form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
         match &*name {
             "since" => {
-                let time = value.parse().ok().filter(|time: &i64| *time >= 0).map(Since::Time);
+                let is_moment = |time: &i64| *time >= 0 && moment(*time).is_some();
+                let time = value.parse().ok().filter(is_moment).map(Since::Time);
                 let id = || uuid::Uuid::try_parse(&value).ok().map(|id| Since::Message(id.as_u128()));
                 since = time.or_else(id).ok_or("since")?;
             }
@@ -193,10 +195,9 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// Counts an answer until it is sent: a client may take its time. `None` if bodies of requests and answers have their share
-/// of the memory already.
-fn counted(bytes: Vec<u8>, memory: Option<&Arc<Memory>>) -> Option<Bytes> {
-    let mut held = memory.map(|memory| memory.body());
+/// Counts an answer until it is sent: a client may take its time. `None` if bodies of requests and answers, or those of its
+/// address, have their share of the memory already.
+fn counted(bytes: Vec<u8>, mut held: Option<HeldBody>) -> Option<Bytes> {
     let fits = held.as_mut().is_none_or(|held| held.set(bytes.capacity()));
     fits.then(|| Bytes::from_owner(Counted { bytes, _held: held }))
 }
@@ -234,20 +235,26 @@ mod tests {
         {
             assert_eq!(read(query), Err(field), "{query}");
         }
+        assert_eq!(read("since=253402300799999"), Ok((Since::Time(253_402_300_799_999), 100, false)));
+        for since in [253_402_300_800_000, i64::MAX] {
+            assert_eq!(read(&format!("since={since}")), Err("since"), "no database knows it");
+        }
     }
 
     /// Whoever asks for many answers and reads none is refused, and harms no other memory.
     #[test]
     fn answers_count_as_memory_until_they_are_sent() {
         let memory = Memory::new(4_000);
-        let first = counted(vec![b'x'; 700], Some(&memory)).unwrap();
-        assert!(counted(vec![b'x'; 700], Some(&memory)).is_none(), "a quarter is for bodies");
-        assert!(counted(vec![b'x'; 300], Some(&memory)).is_some(), "what was refused does not count");
+        let counted = |from, bytes| counted(vec![b'x'; bytes], Some(memory.body([127, 0, 0, from].into())));
+        let first = counted(1, 700).unwrap();
+        assert!(counted(2, 700).is_none(), "a quarter is for bodies");
+        assert!(counted(2, 300).is_some(), "what was refused does not count");
+        assert!(counted(1, 300).is_none(), "it leaves something to others");
         let sent = first.slice(..10);
         drop(first);
-        assert!(counted(vec![b'x'; 700], Some(&memory)).is_none(), "a part is still to be sent");
+        assert!(counted(2, 700).is_none(), "a part is still to be sent");
         drop(sent);
-        assert!(counted(vec![b'x'; 700], Some(&memory)).is_some());
+        assert!(counted(2, 700).is_some());
     }
 
     #[test]

@@ -5,7 +5,10 @@ mod bodies;
 mod history;
 mod single;
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -15,8 +18,8 @@ pub use batch::{__path_batch, batch};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 pub use history::{__path_history, history};
-use http::{HeaderMap, StatusCode, header, request::Parts};
-use realtime_channels::{publish, tenant_runtime::TenantRuntime, token::Token};
+use http::{Extensions, HeaderMap, StatusCode, header, request::Parts};
+use realtime_channels::{address::network, publish, tenant_runtime::TenantRuntime, token::Token};
 use realtime_codes::ErrorCode;
 use realtime_hub::{Audience, Congestion, FanOut, HeldBody, Memory, MessageId, RoomKey, Said};
 use realtime_postgres::AuthorizeRequest;
@@ -25,7 +28,7 @@ use tokio::time::{self, Duration};
 
 use crate::{
     answers::{bad_request, phrase, text},
-    transport::listener::MAX_BODY,
+    transport::{Peer, listener::MAX_BODY},
     turns::{Turn, Turns},
 };
 
@@ -129,7 +132,7 @@ pub(super) async fn read_body(request: &Parts, body: Body) -> Result<Bytes, Resp
     let large = body.size_hint().upper().is_none_or(|most| most >= LARGE);
     let reading = async {
         match memory.filter(|_| large) {
-            Some(memory) => counted(body, memory.body()).await,
+            Some(memory) => counted(body, memory.body(address(&request.extensions))).await,
             None => axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
                 let source = std::error::Error::source(&error);
                 let too_large = source.is_some_and(|source| source.to_string().contains("length limit"));
@@ -143,12 +146,18 @@ pub(super) async fn read_body(request: &Parts, body: Body) -> Result<Bytes, Resp
             Err(phrase(headers, StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"))
         }
         Ok(Err(Unread::Crowded)) => {
-            tracing::warn!(code = ErrorCode::TooManyBodies.as_str(), "body refused: too many are being read");
+            let (code, peer) = (ErrorCode::TooManyBodies.as_str(), address(&request.extensions));
+            tracing::warn!(code, %peer, "body refused: too many are being read or sent");
             Err(phrase(headers, StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"))
         }
         Ok(Err(Unread::Broken)) => Err(bad_request(headers)),
         Err(_) => Err(phrase(headers, StatusCode::REQUEST_TIMEOUT, "Request Timeout")),
     }
+}
+
+/// Whose share of the memory for bodies a request counts against.
+fn address(request: &Extensions) -> IpAddr {
+    network(request.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0))
 }
 
 /// Waits until it may be looked at, if it is large.

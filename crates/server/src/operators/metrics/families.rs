@@ -191,7 +191,7 @@ families! {
     CHANGES_LEFT_OUT = Gauge "realtime_changes_left_out_tables" ["tenant"] / 1.0
         "Tables whose rows it does not send here";
     JOURNAL_PASSES = Counter "realtime_changes_journal_passes" ["tenant"] / 1.0
-        "Times that the kept log was read for clients that came back, all of them together";
+        "Times that the kept log was read for clients that came back, 128 channels at once";
     JOURNAL_BYTES = Gauge "realtime_changes_journal_bytes" ["tenant"] / 1.0
         "Bytes of the log that are kept for clients that come back";
     REPLICATION_LAG = Gauge "realtime_replication_lag_bytes" ["tenant"] / 1.0

@@ -7,6 +7,7 @@
 mod back_door;
 mod leftover;
 mod paths;
+mod patient;
 
 use std::{
     convert::Infallible,
@@ -26,6 +27,9 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 pub use leftover::MAX_BODY;
 pub use paths::is_text;
+use patient::NotRead;
+pub use patient::Patient;
+use realtime_codes::ErrorCode;
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -82,12 +86,13 @@ pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
 ///
 /// Requests that are running at `stop` are answered.
 ///
-/// With `tls` every connection is encrypted.
+/// With `tls` every connection is encrypted. Clients that do not read an answer are given up after `patience`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     places: Arc<Semaphore>,
     tls: Option<TlsAcceptor>,
+    patience: Duration,
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
@@ -119,10 +124,10 @@ pub async fn serve(
         };
         let permit = ConnectionPermit::new(place);
         match tls.clone() {
-            None => connections.spawn(connection(stream, peer, permit, router, stop)),
+            None => connections.spawn(connection(Patient::new(stream, patience), peer, permit, router, stop)),
             Some(tls) => connections.spawn(async move {
                 if let Some(stream) = handshake(&tls, stream, &stop).await {
-                    connection(stream, peer, permit, router, stop).await;
+                    connection(Patient::new(stream, patience), peer, permit, router, stop).await;
                 }
             }),
         };
@@ -195,7 +200,7 @@ async fn handshake(
 
 /// Serves one connection, until it ends or is taken over.
 async fn connection<S: Carrier>(
-    stream: S,
+    stream: Patient<S>,
     peer: Peer,
     permit: ConnectionPermit,
     router: Router,
@@ -206,6 +211,7 @@ async fn connection<S: Carrier>(
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(Arc::clone(&handover));
         paths::straighten(request.uri_mut());
         let (router, handover) = (router.clone(), Arc::clone(&handover));
         async move {
@@ -233,7 +239,7 @@ async fn connection<S: Carrier>(
             ended = &mut connection => break ended,
             () = given.told() => {
                 if let Some(parts) = connection.into_parts() {
-                    given.start(parts.io.into_inner());
+                    given.start(parts.io.into_inner().into_inner());
                 }
                 return;
             }
@@ -244,6 +250,10 @@ async fn connection<S: Carrier>(
         }
     };
     if let Err(error) = ended {
+        if NotRead::is_in(&error) {
+            let code = ErrorCode::AnswerNotRead.as_str();
+            tracing::warn!(code, peer = %peer.0, "connection closed: its client does not read the answer");
+        }
         tracing::debug!(%error, "http connection ended");
     }
 }

@@ -4,6 +4,7 @@
 //! bits; anyone who has it is the client.
 
 mod lines;
+mod messages;
 mod serve;
 mod sessions;
 
@@ -22,9 +23,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode, header};
 use lines::lines;
+use messages::Messages;
 use realtime_channels::{counters::TransportKind, driver::Driver, session::Session};
 use realtime_codes::ErrorCode;
-use realtime_hub::{DEFAULT_OUTBOX_BYTES, Holding, Outbox};
+use realtime_hub::{BULK, DEFAULT_OUTBOX_BYTES, Holding, Outbox};
 use realtime_protocol::{Opcode, Vsn, frame};
 use serde_json::{Value, json};
 use serve::{POLL, serve};
@@ -40,12 +42,12 @@ use super::{
     admission::{Admitted, admit},
     policy_headers,
     query::Query,
+    takeover::Handover,
     ws::reader::MAX_MESSAGE_BYTES,
 };
 use crate::{
     answers::{self, text},
     node::Node,
-    turns::Turns,
 };
 
 /// How long messages may wait for the session to take them.
@@ -69,7 +71,9 @@ pub async fn longpoll(
     let session = query.token.as_deref().and_then(|token| Some((token, sessions.get(token)?)));
     match (parts.method, session) {
         (Method::OPTIONS, _) => answers::preflight(&parts.headers, "get, post, options"),
-        (Method::GET, Some((token, session))) => poll(token, &session, node.turns()).await,
+        (Method::GET, Some((token, session))) => {
+            poll(&node, token, &session, parts.extensions.get().cloned()).await
+        }
         (Method::GET, None) => connect(&node, &sessions, peer, &parts.headers, &query).await,
         (Method::POST, Some((_, session))) => publish(&session, &parts.headers, body).await,
         (Method::POST, None) => answer(&json!({"status": 410})),
@@ -78,12 +82,16 @@ pub async fn longpoll(
 }
 
 fn answer(body: &Value) -> Response {
+    answer_with(axum::body::Body::from(body.to_string()))
+}
+
+fn answer_with(body: axum::body::Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     ];
-    (StatusCode::OK, headers, body.to_string()).into_response()
+    (StatusCode::OK, headers, body).into_response()
 }
 
 /// Opens a session after the checks of a handshake. The client does not get the texts of refusals (protocol 1.11).
@@ -120,33 +128,46 @@ async fn connect(
             .over(TransportKind::LongPoll)
             .at(Some(peer))
             .serving(node.legacy().cloned());
-    let turns = node.turns().clone();
+    let (turns, memory) = (node.turns().clone(), Arc::clone(node.memory()));
     node.sockets().spawn(async move {
-        serve(Driver::new(session, runtime, era), messages, asked, turns).await;
+        serve(Driver::new(session, runtime, era), messages, asked, turns, memory).await;
         drop(place);
     });
     answer(&json!({"status": 410, "token": BASE64_URL_SAFE_NO_PAD.encode(id), "messages": []}))
 }
 
-async fn poll(token: &str, session: &Handle, turns: &Turns) -> Response {
+async fn poll(node: &Node, token: &str, session: &Handle, connection: Option<Arc<Handover>>) -> Response {
     let (sender, told) = oneshot::channel();
     if session.polls.send(sender).await.is_err() {
         return answer(&json!({"status": 410}));
     }
-    let frames = match time::timeout(POLL, told).await {
-        Ok(Ok(frames)) => frames,
+    let batch = match time::timeout(POLL, told).await {
+        Ok(Ok(batch)) => batch,
         // The session ended.
         Ok(Err(_)) => return answer(&json!({"status": 410})),
-        Err(_) => Vec::new(),
+        Err(_) => None,
     };
-    let _turn = turns.of(frames.iter().map(Bytes::len).sum()).await;
-    let status = if frames.is_empty() { 204 } else { 200 };
+    let Some(batch) = batch else { return told_nothing(token) };
+    batch.write(move || connection.iter().for_each(|connection| connection.close()));
+    if batch.bytes() > BULK {
+        let body = Messages::new(batch, node.turns().line(), token);
+        return answer_with(axum::body::Body::new(body));
+    }
+    let frames = batch.take();
+    if frames.is_empty() {
+        return told_nothing(token);
+    }
     let messages: Vec<String> = frames
         .iter()
         .filter_map(frame::payload)
         .map(|payload| String::from_utf8_lossy(&payload).into_owned())
         .collect();
-    answer(&json!({"status": status, "token": token, "messages": messages}))
+    let body = json!({"status": 200, "token": token, "messages": messages}).to_string();
+    answer_with(batch.piece(body.into()).into())
+}
+
+fn told_nothing(token: &str) -> Response {
+    answer(&json!({"status": 204, "token": token, "messages": []}))
 }
 
 /// The outcome of reading a body.

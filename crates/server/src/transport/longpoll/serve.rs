@@ -1,17 +1,16 @@
 //! The task of a long-poll session.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use realtime_channels::driver::{Driver, Ending};
 use realtime_codes::ErrorCode;
-use realtime_hub::{Holding, Outbox};
+use realtime_hub::{Batch, Holding, Memory, Outbox};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{self, Instant},
 };
 
-use super::sessions::Take;
+use super::sessions::{Poll, Take};
 use crate::turns::Turns;
 
 /// How long a poll waits for frames.
@@ -20,8 +19,8 @@ pub(super) const POLL: Duration = Duration::from_secs(10);
 /// Time without a poll after which a session ends.
 const ABANDONED: Duration = Duration::from_secs(15);
 
-/// A poll that waits for frames.
-type Poll = oneshot::Sender<Vec<Bytes>>;
+/// Bytes of frames in an answer, if it is more than one.
+const MOST_BYTES: usize = 1_000_000;
 
 /// Runs a session until it ends or nobody polls it any more.
 pub(super) async fn serve(
@@ -29,10 +28,11 @@ pub(super) async fn serve(
     mut messages: mpsc::Receiver<Take>,
     mut polls: mpsc::Receiver<Poll>,
     turns: Turns,
+    memory: Arc<Memory>,
 ) {
     let outbox = Arc::clone(driver.outbox());
     let mut holding = Holding::new(&outbox);
-    let mut client = Client::new();
+    let mut client = Client::new(memory);
     loop {
         driver.flush();
         holding.set(driver.waiting_bytes());
@@ -66,7 +66,7 @@ pub(super) async fn serve(
             () = outbox.ready() => driver.signals(),
             event = driver.event() => event,
             () = time::sleep_until(wake) => {
-                if Instant::now() >= abandoned {
+                if Instant::now() >= abandoned && !client.reads() {
                     break;
                 }
                 driver.on_time()
@@ -82,22 +82,23 @@ pub(super) async fn serve(
 
 /// The client of a session: its waiting poll, and its frames.
 struct Client {
+    memory: Arc<Memory>,
     /// When the client last polled or got frames.
     polled: Instant,
     waiting: Option<Poll>,
-    /// Frames for a poll that had just given up.
-    untold: VecDeque<Bytes>,
+    /// What the last poll was told. If its client does not read it to its end, the next poll is told the same.
+    told: Option<Arc<Batch>>,
 }
 
 impl Client {
-    fn new() -> Self {
-        Self { polled: Instant::now(), waiting: None, untold: VecDeque::new() }
+    fn new(memory: Arc<Memory>) -> Self {
+        Self { memory, polled: Instant::now(), waiting: None, told: None }
     }
 
     /// The client polls. A second poll replaces the first one, which gets no frames.
     fn polls(&mut self, poll: Poll) {
         if let Some(first) = self.waiting.replace(poll) {
-            let _ = first.send(Vec::new());
+            let _ = first.send(None);
         }
     }
 
@@ -108,30 +109,50 @@ impl Client {
             self.waiting = None;
             self.polled = Instant::now();
         }
+        self.answer(outbox, MOST_BYTES);
+    }
+
+    /// Answers the waiting poll with the last frames: all that there are.
+    fn tell_last(mut self, outbox: &Outbox) {
+        self.answer(outbox, usize::MAX);
+    }
+
+    /// Answers the waiting poll, if there is something for it. What is over `most` bytes is for the next one.
+    fn answer(&mut self, outbox: &Outbox, most: usize) {
         let Some(poll) = self.waiting.take() else { return };
-        outbox.take(&mut self.untold);
-        if self.untold.is_empty() {
+        let before = self.told.take().map(|told| told.take_back());
+        let Ok(mut frames) = before.unwrap_or_else(|| Ok(Vec::new())) else {
+            // What is lost must not look as if it had never been: the client has to join anew.
+            return outbox.close_slow();
+        };
+        outbox.take_some(&mut frames, most);
+        if frames.is_empty() {
             self.waiting = Some(poll);
             return;
         }
         self.polled = Instant::now();
-        // If the poll has just given up, the next one gets its frames.
-        if let Err(untold) = poll.send(self.untold.drain(..).collect()) {
-            self.untold = untold.into();
-        }
+        let told = Batch::new(frames, &self.memory);
+        self.told = Some(Arc::clone(&told));
+        // If the poll has just given up, the next one gets the same.
+        let _ = poll.send(Some(told));
     }
 
-    /// Answers the waiting poll with the last frames.
-    fn tell_last(mut self, outbox: &Outbox) {
-        outbox.take(&mut self.untold);
-        if let Some(poll) = self.waiting.filter(|_| !self.untold.is_empty()) {
-            let _ = poll.send(self.untold.into());
-        }
-    }
-
-    /// When the client counts as gone.
+    /// When the client counts as gone, unless it still [reads](Self::reads).
     fn abandoned_at(&self) -> Instant {
-        if self.waiting.is_some() { Instant::now() + POLL + ABANDONED } else { self.polled + ABANDONED }
+        if self.waiting.is_some() { Instant::now() + POLL + ABANDONED } else { self.heard() + ABANDONED }
+    }
+
+    /// When the client last polled, or was reading an answer.
+    fn heard(&self) -> Instant {
+        match &self.told {
+            Some(told) if told.is_underway() => Instant::now(),
+            told => told.as_ref().and_then(|told| told.ended()).map_or(self.polled, |at| at.max(self.polled)),
+        }
+    }
+
+    /// Whether the client reads an answer, or did so a moment ago.
+    fn reads(&self) -> bool {
+        self.told.is_some() && self.heard() + ABANDONED > Instant::now()
     }
 }
 

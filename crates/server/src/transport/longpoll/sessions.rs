@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use realtime_channels::address::network;
-use realtime_hub::Outbox;
+use realtime_hub::{Batch, Outbox};
 use realtime_protocol::Opcode;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -33,11 +33,14 @@ struct Sessions {
 #[derive(Debug, Clone)]
 pub(super) struct Handle {
     pub(super) takes: mpsc::Sender<Take>,
-    pub(super) polls: mpsc::Sender<oneshot::Sender<Vec<Bytes>>>,
+    pub(super) polls: mpsc::Sender<Poll>,
     pub(super) outbox: Arc<Outbox>,
     /// Held while a body is read and taken. Other bodies wait.
     pub(super) turn: Arc<Semaphore>,
 }
+
+/// A poll that waits for frames. It gets none if another one takes its place.
+pub(super) type Poll = oneshot::Sender<Option<Arc<Batch>>>;
 
 /// Asks the session to take these messages, and to say when that is done.
 #[derive(Debug)]

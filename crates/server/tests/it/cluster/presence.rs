@@ -160,6 +160,41 @@ async fn large_objects_and_many() -> Result<()> {
     c.sees(&both[..1]).await
 }
 
+/// The bound of what is shown in a room counts over all nodes. Halves of a cluster that meet with more than that show the same
+/// on both sides, and close nobody.
+#[tokio::test]
+async fn what_is_shown_is_bounded_over_nodes() -> Result<()> {
+    let nodes = Nodes::start(2).await?;
+    let mut a = Watcher::enter(&nodes, 0, "a").await?;
+    let mut b = Watcher::enter(&nodes, 1, "b").await?;
+    let large = |letter: &str, bytes: usize| json!({"x": letter.repeat(bytes)});
+    a.track(large("a", 2_900_000)).await?;
+    b.sees(&[("a", large("a", 2_900_000))]).await?;
+    assert_eq!(b.try_track(large("b", 2_900_000)).await?["status"], "error");
+
+    nodes.links[1].cut();
+    b.sees(&[]).await?;
+    b.track(large("b", 2_800_000)).await?;
+    let mut small = Watcher::enter(&nodes, 1, "s").await?;
+    small.track(json!({})).await?;
+    nodes.links[1].mend();
+    let shown = [("b", large("b", 2_800_000)), ("s", json!({}))];
+    for watcher in [&mut a, &mut b, &mut small] {
+        watcher.sees(&shown).await?;
+    }
+    for node in [0, 1] {
+        let mut late = Watcher::enter(&nodes, node, "late").await?;
+        late.sees(&shown).await?;
+    }
+    assert!(a.others().iter().any(|event| event == "system"), "it is told that it is hidden");
+    // What was hidden comes back when there is room.
+    drop(b);
+    for watcher in [&mut a, &mut small] {
+        watcher.sees(&[("a", large("a", 2_900_000)), ("s", json!({}))]).await?;
+    }
+    Ok(())
+}
+
 /// Node loss in each way: its people leave within the time that is set, and come back, exactly, when it does.
 #[tokio::test]
 async fn lost_nodes_leave_and_come_back() -> Result<()> {

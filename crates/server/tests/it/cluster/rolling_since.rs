@@ -85,18 +85,21 @@ async fn connect(shared: &Shared, client: usize, before: Option<&[Rows]>) -> Res
 }
 
 fn note(had: &mut Had, client: &mut LiveClient) {
-    for data in client.plain.drain(..) {
-        let id = data["record"]["id"].as_i64().unwrap_or_default();
-        // A node that is behind when somebody comes may tell what was before, too.
-        let is_before = had.inserted.first().is_some_and(|first| id < *first);
-        if !is_before && !had.inserted.contains(&id) {
-            had.inserted.push(id);
-        }
-    }
     for system in client.systems.drain(..) {
         had.anew += usize::from(system["message"] == "Live rows begin anew");
         if system["status"] != "ok" {
             had.told.push((had.inserted.last().copied(), system));
+        }
+    }
+    for data in client.plain.drain(..) {
+        let id = data["record"]["id"].as_i64().unwrap_or_default();
+        // A node that is behind when somebody comes may tell what was before, too: behind a gap that was told also what was missed
+        // with an earlier one.
+        let last = had.inserted.last().copied();
+        let begins_anew = had.told.last().is_some_and(|(told_at, _)| *told_at == last);
+        let floor = if begins_anew { last } else { had.inserted.first().copied() };
+        if floor.is_none_or(|floor| id > floor) && !had.inserted.contains(&id) {
+            had.inserted.push(id);
         }
     }
     had.list.clone_from(&client.rows[1].map);

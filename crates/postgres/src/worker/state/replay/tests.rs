@@ -286,12 +286,23 @@ async fn lanes_go_on_behind_a_slice() {
     );
 }
 
+/// Where each slice has time for one change only, and another one comes before the next: they catch up all the same.
+#[test]
+fn a_pass_ends_however_slow_its_slices_are() {
+    let is_late = true;
+    assert_eq!(is_enough(false, is_late, LAST + 1), Some(false));
+    assert_eq!([LAST, 1].map(|left| is_enough(false, is_late, left)), [None, None]);
+    assert_eq!([false, true].map(|is_full| is_enough(is_full, is_late, 0)), [Some(true), Some(true)]);
+    assert_eq!(is_enough(true, false, 1), Some(false), "receivers have no room for more");
+    assert_eq!(is_enough(false, false, 1_000), None);
+}
+
 /// The work is given up in the middle of a slice, before anything of it was handed over: it is read once more.
 #[tokio::test]
 async fn a_slice_that_was_given_up_is_read_once_more() {
     let mut scene = Scene::new();
     let history = &mut scene.state.history;
-    history.returning.begin(Position { commit: Lsn(5), number: 0 }, FxHashSet::default());
+    history.returning.begin(FxHashSet::default());
     history.returning.pass.as_mut().unwrap().at = Position { commit: Lsn(20), number: 1 };
     history.slice = Some(Slice::default());
     let waiting = scene.waiting(2);

@@ -27,7 +27,7 @@ use crate::{
     failpoints::{self, Point},
     pool,
     replication::{Event, ReplicationError, Unfinished},
-    session::{Begin, Session},
+    session::{self, Begin, Session},
     worker::{lag::LagWatch, stuck::Stuck},
 };
 
@@ -326,7 +326,7 @@ impl<S: LogSink> Reader<S> {
         } else {
             let slot = &*self.config.database.slot_name;
             tracing::warn!(code = error.code(), %error, slot, "cannot read the log; retrying");
-            RETRY.1
+            session::longest_pause(&self.config.database, RETRY.1)
         };
         let durable = self.config.database.durable_slot;
         let stuck = durable && self.stuck.failed(error, self.since.unwrap_or_default());

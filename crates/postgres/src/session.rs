@@ -41,6 +41,15 @@ const GATHER: Duration = Duration::from_secs(2);
 /// last owner is gone.
 const GATHER_LIMIT: Duration = Duration::from_secs(10);
 
+/// Longest pause before a node tries again to read a permanent slot that nodes share: whoever pauses for longer than
+/// [`GATHER_LIMIT`] is not waited for, and misses what is read meanwhile.
+const SHARED_PAUSE: Duration = Duration::from_secs(3);
+
+/// How long a node pauses at most before it tries again to get a session. `longest`: where nobody waits for it.
+pub(crate) fn longest_pause(config: &DatabaseConfig, longest: Duration) -> Duration {
+    if config.durable_slot && config.sharing.is_some() { longest.min(SHARED_PAUSE) } else { longest }
+}
+
 /// A running replication session, whoever reads the database.
 pub(crate) struct Session {
     source: Source,

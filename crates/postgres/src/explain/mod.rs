@@ -81,7 +81,8 @@ pub(crate) async fn look(
     let (Some(described), Some(access)) = (described, access) else { return Ok(seen) };
     let table = described.table;
     grants(&mut seen, &table, &access);
-    seen.identity = identity(&client, &table).await.map_err(unusable)?;
+    let identity = identity(&client, &table).await.map_err(unusable)?;
+    seen.identity = names(identity.iter().cloned(), &table, &access, request.operator);
     seen.secured = table.row_security && !access.bypasses_rls;
     seen.bypasses = table.row_security && access.bypasses_rls;
     if !seen.role_is_served {
@@ -98,9 +99,9 @@ pub(crate) async fn look(
     let found = if request.key.is_empty() || !seen.grant.usage {
         Found { row: RowSeen::NotAsked, values: None, image: None }
     } else {
-        row::find(pool, &table, request, reader, !seen.grant.columns.is_empty()).await
+        row::find(pool, (&table, &access), request, reader).await
     };
-    seen.filters = judge::filters(pool, &table, &access, request, &found, &seen.identity, is_c).await;
+    seen.filters = judge::filters(pool, &table, &access, request, &found, &identity, is_c).await;
     seen.policies = verdicts(pool, &table, request, &found, policies).await;
     seen.row = found.row;
     Ok(seen)
@@ -149,6 +150,9 @@ async fn place(
     .transpose()
 }
 
+/// Columns whose names a client is not told.
+const OTHERS: &str = "other columns";
+
 /// What the role may read. Clients are not told the names of columns that they may not read.
 fn grants(seen: &mut Seen, table: &Table, access: &RoleAccess) {
     let for_operators = seen.server_role.is_some();
@@ -160,10 +164,30 @@ fn grants(seen: &mut Seen, table: &Table, access: &RoleAccess) {
         }
     }
     if !for_operators && access.selectable.contains(&false) {
-        seen.grant.hidden.push("other columns".to_owned());
+        seen.grant.hidden.push(OTHERS.to_owned());
     }
     let name = |at: &usize| table.columns.get(*at).map(|column| column.name.to_string());
-    seen.grant.key = table.primary_key.iter().filter_map(name).collect();
+    seen.grant.key = names(table.primary_key.iter().filter_map(name), table, access, for_operators);
+}
+
+/// Names of columns. Clients are not told of those that they may not read, but that there are some.
+fn names(
+    columns: impl Iterator<Item = String>,
+    table: &Table,
+    access: &RoleAccess,
+    for_operators: bool,
+) -> Vec<String> {
+    let may = |name: &String| for_operators || may_read(table, access, name);
+    let (mut told, hidden): (Vec<String>, Vec<String>) = columns.partition(may);
+    if !hidden.is_empty() {
+        told.push(OTHERS.to_owned());
+    }
+    told
+}
+
+/// Whether there is such a column, and the role may read it.
+fn may_read(table: &Table, access: &RoleAccess, column: &str) -> bool {
+    table.column(column).is_some_and(|at| access.selectable.get(at) == Some(&true))
 }
 
 /// Columns of which the log tells when a row is deleted; none if it has the whole row.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper as Client, Pool};
-use realtime_changes::Table;
+use realtime_changes::{RoleAccess, Table};
 use realtime_doctor::explain::RowSeen;
 use realtime_pgoutput::{
     Oid,
@@ -12,7 +12,7 @@ use realtime_pgoutput::{
 };
 use tokio_postgres::{Error, types::ToSql};
 
-use super::request::ExplainRequest;
+use super::{may_read, request::ExplainRequest};
 use crate::{
     foreign::{self, NoAnswer},
     quote::quoted,
@@ -78,16 +78,18 @@ pub(super) struct Found {
 /// Looks for the row, and whether the token sees it.
 pub(super) async fn find(
     pool: &Pool,
-    table: &Table,
+    (table, access): (&Table, &RoleAccess),
     request: &ExplainRequest,
     reader: Reader,
-    is_granted: bool,
 ) -> Found {
     let unreadable = |why: String| Found { row: RowSeen::Unreadable(why), values: None, image: None };
-    let Some(condition) = condition(table, &request.key) else {
+    // A client does not learn that there is a column which it may not read.
+    let is_known = |name: &str| request.operator || may_read(table, access, name);
+    let known = request.key.iter().all(|(name, _)| is_known(name));
+    let Some(condition) = condition(table, &request.key).filter(|_| known) else {
         return unreadable("the key names a column that the table does not have".to_owned());
     };
-    let by_token = match is_granted {
+    let by_token = match access.selectable.contains(&true) {
         true => ask(pool, table, request, Reader::Token, &condition).await,
         false => Ok(None),
     };

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Notice, pool, prepare, publication,
     replication::{APPLICATION_NAME, ReplicationError},
-    session::{Begin, Session},
+    session::{self, Begin, Session},
 };
 
 /// How often a publication without tables is looked for while somebody wants it.
@@ -182,7 +182,9 @@ impl Worker {
     }
 
     pub(super) fn back_off(&mut self) {
-        self.retry_at = Instant::now() + self.backoff.failed(rand::rng().random_range(0.1..1.0));
+        let longest = session::longest_pause(&self.config, RETRY.1);
+        self.retry_at =
+            Instant::now() + self.backoff.failed_within(longest, rand::rng().random_range(0.1..1.0));
     }
 
     /// There is nothing to connect for: looks again in a while.

@@ -220,6 +220,20 @@ async fn clients_learn_no_more_than_their_token_may_know() -> Result<()> {
         let told = told.to_string();
         assert!(!told.contains("jwt.claims") && !told.contains(&lists.role), "{told}");
     }
+    lists
+        .db
+        .sql(
+            "create table public.half (secret_key int primary key, shown int, secret text);
+             grant select (shown) on public.half to authenticated;
+             alter publication supabase_realtime add table public.half",
+        )
+        .await?;
+    let of_key = |column: &str| json!({"table": "half", "key": {column: 1}});
+    let (_, half) = over_http(&server, &me, &of_key("secret_key")).await?;
+    assert!(half.to_string().contains("Of a deleted row only other columns"), "{half:#}");
+    let (_, nothing) = over_http(&server, &me, &of_key("absent_key")).await?;
+    assert_eq!(half.to_string(), nothing.to_string().replace("absent_key", "secret_key"));
+    assert!(!nothing.to_string().contains("secret"), "{nothing:#}");
     let (status, _) = over_http(&server, "nonsense", &asked("todos", 1)).await?;
     assert_eq!(status, 401);
     let (status, told) = over_http(&server, &me, &json!({"table": "*"})).await?;

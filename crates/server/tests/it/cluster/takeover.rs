@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use realtime_testkit::{Frame, Socket, TestDb, Version, token, until};
 use serde_json::{Value, json};
+use tokio::time::{self, Duration};
 
 use super::Nodes;
 
@@ -120,5 +121,41 @@ async fn a_new_node_waits_for_the_slot_of_the_journal() -> Result<()> {
     assert_eq!(until_row(&mut socket, 3).await?, (vec![2, 3], vec![]));
     nodes.db.sql("insert into test (id, details) values (4, 'live')").await?;
     assert_eq!(until_row(&mut socket, 4).await?, (vec![4], vec![]));
+    Ok(())
+}
+
+/// The database is away for a while, for all nodes alike. Whoever reads first when it is back waits for the others, however often
+/// they have tried in vain: nobody misses a row.
+#[tokio::test]
+async fn an_outage_of_the_database_costs_no_row() -> Result<()> {
+    let suffix = format!("{:08x}", rand::random::<u32>());
+    let nodes = Nodes::start_with(3, &[("SLOT_DURABLE", "true"), ("SLOT_NAME_SUFFIX", &suffix)]).await?;
+    let mut watchers = Vec::new();
+    for node in 0..3 {
+        let mut watcher = back(&nodes, node, &Value::Null).await?;
+        watcher.expect(|frame| frame.payload["message"] == "Subscribed to PostgreSQL").await?;
+        watchers.push(watcher);
+    }
+    let name = nodes.db.name();
+    let admin = realtime_testkit::cluster().await?.connect("postgres").await?;
+    admin.batch_execute(&format!("alter database {name} allow_connections false")).await?;
+    nodes
+        .db
+        .sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await?;
+    // Pauses between attempts have doubled seven or eight times by then.
+    time::sleep(Duration::from_secs(20)).await;
+    admin.batch_execute(&format!("alter database {name} allow_connections true")).await?;
+    for id in 1..=60 {
+        nodes.db.sql(&format!("insert into test (id, details) values ({id}, 'after')")).await?;
+        time::sleep(Duration::from_millis(250)).await;
+    }
+    for watcher in &mut watchers {
+        let (rows, gaps) = until_row(watcher, 60).await?;
+        ensure!(rows == (1..=60).collect::<Vec<_>>() && gaps.is_empty(), "{rows:?}, told {gaps:?}");
+    }
     Ok(())
 }

@@ -163,6 +163,20 @@ async fn the_consumer_of_the_documentation_goes_on() -> Result<()> {
         db.sql(&format!("insert into docs values ({}, 'while it is stopped')", next + 1)).await?;
         next += 2;
     }
-    server.stop().await?;
+    // A server that is killed ends its answer in the middle.
+    let mut consumer = start()?;
+    let mut lines = BufReader::new(consumer.stdout.take().context("stdout")?).lines();
+    tokio::time::timeout(PATIENCE, lines.next_line()).await.context("nothing came")??.context("it ended")?;
+    server.kill().await?;
+    let told = tokio::time::timeout(PATIENCE, async {
+        // It tells that it cannot connect, and tries again.
+        while let Some(line) = lines.next_line().await? {
+            if line.contains("refused") {
+                return anyhow::Ok(true);
+            }
+        }
+        Ok(false)
+    });
+    ensure!(told.await??, "the consumer ended");
     drop_slot(&db, &slot).await
 }

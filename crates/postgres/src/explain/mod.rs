@@ -177,17 +177,12 @@ fn names(
     access: &RoleAccess,
     for_operators: bool,
 ) -> Vec<String> {
-    let may = |name: &String| for_operators || may_read(table, access, name);
+    let may = |name: &String| for_operators || row::may_read(table, access, name);
     let (mut told, hidden): (Vec<String>, Vec<String>) = columns.partition(may);
     if !hidden.is_empty() {
         told.push(OTHERS.to_owned());
     }
     told
-}
-
-/// Whether there is such a column, and the role may read it.
-fn may_read(table: &Table, access: &RoleAccess, column: &str) -> bool {
-    table.column(column).is_some_and(|at| access.selectable.get(at) == Some(&true))
 }
 
 /// Columns of which the log tells when a row is deleted; none if it has the whole row.

@@ -12,7 +12,7 @@ use realtime_pgoutput::{
 };
 use tokio_postgres::{Error, types::ToSql};
 
-use super::{may_read, request::ExplainRequest};
+use super::request::ExplainRequest;
 use crate::{
     foreign::{self, NoAnswer},
     quote::quoted,
@@ -110,6 +110,11 @@ pub(super) async fn find(
         (Ok(None), _) => Found { row: RowSeen::Missing, values: None, image: None },
         (Err(error), _) => unreadable(told(&error, request)),
     }
+}
+
+/// Whether there is such a column, and the role may read it.
+pub(super) fn may_read(table: &Table, access: &RoleAccess, column: &str) -> bool {
+    table.column(column).is_some_and(|at| access.selectable.get(at) == Some(&true))
 }
 
 /// What is told of an error: its text may quote a row.

@@ -13,7 +13,7 @@ pub(crate) struct Common {
     /// The buckets that other nodes listen to. There may be more than these nodes have, never fewer than they were told
     /// that are known.
     buckets: AtomicU64,
-    /// Buckets that a node listens to without having asked first: it may have been forgotten for a while.
+    /// Buckets that a node listens to without having asked about them first: it may have been forgotten for a while.
     regained: AtomicU64,
     /// Bytes of messages from other nodes that wait for rooms.
     waiting: AtomicUsize,

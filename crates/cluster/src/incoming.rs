@@ -307,13 +307,14 @@ impl Incoming {
         }
     }
 
-    /// A node says, with a question of its own, what it listens to. Returns the number of a question that has to be put to
-    /// it, if it was not known.
-    pub(crate) fn listens(&self, asks: &Asks, node: u32, listens: Listens) -> Option<u64> {
+    /// A node says, with a question of its own about these parts, what it listens to. Returns the number of a question that
+    /// has to be put to it, if it was not known.
+    pub(crate) fn listens(&self, asks: &Asks, node: u32, about: Parts, listens: Listens) -> Option<u64> {
         let mut copies = self.copies.lock();
         let mut ask = None;
         let copy = copies.copy(node, || *ask.insert(asks.next()));
-        copy.listens.take(listens);
+        // What it asks about it learns from the answer. Of the rest it may have missed something while it was forgotten here.
+        self.common.regain(copy.listens.take(listens) & !about.buckets);
         self.reckon(&copies);
         ask
     }

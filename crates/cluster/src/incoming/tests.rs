@@ -124,13 +124,14 @@ async fn where_others_listen_is_known_once_all_have_answered() {
         let buckets = buckets.iter().fold(0, |all, bucket| all | Part::Bucket(*bucket).bit());
         Listens { version, buckets }
     };
-    assert_eq!(incoming.listens(&asks, 7, listens(2, &[1, 2])), None);
+    let all = Parts { whole: true, buckets: u64::MAX };
+    assert_eq!(incoming.listens(&asks, 7, all, listens(2, &[1, 2])), None);
     assert_eq!(heard(), [true, true, false]);
-    incoming.listens(&asks, 7, listens(1, &[3]));
+    incoming.listens(&asks, 7, all, listens(1, &[3]));
     assert_eq!(heard(), [true, true, false], "it came late");
-    assert!(incoming.take_regained().is_empty(), "it has asked before");
+    assert!(incoming.take_regained().is_empty(), "it asks about all of it");
     // A node that is not known yet may listen anywhere.
-    assert!(incoming.listens(&asks, 8, listens(1, &[])).is_some());
+    assert!(incoming.listens(&asks, 8, all, listens(1, &[])).is_some());
     assert_eq!(heard(), [true; 3]);
     incoming.forget(&hub, 8);
     assert_eq!(heard(), [true, true, false]);
@@ -152,6 +153,14 @@ async fn where_others_listen_is_known_once_all_have_answered() {
     incoming.told(&hub, 7, told, None).unwrap();
     assert_eq!(heard(), [true, true, false]);
     assert_eq!(incoming.take_regained().iter().collect::<Vec<_>>(), [Part::Bucket(1), Part::Bucket(2)]);
+    // It asks about something else before it is heard.
+    incoming.forget(&hub, 7);
+    let mut second = Parts::default();
+    second.add(Part::Bucket(2));
+    let ask = incoming.listens(&asks, 7, second, listens(2, &[1, 2])).unwrap();
+    incoming.blank(&hub, 7, ask, 0, None);
+    assert_eq!(heard(), [true, true, false]);
+    assert_eq!(incoming.take_regained().iter().collect::<Vec<_>>(), [Part::Bucket(1)]);
     // Without a connection others may come that are not known.
     incoming.unsettle();
     assert_eq!(heard(), [true; 3]);

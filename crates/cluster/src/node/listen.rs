@@ -89,9 +89,9 @@ pub(crate) async fn direct(node: Arc<Node>) {
 
 /// Notes what a node listens to, before it is answered: the answer proves that it is known.
 async fn note_listener(node: &Arc<Node>, from: u32, about: &[Asked]) {
-    for Asked { tenant, listens, .. } in about {
+    for Asked { tenant, parts, listens } in about {
         let Some(incoming) = node.peers.listened(&Scope::whole(tenant)) else { continue };
-        if let Some(ask) = incoming.listens(&node.asks, from, *listens) {
+        if let Some(ask) = incoming.listens(&node.asks, from, *parts, *listens) {
             node.put_question(from, ask, &[incoming]).await;
         }
     }

@@ -24,6 +24,8 @@ const MAX_KEPT: usize = 50_000;
 pub struct Track {
     /// Number of the last envelope that came.
     seen: Option<u64>,
+    /// The number that was missing at worst when the first envelope came of which it was not known what had to come before.
+    unknown: Option<u64>,
     state: State,
 }
 
@@ -56,7 +58,7 @@ impl Track {
     /// Nothing has been heard; the question of this number is under way.
     #[must_use]
     pub fn asking(ask: u64) -> Self {
-        Self { seen: None, state: State::asking(ask) }
+        Self { seen: None, unknown: None, state: State::asking(ask) }
     }
 
     /// An envelope has come. After a gap the copy asks: the caller must put the question `ask`.
@@ -75,6 +77,10 @@ impl Track {
             Some(expected) if number < expected && self.seen.is_some() => Arrival::Again,
             _ => Arrival::Next,
         };
+        if expected.is_none() {
+            // A mark says that its envelope was sent, and that may be lost too.
+            self.unknown = Some(if mark { number } else { number.saturating_sub(1) });
+        }
         if arrival != Arrival::Again {
             self.seen = Some(self.seen.map_or(number, |seen| seen.max(number)));
         }
@@ -121,6 +127,13 @@ impl Track {
     /// Goes on where a former copy of the same node has ended: what was missed meanwhile is a gap.
     pub fn go_on_from(&mut self, seen: Option<u64>) {
         self.seen = self.seen.max(seen);
+    }
+
+    /// All that the node ever said was said to members here: it has come, is under way, or was lost. True if something is lost
+    /// for certain, since what followed it has come.
+    pub fn expect_all(&mut self) -> bool {
+        self.go_on_from(Some(0));
+        self.unknown.is_some_and(|number| number > 0)
     }
 
     /// Number of the last envelope that came, or that was said before an answer came.

@@ -53,7 +53,7 @@ pub(super) struct Copies {
     /// Something was missed, and members have not been told.
     pub(super) owed: bool,
     /// When they were told last.
-    told_at: Option<Instant>,
+    pub(super) told_at: Option<Instant>,
     /// Since when members are let in.
     serving_since: Option<Instant>,
 }
@@ -222,14 +222,16 @@ impl NodeCopy {
     }
 
     /// The node has answered that it has said something. If it was there before members were let in here, it may have said it to
-    /// them, and was not heard. `began`: when it was started at the earliest; `None` if that is not known.
+    /// them, and was not heard. If it came after them, all that it has said has to come. `began`: when it was started at the
+    /// earliest; `None` if that is not known.
     pub(super) fn may_have_been_unheard(
         &mut self,
         began: Option<Instant>,
         serving_since: Option<Instant>,
     ) -> bool {
         let is_late = std::mem::take(&mut self.is_late);
-        is_late && serving_since.is_some_and(|since| began.is_none_or(|began| began < since))
+        let Some(since) = serving_since.filter(|_| is_late) else { return false };
+        began.is_none_or(|began| began < since) || self.track.expect_all()
     }
 
     /// The node has answered, so it knows from now on that members here listen to it. Whether it may have said something

@@ -27,7 +27,11 @@ impl TenantSide for Side {
 }
 
 fn said(number: u64, payload: &str) -> Bytes {
-    let mut message = BytesMut::from(&Header { kind: Kind::Records, node: 7, number }.encode()[..]);
+    said_by(7, number, payload)
+}
+
+fn said_by(node: u32, number: u64, payload: &str) -> Bytes {
+    let mut message = BytesMut::from(&Header { kind: Kind::Records, node, number }.encode()[..]);
     wire::put_json(&mut message, Audience::Public, "realtime:a", payload.as_bytes());
     message.freeze()
 }
@@ -243,6 +247,60 @@ async fn who_was_there_before_and_comes_later_may_have_said_something() {
         incoming.told(&hub, 8, answer, began).unwrap();
         assert_eq!(incoming.take_owed(), told, "{as_of} {began:?}");
     }
+}
+
+/// A node that was started after members were let in has said all to them: what does not come was lost, whether it is asked
+/// before or forgotten meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_a_new_node_says_first_is_not_lost_in_silence() {
+    let limit = Duration::from_secs(2);
+    // The envelopes that come; whether the node is then not heard for a while; the last that it has sent.
+    for (came, is_forgotten, as_of, told) in [
+        (&[][..], false, 0, false),
+        (&[1, 2], false, 2, false),
+        (&[2], false, 2, true),
+        (&[1, 3], false, 3, true),
+        (&[1], false, 2, true),
+        (&[1], true, 2, true),
+        (&[], true, 1, true),
+    ] {
+        let (hub, incoming, asks) = serving();
+        let began = Some(Instant::now() + Duration::from_millis(1));
+        tokio::time::advance(TELL_AGAIN).await;
+        incoming.ask(8, 50);
+        for number in came {
+            incoming.envelope(&hub, &asks, said_by(8, *number, "{}")).unwrap();
+        }
+        if is_forgotten {
+            incoming.forget(&hub, 8);
+        }
+        incoming.ask(8, 51);
+        let scope = incoming.scope.clone();
+        let answer =
+            Told { ask: 51, scope, as_of, unheard: None, offset: 0, last: true, records: Bytes::new() };
+        incoming.told(&hub, 8, answer, began).unwrap();
+        incoming.unanswered(limit, Instant::now());
+        tokio::time::advance(limit).await;
+        incoming.unanswered(limit, Instant::now());
+        let is_told = incoming.take_owed() || incoming.copies.lock().told_at.is_some();
+        assert_eq!(is_told, told, "{came:?} {is_forgotten} {as_of}");
+    }
+    // What the answer has overtaken is no loss.
+    let (hub, incoming, asks) = serving();
+    let began = Some(Instant::now() + Duration::from_millis(1));
+    tokio::time::advance(TELL_AGAIN).await;
+    incoming.ask(8, 50);
+    let scope = incoming.scope.clone();
+    let answer =
+        Told { ask: 50, scope, as_of: 2, unheard: None, offset: 0, last: true, records: Bytes::new() };
+    incoming.told(&hub, 8, answer, began).unwrap();
+    incoming.unanswered(limit, Instant::now());
+    for number in [1, 2, 3] {
+        assert!(!incoming.envelope(&hub, &asks, said_by(8, number, "{}")).unwrap().gap, "{number}");
+    }
+    tokio::time::advance(limit).await;
+    incoming.unanswered(limit, Instant::now());
+    assert!(!incoming.take_owed());
 }
 
 /// A last word that comes late, of a node whose heartbeats are not heard any more, does not stay for ever.

@@ -88,6 +88,8 @@ impl World {
         let (cluster, peer) = (at.cluster.clone(), at.peer);
         if in_order {
             cluster.leave().await;
+        } else {
+            at.unread_since = Some(self.net.unread_since(peer).unwrap_or(now));
         }
         cluster.node().link.gate.shut();
         let net = std::sync::Arc::clone(&self.net);

@@ -178,10 +178,12 @@ impl World {
         self.faults.iter().any(|(from, to)| *from < end && *to > begin)
     }
 
-    /// Whether a node may have taken a message with it: it was killed before the message, or the marks behind it, were out.
+    /// Whether a node may have taken a message with it: it was killed before its server had read the message, or was gone before
+    /// it could say again what a network that was out had lost.
     fn is_excused(&self, host: usize, said: u64) -> bool {
         let Some(gone) = self.hosts[host].gone else { return false };
-        said + 50_000 > gone || self.fails_within(said.saturating_sub(3_000_000), gone)
+        self.hosts[host].unread_since.is_some_and(|since| said >= since)
+            || self.fails_within(said.saturating_sub(3_000_000), gone)
     }
 
     /// Checks that nodes and members agree on who is there.

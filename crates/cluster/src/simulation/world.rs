@@ -45,6 +45,8 @@ pub(super) struct Host {
     pub(super) sides: BTreeMap<usize, Arc<Side>>,
     /// When it was killed, or left.
     pub(super) gone: Option<u64>,
+    /// It was killed: what it has said from then on no server has read.
+    pub(super) unread_since: Option<u64>,
     /// It stands still.
     pub(super) is_still: bool,
     /// Until when a fault of its own lasts, and what it does then.
@@ -188,7 +190,16 @@ impl World {
         self.net.set_capacity(peer, self.plan.capacity);
         cluster.begin();
         let sides = BTreeMap::new();
-        self.hosts.push(Host { cluster, hub, peer, sides, gone: None, is_still: false, troubled_until: 0 });
+        self.hosts.push(Host {
+            cluster,
+            hub,
+            peer,
+            sides,
+            gone: None,
+            unread_since: None,
+            is_still: false,
+            troubled_until: 0,
+        });
     }
 
     /// A node that works, or at least seems to.

@@ -39,6 +39,19 @@ impl Net {
         });
     }
 
+    /// When the first of those messages of a node was sent that its server has not read.
+    pub(crate) fn unread_since(&self, of: usize) -> Option<u64> {
+        let state = self.state.lock();
+        let current = state.peers[of].connection;
+        let sent = state.due.values().filter_map(|happens| match happens {
+            Happens::Published { peer, connection, at, .. } if (*peer, *connection) == (of, current) => {
+                Some(*at)
+            }
+            _ => None,
+        });
+        sent.min()
+    }
+
     /// A node stands still, or goes on: what has come meanwhile is there at once.
     pub(crate) fn stand_still(&self, peer: usize, is_still: bool) {
         self.with(|state| {

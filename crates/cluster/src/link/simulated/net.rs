@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) rng: StdRng,
     begun: Instant,
     /// What happens when, in microseconds; of two at one time in the order in which they were put.
-    due: BTreeMap<(u64, u64), Happens>,
+    pub(super) due: BTreeMap<(u64, u64), Happens>,
     numbers: u64,
     /// Until when the clock sleeps.
     asleep_until: u64,
@@ -125,6 +125,8 @@ pub(super) enum Happens {
     Published {
         peer: usize,
         connection: u64,
+        /// When it was sent.
+        at: u64,
         sent: Sent,
     },
     Subscribed {
@@ -255,7 +257,8 @@ impl Net {
         self.with(|state| {
             let connection = state.peers[peer].connection;
             let sent = Sent { subject, reply, payload };
-            state.up(peer, Happens::Published { peer, connection, sent });
+            let at = state.now();
+            state.up(peer, Happens::Published { peer, connection, at, sent });
         });
     }
 

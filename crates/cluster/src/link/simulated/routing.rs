@@ -19,7 +19,7 @@ const ROUTE: (u64, u64) = (1_000, 2_000);
 impl State {
     pub(super) fn happen(&mut self, happens: Happens) {
         match happens {
-            Happens::Published { peer, connection, sent } => {
+            Happens::Published { peer, connection, sent, .. } => {
                 if self.is_of(peer, connection) {
                     self.published(peer, &sent);
                 }

@@ -345,8 +345,7 @@ impl Shared {
             put_event(&mut events, event);
         }
         let (carried, position, sorted) = (state.carried, state.position, waiting.sorted);
-        state.line(sorted).is_used = true;
-        let number = state.line(sorted).number;
+        let number = state.line(sorted).begin();
         state.followers.insert(
             waiting.follower,
             Follower {

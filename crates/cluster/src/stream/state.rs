@@ -56,11 +56,23 @@ pub(super) struct Line {
     pub(super) waiting: u64,
     /// Whether somebody follows, or did.
     pub(super) is_used: bool,
+    /// Whether something was not put on it, because nobody followed any more.
+    has_hole: bool,
 }
 
 impl Line {
     pub(super) const fn new() -> Self {
-        Self { number: 1, waiting: 0, is_used: false }
+        Self { number: 1, waiting: 0, is_used: false, has_hole: false }
+    }
+
+    /// Somebody follows from now on: the number of the next message. One that was dropped may still listen and not know it, so a
+    /// hole takes a number.
+    pub(super) const fn begin(&mut self) -> u64 {
+        if self.has_hole {
+            self.number += 1;
+        }
+        (self.is_used, self.has_hole) = (true, false);
+        self.number
     }
 
     /// The number of the last message that was sent.
@@ -122,6 +134,8 @@ impl State {
         if to_sorted {
             self.batch.push(key, event);
         }
+        self.whole.has_hole |= self.whole.is_used && !to_whole;
+        self.sorted.has_hole |= self.sorted.is_used && !to_sorted;
         self.carried += event.len() as u64;
     }
 
@@ -148,4 +162,27 @@ pub(super) fn message(header: Header, body: &[u8]) -> Bytes {
     message.put_slice(&header.encode());
     message.put_slice(body);
     message.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A follower that was dropped, and has not heard of it, sees a number missing when another one comes.
+    #[test]
+    fn what_nobody_followed_takes_a_number() {
+        let mut state = State::new(1);
+        let follower =
+            |heard| Follower { node: 1, sorted: true, wish: None, base: 0, taken: 0, confirmed: 1, heard };
+        state.put(None, &"before".into());
+        assert_eq!(state.line(true).begin(), 1, "nobody has ever listened");
+        state.followers.insert(1, follower(Instant::now()));
+        state.put(None, &"event".into());
+        assert_eq!(state.line(true).begin(), 1, "another one comes");
+        state.forget(1);
+        assert_eq!(state.line(true).begin(), 1, "nothing was left out");
+        state.put(None, &"unheard".into());
+        assert_eq!((state.line(true).begin(), state.line(true).begin()), (2, 2));
+        assert_eq!(state.line(false).begin(), 1, "the other line was not used");
+    }
 }

@@ -103,12 +103,13 @@ impl Owned {
         if let Part::Needed(key) = part {
             state.needed.insert(key, event.clone());
         }
+        let key = match part {
+            Part::Of(key) => Some(key),
+            _ => None,
+        };
+        // Also if nobody follows: who was dropped and does not know it must see that something is missing.
+        state.put(key, event);
         if !state.followers.is_empty() {
-            let key = match part {
-                Part::Of(key) => Some(key),
-                _ => None,
-            };
-            state.put(key, event);
             if state.buffer.len() >= BATCH || state.batch.bytes() >= BATCH {
                 shared.seal(&mut state);
             }
